@@ -1,0 +1,81 @@
+//! The durable tables: JetStream KV buckets. Each key has one writer; a service never opens another's bucket,
+//! but for `operations`, where every service writes under its own name.
+
+use crate::Service;
+
+/// A durable table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: &'static str,
+    /// Who writes it, or everybody under his own name.
+    pub writer: Writer,
+    /// How many revisions of a key the server keeps.
+    pub history: u8,
+}
+
+/// Who writes a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// One service.
+    One(Service),
+    /// Every service, keys that begin with its name and a dot.
+    EachUnderItsName,
+}
+
+/// Operations of every service: `{service}.{operation id}`.
+pub const OPERATIONS: Bucket = Bucket {
+    name: "operations",
+    writer: Writer::EachUnderItsName,
+    history: 1,
+};
+/// Virtual machines as they should be.
+pub const VMS: Bucket = Bucket {
+    name: "vms",
+    writer: Writer::One(Service::Provisioner),
+    history: 8,
+};
+/// Seeds.
+pub const SEEDS: Bucket = Bucket {
+    name: "seeds",
+    writer: Writer::One(Service::Provisioner),
+    history: 8,
+};
+/// Disks that stand open.
+pub const DOORS: Bucket = Bucket {
+    name: "doors",
+    writer: Writer::One(Service::Provisioner),
+    history: 1,
+};
+/// The routes that the proxy last knew.
+pub const ROUTES: Bucket = Bucket {
+    name: "routes",
+    writer: Writer::One(Service::Proxy),
+    history: 1,
+};
+/// Schedules.
+pub const SCHEDULES: Bucket = Bucket {
+    name: "schedules",
+    writer: Writer::One(Service::Scheduler),
+    history: 8,
+};
+/// Kept appointments: `{schedule}.{due, unix seconds}`; creating the key is the right to fire.
+pub const RUNS: Bucket = Bucket {
+    name: "runs",
+    writer: Writer::One(Service::Scheduler),
+    history: 1,
+};
+
+/// All of them.
+pub const ALL: [Bucket; 7] = [OPERATIONS, VMS, SEEDS, DOORS, ROUTES, SCHEDULES, RUNS];
+
+impl Bucket {
+    /// The keys that a service may write in this bucket, as a subject tail; nothing if none.
+    pub fn keys_of(&self, service: Service) -> Option<String> {
+        match self.writer {
+            Writer::One(owner) if owner == service => Some(">".into()),
+            Writer::One(_) => None,
+            Writer::EachUnderItsName => Some(format!("{service}.>")),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Operations: work that lasts. A command that begins one is answered at once with its id; progress and outcome
+//! are events, and the operation can be listed, watched and cancelled at the service that carries it out.
+//!
+//! ```text
+//!   begun -> running -> done
+//!                   \-> undoing -> undone      (a step failed, or somebody cancelled)
+//!                             \--> stuck       (an undo step failed for good: a person is needed)
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::word::{Event, Nothing, Owner, Request};
+use crate::{OperationId, Service, Timestamp};
+
+/// The answer to a command that lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Begun {
+    /// The operation was begun with this id.
+    Begun(OperationId),
+    /// This very command was given before; this is the operation it began.
+    AlreadyBegun(OperationId),
+}
+
+impl Begun {
+    /// The operation, whether new or known.
+    pub fn operation(&self) -> &OperationId {
+        match self {
+            Begun::Begun(id) | Begun::AlreadyBegun(id) => id,
+        }
+    }
+}
+
+/// How far an operation has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// Its steps are being done.
+    Running,
+    /// A step failed or it was cancelled; what was done is being undone.
+    Undoing,
+    /// All steps are done.
+    Done,
+    /// It did not succeed, and the world is as before.
+    Undone,
+    /// It could be neither finished nor undone; `reason` says what a person must look at.
+    Stuck,
+}
+
+impl OperationState {
+    /// Whether nothing more will happen.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            OperationState::Done | OperationState::Undone | OperationState::Stuck
+        )
+    }
+}
+
+/// An operation as seen from outside; also the event told at each of its moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationReport {
+    /// Which operation.
+    pub id: OperationId,
+    /// Who carries it out.
+    pub service: Service,
+    /// What it does: the name of the command that began it (`create_vm`).
+    pub kind: String,
+    /// What it is about, for people and for filters (`web`).
+    pub about: String,
+    /// How far it has come.
+    pub state: OperationState,
+    /// The step at hand, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Steps done so far.
+    pub steps_done: u32,
+    /// Steps in all.
+    pub steps_total: u32,
+    /// Inside the step at hand: how much is done of how much, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Why it is undoing, undone or stuck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it brought about, once done: the last step's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+    /// When it was begun.
+    pub begun: Timestamp,
+    /// When it last moved.
+    pub moved: Timestamp,
+    /// The trace that follows it, 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// How much of a step is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    /// Bytes gone through.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes that had to be stored anew, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
+}
+
+/// An operation moved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct OperationMoved(pub OperationReport);
+
+impl Event for OperationMoved {
+    const OWNER: Owner = Owner::Each;
+    const NAME: &'static str = "operation";
+    fn about(&self) -> &str {
+        self.0.id.as_str()
+    }
+}
+
+/// Asks a service for its operations, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListOperations {
+    /// Only those that still move.
+    #[serde(default)]
+    pub unfinished_only: bool,
+}
+
+impl Request for ListOperations {
+    const OWNER: Owner = Owner::Each;
+    const NAME: &'static str = "list_operations";
+    type Reply = Vec<OperationReport>;
+    type Refusal = Nothing;
+}
+
+/// Asks a service for one of its operations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GetOperation {
+    /// Which.
+    pub id: OperationId,
+}
+
+impl Request for GetOperation {
+    const OWNER: Owner = Owner::Each;
+    const NAME: &'static str = "get_operation";
+    type Reply = OperationReport;
+    type Refusal = UnknownOperation;
+}
+
+/// Asks a service to give up an operation and undo what it did. Asking twice is the same as asking once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CancelOperation {
+    /// Which.
+    pub id: OperationId,
+}
+
+impl Request for CancelOperation {
+    const OWNER: Owner = Owner::Each;
+    const NAME: &'static str = "cancel_operation";
+    type Reply = OperationReport;
+    type Refusal = UnknownOperation;
+}
+
+/// The service knows no such operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("there is no operation {id} at this service")]
+pub struct UnknownOperation {
+    /// What was asked for.
+    pub id: OperationId,
+}
+
+/// Asks a service how it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckHealth {}
+
+impl Request for CheckHealth {
+    const OWNER: Owner = Owner::Each;
+    const NAME: &'static str = "check_health";
+    type Reply = Health;
+    type Refusal = Nothing;
+}
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// Who answers.
+    pub service: Service,
+    /// Its version (semantic).
+    pub version: String,
+    /// Which build of it: the first 16 hexadecimal digits of the SHA-256 of its executable.
+    pub build: String,
+    /// This run of it; a restart has another.
+    pub instance: String,
+    /// Since when it runs.
+    pub since: Timestamp,
+    /// The parts of the world it needs, and how each is.
+    pub parts: Vec<PartHealth>,
+}
+
+impl Health {
+    /// Whether every part is well.
+    pub fn is_well(&self) -> bool {
+        self.parts.iter().all(|part| part.trouble.is_none())
+    }
+}
+
+/// How one part of the world is, as the service sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartHealth {
+    /// The part (`libvirt`, `store`).
+    pub part: String,
+    /// What is wrong with it, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}

@@ -1,0 +1,79 @@
+//! The services by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A part of Loam that answers on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// Makes, starts, renews and removes virtual machines.
+    Provisioner,
+    /// Copies disks into the store and back.
+    Backup,
+    /// Leads traffic to virtual machines.
+    Proxy,
+    /// Keeps appointments.
+    Scheduler,
+    /// Renews the services themselves.
+    Upgrade,
+    /// Watches over the processes of one host (`loam up`).
+    Supervisor,
+}
+
+impl Service {
+    /// The five services, in the order in which they are started; the supervisor starts them and is not among them.
+    pub const FIVE: [Service; 5] = [
+        Service::Provisioner,
+        Service::Backup,
+        Service::Proxy,
+        Service::Scheduler,
+        Service::Upgrade,
+    ];
+
+    /// Everybody who answers on the bus.
+    pub const ALL: [Service; 6] = [
+        Service::Provisioner,
+        Service::Backup,
+        Service::Proxy,
+        Service::Scheduler,
+        Service::Upgrade,
+        Service::Supervisor,
+    ];
+
+    /// The name as it stands in subjects, settings and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Service::Provisioner => "provisioner",
+            Service::Backup => "backup",
+            Service::Proxy => "proxy",
+            Service::Scheduler => "scheduler",
+            Service::Upgrade => "upgrade",
+            Service::Supervisor => "supervisor",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text names no service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a service; there are provisioner, backup, proxy, scheduler, upgrade and supervisor")]
+pub struct UnknownService(pub String);
+
+impl FromStr for Service {
+    type Err = UnknownService;
+    fn from_str(text: &str) -> Result<Self, UnknownService> {
+        Service::ALL
+            .into_iter()
+            .find(|s| s.name() == text)
+            .ok_or_else(|| UnknownService(text.chars().take(40).collect()))
+    }
+}

@@ -1,0 +1,111 @@
+//! Where words travel. Subjects are built here, from the words themselves, and nowhere else.
+//!
+//! ```text
+//!   {realm}.v1.{service}.{verb_noun}             a request
+//!   {realm}.v1.{service}.{verb_noun}.{host}      the same, to the instance on one host
+//!   {realm}.v1.event.{service}.{noun_past}.{id}  an event
+//!   {realm}.v1.event.operation.{id}              progress of an operation
+//!   {realm}.v1.changed.{bucket}.{key}            the server's copy of every change to a durable table
+//! ```
+
+use std::fmt;
+
+use crate::{Event, HostName, InvalidName, Owner, Request, Service};
+
+/// The first token of every subject: one installation, or one test. Several realms can share a NATS server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Realm(String);
+
+impl Realm {
+    /// Checks a realm's name: a NATS token of lower-case letters, digits and `-`.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+        HostName::new(text)
+            .map(|name| Realm(name.into()))
+            .map_err(|e| InvalidName { what: "realm", ..e })
+    }
+}
+
+impl Default for Realm {
+    fn default() -> Self {
+        Realm("loam".into())
+    }
+}
+impl fmt::Display for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl TryFrom<String> for Realm {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        Realm::new(text)
+    }
+}
+impl From<Realm> for String {
+    fn from(realm: Realm) -> String {
+        realm.0
+    }
+}
+
+/// A place on the bus: literal, or a pattern with `*` and `>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(String);
+
+impl Subject {
+    /// The subject as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where a request goes that one service owns.
+    pub fn of_request<R: Request>(realm: &Realm) -> Subject {
+        match R::OWNER {
+            Owner::One(service) => Subject::at_service(realm, service, R::NAME),
+            Owner::Each => panic!("{} is answered by every service for itself; say which", R::NAME),
+        }
+    }
+
+    /// Where a request goes to a service named by the caller.
+    pub fn at_service(realm: &Realm, service: Service, name: &str) -> Subject {
+        Subject(format!("{realm}.v1.{service}.{name}"))
+    }
+
+    /// The same place, at the instance on one host only.
+    pub fn on_host(&self, host: &HostName) -> Subject {
+        Subject(format!("{}.{host}", self.0))
+    }
+
+    /// Where an event is told. Events that every service tells (operations) carry no service in the subject.
+    pub fn of_event<E: Event>(realm: &Realm, event: &E) -> Subject {
+        Subject(format!("{}.{}", event_stem::<E>(realm), event.about()))
+    }
+
+    /// Every event of a kind, whatever it is about.
+    pub fn of_events<E: Event>(realm: &Realm) -> Subject {
+        Subject(format!("{}.*", event_stem::<E>(realm)))
+    }
+
+    /// All events of the realm.
+    pub fn all_events(realm: &Realm) -> Subject {
+        Subject(format!("{realm}.v1.event.>"))
+    }
+
+    /// The server's copy of every change to a bucket.
+    pub fn of_changes(realm: &Realm, bucket: &str) -> Subject {
+        Subject(format!("{realm}.v1.changed.{bucket}.>"))
+    }
+}
+
+fn event_stem<E: Event>(realm: &Realm) -> String {
+    match E::OWNER {
+        Owner::One(service) => format!("{realm}.v1.event.{service}.{}", E::NAME),
+        Owner::Each => format!("{realm}.v1.event.{}", E::NAME),
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
