@@ -1,0 +1,280 @@
+//! The strict reader of a client's HTTP/1 byte stream.
+//!
+//! It promises that no two readers can disagree about what it lets through: where a head ends, how long a body is,
+//! where the next request begins. Whatever leaves room for a second reading is refused, so nothing can be smuggled
+//! past a parser that is kinder than this one.
+//!
+//! ```text
+//!   bytes ──> Framing::approve ──> so many may pass, then ─┬─ More    the rest is the start of something: read on
+//!                                                          ├─ Hold    an upgrade was asked: wait for the answer
+//!                                                          └─ Refuse  400 and close, with the reason
+//!
+//!   Head ──> Body(length) ──> Head          Head ──> ChunkSize ──> ChunkData ──> ... ──> Trailers ──> Head
+//!     └────> Held (upgrade) ──> Head | Tunnel
+//! ```
+//!
+//! It does not know sockets, timers, routes or what a request means; it keeps no bytes, only where it stands.
+//! The lines of a head are judged in [`head`], the grammar of single fields in [`field`].
+
+mod chunk;
+mod field;
+mod head;
+#[cfg(test)]
+mod properties;
+
+use thiserror::Error;
+
+use head::HeadReader;
+
+/// How large a head may be. Beyond these the request is refused, however valid it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// All bytes of the head, or of a trailer section, with its line ends.
+    pub block_bytes_max: usize,
+    /// Fields in the head, or in a trailer section.
+    pub fields_max: usize,
+    /// The request line without its line end.
+    pub request_line_bytes_max: usize,
+}
+
+impl Default for HeadLimits {
+    /// 32 KiB and 100 fields hold every browser's cookies; a request line of 16 KiB holds every address in use.
+    fn default() -> Self {
+        Self {
+            block_bytes_max: 32 * 1024,
+            fields_max: 100,
+            request_line_bytes_max: 16 * 1024,
+        }
+    }
+}
+
+/// Why a byte stream was refused. Its text is the sentence the client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs)] // each variant is its own sentence
+pub enum Violation {
+    #[error("the request line is not 'method target HTTP/1.x'")]
+    RequestLine,
+    #[error("the HTTP version is not supported")]
+    Version,
+    #[error("the method CONNECT is not offered here")]
+    Connect,
+    #[error("the request line is too long")]
+    RequestLineTooLong,
+    #[error("the header block is too large")]
+    HeadTooLarge,
+    #[error("there are too many header fields")]
+    TooManyFields,
+    #[error("a line ends without CR LF")]
+    BareLineEnd,
+    #[error("a control character stands in the head")]
+    ControlCharacter,
+    #[error("a header field is folded over two lines")]
+    FoldedField,
+    #[error("a header field has no valid name")]
+    FieldName,
+    #[error("exactly one Host field is needed")]
+    HostCount,
+    #[error("Content-Length is not a number")]
+    ContentLength,
+    #[error("Content-Length is given twice with unlike values")]
+    ContentLengthUnlike,
+    #[error("Transfer-Encoding is not exactly 'chunked'")]
+    TransferEncoding,
+    #[error("Transfer-Encoding is not allowed in HTTP/1.0")]
+    TransferEncodingInHttp10,
+    #[error("Content-Length and Transfer-Encoding exclude each other")]
+    LengthAndEncoding,
+    #[error("the only expectation known is 100-continue")]
+    Expectation,
+    #[error("a chunk size is not a hexadecimal number of at most 16 digits")]
+    ChunkSize,
+    #[error("a chunk does not end where its size says")]
+    ChunkEnd,
+    #[error("a trailer field would change the framing")]
+    FramingInTrailer,
+    #[error("the request head did not arrive in time")]
+    HeadTooSlow,
+}
+
+impl Violation {
+    /// The HTTP status code that answers it. The connection is closed after the answer in every case.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::HeadTooSlow => 408,
+            Self::RequestLineTooLong => 414,
+            Self::Expectation => 417,
+            Self::HeadTooLarge | Self::TooManyFields => 431,
+            Self::Connect => 501,
+            Self::Version => 505,
+            _ => 400,
+        }
+    }
+}
+
+/// What follows after the bytes that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The bytes left over are the start of something: keep them, read more, ask again.
+    More,
+    /// An upgrade without a body was asked for. Nothing more may pass until [`Framing::resume`] or [`Framing::tunnel`].
+    Hold,
+    /// The bytes left over are refused, and everything after them.
+    Refuse(Violation),
+}
+
+/// How many leading bytes may pass, how many heads ended among them, and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Leading bytes that may pass.
+    pub passed: usize,
+    /// Request heads that ended within them.
+    pub heads: u64,
+    /// What follows after them.
+    pub next: Next,
+}
+
+/// Where the reader stands in one client's stream.
+#[derive(Debug)]
+pub struct Framing {
+    limits: HeadLimits,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Head(HeadReader),
+    Body { left: u64 },
+    ChunkSize,
+    ChunkData { left: u64 },
+    ChunkEnd,
+    Trailers(HeadReader),
+    Held,
+    Tunnel,
+    Refused(Violation),
+}
+
+/// One step: so many bytes may pass and the reader stands elsewhere, or more bytes are needed first.
+enum Step {
+    Passed(usize, State),
+    Starved,
+}
+
+impl Framing {
+    /// A reader at the start of a connection.
+    pub fn new(limits: HeadLimits) -> Self {
+        Self {
+            limits,
+            state: State::Head(HeadReader::request()),
+        }
+    }
+
+    /// Judges `pending`: every byte received and not yet passed, oldest first. Bytes that did not pass must be given
+    /// again, with more behind them, in the next call.
+    pub fn approve(&mut self, pending: &[u8]) -> Approval {
+        let mut passed = 0;
+        let mut heads = 0;
+        loop {
+            let rest = &pending[passed..];
+            if matches!(self.state, State::Held) {
+                return Approval {
+                    passed,
+                    heads,
+                    next: Next::Hold,
+                };
+            }
+            let was_in_head = matches!(self.state, State::Head(_));
+            match self.step(rest) {
+                Ok(Step::Passed(count, state)) => {
+                    passed += count;
+                    heads += u64::from(was_in_head);
+                    self.state = state;
+                }
+                Ok(Step::Starved) => {
+                    return Approval {
+                        passed,
+                        heads,
+                        next: Next::More,
+                    };
+                }
+                Err(violation) => {
+                    self.state = State::Refused(violation);
+                    return Approval {
+                        passed,
+                        heads,
+                        next: Next::Refuse(violation),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The upgrade was declined: what follows is the next request.
+    pub fn resume(&mut self) {
+        if matches!(self.state, State::Held) {
+            self.state = State::Head(HeadReader::request());
+        }
+    }
+
+    /// The upgrade was granted, or the connection speaks HTTP/2: what follows is not HTTP/1 and is not looked at.
+    pub fn tunnel(&mut self) {
+        self.state = State::Tunnel;
+    }
+
+    /// Whether the reader stands before or within a head.
+    pub fn in_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
+    fn step(&mut self, rest: &[u8]) -> Result<Step, Violation> {
+        match &mut self.state {
+            State::Head(reader) => {
+                let Some(length) = reader.read(rest, &self.limits)? else {
+                    return Ok(Step::Starved);
+                };
+                Ok(Step::Passed(length, reader.facts().body()?))
+            }
+            State::Trailers(reader) => {
+                let Some(length) = reader.read(rest, &self.limits)? else {
+                    return Ok(Step::Starved);
+                };
+                Ok(Step::Passed(length, State::Head(HeadReader::request())))
+            }
+            State::Body { left } => Ok(pass_counted(rest, *left, |left| {
+                if left == 0 {
+                    State::Head(HeadReader::request())
+                } else {
+                    State::Body { left }
+                }
+            })),
+            State::ChunkData { left } => Ok(pass_counted(rest, *left, |left| {
+                if left == 0 {
+                    State::ChunkEnd
+                } else {
+                    State::ChunkData { left }
+                }
+            })),
+            State::ChunkSize => match chunk::size_line(rest)? {
+                None => Ok(Step::Starved),
+                Some((length, 0)) => Ok(Step::Passed(length, State::Trailers(HeadReader::trailers()))),
+                Some((length, size)) => Ok(Step::Passed(length, State::ChunkData { left: size })),
+            },
+            State::ChunkEnd => match rest {
+                [] | [b'\r'] => Ok(Step::Starved),
+                [b'\r', b'\n', ..] => Ok(Step::Passed(2, State::ChunkSize)),
+                _ => Err(Violation::ChunkEnd),
+            },
+            State::Tunnel if rest.is_empty() => Ok(Step::Starved),
+            State::Tunnel => Ok(Step::Passed(rest.len(), State::Tunnel)),
+            State::Held => Ok(Step::Starved),
+            State::Refused(violation) => Err(*violation),
+        }
+    }
+}
+
+fn pass_counted(rest: &[u8], left: u64, after: impl FnOnce(u64) -> State) -> Step {
+    if rest.is_empty() {
+        return Step::Starved;
+    }
+    let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+    Step::Passed(count, after(left - count as u64))
+}

@@ -1,0 +1,337 @@
+//! Properties of the strict reader: it does not matter how the bytes arrive, what is sound passes whole, and what was
+//! tampered with never passes as something longer or shorter than it is.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn framing() -> Framing {
+    Framing::new(HeadLimits::default())
+}
+
+/// Feeds the stream in pieces, as a caller does that keeps what did not pass.
+fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Next) {
+    let mut framing = framing();
+    let (mut pending, mut passed, mut heads) = (Vec::new(), 0, 0);
+    let mut next = Next::More;
+    for piece in pieces {
+        pending.extend_from_slice(piece);
+        let approval = framing.approve(&pending);
+        pending.drain(..approval.passed);
+        passed += approval.passed;
+        heads += approval.heads;
+        next = approval.next;
+        if next != Next::More {
+            break;
+        }
+    }
+    (passed, heads, next)
+}
+
+fn refusal(bytes: &[u8]) -> Option<Violation> {
+    match feed([bytes]).2 {
+        Next::Refuse(violation) => Some(violation),
+        Next::More | Next::Hold => None,
+    }
+}
+
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    let body = prop_oneof![
+        Just(Body::None),
+        prop::collection::vec(any::<u8>(), 1..200).prop_map(Body::Counted),
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 0..4).prop_map(Body::Chunked),
+    ];
+    let fields = prop::collection::vec(("x-[a-z]{1,8}", "[ -~]{0,20}"), 0..6);
+    (
+        "GET|POST|PUT|DELETE",
+        "/[a-z0-9/?=&%]{0,20}",
+        fields,
+        body,
+        any::<bool>(),
+    )
+        .prop_map(|(method, target, fields, body, trailer)| {
+            let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n").into_bytes();
+            for (name, value) in fields {
+                bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            }
+            body.write(&mut bytes, trailer);
+            bytes
+        })
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    None,
+    Counted(Vec<u8>),
+    Chunked(Vec<Vec<u8>>),
+}
+
+impl Body {
+    fn write(&self, bytes: &mut Vec<u8>, trailer: bool) {
+        match self {
+            Self::None => bytes.extend_from_slice(b"\r\n"),
+            Self::Counted(body) => {
+                bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+                bytes.extend_from_slice(body);
+            }
+            Self::Chunked(chunks) => {
+                bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+                for chunk in chunks {
+                    bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    bytes.extend_from_slice(chunk);
+                    bytes.extend_from_slice(b"\r\n");
+                }
+                bytes.extend_from_slice(if trailer {
+                    b"0\r\nx-sum: 1\r\n\r\n"
+                } else {
+                    b"0\r\n\r\n"
+                });
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn sound_requests_pass_whole_and_are_counted(requests in prop::collection::vec(request(), 1..5)) {
+        let stream = requests.concat();
+        prop_assert_eq!(feed([&stream[..]]), (stream.len(), requests.len() as u64, Next::More));
+    }
+
+    #[test]
+    fn it_does_not_matter_how_the_bytes_arrive(
+        requests in prop::collection::vec(request(), 1..4), size in 1usize..40,
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let mut stream = requests.concat();
+        if let Some((at, byte)) = damage {
+            let at = at.index(stream.len());
+            stream[at] = byte;
+        }
+        let (passed, heads, next) = feed([&stream[..]]);
+        let (passed_in_pieces, heads_in_pieces, next_in_pieces) = feed(stream.chunks(size));
+        prop_assert_eq!((passed, heads), (passed_in_pieces, heads_in_pieces));
+        prop_assert_eq!(next, next_in_pieces);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_pass_more_than_it_was_given(stream in prop::collection::vec(any::<u8>(), 0..300)) {
+        let (passed, _, _) = feed([&stream[..]]);
+        prop_assert!(passed <= stream.len());
+    }
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_refused() {
+    let table: [(&str, Violation); 33] = [
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Violation::LengthAndEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+            Violation::LengthAndEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Violation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n",
+            Violation::ControlCharacter,
+        ),
+        (
+            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Violation::TransferEncodingInHttp10,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n",
+            Violation::ContentLength,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n",
+            Violation::ContentLength,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n",
+            Violation::ContentLength,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+            Violation::ContentLength,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            Violation::ContentLength,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+            Violation::ContentLengthUnlike,
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", Violation::HostCount),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            Violation::HostCount,
+        ),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Violation::FieldName),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n",
+            Violation::FoldedField,
+        ),
+        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Violation::FoldedField),
+        ("GET / HTTP/1.1\nHost: a\n\n", Violation::BareLineEnd),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n",
+            Violation::BareLineEnd,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n",
+            Violation::ControlCharacter,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+            Violation::ControlCharacter,
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", Violation::FieldName),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+            Violation::FieldName,
+        ),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
+        ("GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
+        ("GET /\r\nHost: a\r\n\r\n", Violation::RequestLine),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Violation::Version),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n",
+            Violation::Expectation,
+        ),
+    ];
+    for (bytes, violation) in table {
+        assert_eq!(refusal(bytes.as_bytes()), Some(violation), "{bytes:?}");
+        assert_eq!(feed([bytes.as_bytes()]).0, 0, "nothing of it passes: {bytes:?}");
+    }
+}
+
+#[test]
+fn a_body_ends_where_its_framing_says_and_nowhere_else() {
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let table: [(&str, Violation); 7] = [
+        ("3\r\nabcd\r\n0\r\n\r\n", Violation::ChunkEnd),
+        ("3\r\nabc0\r\n\r\n", Violation::ChunkEnd),
+        ("3\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
+        ("0x3\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
+        ("3 ;x\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
+        ("0\r\nContent-Length: 5\r\n\r\n", Violation::FramingInTrailer),
+        (
+            "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Violation::FramingInTrailer,
+        ),
+    ];
+    for (body, violation) in table {
+        assert_eq!(
+            refusal(format!("{HEAD}{body}").as_bytes()),
+            Some(violation),
+            "{body:?}"
+        );
+    }
+}
+
+#[test]
+fn after_an_upgrade_was_asked_nothing_passes_until_the_answer_is_known() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let smuggled = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut framing = framing();
+    let approval = framing.approve(&[&head[..], smuggled].concat());
+    assert_eq!(
+        approval,
+        Approval {
+            passed: head.len(),
+            heads: 1,
+            next: Next::Hold
+        }
+    );
+    assert_eq!(framing.approve(smuggled).next, Next::Hold);
+    framing.resume();
+    assert_eq!(
+        framing.approve(smuggled),
+        Approval {
+            passed: smuggled.len(),
+            heads: 1,
+            next: Next::More
+        }
+    );
+
+    let mut granted = self::framing();
+    granted.approve(head);
+    granted.tunnel();
+    assert_eq!(
+        granted.approve(b"\x81\x05hello"),
+        Approval {
+            passed: 7,
+            heads: 0,
+            next: Next::More
+        }
+    );
+}
+
+#[test]
+fn an_upgrade_with_a_body_is_an_ordinary_request() {
+    let stream =
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok";
+    assert_eq!(feed([&stream[..]]), (stream.len(), 1, Next::More));
+}
+
+#[test]
+fn a_head_has_bounds_in_bytes_fields_and_its_first_line() {
+    let limits = HeadLimits {
+        block_bytes_max: 200,
+        fields_max: 3,
+        request_line_bytes_max: 50,
+    };
+    let refused = |text: String| match Framing::new(limits).approve(text.as_bytes()).next {
+        Next::Refuse(violation) => Some(violation.status()),
+        Next::More | Next::Hold => None,
+    };
+    assert_eq!(
+        refused(format!("GET /{} HTTP/1.1\r\n", "a".repeat(60))),
+        Some(414)
+    );
+    assert_eq!(refused(format!("GET /{}", "a".repeat(60))), Some(414));
+    assert_eq!(
+        refused(format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(300))),
+        Some(431)
+    );
+    assert_eq!(
+        refused(format!("GET / HTTP/1.1\r\nHost: {}\r\n", "a".repeat(300))),
+        Some(431)
+    );
+    assert_eq!(
+        refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\nC: 1\r\n\r\n".into()),
+        Some(431)
+    );
+    assert_eq!(
+        refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\n\r\n".into()),
+        None
+    );
+}
