@@ -5,14 +5,13 @@
 //!   {realm}.v1.{service}.{verb_noun}.{host}      the same, to the instance on one host
 //!   {realm}.v1.event.{service}.{noun_past}.{id}  an event
 //!   {realm}.v1.event.operation.{id}              progress of an operation
-//!   {realm}.v1.changed.{bucket}.{key}            the server's copy of every change to a durable table
 //! ```
 
 use std::fmt;
 
 use crate::{Event, HostName, InvalidName, Owner, Request, Service};
 
-/// The first token of every subject: one installation, or one test. Several realms can share a NATS server.
+/// The first token of every subject: one installation, or one test.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Realm(String);
@@ -89,11 +88,6 @@ impl Subject {
     /// All events of the realm.
     pub fn all_events(realm: &Realm) -> Subject {
         Subject(format!("{realm}.v1.event.>"))
-    }
-
-    /// The server's copy of every change to a bucket.
-    pub fn of_changes(realm: &Realm, bucket: &str) -> Subject {
-        Subject(format!("{realm}.v1.changed.{bucket}.>"))
     }
 }
 

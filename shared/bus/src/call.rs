@@ -1,0 +1,209 @@
+//! Asking: one question, one answer, one deadline.
+
+use std::fmt::{Debug, Display};
+use std::time::Duration;
+
+use contract::word::{Failure, FailureKind};
+use contract::{HostName, Owner, Request, Service, Subject};
+use serde::Deserialize;
+use tracing::{Instrument, Span, field};
+
+use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
+use crate::carrier::{Letter, LinkError};
+use crate::publish::Bus;
+use crate::serve::{ERROR_CODE_HEADER, Refusal};
+
+/// Why a call brought no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError<F: Debug + Display> {
+    /// The owner understood and says no.
+    #[error("{0}")]
+    Refused(F),
+    /// The owner could not do it.
+    #[error("{0}")]
+    Failed(Failure),
+    /// The question or the answer did not get through.
+    #[error("asking {service} to {request}: {cause}")]
+    Link {
+        /// Who was asked.
+        service: Service,
+        /// What was asked.
+        request: &'static str,
+        /// What happened.
+        #[source]
+        cause: LinkError,
+    },
+    /// The answer cannot be understood; the two sides are of versions that do not fit.
+    #[error("the answer of {service} to {request} cannot be read: {reason}")]
+    Unreadable {
+        /// Who answered.
+        service: Service,
+        /// What was asked.
+        request: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl<F: Debug + Display> CallError<F> {
+    /// Whether asking again later may help: the other side or the way to it was not well.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            CallError::Refused(_) | CallError::Unreadable { .. } => false,
+            CallError::Link { .. } => true,
+            CallError::Failed(failure) => {
+                matches!(
+                    failure.kind,
+                    FailureKind::Busy | FailureKind::Unavailable | FailureKind::TimedOut
+                )
+            }
+        }
+    }
+
+    /// The failure to report onwards, when a service could not get what it needed from another. A refusal, too, is
+    /// a failure for whoever did not ask that question himself.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            CallError::Failed(failure) => failure,
+            other => {
+                let kind = if other.is_passing() {
+                    FailureKind::Unavailable
+                } else {
+                    FailureKind::Internal
+                };
+                Failure {
+                    kind,
+                    message: other.to_string(),
+                }
+            }
+        }
+    }
+}
+
+/// Which service, and if it matters on which host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The service.
+    pub service: Service,
+    /// The host; any instance where absent.
+    pub host: Option<HostName>,
+}
+
+impl From<Service> for Place {
+    fn from(service: Service) -> Self {
+        Place { service, host: None }
+    }
+}
+
+impl Bus {
+    /// Asks the owner of a request.
+    pub async fn call<R: Request>(
+        &self,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        match R::OWNER {
+            Owner::One(service) => self.call_at(service, request, deadline).await,
+            Owner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
+        }
+    }
+
+    /// Asks at a place named by the caller.
+    pub async fn call_at<R: Request>(
+        &self,
+        place: impl Into<Place>,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        let place = place.into();
+        let span = tracing::info_span!(
+            "call",
+            otel.name = R::NAME,
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            rpc.system = "nats",
+            rpc.service = place.service.name()
+        );
+        let called = self
+            .exchange(&place, request, deadline)
+            .instrument(span.clone())
+            .await;
+        if let Err(error) = &called
+            && !matches!(error, CallError::Refused(_))
+        {
+            span.record("otel.status_code", "ERROR");
+        }
+        called
+    }
+
+    async fn exchange<R: Request>(
+        &self,
+        place: &Place,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        let service = place.service;
+        let link = |cause| CallError::Link {
+            service,
+            request: R::NAME,
+            cause,
+        };
+        let mut subject = Subject::at_service(&self.realm, service, R::NAME);
+        if let Some(host) = &place.host {
+            subject = subject.on_host(host);
+        }
+        let body = Form::MessagePack
+            .write(request)
+            .map_err(|e| link(LinkError::Refused(e)))?;
+        if body.len() > WORD_BYTES_MAX {
+            let message = format!(
+                "the question has {} bytes, the bus carries {WORD_BYTES_MAX}",
+                body.len()
+            );
+            return Err(CallError::Failed(Failure {
+                kind: FailureKind::TooLarge,
+                message,
+            }));
+        }
+        let mut headers = telemetry::carry(&Span::current());
+        headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
+        let answer = self
+            .carrier
+            .ask(
+                Letter {
+                    subject: subject.to_string(),
+                    headers,
+                    body,
+                },
+                deadline,
+            )
+            .await
+            .map_err(link)?;
+        read_answer::<R>(service, &answer)
+    }
+}
+
+fn read_answer<R: Request>(service: Service, answer: &Letter) -> Result<R::Reply, CallError<R::Refusal>> {
+    let unreadable = |reason| CallError::Unreadable {
+        service,
+        request: R::NAME,
+        reason,
+    };
+    let form = Form::of(answer.headers.get(CONTENT_TYPE).map(String::as_str), &answer.body);
+    if !answer.headers.contains_key(ERROR_CODE_HEADER) {
+        return form.read::<R::Reply>(&answer.body).map_err(unreadable);
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Negative<F> {
+        Refused(F),
+        Failed(Failure),
+    }
+    match form
+        .read::<Negative<Refusal<R>>>(&answer.body)
+        .map_err(unreadable)?
+    {
+        Negative::Refused(refusal) => Err(CallError::Refused(refusal)),
+        Negative::Failed(failure) => Err(CallError::Failed(failure)),
+    }
+}

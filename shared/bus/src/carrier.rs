@@ -1,0 +1,158 @@
+//! What is asked of whatever carries the words. Two things do: a NATS server, and memory for tests.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use contract::Service;
+use futures::stream::BoxStream;
+
+/// A body with headers on its way to a subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Letter {
+    /// Where it goes.
+    pub subject: String,
+    /// Headers; keys are matched as written.
+    pub headers: HashMap<String, String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why a letter did not get through.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody serves the subject.
+    #[error("nobody answers on {subject}")]
+    NoResponder {
+        /// The subject.
+        subject: String,
+    },
+    /// No answer within the deadline.
+    #[error("no answer on {subject} within {} s", .after.as_secs_f32())]
+    TimedOut {
+        /// The subject.
+        subject: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// There is no connection to the bus now; it is being sought.
+    #[error("the message bus at {url} cannot be reached")]
+    Disconnected {
+        /// Where it was sought.
+        url: String,
+    },
+    /// The bus refused or cannot do what was asked.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a service says of itself to discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCard {
+    /// Which service.
+    pub service: Service,
+    /// Its semantic version.
+    pub version: String,
+    /// Free pairs: build, instance, host.
+    pub metadata: HashMap<String, String>,
+}
+
+/// Somebody found by discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The service's name as it told it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its pairs.
+    pub metadata: HashMap<String, String>,
+}
+
+/// One endpoint of a service.
+#[derive(Clone, Debug)]
+pub struct EndpointCard {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub subject: String,
+    /// Free pairs; the schemas.
+    pub metadata: HashMap<String, String>,
+}
+
+/// A question that arrived, and the way back.
+pub struct Incoming {
+    /// The question.
+    pub letter: Letter,
+    /// Whether the reply subject is one that a caller may name.
+    pub reply_allowed: bool,
+    /// The way back.
+    pub way_back: Box<dyn WayBack>,
+}
+
+/// The way back to one asker.
+#[async_trait]
+pub trait WayBack: Send + Sync {
+    /// Sends the answer.
+    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError>;
+}
+
+/// An open desk: one stream of questions an endpoint. Dropping a stream closes its endpoint.
+pub struct Desk {
+    /// In the order of the endpoints given.
+    pub streams: Vec<BoxStream<'static, Incoming>>,
+    /// Ends the service in discovery when dropped or closed.
+    pub sign: Box<dyn Sign>,
+}
+
+/// The sign at the door.
+#[async_trait]
+pub trait Sign: Send + Sync {
+    /// Takes it down: discovery no longer finds the service, its endpoints end.
+    async fn take_down(self: Box<Self>);
+}
+
+/// A row of a durable table as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+    /// The revision that a change must name.
+    pub revision: u64,
+}
+
+/// What a write to a table came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is stored under this revision.
+    At(u64),
+    /// Somebody else wrote first; nothing was changed.
+    Conflict,
+}
+
+/// Carries letters and keeps tables.
+#[async_trait]
+pub trait Carrier: Send + Sync + 'static {
+    /// Sends a question and waits for its answer.
+    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError>;
+    /// Sends a letter to whoever listens.
+    async fn tell(&self, letter: Letter) -> Result<(), LinkError>;
+    /// Hears every letter to a subject pattern, from when this returns.
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError>;
+    /// Opens a desk; when this returns, questions reach it.
+    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError>;
+    /// Asks who is there and collects answers for a while.
+    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError>;
+    /// Whether the bus is within reach now.
+    fn is_connected(&self) -> bool;
+    /// Reads a row.
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError>;
+    /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError>;
+    /// Writes a row if its revision is the one named; 0 means that there is none.
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError>;
+    /// Removes a row if its revision is the one named.
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError>;
+}

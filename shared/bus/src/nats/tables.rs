@@ -1,0 +1,234 @@
+//! Tables over JetStream KV, by the plain requests that a service has rights for: it can neither create consumers
+//! nor ask for anybody else's bucket. Formats: NATS ADR-8 (KV), ADR-31 (direct get, batched by ADR-31 for 2.11).
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::NatsCarrier;
+use crate::carrier::{LinkError, Row, Written};
+
+/// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
+const TABLE_MAX: Duration = Duration::from_secs(5);
+/// The server's own bound on subjects in one batched get.
+const LIST_MAX: usize = 1024;
+/// How long the server keeps the mark that a row was removed, so that late readers learn of it.
+const REMOVED_MARK_TTL: &str = "1h";
+
+const SUBJECT: &str = "Nats-Subject";
+const SEQUENCE: &str = "Nats-Sequence";
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+const OPERATION: &str = "KV-Operation";
+const ROLLUP: &str = "Nats-Rollup";
+const TTL: &str = "Nats-TTL";
+/// Written instead of `KV-Operation` when the server itself let a row go.
+const MARKER: &str = "Nats-Marker-Reason";
+/// JetStream's error code for "wrong last sequence".
+const WRONG_LAST_SEQUENCE: u64 = 10071;
+
+/// A row, or the mark of one that was removed.
+struct Found {
+    key: String,
+    revision: u64,
+    value: Option<Bytes>,
+}
+
+impl NatsCarrier {
+    pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+        let found = self.find(table, key).await?;
+        Ok(found.and_then(|found| {
+            found.value.map(|value| Row {
+                key: found.key,
+                value,
+                revision: found.revision,
+            })
+        }))
+    }
+
+    async fn find(&self, table: &str, key: &str) -> Result<Option<Found>, LinkError> {
+        let subject = format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.{key}");
+        let message = self
+            .exchange(subject, None, Bytes::new(), TABLE_MAX)
+            .await
+            .map_err(|e| missing(table, e))?;
+        match message.status {
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(LinkError::Refused(format!(
+                "reading {table}.{key}: JetStream says {status}"
+            ))),
+            None => read_found(table, message).map(Some),
+        }
+    }
+
+    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+        let inbox = self.client.new_inbox();
+        let mut answers = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| self.cause(error))?;
+        let body = format!(r#"{{"multi_last":["$KV.{table}.{prefix}>"],"batch":{LIST_MAX}}}"#);
+        self.client
+            .publish_with_reply(format!("$JS.API.DIRECT.GET.KV_{table}"), inbox, body.into())
+            .await
+            .map_err(|error| self.cause(error))?;
+        let mut rows = Vec::new();
+        loop {
+            let next = tokio::time::timeout(TABLE_MAX, answers.next()).await;
+            let message = match next {
+                Ok(Some(message)) => message,
+                _ if !self.client_is_up() => {
+                    return Err(LinkError::Disconnected {
+                        url: self.url.clone(),
+                    });
+                }
+                _ => {
+                    return Err(LinkError::TimedOut {
+                        subject: format!("KV_{table}"),
+                        after: TABLE_MAX,
+                    });
+                }
+            };
+            match message.status {
+                None => {
+                    let found = read_found(table, message)?;
+                    if let Some(value) = found.value {
+                        rows.push(Row {
+                            key: found.key,
+                            value,
+                            revision: found.revision,
+                        });
+                    }
+                }
+                // The end of the batch, or nothing at all.
+                Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
+                Some(StatusCode::NO_RESPONDERS) => {
+                    return Err(missing(
+                        table,
+                        LinkError::NoResponder {
+                            subject: format!("KV_{table}"),
+                        },
+                    ));
+                }
+                Some(status) => {
+                    return Err(LinkError::Refused(format!(
+                        "listing {table}: JetStream says {status}"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn client_is_up(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    pub(super) async fn put_row(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<Written, LinkError> {
+        let written = self
+            .store(table, key, value.clone(), revision, HeaderMap::new())
+            .await?;
+        if written == Written::Conflict && revision == 0 {
+            // The row may have been removed, which leaves a mark with a revision of its own.
+            if let Some(Found {
+                value: None,
+                revision,
+                ..
+            }) = self.find(table, key).await?
+            {
+                return self.store(table, key, value, revision, HeaderMap::new()).await;
+            }
+        }
+        Ok(written)
+    }
+
+    pub(super) async fn remove_row(
+        &self,
+        table: &str,
+        key: &str,
+        revision: u64,
+    ) -> Result<Written, LinkError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "PURGE");
+        headers.insert(ROLLUP, "sub");
+        headers.insert(TTL, REMOVED_MARK_TTL);
+        self.store(table, key, Bytes::new(), revision, headers).await
+    }
+
+    async fn store(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+        mut headers: HeaderMap,
+    ) -> Result<Written, LinkError> {
+        #[derive(serde::Deserialize)]
+        struct Ack {
+            seq: Option<u64>,
+            error: Option<AckError>,
+        }
+        #[derive(serde::Deserialize)]
+        struct AckError {
+            err_code: u64,
+            description: String,
+        }
+        headers.insert(EXPECTED, revision.to_string());
+        let subject = format!("$KV.{table}.{key}");
+        let message = self
+            .exchange(subject, Some(headers), value, TABLE_MAX)
+            .await
+            .map_err(|e| missing(table, e))?;
+        let refused = |what: String| LinkError::Refused(format!("writing {table}.{key}: {what}"));
+        let ack: Ack =
+            serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
+        match ack {
+            Ack {
+                error: Some(error), ..
+            } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Written::Conflict),
+            Ack {
+                error: Some(error), ..
+            } => Err(refused(error.description)),
+            Ack {
+                seq: Some(revision), ..
+            } => Ok(Written::At(revision)),
+            Ack { .. } => Err(refused("JetStream answered without a sequence".into())),
+        }
+    }
+}
+
+fn missing(table: &str, error: LinkError) -> LinkError {
+    match error {
+        LinkError::NoResponder { .. } => LinkError::Refused(format!(
+            "table {table} is not there now: not made yet, or its servers elect a leader"
+        )),
+        other => other,
+    }
+}
+
+fn read_found(table: &str, message: async_nats::Message) -> Result<Found, LinkError> {
+    let unreadable = |what: &str| LinkError::Refused(format!("a row of {table} came without {what}"));
+    let headers = message.headers.as_ref().ok_or_else(|| unreadable("headers"))?;
+    let text = |name: &str| headers.get(name).map(|value| value.as_str().to_string());
+    let subject = text(SUBJECT).ok_or_else(|| unreadable(SUBJECT))?;
+    let key = subject
+        .strip_prefix(&format!("$KV.{table}."))
+        .ok_or_else(|| unreadable("its key"))?
+        .to_string();
+    let revision = text(SEQUENCE)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| unreadable(SEQUENCE))?;
+    let removed = text(OPERATION).is_some() || text(MARKER).is_some();
+    Ok(Found {
+        key,
+        revision,
+        value: (!removed).then_some(message.payload),
+    })
+}

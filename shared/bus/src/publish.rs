@@ -1,0 +1,89 @@
+//! The handle that services hold, and the telling and hearing of events.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use contract::{Event, Realm, Subject};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tracing::Span;
+
+use crate::body::{CONTENT_TYPE, Form};
+use crate::carrier::{Carrier, Letter, LinkError, Peer};
+
+/// The bus, as everybody holds it. Cloning is cheap.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) carrier: Arc<dyn Carrier>,
+    pub(crate) realm: Realm,
+}
+
+impl Bus {
+    /// Speaks through a carrier, in a realm.
+    pub fn new(carrier: Arc<dyn Carrier>, realm: Realm) -> Self {
+        Bus { carrier, realm }
+    }
+
+    /// The realm in which everything here is said.
+    pub fn realm(&self) -> &Realm {
+        &self.realm
+    }
+
+    /// Whether the bus is within reach now.
+    pub fn is_connected(&self) -> bool {
+        self.carrier.is_connected()
+    }
+
+    /// Tells an event to whoever listens. Nobody need listen; the truth is in the tables.
+    pub async fn publish<E: Event>(&self, event: &E) -> Result<(), LinkError> {
+        let body = Form::MessagePack.write(event).map_err(LinkError::Refused)?;
+        let mut headers = telemetry::carry(&Span::current());
+        headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
+        let subject = Subject::of_event(&self.realm, event).to_string();
+        self.carrier
+            .tell(Letter {
+                subject,
+                headers,
+                body,
+            })
+            .await
+    }
+
+    /// Hears every event of a kind from when this returns. What cannot be read is logged and passed over.
+    pub async fn listen<E: Event>(&self) -> Result<EventStream<E>, LinkError> {
+        let subject = Subject::of_events::<E>(&self.realm);
+        let letters = self.carrier.hear(subject.as_str()).await?;
+        let events = letters.filter_map(|letter| async move {
+            let form = Form::of(letter.headers.get(CONTENT_TYPE).map(String::as_str), &letter.body);
+            match form.read::<E>(&letter.body) {
+                Ok(event) => Some((event, letter.headers)),
+                Err(reason) => {
+                    tracing::warn!(subject = letter.subject, reason, "an event could not be read");
+                    None
+                }
+            }
+        });
+        Ok(EventStream {
+            events: events.boxed(),
+        })
+    }
+
+    /// Asks by service discovery who is there; collects answers for `wait`.
+    pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError> {
+        self.carrier.discover(wait).await
+    }
+}
+
+/// Events as they are heard, each with the trace context that came along.
+pub struct EventStream<E> {
+    events: BoxStream<'static, (E, telemetry::TraceContext)>,
+}
+
+impl<E> Stream for EventStream<E> {
+    type Item = (E, telemetry::TraceContext);
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next_unpin(cx)
+    }
+}

@@ -1,0 +1,392 @@
+//! Answering: a service opens one desk with one endpoint a request.
+//!
+//! Each question is answered in a task of its own, at most `AT_ONCE_MAX` at a time and endpoint; whoever comes when
+//! the desk is full is told so at once. What cannot be read is answered with a failure and changes nothing.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::word::{Audience, Failure, FailureKind};
+use contract::{HostName, OperationId, Request, Subject};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{Instrument, field};
+
+use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
+use crate::carrier::{EndpointCard, Incoming, Letter, LinkError, ServiceCard, Sign};
+use crate::publish::Bus;
+
+pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
+const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
+const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
+/// Written by the server when the question came in from another account; nobody else may write it there.
+const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
+
+/// Questions that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
+const AT_ONCE_MAX: usize = 64;
+/// No answer may take longer: what lasts is an operation.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// How long the end of a service waits for answers under way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) type Refusal<R> = <R as Request>::Refusal;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A service of this installation.
+    Service,
+    /// A person or another system, as the server wrote it down.
+    Person {
+        /// The NATS account.
+        account: String,
+        /// The user in it, where the server knows one.
+        user: Option<String>,
+    },
+}
+
+/// A question as a handler gets it.
+#[derive(Clone, Debug)]
+pub struct Asked<R> {
+    /// The question.
+    pub request: R,
+    /// Who asks.
+    pub caller: Caller,
+    /// `Nats-Msg-Id`, where the asker set one: the same id twice is the same command.
+    pub message_id: Option<String>,
+}
+
+impl<R> Asked<R> {
+    /// The operation id that the asker's message id stands for, where he set one: the same id, the same operation.
+    pub fn operation_of_message(&self) -> Option<OperationId> {
+        let id = self.message_id.as_ref()?;
+        if let Ok(operation) = OperationId::new(id.clone()) {
+            return Some(operation);
+        }
+        let mut bits = [0; 16];
+        bits.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
+        Some(OperationId::from_bits(u128::from_be_bytes(bits)))
+    }
+}
+
+/// An answer that is not the reply.
+#[derive(Clone, Debug)]
+pub enum Declined<F> {
+    /// Understood, and no.
+    Refused(F),
+    /// Not possible now, or not at all.
+    Failed(Failure),
+}
+
+impl<F> From<Failure> for Declined<F> {
+    fn from(failure: Failure) -> Self {
+        Declined::Failed(failure)
+    }
+}
+
+type Handler = Arc<dyn Fn(Incoming) -> BoxFuture<'static, ()> + Send + Sync>;
+
+struct Endpoint {
+    card: EndpointCard,
+    handler: Handler,
+}
+
+/// A desk that is being set up.
+pub struct Server {
+    bus: Bus,
+    card: ServiceCard,
+    endpoints: Vec<Endpoint>,
+}
+
+/// An open desk.
+pub struct Serving {
+    sign: Box<dyn Sign>,
+    loops: JoinSet<()>,
+}
+
+impl Bus {
+    /// Begins to set up a desk.
+    pub fn server(&self, card: ServiceCard) -> Server {
+        Server {
+            bus: self.clone(),
+            card,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+impl Server {
+    /// Answers a request by a handler.
+    pub fn on<R, H, F>(&mut self, handler: H) -> &mut Self
+    where
+        R: Request,
+        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+    {
+        self.add::<R, H, F>(None, handler)
+    }
+
+    /// Answers a request by a handler, on the subject of one host.
+    pub fn on_host<R, H, F>(&mut self, host: &HostName, handler: H) -> &mut Self
+    where
+        R: Request,
+        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+    {
+        self.add::<R, H, F>(Some(host), handler)
+    }
+
+    fn add<R, H, F>(&mut self, host: Option<&HostName>, handler: H) -> &mut Self
+    where
+        R: Request,
+        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+    {
+        let subject = Subject::at_service(&self.bus.realm, self.card.service, R::NAME);
+        let (name, subject) = match host {
+            None => (R::NAME.to_string(), subject),
+            Some(host) => (format!("{}-{host}", R::NAME), subject.on_host(host)),
+        };
+        let handler = Arc::new(handler);
+        self.endpoints.push(Endpoint {
+            card: EndpointCard {
+                name,
+                subject: subject.to_string(),
+                metadata: schemas::<R>(),
+            },
+            handler: Arc::new(move |incoming| answer::<R, H, F>(incoming, Arc::clone(&handler)).boxed()),
+        });
+        self
+    }
+
+    /// Opens the desk. When this returns, questions reach it.
+    pub async fn open(self) -> Result<Serving, LinkError> {
+        let cards: Vec<EndpointCard> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.card.clone())
+            .collect();
+        let desk = self.bus.carrier.open(&self.card, &cards).await?;
+        let mut loops = JoinSet::new();
+        for (endpoint, stream) in self.endpoints.into_iter().zip(desk.streams) {
+            loops.spawn(attend(stream, endpoint.handler));
+        }
+        Ok(Serving {
+            sign: desk.sign,
+            loops,
+        })
+    }
+}
+
+impl Serving {
+    /// Takes the sign down and waits, in bounded time, until the answers under way are given.
+    pub async fn close(mut self) {
+        self.sign.take_down().await;
+        let drained = tokio::time::timeout(DRAIN_MAX, async {
+            while self.loops.join_next().await.is_some() {}
+        })
+        .await;
+        if drained.is_err() {
+            tracing::warn!("answers under way were cut off at the end");
+        }
+    }
+}
+
+async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
+    let places = Arc::new(Semaphore::new(AT_ONCE_MAX));
+    let mut under_way = JoinSet::new();
+    while let Some(incoming) = questions.next().await {
+        while under_way.try_join_next().is_some() {}
+        match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => {
+                let work = handler(incoming);
+                under_way.spawn(async move {
+                    work.await;
+                    drop(place);
+                });
+            }
+            Err(_) => {
+                let message = format!("{AT_ONCE_MAX} questions of this kind are being answered; ask again");
+                let busy = Failure {
+                    kind: FailureKind::Busy,
+                    message,
+                };
+                under_way.spawn(send::<(), ()>(incoming, Form::Json, Err(Declined::Failed(busy))));
+            }
+        }
+    }
+    while under_way.join_next().await.is_some() {}
+}
+
+async fn answer<R, H, F>(incoming: Incoming, handler: Arc<H>)
+where
+    R: Request,
+    H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+{
+    if !incoming.reply_allowed {
+        tracing::warn!(
+            request = R::NAME,
+            "a question named a reply subject that is not its asker's; not answered"
+        );
+        return;
+    }
+    let letter = &incoming.letter;
+    let form = Form::of(letter.headers.get(CONTENT_TYPE).map(String::as_str), &letter.body);
+    let span = tracing::info_span!(
+        "serve",
+        otel.name = R::NAME,
+        otel.kind = "server",
+        otel.status_code = field::Empty
+    );
+    telemetry::adopt(&span, &letter.headers);
+    let work = async {
+        let request = read::<R>(letter, form)?;
+        let caller = caller_of(letter);
+        if matches!(R::AUDIENCE, Audience::Services(_)) && caller != Caller::Service {
+            let message = format!("{} is a word between services", R::NAME);
+            return Err(Failure {
+                kind: FailureKind::NotAllowed,
+                message,
+            }
+            .into());
+        }
+        let asked = Asked {
+            request,
+            caller,
+            message_id: letter.headers.get(MESSAGE_ID_HEADER).cloned(),
+        };
+        // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
+        // tests there is no hook, and the asker must still get an answer.
+        let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(asked)).catch_unwind()).await;
+        match handled {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(internal(R::NAME).into()),
+            Err(_) => {
+                let message = format!("{} was not answered within {} s", R::NAME, ANSWER_MAX.as_secs());
+                Err(Failure {
+                    kind: FailureKind::TimedOut,
+                    message,
+                }
+                .into())
+            }
+        }
+    };
+    let answer: Result<R::Reply, Declined<R::Refusal>> = work.instrument(span.clone()).await;
+    if let Err(Declined::Failed(failure)) = &answer {
+        span.record("otel.status_code", "ERROR");
+        span.in_scope(|| tracing::warn!(request = R::NAME, kind = ?failure.kind, "{}", failure.message));
+    }
+    send(incoming, form, answer).await;
+}
+
+fn internal(name: &str) -> Failure {
+    Failure {
+        kind: FailureKind::Internal,
+        message: format!("{name} met a defect of the service"),
+    }
+}
+
+fn read<R: Request>(letter: &Letter, form: Form) -> Result<R, Failure> {
+    if letter.body.len() > WORD_BYTES_MAX {
+        let message = format!(
+            "the question has {} bytes, a word may have {WORD_BYTES_MAX}",
+            letter.body.len()
+        );
+        return Err(Failure {
+            kind: FailureKind::TooLarge,
+            message,
+        });
+    }
+    form.read::<R>(&letter.body).map_err(|reason| Failure {
+        kind: FailureKind::Malformed,
+        message: format!("{} cannot be read: {reason}", R::NAME),
+    })
+}
+
+fn caller_of(letter: &Letter) -> Caller {
+    #[derive(serde::Deserialize)]
+    struct RequestInfo {
+        acc: Option<String>,
+        user: Option<String>,
+    }
+    match letter.headers.get(REQUEST_INFO_HEADER) {
+        None => Caller::Service,
+        Some(text) => match serde_json::from_str::<RequestInfo>(text) {
+            Ok(info) => Caller::Person {
+                account: info.acc.unwrap_or_default(),
+                user: info.user,
+            },
+            Err(_) => Caller::Person {
+                account: String::new(),
+                user: None,
+            },
+        },
+    }
+}
+
+async fn send<T: Serialize, F: Serialize>(incoming: Incoming, form: Form, answer: Result<T, Declined<F>>) {
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Negative<'a, F> {
+        Refused(&'a F),
+        Failed(&'a Failure),
+    }
+    let mut headers = HashMap::from([(CONTENT_TYPE.to_string(), form.content_type().to_string())]);
+    let mut mark = |code: &str, text: String| {
+        headers.insert(ERROR_CODE_HEADER.into(), code.into());
+        headers.insert(ERROR_TEXT_HEADER.into(), text.replace(['\r', '\n'], " "));
+    };
+    let body = match &answer {
+        Ok(reply) => form.write(reply),
+        Err(Declined::Refused(refusal)) => {
+            mark("409", "refused".into());
+            form.write(&Negative::Refused(refusal))
+        }
+        Err(Declined::Failed(failure)) => {
+            mark(code_of(failure.kind), failure.message.clone());
+            form.write(&Negative::<F>::Failed(failure))
+        }
+    };
+    let body = body.expect("the words of the contract can be written in both forms");
+    let subject = incoming.letter.subject.clone();
+    if let Err(error) = incoming
+        .way_back
+        .answer(Letter {
+            subject: String::new(),
+            headers,
+            body,
+        })
+        .await
+    {
+        tracing::warn!(subject, %error, "an answer did not get through");
+    }
+}
+
+fn code_of(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Malformed => "400",
+        FailureKind::NotAllowed => "403",
+        FailureKind::TooLarge => "413",
+        FailureKind::Busy => "429",
+        FailureKind::Internal => "500",
+        FailureKind::Unavailable => "503",
+        FailureKind::TimedOut => "504",
+    }
+}
+
+fn schemas<R: Request>() -> HashMap<String, String> {
+    let text = |schema: schemars::Schema| serde_json::to_string(&schema).expect("a schema is plain JSON");
+    HashMap::from([
+        ("request_schema".into(), text(schemars::schema_for!(R))),
+        ("reply_schema".into(), text(schemars::schema_for!(R::Reply))),
+        ("refusal_schema".into(), text(schemars::schema_for!(R::Refusal))),
+    ])
+}

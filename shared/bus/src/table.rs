@@ -1,0 +1,173 @@
+//! Durable tables: one JetStream KV bucket each, changed by compare-and-set on the revision.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use contract::bucket::Bucket;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::body::Form;
+use crate::carrier::{Carrier, LinkError, Row, Written};
+use crate::publish::Bus;
+
+/// The revision of a row; a change names the one it is based on.
+pub type Revision = u64;
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: T,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+/// Why a table was not read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Somebody else changed the row first; nothing was changed now.
+    #[error("{table}.{key} was changed by somebody else")]
+    Conflict {
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// The row cannot be read: written by a newer version, or damaged.
+    #[error("{table}.{key} cannot be read: {reason}")]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The bus does not answer.
+    #[error("table {table}: {cause}")]
+    Link {
+        /// The table.
+        table: &'static str,
+        /// What happened.
+        #[source]
+        cause: LinkError,
+    },
+}
+
+/// A typed view of a bucket.
+pub struct Table<T> {
+    carrier: Arc<dyn Carrier>,
+    name: &'static str,
+    rows: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        Table {
+            carrier: Arc::clone(&self.carrier),
+            name: self.name,
+            rows: PhantomData,
+        }
+    }
+}
+
+impl Bus {
+    /// Opens a table. It was made by the bootstrap role beforehand.
+    pub fn table<T: Serialize + DeserializeOwned>(&self, bucket: Bucket) -> Table<T> {
+        Table {
+            carrier: Arc::clone(&self.carrier),
+            name: bucket.name,
+            rows: PhantomData,
+        }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Table<T> {
+    /// Reads one row.
+    pub async fn get(&self, key: &str) -> Result<Option<Entry<T>>, TableError> {
+        let row = self
+            .carrier
+            .get(self.name, key)
+            .await
+            .map_err(|cause| self.link(cause))?;
+        row.map(|row| self.read(row)).transpose()
+    }
+
+    /// Reads every row.
+    pub async fn all(&self) -> Result<Vec<Entry<T>>, TableError> {
+        self.all_under("").await
+    }
+
+    /// Reads every row whose key begins with whole tokens: `backup.`.
+    pub async fn all_under(&self, prefix: &str) -> Result<Vec<Entry<T>>, TableError> {
+        let rows = self
+            .carrier
+            .list(self.name, prefix)
+            .await
+            .map_err(|cause| self.link(cause))?;
+        rows.into_iter().map(|row| self.read(row)).collect()
+    }
+
+    /// Writes a row that must not be there yet.
+    pub async fn create(&self, key: &str, value: &T) -> Result<Revision, TableError> {
+        self.update(key, value, 0).await
+    }
+
+    /// Writes a row over the revision named.
+    pub async fn update(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError> {
+        let body = Form::MessagePack
+            .write(value)
+            .map_err(|reason| self.link(LinkError::Refused(reason)))?;
+        let written = self
+            .carrier
+            .put(self.name, key, body, over)
+            .await
+            .map_err(|cause| self.link(cause))?;
+        self.settled(key, written)
+    }
+
+    /// Removes a row of the revision named.
+    pub async fn remove(&self, key: &str, over: Revision) -> Result<(), TableError> {
+        let written = self
+            .carrier
+            .remove(self.name, key, over)
+            .await
+            .map_err(|cause| self.link(cause))?;
+        self.settled(key, written).map(|_| ())
+    }
+
+    fn settled(&self, key: &str, written: Written) -> Result<Revision, TableError> {
+        match written {
+            Written::At(revision) => Ok(revision),
+            Written::Conflict => Err(TableError::Conflict {
+                table: self.name,
+                key: key.into(),
+            }),
+        }
+    }
+
+    fn read(&self, row: Row) -> Result<Entry<T>, TableError> {
+        match Form::MessagePack.read(&row.value) {
+            Ok(value) => Ok(Entry {
+                key: row.key,
+                value,
+                revision: row.revision,
+            }),
+            Err(reason) => Err(TableError::Unreadable {
+                table: self.name,
+                key: row.key,
+                reason,
+            }),
+        }
+    }
+
+    fn link(&self, cause: LinkError) -> TableError {
+        TableError::Link {
+            table: self.name,
+            cause,
+        }
+    }
+}

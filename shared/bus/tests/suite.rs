@@ -1,0 +1,315 @@
+//! One suite for both carriers: what holds for the fake holds for the real thing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bus::memory::MemoryCarrier;
+use bus::{Bus, CallError, Carrier, Declined, Letter, LinkError, ServiceCard, TableError};
+use contract::provisioner::{GetVm, ListVms, Vm, VmChanged, VmRefused};
+use contract::word::{Failure, FailureKind};
+use contract::{Realm, Service, VmName, bucket};
+use futures::StreamExt;
+use testkit::NatsServer;
+
+const SOON: Duration = Duration::from_secs(5);
+
+struct World {
+    bus: Bus,
+    carrier: Arc<dyn Carrier>,
+    _server: Option<NatsServer>,
+}
+
+async fn on_memory() -> World {
+    let carrier: Arc<dyn Carrier> = Arc::new(MemoryCarrier::new());
+    World {
+        bus: Bus::new(Arc::clone(&carrier), Realm::default()),
+        carrier,
+        _server: None,
+    }
+}
+
+async fn on_nats() -> World {
+    let server = NatsServer::start();
+    let connection = bus::nats::Connection {
+        url: server.url(),
+        nkey_file: None,
+        name: "suite".into(),
+        inbox_prefix: contract::rights::inbox_prefix(Service::Backup),
+    };
+    let carrier = bus::nats::connect(&connection, SOON)
+        .await
+        .expect("a server answers");
+    bus::nats::bootstrap(&carrier, 1)
+        .await
+        .expect("buckets can be made");
+    let carrier: Arc<dyn Carrier> = Arc::new(carrier);
+    World {
+        bus: Bus::new(Arc::clone(&carrier), Realm::default()),
+        carrier,
+        _server: Some(server),
+    }
+}
+
+macro_rules! on_both {
+    ($($promise:ident),+ $(,)?) => {
+        mod memory { $(#[tokio::test] async fn $promise() { super::$promise(super::on_memory().await).await; })+ }
+        mod nats { $(#[tokio::test] async fn $promise() { super::$promise(super::on_nats().await).await; })+ }
+    };
+}
+
+on_both!(
+    a_question_gets_its_reply,
+    a_refusal_comes_back_as_the_refusal_it_was,
+    a_failure_comes_back_with_its_kind,
+    nobody_there_is_said_at_once,
+    a_late_answer_is_a_clear_word_within_the_deadline,
+    a_question_in_json_is_answered_in_json,
+    an_unreadable_question_is_answered_and_not_obeyed,
+    an_oversized_question_is_answered_and_not_obeyed,
+    an_event_reaches_every_listener,
+    a_desk_is_found_by_discovery_until_it_closes,
+    a_row_is_created_once_and_changed_only_over_its_revision,
+    rows_are_listed_by_the_beginning_of_their_key,
+    a_removed_row_can_be_created_again,
+);
+
+fn web() -> VmName {
+    VmName::new("web").expect("valid")
+}
+
+fn card() -> ServiceCard {
+    ServiceCard {
+        service: Service::Provisioner,
+        version: "0.1.0".into(),
+        metadata: [("build".to_string(), "abc".to_string())].into(),
+    }
+}
+
+async fn desk(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
+    let served = Arc::new(AtomicUsize::new(0));
+    let mut server = bus.server(card());
+    let count = Arc::clone(&served);
+    server.on::<ListVms, _, _>(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok(Vec::new()) }
+    });
+    let count = Arc::clone(&served);
+    server.on::<GetVm, _, _>(move |asked| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match asked.request.vm.as_str() {
+                "slow" => std::future::pending::<Result<Vm, Declined<VmRefused>>>().await,
+                "broken" => Err(Failure {
+                    kind: FailureKind::Unavailable,
+                    message: "libvirt is down".into(),
+                }
+                .into()),
+                _ => Err(Declined::Refused(VmRefused::Unknown(asked.request.vm))),
+            }
+        }
+    });
+    (server.open().await.expect("the desk opens"), served)
+}
+
+fn get(name: &str) -> GetVm {
+    GetVm {
+        vm: VmName::new(name).expect("valid"),
+    }
+}
+
+async fn a_question_gets_its_reply(world: World) {
+    let (_desk, _) = desk(&world.bus).await;
+    assert_eq!(
+        world.bus.call(&ListVms {}, SOON).await.expect("a reply"),
+        Vec::new()
+    );
+}
+
+async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
+    let (_desk, _) = desk(&world.bus).await;
+    match world.bus.call(&get("web"), SOON).await {
+        Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_failure_comes_back_with_its_kind(world: World) {
+    let (_desk, _) = desk(&world.bus).await;
+    match world.bus.call(&get("broken"), SOON).await {
+        Err(CallError::Failed(failure)) => {
+            assert_eq!(failure.kind, FailureKind::Unavailable);
+            assert_eq!(failure.message, "libvirt is down");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn nobody_there_is_said_at_once(world: World) {
+    match world.bus.call(&ListVms {}, SOON).await {
+        Err(CallError::Link {
+            cause: LinkError::NoResponder { subject },
+            ..
+        }) => {
+            assert_eq!(subject, "loam.v1.provisioner.list_vms");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
+    let (_desk, _) = desk(&world.bus).await;
+    match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
+        Err(CallError::Link {
+            cause: LinkError::TimedOut { .. },
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> Letter {
+    let headers = content_type
+        .map(|text| ("Content-Type".to_string(), text.to_string()))
+        .into_iter()
+        .collect();
+    let subject = "loam.v1.provisioner.get_vm".to_string();
+    world
+        .carrier
+        .ask(
+            Letter {
+                subject,
+                headers,
+                body: body.into(),
+            },
+            SOON,
+        )
+        .await
+        .expect("an answer")
+}
+
+async fn a_question_in_json_is_answered_in_json(world: World) {
+    let (_desk, _) = desk(&world.bus).await;
+    let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
+    assert_eq!(
+        answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
+        Some("409")
+    );
+    assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
+}
+
+async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
+    let (_desk, served) = desk(&world.bus).await;
+    for (body, content_type) in [
+        (&b"{\"vm\":\"web\""[..], None),
+        (b"{\"vm\":\"No Name\"}", None),
+        (b"{\"vm\":\"web\"} and more", None),
+        (b"\x81\xa2vm\xa3web\xc0", Some("application/msgpack")),
+        (b"\xff\xff\xff", None),
+    ] {
+        let answer = raw(&world, body, content_type).await;
+        assert_eq!(
+            answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
+            Some("400"),
+            "{body:?}"
+        );
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 0);
+}
+
+async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
+    static BIG: [u8; bus::WORD_BYTES_MAX + 1] = [b' '; bus::WORD_BYTES_MAX + 1];
+    let (_desk, served) = desk(&world.bus).await;
+    let answer = raw(&world, &BIG, Some("application/json")).await;
+    assert_eq!(
+        answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
+        Some("413")
+    );
+    assert_eq!(served.load(Ordering::SeqCst), 0);
+}
+
+async fn an_event_reaches_every_listener(world: World) {
+    let mut first = world.bus.listen::<VmChanged>().await.expect("listening");
+    let mut second = world.bus.listen::<VmChanged>().await.expect("listening");
+    let event = VmChanged {
+        name: web(),
+        vm: None,
+    };
+    world.bus.publish(&event).await.expect("told");
+    for listener in [&mut first, &mut second] {
+        let (heard, _) = tokio::time::timeout(SOON, listener.next())
+            .await
+            .expect("in time")
+            .expect("an event");
+        assert_eq!(heard, event);
+    }
+}
+
+async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
+    let (desk, _) = desk(&world.bus).await;
+    let wait = Duration::from_millis(300);
+    let found = world.bus.discover(wait).await.expect("discovery");
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].name.as_str(), found[0].version.as_str()),
+        ("provisioner", "0.1.0")
+    );
+    assert_eq!(found[0].metadata.get("build").map(String::as_str), Some("abc"));
+    desk.close().await;
+    testkit::eventually("the closed desk is no longer found", async || {
+        world.bus.discover(wait).await.is_ok_and(|found| found.is_empty())
+    })
+    .await;
+}
+
+async fn a_row_is_created_once_and_changed_only_over_its_revision(world: World) {
+    let table = world.bus.table::<String>(bucket::SEEDS);
+    let first = table.create("debian", &"one".to_string()).await.expect("created");
+    assert!(matches!(
+        table.create("debian", &"two".into()).await,
+        Err(TableError::Conflict { .. })
+    ));
+    let second = table
+        .update("debian", &"two".into(), first)
+        .await
+        .expect("updated");
+    assert!(matches!(
+        table.update("debian", &"three".into(), first).await,
+        Err(TableError::Conflict { .. })
+    ));
+    assert!(matches!(
+        table.remove("debian", first).await,
+        Err(TableError::Conflict { .. })
+    ));
+    let row = table.get("debian").await.expect("read").expect("there");
+    assert_eq!((row.value.as_str(), row.revision), ("two", second));
+    assert_eq!(table.get("arch").await.expect("read"), None);
+}
+
+async fn rows_are_listed_by_the_beginning_of_their_key(world: World) {
+    let table = world.bus.table::<u32>(bucket::OPERATIONS);
+    assert_eq!(table.all().await.expect("listed"), Vec::new());
+    for (key, value) in [("backup.a", 1), ("backup.b", 2), ("upgrade.a", 3)] {
+        table.create(key, &value).await.expect("created");
+    }
+    let mut keys: Vec<String> = table
+        .all_under("backup.")
+        .await
+        .expect("listed")
+        .into_iter()
+        .map(|r| r.key)
+        .collect();
+    keys.sort();
+    assert_eq!(keys, ["backup.a", "backup.b"]);
+    assert_eq!(table.all().await.expect("listed").len(), 3);
+}
+
+async fn a_removed_row_can_be_created_again(world: World) {
+    let table = world.bus.table::<u32>(bucket::SEEDS);
+    let revision = table.create("x", &1).await.expect("created");
+    table.remove("x", revision).await.expect("removed");
+    assert_eq!(table.get("x").await.expect("read"), None);
+    assert_eq!(table.all().await.expect("listed"), Vec::new());
+    table.create("x", &2).await.expect("created again");
+    assert_eq!(table.get("x").await.expect("read").map(|row| row.value), Some(2));
+}
