@@ -1,0 +1,164 @@
+//! The calls of libvirt that `virt` does not wrap, each as a safe function; all of this crate's unsafe code.
+//!
+//! Ownership follows libvirt's pages: strings and arrays that a call hands out are freed by `free`, objects by their own
+//! `…Free`; what is passed in is borrowed for the call.
+
+use std::ffi::{CStr, CString};
+use std::os::raw::{c_char, c_int, c_uint};
+use std::ptr;
+
+use virt::domain::Domain;
+use virt::error::Error;
+use virt::sys;
+
+/// A card as libvirt or the guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SeenCard {
+    /// Its hardware address, where known.
+    pub(crate) mac: Option<String>,
+    /// Its addresses as text, without prefix lengths.
+    pub(crate) addresses: Vec<String>,
+}
+
+fn check(status: c_int) -> Result<c_int, Error> {
+    if status < 0 {
+        Err(Error::last_error())
+    } else {
+        Ok(status)
+    }
+}
+
+/// Takes a string that libvirt allocated for us.
+///
+/// # Safety
+/// `text` is null or a zero-terminated string from `malloc`, and nobody else frees it.
+unsafe fn owned_text(text: *mut c_char) -> Result<String, Error> {
+    if text.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: not null, and the caller vouches for the rest.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        libc::free(text.cast());
+        Ok(copy)
+    }
+}
+
+/// Copies a string that stays libvirt's; `None` for null.
+///
+/// # Safety
+/// `text` is null or a zero-terminated string that lives during the call.
+unsafe fn borrowed_text(text: *const c_char) -> Option<String> {
+    // SAFETY: not null, and the caller vouches for the rest.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+pub(crate) fn backup_begin(domain: &Domain, backup: &str, checkpoint: Option<&str>) -> Result<(), Error> {
+    let backup = CString::new(backup)?;
+    let checkpoint = checkpoint.map(CString::new).transpose()?;
+    let checkpoint = checkpoint.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    // SAFETY: the domain is alive, both texts outlive the call.
+    check(unsafe { sys::virDomainBackupBegin(domain.as_ptr(), backup.as_ptr(), checkpoint, 0) }).map(drop)
+}
+
+pub(crate) fn backup_document(domain: &Domain) -> Result<String, Error> {
+    // SAFETY: the domain is alive; the text is ours to free.
+    unsafe { owned_text(sys::virDomainBackupGetXMLDesc(domain.as_ptr(), 0)) }
+}
+
+pub(crate) fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain is alive.
+    check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) }).map(drop)
+}
+
+/// The documents of all checkpoints, parents before children.
+pub(crate) fn checkpoint_documents(domain: &Domain) -> Result<Vec<String>, Error> {
+    let mut list: *mut sys::virDomainCheckpointPtr = ptr::null_mut();
+    let flags = sys::VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL;
+    // SAFETY: the domain is alive; on success `list` holds `count` checkpoints, each ours to free, and is ours to free.
+    unsafe {
+        let count = check(sys::virDomainListAllCheckpoints(
+            domain.as_ptr(),
+            &mut list,
+            flags,
+        ))?;
+        let mut documents = Vec::new();
+        for at in 0..usize::try_from(count).expect("a checked count is not negative") {
+            let checkpoint = *list.add(at);
+            let no_domain = sys::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN;
+            documents.push(owned_text(sys::virDomainCheckpointGetXMLDesc(
+                checkpoint, no_domain,
+            )));
+            sys::virDomainCheckpointFree(checkpoint);
+        }
+        libc::free(list.cast());
+        documents.into_iter().collect()
+    }
+}
+
+pub(crate) fn checkpoint_delete(domain: &Domain, name: &str, metadata_only: bool) -> Result<(), Error> {
+    let name = CString::new(name)?;
+    let flags = if metadata_only {
+        sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+    } else {
+        0
+    };
+    // SAFETY: the domain is alive, the name outlives the call, the checkpoint is freed once.
+    unsafe {
+        let checkpoint = sys::virDomainCheckpointLookupByName(domain.as_ptr(), name.as_ptr(), 0);
+        if checkpoint.is_null() {
+            return Err(Error::last_error());
+        }
+        let deleted = check(sys::virDomainCheckpointDelete(checkpoint, flags)).map(drop);
+        sys::virDomainCheckpointFree(checkpoint);
+        deleted
+    }
+}
+
+/// Freezes all file systems; how many.
+pub(crate) fn freeze(domain: &Domain) -> Result<c_int, Error> {
+    // SAFETY: the domain is alive; no list of mount points means all.
+    check(unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) })
+}
+
+/// Thaws all file systems; how many.
+pub(crate) fn thaw(domain: &Domain) -> Result<c_int, Error> {
+    // SAFETY: the domain is alive; no list of mount points means all.
+    check(unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) })
+}
+
+/// How many seconds libvirt waits for this domain's agent in calls that carry no time of their own.
+pub(crate) fn set_agent_patience(domain: &Domain, seconds: c_int) -> Result<(), Error> {
+    // SAFETY: the domain is alive.
+    check(unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds, 0) }).map(drop)
+}
+
+/// `virt`'s own wrapper forgets to free each card, and this question is asked often.
+pub(crate) fn cards(
+    domain: &Domain,
+    source: sys::virDomainInterfaceAddressesSource,
+) -> Result<Vec<SeenCard>, Error> {
+    let mut list: *mut sys::virDomainInterfacePtr = ptr::null_mut();
+    // SAFETY: the domain is alive; on success `list` holds `count` cards with `naddrs` addresses each, all ours to free.
+    unsafe {
+        let count = check(sys::virDomainInterfaceAddresses(
+            domain.as_ptr(),
+            &mut list,
+            source as c_uint,
+            0,
+        ))?;
+        let mut cards = Vec::new();
+        for at in 0..usize::try_from(count).expect("a checked count is not negative") {
+            let card = *list.add(at);
+            let addresses =
+                (0..(*card).naddrs as usize).filter_map(|n| borrowed_text((*(*card).addrs.add(n)).addr));
+            cards.push(SeenCard {
+                mac: borrowed_text((*card).hwaddr),
+                addresses: addresses.collect(),
+            });
+            sys::virDomainInterfaceFree(card);
+        }
+        libc::free(list.cast());
+        Ok(cards)
+    }
+}
