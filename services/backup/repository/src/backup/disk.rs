@@ -1,0 +1,227 @@
+//! Copies one disk: page by page, its segments many at a time, in order.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use super::CopyError;
+use super::packer::Stopped;
+use super::session::Session;
+use crate::format::blob::{BlobId, BlobKind};
+use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
+use crate::format::snapshot::DiskRecord;
+use crate::progress::raise;
+use crate::restore::{ReadError, fetch};
+use crate::source::{Change, DiskSource, Plan, plan};
+
+/// The same disk in the parent snapshot.
+pub(super) struct ParentDisk(Disk);
+
+impl ParentDisk {
+    /// The parent's disk when its segments are the same stretches as ours, else `None`.
+    pub(super) async fn load(
+        session: &Session,
+        record: &DiskRecord,
+        size_bytes: u64,
+    ) -> Result<Option<ParentDisk>, ReadError> {
+        if record.size_bytes != size_bytes {
+            return Ok(None);
+        }
+        let disk = fetch::disk(&session.shared, record).await?;
+        let same_segments = disk.segment_bytes == session.shared.config.chunking.segment_bytes;
+        Ok(same_segments.then_some(ParentDisk(disk)))
+    }
+
+    async fn page(&self, session: &Session, page: u64) -> Result<Vec<Option<BlobId>>, ReadError> {
+        fetch::page(&session.shared, &self.0, page).await
+    }
+}
+
+/// One segment and what to do about it.
+struct Task {
+    range: Range<u64>,
+    plan: Plan,
+    parent_leaf: Option<BlobId>,
+}
+
+struct Copy<'a> {
+    session: &'a Arc<Session>,
+    name: &'a str,
+    source: &'a dyn DiskSource,
+    parent: Option<ParentDisk>,
+    /// The shape of the disk; its pages come last.
+    shape: Disk,
+}
+
+/// Stores a disk and returns the root of its recipe.
+pub(super) async fn copy(
+    session: &Arc<Session>,
+    name: &str,
+    source: &dyn DiskSource,
+    parent: Option<ParentDisk>,
+) -> Result<BlobId, CopyError> {
+    let segment_bytes = session.shared.config.chunking.segment_bytes;
+    let shape = Disk {
+        size_bytes: source.size_bytes(),
+        segment_bytes,
+        pages: Vec::new(),
+    };
+    let copy = Copy {
+        session,
+        name,
+        source,
+        parent,
+        shape,
+    };
+    let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
+    let leaves = futures::stream::iter(0..pages)
+        .then(|page| copy.plan_page(page))
+        .map_ok(|tasks| futures::stream::iter(tasks.into_iter().map(Ok)))
+        .try_flatten()
+        .map_ok(|task| copy.segment(task))
+        .try_buffered(session.shared.settings.segments_in_flight());
+    let mut leaves = std::pin::pin!(leaves);
+    let mut roots = Vec::new();
+    for page in 0..pages {
+        let mut page_leaves = Vec::new();
+        for _ in 0..copy.shape.leaves(page) {
+            page_leaves.push(leaves.try_next().await?.expect("every segment has an outcome"));
+        }
+        roots.push(if page_leaves.iter().all(Option::is_none) {
+            None
+        } else {
+            Some(
+                copy.store_recipe(BlobKind::Page, recipe::encode_page(&page_leaves))
+                    .await?,
+            )
+        });
+    }
+    let disk = Disk {
+        pages: roots,
+        ..copy.shape.clone()
+    };
+    copy.store_recipe(BlobKind::Disk, disk.encode()).await
+}
+
+impl Copy<'_> {
+    /// Asks the source about the segments of one page and decides about each.
+    async fn plan_page(&self, page: u64) -> Result<Vec<Task>, CopyError> {
+        let first = page * LEAVES_PER_PAGE as u64;
+        let last = first + self.shape.leaves(page) - 1;
+        let window = self.shape.segment(first).start..self.shape.segment(last).end;
+        let mut extents = self
+            .source
+            .extents(window.clone())
+            .await
+            .map_err(|source| self.failed(source))?;
+        let mut parent_leaves = Vec::new();
+        match &self.parent {
+            Some(parent) => {
+                parent_leaves =
+                    parent
+                        .page(self.session, page)
+                        .await
+                        .map_err(|source| CopyError::ParentRecipe {
+                            disk: self.name.to_owned(),
+                            source,
+                        })?;
+            }
+            None => extents
+                .iter_mut()
+                .for_each(|extent| extent.change = Change::Unknown),
+        }
+        let plans = plan(window.clone(), u64::from(self.shape.segment_bytes), &extents)
+            .map_err(|_| self.contradiction(window.start))?;
+        let tasks = plans.into_iter().enumerate().map(|(index, plan)| Task {
+            range: self.shape.segment(first + index as u64),
+            plan,
+            parent_leaf: parent_leaves.get(index).copied().flatten(),
+        });
+        Ok(tasks.collect())
+    }
+
+    /// Deals with one segment; `None` is a segment of zeros.
+    async fn segment(&self, task: Task) -> Result<Option<BlobId>, CopyError> {
+        let Task {
+            range,
+            plan,
+            parent_leaf,
+        } = task;
+        let progress = &self.session.progress;
+        let leaf = match plan {
+            Plan::Empty => {
+                raise(&progress.segments_empty, 1);
+                None
+            }
+            Plan::Unchanged => {
+                raise(&progress.segments_reused, 1);
+                parent_leaf
+            }
+            Plan::Read(reads) => {
+                let segment = self.read(&range, &reads).await?;
+                raise(&progress.segments_read, 1);
+                let stored = self
+                    .session
+                    .work(move |session| session.store_segment(&segment))
+                    .await;
+                stored.map_err(|Stopped| CopyError::Interrupted)?
+            }
+        };
+        progress.done(range.end - range.start);
+        Ok(leaf)
+    }
+
+    /// The bytes of a segment, of which only `reads` may be other than zero.
+    async fn read(&self, segment: &Range<u64>, reads: &[Range<u64>]) -> Result<Bytes, CopyError> {
+        if let [whole] = reads
+            && whole == segment
+        {
+            return self.read_exact(whole).await;
+        }
+        let mut bytes = vec![0; (segment.end - segment.start) as usize];
+        for read in reads {
+            let at = (read.start - segment.start) as usize;
+            let found = self.read_exact(read).await?;
+            bytes[at..at + found.len()].copy_from_slice(&found);
+        }
+        Ok(Bytes::from(bytes))
+    }
+
+    async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyError> {
+        let length = (range.end - range.start) as usize;
+        let bytes = self
+            .source
+            .read_at(range.start, length)
+            .await
+            .map_err(|source| self.failed(source))?;
+        if bytes.len() != length {
+            return Err(self.contradiction(range.start));
+        }
+        raise(&self.session.progress.read_bytes, length as u64);
+        Ok(bytes)
+    }
+
+    async fn store_recipe(&self, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyError> {
+        let stored = self
+            .session
+            .work(move |session| session.store_blob(kind, &content))
+            .await;
+        stored.map_err(|Stopped| CopyError::Interrupted)
+    }
+
+    fn failed(&self, source: crate::source::SourceError) -> CopyError {
+        CopyError::Source {
+            disk: self.name.to_owned(),
+            source,
+        }
+    }
+
+    fn contradiction(&self, at: u64) -> CopyError {
+        CopyError::Contradiction {
+            disk: self.name.to_owned(),
+            at,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Backup: copy the disks, then seal.
+//!
+//! Promises: [`Repository::copy`] leaves nothing but packs and index shards until its [`Draft`] is sealed;
+//! [`Repository::seal`] is one create-if-absent write, and doing it again with the same draft and id changes
+//! nothing. A draft can be written down and sealed by another process.
+//!
+//! ```text
+//!   source ──page plan──> segments in flight (memory bound) ──> worker threads: cut, hash, look up,
+//!                                                              compress, seal into the open pack
+//!   uploads in flight (memory bound) <── full packs, at most as many as have a permit
+//!        │ confirmed                                   order of segments ──> leaf ids ──> pages ──> disk
+//!        v
+//!   index rows, shards of 256 Ki rows
+//! ```
+//!
+//! Two bounds hold the memory: permits for packs (filled or uploading) and the number of segments in flight. A
+//! worker without a pack permit waits for an upload; uploads wait for nothing but the store, so there is no circle.
+//!
+//! It does not know how a disk was frozen in time nor who ordered the backup.
+
+mod disk;
+mod packer;
+mod session;
+mod upload;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::{info, instrument};
+
+use crate::format::snapshot::{Consistency, Contents, DiskRecord, Snapshot, SnapshotId};
+use crate::format::{packed, sealed};
+use crate::index::IndexError;
+use crate::progress::Progress;
+use crate::repository::{Repository, SnapshotError};
+use crate::restore::ReadError;
+use crate::source::{DiskSource, SourceError};
+use crate::store::{Created, StoreError, names};
+use crate::{Cancel, Damage};
+
+use self::disk::ParentDisk;
+use self::packer::Stopped;
+use self::session::Session;
+
+/// What to back up.
+pub struct BackupRequest {
+    /// The machine's name.
+    pub machine: String,
+    /// The point in time that the sources show, in milliseconds since 1970.
+    pub taken_at_unix_ms: u64,
+    /// Words of the operator, kept with the snapshot.
+    pub tags: Vec<String>,
+    /// The disks by name. They must not change while they are read.
+    pub disks: Vec<(String, Box<dyn DiskSource>)>,
+    /// The machine's definition, opaque here.
+    pub definition: Vec<u8>,
+    /// The snapshot that the sources' maps of changes refer to. Without it maps are ignored; a disk that the
+    /// parent does not have, or has in another size, is read whole.
+    pub parent: Option<SnapshotId>,
+    /// The state of the guest's data.
+    pub consistency: Consistency,
+}
+
+impl std::fmt::Debug for BackupRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BackupRequest({}, {} disks)", self.machine, self.disks.len())
+    }
+}
+
+/// A backup whose data is stored but which does not exist yet. Can be serialized and sealed later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draft {
+    contents: Contents,
+}
+
+impl Draft {
+    /// What the snapshot will say.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+/// The disks could not be copied. Nothing but unnamed packs was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Two disks of one name, or none at all.
+    #[error("a backup needs at least one disk, each with a name of its own")]
+    DiskNames,
+    /// The parent cannot be read.
+    #[error("could not read the parent snapshot")]
+    Parent(#[source] SnapshotError),
+    /// The parent's recipe cannot be read.
+    #[error("could not read the recipe of the parent's disk {disk}")]
+    ParentRecipe {
+        /// The disk.
+        disk: String,
+        /// The cause.
+        #[source]
+        source: ReadError,
+    },
+    /// A disk could not be read.
+    #[error("could not read disk {disk}")]
+    Source {
+        /// The disk.
+        disk: String,
+        /// The cause.
+        #[source]
+        source: SourceError,
+    },
+    /// A source's extents had gaps or overlaps, or a read was short.
+    #[error("the source of disk {disk} contradicts itself at byte {at}")]
+    Contradiction {
+        /// The disk.
+        disk: String,
+        /// Where.
+        at: u64,
+    },
+    /// The index could not be brought up to date.
+    #[error("could not begin the backup")]
+    Index(#[from] IndexError),
+    /// A pack or shard could not be stored.
+    #[error("could not store what was read")]
+    Store(#[from] StoreError),
+    /// The storing half ended first; its own error is the one to see.
+    #[error("the backup was interrupted while packs were filled")]
+    Interrupted,
+    /// It was told to stop.
+    #[error("the backup was cancelled")]
+    Cancelled,
+}
+
+/// The draft could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// Another backup has this id already.
+    #[error("there is another snapshot {id} already")]
+    IdTaken {
+        /// The id.
+        id: SnapshotId,
+    },
+    /// The snapshot of that id is there but cannot be read.
+    #[error("could not read snapshot {id}, which exists already")]
+    Damaged {
+        /// The id.
+        id: SnapshotId,
+        /// What is wrong with it.
+        #[source]
+        source: Damage,
+    },
+    /// The store failed; whether the snapshot exists is shown by sealing again.
+    #[error("could not seal the backup")]
+    Store(#[from] StoreError),
+}
+
+/// A backup, copied and sealed in one go, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// While copying.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// While sealing.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl Repository {
+    /// Copies and seals: [`Repository::copy`] and [`Repository::seal`] under a new id.
+    ///
+    /// # Errors
+    /// As those two.
+    pub async fn backup(
+        &self,
+        request: BackupRequest,
+        progress: &Arc<Progress>,
+        cancel: &Cancel,
+    ) -> Result<Snapshot, BackupError> {
+        let draft = self.copy(request, progress, cancel).await?;
+        Ok(self.seal(&draft, SnapshotId::generate()).await?)
+    }
+
+    /// Stores all that the disks hold and the repository does not. `progress` must be fresh: the snapshot's
+    /// statistics are read from it. Dropping the future stops the work as cancelling does.
+    ///
+    /// # Errors
+    /// When a source or the store fails, or the work is cancelled.
+    #[instrument(name = "repository.copy", skip_all, fields(machine = request.machine))]
+    pub async fn copy(
+        &self,
+        request: BackupRequest,
+        progress: &Arc<Progress>,
+        cancel: &Cancel,
+    ) -> Result<Draft, CopyError> {
+        let distinct: HashSet<_> = request.disks.iter().map(|(name, _)| name).collect();
+        if request.disks.is_empty() || distinct.len() < request.disks.len() {
+            return Err(CopyError::DiskNames);
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(CopyError::Cancelled),
+            draft = self.copy_all(request, progress) => draft,
+        }
+    }
+
+    async fn copy_all(&self, request: BackupRequest, progress: &Arc<Progress>) -> Result<Draft, CopyError> {
+        self.refresh().await?;
+        let parent = match request.parent {
+            Some(id) => Some(self.snapshot(id).await.map_err(CopyError::Parent)?),
+            None => None,
+        };
+        progress.expect_bytes(request.disks.iter().map(|(_, source)| source.size_bytes()).sum());
+        let (session, packs) = Session::begin(Arc::clone(&self.shared), Arc::clone(progress));
+        // Workers may wait for a pack permit on threads that no dropped future can stop.
+        let _wakes_waiting_workers = session.stop_on_drop();
+        let copying = {
+            let session = Arc::clone(&session);
+            async move {
+                let mut disks = Vec::with_capacity(request.disks.len());
+                for (name, source) in &request.disks {
+                    let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
+                        Some(record) => ParentDisk::load(&session, record, source.size_bytes())
+                            .await
+                            .map_err(|source| CopyError::ParentRecipe {
+                                disk: name.clone(),
+                                source,
+                            })?,
+                        None => None,
+                    };
+                    let root = disk::copy(&session, name, source.as_ref(), parent).await?;
+                    disks.push(DiskRecord {
+                        name: name.clone(),
+                        size_bytes: source.size_bytes(),
+                        root,
+                    });
+                }
+                // The uploads end when the last packs have been handed over.
+                session.finish().await.map_err(|Stopped| CopyError::Interrupted)?;
+                Ok::<_, CopyError>(disks)
+            }
+        };
+        let uploading = async { upload::all(&session, packs).await.map_err(CopyError::Store) };
+        let (disks, ()) = futures::future::try_join(copying, uploading).await?;
+        let stats = progress.stats();
+        info!(?stats, "disks copied");
+        let BackupRequest {
+            machine,
+            taken_at_unix_ms,
+            tags,
+            definition,
+            parent,
+            consistency,
+            ..
+        } = request;
+        let contents = Contents {
+            machine,
+            taken_at_unix_ms,
+            tags,
+            disks,
+            definition,
+            parent,
+            consistency,
+            stats,
+        };
+        Ok(Draft { contents })
+    }
+
+    /// Makes the backup exist under `id`. Doing it again with the same draft and id is the same as once.
+    ///
+    /// # Errors
+    /// When the id belongs to another backup, or the store fails.
+    #[instrument(name = "repository.seal", skip(self, draft))]
+    pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealError> {
+        let name = names::entry(names::SNAPSHOTS, id.ulid());
+        let object = sealed::seal(&self.shared.keys, &name, packed::body(&draft.contents));
+        let snapshot = Snapshot {
+            id,
+            contents: draft.contents.clone(),
+        };
+        match self.shared.store.create(&name, Bytes::from(object)).await? {
+            Created::New => Ok(snapshot),
+            Created::AlreadyThere => match self.snapshot(id).await {
+                Ok(found) if found == snapshot => Ok(snapshot),
+                Ok(_) => Err(SealError::IdTaken { id }),
+                Err(SnapshotError::Damaged { id, source }) => Err(SealError::Damaged { id, source }),
+                Err(SnapshotError::Store(error)) => Err(error.into()),
+                Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {
+                    Err(SealError::Store(StoreError::NotFound {
+                        name: name.to_string(),
+                    }))
+                }
+            },
+        }
+    }
+}

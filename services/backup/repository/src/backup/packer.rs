@@ -1,0 +1,115 @@
+//! Fills packs of one kind.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::format::blob::{BlobId, BlobKind};
+use crate::format::pack::{Directory, PackKind, PackWriter};
+use crate::keys::Keys;
+use crate::settings::PACK_BYTES_TARGET;
+
+/// Room beyond the target for the last blob, the directory and the footer, so that a pack never moves in memory.
+const PACK_SLACK_BYTES: usize = 512 * 1024;
+
+/// A pack ready to be stored. Holds its permit until it is dropped.
+pub(super) struct FinishedPack {
+    pub(super) object: Bytes,
+    pub(super) directory: Directory,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// The backup ended while a worker was at work; why, is told by whoever ended it.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+struct OpenPack {
+    writer: PackWriter,
+    permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct Packer {
+    kind: PackKind,
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    open: Option<OpenPack>,
+    /// Gone when the packer is closed.
+    finished: Option<mpsc::Sender<FinishedPack>>,
+}
+
+impl Packer {
+    pub(super) fn new(
+        kind: PackKind,
+        permits: Arc<Semaphore>,
+        finished: mpsc::Sender<FinishedPack>,
+    ) -> Packer {
+        Packer {
+            kind,
+            permits,
+            state: Mutex::new(State {
+                open: None,
+                finished: Some(finished),
+            }),
+        }
+    }
+
+    /// Seals an encoded blob into the open pack and hands the pack over when it is full. Blocks while all pack
+    /// permits are in use: for worker threads only. Returns the bytes that the blob takes.
+    pub(super) fn add(
+        &self,
+        keys: &Keys,
+        kind: BlobKind,
+        id: BlobId,
+        raw_bytes: usize,
+        text: Vec<u8>,
+    ) -> Result<u32, Stopped> {
+        let mut state = self.state.lock().map_err(|_| Stopped)?;
+        let pack = match &mut state.open {
+            Some(pack) => pack,
+            empty => {
+                let permit = Arc::clone(&self.permits).acquire_owned();
+                let permit = Handle::current().block_on(permit).map_err(|_| Stopped)?;
+                let writer = PackWriter::new(keys, self.kind, PACK_BYTES_TARGET + PACK_SLACK_BYTES);
+                empty.insert(OpenPack { writer, permit })
+            }
+        };
+        let sealed_bytes = pack.writer.add(kind, id, raw_bytes, text);
+        if pack.writer.len() >= PACK_BYTES_TARGET {
+            state.hand_over()?;
+        }
+        Ok(sealed_bytes)
+    }
+
+    /// Hands over the open pack, however little is in it, and says that it was the last.
+    pub(super) fn close(&self) -> Result<(), Stopped> {
+        let mut state = self.state.lock().map_err(|_| Stopped)?;
+        state.hand_over()?;
+        state.finished = None;
+        Ok(())
+    }
+}
+
+impl State {
+    fn hand_over(&mut self) -> Result<(), Stopped> {
+        let Some(OpenPack { writer, permit }) = self.open.take() else {
+            return Ok(());
+        };
+        let (object, directory) = writer.finish();
+        let pack = FinishedPack {
+            object: Bytes::from(object),
+            directory,
+            permit,
+        };
+        // There is room for as many packs as there are permits, so this never waits.
+        self.finished
+            .as_ref()
+            .ok_or(Stopped)?
+            .try_send(pack)
+            .map_err(|_| Stopped)
+    }
+}

@@ -1,0 +1,158 @@
+//! One backup under way: what it has claimed to store, its packers, its bounds.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+
+use super::packer::{FinishedPack, Packer, Stopped};
+use crate::chunker::{self, Cut};
+use crate::format::blob::{self, BlobId, BlobKind};
+use crate::format::pack::{Directory, PackKind};
+use crate::format::recipe::{self, Piece};
+use crate::keys::TAG_BYTES;
+use crate::progress::{Progress, raise};
+use crate::repository::Shared;
+
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) progress: Arc<Progress>,
+    /// Blobs that some worker of this backup is storing and that the index does not show yet. Never shared with
+    /// other backups: this one may die before its packs are stored.
+    claimed: Mutex<HashSet<BlobId>>,
+    packers: [Packer; 2],
+    permits: Arc<Semaphore>,
+    workers: Arc<Semaphore>,
+}
+
+/// Wakes workers that wait for a pack permit when the backup ends, however it ends.
+pub(super) struct StopOnDrop(Arc<Semaphore>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Session {
+    /// A session and the queue of its finished packs.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        progress: Arc<Progress>,
+    ) -> (Arc<Session>, mpsc::Receiver<FinishedPack>) {
+        let packs_max = shared.settings.packs_in_flight();
+        let permits = Arc::new(Semaphore::new(packs_max));
+        let (sender, packs) = mpsc::channel(packs_max);
+        let packers = PackKind::ALL.map(|kind| Packer::new(kind, Arc::clone(&permits), sender.clone()));
+        let workers = Arc::new(Semaphore::new(shared.settings.workers.get()));
+        let claimed = Mutex::default();
+        (
+            Arc::new(Session {
+                shared,
+                progress,
+                claimed,
+                packers,
+                permits,
+                workers,
+            }),
+            packs,
+        )
+    }
+
+    pub(super) fn stop_on_drop(&self) -> StopOnDrop {
+        StopOnDrop(Arc::clone(&self.permits))
+    }
+
+    /// Runs CPU work on a worker thread, at most as many at a time as the settings say.
+    pub(super) async fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Session) -> T + Send + 'static,
+    ) -> T {
+        let turn = Arc::clone(&self.workers)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let session = Arc::clone(self);
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            job(&session)
+        });
+        match done.await {
+            Ok(value) => value,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+
+    /// Cuts a segment, stores what is new of it, and its leaf. `None` when it holds only zeros. Blocking.
+    pub(super) fn store_segment(&self, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
+        let shared = &self.shared;
+        let cuts = chunker::cut(&shared.config.chunking, shared.keys.chunker_seed(), segment);
+        if let [Cut::Hole(_)] = cuts[..] {
+            return Ok(None);
+        }
+        let mut pieces = Vec::with_capacity(cuts.len());
+        for cut in cuts {
+            pieces.push(match cut {
+                Cut::Hole(range) => Piece::Hole {
+                    bytes: range.len() as u32,
+                },
+                Cut::Chunk(range) => {
+                    let bytes = range.len() as u32;
+                    Piece::Chunk {
+                        id: self.store_blob(BlobKind::Chunk, &segment[range])?,
+                        bytes,
+                    }
+                }
+            });
+        }
+        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces))
+            .map(Some)
+    }
+
+    /// Stores a blob unless it is stored already, and names it. Blocking.
+    pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, Stopped> {
+        let id = self.shared.keys.id(kind, content);
+        if self.claim(id)? {
+            let text = blob::encode(content, TAG_BYTES);
+            let packer = &self.packers[PackKind::of(kind) as usize];
+            let stored = packer.add(&self.shared.keys, kind, id, content.len(), text)?;
+            raise(&self.progress.stored_bytes, u64::from(stored));
+            if kind == BlobKind::Chunk {
+                raise(&self.progress.new_bytes, content.len() as u64);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Whether the caller is the one to store this blob.
+    fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
+        if self.shared.index.read().map_err(|_| Stopped)?.contains(&id) {
+            return Ok(false);
+        }
+        Ok(self.claimed.lock().map_err(|_| Stopped)?.insert(id))
+    }
+
+    /// Enters a stored pack into the index.
+    pub(super) fn stored(&self, directory: &Directory) {
+        self.shared
+            .index
+            .write()
+            .expect("nobody panics while holding the index")
+            .add(directory);
+        // Only now may the claims go: a blob is at any time either claimed or in the index.
+        let mut claimed = self
+            .claimed
+            .lock()
+            .expect("nobody panics while holding the claims");
+        for entry in &directory.entries {
+            claimed.remove(&entry.id);
+        }
+    }
+
+    /// Hands over the packs that are not full and ends their queue.
+    pub(super) async fn finish(self: &Arc<Self>) -> Result<(), Stopped> {
+        self.work(|session| session.packers.iter().try_for_each(Packer::close))
+            .await
+    }
+}

@@ -1,0 +1,133 @@
+//! Blobs: chunks of disks and pieces of recipes, named by their content.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Damage;
+use crate::keys::Keys;
+
+/// No blob is longer; a reader refuses more before it allocates.
+pub(crate) const BLOB_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// zstd's fastest standard level: compression is the wall of a first backup, and higher levels gain little.
+const ZSTD_LEVEL: i32 = 1;
+/// Compressed text must be shorter than the raw one by at least one part in this, else it does not pay.
+const WORTH_ONE_PART_IN: usize = 25;
+
+const RAW: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// Names a blob: keyed BLAKE3-256 of its content, under a key of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlobId(#[serde(with = "serde_bytes")] [u8; 32]);
+
+impl From<[u8; 32]> for BlobId {
+    fn from(bytes: [u8; 32]) -> BlobId {
+        BlobId(bytes)
+    }
+}
+
+impl BlobId {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobId({})", hex::encode(&self.0[..6]))
+    }
+}
+
+/// What a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum BlobKind {
+    /// Bytes of a disk.
+    Chunk = 0,
+    /// The recipe of one segment.
+    Leaf = 1,
+    /// The leaves of many segments.
+    Page = 2,
+    /// The pages of one disk.
+    Disk = 3,
+}
+
+impl BlobKind {
+    pub(crate) const ALL: [BlobKind; 4] = [BlobKind::Chunk, BlobKind::Leaf, BlobKind::Page, BlobKind::Disk];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            BlobKind::Chunk => "chunk",
+            BlobKind::Leaf => "leaf",
+            BlobKind::Page => "page",
+            BlobKind::Disk => "disk",
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<BlobKind> {
+        BlobKind::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+thread_local! {
+    /// A compression context costs more to make than a chunk to compress; each worker thread keeps one.
+    static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::new(
+        zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("level 1 exists and a context fits in memory"),
+    );
+}
+
+/// The text that is sealed for a blob: one byte that says how, then the content raw or compressed. `room` more
+/// bytes can be appended without moving it.
+pub(crate) fn encode(content: &[u8], room: usize) -> Vec<u8> {
+    let bound = zstd::zstd_safe::compress_bound(content.len());
+    let mut text = vec![0; 1 + bound + room];
+    let packed = COMPRESSOR
+        .with_borrow_mut(|compressor| compressor.compress_to_buffer(content, &mut text[1..=bound]))
+        .expect("the buffer has the size that zstd asks for");
+    if packed + content.len() / WORTH_ONE_PART_IN <= content.len() {
+        text[0] = ZSTD;
+        text.truncate(1 + packed);
+    } else {
+        text[0] = RAW;
+        text[1..=content.len()].copy_from_slice(content);
+        text.truncate(1 + content.len());
+    }
+    text
+}
+
+/// Undoes [`encode`] and checks the content against its id.
+pub(crate) fn decode(
+    keys: &Keys,
+    kind: BlobKind,
+    id: BlobId,
+    raw_bytes: usize,
+    text: &[u8],
+) -> Result<Vec<u8>, Damage> {
+    let malformed = |why| Damage::Malformed {
+        what: kind.word(),
+        why,
+    };
+    if raw_bytes > BLOB_BYTES_MAX {
+        return Err(malformed("it is longer than any blob"));
+    }
+    let content = match text.split_first() {
+        Some((&RAW, body)) => body.to_vec(),
+        Some((&ZSTD, body)) => {
+            zstd::bulk::decompress(body, raw_bytes).map_err(|_| malformed("it cannot be decompressed"))?
+        }
+        _ => return Err(malformed("its encoding is unknown")),
+    };
+    if content.len() != raw_bytes || keys.id(kind, &content) != id {
+        return Err(Damage::WrongContent { id });
+    }
+    Ok(content)
+}

@@ -1,0 +1,154 @@
+//! A snapshot: one backup of one machine.
+//!
+//! A sealed object holding a MessagePack map. It exists, whole, or the backup does not exist.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::blob::BlobId;
+
+/// Names a snapshot. Made by whoever orders the backup, so that ordering twice gives one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SnapshotId(Ulid);
+
+impl SnapshotId {
+    /// A new id; ids made later sort later.
+    pub fn generate() -> SnapshotId {
+        SnapshotId(Ulid::generate())
+    }
+
+    pub(crate) fn ulid(self) -> Ulid {
+        self.0
+    }
+}
+
+impl From<Ulid> for SnapshotId {
+    fn from(id: Ulid) -> SnapshotId {
+        SnapshotId(id)
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string().to_lowercase())
+    }
+}
+
+impl fmt::Debug for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SnapshotId({self})")
+    }
+}
+
+/// The text is not a snapshot id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a snapshot id (26 letters and digits)")]
+pub struct NotASnapshotId(String);
+
+impl FromStr for SnapshotId {
+    type Err = NotASnapshotId;
+
+    fn from_str(text: &str) -> Result<SnapshotId, NotASnapshotId> {
+        Ulid::from_string(text)
+            .map(SnapshotId)
+            .map_err(|_| NotASnapshotId(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = NotASnapshotId;
+
+    fn try_from(text: String) -> Result<SnapshotId, NotASnapshotId> {
+        text.parse()
+    }
+}
+
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> String {
+        id.to_string()
+    }
+}
+
+/// In what state the guest's data was when the disks were frozen in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// As after a power cut.
+    Crash,
+    /// File systems were frozen by the guest agent.
+    FileSystem,
+    /// Applications were told and flushed, too.
+    Application,
+    /// The machine was shut down.
+    PoweredOff,
+}
+
+/// One disk of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRecord {
+    /// The disk's name in the machine, e.g. `vda`.
+    pub name: String,
+    /// Its virtual size.
+    pub size_bytes: u64,
+    /// The root of its recipe.
+    pub root: BlobId,
+}
+
+/// What it took to make a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStats {
+    /// Bytes read from the sources.
+    pub read_bytes: u64,
+    /// Bytes of chunks that the repository did not have.
+    pub new_bytes: u64,
+    /// Bytes that these chunks and the recipes take in the store.
+    pub stored_bytes: u64,
+    /// Segments read and cut.
+    pub segments_read: u64,
+    /// Segments taken over from the parent without reading.
+    pub segments_reused: u64,
+    /// Segments that hold only zeros.
+    pub segments_empty: u64,
+}
+
+/// All that a snapshot says but for its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The machine that was backed up.
+    pub machine: String,
+    /// The point in time that the disks show, in milliseconds since 1970.
+    pub taken_at_unix_ms: u64,
+    /// Words of the operator.
+    pub tags: Vec<String>,
+    /// The disks.
+    pub disks: Vec<DiskRecord>,
+    /// The machine's definition, opaque here.
+    #[serde(with = "serde_bytes")]
+    pub definition: Vec<u8>,
+    /// The snapshot whose unchanged segments were taken over.
+    pub parent: Option<SnapshotId>,
+    /// The state of the guest's data.
+    pub consistency: Consistency,
+    /// What it took.
+    pub stats: CopyStats,
+}
+
+/// A sealed backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// What it says.
+    pub contents: Contents,
+}
+
+impl Snapshot {
+    /// The disk of that name.
+    pub fn disk(&self, name: &str) -> Option<&DiskRecord> {
+        self.contents.disks.iter().find(|disk| disk.name == name)
+    }
+}

@@ -1,0 +1,52 @@
+//! The repository: a store of machines' disks, and the engine that fills and reads it.
+//!
+//! Promises, without any service running:
+//! - a backup exists when its snapshot object exists, and that is one create-if-absent write; whatever dies before
+//!   leaves only packs that nobody names;
+//! - what is read back is what was written, byte for byte, or an error: every chunk is opened, and hashed again;
+//! - the store learns nothing but sizes and times; without the secret nothing can be read or forged;
+//! - memory stays within a configured bound, every wait ends, every stage can be cancelled.
+//!
+//! ```text
+//!   DiskSource            cut            know it?        compress, seal         32 MiB PUTs
+//!   raw | NBD  ─segments─> FastCDC ─ids─> Index ──new──> PackWriter ───packs──> Store ── folder | S3
+//!                           BLAKE3          │no                                   │
+//!                              └── recipe ──┴── leaf, page, disk ── Draft ──seal──> snapshot
+//!
+//!   restore, verify:   snapshot ──> recipe ──> chunks by pack ──ranges──> open, check ──> image
+//! ```
+//!
+//! It deliberately does not know of services, buses, virtual machines or schedules: what a machine's definition
+//! means, when to back up and what to keep are decided elsewhere.
+//!
+//! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`format`]
+//! says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
+//! read it.
+
+pub mod backup;
+mod chunker;
+pub mod format;
+mod index;
+pub mod keys;
+mod progress;
+mod rebuild;
+mod repository;
+pub mod restore;
+mod settings;
+pub mod source;
+pub mod store;
+
+pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
+pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Snapshot, SnapshotId};
+pub use format::{Damage, RepositoryId};
+pub use index::IndexError;
+pub use keys::{KdfCost, Secret, SecretError};
+pub use progress::{Progress, ProgressReading};
+pub use rebuild::RebuildReport;
+pub use repository::{OpenError, Repository, Selector, SnapshotError};
+pub use restore::{ReadError, RestoreError};
+pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
+pub use source::{DiskSource, RawFile, SourceError};
+pub use store::{S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
+/// Tells a long piece of work to stop; it then ends with an error that says so.
+pub use tokio_util::sync::CancellationToken as Cancel;

@@ -1,0 +1,77 @@
+//! How far a long piece of work has come, for anybody who looks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::format::snapshot::CopyStats;
+
+/// Counters that workers raise and anybody may read at any time, at no cost to the work.
+#[derive(Debug, Default)]
+pub struct Progress {
+    total_bytes: AtomicU64,
+    done_bytes: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) new_bytes: AtomicU64,
+    pub(crate) stored_bytes: AtomicU64,
+    pub(crate) segments_read: AtomicU64,
+    pub(crate) segments_reused: AtomicU64,
+    pub(crate) segments_empty: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgressReading {
+    /// Bytes of the whole work: virtual disk bytes for backup and restore, stored bytes for verify.
+    pub total_bytes: u64,
+    /// Bytes of it that are dealt with.
+    pub done_bytes: u64,
+    /// Bytes read from the sources (backup) or from the store (restore, verify).
+    pub read_bytes: u64,
+    /// Bytes of chunks that the repository did not have.
+    pub new_bytes: u64,
+    /// Bytes written to the store.
+    pub stored_bytes: u64,
+}
+
+impl Progress {
+    /// All counters at zero.
+    pub fn new() -> Progress {
+        Progress::default()
+    }
+
+    /// Reads the counters; each is exact, together they may be a moment apart.
+    pub fn read(&self) -> ProgressReading {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ProgressReading {
+            total_bytes: of(&self.total_bytes),
+            done_bytes: of(&self.done_bytes),
+            read_bytes: of(&self.read_bytes),
+            new_bytes: of(&self.new_bytes),
+            stored_bytes: of(&self.stored_bytes),
+        }
+    }
+
+    pub(crate) fn expect_bytes(&self, bytes: u64) {
+        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn done(&self, bytes: u64) {
+        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> CopyStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CopyStats {
+            read_bytes: of(&self.read_bytes),
+            new_bytes: of(&self.new_bytes),
+            stored_bytes: of(&self.stored_bytes),
+            segments_read: of(&self.segments_read),
+            segments_reused: of(&self.segments_reused),
+            segments_empty: of(&self.segments_empty),
+        }
+    }
+}
+
+/// Raises a counter.
+pub(crate) fn raise(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

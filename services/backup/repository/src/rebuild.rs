@@ -1,0 +1,112 @@
+//! Making the index anew from the packs themselves, when shards are lost or damaged.
+
+use std::sync::RwLock;
+
+use futures::StreamExt;
+use tracing::{instrument, warn};
+
+use crate::format::pack::{self, Directory, FOOTER_BYTES, PackId};
+use crate::index::{self, Index, ListedPack, SHARD_ROWS};
+use crate::repository::{Repository, Shared};
+use crate::restore::ReadError;
+use crate::store::names;
+
+/// Packs whose directories are read at one time: small requests, bound by latency.
+const DIRECTORY_READS_IN_FLIGHT: usize = 16;
+/// A first read this long holds the directory of nearly every pack, so that one request per pack is enough.
+const TAIL_BYTES: u64 = 128 * 1024;
+
+/// What rebuilding found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Packs that are in the new index.
+    pub packs: u64,
+    /// Blobs in them.
+    pub blobs: u64,
+    /// Names of packs that could not be read, with the reason. They are left as they are.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl Repository {
+    /// Reads the directory of every pack, writes a new index and removes the old one. Safe beside running backups:
+    /// only shards that were there before the packs were listed are removed.
+    ///
+    /// # Errors
+    /// When the store fails. A damaged pack is no error but is named in the report.
+    #[instrument(name = "repository.rebuild_index", skip(self))]
+    pub async fn rebuild_index(&self) -> Result<RebuildReport, ReadError> {
+        let Shared {
+            store, keys, index, ..
+        } = &*self.shared;
+        let old_shards = store.list(&names::folder(names::INDEX)).await?;
+        let packs = index::list_packs(store).await?;
+        let mut report = RebuildReport::default();
+        let mut unnamed: Vec<Directory> = Vec::new();
+        let mut rows = 0;
+        let mut directories = futures::stream::iter(packs)
+            .map(|(id, listed)| async move { (id, listed, read_directory(&self.shared, id, listed).await) })
+            .buffer_unordered(DIRECTORY_READS_IN_FLIGHT);
+        while let Some((id, listed, directory)) = directories.next().await {
+            match directory {
+                Ok(directory) => {
+                    report.packs += 1;
+                    report.blobs += directory.entries.len() as u64;
+                    rows += directory.entries.len();
+                    unnamed.push(directory);
+                    if rows >= SHARD_ROWS {
+                        index::put_shard(store, keys, &std::mem::take(&mut unnamed)).await?;
+                        rows = 0;
+                    }
+                }
+                Err(ReadError::Pack { pack, source }) => {
+                    warn!(pack, error = %source, "pack left out of the index");
+                    report
+                        .unreadable
+                        .push((names::pack(listed.kind, id).to_string(), source.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !unnamed.is_empty() {
+            index::put_shard(store, keys, &unnamed).await?;
+        }
+        for shard in old_shards {
+            store.delete(&shard.path).await?;
+        }
+        let fresh = RwLock::new(Index::default());
+        index::refresh(&fresh, store, keys).await?;
+        let held = "nobody panics while holding the index";
+        *index.write().expect(held) = fresh.into_inner().expect(held);
+        Ok(report)
+    }
+}
+
+/// Reads what a pack says it holds.
+pub(crate) async fn read_directory(
+    shared: &Shared,
+    id: PackId,
+    listed: ListedPack,
+) -> Result<Directory, ReadError> {
+    let damaged = |source| ReadError::Pack {
+        pack: id.to_string(),
+        source,
+    };
+    let ListedPack { kind, bytes } = listed;
+    let name = names::pack(kind, id);
+    let short = crate::Damage::Malformed {
+        what: "pack",
+        why: "it is shorter than a footer",
+    };
+    let tail_start = bytes.saturating_sub(TAIL_BYTES);
+    let tail = match bytes {
+        0 => return Err(damaged(short)),
+        _ => shared.store.get_range(&name, tail_start..bytes).await?,
+    };
+    let footer = tail.last_chunk::<FOOTER_BYTES>().ok_or_else(|| damaged(short))?;
+    let range = pack::directory_range(id, kind, bytes, footer).map_err(damaged)?;
+    let sealed = match range.start.checked_sub(tail_start) {
+        Some(at) => tail.slice(at as usize..(range.end - tail_start) as usize),
+        None => shared.store.get_range(&name, range.clone()).await?,
+    };
+    pack::open_directory(&shared.keys, id, kind, range.start, &sealed).map_err(damaged)
+}

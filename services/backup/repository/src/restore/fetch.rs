@@ -1,0 +1,149 @@
+//! Reading blobs out of packs.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::task::spawn_blocking;
+
+use super::ReadError;
+use super::plan::{self, Places, RangeRead, Wanted};
+use crate::format::Damage;
+use crate::format::blob::BlobId;
+use crate::format::pack::open_blob;
+use crate::format::recipe::{self, Disk, Piece};
+use crate::format::snapshot::DiskRecord;
+use crate::keys::Keys;
+use crate::repository::Shared;
+use crate::store::names;
+
+/// Ranges of recipe packs read at one time; recipes are a thousandth of the data.
+const RECIPE_READS_IN_FLIGHT: usize = 4;
+
+/// Reads one planned range.
+pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, ReadError> {
+    let name = names::pack(read.kind, read.pack);
+    let object = shared.store.get_range(&name, read.range.clone()).await?;
+    if object.len() as u64 == read.range.end - read.range.start {
+        Ok(object)
+    } else {
+        let source = Damage::Malformed {
+            what: "pack",
+            why: "it is shorter than the index says",
+        };
+        Err(ReadError::Pack {
+            pack: name.to_string(),
+            source,
+        })
+    }
+}
+
+/// Opens and checks every blob of a range and gives it to `each`. CPU work: not for an async thread.
+pub(crate) fn open_all<E: From<ReadError>>(
+    keys: &Keys,
+    read: &RangeRead,
+    object: &[u8],
+    mut each: impl FnMut(&Wanted, Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let key = keys.pack(read.pack);
+    for blob in &read.blobs {
+        let at = (u64::from(blob.location.offset) - read.range.start) as usize;
+        let entry = &blob.location.entry;
+        let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
+        let content =
+            open_blob(keys, &key, read.pack, blob.location.slot, entry, &mut sealed).map_err(|source| {
+                ReadError::Pack {
+                    pack: read.pack.to_string(),
+                    source,
+                }
+            })?;
+        each(blob, content)?;
+    }
+    Ok(())
+}
+
+/// Reads many blobs, in no particular order, each with the places that want it.
+async fn many(shared: &Arc<Shared>, places: Places) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
+    let reads = plan::by_pack(
+        &shared
+            .index
+            .read()
+            .expect("nobody panics while holding the index"),
+        places,
+    )?;
+    let found: Vec<Vec<_>> = futures::stream::iter(reads.into_iter().map(|read| async move {
+        let object = range(shared, &read).await?;
+        let shared = Arc::clone(shared);
+        spawn_blocking(move || {
+            let mut found = Vec::with_capacity(read.blobs.len());
+            open_all(&shared.keys, &read, &object, |blob, content| {
+                found.push((blob.wanted_at.clone(), content));
+                Ok::<_, ReadError>(())
+            })?;
+            Ok::<_, ReadError>(found)
+        })
+        .await
+        .expect("opening blobs does not panic")
+    }))
+    .buffer_unordered(RECIPE_READS_IN_FLIGHT)
+    .try_collect()
+    .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn one(shared: &Arc<Shared>, id: BlobId) -> Result<Vec<u8>, ReadError> {
+    let found = many(shared, Places::from([(id, Vec::new())])).await?;
+    let (_, content) = found
+        .into_iter()
+        .next()
+        .expect("one blob was asked for and none is missing");
+    Ok(content)
+}
+
+/// The root of a disk's recipe.
+pub(crate) async fn disk(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Disk, ReadError> {
+    let disk = Disk::decode(&one(shared, record.root).await?)?;
+    if disk.size_bytes != record.size_bytes {
+        let why = "its size is not the one in the snapshot";
+        return Err(Damage::Malformed { what: "disk", why }.into());
+    }
+    Ok(disk)
+}
+
+/// The leaves of one page of a disk; a page that is a hole has only holes.
+pub(crate) async fn page(
+    shared: &Arc<Shared>,
+    disk: &Disk,
+    page: u64,
+) -> Result<Vec<Option<BlobId>>, ReadError> {
+    let leaves = disk.leaves(page);
+    match disk.pages[page as usize] {
+        None => Ok(vec![None; leaves as usize]),
+        Some(id) => Ok(recipe::decode_page(&one(shared, id).await?, leaves)?),
+    }
+}
+
+/// The pieces of the segments that have a leaf; `first` is the number of the first segment.
+pub(crate) async fn leaves(
+    shared: &Arc<Shared>,
+    disk: &Disk,
+    first: u64,
+    leaves: &[Option<BlobId>],
+) -> Result<Vec<(Range<u64>, Vec<Piece>)>, ReadError> {
+    let mut places = Places::default();
+    for (index, leaf) in leaves.iter().enumerate() {
+        if let Some(id) = leaf {
+            places.entry(*id).or_default().push(first + index as u64);
+        }
+    }
+    let mut segments = Vec::new();
+    for (indices, text) in many(shared, places).await? {
+        for index in indices {
+            let range = disk.segment(index);
+            let pieces = recipe::decode_leaf(&text, range.end - range.start)?;
+            segments.push((range, pieces));
+        }
+    }
+    Ok(segments)
+}

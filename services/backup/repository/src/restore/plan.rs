@@ -1,0 +1,66 @@
+//! Which ranges of which packs to read for a set of blobs.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::format::Damage;
+use crate::format::blob::BlobId;
+use crate::format::pack::{PackId, PackKind};
+use crate::index::{Index, Location};
+
+/// Blobs closer than this are read together: the bytes between cost less than another request.
+const GAP_BYTES_MAX: u64 = 256 * 1024;
+/// A range is no longer than this, so that a bounded number of ranges is a bounded amount of memory.
+pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Blobs, each with all places that want it.
+pub(crate) type Places = HashMap<BlobId, Vec<u64>>;
+
+/// One blob in a range.
+pub(crate) struct Wanted {
+    pub(crate) location: Location,
+    pub(crate) wanted_at: Vec<u64>,
+}
+
+/// One request and the blobs in its answer.
+pub(crate) struct RangeRead {
+    pub(crate) pack: PackId,
+    pub(crate) kind: PackKind,
+    pub(crate) range: Range<u64>,
+    pub(crate) blobs: Vec<Wanted>,
+}
+
+/// Plans the reading of every blob once, in the order in which it lies in the packs.
+pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, Damage> {
+    let mut wanted = Vec::with_capacity(places.len());
+    for (id, wanted_at) in places {
+        let location = index.find(&id).ok_or(Damage::BlobMissing { id })?;
+        wanted.push(Wanted { location, wanted_at });
+    }
+    wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset));
+    let mut reads: Vec<RangeRead> = Vec::new();
+    for blob in wanted {
+        let Location {
+            pack, offset, entry, ..
+        } = blob.location;
+        let start = u64::from(offset);
+        let end = start + u64::from(entry.sealed_bytes);
+        match reads.last_mut() {
+            Some(read)
+                if read.pack == pack
+                    && start.saturating_sub(read.range.end) <= GAP_BYTES_MAX
+                    && end - read.range.start <= READ_BYTES_MAX =>
+            {
+                read.range.end = end;
+                read.blobs.push(blob);
+            }
+            _ => reads.push(RangeRead {
+                pack,
+                kind: PackKind::of(entry.kind),
+                range: start..end,
+                blobs: vec![blob],
+            }),
+        }
+    }
+    Ok(reads)
+}

@@ -1,0 +1,79 @@
+//! What a backup reads: disks that say where their data is.
+//!
+//! ```text
+//!   DiskSource: size, extents (data or zero, changed since the parent or not), read_at
+//!       |-- RawFile      holes by SEEK_HOLE
+//!       '-- NbdSource    block status and dirty bitmap over NBD, many requests in flight
+//! ```
+//!
+//! Promises: a read gives exactly the bytes asked for or an error; every wait is bounded. A source must not change
+//! while it is read: freezing it in time is the caller's art.
+
+mod extents;
+mod raw;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use extents::{Change, Extent, ExtentKind};
+pub(crate) use extents::{Plan, plan};
+pub use raw::RawFile;
+
+/// A disk to be backed up.
+#[async_trait]
+pub trait DiskSource: Send + Sync {
+    /// Its virtual size.
+    fn size_bytes(&self) -> u64;
+
+    /// Says what lies in `range`: extents in order, without gaps or overlaps, together exactly the range.
+    async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError>;
+
+    /// Reads `length` bytes at `offset`, which lie within the disk. Called for many ranges at once.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError>;
+}
+
+/// A source failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The operating system said no.
+    #[error("could not {attempt} {what}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file or server concerned.
+        what: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No answer in time.
+    #[error("could not {attempt} {what}: no answer within {seconds} s")]
+    TimedOut {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The server concerned.
+        what: String,
+        /// How long was waited.
+        seconds: f32,
+    },
+    /// The other side does not keep to its protocol.
+    #[error("{what} broke the protocol: {why}")]
+    Protocol {
+        /// The server concerned.
+        what: String,
+        /// What it did.
+        why: String,
+    },
+    /// The other side refused.
+    #[error("{what} refused to {attempt}: {why}")]
+    Refused {
+        /// The server concerned.
+        what: String,
+        /// What was attempted.
+        attempt: &'static str,
+        /// What it said.
+        why: String,
+    },
+}

