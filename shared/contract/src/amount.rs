@@ -54,7 +54,9 @@ impl fmt::Display for ByteCount {
         const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         match UNITS.iter().find(|(_, shift)| self.0 >> shift > 0) {
             None => write!(f, "{} B", self.0),
-            Some((unit, shift)) if self.0 % (1 << shift) == 0 => write!(f, "{} {unit}", self.0 >> shift),
+            Some((unit, shift)) if self.0.is_multiple_of(1 << shift) => {
+                write!(f, "{} {unit}", self.0 >> shift)
+            }
             Some((unit, shift)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1u64 << shift) as f64),
         }
     }

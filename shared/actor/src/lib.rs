@@ -1,0 +1,160 @@
+//! The thin layer over actix: a mailbox has a number, a message carries its span, an answer has a deadline.
+//!
+//! ```text
+//!   asker --ask(message, deadline)--> [mailbox of N] --> Handler<Traced<M>>: one decision, effects out
+//!                 \_ Traced { message, span }  : the trace goes on inside the actor
+//! ```
+//!
+//! It promises that a full mailbox makes the asker wait, within his deadline, and never grows; and that a span
+//! entered in a handler is a child of the asker's. It knows no service. After a panic an actix mailbox stays closed:
+//! a panic is a bug and ends the process (the chassis sees to it), the supervisor outside starts it again.
+
+use std::time::Duration;
+
+use actix::dev::{MessageResponse, ToEnvelope};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message};
+use tracing::{Instrument, Span};
+
+/// A message with the span in which it was said.
+#[derive(Debug)]
+pub struct Traced<M> {
+    /// The message.
+    pub message: M,
+    /// The span; enter it in the handler.
+    pub span: Span,
+}
+
+impl<M> Traced<M> {
+    /// Wraps a message in the span at hand.
+    pub fn here(message: M) -> Self {
+        Traced {
+            message,
+            span: Span::current(),
+        }
+    }
+}
+
+impl<M: Message> Message for Traced<M> {
+    type Result = M::Result;
+}
+
+/// Why an actor did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It has ended.
+    #[error("the {0} has ended")]
+    Ended(&'static str),
+    /// Its answer, or a place in its mailbox, took too long.
+    #[error("the {actor} did not answer within {} s", .after.as_secs_f32())]
+    TimedOut {
+        /// The actor's trade.
+        actor: &'static str,
+        /// The deadline.
+        after: Duration,
+    },
+}
+
+/// Asks an actor and waits for its answer, within a deadline. `message_name` names the span.
+pub async fn ask<A, M>(address: &Addr<A>, message: M, deadline: Duration) -> Result<M::Result, AskError>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+    A: Actor + Handler<Traced<M>>,
+    A::Context: ToEnvelope<A, Traced<M>>,
+{
+    let actor = trade::<A>();
+    let span = tracing::info_span!("ask", otel.name = trade::<M>(), actor);
+    let asked = async {
+        match tokio::time::timeout(deadline, address.send(Traced::here(message))).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(MailboxError::Closed)) => Err(AskError::Ended(actor)),
+            Ok(Err(MailboxError::Timeout)) | Err(_) => Err(AskError::TimedOut {
+                actor,
+                after: deadline,
+            }),
+        }
+    };
+    asked.instrument(span).await
+}
+
+/// Starts an actor with a mailbox of a given size, on the arbiter at hand.
+pub fn start<A: Actor<Context = Context<A>>>(mailbox: usize, actor: A) -> Addr<A> {
+    A::create(|context| {
+        context.set_mailbox_capacity(mailbox);
+        actor
+    })
+}
+
+/// A type's name without its path: an actor's trade, a message's name.
+fn trade<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+/// Sends a message to an actor from its own context, after a while. The context holds one timer, not a mailbox
+/// place.
+pub fn remind<A, M>(context: &mut Context<A>, after: Duration, message: M)
+where
+    A: Actor<Context = Context<A>> + Handler<Traced<M>>,
+    M: Message + 'static,
+    Traced<M>: Message,
+    <Traced<M> as Message>::Result: MessageResponse<A, Traced<M>>,
+{
+    context.notify_later(
+        Traced {
+            message,
+            span: Span::none(),
+        },
+        after,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Clerk;
+    impl Actor for Clerk {
+        type Context = Context<Self>;
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "u32")]
+    struct Double(u32);
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Never;
+
+    impl Handler<Traced<Double>> for Clerk {
+        type Result = u32;
+        fn handle(&mut self, message: Traced<Double>, _: &mut Context<Self>) -> u32 {
+            message.message.0 * 2
+        }
+    }
+    impl Handler<Traced<Never>> for Clerk {
+        type Result = actix::ResponseFuture<()>;
+        fn handle(&mut self, _: Traced<Never>, _: &mut Context<Self>) -> Self::Result {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[actix::test]
+    async fn an_answer_comes_back() {
+        let clerk = start(4, Clerk);
+        assert_eq!(ask(&clerk, Double(21), Duration::from_secs(5)).await, Ok(42));
+    }
+
+    #[actix::test]
+    async fn a_late_answer_is_a_clear_word() {
+        let clerk = start(4, Clerk);
+        let after = Duration::from_millis(50);
+        assert_eq!(
+            ask(&clerk, Never, after).await,
+            Err(AskError::TimedOut {
+                actor: "Clerk",
+                after
+            })
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! What every service's `main` shares, so that there is one start-up and one orderly end.
+//!
+//! ```text
+//!   settings (file, environment) -> guard: files that others can write are refused
+//!        -> telemetry -> actix system on tokio -> bus (our nkey) -> the service's own `run`
+//!        -> ready: the desk is open, discovery finds us
+//!   SIGTERM / SIGINT -> desk closed (answers under way are given) -> operations leave -> actors -> telemetry flushed
+//! ```
+//!
+//! A panic anywhere is a bug and ends the process at once; whoever supervises us starts it again and sagas resume
+//! from their journals. The chassis knows no service: `run` gets a closure that builds one.
+
+mod files;
+mod settings;
+mod start;
+
+pub use files::{FileError, refuse_if_others_can_write, sha256_of};
+pub use settings::{NatsSettings, Settings, SettingsError, load};
+pub use start::{BoxFuture, Chassis, Endpoints, PartCheck, Service, run};

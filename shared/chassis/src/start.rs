@@ -1,0 +1,242 @@
+//! Start, ready, end.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, Server, ServiceCard};
+use contract::Realm;
+use contract::operation::{CheckHealth, Health, PartHealth};
+use operation::Operations;
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::files::sha256_of;
+use crate::settings::{Settings, load};
+
+/// How long the first contact with the bus may take before we say so and end; our supervisor starts us again.
+const BUS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a check of one part may take.
+const CHECK_MAX: Duration = Duration::from_secs(3);
+/// Two are enough: CPU work and blocking calls have threads of their own.
+const RUNTIME_THREADS: usize = 2;
+
+/// Digits of the executable's SHA-256 that name a build.
+const BUILD_DIGITS: usize = 16;
+
+/// A future without a name.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Looks at one part of the world and says what is wrong with it, if anything is.
+pub type PartCheck = Arc<dyn Fn() -> BoxFuture<Option<String>> + Send + Sync>;
+
+/// What a service is given to build itself from.
+pub struct Chassis<S> {
+    /// Its settings.
+    pub settings: Settings<S>,
+    /// The bus.
+    pub bus: Bus,
+    /// Its version.
+    pub version: &'static str,
+    /// Its build: the beginning of the SHA-256 of its executable.
+    pub build: String,
+    /// This run of it.
+    pub instance: String,
+}
+
+/// Adds endpoints to a desk that is being set up.
+pub type Endpoints = Box<dyn FnOnce(&mut Server) + Send>;
+
+/// What a service gives back: everything that answers, and what it needs to be well.
+#[derive(Default)]
+pub struct Service {
+    /// Adds the service's endpoints to its desk.
+    pub endpoints: Option<Endpoints>,
+    /// Its operations, if it has any; resumed once the desk is open.
+    pub operations: Option<Operations>,
+    /// The parts of the world that its health depends on.
+    pub parts: Vec<(&'static str, PartCheck)>,
+    /// Done after the desk is closed and operations have left.
+    pub end: Option<BoxFuture<()>>,
+}
+
+/// Runs a service until it is told to end. `build` turns settings and bus into a service; it runs inside the actix
+/// system, where actors can be started. Returns the process's exit.
+pub fn run<S, B, F>(
+    service: contract::Service,
+    version: &'static str,
+    defaults: &str,
+    build: B,
+) -> anyhow::Result<()>
+where
+    S: DeserializeOwned + Send + 'static,
+    B: FnOnce(Chassis<S>) -> F + 'static,
+    F: Future<Output = anyhow::Result<Service>> + 'static,
+{
+    end_on_panic();
+    // It fails only where a provider is installed already, and then there is one.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let settings = load::<S>(service, defaults)?;
+    let instance = operation::fresh_id().to_string();
+    let identity = telemetry::Identity {
+        service: format!("loam-{service}"),
+        version: version.into(),
+        instance: instance.clone(),
+        host: settings.host.to_string(),
+    };
+    let telemetry = telemetry::init(&identity)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()?;
+    let runtime = Arc::new(runtime);
+    let system = {
+        let runtime = Arc::clone(&runtime);
+        actix::System::with_tokio_rt(move || runtime)
+    };
+    let outcome = system.block_on(live(service, version, instance, settings, build));
+    if let Err(error) = &outcome {
+        tracing::error!("{service} ends: {error:#}");
+    }
+    telemetry.flush();
+    outcome
+}
+
+async fn live<S, B, F>(
+    service: contract::Service,
+    version: &'static str,
+    instance: String,
+    settings: Settings<S>,
+    build: B,
+) -> anyhow::Result<()>
+where
+    B: FnOnce(Chassis<S>) -> F,
+    F: Future<Output = anyhow::Result<Service>>,
+{
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let since = chrono::Utc::now();
+    let build_id = executable_digest().context("hashing our executable")?;
+    let host = settings.host.clone();
+    let bus = tokio::select! {
+        bus = open_bus(service, &settings) => bus?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let chassis = Chassis {
+        settings,
+        bus: bus.clone(),
+        version,
+        build: build_id.clone(),
+        instance: instance.clone(),
+    };
+    let mut built = build(chassis).await?;
+
+    let card = ServiceCard {
+        service,
+        version: version.into(),
+        metadata: HashMap::from([
+            ("build".into(), build_id.clone()),
+            ("instance".into(), instance.clone()),
+            ("host".into(), host.to_string()),
+        ]),
+    };
+    let mut server = bus.server(card);
+    if let Some(endpoints) = built.endpoints.take() {
+        endpoints(&mut server);
+    }
+    if let Some(operations) = &built.operations {
+        operations.serve(&mut server);
+    }
+    let template = Health {
+        service,
+        version: version.into(),
+        build: build_id,
+        instance,
+        since,
+        parts: Vec::new(),
+    };
+    serve_health(&mut server, template, built.parts);
+    let serving = server.open().await.context("opening the desk")?;
+    if let Some(operations) = &built.operations {
+        resume(operations).await;
+    }
+    tracing::info!(%service, version, realm = %bus.realm(), "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(%service, "ending");
+    serving.close().await;
+    if let Some(operations) = &built.operations {
+        operations.leave().await;
+    }
+    if let Some(end) = built.end.take() {
+        end.await;
+    }
+    actix::System::current().stop();
+    Ok(())
+}
+
+async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyhow::Result<Bus> {
+    let connection = bus::nats::Connection {
+        url: settings.nats.url.clone(),
+        nkey_file: settings.nats.nkey_file.clone(),
+        name: format!("loam-{service}@{}", settings.host),
+        inbox_prefix: contract::rights::inbox_prefix(service),
+    };
+    let carrier = bus::nats::connect(&connection, BUS_PATIENCE).await?;
+    let realm: Realm = settings.realm.clone();
+    Ok(Bus::new(Arc::new(carrier), realm))
+}
+
+/// Unfinished operations are read again until that works: forgetting them would leave half-done work in the world.
+async fn resume(operations: &Operations) {
+    const AGAIN: Duration = Duration::from_secs(1);
+    while let Err(error) = operations.resume().await {
+        tracing::warn!(%error, "operations cannot be resumed yet");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn serve_health(server: &mut Server, template: Health, parts: Vec<(&'static str, PartCheck)>) {
+    let parts = Arc::new(parts);
+    server.on::<CheckHealth, _, _>(move |_| {
+        let (parts, mut health) = (Arc::clone(&parts), template.clone());
+        async move {
+            for (part, check) in parts.iter() {
+                let trouble = match tokio::time::timeout(CHECK_MAX, check()).await {
+                    Ok(trouble) => trouble,
+                    Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
+                };
+                health.parts.push(PartHealth {
+                    part: (*part).into(),
+                    trouble,
+                });
+            }
+            Ok(health)
+        }
+    });
+}
+
+/// The beginning of the SHA-256 of the running executable: which build this is, whatever its version says.
+fn executable_digest() -> std::io::Result<String> {
+    let mut digest = sha256_of(Path::new("/proc/self/exe"))?;
+    digest.truncate(BUILD_DIGITS);
+    Ok(digest)
+}
+
+/// After a panic an actor's mailbox stays closed and a task is gone without a word: half a service is worse than
+/// none. The default hook prints the message and place first.
+fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
+}
