@@ -46,7 +46,7 @@ pub use rebuild::RebuildReport;
 pub use repository::{OpenError, Repository, Selector, SnapshotError};
 pub use restore::{ReadError, RestoreError};
 pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
-pub use source::{DiskSource, RawFile, SourceError};
+pub use source::{DiskSource, NbdAddress, NbdSettings, NbdSource, RawFile, SourceError};
 pub use store::{S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;

@@ -10,6 +10,7 @@
 //! while it is read: freezing it in time is the caller's art.
 
 mod extents;
+mod nbd;
 mod raw;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 
 pub use extents::{Change, Extent, ExtentKind};
 pub(crate) use extents::{Plan, plan};
+pub use nbd::{NbdAddress, NbdSettings, NbdSource, NotAnNbdUri};
 pub use raw::RawFile;
 
 /// A disk to be backed up.

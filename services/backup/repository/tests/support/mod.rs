@@ -1,6 +1,7 @@
 //! What the tests of this crate share: seeded disks, a source in memory, places to store.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+pub mod qemu;
 pub mod s3;
 
 use std::ops::Range;

@@ -1,0 +1,258 @@
+//! Connecting, and agreeing with the server on what is spoken and about which export.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::super::SourceError;
+use super::settings::{NbdAddress, NbdSettings};
+use super::wire::*;
+
+/// No answer to an option is longer: names are at most 4 KiB.
+const OPTION_REPLY_BYTES_MAX: u32 = 64 * 1024;
+/// No option gets more answers than this: one for each context or piece of information asked for, and some.
+const OPTION_REPLIES_MAX: usize = 64;
+/// What a server must take in one read when it does not say.
+const READ_BYTES_MAX_DEFAULT: u32 = 32 * 1024 * 1024;
+
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// What was agreed on.
+#[derive(Clone, Debug)]
+pub(super) struct Export {
+    pub(super) size_bytes: u64,
+    pub(super) read_bytes_max: u32,
+    /// The id of `base:allocation`, when the server can tell holes.
+    pub(super) base_context: Option<u32>,
+    /// The id of the map of changes, when one was asked for.
+    pub(super) dirty_context: Option<u32>,
+}
+
+/// The answer to one option.
+enum OptionReply {
+    Ack,
+    Info(Vec<u8>),
+    Context { id: u32, name: String },
+    Error { code: u32, message: String },
+}
+
+struct Handshake<'a> {
+    settings: &'a NbdSettings,
+    reader: Reader,
+    writer: Writer,
+}
+
+/// Connects and agrees. The caller sets the deadline.
+pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, Writer), SourceError> {
+    let (reader, writer): (Reader, Writer) = match &settings.address {
+        NbdAddress::Unix(path) => {
+            let stream = UnixStream::connect(path)
+                .await
+                .map_err(|e| io_error(settings, "connect to", e))?;
+            let (reader, writer) = stream.into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+        NbdAddress::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port))
+                .await
+                .map_err(|e| io_error(settings, "connect to", e))?;
+            stream
+                .set_nodelay(true)
+                .map_err(|e| io_error(settings, "set up the connection to", e))?;
+            let (reader, writer) = stream.into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+    };
+    let reader = Box::new(tokio::io::BufReader::new(reader));
+    let mut handshake = Handshake {
+        settings,
+        reader,
+        writer,
+    };
+    handshake.greet().await?;
+    let structured = handshake.structured_replies().await?;
+    let (mut base_context, mut dirty_context) = (None, None);
+    if structured {
+        (base_context, dirty_context) = handshake.contexts().await?;
+    }
+    if settings.dirty_bitmap.is_some() && dirty_context.is_none() {
+        let bitmap = settings.dirty_bitmap.as_deref().unwrap_or_default();
+        let why = format!("it has no bitmap {bitmap} on this export");
+        return Err(handshake.refused("tell what changed", why));
+    }
+    let (size_bytes, read_bytes_max) = handshake.go().await?;
+    let export = Export {
+        size_bytes,
+        read_bytes_max,
+        base_context,
+        dirty_context,
+    };
+    Ok((export, handshake.reader, handshake.writer))
+}
+
+fn io_error(settings: &NbdSettings, attempt: &'static str, source: io::Error) -> SourceError {
+    SourceError::Io {
+        attempt,
+        what: settings.to_string(),
+        source,
+    }
+}
+
+impl Handshake<'_> {
+    async fn greet(&mut self) -> Result<(), SourceError> {
+        let (magic, style, flags) = self.greeting().await.map_err(|e| self.io(e))?;
+        if magic != NBDMAGIC || style != IHAVEOPT || flags & FLAG_FIXED_NEWSTYLE == 0 {
+            return Err(self.protocol("it does not greet as a fixed newstyle server"));
+        }
+        let flags = u32::from(flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES));
+        self.writer.write_u32(flags).await.map_err(|e| self.io(e))
+    }
+
+    async fn greeting(&mut self) -> io::Result<(u64, u64, u16)> {
+        Ok((
+            self.reader.read_u64().await?,
+            self.reader.read_u64().await?,
+            self.reader.read_u16().await?,
+        ))
+    }
+
+    async fn structured_replies(&mut self) -> Result<bool, SourceError> {
+        self.ask(OPT_STRUCTURED_REPLY, &[]).await?;
+        match self.reply(OPT_STRUCTURED_REPLY).await? {
+            OptionReply::Ack => Ok(true),
+            OptionReply::Error { .. } => Ok(false),
+            _ => Err(self.protocol("it answered the wrong thing")),
+        }
+    }
+
+    /// Asks for holes and, when wanted, the map of changes.
+    async fn contexts(&mut self) -> Result<(Option<u32>, Option<u32>), SourceError> {
+        let dirty = self
+            .settings
+            .dirty_bitmap
+            .as_ref()
+            .map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
+        let wanted: Vec<&str> = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();
+        let mut query = text(&self.settings.export);
+        query.extend_from_slice(&(wanted.len() as u32).to_be_bytes());
+        for name in wanted {
+            query.extend_from_slice(&text(name));
+        }
+        self.ask(OPT_SET_META_CONTEXT, &query).await?;
+        let mut found = (None, None);
+        for _ in 0..OPTION_REPLIES_MAX {
+            match self.reply(OPT_SET_META_CONTEXT).await? {
+                OptionReply::Ack => return Ok(found),
+                OptionReply::Context { id, name } if name == BASE_ALLOCATION => found.0 = Some(id),
+                OptionReply::Context { id, name } if Some(&name) == dirty.as_ref() => found.1 = Some(id),
+                OptionReply::Error { .. } => return Ok((None, None)),
+                _ => return Err(self.protocol("it offered a context that was not asked for")),
+            }
+        }
+        Err(self.protocol("it does not stop offering contexts"))
+    }
+
+    /// Begins the transmission; returns the size and the longest read.
+    async fn go(&mut self) -> Result<(u64, u32), SourceError> {
+        let mut query = text(&self.settings.export);
+        query.extend_from_slice(&1u16.to_be_bytes());
+        query.extend_from_slice(&INFO_BLOCK_SIZE.to_be_bytes());
+        self.ask(OPT_GO, &query).await?;
+        let (mut size_bytes, mut read_bytes_max) = (None, READ_BYTES_MAX_DEFAULT);
+        for _ in 0..OPTION_REPLIES_MAX {
+            match self.reply(OPT_GO).await? {
+                OptionReply::Ack => {
+                    let size = size_bytes.ok_or_else(|| self.protocol("it did not tell the size"))?;
+                    return Ok((size, read_bytes_max));
+                }
+                OptionReply::Info(info) => match info.split_first_chunk::<2>() {
+                    Some((kind, rest)) if u16::from_be_bytes(*kind) == INFO_EXPORT => {
+                        size_bytes = rest.first_chunk().map(|size| u64::from_be_bytes(*size));
+                    }
+                    Some((kind, rest)) if u16::from_be_bytes(*kind) == INFO_BLOCK_SIZE => {
+                        if let Some(max) = rest.get(8..12).and_then(|max| max.first_chunk()) {
+                            read_bytes_max = u32::from_be_bytes(*max);
+                        }
+                    }
+                    _ => {}
+                },
+                OptionReply::Error { code, message } => {
+                    let why = format!("{message} (error {:#x})", code & !REP_FLAG_ERROR);
+                    return Err(self.refused("serve this export", why));
+                }
+                OptionReply::Context { .. } => return Err(self.protocol("it answered the wrong thing")),
+            }
+        }
+        Err(self.protocol("it does not stop telling about the export"))
+    }
+
+    async fn ask(&mut self, option: u32, data: &[u8]) -> Result<(), SourceError> {
+        let mut message = IHAVEOPT.to_be_bytes().to_vec();
+        message.extend_from_slice(&option.to_be_bytes());
+        message.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        message.extend_from_slice(data);
+        self.writer.write_all(&message).await.map_err(|e| self.io(e))
+    }
+
+    async fn reply(&mut self, option: u32) -> Result<OptionReply, SourceError> {
+        let mut header = [0; 20];
+        self.reader
+            .read_exact(&mut header)
+            .await
+            .map_err(|e| self.io(e))?;
+        let field = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("20 bytes hold it"));
+        let magic = u64::from_be_bytes(*header.first_chunk().expect("20 bytes hold it"));
+        let (answered, kind, length) = (field(8), field(12), field(16));
+        if magic != OPTION_REPLY_MAGIC || answered != option || length > OPTION_REPLY_BYTES_MAX {
+            return Err(self.protocol("its answer to an option makes no sense"));
+        }
+        let mut data = vec![0; length as usize];
+        self.reader.read_exact(&mut data).await.map_err(|e| self.io(e))?;
+        Ok(match kind {
+            REP_ACK => OptionReply::Ack,
+            REP_INFO => OptionReply::Info(data),
+            REP_META_CONTEXT => {
+                let (id, name) = data
+                    .split_first_chunk::<4>()
+                    .ok_or_else(|| self.protocol("it offered a context without an id"))?;
+                OptionReply::Context {
+                    id: u32::from_be_bytes(*id),
+                    name: String::from_utf8_lossy(name).into(),
+                }
+            }
+            code if code & REP_FLAG_ERROR != 0 => OptionReply::Error {
+                code,
+                message: String::from_utf8_lossy(&data).into(),
+            },
+            _ => return Err(self.protocol("it answered an option in an unknown way")),
+        })
+    }
+
+    fn io(&self, source: io::Error) -> SourceError {
+        io_error(self.settings, "agree with", source)
+    }
+
+    fn protocol(&self, why: &str) -> SourceError {
+        SourceError::Protocol {
+            what: self.settings.to_string(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn refused(&self, attempt: &'static str, why: String) -> SourceError {
+        SourceError::Refused {
+            what: self.settings.to_string(),
+            attempt,
+            why,
+        }
+    }
+}
+
+/// A text with its length before it.
+fn text(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u32).to_be_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
