@@ -1,0 +1,346 @@
+//! Malformed requests. Whatever is sent, a strict reader behind the front sees sound requests only, no more of them
+//! than the client was answered, and nothing at all of what must be refused.
+
+mod judge;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use proxy::front::{Front, Settings};
+use tokio::io::AsyncReadExt;
+
+use crate::world::{Wire, front_to, raw_machine};
+use judge::{Verdict, judge};
+
+/// Reads requests strictly, notes every byte, and answers each sound one.
+async fn witness() -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let noted = streams.clone();
+    let address = raw_machine(move |_, socket| {
+        let noted = noted.clone();
+        async move {
+            let number = {
+                let mut noted = noted.lock().expect("never poisoned");
+                noted.push(Vec::new());
+                noted.len() - 1
+            };
+            let mut wire = Wire::over(socket);
+            let (mut buffer, mut answered) = ([0; 4096], 0);
+            while let Ok(count @ 1..) = wire.socket.read(&mut buffer).await {
+                let verdict = {
+                    let mut noted = noted.lock().expect("never poisoned");
+                    noted[number].extend_from_slice(&buffer[..count]);
+                    judge(&noted[number])
+                };
+                while answered < verdict.requests() {
+                    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                    answered += 1;
+                }
+            }
+        }
+    })
+    .await;
+    (address, streams)
+}
+
+struct Outcome {
+    statuses: Vec<u16>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Outcome {
+    fn forwarded(&self) -> usize {
+        self.verdicts.iter().map(Verdict::requests).sum()
+    }
+}
+
+/// Sends the bytes and a request behind them that asks to close, and reads all answers.
+async fn send(bytes: &[u8]) -> Outcome {
+    let (address, streams) = witness().await;
+    let front: Front = front_to(Settings::default(), address).await;
+    let mut client = Wire::connect(front.address()).await;
+    client.send(bytes).await;
+    client
+        .send("GET /last HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n")
+        .await;
+    let text = client.rest().await;
+    let statuses = text
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .map(|answer| {
+            answer[..3]
+                .parse()
+                .unwrap_or_else(|_| panic!("no status in {answer:?}"))
+        })
+        .collect();
+    let verdicts = streams
+        .lock()
+        .expect("never poisoned")
+        .iter()
+        .map(|stream| judge(stream))
+        .collect();
+    Outcome { statuses, verdicts }
+}
+
+/// Refused as a whole: one answer, the connection closed, not a byte forwarded.
+const REFUSED: [(&str, &str, u16); 34] = [
+    (
+        "CL.TE",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+        400,
+    ),
+    (
+        "TE.CL",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\nGPOST",
+        400,
+    ),
+    (
+        "two lengths",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\nContent-Length: 30\r\n\r\nabc",
+        400,
+    ),
+    (
+        "a list of lengths",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3, 3\r\n\r\nabc",
+        400,
+    ),
+    (
+        "a signed length",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: +3\r\n\r\nabc",
+        400,
+    ),
+    (
+        "a negative length",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: -1\r\n\r\n",
+        400,
+    ),
+    (
+        "a hexadecimal length",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 0x3\r\n\r\nabc",
+        400,
+    ),
+    (
+        "a huge length",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 18446744073709551616\r\n\r\n",
+        400,
+    ),
+    (
+        "a list of encodings",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "an unknown encoding",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "gzip and chunked",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "two encodings",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "an encoding behind a tab stop",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "chunked in HTTP/1.0",
+        "POST / HTTP/1.0\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "space before the colon",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "a folded field",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "a folded first field",
+        "GET / HTTP/1.1\r\n X: 1\r\nHost: web.example\r\n\r\n",
+        400,
+    ),
+    ("bare LF", "GET / HTTP/1.1\nHost: web.example\n\n", 400),
+    (
+        "one bare LF",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    (
+        "bare CR",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\rTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    (
+        "NUL in a value",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nX: a\0b\r\n\r\n",
+        400,
+    ),
+    (
+        "NUL in a name",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nX\0: a\r\n\r\n",
+        400,
+    ),
+    ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
+    (
+        "two hosts",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nHost: other.example\r\n\r\n",
+        400,
+    ),
+    (
+        "the same host twice",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nHost: web.example\r\n\r\n",
+        400,
+    ),
+    (
+        "a host with a path",
+        "GET / HTTP/1.1\r\nHost: web.example/x\r\n\r\n",
+        400,
+    ),
+    (
+        "a host with a user",
+        "GET / HTTP/1.1\r\nHost: user@web.example\r\n\r\n",
+        400,
+    ),
+    (
+        "another host in the target",
+        "GET http://other.example/ HTTP/1.1\r\nHost: web.example\r\n\r\n",
+        400,
+    ),
+    ("two spaces", "GET  / HTTP/1.1\r\nHost: web.example\r\n\r\n", 400),
+    (
+        "a control character in the target",
+        "GET /\u{7f} HTTP/1.1\r\nHost: web.example\r\n\r\n",
+        400,
+    ),
+    ("HTTP/0.9", "GET /\r\n", 400),
+    (
+        "an unknown version",
+        "GET / HTTP/3.7\r\nHost: web.example\r\n\r\n",
+        505,
+    ),
+    (
+        "an odd expectation",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nExpect: 100-continue\u{b}\r\nContent-Length: 1\r\n\r\nx",
+        400,
+    ),
+    (
+        "CONNECT",
+        "CONNECT web.example:80 HTTP/1.1\r\nHost: web.example\r\n\r\n",
+        501,
+    ),
+];
+
+#[tokio::test]
+async fn what_can_be_read_in_two_ways_is_refused_whole() {
+    for (name, bytes, status) in REFUSED {
+        let outcome = send(bytes.as_bytes()).await;
+        assert_eq!(outcome.statuses, [status], "{name}");
+        assert_eq!(
+            outcome.verdicts,
+            [],
+            "nothing is forwarded, not even a connection: {name}"
+        );
+    }
+}
+
+/// Broken within the body: the head was sound, so it may have been forwarded, but never as a whole request.
+const BROKEN_BODY: [(&str, &str); 9] = [
+    ("a chunk longer than its size", "3\r\nabcd\r\n0\r\n\r\n"),
+    ("a chunk size with 0x", "0x3\r\nabc\r\n0\r\n\r\n"),
+    ("a signed chunk size", "+3\r\nabc\r\n0\r\n\r\n"),
+    ("space behind a chunk size", "3 \r\nabc\r\n0\r\n\r\n"),
+    (
+        "a chunk size of 17 digits",
+        "00000000000000003\r\nabc\r\n0\r\n\r\n",
+    ),
+    ("bare LF behind a chunk size", "3\nabc\r\n0\r\n\r\n"),
+    ("bare CR in an extension", "3;a\rb\r\nabc\r\n0\r\n\r\n"),
+    ("a length in the trailers", "0\r\nContent-Length: 40\r\n\r\n"),
+    (
+        "an encoding in the trailers",
+        "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ),
+];
+
+#[tokio::test]
+async fn a_body_whose_end_is_in_doubt_never_ends_for_the_machine() {
+    for (name, body) in BROKEN_BODY {
+        let head = "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let outcome = send(format!("{head}{body}").as_bytes()).await;
+        assert_eq!(outcome.statuses, [400], "{name}");
+        for verdict in outcome.verdicts {
+            assert!(
+                !matches!(verdict, Verdict::Invalid(_)) && verdict.requests() == 0,
+                "{name}: {verdict:?}"
+            );
+        }
+    }
+}
+
+/// Odd, and allowed: forwarded clean, one for one.
+const CLEANED: [(&str, &str); 7] = [
+    (
+        "the same length twice",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "a length in Connection",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nConnection: content-length\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "the host in Connection",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: host\r\n\r\n",
+    ),
+    (
+        "an underscored length",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nContent_Length: 30\r\n\r\n",
+    ),
+    (
+        "an upgrade with a body",
+        "POST / HTTP/1.1\r\nHost: web.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "a chunked GET",
+        "GET / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
+    ),
+    (
+        "an empty line first",
+        "\r\nGET / HTTP/1.1\r\nHost: web.example\r\n\r\n",
+    ),
+];
+
+#[tokio::test]
+async fn what_is_merely_odd_is_forwarded_clean_and_one_for_one() {
+    for (name, bytes) in CLEANED {
+        let outcome = send(bytes.as_bytes()).await;
+        assert_eq!(outcome.statuses, [200, 200], "{name}");
+        assert_eq!(outcome.forwarded(), 2, "{name}");
+        for verdict in &outcome.verdicts {
+            assert!(matches!(verdict, Verdict::Sound { .. }), "{name}: {verdict:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_before_a_refused_one_are_answered_in_their_turn() {
+    let good = "GET /good HTTP/1.1\r\nHost: web.example\r\n\r\n";
+    let outcome = send(format!("{good}{good}{}", REFUSED[0].1).as_bytes()).await;
+    assert_eq!(outcome.statuses, [200, 200, 400]);
+    assert_eq!(outcome.forwarded(), 2);
+}
+
+#[tokio::test]
+async fn the_refusal_cannot_be_asked_for() {
+    let outcome = send(b"LOAM-REFUSED / HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
+    assert_eq!(outcome.statuses, [200, 200], "it is a method like any other");
+}
