@@ -124,6 +124,15 @@ impl Index {
         self.rows.contains_key(id)
     }
 
+    /// All blobs that are read from one pack. Looks at every row: for damage, not for work.
+    pub(crate) fn blobs_in(&self, pack: PackId) -> Vec<Location> {
+        self.rows
+            .keys()
+            .filter_map(|id| self.find(id))
+            .filter(|place| place.pack == pack)
+            .collect()
+    }
+
     /// Adds what a pack holds. The pack must be in the store.
     pub(crate) fn add(&mut self, directory: &Directory) {
         let number = *self.numbers.entry(directory.pack).or_insert_with(|| {

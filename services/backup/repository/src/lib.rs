@@ -35,6 +35,7 @@ pub mod restore;
 mod settings;
 pub mod source;
 pub mod store;
+mod verify;
 
 pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
 pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Snapshot, SnapshotId};
@@ -50,3 +51,4 @@ pub use source::{DiskSource, NbdAddress, NbdSettings, NbdSource, RawFile, Source
 pub use store::{S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
+pub use verify::{Problem, VerifyError, VerifyReport, VerifyScope};

@@ -2,6 +2,8 @@
 
 use std::num::NonZero;
 
+use crate::restore::plan::READ_BYTES_MAX;
+
 /// Packs are written with one plain PUT each; this size makes few requests and bounded memory.
 pub(crate) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
 /// What a segment may take while it is worked on: its bytes, and as much again for what is made of them.
@@ -12,6 +14,9 @@ pub const MEMORY_BYTES_MIN: usize = 3 * PACK_BYTES_TARGET + 2 * SEGMENT_WORK_BYT
 const SEGMENTS_MAX: usize = 64;
 /// More uploads at once than this gain nothing on one line.
 const PACKS_MAX: usize = 16;
+
+/// More ranges at once than this gain nothing on one line.
+const RANGES_MAX: usize = 16;
 
 /// Bounds on memory and threads, for each backup or restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,5 +53,10 @@ impl EngineSettings {
     pub(crate) fn segments_in_flight(&self) -> usize {
         let left = self.memory() - self.packs_in_flight() * PACK_BYTES_TARGET;
         (left / SEGMENT_WORK_BYTES).clamp(2, SEGMENTS_MAX)
+    }
+
+    /// Ranges of packs being read or opened at one time: each is held once sealed and once open.
+    pub(crate) fn ranges_in_flight(&self) -> usize {
+        (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
     }
 }

@@ -83,6 +83,12 @@ pub enum Damage {
         /// What it is.
         what: &'static str,
     },
+    /// It should be there and is not.
+    #[error("the {what} is missing")]
+    Missing {
+        /// What it is.
+        what: &'static str,
+    },
     /// A blob opened but is not what its id says.
     #[error("the content of blob {id} does not match its id")]
     WrongContent {

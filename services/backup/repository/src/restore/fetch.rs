@@ -16,26 +16,32 @@ use crate::format::recipe::{self, Disk, Piece};
 use crate::format::snapshot::DiskRecord;
 use crate::keys::Keys;
 use crate::repository::Shared;
-use crate::store::names;
+use crate::store::{StoreError, names};
 
 /// Ranges of recipe packs read at one time; recipes are a thousandth of the data.
 const RECIPE_READS_IN_FLIGHT: usize = 4;
 
-/// Reads one planned range.
+/// Reads one planned range. A pack that is gone or too short is damage.
 pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, ReadError> {
     let name = names::pack(read.kind, read.pack);
-    let object = shared.store.get_range(&name, read.range.clone()).await?;
-    if object.len() as u64 == read.range.end - read.range.start {
-        Ok(object)
-    } else {
-        let source = Damage::Malformed {
-            what: "pack",
-            why: "it is shorter than the index says",
-        };
-        Err(ReadError::Pack {
-            pack: name.to_string(),
-            source,
-        })
+    let damaged = |source| ReadError::Pack {
+        pack: name.to_string(),
+        source,
+    };
+    let short = Damage::Malformed {
+        what: "pack",
+        why: "it is shorter than the index says",
+    };
+    match shared.store.get_range(&name, read.range.clone()).await {
+        Ok(object) if object.len() as u64 == read.range.end - read.range.start => Ok(object),
+        Ok(_) => Err(damaged(short)),
+        Err(StoreError::NotFound { .. }) => Err(damaged(Damage::Missing { what: "pack" })),
+        // Stores complain in various ways about a range beyond the end.
+        Err(error @ StoreError::Failed { .. }) => match shared.store.size(&name).await {
+            Ok(bytes) if bytes < read.range.end => Err(damaged(short)),
+            _ => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -54,7 +60,7 @@ pub(crate) fn open_all<E: From<ReadError>>(
         let content =
             open_blob(keys, &key, read.pack, blob.location.slot, entry, &mut sealed).map_err(|source| {
                 ReadError::Pack {
-                    pack: read.pack.to_string(),
+                    pack: names::pack(read.kind, read.pack).to_string(),
                     source,
                 }
             })?;

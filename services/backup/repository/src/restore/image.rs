@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The image could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +48,31 @@ pub fn partial_path(image: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// An image being written. Dropped before [`Image::finish`], it removes what it wrote.
+/// An image being written. Dropped before [`Image::finish`], it removes what it wrote, even while late writers are
+/// still at work on the nameless file.
 pub(super) struct Image {
-    file: File,
+    file: Arc<File>,
     partial: PathBuf,
     path: PathBuf,
     finished: bool,
+}
+
+/// Writes at any place of an image.
+pub(super) struct ImageWriter {
+    file: Arc<File>,
+    partial: PathBuf,
+}
+
+impl ImageWriter {
+    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|source| ImageError::Io {
+                attempt: "write",
+                path: self.partial.clone(),
+                source,
+            })
+    }
 }
 
 impl Image {
@@ -94,18 +114,19 @@ impl Image {
         file.set_len(0).map_err(failed("empty"))?;
         file.set_len(size_bytes).map_err(failed("size"))?;
         Ok(Image {
-            file,
+            file: Arc::new(file),
             partial,
             path: path.to_owned(),
             finished: false,
         })
     }
 
-    /// Writes at any place; several threads may.
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|source| self.failed("write", source))
+    /// Something for a worker thread to write with.
+    pub(super) fn writer(&self) -> ImageWriter {
+        ImageWriter {
+            file: Arc::clone(&self.file),
+            partial: self.partial.clone(),
+        }
     }
 
     /// Puts the image on stable storage and gives it its name.

@@ -14,7 +14,7 @@
 
 pub(crate) mod fetch;
 mod image;
-mod plan;
+pub(crate) mod plan;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::{Cancel, IndexError};
 pub use image::{ImageError, partial_path};
 
 use self::image::Image;
-use self::plan::{Places, READ_BYTES_MAX};
+use self::plan::Places;
 
 /// Stored content could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -118,12 +118,11 @@ impl Repository {
         progress.expect_bytes(disk.size_bytes);
         let image = {
             let (path, size) = (path.to_owned(), disk.size_bytes);
-            Arc::new(blocking(move || Image::begin(&path, size)).await?)
+            blocking(move || Image::begin(&path, size)).await?
         };
         for page in 0..disk.pages.len() as u64 {
             self.restore_page(&disk, page, &image, progress).await?;
         }
-        let image = Arc::into_inner(image).expect("all writers of the image are done");
         blocking(move || image.finish()).await?;
         Ok(())
     }
@@ -132,7 +131,7 @@ impl Repository {
         &self,
         disk: &Disk,
         page: u64,
-        image: &Arc<Image>,
+        image: &Image,
         progress: &Arc<Progress>,
     ) -> Result<(), RestoreError> {
         let first = page * LEAVES_PER_PAGE as u64;
@@ -147,13 +146,13 @@ impl Repository {
                 .expect("nobody panics while holding the index");
             plan::by_pack(&index, places).map_err(ReadError::from)?
         };
-        let in_flight = self.shared.settings.memory_bytes_max / 2 / READ_BYTES_MAX as usize;
+        let in_flight = self.shared.settings.ranges_in_flight();
         futures::stream::iter(reads.into_iter().map(Ok))
-            .try_for_each_concurrent(in_flight.clamp(2, 16), |read| async move {
+            .try_for_each_concurrent(in_flight, |read| async move {
                 let object = fetch::range(&self.shared, &read).await?;
                 raise(&progress.read_bytes, object.len() as u64);
                 let (shared, image, progress) =
-                    (Arc::clone(&self.shared), Arc::clone(image), Arc::clone(progress));
+                    (Arc::clone(&self.shared), image.writer(), Arc::clone(progress));
                 spawn_blocking(move || {
                     fetch::open_all(&shared.keys, &read, &object, |blob, content| {
                         for &at in &blob.wanted_at {

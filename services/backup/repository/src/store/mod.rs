@@ -141,6 +141,12 @@ impl Store {
             .await
     }
 
+    pub(crate) async fn size(&self, name: &Path) -> Result<u64, StoreError> {
+        self.bounded("look up", name, self.objects.head(name))
+            .await
+            .map(|meta| meta.size)
+    }
+
     /// Writes an object, replacing one of that name: for names that nobody else can hold.
     pub(crate) async fn put(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
         self.bounded("write", name, self.objects.put(name, PutPayload::from(body)))

@@ -1,6 +1,7 @@
 //! What the tests of this crate share: seeded disks, a source in memory, places to store.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+pub mod faulty;
 pub mod qemu;
 pub mod s3;
 
@@ -29,10 +30,14 @@ pub fn seeded() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// A disk as guests have them: stretches of noise, of text, of zeros, and repetitions.
+/// A disk as guests have them: noise at both ends, between them stretches of noise, of text, of zeros, and
+/// repetitions.
 pub fn disk(rng: &mut StdRng, bytes: usize) -> Vec<u8> {
     let mut disk = vec![0; bytes];
-    let mut at = 0;
+    let end = bytes.min(300_000);
+    rng.fill_bytes(&mut disk[..end]);
+    rng.fill_bytes(&mut disk[bytes - end..]);
+    let (mut at, bytes) = (end, bytes - end);
     while at < bytes {
         let length = rng.random_range(1..2 * MIB).min(bytes - at);
         let stretch = at..at + length;
