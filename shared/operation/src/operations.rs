@@ -282,7 +282,8 @@ impl Operations {
         }
     }
 
-    async fn list(&self, unfinished_only: bool) -> Result<Vec<OperationReport>, TableError> {
+    /// The operations of the service, newest first; for rules such as "one of these at a time".
+    pub async fn list(&self, unfinished_only: bool) -> Result<Vec<OperationReport>, TableError> {
         let mut reports: Vec<OperationReport> = self
             .rows()
             .await?
