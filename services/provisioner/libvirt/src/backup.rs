@@ -14,15 +14,21 @@
 //! folder of the socket and the scratch files must be QEMU's to write: see [`crate::qemu_user`].
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use uuid::Uuid;
-use virt::error::ErrorNumber;
+use virt::domain::Domain;
+use virt::error::{Error as LibvirtError, ErrorNumber};
 
 use crate::connection::{Change, Connection};
 use crate::deadline::CallClass;
 use crate::error::Error;
 use crate::raw;
 use crate::xml::{Element, element};
+
+/// Between two looks whether a backup has ended; its end takes QEMU some milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A backup to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,13 +156,22 @@ impl Connection {
     /// under way; [`Error::Libvirt`] with QEMU's words, for instance when it may not write the socket's folder, or when
     /// the checkpoint's bitmap is broken (then a full backup is due).
     pub fn begin_backup(&mut self, uuid: Uuid, spec: &BackupSpec) -> Result<(), Error> {
+        let attempting = format!("begin a backup of domain {uuid}");
         let (backup, checkpoint) = (spec.backup_document(), spec.checkpoint_document());
-        self.with_domain(
-            CallClass::Backup,
-            &format!("begin a backup of domain {uuid}"),
-            uuid,
-            |_, domain| raw::backup_begin(domain, &backup, checkpoint.as_deref()),
-        )
+        let begun = self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
+            // libvirt would wait half a minute for the other one before it says so.
+            if is_backed_up(domain)? {
+                return Ok(false);
+            }
+            raw::backup_begin(domain, &backup, checkpoint.as_deref()).map(|()| true)
+        })?;
+        match begun {
+            true => Ok(()),
+            false => Err(Error::WrongState {
+                attempting,
+                reason: "a backup of it is under way".to_owned(),
+            }),
+        }
     }
 
     /// The backup under way on a domain; `None` when there is none.
@@ -180,26 +195,28 @@ impl Connection {
             .transpose()
     }
 
-    /// Ends the backup under way: its server goes, and its scratch files. No other kind of job is touched.
+    /// Ends the backup under way and waits until its server and its scratch files are gone. No other kind of job is
+    /// touched.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain.
+    /// [`Error::Unknown`] without such a domain; [`Error::TimedOut`] when the end does not come.
     pub fn end_backup(&mut self, uuid: Uuid) -> Result<Change, Error> {
-        self.with_domain(
-            CallClass::Backup,
-            &format!("end the backup of domain {uuid}"),
-            uuid,
-            |_, domain| {
-                if let Err(error) = raw::backup_document(domain) {
-                    return if error.code().is(ErrorNumber::NoDomainBackup) {
-                        Ok(Change::AlreadySo)
-                    } else {
-                        Err(error)
-                    };
-                }
-                raw::abort_job(domain).map(|()| Change::Made)
-            },
-        )
+        let attempting = format!("end the backup of domain {uuid}");
+        self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
+            if !is_backed_up(domain)? {
+                return Ok(Change::AlreadySo);
+            }
+            match raw::abort_job(domain) {
+                // Somebody ends it already; it takes a moment.
+                Err(error) if error.code().is(ErrorNumber::OperationInvalid) => {}
+                asked => asked?,
+            }
+            // The call's deadline ends this, too: a question on a cut line is an error.
+            while is_backed_up(domain)? {
+                thread::sleep(LOOK_AGAIN);
+            }
+            Ok(Change::Made)
+        })
     }
 
     /// All checkpoints of a domain, parents before children.
@@ -243,6 +260,13 @@ impl Connection {
                 deleted => deleted.map(|()| Change::Made),
             },
         )
+    }
+}
+
+fn is_backed_up(domain: &Domain) -> Result<bool, LibvirtError> {
+    match raw::backup_document(domain) {
+        Err(error) if error.code().is(ErrorNumber::NoDomainBackup) => Ok(false),
+        document => document.map(|_| true),
     }
 }
 

@@ -68,6 +68,14 @@ pub enum Error {
         /// In libvirt's words.
         reason: String,
     },
+    /// Another job holds the domain; libvirt itself has waited half a minute for it.
+    #[error("another job holds the domain: cannot {attempting}: {reason}")]
+    Busy {
+        /// What was being attempted.
+        attempting: String,
+        /// In libvirt's words: which job.
+        reason: String,
+    },
     /// Any other answer of libvirt.
     #[error("libvirt failed to {attempting}: {reason} (code {code})")]
     Libvirt {
@@ -117,6 +125,7 @@ impl Error {
                 | Error::TimedOut { .. }
                 | Error::Lost { .. }
                 | Error::AgentSilent { .. }
+                | Error::Busy { .. }
         )
     }
 
@@ -156,6 +165,7 @@ impl Error {
                 | ErrorNumber::AgentUnsynced
                 | ErrorNumber::AgentCommandTimeout,
             ) => Error::AgentSilent { attempting, reason },
+            Some(ErrorNumber::OperationTimeout) => Error::Busy { attempting, reason },
             Some(ErrorNumber::OperationInvalid) => Error::WrongState { attempting, reason },
             // A broken socket comes as a system or internal error of the RPC layer.
             Some(

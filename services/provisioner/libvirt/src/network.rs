@@ -100,7 +100,11 @@ impl Connection {
         let (change, found) = self.call(CallClass::Network, &attempting, |connect| {
             let network = match known(connect.lookup_network_by_name(&spec.name))? {
                 Some(network) => network,
-                None => connect.define_network_xml(&document)?,
+                None => match connect.define_network_xml(&document) {
+                    Ok(network) => network,
+                    // Somebody was faster between our two calls.
+                    Err(error) => known(connect.lookup_network_by_name(&spec.name))?.ok_or(error)?,
+                },
             };
             let found = network.xml_desc(0)?;
             if summary_of(&found).is_ok_and(|summary| summary != spec.summary()) {
