@@ -1,0 +1,309 @@
+//! `loam up` in a folder of its own, and the operator who speaks to it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, CallError};
+use contract::operation::{CheckHealth, OperationReport};
+use contract::proxy::ListRoutes;
+use contract::supervisor::{ListProcesses, Process};
+use contract::{OperationId, Realm, Request, Service};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use testkit::{eventually, eventually_some};
+
+/// How long one question may take.
+pub const SOON: Duration = Duration::from_secs(20);
+/// How long a whole installation may take to come up on a busy machine.
+const UP_MAX: Duration = Duration::from_secs(90);
+/// How long it may take to end in order.
+const DOWN_MAX: Duration = Duration::from_secs(60);
+
+/// What a test asks of its world.
+#[derive(Clone, Debug, Default)]
+pub struct WorldOptions {
+    /// Settings beyond the usual ones, as TOML tables.
+    pub settings: String,
+    /// Variables for `loam up` and what it starts.
+    pub environment: Vec<(String, String)>,
+    /// Real libvirt instead of the simulated hypervisor.
+    pub libvirt: bool,
+}
+
+/// An installation under test.
+pub struct World {
+    up: Child,
+    state: TempDir,
+    options: WorldOptions,
+    bus: Bus,
+}
+
+/// One of our own executables, built beside the test's.
+pub fn binary(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().expect("we run");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built; `cargo build --workspace --bins` first",
+        path.display()
+    );
+    path
+}
+
+impl World {
+    /// The usual world: simulated hypervisor, local store.
+    pub async fn simulated() -> World {
+        World::start(WorldOptions::default()).await
+    }
+
+    /// A world as asked for.
+    pub async fn start(options: WorldOptions) -> World {
+        let state = tempfile::Builder::new()
+            .prefix("loam-")
+            .tempdir()
+            .expect("a folder for the state");
+        open_to_qemu(state.path());
+        let up = launch(state.path(), &options);
+        let bus = connect(state.path()).await;
+        let world = World {
+            up,
+            state,
+            options,
+            bus,
+        };
+        world.ready().await;
+        world
+    }
+
+    /// The operator's connection.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Asks and expects a reply.
+    pub async fn ask<R: Request>(&self, request: R) -> R::Reply {
+        match self.bus.call(&request, SOON).await {
+            Ok(reply) => reply,
+            Err(error) => panic!("{}: {error}", R::NAME),
+        }
+    }
+
+    /// Asks and expects a refusal.
+    pub async fn refused<R: Request>(&self, request: R) -> R::Refusal
+    where
+        R::Reply: std::fmt::Debug,
+    {
+        match self.bus.call(&request, SOON).await {
+            Err(CallError::Refused(refusal)) => refusal,
+            other => panic!("{}: {other:?}", R::NAME),
+        }
+    }
+
+    /// Waits until an operation has ended, however.
+    pub async fn end_of(&self, service: Service, id: &OperationId) -> OperationReport {
+        let ask = contract::operation::GetOperation { id: id.clone() };
+        eventually_some(
+            &format!("the end of operation {id}"),
+            Duration::from_secs(180),
+            async || {
+                let report = self.bus.call_at(service, &ask, SOON).await.ok()?;
+                report.state.is_final().then_some(report)
+            },
+        )
+        .await
+    }
+
+    /// Waits until every service is there and well.
+    pub async fn ready(&self) {
+        eventually_some("every service is there and well", UP_MAX, async || {
+            for service in Service::ALL {
+                let health = self.bus.call_at(service, &CheckHealth {}, SOON).await.ok()?;
+                if !health.is_well() {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Runs the `loam` command against this world.
+    pub fn loam(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("loam"))
+            .arg("--state")
+            .arg(self.state.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("loam runs")
+    }
+
+    /// Runs the `loam` command with `--json`, expects success and reads what it prints.
+    pub fn loam_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let output = self.loam(&all);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.success(),
+            "loam {}: {}\n{told}",
+            arguments.join(" "),
+            output.status
+        );
+        let text = String::from_utf8(output.stdout).expect("text");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("loam {arguments:?}: {error}: {text}"))
+    }
+
+    /// Where the proxy listens.
+    pub async fn proxy(&self) -> SocketAddr {
+        self.ask(ListRoutes {})
+            .await
+            .http_listener
+            .parse()
+            .expect("an address")
+    }
+
+    /// The process of a service.
+    pub async fn process(&self, service: Service) -> Process {
+        eventually_some("the process is listed", SOON, async || {
+            let processes = self.bus.call(&ListProcesses {}, SOON).await.ok()?;
+            processes
+                .into_iter()
+                .find(|process| process.service == service && process.pid.is_some())
+        })
+        .await
+    }
+
+    /// Kills a service in the middle of whatever it does (SIGKILL). It is started again by its supervisor.
+    pub async fn kill(&self, service: Service) {
+        let pid = self.process(service).await.pid.expect("it runs");
+        kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("it can be killed");
+        eventually("another process took its place", async || {
+            self.process(service).await.pid != Some(pid)
+        })
+        .await;
+    }
+
+    /// Ends everything in order, as Ctrl-C does, and says how it ended.
+    pub async fn end(&mut self) -> std::process::ExitStatus {
+        kill(Pid::from_raw(self.up.id() as i32), Signal::SIGINT).expect("it runs");
+        eventually_some("loam up has ended", DOWN_MAX, async || {
+            self.up.try_wait().expect("it can be waited for")
+        })
+        .await
+    }
+
+    /// Starts it again on the same state.
+    pub async fn begin_again(&mut self) {
+        self.up = launch(self.state.path(), &self.options);
+        self.bus = connect(self.state.path()).await;
+        self.ready().await;
+    }
+
+    /// The logs of everything, for when a test fails.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for folder in ["log", "."] {
+            let Ok(entries) = std::fs::read_dir(self.state.path().join(folder)) else {
+                continue;
+            };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    let log = std::fs::read_to_string(&path).unwrap_or_default();
+                    let tail: Vec<&str> = log.lines().rev().take(60).collect();
+                    text += &format!("--- {}\n", path.display());
+                    text.extend(tail.into_iter().rev().map(|line| format!("{line}\n")));
+                }
+            }
+        }
+        text
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        // In order if it listens, by force if it does not; it may have ended already.
+        if kill(Pid::from_raw(self.up.id() as i32), Signal::SIGTERM).is_err() {
+            return;
+        }
+        let until = std::time::Instant::now() + DOWN_MAX;
+        while std::time::Instant::now() < until && matches!(self.up.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(self.up.kill());
+        drop(self.up.wait());
+    }
+}
+
+/// QEMU runs as a user of its own and must pass through the folder.
+fn open_to_qemu(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the folder is ours");
+}
+
+fn launch(state: &Path, options: &WorldOptions) -> Child {
+    let hypervisor = if options.libvirt { "libvirt" } else { "simulated" };
+    let settings = format!(
+        "host = \"h1\"\n{}\n[nats]\nport = 0\n[proxy]\nhttp_listen = \"127.0.0.1:0\"\n",
+        options.settings
+    );
+    let file = state.join("loam.toml");
+    std::fs::write(&file, settings).expect("settings are written");
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(state.join("up.log"))
+        .expect("a log");
+    Command::new(binary("loam"))
+        .arg("--state")
+        .arg(state)
+        .arg("up")
+        .arg("--config")
+        .arg(&file)
+        .args(["--hypervisor", hypervisor])
+        .envs(options.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("loam up starts")
+}
+
+/// Connects as the operator, as soon as `loam up` has written down where.
+async fn connect(state: &Path) -> Bus {
+    let client = state.join("client.toml");
+    eventually_some("the operator can connect", UP_MAX, async || {
+        let text = std::fs::read_to_string(&client).ok()?;
+        let value = |key: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(key))?;
+            Some(line.split('"').nth(1)?.to_string())
+        };
+        let connection = bus::nats::Connection {
+            url: value("url")?,
+            nkey_file: Some(value("nkey_file")?.into()),
+            name: "system-test".into(),
+            inbox_prefix: "_INBOX".into(),
+        };
+        let carrier = bus::nats::connect(&connection, Duration::from_secs(2))
+            .await
+            .ok()?;
+        Some(Bus::new(Arc::new(carrier), Realm::default()))
+    })
+    .await
+}

@@ -1,0 +1,4 @@
+//! The rules of the house as tests: who may know whom, and that every room says what it is.
+
+mod layers;
+mod pages;

@@ -1,0 +1,11 @@
+//! What Loam promises as a whole, shown on our own binaries, a real nats-server and real clients. Machines are
+//! simulated but for the module `real`, which needs libvirt and runs inside `tests/harness/realm`.
+
+mod backup_restore;
+mod faults;
+mod people;
+mod provision;
+mod real;
+mod store;
+mod traces;
+mod upgrade;
