@@ -80,6 +80,13 @@ impl Draft {
     pub fn contents(&self) -> &Contents {
         &self.contents
     }
+
+    /// Adds a word that is known only after the copy, such as how long it took.
+    #[must_use]
+    pub fn tagged(mut self, word: String) -> Draft {
+        self.contents.tags.push(word);
+        self
+    }
 }
 
 /// The disks could not be copied. Nothing but unnamed packs was left behind.

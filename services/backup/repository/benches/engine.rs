@@ -1,0 +1,175 @@
+//! How fast the engine is: a 4 GiB disk with 512 MiB in use, backed up to a folder and restored from it.
+//!
+//! Prints a table of wall time, processor time and bytes. The disk is made of words (compressible), noise and
+//! repetitions, from a fixed seed, so that two runs compare.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backup_repository::*;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+const MIB: u64 = 1024 * 1024;
+const DISK_BYTES: u64 = 4096 * MIB;
+const USED_BYTES: u64 = 512 * MIB;
+const CHANGED_BYTES: u64 = 20 * MIB;
+
+/// Writes the used part in stretches of 8 MiB spread over the disk.
+fn make_disk(path: &Path, rng: &mut StdRng) {
+    let file = File::create(path).unwrap();
+    file.set_len(DISK_BYTES).unwrap();
+    let stretches = USED_BYTES / (8 * MIB);
+    let mut stretch = vec![0; 8 * MIB as usize];
+    for index in 0..stretches {
+        match index % 4 {
+            0 => rng.fill_bytes(&mut stretch),
+            // The same again, elsewhere.
+            1 => {}
+            _ => words(rng, &mut stretch),
+        }
+        file.write_all_at(&stretch, index * (DISK_BYTES / stretches))
+            .unwrap();
+    }
+}
+
+/// Text of a thousand random words: it compresses about as well as programs do.
+fn words(rng: &mut StdRng, into: &mut [u8]) {
+    let book: Vec<[u8; 7]> = (0..1000).map(|_| rng.random()).collect();
+    for word in into.chunks_mut(7) {
+        word.copy_from_slice(&book[rng.random_range(0..book.len())][..word.len()]);
+    }
+}
+
+/// Changes pieces of 64 KiB all over the used part.
+fn change_disk(path: &Path, rng: &mut StdRng) {
+    let file = File::options().write(true).open(path).unwrap();
+    let mut piece = vec![0; 64 * 1024];
+    for _ in 0..CHANGED_BYTES / piece.len() as u64 {
+        rng.fill_bytes(&mut piece);
+        let stretch = rng.random_range(0..USED_BYTES / (8 * MIB));
+        let at = stretch * (DISK_BYTES / (USED_BYTES / (8 * MIB))) + rng.random_range(0..127) * 64 * 1024;
+        file.write_all_at(&piece, at).unwrap();
+    }
+}
+
+/// Processor time of this process so far, in the kernel's ticks of 10 ms.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2);
+    Duration::from_millis(fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+}
+
+/// The most memory that this process ever had, in MiB.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+async fn timed<T>(name: &str, work: impl AsyncFnOnce(&Arc<Progress>) -> T) -> T {
+    let progress = Arc::new(Progress::new());
+    let (wall, processor) = (Instant::now(), processor_time());
+    let outcome = work(&progress).await;
+    let (wall, processor) = (
+        wall.elapsed().as_secs_f64(),
+        (processor_time() - processor).as_secs_f64(),
+    );
+    let seen = progress.read();
+    println!(
+        "{name:<34} {wall:>8.2} {processor:>8.2} {:>10} {:>10} {:>10}",
+        seen.read_bytes / MIB,
+        seen.new_bytes / MIB,
+        seen.stored_bytes / MIB
+    );
+    outcome
+}
+
+fn request(disk: &Path) -> BackupRequest {
+    BackupRequest {
+        machine: "bench".into(),
+        taken_at_unix_ms: 0,
+        tags: Vec::new(),
+        disks: vec![("vda".into(), Box::new(RawFile::open(disk).unwrap()))],
+        definition: Vec::new(),
+        parent: None,
+        consistency: Consistency::PoweredOff,
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.raw");
+    let mut rng = StdRng::seed_from_u64(1);
+    make_disk(&disk, &mut rng);
+    let url = format!("file://{}/store", folder.path().display())
+        .parse()
+        .unwrap();
+    let store = StoreSettings::new(url).open_for_init().unwrap();
+    let secret = || Secret::passphrase("bench").unwrap();
+    let settings = EngineSettings::default();
+    let cancel = Cancel::new();
+    let repository = Repository::init(store.clone(), secret(), KdfCost::default(), settings)
+        .await
+        .unwrap();
+
+    println!(
+        "{:<34} {:>8} {:>8} {:>10} {:>10} {:>10}",
+        "", "wall s", "cpu s", "read MiB", "new MiB", "stored MiB"
+    );
+    timed("first backup", async |progress| {
+        repository
+            .backup(request(&disk), progress, &cancel)
+            .await
+            .unwrap()
+    })
+    .await;
+    let repository = Repository::open(store, secret(), settings).await.unwrap();
+    timed("again, unchanged", async |progress| {
+        repository
+            .backup(request(&disk), progress, &cancel)
+            .await
+            .unwrap()
+    })
+    .await;
+    change_disk(&disk, &mut rng);
+    let snapshot = timed("again, 20 MiB changed, no map", async |progress| {
+        repository
+            .backup(request(&disk), progress, &cancel)
+            .await
+            .unwrap()
+    })
+    .await;
+    timed("restore", async |progress| {
+        let path = folder.path().join("restored.raw");
+        repository
+            .restore_disk(&snapshot, "vda", &path, progress, &cancel)
+            .await
+            .unwrap();
+    })
+    .await;
+    timed("verify everything", async |progress| {
+        let report = repository
+            .verify(VerifyScope::Everything, progress, &cancel)
+            .await
+            .unwrap();
+        assert!(report.is_sound(), "{report:?}");
+    })
+    .await;
+    println!("peak memory {} MiB", peak_mib());
+}
