@@ -10,6 +10,7 @@ use tracing::{Instrument, Span, field};
 
 use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
 use crate::carrier::{Letter, LinkError};
+use crate::metrics;
 use crate::publish::Bus;
 use crate::serve::{ERROR_CODE_HEADER, Refusal};
 
@@ -128,6 +129,7 @@ impl Bus {
             .exchange(&place, request, deadline)
             .instrument(span.clone())
             .await;
+        metrics::called::<R>(&called);
         if let Err(error) = &called
             && !matches!(error, CallError::Refused(_))
         {

@@ -23,6 +23,7 @@ mod body;
 mod call;
 mod carrier;
 pub mod memory;
+mod metrics;
 pub mod nats;
 mod publish;
 mod serve;

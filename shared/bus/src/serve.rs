@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::word::{Audience, Failure, FailureKind};
 use contract::{HostName, OperationId, Request, Subject};
@@ -21,6 +21,7 @@ use tracing::{Instrument, field};
 
 use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
 use crate::carrier::{EndpointCard, Incoming, Letter, LinkError, ServiceCard, Sign};
+use crate::metrics;
 use crate::publish::Bus;
 
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
@@ -238,6 +239,7 @@ where
         );
         return;
     }
+    let arrived = Instant::now();
     let letter = &incoming.letter;
     let form = Form::of(letter.headers.get(CONTENT_TYPE).map(String::as_str), &letter.body);
     let span = tracing::info_span!(
@@ -280,6 +282,7 @@ where
         }
     };
     let answer: Result<R::Reply, Declined<R::Refusal>> = work.instrument(span.clone()).await;
+    metrics::served::<R>(&answer, arrived.elapsed());
     if let Err(Declined::Failed(failure)) = &answer {
         span.record("otel.status_code", "ERROR");
         span.in_scope(|| tracing::warn!(request = R::NAME, kind = ?failure.kind, "{}", failure.message));

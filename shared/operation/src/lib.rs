@@ -14,6 +14,7 @@
 //! saga does.
 
 mod ledger;
+mod metrics;
 mod operations;
 mod progress;
 mod record;

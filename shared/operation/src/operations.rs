@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use crate::ledger::BusLedger;
+use crate::metrics;
 use crate::progress::{Context, Meter};
 use crate::record::Record;
 
@@ -375,6 +376,8 @@ impl Operations {
         match serde_json::from_value::<W::Input>(row.value.input.clone()) {
             Err(error) => tracing::error!(operation = %id, %error, "this version cannot read the command"),
             Ok(input) => {
+                metrics::taken_up(W::KIND);
+                let begun = row.value.begun;
                 let mut journal = row.value.journal.clone();
                 let UnderWay { cancel, meter } = under_way;
                 let context = Context {
@@ -394,9 +397,13 @@ impl Operations {
                     ending: self.office.ending.clone(),
                 };
                 match drive(&W::steps(), &context, &mut journal, &mut ledger).await {
-                    Ok(ending) => tracing::info!(operation = %id, kind = W::KIND, ?ending, "ended"),
+                    Ok(ending) => {
+                        metrics::ended(W::KIND, &ending, begun, chrono::Utc::now());
+                        tracing::info!(operation = %id, kind = W::KIND, ?ending, "ended");
+                    }
                     Err(lost) => tracing::info!(operation = %id, kind = W::KIND, %lost, "left"),
                 }
+                metrics::laid_down(W::KIND);
             }
         }
         self.under_way().remove(&id);

@@ -1,0 +1,75 @@
+//! What the bus counts at both ends of a question; all names of its metrics are here.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use contract::Request;
+use telemetry::{Counter, Histogram, KeyValue, meter};
+
+use crate::call::CallError;
+use crate::serve::Declined;
+
+/// Questions answered, by request and outcome (`answered`, `refused`, `failed`).
+pub(crate) const SERVED: &str = "loam_bus_served_total";
+/// From a question's arrival to its answer, by request.
+pub(crate) const SERVE_DURATION: &str = "loam_bus_serve_duration_seconds";
+/// Questions asked, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable answer came).
+pub(crate) const CALLS: &str = "loam_bus_calls_total";
+
+/// From a look into memory to the longest answer the bus allows.
+const SERVE_BOUNDS_SECONDS: [f64; 10] = [0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0];
+
+struct Metrics {
+    served: Counter<u64>,
+    serve_duration: Histogram<f64>,
+    calls: Counter<u64>,
+}
+
+/// Made at the first question, when telemetry is set up.
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let meter = meter("loam_bus");
+    Metrics {
+        served: meter
+            .u64_counter(SERVED)
+            .with_description("questions answered, by request and outcome")
+            .build(),
+        serve_duration: meter
+            .f64_histogram(SERVE_DURATION)
+            .with_description("from a question's arrival to its answer")
+            .with_boundaries(SERVE_BOUNDS_SECONDS.to_vec())
+            .build(),
+        calls: meter
+            .u64_counter(CALLS)
+            .with_description("questions asked, by request and outcome")
+            .build(),
+    }
+});
+
+pub(crate) fn served<R: Request>(answer: &Result<R::Reply, Declined<R::Refusal>>, took: Duration) {
+    let outcome = match answer {
+        Ok(_) => "answered",
+        Err(Declined::Refused(_)) => "refused",
+        Err(Declined::Failed(_)) => "failed",
+    };
+    let request = KeyValue::new("request", R::NAME);
+    METRICS
+        .serve_duration
+        .record(took.as_secs_f64(), std::slice::from_ref(&request));
+    METRICS
+        .served
+        .add(1, &[request, KeyValue::new("outcome", outcome)]);
+}
+
+pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>>) {
+    let outcome = match answer {
+        Ok(_) => "answered",
+        Err(CallError::Refused(_)) => "refused",
+        Err(CallError::Failed(_)) => "failed",
+        Err(CallError::Link { .. } | CallError::Unreadable { .. }) => "lost",
+    };
+    let labels = [
+        KeyValue::new("request", R::NAME),
+        KeyValue::new("outcome", outcome),
+    ];
+    METRICS.calls.add(1, &labels);
+}
