@@ -291,14 +291,14 @@ async fn connect(state: &Path) -> Bus {
     eventually_some("the operator can connect", UP_MAX, async || {
         let text = std::fs::read_to_string(&client).ok()?;
         let value = |key: &str| {
-            let line = text.lines().find(|line| line.trim_start().starts_with(key))?;
+            let line = text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
             Some(line.split('"').nth(1)?.to_string())
         };
         let connection = bus::nats::Connection {
             url: value("url")?,
-            nkey_file: Some(value("nkey_file")?.into()),
+            nkey_file: Some(value("key")?.into()),
             name: "system-test".into(),
-            inbox_prefix: "_INBOX".into(),
+            inbox_prefix: contract::rights::inbox_prefix_of_person(&value("person")?),
         };
         let carrier = bus::nats::connect(&connection, Duration::from_secs(2))
             .await

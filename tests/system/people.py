@@ -16,7 +16,8 @@ async def main(client_file, image, sha256):
     async def on_error(error):
         denied.append(str(error))
 
-    nc = await nats.connect(client["url"], nkeys_seed=client["nkey_file"], error_cb=on_error)
+    inbox = f"_INBOX_{client['person']}".encode()
+    nc = await nats.connect(client["url"], nkeys_seed=client["key"], inbox_prefix=inbox, error_cb=on_error)
 
     async def ask(subject, body):
         answer = await nc.request(f"loam.v1.{subject}", json.dumps(body).encode(), timeout=30)
