@@ -1,0 +1,23 @@
+//! The machine's clock.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::Timestamp;
+
+use crate::ports::Clock;
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        chrono::Utc::now()
+    }
+
+    async fn pass(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}

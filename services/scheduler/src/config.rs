@@ -1,0 +1,8 @@
+//! Settings of the scheduler: none so far; a key in `[scheduler]` is a mistake and is named.
+
+use serde::Deserialize;
+
+/// The part `[scheduler]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {}

@@ -1,0 +1,16 @@
+//! The scheduler as a process: the real clock stands behind the port.
+
+use std::sync::Arc;
+
+use contract::Service;
+use scheduler::adapters::SystemClock;
+use scheduler::config::Config;
+
+fn main() -> anyhow::Result<()> {
+    chassis::run::<Config, _, _>(
+        Service::Scheduler,
+        env!("CARGO_PKG_VERSION"),
+        "",
+        async |chassis| Ok(scheduler::open(chassis.bus, Arc::new(SystemClock))),
+    )
+}
