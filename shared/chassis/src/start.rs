@@ -233,7 +233,7 @@ fn executable_digest() -> std::io::Result<String> {
 
 /// After a panic an actor's mailbox stays closed and a task is gone without a word: half a service is worse than
 /// none. The default hook prints the message and place first.
-fn end_on_panic() {
+pub fn end_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         print(info);

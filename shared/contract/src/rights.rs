@@ -2,8 +2,8 @@
 //!
 //! A service may: answer its own subjects, tell its own events, ask what the book lets it ask, write its own keys,
 //! read its own buckets, and receive on its own inbox. It may create no stream, consumer or bucket: whoever may do
-//! that can make the server publish on any subject. People and other systems live in an account of their own,
-//! without JetStream, and reach only what is exported to them.
+//! that can make the server publish on any subject, so only the bootstrap role may. People and other systems live in
+//! an account of their own, without JetStream, and reach only what is exported to them.
 
 use crate::bucket::{self, Bucket};
 use crate::word::{Audience, Owner};
@@ -23,8 +23,16 @@ pub fn inbox_prefix(service: Service) -> String {
     format!("_INBOX_{service}")
 }
 
+/// The beginning of a person's reply subjects: `_INBOX_operator`. A person hears no answer meant for another.
+pub fn inbox_prefix_of_person(name: &str) -> String {
+    format!("_INBOX_{name}")
+}
+
+/// The beginning of the bootstrap role's reply subjects.
+pub const BOOTSTRAP_INBOX_PREFIX: &str = "_INBOX_bootstrap";
+
 /// What services ask of each other; every line is a right that somebody needs for a reason that can be read here.
-const CALLS: [(Service, Service, &str); 15] = [
+const CALLS: [(Service, Service, &str); 14] = [
     (Service::Backup, Service::Provisioner, "get_vm"),
     (Service::Backup, Service::Provisioner, "open_disks"),
     (Service::Backup, Service::Provisioner, "renew_disks"),
@@ -39,9 +47,16 @@ const CALLS: [(Service, Service, &str); 15] = [
     (Service::Scheduler, Service::Backup, "start_backup"),
     (Service::Upgrade, Service::Supervisor, "list_processes"),
     (Service::Upgrade, Service::Supervisor, "replace_service"),
-    // Whoever reports on the services asks each of them.
-    (Service::Upgrade, Service::Upgrade, "check_health"),
 ];
+
+/// Whoever reports on the services asks each of them how it is.
+const ASK_EACH: [(Service, &str); 2] = [
+    (Service::Upgrade, "check_health"),
+    (Service::Supervisor, "check_health"),
+];
+
+/// The verbs of service discovery (NATS ADR-32).
+const DISCOVERY: [&str; 3] = ["PING", "INFO", "STATS"];
 
 /// Which events a service listens to.
 const LISTENS: [(Service, Service, &str); 1] = [(Service::Proxy, Service::Provisioner, "vm_changed")];
@@ -52,8 +67,14 @@ pub fn of_service(realm: &Realm, service: Service) -> Rights {
     let mut subscribe = vec![
         format!("{}.>", inbox_prefix(service)),
         format!("{realm}.v1.{service}.>"),
-        "$SRV.>".into(),
     ];
+    for verb in DISCOVERY {
+        subscribe.extend([
+            format!("$SRV.{verb}"),
+            format!("$SRV.{verb}.{service}"),
+            format!("$SRV.{verb}.{service}.*"),
+        ]);
+    }
     for (caller, callee, name) in CALLS {
         if caller == service && callee != service {
             publish.push(format!("{realm}.v1.{callee}.{name}"));
@@ -76,10 +97,14 @@ pub fn of_service(realm: &Realm, service: Service) -> Rights {
             subscribe.push(format!("{realm}.v1.event.{teller}.{name}.*"));
         }
     }
+    for (caller, name) in ASK_EACH {
+        if caller == service {
+            publish.extend(Service::ALL.map(|other| format!("{realm}.v1.{other}.{name}")));
+            publish.extend(Service::ALL.map(|other| format!("{realm}.v1.{other}.{name}.*")));
+        }
+    }
     if service == Service::Upgrade {
-        publish.extend(["$SRV.PING".into(), "$SRV.INFO".into()]);
-        publish.extend(Service::ALL.map(|other| format!("{realm}.v1.{other}.check_health")));
-        publish.extend(Service::ALL.map(|other| format!("{realm}.v1.{other}.check_health.*")));
+        publish.push("$SRV.PING".into());
     }
     for table in bucket::ALL {
         publish.extend(bucket_rights(&table, service));
@@ -98,7 +123,6 @@ fn bucket_rights(table: &Bucket, service: Service) -> Vec<String> {
     let name = table.name;
     vec![
         format!("$KV.{name}.{keys}"),
-        format!("$JS.API.STREAM.INFO.KV_{name}"),
         format!("$JS.API.DIRECT.GET.KV_{name}"),
         format!("$JS.API.DIRECT.GET.KV_{name}.$KV.{name}.{keys}"),
     ]
@@ -128,7 +152,7 @@ pub fn exported_requests(realm: &Realm) -> Vec<String> {
 /// The discovery subjects that people and other systems may use; several services answer each.
 pub fn exported_discovery() -> Vec<String> {
     let mut subjects = Vec::new();
-    for verb in ["PING", "INFO", "STATS"] {
+    for verb in DISCOVERY {
         subjects.push(format!("$SRV.{verb}"));
         subjects.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}")));
     }
@@ -142,12 +166,30 @@ pub fn exported_events(realm: &Realm) -> Vec<String> {
 
 /// The rights of a person's user, in an account that imports what is exported. Commands of other accounts can only
 /// be reached through the imports, so the list here is a second fence, not the first.
-pub fn of_person(realm: &Realm) -> Rights {
+pub fn of_person(realm: &Realm, name: &str) -> Rights {
     let mut publish = exported_requests(realm);
     publish.extend(exported_discovery());
     Rights {
         publish,
-        subscribe: vec!["_INBOX.>".into(), format!("{realm}.v1.event.>")],
+        subscribe: vec![
+            format!("{}.>", inbox_prefix_of_person(name)),
+            format!("{realm}.v1.event.>"),
+        ],
+    }
+}
+
+/// The rights of the bootstrap role, which makes the buckets and does nothing else. It is used by `loam up` for a
+/// moment at each start.
+pub fn of_bootstrap() -> Rights {
+    let mut publish = vec!["$JS.API.INFO".to_string()];
+    for table in bucket::ALL {
+        publish.extend(
+            ["CREATE", "INFO", "UPDATE"].map(|verb| format!("$JS.API.STREAM.{verb}.KV_{}", table.name)),
+        );
+    }
+    Rights {
+        publish,
+        subscribe: vec![format!("{BOOTSTRAP_INBOX_PREFIX}.>")],
     }
 }
 

@@ -1,5 +1,6 @@
 //! Setting telemetry up, once a process.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
@@ -70,6 +71,7 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_filter(filter);
     let resource = Resource::builder()

@@ -1,0 +1,15 @@
+//! The `loam` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == loam::up::child::BECOME)
+    {
+        eprintln!("loam: {}", loam::up::child::become_program(arguments));
+        return ExitCode::FAILURE;
+    }
+    loam::cli::main()
+}

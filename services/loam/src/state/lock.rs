@@ -1,0 +1,51 @@
+//! One supervisor a state folder: the lock is the kernel's, so it ends with the process however that ends.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{State, StateError};
+
+/// Held for as long as the supervisor lives.
+#[derive(Debug)]
+pub struct Lock {
+    _held: Flock<File>,
+}
+
+/// Takes the folder, or says that somebody has it.
+pub fn take(state: &State) -> Result<Lock, StateError> {
+    let path = state.run().join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StateError::disk("opening", &path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(Lock { _held: held }),
+        Err((_, Errno::EWOULDBLOCK)) => Err(StateError::Taken {
+            path: state.root().into(),
+        }),
+        Err((_, errno)) => Err(StateError::disk("locking", &path)(errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_supervisors_never_share_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::at(folder.path());
+        state.prepare().expect("made");
+        let first = take(&state).expect("free");
+        let error = take(&state).expect_err("taken").to_string();
+        assert!(error.contains("another `loam up` runs on"), "{error}");
+        drop(first);
+        take(&state).expect("free again");
+    }
+}

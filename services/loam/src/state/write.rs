@@ -1,0 +1,77 @@
+//! Writing into the state folder so that a crash leaves the old file or the new one, never half of either.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Only we may read and write it.
+const FILE_FOR_US: u32 = 0o600;
+
+/// The state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or folder cannot be made or read.
+    #[error("{doing} {path}")]
+    Disk {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key file holds something else.
+    #[error("{path} holds no nkey seed of a user; remove it, and the next start makes a new one")]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has the folder.
+    #[error("another `loam up` runs on {path}; end it first, or choose another folder with --state")]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl StateError {
+    pub(super) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+        let path = path.to_path_buf();
+        move |source| StateError::Disk { doing, path, source }
+    }
+}
+
+/// Makes a folder with its parents, and gives it the mode whatever the umask says.
+pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(StateError::disk("making the folder", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(StateError::disk("setting the rights of", path))
+}
+
+/// Writes a file that only we may read, in one move.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let failed = |error| StateError::disk("writing", path)(error);
+    let folder = path.parent().expect("files of the state folder lie in a folder");
+    let name = path.file_name().expect("files have names").to_string_lossy();
+    let draft = folder.join(format!(".{name}.new"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_FOR_US)
+        .open(&draft)
+        .map_err(failed)?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    std::fs::rename(&draft, path).map_err(failed)?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
+}

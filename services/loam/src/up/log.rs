@@ -1,0 +1,60 @@
+//! What the processes say: one file each, appended, and put aside at a start when it has grown large.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A log larger than this is put aside when its process is started; one older log is kept.
+const LOG_BYTES_MAX: u64 = 10 << 20;
+/// How far back the last line is looked for.
+const TAIL_BYTES: u64 = 4096;
+
+/// Opens a log to append to.
+pub fn open(path: &Path) -> std::io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|looked| looked.len() > LOG_BYTES_MAX) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// The last line that says anything; what a process said before it died.
+pub fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))
+        .ok()?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
+    let text = String::from_utf8_lossy(&tail);
+    text.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())
+        .map(str::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_log_is_put_aside_at_a_start_and_the_last_words_are_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("backup.log");
+        std::fs::write(&path, "first\nlast words\n\n").expect("written");
+        assert_eq!(last_line(&path).as_deref(), Some("last words"));
+        File::options()
+            .write(true)
+            .open(&path)
+            .expect("there")
+            .set_len(LOG_BYTES_MAX + 1)
+            .expect("grown");
+        open(&path).expect("opened");
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), 0);
+        assert!(folder.path().join("backup.log.1").is_file());
+    }
+}

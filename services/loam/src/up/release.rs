@@ -1,0 +1,242 @@
+//! Which executable a service runs from: the one installed beside `loam`, or the one that an upgrade put in place.
+//!
+//! `{state}/releases/{service}/current.toml` remembers an upgrade together with the digest of the executable that
+//! was installed then. Whoever installs another one afterwards means it: then the installed one wins.
+
+use std::path::{Path, PathBuf};
+
+use contract::Service;
+use contract::supervisor::ReplaceServiceRefused;
+use serde::{Deserialize, Serialize};
+
+use crate::state::{State, StateError, write_private};
+
+/// What an upgrade left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Current {
+    executable: PathBuf,
+    sha256: String,
+    /// What it ran from before, so that asking twice is answered alike.
+    before: PathBuf,
+    installed_sha256: String,
+}
+
+/// Where executables are.
+#[derive(Clone, Debug)]
+pub struct Executables {
+    state: State,
+    installed: PathBuf,
+}
+
+/// Why it is not clear what to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// An executable is not where it was installed.
+    #[error("{0} is missing; build all services and put them beside `loam`")]
+    NotInstalled(PathBuf),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An executable cannot be looked at.
+    #[error("looking at {path}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Executables {
+    /// The executables installed in a folder, and the releases in the state folder.
+    pub fn of(state: State, installed: PathBuf) -> Executables {
+        Executables { state, installed }
+    }
+
+    /// Where a service's executable is installed.
+    pub fn installed(&self, service: Service) -> PathBuf {
+        self.installed.join(format!("loam-{service}"))
+    }
+
+    /// Makes sure that every service is installed, before anything is started.
+    pub fn check(&self) -> Result<(), ReleaseError> {
+        let missing = Service::FIVE
+            .into_iter()
+            .map(|service| self.installed(service))
+            .find(|path| !path.is_file());
+        missing.map_or(Ok(()), |path| Err(ReleaseError::NotInstalled(path)))
+    }
+
+    /// What a service is to run from. It may hash executables, which takes a moment.
+    pub fn choose(&self, service: Service) -> PathBuf {
+        let installed = self.installed(service);
+        let Some(current) = self.current(service) else {
+            return installed;
+        };
+        let verdict = || -> Result<(), String> {
+            let digest = |path: &Path| chassis::sha256_of(path).map_err(|error| error.to_string());
+            if digest(&installed)? != current.installed_sha256 {
+                return Err("another one was installed since".into());
+            }
+            if digest(&current.executable)? != current.sha256 {
+                return Err("it was altered".into());
+            }
+            self.usable(&current.executable)
+                .map_err(|error| error.to_string())
+        };
+        match verdict() {
+            Ok(()) => current.executable,
+            Err(reason) => {
+                let release = current.executable.display();
+                tracing::warn!(%service, %release, reason, "the release is not used; running what is installed");
+                installed
+            }
+        }
+    }
+
+    fn current(&self, service: Service) -> Option<Current> {
+        let path = self.state.current_release(service);
+        let text = std::fs::read_to_string(&path).ok()?;
+        match toml::from_str(&text) {
+            Ok(current) => Some(current),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "it cannot be read; running what is installed");
+                None
+            }
+        }
+    }
+
+    /// Whether an executable may be run as a release: inside our folder, and nobody else can write it or put
+    /// another in its place.
+    pub fn usable(&self, executable: &Path) -> Result<(), ReplaceServiceRefused> {
+        let refused = |reason: String| ReplaceServiceRefused::NotUsable {
+            path: executable.display().to_string(),
+            reason,
+        };
+        let real = |path: &Path| path.canonicalize().map_err(|error| refused(error.to_string()));
+        let (folder, file) = (real(&self.state.releases())?, real(executable)?);
+        if !file.starts_with(&folder) || !file.is_file() {
+            return Err(refused(format!("it is not a file inside {}", folder.display())));
+        }
+        for step in file.ancestors().take_while(|step| step.starts_with(&folder)) {
+            chassis::refuse_if_others_can_write(step).map_err(|error| refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Remembers what a service is to run from; answers with what it ran from before.
+    pub fn remember(&self, service: Service, executable: &Path) -> Result<PathBuf, ReleaseError> {
+        let running = self.choose(service);
+        if running == executable {
+            return Ok(self.current(service).map_or(running, |current| current.before));
+        }
+        let path = self.state.current_release(service);
+        if executable == self.installed(service) {
+            std::fs::remove_file(&path).map_err(|source| ReleaseError::Disk { path, source })?;
+            return Ok(running);
+        }
+        let digest = |path: &Path| {
+            chassis::sha256_of(path).map_err(|source| ReleaseError::Disk {
+                path: path.into(),
+                source,
+            })
+        };
+        let current = Current {
+            executable: executable.into(),
+            sha256: digest(executable)?,
+            before: running.clone(),
+            installed_sha256: digest(&self.installed(service))?,
+        };
+        let text = toml::to_string(&current).expect("paths and digests are plain data");
+        write_private(&path, text.as_bytes())?;
+        Ok(running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    struct Host {
+        _folder: tempfile::TempDir,
+        executables: Executables,
+        installed: PathBuf,
+        release: PathBuf,
+    }
+
+    fn host() -> Host {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::at(folder.path().join("state"));
+        state.prepare().expect("made");
+        let place = state.releases().join("proxy").join("0.2.0");
+        std::fs::create_dir_all(&place).expect("made");
+        let (installed, release) = (folder.path().join("loam-proxy"), place.join("loam-proxy"));
+        for (path, text) in [(&installed, "installed"), (&release, "release")] {
+            std::fs::write(path, text).expect("written");
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("set");
+        }
+        let executables = Executables::of(state, folder.path().into());
+        Host {
+            _folder: folder,
+            executables,
+            installed,
+            release,
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_remembered_and_can_be_taken_back() {
+        let host = host();
+        let proxy = Service::Proxy;
+        assert_eq!(host.executables.choose(proxy), host.installed);
+        for _ in 0..2 {
+            assert_eq!(
+                host.executables.remember(proxy, &host.release).expect("kept"),
+                host.installed
+            );
+            assert_eq!(host.executables.choose(proxy), host.release);
+        }
+        assert_eq!(
+            host.executables
+                .remember(proxy, &host.installed)
+                .expect("taken back"),
+            host.release
+        );
+        assert_eq!(host.executables.choose(proxy), host.installed);
+    }
+
+    #[test]
+    fn what_is_installed_later_wins() {
+        let host = host();
+        host.executables
+            .remember(Service::Proxy, &host.release)
+            .expect("kept");
+        std::fs::write(&host.installed, "installed anew").expect("written");
+        assert_eq!(host.executables.choose(Service::Proxy), host.installed);
+    }
+
+    #[test]
+    fn an_altered_release_is_not_run() {
+        let host = host();
+        host.executables
+            .remember(Service::Proxy, &host.release)
+            .expect("kept");
+        std::fs::write(&host.release, "altered").expect("written");
+        assert_eq!(host.executables.choose(Service::Proxy), host.installed);
+    }
+
+    #[test]
+    fn only_executables_inside_the_releases_folder_that_others_cannot_write_are_run() {
+        let host = host();
+        host.executables.usable(&host.release).expect("usable");
+        let refused = |path: &Path| host.executables.usable(path).expect_err("refused").to_string();
+        assert!(refused(&host.installed).contains("not a file inside"));
+        assert!(refused(&host.release.join("../../../../loam-proxy")).contains("loam-proxy"));
+        std::fs::set_permissions(&host.release, PermissionsExt::from_mode(0o777)).expect("set");
+        assert!(refused(&host.release).contains("can be written by others"));
+    }
+}

@@ -1,0 +1,198 @@
+//! The settings file of `loam up`: what all services share, how the bus is run, and a part for each service that is
+//! passed on to it as it is.
+//!
+//! ```toml
+//! host = "localhost"
+//! realm = "loam"
+//! [nats]
+//! port = 4222               # 0: the system chooses
+//! # server = "/opt/loam-nats/bin/nats-server"
+//! # url = "nats://n1:4222,nats://n2:4222"   # a bus of your own: no server is started
+//! # keys = "/etc/loam/keys"                 # the nkeys that it knows, one file a role
+//! # replicas = 3                            # on how many of its servers each bucket is kept
+//! [backup]
+//! # ...
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use contract::{HostName, Realm, Service};
+use serde::Deserialize;
+
+const PORT_DEFAULT: u16 = 4222;
+
+/// The file, read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Our name among hosts.
+    #[serde(default = "localhost")]
+    pub host: HostName,
+    /// The first token of every subject.
+    #[serde(default)]
+    pub realm: Realm,
+    /// The bus.
+    #[serde(default)]
+    pub nats: Nats,
+    #[serde(default)]
+    provisioner: toml::Table,
+    #[serde(default)]
+    backup: toml::Table,
+    #[serde(default)]
+    proxy: toml::Table,
+    #[serde(default)]
+    scheduler: toml::Table,
+    #[serde(default)]
+    upgrade: toml::Table,
+}
+
+/// How the bus is run, or where it is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nats {
+    /// The port on loopback of the server that we start; 0 lets the system choose.
+    #[serde(default = "port_default")]
+    pub port: u16,
+    /// The server's program, where it is not found by itself.
+    #[serde(default)]
+    pub server: Option<PathBuf>,
+    /// A bus of the user's own; then no server is started.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The folder with one nkey seed a role; ours where absent.
+    #[serde(default)]
+    pub keys: Option<PathBuf>,
+    /// On how many servers each bucket is kept.
+    #[serde(default = "one")]
+    pub replicas: usize,
+}
+
+fn localhost() -> HostName {
+    HostName::new("localhost").expect("a fixed name that fits")
+}
+fn port_default() -> u16 {
+    PORT_DEFAULT
+}
+fn one() -> usize {
+    1
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Nats {
+            port: PORT_DEFAULT,
+            server: None,
+            url: None,
+            keys: None,
+            replicas: 1,
+        }
+    }
+}
+
+/// The file cannot be used; nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It cannot be read.
+    #[error("reading the settings {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not to be trusted.
+    #[error(transparent)]
+    Untrusted(#[from] chassis::FileError),
+    /// A key is unknown or a value is wrong.
+    #[error("{path}:{line}: {reason}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong; it names the key.
+        reason: String,
+    },
+}
+
+impl Settings {
+    /// Reads the file, or the defaults where none is named.
+    pub fn read(path: Option<&Path>) -> Result<Settings, SettingsError> {
+        let Some(path) = path else {
+            return Ok(toml::from_str("").expect("every key has a default"));
+        };
+        let unreadable = |source| SettingsError::Unreadable {
+            path: path.into(),
+            source,
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        chassis::refuse_if_others_can_write(path)?;
+        Settings::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Settings, SettingsError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..start]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
+            let words = text.lines().nth(line - 1).unwrap_or_default().trim();
+            SettingsError::Wrong {
+                path: path.into(),
+                line,
+                reason: format!("{} (`{words}`)", error.message()),
+            }
+        })
+    }
+
+    /// The part of one service, as the user wrote it.
+    pub fn part(&self, service: Service) -> toml::Table {
+        match service {
+            Service::Provisioner => self.provisioner.clone(),
+            Service::Backup => self.backup.clone(),
+            Service::Proxy => self.proxy.clone(),
+            Service::Scheduler => self.scheduler.clone(),
+            Service::Upgrade => self.upgrade.clone(),
+            Service::Supervisor => toml::Table::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_or_value_names_file_line_and_key() {
+        let parse = |text| {
+            Settings::parse(text, Path::new("loam.toml"))
+                .expect_err("wrong")
+                .to_string()
+        };
+        let unknown = parse("host = \"h1\"\n[nats]\nprot = 4222\n");
+        assert!(
+            unknown.starts_with("loam.toml:3: ") && unknown.contains("prot"),
+            "{unknown}"
+        );
+        let wrong = parse("[nats]\nport = \"many\"\n");
+        assert!(
+            wrong.starts_with("loam.toml:2: ") && wrong.contains("port"),
+            "{wrong}"
+        );
+        let stranger = parse("[scheduler]\n[schedular]\n");
+        assert!(
+            stranger.starts_with("loam.toml:2: ") && stranger.contains("schedular"),
+            "{stranger}"
+        );
+    }
+
+    #[test]
+    fn parts_of_services_are_passed_on_as_they_are() {
+        let settings = Settings::parse("[backup]\nworkers = 2\n", Path::new("loam.toml")).expect("read");
+        assert_eq!(settings.part(Service::Backup)["workers"].as_integer(), Some(2));
+        assert!(settings.part(Service::Proxy).is_empty());
+    }
+}
