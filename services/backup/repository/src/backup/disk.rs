@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::CopyError;
 use super::packer::Stopped;
@@ -76,8 +76,11 @@ pub(super) async fn copy(
         shape,
     };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
+    // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
+    let here = &copy;
     let leaves = futures::stream::iter(0..pages)
-        .then(|page| copy.plan_page(page))
+        .map(move |page| here.plan_page(page).boxed())
+        .buffered(1)
         .map_ok(|tasks| futures::stream::iter(tasks.into_iter().map(Ok)))
         .try_flatten()
         .map_ok(|task| copy.segment(task))

@@ -1,0 +1,167 @@
+//! Backups as the contract speaks of them, from what the store says of its snapshots.
+
+use std::cmp::Reverse;
+
+use chrono::DateTime;
+use contract::backup::{BackedUpDisk, Backup};
+use contract::provisioner::Consistency;
+use contract::{BackupId, ByteCount, DiskName, ScheduleId, VmName};
+
+/// A tag that names the schedule which asked.
+const SCHEDULE_TAG: &str = "schedule=";
+/// A tag that says how long the copy took, in milliseconds.
+const TOOK_TAG: &str = "took_ms=";
+
+/// What a snapshot in the store says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its id as text.
+    pub id: String,
+    /// The machine as text.
+    pub machine: String,
+    /// The moment that it shows, in milliseconds since 1970.
+    pub taken_at_unix_ms: u64,
+    /// How trustworthy that moment is.
+    pub consistency: Consistency,
+    /// Disks: name and size in bytes.
+    pub disks: Vec<(String, u64)>,
+    /// Words kept with it.
+    pub tags: Vec<String>,
+    /// Bytes read from the machine.
+    pub bytes_read: u64,
+    /// Bytes that were new to the store.
+    pub bytes_new: u64,
+    /// Bytes written to the store.
+    pub bytes_stored: u64,
+}
+
+/// A snapshot that is not one of ours: its words do not fit the contract.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("snapshot {id} was not made by this service: {why}")]
+pub struct NotOurs {
+    /// The snapshot.
+    pub id: String,
+    /// Which word does not fit.
+    pub why: String,
+}
+
+/// The words to be kept with a backup before it is copied.
+pub fn tags(schedule: Option<&ScheduleId>) -> Vec<String> {
+    schedule
+        .map(|id| format!("{SCHEDULE_TAG}{id}"))
+        .into_iter()
+        .collect()
+}
+
+/// The word that says how long its copy took.
+pub fn took_tag(took_ms: u64) -> String {
+    format!("{TOOK_TAG}{took_ms}")
+}
+
+/// The backup that a snapshot is.
+///
+/// # Errors
+/// When the snapshot was made by somebody else, under words that the contract does not know.
+pub fn backup(facts: &Facts) -> Result<Backup, NotOurs> {
+    let not_ours = |why: String| NotOurs {
+        id: facts.id.clone(),
+        why,
+    };
+    let tag = |name: &str| facts.tags.iter().find_map(|tag| tag.strip_prefix(name));
+    let disks = facts
+        .disks
+        .iter()
+        .map(|(name, bytes)| {
+            Ok(BackedUpDisk {
+                disk: DiskName::new(name.clone())?,
+                size: ByteCount(*bytes),
+            })
+        })
+        .collect::<Result<_, contract::InvalidName>>()
+        .map_err(|error| not_ours(error.to_string()))?;
+    let taken = i64::try_from(facts.taken_at_unix_ms)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis)
+        .ok_or_else(|| not_ours("its time is beyond all calendars".into()))?;
+    Ok(Backup {
+        id: BackupId::new(facts.id.to_ascii_uppercase()).map_err(|error| not_ours(error.to_string()))?,
+        vm: VmName::new(facts.machine.clone()).map_err(|error| not_ours(error.to_string()))?,
+        taken,
+        consistency: facts.consistency,
+        disks,
+        schedule: tag(SCHEDULE_TAG).and_then(|text| ScheduleId::new(text).ok()),
+        bytes_read: ByteCount(facts.bytes_read),
+        bytes_new: ByteCount(facts.bytes_new),
+        bytes_stored: ByteCount(facts.bytes_stored),
+        took_ms: tag(TOOK_TAG)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+    })
+}
+
+/// Sorts backups as people want to see them: newest first.
+pub fn newest_first(mut backups: Vec<Backup>) -> Vec<Backup> {
+    backups.sort_by_key(|backup| Reverse((backup.taken, backup.id.clone())));
+    backups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            id: "01j4zzzzzzzzzzzzzzzzzzzzzz".into(),
+            machine: "web".into(),
+            taken_at_unix_ms: 1_700_000_000_123,
+            consistency: Consistency::Filesystem,
+            disks: vec![("vda".into(), 1 << 30)],
+            tags: vec!["schedule=nightly".into(), took_tag(1234)],
+            bytes_read: 3,
+            bytes_new: 2,
+            bytes_stored: 1,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_becomes_the_backup_that_it_is() {
+        let backup = backup(&facts()).expect("ours");
+        assert_eq!(backup.id.as_str(), "01J4ZZZZZZZZZZZZZZZZZZZZZZ");
+        assert_eq!(
+            backup.schedule.map(|id| id.to_string()).as_deref(),
+            Some("nightly")
+        );
+        assert_eq!((backup.took_ms, backup.disks[0].size), (1234, ByteCount(1 << 30)));
+        assert_eq!(backup.taken.timestamp_millis(), 1_700_000_000_123);
+    }
+
+    #[test]
+    fn the_schedule_is_kept_as_it_is_read() {
+        let id = ScheduleId::new("nightly").expect("a name");
+        let facts = Facts {
+            tags: tags(Some(&id)),
+            ..facts()
+        };
+        assert_eq!(backup(&facts).expect("ours").schedule, Some(id));
+        assert!(tags(None).is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_of_somebody_else_is_told_by_its_words() {
+        let foreign = Facts {
+            machine: "Some Machine".into(),
+            ..facts()
+        };
+        assert!(
+            backup(&foreign)
+                .expect_err("foreign")
+                .to_string()
+                .contains("vm name")
+        );
+        let timeless = Facts {
+            taken_at_unix_ms: u64::MAX,
+            ..facts()
+        };
+        assert!(backup(&timeless).is_err());
+    }
+}

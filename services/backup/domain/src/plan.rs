@@ -1,0 +1,158 @@
+//! What a backup reads and what a restore makes.
+
+use std::collections::BTreeSet;
+
+use contract::backup::Backup;
+use contract::provisioner::{DiskSize, OpenedDisks, VmDefinition};
+use contract::{DiskName, HostName, VmName};
+
+/// Why doors or a definition cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The doors are on another host; a unix socket does not reach that far.
+    #[error("the disks are on host {there} and this backup service is on {here}; run one there")]
+    Elsewhere {
+        /// Where they are.
+        there: HostName,
+        /// Where we are.
+        here: HostName,
+    },
+    /// The machine has no disk.
+    #[error("vm {0} has no disk to back up")]
+    NoDisk(VmName),
+    /// Two doors of one name.
+    #[error("disk {0} is offered twice")]
+    Twice(DiskName),
+    /// The backup's definition cannot be read.
+    #[error("the definition kept with the backup cannot be read: {0}")]
+    Definition(String),
+}
+
+/// Checks that opened disks can be backed up from this host: all of them, each once.
+///
+/// # Errors
+/// When they are elsewhere, none, or named twice.
+pub fn check_doors(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusable> {
+    check_host(here, &opened.host)?;
+    if opened.doors.is_empty() {
+        return Err(Unusable::NoDisk(opened.definition.name.clone()));
+    }
+    let mut seen = BTreeSet::new();
+    match opened.doors.iter().find(|door| !seen.insert(&door.disk)) {
+        Some(door) => Err(Unusable::Twice(door.disk.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Checks that files or sockets of a host are ours to touch.
+///
+/// # Errors
+/// When they are on another host.
+pub fn check_host(here: &HostName, there: &HostName) -> Result<(), Unusable> {
+    if here == there {
+        return Ok(());
+    }
+    Err(Unusable::Elsewhere {
+        there: there.clone(),
+        here: here.clone(),
+    })
+}
+
+/// The definition as it is kept with a backup.
+pub fn write_definition(definition: &VmDefinition) -> Vec<u8> {
+    serde_json::to_vec(definition).expect("a definition is plain data")
+}
+
+/// The machine that a restore makes: as it was, under a new name. Domains stay with the machine that has them: two
+/// machines that answer for one name would be a trap.
+///
+/// # Errors
+/// When the kept definition cannot be read.
+pub fn restored_definition(kept: &[u8], as_vm: &VmName) -> Result<VmDefinition, Unusable> {
+    let kept: VmDefinition =
+        serde_json::from_slice(kept).map_err(|error| Unusable::Definition(error.to_string()))?;
+    Ok(VmDefinition {
+        name: as_vm.clone(),
+        domains: Vec::new(),
+        ..kept
+    })
+}
+
+/// The disks that a restore needs.
+pub fn disks_of(backup: &Backup) -> Vec<DiskSize> {
+    let size = |disk: &contract::backup::BackedUpDisk| DiskSize {
+        disk: disk.disk.clone(),
+        size: disk.size,
+    };
+    backup.disks.iter().map(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use contract::provisioner::{Consistency, DiskDoor, DomainRoute};
+    use contract::{ByteCount, DomainName, SeedName};
+
+    use super::*;
+
+    fn definition() -> VmDefinition {
+        VmDefinition {
+            name: VmName::new("web").expect("a name"),
+            seed: SeedName::new("debian-12").expect("a name"),
+            cpu_count: 1,
+            ram_size: ByteCount::mib(512),
+            disk_size: ByteCount::gib(2),
+            domains: vec![DomainRoute {
+                domain: DomainName::new("web.example").expect("a name"),
+                port: 80,
+            }],
+            env: BTreeMap::from([("A".into(), "1".into())]),
+            install: Vec::new(),
+        }
+    }
+
+    fn opened(disks: &[&str]) -> OpenedDisks {
+        let door = |disk: &&str| DiskDoor {
+            disk: DiskName::new(*disk).expect("a name"),
+            size: ByteCount::gib(2),
+            socket: "/run/x".into(),
+            export: (*disk).into(),
+        };
+        OpenedDisks {
+            host: HostName::new("h1").expect("a name"),
+            doors: disks.iter().map(door).collect(),
+            definition: definition(),
+            consistency: Consistency::Crash,
+            lease_seconds: 90,
+        }
+    }
+
+    #[test]
+    fn a_backup_takes_every_disk_once_from_its_own_host() {
+        let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a name"));
+        assert_eq!(check_doors(&here, &opened(&["vda", "vdb"])), Ok(()));
+        assert!(matches!(
+            check_doors(&here, &opened(&[])),
+            Err(Unusable::NoDisk(_))
+        ));
+        assert!(matches!(
+            check_doors(&here, &opened(&["vda", "vda"])),
+            Err(Unusable::Twice(_))
+        ));
+        assert!(matches!(
+            check_doors(&other, &opened(&["vda"])),
+            Err(Unusable::Elsewhere { .. })
+        ));
+    }
+
+    #[test]
+    fn a_restored_machine_has_a_new_name_and_no_domains() {
+        let as_vm = VmName::new("web2").expect("a name");
+        let restored = restored_definition(&write_definition(&definition()), &as_vm).expect("readable");
+        assert_eq!(restored.name, as_vm);
+        assert!(restored.domains.is_empty());
+        assert_eq!(restored.env, definition().env);
+        assert!(restored_definition(b"<domain/>", &as_vm).is_err());
+    }
+}

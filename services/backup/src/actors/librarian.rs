@@ -1,0 +1,393 @@
+//! The librarian: holds the open repository, or the reason why it is shut, and the list of its backups.
+//!
+//! ```text
+//!   start -> looking --opened, listed--> open --each `between_looks`, or when asked--> looking
+//!               \--trouble--> shut (why) --back-off 1 s .. 30 s--> looking
+//! ```
+//!
+//! One look is under way at a time, on a task of its own and within `LOOK_MAX`; its outcome comes back as a message.
+//! Askers get an answer at once: the repository, or a sentence that says why there is none. When the actor dies the
+//! process dies; nothing here lasts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use actor::{AskError, Traced, ask, remind};
+use backup_domain::catalogue::newest_first;
+use backup_repository::{Repository, SnapshotError};
+use contract::backup::Backup;
+use tokio::sync::oneshot;
+
+use super::MAILBOX;
+use crate::adapters::shelf::Shelf;
+use crate::adapters::snapshots::{backup_of, in_words};
+use crate::metrics::Metrics;
+
+/// How long one look at the store may take; a store that hangs is a store that is down.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+/// A list younger than this is fresh: nobody types faster.
+const FRESH: Duration = Duration::from_secs(2);
+/// How long the actor may take for an answer that it has.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Askers that wait for one look; the desk lets no more in at a time.
+const WAITING_MAX: usize = 256;
+
+/// How often the store is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// While it is well. This service is the only one that writes there, so the list rarely surprises.
+    pub between_looks: Duration,
+    /// After the first trouble; doubled after each further one.
+    pub back_off: Duration,
+    /// The longest wait after trouble.
+    pub back_off_max: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            between_looks: Duration::from_secs(20),
+            back_off: Duration::from_secs(1),
+            back_off_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The store cannot be used now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the backup store cannot be used: {reason}")]
+pub struct StoreShut {
+    /// Why, with all causes.
+    pub reason: String,
+}
+
+impl StoreShut {
+    fn new(error: &dyn std::error::Error) -> Self {
+        StoreShut {
+            reason: in_words(error),
+        }
+    }
+}
+
+impl From<AskError> for StoreShut {
+    fn from(error: AskError) -> Self {
+        StoreShut::new(&error)
+    }
+}
+
+/// The backups that there are, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue(pub Vec<Backup>);
+
+/// How old a list may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// The one at hand, which shows all that this service sealed.
+    AtHand,
+    /// Read from the store just now.
+    Fresh,
+}
+
+type Listed = Result<Arc<Catalogue>, StoreShut>;
+type Waiter = oneshot::Sender<Listed>;
+
+enum Condition {
+    Shut(StoreShut),
+    Open {
+        repository: Repository,
+        /// A snapshot that cannot be read spoils the list, not the repository.
+        listed: Listed,
+        looked: Instant,
+    },
+}
+
+/// Keeps the repository open.
+pub struct Librarian {
+    shelf: Arc<Shelf>,
+    pace: Pace,
+    metrics: Metrics,
+    condition: Condition,
+    /// A look is under way.
+    looking: bool,
+    /// Something changed since the look under way began.
+    stale: bool,
+    /// Something changed that no look has shown yet.
+    changed: bool,
+    /// Looks in a row that met trouble.
+    troubles: u32,
+    /// The turn that the next reminder must name; older reminders are void.
+    turn: u64,
+    waiting: Vec<Waiter>,
+}
+
+/// Gives the repository.
+#[derive(Message)]
+#[rtype(result = "Result<Repository, StoreShut>")]
+struct Borrow;
+
+/// Gives the list, or a promise of it.
+#[derive(Message)]
+#[rtype(result = "Result<oneshot::Receiver<Listed>, StoreShut>")]
+struct List(Freshness);
+
+/// What the store holds may have changed, or the store may not be well.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LookAgain;
+
+/// A reminder to look.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick(u64);
+
+/// A look ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Looked(Result<(Repository, Listed), StoreShut>);
+
+impl Librarian {
+    /// A librarian of a shelf; it looks at once when started.
+    pub fn new(shelf: Shelf, pace: Pace, metrics: Metrics) -> Self {
+        Librarian {
+            shelf: Arc::new(shelf),
+            pace,
+            metrics,
+            condition: Condition::Shut(StoreShut {
+                reason: "it is being opened".into(),
+            }),
+            looking: false,
+            stale: false,
+            changed: false,
+            troubles: 0,
+            turn: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.looking {
+            self.stale = true;
+            return;
+        }
+        (self.looking, self.stale) = (true, false);
+        let (shelf, me) = (Arc::clone(&self.shelf), context.address());
+        let open = match &self.condition {
+            Condition::Open { repository, .. } => Some(repository.clone()),
+            Condition::Shut(_) => None,
+        };
+        tokio::spawn(async move {
+            let outcome = match tokio::time::timeout(LOOK_MAX, look_at(&shelf, open)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(StoreShut {
+                    reason: format!(
+                        "{} did not answer within {} s",
+                        shelf.store.url,
+                        LOOK_MAX.as_secs()
+                    ),
+                }),
+            };
+            if me.send(Traced::here(Looked(outcome))).await.is_err() {
+                tracing::debug!("the librarian has gone home");
+            }
+        });
+    }
+
+    /// Takes in what a look brought, and says how long until the next.
+    fn take_in(&mut self, outcome: Result<(Repository, Listed), StoreShut>) -> Duration {
+        let was_open = matches!(self.condition, Condition::Open { .. });
+        match outcome {
+            Ok((repository, listed)) => {
+                if !was_open {
+                    tracing::info!(store = %self.shelf.store.url, repository = %repository.id(), "the store is open");
+                    self.metrics.store_open(true);
+                }
+                if let Err(shut) = &listed {
+                    tracing::warn!(%shut, "the backups cannot be listed");
+                }
+                let looked = Instant::now();
+                self.condition = Condition::Open {
+                    repository,
+                    listed,
+                    looked,
+                };
+                self.troubles = 0;
+                self.pace.between_looks
+            }
+            Err(shut) => {
+                if was_open {
+                    self.metrics.store_open(false);
+                }
+                if was_open || self.troubles == 0 {
+                    tracing::warn!(store = %self.shelf.store.url, "{shut}");
+                }
+                self.condition = Condition::Shut(shut);
+                let wait = self.pace.back_off * 2u32.saturating_pow(self.troubles.min(16));
+                self.troubles += 1;
+                wait.min(self.pace.back_off_max)
+            }
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        match &self.condition {
+            Condition::Open { listed, .. } => listed.clone(),
+            Condition::Shut(shut) => Err(shut.clone()),
+        }
+    }
+}
+
+async fn look_at(shelf: &Shelf, open: Option<Repository>) -> Result<(Repository, Listed), StoreShut> {
+    let repository = match open {
+        Some(repository) => repository,
+        None => shelf.open().await.map_err(|error| StoreShut::new(&error))?,
+    };
+    let listed = match repository.snapshots().await {
+        Ok(snapshots) => {
+            let ours = snapshots.iter().filter_map(|snapshot| match backup_of(snapshot) {
+                Ok(backup) => Some(backup),
+                Err(not_ours) => {
+                    tracing::debug!(%not_ours, "not listed");
+                    None
+                }
+            });
+            Ok(Arc::new(Catalogue(newest_first(ours.collect()))))
+        }
+        Err(error @ SnapshotError::Store(_)) => return Err(StoreShut::new(&error)),
+        Err(damaged) => Err(StoreShut::new(&damaged)),
+    };
+    Ok((repository, listed))
+}
+
+impl Actor for Librarian {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.look(context);
+    }
+}
+
+impl Handler<Traced<Tick>> for Librarian {
+    type Result = ();
+    fn handle(&mut self, asked: Traced<Tick>, context: &mut Context<Self>) {
+        if asked.message.0 == self.turn && !self.looking {
+            self.look(context);
+        }
+    }
+}
+
+impl Handler<Traced<Looked>> for Librarian {
+    type Result = ();
+    fn handle(&mut self, asked: Traced<Looked>, context: &mut Context<Self>) {
+        self.looking = false;
+        let wait = self.take_in(asked.message.0);
+        if self.stale && matches!(self.condition, Condition::Open { .. }) {
+            // Whoever waits wants to see what changed in the meantime.
+            return self.look(context);
+        }
+        self.changed = false;
+        let answer = self.listed();
+        for waiter in self.waiting.drain(..) {
+            // He may have gone away; then nobody misses the answer.
+            let _ = waiter.send(answer.clone());
+        }
+        self.turn += 1;
+        remind(context, wait, Tick(self.turn));
+    }
+}
+
+impl Handler<Traced<LookAgain>> for Librarian {
+    type Result = ();
+    fn handle(&mut self, asked: Traced<LookAgain>, context: &mut Context<Self>) {
+        let _in = asked.span.enter();
+        self.changed = true;
+        self.look(context);
+    }
+}
+
+impl Handler<Traced<Borrow>> for Librarian {
+    type Result = Result<Repository, StoreShut>;
+    fn handle(&mut self, _: Traced<Borrow>, _: &mut Context<Self>) -> Self::Result {
+        match &self.condition {
+            Condition::Open { repository, .. } => Ok(repository.clone()),
+            Condition::Shut(shut) => Err(shut.clone()),
+        }
+    }
+}
+
+impl Handler<Traced<List>> for Librarian {
+    type Result = MessageResult<Traced<List>>;
+    fn handle(&mut self, asked: Traced<List>, context: &mut Context<Self>) -> Self::Result {
+        let _in = asked.span.enter();
+        let good_enough = match &self.condition {
+            Condition::Shut(shut) => return MessageResult(Err(shut.clone())),
+            Condition::Open { looked, .. } => {
+                asked.message.0 == Freshness::AtHand || (!self.looking && looked.elapsed() < FRESH)
+            }
+        };
+        let (sender, promise) = oneshot::channel();
+        if good_enough && !self.changed {
+            let _asker_listens = sender.send(self.listed());
+            return MessageResult(Ok(promise));
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return MessageResult(Err(StoreShut {
+                reason: "too many wait for its list".into(),
+            }));
+        }
+        self.waiting.push(sender);
+        if !self.looking {
+            self.look(context);
+        }
+        MessageResult(Ok(promise))
+    }
+}
+
+/// How the rest of the service speaks to the librarian.
+#[derive(Clone)]
+pub struct Library(Addr<Librarian>);
+
+impl Library {
+    /// Starts the actor on the arbiter at hand.
+    pub fn start(librarian: Librarian) -> Self {
+        Library(actor::start(MAILBOX, librarian))
+    }
+
+    /// The open repository.
+    ///
+    /// # Errors
+    /// When the store is shut, with the reason; answered at once.
+    pub async fn repository(&self) -> Result<Repository, StoreShut> {
+        ask(&self.0, Borrow, ANSWER_MAX).await?
+    }
+
+    /// The list of backups.
+    ///
+    /// # Errors
+    /// When the store is shut, or does not answer within the time of one look.
+    pub async fn catalogue(&self, freshness: Freshness) -> Listed {
+        let promise = ask(&self.0, List(freshness), ANSWER_MAX).await??;
+        // Two looks: the one under way may have begun before what the asker wants to see.
+        match tokio::time::timeout(2 * LOOK_MAX, promise).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(_)) | Err(_) => Err(StoreShut {
+                reason: "it could not be listed in time".into(),
+            }),
+        }
+    }
+
+    /// Tells that the store's content changed, or that it may not be well.
+    pub async fn look_again(&self) {
+        if let Err(error) = ask(&self.0, LookAgain, ANSWER_MAX).await {
+            tracing::debug!(%error, "the librarian will see for himself");
+        }
+    }
+
+    /// What is wrong with the store, if anything is.
+    pub async fn trouble(&self) -> Option<String> {
+        match self.catalogue(Freshness::AtHand).await {
+            Ok(_) => None,
+            Err(shut) => Some(shut.reason),
+        }
+    }
+}

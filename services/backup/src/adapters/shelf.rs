@@ -1,0 +1,227 @@
+//! The shelf: where the repository stands and how it is opened.
+//!
+//! Promises: a repository is made only when the settings ask for it, and never where one was opened before: an
+//! unmounted disk looks like an empty place, and a second repository there would hide all backups. Which one was
+//! opened last is noted in a small file of the state folder.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use backup_repository::{
+    EngineSettings, KdfCost, OpenError, Repository, Secret, SecretError, Store, StoreSettings,
+    StoreSettingsError,
+};
+use serde::{Deserialize, Serialize};
+
+/// What proves who we are to the repository. Read anew at each opening, so that it is not kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFile {
+    /// At least 32 random bytes.
+    Key(PathBuf),
+    /// A passphrase in one line.
+    Passphrase(PathBuf),
+}
+
+impl SecretFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            SecretFile::Key(path) | SecretFile::Passphrase(path) => path,
+        }
+    }
+
+    fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            SecretFile::Key(path) => Secret::key_file(path),
+            SecretFile::Passphrase(path) => Secret::passphrase_file(path),
+        }
+    }
+}
+
+/// Whether a repository may be made where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    /// Make one in an empty place.
+    Allowed,
+    /// Never.
+    Forbidden,
+}
+
+/// Everything needed to open the repository, again and again.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// The store.
+    pub store: StoreSettings,
+    /// The secret.
+    pub secret: SecretFile,
+    /// The engine's bounds.
+    pub engine: EngineSettings,
+    /// Whether to make a repository.
+    pub making: Making,
+    /// What a new repository makes each guess of its secret cost.
+    pub kdf: KdfCost,
+    /// Where the repository opened last is noted.
+    pub note: PathBuf,
+}
+
+/// Why the repository is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// The store's settings cannot be used, or its folder is not there.
+    #[error("opening the store")]
+    Store(#[from] StoreSettingsError),
+    /// The secret cannot be read.
+    #[error("reading the repository's secret")]
+    Secret(#[from] SecretError),
+    /// The store answers, and the repository does not open.
+    #[error("opening the repository at {url}")]
+    Open {
+        /// Where.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Box<OpenError>,
+    },
+    /// There is none, and none is to be made.
+    #[error("there is no repository at {url}; to make one, set backup.create_repository = true")]
+    None {
+        /// Where.
+        url: String,
+    },
+    /// There was one, and it is gone.
+    #[error(
+        "the repository {id} is not at {url} any more; no other is made in its place (is the disk mounted?)"
+    )]
+    Gone {
+        /// Where.
+        url: String,
+        /// The repository that was there.
+        id: String,
+    },
+    /// The note cannot be kept.
+    #[error("noting the repository in {path}")]
+    Note {
+        /// The note.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What the note says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    url: String,
+    repository: String,
+}
+
+impl Shelf {
+    /// Opens the repository, or makes it where that is asked for and nothing was there before.
+    ///
+    /// # Errors
+    /// When the store or the secret fails, or there is no repository.
+    pub async fn open(&self) -> Result<Repository, ShelfError> {
+        let url = self.store.url.to_string();
+        let shelf = self.clone();
+        let (known, store, secret) = blocking(move || shelf.reach()).await?;
+        let known_here = known.filter(|note| note.url == url);
+        let opened = Repository::open(store.clone(), secret, self.engine).await;
+        let repository = match (opened, known_here) {
+            (Err(OpenError::NoRepository), Some(Note { repository: id, .. })) => {
+                return Err(ShelfError::Gone { url, id });
+            }
+            (Err(OpenError::NoRepository), None) if self.making == Making::Allowed => {
+                let file = self.secret.clone();
+                let secret = blocking(move || Ok(file.read()?)).await?;
+                let made = Repository::init(store, secret, self.kdf, self.engine)
+                    .await
+                    .map_err(|source| ShelfError::Open {
+                        url: url.clone(),
+                        source: source.into(),
+                    })?;
+                tracing::info!(url, repository = %made.id(), "a repository was made");
+                made
+            }
+            (Err(OpenError::NoRepository), None) => return Err(ShelfError::None { url }),
+            (Err(source), _) => {
+                return Err(ShelfError::Open {
+                    url,
+                    source: source.into(),
+                });
+            }
+            (Ok(repository), _) => repository,
+        };
+        let note = Note {
+            url,
+            repository: repository.id().to_string(),
+        };
+        let path = self.note.clone();
+        blocking(move || write_note(&path, &note)).await?;
+        Ok(repository)
+    }
+
+    fn reach(&self) -> Result<(Option<Note>, Store, Secret), ShelfError> {
+        let known = read_note(&self.note)?;
+        let was_here = known
+            .as_ref()
+            .is_some_and(|note| note.url == self.store.url.to_string());
+        let store = match self.making {
+            Making::Allowed if !was_here => self.store.open_for_init()?,
+            _ => self.store.open()?,
+        };
+        Ok((known, store, self.secret.read()?))
+    }
+}
+
+/// Runs file work off the async threads: a folder may be on a disk that hangs.
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ShelfError> + Send + 'static,
+) -> Result<T, ShelfError> {
+    tokio::task::spawn_blocking(job)
+        .await
+        .expect("file work does not panic")
+}
+
+fn read_note(path: &Path) -> Result<Option<Note>, ShelfError> {
+    let failed = |source| ShelfError::Note {
+        path: path.into(),
+        source,
+    };
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| failed(error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Written beside and renamed, so that a crash leaves the old note or the new one.
+fn write_note(path: &Path, note: &Note) -> Result<(), ShelfError> {
+    let failed = |source| ShelfError::Note {
+        path: path.into(),
+        source,
+    };
+    if read_note(path)?.as_ref() == Some(note) {
+        return Ok(());
+    }
+    let beside = path.with_extension("new");
+    let write = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(&serde_json::to_vec(note)?)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(failed)
+}

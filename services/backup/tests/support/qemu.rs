@@ -1,0 +1,78 @@
+//! Real images and NBD servers from QEMU's tools.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use backup::adapters::nbd::NbdDoors;
+use backup::ports::Doors;
+use contract::provisioner::DiskDoor;
+use contract::{ByteCount, DiskName};
+
+/// Whether QEMU's tools are there. Missing is an error where tests must be complete (`CI=true`).
+pub fn is_there() -> bool {
+    let runs = |tool: &&str| {
+        Command::new(tool)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok()
+    };
+    let there = ["qemu-nbd", "qemu-img", "qemu-io"].iter().all(runs);
+    assert!(
+        there || std::env::var("CI").as_deref() != Ok("true"),
+        "qemu-utils are not installed"
+    );
+    if !there {
+        println!("skipped: qemu-utils are not installed");
+    }
+    there
+}
+
+/// Runs a tool that must succeed.
+pub fn run(tool: &str, arguments: &[&str]) {
+    let output = Command::new(tool).args(arguments).output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{tool} {arguments:?}: {told}");
+}
+
+/// A `qemu-nbd` that serves one qcow2 read-only on a unix socket as `vda`; it ends when this is dropped.
+pub struct Served {
+    child: Child,
+    socket: PathBuf,
+    size: u64,
+}
+
+impl Served {
+    pub async fn start(image: &Path, size: u64) -> Served {
+        let socket = image.with_extension("sock");
+        let child = Command::new("qemu-nbd")
+            .args(["--read-only", "-t", "-e", "8", "-x", "vda", "-f", "qcow2", "-k"])
+            .args([&socket, &image.to_path_buf()])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let served = Served { child, socket, size };
+        testkit::eventually("qemu-nbd answers", async || {
+            NbdDoors.reach(&served.door()).await.is_ok()
+        })
+        .await;
+        served
+    }
+
+    pub fn door(&self) -> DiskDoor {
+        DiskDoor {
+            disk: DiskName::new("vda").expect("a name"),
+            size: ByteCount(self.size),
+            socket: self.socket.clone(),
+            export: "vda".into(),
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may be dead already; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
