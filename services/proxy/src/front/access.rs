@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{Method, Uri, Version};
+use proxy_domain::pace::PaceLimits;
 use proxy_domain::{Host, Route};
 use tokio::time::Instant;
 
 use super::client_body::Source;
 use super::line::Line;
 use super::metrics::Metrics;
+use super::stall::Taking;
 use super::trace::Trace;
 
 /// How an exchange ended.
@@ -89,6 +91,11 @@ impl Record {
             line,
             metrics,
         }
+    }
+
+    /// Over HTTP/2, watches whether the client takes the answer.
+    pub(super) fn watch_taking(&self, limits: PaceLimits) -> Option<Taking> {
+        (self.version == Version::HTTP_2).then(|| self.line.stalls.watch(limits))
     }
 
     pub(super) fn version(&self) -> Version {

@@ -103,6 +103,10 @@ async fn http2(shared: Arc<Shared>, line: Arc<Line>, guard: Guard) {
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shared.cut.cancelled() => return,
+        () = line.stalls.any(&shared.settings.pace) => {
+            tracing::debug!(%peer, "the client does not take an answer");
+            return;
+        }
         () = async { tokio::select! { () = shared.stop.cancelled() => {}, () = idle => {} } } => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

@@ -9,6 +9,7 @@ use futures::task::AtomicWaker;
 use proxy_domain::framing::Violation;
 
 use super::admission::Place;
+use super::stall::Stalls;
 
 /// One client connection: the guard reads its bytes, exchanges answer its requests, a tunnel may inherit it.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Line {
     asked: AtomicU64,
     /// Requests that were answered to the last byte.
     answered: AtomicU64,
+    /// Answers over HTTP/2 that are to be taken.
+    pub(super) stalls: Stalls,
     /// Waits for the answer to a request for an upgrade.
     guard: AtomicWaker,
 }
@@ -33,6 +36,7 @@ impl Line {
             refused: OnceLock::new(),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            stalls: Stalls::default(),
             guard: AtomicWaker::new(),
         }
     }

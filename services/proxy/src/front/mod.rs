@@ -21,7 +21,7 @@
 //! between requests. So a request is one task from end to end, and whoever gives up takes everything down with him.
 //!
 //! It does not know the bus, libvirt, TLS, or why a machine is down: somebody gives it a table. What it decides, it
-//! decides in `proxy-domain`. Begin at [`exchange`](self) — `exchange.rs` — to follow one request.
+//! decides in `proxy-domain`. To follow one request, begin at `exchange.rs`.
 
 mod access;
 mod admission;
@@ -37,6 +37,7 @@ mod metrics;
 mod pool;
 mod settings;
 mod shared;
+mod stall;
 mod trace;
 mod tunnel;
 mod upstream;

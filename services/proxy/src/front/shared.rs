@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use proxy_domain::RouteTable;
 use proxy_domain::retry::RetryBudget;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// The listener, every client connection and every tunnel.
     pub(super) tasks: TaskTracker,
+    /// Where tasks run, whoever asks for them.
+    pub(super) runtime: Handle,
     /// Accept nothing new, finish what is under way.
     pub(super) stop: CancellationToken,
     /// End now.
@@ -43,6 +46,7 @@ impl Shared {
             tunnels: Tunnels::default(),
             metrics,
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             settings,

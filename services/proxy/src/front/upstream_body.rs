@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::access::{Outcome, Record};
 use super::shared::Shared;
+use super::stall::Taking;
 use super::upstream::Upstream;
 
 /// What the client gets as a body.
@@ -37,6 +38,7 @@ pub(super) struct UpstreamBody {
     shared: Arc<Shared>,
     idle_max: Duration,
     silent: Option<Pin<Box<Sleep>>>,
+    taking: Option<Taking>,
     record: Record,
 }
 
@@ -48,12 +50,14 @@ impl UpstreamBody {
         idle_max: Duration,
         record: Record,
     ) -> Self {
+        let taking = record.watch_taking(shared.settings.pace);
         let mut body = Self {
             incoming,
             upstream: Some(upstream),
             shared,
             idle_max,
             silent: None,
+            taking,
             record,
         };
         if body.incoming.is_end_stream() {
@@ -90,13 +94,20 @@ impl UpstreamBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(taking) = &self.taking {
+            taking.came();
+        }
         match self.poll_incoming(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silent = None;
                 if let Some(trailers) = frame.trailers_mut() {
                     clean_trailers(trailers);
                 }
-                self.record.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let count = frame.data_ref().map_or(0, Bytes::len);
+                self.record.bytes_out += count as u64;
+                if let Some(taking) = &self.taking {
+                    taking.handed(count);
+                }
                 if self.incoming.is_end_stream() {
                     self.complete();
                 }

@@ -37,8 +37,8 @@ async fn a_head_that_does_not_end_is_408() {
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_without_a_word() {
     let mut settings = Settings::default();
-    settings.timeouts.head_read = Duration::from_millis(50);
-    settings.timeouts.keep_alive_idle = Duration::from_millis(100);
+    settings.timeouts.head_read = Duration::from_millis(300);
+    settings.timeouts.keep_alive_idle = Duration::from_millis(300);
     let web = web().await;
     let front = front_to(settings, web.address).await;
     assert!(
@@ -82,24 +82,24 @@ async fn a_body_that_stops_is_408_and_reaches_the_machine_as_broken_off() {
 #[tokio::test]
 async fn a_slow_upload_is_welcome_as_long_as_it_moves() {
     let mut settings = Settings::default();
-    settings.timeouts.head_read = Duration::from_millis(150);
-    settings.timeouts.first_byte = Duration::from_millis(150);
-    settings.pace.idle_max = Duration::from_millis(150);
+    settings.timeouts.head_read = Duration::from_millis(500);
+    settings.timeouts.first_byte = Duration::from_millis(500);
+    settings.pace.idle_max = Duration::from_millis(500);
     settings.pace.bytes_per_second_min = 10;
     let web = web().await;
     let front = front_to(settings, web.address).await;
     let mut client = Wire::connect(front.address()).await;
     client
-        .send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 30\r\n\r\n")
+        .send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 50\r\n\r\n")
         .await;
     let mut beat = tokio::time::interval(Duration::from_millis(20));
-    for _ in 0..30 {
+    for _ in 0..50 {
         beat.tick().await;
         client.send("x").await;
     }
     assert_eq!(
         client.answer().await.body.len(),
-        30,
+        50,
         "it took far longer than any single limit"
     );
 }
@@ -283,6 +283,32 @@ async fn when_all_places_are_taken_the_next_client_waits() {
     assert!(web.seen().iter().all(|head| head.uri != "/second"));
     drop(first);
     assert_eq!(second.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_an_answer_lying_over_http_2_is_let_go_too() {
+    let mut settings = Settings::default();
+    settings.pace.idle_max = Duration::from_millis(200);
+    settings.pace.bytes_per_second_min = 100_000_000;
+    let machine = raw_machine(|_, socket| async move {
+        let mut wire = Wire::over(socket);
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\n\r\n").await;
+        let piece = vec![0; 1024 * 1024];
+        while tokio::io::AsyncWriteExt::write_all(&mut wire.socket, &piece)
+            .await
+            .is_ok()
+        {}
+    })
+    .await;
+    let front = front_to(settings, machine).await;
+    let mut client = crate::world::http2(front.address()).await;
+    let request = Request::get("http://web.example/")
+        .body(crate::world::empty())
+        .expect("valid");
+    let lying = client.send_request(request).await.expect("an answer");
+    testkit::eventually("the front gives up", async || front.open().connections == 0).await;
+    drop(lying);
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@ mod judge;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proxy::front::{Front, Settings};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncReadExt;
 
 use crate::world::{Wire, front_to, raw_machine};
@@ -337,6 +340,82 @@ async fn requests_before_a_refused_one_are_answered_in_their_turn() {
     let outcome = send(format!("{good}{good}{}", REFUSED[0].1).as_bytes()).await;
     assert_eq!(outcome.statuses, [200, 200, 400]);
     assert_eq!(outcome.forwarded(), 2);
+}
+
+/// What damages a request in ways that matter.
+const DAMAGE: [&str; 22] = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\r\n\r\n",
+    "\0",
+    " ",
+    "\t",
+    ":",
+    ",",
+    ";",
+    "0",
+    "1",
+    "a",
+    "x",
+    "\u{b}",
+    "Content-Length: 1\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "0\r\n\r\n",
+    "Host: b\r\n",
+    "GET / HTTP/1.1\r\n",
+    "Connection: upgrade\r\n",
+    "Upgrade: x\r\n",
+];
+
+/// Two or three damages to a stream of sound requests.
+fn damaged(random: &mut StdRng) -> Vec<u8> {
+    let sound = "POST /1 HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\n\r\nabc\
+                 POST /2 HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+                 GET /3 HTTP/1.1\r\nHost: web.example\r\nX: y\r\n\r\n";
+    let mut bytes = sound.as_bytes().to_vec();
+    for _ in 0..random.random_range(1..4) {
+        let at = random.random_range(0..bytes.len());
+        let cut = random.random_range(0..3.min(bytes.len() - at + 1));
+        bytes.splice(at..at + cut, DAMAGE[random.random_range(0..DAMAGE.len())].bytes());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn however_requests_are_damaged_the_machine_sees_sound_ones_only_and_each_is_answered() {
+    const CLIENTS: usize = 200;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    // What is left unfinished is given up soon.
+    let mut settings = Settings::default();
+    settings.timeouts.head_read = Duration::from_millis(200);
+    settings.timeouts.keep_alive_idle = Duration::from_millis(200);
+    settings.pace.idle_max = Duration::from_millis(200);
+    let (address, streams) = witness().await;
+    let front: Front = front_to(settings, address).await;
+    let clients = (0..CLIENTS).map(|_| {
+        let (bytes, address) = (damaged(&mut random), front.address());
+        async move {
+            let mut client = Wire::connect(address).await;
+            client.send(&bytes).await;
+            client.rest().await.matches("HTTP/1.1 ").count()
+        }
+    });
+    let answered: usize = futures::future::join_all(clients).await.into_iter().sum();
+    let streams = streams.lock().expect("never poisoned");
+    let verdicts: Vec<Verdict> = streams.iter().map(|stream| judge(stream)).collect();
+    let invalid: Vec<_> = verdicts
+        .iter()
+        .filter(|verdict| matches!(verdict, Verdict::Invalid(_)))
+        .collect();
+    assert!(invalid.is_empty(), "{invalid:?}");
+    let forwarded: usize = verdicts.iter().map(Verdict::requests).sum();
+    assert!(
+        (CLIENTS / 2..=answered).contains(&forwarded),
+        "{forwarded} forwarded, {answered} answered"
+    );
 }
 
 #[tokio::test]

@@ -92,8 +92,8 @@ impl Tunnels {
             return;
         }
         tracing::info!(tunnels = orphans.len(), "tunnels lost their route and will end");
-        let shared = shared.clone();
-        tokio::spawn(async move {
+        let (runtime, shared) = (shared.runtime.clone(), shared.clone());
+        runtime.spawn(async move {
             tokio::select! {
                 () = sleep(shared.settings.timeouts.drain) => shared.tunnels.cut(&orphans, &shared.table.load()),
                 () = shared.cut.cancelled() => {}
