@@ -124,6 +124,13 @@ impl Index {
         self.rows.contains_key(id)
     }
 
+    /// Whether a blob is stored in a pack that is not to be deleted.
+    pub(crate) fn contains_outside(&self, condemned: &HashSet<PackId>, id: &BlobId) -> bool {
+        self.rows
+            .get(id)
+            .is_some_and(|row| !condemned.contains(&self.packs[row.pack as usize]))
+    }
+
     /// All blobs that are read from one pack. Looks at every row: for damage, not for work.
     pub(crate) fn blobs_in(&self, pack: PackId) -> Vec<Location> {
         self.rows
@@ -200,7 +207,72 @@ async fn refresh_once(index: &RwLock<Index>, store: &Store, keys: &Keys) -> Resu
     Ok(())
 }
 
-async fn read_shard(store: &Store, keys: &Keys, path: Path) -> Result<(Path, Vec<Directory>), IndexError> {
+/// An index in which a blob is found in a condemned pack only when it is in no other.
+pub(crate) struct CollectorsView {
+    pub(crate) index: Index,
+    /// What the condemned packs hold.
+    pub(crate) condemned: Vec<Directory>,
+    /// Every pack in the store.
+    pub(crate) packs: HashMap<PackId, ListedPack>,
+}
+
+/// Reads the whole index anew, as a collection needs it.
+pub(crate) async fn collectors_view(
+    store: &Store,
+    keys: &Keys,
+    condemned: &HashSet<PackId>,
+) -> Result<CollectorsView, IndexError> {
+    for _ in 0..LOADS_MAX {
+        match collectors_view_once(store, keys, condemned).await {
+            // A shard was merged into another between listing and reading.
+            Err(IndexError::Store(StoreError::NotFound { .. })) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(IndexError::Restless)
+}
+
+async fn collectors_view_once(
+    store: &Store,
+    keys: &Keys,
+    condemned: &HashSet<PackId>,
+) -> Result<CollectorsView, IndexError> {
+    let shards = store.list(&names::folder(names::INDEX)).await?;
+    let packs = list_packs(store).await?;
+    let mut view = CollectorsView {
+        index: Index::default(),
+        condemned: Vec::new(),
+        packs,
+    };
+    let mut reads = futures::stream::iter(
+        shards
+            .into_iter()
+            .map(|listed| read_shard(store, keys, listed.path)),
+    )
+    .buffer_unordered(READS_IN_FLIGHT);
+    while let Some((_, directories)) = reads.try_next().await? {
+        for directory in directories
+            .into_iter()
+            .filter(|d| view.packs.contains_key(&d.pack))
+        {
+            if condemned.contains(&directory.pack) {
+                view.condemned.push(directory);
+            } else {
+                view.index.add(&directory);
+            }
+        }
+    }
+    for directory in &view.condemned {
+        view.index.add(directory);
+    }
+    Ok(view)
+}
+
+pub(crate) async fn read_shard(
+    store: &Store,
+    keys: &Keys,
+    path: Path,
+) -> Result<(Path, Vec<Directory>), IndexError> {
     let object = store.get(&path).await?;
     let directories = sealed::open(keys, &path, "index shard", &object)
         .and_then(|text| shard::decode(&text))
@@ -228,11 +300,13 @@ pub(crate) async fn list_packs(store: &Store) -> Result<HashMap<PackId, ListedPa
     for kind in PackKind::ALL {
         for listed in store.list(&names::packs(kind)).await? {
             if let Some(id) = names::pack_id(&listed.path) {
+                let (bytes, written_unix_ms) = (listed.bytes, listed.written_unix_ms);
                 packs.insert(
                     id,
                     ListedPack {
                         kind,
-                        bytes: listed.bytes,
+                        bytes,
+                        written_unix_ms,
                     },
                 );
             }
@@ -246,4 +320,6 @@ pub(crate) async fn list_packs(store: &Store) -> Result<HashMap<PackId, ListedPa
 pub(crate) struct ListedPack {
     pub(crate) kind: PackKind,
     pub(crate) bytes: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) written_unix_ms: i64,
 }

@@ -19,15 +19,17 @@
 //! It deliberately does not know of services, buses, virtual machines or schedules: what a machine's definition
 //! means, when to back up and what to keep are decided elsewhere.
 //!
-//! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`format`]
-//! says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
+//! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`collect`] how
+//! what nobody needs any more goes; [`format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
 //! read it.
 
 pub mod backup;
 mod chunker;
+pub mod collect;
 pub mod format;
 mod index;
 pub mod keys;
+mod lease;
 mod progress;
 mod rebuild;
 mod repository;
@@ -36,8 +38,10 @@ mod settings;
 pub mod source;
 pub mod store;
 mod verify;
+mod walk;
 
 pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
+pub use collect::{CollectError, CollectReport, CollectSettings};
 pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Snapshot, SnapshotId};
 pub use format::{Damage, RepositoryId};
 pub use index::IndexError;

@@ -91,7 +91,7 @@ pub(crate) async fn read_directory(
         pack: id.to_string(),
         source,
     };
-    let ListedPack { kind, bytes } = listed;
+    let ListedPack { kind, bytes, .. } = listed;
     let name = names::pack(kind, id);
     let short = crate::Damage::Malformed {
         what: "pack",

@@ -29,13 +29,27 @@ pub struct Repository {
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) config: Config,
     pub(crate) settings: EngineSettings,
     /// Read by every worker for every chunk, written when a pack was stored.
     pub(crate) index: RwLock<Index>,
     /// Two refreshes at once would read the same shards twice.
     refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    /// The same repository seen through another index.
+    pub(crate) fn seen_through(&self, index: Index) -> Arc<Shared> {
+        Arc::new(Shared {
+            store: self.store.clone(),
+            keys: Arc::clone(&self.keys),
+            config: self.config.clone(),
+            settings: self.settings,
+            index: RwLock::new(index),
+            refreshing: tokio::sync::Mutex::new(()),
+        })
+    }
 }
 
 impl std::fmt::Debug for Repository {
@@ -208,7 +222,7 @@ impl Repository {
     fn assemble(store: Store, keys: Keys, config: Config, settings: EngineSettings) -> Repository {
         let shared = Shared {
             store,
-            keys,
+            keys: Arc::new(keys),
             config,
             settings,
             index: RwLock::new(Index::default()),

@@ -20,29 +20,36 @@
 
 mod disk;
 mod packer;
+mod seal;
 mod session;
 mod upload;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::{info, instrument};
 
+use crate::Cancel;
+use crate::collect::{self, condemned};
+use crate::format::pack::PackId;
 use crate::format::snapshot::{Consistency, Contents, DiskRecord, Snapshot, SnapshotId};
-use crate::format::{packed, sealed};
 use crate::index::IndexError;
+use crate::lease;
 use crate::progress::Progress;
 use crate::repository::{Repository, SnapshotError};
 use crate::restore::ReadError;
 use crate::source::{DiskSource, SourceError};
-use crate::store::{Created, StoreError, names};
-use crate::{Cancel, Damage};
+use crate::store::StoreError;
 
 use self::disk::ParentDisk;
 use self::packer::Stopped;
+pub use self::seal::SealError;
 use self::session::Session;
+
+/// A backup that failed ends its lease at once when the store lets it, and waits no longer than this.
+const LEASE_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to back up.
 pub struct BackupRequest {
@@ -73,6 +80,8 @@ impl std::fmt::Debug for BackupRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     contents: Contents,
+    /// The lease under which it was copied; held until it is sealed.
+    lease: String,
 }
 
 impl Draft {
@@ -133,32 +142,12 @@ pub enum CopyError {
     /// The storing half ended first; its own error is the one to see.
     #[error("the backup was interrupted while packs were filled")]
     Interrupted,
+    /// It showed no life for so long that a collection gave up on it.
+    #[error("the backup stood still for too long and was taken for dead: begin it again")]
+    TakenForDead,
     /// It was told to stop.
     #[error("the backup was cancelled")]
     Cancelled,
-}
-
-/// The draft could not be sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    /// Another backup has this id already.
-    #[error("there is another snapshot {id} already")]
-    IdTaken {
-        /// The id.
-        id: SnapshotId,
-    },
-    /// The snapshot of that id is there but cannot be read.
-    #[error("could not read snapshot {id}, which exists already")]
-    Damaged {
-        /// The id.
-        id: SnapshotId,
-        /// What is wrong with it.
-        #[source]
-        source: Damage,
-    },
-    /// The store failed; whether the snapshot exists is shown by sealing again.
-    #[error("could not seal the backup")]
-    Store(#[from] StoreError),
 }
 
 /// A backup, copied and sealed in one go, failed.
@@ -203,48 +192,72 @@ impl Repository {
         if request.disks.is_empty() || distinct.len() < request.disks.len() {
             return Err(CopyError::DiskNames);
         }
-        tokio::select! {
+        let began = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(CopyError::Cancelled),
+            lease = lease::take(&self.shared.store) => lease?,
+        };
+        let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CopyError::Cancelled),
-            draft = self.copy_all(request, progress) => draft,
+            contents = self.copy_all(request, progress) => contents,
+            lost = lease::keep(&self.shared.store, began) => match lost {
+                Ok(()) => Err(CopyError::TakenForDead),
+                Err(error) => Err(error.into()),
+            },
+        };
+        match outcome {
+            Ok(contents) => Ok(Draft {
+                contents,
+                lease: began.to_string(),
+            }),
+            Err(error) => {
+                // A lease that cannot be ended now counts as dead after a while.
+                let ending = lease::end(&self.shared.store, began);
+                let _ = tokio::time::timeout(LEASE_END_TIMEOUT, ending).await;
+                Err(error)
+            }
         }
     }
 
-    async fn copy_all(&self, request: BackupRequest, progress: &Arc<Progress>) -> Result<Draft, CopyError> {
+    /// Copies under a lease that is held already.
+    async fn copy_all(
+        &self,
+        request: BackupRequest,
+        progress: &Arc<Progress>,
+    ) -> Result<Contents, CopyError> {
+        let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys).await?;
         self.refresh().await?;
         let parent = match request.parent {
-            Some(id) => Some(self.snapshot(id).await.map_err(CopyError::Parent)?),
+            Some(id) => self.usable_parent(id, &condemned).await?,
             None => None,
         };
         progress.expect_bytes(request.disks.iter().map(|(_, source)| source.size_bytes()).sum());
-        let (session, packs) = Session::begin(Arc::clone(&self.shared), Arc::clone(progress));
+        let (session, packs) = Session::begin(Arc::clone(&self.shared), Arc::clone(progress), condemned);
         // Workers may wait for a pack permit on threads that no dropped future can stop.
         let _wakes_waiting_workers = session.stop_on_drop();
-        let copying = {
-            let session = Arc::clone(&session);
-            async move {
-                let mut disks = Vec::with_capacity(request.disks.len());
-                for (name, source) in &request.disks {
-                    let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
-                        Some(record) => ParentDisk::load(&session, record, source.size_bytes())
-                            .await
-                            .map_err(|source| CopyError::ParentRecipe {
-                                disk: name.clone(),
-                                source,
-                            })?,
-                        None => None,
-                    };
-                    let root = disk::copy(&session, name, source.as_ref(), parent).await?;
-                    disks.push(DiskRecord {
-                        name: name.clone(),
-                        size_bytes: source.size_bytes(),
-                        root,
-                    });
-                }
-                // The uploads end when the last packs have been handed over.
-                session.finish().await.map_err(|Stopped| CopyError::Interrupted)?;
-                Ok::<_, CopyError>(disks)
+        let copying = async {
+            let mut disks = Vec::with_capacity(request.disks.len());
+            for (name, source) in &request.disks {
+                let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
+                    Some(record) => ParentDisk::load(&session, record, source.size_bytes())
+                        .await
+                        .map_err(|source| CopyError::ParentRecipe {
+                            disk: name.clone(),
+                            source,
+                        })?,
+                    None => None,
+                };
+                let root = disk::copy(&session, name, source.as_ref(), parent).await?;
+                disks.push(DiskRecord {
+                    name: name.clone(),
+                    size_bytes: source.size_bytes(),
+                    root,
+                });
             }
+            // The uploads end when the last packs have been handed over.
+            session.finish().await.map_err(|Stopped| CopyError::Interrupted)?;
+            Ok::<_, CopyError>(disks)
         };
         let uploading = async { upload::all(&session, packs).await.map_err(CopyError::Store) };
         let (disks, ()) = futures::future::try_join(copying, uploading).await?;
@@ -259,7 +272,7 @@ impl Repository {
             consistency,
             ..
         } = request;
-        let contents = Contents {
+        Ok(Contents {
             machine,
             taken_at_unix_ms,
             tags,
@@ -268,35 +281,36 @@ impl Repository {
             parent,
             consistency,
             stats,
-        };
-        Ok(Draft { contents })
+        })
     }
 
-    /// Makes the backup exist under `id`. Doing it again with the same draft and id is the same as once.
-    ///
-    /// # Errors
-    /// When the id belongs to another backup, or the store fails.
-    #[instrument(name = "repository.seal", skip(self, draft))]
-    pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealError> {
-        let name = names::entry(names::SNAPSHOTS, id.ulid());
-        let object = sealed::seal(&self.shared.keys, &name, packed::body(&draft.contents));
-        let snapshot = Snapshot {
-            id,
-            contents: draft.contents.clone(),
-        };
-        match self.shared.store.create(&name, Bytes::from(object)).await? {
-            Created::New => Ok(snapshot),
-            Created::AlreadyThere => match self.snapshot(id).await {
-                Ok(found) if found == snapshot => Ok(snapshot),
-                Ok(_) => Err(SealError::IdTaken { id }),
-                Err(SnapshotError::Damaged { id, source }) => Err(SealError::Damaged { id, source }),
-                Err(SnapshotError::Store(error)) => Err(error.into()),
-                Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {
-                    Err(SealError::Store(StoreError::NotFound {
-                        name: name.to_string(),
-                    }))
-                }
-            },
+    /// The parent, unless a collection may delete something that it needs: then all disks are read whole.
+    async fn usable_parent(
+        &self,
+        id: SnapshotId,
+        condemned: &HashSet<PackId>,
+    ) -> Result<Option<Snapshot>, CopyError> {
+        let parent = self.snapshot(id).await.map_err(CopyError::Parent)?;
+        if !condemned.is_empty() {
+            let stands = collect::stands(&self.shared, &parent.contents.disks).await;
+            if !stands.map_err(|source| CopyError::ParentRecipe {
+                disk: parent_disks(&parent),
+                source,
+            })? {
+                info!(%id, "the parent needs packs that are being collected: all disks are read whole");
+                return Ok(None);
+            }
         }
+        Ok(Some(parent))
     }
+}
+
+fn parent_disks(parent: &Snapshot) -> String {
+    let names: Vec<_> = parent
+        .contents
+        .disks
+        .iter()
+        .map(|disk| disk.name.as_str())
+        .collect();
+    names.join(", ")
 }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::packer::{FinishedPack, Packer, Stopped};
 use crate::chunker::{self, Cut};
 use crate::format::blob::{self, BlobId, BlobKind};
-use crate::format::pack::{Directory, PackKind};
+use crate::format::pack::{Directory, PackId, PackKind};
 use crate::format::recipe::{self, Piece};
 use crate::keys::TAG_BYTES;
 use crate::progress::{Progress, raise};
@@ -18,6 +18,8 @@ use crate::repository::Shared;
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) progress: Arc<Progress>,
+    /// Packs that a collection is about to delete: what they hold counts as unknown.
+    pub(super) condemned: HashSet<PackId>,
     /// Blobs that some worker of this backup is storing and that the index does not show yet. Never shared with
     /// other backups: this one may die before its packs are stored.
     claimed: Mutex<HashSet<BlobId>>,
@@ -40,6 +42,7 @@ impl Session {
     pub(super) fn begin(
         shared: Arc<Shared>,
         progress: Arc<Progress>,
+        condemned: HashSet<PackId>,
     ) -> (Arc<Session>, mpsc::Receiver<FinishedPack>) {
         let packs_max = shared.settings.packs_in_flight();
         let permits = Arc::new(Semaphore::new(packs_max));
@@ -51,6 +54,7 @@ impl Session {
             Arc::new(Session {
                 shared,
                 progress,
+                condemned,
                 claimed,
                 packers,
                 permits,
@@ -127,7 +131,13 @@ impl Session {
 
     /// Whether the caller is the one to store this blob.
     fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
-        if self.shared.index.read().map_err(|_| Stopped)?.contains(&id) {
+        if self
+            .shared
+            .index
+            .read()
+            .map_err(|_| Stopped)?
+            .contains_outside(&self.condemned, &id)
+        {
             return Ok(false);
         }
         Ok(self.claimed.lock().map_err(|_| Stopped)?.insert(id))
@@ -135,18 +145,21 @@ impl Session {
 
     /// Enters a stored pack into the index.
     pub(super) fn stored(&self, directory: &Directory) {
-        self.shared
+        let mut index = self
+            .shared
             .index
             .write()
-            .expect("nobody panics while holding the index")
-            .add(directory);
+            .expect("nobody panics while holding the index");
+        index.add(directory);
         // Only now may the claims go: a blob is at any time either claimed or in the index.
         let mut claimed = self
             .claimed
             .lock()
             .expect("nobody panics while holding the claims");
         for entry in &directory.entries {
-            claimed.remove(&entry.id);
+            if index.contains_outside(&self.condemned, &entry.id) {
+                claimed.remove(&entry.id);
+            }
         }
     }
 

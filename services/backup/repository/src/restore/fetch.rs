@@ -37,8 +37,8 @@ pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, Re
         Ok(_) => Err(damaged(short)),
         Err(StoreError::NotFound { .. }) => Err(damaged(Damage::Missing { what: "pack" })),
         // Stores complain in various ways about a range beyond the end.
-        Err(error @ StoreError::Failed { .. }) => match shared.store.size(&name).await {
-            Ok(bytes) if bytes < read.range.end => Err(damaged(short)),
+        Err(error @ StoreError::Failed { .. }) => match shared.store.look_up(&name).await {
+            Ok(found) if found.bytes < read.range.end => Err(damaged(short)),
             _ => Err(error.into()),
         },
         Err(error) => Err(error.into()),

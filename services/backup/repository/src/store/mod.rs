@@ -74,6 +74,8 @@ pub enum StoreError {
 pub(crate) struct Listed {
     pub(crate) path: Path,
     pub(crate) bytes: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) written_unix_ms: i64,
 }
 
 /// What a create-if-absent found.
@@ -141,10 +143,13 @@ impl Store {
             .await
     }
 
-    pub(crate) async fn size(&self, name: &Path) -> Result<u64, StoreError> {
-        self.bounded("look up", name, self.objects.head(name))
-            .await
-            .map(|meta| meta.size)
+    pub(crate) async fn look_up(&self, name: &Path) -> Result<Listed, StoreError> {
+        let meta = self.bounded("look up", name, self.objects.head(name)).await?;
+        Ok(Listed {
+            path: meta.location,
+            bytes: meta.size,
+            written_unix_ms: meta.last_modified.timestamp_millis(),
+        })
     }
 
     /// Writes an object, replacing one of that name: for names that nobody else can hold.
@@ -190,6 +195,7 @@ impl Store {
             found.push(Listed {
                 path: meta.location,
                 bytes: meta.size,
+                written_unix_ms: meta.last_modified.timestamp_millis(),
             });
         }
         Ok(found)

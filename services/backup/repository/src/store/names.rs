@@ -7,6 +7,8 @@
 //!   meta/AB/ABCD…            packs of recipes
 //!   index/ID                 shards: which pack holds which blob
 //!   snapshots/ID             one backup each; exists = the backup exists
+//!   leases/ID/begun, beat    a backup under way
+//!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
 //! ```
 
 use object_store::path::Path;
@@ -14,6 +16,10 @@ use ulid::Ulid;
 
 use crate::format::pack::{PackId, PackKind};
 
+/// The folder of the leases.
+pub(crate) const LEASES: &str = "leases";
+/// The folder of the lists of packs that are to be deleted.
+pub(crate) const CONDEMNED: &str = "condemned";
 /// The folder of index shards.
 pub(crate) const INDEX: &str = "index";
 /// The folder of key slots.

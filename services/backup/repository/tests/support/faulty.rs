@@ -40,6 +40,13 @@ impl Faulty {
     }
 }
 
+impl Faulty {
+    /// Good writes that are still to come.
+    pub fn writes_left(&self) -> usize {
+        self.writes_left.load(Ordering::SeqCst)
+    }
+}
+
 impl fmt::Display for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")

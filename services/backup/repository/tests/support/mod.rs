@@ -4,6 +4,7 @@
 pub mod faulty;
 pub mod qemu;
 pub mod s3;
+pub mod slow;
 
 use std::ops::Range;
 use std::sync::Arc;

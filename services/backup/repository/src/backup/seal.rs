@@ -1,0 +1,157 @@
+//! Making a backup exist.
+
+use bytes::Bytes;
+use tracing::instrument;
+use ulid::Ulid;
+
+use super::Draft;
+use crate::Damage;
+use crate::collect;
+use crate::format::snapshot::{Snapshot, SnapshotId};
+use crate::format::{packed, sealed};
+use crate::lease::{self, LeaseId, LeaseState};
+use crate::repository::{Repository, SnapshotError};
+use crate::restore::ReadError;
+use crate::store::{Created, StoreError, names};
+
+/// The draft could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// Another backup has this id already.
+    #[error("there is another snapshot {id} already")]
+    IdTaken {
+        /// The id.
+        id: SnapshotId,
+    },
+    /// The draft waited for so long that a collection took some of its data, or will.
+    #[error("the draft was left alone for too long and its data is being collected: copy again")]
+    Stale,
+    /// Whether the draft's data is still there could not be found out.
+    #[error("could not check the draft's data")]
+    Unchecked(#[source] ReadError),
+    /// The snapshot of that id is there but cannot be read.
+    #[error("could not read snapshot {id}, which exists already")]
+    Damaged {
+        /// The id.
+        id: SnapshotId,
+        /// What is wrong with it.
+        #[source]
+        source: Damage,
+    },
+    /// The store failed; whether the snapshot exists is shown by sealing again.
+    #[error("could not seal the backup")]
+    Store(#[from] StoreError),
+}
+
+impl Repository {
+    /// Makes the backup exist under `id`. Doing it again with the same draft and id is the same as once.
+    ///
+    /// # Errors
+    /// When the id belongs to another backup, the draft is stale, or the store fails.
+    #[instrument(name = "repository.seal", skip(self, draft))]
+    pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealError> {
+        let store = &self.shared.store;
+        let copied_under = draft.lease_id();
+        let snapshot = Snapshot {
+            id,
+            contents: draft.contents.clone(),
+        };
+        if self.is_sealed(&snapshot).await? {
+            return self.confirm(snapshot, copied_under, None).await;
+        }
+        match lease::beat(store, copied_under).await? {
+            LeaseState::Held => self.commit(snapshot, copied_under, None).await,
+            LeaseState::Dead | LeaseState::Ended => {
+                let fresh = lease::take(store).await?;
+                if !self.stands(&snapshot).await? {
+                    lease::end(store, fresh).await?;
+                    return Err(SealError::Stale);
+                }
+                // Should we die between committing and confirming, sealing again must check once more.
+                lease::distrust(store, copied_under).await?;
+                self.commit(snapshot, copied_under, Some(fresh)).await
+            }
+        }
+    }
+
+    /// Gives up a draft: what only it needs may be collected.
+    ///
+    /// # Errors
+    /// When the store fails; the draft is then given up by itself after a while.
+    pub async fn discard(&self, draft: &Draft) -> Result<(), StoreError> {
+        lease::end(&self.shared.store, draft.lease_id()).await
+    }
+
+    /// The one write that makes the difference.
+    async fn commit(
+        &self,
+        snapshot: Snapshot,
+        copied_under: LeaseId,
+        fresh: Option<LeaseId>,
+    ) -> Result<Snapshot, SealError> {
+        let name = names::entry(names::SNAPSHOTS, snapshot.id.ulid());
+        let object = sealed::seal(&self.shared.keys, &name, packed::body(&snapshot.contents));
+        match self.shared.store.create(&name, Bytes::from(object)).await? {
+            Created::New => {}
+            Created::AlreadyThere => {
+                // Somebody seals the same draft beside us, or our own write arrived and its answer was lost.
+                if !self.is_sealed(&snapshot).await? {
+                    return Err(SealError::Stale);
+                }
+            }
+        }
+        self.confirm(snapshot, copied_under, fresh).await
+    }
+
+    /// Makes sure that no collection went on without waiting for us, and takes the snapshot back if one did.
+    async fn confirm(
+        &self,
+        snapshot: Snapshot,
+        copied_under: LeaseId,
+        fresh: Option<LeaseId>,
+    ) -> Result<Snapshot, SealError> {
+        let store = &self.shared.store;
+        let stands = match lease::state(store, fresh.unwrap_or(copied_under)).await? {
+            // Held until now, or confirmed and ended before.
+            LeaseState::Held | LeaseState::Ended => true,
+            LeaseState::Dead => self.stands(&snapshot).await?,
+        };
+        if !stands {
+            store
+                .delete(&names::entry(names::SNAPSHOTS, snapshot.id.ulid()))
+                .await?;
+        }
+        for lease in fresh.into_iter().chain([copied_under]) {
+            lease::end(store, lease).await?;
+        }
+        if stands {
+            Ok(snapshot)
+        } else {
+            Err(SealError::Stale)
+        }
+    }
+
+    async fn stands(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
+        collect::stands(&self.shared, &snapshot.contents.disks)
+            .await
+            .map_err(SealError::Unchecked)
+    }
+
+    /// Whether exactly this snapshot exists; another of its id is an error.
+    async fn is_sealed(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
+        match self.snapshot(snapshot.id).await {
+            Ok(found) if &found == snapshot => Ok(true),
+            Ok(_) => Err(SealError::IdTaken { id: snapshot.id }),
+            Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => Ok(false),
+            Err(SnapshotError::Damaged { id, source }) => Err(SealError::Damaged { id, source }),
+            Err(SnapshotError::Store(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl Draft {
+    fn lease_id(&self) -> LeaseId {
+        // A draft whose lease has no name has none: it is checked as if its lease had ended.
+        Ulid::from_string(&self.lease).unwrap_or_else(|_| Ulid::generate())
+    }
+}

@@ -1,0 +1,146 @@
+//! Lists of packs that are to be deleted.
+//!
+//! A pack on a list stays on it until it is gone, however long that takes: who begins a backup afterwards never
+//! relies on it. That is what makes deleting it late, or twice, safe.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::format::pack::PackId;
+use crate::format::{Damage, packed, sealed};
+use crate::index::IndexError;
+use crate::keys::Keys;
+use crate::lease::{self, LeaseId};
+use crate::store::{Store, StoreError, names};
+
+const PACKS: &str = "packs";
+const WAITS: &str = "waits";
+const WHAT: &str = "list of condemned packs";
+
+/// One list.
+#[derive(Debug)]
+pub(super) struct Condemned {
+    pub(super) id: Ulid,
+    pub(super) packs: Vec<PackId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackNames {
+    #[serde(with = "serde_bytes")]
+    packs: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Waits {
+    leases: Vec<String>,
+}
+
+fn part(id: Ulid, part: &str) -> Path {
+    names::entry(names::CONDEMNED, id).join(part)
+}
+
+/// Every pack on any list: a backup that has taken its lease must not rely on them.
+pub(crate) async fn all_packs(store: &Store, keys: &Keys) -> Result<HashSet<PackId>, IndexError> {
+    Ok(all(store, keys)
+        .await?
+        .into_iter()
+        .flat_map(|list| list.packs)
+        .collect())
+}
+
+/// All lists.
+pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, IndexError> {
+    let mut lists = Vec::new();
+    for listed in store.list(&names::folder(names::CONDEMNED)).await? {
+        let Some(id) = listed
+            .path
+            .parts()
+            .nth(1)
+            .and_then(|id| Ulid::from_string(id.as_ref()).ok())
+        else {
+            continue;
+        };
+        if listed.path != part(id, PACKS) {
+            continue;
+        }
+        match read(store, keys, id).await {
+            Ok(list) => lists.push(list),
+            // Removed since it was listed, after all of its packs.
+            Err(IndexError::Store(StoreError::NotFound { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lists)
+}
+
+async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexError> {
+    let name = part(id, PACKS);
+    let object = store.get(&name).await?;
+    let packs = sealed::open(keys, &name, WHAT, &object)
+        .and_then(|text| packed::decode::<PackNames>(&text, WHAT))
+        .and_then(|found| match found.packs.as_chunks::<16>() {
+            (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
+            _ => Err(Damage::Malformed {
+                what: WHAT,
+                why: "a name is cut off",
+            }),
+        })
+        .map_err(|source| IndexError::Damaged {
+            name: name.to_string(),
+            source,
+        })?;
+    Ok(Condemned { id, packs })
+}
+
+/// Writes a new list.
+pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Result<(), StoreError> {
+    let name = part(Ulid::generate(), PACKS);
+    let packs = packs.iter().flat_map(|pack| *pack.as_bytes()).collect();
+    let object = sealed::seal(keys, &name, packed::body(&PackNames { packs }));
+    store.put(&name, Bytes::from(object)).await
+}
+
+/// The leases that must end before packs of a list may go: those that were held at some time after the list was
+/// written. Noted once, so that later ones are not waited for.
+pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<LeaseId>, IndexError> {
+    let name = part(id, WAITS);
+    let damaged = |source| IndexError::Damaged {
+        name: name.to_string(),
+        source,
+    };
+    match store.get(&name).await {
+        Ok(object) => {
+            let waits: Waits = sealed::open(keys, &name, WHAT, &object)
+                .and_then(|text| packed::decode(&text, WHAT))
+                .map_err(damaged)?;
+            let ids = waits.leases.iter().map(|id| Ulid::from_string(id));
+            let malformed = |_| {
+                damaged(Damage::Malformed {
+                    what: WHAT,
+                    why: "a lease has no name",
+                })
+            };
+            ids.collect::<Result<_, _>>().map_err(malformed)
+        }
+        Err(StoreError::NotFound { .. }) => {
+            let held = lease::held(store).await?;
+            let waits = Waits {
+                leases: held.iter().map(Ulid::to_string).collect(),
+            };
+            let object = sealed::seal(keys, &name, packed::body(&waits));
+            store.put(&name, Bytes::from(object)).await?;
+            Ok(held)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a list of which no pack is left.
+pub(super) async fn remove(store: &Store, id: Ulid) -> Result<(), StoreError> {
+    store.delete(&part(id, WAITS)).await?;
+    store.delete(&part(id, PACKS)).await
+}

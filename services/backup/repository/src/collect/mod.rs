@@ -1,0 +1,260 @@
+//! Collection: deleting packs that nothing needs, while backups run.
+//!
+//! Promises: a blob that a sealed snapshot names, or that a running backup relies on, is never deleted, whatever is
+//! interleaved with what, however many collections run, and whenever one of them dies, stalls or comes late. Packs
+//! that are partly needed stay whole.
+//!
+//! ```text
+//!   collection                                         backup
+//!   1  mark: packs that no snapshot needs              a  take a lease
+//!   2  condemn them: write the list                    b  read the lists: rely on no condemned pack,
+//!   3  note the leases held now                           not even through the parent
+//!   4  wait (in this run or a later one)               c  copy, beating
+//!      until those leases have ended                   d  seal: the snapshot object
+//!   5  mark again, from the snapshots there are now    e  is the lease still there? then end it;
+//!   6  delete what is still not needed                    else look whether every blob is still there and
+//!   7  remove a list when its last pack is gone           not condemned, and unseal if not
+//! ```
+//!
+//! Why it holds: a backup that read the lists before a list was written took its lease before, so the list waits for
+//! it and its snapshot is seen at 5. One that read them after never relies on the packs of the list, because a pack
+//! stays on its list until it is gone. So after 4 nothing can begin to need them, and what 5 finds unneeded stays so
+//! for ever. A blob with copies in several packs keeps one: 5 finds copies outside of all lists first, and where
+//! there is none, every condemned copy stays.
+//!
+//! A holder that was silent for too long is taken for dead before 5; if it lives after all, it finds out at (e).
+//! Relied on is only that the store lists what was written before, and that a write which its sender gave up does not
+//! arrive after the silence that makes its sender dead.
+
+pub(crate) mod condemned;
+mod mark;
+mod shards;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, instrument};
+
+use crate::format::pack::PackId;
+use crate::format::snapshot::{DiskRecord, SnapshotId};
+use crate::index::{self, IndexError, ListedPack};
+use crate::lease;
+use crate::repository::{Repository, Shared, SnapshotError};
+use crate::restore::ReadError;
+use crate::store::{StoreError, names};
+use crate::walk::Walk;
+use crate::{Cancel, Damage};
+
+/// When packs and leases may be taken for abandoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectSettings {
+    /// Packs younger than this are left alone: a draft that waits to be sealed after a crash finds its packs.
+    pub pack_age_min: Duration,
+    /// A backup that has shown no life for this long counts as dead.
+    pub silence_max: Duration,
+}
+
+impl Default for CollectSettings {
+    /// A day for packs, a quarter of an hour for leases, which beat every minute.
+    fn default() -> CollectSettings {
+        CollectSettings {
+            pack_age_min: Duration::from_hours(24),
+            silence_max: Duration::from_mins(15),
+        }
+    }
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectReport {
+    /// Packs in the store when it began.
+    pub packs: u64,
+    /// Packs newly found to be needed by nothing.
+    pub packs_condemned: u64,
+    /// Packs deleted.
+    pub packs_deleted: u64,
+    /// Their bytes.
+    pub bytes_deleted: u64,
+    /// Condemned packs that wait for backups under way to end, or that turned out to be needed.
+    pub packs_waiting: u64,
+}
+
+/// A collection ended early. What it had begun, the next one carries on.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A snapshot needs what is not there: nothing is deleted until that is understood.
+    #[error("snapshot {snapshot} cannot be read whole, so nothing is deleted (verify, or rebuild the index)")]
+    Broken {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong.
+        #[source]
+        source: ReadError,
+    },
+    /// A snapshot object is damaged: what it needs is unknown.
+    #[error("snapshot {snapshot} is damaged, so nothing is deleted (verify, then forget or restore it)")]
+    Damaged {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong.
+        #[source]
+        source: Damage,
+    },
+    /// The index could not be read.
+    #[error("could not read what the packs hold")]
+    Index(#[from] IndexError),
+    /// The store failed.
+    #[error("could not collect in the store")]
+    Store(#[from] StoreError),
+    /// It was told to stop.
+    #[error("the collection was cancelled")]
+    Cancelled,
+}
+
+impl Repository {
+    /// Deletes packs that nothing needs. Packs found now are deleted now when no backup is under way, else by a
+    /// later run. May run at any time, beside anything.
+    ///
+    /// # Errors
+    /// When the store fails, a snapshot cannot be read whole, or it is cancelled.
+    #[instrument(name = "repository.collect", skip(self, cancel))]
+    pub async fn collect(
+        &self,
+        settings: CollectSettings,
+        cancel: &Cancel,
+    ) -> Result<CollectReport, CollectError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(CollectError::Cancelled),
+            report = self.collect_all(settings) => report,
+        }
+    }
+
+    async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
+        let Shared { store, keys, .. } = &*self.shared;
+        let now = lease::store_clock(store).await?;
+        let age_min = settings.pack_age_min.as_millis().try_into().unwrap_or(i64::MAX);
+        let mut report = CollectReport::default();
+
+        let already = condemned::all_packs(store, keys).await?;
+        let (packs, needed) = self.needed(&already).await?;
+        report.packs = packs.len() as u64;
+        let old = |pack: &PackId| packs[pack].written_unix_ms <= now.saturating_sub(age_min);
+        let unneeded: Vec<_> = packs
+            .keys()
+            .filter(|pack| !needed.contains(pack) && !already.contains(pack) && old(pack))
+            .copied()
+            .collect();
+        if !unneeded.is_empty() {
+            report.packs_condemned = unneeded.len() as u64;
+            condemned::condemn(store, keys, &unneeded).await?;
+        }
+        self.delete_condemned(now, settings.silence_max, &mut report)
+            .await?;
+        shards::tidy(store, keys).await?;
+        info!(?report, "collected");
+        Ok(report)
+    }
+
+    /// Deletes what may go of all lists, this run's and earlier ones'.
+    async fn delete_condemned(
+        &self,
+        now_unix_ms: i64,
+        silence_max: Duration,
+        report: &mut CollectReport,
+    ) -> Result<(), CollectError> {
+        let Shared { store, keys, .. } = &*self.shared;
+        let lists = condemned::all(store, keys).await?;
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let mut waits = Vec::with_capacity(lists.len());
+        for list in &lists {
+            waits.push(condemned::waits(store, keys, list.id).await?);
+        }
+        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max)
+            .await?
+            .into_iter()
+            .collect();
+        // From here on nothing can begin to need a pack of a list whose leases have ended.
+        let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
+        let (packs, needed) = self.needed(&on_lists).await?;
+        for (list, waits) in lists.iter().zip(waits) {
+            let blocked = waits.iter().any(|lease| held.contains(lease));
+            let mut left = 0;
+            for pack in &list.packs {
+                let Some(listed) = packs.get(pack) else { continue };
+                if blocked || needed.contains(pack) {
+                    left += 1;
+                    continue;
+                }
+                store.delete(&names::pack(listed.kind, *pack)).await?;
+                report.packs_deleted += 1;
+                report.bytes_deleted += listed.bytes;
+            }
+            report.packs_waiting += left;
+            if left == 0 {
+                condemned::remove(store, list.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every pack there is, and those that the snapshots of this moment need.
+    async fn needed(
+        &self,
+        condemned: &HashSet<PackId>,
+    ) -> Result<(HashMap<PackId, ListedPack>, HashSet<PackId>), CollectError> {
+        // First the snapshots, then the index: so whatever a snapshot names is in it.
+        let disks = self.all_disks().await?;
+        let view = index::collectors_view(&self.shared.store, &self.shared.keys, condemned).await?;
+        let packs = view.packs.clone();
+        Ok((packs, mark::needed(self, disks, view).await?))
+    }
+
+    /// Every disk of every snapshot there is; one forgotten meanwhile is left out.
+    async fn all_disks(&self) -> Result<mark::Disks, CollectError> {
+        let mut disks = Vec::new();
+        for id in self.snapshot_ids().await? {
+            match self.snapshot(id).await {
+                Ok(snapshot) => disks.push((id, snapshot.contents.disks)),
+                Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+                Err(SnapshotError::Damaged { id, source }) => {
+                    return Err(CollectError::Damaged { snapshot: id, source });
+                }
+                Err(SnapshotError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Ok(disks)
+    }
+}
+
+/// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease
+/// that was held all the while.
+pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
+    let condemned = condemned::all_packs(&shared.store, &shared.keys).await?;
+    let view = index::collectors_view(&shared.store, &shared.keys, &condemned).await?;
+    let seen = shared.seen_through(view.index);
+    let mut walk = Walk::new(&seen);
+    let mut all_stand = true;
+    for record in disks {
+        let walked = walk
+            .disk(record, &mut |id| {
+                let index = seen.index.read().expect("nobody panics while holding the index");
+                all_stand &= index.contains_outside(&condemned, &id);
+            })
+            .await;
+        match walked {
+            Ok(()) => {}
+            // A recipe that is gone cannot be walked.
+            Err(ReadError::Damaged(Damage::BlobMissing { .. })) => return Ok(false),
+            Err(ReadError::Pack {
+                source: Damage::Missing { .. },
+                ..
+            }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all_stand)
+}

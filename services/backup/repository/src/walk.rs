@@ -1,0 +1,62 @@
+//! Visiting every blob that a disk needs: its recipe and its chunks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::format::blob::BlobId;
+use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
+use crate::format::snapshot::DiskRecord;
+use crate::repository::Shared;
+use crate::restore::{ReadError, fetch};
+
+/// A walk over many disks that visits each page and leaf once: disks of one machine share nearly all of them.
+pub(crate) struct Walk<'a> {
+    shared: &'a Arc<Shared>,
+    visited: HashSet<BlobId>,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>) -> Walk<'a> {
+        Walk {
+            shared,
+            visited: HashSet::new(),
+        }
+    }
+
+    /// Tells `each` the ids of all blobs that a disk needs and that this walk has not gone through before; a chunk
+    /// may be told more than once.
+    pub(crate) async fn disk(
+        &mut self,
+        record: &DiskRecord,
+        each: &mut (dyn FnMut(BlobId) + Send),
+    ) -> Result<(), ReadError> {
+        if !self.visited.insert(record.root) {
+            return Ok(());
+        }
+        each(record.root);
+        let disk = fetch::disk(self.shared, record).await?;
+        for (page, id) in disk.pages.iter().enumerate() {
+            let Some(id) = id else { continue };
+            if !self.visited.insert(*id) {
+                continue;
+            }
+            each(*id);
+            let mut leaves = fetch::page(self.shared, &disk, page as u64).await?;
+            for leaf in &mut leaves {
+                match leaf {
+                    Some(id) if self.visited.insert(*id) => each(*id),
+                    _ => *leaf = None,
+                }
+            }
+            let first = (page * LEAVES_PER_PAGE) as u64;
+            for (_, pieces) in fetch::leaves(self.shared, &disk, first, &leaves).await? {
+                for piece in pieces {
+                    if let Piece::Chunk { id, .. } = piece {
+                        each(id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! Collection takes what nothing needs, and nothing else, whatever goes on beside it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_repository::*;
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use self::support::*;
+
+/// Takes every pack for old, and nobody for dead.
+const EAGER: CollectSettings = CollectSettings {
+    pack_age_min: Duration::ZERO,
+    silence_max: Duration::from_secs(3600),
+};
+/// Takes every pack for old and every holder for dead.
+const RUTHLESS: CollectSettings = CollectSettings {
+    pack_age_min: Duration::ZERO,
+    silence_max: Duration::ZERO,
+};
+
+async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
+    repository.collect(settings, &Cancel::new()).await.unwrap()
+}
+
+async fn copy(repository: &Repository, request: BackupRequest) -> Draft {
+    repository
+        .copy(request, &Arc::default(), &Cancel::new())
+        .await
+        .unwrap()
+}
+
+async fn sound(repository: &Repository) -> bool {
+    let report = repository
+        .verify(VerifyScope::Everything, &Arc::default(), &Cancel::new())
+        .await
+        .unwrap();
+    if !report.is_sound() {
+        println!("{report:#?}");
+    }
+    report.is_sound()
+}
+
+async fn names(objects: &InMemory) -> Vec<String> {
+    let mut names: Vec<_> = objects
+        .list(None)
+        .map(|object| object.unwrap().location.to_string())
+        .collect()
+        .await;
+    names.sort();
+    names
+}
+
+/// A repository in memory and a disk.
+async fn place(rng: &mut StdRng) -> (Arc<InMemory>, Repository, MemoryDisk) {
+    let objects = Arc::new(InMemory::new());
+    let repository = new_repository(Store::new(objects.clone())).await;
+    (objects, repository, MemoryDisk::new(disk(rng, 3 * MIB)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_forgotten_backups_needed_goes_and_all_else_stays() {
+    let mut rng = seeded();
+    let (objects, repository, one) = place(&mut rng).await;
+    let other = MemoryDisk::new(disk(&mut rng, 2 * MIB));
+    let first = back_up(&repository, request(&one)).await;
+    let second = back_up(&repository, request(&other)).await;
+    let all = collect(&repository, EAGER).await;
+    assert_eq!(
+        (all.packs, all.packs_condemned, all.packs_deleted),
+        (4, 0, 0),
+        "everything is needed"
+    );
+
+    repository.forget(first.id).await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    assert_eq!((report.packs_deleted, report.packs_waiting), (2, 0), "{report:?}");
+    assert!(report.bytes_deleted > 0);
+    assert!(restored(&repository, &second).await == other.bytes);
+    assert!(sound(&repository).await);
+    assert!(restored(&reopened(Store::new(objects.clone())).await, &second).await == other.bytes);
+
+    repository.forget(second.id).await.unwrap();
+    collect(&repository, EAGER).await;
+    let left = names(&objects).await;
+    assert!(
+        left.iter()
+            .all(|name| name == "config" || name.starts_with("keys/")),
+        "{left:?}"
+    );
+
+    let again = back_up(&repository, request(&one)).await;
+    assert!(
+        restored(&repository, &again).await == one.bytes,
+        "what went is stored again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn young_packs_of_a_dead_backup_are_left_alone() {
+    let mut rng = seeded();
+    let (_, repository, one) = place(&mut rng).await;
+    let draft = copy(&repository, request(&one)).await;
+    repository.discard(&draft).await.unwrap();
+    assert_eq!(
+        collect(&repository, CollectSettings::default())
+            .await
+            .packs_condemned,
+        0
+    );
+    let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
+    assert!(restored(&repository, &sealed).await == one.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_way_keeps_what_it_relies_on() {
+    let mut rng = seeded();
+    let (_, repository, one) = place(&mut rng).await;
+    let old = back_up(&repository, request(&one)).await;
+    // Copied, not sealed: all it needs lies in the packs of the old backup.
+    let draft = copy(&repository, request(&one)).await;
+    repository.forget(old.id).await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    assert_eq!(
+        (report.packs_condemned, report.packs_deleted, report.packs_waiting),
+        (2, 0, 2)
+    );
+
+    // Begun after the packs were condemned: relies on none of them.
+    let later = back_up(&repository, request(&one)).await;
+    assert_eq!(later.contents.disks, old.contents.disks);
+    assert!(
+        later.contents.stats.new_bytes > 0,
+        "condemned packs are not relied on"
+    );
+    repository.forget(later.id).await.unwrap();
+
+    let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    assert!(sound(&repository).await, "{report:?}");
+    assert!(restored(&repository, &sealed).await == one.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_taken_for_dead_cannot_seal_what_is_gone() {
+    let mut rng = seeded();
+    let (_, repository, one) = place(&mut rng).await;
+    let draft = copy(&repository, request(&one)).await;
+    let report = collect(&repository, RUTHLESS).await;
+    assert_eq!(report.packs_deleted, 2, "{report:?}");
+    let refused = repository.seal(&draft, SnapshotId::generate()).await.unwrap_err();
+    assert!(matches!(refused, SealError::Stale), "{refused:?}");
+    assert_eq!(repository.snapshots().await.unwrap(), []);
+    let again = back_up(&repository, request(&one)).await;
+    assert!(restored(&repository, &again).await == one.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_being_collected_is_not_built_upon() {
+    let mut rng = seeded();
+    let (_, repository, one) = place(&mut rng).await;
+    let tracked = MemoryDisk::tracked(one.bytes.clone());
+    let old = back_up(&repository, request(&tracked)).await;
+    let draft = copy(&repository, request(&tracked)).await;
+    repository.forget(old.id).await.unwrap();
+    collect(&repository, EAGER).await;
+    let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
+    let child = BackupRequest {
+        parent: Some(sealed.id),
+        ..request(&tracked)
+    };
+    let child = back_up(&repository, child).await;
+    assert_eq!(child.contents.stats.segments_reused, 0);
+    repository.forget(sealed.id).await.unwrap();
+    for _ in 0..2 {
+        collect(&repository, EAGER).await;
+    }
+    assert!(sound(&repository).await);
+    assert!(restored(&repository, &child).await == one.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_or_index_stops_collection_before_it_deletes() {
+    let mut rng = seeded();
+    let (objects, repository, one) = place(&mut rng).await;
+    let kept = back_up(&repository, request(&one)).await;
+    let forgotten = back_up(&repository, request(&MemoryDisk::new(disk(&mut rng, MIB)))).await;
+    repository.forget(forgotten.id).await.unwrap();
+    let before = names(&objects).await;
+    for name in before.iter().filter(|name| name.starts_with("index/")) {
+        use object_store::ObjectStoreExt;
+        objects.delete(&name.as_str().into()).await.unwrap();
+    }
+    let error = repository.collect(EAGER, &Cancel::new()).await.unwrap_err();
+    assert!(matches!(error, CollectError::Broken { .. }), "{error:?}");
+    repository.rebuild_index().await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    assert_eq!(report.packs_deleted, 2, "{report:?}");
+    assert!(restored(&repository, &kept).await == one.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_shards_become_one() {
+    let mut rng = seeded();
+    let (objects, repository, _) = place(&mut rng).await;
+    for _ in 0..20 {
+        back_up(&repository, request(&MemoryDisk::new(disk(&mut rng, 64 * 1024)))).await;
+    }
+    collect(&repository, EAGER).await;
+    let shards = names(&objects)
+        .await
+        .iter()
+        .filter(|name| name.starts_with("index/"))
+        .count();
+    assert_eq!(shards, 1);
+    assert!(sound(&reopened(Store::new(objects)).await).await);
+}
+
+/// One worker of the storm: does random things to a shared repository, each in a process of its own.
+async fn live(objects: Arc<dyn ObjectStore>, seed: u64, disks: Arc<Vec<MemoryDisk>>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut repository = reopened(Store::new(objects.clone())).await;
+    let mut drafts: Vec<Draft> = Vec::new();
+    for _ in 0..12 {
+        match rng.random_range(0..10) {
+            0 => repository = reopened(Store::new(objects.clone())).await,
+            1..=3 => {
+                let snapshots = repository.snapshots().await.unwrap_or_default();
+                let parent = match snapshots.len() {
+                    0 => None,
+                    some => Some(snapshots[rng.random_range(0..some)].id),
+                };
+                let disk = &disks[rng.random_range(0..disks.len())];
+                let request = BackupRequest {
+                    parent,
+                    ..request(disk)
+                };
+                // A parent that is forgotten meanwhile, or being taken for dead, is part of life.
+                if let Ok(draft) = repository.copy(request, &Arc::default(), &Cancel::new()).await {
+                    drafts.push(draft);
+                }
+            }
+            4 | 5 if !drafts.is_empty() => {
+                let draft = drafts.swap_remove(rng.random_range(0..drafts.len()));
+                let id = SnapshotId::generate();
+                for _ in 0..rng.random_range(1..3) {
+                    match repository.seal(&draft, id).await {
+                        Ok(_) | Err(SealError::Stale | SealError::IdTaken { .. }) => {}
+                        Err(SealError::Unchecked(_)) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+            6 => {
+                let snapshots = repository.snapshots().await.unwrap_or_default();
+                if !snapshots.is_empty() {
+                    repository
+                        .forget(snapshots[rng.random_range(0..snapshots.len())].id)
+                        .await
+                        .unwrap();
+                }
+            }
+            _ => {
+                let settings = if rng.random_bool(0.3) { RUTHLESS } else { EAGER };
+                match repository.collect(settings, &Cancel::new()).await {
+                    Ok(_) | Err(CollectError::Broken { .. } | CollectError::Index(_)) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_is_interleaved_no_sealed_backup_loses_a_chunk() {
+    let mut rng = seeded();
+    for round in 0..8 {
+        let disks: Arc<Vec<_>> = {
+            let base = disk(&mut rng, 5 * MIB);
+            let mut disks = vec![MemoryDisk::new(base)];
+            for _ in 0..3 {
+                let mut changed = MemoryDisk::new(disks[disks.len() - 1].bytes.clone());
+                use_for_a_day(&mut rng, &mut changed);
+                disks.push(changed);
+            }
+            Arc::new(disks)
+        };
+        let objects = Arc::new(InMemory::new());
+        new_repository(Store::new(objects.clone())).await;
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let slow = Arc::new(slow::Slow::new(objects.clone(), rng.random()));
+                tokio::spawn(live(slow, rng.random(), disks.clone()))
+            })
+            .collect();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+        let repository = reopened(Store::new(objects.clone())).await;
+        assert!(sound(&repository).await, "round {round}");
+        for snapshot in repository.snapshots().await.unwrap() {
+            let bytes = restored(&repository, &snapshot).await;
+            assert!(disks.iter().any(|disk| disk.bytes == bytes), "round {round}");
+        }
+    }
+}
