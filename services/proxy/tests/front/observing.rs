@@ -2,12 +2,21 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Request, Response};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use proxy::front::Settings;
+use proxy_domain::forwarded::TrustedPeers;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
-use crate::world::{Machine, empty, front_to, full, http1, read};
+use crate::world::{Machine, empty, front_to, full, get, http1, lead, read, up};
 
 /// Where log lines go.
 #[derive(Clone, Default)]
@@ -99,4 +108,152 @@ async fn every_request_has_one_access_line_without_its_query() {
             .iter()
             .any(|line| line.to_string().contains("password"))
     );
+}
+
+#[tokio::test]
+async fn a_recorded_request_names_its_trace_to_the_client_and_its_span_to_the_machine() {
+    let provider = SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _installed = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+
+    let web = Machine::start(|_| async { Response::new(full("hello")) }).await;
+    let trusted = TrustedPeers {
+        networks: vec!["127.0.0.0/8".parse().expect("valid")],
+        ..Default::default()
+    };
+    let front = front_to(
+        Settings {
+            trusted,
+            ..Settings::default()
+        },
+        web.address,
+    )
+    .await;
+    let mut client = http1(front.address()).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut ask = async |host: &str, traceparent: Option<String>| {
+        let mut request = Request::get("/").header("host", host);
+        if let Some(traceparent) = traceparent {
+            request = request
+                .header("traceparent", traceparent)
+                .header("tracestate", "a=b");
+        }
+        let request = request.body(empty()).expect("valid");
+        read(client.send_request(request).await.expect("an answer"))
+            .await
+            .0
+    };
+    let passed_on = || {
+        web.last().headers["traceparent"]
+            .to_str()
+            .expect("text")
+            .to_owned()
+    };
+
+    ask("web.example", Some(format!("00-{trace}-00f067aa0ba902b7-01"))).await;
+    assert!(
+        passed_on().starts_with(&format!("00-{trace}-")) && passed_on().ends_with("-01"),
+        "{}",
+        passed_on()
+    );
+    assert!(
+        !passed_on().contains("00f067aa0ba902b7"),
+        "the machine's caller is our span"
+    );
+    assert_eq!(web.last().headers["tracestate"], "a=b");
+
+    ask("web.example", None).await;
+    assert!(
+        !passed_on().contains(trace) && passed_on().ends_with("-01"),
+        "a trace of its own: {}",
+        passed_on()
+    );
+    let refused = ask("other.example", Some(format!("00-{trace}-00f067aa0ba902b7-01"))).await;
+    assert_eq!(refused.headers()["x-request-id"], trace);
+}
+
+/// Keeps the names of what was counted, with the attributes.
+#[derive(Clone, Default)]
+struct Counted(Arc<Mutex<Vec<String>>>);
+
+impl PushMetricExporter for Counted {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let mut counted = self.0.lock().expect("never poisoned");
+        for metric in metrics.scope_metrics().flat_map(|scope| scope.metrics()) {
+            if let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() {
+                for point in sum.data_points() {
+                    let labels: Vec<_> = point.attributes().map(|label| label.value.to_string()).collect();
+                    counted.push(format!(
+                        "{} {} {}",
+                        metric.name(),
+                        labels.join(" "),
+                        point.value()
+                    ));
+                }
+            } else {
+                counted.push(metric.name().to_owned());
+            }
+        }
+        Ok(())
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
+#[tokio::test]
+async fn requests_failures_durations_and_connections_are_counted() {
+    let counted = Counted::default();
+    let provider = SdkMeterProvider::builder()
+        .with_reader(PeriodicReader::builder(counted.clone()).build())
+        .build();
+    opentelemetry::global::set_meter_provider(provider.clone());
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("bound");
+    let web = Machine::start(|_| async { Response::new(full("hello")) }).await;
+    let front = front_to(Settings::default(), web.address).await;
+    lead(
+        &front,
+        [
+            up("web", "web.example", web.address),
+            up("api", "api.example", nobody),
+        ],
+    );
+    for (host, status) in [
+        ("web.example", 200),
+        ("web.example", 200),
+        ("api.example", 502),
+        ("other.example", 404),
+    ] {
+        assert_eq!(get(front.address(), host, "/").await.0.status(), status);
+    }
+    for expected in [
+        "loam_proxy_requests_total 2xx 2",
+        "loam_proxy_requests_total 4xx 1",
+        "loam_proxy_requests_total 5xx 1",
+        "loam_proxy_upstream_failures_total connect 1",
+        "loam_proxy_request_duration_seconds",
+        "loam_proxy_open_connections",
+    ] {
+        testkit::eventually(expected, async || {
+            counted.0.lock().expect("never poisoned").clear();
+            provider.force_flush().expect("the exporter takes everything");
+            counted
+                .0
+                .lock()
+                .expect("never poisoned")
+                .iter()
+                .any(|line| line == expected)
+        })
+        .await;
+    }
 }

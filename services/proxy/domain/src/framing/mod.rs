@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It does not know sockets, timers, routes or what a request means; it keeps no bytes, only where it stands.
-//! The lines of a head are judged in [`head`], the grammar of single fields in [`field`].
+//! The lines of a head are judged in `head.rs`, the grammar of single fields in `field.rs`.
 
 mod chunk;
 mod field;
