@@ -1,17 +1,21 @@
-//! A store that breaks at a chosen write.
+//! A store that breaks, or is interrupted, at a chosen write.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicIsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::*;
 
+/// Something that is done while a write waits.
+pub type Interruption = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What happens at the chosen write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It and all later ones fail, as if the store had gone.
     Refuse,
@@ -19,6 +23,14 @@ pub enum Fault {
     Hang,
     /// It is done, but the answer is an error.
     LoseTheAnswer,
+    /// Something else is done before it; then all goes on as always.
+    Interrupt(Interruption),
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fault")
+    }
 }
 
 /// Objects in memory behind a line that breaks.
@@ -26,7 +38,7 @@ pub enum Fault {
 pub struct Faulty {
     objects: Arc<InMemory>,
     fault: Fault,
-    writes_left: AtomicUsize,
+    writes_left: AtomicIsize,
 }
 
 impl Faulty {
@@ -35,7 +47,7 @@ impl Faulty {
         Faulty {
             objects: Arc::clone(objects),
             fault,
-            writes_left: AtomicUsize::new(writes),
+            writes_left: AtomicIsize::new(writes.try_into().unwrap()),
         }
     }
 }
@@ -43,7 +55,12 @@ impl Faulty {
 impl Faulty {
     /// Good writes that are still to come.
     pub fn writes_left(&self) -> usize {
-        self.writes_left.load(Ordering::SeqCst)
+        self.writes_left.load(SeqCst).try_into().unwrap_or(0)
+    }
+
+    /// Whether the chosen write came.
+    pub fn has_struck(&self) -> bool {
+        self.writes_left.load(SeqCst) < 0
     }
 }
 
@@ -63,18 +80,23 @@ fn broken() -> Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, path: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
+        // Below zero it stays at -1, so that an interruption happens once.
         let left = self
             .writes_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        match (left, self.fault) {
-            (Ok(_), _) => self.objects.put_opts(path, body, options).await,
-            (Err(_), Fault::Refuse) => Err(broken()),
-            (Err(_), Fault::Hang) => futures::future::pending().await,
-            (Err(_), Fault::LoseTheAnswer) => {
+            .fetch_update(SeqCst, SeqCst, |left| Some((left - 1).max(-1)));
+        let left = left.unwrap_or_default();
+        match &self.fault {
+            Fault::Interrupt(interrupt) if left == 0 => interrupt().await,
+            Fault::Interrupt(_) => {}
+            _ if left > 0 => {}
+            Fault::Refuse => return Err(broken()),
+            Fault::Hang => futures::future::pending().await,
+            Fault::LoseTheAnswer => {
                 self.objects.put_opts(path, body, options).await?;
-                Err(broken())
+                return Err(broken());
             }
         }
+        self.objects.put_opts(path, body, options).await
     }
 
     async fn put_multipart_opts(

@@ -31,10 +31,10 @@ impl Slow {
     async fn dawdle(&self) {
         let micros = {
             let mut rng = self.rng.lock().unwrap();
-            if rng.random_bool(0.5) {
-                0
-            } else {
-                rng.random_range(0..3000)
+            match rng.random_range(0..20) {
+                0..10 => 0,
+                10..19 => rng.random_range(0..1500),
+                _ => rng.random_range(0..40_000),
             }
         };
         tokio::time::sleep(Duration::from_micros(micros)).await;

@@ -1,0 +1,39 @@
+//! Whether an open repository is still where it was opened.
+//!
+//! A folder whose disk was unmounted lists as empty and not as an error; only the config object tells the two apart.
+
+use tracing::instrument;
+
+use crate::format::config::Config;
+use crate::repository::{OpenError, Repository};
+use crate::store::{StoreError, names};
+
+impl Repository {
+    /// Reads the config again: one small object.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRepository`] when it is gone, [`OpenError::Foreign`] when another repository is in its place,
+    /// [`OpenError::Damaged`], or when the store fails.
+    #[instrument(name = "repository.probe", skip_all)]
+    pub async fn probe(&self) -> Result<(), OpenError> {
+        let name = names::config();
+        let object = match self.shared.store.get(&name).await {
+            Ok(object) => object,
+            Err(StoreError::NotFound { .. }) => return Err(OpenError::NoRepository),
+            Err(error) => return Err(error.into()),
+        };
+        let found = Config::decode(&object)
+            .and_then(|claimed| {
+                if claimed.config.repository == self.id() {
+                    claimed.authenticate(&self.shared.keys).map(Some)
+                } else {
+                    Ok(None)
+                }
+            })
+            .map_err(|source| OpenError::Damaged {
+                name: name.to_string(),
+                source,
+            })?;
+        found.map(drop).ok_or(OpenError::Foreign)
+    }
+}
