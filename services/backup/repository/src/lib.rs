@@ -30,6 +30,7 @@ pub mod format;
 mod index;
 pub mod keys;
 mod lease;
+mod probe;
 mod progress;
 mod rebuild;
 mod repository;
