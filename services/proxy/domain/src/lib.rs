@@ -24,6 +24,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod host;
 pub mod hygiene;
+pub mod known;
 pub mod origin;
 pub mod pace;
 pub mod request;
@@ -34,5 +35,6 @@ pub mod trace;
 
 pub use diff::TableDiff;
 pub use host::Host;
+pub use known::{KnownVm, claims};
 pub use route::{Claim, Conflict, DownReason, Route, Target};
 pub use table::RouteTable;

@@ -148,7 +148,7 @@ impl Front {
     }
 
     /// Stops accepting, lets requests and tunnels finish until `deadline` has passed, then cuts the rest.
-    pub async fn stop(self, deadline: Duration) -> Ended {
+    pub async fn stop(&self, deadline: Duration) -> Ended {
         let open = self.shared.admission.open();
         self.shared.stop.cancel();
         self.shared.tasks.close();

@@ -38,7 +38,7 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
         .await
         .expect("an answer");
 
-    let ending = tokio::spawn(front.stop(PATIENCE));
+    let ending = tokio::spawn(async move { front.stop(PATIENCE).await });
     assert!(idle.ends().await);
     feed.send(Ok("the rest".into()))
         .await

@@ -1,0 +1,176 @@
+//! The proxy as a service: told about machines over the bus, it leads real HTTP to them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bus::memory::MemoryCarrier;
+use bus::{Bus, Serving};
+use contract::provisioner::{DomainRoute, ListVms, Vm, VmChanged, VmDefinition, VmState};
+use contract::proxy::{ListRoutes, RouteTarget};
+use contract::{ByteCount, Realm, Service};
+use proxy::config::Config;
+use testkit::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
+    Vm {
+        definition: VmDefinition {
+            name: name.parse().expect("valid"),
+            seed: "tiny".parse().expect("valid"),
+            cpu_count: 1,
+            ram_size: ByteCount::mib(256),
+            disk_size: ByteCount::gib(1),
+            domains: vec![DomainRoute {
+                domain: domain.parse().expect("valid"),
+                port: backend.port(),
+            }],
+            env: Default::default(),
+            install: Vec::new(),
+        },
+        uuid: "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f".into(),
+        mac: "52:54:00:00:00:01".into(),
+        host: "h1".parse().expect("valid"),
+        state,
+        address: Some(backend.ip().to_string()),
+        locked_by: None,
+        created: "2026-11-22T06:30:00Z".parse().expect("valid"),
+        hypervisor: "simulated".into(),
+    }
+}
+
+/// A page behind a port of the system's choice.
+async fn page() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            if client.read(&mut head).await.is_ok() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\npage";
+                // A client that left before its answer is no concern of the page's.
+                drop(client.write_all(answer).await);
+            }
+        }
+    });
+    address
+}
+
+async fn status(proxy: SocketAddr, host: &str) -> u16 {
+    let mut stream = TcpStream::connect(proxy).await.expect("the front listens");
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0)
+}
+
+async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
+    let mut server = bus.server(bus::ServiceCard {
+        service: Service::Provisioner,
+        version: "0.1.0".into(),
+        metadata: Default::default(),
+    });
+    let vms = Arc::clone(vms);
+    server.on::<ListVms, _, _>(move |_| {
+        let vms = vms.lock().expect("no panic").clone();
+        async move { Ok(vms) }
+    });
+    server.open().await.expect("opens")
+}
+
+async fn proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving) {
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let config = Config {
+        http_listen: "127.0.0.1:0".parse().expect("valid"),
+        trusted_networks: Vec::new(),
+    };
+    let built = proxy::open(bus.clone(), config).await.expect("opens");
+    let mut server = bus.server(bus::ServiceCard {
+        service: Service::Proxy,
+        version: "0.1.0".into(),
+        metadata: Default::default(),
+    });
+    built.endpoints.expect("the proxy has endpoints")(&mut server);
+    let serving = server.open().await.expect("opens");
+    let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered");
+    (routes.http_listener.parse().expect("an address"), serving)
+}
+
+#[actix::test]
+async fn traffic_follows_what_is_told_about_a_machine() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let backend = page().await;
+    let vms = Arc::new(Mutex::new(Vec::new()));
+    let _provisioner = provisioner(&bus, &vms).await;
+    let (proxy, _desk) = proxy_on(&carrier).await;
+    assert_eq!(status(proxy, "web.example").await, 404);
+
+    let tell = async |state: Option<VmState>| {
+        let vm = state.map(|state| vm("web", "web.example", state, backend));
+        *vms.lock().expect("no panic") = vm.iter().cloned().collect();
+        bus.publish(&VmChanged {
+            name: "web".parse().expect("valid"),
+            vm,
+        })
+        .await
+        .expect("told");
+    };
+    tell(Some(VmState::Ready)).await;
+    eventually("the page is reached", async || {
+        status(proxy, "web.example").await == 200
+    })
+    .await;
+    tell(Some(VmState::Stopped)).await;
+    eventually("the page is away", async || {
+        status(proxy, "web.example").await == 503
+    })
+    .await;
+    let rows = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
+    assert_eq!(rows[0].target, RouteTarget::Unavailable("stopped".into()));
+    tell(None).await;
+    eventually("the route is gone", async || {
+        status(proxy, "web.example").await == 404
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_proxy_that_starts_without_the_provisioner_leads_traffic_where_it_went_before() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let backend = page().await;
+    let vms = Arc::new(Mutex::new(vec![vm(
+        "web",
+        "web.example",
+        VmState::Ready,
+        backend,
+    )]));
+    let provisioner = provisioner(&bus, &vms).await;
+    let (first, desk) = proxy_on(&carrier).await;
+    eventually("the page is reached", async || {
+        status(first, "web.example").await == 200
+    })
+    .await;
+    let row = bus.table::<Vec<proxy_domain::KnownVm>>(contract::bucket::ROUTES);
+    eventually("it is remembered", async || {
+        row.get("known").await.expect("readable").is_some()
+    })
+    .await;
+
+    desk.close().await;
+    provisioner.close().await;
+    let (second, _desk) = proxy_on(&carrier).await;
+    eventually("the page is reached", async || {
+        status(second, "web.example").await == 200
+    })
+    .await;
+}
