@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, Server, ServiceCard};
-use contract::Realm;
+use bus::{Bus, Declined, Server, ServiceCard};
 use contract::operation::{CheckHealth, Health, PartHealth};
+use contract::word::Nothing;
+use contract::{HostName, Realm};
 use operation::Operations;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
@@ -160,7 +161,7 @@ where
         since,
         parts: Vec::new(),
     };
-    serve_health(&mut server, template, built.parts);
+    serve_health(&mut server, &host, template, built.parts);
     let serving = server.open().await.context("opening the desk")?;
     if let Some(operations) = &built.operations {
         resume(operations).await;
@@ -204,24 +205,35 @@ async fn resume(operations: &Operations) {
     }
 }
 
-fn serve_health(server: &mut Server, template: Health, parts: Vec<(&'static str, PartCheck)>) {
+/// Anybody may ask how the service is, of any instance or of the one on our host.
+fn serve_health(
+    server: &mut Server,
+    host: &HostName,
+    template: Health,
+    parts: Vec<(&'static str, PartCheck)>,
+) {
     let parts = Arc::new(parts);
-    server.on::<CheckHealth, _, _>(move |_| {
-        let (parts, mut health) = (Arc::clone(&parts), template.clone());
-        async move {
-            for (part, check) in parts.iter() {
-                let trouble = match tokio::time::timeout(CHECK_MAX, check()).await {
-                    Ok(trouble) => trouble,
-                    Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
-                };
-                health.parts.push(PartHealth {
-                    part: (*part).into(),
-                    trouble,
-                });
-            }
-            Ok(health)
-        }
-    });
+    let answer = move || look_at_parts(Arc::clone(&parts), template.clone());
+    let here = answer.clone();
+    server.on::<CheckHealth, _, _>(move |_| answer());
+    server.on_host::<CheckHealth, _, _>(host, move |_| here());
+}
+
+async fn look_at_parts(
+    parts: Arc<Vec<(&'static str, PartCheck)>>,
+    mut health: Health,
+) -> Result<Health, Declined<Nothing>> {
+    for (part, check) in parts.iter() {
+        let trouble = match tokio::time::timeout(CHECK_MAX, check()).await {
+            Ok(trouble) => trouble,
+            Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
+        };
+        health.parts.push(PartHealth {
+            part: (*part).into(),
+            trouble,
+        });
+    }
+    Ok(health)
 }
 
 /// The beginning of the SHA-256 of the running executable: which build this is, whatever its version says.

@@ -1,0 +1,206 @@
+//! What a trusted manifest says, checked.
+
+use contract::Service;
+use contract::upgrade::{ApplyReleaseRefused, ReleaseManifest};
+
+/// Digits of an executable's SHA-256 that name a build; services answer with as many.
+pub const BUILD_DIGITS: usize = 16;
+/// File names and versions of releases are short.
+const NAME_MAX: usize = 100;
+const DIGEST_DIGITS: usize = 64;
+
+/// A release whose manifest was read and makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    manifest: ReleaseManifest,
+}
+
+impl Release {
+    /// Reads a manifest. Call it with bytes whose signature was verified.
+    pub fn read(manifest: &[u8]) -> Result<Release, ApplyReleaseRefused> {
+        let unreadable = |reason: String| ApplyReleaseRefused::Unreadable(format!("release.toml: {reason}"));
+        let text = std::str::from_utf8(manifest).map_err(|_| unreadable("it is not UTF-8".into()))?;
+        let manifest: ReleaseManifest =
+            toml::from_str(text).map_err(|error| unreadable(error.to_string().trim().into()))?;
+        if !is_plain_name(&manifest.file) {
+            let reason = format!("file {:?} is not a plain file name", cut(&manifest.file));
+            return Err(unreadable(reason));
+        }
+        if !is_version(&manifest.version) {
+            let reason = format!("version {:?} is not a semantic version", cut(&manifest.version));
+            return Err(unreadable(reason));
+        }
+        let digits = manifest.sha256.bytes();
+        if manifest.sha256.len() != DIGEST_DIGITS
+            || !digits
+                .into_iter()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
+            let reason = "sha256 is not 64 hexadecimal digits in lower case";
+            return Err(unreadable(reason.into()));
+        }
+        match manifest.service {
+            // The one carries the upgrade out, the other replaces processes and is not among them.
+            Service::Upgrade | Service::Supervisor => {
+                Err(ApplyReleaseRefused::NotReplaceable(manifest.service))
+            }
+            Service::Provisioner | Service::Backup | Service::Proxy | Service::Scheduler => {
+                Ok(Release { manifest })
+            }
+        }
+    }
+
+    /// Makes sure that the executable, whose SHA-256 was found to be `found`, is the one that was signed.
+    pub fn check(&self, found: &str) -> Result<(), ApplyReleaseRefused> {
+        if found == self.manifest.sha256 {
+            return Ok(());
+        }
+        Err(ApplyReleaseRefused::Altered {
+            file: self.manifest.file.clone(),
+            found: found.into(),
+            signed: self.manifest.sha256.clone(),
+        })
+    }
+
+    /// The service that it renews.
+    pub fn service(&self) -> Service {
+        self.manifest.service
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    /// The executable's name in the release folder.
+    pub fn file(&self) -> &str {
+        &self.manifest.file
+    }
+
+    /// How the executable will name itself once it runs.
+    pub fn build(&self) -> &str {
+        &self.manifest.sha256[..BUILD_DIGITS]
+    }
+}
+
+/// A name that stays in its folder whatever it is joined to.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
+    !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain) && !name.starts_with('.')
+}
+
+/// MAJOR.MINOR.PATCH, and what may follow after `-` or `+`.
+fn is_version(text: &str) -> bool {
+    let (core, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+    let numbers: Vec<&str> = core.split('.').collect();
+    let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
+    text.len() <= NAME_MAX && numbers.len() == 3 && numbers.iter().all(number) && rest.bytes().all(plain)
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(NAME_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn manifest(service: &str, file: &str, version: &str, digest: &str) -> String {
+        format!(
+            "service = {service:?}\nversion = {version:?}\nfile = {file:?}\nsha256 = {digest:?}\n\
+             made = \"2026-05-01T00:00:00Z\"\n"
+        )
+    }
+
+    fn read(service: &str, file: &str, version: &str, digest: &str) -> Result<Release, ApplyReleaseRefused> {
+        Release::read(manifest(service, file, version, digest).as_bytes())
+    }
+
+    #[test]
+    fn a_manifest_that_makes_sense_is_read() {
+        let release = read("proxy", "loam-proxy", "1.2.3-rc.1+5", DIGEST).expect("read");
+        assert_eq!(
+            (release.service(), release.version()),
+            (Service::Proxy, "1.2.3-rc.1+5")
+        );
+        assert_eq!(
+            (release.file(), release.build()),
+            ("loam-proxy", "0123456789abcdef")
+        );
+        assert_eq!(release.check(DIGEST), Ok(()));
+    }
+
+    #[test]
+    fn a_file_outside_the_folder_cannot_be_named() {
+        for file in [
+            "../loam-proxy",
+            "/bin/sh",
+            "a/b",
+            "..",
+            ".",
+            "",
+            ".hidden",
+            "a\\b",
+            "a b",
+            &"x".repeat(101),
+        ] {
+            let refused = read("proxy", file, "1.0.0", DIGEST);
+            assert!(
+                matches!(&refused, Err(ApplyReleaseRefused::Unreadable(reason)) if reason.contains("plain file name")),
+                "{file:?}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_reason() {
+        for (service, version, digest) in [
+            ("kernel", "1.0.0", DIGEST),
+            ("proxy", "1.0", DIGEST),
+            ("proxy", "1.0.0/..", DIGEST),
+            ("proxy", "1.0.0", &DIGEST.to_uppercase()),
+            ("proxy", "1.0.0", "0123"),
+        ] {
+            let refused = read(service, "loam-proxy", version, digest);
+            assert!(
+                matches!(refused, Err(ApplyReleaseRefused::Unreadable(_))),
+                "{refused:?}"
+            );
+        }
+        let unknown = format!(
+            "{}colour = \"blue\"\n",
+            manifest("proxy", "loam-proxy", "1.0.0", DIGEST)
+        );
+        for text in [unknown.as_bytes(), b"\xff", b"", b"service ="] {
+            assert!(matches!(
+                Release::read(text),
+                Err(ApplyReleaseRefused::Unreadable(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn the_upgrade_service_and_the_supervisor_are_not_replaced_this_way() {
+        for (name, service) in [("upgrade", Service::Upgrade), ("supervisor", Service::Supervisor)] {
+            let refused = read(name, "loam-x", "1.0.0", DIGEST);
+            assert_eq!(refused, Err(ApplyReleaseRefused::NotReplaceable(service)));
+        }
+    }
+
+    #[test]
+    fn another_executable_than_the_signed_one_is_altered() {
+        let release = read("proxy", "loam-proxy", "1.0.0", DIGEST).expect("read");
+        let found = DIGEST.replace('0', "1");
+        assert_eq!(
+            release.check(&found),
+            Err(ApplyReleaseRefused::Altered {
+                file: "loam-proxy".into(),
+                found: found.clone(),
+                signed: DIGEST.into()
+            })
+        );
+    }
+}

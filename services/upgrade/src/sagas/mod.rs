@@ -1,0 +1,5 @@
+//! The sagas of the upgrade service, one a file.
+
+mod apply_release;
+
+pub use apply_release::{Applied, ApplyRelease, Folder, World};

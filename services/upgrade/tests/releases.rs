@@ -1,0 +1,390 @@
+//! What the upgrade service promises, with real files and real actors, on the memory bus under a fake supervisor.
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::CallError;
+use chassis::sha256_of;
+use contract::operation::{Begun, CancelOperation, OperationReport, OperationState};
+use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
+use contract::{OperationId, Service};
+use minisign::KeyPair;
+use operation::{Context, Work, fresh_id, outcome_at};
+use saga::Ending;
+use saga::rehearsal::rehearse;
+use support::{Host, build_of, card, host, manifest};
+use testkit::eventually;
+use upgrade::sagas::{self, Applied, Folder, World};
+use upgrade::shelf::Shelf;
+
+const CALL_MAX: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn apply(
+    host: &Host,
+    folder: &Path,
+    id: Option<&OperationId>,
+) -> Result<Begun, CallError<ApplyReleaseRefused>> {
+    let command = ApplyRelease {
+        folder: folder.into(),
+        operation_id: id.cloned(),
+    };
+    host.bus.call(&command, CALL_MAX).await
+}
+
+async fn outcome(host: &Host, id: &OperationId) -> OperationReport {
+    outcome_at(&host.bus, Service::Upgrade, id, PATIENCE, |_| {})
+        .await
+        .expect("it ends")
+}
+
+async fn applied(host: &Host, folder: &Path) -> OperationReport {
+    let begun = apply(host, folder, None).await.expect("begun");
+    outcome(host, begun.operation()).await
+}
+
+/// A release is refused, and nothing changed.
+async fn refused(host: &Host, folder: &Path) -> ApplyReleaseRefused {
+    let refusal = match apply(host, folder, None).await {
+        Err(CallError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(host.supervisor.runs(), host.installed());
+    assert_eq!(
+        (host.supervisor.started(), host.builds().len(), host.receipts()),
+        (1, 0, 0)
+    );
+    refusal
+}
+
+#[actix::test]
+async fn a_signed_release_replaces_the_service_and_only_two_builds_stay_on_the_shelf() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let mut before = build_of(&host.installed());
+    for round in ["one", "two", "three"] {
+        let folder = host.release(round, &format!("well: {round}"));
+        let build = build_of(&folder.join("loam-proxy"));
+        let report = applied(&host, &folder).await;
+        assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
+        let told = what_was_applied(&report);
+        assert_eq!(
+            (told.service, &told.build, told.build_before),
+            (Service::Proxy, &build, Some(before))
+        );
+        let place = host
+            .state()
+            .join("releases/proxy")
+            .join(&build)
+            .join("loam-proxy");
+        assert_eq!(host.supervisor.runs(), place);
+        before = build;
+    }
+    assert_eq!(host.builds().len(), 2);
+}
+
+fn what_was_applied(report: &OperationReport) -> Applied {
+    let output = report.output.clone().expect("an output");
+    serde::Deserialize::deserialize(output).expect("what was applied")
+}
+
+#[actix::test]
+async fn an_unsigned_release_is_refused() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    std::fs::remove_file(folder.join("release.toml.minisig")).expect("removed");
+    assert!(matches!(
+        refused(&host, &folder).await,
+        ApplyReleaseRefused::Unsigned(_)
+    ));
+}
+
+#[actix::test]
+async fn an_altered_release_is_refused() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    std::fs::write(folder.join("loam-proxy"), "well: mine").expect("written");
+    let refusal = refused(&host, &folder).await;
+    assert!(
+        matches!(&refusal, ApplyReleaseRefused::Altered { file, .. } if file == "loam-proxy"),
+        "{refusal:?}"
+    );
+
+    let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
+    std::fs::write(
+        folder.join("release.toml"),
+        manifest("proxy", "loam-proxy", &digest),
+    )
+    .expect("written");
+    assert!(matches!(
+        refused(&host, &folder).await,
+        ApplyReleaseRefused::Untrusted(_)
+    ));
+}
+
+#[actix::test]
+async fn a_release_signed_by_a_stranger_is_refused() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    let text = std::fs::read_to_string(folder.join("release.toml")).expect("readable");
+    let stranger = KeyPair::generate_unencrypted_keypair().expect("made");
+    host.sign(&folder, &text, &stranger);
+    assert!(matches!(
+        refused(&host, &folder).await,
+        ApplyReleaseRefused::Untrusted(_)
+    ));
+    host.trust("theirs.pub", &stranger);
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
+}
+
+#[actix::test]
+async fn without_a_key_or_with_keys_that_others_can_write_nothing_is_trusted() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    let key = host.keys().join("ours.pub");
+    for (path, fine) in [(key.clone(), 0o644), (host.keys(), 0o755)] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(fine | 0o022)).expect("set");
+        let refusal = refused(&host, &folder).await;
+        assert!(
+            refusal.to_string().contains("can be written by others"),
+            "{refusal}"
+        );
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(fine)).expect("set");
+    }
+    std::fs::remove_file(key).expect("removed");
+    assert!(
+        refused(&host, &folder)
+            .await
+            .to_string()
+            .contains("no key is trusted here")
+    );
+    std::fs::remove_dir(host.keys()).expect("removed");
+    assert!(
+        refused(&host, &folder)
+            .await
+            .to_string()
+            .contains("no key is trusted here")
+    );
+}
+
+#[actix::test]
+async fn what_is_not_replaceable_or_unknown_is_refused() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
+    for (service, not) in [("upgrade", Service::Upgrade), ("supervisor", Service::Supervisor)] {
+        host.sign(&folder, &manifest(service, "loam-proxy", &digest), &host.signer);
+        assert_eq!(
+            refused(&host, &folder).await,
+            ApplyReleaseRefused::NotReplaceable(not)
+        );
+    }
+    host.sign(&folder, &manifest("kernel", "loam-proxy", &digest), &host.signer);
+    assert!(matches!(
+        refused(&host, &folder).await,
+        ApplyReleaseRefused::Unreadable(_)
+    ));
+}
+
+#[actix::test]
+async fn a_service_that_nobody_runs_here_changes_nothing() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
+    host.sign(&folder, &manifest("backup", "loam-proxy", &digest), &host.signer);
+    let report = applied(&host, &folder).await;
+    assert_eq!(report.state, OperationState::Undone);
+    assert_eq!(
+        report.reason.as_deref(),
+        Some("note: backup is not under supervision here")
+    );
+    assert!(!host.state().join("releases/backup").join(&digest[..16]).exists());
+}
+
+#[actix::test]
+async fn path_tricks_are_refused() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let folder = host.release("new", "well: new");
+    let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
+    let unreadable = async |folder: &Path, why: &str| match refused(&host, folder).await {
+        ApplyReleaseRefused::Unreadable(reason) => assert!(reason.contains(why), "{reason}"),
+        other => panic!("{other:?}"),
+    };
+    unreadable(Path::new("new"), "absolute path").await;
+    unreadable(Path::new("/nowhere"), "No such file").await;
+    for file in ["../loam-proxy", "/bin/sh", ".."] {
+        host.sign(&folder, &manifest("proxy", file, &digest), &host.signer);
+        unreadable(&folder, "plain file name").await;
+    }
+    symlink(host.installed(), folder.join("link")).expect("linked");
+    let digest_of_old = sha256_of(&host.installed()).expect("readable");
+    host.sign(&folder, &manifest("proxy", "link", &digest_of_old), &host.signer);
+    unreadable(&folder, "link").await;
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRUSR).expect("made");
+    host.sign(&folder, &manifest("proxy", "pipe", &digest), &host.signer);
+    unreadable(&folder, "not a plain file").await;
+}
+
+#[actix::test]
+async fn a_build_that_never_becomes_ready_brings_the_old_one_back() {
+    for (behaviour, why) in [
+        ("silent", "does not answer"),
+        ("ill", "the address is in use"),
+        ("dies", "another run of it answers"),
+    ] {
+        let host = Host::new().await;
+        let _desk = host.upgrade(1, 5).await;
+        let report = applied(&host, &host.release("new", behaviour)).await;
+        assert_eq!(report.state, OperationState::Undone, "{behaviour}");
+        let reason = report.reason.expect("a reason");
+        assert!(reason.starts_with("prove: ") && reason.contains(why), "{reason}");
+        assert_eq!(host.supervisor.runs(), host.installed());
+        assert_eq!(host.builds(), Vec::<String>::new());
+        let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
+        let proxy = services
+            .iter()
+            .find(|found| found.health.service == Service::Proxy)
+            .expect("it answers");
+        assert_eq!(proxy.health.build, build_of(&host.installed()));
+    }
+}
+
+#[actix::test]
+async fn what_happens_to_the_folder_after_the_answer_does_not_matter() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 1).await;
+    let folder = host.release("new", "well: new");
+    let build = build_of(&folder.join("loam-proxy"));
+    let begun = apply(&host, &folder, None).await.expect("begun");
+    std::fs::write(folder.join("loam-proxy"), "dies: mine").expect("written");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
+    assert_eq!(what_was_applied(&report).build, build);
+    assert_eq!(
+        std::fs::read_to_string(host.supervisor.runs()).expect("readable"),
+        "well: new"
+    );
+}
+
+#[actix::test]
+async fn one_upgrade_at_a_time_and_a_cancelled_one_is_undone() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(600, 0).await;
+    let first = apply(&host, &host.release("new", "silent"), None)
+        .await
+        .expect("begun");
+    let first = first.operation().clone();
+    eventually("the new one is started", async || host.supervisor.started() == 2).await;
+    let second = apply(&host, &host.release("other", "well: other"), None).await;
+    assert!(
+        matches!(&second, Err(CallError::Refused(ApplyReleaseRefused::UnderWay(id))) if *id == first),
+        "{second:?}"
+    );
+    let cancel = CancelOperation { id: first.clone() };
+    host.bus
+        .call_at(Service::Upgrade, &cancel, CALL_MAX)
+        .await
+        .expect("understood");
+    assert_eq!(outcome(&host, &first).await.state, OperationState::Undone);
+    assert_eq!(host.supervisor.runs(), host.installed());
+}
+
+#[actix::test]
+async fn the_same_id_is_the_same_upgrade_even_when_its_folder_is_gone() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let (folder, id) = (host.release("new", "well: new"), fresh_id());
+    assert_eq!(
+        apply(&host, &folder, Some(&id)).await.expect("begun"),
+        Begun::Begun(id.clone())
+    );
+    assert_eq!(outcome(&host, &id).await.state, OperationState::Done);
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!(
+        apply(&host, &folder, Some(&id)).await.expect("known"),
+        Begun::AlreadyBegun(id.clone())
+    );
+    let other = apply(&host, &host.release("other", "well: other"), Some(&id)).await;
+    assert!(
+        matches!(other, Err(CallError::Refused(ApplyReleaseRefused::IdReused(_)))),
+        "{other:?}"
+    );
+    assert_eq!(host.supervisor.started(), 2);
+}
+
+#[actix::test]
+async fn every_service_found_is_listed_also_one_that_does_not_answer() {
+    let host = Host::new().await;
+    let _desk = host.upgrade(10, 0).await;
+    let mute = host.bus.server(card(Service::Backup, "backup-build"));
+    let _mute = mute.open().await.expect("the desk opens");
+    let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
+    let names: Vec<Service> = services.iter().map(|found| found.health.service).collect();
+    assert_eq!(
+        names,
+        [
+            Service::Backup,
+            Service::Proxy,
+            Service::Upgrade,
+            Service::Supervisor
+        ]
+    );
+    assert!(services[1].health.is_well());
+    assert!(!services[0].health.is_well());
+    assert_eq!(
+        (services[0].health.build.as_str(), services[0].host.as_str()),
+        ("backup-build", "h1")
+    );
+}
+
+#[actix::test]
+async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() {
+    let hosts: RefCell<HashMap<OperationId, (Arc<Host>, PathBuf)>> = RefCell::default();
+    let fresh = async || {
+        let here = Arc::new(Host::new().await);
+        let folder = here.release("new", "well: new");
+        let (id, shelf) = (fresh_id(), Shelf::in_state(&here.state()));
+        let release = shelf.receive(&id, &folder).expect("received");
+        let place = shelf.place(&release);
+        hosts.borrow_mut().insert(id.clone(), (Arc::clone(&here), place));
+        Context {
+            world: Arc::new(World {
+                bus: here.bus.clone(),
+                host: host(),
+                shelf,
+                ready_within: Duration::from_secs(5),
+                soak: Duration::ZERO,
+            }),
+            input: Folder { folder },
+            id,
+            meter: Default::default(),
+            cancel: Default::default(),
+        }
+    };
+    let judge = async |context: &Context<World, Folder>, ending: &Ending| {
+        let (here, place) = hosts.borrow_mut().remove(&context.id).expect("made before");
+        let (runs, builds) = (here.supervisor.runs(), here.builds().len());
+        match ending {
+            Ending::Done if runs == place && builds == 1 => Ok(()),
+            Ending::Undone(_) if runs == here.installed() && builds == 0 => Ok(()),
+            other => Err(format!(
+                "{other:?}: {} runs, {builds} builds on the shelf",
+                runs.display()
+            )),
+        }
+    };
+    rehearse(&sagas::ApplyRelease::steps(), fresh, judge).await;
+}

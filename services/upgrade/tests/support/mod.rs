@@ -1,0 +1,276 @@
+//! A host in miniature: a state folder, a supervisor that starts "executables" (files whose text says how they
+//! behave), and whoever signs releases.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bus::memory::MemoryCarrier;
+use bus::{Bus, Declined, ServiceCard, Serving};
+use chassis::{NatsSettings, Settings, sha256_of};
+use contract::operation::{CheckHealth, Health, PartHealth};
+use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
+use contract::word::Nothing;
+use contract::{HostName, Realm, Service, Timestamp};
+use minisign::KeyPair;
+use operation::fresh_id;
+use tempfile::TempDir;
+use upgrade::config::Config;
+use upgrade_domain::BUILD_DIGITS;
+
+pub(crate) const HOST: &str = "h1";
+/// What the service ran from before anything was upgraded.
+pub(crate) const OLD: &str = "well: the old one";
+
+pub(crate) fn host() -> HostName {
+    HostName::new(HOST).expect("valid")
+}
+
+/// Starts processes of the proxy as their executables say: `well`, `ill`, `silent`, or `dies` after a few answers.
+pub(crate) struct Supervisor {
+    bus: Bus,
+    state: Mutex<Running>,
+}
+
+struct Running {
+    executable: PathBuf,
+    before: PathBuf,
+    desk: Option<Serving>,
+    started: usize,
+}
+
+impl Supervisor {
+    async fn open(bus: &Bus, installed: &Path) -> (Arc<Supervisor>, Serving) {
+        let supervisor = Arc::new(Supervisor {
+            bus: bus.clone(),
+            state: Mutex::new(Running {
+                executable: installed.into(),
+                before: installed.into(),
+                desk: None,
+                started: 0,
+            }),
+        });
+        supervisor.start(installed).await;
+        let mut server = bus.server(card(Service::Supervisor, "supervisor-build"));
+        let this = Arc::clone(&supervisor);
+        server.on_host::<ListProcesses, _, _>(&host(), move |_| {
+            let listed = this.list();
+            async move { Ok::<_, Declined<Nothing>>(listed) }
+        });
+        let this = Arc::clone(&supervisor);
+        server.on_host::<ReplaceService, _, _>(&host(), move |asked| {
+            let this = Arc::clone(&this);
+            async move { this.replace(asked.request).await }
+        });
+        (supervisor, server.open().await.expect("the desk opens"))
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.state.lock().expect("no panic").executable.clone()
+    }
+
+    /// How often something was started.
+    pub(crate) fn started(&self) -> usize {
+        self.state.lock().expect("no panic").started
+    }
+
+    fn list(&self) -> Vec<Process> {
+        vec![Process {
+            service: Service::Proxy,
+            pid: Some(1),
+            executable: self.runs(),
+            since: Timestamp::default(),
+            restarts: 0,
+        }]
+    }
+
+    async fn replace(&self, order: ReplaceService) -> Result<Replaced, Declined<ReplaceServiceRefused>> {
+        if order.service != Service::Proxy {
+            return Err(Declined::Refused(ReplaceServiceRefused::NotHere(order.service)));
+        }
+        if !order.executable.is_file() {
+            return Err(Declined::Refused(ReplaceServiceRefused::NotUsable {
+                path: order.executable.display().to_string(),
+                reason: "it is missing".into(),
+            }));
+        }
+        let running = self.runs();
+        if running != order.executable {
+            self.state.lock().expect("no panic").before = running;
+            self.start(&order.executable).await;
+        }
+        Ok(Replaced {
+            before: self.state.lock().expect("no panic").before.clone(),
+        })
+    }
+
+    async fn start(&self, executable: &Path) {
+        let text = std::fs::read_to_string(executable).expect("readable");
+        let build = build_of(executable);
+        drop(self.state.lock().expect("no panic").desk.take());
+        let desk = if text.starts_with("silent") {
+            None
+        } else {
+            let mut server = self.bus.server(card(Service::Proxy, &build));
+            let process = Mutex::new((fresh_id().to_string(), 0));
+            server.on_host::<CheckHealth, _, _>(&host(), move |_| {
+                let mut process = process.lock().expect("no panic");
+                process.1 += 1;
+                if text.starts_with("dies") && process.1 % 3 == 0 {
+                    process.0 = fresh_id().to_string();
+                }
+                let ill = text
+                    .starts_with("ill")
+                    .then(|| "the address is in use".to_string());
+                let health = health(&build, &process.0, ill);
+                async move { Ok::<_, Declined<Nothing>>(health) }
+            });
+            Some(server.open().await.expect("the desk opens"))
+        };
+        let mut state = self.state.lock().expect("no panic");
+        state.desk = desk;
+        state.executable = executable.into();
+        state.started += 1;
+    }
+}
+
+fn health(build: &str, instance: &str, trouble: Option<String>) -> Health {
+    Health {
+        service: Service::Proxy,
+        version: "0.1.0".into(),
+        build: build.into(),
+        instance: instance.into(),
+        since: Timestamp::default(),
+        parts: vec![PartHealth {
+            part: "listener".into(),
+            trouble,
+        }],
+    }
+}
+
+pub(crate) fn card(service: Service, build: &str) -> ServiceCard {
+    ServiceCard {
+        service,
+        version: "0.1.0".into(),
+        metadata: HashMap::from([
+            ("host".into(), HOST.into()),
+            ("build".into(), build.into()),
+            ("instance".into(), fresh_id().to_string()),
+        ]),
+    }
+}
+
+pub(crate) fn build_of(executable: &Path) -> String {
+    sha256_of(executable).expect("readable")[..BUILD_DIGITS].into()
+}
+
+/// The host.
+pub(crate) struct Host {
+    folder: TempDir,
+    pub(crate) bus: Bus,
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) signer: KeyPair,
+    _desk: Serving,
+}
+
+impl Host {
+    pub(crate) async fn new() -> Host {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bus = Bus::new(Arc::new(MemoryCarrier::new()), Realm::default());
+        let installed = folder.path().join("loam-proxy");
+        std::fs::write(&installed, OLD).expect("written");
+        let (supervisor, desk) = Supervisor::open(&bus, &installed).await;
+        let host = Host {
+            folder,
+            bus,
+            supervisor,
+            signer: KeyPair::generate_unencrypted_keypair().expect("made"),
+            _desk: desk,
+        };
+        std::fs::create_dir_all(host.keys()).expect("made");
+        host.trust("ours.pub", &host.signer);
+        host
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.state().join("keys/release")
+    }
+
+    pub(crate) fn installed(&self) -> PathBuf {
+        self.folder.path().join("loam-proxy")
+    }
+
+    pub(crate) fn trust(&self, name: &str, pair: &KeyPair) {
+        let text = pair.pk.to_box().expect("boxed").into_string();
+        std::fs::write(self.keys().join(name), text).expect("written");
+    }
+
+    pub(crate) fn settings(&self, ready_seconds: u32, soak_seconds: u32) -> Settings<Config> {
+        Settings {
+            host: host(),
+            state_dir: self.state(),
+            realm: Realm::default(),
+            nats: NatsSettings {
+                url: "memory".into(),
+                nkey_file: None,
+            },
+            own: Config::of(ready_seconds, soak_seconds),
+        }
+    }
+
+    /// Opens the upgrade service's desk; it closes with the value returned.
+    pub(crate) async fn upgrade(&self, ready_seconds: u32, soak_seconds: u32) -> Serving {
+        let service = upgrade::open(self.bus.clone(), self.settings(ready_seconds, soak_seconds));
+        let mut server = self.bus.server(card(Service::Upgrade, "upgrade-build"));
+        (service.endpoints.expect("it answers"))(&mut server);
+        let operations = service.operations.expect("it has some");
+        operations.serve(&mut server);
+        let serving = server.open().await.expect("the desk opens");
+        operations.resume().await.expect("readable");
+        serving
+    }
+
+    /// Makes a release folder, signed by our key.
+    pub(crate) fn release(&self, name: &str, executable: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join("loam-proxy"), executable).expect("written");
+        let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
+        self.sign(&folder, &manifest("proxy", "loam-proxy", &digest), &self.signer);
+        folder
+    }
+
+    /// Writes a manifest and signs it.
+    pub(crate) fn sign(&self, folder: &Path, manifest: &str, pair: &KeyPair) {
+        let signature = minisign::sign(None, &pair.sk, Cursor::new(manifest), None, None).expect("signed");
+        std::fs::write(folder.join("release.toml"), manifest).expect("written");
+        std::fs::write(folder.join("release.toml.minisig"), signature.into_string()).expect("written");
+    }
+
+    /// The builds on the shelf.
+    pub(crate) fn builds(&self) -> Vec<String> {
+        let Ok(builds) = std::fs::read_dir(self.state().join("releases/proxy")) else {
+            return Vec::new();
+        };
+        builds
+            .map(|build| build.expect("readable").file_name().into_string().expect("text"))
+            .collect()
+    }
+
+    /// What was received and not cleared away.
+    pub(crate) fn receipts(&self) -> usize {
+        std::fs::read_dir(self.state().join("releases/.incoming")).map_or(0, Iterator::count)
+    }
+}
+
+pub(crate) fn manifest(service: &str, file: &str, digest: &str) -> String {
+    format!(
+        "service = {service:?}\nversion = \"0.2.0\"\nfile = {file:?}\nsha256 = {digest:?}\n\
+         made = \"2026-05-01T00:00:00Z\"\n"
+    )
+}
