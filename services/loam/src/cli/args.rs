@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use contract::{BackupRef, OperationId, ScheduleId, SeedName, Service, VmName};
 
 use crate::state::STATE_DEFAULT;
 
@@ -31,6 +32,33 @@ pub(super) enum Command {
         #[arg(long, value_enum)]
         hypervisor: Option<Hypervisor>,
     },
+    /// How every service is
+    Status,
+    /// Cloud images that machines grow from
+    #[command(subcommand)]
+    Seed(Seed),
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(Vm),
+    /// Where each domain leads
+    Proxy,
+    /// Backups of machines
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Appointments
+    #[command(subcommand)]
+    Schedule(Schedule),
+    /// Running services and their renewal
+    #[command(subcommand)]
+    Upgrade(Upgrade),
+    /// Operations: work that lasts
+    #[command(subcommand)]
+    Op(Op),
+    /// Write the completions of a shell to stdout
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,4 +67,181 @@ pub(super) enum Hypervisor {
     Libvirt,
     /// No machine really exists
     Simulated,
+}
+
+/// How a command that lasts is given.
+#[derive(Clone, Copy, Debug, Arguments)]
+pub(super) struct Lasting {
+    /// Return at once with the operation's id
+    #[arg(long)]
+    pub detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Seed {
+    /// Make a seed of a cloud image (qcow2 or raw)
+    Add {
+        /// Its name
+        name: SeedName,
+        /// A file on the provisioner's host, or an http(s) URL
+        #[arg(long, value_name = "FILE|URL")]
+        from: String,
+        /// What the image must hash to
+        #[arg(long, value_name = "DIGEST")]
+        sha256: String,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// List the seeds
+    List,
+    /// Remove a seed that no machine grows from
+    Remove {
+        /// Which
+        name: SeedName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Vm {
+    /// Make a machine from its definition and start it
+    Create {
+        /// The definition
+        file: PathBuf,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// List the machines
+    List,
+    /// Show one machine
+    Show {
+        /// Which
+        vm: VmName,
+    },
+    /// Start a machine that is off
+    Start {
+        /// Which
+        vm: VmName,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// Shut a machine down
+    Stop {
+        /// Which
+        vm: VmName,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// Remove a machine with its disk; its backups stay
+    Remove {
+        /// Which
+        vm: VmName,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Backup {
+    /// Back a machine up now
+    Run {
+        /// Which
+        vm: VmName,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// List backups, newest first
+    List {
+        /// Only those of this machine
+        vm: Option<VmName>,
+    },
+    /// Make a second machine from a backup
+    Restore {
+        /// VM@latest, or VM@ and the first characters of an id
+        backup: BackupRef,
+        /// The new machine's name
+        #[arg(long = "as", value_name = "NAME")]
+        as_vm: VmName,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+    /// Read a backup back and check every byte
+    Verify {
+        /// VM@latest, or VM@ and the first characters of an id
+        backup: BackupRef,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Schedule {
+    /// Add an appointment
+    Add {
+        /// Its name
+        id: ScheduleId,
+        /// When: five fields, six with seconds first, or @daily and its like
+        #[arg(long)]
+        cron: String,
+        /// In which time zone, as in Europe/Paris
+        #[arg(long, default_value = "UTC")]
+        zone: String,
+        /// What: back this machine up
+        #[arg(long, value_name = "VM")]
+        backup: VmName,
+    },
+    /// List the appointments
+    List,
+    /// Remove an appointment
+    Remove {
+        /// Which
+        id: ScheduleId,
+    },
+    /// How it went lately
+    Runs {
+        /// Which
+        id: ScheduleId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Upgrade {
+    /// Every running service with its version and build
+    Status,
+    /// Replace a service by a signed build
+    Apply {
+        /// The release folder, on the upgrade service's host
+        folder: PathBuf,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Op {
+    /// List operations, newest first
+    List {
+        /// Only those that still move
+        #[arg(long)]
+        unfinished: bool,
+        /// Only those of this service
+        #[arg(long)]
+        service: Option<Service>,
+    },
+    /// Show one operation
+    Show {
+        /// Which
+        id: OperationId,
+    },
+    /// Watch one operation until it ends
+    Watch {
+        /// Which
+        id: OperationId,
+    },
+    /// Give an operation up: what it did is undone
+    Cancel {
+        /// Which
+        id: OperationId,
+        #[command(flatten)]
+        lasting: Lasting,
+    },
 }

@@ -37,6 +37,8 @@ pub enum Exit {
 pub struct Trouble {
     exit: Exit,
     sentence: String,
+    /// Whether the answer that was shown says it already.
+    told: bool,
 }
 
 impl Trouble {
@@ -45,7 +47,26 @@ impl Trouble {
         Trouble {
             exit,
             sentence: sentence.into(),
+            told: false,
         }
+    }
+
+    /// A trouble that the answer on stdout shows in full; programs are not told twice.
+    pub fn told(exit: Exit, sentence: impl Into<String>) -> Trouble {
+        Trouble {
+            told: true,
+            ..Trouble::new(exit, sentence)
+        }
+    }
+
+    /// What kind of end it is.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The sentence.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
     }
 
     /// What kept `loam up` from running.
@@ -61,6 +82,9 @@ impl Trouble {
     /// Tells it: a sentence on stderr, or an object on stdout.
     pub(super) fn tell(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
+        if json && self.told {
+            return ExitCode::from(code);
+        }
         if json {
             println!(
                 "{}",

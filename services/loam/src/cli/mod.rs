@@ -9,15 +9,27 @@
 //! A command is an ordinary client on the bus, with a person's key. It decides nothing that a service decides.
 
 mod args;
+mod backup;
 pub mod client;
 pub mod exit;
+mod op;
+mod output;
+mod proxy;
+mod schedule;
+mod seed;
+mod session;
+mod upgrade;
+pub(crate) mod vm;
+mod work;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
-use exit::Trouble;
+use exit::{Exit, Trouble};
+use session::Session;
 
 /// Reads the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
@@ -40,5 +52,36 @@ fn carry_out(args: Args) -> Result<(), Trouble> {
             })
             .map_err(Trouble::of_start)
         }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "loam", &mut std::io::stdout());
+            Ok(())
+        }
+        command => speak(&args.state, args.json, command),
     }
+}
+
+/// Carries out whatever is said over the bus.
+fn speak(state: &Path, json: bool, command: Command) -> Result<(), Trouble> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble::new(Exit::Failed, format!("starting: {error}")))?;
+    runtime.block_on(async {
+        // A definition is read before anybody is asked anything: what is wrong in it is wrong without a bus.
+        if let Command::Vm(args::Vm::Create { file, .. }) = &command {
+            vm::read(file)?;
+        }
+        let session = Session::open(state, json).await?;
+        match command {
+            Command::Status => upgrade::status(&session).await,
+            Command::Seed(command) => seed::run(&session, command).await,
+            Command::Vm(command) => vm::run(&session, command).await,
+            Command::Proxy => proxy::run(&session).await,
+            Command::Backup(command) => backup::run(&session, command).await,
+            Command::Schedule(command) => schedule::run(&session, command).await,
+            Command::Upgrade(command) => upgrade::run(&session, command).await,
+            Command::Op(command) => op::run(&session, command).await,
+            Command::Up { .. } | Command::Completions { .. } => unreachable!("carried out without a bus"),
+        }
+    })
 }

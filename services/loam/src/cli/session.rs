@@ -1,0 +1,79 @@
+//! A person's connection to the bus, and how he asks.
+
+use std::fmt::{Debug, Display};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::nats::{Connection, connect};
+use bus::{Bus, CallError, Place};
+use contract::Request;
+use contract::rights::inbox_prefix_of_person;
+
+use super::client::ClientFile;
+use super::exit::{Exit, Trouble};
+
+/// The bus is on this host or near: what does not answer by then is not there.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+/// One question. Some are answered only after a guest's file systems were looked at.
+const QUESTION_MAX: Duration = Duration::from_secs(30);
+
+/// A person at work.
+pub(super) struct Session {
+    /// The bus.
+    pub bus: Bus,
+    /// Whether answers are for programs.
+    pub json: bool,
+}
+
+impl Session {
+    /// Connects with the key that `client.toml` in the state folder names.
+    pub async fn open(state: &Path, json: bool) -> Result<Session, Trouble> {
+        let path = state.join("client.toml");
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            let hint = "is `loam up` running, and --state the same folder?";
+            Trouble::new(
+                Exit::Unreachable,
+                format!("reading {}: {error}; {hint}", path.display()),
+            )
+        })?;
+        let file: ClientFile = toml::from_str(&text)
+            .map_err(|error| Trouble::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+        let connection = Connection {
+            url: file.url,
+            nkey_file: Some(file.key),
+            name: format!("loam-{}", file.person),
+            inbox_prefix: inbox_prefix_of_person(&file.person),
+        };
+        let carrier = connect(&connection, BUS_PATIENCE)
+            .await
+            .map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
+        Ok(Session {
+            bus: Bus::new(Arc::new(carrier), file.realm),
+            json,
+        })
+    }
+
+    /// Asks the owner of a request.
+    pub async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, Trouble> {
+        self.bus.call(&request, QUESTION_MAX).await.map_err(of_call)
+    }
+
+    /// Asks a service by name.
+    pub async fn ask_at<R: Request>(&self, place: impl Into<Place>, request: R) -> Result<R::Reply, Trouble> {
+        self.bus
+            .call_at(place, &request, QUESTION_MAX)
+            .await
+            .map_err(of_call)
+    }
+}
+
+/// What a call that brought no reply means for the command.
+pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> Trouble {
+    let exit = match &error {
+        CallError::Refused(_) => Exit::Refused,
+        CallError::Link { .. } => Exit::Unreachable,
+        CallError::Failed(_) | CallError::Unreadable { .. } => Exit::Failed,
+    };
+    Trouble::new(exit, error.to_string())
+}

@@ -1,0 +1,135 @@
+//! Every place on the bus that means something: what is said between Loam's parts, and what a server does for whoever
+//! may ask it.
+
+use contract::word::Owner;
+use contract::{Realm, Service, book, bucket, rights};
+
+/// What of JetStream's own words can create, change, read or remove.
+const STREAM_WORDS: [&str; 11] = [
+    "STREAM.CREATE",
+    "STREAM.UPDATE",
+    "STREAM.DELETE",
+    "STREAM.PURGE",
+    "STREAM.INFO",
+    "STREAM.MSG.GET",
+    "STREAM.MSG.DELETE",
+    "STREAM.RESTORE",
+    "STREAM.SNAPSHOT",
+    "CONSUMER.NAMES",
+    "DIRECT.GET",
+];
+const CONSUMER_WORDS: [&str; 5] = [
+    "CONSUMER.CREATE",
+    "CONSUMER.DURABLE.CREATE",
+    "CONSUMER.DELETE",
+    "CONSUMER.INFO",
+    "CONSUMER.MSG.NEXT",
+];
+
+/// Literal subjects.
+pub(crate) fn places() -> Vec<String> {
+    let realm = Realm::default();
+    let mut all = Vec::new();
+    for entry in book::requests() {
+        for owner in owners(entry.owner) {
+            all.push(format!("{realm}.v1.{owner}.{}", entry.name));
+            all.push(format!("{realm}.v1.{owner}.{}.h1", entry.name));
+        }
+    }
+    for entry in book::events() {
+        match entry.owner {
+            Owner::One(owner) => all.push(format!("{realm}.v1.event.{owner}.{}.web", entry.name)),
+            Owner::Each => all.push(format!("{realm}.v1.event.{}.web", entry.name)),
+        }
+    }
+    for table in bucket::ALL.map(|table| table.name).into_iter().chain(["evil"]) {
+        all.push(format!("$KV.{table}.web"));
+        all.extend(Service::ALL.map(|service| format!("$KV.{table}.{service}.web")));
+        all.extend(STREAM_WORDS.map(|word| format!("$JS.API.{word}.KV_{table}")));
+        all.extend(CONSUMER_WORDS.map(|word| format!("$JS.API.{word}.KV_{table}.evil")));
+        all.push(format!("$JS.API.CONSUMER.CREATE.KV_{table}.evil.$KV.{table}.web"));
+        all.push(format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.web"));
+        all.extend(Service::ALL.map(|s| format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.{s}.web")));
+        all.push(format!("$JS.ACK.KV_{table}.evil.1.1.1.1.1"));
+        all.push(format!("$JS.FC.KV_{table}.evil.x"));
+    }
+    for word in [
+        "INFO",
+        "STREAM.NAMES",
+        "STREAM.LIST",
+        "STREAM.CREATE.evil",
+        "ACCOUNT.PURGE.LOAM",
+    ] {
+        all.push(format!("$JS.API.{word}"));
+    }
+    for verb in ["PING", "INFO", "STATS"] {
+        all.push(format!("$SRV.{verb}"));
+        all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}")));
+        all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}.instance")));
+    }
+    all.extend(Service::ALL.map(|service| format!("{}.x", rights::inbox_prefix(service))));
+    let elsewhere = [
+        "_INBOX.x",
+        "_INBOX_operator.x",
+        "_INBOX_bootstrap.x",
+        "_R_.x",
+        "$SYS.REQ.SERVER.PING",
+        "elsewhere",
+    ];
+    all.extend(elsewhere.map(String::from));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Patterns that somebody curious might listen to.
+pub(crate) fn patterns() -> Vec<String> {
+    let mut all: Vec<String> = [
+        ">",
+        "*",
+        "*.>",
+        "loam.>",
+        "loam.v1.>",
+        "loam.v1.*.>",
+        "loam.v1.event.>",
+        "loam.v1.event.operation.*",
+        "loam.v1.event.provisioner.vm_changed.*",
+        "$KV.>",
+        "$JS.>",
+        "$JS.API.>",
+        "$SRV.>",
+        "$SRV.PING",
+        "_INBOX.>",
+        "_R_.>",
+        "$SYS.>",
+        "$JS.EVENT.>",
+    ]
+    .map(String::from)
+    .into();
+    for service in Service::ALL {
+        all.push(format!("loam.v1.{service}.>"));
+        all.push(format!("{}.>", rights::inbox_prefix(service)));
+    }
+    all
+}
+
+fn owners(owner: Owner) -> Vec<Service> {
+    match owner {
+        Owner::One(service) => vec![service],
+        Owner::Each => Service::ALL.to_vec(),
+    }
+}
+
+/// Whether a right covers a place or a pattern: every message to the latter is one to the former.
+pub(crate) fn covers(right: &str, asked: &str) -> bool {
+    let (mut rights, mut words) = (right.split('.'), asked.split('.'));
+    loop {
+        match (rights.next(), words.next()) {
+            (Some(">"), Some(_)) => return true,
+            (Some("*"), Some(word)) if word != ">" => {}
+            (Some(right), Some(word)) if right == word => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! A real server with the settings that `loam up` writes, and the keys to come in by.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bus::Bus;
+use bus::nats::{Connection, bootstrap, connect};
+use contract::{Realm, Service, rights};
+use loam::nats::render::{Place, render};
+use loam::state::State;
+use loam::state::keys::{self, OPERATOR, PublicKeys};
+use nkeys::KeyPair;
+use testkit::{NatsServer, PATIENCE};
+
+use crate::visitor::Visitor;
+
+pub(crate) struct Town {
+    pub(crate) server: NatsServer,
+    pub(crate) keys: PublicKeys,
+    state: State,
+    _folder: tempfile::TempDir,
+}
+
+impl Town {
+    /// Starts the server and makes the buckets.
+    pub(crate) async fn found() -> Town {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::at(folder.path().join("state"));
+        state.prepare().expect("made");
+        let keys = keys::prepare(&state).expect("made");
+        let store = folder.path().join("data");
+        let text = render(
+            &Realm::default(),
+            &keys,
+            Place {
+                listen: "127.0.0.1:-1",
+                store: &store,
+            },
+        );
+        // The testkit gives its server a folder of its own, and a server accepts only one.
+        let text = text.replace(&format!("store_dir: \"{}\", ", store.display()), "");
+        let town = Town {
+            server: NatsServer::start_with(&text),
+            keys,
+            state,
+            _folder: folder,
+        };
+        let connection = town.connection("bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into());
+        let carrier = connect(&connection, PATIENCE).await.expect("let in");
+        bootstrap(&carrier, 1)
+            .await
+            .expect("the bootstrap role makes the buckets");
+        town
+    }
+
+    fn key_file(&self, name: &str) -> PathBuf {
+        self.state.keys().join(format!("{name}.nk"))
+    }
+
+    fn connection(&self, name: &str, inbox_prefix: String) -> Connection {
+        Connection {
+            url: self.server.url(),
+            nkey_file: Some(self.key_file(name)),
+            name: name.into(),
+            inbox_prefix,
+        }
+    }
+
+    /// A user by hand.
+    pub(crate) fn visitor(&self, name: &str) -> Visitor {
+        let key = read(&self.key_file(name));
+        Visitor::come(&self.server.url(), Some(&key)).expect("let in")
+    }
+
+    /// A service on the bus as services are.
+    pub(crate) async fn service(&self, service: Service) -> Bus {
+        self.bus(service.name(), rights::inbox_prefix(service)).await
+    }
+
+    /// A person on the bus.
+    pub(crate) async fn person(&self) -> Bus {
+        self.bus(OPERATOR, rights::inbox_prefix_of_person(OPERATOR)).await
+    }
+
+    async fn bus(&self, name: &str, inbox_prefix: String) -> Bus {
+        let carrier = connect(&self.connection(name, inbox_prefix), PATIENCE)
+            .await
+            .expect("let in");
+        Bus::new(Arc::new(carrier), Realm::default())
+    }
+}
+
+/// How a service stands in discovery.
+pub(crate) fn card(service: Service) -> bus::ServiceCard {
+    bus::ServiceCard {
+        service,
+        version: "0.1.0".into(),
+        metadata: HashMap::new(),
+    }
+}
+
+fn read(path: &Path) -> KeyPair {
+    let seed = std::fs::read_to_string(path).expect("readable");
+    KeyPair::from_seed(seed.trim()).expect("a seed")
+}

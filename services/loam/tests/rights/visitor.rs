@@ -1,0 +1,176 @@
+//! A client that speaks NATS by hand (https://docs.nats.io/reference/reference-protocols/nats-protocol), so that every
+//! refusal of the server is seen, in order, and nothing is repaired on the way.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// A message as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) subject: String,
+    pub(crate) reply: Option<String>,
+    pub(crate) body: String,
+}
+
+/// What the server said until it answered our ping.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) errors: Vec<String>,
+}
+
+pub(crate) struct Visitor {
+    stream: BufReader<TcpStream>,
+    subscriptions: u32,
+}
+
+impl Visitor {
+    /// Comes with a key, or as nobody. The error is the server's word.
+    pub(crate) fn come(url: &str, key: Option<&KeyPair>) -> Result<Visitor, String> {
+        let address = url.strip_prefix("nats://").expect("a nats url");
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_nodelay(true).expect("set");
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("set");
+        let mut visitor = Visitor {
+            stream: BufReader::new(stream),
+            subscriptions: 0,
+        };
+        let info = visitor.line();
+        let info: serde_json::Value =
+            serde_json::from_str(info.strip_prefix("INFO ").expect("info first")).expect("JSON");
+        let mut hello = serde_json::json!({
+            "verbose": false, "pedantic": false, "headers": true, "no_responders": true, "protocol": 1,
+            "lang": "visitor", "version": "1",
+        });
+        if let Some(key) = key {
+            let nonce = info["nonce"].as_str().expect("a server with nkeys sends a nonce");
+            let signature = key.sign(nonce.as_bytes()).expect("signed");
+            hello["nkey"] = key.public_key().into();
+            hello["sig"] = BASE64URL_NOPAD.encode(&signature).into();
+        }
+        visitor.write(&format!("CONNECT {hello}\r\n"));
+        let heard = visitor.round();
+        heard.errors.first().map_or(Ok(()), |error| Err(error.clone()))?;
+        Ok(visitor)
+    }
+
+    /// Says something, and hears whether the server refuses it.
+    pub(crate) fn may_say(&mut self, subject: &str) -> bool {
+        self.write(&format!("PUB {subject} 2\r\n{{}}\r\n"));
+        self.was_allowed("Publish", subject)
+    }
+
+    /// Listens, and hears whether the server refuses that; then stops listening.
+    pub(crate) fn may_hear(&mut self, subject: &str) -> bool {
+        let id = self.listen(subject);
+        let allowed = self.was_allowed("Subscription", subject);
+        self.write(&format!("UNSUB {id}\r\n"));
+        allowed
+    }
+
+    /// Listens.
+    pub(crate) fn listen(&mut self, subject: &str) -> u32 {
+        self.subscriptions += 1;
+        self.write(&format!("SUB {subject} {}\r\n", self.subscriptions));
+        self.subscriptions
+    }
+
+    /// Says something with a reply subject and, maybe, a head of raw lines.
+    pub(crate) fn say(&mut self, subject: &str, reply: &str, head: &[&str], body: &str) {
+        if head.is_empty() {
+            self.write(&format!("PUB {subject} {reply} {}\r\n{body}\r\n", body.len()));
+            return;
+        }
+        let head = format!("NATS/1.0\r\n{}\r\n\r\n", head.join("\r\n"));
+        let total = head.len() + body.len();
+        self.write(&format!(
+            "HPUB {subject} {reply} {} {total}\r\n{head}{body}\r\n",
+            head.len()
+        ));
+    }
+
+    /// Everything heard until a ping comes back: the server works off what we said in order.
+    pub(crate) fn round(&mut self) -> Heard {
+        self.write("PING\r\n");
+        let mut heard = Heard::default();
+        loop {
+            let line = self.line();
+            let mut words = line.split(' ');
+            match words.next().unwrap_or_default() {
+                "PONG" => return heard,
+                "PING" => self.write("PONG\r\n"),
+                "-ERR" => {
+                    heard.errors.push(line.trim_start_matches("-ERR ").to_string());
+                    if line.contains("Authorization") {
+                        return heard;
+                    }
+                }
+                "MSG" => heard.messages.push(self.message(words.collect(), false)),
+                "HMSG" => heard.messages.push(self.message(words.collect(), true)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Rounds until a message is there.
+    pub(crate) fn wait_for_message(&mut self) -> Message {
+        let until = Instant::now() + ANSWER_MAX;
+        loop {
+            let heard = self.round();
+            if let Some(message) = heard.messages.into_iter().next() {
+                return message;
+            }
+            assert!(heard.errors.is_empty(), "{:?}", heard.errors);
+            assert!(Instant::now() < until, "no message came");
+        }
+    }
+
+    fn message(&mut self, words: Vec<&str>, with_head: bool) -> Message {
+        let number = |text: &str| text.parse::<usize>().expect("a length");
+        let total = number(words.last().expect("a length"));
+        let lengths = if with_head { 2 } else { 1 };
+        let head_length = if with_head {
+            number(words[words.len() - 2])
+        } else {
+            0
+        };
+        let reply = (words.len() == 3 + lengths).then(|| words[2].to_string());
+        let subject = words[0].to_string();
+        let mut bytes = vec![0; total + 2];
+        self.stream.read_exact(&mut bytes).expect("the whole message");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Message {
+            subject,
+            reply,
+            body: text(&bytes[head_length..total]),
+        }
+    }
+
+    fn was_allowed(&mut self, what: &str, subject: &str) -> bool {
+        let refusal = format!("'Permissions Violation for {what} to \"{subject}\"'");
+        let heard = self.round();
+        let other = heard.errors.iter().find(|error| **error != refusal);
+        assert_eq!(other, None, "an unexpected word of the server");
+        heard.errors.is_empty()
+    }
+
+    fn write(&mut self, text: &str) {
+        self.stream
+            .get_mut()
+            .write_all(text.as_bytes())
+            .expect("the server reads");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("the server answers");
+        assert!(!line.is_empty(), "the server hung up");
+        line.trim_end().to_string()
+    }
+}

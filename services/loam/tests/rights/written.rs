@@ -1,0 +1,46 @@
+//! What is written about the rights under `deploy/nats` is what the server is told. After a change of the contract's
+//! rights: run with `LOAM_WRITE_SAMPLES=1` and read the difference.
+
+use std::path::Path;
+
+use contract::{Realm, Service};
+use loam::nats::render::{Place, render};
+use loam::nats::table;
+use loam::state::keys::{OPERATOR, PublicKeys};
+
+fn hold(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../deploy/nats")
+        .join(file);
+    if std::env::var_os("LOAM_WRITE_SAMPLES").is_some() {
+        std::fs::write(&path, text).expect("written");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == text,
+        "{file} is not what the contract says; run with LOAM_WRITE_SAMPLES=1"
+    );
+}
+
+#[test]
+fn the_page_of_rights_is_up_to_date() {
+    hold("permissions.md", &table::page());
+}
+
+#[test]
+fn the_sample_of_the_server_settings_is_up_to_date() {
+    let key = |name: &str| format!("PUBLIC_NKEY_OF_{}", name.to_uppercase());
+    let keys = PublicKeys {
+        services: Service::ALL
+            .into_iter()
+            .map(|service| (service, key(service.name())))
+            .collect(),
+        bootstrap: key("bootstrap"),
+        people: vec![(OPERATOR.into(), key(OPERATOR))],
+    };
+    let place = Place {
+        listen: "127.0.0.1:4222",
+        store: Path::new("/var/lib/loam/nats/data"),
+    };
+    hold("nats.sample.conf", &render(&Realm::default(), &keys, place));
+}
