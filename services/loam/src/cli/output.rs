@@ -26,7 +26,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, non
     }
     let mut table = Table::new();
     table
-        .load_preset(NOTHING)
+        .load_style(NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(head);
     for row in rows {
