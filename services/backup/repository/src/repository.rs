@@ -1,25 +1,20 @@
-//! The repository: made once, opened with a secret, asked for its snapshots.
+//! The repository: made once, opened with a secret.
 
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 use ulid::Ulid;
 
 use crate::chunker::Chunking;
 use crate::format::config::{Claimed, Config};
-use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
-use crate::format::{Damage, RepositoryId, packed, sealed};
+use crate::format::{Damage, RepositoryId};
 use crate::index::{self, Index, IndexError};
 use crate::keys::{KdfCost, Keys, MasterKey, Secret, Slot, SlotError};
 use crate::settings::EngineSettings;
 use crate::store::{Created, Store, StoreError, names};
-
-/// Snapshots read at the same time when they are listed.
-const SNAPSHOT_READS_IN_FLIGHT: usize = 16;
 
 /// An open repository. Cheap to clone; all clones share keys and index.
 #[derive(Clone)]
@@ -88,51 +83,6 @@ pub enum OpenError {
     /// The store failed.
     #[error("could not reach the repository")]
     Store(#[from] StoreError),
-}
-
-/// A snapshot could not be found, listed or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// There is no such snapshot.
-    #[error("there is no snapshot {asked}")]
-    Unknown {
-        /// What was asked for.
-        asked: String,
-    },
-    /// Several snapshots begin like this.
-    #[error("{count} snapshots begin with {prefix}: give more letters")]
-    Ambiguous {
-        /// What was asked for.
-        prefix: String,
-        /// How many there are.
-        count: usize,
-    },
-    /// The object is damaged or was swapped.
-    #[error("could not read snapshot {id}")]
-    Damaged {
-        /// The snapshot.
-        id: SnapshotId,
-        /// What is wrong with it.
-        #[source]
-        source: Damage,
-    },
-    /// The store failed.
-    #[error("could not reach the snapshots")]
-    Store(#[from] StoreError),
-}
-
-/// Which snapshot is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selector {
-    /// The one taken last of a machine.
-    Latest {
-        /// The machine.
-        machine: String,
-    },
-    /// The one of that id.
-    Id(SnapshotId),
-    /// The only one whose id begins like this.
-    Prefix(String),
 }
 
 impl Repository {
@@ -236,105 +186,6 @@ impl Repository {
     /// The identity given at init.
     pub fn id(&self) -> RepositoryId {
         self.shared.config.repository
-    }
-
-    /// All snapshots, oldest first.
-    ///
-    /// # Errors
-    /// When the store fails or a snapshot cannot be read.
-    #[instrument(name = "repository.snapshots", skip_all)]
-    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
-        let ids = self.snapshot_ids().await?;
-        let mut snapshots: Vec<_> = futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
-            .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
-            // One that is forgotten while we list is simply not there any more.
-            .filter_map(async |read| match read {
-                Err(SnapshotError::Unknown { .. }) => None,
-                read => Some(read),
-            })
-            .try_collect()
-            .await?;
-        snapshots.sort_by_key(|s: &Snapshot| (s.contents.taken_at_unix_ms, s.id));
-        Ok(snapshots)
-    }
-
-    /// The ids of all snapshots, without reading them.
-    pub(crate) async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
-        Ok(listed
-            .iter()
-            .filter_map(|l| names::entry_id(&l.path))
-            .map(SnapshotId::from)
-            .collect())
-    }
-
-    /// The snapshot of that id.
-    ///
-    /// # Errors
-    /// When there is none, it cannot be read, or the store fails.
-    pub async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
-        let name = names::entry(names::SNAPSHOTS, id.ulid());
-        let object = match self.shared.store.get(&name).await {
-            Ok(object) => object,
-            Err(StoreError::NotFound { .. }) => {
-                return Err(SnapshotError::Unknown {
-                    asked: id.to_string(),
-                });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let contents: Contents = sealed::open(&self.shared.keys, &name, "snapshot", &object)
-            .and_then(|text| packed::decode(&text, "snapshot"))
-            .map_err(|source| SnapshotError::Damaged { id, source })?;
-        Ok(Snapshot { id, contents })
-    }
-
-    /// The snapshot that is meant.
-    ///
-    /// # Errors
-    /// When none or several fit, or the store fails.
-    pub async fn find(&self, selector: &Selector) -> Result<Snapshot, SnapshotError> {
-        match selector {
-            Selector::Id(id) => self.snapshot(*id).await,
-            Selector::Prefix(prefix) => {
-                let wanted = prefix.to_lowercase();
-                let ids = self.snapshot_ids().await?;
-                let mut fitting = ids.iter().filter(|id| id.to_string().starts_with(&wanted));
-                match (fitting.next(), fitting.count()) {
-                    (Some(id), 0) => self.snapshot(*id).await,
-                    (Some(_), more) => Err(SnapshotError::Ambiguous {
-                        prefix: prefix.clone(),
-                        count: more + 1,
-                    }),
-                    (None, _) => Err(SnapshotError::Unknown {
-                        asked: prefix.clone(),
-                    }),
-                }
-            }
-            Selector::Latest { machine } => {
-                let snapshots = self.snapshots().await?;
-                snapshots
-                    .into_iter()
-                    .rfind(|s| &s.contents.machine == machine)
-                    .ok_or_else(|| SnapshotError::Unknown {
-                        asked: format!("of machine {machine}"),
-                    })
-            }
-        }
-    }
-
-    /// Removes a snapshot; one that is gone already counts as removed. What only it used stays in the store until
-    /// a collection takes it.
-    ///
-    /// # Errors
-    /// When the store fails.
-    #[instrument(name = "repository.forget", skip(self))]
-    pub async fn forget(&self, id: SnapshotId) -> Result<(), SnapshotError> {
-        Ok(self
-            .shared
-            .store
-            .delete(&names::entry(names::SNAPSHOTS, id.ulid()))
-            .await?)
     }
 
     /// Brings the index up to what the store holds now.

@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_repository::*;
 use rand::rngs::StdRng;
@@ -16,6 +17,7 @@ async fn suite(place: &dyn Fn(&str) -> Store, rng: &mut StdRng) {
     an_unchanged_disk_stores_nothing_again(place("unchanged"), rng).await;
     sealing_twice_is_sealing_once(place("seal"), rng).await;
     snapshots_are_found_by_id_prefix_and_machine(place("find"), rng).await;
+    what_is_forgotten_is_collected(place("collect"), rng).await;
     what_is_not_ours_is_refused_and_left_alone(place("refused")).await;
 }
 
@@ -131,6 +133,27 @@ async fn snapshots_are_found_by_id_prefix_and_machine(store: Store, rng: &mut St
     assert_eq!(latest, made[0]);
     let gone = find(Selector::Id(made[1].id)).await.unwrap_err();
     assert!(matches!(gone, SnapshotError::Unknown { .. }), "{gone}");
+}
+
+async fn what_is_forgotten_is_collected(store: Store, rng: &mut StdRng) {
+    let repository = new_repository(store).await;
+    let kept = MemoryDisk::new(disk(rng, 3 * MIB));
+    let kept_snapshot = back_up(&repository, request(&kept)).await;
+    let forgotten = back_up(&repository, request(&MemoryDisk::new(disk(rng, 2 * MIB)))).await;
+    repository.forget(forgotten.id).await.unwrap();
+    // Stores that date objects by the second make them look as old as they can be.
+    let settings = CollectSettings {
+        pack_age_min: Duration::ZERO,
+        ..CollectSettings::default()
+    };
+    let report = repository.collect(settings, &Cancel::new()).await.unwrap();
+    assert_eq!((report.packs, report.packs_deleted), (4, 2), "{report:?}");
+    let report = repository
+        .verify(VerifyScope::Everything, &Arc::default(), &Cancel::new())
+        .await
+        .unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert!(restored(&repository, &kept_snapshot).await == kept.bytes);
 }
 
 async fn what_is_not_ours_is_refused_and_left_alone(store: Store) {

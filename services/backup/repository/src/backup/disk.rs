@@ -119,30 +119,36 @@ impl Copy<'_> {
             .extents(window.clone())
             .await
             .map_err(|source| self.failed(source))?;
-        let mut parent_leaves = Vec::new();
-        match &self.parent {
-            Some(parent) => {
-                parent_leaves =
-                    parent
-                        .page(self.session, page)
-                        .await
-                        .map_err(|source| CopyError::ParentRecipe {
-                            disk: self.name.to_owned(),
-                            source,
-                        })?;
-            }
-            None => extents
+        let parent_leaves = self.parent_leaves(page).await?;
+        if parent_leaves.is_none() {
+            extents
                 .iter_mut()
-                .for_each(|extent| extent.change = Change::Unknown),
+                .for_each(|extent| extent.change = Change::Unknown);
         }
         let plans = plan(window.clone(), u64::from(self.shape.segment_bytes), &extents)
             .map_err(|_| self.contradiction(window.start))?;
         let tasks = plans.into_iter().enumerate().map(|(index, plan)| Task {
             range: self.shape.segment(first + index as u64),
             plan,
-            parent_leaf: parent_leaves.get(index).copied().flatten(),
+            parent_leaf: parent_leaves.as_ref().and_then(|leaves| leaves[index]),
         });
         Ok(tasks.collect())
+    }
+
+    /// The parent's leaves of a page, when there is a parent and all of them are stored.
+    async fn parent_leaves(&self, page: u64) -> Result<Option<Vec<Option<BlobId>>>, CopyError> {
+        let Some(parent) = &self.parent else {
+            return Ok(None);
+        };
+        let leaves = parent
+            .page(self.session, page)
+            .await
+            .map_err(|source| CopyError::ParentRecipe {
+                disk: self.name.to_owned(),
+                source,
+            })?;
+        let all_stored = leaves.iter().flatten().all(|leaf| self.session.is_stored(leaf));
+        Ok(all_stored.then_some(leaves))
     }
 
     /// Deals with one segment; `None` is a segment of zeros.

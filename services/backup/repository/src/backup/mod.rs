@@ -38,8 +38,9 @@ use crate::format::snapshot::{Consistency, Contents, DiskRecord, Snapshot, Snaps
 use crate::index::IndexError;
 use crate::lease;
 use crate::progress::Progress;
-use crate::repository::{Repository, SnapshotError};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::snapshots::SnapshotError;
 use crate::source::{DiskSource, SourceError};
 use crate::store::StoreError;
 

@@ -10,8 +10,9 @@ use crate::collect;
 use crate::format::snapshot::{Snapshot, SnapshotId};
 use crate::format::{packed, sealed};
 use crate::lease::{self, LeaseId, LeaseState};
-use crate::repository::{Repository, SnapshotError};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::snapshots::SnapshotError;
 use crate::store::{Created, StoreError, names};
 
 /// The draft could not be sealed.

@@ -129,6 +129,16 @@ impl Session {
         Ok(id)
     }
 
+    /// Whether a blob is stored where it stays.
+    pub(super) fn is_stored(&self, id: &BlobId) -> bool {
+        let index = self
+            .shared
+            .index
+            .read()
+            .expect("nobody panics while holding the index");
+        index.contains_outside(&self.condemned, id)
+    }
+
     /// Whether the caller is the one to store this blob.
     fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
         if self

@@ -8,8 +8,9 @@ use crate::format::blob::BlobId;
 use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
 use crate::index::CollectorsView;
-use crate::repository::{Repository, SnapshotError};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::snapshots::SnapshotError;
 use crate::walk::Walk;
 
 /// The disks of every snapshot.

@@ -162,7 +162,8 @@ impl StoreSettings {
                 }
                 let folder = LocalFileSystem::new_with_prefix(path)
                     .map_err(StoreSettingsError::Client)?
-                    .with_fsync(true);
+                    .with_fsync(true)
+                    .with_automatic_cleanup(true);
                 Arc::new(folder)
             }
             StoreUrl::S3 { bucket, prefix } => Arc::new(PrefixStore::new(self.s3(bucket)?, prefix.as_str())),
@@ -209,16 +210,22 @@ impl StoreSettings {
             max_retries: self.retries_max,
             retry_timeout: self.retry_timeout,
         };
+        let plain = s3
+            .endpoint
+            .as_deref()
+            .is_some_and(|endpoint| endpoint.starts_with("http://"));
         let client = ClientOptions::new()
             .with_timeout(self.request_timeout)
             .with_connect_timeout(self.connect_timeout)
-            .with_allow_http(s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://")));
+            .with_allow_http(plain);
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(&s3.region)
             .with_access_key_id(&s3.access_key_id)
             .with_secret_access_key(secret.trim())
             .with_retry(retry)
+            // Under TLS a digest of each pack would only cost time: packs are authenticated by their own seals.
+            .with_unsigned_payload(!plain)
             .with_client_options(client);
         if let Some(endpoint) = &s3.endpoint {
             builder = builder.with_endpoint(endpoint);

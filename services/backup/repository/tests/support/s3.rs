@@ -140,7 +140,9 @@ impl S3Server {
             "POST /buckets/{BUCKET}/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
         );
         let mut answer = String::new();
-        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.split(' ').nth(1) == Some("201")
+        asked.is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && matches!(answer.split(' ').nth(1), Some("201" | "409"))
     }
 
     /// Settings for a place of its own in the bucket.

@@ -9,6 +9,8 @@
 //!   a snapshot:  recipe ──> its chunks by pack ──ranges──> opened and hashed
 //! ```
 
+mod report;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
@@ -19,112 +21,18 @@ use tracing::instrument;
 use crate::format::blob::BlobId;
 use crate::format::pack::{self, Directory, FOOTER_BYTES, PackId, open_blob};
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::{Snapshot, SnapshotId};
+use crate::format::snapshot::Snapshot;
 use crate::index::{self, ListedPack, Location};
 use crate::progress::{Progress, raise};
-use crate::repository::{Repository, Shared, SnapshotError};
+use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, Places, RangeRead};
 use crate::restore::{ReadError, fetch};
 use crate::settings::PACK_BYTES_TARGET;
+use crate::snapshots::SnapshotError;
 use crate::store::{StoreError, names};
 use crate::{Cancel, Damage};
 
-/// A report names no more problems than this, so that a lost disk does not fill the memory; all are counted.
-const PROBLEMS_NAMED_MAX: usize = 1000;
-
-/// What is to be read again.
-#[derive(Clone, Copy, Debug)]
-pub enum VerifyScope<'a> {
-    /// All that this snapshot needs.
-    Snapshot(&'a Snapshot),
-    /// Every pack, and every snapshot's recipe.
-    Everything,
-}
-
-/// Something that is not as it was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// A pack as a whole.
-    Pack {
-        /// Its object name.
-        name: String,
-        /// What is wrong.
-        damage: Damage,
-    },
-    /// One blob of a pack.
-    Blob {
-        /// The pack's object name.
-        pack: String,
-        /// The blob.
-        id: BlobId,
-        /// What is wrong.
-        damage: Damage,
-    },
-    /// A snapshot object.
-    Snapshot {
-        /// The snapshot.
-        id: SnapshotId,
-        /// What is wrong.
-        damage: Damage,
-    },
-    /// A disk of a snapshot cannot be restored whole.
-    Disk {
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// The disk.
-        disk: String,
-        /// Where on the disk the first trouble of this stretch lies.
-        at_byte: u64,
-        /// What is wrong.
-        damage: Damage,
-    },
-}
-
-/// What a verification saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// Packs read whole.
-    pub packs: u64,
-    /// Blobs opened and hashed.
-    pub blobs: u64,
-    /// Snapshots walked.
-    pub snapshots: u64,
-    /// Problems found, named or not.
-    pub problems_total: u64,
-    /// The first problems, at most a thousand.
-    pub problems: Vec<Problem>,
-}
-
-impl VerifyReport {
-    /// Whether everything was as it should be.
-    pub fn is_sound(&self) -> bool {
-        self.problems_total == 0
-    }
-
-    fn add(&mut self, problem: Problem) {
-        self.problems_total += 1;
-        if self.problems.len() < PROBLEMS_NAMED_MAX {
-            self.problems.push(problem);
-        }
-    }
-}
-
-/// The verification could not be carried through.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The store failed or the index is damaged; the index can be rebuilt.
-    #[error("could not read the repository")]
-    Read(#[from] ReadError),
-    /// It was told to stop.
-    #[error("the verification was cancelled")]
-    Cancelled,
-}
-
-impl From<StoreError> for VerifyError {
-    fn from(error: StoreError) -> VerifyError {
-        VerifyError::Read(error.into())
-    }
-}
+pub use self::report::{Problem, VerifyError, VerifyReport, VerifyScope};
 
 /// How the chunks of a snapshot are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
