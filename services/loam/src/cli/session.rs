@@ -28,7 +28,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects with the key that `client.toml` in the state folder names.
-    pub async fn open(state: &Path, json: bool) -> Result<Session, Trouble> {
+    pub(super) async fn open(state: &Path, json: bool) -> Result<Session, Trouble> {
         let path = state.join("client.toml");
         let text = std::fs::read_to_string(&path).map_err(|error| {
             let hint = "is `loam up` running, and --state the same folder?";
@@ -55,12 +55,12 @@ impl Session {
     }
 
     /// Asks the owner of a request.
-    pub async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, Trouble> {
+    pub(super) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, Trouble> {
         self.bus.call(&request, QUESTION_MAX).await.map_err(of_call)
     }
 
     /// Asks a service by name.
-    pub async fn ask_at<R: Request>(&self, place: impl Into<Place>, request: R) -> Result<R::Reply, Trouble> {
+    pub(super) async fn ask_at<R: Request>(&self, place: impl Into<Place>, request: R) -> Result<R::Reply, Trouble> {
         self.bus
             .call_at(place, &request, QUESTION_MAX)
             .await

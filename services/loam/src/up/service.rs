@@ -45,7 +45,7 @@ fn settings(common: &Common<'_>, service: Service) -> toml::Table {
             if !part.contains_key("store") && !part.contains_key("create_repository") {
                 part.insert("create_repository".into(), true.into());
             }
-            if !part.contains_key("key_file") {
+            if !part.contains_key("key_file") && !part.contains_key("passphrase_file") {
                 part.insert("key_file".into(), text(&common.state.backup_key()));
             }
         }
@@ -98,7 +98,7 @@ mod tests {
             part("", Service::Backup)["create_repository"].as_bool(),
             Some(true)
         );
-        let own = part("[backup.store]\nurl = \"s3://bucket\"\n", Service::Backup);
+        let own = part("[backup]\nstore = \"s3://bucket\"\n", Service::Backup);
         assert!(!own.contains_key("create_repository"));
         assert_eq!(own["key_file"].as_str(), Some("/var/lib/loam/keys/backup.key"));
     }
