@@ -1,0 +1,278 @@
+//! All machines and seeds of a realm: what must hold between them. One name once, one domain one machine, a disk not
+//! smaller than its seed, a seed in use stays.
+//!
+//! A move gives the record to write, and changes nothing; once it is written, `put` or `forget` takes it over.
+
+use std::collections::BTreeMap;
+
+use contract::provisioner::{
+    AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition,
+};
+use contract::{HostName, OperationId, SeedName, Timestamp, VmName};
+
+use crate::bounds;
+use crate::identity::Identity;
+use crate::seed::{SeedRecord, is_sha256};
+use crate::vm::{DiskSource, Phase, VmRecord};
+
+/// All records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    vms: BTreeMap<VmName, VmRecord>,
+    seeds: BTreeMap<SeedName, SeedRecord>,
+}
+
+/// What a new machine gets besides its definition.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// The operation that makes it.
+    pub by: OperationId,
+    /// 128 random bits.
+    pub random: u128,
+    /// Where it will live.
+    pub host: HostName,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Inventory {
+    /// Takes records over from their tables.
+    pub fn new(vms: impl IntoIterator<Item = VmRecord>, seeds: impl IntoIterator<Item = SeedRecord>) -> Self {
+        Inventory {
+            vms: vms.into_iter().map(|vm| (vm.name().clone(), vm)).collect(),
+            seeds: seeds
+                .into_iter()
+                .map(|seed| (seed.name().clone(), seed))
+                .collect(),
+        }
+    }
+
+    /// One machine.
+    pub fn vm(&self, name: &VmName) -> Option<&VmRecord> {
+        self.vms.get(name)
+    }
+
+    /// All machines, by name.
+    pub fn vms(&self) -> impl Iterator<Item = &VmRecord> {
+        self.vms.values()
+    }
+
+    /// One seed's record.
+    pub fn seed(&self, name: &SeedName) -> Option<&SeedRecord> {
+        self.seeds.get(name)
+    }
+
+    /// The seeds that are here, by name.
+    pub fn seeds(&self) -> impl Iterator<Item = &Seed> {
+        self.seeds.values().filter_map(SeedRecord::here)
+    }
+
+    /// Takes a written record over.
+    pub fn put_vm(&mut self, record: VmRecord) {
+        self.vms.insert(record.name().clone(), record);
+    }
+
+    /// Takes a removal over.
+    pub fn forget_vm(&mut self, name: &VmName) {
+        self.vms.remove(name);
+    }
+
+    /// Takes a written record over.
+    pub fn put_seed(&mut self, record: SeedRecord) {
+        self.seeds.insert(record.name().clone(), record);
+    }
+
+    /// Takes a removal over.
+    pub fn forget_seed(&mut self, name: &SeedName) {
+        self.seeds.remove(name);
+    }
+
+    /// Whether a machine of this definition may be made; tells the digest of the seed it grows from.
+    ///
+    /// # Errors
+    /// What the asker is to be told.
+    pub fn may_create(&self, definition: &VmDefinition) -> Result<&Seed, CreateVmRefused> {
+        self.may_be_named(definition)?;
+        let seed = self
+            .seeds
+            .get(&definition.seed)
+            .and_then(SeedRecord::here)
+            .ok_or_else(|| CreateVmRefused::UnknownSeed(definition.seed.clone()))?;
+        if definition.disk_size < seed.virtual_size {
+            return Err(CreateVmRefused::DiskTooSmall {
+                asked: definition.disk_size,
+                seed: seed.virtual_size,
+            });
+        }
+        Ok(seed)
+    }
+
+    fn may_be_named(&self, definition: &VmDefinition) -> Result<(), CreateVmRefused> {
+        bounds::check(definition).map_err(|error| CreateVmRefused::Invalid {
+            field: error.field.into(),
+            reason: error.reason,
+        })?;
+        if self.vms.contains_key(&definition.name) {
+            return Err(CreateVmRefused::NameTaken(definition.name.clone()));
+        }
+        for route in &definition.domains {
+            let leads = |vm: &&VmRecord| {
+                vm.definition
+                    .domains
+                    .iter()
+                    .any(|other| other.domain == route.domain)
+            };
+            if let Some(other) = self.vms.values().find(leads) {
+                return Err(CreateVmRefused::DomainTaken {
+                    domain: route.domain.clone(),
+                    vm: other.name().clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a new machine; the same one when the same operation asks again.
+    ///
+    /// # Errors
+    /// As [`Inventory::may_create`].
+    pub fn create(&self, definition: &VmDefinition, birth: &Birth) -> Result<VmRecord, CreateVmRefused> {
+        match self.vms.get(&definition.name) {
+            Some(known) if matches!(&known.phase, Phase::Creating { by, .. } if *by == birth.by) => {
+                return Ok(known.clone());
+            }
+            _ => {}
+        }
+        let source = DiskSource::Seed {
+            sha256: self.may_create(definition)?.sha256.clone(),
+        };
+        let phase = Phase::Creating {
+            by: birth.by.clone(),
+            reserved_by: None,
+        };
+        Ok(record(definition, birth, source, phase))
+    }
+
+    /// The record of a name that is reserved for a restore; the same one when the same operation asks again.
+    ///
+    /// # Errors
+    /// As [`Inventory::may_create`], but that no seed is needed.
+    pub fn reserve(
+        &self,
+        definition: &VmDefinition,
+        disks: &[DiskSize],
+        birth: &Birth,
+    ) -> Result<VmRecord, CreateVmRefused> {
+        match self.vms.get(&definition.name) {
+            Some(known) if matches!(&known.phase, Phase::Reserved { by } if *by == birth.by) => {
+                return Ok(known.clone());
+            }
+            _ => {}
+        }
+        self.may_be_named(definition)?;
+        let invalid = |reason: &str| CreateVmRefused::Invalid {
+            field: "disks".into(),
+            reason: reason.into(),
+        };
+        if disks.is_empty() || disks.len() > DISKS_MAX {
+            return Err(invalid("a machine has one to 16 disks"));
+        }
+        let twice = |(at, disk): (usize, &DiskSize)| disks[..at].iter().any(|other| other.disk == disk.disk);
+        if disks.iter().enumerate().any(twice) {
+            return Err(invalid("a disk is given twice"));
+        }
+        let source = DiskSource::Restored {
+            disks: disks.to_vec(),
+        };
+        let phase = Phase::Reserved { by: birth.by.clone() };
+        Ok(record(definition, birth, source, phase))
+    }
+
+    /// Whether a seed may be added; `None` when just this one is here already.
+    ///
+    /// # Errors
+    /// What the asker is to be told.
+    pub fn add_seed(
+        &self,
+        name: &SeedName,
+        sha256: &str,
+        by: &OperationId,
+    ) -> Result<Option<SeedRecord>, AddSeedRefused> {
+        if !is_sha256(sha256) {
+            return Err(AddSeedRefused::NotADigest(sha256.chars().take(80).collect()));
+        }
+        let importing = SeedRecord::Importing {
+            name: name.clone(),
+            sha256: sha256.into(),
+            by: by.clone(),
+        };
+        match self.seeds.get(name) {
+            None => Ok(Some(importing)),
+            Some(known) if *known == importing => Ok(Some(importing)),
+            Some(SeedRecord::Importing { by, .. }) => Err(AddSeedRefused::Busy(by.clone())),
+            Some(SeedRecord::Here { seed, .. }) if seed.sha256 == sha256 => Ok(None),
+            Some(SeedRecord::Here { seed, .. }) => Err(AddSeedRefused::NameTaken {
+                name: name.clone(),
+                sha256: seed.sha256.clone(),
+            }),
+        }
+    }
+
+    /// Whether a seed may go; the seed, if so.
+    ///
+    /// # Errors
+    /// What the asker is to be told.
+    pub fn remove_seed(&self, name: &SeedName) -> Result<Seed, RemoveSeedRefused> {
+        let seed = self
+            .seeds
+            .get(name)
+            .and_then(SeedRecord::here)
+            .ok_or_else(|| RemoveSeedRefused::Unknown(name.clone()))?;
+        // Another name for the same image keeps its file; the last one is kept by the machines on it.
+        let other_name = self
+            .seeds
+            .values()
+            .any(|other| other.name() != name && other.sha256() == seed.sha256);
+        let vms: Vec<VmName> = self
+            .vms
+            .values()
+            .filter(|vm| grows_from(vm, &seed.sha256))
+            .map(|vm| vm.name().clone())
+            .collect();
+        if vms.is_empty() || other_name {
+            Ok(seed.clone())
+        } else {
+            Err(RemoveSeedRefused::InUse {
+                name: name.clone(),
+                vms,
+            })
+        }
+    }
+
+    /// Whether anybody needs the image of this digest: a seed that is here or on its way, or a machine's disk.
+    pub fn needs_image(&self, sha256: &str) -> bool {
+        self.seeds.values().any(|seed| seed.sha256() == sha256)
+            || self.vms.values().any(|vm| grows_from(vm, sha256))
+    }
+}
+
+/// Disks of one machine: as many as fit beside the other devices.
+const DISKS_MAX: usize = 16;
+
+fn grows_from(vm: &VmRecord, digest: &str) -> bool {
+    matches!(&vm.source, DiskSource::Seed { sha256 } if sha256 == digest)
+}
+
+fn record(definition: &VmDefinition, birth: &Birth, source: DiskSource, phase: Phase) -> VmRecord {
+    VmRecord {
+        definition: definition.clone(),
+        identity: Identity::from_random(birth.random),
+        host: birth.host.clone(),
+        generation: 1,
+        source,
+        created: birth.now,
+        phase,
+        host_key: None,
+        settled_by: None,
+    }
+}

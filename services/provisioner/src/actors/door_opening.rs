@@ -1,0 +1,285 @@
+//! How a door is opened and closed: the deeds of the door warden, in the order that a crash forgives.
+//!
+//! ```text
+//!   open:   row Opening > lock the machine > folder > (freeze) > doors > (thaw) > row Open
+//!   close:  (thaw) > doors > folder > unlock > row gone
+//! ```
+
+use std::time::Duration;
+
+use bus::{Declined, Revision, Table, TableError};
+use contract::provisioner::{Consistency, DiskDoor, OpenDisksRefused, OpenedDisks, VmRefused};
+use contract::word::{Failure, FailureKind};
+use contract::{OperationId, VmName};
+use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind, door::LEASE};
+
+use crate::ports::{Disk, DiskError, Door, HypervisorError, Power};
+use crate::sagas::{World, chain, disks_of};
+
+/// A guest that stays frozen is worse than a lost backup: thawing is tried this often.
+const THAW_TRIES: u32 = 10;
+const THAW_AGAIN: Duration = Duration::from_secs(2);
+
+type Refused = Declined<OpenDisksRefused>;
+
+/// A door with its row's revision.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) record: DoorRecord,
+    pub(super) revision: Revision,
+}
+
+/// Why a door was not opened, and the row that is left where even closing it again did not succeed.
+pub(super) struct NotOpened {
+    pub(super) why: Refused,
+    pub(super) left: Option<Row>,
+}
+
+impl From<Refused> for NotOpened {
+    fn from(why: Refused) -> Self {
+        NotOpened { why, left: None }
+    }
+}
+
+fn failed(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure {
+        kind,
+        message: message.into(),
+    }
+}
+
+pub(super) fn table_down(error: &TableError) -> Failure {
+    failed(FailureKind::Unavailable, error.to_string())
+}
+
+fn disks_down(error: &DiskError) -> Failure {
+    failed(FailureKind::Unavailable, chain(error))
+}
+
+fn hypervisor_down(error: HypervisorError) -> Failure {
+    failed(FailureKind::Unavailable, error.to_string())
+}
+
+/// Opens the disks of a machine for an operation.
+pub(super) async fn open(
+    world: &World,
+    table: &Table<DoorRecord>,
+    vm: &VmName,
+    operation: &OperationId,
+) -> Result<(Row, OpenedDisks), NotOpened> {
+    let machine = world.registry.vm(vm).await.map_err(of_lookup)?;
+    machine.may_be_read(operation).map_err(Declined::Refused)?;
+    let way = way_to(world, &machine).await?;
+    let record = DoorRecord {
+        operation: operation.clone(),
+        vm: vm.clone(),
+        uuid: machine.identity.uuid.clone(),
+        way,
+        phase: DoorPhase::Opening,
+    };
+    let revision = table
+        .create(operation.as_str(), &record)
+        .await
+        .map_err(|error| Refused::from(table_down(&error)))?;
+    let row = Row { record, revision };
+    match open_noted(world, table, &machine, &row).await {
+        Ok((open, opened)) => Ok((open, opened)),
+        Err(why) => {
+            let left = match close(world, table, &row).await {
+                Ok(()) => None,
+                Err(failure) => {
+                    tracing::warn!(%operation, %vm, "a door that was not opened is not closed yet: {failure}");
+                    Some(row)
+                }
+            };
+            Err(NotOpened { why, left })
+        }
+    }
+}
+
+/// Everything after the row was written.
+async fn open_noted(
+    world: &World,
+    table: &Table<DoorRecord>,
+    machine: &VmRecord,
+    row: &Row,
+) -> Result<(Row, OpenedDisks), Refused> {
+    let (vm, operation) = (&row.record.vm, &row.record.operation);
+    let begin = VmMove::Begin(operation.clone(), WorkKind::Reading);
+    world.registry.make(vm, begin).await.map_err(of_lookup)?;
+    let folder = world.disks.make_door_folder(operation.as_str()).await;
+    let folder = folder.map_err(|error| disks_down(&error))?;
+    let disks = disks_of(machine, world.disks.as_ref());
+    let (doors, consistency) = match row.record.way {
+        DoorWay::Running => open_running(world, machine, &disks, &folder).await?,
+        DoorWay::Off => (serve_all(world, &disks, &folder).await?, Consistency::Off),
+    };
+    let opened = OpenedDisks {
+        host: machine.host.clone(),
+        doors: told(machine, doors),
+        definition: machine.definition.clone(),
+        consistency,
+        lease_seconds: LEASE.as_secs() as u32,
+    };
+    let mut record = row.record.clone();
+    record.phase = DoorPhase::Open(opened.clone());
+    let revision = table
+        .update(operation.as_str(), &record, row.revision)
+        .await
+        .map_err(|error| table_down(&error))?;
+    Ok((Row { record, revision }, opened))
+}
+
+fn of_lookup(declined: Declined<VmRefused>) -> Refused {
+    match declined {
+        Declined::Refused(VmRefused::Unknown(vm)) => Declined::Refused(OpenDisksRefused::Unknown(vm)),
+        Declined::Refused(VmRefused::Locked { vm, by }) => {
+            Declined::Refused(OpenDisksRefused::Busy { vm, by })
+        }
+        Declined::Refused(other) => Declined::Failed(failed(FailureKind::Internal, other.to_string())),
+        Declined::Failed(failure) => Declined::Failed(failure),
+    }
+}
+
+/// The hypervisor is asked, not the record: it may have gone off a second ago.
+async fn way_to(world: &World, machine: &VmRecord) -> Result<DoorWay, Refused> {
+    match world.hypervisor.power(&machine.identity.uuid).await {
+        Ok(Some(Power::Running)) => Ok(DoorWay::Running),
+        Ok(Some(Power::Off)) => Ok(DoorWay::Off),
+        Ok(None) => Err(Declined::Refused(OpenDisksRefused::NotReadable {
+            vm: machine.name().clone(),
+            state: "missing".into(),
+        })),
+        Err(error) => Err(hypervisor_down(error).into()),
+    }
+}
+
+/// The guest holds back while the instant is fixed, if its agent can make it; whatever happens, it is let go again.
+async fn open_running(
+    world: &World,
+    machine: &VmRecord,
+    disks: &[Disk],
+    folder: &std::path::Path,
+) -> Result<(Vec<Door>, Consistency), Failure> {
+    let uuid = &machine.identity.uuid;
+    let frozen = tokio::time::timeout(world.pace.freeze_within, world.hypervisor.freeze(uuid)).await;
+    let consistency = match frozen {
+        Ok(Ok(())) => Consistency::Filesystem,
+        Ok(Err(error)) => {
+            tracing::info!(vm = %machine.name(), %error, "its file systems are not frozen; its disks are read as after a power cut");
+            Consistency::Crash
+        }
+        Err(_) => {
+            tracing::warn!(vm = %machine.name(), "its file systems did not freeze in time");
+            Consistency::Crash
+        }
+    };
+    let doors = world.hypervisor.open_doors(uuid, disks, folder).await;
+    thaw(world, uuid).await;
+    Ok((doors.map_err(hypervisor_down)?, consistency))
+}
+
+/// Lets a guest go. A guest without an agent was never held.
+async fn thaw(world: &World, uuid: &str) {
+    for again in 1..=THAW_TRIES {
+        match world.hypervisor.thaw(uuid).await {
+            Ok(()) => return,
+            Err(
+                HypervisorError::AgentSilent(_) | HypervisorError::Unknown(_) | HypervisorError::Failed(_),
+            ) if again > 1 => {
+                return;
+            }
+            Err(error) => tracing::warn!(uuid, %error, again, "a guest is not thawed yet"),
+        }
+        tokio::time::sleep(THAW_AGAIN).await;
+    }
+    tracing::error!(
+        uuid,
+        "a guest may be frozen still: its hypervisor does not answer"
+    );
+}
+
+async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> Result<Vec<Door>, Failure> {
+    let mut doors = Vec::new();
+    for disk in disks {
+        let socket = folder.join(format!("{}.sock", disk.name));
+        let served = world.disks.serve(disk, &socket).await;
+        served.map_err(|error| disks_down(&error))?;
+        doors.push(Door {
+            disk: disk.name.clone(),
+            export: disk.name.to_string(),
+            socket,
+        });
+    }
+    Ok(doors)
+}
+
+fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskDoor> {
+    let sizes = machine.disks();
+    let size = |door: &Door| {
+        sizes
+            .iter()
+            .find(|disk| disk.disk == door.disk)
+            .map_or_else(Default::default, |disk| disk.size)
+    };
+    doors
+        .into_iter()
+        .map(|door| DiskDoor {
+            size: size(&door),
+            disk: door.disk,
+            socket: door.socket,
+            export: door.export,
+        })
+        .collect()
+}
+
+/// Closes a door, however far it was opened. It bears being repeated.
+pub(super) async fn close(world: &World, table: &Table<DoorRecord>, row: &Row) -> Result<(), Failure> {
+    let record = &row.record;
+    let operation = record.operation.as_str();
+    let folder = world.disks.make_door_folder(operation).await;
+    let folder = folder.map_err(|error| disks_down(&error))?;
+    match record.way {
+        DoorWay::Running => {
+            if record.phase == DoorPhase::Opening {
+                thaw(world, &record.uuid).await;
+            }
+            let closed = world.hypervisor.close_doors(&record.uuid, &folder);
+            closed.await.map_err(hypervisor_down)?;
+        }
+        DoorWay::Off => {
+            let disks = match world.registry.vm(&record.vm).await {
+                Ok(machine) => disks_of(&machine, world.disks.as_ref()),
+                Err(Declined::Refused(_)) => Vec::new(),
+                Err(Declined::Failed(failure)) => return Err(failure),
+            };
+            for disk in disks {
+                let socket = folder.join(format!("{}.sock", disk.name));
+                let stopped = world.disks.stop_serving(&socket).await;
+                stopped.map_err(|error| disks_down(&error))?;
+            }
+        }
+    }
+    let removed = world.disks.remove_door_folder(operation).await;
+    removed.map_err(|error| disks_down(&error))?;
+    let freed = world
+        .registry
+        .make(&record.vm, VmMove::GiveUp(record.operation.clone()));
+    match freed.await {
+        Ok(_) | Err(Declined::Refused(_)) => {}
+        Err(Declined::Failed(failure)) => return Err(failure),
+    }
+    match table.remove(operation, row.revision).await {
+        Ok(()) => Ok(()),
+        // The answer to an earlier write was lost: go by what the row says now.
+        Err(TableError::Conflict { .. }) => match table.get(operation).await {
+            Ok(None) => Ok(()),
+            Ok(Some(other)) => table
+                .remove(operation, other.revision)
+                .await
+                .map_err(|error| table_down(&error)),
+            Err(error) => Err(table_down(&error)),
+        },
+        Err(error) => Err(table_down(&error)),
+    }
+}

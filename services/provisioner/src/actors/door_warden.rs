@@ -1,0 +1,288 @@
+//! The door warden: knows which disks stand open for whom and until when, and closes what nobody renews.
+//!
+//! It keeps the table `doors`. A door that is being opened or closed is left alone until that has come to its end; a
+//! reader who asks meanwhile is told to ask again. After a restart, doors that were half open are closed, and open
+//! ones get a fresh lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture};
+use actor::{Traced, ask, start};
+use bus::{Bus, Declined, Table, TableError};
+use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
+use contract::word::{Failure, FailureKind, Nothing};
+use contract::{OperationId, Timestamp, VmName, bucket};
+use provisioner_domain::{DoorPhase, DoorRecord, Leases, door::LEASE};
+use tracing::Instrument;
+
+use super::door_opening::{NotOpened, Row, close, open};
+use crate::metrics;
+use crate::sagas::World;
+
+/// Readers who ask at once; there are never more than a few backups under way on one host.
+const MAILBOX: usize = 64;
+/// How often leases are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long an answer may take: freezing, a hypervisor that waits for another job, thawing.
+const ANSWER_MAX: Duration = Duration::from_secs(110);
+
+/// Keeps the doors.
+pub struct DoorWarden {
+    world: Arc<World>,
+    table: Table<DoorRecord>,
+    doors: HashMap<OperationId, Standing>,
+    leases: Leases,
+}
+
+/// A door as the warden knows it.
+#[derive(Clone)]
+enum Standing {
+    /// It stands open.
+    Open(Row),
+    /// It is being opened or closed.
+    Moving,
+    /// It must be closed, and was not yet.
+    ToClose(Row),
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<OpenedDisks, Declined<OpenDisksRefused>>")]
+pub(crate) struct Open {
+    vm: VmName,
+    operation: OperationId,
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<Renewed, Declined<NotOpen>>")]
+pub(crate) struct Renew(OperationId);
+
+#[derive(Message)]
+#[rtype(result = "Result<Closed, Declined<Nothing>>")]
+pub(crate) struct Close(OperationId);
+
+impl DoorWarden {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn open(bus: &Bus, world: Arc<World>) -> Result<DoorWarden, TableError> {
+        let table = bus.table::<DoorRecord>(bucket::DOORS);
+        let mut doors = HashMap::new();
+        let mut leases = Leases::default();
+        for entry in table.all().await? {
+            let row = Row {
+                record: entry.value,
+                revision: entry.revision,
+            };
+            let operation = row.record.operation.clone();
+            let standing = match row.record.phase {
+                DoorPhase::Open(_) => {
+                    leases.grant(&operation, now());
+                    Standing::Open(row)
+                }
+                DoorPhase::Opening => Standing::ToClose(row),
+            };
+            doors.insert(operation, standing);
+        }
+        Ok(DoorWarden {
+            world,
+            table,
+            doors,
+            leases,
+        })
+    }
+
+    fn busy<R>(operation: &OperationId) -> Declined<R> {
+        Declined::Failed(Failure {
+            kind: FailureKind::Busy,
+            message: format!("the doors of operation {operation} are being opened or closed; ask again"),
+        })
+    }
+
+    fn opened(
+        &mut self,
+        operation: OperationId,
+        outcome: Result<(Row, OpenedDisks), NotOpened>,
+    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+        match outcome {
+            Ok((row, opened)) => {
+                self.leases.grant(&operation, now());
+                self.doors.insert(operation, Standing::Open(row));
+                Ok(opened)
+            }
+            Err(NotOpened { why, left }) => {
+                match left {
+                    Some(row) => self.doors.insert(operation, Standing::ToClose(row)),
+                    None => self.doors.remove(&operation),
+                };
+                Err(why)
+            }
+        }
+    }
+
+    /// Begins to close a door; the actor goes on meanwhile.
+    fn closing(
+        &mut self,
+        operation: OperationId,
+        row: Row,
+    ) -> ResponseActFuture<Self, Result<Closed, Declined<Nothing>>> {
+        self.doors.insert(operation.clone(), Standing::Moving);
+        let (world, table) = (Arc::clone(&self.world), self.table.clone());
+        let work = async move {
+            let closed = close(&world, &table, &row).await;
+            (row, closed)
+        };
+        Box::pin(wrap_future::<_, Self>(work.in_current_span()).map(
+            move |(row, closed), this, _| match closed {
+                Ok(()) => {
+                    this.doors.remove(&operation);
+                    this.leases.end(&operation);
+                    Ok(Closed { stood_open: true })
+                }
+                Err(failure) => {
+                    this.doors.insert(operation, Standing::ToClose(row));
+                    Err(Declined::Failed(failure))
+                }
+            },
+        ))
+    }
+
+    /// Closes what nobody renewed and what was not closed before.
+    fn look(&mut self, context: &mut Context<Self>) {
+        let run_out = self.leases.run_out(now());
+        let due: Vec<(OperationId, Row)> = self
+            .doors
+            .iter()
+            .filter_map(|(operation, standing)| match standing {
+                Standing::Open(row) if run_out.contains(operation) => {
+                    tracing::warn!(%operation, vm = %row.record.vm, "nobody renewed the lease of its doors; closing them");
+                    metrics::LEASES_RUN_OUT.add(1, &[]);
+                    Some((operation.clone(), row.clone()))
+                }
+                Standing::ToClose(row) => Some((operation.clone(), row.clone())),
+                Standing::Open(_) | Standing::Moving => None,
+            })
+            .collect();
+        for (operation, row) in due {
+            let closing = self.closing(operation, row).map(|outcome, _, _| {
+                if let Err(Declined::Failed(failure)) = outcome {
+                    tracing::warn!("a door is not closed yet: {failure}");
+                }
+            });
+            context.spawn(closing);
+        }
+        metrics::DOORS.record(self.doors.len() as u64, &[]);
+    }
+}
+
+fn now() -> Timestamp {
+    chrono::Utc::now()
+}
+
+impl Actor for DoorWarden {
+    type Context = Context<Self>;
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.look(context);
+        context.run_interval(LOOK_EVERY, Self::look);
+    }
+}
+
+impl Handler<Traced<Open>> for DoorWarden {
+    type Result = ResponseActFuture<Self, Result<OpenedDisks, Declined<OpenDisksRefused>>>;
+    fn handle(&mut self, asked: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
+        let Open { vm, operation } = asked.message;
+        let at_once = |answer| Box::pin(actix::fut::ready(answer)) as Self::Result;
+        match self.doors.get(&operation) {
+            Some(Standing::Open(Row { record, .. })) if record.vm == vm => {
+                if let DoorPhase::Open(opened) = &record.phase {
+                    self.leases.grant(&operation, now());
+                    return at_once(Ok(opened.clone()));
+                }
+                return at_once(Err(Self::busy(&operation)));
+            }
+            Some(_) => return at_once(Err(Self::busy(&operation))),
+            None => {}
+        }
+        self.doors.insert(operation.clone(), Standing::Moving);
+        let (world, table, of) = (Arc::clone(&self.world), self.table.clone(), operation.clone());
+        let work = async move { open(&world, &table, &vm, &of).await };
+        Box::pin(
+            wrap_future::<_, Self>(work.instrument(asked.span))
+                .map(move |outcome, this, _| this.opened(operation, outcome)),
+        )
+    }
+}
+
+impl Handler<Traced<Renew>> for DoorWarden {
+    type Result = Result<Renewed, Declined<NotOpen>>;
+    fn handle(&mut self, asked: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
+        let Renew(operation) = asked.message;
+        match self.doors.get(&operation) {
+            Some(Standing::Open(_)) => {
+                self.leases.grant(&operation, now());
+                Ok(Renewed {
+                    lease_seconds: LEASE.as_secs() as u32,
+                })
+            }
+            _ => Err(Declined::Refused(NotOpen {
+                operation_id: operation,
+            })),
+        }
+    }
+}
+
+impl Handler<Traced<Close>> for DoorWarden {
+    type Result = ResponseActFuture<Self, Result<Closed, Declined<Nothing>>>;
+    fn handle(&mut self, asked: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
+        let _in = asked.span.enter();
+        let Close(operation) = asked.message;
+        match self.doors.get(&operation).cloned() {
+            None => Box::pin(actix::fut::ready(Ok(Closed { stood_open: false }))),
+            Some(Standing::Moving) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
+            Some(Standing::Open(row) | Standing::ToClose(row)) => self.closing(operation, row),
+        }
+    }
+}
+
+/// Speaks to the warden. Cloning is cheap.
+#[derive(Clone)]
+pub struct DoorWardenDesk {
+    warden: Addr<DoorWarden>,
+}
+
+impl DoorWardenDesk {
+    /// Starts the warden on the arbiter at hand.
+    pub fn start(warden: DoorWarden) -> DoorWardenDesk {
+        DoorWardenDesk {
+            warden: start(MAILBOX, warden),
+        }
+    }
+
+    pub(crate) async fn open(
+        &self,
+        vm: VmName,
+        operation: OperationId,
+    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+        answered(ask(&self.warden, Open { vm, operation }, ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn renew(&self, operation: OperationId) -> Result<Renewed, Declined<NotOpen>> {
+        answered(ask(&self.warden, Renew(operation), ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<Nothing>> {
+        answered(ask(&self.warden, Close(operation), ANSWER_MAX).await)
+    }
+}
+
+fn answered<T, R>(answer: Result<Result<T, Declined<R>>, actor::AskError>) -> Result<T, Declined<R>> {
+    answer.unwrap_or_else(|error| {
+        Err(Declined::Failed(Failure {
+            kind: FailureKind::TimedOut,
+            message: error.to_string(),
+        }))
+    })
+}

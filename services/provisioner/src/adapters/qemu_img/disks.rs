@@ -1,0 +1,226 @@
+//! The port `Disks` on a folder.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::ByteCount;
+use provisioner_domain::nocloud::Documents;
+use provisioner_libvirt::qemu_user::QemuUser;
+
+use super::{import, nbd_server, nocloud, run};
+use crate::ports::{Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, SeedSource, Told};
+
+/// Making an overlay writes a header.
+const CLONE_MAX: Duration = Duration::from_secs(20);
+/// Passable, not readable: QEMU's user goes through to its files, nobody lists them.
+const PASSABLE: u32 = 0o711;
+/// A socket's path has at most 107 bytes; `/doors/{26 characters}/{disk}.sock` takes 46 of them with short disk names.
+const STATE_PATH_BYTES_MAX: usize = 107 - 46;
+
+/// Disks under one folder.
+#[derive(Clone, Debug)]
+pub struct QemuImgDisks {
+    state: PathBuf,
+    qemu: Option<QemuUser>,
+}
+
+impl QemuImgDisks {
+    /// Keeps disks under `state`, for a QEMU that runs as `qemu`, if any real one does.
+    ///
+    /// # Errors
+    /// When the folders cannot be made, QEMU cannot get there, or the path is too long for sockets.
+    pub fn open(state: &Path, qemu: Option<QemuUser>) -> Result<QemuImgDisks, DiskError> {
+        if state.as_os_str().len() > STATE_PATH_BYTES_MAX {
+            return Err(DiskError::Unfit(format!(
+                "the path of state_dir has more than {STATE_PATH_BYTES_MAX} bytes, too many for the sockets below it: {}",
+                state.display()
+            )));
+        }
+        let disks = QemuImgDisks {
+            state: state.into(),
+            qemu,
+        };
+        for folder in ["seeds", "vms", "aside", "doors"] {
+            make_passable(&disks.state.join(folder))?;
+        }
+        if let Some(qemu) = &disks.qemu {
+            qemu.check_way_to(&disks.state.join("vms"))
+                .map_err(|error| DiskError::Unfit(error.to_string()))?;
+        }
+        Ok(disks)
+    }
+
+    fn place(&self, kind: &str, name: &str) -> PathBuf {
+        self.state.join(kind).join(name)
+    }
+}
+
+fn failed(attempting: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
+    let attempting = attempting.into();
+    move |source| DiskError::Io { attempting, source }
+}
+
+fn make_passable(folder: &Path) -> Result<(), DiskError> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::set_permissions(folder, PermissionsExt::from_mode(PASSABLE)))
+        .map_err(failed(format!("make the folder {}", folder.display())))
+}
+
+/// What is gone already is as gone as asked for.
+fn calm_if_missing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+async fn move_folder(from: PathBuf, to: PathBuf) -> Result<(), DiskError> {
+    let attempting = format!("move {} to {}", from.display(), to.display());
+    calm_if_missing(tokio::fs::rename(&from, &to).await).map_err(failed(attempting))
+}
+
+async fn remove_folder(folder: PathBuf) -> Result<(), DiskError> {
+    calm_if_missing(tokio::fs::remove_dir_all(&folder).await)
+        .map_err(failed(format!("remove {}", folder.display())))
+}
+
+async fn names_in(folder: PathBuf) -> Result<Vec<String>, DiskError> {
+    let attempting = format!("list {}", folder.display());
+    let list = async {
+        let mut entries = tokio::fs::read_dir(&folder).await?;
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    };
+    list.await.map_err(failed(attempting))
+}
+
+#[async_trait]
+impl Disks for QemuImgDisks {
+    async fn import_seed(
+        &self,
+        source: &SeedSource,
+        sha256: &str,
+        told: Told<'_>,
+    ) -> Result<ImportedSeed, DiskError> {
+        import::bring(source, sha256, &self.seed_image(sha256).path, told).await
+    }
+
+    fn seed_image(&self, sha256: &str) -> Image {
+        Image {
+            path: self.place("seeds", &format!("{sha256}.qcow2")),
+            format: ImageFormat::Qcow2,
+        }
+    }
+
+    async fn remove_seed(&self, sha256: &str) -> Result<(), DiskError> {
+        let path = self.seed_image(sha256).path;
+        calm_if_missing(tokio::fs::remove_file(&path).await)
+            .map_err(failed(format!("remove {}", path.display())))
+    }
+
+    fn folder(&self, vm: &str) -> PathBuf {
+        self.place("vms", vm)
+    }
+
+    async fn make_folder(&self, vm: &str) -> Result<(), DiskError> {
+        make_passable(&self.folder(vm))
+    }
+
+    async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError> {
+        let seed = self.seed_image(sha256);
+        let attempting = format!("make {} as an overlay of its seed", to.display());
+        let size = size.0.to_string();
+        let arguments = [
+            "create".as_ref(),
+            "-q".as_ref(),
+            "-f".as_ref(),
+            "qcow2".as_ref(),
+            "-F".as_ref(),
+            seed.format.name().as_ref(),
+            "-b".as_ref(),
+            seed.path.as_os_str(),
+            to.as_os_str(),
+            size.as_ref(),
+        ];
+        run(&attempting, "qemu-img", arguments, CLONE_MAX).await?;
+        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600))
+            .await
+            .map_err(failed(attempting))
+    }
+
+    async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError> {
+        let attempting = format!("write the NoCloud volume {}", to.display());
+        let documents = documents.clone();
+        let part = to.with_extension("part");
+        let write = async {
+            // A mebibyte in memory, formatted in a millisecond.
+            tokio::fs::write(&part, nocloud::volume(&documents)?).await?;
+            tokio::fs::set_permissions(&part, PermissionsExt::from_mode(0o644)).await?;
+            tokio::fs::rename(&part, to).await
+        };
+        write.await.map_err(failed(attempting))
+    }
+
+    async fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        tokio::fs::try_exists(path)
+            .await
+            .map_err(failed(format!("look at {}", path.display())))
+    }
+
+    async fn erase(&self, vm: &str) -> Result<(), DiskError> {
+        remove_folder(self.folder(vm)).await
+    }
+
+    async fn set_aside(&self, vm: &str, operation: &str) -> Result<(), DiskError> {
+        move_folder(self.folder(vm), self.place("aside", operation)).await
+    }
+
+    async fn bring_back(&self, vm: &str, operation: &str) -> Result<(), DiskError> {
+        move_folder(self.place("aside", operation), self.folder(vm)).await
+    }
+
+    async fn set_aside_by(&self) -> Result<Vec<String>, DiskError> {
+        names_in(self.state.join("aside")).await
+    }
+
+    async fn discard(&self, operation: &str) -> Result<(), DiskError> {
+        remove_folder(self.place("aside", operation)).await
+    }
+
+    async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError> {
+        let folder = self.place("doors", operation);
+        match &self.qemu {
+            Some(qemu) => qemu
+                .prepare_folder(&folder)
+                .map_err(|error| DiskError::Unfit(error.to_string()))?,
+            None => make_passable(&folder)?,
+        }
+        Ok(folder)
+    }
+
+    async fn remove_door_folder(&self, operation: &str) -> Result<(), DiskError> {
+        remove_folder(self.place("doors", operation)).await
+    }
+
+    async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError> {
+        nbd_server::serve(disk, socket).await
+    }
+
+    async fn stop_serving(&self, socket: &Path) -> Result<(), DiskError> {
+        nbd_server::stop(socket).await
+    }
+
+    async fn free(&self) -> Result<ByteCount, DiskError> {
+        let about = nix::sys::statvfs::statvfs(&self.state)
+            .map_err(|error| failed(format!("look at {}", self.state.display()))(error.into()))?;
+        Ok(ByteCount(
+            about.blocks_available() as u64 * about.fragment_size() as u64,
+        ))
+    }
+}

@@ -1,0 +1,24 @@
+//! Disks as files of one host, made by QEMU's own programs.
+//!
+//! ```text
+//!   {state}/seeds/{sha256}.qcow2     read-only; no backing file, no data file        QEMU passes the folders,
+//!   {state}/vms/{vm}/vda.qcow2       an overlay of a seed, or vda.raw after a restore    libvirt gives it the files
+//!                   /nocloud.img     the NoCloud volume, FAT
+//!                   /console.log     what the serial console said
+//!   {state}/aside/{operation}/       what a removal has set aside
+//!   {state}/doors/{operation}/       sockets and scratch files of open doors: QEMU's to write
+//! ```
+//!
+//! A file is made beside its place and moved there whole. Nothing here reads what a guest wrote, but through QEMU's
+//! programs with the format named. It does not know records or operations; ids are names of folders to it.
+
+mod disks;
+mod header;
+mod import;
+mod nbd_server;
+mod nocloud;
+mod tool;
+
+pub use disks::QemuImgDisks;
+pub(crate) use nbd_server::{serve as serve_disk, stop as stop_serving};
+pub(crate) use tool::run;

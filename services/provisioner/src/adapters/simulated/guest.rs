@@ -1,0 +1,180 @@
+//! A simulated guest's web server: one small page, and a note on its disk that can be put there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::note::{self, Note, TEXT_BYTES_MAX};
+use crate::ports::{DiskError, Machine};
+
+/// Visitors at a time; a simulated page needs no more.
+const VISITORS_MAX: usize = 64;
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+const VISIT_MAX: Duration = Duration::from_secs(30);
+
+/// A guest that is up. Dropping it closes its ports.
+pub(super) struct Guest {
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.listeners.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Guest {
+    /// Opens a machine's ports. A port that cannot be opened for lack of rights is done without, and said so.
+    ///
+    /// # Errors
+    /// When the address is in use: another one is to be tried.
+    pub(super) async fn light(machine: &Machine, address: IpAddr) -> std::io::Result<Guest> {
+        let mut guest = Guest {
+            listeners: Vec::new(),
+        };
+        let machine = Arc::new(machine.clone());
+        for port in &machine.served_ports {
+            match TcpListener::bind(SocketAddr::new(address, *port)).await {
+                Ok(listener) => guest
+                    .listeners
+                    .push(tokio::spawn(attend(listener, Arc::clone(&machine)))),
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%address, port, %error, "a simulated guest does without one of its ports");
+                }
+            }
+        }
+        Ok(guest)
+    }
+}
+
+async fn attend(listener: TcpListener, machine: Arc<Machine>) {
+    let places = Arc::new(Semaphore::new(VISITORS_MAX));
+    loop {
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .expect("nobody closes it");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let machine = Arc::clone(&machine);
+                tokio::spawn(async move {
+                    match tokio::time::timeout(VISIT_MAX, visit(stream, &machine)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!(%error, "a visitor of a simulated guest left"),
+                        Err(_) => tracing::debug!("a visitor of a simulated guest took too long"),
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a simulated guest cannot take visitors");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn visit(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> {
+    let (head, mut body) = match read_head(&mut stream).await? {
+        Some(parts) => parts,
+        None => return answer(&mut stream, "431 Request Header Fields Too Large", "", true).await,
+    };
+    let mut lines = head.lines();
+    let method = lines.next().and_then(|line| line.split(' ').next()).unwrap_or("");
+    let length = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
+        .unwrap_or(0);
+    match method {
+        "GET" | "HEAD" => match page(machine).await {
+            Ok(page) => answer(&mut stream, "200 OK", &page, method == "GET").await,
+            Err(error) => answer(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
+        },
+        "PUT" if length <= TEXT_BYTES_MAX => {
+            let have = body.len();
+            body.resize(length.max(have), 0);
+            stream.read_exact(&mut body[have..]).await?;
+            let text = String::from_utf8_lossy(&body[..length]).into_owned();
+            match change(machine, |note| note.text = text).await {
+                Ok(()) => answer(&mut stream, "204 No Content", "", false).await,
+                Err(error) => answer(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
+            }
+        }
+        "PUT" => answer(&mut stream, "413 Content Too Large", "", true).await,
+        _ => answer(&mut stream, "405 Method Not Allowed", "", true).await,
+    }
+}
+
+/// The request's head, and what came with it of the body.
+async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<(String, Vec<u8>)>> {
+    let mut read = Vec::new();
+    loop {
+        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            let body = read.split_off(end + 4);
+            return Ok(Some((String::from_utf8_lossy(&read).into_owned(), body)));
+        }
+        if read.len() > HEAD_BYTES_MAX {
+            return Ok(None);
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+async fn answer(stream: &mut TcpStream, status: &str, body: &str, with_body: bool) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    if with_body {
+        stream.write_all(body.as_bytes()).await?;
+    }
+    stream.shutdown().await
+}
+
+async fn page(machine: &Machine) -> Result<String, DiskError> {
+    let note = match machine.disks.first() {
+        Some(disk) => note::read(&disk.image).await?,
+        None => Note::default(),
+    };
+    let scripts: String = note
+        .scripts
+        .iter()
+        .map(|script| format!("<li>{}\n", escaped(script)))
+        .collect();
+    Ok(format!(
+        "<!doctype html>\n<title>{0}</title>\n<h1>{0}</h1>\n<p>This machine is simulated: no guest runs here.\n\
+         <p>Scripts that a real one would have run:\n<ul>\n{scripts}</ul>\n<pre>{1}</pre>\n",
+        escaped(&machine.mark.vm),
+        escaped(&note.text)
+    ))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+/// Changes the note on a machine's first disk. Two changes at once would lose one: they take turns.
+pub(super) async fn change(machine: &Machine, how: impl FnOnce(&mut Note)) -> Result<(), DiskError> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let Some(disk) = machine.disks.first() else {
+        return Ok(());
+    };
+    let before = note::read(&disk.image).await?;
+    let mut after = before.clone();
+    how(&mut after);
+    if after == before {
+        return Ok(());
+    }
+    note::write(&disk.image, &after).await
+}

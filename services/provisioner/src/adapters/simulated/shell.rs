@@ -1,0 +1,75 @@
+//! The simulated inside of a machine: scripts are noted down on its disk instead of being run.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::faults::Call;
+use super::guest::change;
+use super::hypervisor::SimulatedHypervisor;
+use crate::ports::{Guest, GuestShell, Machine, ScriptRun, ShellError};
+
+/// Enters simulated guests.
+pub struct SimulatedShell {
+    hypervisor: Arc<SimulatedHypervisor>,
+}
+
+impl SimulatedShell {
+    /// A shell into the machines of a simulation.
+    pub fn new(hypervisor: Arc<SimulatedHypervisor>) -> SimulatedShell {
+        SimulatedShell { hypervisor }
+    }
+
+    async fn enter(&self, guest: &Guest) -> Result<Machine, ShellError> {
+        let unreachable = |reason: String| ShellError::Unreachable(reason);
+        let faults = self.hypervisor.faults();
+        faults
+            .meet(Call::Shell)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        match self.hypervisor.running(&guest.uuid) {
+            Some((machine, address)) if address == guest.address && !faults.is_deaf(Call::Shell) => {
+                let seen = host_key(&machine);
+                match &guest.host_key {
+                    Some(known) if *known != seen => Err(ShellError::Stranger {
+                        address,
+                        seen,
+                        known: known.clone(),
+                    }),
+                    _ => Ok(machine),
+                }
+            }
+            _ => Err(unreachable(format!("nobody answers at {}", guest.address))),
+        }
+    }
+}
+
+fn host_key(machine: &Machine) -> String {
+    format!("simulated {}-{}", machine.uuid, machine.mark.generation)
+}
+
+#[async_trait]
+impl GuestShell for SimulatedShell {
+    fn authorized_key(&self) -> &str {
+        "simulated"
+    }
+
+    async fn reach(&self, guest: &Guest) -> Result<String, ShellError> {
+        Ok(host_key(&self.enter(guest).await?))
+    }
+
+    async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
+        let machine = self.enter(guest).await?;
+        let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
+        let line = format!("{} {} {}", run.at, run.script.name, &digest[..12]);
+        let noted = change(&machine, |note| {
+            if !note.scripts.contains(&line) {
+                note.scripts.push(line.clone());
+            }
+        });
+        noted
+            .await
+            .map_err(|error| ShellError::Unreachable(error.to_string()))
+    }
+}

@@ -1,0 +1,58 @@
+//! From a record to the machine that a hypervisor is to have.
+
+use std::path::Path;
+
+use contract::{OperationId, Realm};
+use provisioner_domain::{DiskSource, VmRecord};
+
+use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, MachineMark};
+
+/// The machine of a record. `operation` is the one that defines it.
+pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, disks: &dyn Disks) -> Machine {
+    let folder = disks.folder(record.name().as_str());
+    let served_ports: std::collections::BTreeSet<u16> =
+        record.definition.domains.iter().map(|route| route.port).collect();
+    Machine {
+        name: format!("{realm}-{}", record.name()),
+        uuid: record.identity.uuid.clone(),
+        mac: record.identity.mac.clone(),
+        cpu_count: record.definition.cpu_count,
+        ram_size: record.definition.ram_size,
+        disks: disks_of(record, disks),
+        nocloud: nocloud_in(&folder),
+        console_log: console_in(&folder),
+        served_ports: served_ports.into_iter().collect(),
+        mark: MachineMark {
+            realm: realm.to_string(),
+            vm: record.name().to_string(),
+            generation: record.generation,
+            operation: operation.to_string(),
+        },
+    }
+}
+
+/// The disks of a record, the one to boot from first.
+pub(crate) fn disks_of(record: &VmRecord, disks: &dyn Disks) -> Vec<Disk> {
+    let folder = disks.folder(record.name().as_str());
+    let (format, base) = match &record.source {
+        DiskSource::Seed { sha256 } => (ImageFormat::Qcow2, Some(disks.seed_image(sha256))),
+        DiskSource::Restored { .. } => (ImageFormat::Raw, None),
+    };
+    let disk = |name: &contract::DiskName| Disk {
+        name: name.clone(),
+        image: Image {
+            path: folder.join(format!("{name}.{}", format.name())),
+            format,
+        },
+        base: base.clone(),
+    };
+    record.disks().iter().map(|each| disk(&each.disk)).collect()
+}
+
+pub(crate) fn nocloud_in(folder: &Path) -> std::path::PathBuf {
+    folder.join("nocloud.img")
+}
+
+pub(crate) fn console_in(folder: &Path) -> std::path::PathBuf {
+    folder.join("console.log")
+}

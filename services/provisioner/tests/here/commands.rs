@@ -1,0 +1,334 @@
+//! What the answers promise.
+
+use contract::operation::Begun;
+use contract::provisioner::{
+    AddSeed, AddSeedRefused, CreateVm, CreateVmRefused, GetVm, ListSeeds, ListVms, RemoveSeed,
+    RemoveSeedRefused, RemoveVm, StartVm, StopVm, Vm, VmChanged, VmRefused, VmState,
+};
+use contract::{ByteCount, OperationId};
+use futures::StreamExt;
+use operation::fresh_id;
+use provisioner::adapters::simulated::{Call, Fault};
+use provisioner::ports::{Hypervisor, HypervisorError};
+use testkit::eventually;
+
+use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
+
+async fn get(running: &Running, name: &str) -> Vm {
+    running
+        .bus
+        .call(&GetVm { vm: vm(name) }, ANSWER)
+        .await
+        .expect("there")
+}
+
+#[actix::test]
+async fn a_machine_lives_its_whole_life() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    let mut changes = running.bus.listen::<VmChanged>().await.expect("heard");
+
+    let mut wanted = definition("web");
+    wanted.install = vec![script("install.sh", "#!/bin/sh\necho hello\n")];
+    let report = running.create(wanted).await;
+    let made: Vm = serde_json::from_value(report.output.expect("the machine")).expect("read");
+    assert_eq!(
+        (made.state, made.hypervisor.as_str()),
+        (VmState::Ready, "simulated")
+    );
+    assert_eq!(made, get(&running, "web").await);
+    let page = running.page("web").await;
+    assert!(
+        page.contains("simulated") && page.contains("install.sh"),
+        "{page}"
+    );
+
+    let stop = StopVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    let stopped = get(&running, "web").await;
+    assert_eq!((stopped.state, stopped.address), (VmState::Stopped, None));
+
+    let start = StartVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&start, ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    assert_eq!(get(&running, "web").await.state, VmState::Ready);
+    assert!(running.page("web").await.contains("install.sh"));
+
+    let remove = RemoveVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    assert_eq!(running.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
+    assert!(!running.simulated.state.join("vms/web").exists());
+    let marked = running.simulated.hypervisor.marked("loam").await.expect("a list");
+    assert_eq!(marked, []);
+
+    let mut told = Vec::new();
+    while told.last() != Some(&None) {
+        let (event, _) = changes.next().await.expect("more");
+        told.push(event.vm.map(|vm| vm.state));
+    }
+    told.dedup();
+    use VmState::{Creating, Ready, Removing, Starting, Stopped, Stopping};
+    let expected = [Creating, Ready, Stopping, Stopped, Starting, Ready, Removing].map(Some);
+    assert_eq!(told[..told.len() - 1], expected);
+}
+
+#[actix::test]
+async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    let id = fresh_id();
+    let asked = CreateVm {
+        definition: definition("web"),
+        operation_id: Some(id.clone()),
+    };
+    assert_eq!(
+        running.bus.call(&asked, ANSWER).await.expect("begun"),
+        Begun::Begun(id.clone())
+    );
+    assert_eq!(
+        running.bus.call(&asked, ANSWER).await.expect("known"),
+        Begun::AlreadyBegun(id.clone())
+    );
+    running.done(&id).await;
+    assert_eq!(
+        running.bus.call(&asked, ANSWER).await.expect("known for ever"),
+        Begun::AlreadyBegun(id.clone())
+    );
+    let other = CreateVm {
+        definition: definition("other"),
+        operation_id: Some(id.clone()),
+    };
+    let refused = running.bus.call(&other, ANSWER).await.expect_err("reused");
+    assert_eq!(refused.to_string(), CreateVmRefused::IdReused(id).to_string());
+}
+
+fn refusal<F: std::fmt::Debug + std::fmt::Display>(error: bus::CallError<F>) -> F {
+    match error {
+        bus::CallError::Refused(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[actix::test]
+async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
+    let running = Running::start().await;
+    let create = async |definition| {
+        let asked = CreateVm {
+            definition,
+            operation_id: None,
+        };
+        refusal(running.bus.call(&asked, ANSWER).await.expect_err("refused"))
+    };
+    assert_eq!(
+        create(definition("web")).await,
+        CreateVmRefused::UnknownSeed(seed_name())
+    );
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    assert_eq!(
+        create(definition("web")).await,
+        CreateVmRefused::NameTaken(vm("web"))
+    );
+    let mut small = definition("small");
+    small.disk_size = ByteCount((16 << 20) - 1);
+    assert!(matches!(create(small).await, CreateVmRefused::Invalid { field, .. } if field == "disk_size"));
+    let mut thief = definition("thief");
+    thief.domains = definition("web").domains;
+    assert_eq!(
+        create(thief).await,
+        CreateVmRefused::DomainTaken {
+            domain: "web.example".parse().expect("a domain"),
+            vm: vm("web"),
+        }
+    );
+    assert!(!running.simulated.state.join("vms/thief").exists());
+}
+
+#[actix::test]
+async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
+    let running = Running::start().await;
+    let (path, sha256) = raw_image(running.folder.path());
+    let ask = |from: String, sha256: String| AddSeed {
+        name: seed_name(),
+        from,
+        sha256,
+        operation_id: None,
+    };
+    let relative = ask("image.raw".into(), sha256.clone());
+    let refused = running.bus.call(&relative, ANSWER).await.expect_err("refused");
+    assert_eq!(refusal(refused), AddSeedRefused::NotASource("image.raw".into()));
+    let nonsense = ask(path.display().to_string(), "abc".into());
+    let refused = running.bus.call(&nonsense, ANSWER).await.expect_err("refused");
+    assert_eq!(refusal(refused), AddSeedRefused::NotADigest("abc".into()));
+
+    let other = ask(path.display().to_string(), "0".repeat(64));
+    let begun = running.bus.call(&other, ANSWER).await.expect("begun");
+    let reason = running.undone(begun.operation()).await;
+    assert!(reason.contains(&sha256), "{reason}");
+
+    // An image that names a file of this host.
+    let thief = running.folder.path().join("thief.qcow2");
+    let made = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&path, &thief])
+        .status()
+        .expect("qemu-img");
+    assert!(made.success());
+    let digest = chassis::sha256_of(&thief).expect("hashed");
+    let begun = running
+        .bus
+        .call(&ask(thief.display().to_string(), digest), ANSWER)
+        .await
+        .expect("begun");
+    let reason = running.undone(begun.operation()).await;
+    assert!(reason.contains("backing file"), "{reason}");
+
+    assert_eq!(running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list"), []);
+    let left: Vec<_> = std::fs::read_dir(running.simulated.state.join("seeds"))
+        .expect("a folder")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[actix::test]
+async fn a_seed_in_use_stays() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.add_seed().await;
+    let seeds = running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list");
+    assert_eq!(seeds.len(), 1, "the same image twice is one seed");
+    assert_eq!(seeds[0].virtual_size, ByteCount::mib(16));
+    running.create(definition("web")).await;
+    let remove = RemoveSeed { name: seed_name() };
+    let refused = running.bus.call(&remove, ANSWER).await.expect_err("in use");
+    assert_eq!(
+        refusal(refused),
+        RemoveSeedRefused::InUse {
+            name: seed_name(),
+            vms: vec![vm("web")]
+        }
+    );
+    let begun = running
+        .bus
+        .call(
+            &RemoveVm {
+                vm: vm("web"),
+                operation_id: None,
+            },
+            ANSWER,
+        )
+        .await
+        .expect("begun");
+    running.done(begun.operation()).await;
+    running.bus.call(&remove, ANSWER).await.expect("nobody needs it");
+    let left = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder");
+    assert_eq!(left.count(), 0);
+}
+
+#[actix::test]
+async fn a_machine_that_does_not_answer_is_undone_and_the_reason_names_the_stage() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    for (call, word) in [
+        (Call::Address, "no DHCP lease"),
+        (Call::AgentAnswers, "guest agent is silent"),
+        (Call::Shell, "SSH at 127.77."),
+    ] {
+        running.simulated.faults.set(call, Fault::Deaf);
+        let asked = CreateVm {
+            definition: definition("web"),
+            operation_id: None,
+        };
+        let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
+        let reason = running.undone(begun.operation()).await;
+        assert!(reason.contains(word), "{reason}");
+        running.simulated.faults.mend(call);
+        let refused = running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await;
+        assert_eq!(refusal(refused.expect_err("gone")), VmRefused::Unknown(vm("web")));
+    }
+    running.create(definition("web")).await;
+}
+
+#[actix::test]
+async fn a_hypervisor_that_is_away_is_waited_for() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    let away = HypervisorError::Unavailable("libvirtd has gone for a moment".into());
+    running
+        .simulated
+        .faults
+        .set(Call::Define, Fault::Fail(2, away.clone()));
+    running.simulated.faults.set(Call::Start, Fault::Fail(2, away));
+    running.create(definition("web")).await;
+}
+
+#[actix::test]
+async fn a_guest_that_does_not_want_to_stop_is_stopped() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    running.simulated.faults.set(Call::AskToStop, Fault::Deaf);
+    let stop = StopVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    assert_eq!(get(&running, "web").await.state, VmState::Stopped);
+    let refused = running.bus.call(&stop, ANSWER).await.expect_err("stopped");
+    assert!(matches!(refusal(refused), VmRefused::Already { .. }));
+}
+
+#[actix::test]
+async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    running.simulated.faults.set(Call::AskToStop, Fault::Stall);
+    let stop = StopVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
+    let by: OperationId = begun.operation().clone();
+    eventually("the machine is locked", async || {
+        get(&running, "web").await.locked_by.as_ref() == Some(&by)
+    })
+    .await;
+    let remove = RemoveVm {
+        vm: vm("web"),
+        operation_id: None,
+    };
+    let refused = running.bus.call(&remove, ANSWER).await.expect_err("locked");
+    assert_eq!(
+        refusal(refused),
+        VmRefused::Locked {
+            vm: vm("web"),
+            by: by.clone()
+        }
+    );
+    running.simulated.faults.mend(Call::AskToStop);
+    running.done(&by).await;
+}
+
+#[actix::test]
+async fn what_is_known_outlives_the_process() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let before = get(&running, "web").await;
+    let running = running.restart().await;
+    assert_eq!(get(&running, "web").await, before);
+    assert!(running.page("web").await.contains("simulated"));
+}

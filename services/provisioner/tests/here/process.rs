@@ -1,0 +1,139 @@
+//! The provisioner as a process, on a real NATS server; and its sudden death at many moments.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Bus;
+use contract::operation::{CheckHealth, OperationState};
+use contract::provisioner::{AddSeed, CreateVm, GetVm, ListVms, RemoveVm, VmState};
+use contract::{OperationId, Realm, Service};
+use operation::{fresh_id, outcome_at};
+use testkit::{NatsServer, eventually};
+
+use crate::support::{ANSWER, PATIENCE, definition, raw_image, script, seed_name, vm};
+
+/// The process; it ends with this value, without warning.
+struct Provisioner(Child);
+
+impl Drop for Provisioner {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is waited for.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(config: &Path) -> Provisioner {
+    let child = Command::new(env!("CARGO_BIN_EXE_loam-provisioner"))
+        .env("LOAM_CONFIG", config)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("our own binary");
+    Provisioner(child)
+}
+
+async fn client(server: &NatsServer) -> Bus {
+    let connection = bus::nats::Connection {
+        url: server.url(),
+        nkey_file: None,
+        name: "test".into(),
+        inbox_prefix: contract::rights::inbox_prefix(Service::Upgrade),
+    };
+    let carrier = bus::nats::connect(&connection, PATIENCE)
+        .await
+        .expect("connected");
+    bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
+    Bus::new(Arc::new(carrier), Realm::default())
+}
+
+async fn answers(bus: &Bus) {
+    eventually("the provisioner answers", async || {
+        bus.call(&ListVms {}, Duration::from_secs(1)).await.is_ok()
+    })
+    .await;
+}
+
+async fn ended(bus: &Bus, id: &OperationId) -> OperationState {
+    let report = outcome_at(bus, Service::Provisioner, id, PATIENCE, |_| {}).await;
+    report.expect("an outcome").state
+}
+
+fn setting(folder: &Path, server: &NatsServer) -> std::path::PathBuf {
+    let path = folder.join("loam.toml");
+    let text = format!(
+        "host = \"h1\"\nstate_dir = {:?}\n[nats]\nurl = {:?}\n[provisioner]\nhypervisor = \"simulated\"\n",
+        folder.join("state"),
+        server.url()
+    );
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+#[actix::test]
+async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
+    let server = NatsServer::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = setting(folder.path(), &server);
+    let bus = client(&server).await;
+    let mut process = start(&config);
+    answers(&bus).await;
+
+    let health = bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
+    let health = health.expect("an answer");
+    assert!(health.is_well(), "{health:?}");
+
+    let (path, sha256) = raw_image(folder.path());
+    let seed = AddSeed {
+        name: seed_name(),
+        from: path.display().to_string(),
+        sha256,
+        operation_id: None,
+    };
+    let begun = bus.call(&seed, ANSWER).await.expect("begun");
+    assert_eq!(ended(&bus, begun.operation()).await, OperationState::Done);
+
+    // Milliseconds from the command to the kill: from before the first step to after the last.
+    for (round, delay) in [0, 5, 20, 40, 80, 160, 320].into_iter().enumerate() {
+        let name = format!("web{round}");
+        let mut definition = definition(&name);
+        definition.install = vec![script("install.sh", "#!/bin/sh\n")];
+        let id = fresh_id();
+        let create = CreateVm {
+            definition,
+            operation_id: Some(id.clone()),
+        };
+        bus.call(&create, ANSWER).await.expect("begun");
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        drop(process);
+        process = start(&config);
+        answers(&bus).await;
+        assert_eq!(
+            ended(&bus, &id).await,
+            OperationState::Done,
+            "killed after {delay} ms"
+        );
+        let made = bus.call(&GetVm { vm: vm(&name) }, ANSWER).await.expect("there");
+        assert_eq!((made.state, made.locked_by), (VmState::Ready, None));
+
+        let id = fresh_id();
+        let remove = RemoveVm {
+            vm: vm(&name),
+            operation_id: Some(id.clone()),
+        };
+        bus.call(&remove, ANSWER).await.expect("begun");
+        drop(process);
+        process = start(&config);
+        answers(&bus).await;
+        assert_eq!(ended(&bus, &id).await, OperationState::Done);
+    }
+    assert_eq!(bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
+    for kind in ["vms", "aside", "simulated"] {
+        let folder = folder.path().join("state").join(kind);
+        eventually(&format!("{} is empty", folder.display()), async || {
+            std::fs::read_dir(&folder).expect("a folder").count() == 0
+        })
+        .await;
+    }
+}

@@ -1,0 +1,249 @@
+//! What the tests share: a world in a folder of its own, on the memory bus, with the simulated hypervisor.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::memory::MemoryCarrier;
+use bus::{Bus, ServiceCard, Serving};
+use contract::operation::{OperationReport, OperationState};
+use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
+use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
+use operation::{Context, Meter, fresh_id, outcome_at};
+use provisioner::adapters::qemu_img::QemuImgDisks;
+use provisioner::adapters::simulated::{Faults, SimulatedHypervisor, SimulatedShell};
+use provisioner::sagas::{Pace, World};
+use provisioner::{House, Ports, wiring};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const ANSWER: Duration = Duration::from_secs(30);
+/// A port that nobody needs rights for.
+pub const PORT: u16 = 8080;
+
+pub fn vm(name: &str) -> VmName {
+    VmName::new(name).expect("a good name")
+}
+
+pub fn seed_name() -> SeedName {
+    SeedName::new("tiny").expect("a good name")
+}
+
+pub fn definition(name: &str) -> VmDefinition {
+    VmDefinition {
+        name: vm(name),
+        seed: seed_name(),
+        cpu_count: 1,
+        ram_size: ByteCount::mib(256),
+        disk_size: ByteCount::mib(64),
+        domains: vec![DomainRoute {
+            domain: format!("{name}.example").parse().expect("a domain"),
+            port: PORT,
+        }],
+        env: Default::default(),
+        install: Vec::new(),
+    }
+}
+
+pub fn script(name: &str, text: &str) -> Script {
+    Script {
+        name: name.into(),
+        text: text.into(),
+    }
+}
+
+/// Impatient, so that failures come soon.
+pub fn pace() -> Pace {
+    Pace {
+        ready_within: Duration::from_secs(2),
+        look_again: Duration::from_millis(5),
+        agent_stop: Duration::from_millis(100),
+        button_stop: Duration::from_millis(100),
+        freeze_within: Duration::from_millis(200),
+    }
+}
+
+/// A raw image of 16 MiB with something in it, and its digest.
+pub fn raw_image(folder: &Path) -> (PathBuf, String) {
+    let path = folder.join("image.raw");
+    let mut bytes = vec![0; 1 << 20];
+    bytes[..12].copy_from_slice(b"boot sector!");
+    std::fs::write(&path, bytes).expect("written");
+    let file = std::fs::File::options().write(true).open(&path).expect("there");
+    file.set_len(16 << 20).expect("its size");
+    let digest = chassis::sha256_of(&path).expect("hashed");
+    (path, digest)
+}
+
+/// One provisioner's folder and its simulated adapters.
+pub struct Simulated {
+    pub state: PathBuf,
+    pub hypervisor: Arc<SimulatedHypervisor>,
+    pub faults: Arc<Faults>,
+    pub ports: Ports,
+}
+
+impl Simulated {
+    pub async fn open(state: &Path) -> Simulated {
+        let disks = QemuImgDisks::open(state, None).expect("folders");
+        let hypervisor = SimulatedHypervisor::open(&state.join("simulated"))
+            .await
+            .expect("a simulation");
+        let hypervisor = Arc::new(hypervisor);
+        Simulated {
+            state: state.into(),
+            faults: Arc::clone(hypervisor.faults()),
+            ports: Ports {
+                hypervisor: hypervisor.clone(),
+                disks: Arc::new(disks),
+                shell: Arc::new(SimulatedShell::new(hypervisor.clone())),
+            },
+            hypervisor,
+        }
+    }
+}
+
+pub fn bus_on(carrier: &MemoryCarrier) -> Bus {
+    Bus::new(Arc::new(carrier.clone()), Realm::default())
+}
+
+pub async fn house(bus: &Bus, ports: Ports) -> House {
+    let host = HostName::new("h1").expect("a good name");
+    House::build(bus, host, ports, pace()).await.expect("a house")
+}
+
+/// A provisioner that answers on a memory bus.
+pub struct Running {
+    pub carrier: MemoryCarrier,
+    pub bus: Bus,
+    pub house: House,
+    pub simulated: Simulated,
+    pub folder: Arc<tempfile::TempDir>,
+    serving: Serving,
+}
+
+impl Running {
+    pub async fn start() -> Running {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Running::start_in(folder, MemoryCarrier::new()).await
+    }
+
+    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryCarrier) -> Running {
+        let simulated = Simulated::open(&folder.path().join("state")).await;
+        let bus = bus_on(&carrier);
+        let house = house(&bus, simulated.ports.clone()).await;
+        let card = ServiceCard {
+            service: Service::Provisioner,
+            version: "0.0.0".into(),
+            metadata: Default::default(),
+        };
+        let mut server = bus.server(card);
+        wiring::answer(house.clone(), &mut server);
+        house.operations.serve(&mut server);
+        let serving = server.open().await.expect("a desk");
+        house.operations.resume().await.expect("resumed");
+        Running {
+            carrier,
+            bus,
+            house,
+            simulated,
+            folder,
+            serving,
+        }
+    }
+
+    /// Ends it in order and starts it again on the same tables and folder.
+    pub async fn restart(self) -> Running {
+        self.serving.close().await;
+        self.house.operations.leave().await;
+        let (folder, carrier) = (Arc::clone(&self.folder), self.carrier.clone());
+        drop((self.house, self.simulated));
+        Running::start_in(folder, carrier).await
+    }
+
+    pub async fn outcome(&self, id: &OperationId) -> OperationReport {
+        outcome_at(&self.bus, Service::Provisioner, id, PATIENCE, |_| {})
+            .await
+            .expect("an outcome")
+    }
+
+    pub async fn done(&self, id: &OperationId) -> OperationReport {
+        let report = self.outcome(id).await;
+        assert_eq!(report.state, OperationState::Done, "{report:?}");
+        report
+    }
+
+    /// Why an operation was undone.
+    pub async fn undone(&self, id: &OperationId) -> String {
+        let report = self.outcome(id).await;
+        assert_eq!(report.state, OperationState::Undone, "{report:?}");
+        report.reason.expect("a reason")
+    }
+
+    pub async fn add_seed(&self) {
+        let (path, sha256) = raw_image(self.folder.path());
+        let asked = AddSeed {
+            name: seed_name(),
+            from: path.display().to_string(),
+            sha256,
+            operation_id: None,
+        };
+        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await;
+    }
+
+    pub async fn create(&self, definition: VmDefinition) -> OperationReport {
+        let asked = CreateVm {
+            definition,
+            operation_id: None,
+        };
+        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await
+    }
+
+    /// What a simulated guest's page says.
+    pub async fn page(&self, name: &str) -> String {
+        let record = self.house.world.registry.vm(&vm(name)).await.expect("there");
+        let address = record.address().expect("it runs");
+        reqwest::get(format!("http://{address}:{PORT}/"))
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("text")
+    }
+}
+
+/// A step's context.
+pub fn context<I>(world: &Arc<World>, input: I) -> Context<World, I> {
+    Context {
+        world: Arc::clone(world),
+        input,
+        id: fresh_id(),
+        meter: Meter::default(),
+        cancel: CancellationToken::new(),
+    }
+}
+
+/// Reserves a name and writes its disks, as a restore would.
+pub async fn reserve(
+    world: &Arc<World>,
+    definition: VmDefinition,
+    disks: Vec<contract::provisioner::DiskSize>,
+    by: OperationId,
+) {
+    let name = definition.name.to_string();
+    world
+        .registry
+        .reserve(definition, disks.clone(), by)
+        .await
+        .expect("reserved");
+    world.disks.make_folder(&name).await.expect("a folder");
+    for disk in disks {
+        let path = world.disks.folder(&name).join(format!("{}.raw", disk.disk));
+        let file = std::fs::File::create(path).expect("written");
+        file.set_len(disk.size.0).expect("its size");
+    }
+}
