@@ -78,7 +78,7 @@ impl Repository {
     }
 
     /// The ids of all snapshots, without reading them.
-    pub(crate) async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
+    pub async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
         Ok(listed
             .iter()

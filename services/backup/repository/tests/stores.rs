@@ -191,3 +191,28 @@ async fn the_promises_hold_on_s3() {
         suite(&|name| server.store(name), &mut seeded()).await;
     }
 }
+
+/// Services run this work on threads of their choice.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_long_work_can_be_given_to_another_thread() {
+    fn sendable<T: Send>(work: T) -> T {
+        work
+    }
+    let repository = new_repository(memory()).await;
+    let one = MemoryDisk::new(disk(&mut seeded(), MIB));
+    let (progress, cancel) = (Arc::default(), Cancel::new());
+    let backup = sendable(repository.backup(request(&one), &progress, &cancel));
+    let snapshot = backup.await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vda.raw");
+    sendable(repository.restore_disk(&snapshot, "vda", &path, &progress, &cancel))
+        .await
+        .unwrap();
+    sendable(repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &cancel))
+        .await
+        .unwrap();
+    sendable(repository.rebuild_index()).await.unwrap();
+    sendable(repository.collect(CollectSettings::default(), &cancel))
+        .await
+        .unwrap();
+}

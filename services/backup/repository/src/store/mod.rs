@@ -24,6 +24,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tracing::instrument;
 
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
 
@@ -127,6 +128,7 @@ impl Store {
         }
     }
 
+    #[instrument(name = "store get", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get(&self, name: &Path) -> Result<Bytes, StoreError> {
         self.bounded("read", name, async {
             self.objects.get(name).await?.bytes().await
@@ -134,6 +136,7 @@ impl Store {
         .await
     }
 
+    #[instrument(name = "store get range", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get_range(
         &self,
         name: &Path,
@@ -143,6 +146,7 @@ impl Store {
             .await
     }
 
+    #[instrument(name = "store look up", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn look_up(&self, name: &Path) -> Result<Listed, StoreError> {
         let meta = self.bounded("look up", name, self.objects.head(name)).await?;
         Ok(Listed {
@@ -153,6 +157,7 @@ impl Store {
     }
 
     /// Writes an object, replacing one of that name: for names that nobody else can hold.
+    #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn put(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
         self.bounded("write", name, self.objects.put(name, PutPayload::from(body)))
             .await
@@ -160,6 +165,7 @@ impl Store {
     }
 
     /// Writes an object only when none of that name exists: the commit primitive.
+    #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
         let options = PutOptions {
             mode: PutMode::Create,
@@ -177,6 +183,7 @@ impl Store {
     }
 
     /// Removes an object; one that is gone already counts as removed.
+    #[instrument(name = "store delete", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn delete(&self, name: &Path) -> Result<(), StoreError> {
         match self.bounded("delete", name, self.objects.delete(name)).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
@@ -185,6 +192,7 @@ impl Store {
     }
 
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.
+    #[instrument(name = "store list", skip_all, fields(otel.kind = "client", object = %prefix))]
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
         let mut pages = self.objects.list(Some(prefix));
