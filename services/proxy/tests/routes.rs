@@ -59,13 +59,18 @@ async fn page() -> SocketAddr {
     address
 }
 
-async fn status(proxy: SocketAddr, host: &str) -> u16 {
+async fn answer(proxy: SocketAddr, host: &str) -> String {
     let mut stream = TcpStream::connect(proxy).await.expect("the front listens");
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("answered");
     answer
+}
+
+async fn status(proxy: SocketAddr, host: &str) -> u16 {
+    answer(proxy, host)
+        .await
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
@@ -87,21 +92,27 @@ async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
 }
 
 async fn proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving) {
+    let (address, serving, _) = whole_proxy_on(carrier).await;
+    (address, serving)
+}
+
+/// The proxy, its open desk, and what the chassis gets beside its endpoints.
+async fn whole_proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving, chassis::Service) {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let config = Config {
         http_listen: "127.0.0.1:0".parse().expect("valid"),
         trusted_networks: Vec::new(),
     };
-    let built = proxy::open(bus.clone(), config).await.expect("opens");
+    let mut built = proxy::open(bus.clone(), config).await.expect("opens");
     let mut server = bus.server(bus::ServiceCard {
         service: Service::Proxy,
         version: "0.1.0".into(),
         metadata: Default::default(),
     });
-    built.endpoints.expect("the proxy has endpoints")(&mut server);
+    built.endpoints.take().expect("the proxy has endpoints")(&mut server);
     let serving = server.open().await.expect("opens");
     let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered");
-    (routes.http_listener.parse().expect("an address"), serving)
+    (routes.http_listener.parse().expect("an address"), serving, built)
 }
 
 #[actix::test]
@@ -136,6 +147,8 @@ async fn traffic_follows_what_is_told_about_a_machine() {
     .await;
     let rows = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
     assert_eq!(rows[0].target, RouteTarget::Unavailable("stopped".into()));
+    let page = answer(proxy, "web.example").await.to_ascii_lowercase();
+    assert!(page.contains("\r\nretry-after: 60\r\n"), "{page}");
     tell(None).await;
     eventually("the route is gone", async || {
         status(proxy, "web.example").await == 404
@@ -173,4 +186,104 @@ async fn a_proxy_that_starts_without_the_provisioner_leads_traffic_where_it_went
         status(second, "web.example").await == 200
     })
     .await;
+}
+
+#[actix::test]
+async fn a_domain_that_two_machines_claim_stays_with_the_first() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let (backend, other) = (page().await, page().await);
+    let first = vm("web", "web.example", VmState::Ready, backend);
+    let mut second = vm("also", "web.example", VmState::Ready, other);
+    second.created += Duration::from_secs(60);
+    let vms = Arc::new(Mutex::new(vec![second, first]));
+    let _provisioner = provisioner(&bus, &vms).await;
+    let (_, _desk) = proxy_on(&carrier).await;
+    let target = async || {
+        let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
+        routes
+            .into_iter()
+            .next()
+            .map(|row| (row.vm.to_string(), row.target))
+    };
+    let expected = ("web".to_string(), RouteTarget::Address(backend.to_string()));
+    eventually("the domain is routed", async || target().await.is_some()).await;
+    assert_eq!(target().await, Some(expected));
+
+    let gone = VmChanged {
+        name: "web".parse().expect("valid"),
+        vm: None,
+    };
+    vms.lock().expect("no panic").pop();
+    bus.publish(&gone).await.expect("told");
+    let expected = ("also".to_string(), RouteTarget::Address(other.to_string()));
+    eventually("the second gets it when the first lets go", async || {
+        target().await == Some(expected.clone())
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_change_that_nobody_told_is_noticed_at_the_next_reading() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let backend = page().await;
+    let vms = Arc::new(Mutex::new(Vec::new()));
+    let _provisioner = provisioner(&bus, &vms).await;
+    let (proxy, _desk) = proxy_on(&carrier).await;
+    *vms.lock().expect("no panic") = vec![vm("web", "web.example", VmState::Ready, backend)];
+    eventually("the page is reached", async || {
+        status(proxy, "web.example").await == 200
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_provisioner_that_is_away_is_told_as_trouble_until_it_is_back() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let (_, _desk, built) = whole_proxy_on(&carrier).await;
+    let (part, check) = &built.parts[0];
+    assert_eq!(*part, "routes");
+    let trouble = check().await.expect("nobody lists machines");
+    assert!(trouble.contains("provisioner"), "{trouble}");
+    let _provisioner = provisioner(&bus, &Arc::default()).await;
+    eventually("it is well", async || check().await.is_none()).await;
+}
+
+#[actix::test]
+async fn a_request_under_way_is_answered_before_the_proxy_ends() {
+    let carrier = MemoryCarrier::new();
+    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let backend = listener.local_addr().expect("bound");
+    let vms = Arc::new(Mutex::new(vec![vm(
+        "web",
+        "web.example",
+        VmState::Ready,
+        backend,
+    )]));
+    let _provisioner = provisioner(&bus, &vms).await;
+    let (proxy, _desk, built) = whole_proxy_on(&carrier).await;
+    eventually("the domain is routed", async || {
+        let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
+        routes
+            .iter()
+            .any(|row| matches!(row.target, RouteTarget::Address(_)))
+    })
+    .await;
+    let asked = tokio::spawn(async move { answer(proxy, "web.example").await });
+    let (mut machine, _) = listener.accept().await.expect("the request comes");
+    let mut head = [0; 1024];
+    assert!(machine.read(&mut head).await.expect("asked") > 0);
+
+    let ending = tokio::spawn(built.end.expect("the front ends in order"));
+    eventually("nothing new is accepted", async || {
+        TcpStream::connect(proxy).await.is_err()
+    })
+    .await;
+    let late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
+    machine.write_all(late).await.expect("answered");
+    assert!(asked.await.expect("no panic").ends_with("late"));
+    ending.await.expect("it ends");
 }

@@ -3,7 +3,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use bus::memory::MemoryCarrier;
 use contract::scheduler::{
     AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, RunFired, RunOutcome,
 };
@@ -275,14 +277,15 @@ async fn the_newest_hundred_runs_are_kept() {
 
 #[actix::test]
 async fn the_bus_going_away_delays_an_appointment_and_nothing_more() {
-    let world = World::at("2026-05-01T12:00:00Z");
+    let carrier = MemoryCarrier::new();
+    let world = World::on(Arc::new(carrier.clone()), "2026-05-01T12:00:00Z");
     let _desk = world.backup.open(&world.bus).await;
     let _scheduler = world.scheduler().await;
     world.add("nightly", "0 3 * * *", "web").await;
-    world.carrier.cut();
+    carrier.cut();
     world.clock.advance(DAY);
     world.clock.advance(5);
-    world.carrier.mend();
+    carrier.mend();
     eventually("it is kept", async || {
         world.clock.advance(2);
         !world.backup.asked().is_empty()

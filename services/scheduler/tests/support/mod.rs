@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Arbiter;
 use async_trait::async_trait;
 use bus::memory::MemoryCarrier;
-use bus::{Bus, CallError, Declined, ServiceCard, Serving};
+use bus::{Bus, CallError, Carrier, Declined, ServiceCard, Serving};
 use chrono::TimeDelta;
 use contract::backup::{StartBackup, StartBackupRefused};
 use contract::operation::Begun;
@@ -129,7 +129,6 @@ fn card(service: Service) -> ServiceCard {
 
 /// A bus with one table space, a clock and a backup desk.
 pub(crate) struct World {
-    pub(crate) carrier: MemoryCarrier,
     pub(crate) bus: Bus,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) backup: BackupDesk,
@@ -137,10 +136,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn at(time: &str) -> World {
-        let carrier = MemoryCarrier::new();
+        World::on(Arc::new(MemoryCarrier::new()), time)
+    }
+
+    /// On a bus of one's own.
+    pub(crate) fn on(carrier: Arc<dyn Carrier>, time: &str) -> World {
         World {
-            bus: Bus::new(Arc::new(carrier.clone()), Realm::default()),
-            carrier,
+            bus: Bus::new(carrier, Realm::default()),
             clock: ManualClock::at(time),
             backup: BackupDesk::default(),
         }
