@@ -78,6 +78,9 @@ impl Repository {
     }
 
     /// The ids of all snapshots, without reading them.
+    ///
+    /// # Errors
+    /// When the store fails.
     pub async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
         Ok(listed
