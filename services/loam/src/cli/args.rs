@@ -54,6 +54,9 @@ pub(super) enum Command {
     /// Operations: work that lasts
     #[command(subcommand)]
     Op(Op),
+    /// Prepare a message bus that `loam up` does not run, as in containers
+    #[command(subcommand)]
+    Bus(super::bus::BusCommand),
     /// Write the completions of a shell to stdout
     Completions {
         /// Which shell

@@ -34,9 +34,6 @@ pub(super) enum BusCommand {
         /// How people reach it
         #[arg(long)]
         url: String,
-        /// The first token of every subject
-        #[arg(long, default_value_t)]
-        realm: Realm,
     },
     /// Make the tables that are not there yet
     Buckets {
@@ -54,12 +51,9 @@ pub(super) enum BusCommand {
 
 pub(super) fn run(state: &State, command: BusCommand) -> Result<(), Trouble> {
     match command {
-        BusCommand::Prepare {
-            listen,
-            data,
-            url,
-            realm,
-        } => prepare(state, &listen, &data, url, realm).map_err(|error| Trouble::of_start(error.into())),
+        BusCommand::Prepare { listen, data, url } => {
+            prepare(state, &listen, &data, url).map_err(|error| Trouble::of_start(error.into()))
+        }
         BusCommand::Buckets { url, key, replicas } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -70,7 +64,8 @@ pub(super) fn run(state: &State, command: BusCommand) -> Result<(), Trouble> {
     }
 }
 
-fn prepare(state: &State, listen: &str, data: &Path, url: String, realm: Realm) -> Result<(), StateError> {
+fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), StateError> {
+    let realm = Realm::default();
     state.prepare()?;
     let public = keys::prepare(state)?;
     let place = Place { listen, store: data };
@@ -113,7 +108,7 @@ mod tests {
         let state = State::at(folder.path());
         let once = || {
             let (data, url) = (Path::new("/data"), "nats://nats:4222".to_string());
-            prepare(&state, "0.0.0.0:4222", data, url, Realm::default()).expect("prepared");
+            prepare(&state, "0.0.0.0:4222", data, url).expect("prepared");
             std::fs::read_to_string(state.nats().join("nats.conf")).expect("written")
         };
         let text = once();

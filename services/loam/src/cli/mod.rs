@@ -10,6 +10,7 @@
 
 mod args;
 mod backup;
+mod bus;
 pub mod client;
 pub mod exit;
 mod op;
@@ -30,6 +31,8 @@ use clap::{CommandFactory, Parser};
 use args::{Args, Command};
 use exit::{Exit, Trouble};
 use session::Session;
+
+use crate::state::State;
 
 /// Reads the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn carry_out(args: Args) -> Result<(), Trouble> {
             })
             .map_err(Trouble::of_start)
         }
+        Command::Bus(command) => bus::run(&State::at(args.state), command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "loam", &mut std::io::stdout());
             Ok(())
@@ -81,7 +85,9 @@ fn speak(state: &Path, json: bool, command: Command) -> Result<(), Trouble> {
             Command::Schedule(command) => schedule::run(&session, command).await,
             Command::Upgrade(command) => upgrade::run(&session, command).await,
             Command::Op(command) => op::run(&session, command).await,
-            Command::Up { .. } | Command::Completions { .. } => unreachable!("carried out without a bus"),
+            Command::Up { .. } | Command::Bus(_) | Command::Completions { .. } => {
+                unreachable!("carried out without a bus")
+            }
         }
     })
 }
