@@ -106,7 +106,13 @@ impl Ledger for BusLedger {
         let mut told = None;
         loop {
             tokio::select! {
-                outcome = &mut work => return Some(outcome),
+                outcome = &mut work => {
+                    if let Err(Trouble::Passing(trouble)) = &outcome {
+                        // It is tried again and ends in the record only if it lasts; who looks at the log sees why.
+                        tracing::warn!(operation = %self.record.id, step, trouble, "a step met passing trouble");
+                    }
+                    return Some(outcome);
+                }
                 () = &mut deadline => return None,
                 _ = ticks.tick() => {
                     let progress = self.meter.read();

@@ -9,27 +9,30 @@
 //! Askers get an answer at once: the repository, or a sentence that says why there is none. When the actor dies the
 //! process dies; nothing here lasts.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod library;
+mod look;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
-use actor::{AskError, Traced, ask, remind};
-use backup_domain::catalogue::newest_first;
-use backup_repository::{Repository, SnapshotError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
+use actor::{AskError, Traced, remind};
+use backup_repository::Repository;
 use contract::backup::Backup;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
-use super::MAILBOX;
 use crate::adapters::shelf::Shelf;
-use crate::adapters::snapshots::{backup_of, in_words};
+use crate::adapters::snapshots::in_words;
 use crate::metrics::Metrics;
+
+use self::look::{Shelved, look_at};
+pub use library::Library;
 
 /// How long one look at the store may take; a store that hangs is a store that is down.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 /// A list younger than this is fresh: nobody types faster.
 const FRESH: Duration = Duration::from_secs(2);
-/// How long the actor may take for an answer that it has.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Askers that wait for one look; the desk lets no more in at a time.
 const WAITING_MAX: usize = 256;
 
@@ -47,7 +50,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Pace {
-            between_looks: Duration::from_secs(20),
+            between_looks: Duration::from_secs(30),
             back_off: Duration::from_secs(1),
             back_off_max: Duration::from_secs(30),
         }
@@ -94,12 +97,7 @@ type Waiter = oneshot::Sender<Listed>;
 
 enum Condition {
     Shut(StoreShut),
-    Open {
-        repository: Repository,
-        /// A snapshot that cannot be read spoils the list, not the repository.
-        listed: Listed,
-        looked: Instant,
-    },
+    Open(Shelved),
 }
 
 /// Keeps the repository open.
@@ -131,6 +129,11 @@ struct Borrow;
 #[rtype(result = "Result<oneshot::Receiver<Listed>, StoreShut>")]
 struct List(Freshness);
 
+/// Tells what is wrong with the store.
+#[derive(Message)]
+#[rtype(result = "Option<String>")]
+struct Complain;
+
 /// What the store holds may have changed, or the store may not be well.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -144,7 +147,7 @@ struct Tick(u64);
 /// A look ended.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Looked(Result<(Repository, Listed), StoreShut>);
+struct Looked(Result<Shelved, StoreShut>);
 
 impl Librarian {
     /// A librarian of a shelf; it looks at once when started.
@@ -172,12 +175,13 @@ impl Librarian {
         }
         (self.looking, self.stale) = (true, false);
         let (shelf, me) = (Arc::clone(&self.shelf), context.address());
-        let open = match &self.condition {
-            Condition::Open { repository, .. } => Some(repository.clone()),
+        let before = match &self.condition {
+            Condition::Open(shelved) => Some(shelved.clone()),
             Condition::Shut(_) => None,
         };
-        tokio::spawn(async move {
-            let outcome = match tokio::time::timeout(LOOK_MAX, look_at(&shelf, open)).await {
+        let span = tracing::info_span!("look at the store");
+        let look = async move {
+            let outcome = match tokio::time::timeout(LOOK_MAX, look_at(&shelf, before)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(StoreShut {
                     reason: format!(
@@ -190,27 +194,24 @@ impl Librarian {
             if me.send(Traced::here(Looked(outcome))).await.is_err() {
                 tracing::debug!("the librarian has gone home");
             }
-        });
+        };
+        tokio::spawn(look.instrument(span));
     }
 
     /// Takes in what a look brought, and says how long until the next.
-    fn take_in(&mut self, outcome: Result<(Repository, Listed), StoreShut>) -> Duration {
-        let was_open = matches!(self.condition, Condition::Open { .. });
+    fn take_in(&mut self, outcome: Result<Shelved, StoreShut>) -> Duration {
+        let was_open = matches!(self.condition, Condition::Open(_));
         match outcome {
-            Ok((repository, listed)) => {
+            Ok(shelved) => {
                 if !was_open {
-                    tracing::info!(store = %self.shelf.store.url, repository = %repository.id(), "the store is open");
+                    let repository = shelved.repository.id();
+                    tracing::info!(store = %self.shelf.store.url, %repository, "the store is open");
                     self.metrics.store_open(true);
                 }
-                if let Err(shut) = &listed {
-                    tracing::warn!(%shut, "the backups cannot be listed");
+                for damaged in &shelved.damaged {
+                    tracing::warn!(damaged, "a backup cannot be listed");
                 }
-                let looked = Instant::now();
-                self.condition = Condition::Open {
-                    repository,
-                    listed,
-                    looked,
-                };
+                self.condition = Condition::Open(shelved);
                 self.troubles = 0;
                 self.pace.between_looks
             }
@@ -231,32 +232,10 @@ impl Librarian {
 
     fn listed(&self) -> Listed {
         match &self.condition {
-            Condition::Open { listed, .. } => listed.clone(),
+            Condition::Open(shelved) => Ok(Arc::clone(&shelved.catalogue)),
             Condition::Shut(shut) => Err(shut.clone()),
         }
     }
-}
-
-async fn look_at(shelf: &Shelf, open: Option<Repository>) -> Result<(Repository, Listed), StoreShut> {
-    let repository = match open {
-        Some(repository) => repository,
-        None => shelf.open().await.map_err(|error| StoreShut::new(&error))?,
-    };
-    let listed = match repository.snapshots().await {
-        Ok(snapshots) => {
-            let ours = snapshots.iter().filter_map(|snapshot| match backup_of(snapshot) {
-                Ok(backup) => Some(backup),
-                Err(not_ours) => {
-                    tracing::debug!(%not_ours, "not listed");
-                    None
-                }
-            });
-            Ok(Arc::new(Catalogue(newest_first(ours.collect()))))
-        }
-        Err(error @ SnapshotError::Store(_)) => return Err(StoreShut::new(&error)),
-        Err(damaged) => Err(StoreShut::new(&damaged)),
-    };
-    Ok((repository, listed))
 }
 
 impl Actor for Librarian {
@@ -281,7 +260,7 @@ impl Handler<Traced<Looked>> for Librarian {
     fn handle(&mut self, asked: Traced<Looked>, context: &mut Context<Self>) {
         self.looking = false;
         let wait = self.take_in(asked.message.0);
-        if self.stale && matches!(self.condition, Condition::Open { .. }) {
+        if self.stale && matches!(self.condition, Condition::Open(_)) {
             // Whoever waits wants to see what changed in the meantime.
             return self.look(context);
         }
@@ -309,8 +288,19 @@ impl Handler<Traced<Borrow>> for Librarian {
     type Result = Result<Repository, StoreShut>;
     fn handle(&mut self, _: Traced<Borrow>, _: &mut Context<Self>) -> Self::Result {
         match &self.condition {
-            Condition::Open { repository, .. } => Ok(repository.clone()),
+            Condition::Open(shelved) => Ok(shelved.repository.clone()),
             Condition::Shut(shut) => Err(shut.clone()),
+        }
+    }
+}
+
+impl Handler<Traced<Complain>> for Librarian {
+    type Result = Option<String>;
+    fn handle(&mut self, _: Traced<Complain>, _: &mut Context<Self>) -> Self::Result {
+        match &self.condition {
+            Condition::Shut(shut) => Some(shut.reason.clone()),
+            Condition::Open(shelved) if shelved.damaged.is_empty() => None,
+            Condition::Open(shelved) => Some(shelved.damaged.join("; ")),
         }
     }
 }
@@ -321,8 +311,8 @@ impl Handler<Traced<List>> for Librarian {
         let _in = asked.span.enter();
         let good_enough = match &self.condition {
             Condition::Shut(shut) => return MessageResult(Err(shut.clone())),
-            Condition::Open { looked, .. } => {
-                asked.message.0 == Freshness::AtHand || (!self.looking && looked.elapsed() < FRESH)
+            Condition::Open(shelved) => {
+                asked.message.0 == Freshness::AtHand || (!self.looking && shelved.looked.elapsed() < FRESH)
             }
         };
         let (sender, promise) = oneshot::channel();
@@ -340,54 +330,5 @@ impl Handler<Traced<List>> for Librarian {
             self.look(context);
         }
         MessageResult(Ok(promise))
-    }
-}
-
-/// How the rest of the service speaks to the librarian.
-#[derive(Clone)]
-pub struct Library(Addr<Librarian>);
-
-impl Library {
-    /// Starts the actor on the arbiter at hand.
-    pub fn start(librarian: Librarian) -> Self {
-        Library(actor::start(MAILBOX, librarian))
-    }
-
-    /// The open repository.
-    ///
-    /// # Errors
-    /// When the store is shut, with the reason; answered at once.
-    pub async fn repository(&self) -> Result<Repository, StoreShut> {
-        ask(&self.0, Borrow, ANSWER_MAX).await?
-    }
-
-    /// The list of backups.
-    ///
-    /// # Errors
-    /// When the store is shut, or does not answer within the time of one look.
-    pub async fn catalogue(&self, freshness: Freshness) -> Listed {
-        let promise = ask(&self.0, List(freshness), ANSWER_MAX).await??;
-        // Two looks: the one under way may have begun before what the asker wants to see.
-        match tokio::time::timeout(2 * LOOK_MAX, promise).await {
-            Ok(Ok(listed)) => listed,
-            Ok(Err(_)) | Err(_) => Err(StoreShut {
-                reason: "it could not be listed in time".into(),
-            }),
-        }
-    }
-
-    /// Tells that the store's content changed, or that it may not be well.
-    pub async fn look_again(&self) {
-        if let Err(error) = ask(&self.0, LookAgain, ANSWER_MAX).await {
-            tracing::debug!(%error, "the librarian will see for himself");
-        }
-    }
-
-    /// What is wrong with the store, if anything is.
-    pub async fn trouble(&self) -> Option<String> {
-        match self.catalogue(Freshness::AtHand).await {
-            Ok(_) => None,
-            Err(shut) => Some(shut.reason),
-        }
     }
 }

@@ -21,7 +21,7 @@ use saga::{Step, StepFuture, Trail, Trouble, output};
 use serde::{Deserialize, Serialize};
 
 use super::World;
-use super::work::{lasting, leave, metered, passing, resolve_now, snapshot, take};
+use super::work::{lasting, leave, metered, passing, repository, resolve_now, snapshot, take};
 use crate::actors::Trade;
 use crate::adapters::snapshots::backup_of;
 use crate::provisioner::{Begin, Child};
@@ -77,7 +77,7 @@ fn resolve<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 }
 
 async fn backup_at_hand(context: &Here, trail: &Trail<'_>) -> Result<(Repository, Snapshot), Trouble> {
-    let repository = context.world.library.repository().await?;
+    let repository = repository(&context.world).await?;
     let snapshot = snapshot(&repository, &trail.of("resolve")?).await?;
     Ok((repository, snapshot))
 }

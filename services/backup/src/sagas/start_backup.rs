@@ -3,7 +3,7 @@
 //! ```text
 //!   queue        wait for a place among the copyists            undo: give it back
 //!   open_disks   the provisioner opens doors at one moment      undo: close them, or leave them to their lease
-//!   copy         the engine reads the doors, the lease is kept  (leaves packs that nobody names)
+//!   copy         the engine reads the doors, the lease is kept  undo: give the draft up
 //!   close_disks  close them, or leave them to their lease
 //!   seal         the backup exists; tell it                     undo: it does not
 //! ```
@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use backup_domain::{catalogue, plan};
-use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError, SnapshotError};
+use backup_repository::{BackupRequest, CopyError, Draft, Progress, ReadError, SealError};
 use contract::backup::{BackupSealed, StartBackup};
 use contract::provisioner::OpenedDisks;
 use contract::{BackupId, Request, Timestamp};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::World;
-use super::work::{lasting, leave, metered, passing, take};
+use super::work::{lasting, leave, metered, passing, repository, take};
 use crate::actors::Trade;
 use crate::adapters::snapshots::{backup_of, in_words, snapshot_id, stored};
 use crate::provisioner::Lease;
@@ -39,16 +39,17 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 const COPY_MAX: Duration = Duration::from_secs(48 * 3600);
 /// Closing is tried this long; then the lease does it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
-const CLOSE_AGAIN: Duration = Duration::from_secs(2);
 const CLOSE_MAX: Duration = Duration::from_secs(200);
 /// One small object, with the store's own retries.
 const SEAL_MAX: Duration = Duration::from_secs(600);
-/// A copied backup is worth waiting for.
-const SEAL_PATIENCE: Duration = Duration::from_secs(120);
+/// A copied backup is worth waiting for; while it waits it holds neither doors nor a place.
+const SEAL_PATIENCE: Duration = Duration::from_secs(3600);
+/// How long the undo of sealing waits for the store.
+const FORGET_PATIENCE: Duration = Duration::from_secs(60);
 /// The lease is renewed this often, or sooner where it is short.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// After a renewal that was not answered.
-const RENEW_AGAIN: Duration = Duration::from_secs(2);
+/// After a question that was not answered.
+const AGAIN: Duration = Duration::from_secs(2);
 
 type Here = Context<World, StartBackup>;
 
@@ -70,7 +71,7 @@ impl Work for Start {
             Step::new("open_disks", OPEN_MAX, open_disks)
                 .undone_by(close_disks)
                 .with_patience(OPEN_PATIENCE),
-            Step::new("copy", COPY_MAX, copy),
+            Step::new("copy", COPY_MAX, copy).undone_by(discard),
             Step::new("close_disks", CLOSE_MAX, close_disks),
             Step::new("seal", SEAL_MAX, seal)
                 .undone_by(unseal)
@@ -133,7 +134,7 @@ fn close_disks<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
                 tracing::warn!(operation = %context.id, %trouble, "the disks were left to their lease");
                 break;
             }
-            tokio::time::sleep(CLOSE_AGAIN).await;
+            tokio::time::sleep(AGAIN).await;
         }
         leave(context).await?;
         output(&())
@@ -148,7 +149,7 @@ async fn copy_disks(context: &Here, trail: &Trail<'_>) -> Result<Value, Trouble>
     let world = &context.world;
     // After a crash the place that `queue` took is free again.
     take(context, Trade::Copy).await?;
-    let repository = world.library.repository().await?;
+    let repository = repository(world).await?;
     let Moment { opened, taken } = still_open(context, trail.of("open_disks")?).await?;
     let mut disks = Vec::with_capacity(opened.doors.len());
     for door in &opened.doors {
@@ -208,7 +209,7 @@ async fn until_gone(context: &Here, lease: Duration) {
             Ok(Lease::Gone) => return,
             Err(trouble) => {
                 tracing::warn!(operation = %context.id, %trouble, "the lease was not renewed; asking again");
-                pause = RENEW_AGAIN;
+                pause = AGAIN;
             }
         }
     }
@@ -226,14 +227,36 @@ fn read_back(copied: &Copied) -> Result<Draft, Trouble> {
     rmp_serde::from_slice(&bytes).map_err(|error| lasting(&error))
 }
 
+/// What only the draft needs may be collected at once; without this a collection waits until the draft is stale.
+fn discard<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
+    Box::pin(async move {
+        if let Some(copied) = trail.if_done::<Copied>("copy") {
+            let repository = context.world.library.repository().await;
+            let discarded = match &repository {
+                Ok(repository) => repository
+                    .discard(&read_back(&copied)?)
+                    .await
+                    .map_err(|error| in_words(&error)),
+                Err(shut) => Err(shut.to_string()),
+            };
+            if let Err(why) = discarded {
+                tracing::warn!(operation = %context.id, why, "a draft was left to become stale by itself");
+            }
+        }
+        output(&())
+    })
+}
+
 fn seal<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let world = &context.world;
         let draft = read_back(&trail.of("copy")?)?;
-        let repository = world.library.repository().await?;
+        let repository = repository(world).await?;
         let id = snapshot_id(&BackupId::from(&context.id));
         let sealed = repository.seal(&draft, id).await.map_err(|error| match error {
-            SealError::Store(_) => passing(&error),
+            SealError::Store(_) | SealError::Unchecked(ReadError::Store(_) | ReadError::Index(_)) => {
+                passing(&error)
+            }
             error => lasting(&error),
         })?;
         let backup = backup_of(&sealed).map_err(|not_ours| lasting(&not_ours))?;
@@ -247,18 +270,28 @@ fn seal<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     })
 }
 
-/// An operation that ends undone left no backup; nobody was told of one.
+/// An operation that ends undone left no backup, and nobody was told of one. Where the store stays away, what may
+/// have been sealed is left: it is whole, and waiting for a person would help nobody.
 fn unseal<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        if trail.if_done::<Value>("copy").is_some() {
-            let repository = context.world.library.repository().await?;
-            let id = snapshot_id(&BackupId::from(&context.id));
-            match repository.forget(id).await {
-                Ok(()) => context.world.library.look_again().await,
-                Err(error @ SnapshotError::Store(_)) => return Err(passing(&error)),
-                Err(error) => return Err(lasting(&error)),
+        let until = Instant::now() + FORGET_PATIENCE;
+        while trail.if_done::<Copied>("copy").is_some()
+            && let Err(trouble) = forget(context).await
+        {
+            if Instant::now() >= until {
+                tracing::warn!(operation = %context.id, %trouble, "a backup may have been left in the store");
+                break;
             }
+            tokio::time::sleep(AGAIN).await;
         }
         output(&())
     })
+}
+
+async fn forget(context: &Here) -> Result<(), Trouble> {
+    let repository = repository(&context.world).await?;
+    let id = snapshot_id(&BackupId::from(&context.id));
+    repository.forget(id).await.map_err(|error| passing(&error))?;
+    context.world.library.look_again().await;
+    Ok(())
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::World;
-use super::work::{lasting, leave, metered, passing, resolve_now, snapshot, take};
+use super::work::{lasting, leave, metered, passing, repository, resolve_now, snapshot, take};
 use crate::actors::Trade;
 
 /// Reading the list of backups from a slow store.
@@ -78,7 +78,7 @@ fn verify<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 }
 
 async fn read_all(context: &Here, backup: BackupId) -> Result<Value, Trouble> {
-    let repository = context.world.library.repository().await?;
+    let repository = repository(&context.world).await?;
     let snapshot = snapshot(&repository, &backup).await?;
     let progress = Progress::new().into();
     let work = repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &context.cancel);

@@ -74,6 +74,16 @@ pub(super) async fn metered<T>(meter: &Meter, progress: &Arc<Progress>, work: im
     }
 }
 
+/// The repository, seen to be there just now: a folder whose disk is away would take everything that is written.
+pub(super) async fn repository(world: &World) -> Result<Repository, Trouble> {
+    let repository = world.library.repository().await?;
+    if let Err(error) = repository.probe().await {
+        world.library.look_again().await;
+        return Err(passing(&error));
+    }
+    Ok(repository)
+}
+
 /// The backup that a reference means now. One that is not in the list at hand is looked for in the store.
 pub(super) async fn resolve_now(world: &World, reference: &BackupRef) -> Result<BackupId, Trouble> {
     let mut refusal = None;

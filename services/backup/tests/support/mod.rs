@@ -3,8 +3,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
+pub mod gate;
 pub mod provisioner;
 pub mod qemu;
+pub mod s3;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,7 +98,8 @@ pub struct Office {
     pub provisioner: FakeProvisioner,
     pub operations: Operations,
     pub folder: PathBuf,
-    _desks: Vec<Serving>,
+    /// Ours is the last.
+    desks: Vec<Serving>,
 }
 
 impl Office {
@@ -131,8 +134,14 @@ impl Office {
             provisioner,
             operations,
             folder: folder.into(),
-            _desks: desks,
+            desks,
         }
+    }
+
+    /// Ends our desk, as the end of a process does, and hands over the others.
+    pub fn close_backup(mut self) -> Vec<Serving> {
+        drop(self.desks.pop());
+        self.desks
     }
 
     /// Waits until an operation has ended.
