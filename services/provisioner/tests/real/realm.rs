@@ -1,0 +1,170 @@
+//! A provisioner on the realm's libvirtd, answering on a memory bus.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bus::memory::MemoryCarrier;
+use bus::{Bus, ServiceCard, Serving};
+use contract::operation::{OperationReport, OperationState};
+use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
+use contract::{ByteCount, HostName, OperationId, Service};
+use operation::outcome_at;
+use provisioner::config::{Config, HypervisorKind, Network, VirtTypeWanted};
+use provisioner::sagas::Pace;
+use provisioner::{House, Ports, wiring};
+
+use crate::support::{ANSWER, bus_on, definition, seed_name, vm};
+
+/// An emulated guest boots in seven seconds on an idle machine; a busy one may take many times that.
+pub(crate) const BOOT: Duration = Duration::from_secs(300);
+
+pub(crate) struct Realm {
+    pub(crate) bus: Bus,
+    pub(crate) house: House,
+    pub(crate) state: tempfile::TempDir,
+    _serving: Serving,
+}
+
+fn in_realm() -> bool {
+    if std::env::var_os("LOAM_TEST_LIBVIRT").is_some() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "this test needs tests/harness/realm"
+    );
+    eprintln!("SKIPPED: this test needs tests/harness/realm");
+    false
+}
+
+/// A state folder that QEMU's user can pass.
+fn state_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o711))
+        .tempdir();
+    folder.expect("a folder")
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        hypervisor: HypervisorKind::Libvirt,
+        libvirt_socket: "/run/libvirt/libvirt-sock".into(),
+        virt_type: VirtTypeWanted::Qemu,
+        network: Network {
+            name: "loam".into(),
+            bridge: "loam0".into(),
+            address: std::net::Ipv4Addr::new(10, 88, 0, 1),
+            prefix: 24,
+        },
+        ready_seconds: BOOT.as_secs(),
+    }
+}
+
+impl Realm {
+    pub(crate) async fn enter() -> Option<Realm> {
+        if !in_realm() {
+            return None;
+        }
+        let state = state_folder();
+        let bus = bus_on(&MemoryCarrier::new());
+        let ports = Ports::open(&config(), state.path()).await.expect("ports");
+        let host = HostName::new("h1").expect("a good name");
+        let house = House::build(&bus, host, ports, Pace::usual(BOOT))
+            .await
+            .expect("a house");
+        let mut server = bus.server(ServiceCard {
+            service: Service::Provisioner,
+            version: "0.0.0".into(),
+            metadata: Default::default(),
+        });
+        wiring::answer(house.clone(), &mut server);
+        house.operations.serve(&mut server);
+        let serving = server.open().await.expect("a desk");
+        house.world.hypervisor.prepare().await.expect("a network");
+        Some(Realm {
+            bus,
+            house,
+            state,
+            _serving: serving,
+        })
+    }
+
+    pub(crate) async fn outcome(&self, id: &OperationId) -> OperationReport {
+        outcome_at(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {})
+            .await
+            .expect("an outcome")
+    }
+
+    pub(crate) async fn done(&self, id: &OperationId) -> OperationReport {
+        let report = self.outcome(id).await;
+        assert_eq!(report.state, OperationState::Done, "{report:?}");
+        report
+    }
+
+    pub(crate) async fn add_seed(&self) {
+        let guest = PathBuf::from(std::env::var_os("LOAM_TEST_GUEST").expect("the realm names a guest"));
+        let asked = AddSeed {
+            name: seed_name(),
+            from: guest.display().to_string(),
+            sha256: chassis::sha256_of(&guest).expect("hashed"),
+            operation_id: None,
+        };
+        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await;
+    }
+
+    pub(crate) async fn create(&self, definition: VmDefinition) {
+        let asked = CreateVm {
+            definition,
+            operation_id: None,
+        };
+        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await;
+    }
+
+    pub(crate) async fn get(&self, name: &str) -> Vm {
+        self.bus
+            .call(&GetVm { vm: vm(name) }, ANSWER)
+            .await
+            .expect("there")
+    }
+
+    /// The page that a guest serves now.
+    pub(crate) async fn page(&self, name: &str) -> String {
+        let address = self.get(name).await.address.expect("it runs");
+        testkit::eventually_some("the page is served", BOOT, async || {
+            let answer = reqwest::get(format!("http://{address}/")).await.ok()?;
+            answer.text().await.ok()
+        })
+        .await
+    }
+}
+
+/// A machine that serves a page with a greeting, at every boot.
+pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
+    let mut wanted = definition(name);
+    wanted.disk_size = ByteCount::mib(512);
+    wanted.domains[0].port = 80;
+    wanted.env.insert("GREETING".into(), greeting.into());
+    wanted.install = vec![Script {
+        name: "install.sh".into(),
+        text: "#!/bin/sh\nset -e\nmkdir -p /www\necho \"$GREETING\" >/www/index.html\n\
+               printf '#!/bin/sh\\nhttpd -p 80 -h /www\\n' >/etc/rc.local\nchmod +x /etc/rc.local\n\
+               /etc/rc.local\necho installed\n"
+            .into(),
+    }];
+    wanted
+}
+
+/// Copies what a door shows into a raw image.
+pub(crate) fn read_door(door: &contract::provisioner::DiskDoor, to: &Path) {
+    let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
+    let read = Command::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "raw", &uri])
+        .arg(to)
+        .status()
+        .expect("qemu-img");
+    assert!(read.success());
+}
