@@ -20,7 +20,7 @@
 //! means, when to back up and what to keep are decided elsewhere.
 //!
 //! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`collect`] how
-//! what nobody needs any more goes; [`format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
+//! what nobody needs any more goes; [`mod@format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
 //! read it.
 
 pub mod backup;

@@ -282,3 +282,36 @@ async fn a_foreign_folder_is_left_as_it_is() {
         StoreSettingsError::FolderMissing { .. }
     ));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn into_a_folder_that_lost_its_disk_nothing_is_written() {
+    let stored = Stored::new(&mut seeded()).await;
+    let repository = stored.open().await;
+    let (mounted, away) = (stored.folder.path().join("r"), stored.folder.path().join("away"));
+    let draft = repository
+        .copy(request(&stored.disk), &Arc::default(), &Cancel::new())
+        .await
+        .unwrap();
+    fs::rename(&mounted, &away).unwrap();
+    fs::create_dir(&mounted).unwrap();
+    let copied = repository
+        .copy(request(&stored.disk), &Arc::default(), &Cancel::new())
+        .await;
+    assert!(matches!(
+        copied.unwrap_err(),
+        CopyError::NotThere(OpenError::NoRepository)
+    ));
+    let sealed = repository.seal(&draft, SnapshotId::generate()).await;
+    assert!(matches!(sealed.unwrap_err(), SealError::NotThere(_)));
+    let collected = repository
+        .collect(CollectSettings::default(), &Cancel::new())
+        .await;
+    assert!(matches!(collected.unwrap_err(), CollectError::NotThere(_)));
+    assert!(
+        fs::read_dir(&mounted).unwrap().next().is_none(),
+        "nothing was written"
+    );
+    fs::remove_dir(&mounted).unwrap();
+    fs::rename(&away, &mounted).unwrap();
+    repository.seal(&draft, SnapshotId::generate()).await.unwrap();
+}

@@ -36,9 +36,9 @@ use crate::collect::{self, condemned};
 use crate::format::pack::PackId;
 use crate::format::snapshot::{Consistency, Contents, DiskRecord, Snapshot, SnapshotId};
 use crate::index::IndexError;
-use crate::lease;
+use crate::lease::{self, LeaseId};
 use crate::progress::Progress;
-use crate::repository::Repository;
+use crate::repository::{OpenError, Repository};
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::source::{DiskSource, SourceError};
@@ -105,6 +105,9 @@ pub enum CopyError {
     /// Two disks of one name, or none at all.
     #[error("a backup needs at least one disk, each with a name of its own")]
     DiskNames,
+    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
+    #[error("the repository is not there any more")]
+    NotThere(#[source] OpenError),
     /// The parent cannot be read.
     #[error("could not read the parent snapshot")]
     Parent(#[source] SnapshotError),
@@ -196,7 +199,7 @@ impl Repository {
         let began = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(CopyError::Cancelled),
-            lease = lease::take(&self.shared.store) => lease?,
+            lease = self.announce() => lease?,
         };
         let outcome = tokio::select! {
             biased;
@@ -219,6 +222,12 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Takes a lease, in the right place.
+    async fn announce(&self) -> Result<LeaseId, CopyError> {
+        self.probe().await.map_err(CopyError::NotThere)?;
+        Ok(lease::take(&self.shared.store).await?)
     }
 
     /// Copies under a lease that is held already.

@@ -10,7 +10,7 @@ use crate::collect;
 use crate::format::snapshot::{Snapshot, SnapshotId};
 use crate::format::{packed, sealed};
 use crate::lease::{self, LeaseId, LeaseState};
-use crate::repository::Repository;
+use crate::repository::{OpenError, Repository};
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::store::{Created, StoreError, names};
@@ -27,6 +27,9 @@ pub enum SealError {
     /// The draft waited for so long that a collection took some of its data, or will.
     #[error("the draft was left alone for too long and its data is being collected: copy again")]
     Stale,
+    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
+    #[error("the repository is not there any more")]
+    NotThere(#[source] OpenError),
     /// Whether the draft's data is still there could not be found out.
     #[error("could not check the draft's data")]
     Unchecked(#[source] ReadError),
@@ -51,6 +54,7 @@ impl Repository {
     /// When the id belongs to another backup, the draft is stale, or the store fails.
     #[instrument(name = "repository.seal", skip(self, draft))]
     pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealError> {
+        self.probe().await.map_err(SealError::NotThere)?;
         let store = &self.shared.store;
         let copied_under = draft.lease_id();
         let snapshot = Snapshot {

@@ -40,7 +40,7 @@ use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
 use crate::index::{self, IndexError, ListedPack};
 use crate::lease;
-use crate::repository::{Repository, Shared};
+use crate::repository::{OpenError, Repository, Shared};
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::store::{StoreError, names};
@@ -102,6 +102,9 @@ pub enum CollectError {
         #[source]
         source: Damage,
     },
+    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
+    #[error("the repository is not there any more")]
+    NotThere(#[source] OpenError),
     /// The index could not be read.
     #[error("could not read what the packs hold")]
     Index(#[from] IndexError),
@@ -134,6 +137,7 @@ impl Repository {
 
     async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
         let Shared { store, keys, .. } = &*self.shared;
+        self.probe().await.map_err(CollectError::NotThere)?;
         let now = lease::store_clock(store).await?;
         let age_min = settings.pack_age_min.as_millis().try_into().unwrap_or(i64::MAX);
         let mut report = CollectReport::default();
