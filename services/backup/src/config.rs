@@ -3,7 +3,7 @@
 //! ```toml
 //! [backup]
 //! store = "s3://bucket/prefix"        # or file:///folder; without it the folder "store" of the state folder
-//! key_file = "/etc/loam/store.key"    # or passphrase_file; without either "keys/store.key" of the state folder
+//! key_file = "/etc/loam/store.key"    # or passphrase_file; without either "keys/backup.key" of the state folder
 //! create_repository = false           # true: make a repository where nothing was before
 //! memory_budget = "768M"              # for all copies, restores and verifications together
 //! [backup.s3]                         # only for s3://
@@ -149,7 +149,7 @@ pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
         (Some(_), Some(_)) => return Err(ConfigError::TwoSecrets),
         (None, Some(path)) => SecretFile::Passphrase(path.clone()),
         (Some(path), None) => SecretFile::Key(path.clone()),
-        (None, None) => SecretFile::Key(state.join("keys/store.key")),
+        (None, None) => SecretFile::Key(state.join("keys/backup.key")),
     };
     refuse_if_not_ours_alone(secret.path())?;
     let engine = EngineSettings {
@@ -238,7 +238,7 @@ mod tests {
             missing.to_string().contains("head -c 64 /dev/urandom"),
             "{missing}"
         );
-        secret(&state.path().join("keys/store.key"), 0o600);
+        secret(&state.path().join("keys/backup.key"), 0o600);
         let shelf = shelf(&settings(state.path(), "")).expect("usable");
         assert_eq!(shelf.store.url, StoreUrl::Folder(state.path().join("store")));
         assert_eq!(shelf.making, Making::Forbidden);
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_secret_that_others_can_read_or_write_is_refused() {
         let state = tempfile::tempdir().expect("a folder");
-        let key = state.path().join("keys/store.key");
+        let key = state.path().join("keys/backup.key");
         for mode in [0o640, 0o604, 0o620, 0o602] {
             secret(&key, mode);
             assert!(shelf(&settings(state.path(), "")).is_err(), "{mode:o}");
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused_in_words() {
         let state = tempfile::tempdir().expect("a folder");
-        secret(&state.path().join("keys/store.key"), 0o600);
+        secret(&state.path().join("keys/backup.key"), 0o600);
         let told = |own: &str| {
             shelf(&settings(state.path(), own))
                 .expect_err("refused")
