@@ -55,25 +55,36 @@ pub enum DoorPhase {
 }
 
 /// Who may keep a door open until when.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leases(BTreeMap<OperationId, Timestamp>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leases {
+    lasting: Duration,
+    until: BTreeMap<OperationId, Timestamp>,
+}
 
 impl Leases {
+    /// No leases yet; each is going to last so long.
+    pub fn lasting(lasting: Duration) -> Leases {
+        Leases {
+            lasting,
+            until: BTreeMap::new(),
+        }
+    }
+
     /// Gives or renews a lease.
     pub fn grant(&mut self, operation: &OperationId, now: Timestamp) {
-        self.0.insert(operation.clone(), now + LEASE);
+        self.until.insert(operation.clone(), now + self.lasting);
     }
 
     /// Takes a lease back.
     pub fn end(&mut self, operation: &OperationId) {
-        self.0.remove(operation);
+        self.until.remove(operation);
     }
 
     /// Who has let his lease run out.
     pub fn run_out(&self, now: Timestamp) -> Vec<OperationId> {
         let over =
             |(operation, until): (&OperationId, &Timestamp)| (*until <= now).then(|| operation.clone());
-        self.0.iter().filter_map(over).collect()
+        self.until.iter().filter_map(over).collect()
     }
 }
 
@@ -85,7 +96,7 @@ mod tests {
     fn a_lease_lasts_from_its_last_renewal() {
         let operation = OperationId::from_bits(1);
         let start = chrono::DateTime::UNIX_EPOCH;
-        let mut leases = Leases::default();
+        let mut leases = Leases::lasting(LEASE);
         leases.grant(&operation, start);
         assert_eq!(leases.run_out(start + LEASE / 2), []);
         leases.grant(&operation, start + LEASE / 2);

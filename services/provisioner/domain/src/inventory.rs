@@ -67,6 +67,14 @@ impl Inventory {
         self.seeds.values().filter_map(SeedRecord::here)
     }
 
+    /// The seeds that are being brought here, each with its operation.
+    pub fn expected_seeds(&self) -> impl Iterator<Item = (&SeedName, &OperationId)> {
+        self.seeds.values().filter_map(|seed| match seed {
+            SeedRecord::Importing { name, by, .. } => Some((name, by)),
+            SeedRecord::Here { .. } => None,
+        })
+    }
+
     /// Takes a written record over.
     pub fn put_vm(&mut self, record: VmRecord) {
         self.vms.insert(record.name().clone(), record);

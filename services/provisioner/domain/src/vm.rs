@@ -494,4 +494,4 @@ pub fn first_disk() -> DiskName {
 
 #[cfg(test)]
 #[path = "vm_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use bus::{Declined, Revision, Table, TableError};
 use contract::provisioner::{Consistency, DiskDoor, OpenDisksRefused, OpenedDisks, VmRefused};
 use contract::word::{Failure, FailureKind};
 use contract::{OperationId, VmName};
-use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind, door::LEASE};
+use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind};
 
 use crate::ports::{Disk, DiskError, Door, HypervisorError, Power};
 use crate::sagas::{World, chain, disks_of};
@@ -119,7 +119,7 @@ async fn open_noted(
         doors: told(machine, doors),
         definition: machine.definition.clone(),
         consistency,
-        lease_seconds: LEASE.as_secs() as u32,
+        lease_seconds: world.pace.lease.as_secs() as u32,
     };
     let mut record = row.record.clone();
     record.phase = DoorPhase::Open(opened.clone());

@@ -15,7 +15,7 @@ use bus::{Bus, Declined, Table, TableError};
 use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
 use contract::word::{Failure, FailureKind, Nothing};
 use contract::{OperationId, Timestamp, VmName, bucket};
-use provisioner_domain::{DoorPhase, DoorRecord, Leases, door::LEASE};
+use provisioner_domain::{DoorPhase, DoorRecord, Leases};
 use tracing::Instrument;
 
 use super::door_opening::{NotOpened, Row, close, open};
@@ -24,7 +24,7 @@ use crate::sagas::World;
 
 /// Readers who ask at once; there are never more than a few backups under way on one host.
 const MAILBOX: usize = 64;
-/// How often leases are looked at.
+/// How often leases are looked at, at least.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take: freezing, a hypervisor that waits for another job, thawing.
 const ANSWER_MAX: Duration = Duration::from_secs(110);
@@ -71,7 +71,7 @@ impl DoorWarden {
     pub async fn open(bus: &Bus, world: Arc<World>) -> Result<DoorWarden, TableError> {
         let table = bus.table::<DoorRecord>(bucket::DOORS);
         let mut doors = HashMap::new();
-        let mut leases = Leases::default();
+        let mut leases = Leases::lasting(world.pace.lease);
         for entry in table.all().await? {
             let row = Row {
                 record: entry.value,
@@ -186,7 +186,8 @@ impl Actor for DoorWarden {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
         self.look(context);
-        context.run_interval(LOOK_EVERY, Self::look);
+        let every = LOOK_EVERY.min(self.world.pace.lease / 4);
+        context.run_interval(every, Self::look);
     }
 }
 
@@ -224,7 +225,7 @@ impl Handler<Traced<Renew>> for DoorWarden {
             Some(Standing::Open(_)) => {
                 self.leases.grant(&operation, now());
                 Ok(Renewed {
-                    lease_seconds: LEASE.as_secs() as u32,
+                    lease_seconds: self.world.pace.lease.as_secs() as u32,
                 })
             }
             _ => Err(Declined::Refused(NotOpen {

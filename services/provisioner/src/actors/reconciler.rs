@@ -23,8 +23,6 @@ use crate::ports::{DiskError, HypervisorError, Marked, Power};
 use crate::sagas::World;
 use crate::sagas::start_vm::StartVmWork;
 
-/// Between the end of a round and the next.
-const EVERY: Duration = Duration::from_secs(10);
 /// A machine that went off by itself is started again after this long, then twice as long, up to the limit.
 const START_AGAIN_FIRST: Duration = Duration::from_secs(10);
 const START_AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -80,7 +78,7 @@ impl Reconciler {
         };
         context.spawn(wrap_future::<_, Self>(work).map(|memory, this, context| {
             this.memory = Some(memory);
-            context.run_later(EVERY, Self::begin_round);
+            context.run_later(this.world.pace.reconcile_every, Self::begin_round);
         }));
     }
 }
@@ -100,6 +98,7 @@ async fn round(world: &World, operations: &Operations, memory: &mut Memory) -> R
     for decision in decide(inventory.vms(), &observed, &fate) {
         carry_out(world, operations, memory, decision).await?;
     }
+    give_up_seeds(world, operations, &inventory).await?;
     sweep(world, operations).await?;
     count(&inventory);
     Ok(())
@@ -251,6 +250,24 @@ async fn start_again(operations: &Operations, memory: &mut Memory, vm: VmName) {
     if let Err(error) = operations.begin::<StartVmWork>(fresh_id(), &vm).await {
         tracing::warn!(%vm, %error, "it could not be started");
     }
+}
+
+/// Frees the names of seeds whose operation has ended without bringing them.
+async fn give_up_seeds(
+    world: &World,
+    operations: &Operations,
+    inventory: &Inventory,
+) -> Result<(), Unanswered> {
+    for (name, by) in inventory.expected_seeds() {
+        if matches!(fate_of(operations, by).await?, Fate::Undone | Fate::Stuck) {
+            tracing::warn!(seed = %name, %by, "an operation ended without bringing a seed; freeing its name");
+            match world.registry.unexpect_seed(name.clone(), by.clone()).await {
+                Ok(()) | Err(Declined::Refused(_)) => {}
+                Err(Declined::Failed(failure)) => return Err(failure.into()),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Discards what finished removals have set aside.

@@ -69,7 +69,11 @@ impl RegistryDesk {
         inventory.vm(name).cloned().ok_or_else(unknown)
     }
 
-    pub(crate) async fn create(
+    /// Makes the record of a new machine.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn create(
         &self,
         definition: VmDefinition,
         by: OperationId,

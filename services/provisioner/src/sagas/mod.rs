@@ -28,6 +28,7 @@ use contract::word::{Failure, FailureKind};
 use contract::{OperationId, Realm};
 use operation::Context;
 use provisioner_domain::VmRecord;
+use provisioner_domain::door::LEASE;
 use saga::Trouble;
 
 use crate::actors::RegistryDesk;
@@ -65,6 +66,10 @@ pub struct Pace {
     pub button_stop: Duration,
     /// How long a guest may take to hold back its writes before its disks are read as they are.
     pub freeze_within: Duration,
+    /// How long a door stays open without being renewed.
+    pub lease: Duration,
+    /// Between two rounds of the reconciler.
+    pub reconcile_every: Duration,
 }
 
 impl Pace {
@@ -77,6 +82,8 @@ impl Pace {
             button_stop: Duration::from_secs(90),
             // Above the hypervisor's own patience with an agent: a freeze must not come after its thaw.
             freeze_within: Duration::from_secs(40),
+            lease: LEASE,
+            reconcile_every: Duration::from_secs(10),
         }
     }
 }

@@ -4,5 +4,8 @@
 mod support;
 
 mod commands;
+mod doors;
 mod process;
+mod reconciling;
 mod rehearsals;
+mod suites;

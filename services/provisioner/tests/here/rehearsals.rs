@@ -18,7 +18,7 @@ use provisioner::sagas::stop_vm::StopVmWork;
 use saga::rehearsal::rehearse;
 use saga::{Ending, Journal, Ledger, Lost, StepFuture, Trouble, drive};
 
-use crate::support::{Simulated, bus_on, context, definition, house, raw_image, seed_name, vm};
+use crate::support::{Simulated, bus_on, context, definition, house, pace, raw_image, seed_name, vm};
 
 /// One folder for a whole rehearsal, a fresh world in it for every case.
 struct Stage {
@@ -49,7 +49,7 @@ impl Stage {
         self.worlds.set(number + 1);
         let simulated = Simulated::open(&self.folder.path().join(number.to_string())).await;
         let bus = bus_on(&MemoryCarrier::new());
-        let house = house(&bus, simulated.ports.clone()).await;
+        let house = house(&bus, simulated.ports.clone(), pace()).await;
         Set { house, simulated }
     }
 

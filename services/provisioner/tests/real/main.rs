@@ -11,3 +11,4 @@ mod support;
 
 mod life;
 mod realm;
+mod suites;

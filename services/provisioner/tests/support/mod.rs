@@ -1,6 +1,8 @@
 //! What the tests share: a world in a folder of its own, on the memory bus, with the simulated hypervisor.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod suites;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,8 @@ pub fn pace() -> Pace {
         agent_stop: Duration::from_millis(100),
         button_stop: Duration::from_millis(100),
         freeze_within: Duration::from_millis(200),
+        lease: Duration::from_secs(120),
+        reconcile_every: Duration::from_millis(100),
     }
 }
 
@@ -109,9 +113,9 @@ pub fn bus_on(carrier: &MemoryCarrier) -> Bus {
     Bus::new(Arc::new(carrier.clone()), Realm::default())
 }
 
-pub async fn house(bus: &Bus, ports: Ports) -> House {
+pub async fn house(bus: &Bus, ports: Ports, pace: Pace) -> House {
     let host = HostName::new("h1").expect("a good name");
-    House::build(bus, host, ports, pace()).await.expect("a house")
+    House::build(bus, host, ports, pace).await.expect("a house")
 }
 
 /// A provisioner that answers on a memory bus.
@@ -126,14 +130,18 @@ pub struct Running {
 
 impl Running {
     pub async fn start() -> Running {
-        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-        Running::start_in(folder, MemoryCarrier::new()).await
+        Running::start_at(pace()).await
     }
 
-    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryCarrier) -> Running {
+    pub async fn start_at(pace: Pace) -> Running {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Running::start_in(folder, MemoryCarrier::new(), pace).await
+    }
+
+    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryCarrier, pace: Pace) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&carrier);
-        let house = house(&bus, simulated.ports.clone()).await;
+        let house = house(&bus, simulated.ports.clone(), pace).await;
         let card = ServiceCard {
             service: Service::Provisioner,
             version: "0.0.0".into(),
@@ -159,8 +167,9 @@ impl Running {
         self.serving.close().await;
         self.house.operations.leave().await;
         let (folder, carrier) = (Arc::clone(&self.folder), self.carrier.clone());
+        let pace = self.house.world.pace;
         drop((self.house, self.simulated));
-        Running::start_in(folder, carrier).await
+        Running::start_in(folder, carrier, pace).await
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {

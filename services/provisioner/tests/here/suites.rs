@@ -1,0 +1,65 @@
+//! The suites of the ports on the simulated adapters.
+
+use contract::ByteCount;
+use provisioner::adapters::simulated::SimulatedShell;
+use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, MachineMark};
+
+use crate::support::{PATIENCE, Simulated, raw_image, suites};
+
+fn machine(folder: &std::path::Path) -> Machine {
+    Machine {
+        name: "loam-web".into(),
+        uuid: "00000000-0000-4000-8000-000000000003".into(),
+        mac: "52:54:00:00:00:03".into(),
+        cpu_count: 1,
+        ram_size: ByteCount::mib(256),
+        disks: vec![Disk {
+            name: "vda".parse().expect("a name"),
+            image: Image {
+                path: raw_image(folder).0,
+                format: ImageFormat::Raw,
+            },
+            base: None,
+        }],
+        nocloud: folder.join("nocloud.img"),
+        console_log: folder.join("console.log"),
+        served_ports: vec![8080],
+        mark: MachineMark {
+            realm: "loam".into(),
+            vm: "web".into(),
+            generation: 1,
+            operation: "none".into(),
+        },
+    }
+}
+
+#[actix::test]
+async fn the_simulated_hypervisor_keeps_the_ports_promises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let simulated = Simulated::open(&folder.path().join("state")).await;
+    let doors = simulated
+        .ports
+        .disks
+        .make_door_folder("suite")
+        .await
+        .expect("a folder");
+    let machine = machine(folder.path());
+    suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &doors, PATIENCE).await;
+}
+
+#[actix::test]
+async fn the_simulated_shell_keeps_the_ports_promises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let simulated = Simulated::open(&folder.path().join("state")).await;
+    let machine = machine(folder.path());
+    let hypervisor = &simulated.hypervisor;
+    hypervisor.define(&machine).await.expect("defined");
+    hypervisor.start(&machine.uuid).await.expect("started");
+    let address = hypervisor.address(&machine.uuid, &machine.mac).await;
+    let guest = Guest {
+        address: address.expect("an answer").expect("it runs"),
+        uuid: machine.uuid.clone(),
+        host_key: None,
+    };
+    suites::guest_shell(&SimulatedShell::new(hypervisor.clone()), &guest).await;
+}

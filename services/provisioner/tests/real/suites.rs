@@ -1,0 +1,79 @@
+//! The suites of the ports on the real adapters.
+
+use contract::provisioner::VmDefinition;
+use contract::{ByteCount, OperationId};
+use operation::fresh_id;
+use provisioner::ports::Guest;
+use provisioner::sagas::machine_of;
+use provisioner_domain::VmRecord;
+use provisioner_domain::nocloud::documents;
+
+use crate::realm::{BOOT, Realm};
+use crate::support::{definition, suites};
+
+/// A machine of the tiny guest with its files, as a creation would make them.
+async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationId) {
+    realm.add_seed().await;
+    let world = &realm.house.world;
+    let by = fresh_id();
+    let created = world.registry.create(definition, by.clone()).await;
+    let record = created.expect("a record");
+    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
+    world
+        .disks
+        .make_folder(record.name().as_str())
+        .await
+        .expect("a folder");
+    let base = machine.disks[0].base.as_ref().expect("a seed").path.clone();
+    let sha256 = base.file_stem().expect("a name").to_string_lossy().into_owned();
+    let (path, size) = (&machine.disks[0].image.path, record.definition.disk_size);
+    world.disks.clone_seed(&sha256, path, size).await.expect("cloned");
+    let texts = documents(&record, world.shell.authorized_key());
+    world
+        .disks
+        .write_nocloud(&machine.nocloud, &texts)
+        .await
+        .expect("written");
+    (record, by)
+}
+
+#[actix::test]
+async fn libvirt_keeps_the_ports_promises() {
+    let Some(realm) = Realm::enter().await else { return };
+    let mut wanted = definition("suite");
+    wanted.disk_size = ByteCount::mib(512);
+    let (record, by) = files(&realm, wanted).await;
+    let world = &realm.house.world;
+    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
+    let doors = world.disks.make_door_folder("suite").await.expect("a folder");
+    suites::hypervisor(world.hypervisor.as_ref(), &machine, &doors, BOOT).await;
+}
+
+#[actix::test]
+async fn ssh_keeps_the_ports_promises() {
+    let Some(realm) = Realm::enter().await else { return };
+    let mut wanted = definition("shell");
+    wanted.disk_size = ByteCount::mib(512);
+    let (record, by) = files(&realm, wanted).await;
+    let world = &realm.house.world;
+    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
+    let hypervisor = &world.hypervisor;
+    hypervisor.define(&machine).await.expect("defined");
+    hypervisor.start(&machine.uuid).await.expect("started");
+    let address = testkit::eventually_some("it has an address", BOOT, async || {
+        hypervisor
+            .address(&machine.uuid, &machine.mac)
+            .await
+            .expect("an answer")
+    })
+    .await;
+    let guest = Guest {
+        address,
+        uuid: machine.uuid.clone(),
+        host_key: None,
+    };
+    testkit::eventually_some("SSH answers", BOOT, async || world.shell.reach(&guest).await.ok()).await;
+    suites::guest_shell(world.shell.as_ref(), &guest).await;
+    hypervisor.destroy(&machine.uuid).await.expect("destroyed");
+    hypervisor.undefine(&machine.uuid).await.expect("undefined");
+}
