@@ -93,12 +93,14 @@ impl World {
         self.state.path()
     }
 
-    /// Asks and expects a reply.
+    /// Asks and expects a reply; a service that is just starting again is asked again, as any client would.
     pub async fn ask<R: Request>(&self, request: R) -> R::Reply {
-        match self.bus.call(&request, SOON).await {
-            Ok(reply) => reply,
+        eventually_some(R::NAME, SOON, async || match self.bus.call(&request, SOON).await {
+            Ok(reply) => Some(reply),
+            Err(error) if error.is_passing() => None,
             Err(error) => panic!("{}: {error}", R::NAME),
-        }
+        })
+        .await
     }
 
     /// Asks and expects a refusal.

@@ -19,8 +19,8 @@ async def main(client_file, image, sha256):
     inbox = f"_INBOX_{client['person']}".encode()
     nc = await nats.connect(client["url"], nkeys_seed=client["key"], inbox_prefix=inbox, error_cb=on_error)
 
-    async def ask(subject, body):
-        answer = await nc.request(f"loam.v1.{subject}", json.dumps(body).encode(), timeout=30)
+    async def ask(subject, body, timeout=30):
+        answer = await nc.request(f"loam.v1.{subject}", json.dumps(body).encode(), timeout=timeout)
         headers = answer.headers or {}
         return json.loads(answer.data), headers.get("Nats-Service-Error-Code")
 
@@ -89,7 +89,7 @@ async def main(client_file, image, sha256):
     await nc.flush()
     for subject in ("provisioner.open_disks", "supervisor.replace_service"):
         try:
-            await ask(subject, {})
+            await ask(subject, {}, timeout=2)
             raise AssertionError(f"{subject} was answered")
         except (nats.errors.NoRespondersError, nats.errors.TimeoutError, asyncio.TimeoutError):
             pass

@@ -64,7 +64,7 @@ async fn a_bad_definition_is_refused_with_file_line_and_key_before_anything_is_t
         ("name = \"web\"\nseed = \"tiny\"\ncpu_cout = 2\n", vec!["bad.toml", "3", "cpu_cout"]),
         ("name = \"We b\"\nseed = \"tiny\"\n", vec!["bad.toml", "1", "name"]),
         ("name = \"web\"\nseed = \"tiny\"\ncpu_count = 1\nram_size = \"lots\"\n", vec!["bad.toml", "4", "ram_size"]),
-        ("name = \"web\nseed", vec!["bad.toml", "1"]),
+        ("name = \"web\"\nseed == 3\n", vec!["bad.toml", "2"]),
     ] {
         std::fs::write(&path, text).expect("written");
         let output = world.loam(&["vm", "create", &path.display().to_string()]);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -110,18 +111,15 @@ fn spawn(folder: &Path, ports: &[u16]) -> Child {
 async fn backups_go_to_s3_and_its_absence_is_said_and_borne() {
     let mut s3 = S3::start().await;
     let folder = tempfile::tempdir().expect("a folder");
-    let credentials = folder.path().join("s3-credentials.toml");
-    fs::write(&credentials, format!("access_key_id = \"{KEY}\"\nsecret_access_key = \"{SECRET}\"\n")).expect("written");
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&credentials, PermissionsExt::from_mode(0o600)).expect("ours");
-    }
+    let secret = folder.path().join("s3.secret");
+    fs::write(&secret, SECRET).expect("written");
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("ours");
     make_bucket(&s3).await;
     let settings = format!(
-        "[backup]\nstore = \"s3://loam/test\"\nendpoint = \"{}\"\nregion = \"us-east-1\"\ncredentials_file = \"{}\"\n\
-         create_repository = true\n",
+        "[backup]\nstore = \"s3://loam/test\"\ncreate_repository = true\n[backup.s3]\nendpoint = \"{}\"\n\
+         access_key_id = \"{KEY}\"\nsecret_access_key_file = \"{}\"\n",
         s3.endpoint(),
-        credentials.display()
+        secret.display()
     );
     let world = World::start(WorldOptions { settings, ..WorldOptions::default() }).await;
     grow_web(&world).await;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use system_tests::{Collector, SpanSeen, World, WorldOptions};
-use testkit::eventually_some;
 
 use crate::provision::grow_web;
+
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
@@ -18,17 +19,20 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
     grow_web(&world).await;
     world.loam_json(&["schedule", "add", "often", "--cron", "*/3 * * * * *", "--backup", "web"]);
 
-    let wanted = ["loam-scheduler", "loam-backup", "loam-provisioner"];
-    let trace = eventually_some("a whole trace has arrived", testkit::PATIENCE, async || {
+    let until = tokio::time::Instant::now() + testkit::PATIENCE;
+    let trace = loop {
         let spans = collector.spans();
-        let roots = spans.iter().filter(|span| span.service == "loam-scheduler" && span.parent.is_empty());
-        roots.map(|root| of_trace(&spans, &root.trace)).find(|trace| {
-            let services: BTreeSet<&str> = trace.iter().map(|span| span.service.as_str()).collect();
-            let sealed = trace.iter().any(|span| span.name == "announce");
-            sealed && wanted.iter().all(|service| services.contains(service)) && whole(trace)
-        })
-    })
-    .await;
+        let roots = spans.iter().filter(|span| span.service == "loam-scheduler" && span.name == "scheduled_backup");
+        let traces: Vec<Vec<SpanSeen>> = roots.map(|root| of_trace(&spans, &root.trace)).collect();
+        match traces.iter().map(|trace| lacks(trace)).position(|lack| lack.is_none()) {
+            Some(index) => break traces[index].clone(),
+            None if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+            None => {
+                let complaints: Vec<_> = traces.iter().map(|trace| lacks(trace)).collect();
+                panic!("no whole trace among {}: {complaints:#?} of {} spans", traces.len(), spans.len());
+            }
+        }
+    };
 
     let named = |name: &str| trace.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name}"));
     let root = named("scheduled_backup");
@@ -52,10 +56,20 @@ fn of_trace(spans: &[SpanSeen], trace: &str) -> Vec<SpanSeen> {
     spans.iter().filter(|span| span.trace == trace).cloned().collect()
 }
 
-/// Every parent that is named has arrived too.
-fn whole(trace: &[SpanSeen]) -> bool {
+/// What a trace still lacks: a service, the last step, or a parent that is named and has not arrived.
+fn lacks(trace: &[SpanSeen]) -> Option<String> {
+    let services: BTreeSet<&str> = trace.iter().map(|span| span.service.as_str()).collect();
+    for wanted in ["loam-scheduler", "loam-backup", "loam-provisioner"] {
+        if !services.contains(wanted) {
+            return Some(format!("nothing of {wanted}"));
+        }
+    }
+    if !trace.iter().any(|span| span.name == "seal") {
+        return Some("not sealed yet".into());
+    }
     let ids: BTreeSet<&str> = trace.iter().map(|span| span.span.as_str()).collect();
-    trace.iter().all(|span| span.parent.is_empty() || ids.contains(span.parent.as_str()))
+    let orphan = trace.iter().find(|span| !span.parent.is_empty() && !ids.contains(span.parent.as_str()));
+    orphan.map(|span| format!("the parent of {} {}", span.service, span.name))
 }
 
 fn leads_to(trace: &[SpanSeen], from: &SpanSeen, root: &SpanSeen) -> bool {
