@@ -313,3 +313,21 @@ async fn a_removed_row_can_be_created_again(world: World) {
     table.create("x", &2).await.expect("created again");
     assert_eq!(table.get("x").await.expect("read").map(|row| row.value), Some(2));
 }
+
+#[tokio::test]
+async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is_back() {
+    let World { bus, carrier, _server } = on_nats().await;
+    let mut server = _server.expect("on nats there is one");
+    let (_desk, _) = desk(&bus).await;
+    let asked = bus.clone();
+    let waiting = tokio::spawn(async move { asked.call(&get("slow"), Duration::from_secs(120)).await });
+    testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok()).await;
+    server.kill();
+    match tokio::time::timeout(SOON, waiting).await.expect("soon").expect("no panic") {
+        Err(CallError::Link { cause: LinkError::Disconnected { .. }, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    server.revive();
+    testkit::eventually("it is served again", async || carrier.is_connected() && bus.call(&ListVms {}, SOON).await.is_ok())
+        .await;
+}

@@ -1,6 +1,7 @@
 //! Letters over NATS.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -23,6 +24,8 @@ use crate::carrier::{
 const QUEUE_GROUP: &str = "q";
 /// Reply subjects that the server itself makes for questions from another account.
 const CARRIED_OVER: &str = "_R_.";
+/// How soon a waiting asker learns that the connection was lost.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl NatsCarrier {
     pub(super) fn cause(&self, error: impl std::fmt::Display) -> LinkError {
@@ -53,17 +56,27 @@ impl NatsCarrier {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        self.client
-            .send_request(subject.clone(), request)
-            .await
-            .map_err(|error| match error.kind() {
+        let connects = self.connects();
+        tokio::select! {
+            answer = self.client.send_request(subject.clone(), request) => answer.map_err(|error| match error.kind() {
                 RequestErrorKind::NoResponders => LinkError::NoResponder { subject },
-                RequestErrorKind::TimedOut if self.is_connected() => LinkError::TimedOut {
-                    subject,
-                    after: deadline,
-                },
+                RequestErrorKind::TimedOut if self.is_connected() => LinkError::TimedOut { subject, after: deadline },
                 _ => self.cause(error),
-            })
+            }),
+            // An answer to a question from before the loss does not come any more: the server knows nothing of it.
+            () = self.lost_since(connects) => Err(LinkError::Disconnected { url: self.url.clone() }),
+        }
+    }
+
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the connection that was there is there no more.
+    async fn lost_since(&self, connects: u64) {
+        while self.is_connected() && self.connects() == connects {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 
