@@ -36,6 +36,26 @@ pub struct Config {
     pub ready_seconds: u64,
 }
 
+/// Settings may not ask for more patience than this: whoever waits for an operation gives up, too.
+const READY_SECONDS: std::ops::RangeInclusive<u64> = 1..=7200;
+
+impl Config {
+    /// Checks what its type does not.
+    ///
+    /// # Errors
+    /// A sentence with the key.
+    pub fn check(&self) -> Result<(), String> {
+        if READY_SECONDS.contains(&self.ready_seconds) {
+            return Ok(());
+        }
+        let (least, most) = (READY_SECONDS.start(), READY_SECONDS.end());
+        Err(format!(
+            "provisioner.ready_seconds: must be from {least} to {most}, not {}",
+            self.ready_seconds
+        ))
+    }
+}
+
 /// What runs the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

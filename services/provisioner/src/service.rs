@@ -158,6 +158,7 @@ impl House {
 /// When settings, folders or tables are not as they must be.
 pub async fn build(chassis: Chassis<Config>) -> anyhow::Result<chassis::Service> {
     let settings = &chassis.settings;
+    settings.own.check().map_err(anyhow::Error::msg)?;
     let ports = Ports::open(&settings.own, &settings.state_dir).await?;
     let pace = Pace::usual(Duration::from_secs(settings.own.ready_seconds));
     let house = House::build(&chassis.bus, settings.host.clone(), ports, pace).await?;

@@ -179,8 +179,8 @@ async fn remove_vm(house: &House, asked: Asked<RemoveVm>) -> Answer<RemoveVm> {
 
 async fn list_vms(house: &House, _: Asked<ListVms>) -> Result<Vec<Vm>, Declined<Nothing>> {
     let inventory = house.world.registry.look().await?;
-    let view = |record: &VmRecord| record.view(house.world.hypervisor.name());
-    Ok(inventory.vms().map(view).collect())
+    let outline = |record: &VmRecord| record.outline(house.world.hypervisor.name());
+    Ok(inventory.vms().map(outline).collect())
 }
 
 async fn get_vm(house: &House, asked: Asked<GetVm>) -> Answer<GetVm> {

@@ -337,7 +337,7 @@ impl Request for RemoveVm {
     type Refusal = VmRefused;
 }
 
-/// Asks which machines there are.
+/// Asks which machines there are. Their definitions come without what scripts and variables hold: `GetVm` tells that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
 
@@ -362,7 +362,7 @@ impl Request for GetVm {
     type Refusal = VmRefused;
 }
 
-/// A machine came to be, changed or went away (then `vm` is absent).
+/// A machine came to be, changed or went away (then `vm` is absent). Its definition comes without scripts and variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmChanged {
     /// Its name.

@@ -197,7 +197,7 @@ impl VmRecord {
         }
     }
 
-    /// As it is told to others; `hypervisor` is the name of what runs it.
+    /// As it is told to who asks for this one; `hypervisor` is the name of what runs it.
     pub fn view(&self, hypervisor: &str) -> Vm {
         Vm {
             definition: self.definition.clone(),
@@ -210,6 +210,14 @@ impl VmRecord {
             created: self.created,
             hypervisor: hypervisor.into(),
         }
+    }
+
+    /// As it is told to everybody: without what its scripts and variables hold, which may be secret and is long.
+    pub fn outline(&self, hypervisor: &str) -> Vm {
+        let mut vm = self.view(hypervisor);
+        vm.definition.env.clear();
+        vm.definition.install.clear();
+        vm
     }
 
     fn with(&self, phase: Phase) -> VmRecord {

@@ -197,11 +197,11 @@ impl Registry {
 
     /// The event that a new record is worth, if others see a difference.
     fn difference(&self, record: &VmRecord) -> Option<VmChanged> {
-        let view = record.view(self.hypervisor);
+        let view = record.outline(self.hypervisor);
         let before = self
             .inventory
             .vm(record.name())
-            .map(|before| before.view(self.hypervisor));
+            .map(|before| before.outline(self.hypervisor));
         (before.as_ref() != Some(&view)).then(|| VmChanged {
             name: record.name().clone(),
             vm: Some(view),

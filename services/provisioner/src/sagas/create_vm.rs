@@ -214,7 +214,7 @@ pub(super) async fn settle_ready<I>(
         .map_err(of_registry)?;
     let settled = registry.make(vm, VmMove::Settle(here.id.clone(), seen));
     let settled = settled.await.map_err(of_registry)?;
-    Ok(settled.view(here.world.hypervisor.name()))
+    Ok(settled.outline(here.world.hypervisor.name()))
 }
 
 fn unfinish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {

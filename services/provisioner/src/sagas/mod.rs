@@ -95,7 +95,7 @@ const DEED: Duration = Duration::from_secs(120);
 /// How long a hypervisor that is down is waited for.
 const HYPERVISOR_PATIENCE: Duration = Duration::from_secs(180);
 /// Above the longest wait for readiness that settings may ask for; the wait itself has the settings' end.
-const READY_LIMIT: Duration = Duration::from_secs(2 * 3600);
+const READY_LIMIT: Duration = Duration::from_secs(7200 + 300);
 
 fn of_hypervisor(error: HypervisorError) -> Trouble {
     match error {

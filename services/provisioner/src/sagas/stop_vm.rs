@@ -132,7 +132,7 @@ fn finish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
         let settled = VmMove::Settle(here.id.clone(), Seen::Off);
         let settled = here.world.registry.make(&here.input, settled);
         let settled = settled.await.map_err(of_registry)?;
-        output(&settled.view(here.world.hypervisor.name()))
+        output(&settled.outline(here.world.hypervisor.name()))
     })
 }
 

@@ -36,7 +36,8 @@ async fn a_machine_lives_its_whole_life() {
         (made.state, made.hypervisor.as_str()),
         (VmState::Ready, "simulated")
     );
-    assert_eq!(made, get(&running, "web").await);
+    let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
+    assert_eq!(listed, [made]);
     let page = running.page("web").await;
     assert!(
         page.contains("simulated") && page.contains("install.sh"),
@@ -331,4 +332,51 @@ async fn what_is_known_outlives_the_process() {
     let running = running.restart().await;
     assert_eq!(get(&running, "web").await, before);
     assert!(running.page("web").await.contains("simulated"));
+}
+
+#[actix::test]
+async fn what_is_secret_or_long_is_told_only_to_who_asks_for_it() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    let mut changes = running.bus.listen::<VmChanged>().await.expect("heard");
+    let mut wanted = definition("web");
+    wanted.env.insert("PASSWORD".into(), "sesame".into());
+    wanted.install = vec![script("install.sh", "#!/bin/sh\n")];
+    let report = running.create(wanted.clone()).await;
+    let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
+    let (event, _) = changes.next().await.expect("one");
+    let told = format!("{listed:?} {event:?} {report:?}");
+    assert!(!told.contains("sesame") && !told.contains("#!/bin/sh"), "{told}");
+    assert_eq!(get(&running, "web").await.definition, wanted);
+    let mut huge = definition("huge");
+    huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
+    let asked = CreateVm {
+        definition: huge,
+        operation_id: None,
+    };
+    let refused = running.bus.call(&asked, ANSWER).await.expect_err("too long");
+    assert!(matches!(refusal(refused), CreateVmRefused::Invalid { field, .. } if field == "env"));
+}
+
+#[actix::test]
+async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.simulated.faults.set(Call::Define, Fault::Stall);
+    let id = fresh_id();
+    let asked = CreateVm {
+        definition: definition("web"),
+        operation_id: Some(id.clone()),
+    };
+    running.bus.call(&asked, ANSWER).await.expect("begun");
+    eventually("its name is reserved", async || {
+        running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.is_ok()
+    })
+    .await;
+    running.carrier.cut();
+    running.simulated.faults.mend(Call::Define);
+    let refused = running.bus.call(&ListVms {}, ANSWER).await;
+    assert!(matches!(refused, Err(bus::CallError::Link { .. })));
+    running.carrier.mend();
+    running.done(&id).await;
 }

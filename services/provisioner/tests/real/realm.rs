@@ -26,7 +26,7 @@ pub(crate) struct Realm {
     _serving: Serving,
 }
 
-fn in_realm() -> bool {
+pub(crate) fn in_realm() -> bool {
     if std::env::var_os("LOAM_TEST_LIBVIRT").is_some() {
         return true;
     }
@@ -39,7 +39,7 @@ fn in_realm() -> bool {
 }
 
 /// A state folder that QEMU's user can pass.
-fn state_folder() -> tempfile::TempDir {
+pub(crate) fn state_folder() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::Builder::new()
         .permissions(PermissionsExt::from_mode(0o711))
