@@ -14,6 +14,12 @@ pub(super) struct Args {
     /// The state folder of the host
     #[arg(long, global = true, env = "LOAM_STATE", default_value = STATE_DEFAULT, value_name = "DIR")]
     pub state: PathBuf,
+    /// Where the bus is, instead of what client.toml in the state folder says
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// The file with your nkey seed, instead of what client.toml says
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -41,7 +47,10 @@ pub(super) enum Command {
     #[command(subcommand)]
     Vm(Vm),
     /// Where each domain leads
-    Proxy,
+    Proxy {
+        #[command(subcommand)]
+        command: Option<Proxy>,
+    },
     /// Backups of machines
     #[command(subcommand)]
     Backup(Backup),
@@ -57,8 +66,15 @@ pub(super) enum Command {
     /// Prepare a message bus that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
+    /// Make keys, and sign builds of services
+    #[command(subcommand)]
+    Release(super::release::ReleaseCommand),
+    /// Do the main job by itself, to show that it works
+    #[command(hide = true)]
+    Demo(super::demo::DemoArgs),
     /// Write the completions of a shell to stdout
-    Completions {
+    #[command(alias = "completions")]
+    Completion {
         /// Which shell
         shell: clap_complete::Shell,
     },
@@ -141,6 +157,12 @@ pub(super) enum Vm {
         #[command(flatten)]
         lasting: Lasting,
     },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Proxy {
+    /// List the domains; what `loam proxy` alone does, too
+    Routes,
 }
 
 #[derive(Debug, Subcommand)]

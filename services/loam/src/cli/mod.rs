@@ -12,10 +12,12 @@ mod args;
 mod backup;
 mod bus;
 pub mod client;
+mod demo;
 pub mod exit;
 mod op;
 mod output;
 mod proxy;
+mod release;
 mod schedule;
 mod seed;
 mod session;
@@ -23,12 +25,12 @@ mod upgrade;
 pub(crate) mod vm;
 mod work;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
+use client::Whereabouts;
 use exit::{Exit, Trouble};
 use session::Session;
 
@@ -56,16 +58,24 @@ fn carry_out(args: Args) -> Result<(), Trouble> {
             .map_err(Trouble::of_start)
         }
         Command::Bus(command) => bus::run(&State::at(args.state), command),
-        Command::Completions { shell } => {
+        Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "loam", &mut std::io::stdout());
             Ok(())
         }
-        command => speak(&args.state, args.json, command),
+        Command::Release(command) => release::run(args.json, command),
+        command => {
+            let whereabouts = Whereabouts {
+                state: &args.state,
+                url: args.url,
+                key: args.key,
+            };
+            speak(whereabouts, args.json, command)
+        }
     }
 }
 
 /// Carries out whatever is said over the bus.
-fn speak(state: &Path, json: bool, command: Command) -> Result<(), Trouble> {
+fn speak(whereabouts: Whereabouts<'_>, json: bool, command: Command) -> Result<(), Trouble> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -75,19 +85,41 @@ fn speak(state: &Path, json: bool, command: Command) -> Result<(), Trouble> {
         if let Command::Vm(args::Vm::Create { file, .. }) = &command {
             vm::read(file)?;
         }
-        let session = Session::open(state, json).await?;
+        let session = Session::open(whereabouts, json).await?;
         match command {
             Command::Status => upgrade::status(&session).await,
             Command::Seed(command) => seed::run(&session, command).await,
             Command::Vm(command) => vm::run(&session, command).await,
-            Command::Proxy => proxy::run(&session).await,
+            Command::Proxy { .. } => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,
             Command::Schedule(command) => schedule::run(&session, command).await,
             Command::Upgrade(command) => upgrade::run(&session, command).await,
             Command::Op(command) => op::run(&session, command).await,
-            Command::Up { .. } | Command::Bus(_) | Command::Completions { .. } => {
+            Command::Demo(args) => demo::run(&session, args).await,
+            Command::Up { .. } | Command::Bus(_) | Command::Release(_) | Command::Completion { .. } => {
                 unreachable!("carried out without a bus")
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn both_spellings_of_the_routes_and_of_the_completions_are_understood() {
+        for words in [
+            &["loam", "proxy"][..],
+            &["loam", "proxy", "routes"],
+            &["loam", "completion", "bash"],
+        ] {
+            Args::try_parse_from(words).expect("understood");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! A person's connection to the bus, and how he asks.
 
 use std::fmt::{Debug, Display};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use bus::{Bus, CallError, Place};
 use contract::Request;
 use contract::rights::inbox_prefix_of_person;
 
-use super::client::ClientFile;
+use super::client::Whereabouts;
 use super::exit::{Exit, Trouble};
 
 /// The bus is on this host or near: what does not answer by then is not there.
@@ -27,18 +26,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects with the key that `client.toml` in the state folder names.
-    pub(super) async fn open(state: &Path, json: bool) -> Result<Session, Trouble> {
-        let path = state.join("client.toml");
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            let hint = "is `loam up` running, and --state the same folder?";
-            Trouble::new(
-                Exit::Unreachable,
-                format!("reading {}: {error}; {hint}", path.display()),
-            )
-        })?;
-        let file: ClientFile = toml::from_str(&text)
-            .map_err(|error| Trouble::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+    /// Connects with the key of a person.
+    pub(super) async fn open(whereabouts: Whereabouts<'_>, json: bool) -> Result<Session, Trouble> {
+        let file = whereabouts.look_up()?;
         let connection = Connection {
             url: file.url,
             nkey_file: Some(file.key),
@@ -60,7 +50,11 @@ impl Session {
     }
 
     /// Asks a service by name.
-    pub(super) async fn ask_at<R: Request>(&self, place: impl Into<Place>, request: R) -> Result<R::Reply, Trouble> {
+    pub(super) async fn ask_at<R: Request>(
+        &self,
+        place: impl Into<Place>,
+        request: R,
+    ) -> Result<R::Reply, Trouble> {
         self.bus
             .call_at(place, &request, QUESTION_MAX)
             .await

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use contract::operation::{Begun, GetOperation, OperationReport, OperationState};
+use contract::operation::{Begun, GetOperation, OperationMoved, OperationReport, OperationState};
 use contract::{OperationId, Service};
+use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::args::Lasting;
 use super::exit::{Exit, Trouble};
 use super::output::show;
 use super::session::{Session, of_call};
 
-/// How often the operation is asked about.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the operation is asked about, beside what is heard of it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// One question about it.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long its service may be away: longer than a restart takes.
@@ -32,8 +33,18 @@ pub(super) async fn follow(
     watch(session, service, begun.operation()).await
 }
 
-/// Watches an operation until it ends, and ends as it does.
+/// Watches an operation until it ends, shows its report, and ends as it does.
 pub(super) async fn watch(session: &Session, service: Service, id: &OperationId) -> Result<(), Trouble> {
+    let report = outcome(session, service, id).await?;
+    show(session.json, &report, |report| println!("{}", done_line(report)))
+}
+
+/// Watches an operation until it is done; anything else is trouble.
+pub(super) async fn outcome(
+    session: &Session,
+    service: Service,
+    id: &OperationId,
+) -> Result<OperationReport, Trouble> {
     let report = tokio::select! {
         report = end_of(session, service, id) => report?,
         _ = tokio::signal::ctrl_c() => {
@@ -44,7 +55,7 @@ pub(super) async fn watch(session: &Session, service: Service, id: &OperationId)
     let named = format!("{} {}", report.kind, report.about);
     let reason = report.reason.clone().unwrap_or_default();
     match report.state {
-        OperationState::Done => show(session.json, &report, |report| println!("{}", done_line(report))),
+        OperationState::Done => Ok(report),
         OperationState::Stuck => Err(Trouble::new(
             Exit::Stuck,
             format!("{named}: stuck ({id}): {reason}"),
@@ -61,32 +72,38 @@ fn done_line(report: &OperationReport) -> String {
     format!("{} {}: done in {took:.1} s", report.kind, report.about)
 }
 
+/// Moves are heard as events; now and then the service is asked, too, since an event can be missed.
 async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, Trouble> {
     let bar = bar();
     let mut heard = Instant::now();
+    let moves = session.bus.listen::<OperationMoved>().await;
+    let mut moves = moves.map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match session
-            .bus
-            .call_at(service, &GetOperation { id: id.clone() }, LOOK_MAX)
-            .await
-        {
-            Ok(report) if report.state.is_final() => {
-                bar.finish_and_clear();
-                return Ok(report);
+        let report = tokio::select! {
+            Some((OperationMoved(report), _)) = moves.next() => (report.id == *id).then_some(report),
+            _ = looks.tick() => {
+                match session.bus.call_at(service, &GetOperation { id: id.clone() }, LOOK_MAX).await {
+                    Ok(report) => Some(report),
+                    Err(error) if error.is_passing() && heard.elapsed() < AWAY_MAX => {
+                        bar.set_message(format!("waiting: {error}"));
+                        None
+                    }
+                    Err(error) => {
+                        bar.finish_and_clear();
+                        return Err(of_call(error));
+                    }
+                }
             }
-            Ok(report) => {
-                heard = Instant::now();
-                draw(&bar, &report);
-            }
-            Err(error) if error.is_passing() && heard.elapsed() < AWAY_MAX => {
-                bar.set_message(format!("waiting: {error}"));
-            }
-            Err(error) => {
-                bar.finish_and_clear();
-                return Err(of_call(error));
-            }
+        };
+        let Some(report) = report else { continue };
+        heard = Instant::now();
+        if report.state.is_final() {
+            bar.finish_and_clear();
+            return Ok(report);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        draw(&bar, &report);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What people can and cannot do from their account.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use contract::provisioner::{CloseDisks, ListVms};
 use contract::word::Nothing;
 use contract::{OperationId, Service};
 use loam::state::keys::OPERATOR;
+use testkit::eventually;
 
 use crate::realm::{Town, card};
 
@@ -88,17 +90,12 @@ async fn a_person_hears_events_and_finds_every_service() {
         let bus = town.service(service).await;
         open.push(bus.server(card(service)).open().await.expect("open"));
     }
-    let mut found: Vec<String> = person
-        .discover(Duration::from_secs(1))
-        .await
-        .expect("asked")
-        .into_iter()
-        .map(|peer| peer.name)
-        .collect();
-    found.sort();
-    let mut all = Service::FIVE.map(|service| service.to_string());
-    all.sort();
-    assert_eq!(found, all);
+    let all: BTreeSet<String> = Service::FIVE.map(|service| service.to_string()).into();
+    eventually("every service is found", async || {
+        let peers = person.discover(Duration::from_secs(1)).await.expect("asked");
+        peers.into_iter().map(|peer| peer.name).collect::<BTreeSet<_>>() == all
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,120 @@
+//! Removing what the demo made, now or in an earlier run, and nothing else.
+
+use std::time::Duration;
+
+use contract::operation::OperationReport;
+use contract::provisioner::{GetVm, ListSeeds, ListVms, RemoveSeed, RemoveVm};
+use contract::scheduler::{ListSchedules, RemoveSchedule};
+use contract::{ScheduleId, SeedName, Service, VmName};
+
+use tokio::time::Instant;
+
+use super::super::exit::{Exit, Trouble};
+use super::super::session::Session;
+use super::super::work::outcome;
+use super::guest::MARK;
+
+/// How long a machine may be held by work of an earlier run or of a schedule.
+const HELD_MAX: Duration = Duration::from_secs(300);
+const BETWEEN: Duration = Duration::from_millis(500);
+
+/// The names that the demo uses.
+pub(super) struct Names {
+    pub(super) seed: SeedName,
+    pub(super) web: VmName,
+    pub(super) copy: VmName,
+    pub(super) schedule: ScheduleId,
+}
+
+impl Names {
+    pub(super) fn fixed() -> Names {
+        const FITS: &str = "a fixed name that fits";
+        Names {
+            seed: SeedName::new("loam-demo").expect(FITS),
+            web: VmName::new("web").expect(FITS),
+            copy: VmName::new("web2").expect(FITS),
+            schedule: ScheduleId::new("loam-demo").expect(FITS),
+        }
+    }
+}
+
+/// Removes schedule and machines; says what was there.
+pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<String>, Trouble> {
+    let mut removed = Vec::new();
+    let schedules = session.ask(ListSchedules {}).await?;
+    if schedules
+        .iter()
+        .any(|status| status.schedule.id == names.schedule)
+    {
+        session
+            .ask(RemoveSchedule {
+                id: names.schedule.clone(),
+            })
+            .await?;
+        removed.push(format!("schedule {}", names.schedule));
+    }
+    for vm in session.ask(ListVms {}).await? {
+        let name = vm.definition.name.clone();
+        if name != names.web && name != names.copy {
+            continue;
+        }
+        // The list comes without variables, and the mark is one.
+        let vm = session.ask(GetVm { vm: name.clone() }).await?;
+        if !vm.definition.env.contains_key(MARK) {
+            let sentence =
+                format!("there is a vm {name} that is not the demo's; it needs that name for itself");
+            return Err(Trouble::new(Exit::Refused, sentence));
+        }
+        if let Some(operation) = &vm.locked_by {
+            wait_for(session, operation).await?;
+        }
+        remove(session, name.clone()).await?;
+        removed.push(format!("vm {name}"));
+    }
+    Ok(removed)
+}
+
+/// Removes the seed, unless it is the very image that is wanted again.
+pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), Trouble> {
+    let seeds = session.ask(ListSeeds {}).await?;
+    match seeds.into_iter().find(|seed| seed.name == names.seed) {
+        Some(seed) if Some(seed.sha256.as_str()) != wanted => session
+            .ask(RemoveSeed {
+                name: names.seed.clone(),
+            })
+            .await
+            .map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// A backup that is under way holds a machine for a while.
+async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, Trouble> {
+    let until = Instant::now() + HELD_MAX;
+    let begun = loop {
+        let command = RemoveVm {
+            vm: vm.clone(),
+            operation_id: Some(operation::fresh_id()),
+        };
+        match session.ask(command).await {
+            Err(trouble) if trouble.exit() == Exit::Refused && Instant::now() < until => {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            answer => break answer?,
+        }
+    };
+    outcome(session, Service::Provisioner, begun.operation()).await
+}
+
+/// An operation of an earlier run may still be at work; how it ends does not matter, only that it does.
+async fn wait_for(session: &Session, id: &contract::OperationId) -> Result<(), Trouble> {
+    for service in [Service::Provisioner, Service::Backup] {
+        match outcome(session, service, id).await {
+            // The other service's.
+            Err(trouble) if trouble.exit() == Exit::Refused => {}
+            Err(trouble) if trouble.exit() == Exit::Unreachable => return Err(trouble),
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
