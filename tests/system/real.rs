@@ -1,2 +1,137 @@
 //! The whole loop on real parts: libvirt, QEMU under software emulation, a guest that boots. Runs inside
 //! `tests/harness/realm`, which gives it a libvirtd and a tiny guest of its own.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use contract::backup::StartBackup;
+use contract::operation::{CheckHealth, OperationState};
+use contract::provisioner::{CreateVm, ListVms, VmState};
+use contract::{OperationId, Service, VmName};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use system_tests::{SOON, World, WorldOptions, definition_file, get};
+use testkit::{eventually, eventually_some};
+
+use crate::backup_restore::{backups, web};
+
+/// A guest under emulation, on a machine that does other work too.
+const GUEST_MAX: Duration = Duration::from_secs(240);
+
+/// The realm's guest. Outside a realm there is nothing to run on, and the runner never gets here.
+fn guest() -> String {
+    std::env::var("LOAM_TEST_GUEST").expect("run inside tests/harness/realm, as tests/run does")
+}
+
+async fn world() -> World {
+    // The realm has no working KVM to look for.
+    let settings = "[provisioner]\nvirt_type = \"qemu\"\n".to_string();
+    World::start(WorldOptions { settings, libvirt: true, ..WorldOptions::default() }).await
+}
+
+fn virsh(arguments: &[&str]) -> String {
+    let output: Output =
+        Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output().expect("virsh runs");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The domains that libvirt knows.
+fn domains() -> Vec<String> {
+    virsh(&["list", "--all", "--name"]).lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect()
+}
+
+const SERVE: &str = "#!/bin/sh\n\
+    mkdir -p /srv/www && echo \"$GREETING from $(hostname)\" > /srv/www/index.html\n\
+    printf '#!/bin/sh\\nhttpd -h /srv/www\\n' > /etc/rc.local && chmod 755 /etc/rc.local && sh /etc/rc.local\n";
+
+fn grow(world: &World) {
+    let digest = Command::new("sha256sum").arg(guest()).output().expect("coreutils").stdout;
+    let digest = String::from_utf8(digest).expect("text");
+    let digest = digest.split_whitespace().next().expect("a digest");
+    world.loam_json(&["seed", "add", "tiny", "--from", &guest(), "--sha256", digest]);
+    let file = definition_file(world.state(), "web", "tiny", "web.example", SERVE);
+    world.loam_json(&["vm", "create", &file.display().to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job_is_done_from_seed_to_second_machine() {
+    let world = world().await;
+    let output = world.loam(&["demo", "--seed", &guest()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    eventually("nothing of it is left at the hypervisor", async || domains().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
+    let world = world().await;
+    grow(&world);
+    let proxy = world.proxy().await;
+    let page = async || get(proxy, "web.example", "/").await.map(|answer| answer.body).unwrap_or_default();
+    eventually("the page is reached", async || page().await.contains("hello from web")).await;
+
+    for (round, (victim, wait_ms)) in
+        [(Service::Provisioner, 150u64), (Service::Backup, 400), (Service::Provisioner, 900)].into_iter().enumerate()
+    {
+        let id = OperationId::from_parts(1_800_000_000_000, 100 + round as u128);
+        world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(id.clone()) }).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        world.kill(victim).await;
+        let report = world.end_of(Service::Backup, &id).await;
+        let sealed = backups(&world).await.iter().any(|backup| backup.id.as_str() == id.as_str());
+        assert_eq!(report.state == OperationState::Done, sealed, "round {round}: {:?}", report.reason);
+        assert_ne!(report.state, OperationState::Stuck, "round {round}: {:?}", report.reason);
+        eventually("no backup job is left", async || {
+            domains().iter().all(|domain| virsh(&["domjobinfo", domain]).contains("None"))
+        })
+        .await;
+        assert!(domains().iter().all(|domain| virsh(&["checkpoint-list", domain, "--name"]).trim().is_empty()));
+        if sealed {
+            world.loam_json(&["backup", "verify", &format!("web@{id}")]);
+        }
+        assert!(page().await.contains("hello from web"), "round {round}: the machine goes on serving");
+    }
+
+    let mut definition = world.ask(ListVms {}).await.remove(0).definition;
+    definition.domains.clear();
+    for (round, wait_ms) in [300u64, 2_500].into_iter().enumerate() {
+        definition.name = VmName::new(format!("vm{round}")).expect("valid");
+        let id = OperationId::from_parts(1_800_000_000_000, 200 + round as u128);
+        world.ask(CreateVm { definition: definition.clone(), operation_id: Some(id.clone()) }).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        world.kill(Service::Provisioner).await;
+        let report = eventually_some("the creation has ended", GUEST_MAX, async || {
+            let ask = contract::operation::GetOperation { id: id.clone() };
+            let report = world.bus().call_at(Service::Provisioner, &ask, SOON).await.ok()?;
+            report.state.is_final().then_some(report)
+        })
+        .await;
+        let there = world.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == definition.name);
+        assert_eq!(report.state == OperationState::Done, there, "round {round}: {:?}", report.reason);
+        assert_eq!(domains().len(), world.ask(ListVms {}).await.len(), "round {round}: {:?}", domains());
+    }
+    for vm in world.ask(ListVms {}).await {
+        world.loam_json(&["vm", "remove", vm.definition.name.as_str()]);
+    }
+    assert!(domains().is_empty(), "{:?}", domains());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_libvirtd_is_said_in_bounded_time_and_used_again_when_it_answers() {
+    let world = world().await;
+    let pid = std::fs::read_to_string("/run/libvirtd.pid").expect("the realm's libvirtd wrote its pid");
+    let libvirtd = Pid::from_raw(pid.trim().parse().expect("a pid"));
+    let trouble = async || {
+        let health = world.bus().call_at(Service::Provisioner, &CheckHealth {}, SOON).await.ok()?;
+        health.parts.into_iter().find_map(|part| part.trouble)
+    };
+    kill(libvirtd, Signal::SIGSTOP).expect("stopped");
+    eventually("its health says so", async || trouble().await.is_some()).await;
+    assert!(world.ask(ListVms {}).await.is_empty(), "what needs no hypervisor is answered");
+    kill(libvirtd, Signal::SIGCONT).expect("goes on");
+    eventually("it is well again", async || trouble().await.is_none()).await;
+    grow(&world);
+    assert_eq!(world.ask(ListVms {}).await[0].state, VmState::Ready);
+    world.loam_json(&["vm", "remove", "web"]);
+}
