@@ -135,3 +135,30 @@ async fn a_hung_libvirtd_is_said_in_bounded_time_and_used_again_when_it_answers(
     assert_eq!(world.ask(ListVms {}).await[0].state, VmState::Ready);
     world.loam_json(&["vm", "remove", "web"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_grows_from_an_ordinary_debian_cloud_image() {
+    let image = std::env::var("LOAM_TEST_DEBIAN").expect("tests/run makes the image with deploy/build-seed");
+    let world = world().await;
+    let digest = Command::new("sha256sum").arg(&image).output().expect("coreutils").stdout;
+    let digest = String::from_utf8(digest).expect("text");
+    let digest = digest.split_whitespace().next().expect("a digest");
+    world.loam_json(&["seed", "add", "debian-12", "--from", &image, "--sha256", digest]);
+    let script = "#!/bin/bash\nset -e\nmkdir -p /srv/www\necho \"$GREETING from $(hostname)\" > /srv/www/index.html\n\
+                  systemd-run --unit page python3 -m http.server 80 --directory /srv/www\n";
+    std::fs::write(world.state().join("page.sh"), script).expect("written");
+    let file = world.state().join("web.toml");
+    let text = "name = \"web\"\nseed = \"debian-12\"\ncpu_count = 2\nram_size = \"768M\"\ndisk_size = \"100G\"\n\
+                domains = [\"web.example\"]\ninstall = [\"page.sh\"]\n\n[env]\nGREETING = \"hello\"\n";
+    std::fs::write(&file, text).expect("written");
+    world.loam_json(&["vm", "create", &file.display().to_string()]);
+    let proxy = world.proxy().await;
+    eventually("the page is reached", async || {
+        get(proxy, "web.example", "/").await.is_ok_and(|answer| answer.body.contains("hello from web"))
+    })
+    .await;
+    world.loam_json(&["backup", "run", "web"]);
+    let backup = backups(&world).await.remove(0);
+    assert!(backup.bytes_read.0 < 4 << 30, "only what is allocated of 100 GiB is read: {backup:?}");
+    world.loam_json(&["vm", "remove", "web"]);
+}
