@@ -50,7 +50,9 @@ pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
         services.push((service, user_key(&of_service(&folder, service))?));
     }
     let backup_key = state.backup_key();
-    if !is_there(&backup_key)? {
+    if is_there(&backup_key)? {
+        chassis::refuse_if_others_can_write(&backup_key)?;
+    } else {
         let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
         write_private(&backup_key, format!("{}\n", hex::encode(bytes)).as_bytes())?;
     }
@@ -73,6 +75,7 @@ fn user_key(path: &Path) -> Result<String, StateError> {
         write_private(path, format!("{seed}\n").as_bytes())?;
         return Ok(pair.public_key());
     }
+    chassis::refuse_if_others_can_write(path)?;
     let text = std::fs::read_to_string(path).map_err(StateError::disk("reading", path))?;
     let pair = KeyPair::from_seed(text.trim()).ok();
     pair.map(|pair| pair.public_key())

@@ -28,6 +28,9 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
+    /// A key file is one that somebody else can write.
+    #[error(transparent)]
+    Untrusted(#[from] chassis::FileError),
     /// Another process has the folder.
     #[error("another `loam up` runs on {path}; end it first, or choose another folder with --state")]
     Taken {
