@@ -16,4 +16,4 @@ mod start;
 
 pub use files::{FileError, refuse_if_others_can_write, sha256_of};
 pub use settings::{NatsSettings, Settings, SettingsError, load};
-pub use start::{BoxFuture, Chassis, Endpoints, PartCheck, Service, end_on_panic, run};
+pub use start::{BoxFuture, CHECK_SETTINGS, Chassis, Endpoints, PartCheck, Service, end_on_panic, run};

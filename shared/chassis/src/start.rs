@@ -26,6 +26,10 @@ const CHECK_MAX: Duration = Duration::from_secs(3);
 /// Two are enough: CPU work and blocking calls have threads of their own.
 const RUNTIME_THREADS: usize = 2;
 
+/// The argument with which a service reads its settings, says what is wrong with them, and ends: `loam up` asks all of
+/// them before it touches anything.
+pub const CHECK_SETTINGS: &str = "--check-settings";
+
 /// Digits of the executable's SHA-256 that name a build.
 const BUILD_DIGITS: usize = 16;
 
@@ -82,6 +86,9 @@ where
     // It fails only where a provider is installed already, and then there is one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let settings = load::<S>(service, defaults)?;
+    if std::env::args().nth(1).as_deref() == Some(CHECK_SETTINGS) {
+        return Ok(());
+    }
     let instance = operation::fresh_id().to_string();
     let identity = telemetry::Identity {
         service: format!("loam-{service}"),

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use clap::{Args as Arguments, Parser, Subcommand};
 use contract::{BackupRef, OperationId, ScheduleId, SeedName, Service, VmName};
 
 use crate::state::STATE_DEFAULT;
+use crate::up::settings::Hypervisor;
 
 /// Grows virtual machines, guards their disks, leads traffic to them, keeps their appointments and renews itself.
 #[derive(Debug, Parser)]
@@ -34,7 +35,7 @@ pub(super) enum Command {
         /// The settings file
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Pretend machines instead of running them; everything that shows one says so
+        /// What runs the machines, whatever the settings say; everything that shows a pretended one says so
         #[arg(long, value_enum)]
         hypervisor: Option<Hypervisor>,
     },
@@ -78,14 +79,6 @@ pub(super) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Hypervisor {
-    /// QEMU through libvirt, or what the settings say
-    Libvirt,
-    /// No machine really exists
-    Simulated,
 }
 
 /// How a command that lasts is given.

@@ -49,13 +49,12 @@ pub fn main() -> ExitCode {
 fn carry_out(args: Args) -> Result<(), Trouble> {
     match args.command {
         Command::Up { config, hypervisor } => {
-            let simulated = hypervisor == Some(args::Hypervisor::Simulated);
-            crate::up::run(&crate::up::Options {
+            let options = crate::up::Options {
                 state: args.state,
                 config,
-                simulated,
-            })
-            .map_err(Trouble::of_start)
+                hypervisor,
+            };
+            crate::up::run(&options).map_err(Trouble::of_start)
         }
         Command::Bus(command) => bus::run(&State::at(args.state), command),
         Command::Completion { shell } => {

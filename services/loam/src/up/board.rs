@@ -106,6 +106,9 @@ impl Board {
     /// A board with a head line and a line for each name, in this order.
     pub(super) fn of(head: &str, names: &[String], simulated: bool) -> Board {
         say(head);
+        if simulated {
+            say("SIMULATED hypervisor: no machine really exists");
+        }
         let shown = if std::io::stdout().is_terminal() {
             let screen = MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout());
             let style = ProgressStyle::with_template("{msg}").expect("a fixed template that is right");

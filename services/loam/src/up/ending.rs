@@ -4,7 +4,7 @@ use contract::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Started;
+use super::host::Started;
 
 /// The signals by which we are told to end.
 pub(super) struct Signals {

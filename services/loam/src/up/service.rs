@@ -5,7 +5,7 @@ use std::path::Path;
 use contract::{Realm, Service};
 
 use super::child::Launch;
-use super::settings::Settings;
+use super::settings::{Hypervisor, Settings};
 use crate::state::keys;
 use crate::state::{State, StateError, write_private};
 
@@ -20,14 +20,21 @@ pub(super) struct Common<'a> {
     pub(super) url: &'a str,
     /// The folder with the nkeys.
     pub(super) keys: &'a Path,
-    /// Whether machines are only pretended.
-    pub(super) simulated: bool,
+    /// What is to run the machines, where the person said so.
+    pub(super) hypervisor: Option<Hypervisor>,
 }
 
 /// Writes the settings of one service.
 pub(super) fn write_settings(common: &Common<'_>, service: Service) -> Result<(), StateError> {
     let text = toml::to_string(&settings(common, service)).expect("a table is plain data");
     write_private(&common.state.settings_of(service), text.as_bytes())
+}
+
+/// The same without the bus, whose keys may not be made yet: for asking the service whether it understands them.
+pub(super) fn settings_to_check(common: &Common<'_>, service: Service) -> String {
+    let mut all = settings(common, service);
+    all.remove("nats");
+    toml::to_string(&all).expect("a table is plain data")
 }
 
 fn settings(common: &Common<'_>, service: Service) -> toml::Table {
@@ -37,8 +44,10 @@ fn settings(common: &Common<'_>, service: Service) -> toml::Table {
     nats.insert("nkey_file".into(), text(&keys::of_service(common.keys, service)));
     let mut part = common.settings.part(service);
     match service {
-        Service::Provisioner if common.simulated => {
-            part.insert("hypervisor".into(), "simulated".into());
+        Service::Provisioner => {
+            if let Some(hypervisor) = common.hypervisor {
+                part.insert("hypervisor".into(), hypervisor.name().into());
+            }
         }
         Service::Backup => {
             // The embedded store is ours to make; a store that the user named may hold another's backups.
@@ -82,7 +91,7 @@ mod tests {
             settings: &user,
             url: "nats://127.0.0.1:4222",
             keys: &keys,
-            simulated: true,
+            hypervisor: Some(Hypervisor::Simulated),
         };
         let all = settings(&common, service);
         assert_eq!(

@@ -46,6 +46,25 @@ pub struct Settings {
     upgrade: toml::Table,
 }
 
+/// What runs the machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hypervisor {
+    /// QEMU, through libvirt
+    Libvirt,
+    /// Nothing: no machine really exists
+    Simulated,
+}
+
+impl Hypervisor {
+    /// The name as it stands in the provisioner's settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hypervisor::Libvirt => "libvirt",
+            Hypervisor::Simulated => "simulated",
+        }
+    }
+}
+
 /// How the bus is run, or where it is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +167,15 @@ impl Settings {
         })
     }
 
+    /// Whether machines are only pretended: what the person says at the start goes over what the file says.
+    pub fn is_simulated(&self, said: Option<Hypervisor>) -> bool {
+        let simulated = Hypervisor::Simulated.name();
+        match said {
+            Some(said) => said == Hypervisor::Simulated,
+            None => self.provisioner.get("hypervisor").and_then(toml::Value::as_str) == Some(simulated),
+        }
+    }
+
     /// The part of one service, as the user wrote it.
     pub fn part(&self, service: Service) -> toml::Table {
         match service {
@@ -187,6 +215,14 @@ mod tests {
             stranger.starts_with("loam.toml:2: ") && stranger.contains("schedular"),
             "{stranger}"
         );
+    }
+
+    #[test]
+    fn pretended_machines_are_known_as_such_whoever_asked_for_them() {
+        let file = |text| Settings::parse(text, Path::new("loam.toml")).expect("read");
+        let pretending = file("[provisioner]\nhypervisor = \"simulated\"\n");
+        assert!(pretending.is_simulated(None) && !pretending.is_simulated(Some(Hypervisor::Libvirt)));
+        assert!(!file("").is_simulated(None) && file("").is_simulated(Some(Hypervisor::Simulated)));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) fn write(folder: &Path, vm: &str, seed: &str) -> Result<PathBuf, Trou
     let domain = DomainName::new(DOMAIN).expect("a fixed name that fits");
     let file = folder.join("web.toml");
     let text = format!(
-        "name      = \"{vm}\"\nseed      = \"{seed}\"\ncpu_count = 1\nram_size  = \"512M\"\n\
+        "name      = \"{vm}\"\nseed      = \"{seed}\"\ncpu_count = 1\nram_size  = \"768M\"\n\
          disk_size = \"4G\"\ndomains   = [\"{domain}\"]\ninstall   = [\"install.sh\"]\n\n\
          [env]\nGREETING  = \"{GREETING}\"\n{MARK} = \"1\"\n"
     );

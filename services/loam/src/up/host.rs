@@ -1,0 +1,251 @@
+//! One host: what it needs to come to life, in the order in which it is started.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::nats::{Connection, NatsCarrier, bootstrap, connect};
+use bus::{Bus, Serving};
+use contract::{Service, rights};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{self, Board, HealthTable};
+use super::child::OURSELVES;
+use super::desk::{Desk, Identity};
+use super::ending;
+use super::keeper::{self, Keeper, Phase};
+use super::release::Executables;
+use super::service::{self, Common};
+use super::settings::{Hypervisor, Settings};
+use crate::nats::render::{Place, render};
+use crate::nats::server;
+use crate::state::keys::{self, OPERATOR, PublicKeys};
+use crate::state::{State, write_private};
+
+/// How long the bus may take to answer for the first time.
+const BUS_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the board looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Digits of an executable's SHA-256 that name a build, as the services tell it.
+const BUILD_DIGITS: usize = 16;
+
+/// A host that is to come to life.
+pub(super) struct Host {
+    pub(super) settings: Settings,
+    pub(super) state: State,
+    pub(super) executables: Executables,
+    pub(super) keys: PathBuf,
+    pub(super) server: Option<PathBuf>,
+    pub(super) hypervisor: Option<Hypervisor>,
+    pub(super) instance: String,
+    pub(super) hurry: CancellationToken,
+}
+
+/// What has been started so far, in this order.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) keepers: Vec<Keeper>,
+    pub(super) serving: Option<Serving>,
+    pub(super) board: Option<Board>,
+}
+
+impl Host {
+    /// Starts everything, shows how it is, and ends it in order when told to.
+    pub(super) async fn live(self) -> anyhow::Result<()> {
+        let mut signals = ending::Signals::listen()?;
+        let mut started = Started::default();
+        let outcome = tokio::select! {
+            never = self.start_and_watch(&mut started) => never.map(|never| match never {}),
+            name = signals.next() => { tracing::info!(name, "told to end"); Ok(()) }
+        };
+        signals.hurry_at_next(self.hurry.clone());
+        ending::in_order(started).await;
+        outcome
+    }
+
+    async fn start_and_watch(&self, started: &mut Started) -> anyhow::Result<std::convert::Infallible> {
+        let since = chrono::Utc::now();
+        let public = keys::prepare(&self.state)?;
+        let url = self.open_bus(&public, started).await?;
+        self.make_buckets(&url).await?;
+        self.write_client(&url)?;
+        let common = Common {
+            state: &self.state,
+            settings: &self.settings,
+            url: &url,
+            keys: &self.keys,
+            hypervisor: self.hypervisor,
+        };
+        for service in Service::FIVE {
+            service::write_settings(&common, service)?;
+        }
+        let mut handles = HashMap::new();
+        for service in Service::FIVE {
+            let keeper = self.keep_service(service);
+            handles.insert(service, keeper.handle());
+            started.keepers.push(keeper);
+        }
+        let bus = self.connect_supervisor(&url).await?;
+        let mut build = chassis::sha256_of(Path::new(OURSELVES)).context("hashing our executable")?;
+        build.truncate(BUILD_DIGITS);
+        let identity = Identity {
+            host: self.settings.host.clone(),
+            build,
+            instance: self.instance.clone(),
+            since,
+        };
+        let desk = Desk::over(self.executables.clone(), handles);
+        started.serving = Some(
+            desk.open(&bus, identity)
+                .await
+                .context("opening the supervisor's desk")?,
+        );
+        self.watch(&url, bus, started).await
+    }
+
+    /// Starts our server, or takes the user's; says where it is.
+    async fn open_bus(&self, public: &PublicKeys, started: &mut Started) -> anyhow::Result<String> {
+        let Some(program) = self.server.clone() else {
+            return Ok(self
+                .settings
+                .nats
+                .url
+                .clone()
+                .expect("without a server there is a url"));
+        };
+        let wanted = self.settings.nats.port;
+        let listen = if wanted == 0 {
+            "127.0.0.1:-1".to_string()
+        } else {
+            format!("127.0.0.1:{wanted}")
+        };
+        let store = self.state.nats().join("data");
+        let config = self.state.nats().join("nats.conf");
+        let text = render(
+            &self.settings.realm,
+            public,
+            Place {
+                listen: &listen,
+                store: &store,
+            },
+        );
+        write_private(&config, text.as_bytes())?;
+        if wanted != 0 {
+            server::refuse_taken_port(wanted)?;
+        }
+        server::forget_ports(&self.state);
+        let port = server::ChosenPort::default();
+        let (plan_port, state) = (Arc::clone(&port), self.state.clone());
+        let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
+        let keeper = self.keep(server::NAME, Box::new(plan));
+        let handle = keeper.handle();
+        started.keepers.push(keeper);
+        let told = server::port_told(&self.state, &handle).await?;
+        port.set(told).expect("the port is told once");
+        Ok(format!("nats://127.0.0.1:{told}"))
+    }
+
+    async fn make_buckets(&self, url: &str) -> anyhow::Result<()> {
+        let key = keys::of_bootstrap(&self.keys);
+        let carrier = self
+            .connect(url, &key, "bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into())
+            .await?;
+        bootstrap(&carrier, self.settings.nats.replicas).await?;
+        Ok(())
+    }
+
+    async fn connect_supervisor(&self, url: &str) -> anyhow::Result<Bus> {
+        let service = Service::Supervisor;
+        let key = keys::of_service(&self.keys, service);
+        let carrier = self
+            .connect(url, &key, service.name(), rights::inbox_prefix(service))
+            .await?;
+        Ok(Bus::new(Arc::new(carrier), self.settings.realm.clone()))
+    }
+
+    async fn connect(
+        &self,
+        url: &str,
+        key: &Path,
+        name: &str,
+        inbox_prefix: String,
+    ) -> anyhow::Result<NatsCarrier> {
+        let connection = Connection {
+            url: url.into(),
+            nkey_file: Some(key.into()),
+            name: format!("loam-{name}@{}", self.settings.host),
+            inbox_prefix,
+        };
+        Ok(connect(&connection, BUS_PATIENCE).await?)
+    }
+
+    fn write_client(&self, url: &str) -> anyhow::Result<()> {
+        let client = crate::cli::client::ClientFile {
+            url: url.into(),
+            key: keys::of_person(&self.keys, OPERATOR),
+            person: OPERATOR.into(),
+            realm: self.settings.realm.clone(),
+        };
+        let text = toml::to_string(&client).expect("a few texts are plain data");
+        Ok(write_private(&self.state.client(), text.as_bytes())?)
+    }
+
+    fn keep_service(&self, service: Service) -> Keeper {
+        let (executables, state) = (self.executables.clone(), self.state.clone());
+        let plan = move || Ok(service::launch(&state, service, &executables.choose(service)));
+        self.keep(service.name(), Box::new(plan))
+    }
+
+    fn keep(&self, name: &str, plan: keeper::Plan) -> Keeper {
+        Keeper::start(
+            name,
+            OURSELVES.into(),
+            self.state.log_of(name),
+            plan,
+            self.hurry.clone(),
+        )
+    }
+
+    async fn watch(
+        &self,
+        url: &str,
+        bus: Bus,
+        started: &mut Started,
+    ) -> anyhow::Result<std::convert::Infallible> {
+        let (tell, health) = watch::channel(HealthTable::new());
+        let _asking = tokio::spawn(board::ask_all(bus, tell));
+        let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
+        let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
+        let names: Vec<String> = started.keepers.iter().map(|keeper| keeper.name.clone()).collect();
+        let board = started.board.insert(Board::of(
+            &head,
+            &names,
+            self.settings.is_simulated(self.hypervisor),
+        ));
+        let mut all_ready_told = false;
+        loop {
+            let table = health.borrow().clone();
+            let mut ready = 0;
+            for keeper in &started.keepers {
+                let view = keeper.view();
+                let Ok(service) = keeper.name.parse::<Service>() else {
+                    board.show_plain(&keeper.name, &view, url);
+                    continue;
+                };
+                // An answer from before the last start is another process's.
+                let current = table.get(&service).filter(|health| health.since >= view.since);
+                let up = matches!(view.phase, Phase::Up(_));
+                ready += usize::from(up && current.is_some_and(|health| health.is_well()));
+                board.show(service, &view, current);
+            }
+            if ready == Service::FIVE.len() && !all_ready_told {
+                all_ready_told = true;
+                board.all_ready();
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
