@@ -4,6 +4,7 @@
 //! A move gives the record to write, and changes nothing; once it is written, `put` or `forget` takes it over.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition,
@@ -18,7 +19,8 @@ use crate::vm::{DiskSource, Phase, VmRecord};
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    vms: BTreeMap<VmName, VmRecord>,
+    /// Shared, so that looking at everything costs little.
+    vms: BTreeMap<VmName, Arc<VmRecord>>,
     seeds: BTreeMap<SeedName, SeedRecord>,
 }
 
@@ -39,7 +41,10 @@ impl Inventory {
     /// Takes records over from their tables.
     pub fn new(vms: impl IntoIterator<Item = VmRecord>, seeds: impl IntoIterator<Item = SeedRecord>) -> Self {
         Inventory {
-            vms: vms.into_iter().map(|vm| (vm.name().clone(), vm)).collect(),
+            vms: vms
+                .into_iter()
+                .map(|vm| (vm.name().clone(), Arc::new(vm)))
+                .collect(),
             seeds: seeds
                 .into_iter()
                 .map(|seed| (seed.name().clone(), seed))
@@ -49,12 +54,12 @@ impl Inventory {
 
     /// One machine.
     pub fn vm(&self, name: &VmName) -> Option<&VmRecord> {
-        self.vms.get(name)
+        self.vms.get(name).map(Arc::as_ref)
     }
 
     /// All machines, by name.
     pub fn vms(&self) -> impl Iterator<Item = &VmRecord> {
-        self.vms.values()
+        self.vms.values().map(Arc::as_ref)
     }
 
     /// One seed's record.
@@ -77,7 +82,7 @@ impl Inventory {
 
     /// Takes a written record over.
     pub fn put_vm(&mut self, record: VmRecord) {
-        self.vms.insert(record.name().clone(), record);
+        self.vms.insert(record.name().clone(), Arc::new(record));
     }
 
     /// Takes a removal over.
@@ -130,7 +135,7 @@ impl Inventory {
                     .iter()
                     .any(|other| other.domain == route.domain)
             };
-            if let Some(other) = self.vms.values().find(leads) {
+            if let Some(other) = self.vms().find(leads) {
                 return Err(CreateVmRefused::DomainTaken {
                     domain: route.domain.clone(),
                     vm: other.name().clone(),
@@ -145,7 +150,7 @@ impl Inventory {
     /// # Errors
     /// As [`Inventory::may_create`].
     pub fn create(&self, definition: &VmDefinition, birth: &Birth) -> Result<VmRecord, CreateVmRefused> {
-        match self.vms.get(&definition.name) {
+        match self.vm(&definition.name) {
             Some(known) if matches!(&known.phase, Phase::Creating { by, .. } if *by == birth.by) => {
                 return Ok(known.clone());
             }
@@ -171,7 +176,7 @@ impl Inventory {
         disks: &[DiskSize],
         birth: &Birth,
     ) -> Result<VmRecord, CreateVmRefused> {
-        match self.vms.get(&definition.name) {
+        match self.vm(&definition.name) {
             Some(known) if matches!(&known.phase, Phase::Reserved { by } if *by == birth.by) => {
                 return Ok(known.clone());
             }
@@ -242,8 +247,7 @@ impl Inventory {
             .values()
             .any(|other| other.name() != name && other.sha256() == seed.sha256);
         let vms: Vec<VmName> = self
-            .vms
-            .values()
+            .vms()
             .filter(|vm| grows_from(vm, &seed.sha256))
             .map(|vm| vm.name().clone())
             .collect();
@@ -259,8 +263,7 @@ impl Inventory {
 
     /// Whether anybody needs the image of this digest: a seed that is here or on its way, or a machine's disk.
     pub fn needs_image(&self, sha256: &str) -> bool {
-        self.seeds.values().any(|seed| seed.sha256() == sha256)
-            || self.vms.values().any(|vm| grows_from(vm, sha256))
+        self.seeds.values().any(|seed| seed.sha256() == sha256) || self.vms().any(|vm| grows_from(vm, sha256))
     }
 }
 

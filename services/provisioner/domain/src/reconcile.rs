@@ -168,5 +168,4 @@ fn about_stranger(found: &Observed, fate: &dyn Fn(&OperationId) -> Fate) -> Deci
 }
 
 #[cfg(test)]
-#[path = "reconcile_tests.rs"]
 mod tests;

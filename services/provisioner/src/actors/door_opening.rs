@@ -13,12 +13,16 @@ use contract::word::{Failure, FailureKind};
 use contract::{OperationId, VmName};
 use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind};
 
+use tokio::net::UnixStream;
+
 use crate::ports::{Disk, DiskError, Door, HypervisorError, Power};
 use crate::sagas::{World, chain, disks_of};
 
 /// A guest that stays frozen is worse than a lost backup: thawing is tried this often.
 const THAW_TRIES: u32 = 10;
 const THAW_AGAIN: Duration = Duration::from_secs(2);
+/// A local socket answers at once, or nobody is behind it.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 type Refused = Declined<OpenDisksRefused>;
 
@@ -27,6 +31,16 @@ type Refused = Declined<OpenDisksRefused>;
 pub(super) struct Row {
     pub(super) record: DoorRecord,
     pub(super) revision: Revision,
+}
+
+impl Row {
+    /// What was answered when it was opened.
+    pub(super) fn opened(&self) -> Option<OpenedDisks> {
+        match &self.record.phase {
+            DoorPhase::Open(opened) => Some(opened.clone()),
+            DoorPhase::Opening => None,
+        }
+    }
 }
 
 /// Why a door was not opened, and the row that is left where even closing it again did not succeed.
@@ -231,6 +245,17 @@ fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskDoor> {
             export: door.export,
         })
         .collect()
+}
+
+/// Whether somebody serves at every door still: a machine may have crashed, a server may have been killed.
+pub(super) async fn stands(doors: &[DiskDoor]) -> bool {
+    for door in doors {
+        let connected = tokio::time::timeout(CONNECT_MAX, UnixStream::connect(&door.socket)).await;
+        if !matches!(connected, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Closes a door, however far it was opened. It bears being repeated.

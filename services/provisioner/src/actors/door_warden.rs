@@ -18,7 +18,7 @@ use contract::{OperationId, Timestamp, VmName, bucket};
 use provisioner_domain::{DoorPhase, DoorRecord, Leases};
 use tracing::Instrument;
 
-use super::door_opening::{NotOpened, Row, close, open};
+use super::door_opening::{NotOpened, Row, close, open, stands};
 use crate::metrics;
 use crate::sagas::World;
 
@@ -28,6 +28,9 @@ const MAILBOX: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take: freezing, a hypervisor that waits for another job, thawing.
 const ANSWER_MAX: Duration = Duration::from_secs(110);
+
+/// An answer that comes later, while the actor goes on.
+type Later<T, R> = ResponseActFuture<DoorWarden, Result<T, Declined<R>>>;
 
 /// Keeps the doors.
 pub struct DoorWarden {
@@ -123,12 +126,26 @@ impl DoorWarden {
         }
     }
 
+    /// Whether an open door really stands open; then its lease begins anew, else it is closed at the next look.
+    fn still_open(&self, operation: OperationId, row: Row) -> ResponseActFuture<Self, bool> {
+        let doors = row.opened().map(|opened| opened.doors).unwrap_or_default();
+        let look = async move { stands(&doors).await }.in_current_span();
+        Box::pin(wrap_future::<_, Self>(look).map(move |stands, this, _| {
+            match (this.doors.get_mut(&operation), stands) {
+                (Some(Standing::Open(_)), true) => this.leases.grant(&operation, now()),
+                (Some(standing @ Standing::Open(_)), false) => {
+                    tracing::warn!(%operation, vm = %row.record.vm, "nobody serves at its doors any more; closing them");
+                    *standing = Standing::ToClose(row);
+                }
+                // Closed while we looked.
+                _ => return false,
+            }
+            stands
+        }))
+    }
+
     /// Begins to close a door; the actor goes on meanwhile.
-    fn closing(
-        &mut self,
-        operation: OperationId,
-        row: Row,
-    ) -> ResponseActFuture<Self, Result<Closed, Declined<Nothing>>> {
+    fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, Nothing> {
         self.doors.insert(operation.clone(), Standing::Moving);
         let (world, table) = (Arc::clone(&self.world), self.table.clone());
         let work = async move {
@@ -192,51 +209,53 @@ impl Actor for DoorWarden {
 }
 
 impl Handler<Traced<Open>> for DoorWarden {
-    type Result = ResponseActFuture<Self, Result<OpenedDisks, Declined<OpenDisksRefused>>>;
+    type Result = Later<OpenedDisks, OpenDisksRefused>;
     fn handle(&mut self, asked: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
         let Open { vm, operation } = asked.message;
-        let at_once = |answer| Box::pin(actix::fut::ready(answer)) as Self::Result;
-        match self.doors.get(&operation) {
-            Some(Standing::Open(Row { record, .. })) if record.vm == vm => {
-                if let DoorPhase::Open(opened) = &record.phase {
-                    self.leases.grant(&operation, now());
-                    return at_once(Ok(opened.clone()));
-                }
-                return at_once(Err(Self::busy(&operation)));
+        match self.doors.get(&operation).cloned() {
+            Some(Standing::Open(row)) if row.record.vm == vm => {
+                let (opened, busy) = (row.opened(), Self::busy(&operation));
+                Box::pin(
+                    self.still_open(operation, row)
+                        .map(move |stands, _, _| opened.filter(|_| stands).ok_or(busy)),
+                )
             }
-            Some(_) => return at_once(Err(Self::busy(&operation))),
-            None => {}
+            Some(_) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
+            None => {
+                self.doors.insert(operation.clone(), Standing::Moving);
+                let (world, table, of) = (Arc::clone(&self.world), self.table.clone(), operation.clone());
+                let work = async move { open(&world, &table, &vm, &of).await };
+                Box::pin(
+                    wrap_future::<_, Self>(work.instrument(asked.span))
+                        .map(move |outcome, this, _| this.opened(operation, outcome)),
+                )
+            }
         }
-        self.doors.insert(operation.clone(), Standing::Moving);
-        let (world, table, of) = (Arc::clone(&self.world), self.table.clone(), operation.clone());
-        let work = async move { open(&world, &table, &vm, &of).await };
-        Box::pin(
-            wrap_future::<_, Self>(work.instrument(asked.span))
-                .map(move |outcome, this, _| this.opened(operation, outcome)),
-        )
     }
 }
 
 impl Handler<Traced<Renew>> for DoorWarden {
-    type Result = Result<Renewed, Declined<NotOpen>>;
+    type Result = Later<Renewed, NotOpen>;
     fn handle(&mut self, asked: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
-        let Renew(operation) = asked.message;
-        match self.doors.get(&operation) {
-            Some(Standing::Open(_)) => {
-                self.leases.grant(&operation, now());
-                Ok(Renewed {
-                    lease_seconds: self.world.pace.lease.as_secs() as u32,
-                })
-            }
-            _ => Err(Declined::Refused(NotOpen {
-                operation_id: operation,
-            })),
+        let Renew(operation_id) = asked.message;
+        let renewed = Renewed {
+            lease_seconds: self.world.pace.lease.as_secs() as u32,
+        };
+        let not_open = Declined::Refused(NotOpen {
+            operation_id: operation_id.clone(),
+        });
+        match self.doors.get(&operation_id).cloned() {
+            Some(Standing::Open(row)) => Box::pin(
+                self.still_open(operation_id, row)
+                    .map(move |stands, _, _| stands.then_some(renewed).ok_or(not_open)),
+            ),
+            _ => Box::pin(actix::fut::ready(Err(not_open))),
         }
     }
 }
 
 impl Handler<Traced<Close>> for DoorWarden {
-    type Result = ResponseActFuture<Self, Result<Closed, Declined<Nothing>>>;
+    type Result = Later<Closed, Nothing>;
     fn handle(&mut self, asked: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
         let _in = asked.span.enter();
         let Close(operation) = asked.message;

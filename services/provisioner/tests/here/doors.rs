@@ -223,6 +223,29 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
 }
 
 #[actix::test]
+async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_anew() {
+    let running = with_web().await;
+    let operation = fresh_id();
+    let opened = open(&running, &operation).await.expect("opened");
+    let pid = std::fs::read_to_string(opened.doors[0].socket.with_extension("pid")).expect("noted");
+    let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
+    assert!(killed.expect("kill").success());
+    let renew = RenewDisks {
+        operation_id: operation.clone(),
+    };
+    eventually("it is not renewed", async || {
+        running.bus.call(&renew, ANSWER).await.is_err()
+    })
+    .await;
+    eventually("it is opened anew", async || {
+        open(&running, &operation).await.is_ok()
+    })
+    .await;
+    read(&opened.doors[0], &running.folder.path().join("copy.raw"));
+    close(&running, &operation).await;
+}
+
+#[actix::test]
 async fn a_name_is_reserved_released_and_adopted() {
     let running = with_web().await;
     running.page("web").await;

@@ -36,7 +36,15 @@ struct Set {
 impl Stage {
     fn new() -> Stage {
         let folder = tempfile::tempdir().expect("a folder");
-        let image = raw_image(folder.path());
+        // Already as it is kept: converting it anew for every case would take most of the time.
+        let image = folder.path().join("image.qcow2");
+        let packed = std::process::Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2"])
+            .args([&raw_image(folder.path()).0, &image])
+            .status();
+        assert!(packed.expect("qemu-img").success());
+        let digest = chassis::sha256_of(&image).expect("hashed");
+        let image = (image, digest);
         Stage {
             folder,
             worlds: Default::default(),

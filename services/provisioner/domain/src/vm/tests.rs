@@ -1,4 +1,5 @@
 use contract::ByteCount;
+use contract::provisioner::{OpenDisksRefused, VmRefused};
 use proptest::prelude::*;
 
 use super::*;

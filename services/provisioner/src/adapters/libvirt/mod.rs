@@ -1,6 +1,8 @@
 //! Machines on QEMU, through libvirt: the port `Hypervisor`, carried out on lanes of blocking calls.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod described;
+
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,18 +12,14 @@ use async_trait::async_trait;
 use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{Power as Doing, ShutdownWay};
-use provisioner_libvirt::network::{NetworkSpec, Reach};
-use provisioner_libvirt::{
-    BackingImage, Connection, Deadlines, DiskFormat, DiskSpec, DomainSpec, Error, HostCache, MacAddress,
-    Mark, NetworkCard, Settings, Uuid, VirtType,
-};
+use provisioner_libvirt::network::NetworkSpec;
+use provisioner_libvirt::{Connection, Deadlines, Error, HostCache, MacAddress, Settings, VirtType};
 use sha2::{Digest, Sha256};
 
+use self::described::{network_spec, uuid_of};
 use crate::actors::{LibvirtLane, OnLane, Outcome};
-use crate::config::{Config, Network, VirtTypeWanted};
-use crate::ports::{
-    Disk, Door, Hypervisor, HypervisorError, Image, ImageFormat, Machine, MachineMark, Marked, Power, StopWay,
-};
+use crate::config::{Config, VirtTypeWanted};
+use crate::ports::{Disk, Door, Hypervisor, HypervisorError, Machine, MachineMark, Marked, Power, StopWay};
 use crate::sagas::chain;
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for everybody.
@@ -79,49 +77,6 @@ impl Libvirt {
             Err(silent) => Err(HypervisorError::Unavailable(silent.to_string())),
         }
     }
-
-    fn spec(&self, machine: &Machine) -> Result<DomainSpec, HypervisorError> {
-        let wrong = |what: String| HypervisorError::Failed(format!("machine {}: {what}", machine.name));
-        let mac: MacAddress = machine.mac.parse().map_err(|error| wrong(format!("{error}")))?;
-        let mib = machine.ram_size.0 >> 20;
-        Ok(DomainSpec {
-            name: machine.name.clone(),
-            uuid: uuid_of(&machine.uuid)?,
-            mark: Mark {
-                org: machine.mark.realm.clone(),
-                vm: machine.mark.vm.clone(),
-                generation: machine.mark.generation,
-                spec_digest: spec_digest(machine),
-                operation: machine.mark.operation.clone(),
-            },
-            memory_mib: u32::try_from(mib).map_err(|_| wrong(format!("{mib} MiB of memory are too much")))?,
-            vcpus: machine.cpu_count,
-            virt_type: self.virt_type,
-            disks: machine.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
-            nocloud: Some(machine.nocloud.clone()),
-            network: Some(NetworkCard {
-                network: self.network.name.clone(),
-                mac,
-            }),
-            console_log: Some(machine.console_log.clone()),
-        })
-    }
-
-    fn disk_spec(&self, disk: &Disk) -> DiskSpec {
-        let backing = |image: &Image| BackingImage {
-            path: image.path.clone(),
-            format: format_of(image.format),
-        };
-        DiskSpec {
-            path: disk.image.path.clone(),
-            format: format_of(disk.image.format),
-            backing: disk.base.iter().map(backing).collect(),
-            target: disk.name.to_string(),
-            // QEMU cuts it at twenty bytes.
-            serial: disk.name.as_str().chars().take(20).collect(),
-            cache: self.cache,
-        }
-    }
 }
 
 /// A short path of our own for relay sockets: `/run/loam/…`, with the state folder's digest, so that two services on
@@ -129,25 +84,6 @@ impl Libvirt {
 fn runtime_dir(state: &Path) -> PathBuf {
     let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
     PathBuf::from(format!("/run/loam/libvirt-{}", &digest[..12]))
-}
-
-/// What a machine is made from, but for the operation that made it.
-fn spec_digest(machine: &Machine) -> String {
-    let mut plain = machine.clone();
-    plain.mark.operation = String::new();
-    let text = serde_json::to_vec(&plain).expect("a machine is plain data");
-    format!("sha256:{}", hex::encode(Sha256::digest(text)))
-}
-
-fn format_of(format: ImageFormat) -> DiskFormat {
-    match format {
-        ImageFormat::Qcow2 => DiskFormat::Qcow2,
-        ImageFormat::Raw => DiskFormat::Raw,
-    }
-}
-
-fn uuid_of(text: &str) -> Result<Uuid, HypervisorError> {
-    Uuid::parse_str(text).map_err(|error| HypervisorError::Failed(format!("{text:?} is not a UUID: {error}")))
 }
 
 fn sorted(error: Error) -> HypervisorError {
@@ -158,37 +94,6 @@ fn sorted(error: Error) -> HypervisorError {
         other if other.is_transient() => HypervisorError::Unavailable(text),
         _ => HypervisorError::Failed(text),
     }
-}
-
-/// The whole network, and DHCP for what lies above the host's own address.
-fn network_spec(wanted: &Network) -> Result<NetworkSpec, String> {
-    if !(16..=28).contains(&wanted.prefix) {
-        return Err(format!(
-            "provisioner.network.prefix: must be from 16 to 28, not {}",
-            wanted.prefix
-        ));
-    }
-    if wanted.bridge.is_empty() || wanted.bridge.len() > 15 {
-        return Err("provisioner.network.bridge: must have 1 to 15 characters".into());
-    }
-    let mask = u32::MAX << (32 - wanted.prefix);
-    let host = u32::from(wanted.address);
-    let (first, last) = (host + 1, (host | !mask) - 1);
-    let room = last.saturating_sub(first);
-    if host & !mask == 0 || room < 4 {
-        return Err(format!(
-            "provisioner.network.address: {} leaves no room above it for guests; take the network's first address",
-            wanted.address
-        ));
-    }
-    Ok(NetworkSpec {
-        name: wanted.name.clone(),
-        bridge: wanted.bridge.clone(),
-        host_address: wanted.address,
-        prefix_length: wanted.prefix,
-        dhcp: (Ipv4Addr::from(first), Ipv4Addr::from(last)),
-        reach: Reach::World,
-    })
 }
 
 #[async_trait]
@@ -342,36 +247,5 @@ fn power_of(doing: Doing) -> Power {
     match doing {
         Doing::Running | Doing::Paused | Doing::ShuttingDown => Power::Running,
         Doing::Off | Doing::Crashed => Power::Off,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn network(address: &str, prefix: u8) -> Result<NetworkSpec, String> {
-        network_spec(&Network {
-            name: "loam".into(),
-            bridge: "loam0".into(),
-            address: address.parse().expect("an address"),
-            prefix,
-        })
-    }
-
-    #[test]
-    fn guests_get_the_addresses_above_the_hosts_own() {
-        let spec = network("10.88.0.1", 24).expect("room");
-        assert_eq!(
-            spec.dhcp,
-            (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 254))
-        );
-    }
-
-    #[test]
-    fn a_network_without_room_is_refused_by_the_name_of_its_key() {
-        for (address, prefix) in [("10.88.0.1", 29), ("10.88.0.0", 24), ("10.88.0.254", 24)] {
-            let refused = network(address, prefix).expect_err("no room");
-            assert!(refused.starts_with("provisioner.network."), "{refused}");
-        }
     }
 }

@@ -9,19 +9,24 @@
 //! that is about to change. If a row turns out to be changed by somebody else, it is read again and the asker told
 //! to ask again. It dies with the process and is built again from its tables.
 
+mod messages;
+mod seeds;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, Message};
+use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler};
 use actor::Traced;
 use bus::{Bus, Declined, Revision, Table, TableError};
-use contract::provisioner::{
-    AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmChanged, VmDefinition, VmRefused,
-};
+use contract::provisioner::{CreateVmRefused, VmChanged, VmRefused};
 use contract::word::{Failure, FailureKind};
 use contract::{HostName, OperationId, SeedName, VmName, bucket};
-use provisioner_domain::{Birth, Inventory, SeedRecord, VmMove, VmRecord};
+use provisioner_domain::{Birth, Inventory, SeedRecord, VmRecord};
+
+pub(super) use messages::{
+    Create, ExpectSeed, Forget, KeepSeed, Look, Make, Remember, RemoveSeedRecord, Reserve, UnexpectSeed,
+};
 
 /// Questions and steps that may wait: every endpoint of the desk and every running operation at once.
 pub(crate) const MAILBOX: usize = 256;
@@ -46,76 +51,6 @@ impl Actor for Registry {
 
 /// What a change came to.
 type Changed<T, R> = AtomicResponse<Registry, Result<T, Declined<R>>>;
-
-/// Looks at all records; changes nothing.
-#[derive(Message)]
-#[rtype(result = "Inventory")]
-pub(crate) struct Look;
-
-/// Makes the record of a new machine.
-#[derive(Message)]
-#[rtype(result = "Result<VmRecord, Declined<CreateVmRefused>>")]
-pub(crate) struct Create {
-    pub(crate) definition: VmDefinition,
-    pub(crate) by: OperationId,
-}
-
-/// Reserves a name for a restore.
-#[derive(Message)]
-#[rtype(result = "Result<VmRecord, Declined<CreateVmRefused>>")]
-pub(crate) struct Reserve {
-    pub(crate) definition: VmDefinition,
-    pub(crate) disks: Vec<DiskSize>,
-    pub(crate) by: OperationId,
-}
-
-/// Makes a move with a record.
-#[derive(Message)]
-#[rtype(result = "Result<VmRecord, Declined<VmRefused>>")]
-pub(crate) struct Make {
-    pub(crate) vm: VmName,
-    pub(crate) this: VmMove,
-}
-
-/// Forgets a machine that an operation has locked. Calm when it is gone; tells whether it was there.
-#[derive(Message)]
-#[rtype(result = "Result<bool, Declined<VmRefused>>")]
-pub(crate) struct Forget {
-    pub(crate) vm: VmName,
-    pub(crate) by: OperationId,
-}
-
-/// Brings a forgotten record back, where its name is still free. Calm when it is there.
-#[derive(Message)]
-#[rtype(result = "Result<VmRecord, Declined<VmRefused>>")]
-pub(crate) struct Remember(pub(crate) VmRecord);
-
-/// Writes down that a seed is being brought here; nothing where just this one is here already.
-#[derive(Message)]
-#[rtype(result = "Result<Option<SeedRecord>, Declined<AddSeedRefused>>")]
-pub(crate) struct ExpectSeed {
-    pub(crate) name: SeedName,
-    pub(crate) sha256: String,
-    pub(crate) by: OperationId,
-}
-
-/// Writes a seed's record as its operation has it.
-#[derive(Message)]
-#[rtype(result = "Result<SeedRecord, Declined<AddSeedRefused>>")]
-pub(crate) struct KeepSeed(pub(crate) SeedRecord);
-
-/// Forgets the seed that an operation was bringing. Calm when there is none.
-#[derive(Message)]
-#[rtype(result = "Result<(), Declined<AddSeedRefused>>")]
-pub(crate) struct UnexpectSeed {
-    pub(crate) name: SeedName,
-    pub(crate) by: OperationId,
-}
-
-/// Removes a seed's record; tells whether anybody still needs its image.
-#[derive(Message)]
-#[rtype(result = "Result<(Seed, bool), Declined<RemoveSeedRefused>>")]
-pub(crate) struct RemoveSeedRecord(pub(crate) SeedName);
 
 impl Registry {
     /// Reads the tables.
@@ -220,44 +155,6 @@ impl Registry {
                 self.inventory.forget_vm(&name);
             }
         }
-    }
-
-    fn keep_seed<T: 'static, R: 'static>(&self, record: SeedRecord, answer: T) -> Changed<T, R> {
-        if self.inventory.seed(record.name()) == Some(&record) {
-            return at_once(Ok(answer));
-        }
-        let over = self.seed_revisions.get(record.name()).copied().unwrap_or(0);
-        let table = self.seeds.clone();
-        let work = async move {
-            let written = table.update(record.name().as_str(), &record, over).await;
-            written.map(|revision| (record, revision))
-        };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok((record, revision)) => {
-                    this.seed_revisions.insert(record.name().clone(), revision);
-                    this.inventory.put_seed(record);
-                    Ok(answer)
-                }
-                Err(error) => Err(table_down(&error)),
-            },
-        )))
-    }
-
-    fn drop_seed<T: 'static, R: 'static>(&self, name: SeedName, answer: T) -> Changed<T, R> {
-        let over = self.seed_revisions.get(&name).copied().unwrap_or(0);
-        let table = self.seeds.clone();
-        let work = async move { table.remove(name.as_str(), over).await.map(|()| name) };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok(name) => {
-                    this.seed_revisions.remove(&name);
-                    this.inventory.forget_seed(&name);
-                    Ok(answer)
-                }
-                Err(error) => Err(table_down(&error)),
-            },
-        )))
     }
 }
 
@@ -392,60 +289,5 @@ impl Handler<Traced<Forget>> for Registry {
                 }
             },
         )))
-    }
-}
-
-impl Handler<Traced<ExpectSeed>> for Registry {
-    type Result = Changed<Option<SeedRecord>, AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<ExpectSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let ExpectSeed { name, sha256, by } = asked.message;
-        match self.inventory.add_seed(&name, &sha256, &by) {
-            Err(refusal) => at_once(Err(Declined::Refused(refusal))),
-            Ok(None) => at_once(Ok(None)),
-            Ok(Some(record)) => self.keep_seed(record.clone(), Some(record)),
-        }
-    }
-}
-
-impl Handler<Traced<KeepSeed>> for Registry {
-    type Result = Changed<SeedRecord, AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<KeepSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let KeepSeed(record) = asked.message;
-        self.keep_seed(record.clone(), record)
-    }
-}
-
-impl Handler<Traced<UnexpectSeed>> for Registry {
-    type Result = Changed<(), AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<UnexpectSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let UnexpectSeed { name, by } = asked.message;
-        match self.inventory.seed(&name) {
-            Some(SeedRecord::Importing { by: owner, .. } | SeedRecord::Here { by: owner, .. })
-                if *owner == by =>
-            {
-                self.drop_seed(name, ())
-            }
-            _ => at_once(Ok(())),
-        }
-    }
-}
-
-impl Handler<Traced<RemoveSeedRecord>> for Registry {
-    type Result = Changed<(Seed, bool), RemoveSeedRefused>;
-    fn handle(&mut self, asked: Traced<RemoveSeedRecord>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let RemoveSeedRecord(name) = asked.message;
-        match self.inventory.remove_seed(&name) {
-            Err(refusal) => at_once(Err(Declined::Refused(refusal))),
-            Ok(seed) => {
-                let mut after = self.inventory.clone();
-                after.forget_seed(&name);
-                let needed = after.needs_image(&seed.sha256);
-                self.drop_seed(name, (seed, needed))
-            }
-        }
     }
 }
