@@ -47,15 +47,9 @@ impl Collector {
             .route("/v1/metrics", post(async || ()))
             .route("/v1/logs", post(async || ()))
             .with_state(Arc::clone(&seen));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(async move {
-            axum::serve(listener, router)
-                .await
-                .expect("serves until the test ends")
-        });
+        tokio::spawn(async move { axum::serve(listener, router).await.expect("serves until the test ends") });
         Collector { seen, address }
     }
 
@@ -74,10 +68,7 @@ async fn receive(State(seen): State<Seen>, body: Bytes) {
     let request = ExportTraceServiceRequest::decode(body).expect("OTLP as the specification has it");
     let mut seen = seen.lock().expect("no panic while locked");
     for group in request.resource_spans {
-        let attributes = group
-            .resource
-            .map(|resource| resource.attributes)
-            .unwrap_or_default();
+        let attributes = group.resource.map(|resource| resource.attributes).unwrap_or_default();
         let service = texts(attributes).remove("service.name").unwrap_or_default();
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             seen.push(SpanSeen {
@@ -97,10 +88,7 @@ fn texts(pairs: Vec<opentelemetry_proto::tonic::common::v1::KeyValue>) -> BTreeM
         Some(Value::StringValue(text)) => Some(text),
         _ => None,
     };
-    pairs
-        .into_iter()
-        .filter_map(|pair| Some((pair.key, text(pair.value?.value)?)))
-        .collect()
+    pairs.into_iter().filter_map(|pair| Some((pair.key, text(pair.value?.value)?))).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

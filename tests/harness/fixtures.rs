@@ -32,8 +32,7 @@ pub fn image(folder: &Path, number: u64) -> Image {
                 state as u8
             })
             .collect();
-        file.seek(SeekFrom::Start(index * 8 * PIECE as u64))
-            .expect("inside");
+        file.seek(SeekFrom::Start(index * 8 * PIECE as u64)).expect("inside");
         file.write_all(&piece).expect("written");
     }
     file.sync_all().expect("on disk");

@@ -32,11 +32,7 @@ impl Answer {
 
 /// Gets a page from an address under a host name.
 pub async fn get(address: SocketAddr, host: &str, path: &str) -> std::io::Result<Answer> {
-    exchange(
-        address,
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
-    )
-    .await
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await
 }
 
 /// Posts a body to an address under a host name.
@@ -60,14 +56,6 @@ async fn exchange(address: SocketAddr, request: String) -> std::io::Result<Answe
         .await
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no whole answer in time"))??;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0);
-    Ok(Answer {
-        status,
-        head: head.into(),
-        body: body.into(),
-    })
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    Ok(Answer { status, head: head.into(), body: body.into() })
 }

@@ -50,11 +50,7 @@ pub fn binary(name: &str) -> PathBuf {
         folder.pop();
     }
     let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "{} is not built; `cargo build --workspace --bins` first",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built; `cargo build --workspace --bins` first", path.display());
     path
 }
 
@@ -66,19 +62,11 @@ impl World {
 
     /// A world as asked for.
     pub async fn start(options: WorldOptions) -> World {
-        let state = tempfile::Builder::new()
-            .prefix("loam-")
-            .tempdir()
-            .expect("a folder for the state");
+        let state = tempfile::Builder::new().prefix("loam-").tempdir().expect("a folder for the state");
         open_to_qemu(state.path());
         let up = launch(state.path(), &options);
         let bus = connect(state.path()).await;
-        let world = World {
-            up,
-            state,
-            options,
-            bus,
-        };
+        let world = World { up, state, options, bus };
         world.ready().await;
         world
     }
@@ -117,14 +105,10 @@ impl World {
     /// Waits until an operation has ended, however.
     pub async fn end_of(&self, service: Service, id: &OperationId) -> OperationReport {
         let ask = contract::operation::GetOperation { id: id.clone() };
-        eventually_some(
-            &format!("the end of operation {id}"),
-            Duration::from_secs(180),
-            async || {
-                let report = self.bus.call_at(service, &ask, SOON).await.ok()?;
-                report.state.is_final().then_some(report)
-            },
-        )
+        eventually_some(&format!("the end of operation {id}"), Duration::from_secs(180), async || {
+            let report = self.bus.call_at(service, &ask, SOON).await.ok()?;
+            report.state.is_final().then_some(report)
+        })
         .await
     }
 
@@ -159,32 +143,21 @@ impl World {
         all.push("--json");
         let output = self.loam(&all);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "loam {}: {}\n{told}",
-            arguments.join(" "),
-            output.status
-        );
+        assert!(output.status.success(), "loam {}: {}\n{told}", arguments.join(" "), output.status);
         let text = String::from_utf8(output.stdout).expect("text");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("loam {arguments:?}: {error}: {text}"))
     }
 
     /// Where the proxy listens.
     pub async fn proxy(&self) -> SocketAddr {
-        self.ask(ListRoutes {})
-            .await
-            .http_listener
-            .parse()
-            .expect("an address")
+        self.ask(ListRoutes {}).await.http_listener.parse().expect("an address")
     }
 
     /// The process of a service.
     pub async fn process(&self, service: Service) -> Process {
         eventually_some("the process is listed", SOON, async || {
             let processes = self.bus.call(&ListProcesses {}, SOON).await.ok()?;
-            processes
-                .into_iter()
-                .find(|process| process.service == service && process.pid.is_some())
+            processes.into_iter().find(|process| process.service == service && process.pid.is_some())
         })
         .await
     }
@@ -193,10 +166,8 @@ impl World {
     pub async fn kill(&self, service: Service) {
         let pid = self.process(service).await.pid.expect("it runs");
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("it can be killed");
-        eventually("another process took its place", async || {
-            self.process(service).await.pid != Some(pid)
-        })
-        .await;
+        eventually("another process took its place", async || self.process(service).await.pid != Some(pid))
+            .await;
     }
 
     /// Ends everything in order, as Ctrl-C does, and says how it ended.
@@ -267,11 +238,8 @@ fn launch(state: &Path, options: &WorldOptions) -> Child {
     );
     let file = state.join("loam.toml");
     std::fs::write(&file, settings).expect("settings are written");
-    let log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(state.join("up.log"))
-        .expect("a log");
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(state.join("up.log")).expect("a log");
     Command::new(binary("loam"))
         .arg("--state")
         .arg(state)
@@ -293,7 +261,8 @@ async fn connect(state: &Path) -> Bus {
     eventually_some("the operator can connect", UP_MAX, async || {
         let text = std::fs::read_to_string(&client).ok()?;
         let value = |key: &str| {
-            let line = text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
+            let line =
+                text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
             Some(line.split('"').nth(1)?.to_string())
         };
         let connection = bus::nats::Connection {
@@ -302,9 +271,7 @@ async fn connect(state: &Path) -> Bus {
             name: "system-test".into(),
             inbox_prefix: contract::rights::inbox_prefix_of_person(&value("person")?),
         };
-        let carrier = bus::nats::connect(&connection, Duration::from_secs(2))
-            .await
-            .ok()?;
+        let carrier = bus::nats::connect(&connection, Duration::from_secs(2)).await.ok()?;
         Some(Bus::new(Arc::new(carrier), Realm::default()))
     })
     .await

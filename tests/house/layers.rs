@@ -28,9 +28,7 @@ struct House {
 
 impl House {
     fn read() -> House {
-        let metadata = MetadataCommand::new()
-            .exec()
-            .expect("cargo metadata reads the workspace");
+        let metadata = MetadataCommand::new().exec().expect("cargo metadata reads the workspace");
         House { metadata }
     }
 
@@ -40,36 +38,24 @@ impl House {
 
     /// What a member names in its own manifest, tests aside.
     fn names(&self, package: &Package) -> BTreeSet<String> {
-        let normal = package
-            .dependencies
-            .iter()
-            .filter(|d| d.kind != DependencyKind::Development);
+        let normal = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
         normal.map(|d| d.name.clone()).collect()
     }
 
     /// Everything below a member, tests aside.
     fn below(&self, package: &Package) -> BTreeSet<String> {
-        let resolve = self
-            .metadata
-            .resolve
-            .as_ref()
-            .expect("metadata comes with its resolution");
+        let resolve = self.metadata.resolve.as_ref().expect("metadata comes with its resolution");
         let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
         let (mut seen, mut todo) = (BTreeSet::new(), vec![&package.id]);
         while let Some(id) = todo.pop() {
             for dep in &nodes[id].deps {
-                let normal = dep
-                    .dep_kinds
-                    .iter()
-                    .any(|kind| kind.kind == DependencyKind::Normal);
+                let normal = dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
                 if normal && seen.insert(&dep.pkg) {
                     todo.push(&dep.pkg);
                 }
             }
         }
-        seen.into_iter()
-            .map(|id| self.metadata[id].name.to_string())
-            .collect()
+        seen.into_iter().map(|id| self.metadata[id].name.to_string()).collect()
     }
 
     /// Only these members may name this crate.
@@ -91,19 +77,11 @@ fn what_decides_has_no_runtime_below_it() {
     let house = House::read();
     let pure = |name: &str| name == "contract" || name == "saga" || name.ends_with("-domain");
     let mut looked_at = 0;
-    for package in house
-        .members()
-        .into_iter()
-        .filter(|package| pure(package.name.as_str()))
-    {
+    for package in house.members().into_iter().filter(|package| pure(package.name.as_str())) {
         looked_at += 1;
         let below = house.below(package);
         for runtime in RUNTIMES {
-            assert!(
-                !below.contains(runtime),
-                "{} has {runtime} below it",
-                package.name
-            );
+            assert!(!below.contains(runtime), "{} has {runtime} below it", package.name);
         }
     }
     assert_eq!(looked_at, 7, "contract, saga and five domains");
@@ -119,15 +97,7 @@ fn each_outside_world_has_one_door() {
     house.only("opentelemetry-otlp", &["telemetry"]);
     house.only("config", &["chassis"]);
     house.only("clap", &["loam", "backup-repository"]);
-    let actors = [
-        "actor",
-        "chassis",
-        "provisioner",
-        "backup",
-        "proxy",
-        "scheduler",
-        "upgrade",
-    ];
+    let actors = ["actor", "chassis", "provisioner", "backup", "proxy", "scheduler", "upgrade"];
     house.only("actix", &actors);
 }
 
@@ -148,11 +118,7 @@ fn a_service_never_imports_another() {
     for service in SERVICES {
         house.only(
             &format!("{service}-domain"),
-            if service == "provisioner" {
-                &["provisioner", "loam"]
-            } else {
-                &SERVICES
-            },
+            if service == "provisioner" { &["provisioner", "loam"] } else { &SERVICES },
         );
     }
 }
@@ -160,20 +126,8 @@ fn a_service_never_imports_another() {
 #[test]
 fn the_lower_layers_do_not_know_the_upper_ones() {
     let house = House::read();
-    let order = [
-        "contract",
-        "saga",
-        "telemetry",
-        "actor",
-        "bus",
-        "operation",
-        "chassis",
-    ];
-    let members: BTreeMap<_, _> = house
-        .members()
-        .into_iter()
-        .map(|p| (p.name.to_string(), p))
-        .collect();
+    let order = ["contract", "saga", "telemetry", "actor", "bus", "operation", "chassis"];
+    let members: BTreeMap<_, _> = house.members().into_iter().map(|p| (p.name.to_string(), p)).collect();
     for (level, name) in order.iter().enumerate() {
         let names = house.names(members[*name]);
         for upper in &order[level + 1..] {

@@ -4,27 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("tests lie in the workspace")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace").to_path_buf()
 }
 
 fn sources() -> Vec<PathBuf> {
-    let mut todo = vec![
-        workspace().join("shared"),
-        workspace().join("services"),
-        workspace().join("tests"),
-    ];
+    let mut todo = vec![workspace().join("shared"), workspace().join("services"), workspace().join("tests")];
     let mut found = Vec::new();
     while let Some(folder) = todo.pop() {
         for entry in fs::read_dir(&folder).expect("the workspace can be read") {
             let path = entry.expect("readable").path();
             if path.is_dir() {
-                if path
-                    .file_name()
-                    .is_some_and(|name| name != "target" && name != "fuzz")
-                {
+                if path.file_name().is_some_and(|name| name != "target" && name != "fuzz") {
                     todo.push(path);
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -51,7 +51,9 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
         let vms = world.ask(ListVms {}).await;
         let found = vms.iter().find(|vm| vm.definition.name == name);
         match report.state {
-            OperationState::Done => assert_eq!(found.map(|vm| vm.state), Some(VmState::Ready), "round {round}"),
+            OperationState::Done => {
+                assert_eq!(found.map(|vm| vm.state), Some(VmState::Ready), "round {round}")
+            }
             OperationState::Undone => {
                 assert!(found.is_none(), "round {round}: {found:?}");
                 assert!(traces_of(world.state(), name.as_str()).is_empty(), "round {round}");
@@ -127,8 +129,10 @@ async fn a_lost_nats_server_is_waited_for_and_nothing_is_forgotten() {
     grow_web(&world).await;
     let operation = id(4000);
     world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
-    let pid = eventually_some("the server is found", testkit::PATIENCE, async || nats_pid(world.state())).await;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    let pid =
+        eventually_some("the server is found", testkit::PATIENCE, async || nats_pid(world.state())).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("killed");
     world.ready().await;
     let report = world.end_of(Service::Backup, &operation).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);

@@ -26,7 +26,13 @@ async fn a_stock_python_client_creates_backs_up_and_restores_in_json() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{told}");
     let said = String::from_utf8(output.stdout).expect("text");
-    for line in ["created web", "backed up web", "restored web2", "every endpoint has its schemas", "closed to the rest"] {
+    for line in [
+        "created web",
+        "backed up web",
+        "restored web2",
+        "every endpoint has its schemas",
+        "closed to the rest",
+    ] {
         assert!(said.contains(line), "{line:?} is missing in {said}\n{told}");
     }
 }

@@ -51,7 +51,10 @@ async fn everything_is_kept_over_an_orderly_end_and_a_new_start() {
     assert!(world.end().await.success(), "{}", world.logs());
     world.begin_again().await;
     let after = world.ask(ListVms {}).await;
-    assert_eq!((after[0].uuid.clone(), after[0].mac.clone()), (before[0].uuid.clone(), before[0].mac.clone()));
+    assert_eq!(
+        (after[0].uuid.clone(), after[0].mac.clone()),
+        (before[0].uuid.clone(), before[0].mac.clone())
+    );
     eventually("the page is reached", async || status(&world, "web.example").await == 200).await;
     assert_eq!(world.ask(ListProcesses {}).await.len(), Service::FIVE.len());
 }
@@ -63,7 +66,10 @@ async fn a_bad_definition_is_refused_with_file_line_and_key_before_anything_is_t
     for (text, words) in [
         ("name = \"web\"\nseed = \"tiny\"\ncpu_cout = 2\n", vec!["bad.toml", "3", "cpu_cout"]),
         ("name = \"We b\"\nseed = \"tiny\"\n", vec!["bad.toml", "1", "name"]),
-        ("name = \"web\"\nseed = \"tiny\"\ncpu_count = 1\nram_size = \"lots\"\n", vec!["bad.toml", "4", "ram_size"]),
+        (
+            "name = \"web\"\nseed = \"tiny\"\ncpu_count = 1\nram_size = \"lots\"\n",
+            vec!["bad.toml", "4", "ram_size"],
+        ),
         ("name = \"web\"\nseed == 3\n", vec!["bad.toml", "2"]),
     ] {
         std::fs::write(&path, text).expect("written");

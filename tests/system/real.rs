@@ -30,14 +30,22 @@ async fn world() -> World {
 }
 
 fn virsh(arguments: &[&str]) -> String {
-    let output: Output =
-        Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output().expect("virsh runs");
+    let output: Output = Command::new("virsh")
+        .args(["-q", "-c", "qemu:///system"])
+        .args(arguments)
+        .output()
+        .expect("virsh runs");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// The domains that libvirt knows.
 fn domains() -> Vec<String> {
-    virsh(&["list", "--all", "--name"]).lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect()
+    virsh(&["list", "--all", "--name"])
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
 const SERVE: &str = "#!/bin/sh\n\
@@ -72,7 +80,9 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     eventually("the page is reached", async || page().await.contains("hello from web")).await;
 
     for (round, (victim, wait_ms)) in
-        [(Service::Provisioner, 150u64), (Service::Backup, 400), (Service::Provisioner, 900)].into_iter().enumerate()
+        [(Service::Provisioner, 150u64), (Service::Backup, 400), (Service::Provisioner, 900)]
+            .into_iter()
+            .enumerate()
     {
         let id = OperationId::from_parts(1_800_000_000_000, 100 + round as u128);
         world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(id.clone()) }).await;
@@ -86,7 +96,9 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
             domains().iter().all(|domain| virsh(&["domjobinfo", domain]).contains("None"))
         })
         .await;
-        assert!(domains().iter().all(|domain| virsh(&["checkpoint-list", domain, "--name"]).trim().is_empty()));
+        assert!(
+            domains().iter().all(|domain| virsh(&["checkpoint-list", domain, "--name"]).trim().is_empty())
+        );
         if sealed {
             world.loam_json(&["backup", "verify", &format!("web@{id}")]);
         }

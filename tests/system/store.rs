@@ -78,7 +78,9 @@ fn free_ports(count: usize) -> Vec<u16> {
     while ports.len() < count {
         let low = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let port = low.local_addr().expect("bound").port();
-        if port < 55_000 && let Ok(high) = TcpListener::bind(("127.0.0.1", port + 10_000)) {
+        if port < 55_000
+            && let Ok(high) = TcpListener::bind(("127.0.0.1", port + 10_000))
+        {
             ports.push(port);
             held.push(high);
         }
@@ -132,7 +134,9 @@ async fn backups_go_to_s3_and_its_absence_is_said_and_borne() {
     assert_ne!(output.status.code(), Some(0), "{output:?}");
     eventually("its health names the store", async || {
         let health = world.bus().call_at(Service::Backup, &CheckHealth {}, SOON).await;
-        health.is_ok_and(|health| health.parts.iter().any(|part| part.part == "store" && part.trouble.is_some()))
+        health.is_ok_and(|health| {
+            health.parts.iter().any(|part| part.part == "store" && part.trouble.is_some())
+        })
     })
     .await;
 

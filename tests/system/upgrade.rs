@@ -19,8 +19,17 @@ fn release(world: &World, folder: &str, executable: &Path, key: &Path) -> PathBu
 
 fn sign(world: &World, folder: &Path, key: &Path) {
     let (folder, key) = (folder.display().to_string(), key.display().to_string());
-    let output =
-        world.loam(&["release", "sign", &folder, "--service", "scheduler", "--version", "0.2.0", "--key", &key]);
+    let output = world.loam(&[
+        "release",
+        "sign",
+        &folder,
+        "--service",
+        "scheduler",
+        "--version",
+        "0.2.0",
+        "--key",
+        &key,
+    ]);
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -103,13 +112,15 @@ async fn unsigned_altered_and_foreign_releases_are_refused_and_nothing_changes()
     let altered = release(&world, "altered", &newer, &key);
     fs::write(altered.join("loam-scheduler"), b"something else").expect("written");
     let rewritten = release(&world, "rewritten", &newer, &key);
-    let manifest = fs::read_to_string(rewritten.join("release.toml")).expect("there").replace("0.2.0", "0.3.0");
+    let manifest =
+        fs::read_to_string(rewritten.join("release.toml")).expect("there").replace("0.2.0", "0.3.0");
     fs::write(rewritten.join("release.toml"), manifest).expect("written");
     let foreign_key = world.state().join("foreign");
     let output = world.loam(&["release", "keygen", "--out", &foreign_key.display().to_string()]);
     assert!(output.status.success());
     let foreign_key = fs::read_dir(&foreign_key).expect("readable").flatten().map(|entry| entry.path());
-    let foreign_key = foreign_key.into_iter().find(|path| path.extension().is_some_and(|e| e == "key")).expect("made");
+    let foreign_key =
+        foreign_key.into_iter().find(|path| path.extension().is_some_and(|e| e == "key")).expect("made");
     let foreign = release(&world, "foreign-release", &newer, &foreign_key);
 
     for (folder, word) in

@@ -91,9 +91,7 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
     }
     match Size::deserialize(from)? {
         Size::Number(bytes) => Ok(ByteCount(bytes)),
-        Size::Text(text) => text
-            .parse()
-            .map_err(|error: InvalidSize| serde::de::Error::custom(error)),
+        Size::Text(text) => text.parse().map_err(|error: InvalidSize| serde::de::Error::custom(error)),
     }
 }
 
@@ -161,11 +159,7 @@ pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
         store,
         secret,
         engine,
-        making: if own.create_repository {
-            Making::Allowed
-        } else {
-            Making::Forbidden
-        },
+        making: if own.create_repository { Making::Allowed } else { Making::Forbidden },
         kdf: KdfCost::default(),
         note: state.join("backup/repository.json"),
     })
@@ -182,23 +176,15 @@ fn s3_settings(s3: &S3) -> Result<S3Settings, ConfigError> {
 }
 
 fn refuse_if_not_ours_alone(path: &Path) -> Result<(), ConfigError> {
-    if path
-        .symlink_metadata()
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(ConfigError::NoKey(path.into()));
     }
     refuse_if_others_can_write(path)?;
-    let looked = std::fs::metadata(path).map_err(|source| FileError::Unreadable {
-        path: path.into(),
-        source,
-    })?;
+    let looked =
+        std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
     let mode = looked.permissions().mode() & 0o7777;
     if mode & READABLE_BY_OTHERS != 0 {
-        return Err(ConfigError::ReadableByOthers {
-            path: path.into(),
-            mode,
-        });
+        return Err(ConfigError::ReadableByOthers { path: path.into(), mode });
     }
     Ok(())
 }
@@ -216,10 +202,7 @@ mod tests {
             host: HostName::new("h1").expect("a name"),
             state_dir: state.into(),
             realm: Realm::default(),
-            nats: chassis::NatsSettings {
-                url: "nats://127.0.0.1:4222".into(),
-                nkey_file: None,
-            },
+            nats: chassis::NatsSettings { url: "nats://127.0.0.1:4222".into(), nkey_file: None },
             own: toml::from_str(own).expect("readable"),
         }
     }
@@ -234,10 +217,7 @@ mod tests {
     fn the_defaults_are_a_folder_and_a_key_in_the_state_folder_and_make_no_repository() {
         let state = tempfile::tempdir().expect("a folder");
         let missing = shelf(&settings(state.path(), "")).expect_err("no key");
-        assert!(
-            missing.to_string().contains("head -c 64 /dev/urandom"),
-            "{missing}"
-        );
+        assert!(missing.to_string().contains("head -c 64 /dev/urandom"), "{missing}");
         secret(&state.path().join("keys/backup.key"), 0o600);
         let shelf = shelf(&settings(state.path(), "")).expect("usable");
         assert_eq!(shelf.store.url, StoreUrl::Folder(state.path().join("store")));
@@ -258,11 +238,7 @@ mod tests {
     fn contradictions_are_refused_in_words() {
         let state = tempfile::tempdir().expect("a folder");
         secret(&state.path().join("keys/backup.key"), 0o600);
-        let told = |own: &str| {
-            shelf(&settings(state.path(), own))
-                .expect_err("refused")
-                .to_string()
-        };
+        let told = |own: &str| shelf(&settings(state.path(), own)).expect_err("refused").to_string();
         assert!(told("key_file = \"/a\"\npassphrase_file = \"/b\"").contains("keep one"));
         assert!(told("[s3]\naccess_key_id = \"a\"\nsecret_access_key_file = \"/b\"").contains("backup.s3"));
         assert!(told("store = \"ftp://x\"").contains("backup.store"));

@@ -48,21 +48,10 @@ use crate::sagas::{Restore, Start, Verify, World};
 /// # Errors
 /// When its settings cannot be used, or there is no bus.
 pub fn run(doors: Arc<dyn Doors>) -> anyhow::Result<()> {
-    chassis::run::<Config, _, _>(
-        Service::Backup,
-        env!("CARGO_PKG_VERSION"),
-        "",
-        |chassis| async move {
-            let shelf = config::shelf(&chassis.settings)?;
-            Ok(build(
-                chassis.bus,
-                chassis.settings.host,
-                shelf,
-                Pace::default(),
-                doors,
-            ))
-        },
-    )
+    chassis::run::<Config, _, _>(Service::Backup, env!("CARGO_PKG_VERSION"), "", |chassis| async move {
+        let shelf = config::shelf(&chassis.settings)?;
+        Ok(build(chassis.bus, chassis.settings.host, shelf, Pace::default(), doors))
+    })
 }
 
 /// Builds the service: starts its actors on the arbiter at hand and returns what answers.

@@ -22,9 +22,7 @@ pub const VERIFICATIONS: &str = "loam_backup_verifications_total";
 pub const STORE_OPEN: &str = "loam_backup_store_open";
 
 /// From a small disk that did not change to a large one read whole.
-const COPY_BOUNDS_SECONDS: [f64; 10] = [
-    0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0,
-];
+const COPY_BOUNDS_SECONDS: [f64; 10] = [0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0];
 
 /// The instruments; clones count into the same ones.
 #[derive(Clone, Debug)]
@@ -67,8 +65,7 @@ impl Metrics {
     /// A backup was sealed.
     pub fn sealed(&self, backup: &contract::backup::Backup) {
         self.backups.add(1, &[KeyValue::new("outcome", "sealed")]);
-        self.copy_duration
-            .record(Duration::from_millis(backup.took_ms).as_secs_f64(), &[]);
+        self.copy_duration.record(Duration::from_millis(backup.took_ms).as_secs_f64(), &[]);
         self.read.add(backup.bytes_read.0, &[]);
         self.new.add(backup.bytes_new.0, &[]);
         self.stored.add(backup.bytes_stored.0, &[]);

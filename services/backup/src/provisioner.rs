@@ -46,11 +46,7 @@ pub enum Child {
 
 /// Trouble of a call that was not refused: it passes or it does not, as the error says.
 fn trouble<F: std::fmt::Debug + std::fmt::Display>(error: CallError<F>) -> Trouble {
-    if error.is_passing() {
-        Trouble::Passing(error.to_string())
-    } else {
-        Trouble::Final(error.to_string())
-    }
+    if error.is_passing() { Trouble::Passing(error.to_string()) } else { Trouble::Final(error.to_string()) }
 }
 
 impl Provisioner {
@@ -76,10 +72,7 @@ impl Provisioner {
     /// # Errors
     /// When they are not opened.
     pub async fn open_disks(&self, vm: &VmName, id: &OperationId) -> Result<OpenedDisks, Trouble> {
-        let open = OpenDisks {
-            vm: vm.clone(),
-            operation_id: id.clone(),
-        };
+        let open = OpenDisks { vm: vm.clone(), operation_id: id.clone() };
         self.0.call(&open, DOORS).await.map_err(|error| match error {
             CallError::Refused(busy @ OpenDisksRefused::Busy { .. }) => Trouble::Passing(busy.to_string()),
             error => trouble(error),
@@ -91,9 +84,7 @@ impl Provisioner {
     /// # Errors
     /// When the provisioner does not say whether they stand open.
     pub async fn renew_disks(&self, id: &OperationId) -> Result<Lease, Trouble> {
-        let renew = RenewDisks {
-            operation_id: id.clone(),
-        };
+        let renew = RenewDisks { operation_id: id.clone() };
         match self.0.call(&renew, QUICK).await {
             Ok(Renewed { lease_seconds }) => Ok(Lease::Goes(Duration::from_secs(lease_seconds.into()))),
             Err(CallError::Refused(_)) => Ok(Lease::Gone),
@@ -106,9 +97,7 @@ impl Provisioner {
     /// # Errors
     /// When the provisioner does not answer.
     pub async fn close_disks(&self, id: &OperationId) -> Result<(), Trouble> {
-        let close = CloseDisks {
-            operation_id: id.clone(),
-        };
+        let close = CloseDisks { operation_id: id.clone() };
         self.0.call(&close, DOORS).await.map(drop).map_err(trouble)
     }
 
@@ -125,10 +114,7 @@ impl Provisioner {
     /// # Errors
     /// When the provisioner does not answer.
     pub async fn release(&self, vm: &VmName, id: &OperationId) -> Result<(), Trouble> {
-        let release = ReleaseVm {
-            vm: vm.clone(),
-            operation_id: id.clone(),
-        };
+        let release = ReleaseVm { vm: vm.clone(), operation_id: id.clone() };
         self.0.call(&release, DOORS).await.map(drop).map_err(trouble)
     }
 
@@ -137,11 +123,7 @@ impl Provisioner {
     /// # Errors
     /// When it is not begun.
     pub async fn adopt(&self, adopt: &AdoptVm) -> Result<(), Trouble> {
-        self.0
-            .call(adopt, QUICK)
-            .await
-            .map(drop)
-            .map_err(trouble::<AdoptVmRefused>)
+        self.0.call(adopt, QUICK).await.map(drop).map_err(trouble::<AdoptVmRefused>)
     }
 
     /// Begins to remove a machine; one that is not there is removed.
@@ -149,10 +131,7 @@ impl Provisioner {
     /// # Errors
     /// When it is not begun.
     pub async fn remove(&self, vm: &VmName, id: &OperationId) -> Result<Begin, Trouble> {
-        let remove = RemoveVm {
-            vm: vm.clone(),
-            operation_id: Some(id.clone()),
-        };
+        let remove = RemoveVm { vm: vm.clone(), operation_id: Some(id.clone()) };
         match self.0.call(&remove, QUICK).await {
             Ok(_) => Ok(Begin::Begun),
             Err(CallError::Refused(VmRefused::Unknown(_))) => Ok(Begin::NothingToDo),

@@ -36,11 +36,7 @@ pub(crate) struct Desk {
 
 /// Adds the service's endpoints.
 pub(crate) fn wire(server: &mut Server, world: Arc<World>, operations: Operations) {
-    let desk = Arc::new(Desk {
-        world,
-        operations,
-        admission: Mutex::new(()),
-    });
+    let desk = Arc::new(Desk { world, operations, admission: Mutex::new(()) });
     let at = |desk: &Arc<Desk>| Arc::clone(desk);
     let (start, restore, verify, list) = (at(&desk), at(&desk), at(&desk), at(&desk));
     server.on::<StartBackup, _, _>(move |asked| Arc::clone(&start).start(asked));
@@ -51,24 +47,15 @@ pub(crate) fn wire(server: &mut Server, world: Arc<World>, operations: Operation
 
 /// The id that a command asks for, or a new one.
 fn id_of<R>(given: &Option<OperationId>, asked: &Asked<R>) -> OperationId {
-    given
-        .clone()
-        .or_else(|| asked.operation_of_message())
-        .unwrap_or_else(fresh_id)
+    given.clone().or_else(|| asked.operation_of_message()).unwrap_or_else(fresh_id)
 }
 
 fn shut(shut: &StoreShut) -> Failure {
-    Failure {
-        kind: FailureKind::Unavailable,
-        message: shut.to_string(),
-    }
+    Failure { kind: FailureKind::Unavailable, message: shut.to_string() }
 }
 
 fn table_down(error: &TableError) -> Failure {
-    Failure {
-        kind: FailureKind::Unavailable,
-        message: error.to_string(),
-    }
+    Failure { kind: FailureKind::Unavailable, message: error.to_string() }
 }
 
 impl Desk {
@@ -77,17 +64,10 @@ impl Desk {
         asked: Asked<StartBackup>,
     ) -> Result<Begun, Declined<StartBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
-        let command = StartBackup {
-            operation_id: None,
-            ..asked.request
-        };
+        let command = StartBackup { operation_id: None, ..asked.request };
         let known = self.is_known(&id).await?;
         if !known {
-            self.world
-                .library
-                .repository()
-                .await
-                .map_err(|error| shut(&error))?;
+            self.world.library.repository().await.map_err(|error| shut(&error))?;
             if !self.world.provisioner.has_vm(&command.vm).await? {
                 return Err(Declined::Refused(StartBackupRefused::Unknown(command.vm)));
             }
@@ -96,8 +76,7 @@ impl Desk {
         if !known {
             may_begin(&command.vm, &id, &self.under_way().await?).map_err(Declined::Refused)?;
         }
-        self.begin::<Start, _>(id, &command, StartBackupRefused::IdReused)
-            .await
+        self.begin::<Start, _>(id, &command, StartBackupRefused::IdReused).await
     }
 
     async fn restore(
@@ -105,18 +84,14 @@ impl Desk {
         asked: Asked<RestoreBackup>,
     ) -> Result<Begun, Declined<RestoreBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
-        let command = RestoreBackup {
-            operation_id: None,
-            ..asked.request
-        };
+        let command = RestoreBackup { operation_id: None, ..asked.request };
         if !self.is_known(&id).await? {
             self.resolve(&command.backup).await?;
             if self.world.provisioner.has_vm(&command.as_vm).await? {
                 return Err(Declined::Refused(RestoreBackupRefused::NameTaken(command.as_vm)));
             }
         }
-        self.begin::<Restore, _>(id, &command, RestoreBackupRefused::IdReused)
-            .await
+        self.begin::<Restore, _>(id, &command, RestoreBackupRefused::IdReused).await
     }
 
     async fn verify(
@@ -124,70 +99,44 @@ impl Desk {
         asked: Asked<VerifyBackup>,
     ) -> Result<Begun, Declined<RestoreBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
-        let command = VerifyBackup {
-            operation_id: None,
-            ..asked.request
-        };
+        let command = VerifyBackup { operation_id: None, ..asked.request };
         if !self.is_known(&id).await? {
             self.resolve(&command.backup).await?;
         }
-        self.begin::<Verify, _>(id, &command, RestoreBackupRefused::IdReused)
-            .await
+        self.begin::<Verify, _>(id, &command, RestoreBackupRefused::IdReused).await
     }
 
     async fn list(self: Arc<Self>, asked: ListBackups) -> Result<Vec<Backup>, Declined<Nothing>> {
         let library = &self.world.library;
-        let catalogue = library
-            .catalogue(Freshness::AtHand)
-            .await
-            .map_err(|error| shut(&error))?;
+        let catalogue = library.catalogue(Freshness::AtHand).await.map_err(|error| shut(&error))?;
         let wanted = |backup: &&Backup| asked.vm.as_ref().is_none_or(|vm| *vm == backup.vm);
         Ok(catalogue.0.iter().filter(wanted).cloned().collect())
     }
 
     /// Whether a command of this id was given before.
     async fn is_known(&self, id: &OperationId) -> Result<bool, Failure> {
-        let found = self
-            .operations
-            .find(id)
-            .await
-            .map_err(|error| table_down(&error))?;
+        let found = self.operations.find(id).await.map_err(|error| table_down(&error))?;
         Ok(found.is_some())
     }
 
     /// Backups that have not ended.
     async fn under_way(&self) -> Result<Vec<UnderWay>, Failure> {
-        let unfinished = self
-            .operations
-            .list(true)
-            .await
-            .map_err(|error| table_down(&error))?;
+        let unfinished = self.operations.list(true).await.map_err(|error| table_down(&error))?;
         Ok(unfinished
             .into_iter()
             .filter(|report| report.kind == Start::KIND)
-            .filter_map(|report| {
-                Some(UnderWay {
-                    operation: report.id,
-                    vm: VmName::new(report.about).ok()?,
-                })
-            })
+            .filter_map(|report| Some(UnderWay { operation: report.id, vm: VmName::new(report.about).ok()? }))
             .collect())
     }
 
     /// Whether a reference means one backup. What is not in the list at hand is looked for in the store.
     async fn resolve(&self, reference: &BackupRef) -> Result<(), Declined<RestoreBackupRefused>> {
         let library = &self.world.library;
-        let at_hand = library
-            .catalogue(Freshness::AtHand)
-            .await
-            .map_err(|error| shut(&error))?;
+        let at_hand = library.catalogue(Freshness::AtHand).await.map_err(|error| shut(&error))?;
         if resolve(reference, &at_hand.0).is_ok() {
             return Ok(());
         }
-        let fresh = library
-            .catalogue(Freshness::Fresh)
-            .await
-            .map_err(|error| shut(&error))?;
+        let fresh = library.catalogue(Freshness::Fresh).await.map_err(|error| shut(&error))?;
         resolve(reference, &fresh.0).map(drop).map_err(Declined::Refused)
     }
 

@@ -38,15 +38,8 @@ async fn set<I>(at_hand: &AtHand, input: I) -> Context<World, I> {
     raw_image(&image, 1, IMAGE_BYTES);
     provisioner.add_raw_vm(&vm("web"), &image);
     let world = backup::world(bus, host(), shelf(folder.path()), quick(), Arc::new(RawDoors));
-    testkit::eventually("the store is open", async || {
-        world.library.repository().await.is_ok()
-    })
-    .await;
-    at_hand.replace(Some(Stage {
-        provisioner,
-        folder,
-        _desk: desk,
-    }));
+    testkit::eventually("the store is open", async || world.library.repository().await.is_ok()).await;
+    at_hand.replace(Some(Stage { provisioner, folder, _desk: desk }));
     Context {
         world: Arc::new(world),
         input,
@@ -111,22 +104,13 @@ async fn back_up(world: &Arc<World>) {
         meter: Meter::default(),
         cancel: Default::default(),
     };
-    let ending = drive(
-        &Start::steps(),
-        &context,
-        &mut Journal::default(),
-        &mut Straight { dies_at: None },
-    )
-    .await;
+    let ending =
+        drive(&Start::steps(), &context, &mut Journal::default(), &mut Straight { dies_at: None }).await;
     assert_eq!(ending, Ok(Ending::Done));
 }
 
 fn start() -> StartBackup {
-    StartBackup {
-        vm: vm("web"),
-        schedule: None,
-        operation_id: None,
-    }
+    StartBackup { vm: vm("web"), schedule: None, operation_id: None }
 }
 
 fn latest() -> BackupRef {
@@ -147,11 +131,7 @@ async fn a_backup_ends_sealed_once_or_as_before() {
                 (Ending::Undone(_), []) => {}
                 other => return Err(format!("{other:?}")),
             }
-            if at_hand
-                .borrow()
-                .as_ref()
-                .is_none_or(|stage| !stage.provisioner.state().open.is_empty())
-            {
+            if at_hand.borrow().as_ref().is_none_or(|stage| !stage.provisioner.state().open.is_empty()) {
                 return Err("doors stand open".into());
             }
             places_are_free(&context.world).await
@@ -166,21 +146,13 @@ async fn a_restore_ends_with_a_machine_or_as_before() {
     saga::rehearsal::rehearse(
         &Restore::steps(),
         async || {
-            let restore = RestoreBackup {
-                backup: latest(),
-                as_vm: vm("web2"),
-                operation_id: None,
-            };
+            let restore = RestoreBackup { backup: latest(), as_vm: vm("web2"), operation_id: None };
             let context = set(&at_hand, restore).await;
             back_up(&context.world).await;
             context
         },
         async |context, ending| {
-            at_hand
-                .borrow()
-                .as_ref()
-                .ok_or("no stage")?
-                .is_restored_or_as_before(ending)?;
+            at_hand.borrow().as_ref().ok_or("no stage")?.is_restored_or_as_before(ending)?;
             places_are_free(&context.world).await
         },
     )
@@ -213,10 +185,7 @@ async fn a_verification_changes_nothing() {
     saga::rehearsal::rehearse(
         &Verify::steps(),
         async || {
-            let verify = VerifyBackup {
-                backup: latest(),
-                operation_id: None,
-            };
+            let verify = VerifyBackup { backup: latest(), operation_id: None };
             let context = set(&at_hand, verify).await;
             back_up(&context.world).await;
             context
@@ -235,25 +204,11 @@ async fn doors_lost_between_crash_and_resume_are_opened_anew_and_the_copy_begins
     let context = set(&at_hand, start()).await;
     let mut journal = Journal::default();
     // A process that died when it began to copy, and doors that did not outlive it.
-    let ended = drive(
-        &Start::steps(),
-        &context,
-        &mut journal,
-        &mut Straight {
-            dies_at: Some("copy"),
-        },
-    )
-    .await;
+    let ended = drive(&Start::steps(), &context, &mut journal, &mut Straight { dies_at: Some("copy") }).await;
     assert_eq!(ended, Err(Lost));
     let provisioner = at_hand.borrow().as_ref().expect("set").provisioner.clone();
     provisioner.forget_doors();
-    let ended = drive(
-        &Start::steps(),
-        &context,
-        &mut journal,
-        &mut Straight { dies_at: None },
-    )
-    .await;
+    let ended = drive(&Start::steps(), &context, &mut journal, &mut Straight { dies_at: None }).await;
     assert_eq!(ended, Ok(Ending::Done));
     assert_eq!(provisioner.state().moments, 2);
     assert_eq!(snapshots(&context.world).await.len(), 1);

@@ -18,11 +18,7 @@ use support::s3::TinyS3;
 use support::*;
 
 fn start() -> StartBackup {
-    StartBackup {
-        vm: vm("web"),
-        schedule: None,
-        operation_id: None,
-    }
+    StartBackup { vm: vm("web"), schedule: None, operation_id: None }
 }
 
 async fn office_with_web(folder: &Path, shelf: Shelf) -> (Office, GatedDoors) {
@@ -39,10 +35,7 @@ async fn told_down(office: &Office) -> String {
     testkit::eventually_some("the store is down", Duration::from_secs(60), async || {
         let asked = Instant::now();
         let answer = office.bus.call(&start(), DEADLINE).await;
-        assert!(
-            asked.elapsed() < Duration::from_secs(5),
-            "an answer is given at once"
-        );
+        assert!(asked.elapsed() < Duration::from_secs(5), "an answer is given at once");
         match answer {
             Err(CallError::Failed(failure)) => {
                 assert_eq!(failure.kind, FailureKind::Unavailable);
@@ -62,16 +55,8 @@ async fn works_again(office: &Office) {
     .await;
     let report = office.ended(&begun).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
-    let listed = office
-        .bus
-        .call(&ListBackups::default(), DEADLINE)
-        .await
-        .expect("listed");
-    assert!(
-        listed
-            .iter()
-            .any(|backup| backup.id.as_str() == begun.operation().as_str())
-    );
+    let listed = office.bus.call(&ListBackups::default(), DEADLINE).await.expect("listed");
+    assert!(listed.iter().any(|backup| backup.id.as_str() == begun.operation().as_str()));
 }
 
 #[actix::test]
@@ -91,21 +76,14 @@ async fn a_folder_that_is_away_is_told_and_used_again_when_it_is_back() {
 #[actix::test]
 async fn a_repository_is_not_made_unless_the_settings_ask_for_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let forbidden = Shelf {
-        making: Making::Forbidden,
-        ..shelf(folder.path())
-    };
+    let forbidden = Shelf { making: Making::Forbidden, ..shelf(folder.path()) };
     std::fs::create_dir(folder.path().join("store")).expect("made");
     let (office, _) = office_with_web(folder.path(), forbidden).await;
     testkit::eventually("it says what to do", async || {
-        told_down(&office)
-            .await
-            .contains("backup.create_repository = true")
+        told_down(&office).await.contains("backup.create_repository = true")
     })
     .await;
-    let left = std::fs::read_dir(folder.path().join("store"))
-        .expect("there")
-        .count();
+    let left = std::fs::read_dir(folder.path().join("store")).expect("there").count();
     assert_eq!(left, 0);
 }
 
@@ -128,12 +106,7 @@ fn s3_shelf(folder: &Path, server: &TinyS3) -> Shelf {
     use std::io::Write;
     let secret = folder.join("s3.secret");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&secret)
-        .expect("made");
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&secret).expect("made");
     file.write_all(b"hush").expect("written");
     let mut shelf = shelf(folder);
     shelf.store.url = "s3://backups/loam".parse().expect("a url");

@@ -29,9 +29,7 @@ impl SpanExporter for Kept {
 #[actix::test]
 async fn a_scheduled_backup_is_one_trace_from_the_asker_to_the_provisioner_and_the_store() {
     let kept = Kept::default();
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(kept.clone())
-        .build();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("test"))
         .with_filter(EnvFilter::new("info"));
@@ -50,17 +48,9 @@ async fn a_scheduled_backup_is_one_trace_from_the_asker_to_the_provisioner_and_t
 
     let asker = tracing::info_span!("fire");
     let trace_id = telemetry::trace_id(&asker).expect("recorded");
-    let start = StartBackup {
-        vm: vm("web"),
-        schedule: Some("nightly".parse().expect("a name")),
-        operation_id: None,
-    };
-    let begun = office
-        .bus
-        .call(&start, DEADLINE)
-        .instrument(asker)
-        .await
-        .expect("begun");
+    let start =
+        StartBackup { vm: vm("web"), schedule: Some("nightly".parse().expect("a name")), operation_id: None };
+    let begun = office.bus.call(&start, DEADLINE).instrument(asker).await.expect("begun");
     let report = office.ended(&begun).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     assert_eq!(report.trace_id.as_deref(), Some(trace_id.as_str()));
@@ -82,21 +72,14 @@ async fn a_scheduled_backup_is_one_trace_from_the_asker_to_the_provisioner_and_t
         "fire > start_backup > start_backup > start_backup > close_disks > close_disks > close_disks",
         "fire > start_backup > start_backup > start_backup > seal > repository.seal > . > store create",
     ];
-    testkit::eventually("the operation's span has ended", async || {
-        told(&wanted[..1]).is_none()
-    })
-    .await;
+    testkit::eventually("the operation's span has ended", async || told(&wanted[..1]).is_none()).await;
     assert_eq!(told(&wanted), None);
 }
 
 /// The way from the root to each span of a trace, by names.
 fn paths(spans: &[SpanData], trace_id: &str) -> Vec<Vec<String>> {
-    let of_trace = spans
-        .iter()
-        .filter(|span| span.span_context.trace_id().to_string() == trace_id);
-    let by_id: BTreeMap<_, _> = of_trace
-        .map(|span| (span.span_context.span_id().to_bytes(), span))
-        .collect();
+    let of_trace = spans.iter().filter(|span| span.span_context.trace_id().to_string() == trace_id);
+    let by_id: BTreeMap<_, _> = of_trace.map(|span| (span.span_context.span_id().to_bytes(), span)).collect();
     let way = |mut id: SpanId| {
         let mut names = Vec::new();
         while let Some(span) = by_id.get(&id.to_bytes()) {
@@ -105,10 +88,7 @@ fn paths(spans: &[SpanData], trace_id: &str) -> Vec<Vec<String>> {
         }
         names
     };
-    by_id
-        .values()
-        .map(|span| way(span.span_context.span_id()))
-        .collect()
+    by_id.values().map(|span| way(span.span_context.span_id())).collect()
 }
 
 /// Whether a way fits a pattern in which a dot stands for any spans, also none.

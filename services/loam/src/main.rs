@@ -4,10 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|first| first == loam::up::child::BECOME)
-    {
+    if arguments.next().is_some_and(|first| first == loam::up::child::BECOME) {
         eprintln!("loam: {}", loam::up::child::become_program(arguments));
         return ExitCode::FAILURE;
     }

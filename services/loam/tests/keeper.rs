@@ -35,13 +35,7 @@ impl Stage {
             Ok(Launch::of("actor", Path::new("/bin/sh")).arg("-c").arg(text))
         };
         let log = self.folder.path().join("actor.log");
-        Keeper::start(
-            "actor",
-            PathBuf::from(LOAM),
-            log,
-            Box::new(plan),
-            self.hurry.clone(),
-        )
+        Keeper::start("actor", PathBuf::from(LOAM), log, Box::new(plan), self.hurry.clone())
     }
 
     fn log(&self) -> String {
@@ -75,17 +69,11 @@ async fn a_restart_starts_what_the_plan_says_now_and_is_no_death() {
     keeper.handle().restart().await.expect("restarted");
     stage.said("second").await;
     let view = keeper.view();
-    assert!(
-        matches!(view.phase, Phase::Up(_)) && view.restarts == 0,
-        "{view:?}"
-    );
+    assert!(matches!(view.phase, Phase::Up(_)) && view.restarts == 0, "{view:?}");
     let handle = keeper.handle();
     keeper.end().await;
     assert_eq!(handle.view().phase, Phase::Ended);
-    assert!(
-        handle.restart().await.is_err(),
-        "nobody is there to start anything any more"
-    );
+    assert!(handle.restart().await.is_err(), "nobody is there to start anything any more");
 }
 
 #[tokio::test]
@@ -111,34 +99,22 @@ async fn what_was_asked_to_end_may_end_in_order() {
 #[tokio::test]
 async fn a_process_dies_with_its_supervisor_however_that_dies() {
     let script = format!("{LOAM} {BECOME} $$ /bin/sleep 600 & echo $!; wait");
-    let mut supervisor = Command::new("/bin/sh")
-        .arg("-c")
-        .arg(script)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
+    let mut supervisor =
+        Command::new("/bin/sh").arg("-c").arg(script).stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();
-    BufReader::new(supervisor.stdout.take().expect("piped"))
-        .read_line(&mut line)
-        .expect("its child's id");
+    BufReader::new(supervisor.stdout.take().expect("piped")).read_line(&mut line).expect("its child's id");
     let stat = format!("/proc/{}/stat", line.trim());
     // Name and state of a process; whoever is dead and not yet buried is in state Z.
     let stat = || std::fs::read_to_string(&stat).unwrap_or_default();
     eventually("it became the program", async || stat().contains("(sleep)")).await;
     supervisor.kill().expect("killed");
     supervisor.wait().expect("buried");
-    eventually("it is dead", async || {
-        stat().is_empty() || stat().contains(") Z ")
-    })
-    .await;
+    eventually("it is dead", async || stat().is_empty() || stat().contains(") Z ")).await;
 }
 
 #[test]
 fn nothing_becomes_another_program_for_a_stranger() {
-    let output = Command::new(LOAM)
-        .args([BECOME, "1", "/bin/true"])
-        .output()
-        .expect("started");
+    let output = Command::new(LOAM).args([BECOME, "1", "/bin/true"]).output().expect("started");
     assert!(!output.status.success(), "its parent is not the one named");
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("loam: "));
 }

@@ -16,10 +16,7 @@ const SEED: ByteCount = ByteCount::gib(1);
 const BAR: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(measure())
 }
 
@@ -31,13 +28,8 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let sha256 = chassis::sha256_of(&image)?;
     let disks = QemuImgDisks::open(&folder.path().join("state"), None)?;
     let begun = Instant::now();
-    disks
-        .import_seed(&SeedSource::File(image), &sha256, &|_, _| {})
-        .await?;
-    println!(
-        "seed of {SEED} brought in, checked and kept: {:.2?}",
-        begun.elapsed()
-    );
+    disks.import_seed(&SeedSource::File(image), &sha256, &|_, _| {}).await?;
+    println!("seed of {SEED} brought in, checked and kept: {:.2?}", begun.elapsed());
 
     disks.make_folder("web").await?;
     for size in [ByteCount::gib(2), ByteCount::gib(100), ByteCount::gib(10 * 1024)] {
@@ -56,10 +48,8 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let begun = Instant::now();
-    let copied = Command::new("cp")
-        .arg(disks.seed_image(&sha256).path)
-        .arg(folder.path().join("copy"))
-        .status()?;
+    let copied =
+        Command::new("cp").arg(disks.seed_image(&sha256).path).arg(folder.path().join("copy")).status()?;
     println!("beside it, copying the seed: {:.2?} ({copied})", begun.elapsed());
     Ok(())
 }

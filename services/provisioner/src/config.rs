@@ -49,10 +49,7 @@ impl Config {
             return Ok(());
         }
         let (least, most) = (READY_SECONDS.start(), READY_SECONDS.end());
-        Err(format!(
-            "provisioner.ready_seconds: must be from {least} to {most}, not {}",
-            self.ready_seconds
-        ))
+        Err(format!("provisioner.ready_seconds: must be from {least} to {most}, not {}", self.ready_seconds))
     }
 }
 

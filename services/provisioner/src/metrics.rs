@@ -19,14 +19,8 @@ pub const ORPHANS_NAME: &str = "loam_provisioner_orphans_total";
 pub const UNANSWERED_ROUNDS_NAME: &str = "loam_provisioner_unanswered_rounds_total";
 
 /// All of them; dashboards and alerts are held against this list.
-pub const NAMES: [&str; 6] = [
-    READY_SECONDS_NAME,
-    VMS_NAME,
-    DOORS_NAME,
-    LEASES_RUN_OUT_NAME,
-    ORPHANS_NAME,
-    UNANSWERED_ROUNDS_NAME,
-];
+pub const NAMES: [&str; 6] =
+    [READY_SECONDS_NAME, VMS_NAME, DOORS_NAME, LEASES_RUN_OUT_NAME, ORPHANS_NAME, UNANSWERED_ROUNDS_NAME];
 
 fn meter() -> Meter {
     global::meter("loam_provisioner")
@@ -34,12 +28,7 @@ fn meter() -> Meter {
 
 pub(crate) static READY_SECONDS: LazyLock<Timed> = LazyLock::new(|| {
     let bounds = vec![0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0];
-    Timed(
-        meter()
-            .f64_histogram(READY_SECONDS_NAME)
-            .with_boundaries(bounds)
-            .build(),
-    )
+    Timed(meter().f64_histogram(READY_SECONDS_NAME).with_boundaries(bounds).build())
 });
 pub(crate) static VMS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(VMS_NAME).build());
 pub(crate) static DOORS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(DOORS_NAME).build());

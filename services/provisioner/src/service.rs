@@ -55,11 +55,7 @@ impl Ports {
                 let disks = QemuImgDisks::open(state, Some(qemu)).context("opening the folders for disks")?;
                 let libvirt = Libvirt::open(config, state).await.map_err(anyhow::Error::msg)?;
                 let shell = RusshShell::open(&state.join("keys/ssh_ed25519"))?;
-                Ok(Ports {
-                    hypervisor: Arc::new(libvirt),
-                    disks: Arc::new(disks),
-                    shell: Arc::new(shell),
-                })
+                Ok(Ports { hypervisor: Arc::new(libvirt), disks: Arc::new(disks), shell: Arc::new(shell) })
             }
             HypervisorKind::Simulated => {
                 let disks = QemuImgDisks::open(state, None).context("opening the folders for disks")?;
@@ -111,14 +107,8 @@ impl House {
             .with::<RemoveVmWork>(Arc::clone(&world))
             .with::<AdoptVmWork>(Arc::clone(&world))
             .open();
-        let warden = DoorWarden::open(bus, Arc::clone(&world))
-            .await
-            .context("reading the table of doors")?;
-        Ok(House {
-            world,
-            operations,
-            doors: DoorWardenDesk::start(warden),
-        })
+        let warden = DoorWarden::open(bus, Arc::clone(&world)).await.context("reading the table of doors")?;
+        Ok(House { world, operations, doors: DoorWardenDesk::start(warden) })
     }
 
     /// Starts the reconciler on the arbiter at hand.
@@ -180,10 +170,5 @@ pub async fn build(chassis: Chassis<Config>) -> anyhow::Result<chassis::Service>
 /// # Errors
 /// What kept it from starting.
 pub fn run() -> anyhow::Result<()> {
-    chassis::run(
-        Service::Provisioner,
-        env!("CARGO_PKG_VERSION"),
-        crate::DEFAULTS,
-        build,
-    )
+    chassis::run(Service::Provisioner, env!("CARGO_PKG_VERSION"), crate::DEFAULTS, build)
 }

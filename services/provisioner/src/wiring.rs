@@ -63,10 +63,7 @@ type Answer<R> = Result<<R as Request>::Reply, Declined<<R as Request>::Refusal>
 
 /// The id of the operation that a command begins.
 fn id_of<R>(asked: &Asked<R>, given: Option<&OperationId>) -> OperationId {
-    given
-        .cloned()
-        .or_else(|| asked.operation_of_message())
-        .unwrap_or_else(fresh_id)
+    given.cloned().or_else(|| asked.operation_of_message()).unwrap_or_else(fresh_id)
 }
 
 /// Begins an operation after a look, unless it was begun before.
@@ -89,22 +86,13 @@ async fn begin<W: Work, R>(
 }
 
 fn unavailable(message: String) -> Failure {
-    Failure {
-        kind: FailureKind::Unavailable,
-        message,
-    }
+    Failure { kind: FailureKind::Unavailable, message }
 }
 
 async fn add_seed(house: &House, asked: Asked<AddSeed>) -> Answer<AddSeed> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
-    let AddSeed {
-        name, from, sha256, ..
-    } = asked.request;
-    let wish = SeedWish {
-        name,
-        from,
-        sha256: sha256.to_ascii_lowercase(),
-    };
+    let AddSeed { name, from, sha256, .. } = asked.request;
+    let wish = SeedWish { name, from, sha256: sha256.to_ascii_lowercase() };
     let look = async || {
         if wish.source().is_none() {
             return Err(Declined::Refused(AddSeedRefused::NotASource(wish.from.clone())));
@@ -189,24 +177,14 @@ async fn get_vm(house: &House, asked: Asked<GetVm>) -> Answer<GetVm> {
 }
 
 async fn reserve_vm(house: &House, asked: Asked<ReserveVm>) -> Answer<ReserveVm> {
-    let ReserveVm {
-        definition,
-        disks,
-        operation_id,
-    } = asked.request;
+    let ReserveVm { definition, disks, operation_id } = asked.request;
     let world = &house.world;
     let record = world.registry.reserve(definition, disks, operation_id).await?;
     let made = world.disks.make_folder(record.name().as_str()).await;
     made.map_err(|error| unavailable(chain(&error)))?;
     let places = disks_of(&record, world.disks.as_ref());
-    let place = |disk: crate::ports::Disk| DiskPlace {
-        disk: disk.name,
-        path: disk.image.path,
-    };
-    Ok(ReservedVm {
-        host: record.host,
-        disks: places.into_iter().map(place).collect(),
-    })
+    let place = |disk: crate::ports::Disk| DiskPlace { disk: disk.name, path: disk.image.path };
+    Ok(ReservedVm { host: record.host, disks: places.into_iter().map(place).collect() })
 }
 
 async fn release_vm(house: &House, asked: Asked<ReleaseVm>) -> Result<Released, Declined<Nothing>> {
@@ -254,12 +232,5 @@ async fn adopt_vm(house: &House, asked: Asked<AdoptVm>) -> Answer<AdoptVm> {
         }
         Ok(())
     };
-    begin::<AdoptVmWork, _>(
-        house,
-        id.clone(),
-        adoption.clone(),
-        look,
-        AdoptVmRefused::IdReused,
-    )
-    .await
+    begin::<AdoptVmWork, _>(house, id.clone(), adoption.clone(), look, AdoptVmRefused::IdReused).await
 }

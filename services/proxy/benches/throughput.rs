@@ -34,10 +34,7 @@ fn main() {
         return serve_front(machine.parse().expect("an address"));
     }
     pin_to_core(1);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(compare());
 }
 
@@ -46,15 +43,9 @@ async fn compare() {
     let machine_address = machine.local_addr().expect("bound");
     tokio::spawn(serve_machine(machine));
     let folder = tempfile::tempdir().expect("a folder for nginx's temporary files");
-    let proxies = [
-        start_front(machine_address),
-        start_nginx(machine_address, folder.path()).await,
-    ];
+    let proxies = [start_front(machine_address), start_nginx(machine_address, folder.path()).await];
 
-    for (what, path, clients) in [
-        ("1 KiB answers", "/small", CLIENTS),
-        ("10 MiB answers", "/large", 4),
-    ] {
+    for (what, path, clients) in [("1 KiB answers", "/small", CLIENTS), ("10 MiB answers", "/large", 4)] {
         let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (proxy, rounds) in proxies.iter().zip(&mut rounds) {
@@ -62,14 +53,8 @@ async fn compare() {
                 rounds.push(measure(proxy, path, clients).await);
             }
         }
-        println!(
-            "\n{what}, {clients} connections, median of {ROUNDS} rounds of {} s",
-            ROUND.as_secs()
-        );
-        println!(
-            "{:8} {:>12} {:>16} {:>9} {:>9}",
-            "", "requests/s", "CPU µs/request", "p50 ms", "p99 ms"
-        );
+        println!("\n{what}, {clients} connections, median of {ROUNDS} rounds of {} s", ROUND.as_secs());
+        println!("{:8} {:>12} {:>16} {:>9} {:>9}", "", "requests/s", "CPU µs/request", "p50 ms", "p99 ms");
         let medians = rounds.map(Round::median);
         for (proxy, round) in proxies.iter().zip(&medians) {
             println!(
@@ -85,11 +70,7 @@ async fn compare() {
         );
     }
     for proxy in &proxies {
-        println!(
-            "{:8} resident {} KiB",
-            proxy.name,
-            resident_kib(proxy.process.id())
-        );
+        println!("{:8} resident {} KiB", proxy.name, resident_kib(proxy.process.id()));
     }
 }
 
@@ -116,31 +97,16 @@ fn start_front(machine: SocketAddr) -> Proxy {
         .expect("this program starts again");
     let mut line = String::new();
     let stdout = process.stdout.take().expect("piped");
-    std::io::BufReader::new(stdout)
-        .read_line(&mut line)
-        .expect("the front says where it listens");
-    Proxy {
-        name: "front",
-        process,
-        address: line.trim().parse().expect("an address"),
-    }
+    std::io::BufReader::new(stdout).read_line(&mut line).expect("the front says where it listens");
+    Proxy { name: "front", process, address: line.trim().parse().expect("an address") }
 }
 
 /// What the front's own process does.
 fn serve_front(machine: SocketAddr) {
     pin_to_core(0);
-    let log = std::fs::OpenOptions::new()
-        .append(true)
-        .open("/dev/null")
-        .expect("/dev/null");
-    tracing_subscriber::fmt()
-        .json()
-        .with_writer(std::sync::Mutex::new(log))
-        .init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let log = std::fs::OpenOptions::new().append(true).open("/dev/null").expect("/dev/null");
+    tracing_subscriber::fmt().json().with_writer(std::sync::Mutex::new(log)).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let front = Front::start(SocketAddr::from(([127, 0, 0, 1], 0)), Settings::default())
             .await
@@ -158,11 +124,8 @@ fn serve_front(machine: SocketAddr) {
 }
 
 async fn start_nginx(machine: SocketAddr, folder: &Path) -> Proxy {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("bound")
-        .port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
     let folder = folder.display();
     let config = format!(
         "daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log stderr crit;
@@ -189,11 +152,7 @@ async fn start_nginx(machine: SocketAddr, folder: &Path) -> Proxy {
         .expect("nginx starts (apt-get install nginx-light)");
     let core = cores(0);
     sched_setaffinity(Pid::from_raw(process.id().cast_signed()), &core).expect("a child of ours");
-    let proxy = Proxy {
-        name: "nginx",
-        process,
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-    };
+    let proxy = Proxy { name: "nginx", process, address: SocketAddr::from(([127, 0, 0, 1], port)) };
     let until = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(proxy.address).await.is_err() {
         assert!(Instant::now() < until, "nginx does not listen");
@@ -247,9 +206,7 @@ async fn measure(proxy: &Proxy, path: &'static str, clients: usize) -> Round {
 async fn load(address: SocketAddr, path: &'static str, clients: usize, duration: Duration) -> Vec<Duration> {
     let until = Instant::now() + duration;
     let clients = (0..clients).map(|_| tokio::spawn(client(address, path, until)));
-    let waits = futures::future::try_join_all(clients)
-        .await
-        .expect("no client panics");
+    let waits = futures::future::try_join_all(clients).await.expect("no client panics");
     waits.into_iter().flatten().collect()
 }
 
@@ -262,30 +219,19 @@ async fn client(address: SocketAddr, path: &str, until: Instant) -> Vec<Duration
     let (mut buffer, mut waits) = (vec![0; 256 * 1024], Vec::new());
     while Instant::now() < until {
         let asked = Instant::now();
-        socket
-            .write_all(request.as_bytes())
-            .await
-            .expect("the proxy reads");
+        socket.write_all(request.as_bytes()).await.expect("the proxy reads");
         let mut filled = 0;
         let (head, body) = loop {
-            let count = socket
-                .read(&mut buffer[filled..])
-                .await
-                .expect("the proxy answers");
+            let count = socket.read(&mut buffer[filled..]).await.expect("the proxy answers");
             assert!(count > 0, "the proxy hung up");
             filled += count;
             if let Some(end) = buffer[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break (end + 4, filled - end - 4);
             }
         };
-        let head = std::str::from_utf8(&buffer[..head])
-            .expect("text")
-            .to_ascii_lowercase();
+        let head = std::str::from_utf8(&buffer[..head]).expect("text").to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 200"), "{head}");
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.split('\r').next());
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
         let mut left = length.expect("a length").parse::<usize>().expect("a number") - body;
         while left > 0 {
             let count = socket.read(&mut buffer).await.expect("the proxy answers");
@@ -331,24 +277,15 @@ fn cpu(process: u32) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let nanoseconds = tasks.map(|task| {
         let stat = std::fs::read_to_string(task.expect("a task").path().join("schedstat")).expect("it runs");
-        stat.split(' ')
-            .next()
-            .and_then(|ns| ns.parse::<u64>().ok())
-            .expect("a number")
+        stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).expect("a number")
     });
     Duration::from_nanos(nanoseconds.sum())
 }
 
 fn resident_kib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("Linux");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .expect("a number")
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 fn cores(core: usize) -> CpuSet {

@@ -36,9 +36,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Opens the front and its keeper. Call it inside an actix system.
 pub async fn open(bus: Bus, config: Config) -> anyhow::Result<chassis::Service> {
-    let front = Front::start(config.http_listen, config.front())
-        .await
-        .context("opening the HTTP front")?;
+    let front = Front::start(config.http_listen, config.front()).await.context("opening the HTTP front")?;
     let front = Arc::new(front);
     let keeper = RouteKeeper::start(bus, Arc::clone(&front));
     Ok(chassis::Service {

@@ -22,10 +22,7 @@ pub(crate) fn endpoints(keeper: Addr<RouteKeeper>) -> Endpoints {
             let keeper = keeper.clone();
             async move {
                 ask(&keeper, Rows, ANSWER_MAX).await.map_err(|error| {
-                    Declined::Failed(Failure {
-                        kind: FailureKind::Unavailable,
-                        message: error.to_string(),
-                    })
+                    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
                 })
             }
         });

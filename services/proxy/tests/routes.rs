@@ -24,10 +24,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
             cpu_count: 1,
             ram_size: ByteCount::mib(256),
             disk_size: ByteCount::gib(1),
-            domains: vec![DomainRoute {
-                domain: domain.parse().expect("valid"),
-                port: backend.port(),
-            }],
+            domains: vec![DomainRoute { domain: domain.parse().expect("valid"), port: backend.port() }],
             env: Default::default(),
             install: Vec::new(),
         },
@@ -69,12 +66,7 @@ async fn answer(proxy: SocketAddr, host: &str) -> String {
 }
 
 async fn status(proxy: SocketAddr, host: &str) -> u16 {
-    answer(proxy, host)
-        .await
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0)
+    answer(proxy, host).await.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
 async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
@@ -99,10 +91,7 @@ async fn proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving) {
 /// The proxy, its open desk, and what the chassis gets beside its endpoints.
 async fn whole_proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving, chassis::Service) {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
-    let config = Config {
-        http_listen: "127.0.0.1:0".parse().expect("valid"),
-        trusted_networks: Vec::new(),
-    };
+    let config = Config { http_listen: "127.0.0.1:0".parse().expect("valid"), trusted_networks: Vec::new() };
     let mut built = proxy::open(bus.clone(), config).await.expect("opens");
     let mut server = bus.server(bus::ServiceCard {
         service: Service::Proxy,
@@ -128,32 +117,18 @@ async fn traffic_follows_what_is_told_about_a_machine() {
     let tell = async |state: Option<VmState>| {
         let vm = state.map(|state| vm("web", "web.example", state, backend));
         *vms.lock().expect("no panic") = vm.iter().cloned().collect();
-        bus.publish(&VmChanged {
-            name: "web".parse().expect("valid"),
-            vm,
-        })
-        .await
-        .expect("told");
+        bus.publish(&VmChanged { name: "web".parse().expect("valid"), vm }).await.expect("told");
     };
     tell(Some(VmState::Ready)).await;
-    eventually("the page is reached", async || {
-        status(proxy, "web.example").await == 200
-    })
-    .await;
+    eventually("the page is reached", async || status(proxy, "web.example").await == 200).await;
     tell(Some(VmState::Stopped)).await;
-    eventually("the page is away", async || {
-        status(proxy, "web.example").await == 503
-    })
-    .await;
+    eventually("the page is away", async || status(proxy, "web.example").await == 503).await;
     let rows = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
     assert_eq!(rows[0].target, RouteTarget::Unavailable("stopped".into()));
     let page = answer(proxy, "web.example").await.to_ascii_lowercase();
     assert!(page.contains("\r\nretry-after: 60\r\n"), "{page}");
     tell(None).await;
-    eventually("the route is gone", async || {
-        status(proxy, "web.example").await == 404
-    })
-    .await;
+    eventually("the route is gone", async || status(proxy, "web.example").await == 404).await;
 }
 
 #[actix::test]
@@ -161,31 +136,17 @@ async fn a_proxy_that_starts_without_the_provisioner_leads_traffic_where_it_went
     let carrier = MemoryCarrier::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let backend = page().await;
-    let vms = Arc::new(Mutex::new(vec![vm(
-        "web",
-        "web.example",
-        VmState::Ready,
-        backend,
-    )]));
+    let vms = Arc::new(Mutex::new(vec![vm("web", "web.example", VmState::Ready, backend)]));
     let provisioner = provisioner(&bus, &vms).await;
     let (first, desk) = proxy_on(&carrier).await;
-    eventually("the page is reached", async || {
-        status(first, "web.example").await == 200
-    })
-    .await;
+    eventually("the page is reached", async || status(first, "web.example").await == 200).await;
     let row = bus.table::<Vec<proxy_domain::KnownVm>>(contract::bucket::ROUTES);
-    eventually("it is remembered", async || {
-        row.get("known").await.expect("readable").is_some()
-    })
-    .await;
+    eventually("it is remembered", async || row.get("known").await.expect("readable").is_some()).await;
 
     desk.close().await;
     provisioner.close().await;
     let (second, _desk) = proxy_on(&carrier).await;
-    eventually("the page is reached", async || {
-        status(second, "web.example").await == 200
-    })
-    .await;
+    eventually("the page is reached", async || status(second, "web.example").await == 200).await;
 }
 
 #[actix::test]
@@ -201,19 +162,13 @@ async fn a_domain_that_two_machines_claim_stays_with_the_first() {
     let (_, _desk) = proxy_on(&carrier).await;
     let target = async || {
         let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
-        routes
-            .into_iter()
-            .next()
-            .map(|row| (row.vm.to_string(), row.target))
+        routes.into_iter().next().map(|row| (row.vm.to_string(), row.target))
     };
     let expected = ("web".to_string(), RouteTarget::Address(backend.to_string()));
     eventually("the domain is routed", async || target().await.is_some()).await;
     assert_eq!(target().await, Some(expected));
 
-    let gone = VmChanged {
-        name: "web".parse().expect("valid"),
-        vm: None,
-    };
+    let gone = VmChanged { name: "web".parse().expect("valid"), vm: None };
     vms.lock().expect("no panic").pop();
     bus.publish(&gone).await.expect("told");
     let expected = ("also".to_string(), RouteTarget::Address(other.to_string()));
@@ -232,10 +187,7 @@ async fn a_change_that_nobody_told_is_noticed_at_the_next_reading() {
     let _provisioner = provisioner(&bus, &vms).await;
     let (proxy, _desk) = proxy_on(&carrier).await;
     *vms.lock().expect("no panic") = vec![vm("web", "web.example", VmState::Ready, backend)];
-    eventually("the page is reached", async || {
-        status(proxy, "web.example").await == 200
-    })
-    .await;
+    eventually("the page is reached", async || status(proxy, "web.example").await == 200).await;
 }
 
 #[actix::test]
@@ -257,19 +209,12 @@ async fn a_request_under_way_is_answered_before_the_proxy_ends() {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let backend = listener.local_addr().expect("bound");
-    let vms = Arc::new(Mutex::new(vec![vm(
-        "web",
-        "web.example",
-        VmState::Ready,
-        backend,
-    )]));
+    let vms = Arc::new(Mutex::new(vec![vm("web", "web.example", VmState::Ready, backend)]));
     let _provisioner = provisioner(&bus, &vms).await;
     let (proxy, _desk, built) = whole_proxy_on(&carrier).await;
     eventually("the domain is routed", async || {
         let routes = bus.call(&ListRoutes {}, SOON).await.expect("answered").routes;
-        routes
-            .iter()
-            .any(|row| matches!(row.target, RouteTarget::Address(_)))
+        routes.iter().any(|row| matches!(row.target, RouteTarget::Address(_)))
     })
     .await;
     let asked = tokio::spawn(async move { answer(proxy, "web.example").await });
@@ -278,10 +223,7 @@ async fn a_request_under_way_is_answered_before_the_proxy_ends() {
     assert!(machine.read(&mut head).await.expect("asked") > 0);
 
     let ending = tokio::spawn(built.end.expect("the front ends in order"));
-    eventually("nothing new is accepted", async || {
-        TcpStream::connect(proxy).await.is_err()
-    })
-    .await;
+    eventually("nothing new is accepted", async || TcpStream::connect(proxy).await.is_err()).await;
     let late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
     machine.write_all(late).await.expect("answered");
     assert!(asked.await.expect("no panic").ends_with("late"));

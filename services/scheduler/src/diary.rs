@@ -85,11 +85,7 @@ impl Diary {
     }
 
     pub(crate) async fn add(&self, schedule: &Schedule, now: Timestamp) -> Result<Added, TableError> {
-        let row = ScheduleRow {
-            schedule: schedule.clone(),
-            added: now,
-            kept: None,
-        };
+        let row = ScheduleRow { schedule: schedule.clone(), added: now, kept: None };
         let conflict = match self.schedules.create(schedule.id.as_str(), &row).await {
             Ok(_) => return Ok(Added::There(row)),
             Err(error @ TableError::Conflict { .. }) => error,
@@ -209,12 +205,7 @@ impl Diary {
             return Ok(None);
         }
         let rows = self.run_rows(id).await?;
-        Ok(Some(
-            rows.into_iter()
-                .take(RUNS_KEPT)
-                .map(|row| row.value.run)
-                .collect(),
-        ))
+        Ok(Some(rows.into_iter().take(RUNS_KEPT).map(|row| row.value.run).collect()))
     }
 
     /// The runs of a schedule that are still being asked for.

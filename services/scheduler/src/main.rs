@@ -7,10 +7,7 @@ use scheduler::adapters::SystemClock;
 use scheduler::config::Config;
 
 fn main() -> anyhow::Result<()> {
-    chassis::run::<Config, _, _>(
-        Service::Scheduler,
-        env!("CARGO_PKG_VERSION"),
-        "",
-        async |chassis| Ok(scheduler::open(chassis.bus, Arc::new(SystemClock))),
-    )
+    chassis::run::<Config, _, _>(Service::Scheduler, env!("CARGO_PKG_VERSION"), "", async |chassis| {
+        Ok(scheduler::open(chassis.bus, Arc::new(SystemClock)))
+    })
 }

@@ -52,12 +52,7 @@ where
     Timekeeper: Handler<Traced<M>>,
     Context<Timekeeper>: ToEnvelope<Timekeeper, Traced<M>>,
 {
-    ask(&timekeeper, message, ANSWER_MAX)
-        .await
-        .unwrap_or_else(|error| {
-            Err(Declined::Failed(Failure {
-                kind: FailureKind::Unavailable,
-                message: error.to_string(),
-            }))
-        })
+    ask(&timekeeper, message, ANSWER_MAX).await.unwrap_or_else(|error| {
+        Err(Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() }))
+    })
 }

@@ -35,10 +35,7 @@ async fn an_appointment_is_kept_at_its_time_and_told() {
     let asked = world.backup.asked();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].vm, VmName::new("web").expect("valid"));
-    assert_eq!(
-        asked[0].schedule.as_ref().map(ScheduleId::as_str),
-        Some("nightly")
-    );
+    assert_eq!(asked[0].schedule.as_ref().map(ScheduleId::as_str), Some("nightly"));
     assert_eq!(asked[0].operation_id, Some(id));
     let listed = world.call(&ListSchedules {}).await.expect("listed");
     assert_eq!(listed[0].last, Some(run));
@@ -82,18 +79,9 @@ async fn what_was_being_asked_for_at_a_kill_is_asked_for_again_with_the_same_id(
     let runs = world.settled("nightly", 1).await;
     let due = at("2026-05-02T03:00:00Z");
     let id = operation_for(&ScheduleId::new("nightly").expect("valid"), due);
-    assert_eq!(
-        (runs[0].due, &runs[0].outcome),
-        (due, &RunOutcome::Begun(id.clone()))
-    );
+    assert_eq!((runs[0].due, &runs[0].outcome), (due, &RunOutcome::Begun(id.clone())));
     let asked = world.backup.asked();
-    assert_eq!(
-        asked
-            .iter()
-            .map(|request| &request.operation_id)
-            .collect::<Vec<_>>(),
-        [&Some(id)]
-    );
+    assert_eq!(asked.iter().map(|request| &request.operation_id).collect::<Vec<_>>(), [&Some(id)]);
 }
 
 #[actix::test]
@@ -126,10 +114,7 @@ async fn a_backup_service_that_is_away_is_asked_until_it_is_back() {
     let _scheduler = world.scheduler().await;
     world.add("nightly", "0 3 * * *", "web").await;
     world.clock.advance(DAY);
-    eventually("it is asked in vain", async || {
-        !world.runs("nightly").await.is_empty()
-    })
-    .await;
+    eventually("it is asked in vain", async || !world.runs("nightly").await.is_empty()).await;
     let _desk = world.backup.open(&world.bus).await;
     eventually("it is asked again", async || {
         world.clock.advance(1);
@@ -153,9 +138,7 @@ async fn nobody_answering_for_ten_minutes_is_written_down_with_the_reason() {
         matches!(outcome, Some(RunOutcome::NotBegun(_)))
     })
     .await;
-    let Some(RunOutcome::NotBegun(reason)) = outcome else {
-        unreachable!("just seen")
-    };
+    let Some(RunOutcome::NotBegun(reason)) = outcome else { unreachable!("just seen") };
     assert!(reason.starts_with("asked for 10 minutes in vain: "), "{reason}");
 }
 
@@ -167,10 +150,7 @@ async fn a_refusal_is_written_down_at_once() {
     world.add("nightly", "0 3 * * *", "nobody").await;
     world.clock.advance(DAY);
     let runs = world.settled("nightly", 1).await;
-    assert_eq!(
-        runs[0].outcome,
-        RunOutcome::NotBegun("there is no vm nobody".into())
-    );
+    assert_eq!(runs[0].outcome, RunOutcome::NotBegun("there is no vm nobody".into()));
 }
 
 #[actix::test]
@@ -204,19 +184,13 @@ async fn what_makes_no_sense_is_refused_and_the_same_again_is_calm() {
     assert!(never.to_string().contains("never comes to pass"), "{never}");
     let mut elsewhere = schedule("odd", "@daily", "web");
     elsewhere.time_zone = "Mars/Olympus".into();
-    assert_eq!(
-        refused(elsewhere).await,
-        AddScheduleRefused::UnknownTimeZone("Mars/Olympus".into())
-    );
+    assert_eq!(refused(elsewhere).await, AddScheduleRefused::UnknownTimeZone("Mars/Olympus".into()));
     assert_eq!(world.call(&ListSchedules {}).await.expect("listed"), []);
 
     let first = world.add("nightly", "0 3 * * *", "web").await;
     assert_eq!(world.add("nightly", "0 3 * * *", "web").await, first);
     let taken = refused(schedule("nightly", "0 4 * * *", "web")).await;
-    assert_eq!(
-        taken,
-        AddScheduleRefused::NameTaken(ScheduleId::new("nightly").expect("valid"))
-    );
+    assert_eq!(taken, AddScheduleRefused::NameTaken(ScheduleId::new("nightly").expect("valid")));
 }
 
 #[actix::test]
@@ -230,25 +204,14 @@ async fn a_removed_schedule_fires_no_more_and_leaves_nothing() {
     world.settled("nightly", 1).await;
     world.settled("other", 1).await;
     let id = ScheduleId::new("nightly").expect("valid");
-    let removed = world
-        .call(&RemoveSchedule { id: id.clone() })
-        .await
-        .expect("removed");
+    let removed = world.call(&RemoveSchedule { id: id.clone() }).await.expect("removed");
     assert_eq!(removed, schedule("nightly", "0 3 * * *", "web"));
     world.clock.advance(DAY);
     world.settled("other", 2).await;
     assert_eq!(world.backup.asked().len(), 3);
     for gone in [
-        world
-            .call(&ListRuns { id: id.clone() })
-            .await
-            .err()
-            .map(|e| e.to_string()),
-        world
-            .call(&RemoveSchedule { id })
-            .await
-            .err()
-            .map(|e| e.to_string()),
+        world.call(&ListRuns { id: id.clone() }).await.err().map(|e| e.to_string()),
+        world.call(&RemoveSchedule { id }).await.err().map(|e| e.to_string()),
     ] {
         assert_eq!(gone.as_deref(), Some("there is no schedule nightly"));
     }

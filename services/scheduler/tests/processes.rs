@@ -56,12 +56,8 @@ async fn world(server: &NatsServer) -> World {
         name: "test".into(),
         inbox_prefix: inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, SOON)
-        .await
-        .expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1)
-        .await
-        .expect("buckets can be made");
+    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
     World::on(Arc::new(carrier), "2026-05-01T12:00:00Z")
 }
 
@@ -77,9 +73,7 @@ async fn answered<R: Request>(world: &World, request: &R) -> R::Reply {
 }
 
 fn add(id: &str, cron: &str) -> AddSchedule {
-    AddSchedule {
-        schedule: support::schedule(id, cron, "web"),
-    }
+    AddSchedule { schedule: support::schedule(id, cron, "web") }
 }
 
 #[actix::test]
@@ -89,10 +83,7 @@ async fn two_processes_keep_every_appointment_once() {
     let _desk = world.backup.open(&world.bus).await;
     let _processes = [Process::start(&server), Process::start(&server)];
     answered(&world, &add("busy", "* * * * * *")).await;
-    eventually("it is kept several times", async || {
-        world.backup.asked().len() >= 6
-    })
-    .await;
+    eventually("it is kept several times", async || world.backup.asked().len() >= 6).await;
     let id = ScheduleId::new("busy").expect("valid");
     answered(&world, &RemoveSchedule { id }).await;
     let asked = world.backup.asked();
@@ -106,9 +97,7 @@ async fn a_process_killed_while_it_asks_asks_again_after_its_start() {
     let world = world(&server).await;
     let process = Process::start(&server);
     answered(&world, &add("busy", "*/2 * * * * *")).await;
-    let list = ListRuns {
-        id: ScheduleId::new("busy").expect("valid"),
-    };
+    let list = ListRuns { id: ScheduleId::new("busy").expect("valid") };
     let mut asking = None;
     eventually("it asks, and nobody answers", async || {
         asking = answered(&world, &list).await.pop().map(|run| run.outcome);
@@ -124,14 +113,9 @@ async fn a_process_killed_while_it_asks_asks_again_after_its_start() {
     let _process = Process::start(&server);
     eventually("it is asked for again and written down", async || {
         let runs = answered(&world, &list).await;
-        runs.iter()
-            .any(|run| run.outcome == RunOutcome::Begun(id.clone()))
+        runs.iter().any(|run| run.outcome == RunOutcome::Begun(id.clone()))
     })
     .await;
     let asked = world.backup.asked();
-    assert!(
-        asked
-            .iter()
-            .any(|request| request.operation_id.as_ref() == Some(&id))
-    );
+    assert!(asked.iter().any(|request| request.operation_id.as_ref() == Some(&id)));
 }

@@ -20,20 +20,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config {
-            ready_seconds: 60,
-            soak_seconds: 5,
-        }
+        Config { ready_seconds: 60, soak_seconds: 5 }
     }
 }
 
 impl Config {
     /// With other times, in seconds.
     pub fn of(ready_seconds: u32, soak_seconds: u32) -> Config {
-        Config {
-            ready_seconds,
-            soak_seconds,
-        }
+        Config { ready_seconds, soak_seconds }
     }
 
     /// How long a new build may take until it is well.

@@ -50,9 +50,8 @@ pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
         ready_within: settings.own.ready_within(),
         soak: settings.own.soak(),
     });
-    let operations = Operations::of(bus.clone(), Service::Upgrade)
-        .with::<ApplyRelease>(Arc::clone(&world))
-        .open();
+    let operations =
+        Operations::of(bus.clone(), Service::Upgrade).with::<ApplyRelease>(Arc::clone(&world)).open();
     let gatekeeper = Gatekeeper::start(world.shelf.clone(), operations.clone());
     chassis::Service {
         endpoints: Some(wiring::endpoints(bus, gatekeeper)),

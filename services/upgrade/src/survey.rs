@@ -25,11 +25,7 @@ pub(crate) async fn running(bus: &Bus) -> Result<Vec<RunningService>, LinkError>
     let mut found = join_all(asked).await;
     found.sort_by(|one, other| {
         let order = |running: &RunningService| {
-            (
-                running.health.service,
-                running.host.clone(),
-                running.health.instance.clone(),
-            )
+            (running.health.service, running.host.clone(), running.health.instance.clone())
         };
         order(one).cmp(&order(other))
     });
@@ -39,10 +35,7 @@ pub(crate) async fn running(bus: &Bus) -> Result<Vec<RunningService>, LinkError>
 async fn look_at(bus: &Bus, service: Service, peer: &Peer) -> RunningService {
     let told = |key: &str| peer.metadata.get(key).cloned().unwrap_or_default();
     let host = told("host");
-    let place = Place {
-        service,
-        host: HostName::new(host.clone()).ok(),
-    };
+    let place = Place { service, host: HostName::new(host.clone()).ok() };
     let health = match health_at(bus, &place, HEALTH_MAX).await {
         Ok(health) => health,
         // It answered to discovery: what it said there, and that it does not answer now.
@@ -52,10 +45,7 @@ async fn look_at(bus: &Bus, service: Service, peer: &Peer) -> RunningService {
             build: told("build"),
             since: begun(&told("instance")),
             instance: told("instance"),
-            parts: vec![PartHealth {
-                part: "answer".into(),
-                trouble: Some(error.to_string()),
-            }],
+            parts: vec![PartHealth { part: "answer".into(), trouble: Some(error.to_string()) }],
         },
     };
     RunningService { health, host }
@@ -68,10 +58,9 @@ pub(crate) async fn health_at(
     deadline: Duration,
 ) -> Result<Health, CallError<Nothing>> {
     match bus.call_at(place.clone(), &CheckHealth {}, deadline).await {
-        Err(CallError::Link {
-            cause: LinkError::NoResponder { .. },
-            ..
-        }) if place.host.is_some() => bus.call_at(place.service, &CheckHealth {}, deadline).await,
+        Err(CallError::Link { cause: LinkError::NoResponder { .. }, .. }) if place.host.is_some() => {
+            bus.call_at(place.service, &CheckHealth {}, deadline).await
+        }
         answer => answer,
     }
 }

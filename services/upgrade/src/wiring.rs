@@ -36,8 +36,5 @@ pub(crate) fn endpoints(bus: Bus, gatekeeper: Addr<Gatekeeper>) -> Endpoints {
 }
 
 fn unavailable<F>(error: impl std::fmt::Display) -> Declined<F> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message: error.to_string(),
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
 }

@@ -41,12 +41,8 @@ async fn every_process_is_found_on_its_host_and_asked_there() {
         name: "test".into(),
         inbox_prefix: inbox_prefix(Service::Upgrade),
     };
-    let carrier = bus::nats::connect(&connection, SOON)
-        .await
-        .expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1)
-        .await
-        .expect("buckets can be made");
+    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
     let bus = Bus::new(Arc::new(carrier), Realm::default());
     let _processes = [start(&server, "h1"), start(&server, "h2")];
 

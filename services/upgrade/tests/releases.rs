@@ -31,17 +31,12 @@ async fn apply(
     folder: &Path,
     id: Option<&OperationId>,
 ) -> Result<Begun, CallError<ApplyReleaseRefused>> {
-    let command = ApplyRelease {
-        folder: folder.into(),
-        operation_id: id.cloned(),
-    };
+    let command = ApplyRelease { folder: folder.into(), operation_id: id.cloned() };
     host.bus.call(&command, CALL_MAX).await
 }
 
 async fn outcome(host: &Host, id: &OperationId) -> OperationReport {
-    outcome_at(&host.bus, Service::Upgrade, id, PATIENCE, |_| {})
-        .await
-        .expect("it ends")
+    outcome_at(&host.bus, Service::Upgrade, id, PATIENCE, |_| {}).await.expect("it ends")
 }
 
 async fn applied(host: &Host, folder: &Path) -> OperationReport {
@@ -56,10 +51,7 @@ async fn refused(host: &Host, folder: &Path) -> ApplyReleaseRefused {
         other => panic!("{other:?}"),
     };
     assert_eq!(host.supervisor.runs(), host.installed());
-    assert_eq!(
-        (host.supervisor.started(), host.builds().len(), host.receipts()),
-        (1, 0, 0)
-    );
+    assert_eq!((host.supervisor.started(), host.builds().len(), host.receipts()), (1, 0, 0));
     refusal
 }
 
@@ -74,15 +66,8 @@ async fn a_signed_release_replaces_the_service_and_only_two_builds_stay_on_the_s
         let report = applied(&host, &folder).await;
         assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
         let told = what_was_applied(&report);
-        assert_eq!(
-            (told.service, &told.build, told.build_before),
-            (Service::Proxy, &build, Some(before))
-        );
-        let place = host
-            .state()
-            .join("releases/proxy")
-            .join(&build)
-            .join("loam-proxy");
+        assert_eq!((told.service, &told.build, told.build_before), (Service::Proxy, &build, Some(before)));
+        let place = host.state().join("releases/proxy").join(&build).join("loam-proxy");
         assert_eq!(host.supervisor.runs(), place);
         before = build;
     }
@@ -100,10 +85,7 @@ async fn an_unsigned_release_is_refused() {
     let _desk = host.upgrade(10, 0).await;
     let folder = host.release("new", "well: new");
     std::fs::remove_file(folder.join("release.toml.minisig")).expect("removed");
-    assert!(matches!(
-        refused(&host, &folder).await,
-        ApplyReleaseRefused::Unsigned(_)
-    ));
+    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Unsigned(_)));
 }
 
 #[actix::test]
@@ -119,15 +101,8 @@ async fn an_altered_release_is_refused() {
     );
 
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
-    std::fs::write(
-        folder.join("release.toml"),
-        manifest("proxy", "loam-proxy", &digest),
-    )
-    .expect("written");
-    assert!(matches!(
-        refused(&host, &folder).await,
-        ApplyReleaseRefused::Untrusted(_)
-    ));
+    std::fs::write(folder.join("release.toml"), manifest("proxy", "loam-proxy", &digest)).expect("written");
+    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Untrusted(_)));
 }
 
 #[actix::test]
@@ -138,10 +113,7 @@ async fn a_release_signed_by_a_stranger_is_refused() {
     let text = std::fs::read_to_string(folder.join("release.toml")).expect("readable");
     let stranger = KeyPair::generate_unencrypted_keypair().expect("made");
     host.sign(&folder, &text, &stranger);
-    assert!(matches!(
-        refused(&host, &folder).await,
-        ApplyReleaseRefused::Untrusted(_)
-    ));
+    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Untrusted(_)));
     host.trust("theirs.pub", &stranger);
     assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
 }
@@ -155,26 +127,13 @@ async fn without_a_key_or_with_keys_that_others_can_write_nothing_is_trusted() {
     for (path, fine) in [(key.clone(), 0o644), (host.keys(), 0o755)] {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(fine | 0o022)).expect("set");
         let refusal = refused(&host, &folder).await;
-        assert!(
-            refusal.to_string().contains("can be written by others"),
-            "{refusal}"
-        );
+        assert!(refusal.to_string().contains("can be written by others"), "{refusal}");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(fine)).expect("set");
     }
     std::fs::remove_file(key).expect("removed");
-    assert!(
-        refused(&host, &folder)
-            .await
-            .to_string()
-            .contains("no key is trusted here")
-    );
+    assert!(refused(&host, &folder).await.to_string().contains("no key is trusted here"));
     std::fs::remove_dir(host.keys()).expect("removed");
-    assert!(
-        refused(&host, &folder)
-            .await
-            .to_string()
-            .contains("no key is trusted here")
-    );
+    assert!(refused(&host, &folder).await.to_string().contains("no key is trusted here"));
 }
 
 #[actix::test]
@@ -185,16 +144,10 @@ async fn what_is_not_replaceable_or_unknown_is_refused() {
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
     for (service, not) in [("upgrade", Service::Upgrade), ("supervisor", Service::Supervisor)] {
         host.sign(&folder, &manifest(service, "loam-proxy", &digest), &host.signer);
-        assert_eq!(
-            refused(&host, &folder).await,
-            ApplyReleaseRefused::NotReplaceable(not)
-        );
+        assert_eq!(refused(&host, &folder).await, ApplyReleaseRefused::NotReplaceable(not));
     }
     host.sign(&folder, &manifest("kernel", "loam-proxy", &digest), &host.signer);
-    assert!(matches!(
-        refused(&host, &folder).await,
-        ApplyReleaseRefused::Unreadable(_)
-    ));
+    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Unreadable(_)));
 }
 
 #[actix::test]
@@ -206,10 +159,7 @@ async fn a_service_that_nobody_runs_here_changes_nothing() {
     host.sign(&folder, &manifest("backup", "loam-proxy", &digest), &host.signer);
     let report = applied(&host, &folder).await;
     assert_eq!(report.state, OperationState::Undone);
-    assert_eq!(
-        report.reason.as_deref(),
-        Some("note: backup is not under supervision here")
-    );
+    assert_eq!(report.reason.as_deref(), Some("note: backup is not under supervision here"));
     assert!(!host.state().join("releases/backup").join(&digest[..16]).exists());
 }
 
@@ -254,10 +204,7 @@ async fn a_build_that_never_becomes_ready_brings_the_old_one_back() {
         assert_eq!(host.supervisor.runs(), host.installed());
         assert_eq!(host.builds(), Vec::<String>::new());
         let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
-        let proxy = services
-            .iter()
-            .find(|found| found.health.service == Service::Proxy)
-            .expect("it answers");
+        let proxy = services.iter().find(|found| found.health.service == Service::Proxy).expect("it answers");
         assert_eq!(proxy.health.build, build_of(&host.installed()));
     }
 }
@@ -273,19 +220,14 @@ async fn what_happens_to_the_folder_after_the_answer_does_not_matter() {
     let report = outcome(&host, begun.operation()).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     assert_eq!(what_was_applied(&report).build, build);
-    assert_eq!(
-        std::fs::read_to_string(host.supervisor.runs()).expect("readable"),
-        "well: new"
-    );
+    assert_eq!(std::fs::read_to_string(host.supervisor.runs()).expect("readable"), "well: new");
 }
 
 #[actix::test]
 async fn one_upgrade_at_a_time_and_a_cancelled_one_is_undone() {
     let host = Host::new().await;
     let _desk = host.upgrade(600, 0).await;
-    let first = apply(&host, &host.release("new", "silent"), None)
-        .await
-        .expect("begun");
+    let first = apply(&host, &host.release("new", "silent"), None).await.expect("begun");
     let first = first.operation().clone();
     eventually("the new one is started", async || host.supervisor.started() == 2).await;
     let second = apply(&host, &host.release("other", "well: other"), None).await;
@@ -294,10 +236,7 @@ async fn one_upgrade_at_a_time_and_a_cancelled_one_is_undone() {
         "{second:?}"
     );
     let cancel = CancelOperation { id: first.clone() };
-    host.bus
-        .call_at(Service::Upgrade, &cancel, CALL_MAX)
-        .await
-        .expect("understood");
+    host.bus.call_at(Service::Upgrade, &cancel, CALL_MAX).await.expect("understood");
     assert_eq!(outcome(&host, &first).await.state, OperationState::Undone);
     assert_eq!(host.supervisor.runs(), host.installed());
 }
@@ -307,21 +246,12 @@ async fn the_same_id_is_the_same_upgrade_even_when_its_folder_is_gone() {
     let host = Host::new().await;
     let _desk = host.upgrade(10, 0).await;
     let (folder, id) = (host.release("new", "well: new"), fresh_id());
-    assert_eq!(
-        apply(&host, &folder, Some(&id)).await.expect("begun"),
-        Begun::Begun(id.clone())
-    );
+    assert_eq!(apply(&host, &folder, Some(&id)).await.expect("begun"), Begun::Begun(id.clone()));
     assert_eq!(outcome(&host, &id).await.state, OperationState::Done);
     std::fs::remove_dir_all(&folder).expect("removed");
-    assert_eq!(
-        apply(&host, &folder, Some(&id)).await.expect("known"),
-        Begun::AlreadyBegun(id.clone())
-    );
+    assert_eq!(apply(&host, &folder, Some(&id)).await.expect("known"), Begun::AlreadyBegun(id.clone()));
     let other = apply(&host, &host.release("other", "well: other"), Some(&id)).await;
-    assert!(
-        matches!(other, Err(CallError::Refused(ApplyReleaseRefused::IdReused(_)))),
-        "{other:?}"
-    );
+    assert!(matches!(other, Err(CallError::Refused(ApplyReleaseRefused::IdReused(_)))), "{other:?}");
     assert_eq!(host.supervisor.started(), 2);
 }
 
@@ -333,21 +263,10 @@ async fn every_service_found_is_listed_also_one_that_does_not_answer() {
     let _mute = mute.open().await.expect("the desk opens");
     let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
     let names: Vec<Service> = services.iter().map(|found| found.health.service).collect();
-    assert_eq!(
-        names,
-        [
-            Service::Backup,
-            Service::Proxy,
-            Service::Upgrade,
-            Service::Supervisor
-        ]
-    );
+    assert_eq!(names, [Service::Backup, Service::Proxy, Service::Upgrade, Service::Supervisor]);
     assert!(services[1].health.is_well());
     assert!(!services[0].health.is_well());
-    assert_eq!(
-        (services[0].health.build.as_str(), services[0].host.as_str()),
-        ("backup-build", "h1")
-    );
+    assert_eq!((services[0].health.build.as_str(), services[0].host.as_str()), ("backup-build", "h1"));
 }
 
 #[actix::test]
@@ -380,10 +299,7 @@ async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() 
         match ending {
             Ending::Done if runs == place && builds == 1 => Ok(()),
             Ending::Undone(_) if runs == here.installed() && builds == 0 => Ok(()),
-            other => Err(format!(
-                "{other:?}: {} runs, {builds} builds on the shelf",
-                runs.display()
-            )),
+            other => Err(format!("{other:?}: {} runs, {builds} builds on the shelf", runs.display())),
         }
     };
     rehearse(&sagas::ApplyRelease::steps(), fresh, judge).await;

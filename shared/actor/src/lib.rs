@@ -27,10 +27,7 @@ pub struct Traced<M> {
 impl<M> Traced<M> {
     /// Wraps a message in the span at hand.
     pub fn here(message: M) -> Self {
-        Traced {
-            message,
-            span: Span::current(),
-        }
+        Traced { message, span: Span::current() }
     }
 }
 
@@ -68,10 +65,7 @@ where
         match tokio::time::timeout(deadline, address.send(Traced::here(message))).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(MailboxError::Closed)) => Err(AskError::Ended(actor)),
-            Ok(Err(MailboxError::Timeout)) | Err(_) => Err(AskError::TimedOut {
-                actor,
-                after: deadline,
-            }),
+            Ok(Err(MailboxError::Timeout)) | Err(_) => Err(AskError::TimedOut { actor, after: deadline }),
         }
     };
     asked.instrument(span).await
@@ -100,13 +94,7 @@ where
     Traced<M>: Message,
     <Traced<M> as Message>::Result: MessageResponse<A, Traced<M>>,
 {
-    context.notify_later(
-        Traced {
-            message,
-            span: Span::none(),
-        },
-        after,
-    );
+    context.notify_later(Traced { message, span: Span::none() }, after);
 }
 
 #[cfg(test)]
@@ -149,12 +137,6 @@ mod tests {
     async fn a_late_answer_is_a_clear_word() {
         let clerk = start(4, Clerk);
         let after = Duration::from_millis(50);
-        assert_eq!(
-            ask(&clerk, Never, after).await,
-            Err(AskError::TimedOut {
-                actor: "Clerk",
-                after
-            })
-        );
+        assert_eq!(ask(&clerk, Never, after).await, Err(AskError::TimedOut { actor: "Clerk", after }));
     }
 }

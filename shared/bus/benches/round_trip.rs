@@ -50,24 +50,16 @@ async fn measure() {
     });
     let _desk = desk.open().await.expect("opened");
     let caller = connect(&server, Service::Backup).await;
-    let request = RemoveSchedule {
-        id: "nightly".parse().expect("valid"),
-    };
+    let request = RemoveSchedule { id: "nightly".parse().expect("valid") };
 
     // Alternating, so that whatever else the machine does hits both alike.
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + ROUNDS {
         let begun = Instant::now();
-        bare_client
-            .request("bare.echo", vec![7u8; 32].into())
-            .await
-            .expect("echoed");
+        bare_client.request("bare.echo", vec![7u8; 32].into()).await.expect("echoed");
         let bare_took = begun.elapsed();
         let begun = Instant::now();
-        caller
-            .call(&request, DEADLINE)
-            .await
-            .expect_err("refused, as served");
+        caller.call(&request, DEADLINE).await.expect_err("refused, as served");
         let ours_took = begun.elapsed();
         if round >= WARM_UP {
             bare.push(bare_took);
@@ -77,22 +69,9 @@ async fn measure() {
     let (bare, ours) = (quantiles(bare), quantiles(ours));
     println!("round trips on loopback, {ROUNDS} of each, alternating");
     println!("{:<28} {:>10} {:>10}", "", "median", "p99");
-    println!(
-        "{:<28} {:>7.1} µs {:>7.1} µs",
-        "bare request-reply echo",
-        micros(bare.0),
-        micros(bare.1)
-    );
-    println!(
-        "{:<28} {:>7.1} µs {:>7.1} µs",
-        "request through a service",
-        micros(ours.0),
-        micros(ours.1)
-    );
-    println!(
-        "ratio of medians: {:.2}",
-        ours.0.as_secs_f64() / bare.0.as_secs_f64()
-    );
+    println!("{:<28} {:>7.1} µs {:>7.1} µs", "bare request-reply echo", micros(bare.0), micros(bare.1));
+    println!("{:<28} {:>7.1} µs {:>7.1} µs", "request through a service", micros(ours.0), micros(ours.1));
+    println!("ratio of medians: {:.2}", ours.0.as_secs_f64() / bare.0.as_secs_f64());
 }
 
 async fn connect(server: &NatsServer, service: Service) -> Bus {
@@ -102,14 +81,7 @@ async fn connect(server: &NatsServer, service: Service) -> Bus {
         name: format!("bench-{service}"),
         inbox_prefix: contract::rights::inbox_prefix(service),
     };
-    Bus::new(
-        Arc::new(
-            bus::nats::connect(&connection, DEADLINE)
-                .await
-                .expect("connected"),
-        ),
-        Realm::default(),
-    )
+    Bus::new(Arc::new(bus::nats::connect(&connection, DEADLINE).await.expect("connected")), Realm::default())
 }
 
 fn quantiles(mut times: Vec<Duration>) -> (Duration, Duration) {

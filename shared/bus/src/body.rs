@@ -43,12 +43,8 @@ impl Form {
     /// Writes a value.
     pub fn write<T: Serialize>(self, value: &T) -> Result<Bytes, String> {
         match self {
-            Form::MessagePack => rmp_serde::to_vec_named(value)
-                .map(Bytes::from)
-                .map_err(|e| e.to_string()),
-            Form::Json => serde_json::to_vec(value)
-                .map(Bytes::from)
-                .map_err(|e| e.to_string()),
+            Form::MessagePack => rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| e.to_string()),
+            Form::Json => serde_json::to_vec(value).map(Bytes::from).map_err(|e| e.to_string()),
         }
     }
 
@@ -78,10 +74,7 @@ mod tests {
         assert_eq!(Form::of(None, b""), Form::Json);
         assert_eq!(Form::of(None, b"{}"), Form::Json);
         assert_eq!(Form::of(None, b"\x80"), Form::MessagePack);
-        assert_eq!(
-            Form::of(Some("application/json; charset=utf-8"), b"\x80"),
-            Form::Json
-        );
+        assert_eq!(Form::of(Some("application/json; charset=utf-8"), b"\x80"), Form::Json);
         assert_eq!(Form::of(Some("application/msgpack"), b"{"), Form::MessagePack);
     }
 

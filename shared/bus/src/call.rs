@@ -53,10 +53,7 @@ impl<F: Debug + Display> CallError<F> {
             CallError::Refused(_) | CallError::Unreadable { .. } => false,
             CallError::Link { .. } => true,
             CallError::Failed(failure) => {
-                matches!(
-                    failure.kind,
-                    FailureKind::Busy | FailureKind::Unavailable | FailureKind::TimedOut
-                )
+                matches!(failure.kind, FailureKind::Busy | FailureKind::Unavailable | FailureKind::TimedOut)
             }
         }
     }
@@ -67,15 +64,8 @@ impl<F: Debug + Display> CallError<F> {
         match self {
             CallError::Failed(failure) => failure,
             other => {
-                let kind = if other.is_passing() {
-                    FailureKind::Unavailable
-                } else {
-                    FailureKind::Internal
-                };
-                Failure {
-                    kind,
-                    message: other.to_string(),
-                }
+                let kind = if other.is_passing() { FailureKind::Unavailable } else { FailureKind::Internal };
+                Failure { kind, message: other.to_string() }
             }
         }
     }
@@ -125,10 +115,7 @@ impl Bus {
             rpc.system = "nats",
             rpc.service = place.service.name()
         );
-        let called = self
-            .exchange(&place, request, deadline)
-            .instrument(span.clone())
-            .await;
+        let called = self.exchange(&place, request, deadline).instrument(span.clone()).await;
         metrics::called::<R>(&called);
         if let Err(error) = &called
             && !matches!(error, CallError::Refused(_))
@@ -145,40 +132,21 @@ impl Bus {
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
         let service = place.service;
-        let link = |cause| CallError::Link {
-            service,
-            request: R::NAME,
-            cause,
-        };
+        let link = |cause| CallError::Link { service, request: R::NAME, cause };
         let mut subject = Subject::at_service(&self.realm, service, R::NAME);
         if let Some(host) = &place.host {
             subject = subject.on_host(host);
         }
-        let body = Form::MessagePack
-            .write(request)
-            .map_err(|e| link(LinkError::Refused(e)))?;
+        let body = Form::MessagePack.write(request).map_err(|e| link(LinkError::Refused(e)))?;
         if body.len() > WORD_BYTES_MAX {
-            let message = format!(
-                "the question has {} bytes, the bus carries {WORD_BYTES_MAX}",
-                body.len()
-            );
-            return Err(CallError::Failed(Failure {
-                kind: FailureKind::TooLarge,
-                message,
-            }));
+            let message = format!("the question has {} bytes, the bus carries {WORD_BYTES_MAX}", body.len());
+            return Err(CallError::Failed(Failure { kind: FailureKind::TooLarge, message }));
         }
         let mut headers = telemetry::carry(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
         let answer = self
             .carrier
-            .ask(
-                Letter {
-                    subject: subject.to_string(),
-                    headers,
-                    body,
-                },
-                deadline,
-            )
+            .ask(Letter { subject: subject.to_string(), headers, body }, deadline)
             .await
             .map_err(link)?;
         read_answer::<R>(service, &answer)
@@ -186,11 +154,7 @@ impl Bus {
 }
 
 fn read_answer<R: Request>(service: Service, answer: &Letter) -> Result<R::Reply, CallError<R::Refusal>> {
-    let unreadable = |reason| CallError::Unreadable {
-        service,
-        request: R::NAME,
-        reason,
-    };
+    let unreadable = |reason| CallError::Unreadable { service, request: R::NAME, reason };
     let form = Form::of(answer.headers.get(CONTENT_TYPE).map(String::as_str), &answer.body);
     if !answer.headers.contains_key(ERROR_CODE_HEADER) {
         return form.read::<R::Reply>(&answer.body).map_err(unreadable);
@@ -201,10 +165,7 @@ fn read_answer<R: Request>(service: Service, answer: &Letter) -> Result<R::Reply
         Refused(F),
         Failed(Failure),
     }
-    match form
-        .read::<Negative<Refusal<R>>>(&answer.body)
-        .map_err(unreadable)?
-    {
+    match form.read::<Negative<Refusal<R>>>(&answer.body).map_err(unreadable)? {
         Negative::Refused(refusal) => Err(CallError::Refused(refusal)),
         Negative::Failed(failure) => Err(CallError::Failed(failure)),
     }

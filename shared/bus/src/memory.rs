@@ -53,18 +53,12 @@ impl MemoryCarrier {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no code here panics while it holds the lock")
+        self.state.lock().expect("no code here panics while it holds the lock")
     }
 
     fn linked(&self) -> Result<MutexGuard<'_, State>, LinkError> {
         let state = self.state();
-        if state.cut {
-            Err(LinkError::Disconnected { url: "memory".into() })
-        } else {
-            Ok(state)
-        }
+        if state.cut { Err(LinkError::Disconnected { url: "memory".into() }) } else { Ok(state) }
     }
 }
 
@@ -86,9 +80,7 @@ struct Back(oneshot::Sender<Letter>);
 #[async_trait]
 impl WayBack for Back {
     async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError> {
-        self.0.send(answer).map_err(|letter| LinkError::NoResponder {
-            subject: letter.subject,
-        })
+        self.0.send(answer).map_err(|letter| LinkError::NoResponder { subject: letter.subject })
     }
 }
 
@@ -117,36 +109,23 @@ impl Drop for MemorySign {
 impl Carrier for MemoryCarrier {
     async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
         let subject = letter.subject.clone();
-        let nobody = || LinkError::NoResponder {
-            subject: subject.clone(),
-        };
+        let nobody = || LinkError::NoResponder { subject: subject.clone() };
         let (back, answer) = oneshot::channel();
         let desk = {
             let mut state = self.linked()?;
             state.next_at = state.next_at.wrapping_add(1);
             let turn = state.next_at;
-            let desks = state
-                .desks
-                .get(&subject)
-                .filter(|desks| !desks.is_empty())
-                .ok_or_else(nobody)?;
+            let desks = state.desks.get(&subject).filter(|desks| !desks.is_empty()).ok_or_else(nobody)?;
             desks[turn % desks.len()].clone()
         };
-        let incoming = Incoming {
-            letter,
-            reply_allowed: true,
-            way_back: Box::new(Back(back)),
-        };
+        let incoming = Incoming { letter, reply_allowed: true, way_back: Box::new(Back(back)) };
         let exchange = async {
             desk.send(incoming).await.map_err(|_| nobody())?;
             answer.await.map_err(|_| nobody())
         };
         match tokio::time::timeout(deadline, exchange).await {
             Ok(answered) => answered,
-            Err(_) => Err(LinkError::TimedOut {
-                subject: subject.clone(),
-                after: deadline,
-            }),
+            Err(_) => Err(LinkError::TimedOut { subject: subject.clone(), after: deadline }),
         }
     }
 
@@ -172,11 +151,7 @@ impl Carrier for MemoryCarrier {
         let mut streams = Vec::new();
         for endpoint in endpoints {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            state
-                .desks
-                .entry(endpoint.subject.clone())
-                .or_default()
-                .push(sender);
+            state.desks.entry(endpoint.subject.clone()).or_default().push(sender);
             streams.push(receiver_stream(receiver).boxed());
         }
         state.next_peer += 1;
@@ -187,18 +162,8 @@ impl Carrier for MemoryCarrier {
             metadata: card.metadata.clone(),
         };
         state.peers.insert(peer, found);
-        let subjects = endpoints
-            .iter()
-            .map(|endpoint| endpoint.subject.clone())
-            .collect();
-        Ok(Desk {
-            streams,
-            sign: Box::new(MemorySign {
-                carrier: self.clone(),
-                subjects,
-                peer,
-            }),
-        })
+        let subjects = endpoints.iter().map(|endpoint| endpoint.subject.clone()).collect();
+        Ok(Desk { streams, sign: Box::new(MemorySign { carrier: self.clone(), subjects, peer }) })
     }
 
     async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, LinkError> {
@@ -212,11 +177,7 @@ impl Carrier for MemoryCarrier {
     async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
         let state = self.linked()?;
         let row = state.tables.get(table).and_then(|rows| rows.get(key));
-        Ok(row.map(|(value, revision)| Row {
-            key: key.into(),
-            value: value.clone(),
-            revision: *revision,
-        }))
+        Ok(row.map(|(value, revision)| Row { key: key.into(), value: value.clone(), revision: *revision }))
     }
 
     async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {

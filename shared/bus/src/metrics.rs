@@ -38,10 +38,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             .with_description("from a question's arrival to its answer")
             .with_boundaries(SERVE_BOUNDS_SECONDS.to_vec())
             .build(),
-        calls: meter
-            .u64_counter(CALLS)
-            .with_description("questions asked, by request and outcome")
-            .build(),
+        calls: meter.u64_counter(CALLS).with_description("questions asked, by request and outcome").build(),
     }
 });
 
@@ -52,12 +49,8 @@ pub(crate) fn served<R: Request>(answer: &Result<R::Reply, Declined<R::Refusal>>
         Err(Declined::Failed(_)) => "failed",
     };
     let request = KeyValue::new("request", R::NAME);
-    METRICS
-        .serve_duration
-        .record(took.as_secs_f64(), std::slice::from_ref(&request));
-    METRICS
-        .served
-        .add(1, &[request, KeyValue::new("outcome", outcome)]);
+    METRICS.serve_duration.record(took.as_secs_f64(), std::slice::from_ref(&request));
+    METRICS.served.add(1, &[request, KeyValue::new("outcome", outcome)]);
 }
 
 pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>>) {
@@ -67,9 +60,6 @@ pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>
         Err(CallError::Failed(_)) => "failed",
         Err(CallError::Link { .. } | CallError::Unreadable { .. }) => "lost",
     };
-    let labels = [
-        KeyValue::new("request", R::NAME),
-        KeyValue::new("outcome", outcome),
-    ];
+    let labels = [KeyValue::new("request", R::NAME), KeyValue::new("outcome", outcome)];
     METRICS.calls.add(1, &labels);
 }

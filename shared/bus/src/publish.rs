@@ -42,13 +42,7 @@ impl Bus {
         let mut headers = telemetry::carry(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
         let subject = Subject::of_event(&self.realm, event).to_string();
-        self.carrier
-            .tell(Letter {
-                subject,
-                headers,
-                body,
-            })
-            .await
+        self.carrier.tell(Letter { subject, headers, body }).await
     }
 
     /// Hears every event of a kind from when this returns. What cannot be read is logged and passed over.
@@ -65,9 +59,7 @@ impl Bus {
                 }
             }
         });
-        Ok(EventStream {
-            events: events.boxed(),
-        })
+        Ok(EventStream { events: events.boxed() })
     }
 
     /// Asks by service discovery who is there; collects answers for `wait`.

@@ -115,11 +115,7 @@ pub struct Serving {
 impl Bus {
     /// Begins to set up a desk.
     pub fn server(&self, card: ServiceCard) -> Server {
-        Server {
-            bus: self.clone(),
-            card,
-            endpoints: Vec::new(),
-        }
+        Server { bus: self.clone(), card, endpoints: Vec::new() }
     }
 }
 
@@ -157,11 +153,7 @@ impl Server {
         };
         let handler = Arc::new(handler);
         self.endpoints.push(Endpoint {
-            card: EndpointCard {
-                name,
-                subject: subject.to_string(),
-                metadata: schemas::<R>(),
-            },
+            card: EndpointCard { name, subject: subject.to_string(), metadata: schemas::<R>() },
             handler: Arc::new(move |incoming| answer::<R, H, F>(incoming, Arc::clone(&handler)).boxed()),
         });
         self
@@ -169,20 +161,13 @@ impl Server {
 
     /// Opens the desk. When this returns, questions reach it.
     pub async fn open(self) -> Result<Serving, LinkError> {
-        let cards: Vec<EndpointCard> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.card.clone())
-            .collect();
+        let cards: Vec<EndpointCard> = self.endpoints.iter().map(|endpoint| endpoint.card.clone()).collect();
         let desk = self.bus.carrier.open(&self.card, &cards).await?;
         let mut loops = JoinSet::new();
         for (endpoint, stream) in self.endpoints.into_iter().zip(desk.streams) {
             loops.spawn(attend(stream, endpoint.handler));
         }
-        Ok(Serving {
-            sign: desk.sign,
-            loops,
-        })
+        Ok(Serving { sign: desk.sign, loops })
     }
 }
 
@@ -190,10 +175,8 @@ impl Serving {
     /// Takes the sign down and waits, in bounded time, until the answers under way are given.
     pub async fn close(mut self) {
         self.sign.take_down().await;
-        let drained = tokio::time::timeout(DRAIN_MAX, async {
-            while self.loops.join_next().await.is_some() {}
-        })
-        .await;
+        let drained =
+            tokio::time::timeout(DRAIN_MAX, async { while self.loops.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             tracing::warn!("answers under way were cut off at the end");
         }
@@ -215,10 +198,7 @@ async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
             }
             Err(_) => {
                 let message = format!("{AT_ONCE_MAX} questions of this kind are being answered; ask again");
-                let busy = Failure {
-                    kind: FailureKind::Busy,
-                    message,
-                };
+                let busy = Failure { kind: FailureKind::Busy, message };
                 under_way.spawn(send::<(), ()>(incoming, Form::Json, Err(Declined::Failed(busy))));
             }
         }
@@ -254,17 +234,9 @@ where
         let caller = caller_of(letter);
         if matches!(R::AUDIENCE, Audience::Services(_)) && caller != Caller::Service {
             let message = format!("{} is a word between services", R::NAME);
-            return Err(Failure {
-                kind: FailureKind::NotAllowed,
-                message,
-            }
-            .into());
+            return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
         }
-        let asked = Asked {
-            request,
-            caller,
-            message_id: letter.headers.get(MESSAGE_ID_HEADER).cloned(),
-        };
+        let asked = Asked { request, caller, message_id: letter.headers.get(MESSAGE_ID_HEADER).cloned() };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
         // tests there is no hook, and the asker must still get an answer.
         let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(asked)).catch_unwind()).await;
@@ -273,11 +245,7 @@ where
             Ok(Err(_)) => Err(internal(R::NAME).into()),
             Err(_) => {
                 let message = format!("{} was not answered within {} s", R::NAME, ANSWER_MAX.as_secs());
-                Err(Failure {
-                    kind: FailureKind::TimedOut,
-                    message,
-                }
-                .into())
+                Err(Failure { kind: FailureKind::TimedOut, message }.into())
             }
         }
     };
@@ -291,22 +259,14 @@ where
 }
 
 fn internal(name: &str) -> Failure {
-    Failure {
-        kind: FailureKind::Internal,
-        message: format!("{name} met a defect of the service"),
-    }
+    Failure { kind: FailureKind::Internal, message: format!("{name} met a defect of the service") }
 }
 
 fn read<R: Request>(letter: &Letter, form: Form) -> Result<R, Failure> {
     if letter.body.len() > WORD_BYTES_MAX {
-        let message = format!(
-            "the question has {} bytes, a word may have {WORD_BYTES_MAX}",
-            letter.body.len()
-        );
-        return Err(Failure {
-            kind: FailureKind::TooLarge,
-            message,
-        });
+        let message =
+            format!("the question has {} bytes, a word may have {WORD_BYTES_MAX}", letter.body.len());
+        return Err(Failure { kind: FailureKind::TooLarge, message });
     }
     form.read::<R>(&letter.body).map_err(|reason| Failure {
         kind: FailureKind::Malformed,
@@ -323,14 +283,8 @@ fn caller_of(letter: &Letter) -> Caller {
     match letter.headers.get(REQUEST_INFO_HEADER) {
         None => Caller::Service,
         Some(text) => match serde_json::from_str::<RequestInfo>(text) {
-            Ok(info) => Caller::Person {
-                account: info.acc.unwrap_or_default(),
-                user: info.user,
-            },
-            Err(_) => Caller::Person {
-                account: String::new(),
-                user: None,
-            },
+            Ok(info) => Caller::Person { account: info.acc.unwrap_or_default(), user: info.user },
+            Err(_) => Caller::Person { account: String::new(), user: None },
         },
     }
 }
@@ -360,15 +314,7 @@ async fn send<T: Serialize, F: Serialize>(incoming: Incoming, form: Form, answer
     };
     let body = body.expect("the words of the contract can be written in both forms");
     let subject = incoming.letter.subject.clone();
-    if let Err(error) = incoming
-        .way_back
-        .answer(Letter {
-            subject: String::new(),
-            headers,
-            body,
-        })
-        .await
-    {
+    if let Err(error) = incoming.way_back.answer(Letter { subject: String::new(), headers, body }).await {
         tracing::warn!(subject, %error, "an answer did not get through");
     }
 }

@@ -66,33 +66,21 @@ pub struct Table<T> {
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
-        Table {
-            carrier: Arc::clone(&self.carrier),
-            name: self.name,
-            rows: PhantomData,
-        }
+        Table { carrier: Arc::clone(&self.carrier), name: self.name, rows: PhantomData }
     }
 }
 
 impl Bus {
     /// Opens a table. It was made by the bootstrap role beforehand.
     pub fn table<T: Serialize + DeserializeOwned>(&self, bucket: Bucket) -> Table<T> {
-        Table {
-            carrier: Arc::clone(&self.carrier),
-            name: bucket.name,
-            rows: PhantomData,
-        }
+        Table { carrier: Arc::clone(&self.carrier), name: bucket.name, rows: PhantomData }
     }
 }
 
 impl<T: Serialize + DeserializeOwned> Table<T> {
     /// Reads one row.
     pub async fn get(&self, key: &str) -> Result<Option<Entry<T>>, TableError> {
-        let row = self
-            .carrier
-            .get(self.name, key)
-            .await
-            .map_err(|cause| self.link(cause))?;
+        let row = self.carrier.get(self.name, key).await.map_err(|cause| self.link(cause))?;
         row.map(|row| self.read(row)).transpose()
     }
 
@@ -103,11 +91,7 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
 
     /// Reads every row whose key begins with whole tokens: `backup.`.
     pub async fn all_under(&self, prefix: &str) -> Result<Vec<Entry<T>>, TableError> {
-        let rows = self
-            .carrier
-            .list(self.name, prefix)
-            .await
-            .map_err(|cause| self.link(cause))?;
+        let rows = self.carrier.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
         rows.into_iter().map(|row| self.read(row)).collect()
     }
 
@@ -118,56 +102,32 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
 
     /// Writes a row over the revision named.
     pub async fn update(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError> {
-        let body = Form::MessagePack
-            .write(value)
-            .map_err(|reason| self.link(LinkError::Refused(reason)))?;
-        let written = self
-            .carrier
-            .put(self.name, key, body, over)
-            .await
-            .map_err(|cause| self.link(cause))?;
+        let body = Form::MessagePack.write(value).map_err(|reason| self.link(LinkError::Refused(reason)))?;
+        let written = self.carrier.put(self.name, key, body, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written)
     }
 
     /// Removes a row of the revision named.
     pub async fn remove(&self, key: &str, over: Revision) -> Result<(), TableError> {
-        let written = self
-            .carrier
-            .remove(self.name, key, over)
-            .await
-            .map_err(|cause| self.link(cause))?;
+        let written = self.carrier.remove(self.name, key, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written).map(|_| ())
     }
 
     fn settled(&self, key: &str, written: Written) -> Result<Revision, TableError> {
         match written {
             Written::At(revision) => Ok(revision),
-            Written::Conflict => Err(TableError::Conflict {
-                table: self.name,
-                key: key.into(),
-            }),
+            Written::Conflict => Err(TableError::Conflict { table: self.name, key: key.into() }),
         }
     }
 
     fn read(&self, row: Row) -> Result<Entry<T>, TableError> {
         match Form::MessagePack.read(&row.value) {
-            Ok(value) => Ok(Entry {
-                key: row.key,
-                value,
-                revision: row.revision,
-            }),
-            Err(reason) => Err(TableError::Unreadable {
-                table: self.name,
-                key: row.key,
-                reason,
-            }),
+            Ok(value) => Ok(Entry { key: row.key, value, revision: row.revision }),
+            Err(reason) => Err(TableError::Unreadable { table: self.name, key: row.key, reason }),
         }
     }
 
     fn link(&self, cause: LinkError) -> TableError {
-        TableError::Link {
-            table: self.name,
-            cause,
-        }
+        TableError::Link { table: self.name, cause }
     }
 }

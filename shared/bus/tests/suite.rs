@@ -22,11 +22,7 @@ struct World {
 
 async fn on_memory() -> World {
     let carrier: Arc<dyn Carrier> = Arc::new(MemoryCarrier::new());
-    World {
-        bus: Bus::new(Arc::clone(&carrier), Realm::default()),
-        carrier,
-        _server: None,
-    }
+    World { bus: Bus::new(Arc::clone(&carrier), Realm::default()), carrier, _server: None }
 }
 
 async fn on_nats() -> World {
@@ -37,18 +33,10 @@ async fn on_nats() -> World {
         name: "suite".into(),
         inbox_prefix: contract::rights::inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, SOON)
-        .await
-        .expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1)
-        .await
-        .expect("buckets can be made");
+    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
     let carrier: Arc<dyn Carrier> = Arc::new(carrier);
-    World {
-        bus: Bus::new(Arc::clone(&carrier), Realm::default()),
-        carrier,
-        _server: Some(server),
-    }
+    World { bus: Bus::new(Arc::clone(&carrier), Realm::default()), carrier, _server: Some(server) }
 }
 
 macro_rules! on_both {
@@ -100,11 +88,9 @@ async fn desk(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
         async move {
             match asked.request.vm.as_str() {
                 "slow" => std::future::pending::<Result<Vm, Declined<VmRefused>>>().await,
-                "broken" => Err(Failure {
-                    kind: FailureKind::Unavailable,
-                    message: "libvirt is down".into(),
+                "broken" => {
+                    Err(Failure { kind: FailureKind::Unavailable, message: "libvirt is down".into() }.into())
                 }
-                .into()),
                 _ => Err(Declined::Refused(VmRefused::Unknown(asked.request.vm))),
             }
         }
@@ -113,17 +99,12 @@ async fn desk(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
 }
 
 fn get(name: &str) -> GetVm {
-    GetVm {
-        vm: VmName::new(name).expect("valid"),
-    }
+    GetVm { vm: VmName::new(name).expect("valid") }
 }
 
 async fn a_question_gets_its_reply(world: World) {
     let (_desk, _) = desk(&world.bus).await;
-    assert_eq!(
-        world.bus.call(&ListVms {}, SOON).await.expect("a reply"),
-        Vec::new()
-    );
+    assert_eq!(world.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
 }
 
 async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
@@ -147,10 +128,7 @@ async fn a_failure_comes_back_with_its_kind(world: World) {
 
 async fn nobody_there_is_said_at_once(world: World) {
     match world.bus.call(&ListVms {}, SOON).await {
-        Err(CallError::Link {
-            cause: LinkError::NoResponder { subject },
-            ..
-        }) => {
+        Err(CallError::Link { cause: LinkError::NoResponder { subject }, .. }) => {
             assert_eq!(subject, "loam.v1.provisioner.list_vms");
         }
         other => panic!("{other:?}"),
@@ -160,41 +138,22 @@ async fn nobody_there_is_said_at_once(world: World) {
 async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
     let (_desk, _) = desk(&world.bus).await;
     match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
-        Err(CallError::Link {
-            cause: LinkError::TimedOut { .. },
-            ..
-        }) => {}
+        Err(CallError::Link { cause: LinkError::TimedOut { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
 
 async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> Letter {
-    let headers = content_type
-        .map(|text| ("Content-Type".to_string(), text.to_string()))
-        .into_iter()
-        .collect();
+    let headers =
+        content_type.map(|text| ("Content-Type".to_string(), text.to_string())).into_iter().collect();
     let subject = "loam.v1.provisioner.get_vm".to_string();
-    world
-        .carrier
-        .ask(
-            Letter {
-                subject,
-                headers,
-                body: body.into(),
-            },
-            SOON,
-        )
-        .await
-        .expect("an answer")
+    world.carrier.ask(Letter { subject, headers, body: body.into() }, SOON).await.expect("an answer")
 }
 
 async fn a_question_in_json_is_answered_in_json(world: World) {
     let (_desk, _) = desk(&world.bus).await;
     let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
-    assert_eq!(
-        answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
-        Some("409")
-    );
+    assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
 }
 
@@ -221,26 +180,18 @@ async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
     static BIG: [u8; bus::WORD_BYTES_MAX + 1] = [b' '; bus::WORD_BYTES_MAX + 1];
     let (_desk, served) = desk(&world.bus).await;
     let answer = raw(&world, &BIG, Some("application/json")).await;
-    assert_eq!(
-        answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
-        Some("413")
-    );
+    assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("413"));
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
 async fn an_event_reaches_every_listener(world: World) {
     let mut first = world.bus.listen::<VmChanged>().await.expect("listening");
     let mut second = world.bus.listen::<VmChanged>().await.expect("listening");
-    let event = VmChanged {
-        name: web(),
-        vm: None,
-    };
+    let event = VmChanged { name: web(), vm: None };
     world.bus.publish(&event).await.expect("told");
     for listener in [&mut first, &mut second] {
-        let (heard, _) = tokio::time::timeout(SOON, listener.next())
-            .await
-            .expect("in time")
-            .expect("an event");
+        let (heard, _) =
+            tokio::time::timeout(SOON, listener.next()).await.expect("in time").expect("an event");
         assert_eq!(heard, event);
     }
 }
@@ -250,10 +201,7 @@ async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
     let wait = Duration::from_millis(300);
     let found = world.bus.discover(wait).await.expect("discovery");
     assert_eq!(found.len(), 1);
-    assert_eq!(
-        (found[0].name.as_str(), found[0].version.as_str()),
-        ("provisioner", "0.1.0")
-    );
+    assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("provisioner", "0.1.0"));
     assert_eq!(found[0].metadata.get("build").map(String::as_str), Some("abc"));
     desk.close().await;
     testkit::eventually("the closed desk is no longer found", async || {
@@ -265,22 +213,10 @@ async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
 async fn a_row_is_created_once_and_changed_only_over_its_revision(world: World) {
     let table = world.bus.table::<String>(bucket::SEEDS);
     let first = table.create("debian", &"one".to_string()).await.expect("created");
-    assert!(matches!(
-        table.create("debian", &"two".into()).await,
-        Err(TableError::Conflict { .. })
-    ));
-    let second = table
-        .update("debian", &"two".into(), first)
-        .await
-        .expect("updated");
-    assert!(matches!(
-        table.update("debian", &"three".into(), first).await,
-        Err(TableError::Conflict { .. })
-    ));
-    assert!(matches!(
-        table.remove("debian", first).await,
-        Err(TableError::Conflict { .. })
-    ));
+    assert!(matches!(table.create("debian", &"two".into()).await, Err(TableError::Conflict { .. })));
+    let second = table.update("debian", &"two".into(), first).await.expect("updated");
+    assert!(matches!(table.update("debian", &"three".into(), first).await, Err(TableError::Conflict { .. })));
+    assert!(matches!(table.remove("debian", first).await, Err(TableError::Conflict { .. })));
     let row = table.get("debian").await.expect("read").expect("there");
     assert_eq!((row.value.as_str(), row.revision), ("two", second));
     assert_eq!(table.get("arch").await.expect("read"), None);
@@ -292,13 +228,8 @@ async fn rows_are_listed_by_the_beginning_of_their_key(world: World) {
     for (key, value) in [("backup.a", 1), ("backup.b", 2), ("upgrade.a", 3)] {
         table.create(key, &value).await.expect("created");
     }
-    let mut keys: Vec<String> = table
-        .all_under("backup.")
-        .await
-        .expect("listed")
-        .into_iter()
-        .map(|r| r.key)
-        .collect();
+    let mut keys: Vec<String> =
+        table.all_under("backup.").await.expect("listed").into_iter().map(|r| r.key).collect();
     keys.sort();
     assert_eq!(keys, ["backup.a", "backup.b"]);
     assert_eq!(table.all().await.expect("listed").len(), 3);
@@ -321,13 +252,16 @@ async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is
     let (_desk, _) = desk(&bus).await;
     let asked = bus.clone();
     let waiting = tokio::spawn(async move { asked.call(&get("slow"), Duration::from_secs(120)).await });
-    testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok()).await;
+    testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok())
+        .await;
     server.kill();
     match tokio::time::timeout(SOON, waiting).await.expect("soon").expect("no panic") {
         Err(CallError::Link { cause: LinkError::Disconnected { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
     server.revive();
-    testkit::eventually("it is served again", async || carrier.is_connected() && bus.call(&ListVms {}, SOON).await.is_ok())
-        .await;
+    testkit::eventually("it is served again", async || {
+        carrier.is_connected() && bus.call(&ListVms {}, SOON).await.is_ok()
+    })
+    .await;
 }

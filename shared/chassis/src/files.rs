@@ -38,23 +38,15 @@ pub enum FileError {
 
 /// Refuses a file or folder that somebody else can write or owns. Links are followed: what counts is what is read.
 pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileError> {
-    let looked = std::fs::metadata(path).map_err(|source| FileError::Unreadable {
-        path: path.into(),
-        source,
-    })?;
+    let looked =
+        std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
     let mode = looked.permissions().mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(FileError::WritableByOthers {
-            path: path.into(),
-            mode,
-        });
+        return Err(FileError::WritableByOthers { path: path.into(), mode });
     }
     let we = nix::unistd::geteuid().as_raw();
     if looked.uid() != we && looked.uid() != 0 {
-        return Err(FileError::OwnedByOther {
-            path: path.into(),
-            owner: looked.uid(),
-        });
+        return Err(FileError::OwnedByOther { path: path.into(), owner: looked.uid() });
     }
     Ok(())
 }

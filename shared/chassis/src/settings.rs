@@ -87,9 +87,7 @@ fn load_from<S: DeserializeOwned>(
         refuse_if_others_can_write(path)?;
         builder = builder.add_source(config::File::from(path.to_path_buf()).format(config::FileFormat::Toml));
     }
-    let environment = config::Environment::with_prefix("LOAM")
-        .prefix_separator("__")
-        .separator("__");
+    let environment = config::Environment::with_prefix("LOAM").prefix_separator("__").separator("__");
     let all = builder.add_source(environment.try_parsing(true)).build()?;
     let common: Common = all.clone().try_deserialize()?;
     let own = match all.get::<config::Value>(service.name()) {
@@ -103,19 +101,8 @@ fn load_from<S: DeserializeOwned>(
     if let Some(path) = &common.nats.nkey_file {
         refuse_if_others_can_write(path)?;
     }
-    let Common {
-        host,
-        state_dir,
-        realm,
-        nats,
-    } = common;
-    Ok(Settings {
-        host,
-        state_dir,
-        realm,
-        nats,
-        own,
-    })
+    let Common { host, state_dir, realm, nats } = common;
+    Ok(Settings { host, state_dir, realm, nats, own })
 }
 
 #[cfg(test)]
@@ -141,24 +128,16 @@ mod tests {
     fn the_file_goes_over_the_defaults() {
         let settings = load_text("host = \"h1\"\n[backup]\nworkers = 2").expect("read");
         assert_eq!(
-            (
-                settings.host.as_str(),
-                settings.own.workers,
-                settings.own.store.as_str()
-            ),
+            (settings.host.as_str(), settings.own.workers, settings.own.store.as_str()),
             ("h1", 2, "file:///x")
         );
     }
 
     #[test]
     fn an_unknown_key_and_a_wrong_value_are_named() {
-        let unknown = load_text("[backup]\nworkerz = 2")
-            .expect_err("unknown")
-            .to_string();
+        let unknown = load_text("[backup]\nworkerz = 2").expect_err("unknown").to_string();
         assert!(unknown.contains("workerz"), "{unknown}");
-        let wrong = load_text("[backup]\nworkers = \"many\"")
-            .expect_err("wrong")
-            .to_string();
+        let wrong = load_text("[backup]\nworkers = \"many\"").expect_err("wrong").to_string();
         assert!(wrong.contains("workers"), "{wrong}");
     }
 }

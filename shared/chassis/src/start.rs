@@ -97,10 +97,8 @@ where
         host: settings.host.to_string(),
     };
     let telemetry = telemetry::init(&identity)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
     let runtime = Arc::new(runtime);
     let system = {
         let runtime = Arc::clone(&runtime);
@@ -135,13 +133,8 @@ where
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let chassis = Chassis {
-        settings,
-        bus: bus.clone(),
-        version,
-        build: build_id.clone(),
-        instance: instance.clone(),
-    };
+    let chassis =
+        Chassis { settings, bus: bus.clone(), version, build: build_id.clone(), instance: instance.clone() };
     let mut built = build(chassis).await?;
 
     let card = ServiceCard {
@@ -160,14 +153,8 @@ where
     if let Some(operations) = &built.operations {
         operations.serve(&mut server);
     }
-    let template = Health {
-        service,
-        version: version.into(),
-        build: build_id,
-        instance,
-        since,
-        parts: Vec::new(),
-    };
+    let template =
+        Health { service, version: version.into(), build: build_id, instance, since, parts: Vec::new() };
     serve_health(&mut server, &host, template, built.parts);
     let serving = server.open().await.context("opening the desk")?;
     if let Some(operations) = &built.operations {
@@ -235,10 +222,7 @@ async fn look_at_parts(
             Ok(trouble) => trouble,
             Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
         };
-        health.parts.push(PartHealth {
-            part: (*part).into(),
-            trouble,
-        });
+        health.parts.push(PartHealth { part: (*part).into(), trouble });
     }
     Ok(health)
 }

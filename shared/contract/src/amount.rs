@@ -68,13 +68,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("512M", 512 << 20),
-            ("1G", 1 << 30),
-            ("10 GiB", 10 << 30),
-            ("4096", 4096),
-            ("2t", 2 << 40),
-        ] {
+        for (text, bytes) in
+            [("512M", 512 << 20), ("1G", 1 << 30), ("10 GiB", 10 << 30), ("4096", 4096), ("2t", 2 << 40)]
+        {
             assert_eq!(text.parse(), Ok(ByteCount(bytes)), "{text}");
         }
         for text in ["", "G", "-1G", "1.5G", "1X", "99999999999999T"] {

@@ -46,11 +46,7 @@ pub fn request_entry<R: Request>() -> RequestEntry {
 }
 
 fn event_entry<E: Event>() -> EventEntry {
-    EventEntry {
-        name: E::NAME,
-        owner: E::OWNER,
-        event: schema_for!(E),
-    }
+    EventEntry { name: E::NAME, owner: E::OWNER, event: schema_for!(E) }
 }
 
 /// All requests.

@@ -24,47 +24,20 @@ pub enum Writer {
 }
 
 /// Operations of every service: `{service}.{operation id}`.
-pub const OPERATIONS: Bucket = Bucket {
-    name: "operations",
-    writer: Writer::EachUnderItsName,
-    history: 1,
-};
+pub const OPERATIONS: Bucket = Bucket { name: "operations", writer: Writer::EachUnderItsName, history: 1 };
 /// Virtual machines as they should be.
-pub const VMS: Bucket = Bucket {
-    name: "vms",
-    writer: Writer::One(Service::Provisioner),
-    history: 8,
-};
+pub const VMS: Bucket = Bucket { name: "vms", writer: Writer::One(Service::Provisioner), history: 8 };
 /// Seeds.
-pub const SEEDS: Bucket = Bucket {
-    name: "seeds",
-    writer: Writer::One(Service::Provisioner),
-    history: 8,
-};
+pub const SEEDS: Bucket = Bucket { name: "seeds", writer: Writer::One(Service::Provisioner), history: 8 };
 /// Disks that stand open.
-pub const DOORS: Bucket = Bucket {
-    name: "doors",
-    writer: Writer::One(Service::Provisioner),
-    history: 1,
-};
+pub const DOORS: Bucket = Bucket { name: "doors", writer: Writer::One(Service::Provisioner), history: 1 };
 /// The routes that the proxy last knew.
-pub const ROUTES: Bucket = Bucket {
-    name: "routes",
-    writer: Writer::One(Service::Proxy),
-    history: 1,
-};
+pub const ROUTES: Bucket = Bucket { name: "routes", writer: Writer::One(Service::Proxy), history: 1 };
 /// Schedules.
-pub const SCHEDULES: Bucket = Bucket {
-    name: "schedules",
-    writer: Writer::One(Service::Scheduler),
-    history: 8,
-};
+pub const SCHEDULES: Bucket =
+    Bucket { name: "schedules", writer: Writer::One(Service::Scheduler), history: 8 };
 /// Kept appointments: `{schedule}.{due, unix seconds}`; creating the key is the right to fire.
-pub const RUNS: Bucket = Bucket {
-    name: "runs",
-    writer: Writer::One(Service::Scheduler),
-    history: 1,
-};
+pub const RUNS: Bucket = Bucket { name: "runs", writer: Writer::One(Service::Scheduler), history: 1 };
 
 /// All of them.
 pub const ALL: [Bucket; 7] = [OPERATIONS, VMS, SEEDS, DOORS, ROUTES, SCHEDULES, RUNS];

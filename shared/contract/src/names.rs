@@ -22,11 +22,7 @@ pub struct InvalidName {
 
 impl InvalidName {
     fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
-        InvalidName {
-            what,
-            text: text.chars().take(80).collect(),
-            rule,
-        }
+        InvalidName { what, text: text.chars().take(80).collect(), rule }
     }
 }
 
@@ -195,23 +191,15 @@ impl FromStr for BackupRef {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         const RULE: &str = "VM@latest, or VM@ and an id or its first characters";
-        let (vm, which) = text
-            .split_once('@')
-            .ok_or_else(|| InvalidName::new("backup reference", text, RULE))?;
+        let (vm, which) =
+            text.split_once('@').ok_or_else(|| InvalidName::new("backup reference", text, RULE))?;
         let vm = VmName::new(vm)?;
         if which == "latest" {
-            return Ok(BackupRef {
-                vm,
-                which: which.into(),
-            });
+            return Ok(BackupRef { vm, which: which.into() });
         }
         let which = which.to_ascii_uppercase();
         let fits = !which.is_empty() && which.len() <= 26 && which.bytes().all(|b| b.is_ascii_alphanumeric());
-        if fits {
-            Ok(BackupRef { vm, which })
-        } else {
-            Err(InvalidName::new("backup reference", text, RULE))
-        }
+        if fits { Ok(BackupRef { vm, which }) } else { Err(InvalidName::new("backup reference", text, RULE)) }
     }
 }
 impl TryFrom<String> for BackupRef {
@@ -248,19 +236,9 @@ mod tests {
         for good in ["web", "a", "web-2", "0", &"a".repeat(40)] {
             assert!(VmName::new(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-web",
-            "web-",
-            "Web",
-            "web.example",
-            "we b",
-            "wéb",
-            "a>",
-            "*",
-            "../x",
-            &"a".repeat(41),
-        ] {
+        for bad in
+            ["", "-web", "web-", "Web", "web.example", "we b", "wéb", "a>", "*", "../x", &"a".repeat(41)]
+        {
             assert!(VmName::new(bad).is_err(), "{bad}");
         }
     }
@@ -268,11 +246,7 @@ mod tests {
     #[test]
     fn a_bad_name_says_what_it_was_to_be_and_why_not() {
         let error = VmName::new("Web").expect_err("upper case");
-        assert!(
-            error
-                .to_string()
-                .starts_with("\"Web\" is not a vm name: 1 to 40 characters")
-        );
+        assert!(error.to_string().starts_with("\"Web\" is not a vm name: 1 to 40 characters"));
     }
 
     #[test]

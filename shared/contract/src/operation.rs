@@ -51,10 +51,7 @@ pub enum OperationState {
 impl OperationState {
     /// Whether nothing more will happen.
     pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            OperationState::Done | OperationState::Undone | OperationState::Stuck
-        )
+        matches!(self, OperationState::Done | OperationState::Undone | OperationState::Stuck)
     }
 }
 

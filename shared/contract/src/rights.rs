@@ -50,10 +50,8 @@ const CALLS: [(Service, Service, &str); 14] = [
 ];
 
 /// Whoever reports on the services asks each of them how it is.
-const ASK_EACH: [(Service, &str); 2] = [
-    (Service::Upgrade, "check_health"),
-    (Service::Supervisor, "check_health"),
-];
+const ASK_EACH: [(Service, &str); 2] =
+    [(Service::Upgrade, "check_health"), (Service::Supervisor, "check_health")];
 
 /// The verbs of service discovery (NATS ADR-32).
 const DISCOVERY: [&str; 3] = ["PING", "INFO", "STATS"];
@@ -64,10 +62,7 @@ const LISTENS: [(Service, Service, &str); 1] = [(Service::Proxy, Service::Provis
 /// The rights of a service's user.
 pub fn of_service(realm: &Realm, service: Service) -> Rights {
     let mut publish = Vec::new();
-    let mut subscribe = vec![
-        format!("{}.>", inbox_prefix(service)),
-        format!("{realm}.v1.{service}.>"),
-    ];
+    let mut subscribe = vec![format!("{}.>", inbox_prefix(service)), format!("{realm}.v1.{service}.>")];
     for verb in DISCOVERY {
         subscribe.extend([
             format!("$SRV.{verb}"),
@@ -131,19 +126,12 @@ fn bucket_rights(table: &Bucket, service: Service) -> Vec<String> {
 /// The request subjects that people and other systems may use.
 pub fn exported_requests(realm: &Realm) -> Vec<String> {
     let mut subjects = Vec::new();
-    for entry in book::requests()
-        .into_iter()
-        .filter(|entry| entry.audience == Audience::Everyone)
-    {
+    for entry in book::requests().into_iter().filter(|entry| entry.audience == Audience::Everyone) {
         let owners = match entry.owner {
             Owner::One(service) => vec![service],
             Owner::Each => Service::ALL.to_vec(),
         };
-        subjects.extend(
-            owners
-                .into_iter()
-                .map(|service| format!("{realm}.v1.{service}.{}", entry.name)),
-        );
+        subjects.extend(owners.into_iter().map(|service| format!("{realm}.v1.{service}.{}", entry.name)));
     }
     subjects.sort();
     subjects
@@ -171,10 +159,7 @@ pub fn of_person(realm: &Realm, name: &str) -> Rights {
     publish.extend(exported_discovery());
     Rights {
         publish,
-        subscribe: vec![
-            format!("{}.>", inbox_prefix_of_person(name)),
-            format!("{realm}.v1.event.>"),
-        ],
+        subscribe: vec![format!("{}.>", inbox_prefix_of_person(name)), format!("{realm}.v1.event.>")],
     }
 }
 
@@ -187,10 +172,7 @@ pub fn of_bootstrap() -> Rights {
             ["CREATE", "INFO", "UPDATE"].map(|verb| format!("$JS.API.STREAM.{verb}.KV_{}", table.name)),
         );
     }
-    Rights {
-        publish,
-        subscribe: vec![format!("{BOOTSTRAP_INBOX_PREFIX}.>")],
-    }
+    Rights { publish, subscribe: vec![format!("{BOOTSTRAP_INBOX_PREFIX}.>")] }
 }
 
 #[cfg(test)]
@@ -201,14 +183,8 @@ mod tests {
     fn no_service_may_create_streams_consumers_or_buckets() {
         for service in Service::ALL {
             for subject in of_service(&Realm::default(), service).publish {
-                assert!(
-                    !subject.contains("CREATE") && !subject.contains("UPDATE"),
-                    "{service}: {subject}"
-                );
-                assert!(
-                    subject != ">" && !subject.starts_with("$JS.API.>"),
-                    "{service}: {subject}"
-                );
+                assert!(!subject.contains("CREATE") && !subject.contains("UPDATE"), "{service}: {subject}");
+                assert!(subject != ">" && !subject.starts_with("$JS.API.>"), "{service}: {subject}");
             }
         }
     }
@@ -226,10 +202,7 @@ mod tests {
         let exported = exported_requests(&Realm::default());
         assert!(exported.contains(&"loam.v1.backup.start_backup".to_string()));
         for secret in ["open_disks", "adopt_vm", "replace_service"] {
-            assert!(
-                !exported.iter().any(|subject| subject.contains(secret)),
-                "{secret}"
-            );
+            assert!(!exported.iter().any(|subject| subject.contains(secret)), "{secret}");
         }
     }
 }

@@ -26,13 +26,8 @@ pub enum Service {
 
 impl Service {
     /// The five services, in the order in which they are started; the supervisor starts them and is not among them.
-    pub const FIVE: [Service; 5] = [
-        Service::Provisioner,
-        Service::Backup,
-        Service::Proxy,
-        Service::Scheduler,
-        Service::Upgrade,
-    ];
+    pub const FIVE: [Service; 5] =
+        [Service::Provisioner, Service::Backup, Service::Proxy, Service::Scheduler, Service::Upgrade];
 
     /// Everybody who answers on the bus.
     pub const ALL: [Service; 6] = [

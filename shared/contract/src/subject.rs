@@ -19,9 +19,7 @@ pub struct Realm(String);
 impl Realm {
     /// Checks a realm's name: a NATS token of lower-case letters, digits and `-`.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
-        HostName::new(text)
-            .map(|name| Realm(name.into()))
-            .map_err(|e| InvalidName { what: "realm", ..e })
+        HostName::new(text).map(|name| Realm(name.into())).map_err(|e| InvalidName { what: "realm", ..e })
     }
 }
 

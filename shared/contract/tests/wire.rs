@@ -263,7 +263,10 @@ fn every_word_is_written_as_it_was() {
     s.event(&VmChanged { name: name("web"), vm: Some(vm()) });
     s.event(&OperationMoved(report()));
 
-    s.request(&StartBackup { vm: name("web"), schedule: Some(name("nightly")), operation_id: Some(id()) }, &begun);
+    s.request(
+        &StartBackup { vm: name("web"), schedule: Some(name("nightly")), operation_id: Some(id()) },
+        &begun,
+    );
     s.refusals::<StartBackup>(&[
         StartBackupRefused::Unknown(name("web")),
         StartBackupRefused::UnderWay { vm: name("web"), by: id() },
@@ -313,7 +316,11 @@ fn every_word_is_written_as_it_was() {
         ApplyReleaseRefused::Unreadable("/srv/release: not found".into()),
         ApplyReleaseRefused::Unsigned("release.toml.minisig".into()),
         ApplyReleaseRefused::Untrusted("no trusted key made this signature".into()),
-        ApplyReleaseRefused::Altered { file: "loam-proxy".into(), found: digest.clone(), signed: digest.clone() },
+        ApplyReleaseRefused::Altered {
+            file: "loam-proxy".into(),
+            found: digest.clone(),
+            signed: digest.clone(),
+        },
         ApplyReleaseRefused::UnderWay(id()),
         ApplyReleaseRefused::NotReplaceable(Service::Upgrade),
         ApplyReleaseRefused::IdReused(id()),
@@ -340,7 +347,10 @@ fn every_word_is_written_as_it_was() {
         &Replaced { before: "/usr/bin/loam-proxy".into() },
     );
     s.refusals::<ReplaceService>(&[
-        ReplaceServiceRefused::NotUsable { path: "/tmp/x".into(), reason: "lies outside the releases folder".into() },
+        ReplaceServiceRefused::NotUsable {
+            path: "/tmp/x".into(),
+            reason: "lies outside the releases folder".into(),
+        },
         ReplaceServiceRefused::NotHere(Service::Upgrade),
     ]);
 

@@ -14,9 +14,8 @@ pub(crate) const DURATION: &str = "loam_operation_duration_seconds";
 pub(crate) const UNDER_WAY: &str = "loam_operation_under_way";
 
 /// From a row or two to the copy of a large disk.
-const DURATION_BOUNDS_SECONDS: [f64; 11] = [
-    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0,
-];
+const DURATION_BOUNDS_SECONDS: [f64; 11] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0];
 
 struct Metrics {
     ended: Counter<u64>,
@@ -61,7 +60,5 @@ pub(crate) fn ended(kind: &'static str, ending: &Ending, begun: Timestamp, now: 
     let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", outcome)];
     METRICS.ended.add(1, &labels);
     // A clock that was set back makes no negative durations.
-    METRICS
-        .duration
-        .record((now - begun).as_seconds_f64().max(0.0), &labels);
+    METRICS.duration.record((now - begun).as_seconds_f64().max(0.0), &labels);
 }

@@ -67,10 +67,7 @@ impl From<BeginError> for Failure {
             BeginError::TooMany(_) => FailureKind::Busy,
             BeginError::Table(_) => FailureKind::Unavailable,
         };
-        Failure {
-            kind,
-            message: error.to_string(),
-        }
+        Failure { kind, message: error.to_string() }
     }
 }
 
@@ -113,9 +110,7 @@ pub struct Operations {
 
 /// An id for a new operation.
 pub fn fresh_id() -> OperationId {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     OperationId::from_parts(since.as_millis() as u64, rand::random())
 }
 
@@ -150,29 +145,21 @@ impl Builder {
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        Operations {
-            office: Arc::new(office),
-        }
+        Operations { office: Arc::new(office) }
     }
 }
 
 impl Operations {
     /// Begins to set up the office of a service.
     pub fn of(bus: Bus, service: Service) -> Builder {
-        Builder {
-            bus,
-            service,
-            kinds: HashMap::new(),
-        }
+        Builder { bus, service, kinds: HashMap::new() }
     }
 
     /// Begins an operation, or finds the one that this command began before.
     pub async fn begin<W: Work>(&self, id: OperationId, input: &W::Input) -> Result<Begun, BeginError> {
         let office = &self.office;
-        let kind = office
-            .kinds
-            .get(W::KIND)
-            .expect("every kind that a service begins is registered at its start");
+        let kind =
+            office.kinds.get(W::KIND).expect("every kind that a service begins is registered at its start");
         let key = Record::key(office.service, &id);
         let input_json = serde_json::to_value(input).expect("commands are plain data");
         if let Some(known) = office.table.get(&key).await? {
@@ -195,19 +182,12 @@ impl Operations {
         };
         match office.table.create(&key, &record).await {
             Ok(revision) => {
-                self.launch(Entry {
-                    key,
-                    value: record,
-                    revision,
-                });
+                self.launch(Entry { key, value: record, revision });
                 Ok(Begun::Begun(id))
             }
             Err(TableError::Conflict { .. }) => match office.table.get(&key).await? {
                 Some(known) => already(known.value, W::KIND, &input_json),
-                None => Err(BeginError::Table(TableError::Conflict {
-                    table: bucket::OPERATIONS.name,
-                    key,
-                })),
+                None => Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key })),
             },
             Err(error) => Err(error.into()),
         }
@@ -215,22 +195,14 @@ impl Operations {
 
     /// The operation of this id, if the service has it, whatever command began it.
     pub async fn find(&self, id: &OperationId) -> Result<Option<OperationReport>, TableError> {
-        let row = self
-            .office
-            .table
-            .get(&Record::key(self.office.service, id))
-            .await?;
+        let row = self.office.table.get(&Record::key(self.office.service, id)).await?;
         Ok(row.map(|row| self.report(&row.value)))
     }
 
     /// Drives on whatever an earlier process left unfinished.
     pub async fn resume(&self) -> Result<usize, OperationsError> {
-        let unfinished: Vec<_> = self
-            .rows()
-            .await?
-            .into_iter()
-            .filter(|row| !row.value.state.is_final())
-            .collect();
+        let unfinished: Vec<_> =
+            self.rows().await?.into_iter().filter(|row| !row.value.state.is_final()).collect();
         let count = unfinished.len();
         for row in unfinished {
             if !self.under_way().contains_key(&row.value.id) {
@@ -247,9 +219,7 @@ impl Operations {
         server.on::<ListOperations, _, _>(move |asked| {
             let this = this.clone();
             async move {
-                this.list(asked.request.unfinished_only)
-                    .await
-                    .map_err(|error| table_down::<Nothing>(&error))
+                this.list(asked.request.unfinished_only).await.map_err(|error| table_down::<Nothing>(&error))
             }
         });
         let this = self.clone();
@@ -275,22 +245,15 @@ impl Operations {
     pub async fn leave(&self) {
         self.office.ending.cancel();
         self.office.tasks.close();
-        if tokio::time::timeout(LEAVE_MAX, self.office.tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(LEAVE_MAX, self.office.tasks.wait()).await.is_err() {
             tracing::warn!("operations were left in the middle of a step; they go on after the next start");
         }
     }
 
     /// The operations of the service, newest first; for rules such as "one of these at a time".
     pub async fn list(&self, unfinished_only: bool) -> Result<Vec<OperationReport>, TableError> {
-        let mut reports: Vec<OperationReport> = self
-            .rows()
-            .await?
-            .iter()
-            .map(|row| self.report(&row.value))
-            .collect();
+        let mut reports: Vec<OperationReport> =
+            self.rows().await?.iter().map(|row| self.report(&row.value)).collect();
         reports.retain(|report| !unfinished_only || !report.state.is_final());
         reports.sort_by_key(|report| Reverse(report.begun));
         Ok(reports)
@@ -305,18 +268,12 @@ impl Operations {
     }
 
     fn report(&self, record: &Record) -> OperationReport {
-        let progress = self
-            .under_way()
-            .get(&record.id)
-            .and_then(|under_way| under_way.meter.read());
+        let progress = self.under_way().get(&record.id).and_then(|under_way| under_way.meter.read());
         record.report(progress)
     }
 
     async fn rows(&self) -> Result<Vec<Entry<Record>>, TableError> {
-        self.office
-            .table
-            .all_under(&format!("{}.", self.office.service))
-            .await
+        self.office.table.all_under(&format!("{}.", self.office.service)).await
     }
 
     async fn make_room(&self) -> Result<(), BeginError> {
@@ -325,10 +282,7 @@ impl Operations {
         if unfinished >= UNFINISHED_MAX {
             return Err(BeginError::TooMany(unfinished));
         }
-        let mut finished: Vec<_> = rows
-            .into_iter()
-            .filter(|row| row.value.state.is_final())
-            .collect();
+        let mut finished: Vec<_> = rows.into_iter().filter(|row| row.value.state.is_final()).collect();
         finished.sort_by_key(|row| Reverse(row.value.moved));
         for old in finished.iter().skip(KEPT_FINISHED) {
             match self.office.table.remove(&old.key, old.revision).await {
@@ -341,10 +295,7 @@ impl Operations {
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<OperationId, UnderWay>> {
-        self.office
-            .under_way
-            .lock()
-            .expect("no code here panics while it holds the lock")
+        self.office.under_way.lock().expect("no code here panics while it holds the lock")
     }
 
     fn launch(&self, row: Entry<Record>) {
@@ -360,14 +311,9 @@ impl Operations {
             about = row.value.about
         );
         telemetry::adopt(&span, &row.value.trace);
-        let under_way = UnderWay {
-            cancel: self.office.ending.child_token(),
-            meter: Meter::default(),
-        };
+        let under_way = UnderWay { cancel: self.office.ending.child_token(), meter: Meter::default() };
         self.under_way().insert(row.value.id.clone(), under_way);
-        self.office
-            .tasks
-            .spawn((kind.run)(self.clone(), row).instrument(span));
+        self.office.tasks.spawn((kind.run)(self.clone(), row).instrument(span));
     }
 
     async fn run<W: Work>(self, world: Arc<W::World>, row: Entry<Record>) {
@@ -380,13 +326,8 @@ impl Operations {
                 let begun = row.value.begun;
                 let mut journal = row.value.journal.clone();
                 let UnderWay { cancel, meter } = under_way;
-                let context = Context {
-                    world,
-                    input,
-                    id: id.clone(),
-                    meter: meter.clone(),
-                    cancel: cancel.clone(),
-                };
+                let context =
+                    Context { world, input, id: id.clone(), meter: meter.clone(), cancel: cancel.clone() };
                 let mut ledger = BusLedger {
                     bus: self.office.bus.clone(),
                     table: self.office.table.clone(),
@@ -419,10 +360,7 @@ fn already(known: Record, kind: &str, input: &serde_json::Value) -> Result<Begun
 }
 
 fn table_down<F>(error: &TableError) -> Declined<F> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message: error.to_string(),
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
 }
 
 /// Asks another service about an operation until it ends, in bounded time; the answer to a command that lasts is
@@ -438,10 +376,7 @@ pub async fn outcome_at(
     const BETWEEN: Duration = Duration::from_millis(250);
     let until = tokio::time::Instant::now() + patience;
     loop {
-        match bus
-            .call_at(service, &GetOperation { id: id.clone() }, ONE_QUESTION)
-            .await
-        {
+        match bus.call_at(service, &GetOperation { id: id.clone() }, ONE_QUESTION).await {
             Ok(report) if report.state.is_final() => return Ok(report),
             Ok(report) => seen(&report),
             Err(error) if error.is_passing() => tracing::debug!(%error, "asking again about an operation"),
@@ -449,15 +384,8 @@ pub async fn outcome_at(
         }
         if tokio::time::Instant::now() >= until {
             let subject = format!("operation {id}");
-            let cause = LinkError::TimedOut {
-                subject,
-                after: patience,
-            };
-            return Err(CallError::Link {
-                service,
-                request: "get_operation",
-                cause,
-            });
+            let cause = LinkError::TimedOut { subject, after: patience };
+            return Err(CallError::Link { service, request: "get_operation", cause });
         }
         tokio::time::sleep(BETWEEN).await;
     }

@@ -44,9 +44,7 @@ impl Meter {
     }
 
     pub(crate) fn clear(&self) {
-        self.counters
-            .iter()
-            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
     pub(crate) fn read(&self) -> Option<Progress> {

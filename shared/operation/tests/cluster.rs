@@ -45,19 +45,13 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
         name: "cluster-test".into(),
         inbox_prefix: contract::rights::inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, PATIENCE)
-        .await
-        .expect("a server answers");
-    eventually_some(
-        "a leader is elected and makes the buckets",
-        PATIENCE,
-        async || bus::nats::bootstrap(&carrier, cluster.size()).await.ok(),
-    )
+    let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("a server answers");
+    eventually_some("a leader is elected and makes the buckets", PATIENCE, async || {
+        bus::nats::bootstrap(&carrier, cluster.size()).await.ok()
+    })
     .await;
     let bus = Bus::new(Arc::new(carrier), Realm::default());
-    let operations = Operations::of(bus, Service::Backup)
-        .with::<Count>(Arc::new(()))
-        .open();
+    let operations = Operations::of(bus, Service::Backup).with::<Count>(Arc::new(())).open();
 
     let mut accepted = Vec::new();
     let mut number = 0;

@@ -75,19 +75,13 @@ fn harvest<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn office(carrier: &MemoryCarrier, world: &Arc<World>) -> (Bus, Operations) {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
-    let operations = Operations::of(bus.clone(), Service::Provisioner)
-        .with::<Grow>(Arc::clone(world))
-        .open();
+    let operations = Operations::of(bus.clone(), Service::Provisioner).with::<Grow>(Arc::clone(world)).open();
     (bus, operations)
 }
 
 async fn ends(operations: &Operations, id: &OperationId, state: OperationState) {
     eventually(&format!("{id} ends {state:?}"), async || {
-        operations
-            .find(id)
-            .await
-            .expect("readable")
-            .is_some_and(|report| report.state == state)
+        operations.find(id).await.expect("readable").is_some_and(|report| report.state == state)
     })
     .await;
 }
@@ -100,18 +94,12 @@ async fn an_operation_runs_to_its_end_and_tells_its_moves() {
     world.gate_open.store(true, Ordering::SeqCst);
     let id = fresh_id();
     assert_eq!(
-        operations
-            .begin::<Grow>(id.clone(), &"oak".into())
-            .await
-            .expect("begun"),
+        operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun"),
         Begun::Begun(id.clone())
     );
     ends(&operations, &id, OperationState::Done).await;
     let report = operations.find(&id).await.expect("readable").expect("there");
-    assert_eq!(
-        (report.steps_done, report.steps_total, report.output),
-        (3, 3, Some(serde_json::json!(3)))
-    );
+    assert_eq!((report.steps_done, report.steps_total, report.output), (3, 3, Some(serde_json::json!(3))));
     let mut last = None;
     while last != Some(OperationState::Done) {
         let (moved, _) = moves.next().await.expect("told");
@@ -125,19 +113,10 @@ async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_
     let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     let id = fresh_id();
-    operations
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("begun");
-    let again = operations
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("known");
+    operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
+    let again = operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("known");
     assert_eq!(again, Begun::AlreadyBegun(id.clone()));
-    let other = operations
-        .begin::<Grow>(id.clone(), &"elm".into())
-        .await
-        .expect_err("another command");
+    let other = operations.begin::<Grow>(id.clone(), &"elm".into()).await.expect_err("another command");
     assert!(matches!(other, operation::BeginError::IdReused(_)));
 }
 
@@ -147,10 +126,7 @@ async fn an_operation_outlives_its_process() {
     let id = fresh_id();
     {
         let (_, operations) = office(&carrier, &world);
-        operations
-            .begin::<Grow>(id.clone(), &"oak".into())
-            .await
-            .expect("begun");
+        operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
         eventually("it waits", async || world.grown.load(Ordering::SeqCst) == 1).await;
         operations.leave().await;
     }
@@ -166,14 +142,8 @@ async fn of_two_runners_only_one_goes_on() {
     let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
     let (_, first) = office(&carrier, &world);
     let id = fresh_id();
-    first
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("begun");
-    eventually("the first waits", async || {
-        world.grown.load(Ordering::SeqCst) == 1
-    })
-    .await;
+    first.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
+    eventually("the first waits", async || world.grown.load(Ordering::SeqCst) == 1).await;
     let (_, second) = office(&carrier, &world);
     second.resume().await.expect("readable");
     world.gate_open.store(true, Ordering::SeqCst);
@@ -194,14 +164,9 @@ async fn a_cancelled_operation_is_undone() {
     operations.serve(&mut server);
     let _desk = server.open().await.expect("opens");
     let id = fresh_id();
-    operations
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("begun");
+    operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
     let cancel = contract::operation::CancelOperation { id: id.clone() };
-    bus.call_at(Service::Provisioner, &cancel, Duration::from_secs(5))
-        .await
-        .expect("understood");
+    bus.call_at(Service::Provisioner, &cancel, Duration::from_secs(5)).await.expect("understood");
     ends(&operations, &id, OperationState::Undone).await;
     let report = operations.find(&id).await.expect("readable").expect("there");
     assert_eq!(report.reason.as_deref(), Some("cancelled"));
@@ -214,10 +179,7 @@ async fn a_failed_operation_is_undone_and_says_why() {
     world.gate_open.store(true, Ordering::SeqCst);
     world.barren.store(true, Ordering::SeqCst);
     let id = fresh_id();
-    operations
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("begun");
+    operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
     ends(&operations, &id, OperationState::Undone).await;
     let report = operations.find(&id).await.expect("readable").expect("there");
     assert_eq!(report.reason.as_deref(), Some("harvest: nothing grew"));
@@ -229,10 +191,7 @@ async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
     let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     let id = fresh_id();
-    operations
-        .begin::<Grow>(id.clone(), &"oak".into())
-        .await
-        .expect("begun");
+    operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
     eventually("it waits", async || world.grown.load(Ordering::SeqCst) == 1).await;
     carrier.cut();
     world.gate_open.store(true, Ordering::SeqCst);

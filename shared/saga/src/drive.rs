@@ -76,15 +76,8 @@ async fn act<C: Sync, L: Ledger>(
     if !again {
         write(journal, ledger, Entry::Started(name.clone())).await?;
     }
-    let outcome = attempt(
-        step.act,
-        step,
-        Patience::UntilCancelled(step.patience),
-        context,
-        journal,
-        ledger,
-    )
-    .await;
+    let outcome =
+        attempt(step.act, step, Patience::UntilCancelled(step.patience), context, journal, ledger).await;
     let entry = match outcome {
         Ok(value) => Entry::Done(name, value),
         Err(_) if ledger.is_cancelled() => Entry::Cancelled,
@@ -104,19 +97,11 @@ async fn undo<C: Sync, L: Ledger>(
         return write(journal, ledger, Entry::Undone(name)).await;
     };
     write(journal, ledger, Entry::Undoing(name.clone())).await?;
-    let entry = match attempt(
-        function,
-        step,
-        Patience::Stubborn(UNDO_PATIENCE),
-        context,
-        journal,
-        ledger,
-    )
-    .await
-    {
-        Ok(_) => Entry::Undone(name),
-        Err(reason) => Entry::UndoFailed(name, reason),
-    };
+    let entry =
+        match attempt(function, step, Patience::Stubborn(UNDO_PATIENCE), context, journal, ledger).await {
+            Ok(_) => Entry::Undone(name),
+            Err(reason) => Entry::UndoFailed(name, reason),
+        };
     write(journal, ledger, entry).await
 }
 
@@ -139,9 +124,7 @@ async fn attempt<C: Sync, L: Ledger>(
     let mut waited = Duration::ZERO;
     let mut tries = 0;
     loop {
-        let outcome = ledger
-            .within(step.limit, step.name, function(context, &trail))
-            .await;
+        let outcome = ledger.within(step.limit, step.name, function(context, &trail)).await;
         let trouble = match outcome {
             Some(Ok(value)) => return Ok(value),
             Some(Err(Trouble::Final(reason))) => return Err(reason),

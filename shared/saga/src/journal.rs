@@ -73,10 +73,7 @@ impl Journal {
 
     /// Steps that are done.
     pub fn done_count(&self) -> usize {
-        self.entries
-            .iter()
-            .filter(|entry| matches!(entry, Entry::Done(..)))
-            .count()
+        self.entries.iter().filter(|entry| matches!(entry, Entry::Done(..))).count()
     }
 }
 
@@ -102,10 +99,7 @@ pub fn next_move(order: &[&str], journal: &Journal) -> Move {
         }
     }
     match journal.turning_point() {
-        Some(reason) => match (0..order.len())
-            .rev()
-            .find(|&index| begun[index] && !undone[index])
-        {
+        Some(reason) => match (0..order.len()).rev().find(|&index| begun[index] && !undone[index]) {
             Some(index) => Move::Undo(index),
             None => Move::End(Ending::Undone(reason)),
         },
@@ -123,12 +117,7 @@ mod tests {
     const ORDER: [&str; 3] = ["a", "b", "c"];
 
     fn after(entries: &[Entry]) -> Move {
-        next_move(
-            &ORDER,
-            &Journal {
-                entries: entries.to_vec(),
-            },
-        )
+        next_move(&ORDER, &Journal { entries: entries.to_vec() })
     }
     fn started(step: &str) -> Entry {
         Entry::Started(step.into())
@@ -148,12 +137,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_is_itself_undone_first_and_what_was_never_begun_is_left_alone() {
-        let mut entries = vec![
-            started("a"),
-            done("a"),
-            started("b"),
-            Entry::Failed("b".into(), "no".into()),
-        ];
+        let mut entries = vec![started("a"), done("a"), started("b"), Entry::Failed("b".into(), "no".into())];
         assert_eq!(after(&entries), Move::Undo(1));
         entries.push(Entry::Undone("b".into()));
         assert_eq!(after(&entries), Move::Undo(0));

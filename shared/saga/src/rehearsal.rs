@@ -72,12 +72,7 @@ pub async fn rehearse<C: Sync>(
 ) {
     let show = async |case: String, crash_at: Option<usize>, fail: Option<(&'static str, When)>| {
         let context = fresh().await;
-        let mut ledger = StageLedger {
-            saved: Journal::default(),
-            records: 0,
-            crash_at,
-            fail,
-        };
+        let mut ledger = StageLedger { saved: Journal::default(), records: 0, crash_at, fail };
         let mut journal = Journal::default();
         let mut ending = drive(steps, &context, &mut journal, &mut ledger).await;
         if ending == Err(Lost) {
@@ -109,10 +104,7 @@ pub async fn rehearse<C: Sync>(
             let fail = Some((step.name, when));
             let records = show(format!("{} fails {word} it acts", step.name), None, fail).await;
             for at in 1..=records {
-                let case = format!(
-                    "{} fails {word} it acts, crash at record {at} of {records}",
-                    step.name
-                );
+                let case = format!("{} fails {word} it acts, crash at record {at} of {records}", step.name);
                 show_after_failure(steps, &fresh, &judge, case, at, fail).await;
             }
         }
@@ -130,12 +122,7 @@ async fn show_after_failure<C: Sync>(
     fail: Option<(&'static str, When)>,
 ) {
     let context = fresh().await;
-    let mut ledger = StageLedger {
-        saved: Journal::default(),
-        records: 0,
-        crash_at: Some(crash_at),
-        fail,
-    };
+    let mut ledger = StageLedger { saved: Journal::default(), records: 0, crash_at: Some(crash_at), fail };
     let mut journal = Journal::default();
     if drive(steps, &context, &mut journal, &mut ledger).await == Err(Lost) {
         ledger.crash_at = None;

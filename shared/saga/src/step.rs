@@ -42,13 +42,7 @@ pub struct Step<C> {
 impl<C> Step<C> {
     /// A step that needs no undo, because it changes nothing or what it changes may stay.
     pub const fn new(name: &'static str, limit: Duration, act: StepFn<C>) -> Self {
-        Step {
-            name,
-            limit,
-            patience: Duration::from_secs(30),
-            act,
-            undo: None,
-        }
+        Step { name, limit, patience: Duration::from_secs(30), act, undo: None }
     }
 
     /// How it is undone.
@@ -77,18 +71,14 @@ pub fn output<T: Serialize>(value: &T) -> Result<Value, Trouble> {
 impl Trail<'_> {
     /// The output of an earlier step.
     pub fn of<T: DeserializeOwned>(&self, step: &str) -> Result<T, Trouble> {
-        let value = self
-            .0
-            .output(step)
-            .ok_or_else(|| Trouble::Final(format!("step {step} left no output")))?;
+        let value =
+            self.0.output(step).ok_or_else(|| Trouble::Final(format!("step {step} left no output")))?;
         serde_json::from_value(value.clone())
             .map_err(|error| Trouble::Final(format!("the output of step {step} cannot be read: {error}")))
     }
 
     /// The output of an earlier step if it was done; undo functions meet both cases.
     pub fn if_done<T: DeserializeOwned>(&self, step: &str) -> Option<T> {
-        self.0
-            .output(step)
-            .and_then(|value| serde_json::from_value(value.clone()).ok())
+        self.0.output(step).and_then(|value| serde_json::from_value(value.clone()).ok())
     }
 }

@@ -89,45 +89,23 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
         let spans = tracing_opentelemetry::layer()
             .with_tracer(traces.tracer("loam"))
             .with_filter(EnvFilter::new(SPANS));
-        tracing_subscriber::registry()
-            .with(lines)
-            .with(spans)
-            .try_init()
-            .map_err(InitError::Twice)?;
+        tracing_subscriber::registry().with(lines).with(spans).try_init().map_err(InitError::Twice)?;
         return Ok(Handle { exporters: None });
     }
-    let span_exporter = SpanExporter::builder()
-        .with_http()
-        .build()
-        .map_err(InitError::Exporter)?;
-    let metric_exporter = MetricExporter::builder()
-        .with_http()
-        .build()
-        .map_err(InitError::Exporter)?;
-    let log_exporter = LogExporter::builder()
-        .with_http()
-        .build()
-        .map_err(InitError::Exporter)?;
+    let span_exporter = SpanExporter::builder().with_http().build().map_err(InitError::Exporter)?;
+    let metric_exporter = MetricExporter::builder().with_http().build().map_err(InitError::Exporter)?;
+    let log_exporter = LogExporter::builder().with_http().build().map_err(InitError::Exporter)?;
     let traces = SdkTracerProvider::builder()
         .with_resource(resource.clone())
         .with_batch_exporter(span_exporter)
         .build();
-    let reader = PeriodicReader::builder(metric_exporter)
-        .with_interval(METRIC_INTERVAL)
-        .build();
-    let metrics = SdkMeterProvider::builder()
-        .with_resource(resource.clone())
-        .with_reader(reader)
-        .build();
-    let logs = SdkLoggerProvider::builder()
-        .with_resource(resource)
-        .with_batch_exporter(log_exporter)
-        .build();
+    let reader = PeriodicReader::builder(metric_exporter).with_interval(METRIC_INTERVAL).build();
+    let metrics = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader).build();
+    let logs = SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(log_exporter).build();
     global::set_tracer_provider(traces.clone());
     global::set_meter_provider(metrics.clone());
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(traces.tracer("loam"))
-        .with_filter(EnvFilter::new(SPANS));
+    let spans =
+        tracing_opentelemetry::layer().with_tracer(traces.tracer("loam")).with_filter(EnvFilter::new(SPANS));
     let records = OpenTelemetryTracingBridge::new(&logs).with_filter(EnvFilter::new(SPANS));
     tracing_subscriber::registry()
         .with(lines)
@@ -135,9 +113,7 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
         .with(records)
         .try_init()
         .map_err(InitError::Twice)?;
-    Ok(Handle {
-        exporters: Some((traces, metrics, logs)),
-    })
+    Ok(Handle { exporters: Some((traces, metrics, logs)) })
 }
 
 impl Handle {

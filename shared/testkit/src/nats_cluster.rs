@@ -39,9 +39,7 @@ impl NatsCluster {
 
     /// Where they answer, separated by commas.
     pub fn url(&self) -> String {
-        self.ports
-            .map(|port| format!("nats://127.0.0.1:{port}"))
-            .join(",")
+        self.ports.map(|port| format!("nats://127.0.0.1:{port}")).join(",")
     }
 
     /// Kills one (SIGKILL).
@@ -57,25 +55,11 @@ impl NatsCluster {
     pub fn revive(&mut self, index: usize) {
         let data = self.folder.path().join(format!("n{index}"));
         let log = self.folder.path().join(format!("n{index}.log"));
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("a log can be written");
-        let others = self
-            .routes
-            .map(|port| format!("nats-route://127.0.0.1:{port}"))
-            .join(",");
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log can be written");
+        let others = self.routes.map(|port| format!("nats-route://127.0.0.1:{port}")).join(",");
         let child = Command::new("nats-server")
-            .args([
-                "-a",
-                "127.0.0.1",
-                "-js",
-                "--cluster_name",
-                "test",
-                "--name",
-                &format!("n{index}"),
-            ])
+            .args(["-a", "127.0.0.1", "-js", "--cluster_name", "test", "--name", &format!("n{index}")])
             .args(["-p", &self.ports[index].to_string()])
             .args([
                 "--cluster",
@@ -104,10 +88,7 @@ impl Drop for NatsCluster {
 
 /// Ports that were free a moment ago: the members of a cluster must know each other's before they start.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"))
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().expect("bound").port())
-        .collect()
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
 }

@@ -21,12 +21,7 @@ impl NatsServer {
     pub fn start() -> NatsServer {
         let folder = tempfile::tempdir().expect("a folder for the server's data");
         let (child, port) = spawn(folder.path(), 0, None);
-        NatsServer {
-            child,
-            folder,
-            port,
-            config: None,
-        }
+        NatsServer { child, folder, port, config: None }
     }
 
     /// Starts one with a configuration of its own; the port in it must be -1.
@@ -35,12 +30,7 @@ impl NatsServer {
         std::fs::write(folder.path().join("nats.conf"), config).expect("the configuration can be written");
         let path = folder.path().join("nats.conf");
         let (child, port) = spawn(folder.path(), 0, Some(&path));
-        NatsServer {
-            child,
-            folder,
-            port,
-            config: Some(path),
-        }
+        NatsServer { child, folder, port, config: Some(path) }
     }
 
     /// Where it answers.
@@ -68,23 +58,15 @@ impl Drop for NatsServer {
 
 fn spawn(folder: &Path, port: u16, config: Option<&Path>) -> (Child, u16) {
     let mut command = Command::new("nats-server");
-    command
-        .args(["-a", "127.0.0.1", "-js", "--ports_file_dir"])
-        .arg(folder);
-    command.arg("-p").arg(if port == 0 {
-        "-1".to_string()
-    } else {
-        port.to_string()
-    });
+    command.args(["-a", "127.0.0.1", "-js", "--ports_file_dir"]).arg(folder);
+    command.arg("-p").arg(if port == 0 { "-1".to_string() } else { port.to_string() });
     command.arg("-sd").arg(folder.join("data"));
     if let Some(config) = config {
         command.arg("-c").arg(config);
     }
     let log = std::fs::File::create(folder.join("nats.log")).expect("a log can be written");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let child = command
-        .spawn()
-        .expect("nats-server is in PATH; tests/run installs it");
+    let child = command.spawn().expect("nats-server is in PATH; tests/run installs it");
     let ports = folder.join(format!("nats-server_{}.ports", child.id()));
     let port = wait_for_port(&ports, folder);
     (child, port)

@@ -18,14 +18,8 @@ pub struct UnderWay {
 /// # Errors
 /// When another operation backs it up.
 pub fn may_begin(vm: &VmName, id: &OperationId, under_way: &[UnderWay]) -> Result<(), StartBackupRefused> {
-    match under_way
-        .iter()
-        .find(|other| other.vm == *vm && other.operation != *id)
-    {
-        Some(other) => Err(StartBackupRefused::UnderWay {
-            vm: vm.clone(),
-            by: other.operation.clone(),
-        }),
+    match under_way.iter().find(|other| other.vm == *vm && other.operation != *id) {
+        Some(other) => Err(StartBackupRefused::UnderWay { vm: vm.clone(), by: other.operation.clone() }),
         None => Ok(()),
     }
 }
@@ -38,16 +32,9 @@ mod tests {
     fn a_machine_has_one_backup_at_a_time() {
         let [web, db] = ["web", "db"].map(|name| VmName::new(name).expect("a name"));
         let [first, second] = [1, 2].map(OperationId::from_bits);
-        let under_way = [UnderWay {
-            operation: first.clone(),
-            vm: web.clone(),
-        }];
+        let under_way = [UnderWay { operation: first.clone(), vm: web.clone() }];
         assert_eq!(may_begin(&db, &second, &under_way), Ok(()));
-        assert_eq!(
-            may_begin(&web, &first, &under_way),
-            Ok(()),
-            "its own command again"
-        );
+        assert_eq!(may_begin(&web, &first, &under_way), Ok(()), "its own command again");
         assert_eq!(
             may_begin(&web, &second, &under_way),
             Err(StartBackupRefused::UnderWay { vm: web, by: first })

@@ -47,10 +47,7 @@ pub struct NotOurs {
 
 /// The words to be kept with a backup before it is copied.
 pub fn tags(schedule: Option<&ScheduleId>) -> Vec<String> {
-    schedule
-        .map(|id| format!("{SCHEDULE_TAG}{id}"))
-        .into_iter()
-        .collect()
+    schedule.map(|id| format!("{SCHEDULE_TAG}{id}")).into_iter().collect()
 }
 
 /// The word that says how long its copy took.
@@ -63,20 +60,12 @@ pub fn took_tag(took_ms: u64) -> String {
 /// # Errors
 /// When the snapshot was made by somebody else, under words that the contract does not know.
 pub fn backup(facts: &Facts) -> Result<Backup, NotOurs> {
-    let not_ours = |why: String| NotOurs {
-        id: facts.id.clone(),
-        why,
-    };
+    let not_ours = |why: String| NotOurs { id: facts.id.clone(), why };
     let tag = |name: &str| facts.tags.iter().find_map(|tag| tag.strip_prefix(name));
     let disks = facts
         .disks
         .iter()
-        .map(|(name, bytes)| {
-            Ok(BackedUpDisk {
-                disk: DiskName::new(name.clone())?,
-                size: ByteCount(*bytes),
-            })
-        })
+        .map(|(name, bytes)| Ok(BackedUpDisk { disk: DiskName::new(name.clone())?, size: ByteCount(*bytes) }))
         .collect::<Result<_, contract::InvalidName>>()
         .map_err(|error| not_ours(error.to_string()))?;
     let taken = i64::try_from(facts.taken_at_unix_ms)
@@ -93,9 +82,7 @@ pub fn backup(facts: &Facts) -> Result<Backup, NotOurs> {
         bytes_read: ByteCount(facts.bytes_read),
         bytes_new: ByteCount(facts.bytes_new),
         bytes_stored: ByteCount(facts.bytes_stored),
-        took_ms: tag(TOOK_TAG)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_default(),
+        took_ms: tag(TOOK_TAG).and_then(|text| text.parse().ok()).unwrap_or_default(),
     })
 }
 
@@ -127,10 +114,7 @@ mod tests {
     fn a_snapshot_becomes_the_backup_that_it_is() {
         let backup = backup(&facts()).expect("ours");
         assert_eq!(backup.id.as_str(), "01J4ZZZZZZZZZZZZZZZZZZZZZZ");
-        assert_eq!(
-            backup.schedule.map(|id| id.to_string()).as_deref(),
-            Some("nightly")
-        );
+        assert_eq!(backup.schedule.map(|id| id.to_string()).as_deref(), Some("nightly"));
         assert_eq!((backup.took_ms, backup.disks[0].size), (1234, ByteCount(1 << 30)));
         assert_eq!(backup.taken.timestamp_millis(), 1_700_000_000_123);
     }
@@ -138,30 +122,16 @@ mod tests {
     #[test]
     fn the_schedule_is_kept_as_it_is_read() {
         let id = ScheduleId::new("nightly").expect("a name");
-        let facts = Facts {
-            tags: tags(Some(&id)),
-            ..facts()
-        };
+        let facts = Facts { tags: tags(Some(&id)), ..facts() };
         assert_eq!(backup(&facts).expect("ours").schedule, Some(id));
         assert!(tags(None).is_empty());
     }
 
     #[test]
     fn a_snapshot_of_somebody_else_is_told_by_its_words() {
-        let foreign = Facts {
-            machine: "Some Machine".into(),
-            ..facts()
-        };
-        assert!(
-            backup(&foreign)
-                .expect_err("foreign")
-                .to_string()
-                .contains("vm name")
-        );
-        let timeless = Facts {
-            taken_at_unix_ms: u64::MAX,
-            ..facts()
-        };
+        let foreign = Facts { machine: "Some Machine".into(), ..facts() };
+        assert!(backup(&foreign).expect_err("foreign").to_string().contains("vm name"));
+        let timeless = Facts { taken_at_unix_ms: u64::MAX, ..facts() };
         assert!(backup(&timeless).is_err());
     }
 }

@@ -52,10 +52,7 @@ pub fn check_host(here: &HostName, there: &HostName) -> Result<(), Unusable> {
     if here == there {
         return Ok(());
     }
-    Err(Unusable::Elsewhere {
-        there: there.clone(),
-        here: here.clone(),
-    })
+    Err(Unusable::Elsewhere { there: there.clone(), here: here.clone() })
 }
 
 /// The definition as it is kept with a backup.
@@ -71,19 +68,12 @@ pub fn write_definition(definition: &VmDefinition) -> Vec<u8> {
 pub fn restored_definition(kept: &[u8], as_vm: &VmName) -> Result<VmDefinition, Unusable> {
     let kept: VmDefinition =
         serde_json::from_slice(kept).map_err(|error| Unusable::Definition(error.to_string()))?;
-    Ok(VmDefinition {
-        name: as_vm.clone(),
-        domains: Vec::new(),
-        ..kept
-    })
+    Ok(VmDefinition { name: as_vm.clone(), domains: Vec::new(), ..kept })
 }
 
 /// The disks that a restore needs.
 pub fn disks_of(backup: &Backup) -> Vec<DiskSize> {
-    let size = |disk: &contract::backup::BackedUpDisk| DiskSize {
-        disk: disk.disk.clone(),
-        size: disk.size,
-    };
+    let size = |disk: &contract::backup::BackedUpDisk| DiskSize { disk: disk.disk.clone(), size: disk.size };
     backup.disks.iter().map(size).collect()
 }
 
@@ -103,10 +93,7 @@ mod tests {
             cpu_count: 1,
             ram_size: ByteCount::mib(512),
             disk_size: ByteCount::gib(2),
-            domains: vec![DomainRoute {
-                domain: DomainName::new("web.example").expect("a name"),
-                port: 80,
-            }],
+            domains: vec![DomainRoute { domain: DomainName::new("web.example").expect("a name"), port: 80 }],
             env: BTreeMap::from([("A".into(), "1".into())]),
             install: Vec::new(),
         }
@@ -132,18 +119,9 @@ mod tests {
     fn a_backup_takes_every_disk_once_from_its_own_host() {
         let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a name"));
         assert_eq!(check_doors(&here, &opened(&["vda", "vdb"])), Ok(()));
-        assert!(matches!(
-            check_doors(&here, &opened(&[])),
-            Err(Unusable::NoDisk(_))
-        ));
-        assert!(matches!(
-            check_doors(&here, &opened(&["vda", "vda"])),
-            Err(Unusable::Twice(_))
-        ));
-        assert!(matches!(
-            check_doors(&other, &opened(&["vda"])),
-            Err(Unusable::Elsewhere { .. })
-        ));
+        assert!(matches!(check_doors(&here, &opened(&[])), Err(Unusable::NoDisk(_))));
+        assert!(matches!(check_doors(&here, &opened(&["vda", "vda"])), Err(Unusable::Twice(_))));
+        assert!(matches!(check_doors(&other, &opened(&["vda"])), Err(Unusable::Elsewhere { .. })));
     }
 
     #[test]

@@ -18,19 +18,14 @@ pub fn resolve<'a>(reference: &BackupRef, backups: &'a [Backup]) -> Result<&'a B
     if reference.which == LATEST {
         return of_vm().next().ok_or_else(unknown);
     }
-    let fitting: Vec<&Backup> = of_vm()
-        .filter(|backup| backup.id.as_str().starts_with(&reference.which))
-        .collect();
+    let fitting: Vec<&Backup> =
+        of_vm().filter(|backup| backup.id.as_str().starts_with(&reference.which)).collect();
     match fitting[..] {
         [] => Err(unknown()),
         [only] => Ok(only),
         _ => Err(RestoreBackupRefused::Ambiguous {
             given: reference.clone(),
-            candidates: fitting
-                .iter()
-                .take(CANDIDATES_MAX)
-                .map(|backup| backup.id.clone())
-                .collect(),
+            candidates: fitting.iter().take(CANDIDATES_MAX).map(|backup| backup.id.clone()).collect(),
         }),
     }
 }
@@ -66,10 +61,7 @@ mod tests {
     fn latest_is_the_newest_of_that_machine() {
         let all = [backup("db", 9, 30), backup("web", 2, 20), backup("web", 1, 10)];
         assert_eq!(meant("web@latest", &all), Ok(all[1].id.clone()));
-        assert!(matches!(
-            meant("mail@latest", &all),
-            Err(RestoreBackupRefused::Unknown(_))
-        ));
+        assert!(matches!(meant("mail@latest", &all), Err(RestoreBackupRefused::Unknown(_))));
     }
 
     #[test]
@@ -79,10 +71,7 @@ mod tests {
         let whole = format!("web@{}", all[1].id);
         assert_eq!(meant(&whole, &all), Ok(all[1].id.clone()));
         assert_eq!(meant(&whole[..7], &all), Ok(all[1].id.clone()));
-        assert!(matches!(
-            meant(&whole.replace("web", "db"), &all),
-            Err(RestoreBackupRefused::Unknown(_))
-        ));
+        assert!(matches!(meant(&whole.replace("web", "db"), &all), Err(RestoreBackupRefused::Unknown(_))));
     }
 
     #[test]

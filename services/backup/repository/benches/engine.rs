@@ -33,8 +33,7 @@ fn make_disk(path: &Path, rng: &mut StdRng) {
             1 => {}
             _ => words(rng, &mut stretch),
         }
-        file.write_all_at(&stretch, index * (DISK_BYTES / stretches))
-            .unwrap();
+        file.write_all_at(&stretch, index * (DISK_BYTES / stretches)).unwrap();
     }
 }
 
@@ -61,23 +60,14 @@ fn change_disk(path: &Path, rng: &mut StdRng) {
 /// Processor time of this process so far, in the kernel's ticks of 10 ms.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .skip(11)
-        .take(2);
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
 }
 
 /// The most memory that this process ever had, in MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
@@ -85,10 +75,7 @@ async fn timed<T>(name: &str, work: impl AsyncFnOnce(&Arc<Progress>) -> T) -> T 
     let progress = Arc::new(Progress::new());
     let (wall, processor) = (Instant::now(), processor_time());
     let outcome = work(&progress).await;
-    let (wall, processor) = (
-        wall.elapsed().as_secs_f64(),
-        (processor_time() - processor).as_secs_f64(),
-    );
+    let (wall, processor) = (wall.elapsed().as_secs_f64(), (processor_time() - processor).as_secs_f64());
     let seen = progress.read();
     println!(
         "{name:<34} {wall:>8.2} {processor:>8.2} {:>10} {:>10} {:>10}",
@@ -117,57 +104,38 @@ async fn main() {
     let disk = folder.path().join("disk.raw");
     let mut rng = StdRng::seed_from_u64(1);
     make_disk(&disk, &mut rng);
-    let url = format!("file://{}/store", folder.path().display())
-        .parse()
-        .unwrap();
+    let url = format!("file://{}/store", folder.path().display()).parse().unwrap();
     let store = StoreSettings::new(url).open_for_init().unwrap();
     let secret = || Secret::passphrase("bench").unwrap();
     let settings = EngineSettings::default();
     let cancel = Cancel::new();
-    let repository = Repository::init(store.clone(), secret(), KdfCost::default(), settings)
-        .await
-        .unwrap();
+    let repository = Repository::init(store.clone(), secret(), KdfCost::default(), settings).await.unwrap();
 
     println!(
         "{:<34} {:>8} {:>8} {:>10} {:>10} {:>10}",
         "", "wall s", "cpu s", "read MiB", "new MiB", "stored MiB"
     );
     timed("first backup", async |progress| {
-        repository
-            .backup(request(&disk), progress, &cancel)
-            .await
-            .unwrap()
+        repository.backup(request(&disk), progress, &cancel).await.unwrap()
     })
     .await;
     let repository = Repository::open(store, secret(), settings).await.unwrap();
     timed("again, unchanged", async |progress| {
-        repository
-            .backup(request(&disk), progress, &cancel)
-            .await
-            .unwrap()
+        repository.backup(request(&disk), progress, &cancel).await.unwrap()
     })
     .await;
     change_disk(&disk, &mut rng);
     let snapshot = timed("again, 20 MiB changed, no map", async |progress| {
-        repository
-            .backup(request(&disk), progress, &cancel)
-            .await
-            .unwrap()
+        repository.backup(request(&disk), progress, &cancel).await.unwrap()
     })
     .await;
     timed("restore", async |progress| {
         let path = folder.path().join("restored.raw");
-        repository
-            .restore_disk(&snapshot, "vda", &path, progress, &cancel)
-            .await
-            .unwrap();
+        repository.restore_disk(&snapshot, "vda", &path, progress, &cancel).await.unwrap();
     })
     .await;
     timed("verify everything", async |progress| {
-        let report = repository
-            .verify(VerifyScope::Everything, progress, &cancel)
-            .await
-            .unwrap();
+        let report = repository.verify(VerifyScope::Everything, progress, &cancel).await.unwrap();
         assert!(report.is_sound(), "{report:?}");
     })
     .await;

@@ -59,12 +59,7 @@ impl Default for Chunking {
 impl Chunking {
     /// Whether the parameters are ones that this software can cut with.
     pub(crate) fn is_usable(&self) -> bool {
-        let sizes = [
-            self.chunk_bytes_min,
-            self.chunk_bytes_avg,
-            self.chunk_bytes_max,
-            self.segment_bytes,
-        ];
+        let sizes = [self.chunk_bytes_min, self.chunk_bytes_avg, self.chunk_bytes_max, self.segment_bytes];
         sizes.iter().all(|size| size.is_power_of_two())
             && sizes.is_sorted_by(|a, b| a < b)
             && self.chunk_bytes_min >= CHUNK_BYTES_MIN_LEAST
@@ -167,10 +162,7 @@ mod tests {
             for (noisy, length, seed) in parts {
                 let mut noise = vec![0; length];
                 if noisy {
-                    blake3::Hasher::new()
-                        .update(&seed.to_le_bytes())
-                        .finalize_xof()
-                        .fill(&mut noise);
+                    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
                 }
                 segment.extend(noise);
             }
@@ -202,15 +194,10 @@ mod tests {
     #[test]
     fn cut_points_never_change() {
         let mut segment = vec![0; 1024 * 1024];
-        blake3::Hasher::new()
-            .update(b"golden")
-            .finalize_xof()
-            .fill(&mut segment);
+        blake3::Hasher::new().update(b"golden").finalize_xof().fill(&mut segment);
         segment[500_000..700_000].fill(0);
-        let ends: Vec<_> = cut(&Chunking::default(), 0x5eed, &segment)
-            .iter()
-            .map(|piece| bytes_of(piece).end)
-            .collect();
+        let ends: Vec<_> =
+            cut(&Chunking::default(), 0x5eed, &segment).iter().map(|piece| bytes_of(piece).end).collect();
         assert_eq!(ends, GOLDEN_ENDS);
     }
 

@@ -126,18 +126,12 @@ impl Index {
 
     /// Whether a blob is stored in a pack that is not to be deleted.
     pub(crate) fn contains_outside(&self, condemned: &HashSet<PackId>, id: &BlobId) -> bool {
-        self.rows
-            .get(id)
-            .is_some_and(|row| !condemned.contains(&self.packs[row.pack as usize]))
+        self.rows.get(id).is_some_and(|row| !condemned.contains(&self.packs[row.pack as usize]))
     }
 
     /// All blobs that are read from one pack. Looks at every row: for damage, not for work.
     pub(crate) fn blobs_in(&self, pack: PackId) -> Vec<Location> {
-        self.rows
-            .keys()
-            .filter_map(|id| self.find(id))
-            .filter(|place| place.pack == pack)
-            .collect()
+        self.rows.keys().filter_map(|id| self.find(id)).filter(|place| place.pack == pack).collect()
     }
 
     /// Adds what a pack holds. The pack must be in the store.
@@ -183,20 +177,13 @@ async fn refresh_once(index: &RwLock<Index>, store: &Store, keys: &Keys) -> Resu
     let target = if rebuild { &rebuilt } else { index };
     let unread: Vec<_> = {
         let known = target.read().expect(HELD);
-        shards
-            .into_iter()
-            .map(|s| s.path)
-            .filter(|path| !known.shards.contains(path.as_ref()))
-            .collect()
+        shards.into_iter().map(|s| s.path).filter(|path| !known.shards.contains(path.as_ref())).collect()
     };
     let mut reads = futures::stream::iter(unread.into_iter().map(|path| read_shard(store, keys, path)))
         .buffer_unordered(READS_IN_FLIGHT);
     while let Some((path, directories)) = reads.try_next().await? {
         let mut target = target.write().expect(HELD);
-        for directory in directories
-            .iter()
-            .filter(|directory| present.contains_key(&directory.pack))
-        {
+        for directory in directories.iter().filter(|directory| present.contains_key(&directory.pack)) {
             target.add(directory);
         }
         target.shards.insert(path.to_string());
@@ -239,22 +226,12 @@ async fn collectors_view_once(
 ) -> Result<CollectorsView, IndexError> {
     let shards = store.list(&names::folder(names::INDEX)).await?;
     let packs = list_packs(store).await?;
-    let mut view = CollectorsView {
-        index: Index::default(),
-        condemned: Vec::new(),
-        packs,
-    };
-    let mut reads = futures::stream::iter(
-        shards
-            .into_iter()
-            .map(|listed| read_shard(store, keys, listed.path)),
-    )
-    .buffer_unordered(READS_IN_FLIGHT);
+    let mut view = CollectorsView { index: Index::default(), condemned: Vec::new(), packs };
+    let mut reads =
+        futures::stream::iter(shards.into_iter().map(|listed| read_shard(store, keys, listed.path)))
+            .buffer_unordered(READS_IN_FLIGHT);
     while let Some((_, directories)) = reads.try_next().await? {
-        for directory in directories
-            .into_iter()
-            .filter(|d| view.packs.contains_key(&d.pack))
-        {
+        for directory in directories.into_iter().filter(|d| view.packs.contains_key(&d.pack)) {
             if condemned.contains(&directory.pack) {
                 view.condemned.push(directory);
             } else {
@@ -276,10 +253,7 @@ pub(crate) async fn read_shard(
     let object = store.get(&path).await?;
     let directories = sealed::open(keys, &path, "index shard", &object)
         .and_then(|text| shard::decode(&text))
-        .map_err(|source| IndexError::Damaged {
-            name: path.to_string(),
-            source,
-        })?;
+        .map_err(|source| IndexError::Damaged { name: path.to_string(), source })?;
     Ok((path, directories))
 }
 
@@ -301,14 +275,7 @@ pub(crate) async fn list_packs(store: &Store) -> Result<HashMap<PackId, ListedPa
         for listed in store.list(&names::packs(kind)).await? {
             if let Some(id) = names::pack_id(&listed.path) {
                 let (bytes, written_unix_ms) = (listed.bytes, listed.written_unix_ms);
-                packs.insert(
-                    id,
-                    ListedPack {
-                        kind,
-                        bytes,
-                        written_unix_ms,
-                    },
-                );
+                packs.insert(id, ListedPack { kind, bytes, written_unix_ms });
             }
         }
     }

@@ -130,10 +130,7 @@ pub(crate) async fn end(store: &Store, id: LeaseId) -> Result<(), StoreError> {
 /// Every lease that is held now.
 pub(crate) async fn held(store: &Store) -> Result<Vec<LeaseId>, StoreError> {
     let leases = all(store).await?.into_iter();
-    Ok(leases
-        .filter(|(_, seen)| seen.state() == LeaseState::Held)
-        .map(|(id, _)| id)
-        .collect())
+    Ok(leases.filter(|(_, seen)| seen.state() == LeaseState::Held).map(|(id, _)| id).collect())
 }
 
 /// Takes those for dead that were silent for too long, removes what is left of ended ones, and returns the leases

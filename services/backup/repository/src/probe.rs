@@ -30,10 +30,7 @@ impl Repository {
                     Ok(None)
                 }
             })
-            .map_err(|source| OpenError::Damaged {
-                name: name.to_string(),
-                source,
-            })?;
+            .map_err(|source| OpenError::Damaged { name: name.to_string(), source })?;
         found.map(drop).ok_or(OpenError::Foreign)
     }
 }

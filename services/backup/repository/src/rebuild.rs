@@ -35,9 +35,7 @@ impl Repository {
     /// When the store fails. A damaged pack is no error but is named in the report.
     #[instrument(name = "repository.rebuild_index", skip(self))]
     pub async fn rebuild_index(&self) -> Result<RebuildReport, ReadError> {
-        let Shared {
-            store, keys, index, ..
-        } = &*self.shared;
+        let Shared { store, keys, index, .. } = &*self.shared;
         let old_shards = store.list(&names::folder(names::INDEX)).await?;
         let packs = index::list_packs(store).await?;
         let mut report = RebuildReport::default();
@@ -60,9 +58,7 @@ impl Repository {
                 }
                 Err(ReadError::Pack { pack, source }) => {
                     warn!(pack, error = %source, "pack left out of the index");
-                    report
-                        .unreadable
-                        .push((names::pack(listed.kind, id).to_string(), source.to_string()));
+                    report.unreadable.push((names::pack(listed.kind, id).to_string(), source.to_string()));
                 }
                 Err(error) => return Err(error),
             }
@@ -87,16 +83,10 @@ pub(crate) async fn read_directory(
     id: PackId,
     listed: ListedPack,
 ) -> Result<Directory, ReadError> {
-    let damaged = |source| ReadError::Pack {
-        pack: id.to_string(),
-        source,
-    };
+    let damaged = |source| ReadError::Pack { pack: id.to_string(), source };
     let ListedPack { kind, bytes, .. } = listed;
     let name = names::pack(kind, id);
-    let short = crate::Damage::Malformed {
-        what: "pack",
-        why: "it is shorter than a footer",
-    };
+    let short = crate::Damage::Malformed { what: "pack", why: "it is shorter than a footer" };
     let tail_start = bytes.saturating_sub(TAIL_BYTES);
     let tail = match bytes {
         0 => return Err(damaged(short)),

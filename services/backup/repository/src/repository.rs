@@ -122,15 +122,8 @@ impl Repository {
         .map_err(OpenError::Kdf)?;
         let slot_name = names::entry(names::KEYS, Ulid::generate());
         store.put(&slot_name, Bytes::from(slot.encode())).await?;
-        let config = Config {
-            repository,
-            created_unix_ms: unix_ms_now(),
-            chunking: Chunking::default(),
-        };
-        match store
-            .create(&names::config(), Bytes::from(config.encode(&keys)))
-            .await?
-        {
+        let config = Config { repository, created_unix_ms: unix_ms_now(), chunking: Chunking::default() };
+        match store.create(&names::config(), Bytes::from(config.encode(&keys))).await? {
             Created::New => Ok(Repository::assemble(store, keys, config, settings)),
             Created::AlreadyThere => {
                 // Either another init was faster, or our own write arrived and its answer was lost.
@@ -162,10 +155,9 @@ impl Repository {
         let keys = spawn_blocking(move || open_slots(&slots, repository, &secret))
             .await
             .expect("opening a key slot does not panic")?;
-        let config = claimed.authenticate(&keys).map_err(|source| OpenError::Damaged {
-            name: names::config().to_string(),
-            source,
-        })?;
+        let config = claimed
+            .authenticate(&keys)
+            .map_err(|source| OpenError::Damaged { name: names::config().to_string(), source })?;
         Ok(Repository::assemble(store, keys, config, settings))
     }
 
@@ -178,9 +170,7 @@ impl Repository {
             index: RwLock::new(Index::default()),
             refreshing: tokio::sync::Mutex::new(()),
         };
-        Repository {
-            shared: Arc::new(shared),
-        }
+        Repository { shared: Arc::new(shared) }
     }
 
     /// The identity given at init.
@@ -191,9 +181,7 @@ impl Repository {
     /// Brings the index up to what the store holds now.
     pub(crate) async fn refresh(&self) -> Result<(), IndexError> {
         let _one_at_a_time = self.shared.refreshing.lock().await;
-        let Shared {
-            index, store, keys, ..
-        } = &*self.shared;
+        let Shared { index, store, keys, .. } = &*self.shared;
         index::refresh(index, store, keys).await
     }
 }
@@ -208,10 +196,7 @@ async fn read_config(store: &Store) -> Result<Claimed, OpenError> {
     };
     Config::decode(&object).map_err(|damage| match damage {
         Damage::Foreign { .. } => OpenError::Foreign,
-        source => OpenError::Damaged {
-            name: name.to_string(),
-            source,
-        },
+        source => OpenError::Damaged { name: name.to_string(), source },
     })
 }
 
@@ -219,10 +204,8 @@ async fn read_slots(store: &Store) -> Result<Vec<Slot>, OpenError> {
     let mut slots = Vec::new();
     for listed in store.list(&names::folder(names::KEYS)).await? {
         let object = store.get(&listed.path).await?;
-        let slot = Slot::decode(&object).map_err(|source| OpenError::Damaged {
-            name: listed.path.to_string(),
-            source,
-        })?;
+        let slot = Slot::decode(&object)
+            .map_err(|source| OpenError::Damaged { name: listed.path.to_string(), source })?;
         slots.push(slot);
     }
     Ok(slots)

@@ -32,10 +32,7 @@ impl Default for EngineSettings {
     /// 256 MiB, and a worker for each processor.
     fn default() -> EngineSettings {
         let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        EngineSettings {
-            memory_bytes_max: 256 * 1024 * 1024,
-            workers,
-        }
+        EngineSettings { memory_bytes_max: 256 * 1024 * 1024, workers }
     }
 }
 

@@ -83,11 +83,7 @@ impl Repository {
     /// When the store fails.
     pub async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
-        Ok(listed
-            .iter()
-            .filter_map(|l| names::entry_id(&l.path))
-            .map(SnapshotId::from)
-            .collect())
+        Ok(listed.iter().filter_map(|l| names::entry_id(&l.path)).map(SnapshotId::from).collect())
     }
 
     /// The snapshot of that id.
@@ -99,9 +95,7 @@ impl Repository {
         let object = match self.shared.store.get(&name).await {
             Ok(object) => object,
             Err(StoreError::NotFound { .. }) => {
-                return Err(SnapshotError::Unknown {
-                    asked: id.to_string(),
-                });
+                return Err(SnapshotError::Unknown { asked: id.to_string() });
             }
             Err(error) => return Err(error.into()),
         };
@@ -124,13 +118,10 @@ impl Repository {
                 let mut fitting = ids.iter().filter(|id| id.to_string().starts_with(&wanted));
                 match (fitting.next(), fitting.count()) {
                     (Some(id), 0) => self.snapshot(*id).await,
-                    (Some(_), more) => Err(SnapshotError::Ambiguous {
-                        prefix: prefix.clone(),
-                        count: more + 1,
-                    }),
-                    (None, _) => Err(SnapshotError::Unknown {
-                        asked: prefix.clone(),
-                    }),
+                    (Some(_), more) => {
+                        Err(SnapshotError::Ambiguous { prefix: prefix.clone(), count: more + 1 })
+                    }
+                    (None, _) => Err(SnapshotError::Unknown { asked: prefix.clone() }),
                 }
             }
             Selector::Latest { machine } => {
@@ -138,9 +129,7 @@ impl Repository {
                 snapshots
                     .into_iter()
                     .rfind(|s| &s.contents.machine == machine)
-                    .ok_or_else(|| SnapshotError::Unknown {
-                        asked: format!("of machine {machine}"),
-                    })
+                    .ok_or_else(|| SnapshotError::Unknown { asked: format!("of machine {machine}") })
             }
         }
     }
@@ -152,10 +141,6 @@ impl Repository {
     /// When the store fails.
     #[instrument(name = "repository.forget", skip(self))]
     pub async fn forget(&self, id: SnapshotId) -> Result<(), SnapshotError> {
-        Ok(self
-            .shared
-            .store
-            .delete(&names::entry(names::SNAPSHOTS, id.ulid()))
-            .await?)
+        Ok(self.shared.store.delete(&names::entry(names::SNAPSHOTS, id.ulid())).await?)
     }
 }

@@ -17,10 +17,7 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> Walk<'a> {
-        Walk {
-            shared,
-            visited: HashSet::new(),
-        }
+        Walk { shared, visited: HashSet::new() }
     }
 
     /// Tells `each` the ids of all blobs that a disk needs and that this walk has not gone through before; a chunk

@@ -17,32 +17,22 @@ use rand::{RngExt, SeedableRng};
 use self::support::*;
 
 /// Takes every pack for old, and nobody for dead.
-const EAGER: CollectSettings = CollectSettings {
-    pack_age_min: Duration::ZERO,
-    silence_max: Duration::from_secs(3600),
-};
+const EAGER: CollectSettings =
+    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::from_secs(3600) };
 /// Takes every pack for old and every holder for dead.
-const RUTHLESS: CollectSettings = CollectSettings {
-    pack_age_min: Duration::ZERO,
-    silence_max: Duration::ZERO,
-};
+const RUTHLESS: CollectSettings =
+    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
     repository.collect(settings, &Cancel::new()).await.unwrap()
 }
 
 async fn copy(repository: &Repository, request: BackupRequest) -> Draft {
-    repository
-        .copy(request, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap()
+    repository.copy(request, &Arc::default(), &Cancel::new()).await.unwrap()
 }
 
 async fn sound(repository: &Repository) -> bool {
-    let report = repository
-        .verify(VerifyScope::Everything, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     if !report.is_sound() {
         println!("{report:#?}");
     }
@@ -50,11 +40,8 @@ async fn sound(repository: &Repository) -> bool {
 }
 
 async fn names(objects: &InMemory) -> Vec<String> {
-    let mut names: Vec<_> = objects
-        .list(None)
-        .map(|object| object.unwrap().location.to_string())
-        .collect()
-        .await;
+    let mut names: Vec<_> =
+        objects.list(None).map(|object| object.unwrap().location.to_string()).collect().await;
     names.sort();
     names
 }
@@ -74,11 +61,7 @@ async fn what_only_forgotten_backups_needed_goes_and_all_else_stays() {
     let first = back_up(&repository, request(&one)).await;
     let second = back_up(&repository, request(&other)).await;
     let all = collect(&repository, EAGER).await;
-    assert_eq!(
-        (all.packs, all.packs_condemned, all.packs_deleted),
-        (4, 0, 0),
-        "everything is needed"
-    );
+    assert_eq!((all.packs, all.packs_condemned, all.packs_deleted), (4, 0, 0), "everything is needed");
 
     repository.forget(first.id).await.unwrap();
     let report = collect(&repository, EAGER).await;
@@ -91,17 +74,10 @@ async fn what_only_forgotten_backups_needed_goes_and_all_else_stays() {
     repository.forget(second.id).await.unwrap();
     collect(&repository, EAGER).await;
     let left = names(&objects).await;
-    assert!(
-        left.iter()
-            .all(|name| name == "config" || name.starts_with("keys/")),
-        "{left:?}"
-    );
+    assert!(left.iter().all(|name| name == "config" || name.starts_with("keys/")), "{left:?}");
 
     let again = back_up(&repository, request(&one)).await;
-    assert!(
-        restored(&repository, &again).await == one.bytes,
-        "what went is stored again"
-    );
+    assert!(restored(&repository, &again).await == one.bytes, "what went is stored again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,12 +86,7 @@ async fn young_packs_of_a_dead_backup_are_left_alone() {
     let (_, repository, one) = place(&mut rng).await;
     let draft = copy(&repository, request(&one)).await;
     repository.discard(&draft).await.unwrap();
-    assert_eq!(
-        collect(&repository, CollectSettings::default())
-            .await
-            .packs_condemned,
-        0
-    );
+    assert_eq!(collect(&repository, CollectSettings::default()).await.packs_condemned, 0);
     let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
     assert!(restored(&repository, &sealed).await == one.bytes);
 }
@@ -129,18 +100,12 @@ async fn a_backup_under_way_keeps_what_it_relies_on() {
     let draft = copy(&repository, request(&one)).await;
     repository.forget(old.id).await.unwrap();
     let report = collect(&repository, EAGER).await;
-    assert_eq!(
-        (report.packs_condemned, report.packs_deleted, report.packs_waiting),
-        (2, 0, 2)
-    );
+    assert_eq!((report.packs_condemned, report.packs_deleted, report.packs_waiting), (2, 0, 2));
 
     // Begun after the packs were condemned: relies on none of them.
     let later = back_up(&repository, request(&one)).await;
     assert_eq!(later.contents.disks, old.contents.disks);
-    assert!(
-        later.contents.stats.new_bytes > 0,
-        "condemned packs are not relied on"
-    );
+    assert!(later.contents.stats.new_bytes > 0, "condemned packs are not relied on");
     repository.forget(later.id).await.unwrap();
 
     let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
@@ -173,10 +138,7 @@ async fn a_parent_that_is_being_collected_is_not_built_upon() {
     repository.forget(old.id).await.unwrap();
     collect(&repository, EAGER).await;
     let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
-    let child = BackupRequest {
-        parent: Some(sealed.id),
-        ..request(&tracked)
-    };
+    let child = BackupRequest { parent: Some(sealed.id), ..request(&tracked) };
     let child = back_up(&repository, child).await;
     assert_eq!(child.contents.stats.segments_reused, 0);
     repository.forget(sealed.id).await.unwrap();
@@ -215,11 +177,7 @@ async fn many_small_shards_become_one() {
         back_up(&repository, request(&MemoryDisk::new(disk(&mut rng, 64 * 1024)))).await;
     }
     collect(&repository, EAGER).await;
-    let shards = names(&objects)
-        .await
-        .iter()
-        .filter(|name| name.starts_with("index/"))
-        .count();
+    let shards = names(&objects).await.iter().filter(|name| name.starts_with("index/")).count();
     assert_eq!(shards, 1);
     assert!(sound(&reopened(Store::new(objects)).await).await);
 }
@@ -247,22 +205,12 @@ async fn before(disk: &MemoryDisk) -> Before {
     let repository = new_repository(Store::new(objects.clone())).await;
     let old = back_up(&repository, request(disk)).await;
     let draft = copy(&repository, request(disk)).await;
-    Before {
-        objects,
-        repository,
-        old,
-        draft,
-    }
+    Before { objects, repository, old, draft }
 }
 
 /// One backup with one interruption before its write number `at`. Returns whether it came to that write.
 async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at: usize) -> bool {
-    let Before {
-        objects,
-        repository,
-        old,
-        draft,
-    } = before(disk).await;
+    let Before { objects, repository, old, draft } = before(disk).await;
     if way == InTheWay::LetGo {
         repository.forget(old.id).await.unwrap();
         assert!(collect(&repository, EAGER).await.packs_waiting > 0);
@@ -284,24 +232,14 @@ async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at:
             }
         })
     });
-    let store = Arc::new(faulty::Faulty::after(
-        &objects,
-        at,
-        faulty::Fault::Interrupt(interruption),
-    ));
+    let store = Arc::new(faulty::Faulty::after(&objects, at, faulty::Fault::Interrupt(interruption)));
     let ours = reopened(Store::new(store.clone())).await;
     let parent = (way != InTheWay::LetGo).then_some(old.id);
-    let request = BackupRequest {
-        parent,
-        ..request(changed)
-    };
+    let request = BackupRequest { parent, ..request(changed) };
     let outcome = ours.backup(request, &Arc::default(), &Cancel::new()).await;
     let reached = store.has_struck();
     match &outcome {
-        Ok(snapshot) => assert!(
-            restored(&repository, snapshot).await == changed.bytes,
-            "{way:?} at {at}"
-        ),
+        Ok(snapshot) => assert!(restored(&repository, snapshot).await == changed.bytes, "{way:?} at {at}"),
         Err(error) => {
             // Only who was taken for dead, or whose parent was taken from it, may fail.
             let excused = matches!(
@@ -309,10 +247,7 @@ async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at:
                 BackupError::Seal(SealError::Stale) | BackupError::Copy(CopyError::Parent(_))
             );
             assert!(excused, "{way:?} at {at}: {error:?}");
-            assert!(
-                at == 0 || way == InTheWay::Collect(RUTHLESS),
-                "{way:?} at {at}: {error:?}"
-            );
+            assert!(at == 0 || way == InTheWay::Collect(RUTHLESS), "{way:?} at {at}: {error:?}");
         }
     }
     for _ in 0..2 {
@@ -320,10 +255,7 @@ async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at:
     }
     assert!(sound(&repository).await, "{way:?} at {at}");
     if let Ok(snapshot) = outcome {
-        assert!(
-            restored(&repository, &snapshot).await == changed.bytes,
-            "{way:?} at {at}"
-        );
+        assert!(restored(&repository, &snapshot).await == changed.bytes, "{way:?} at {at}");
     }
     reached
 }
@@ -334,11 +266,7 @@ async fn a_collection_at_any_moment_of_a_backup_does_it_no_harm() {
     let disk = MemoryDisk::tracked(disk(&mut rng, 9 * MIB));
     let mut changed = disk.clone();
     changed.write(5 * MIB, b"something else");
-    for way in [
-        InTheWay::Collect(EAGER),
-        InTheWay::Collect(RUTHLESS),
-        InTheWay::LetGo,
-    ] {
+    for way in [InTheWay::Collect(EAGER), InTheWay::Collect(RUTHLESS), InTheWay::LetGo] {
         let mut at = 0;
         while interrupted(&disk, &changed, way, at).await {
             at += 1;
@@ -367,10 +295,7 @@ async fn live(objects: Arc<dyn ObjectStore>, seed: u64, disks: Arc<Vec<MemoryDis
                     some => Some(snapshots[rng.random_range(0..some)].id),
                 };
                 let disk = &disks[rng.random_range(0..disks.len())];
-                let request = BackupRequest {
-                    parent,
-                    ..request(disk)
-                };
+                let request = BackupRequest { parent, ..request(disk) };
                 // A parent that is forgotten meanwhile, or being taken for dead, is part of life.
                 if let Ok(draft) = repository.copy(request, &Arc::default(), &Cancel::new()).await {
                     drafts.push(draft);
@@ -390,10 +315,7 @@ async fn live(objects: Arc<dyn ObjectStore>, seed: u64, disks: Arc<Vec<MemoryDis
             5 | 6 => {
                 let snapshots = repository.snapshots().await.unwrap_or_default();
                 if !snapshots.is_empty() {
-                    repository
-                        .forget(snapshots[rng.random_range(0..snapshots.len())].id)
-                        .await
-                        .unwrap();
+                    repository.forget(snapshots[rng.random_range(0..snapshots.len())].id).await.unwrap();
                 }
             }
             _ => {

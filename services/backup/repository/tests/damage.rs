@@ -27,17 +27,9 @@ impl Stored {
         let disk = MemoryDisk::new(disk(rng, 7 * MIB));
         let repository = new_repository(store(&folder.path().join("r"))).await;
         // Two backups make two packs of each kind.
-        back_up(
-            &repository,
-            request(&MemoryDisk::new(disk.bytes[..3 * MIB].to_vec())),
-        )
-        .await;
+        back_up(&repository, request(&MemoryDisk::new(disk.bytes[..3 * MIB].to_vec()))).await;
         let snapshot = back_up(&repository, request(&disk)).await;
-        Stored {
-            folder,
-            disk,
-            snapshot,
-        }
+        Stored { folder, disk, snapshot }
     }
 
     async fn open(&self) -> Repository {
@@ -56,15 +48,11 @@ impl Stored {
     async fn restores_rightly_or_not_at_all(&self) -> bool {
         let repository = self.open().await;
         let path = self.folder.path().join("out.raw");
-        let outcome = repository
-            .restore_disk(&self.snapshot, "vda", &path, &Arc::default(), &Cancel::new())
-            .await;
+        let outcome =
+            repository.restore_disk(&self.snapshot, "vda", &path, &Arc::default(), &Cancel::new()).await;
         match outcome {
             Ok(()) => {
-                assert!(
-                    fs::read(&path).unwrap() == self.disk.bytes,
-                    "wrong bytes were restored"
-                );
+                assert!(fs::read(&path).unwrap() == self.disk.bytes, "wrong bytes were restored");
                 fs::remove_file(&path).unwrap();
                 true
             }
@@ -77,28 +65,18 @@ impl Stored {
     }
 
     async fn verified(&self, scope: VerifyScope<'_>) -> VerifyReport {
-        self.open()
-            .await
-            .verify(scope, &Arc::default(), &Cancel::new())
-            .await
-            .unwrap()
+        self.open().await.verify(scope, &Arc::default(), &Cancel::new()).await.unwrap()
     }
 }
 
 fn store(path: &Path) -> Store {
-    StoreSettings::new(format!("file://{}", path.display()).parse().unwrap())
-        .open_for_init()
-        .unwrap()
+    StoreSettings::new(format!("file://{}", path.display()).parse().unwrap()).open_for_init().unwrap()
 }
 
 fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect_files(&path, files)
-        } else {
-            files.push(path)
-        }
+        if path.is_dir() { collect_files(&path, files) } else { files.push(path) }
     }
 }
 
@@ -113,12 +91,7 @@ async fn a_flipped_bit_in_any_pack_is_found() {
     let mut rng = seeded();
     let stored = Stored::new(&mut rng).await;
     assert!(stored.verified(VerifyScope::Everything).await.is_sound());
-    assert!(
-        stored
-            .verified(VerifyScope::Snapshot(&stored.snapshot))
-            .await
-            .is_sound()
-    );
+    assert!(stored.verified(VerifyScope::Snapshot(&stored.snapshot)).await.is_sound());
     for kind in ["data", "meta"] {
         for pack in stored.files(kind) {
             let bytes = fs::read(&pack).unwrap().len();
@@ -148,12 +121,7 @@ async fn a_rotten_chunk_is_traced_to_the_disks_that_need_it() {
                 if *snapshot == stored.snapshot.id && disk == "vda")
         });
         assert!(traced, "{report:?}");
-        assert!(
-            report
-                .problems
-                .iter()
-                .any(|problem| matches!(problem, Problem::Blob { .. }))
-        );
+        assert!(report.problems.iter().any(|problem| matches!(problem, Problem::Blob { .. })));
     }
     assert!(!stored.restores_rightly_or_not_at_all().await);
 }
@@ -195,10 +163,7 @@ async fn a_snapshot_under_another_name_is_not_believed() {
     let files = stored.files("snapshots");
     fs::copy(&files[0], &files[1]).unwrap();
     let report = stored.verified(VerifyScope::Everything).await;
-    assert!(
-        matches!(report.problems[..], [Problem::Snapshot { .. }]),
-        "{report:?}"
-    );
+    assert!(matches!(report.problems[..], [Problem::Snapshot { .. }]), "{report:?}");
     assert!(stored.open().await.snapshots().await.is_err());
 }
 
@@ -210,10 +175,7 @@ async fn a_lost_or_damaged_index_is_rebuilt_from_the_packs() {
         let bytes = fs::read(&shard).unwrap().len();
         flip(&shard, rng.random_range(0..bytes));
     }
-    assert!(
-        !stored.restores_rightly_or_not_at_all().await,
-        "a damaged index is not believed"
-    );
+    assert!(!stored.restores_rightly_or_not_at_all().await, "a damaged index is not believed");
     let report = stored.open().await.rebuild_index().await.unwrap();
     assert_eq!((report.packs, report.unreadable.len()), (4, 0), "{report:?}");
     assert!(stored.restores_rightly_or_not_at_all().await);
@@ -234,28 +196,14 @@ async fn changed_parameters_and_newer_formats_are_refused() {
     let bytes = fs::read(&config).unwrap();
     let open = async || {
         let opened = store(&stored.folder.path().join("r"));
-        Repository::open(opened, secret(), EngineSettings::default())
-            .await
-            .unwrap_err()
+        Repository::open(opened, secret(), EngineSettings::default()).await.unwrap_err()
     };
     for (at, what) in [(8, "newer"), (20, "forged"), (0, "foreign")] {
         flip(&config, at);
         let error = open().await;
         let expected = match what {
-            "newer" => matches!(
-                error,
-                OpenError::Damaged {
-                    source: Damage::Newer { found: 64, .. },
-                    ..
-                }
-            ),
-            "forged" => matches!(
-                error,
-                OpenError::Damaged {
-                    source: Damage::NotAuthentic { .. },
-                    ..
-                }
-            ),
+            "newer" => matches!(error, OpenError::Damaged { source: Damage::Newer { found: 64, .. }, .. }),
+            "forged" => matches!(error, OpenError::Damaged { source: Damage::NotAuthentic { .. }, .. }),
             _ => matches!(error, OpenError::Foreign),
         };
         assert!(expected, "{what}: {error:?}");
@@ -271,16 +219,10 @@ async fn a_foreign_folder_is_left_as_it_is() {
     assert!(matches!(open.unwrap_err(), OpenError::Foreign));
     let init = Repository::init(store(folder.path()), secret(), cheap(), EngineSettings::default()).await;
     assert!(matches!(init.unwrap_err(), OpenError::Foreign));
-    let left: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["holiday.jpg"]);
     let missing = StoreSettings::new("file:///nowhere/at/all".parse().unwrap()).open();
-    assert!(matches!(
-        missing.unwrap_err(),
-        StoreSettingsError::FolderMissing { .. }
-    ));
+    assert!(matches!(missing.unwrap_err(), StoreSettingsError::FolderMissing { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,29 +230,16 @@ async fn into_a_folder_that_lost_its_disk_nothing_is_written() {
     let stored = Stored::new(&mut seeded()).await;
     let repository = stored.open().await;
     let (mounted, away) = (stored.folder.path().join("r"), stored.folder.path().join("away"));
-    let draft = repository
-        .copy(request(&stored.disk), &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let draft = repository.copy(request(&stored.disk), &Arc::default(), &Cancel::new()).await.unwrap();
     fs::rename(&mounted, &away).unwrap();
     fs::create_dir(&mounted).unwrap();
-    let copied = repository
-        .copy(request(&stored.disk), &Arc::default(), &Cancel::new())
-        .await;
-    assert!(matches!(
-        copied.unwrap_err(),
-        CopyError::NotThere(OpenError::NoRepository)
-    ));
+    let copied = repository.copy(request(&stored.disk), &Arc::default(), &Cancel::new()).await;
+    assert!(matches!(copied.unwrap_err(), CopyError::NotThere(OpenError::NoRepository)));
     let sealed = repository.seal(&draft, SnapshotId::generate()).await;
     assert!(matches!(sealed.unwrap_err(), SealError::NotThere(_)));
-    let collected = repository
-        .collect(CollectSettings::default(), &Cancel::new())
-        .await;
+    let collected = repository.collect(CollectSettings::default(), &Cancel::new()).await;
     assert!(matches!(collected.unwrap_err(), CollectError::NotThere(_)));
-    assert!(
-        fs::read_dir(&mounted).unwrap().next().is_none(),
-        "nothing was written"
-    );
+    assert!(fs::read_dir(&mounted).unwrap().next().is_none(), "nothing was written");
     fs::remove_dir(&mounted).unwrap();
     fs::rename(&away, &mounted).unwrap();
     repository.seal(&draft, SnapshotId::generate()).await.unwrap();

@@ -26,17 +26,10 @@ fn over(objects: Arc<dyn object_store::ObjectStore>) -> Store {
 /// backup works.
 async fn as_if_nothing_had_been(objects: &Arc<InMemory>, disk: &MemoryDisk) {
     let repository = reopened(over(objects.clone())).await;
-    assert_eq!(
-        repository.snapshots().await.unwrap(),
-        [],
-        "what died half way does not exist"
-    );
+    assert_eq!(repository.snapshots().await.unwrap(), [], "what died half way does not exist");
     let snapshot = back_up(&repository, request(disk)).await;
     assert!(restored(&repository, &snapshot).await == disk.bytes);
-    let report = repository
-        .verify(VerifyScope::Everything, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
 }
 
@@ -55,17 +48,12 @@ async fn fresh(disk: &MemoryDisk) -> (Arc<InMemory>, usize) {
 async fn a_backup_that_fails_at_any_write_leaves_only_what_nobody_names() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (_, writes) = fresh(&disk).await;
-    assert!(
-        writes >= 6,
-        "lease, packs, shard, beat and snapshot are written: {writes}"
-    );
+    assert!(writes >= 6, "lease, packs, shard, beat and snapshot are written: {writes}");
     for good_writes in 0..writes {
         let (objects, _) = fresh(&disk).await;
         let faulty = Arc::new(Faulty::after(&objects, good_writes, Fault::Refuse));
         let repository = reopened(over(faulty)).await;
-        let failed = repository
-            .backup(request(&disk), &Arc::default(), &Cancel::new())
-            .await;
+        let failed = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
         assert!(failed.is_err(), "at write {good_writes}");
         as_if_nothing_had_been(&objects, &disk).await;
     }
@@ -88,20 +76,13 @@ async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_what_nob
             assert!(good_writes >= writes - 2);
             let id = SnapshotId::generate();
             let sealing = repository.seal(draft.as_ref().unwrap(), id);
-            assert!(
-                tokio::time::timeout(Duration::from_millis(200), sealing)
-                    .await
-                    .is_err()
-            );
+            assert!(tokio::time::timeout(Duration::from_millis(200), sealing).await.is_err());
         } else {
             let copying = repository.copy(request(&disk), &progress, &cancel);
             cancel.cancel();
             let began = Instant::now();
             assert!(matches!(copying.await.unwrap_err(), CopyError::Cancelled));
-            assert!(
-                began.elapsed() < PATIENCE,
-                "cancelling does not wait for the store"
-            );
+            assert!(began.elapsed() < PATIENCE, "cancelling does not wait for the store");
         }
         as_if_nothing_had_been(&objects, &disk).await;
     }
@@ -114,14 +95,8 @@ async fn a_store_that_never_answers_is_given_up_in_time() {
     let hung = Arc::new(Faulty::after(&objects, 0, Fault::Hang));
     let store = Store::new(hung).with_deadline(Duration::from_millis(100));
     let repository = reopened(store).await;
-    let error = repository
-        .copy(request(&disk), &Arc::default(), &Cancel::new())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, CopyError::Store(StoreError::TimedOut { .. })),
-        "{error:?}"
-    );
+    let error = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap_err();
+    assert!(matches!(error, CopyError::Store(StoreError::TimedOut { .. })), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,10 +105,7 @@ async fn sealing_again_after_a_lost_answer_finds_the_backup_sealed() {
     let (objects, writes) = fresh(&disk).await;
     let faulty = Arc::new(Faulty::after(&objects, writes - 1, Fault::LoseTheAnswer));
     let repository = reopened(over(faulty)).await;
-    let draft = repository
-        .copy(request(&disk), &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
     let id = SnapshotId::generate();
     repository.seal(&draft, id).await.unwrap_err();
     let sealed = repository.seal(&draft, id).await.unwrap();
@@ -178,24 +150,15 @@ async fn an_s3_service_that_is_ill_hung_or_gone_gives_a_clear_error_in_time() {
     let ill = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
     let mut gone = http_server(None).await;
     if let Some(s3) = &mut gone.s3 {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         s3.endpoint = Some(format!("http://{closed}"));
     }
     for settings in [http_server(Some(ill)).await, http_server(None).await, gone] {
         let store = settings.open().unwrap();
         let began = Instant::now();
-        let error = Repository::open(store, secret(), EngineSettings::default())
-            .await
-            .unwrap_err();
+        let error = Repository::open(store, secret(), EngineSettings::default()).await.unwrap_err();
         assert!(
-            matches!(
-                error,
-                OpenError::Store(StoreError::Failed { .. } | StoreError::TimedOut { .. })
-            ),
+            matches!(error, OpenError::Store(StoreError::Failed { .. } | StoreError::TimedOut { .. })),
             "{error:?}"
         );
         assert!(began.elapsed() < Duration::from_secs(20), "{error:?}");

@@ -22,11 +22,7 @@ async fn connect(settings: &NbdSettings) -> Box<dyn DiskSource> {
 
 fn request_of(source: Box<dyn DiskSource>, parent: Option<SnapshotId>) -> BackupRequest {
     let disks = vec![("vda".to_owned(), source)];
-    BackupRequest {
-        disks,
-        parent,
-        ..request(&MemoryDisk::new(Vec::new()))
-    }
+    BackupRequest { disks, parent, ..request(&MemoryDisk::new(Vec::new())) }
 }
 
 /// Writes the parts of a disk that are not zero into a sparse file.
@@ -54,11 +50,7 @@ async fn a_file_and_the_same_file_over_nbd_give_one_recipe() {
 
     let repository = new_repository(memory()).await;
     let by_nbd = back_up(&repository, request_of(connect(&served.settings()).await, None)).await;
-    let by_file = back_up(
-        &repository,
-        request_of(Box::new(RawFile::open(&image).unwrap()), None),
-    )
-    .await;
+    let by_file = back_up(&repository, request_of(Box::new(RawFile::open(&image).unwrap()), None)).await;
     assert_eq!(by_nbd.contents.disks, by_file.contents.disks);
     assert_eq!(by_file.contents.stats.new_bytes, 0);
     for stats in [by_nbd.contents.stats, by_file.contents.stats] {
@@ -77,51 +69,29 @@ async fn a_dirty_bitmap_of_qemu_leads_to_what_changed() {
     let image = folder.path().join("disk.qcow2");
     let path = image.to_str().unwrap();
     qemu::run("qemu-img", &["create", "-q", "-f", "qcow2", path, "64M"]);
-    qemu::run(
-        "qemu-io",
-        &["-c", "write -q -P 7 0 9M", "-c", "write -q -P 9 40M 3M", path],
-    );
+    qemu::run("qemu-io", &["-c", "write -q -P 7 0 9M", "-c", "write -q -P 9 40M 3M", path]);
     let repository = new_repository(memory()).await;
     let parent = {
         let served = qemu::Served::start(&image, "qcow2", None).await;
         back_up(&repository, request_of(connect(&served.settings()).await, None)).await
     };
-    assert!(
-        parent.contents.stats.read_bytes <= 13 * MIB as u64,
-        "only allocated extents are read"
-    );
+    assert!(parent.contents.stats.read_bytes <= 13 * MIB as u64, "only allocated extents are read");
 
     qemu::run("qemu-img", &["bitmap", "--add", path, "since"]);
-    qemu::run(
-        "qemu-io",
-        &["-c", "write -q -P 3 1M 64k", "-c", "discard 40M 3M", path],
-    );
+    qemu::run("qemu-io", &["-c", "write -q -P 3 1M 64k", "-c", "discard 40M 3M", path]);
     let served = qemu::Served::start(&image, "qcow2", Some("since")).await;
-    let source = NbdSource::connect(&served.settings().with_dirty_bitmap("since"))
-        .await
-        .unwrap();
+    let source = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap();
     assert!(source.has_change_map());
     let extents = source.extents(0..source.size_bytes()).await.unwrap();
     assert_eq!(extents.iter().map(|e| e.length).sum::<u64>(), 64 * MIB as u64);
-    assert!(
-        extents
-            .iter()
-            .any(|e| e.change == Change::Dirty && e.kind == ExtentKind::Zero),
-        "{extents:?}"
-    );
+    assert!(extents.iter().any(|e| e.change == Change::Dirty && e.kind == ExtentKind::Zero), "{extents:?}");
     let changed = back_up(&repository, request_of(Box::new(source), Some(parent.id))).await;
     let whole = back_up(&repository, request_of(connect(&served.settings()).await, None)).await;
     assert_eq!(changed.contents.disks, whole.contents.disks);
-    assert!(
-        changed.contents.stats.read_bytes <= 4 * MIB as u64,
-        "one segment holds the change"
-    );
+    assert!(changed.contents.stats.read_bytes <= 4 * MIB as u64, "one segment holds the change");
 
     let expected = folder.path().join("expected.raw");
-    qemu::run(
-        "qemu-img",
-        &["convert", "-U", "-O", "raw", path, expected.to_str().unwrap()],
-    );
+    qemu::run("qemu-img", &["convert", "-U", "-O", "raw", path, expected.to_str().unwrap()]);
     assert!(restored(&repository, &changed).await == std::fs::read(expected).unwrap());
 }
 
@@ -134,14 +104,9 @@ async fn a_bitmap_or_export_that_is_not_there_is_refused() {
     let image = folder.path().join("disk.raw");
     sparse_file(&image, &[1; 4096]);
     let served = qemu::Served::start(&image, "raw", None).await;
-    let no_bitmap = NbdSource::connect(&served.settings().with_dirty_bitmap("since"))
-        .await
-        .unwrap_err();
+    let no_bitmap = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap_err();
     assert!(matches!(no_bitmap, SourceError::Refused { .. }), "{no_bitmap}");
-    let other = NbdSettings {
-        export: "vdz".into(),
-        ..served.settings()
-    };
+    let other = NbdSettings { export: "vdz".into(), ..served.settings() };
     let no_export = NbdSource::connect(&other).await.unwrap_err();
     assert!(matches!(no_export, SourceError::Refused { .. }), "{no_export}");
 }
@@ -156,10 +121,7 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     sparse_file(&image, &[1; 64 * 1024]);
     let mut served = qemu::Served::start(&image, "raw", None).await;
     let patience = Duration::from_millis(300);
-    let settings = NbdSettings {
-        request_timeout: patience,
-        ..served.settings()
-    };
+    let settings = NbdSettings { request_timeout: patience, ..served.settings() };
     let source = NbdSource::connect(&settings).await.unwrap();
     let second = NbdSource::connect(&served.settings()).await.unwrap();
 
@@ -170,18 +132,12 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     assert!(matches!(hung, SourceError::TimedOut { .. }), "{hung}");
     assert!(began.elapsed() >= patience);
     let after = source.read_at(0, 4096).await.unwrap_err();
-    assert!(
-        matches!(after, SourceError::Io { .. }),
-        "a late answer is not taken for another: {after}"
-    );
+    assert!(matches!(after, SourceError::Io { .. }), "a late answer is not taken for another: {after}");
 
     served.child.kill().unwrap();
     let repository = new_repository(memory()).await;
     let request = request_of(Box::new(second), None);
-    let dead = repository
-        .copy(request, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap_err();
+    let dead = repository.copy(request, &Arc::default(), &Cancel::new()).await.unwrap_err();
     assert!(matches!(dead, CopyError::Source { .. }), "{dead}");
 }
 
@@ -200,14 +156,8 @@ async fn server_saying(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
             }
         }
     });
-    let address = NbdAddress::Tcp {
-        host: "127.0.0.1".into(),
-        port,
-    };
-    NbdSettings {
-        connect_timeout: Duration::from_millis(500),
-        ..NbdSettings::new(address, "vda")
-    }
+    let address = NbdAddress::Tcp { host: "127.0.0.1".into(), port };
+    NbdSettings { connect_timeout: Duration::from_millis(500), ..NbdSettings::new(address, "vda") }
 }
 
 fn greeting() -> Vec<u8> {
@@ -275,9 +225,7 @@ async fn answers_that_make_no_sense_are_errors() {
         let settings = server_saying(plain_handshake(), words).await;
         let source = NbdSource::connect(&settings).await.unwrap();
         assert_eq!(source.size_bytes(), MIB as u64);
-        let error = tokio::time::timeout(Duration::from_secs(20), source.read_at(0, 4096))
-            .await
-            .unwrap();
+        let error = tokio::time::timeout(Duration::from_secs(20), source.read_at(0, 4096)).await.unwrap();
         assert!(error.is_err());
     }
 }

@@ -54,10 +54,7 @@ async fn a_disk_that_grew_is_read_whole() {
     let repository = new_repository(memory()).await;
     let parent = back_up(&repository, request(&small)).await;
     let grown = MemoryDisk::tracked([small.bytes.clone(), disk(&mut rng, 4 * MIB)].concat());
-    let request = BackupRequest {
-        parent: Some(parent.id),
-        ..request(&grown)
-    };
+    let request = BackupRequest { parent: Some(parent.id), ..request(&grown) };
     let snapshot = back_up(&repository, request).await;
     assert_eq!(snapshot.contents.stats.segments_reused, 0);
     assert!(restored(&repository, &snapshot).await == grown.bytes);
@@ -69,10 +66,7 @@ async fn an_unchanged_machine_is_backed_up_without_reading() {
     let tracked = MemoryDisk::tracked(disk(&mut rng, 12 * MIB));
     let repository = new_repository(memory()).await;
     let parent = back_up(&repository, request(&tracked)).await;
-    let again = BackupRequest {
-        parent: Some(parent.id),
-        ..request(&tracked)
-    };
+    let again = BackupRequest { parent: Some(parent.id), ..request(&tracked) };
     let progress = Arc::new(Progress::new());
     let snapshot = repository.backup(again, &progress, &Cancel::new()).await.unwrap();
     assert_eq!(progress.read().read_bytes, 0);

@@ -27,12 +27,7 @@ impl Restorable {
         bytes[4 * MIB..20 * MIB].fill(0);
         let repository = new_repository(memory()).await;
         let snapshot = back_up(&repository, request(&MemoryDisk::new(bytes.clone()))).await;
-        Restorable {
-            folder: tempfile::tempdir().unwrap(),
-            repository,
-            snapshot,
-            bytes,
-        }
+        Restorable { folder: tempfile::tempdir().unwrap(), repository, snapshot, bytes }
     }
 
     fn path(&self) -> PathBuf {
@@ -41,16 +36,12 @@ impl Restorable {
 
     async fn restore(&self, disk: &str) -> Result<(), RestoreError> {
         let (progress, cancel) = (Arc::default(), Cancel::new());
-        self.repository
-            .restore_disk(&self.snapshot, disk, &self.path(), &progress, &cancel)
-            .await
+        self.repository.restore_disk(&self.snapshot, disk, &self.path(), &progress, &cancel).await
     }
 
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 }
 
@@ -75,10 +66,7 @@ async fn what_exists_is_never_overwritten() {
     let restorable = Restorable::new().await;
     fs::write(restorable.path(), "precious").unwrap();
     let refused = restorable.restore("vda").await.unwrap_err();
-    assert!(
-        matches!(refused, RestoreError::Image(ImageError::Exists { .. })),
-        "{refused}"
-    );
+    assert!(matches!(refused, RestoreError::Image(ImageError::Exists { .. })), "{refused}");
     assert_eq!(fs::read(restorable.path()).unwrap(), b"precious");
     assert_eq!(restorable.files(), ["vda.raw"]);
 }
@@ -89,10 +77,7 @@ async fn what_a_dead_restore_left_is_taken_over_and_a_living_one_is_left_alone()
     let partial = partial_path(&restorable.path());
     let living = lock(&partial);
     let refused = restorable.restore("vda").await.unwrap_err();
-    assert!(
-        matches!(refused, RestoreError::Image(ImageError::Busy { .. })),
-        "{refused}"
-    );
+    assert!(matches!(refused, RestoreError::Image(ImageError::Busy { .. })), "{refused}");
     assert!(partial.exists());
     drop(living);
     fs::write(&partial, vec![0xff; 30 * MIB]).unwrap();

@@ -19,19 +19,14 @@ async fn a_key_file_opens_what_it_was_made_with_and_nothing_else_does() {
     s3::write_secret(&other, "0123456789abcdef0123456789abcdeg\n");
     let store = memory();
     let settings = EngineSettings::default();
-    let made = Repository::init(store.clone(), Secret::key_file(&key).unwrap(), cheap(), settings)
-        .await
-        .unwrap();
-    let again = Repository::open(store.clone(), Secret::key_file(&key).unwrap(), settings)
-        .await
-        .unwrap();
+    let made =
+        Repository::init(store.clone(), Secret::key_file(&key).unwrap(), cheap(), settings).await.unwrap();
+    let again = Repository::open(store.clone(), Secret::key_file(&key).unwrap(), settings).await.unwrap();
     assert_eq!(made.id(), again.id());
     // The same bytes as a passphrase are another secret.
     let words = Secret::passphrase_file(&key).unwrap();
     for wrong in [Secret::key_file(&other).unwrap(), words, secret()] {
-        let refused = Repository::open(store.clone(), wrong, settings)
-            .await
-            .unwrap_err();
+        let refused = Repository::open(store.clone(), wrong, settings).await.unwrap_err();
         assert!(matches!(refused, OpenError::WrongSecret), "{refused}");
     }
 }
@@ -46,9 +41,7 @@ fn a_passphrase_file_may_end_its_line_and_is_read_as_typed() {
         let store = memory();
         new_repository(store.clone()).await;
         let from_file = Secret::passphrase_file(&file).unwrap();
-        Repository::open(store, from_file, EngineSettings::default())
-            .await
-            .unwrap();
+        Repository::open(store, from_file, EngineSettings::default()).await.unwrap();
     });
 }
 
@@ -67,30 +60,14 @@ fn secrets_that_prove_nothing_are_refused() {
         SecretError::WritableByOthers { mode: 0o620, .. }
     ));
     let short = at("short", "0123456789abcdef", 0o600);
-    assert!(matches!(
-        Secret::key_file(&short).unwrap_err(),
-        SecretError::KeyTooShort { .. }
-    ));
+    assert!(matches!(Secret::key_file(&short).unwrap_err(), SecretError::KeyTooShort { .. }));
     let empty = at("empty", "\n", 0o600);
-    assert!(matches!(
-        Secret::passphrase_file(&empty).unwrap_err(),
-        SecretError::Empty
-    ));
+    assert!(matches!(Secret::passphrase_file(&empty).unwrap_err(), SecretError::Empty));
     let huge = at("huge", &"x".repeat(100_000), 0o600);
-    assert!(matches!(
-        Secret::key_file(&huge).unwrap_err(),
-        SecretError::TooLong { .. }
-    ));
+    assert!(matches!(Secret::key_file(&huge).unwrap_err(), SecretError::TooLong { .. }));
     let missing = folder.path().join("missing");
-    assert!(matches!(
-        Secret::key_file(&missing).unwrap_err(),
-        SecretError::Unreadable { .. }
-    ));
-    assert_eq!(
-        format!("{:?}", secret()),
-        "Secret(Passphrase)",
-        "a secret does not print itself"
-    );
+    assert!(matches!(Secret::key_file(&missing).unwrap_err(), SecretError::Unreadable { .. }));
+    assert_eq!(format!("{:?}", secret()), "Secret(Passphrase)", "a secret does not print itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,8 +83,5 @@ async fn a_wrong_s3_secret_gives_a_clear_error() {
     }
     let refused = Repository::open(settings.open().unwrap(), secret(), EngineSettings::default()).await;
     let refused = refused.unwrap_err();
-    assert!(
-        matches!(refused, OpenError::Store(StoreError::Failed { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, OpenError::Store(StoreError::Failed { .. })), "{refused:?}");
 }

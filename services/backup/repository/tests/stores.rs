@@ -25,25 +25,16 @@ async fn what_is_restored_is_what_was_backed_up(store: Store, rng: &mut StdRng) 
     let disk = MemoryDisk::new(disk(rng, 13 * MIB + 4711));
     let repository = new_repository(store.clone()).await;
     let progress = Arc::new(Progress::new());
-    let snapshot = repository
-        .backup(request(&disk), &progress, &Cancel::new())
-        .await
-        .unwrap();
+    let snapshot = repository.backup(request(&disk), &progress, &Cancel::new()).await.unwrap();
     let reading = progress.read();
     assert_eq!(reading.done_bytes, disk.bytes.len() as u64);
     assert_eq!(reading.total_bytes, reading.done_bytes);
-    assert!(
-        restored(&repository, &snapshot).await == disk.bytes,
-        "restored by the same process"
-    );
+    assert!(restored(&repository, &snapshot).await == disk.bytes, "restored by the same process");
 
     let reopened = reopened(store).await;
     let found = reopened.snapshot(snapshot.id).await.unwrap();
     assert_eq!(found, snapshot);
-    assert!(
-        restored(&reopened, &found).await == disk.bytes,
-        "restored by another process"
-    );
+    assert!(restored(&reopened, &found).await == disk.bytes, "restored by another process");
 }
 
 async fn an_unchanged_disk_stores_nothing_again(store: Store, rng: &mut StdRng) {
@@ -59,29 +50,17 @@ async fn an_unchanged_disk_stores_nothing_again(store: Store, rng: &mut StdRng) 
 async fn sealing_twice_is_sealing_once(store: Store, rng: &mut StdRng) {
     let repository = new_repository(store).await;
     let one = MemoryDisk::new(disk(rng, MIB));
-    let draft = repository
-        .copy(request(&one), &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let draft = repository.copy(request(&one), &Arc::default(), &Cancel::new()).await.unwrap();
     assert_eq!(repository.snapshots().await.unwrap(), [], "a draft is no backup");
     let id = SnapshotId::generate();
     let first = repository.seal(&draft, id).await.unwrap();
     assert_eq!(repository.seal(&draft, id).await.unwrap(), first);
     assert_eq!(repository.snapshots().await.unwrap(), [first]);
 
-    let other = BackupRequest {
-        machine: "other".into(),
-        ..request(&one)
-    };
-    let other = repository
-        .copy(other, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let other = BackupRequest { machine: "other".into(), ..request(&one) };
+    let other = repository.copy(other, &Arc::default(), &Cancel::new()).await.unwrap();
     let refused = repository.seal(&other, id).await.unwrap_err();
-    assert!(
-        matches!(refused, SealError::IdTaken { id: taken } if taken == id),
-        "{refused}"
-    );
+    assert!(matches!(refused, SealError::IdTaken { id: taken } if taken == id), "{refused}");
 }
 
 async fn snapshots_are_found_by_id_prefix_and_machine(store: Store, rng: &mut StdRng) {
@@ -89,47 +68,23 @@ async fn snapshots_are_found_by_id_prefix_and_machine(store: Store, rng: &mut St
     let disk = MemoryDisk::new(disk(rng, MIB));
     let mut made = Vec::new();
     for (machine, at) in [("web", 10), ("web", 30), ("db", 20)] {
-        let request = BackupRequest {
-            machine: machine.into(),
-            taken_at_unix_ms: at,
-            ..request(&disk)
-        };
+        let request = BackupRequest { machine: machine.into(), taken_at_unix_ms: at, ..request(&disk) };
         made.push(back_up(&repository, request).await);
     }
     let find = async |selector: Selector| repository.find(&selector).await;
-    let latest = find(Selector::Latest {
-        machine: "web".into(),
-    })
-    .await
-    .unwrap();
+    let latest = find(Selector::Latest { machine: "web".into() }).await.unwrap();
     assert_eq!(latest, made[1]);
     assert_eq!(find(Selector::Id(made[2].id)).await.unwrap(), made[2]);
     let whole = made[0].id.to_string();
-    assert_eq!(
-        find(Selector::Prefix(whole[..25].to_uppercase())).await.unwrap(),
-        made[0]
-    );
+    assert_eq!(find(Selector::Prefix(whole[..25].to_uppercase())).await.unwrap(), made[0]);
     let ambiguous = find(Selector::Prefix("0".into())).await.unwrap_err();
-    assert!(
-        matches!(ambiguous, SnapshotError::Ambiguous { count: 3, .. }),
-        "{ambiguous}"
-    );
-    let order: Vec<_> = repository
-        .snapshots()
-        .await
-        .unwrap()
-        .iter()
-        .map(|s| s.id)
-        .collect();
+    assert!(matches!(ambiguous, SnapshotError::Ambiguous { count: 3, .. }), "{ambiguous}");
+    let order: Vec<_> = repository.snapshots().await.unwrap().iter().map(|s| s.id).collect();
     assert_eq!(order, [made[0].id, made[2].id, made[1].id], "oldest first");
 
     repository.forget(made[1].id).await.unwrap();
     repository.forget(made[1].id).await.unwrap();
-    let latest = find(Selector::Latest {
-        machine: "web".into(),
-    })
-    .await
-    .unwrap();
+    let latest = find(Selector::Latest { machine: "web".into() }).await.unwrap();
     assert_eq!(latest, made[0]);
     let gone = find(Selector::Id(made[1].id)).await.unwrap_err();
     assert!(matches!(gone, SnapshotError::Unknown { .. }), "{gone}");
@@ -142,16 +97,10 @@ async fn what_is_forgotten_is_collected(store: Store, rng: &mut StdRng) {
     let forgotten = back_up(&repository, request(&MemoryDisk::new(disk(rng, 2 * MIB)))).await;
     repository.forget(forgotten.id).await.unwrap();
     // Stores that date objects by the second make them look as old as they can be.
-    let settings = CollectSettings {
-        pack_age_min: Duration::ZERO,
-        ..CollectSettings::default()
-    };
+    let settings = CollectSettings { pack_age_min: Duration::ZERO, ..CollectSettings::default() };
     let report = repository.collect(settings, &Cancel::new()).await.unwrap();
     assert_eq!((report.packs, report.packs_deleted), (4, 2), "{report:?}");
-    let report = repository
-        .verify(VerifyScope::Everything, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert!(restored(&repository, &kept_snapshot).await == kept.bytes);
 }
@@ -159,10 +108,7 @@ async fn what_is_forgotten_is_collected(store: Store, rng: &mut StdRng) {
 async fn what_is_not_ours_is_refused_and_left_alone(store: Store) {
     let open = async |secret| Repository::open(store.clone(), secret, EngineSettings::default()).await;
     let init = async || Repository::init(store.clone(), secret(), cheap(), EngineSettings::default()).await;
-    assert!(matches!(
-        open(secret()).await.unwrap_err(),
-        OpenError::NoRepository
-    ));
+    assert!(matches!(open(secret()).await.unwrap_err(), OpenError::NoRepository));
     init().await.unwrap();
     assert!(matches!(init().await.unwrap_err(), OpenError::AlreadyThere));
     let wrong = Secret::passphrase("battery staple").unwrap();
@@ -205,14 +151,8 @@ async fn all_long_work_can_be_given_to_another_thread() {
     let snapshot = backup.await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vda.raw");
-    sendable(repository.restore_disk(&snapshot, "vda", &path, &progress, &cancel))
-        .await
-        .unwrap();
-    sendable(repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &cancel))
-        .await
-        .unwrap();
+    sendable(repository.restore_disk(&snapshot, "vda", &path, &progress, &cancel)).await.unwrap();
+    sendable(repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &cancel)).await.unwrap();
     sendable(repository.rebuild_index()).await.unwrap();
-    sendable(repository.collect(CollectSettings::default(), &cancel))
-        .await
-        .unwrap();
+    sendable(repository.collect(CollectSettings::default(), &cancel)).await.unwrap();
 }

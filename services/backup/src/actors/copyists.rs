@@ -57,11 +57,7 @@ struct Leave(OperationId);
 
 impl Places {
     fn new(total: usize) -> Self {
-        Places {
-            total,
-            taken: BTreeSet::new(),
-            waiting: VecDeque::new(),
-        }
+        Places { total, taken: BTreeSet::new(), waiting: VecDeque::new() }
     }
 
     fn take(&mut self, id: OperationId) -> Option<oneshot::Receiver<()>> {
@@ -100,10 +96,7 @@ impl Places {
 
 impl Default for Copyists {
     fn default() -> Self {
-        Copyists {
-            copies: Places::new(COPIES_MAX),
-            reads: Places::new(READS_MAX),
-        }
+        Copyists { copies: Places::new(COPIES_MAX), reads: Places::new(READS_MAX) }
     }
 }
 
@@ -218,13 +211,8 @@ mod tests {
         for bits in 0..COPIES_MAX as u128 {
             desk.take(Trade::Copy, &id(bits), &cancel).await.expect("free");
         }
-        desk.take(Trade::Read, &id(90), &cancel)
-            .await
-            .expect("readers have their own places");
+        desk.take(Trade::Read, &id(90), &cancel).await.expect("readers have their own places");
         cancel.cancel();
-        assert_eq!(
-            desk.take(Trade::Copy, &id(99), &cancel).await,
-            Err(CopyistsError::GivenUp)
-        );
+        assert_eq!(desk.take(Trade::Copy, &id(99), &cancel).await, Err(CopyistsError::GivenUp));
     }
 }

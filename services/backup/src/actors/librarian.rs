@@ -67,9 +67,7 @@ pub struct StoreShut {
 
 impl StoreShut {
     fn new(error: &dyn std::error::Error) -> Self {
-        StoreShut {
-            reason: in_words(error),
-        }
+        StoreShut { reason: in_words(error) }
     }
 }
 
@@ -156,9 +154,7 @@ impl Librarian {
             shelf: Arc::new(shelf),
             pace,
             metrics,
-            condition: Condition::Shut(StoreShut {
-                reason: "it is being opened".into(),
-            }),
+            condition: Condition::Shut(StoreShut { reason: "it is being opened".into() }),
             looking: false,
             stale: false,
             changed: false,
@@ -184,11 +180,7 @@ impl Librarian {
             let outcome = match tokio::time::timeout(LOOK_MAX, look_at(&shelf, before)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(StoreShut {
-                    reason: format!(
-                        "{} did not answer within {} s",
-                        shelf.store.url,
-                        LOOK_MAX.as_secs()
-                    ),
+                    reason: format!("{} did not answer within {} s", shelf.store.url, LOOK_MAX.as_secs()),
                 }),
             };
             if me.send(Traced::here(Looked(outcome))).await.is_err() {
@@ -321,9 +313,7 @@ impl Handler<Traced<List>> for Librarian {
             return MessageResult(Ok(promise));
         }
         if self.waiting.len() >= WAITING_MAX {
-            return MessageResult(Err(StoreShut {
-                reason: "too many wait for its list".into(),
-            }));
+            return MessageResult(Err(StoreShut { reason: "too many wait for its list".into() }));
         }
         self.waiting.push(sender);
         if !self.looking {

@@ -18,11 +18,7 @@ impl Doors for NbdDoors {
         if source.size_bytes() != door.size.0 {
             return Err(SourceError::Protocol {
                 what: settings.to_string(),
-                why: format!(
-                    "it has {} bytes where {} were told",
-                    source.size_bytes(),
-                    door.size.0
-                ),
+                why: format!("it has {} bytes where {} were told", source.size_bytes(), door.size.0),
             });
         }
         Ok(Box::new(source))

@@ -137,26 +137,17 @@ impl Shelf {
                 let secret = blocking(move || Ok(file.read()?)).await?;
                 let made = Repository::init(store, secret, self.kdf, self.engine)
                     .await
-                    .map_err(|source| ShelfError::Open {
-                        url: url.clone(),
-                        source: source.into(),
-                    })?;
+                    .map_err(|source| ShelfError::Open { url: url.clone(), source: source.into() })?;
                 tracing::info!(url, repository = %made.id(), "a repository was made");
                 made
             }
             (Err(OpenError::NoRepository), None) => return Err(ShelfError::None { url }),
             (Err(source), _) => {
-                return Err(ShelfError::Open {
-                    url,
-                    source: source.into(),
-                });
+                return Err(ShelfError::Open { url, source: source.into() });
             }
             (Ok(repository), _) => repository,
         };
-        let note = Note {
-            url,
-            repository: repository.id().to_string(),
-        };
+        let note = Note { url, repository: repository.id().to_string() };
         let path = self.note.clone();
         blocking(move || write_note(&path, &note)).await?;
         Ok(repository)
@@ -164,9 +155,7 @@ impl Shelf {
 
     fn reach(&self) -> Result<(Option<Note>, Store, Secret), ShelfError> {
         let known = read_note(&self.note)?;
-        let was_here = known
-            .as_ref()
-            .is_some_and(|note| note.url == self.store.url.to_string());
+        let was_here = known.as_ref().is_some_and(|note| note.url == self.store.url.to_string());
         let store = match self.making {
             Making::Allowed if !was_here => self.store.open_for_init()?,
             _ => self.store.open()?,
@@ -179,20 +168,13 @@ impl Shelf {
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, ShelfError> + Send + 'static,
 ) -> Result<T, ShelfError> {
-    tokio::task::spawn_blocking(job)
-        .await
-        .expect("file work does not panic")
+    tokio::task::spawn_blocking(job).await.expect("file work does not panic")
 }
 
 fn read_note(path: &Path) -> Result<Option<Note>, ShelfError> {
-    let failed = |source| ShelfError::Note {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ShelfError::Note { path: path.into(), source };
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| failed(error.into())),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
     }
@@ -200,10 +182,7 @@ fn read_note(path: &Path) -> Result<Option<Note>, ShelfError> {
 
 /// Written beside and renamed, so that a crash leaves the old note or the new one.
 fn write_note(path: &Path, note: &Note) -> Result<(), ShelfError> {
-    let failed = |source| ShelfError::Note {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ShelfError::Note { path: path.into(), source };
     if read_note(path)?.as_ref() == Some(note) {
         return Ok(());
     }
@@ -213,12 +192,7 @@ fn write_note(path: &Path, note: &Note) -> Result<(), ShelfError> {
             std::fs::create_dir_all(folder)?;
         }
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(note)?)?;
         file.sync_all()?;
         std::fs::rename(&beside, path)

@@ -23,11 +23,7 @@ pub fn backup_of(snapshot: &Snapshot) -> Result<Backup, NotOurs> {
             Stored::FileSystem | Stored::Application => Consistency::Filesystem,
             Stored::PoweredOff => Consistency::Off,
         },
-        disks: contents
-            .disks
-            .iter()
-            .map(|disk| (disk.name.clone(), disk.size_bytes))
-            .collect(),
+        disks: contents.disks.iter().map(|disk| (disk.name.clone(), disk.size_bytes)).collect(),
         tags: contents.tags.clone(),
         bytes_read: contents.stats.read_bytes,
         bytes_new: contents.stats.new_bytes,

@@ -88,11 +88,8 @@ fn reserve<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         let definition = plan::restored_definition(&snapshot.contents.definition, &context.input.as_vm)
             .map_err(|unusable| lasting(&unusable))?;
         let backup = backup_of(&snapshot).map_err(|not_ours| lasting(&not_ours))?;
-        let request = ReserveVm {
-            definition,
-            disks: plan::disks_of(&backup),
-            operation_id: context.id.clone(),
-        };
+        let request =
+            ReserveVm { definition, disks: plan::disks_of(&backup), operation_id: context.id.clone() };
         let reserved = context.world.provisioner.reserve(&request).await?;
         plan::check_host(&context.world.host, &reserved.host).map_err(|unusable| lasting(&unusable))?;
         output(&reserved)
@@ -101,11 +98,7 @@ fn reserve<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn release<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        context
-            .world
-            .provisioner
-            .release(&context.input.as_vm, &context.id)
-            .await?;
+        context.world.provisioner.release(&context.input.as_vm, &context.id).await?;
         context.world.metrics.restored("undone");
         output(&())
     })
@@ -162,9 +155,7 @@ async fn is_there(path: &Path) -> Result<bool, Trouble> {
 fn erase<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         leave(context).await?;
-        let places = trail
-            .if_done::<ReservedVm>("reserve")
-            .map(|reserved| reserved.disks);
+        let places = trail.if_done::<ReservedVm>("reserve").map(|reserved| reserved.disks);
         for place in places.unwrap_or_default() {
             for path in [place.path.clone(), partial_path(&place.path)] {
                 match tokio::fs::remove_file(&path).await {
@@ -204,17 +195,12 @@ fn adopt<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         match outcome {
             Child::Done => {
                 context.world.metrics.restored("done");
-                output(&RestoredVm {
-                    vm: context.input.as_vm.clone(),
-                    backup: trail.of("resolve")?,
-                })
+                output(&RestoredVm { vm: context.input.as_vm.clone(), backup: trail.of("resolve")? })
             }
             Child::Undone(why) | Child::Stuck(why) => {
                 Err(Trouble::Final(format!("the vm was not made: {why}")))
             }
-            Child::Unknown => Err(Trouble::Passing(
-                "the provisioner forgot what it had begun".into(),
-            )),
+            Child::Unknown => Err(Trouble::Passing("the provisioner forgot what it had begun".into())),
         }
     })
 }
@@ -226,9 +212,9 @@ fn disown<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
         provisioner.cancel(&id).await?;
         match provisioner.outcome(&id, UNDO_CHILD_MAX).await? {
             Child::Unknown | Child::Undone(_) => output(&()),
-            Child::Stuck(why) => Err(Trouble::Final(format!(
-                "the provisioner's operation {id} is stuck: {why}"
-            ))),
+            Child::Stuck(why) => {
+                Err(Trouble::Final(format!("the provisioner's operation {id} is stuck: {why}")))
+            }
             Child::Done => {
                 remove(context).await?;
                 output(&())
@@ -246,12 +232,9 @@ async fn remove(context: &Here) -> Result<(), Trouble> {
     }
     match provisioner.outcome(&id, UNDO_CHILD_MAX).await? {
         Child::Done => Ok(()),
-        Child::Unknown => Err(Trouble::Passing(
-            "the provisioner forgot what it had begun".into(),
-        )),
-        Child::Undone(why) | Child::Stuck(why) => Err(Trouble::Final(format!(
-            "vm {} was not removed: {why}",
-            context.input.as_vm
-        ))),
+        Child::Unknown => Err(Trouble::Passing("the provisioner forgot what it had begun".into())),
+        Child::Undone(why) | Child::Stuck(why) => {
+            Err(Trouble::Final(format!("vm {} was not removed: {why}", context.input.as_vm)))
+        }
     }
 }

@@ -68,14 +68,10 @@ impl Work for Start {
     fn steps() -> Vec<Step<Here>> {
         vec![
             Step::new("queue", QUEUE_MAX, queue).undone_by(leave_queue),
-            Step::new("open_disks", OPEN_MAX, open_disks)
-                .undone_by(close_disks)
-                .with_patience(OPEN_PATIENCE),
+            Step::new("open_disks", OPEN_MAX, open_disks).undone_by(close_disks).with_patience(OPEN_PATIENCE),
             Step::new("copy", COPY_MAX, copy).undone_by(discard),
             Step::new("close_disks", CLOSE_MAX, close_disks),
-            Step::new("seal", SEAL_MAX, seal)
-                .undone_by(unseal)
-                .with_patience(SEAL_PATIENCE),
+            Step::new("seal", SEAL_MAX, seal).undone_by(unseal).with_patience(SEAL_PATIENCE),
         ]
     }
 }
@@ -114,16 +110,9 @@ fn open_disks<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 }
 
 async fn open(context: &Here) -> Result<Moment, Trouble> {
-    let opened = context
-        .world
-        .provisioner
-        .open_disks(&context.input.vm, &context.id)
-        .await?;
+    let opened = context.world.provisioner.open_disks(&context.input.vm, &context.id).await?;
     plan::check_doors(&context.world.host, &opened).map_err(|unusable| lasting(&unusable))?;
-    Ok(Moment {
-        opened,
-        taken: chrono::Utc::now(),
-    })
+    Ok(Moment { opened, taken: chrono::Utc::now() })
 }
 
 fn close_disks<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
@@ -167,11 +156,7 @@ async fn copy_disks(context: &Here, trail: &Trail<'_>) -> Result<Value, Trouble>
         consistency: stored(opened.consistency),
     };
     let (progress, began) = (Progress::new().into(), Instant::now());
-    let work = metered(
-        &context.meter,
-        &progress,
-        repository.copy(request, &progress, &context.cancel),
-    );
+    let work = metered(&context.meter, &progress, repository.copy(request, &progress, &context.cancel));
     let copied = tokio::select! {
         copied = work => copied,
         () = until_gone(context, Duration::from_secs(opened.lease_seconds.into())) => {
@@ -217,9 +202,7 @@ async fn until_gone(context: &Here, lease: Duration) {
 
 fn write_down(draft: &Draft) -> Result<Value, Trouble> {
     let bytes = rmp_serde::to_vec_named(draft).map_err(|error| lasting(&error))?;
-    output(&Copied {
-        draft: hex::encode(bytes),
-    })
+    output(&Copied { draft: hex::encode(bytes) })
 }
 
 fn read_back(copied: &Copied) -> Result<Draft, Trouble> {
@@ -233,10 +216,9 @@ fn discard<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         if let Some(copied) = trail.if_done::<Copied>("copy") {
             let repository = context.world.library.repository().await;
             let discarded = match &repository {
-                Ok(repository) => repository
-                    .discard(&read_back(&copied)?)
-                    .await
-                    .map_err(|error| in_words(&error)),
+                Ok(repository) => {
+                    repository.discard(&read_back(&copied)?).await.map_err(|error| in_words(&error))
+                }
                 Err(shut) => Err(shut.to_string()),
             };
             if let Err(why) = discarded {

@@ -82,23 +82,17 @@ async fn read_all(context: &Here, backup: BackupId) -> Result<Value, Trouble> {
     let snapshot = snapshot(&repository, &backup).await?;
     let progress = Progress::new().into();
     let work = repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &context.cancel);
-    let report = metered(&context.meter, &progress, work)
-        .await
-        .map_err(|error| match error {
-            VerifyError::Read(ReadError::Store(_) | ReadError::Index(_)) => passing(&error),
-            error => lasting(&error),
-        })?;
+    let report = metered(&context.meter, &progress, work).await.map_err(|error| match error {
+        VerifyError::Read(ReadError::Store(_) | ReadError::Index(_)) => passing(&error),
+        error => lasting(&error),
+    })?;
     if !report.is_sound() {
         context.world.metrics.verified("damaged");
         let named: Vec<String> = report.problems.iter().map(in_words).collect();
         return Err(Trouble::Final(findings::sentence(report.problems_total, &named)));
     }
     context.world.metrics.verified("sound");
-    output(&Verified {
-        backup,
-        pieces: report.blobs,
-        bytes_read: ByteCount(progress.read().read_bytes),
-    })
+    output(&Verified { backup, pieces: report.blobs, bytes_read: ByteCount(progress.read().read_bytes) })
 }
 
 fn in_words(problem: &Problem) -> String {
@@ -106,12 +100,7 @@ fn in_words(problem: &Problem) -> String {
         Problem::Pack { name, damage } => format!("pack {name}: {damage}"),
         Problem::Blob { pack, damage, .. } => format!("in pack {pack}: {damage}"),
         Problem::Snapshot { id, damage } => format!("snapshot {id}: {damage}"),
-        Problem::Disk {
-            disk,
-            at_byte,
-            damage,
-            ..
-        } => format!("disk {disk} at byte {at_byte}: {damage}"),
+        Problem::Disk { disk, at_byte, damage, .. } => format!("disk {disk} at byte {at_byte}: {damage}"),
     }
 }
 

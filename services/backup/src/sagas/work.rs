@@ -44,11 +44,7 @@ impl From<CopyistsError> for Trouble {
 
 /// Waits for a place to do heavy work. Whoever takes one gives it back with [`leave`], also in an undo.
 pub(super) async fn take<I>(context: &Context<World, I>, trade: Trade) -> Result<(), Trouble> {
-    Ok(context
-        .world
-        .copyists
-        .take(trade, &context.id, &context.cancel)
-        .await?)
+    Ok(context.world.copyists.take(trade, &context.id, &context.cancel).await?)
 }
 
 /// Gives the place back.
@@ -100,11 +96,8 @@ pub(super) async fn resolve_now(world: &World, reference: &BackupRef) -> Result<
 
 /// The snapshot of a backup that was there before.
 pub(super) async fn snapshot(repository: &Repository, id: &BackupId) -> Result<Snapshot, Trouble> {
-    repository
-        .snapshot(snapshot_id(id))
-        .await
-        .map_err(|error| match error {
-            SnapshotError::Store(_) => passing(&error),
-            error => lasting(&error),
-        })
+    repository.snapshot(snapshot_id(id)).await.map_err(|error| match error {
+        SnapshotError::Store(_) => passing(&error),
+        error => lasting(&error),
+    })
 }

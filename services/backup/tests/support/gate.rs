@@ -26,10 +26,7 @@ struct GatedSource {
 impl GatedDoors {
     /// Doors that stand open for readers until they are shut.
     pub fn of(inner: Arc<dyn Doors>) -> Self {
-        GatedDoors {
-            inner,
-            open: Arc::new(watch::Sender::new(true)),
-        }
+        GatedDoors { inner, open: Arc::new(watch::Sender::new(true)) }
     }
 
     /// Readers stand still.
@@ -46,10 +43,7 @@ impl GatedDoors {
 #[async_trait]
 impl Doors for GatedDoors {
     async fn reach(&self, door: &DiskDoor) -> Result<Box<dyn DiskSource>, SourceError> {
-        Ok(Box::new(GatedSource {
-            inner: self.inner.reach(door).await?,
-            open: self.open.subscribe(),
-        }))
+        Ok(Box::new(GatedSource { inner: self.inner.reach(door).await?, open: self.open.subscribe() }))
     }
 }
 

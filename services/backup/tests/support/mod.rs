@@ -55,16 +55,9 @@ pub fn shelf(folder: &Path) -> Shelf {
     Shelf {
         store: StoreSettings::new(StoreUrl::Folder(folder.join("store"))),
         secret: SecretFile::Key(key),
-        engine: EngineSettings {
-            memory_bytes_max: 0,
-            ..EngineSettings::default()
-        },
+        engine: EngineSettings { memory_bytes_max: 0, ..EngineSettings::default() },
         making: Making::Allowed,
-        kdf: KdfCost {
-            memory_kib: 8,
-            passes: 1,
-            lanes: 1,
-        },
+        kdf: KdfCost { memory_kib: 8, passes: 1, lanes: 1 },
         note: folder.join("repository.json"),
     }
 }
@@ -129,13 +122,7 @@ impl Office {
         let operations = service.operations.take().expect("it has operations");
         operations.serve(&mut server);
         desks.push(server.open().await.expect("opens"));
-        Office {
-            bus,
-            provisioner,
-            operations,
-            folder: folder.into(),
-            desks,
-        }
+        Office { bus, provisioner, operations, folder: folder.into(), desks }
     }
 
     /// Ends our desk, as the end of a process does, and hands over the others.

@@ -61,10 +61,7 @@ impl FakeProvisioner {
     /// Opens its desk; disks of restored machines lie in `folder`.
     pub async fn open(bus: &Bus, folder: &Path) -> (FakeProvisioner, Serving) {
         let this = FakeProvisioner {
-            state: Arc::new(Mutex::new(State {
-                lease_seconds: 90,
-                ..State::default()
-            })),
+            state: Arc::new(Mutex::new(State { lease_seconds: 90, ..State::default() })),
             folder: folder.into(),
         };
         let mut server = bus.server(ServiceCard {
@@ -100,9 +97,7 @@ impl FakeProvisioner {
 
     /// A machine whose one disk is behind a door.
     pub fn add_vm(&self, name: &VmName, door: DiskDoor) {
-        self.state()
-            .vms
-            .insert(name.clone(), (definition(name), vec![door]));
+        self.state().vms.insert(name.clone(), (definition(name), vec![door]));
     }
 
     /// A machine whose one disk is a raw image, behind a door that is the image itself.
@@ -154,15 +149,9 @@ impl FakeProvisioner {
         let Some((definition, doors)) = state.vms.get(&asked.vm).cloned() else {
             return Err(OpenDisksRefused::Unknown(asked.vm));
         };
-        let other = state
-            .open
-            .iter()
-            .find(|(id, vm)| **vm == asked.vm && **id != asked.operation_id);
+        let other = state.open.iter().find(|(id, vm)| **vm == asked.vm && **id != asked.operation_id);
         if let Some((by, _)) = other {
-            return Err(OpenDisksRefused::Busy {
-                vm: asked.vm.clone(),
-                by: by.clone(),
-            });
+            return Err(OpenDisksRefused::Busy { vm: asked.vm.clone(), by: by.clone() });
         }
         if state.open.insert(asked.operation_id, asked.vm).is_none() {
             state.moments += 1;
@@ -179,12 +168,8 @@ impl FakeProvisioner {
     fn renew_disks(&self, asked: RenewDisks) -> Result<Renewed, NotOpen> {
         let state = self.state();
         match state.open.contains_key(&asked.operation_id) {
-            true => Ok(Renewed {
-                lease_seconds: state.lease_seconds,
-            }),
-            false => Err(NotOpen {
-                operation_id: asked.operation_id,
-            }),
+            true => Ok(Renewed { lease_seconds: state.lease_seconds }),
+            false => Err(NotOpen { operation_id: asked.operation_id }),
         }
     }
 
@@ -206,10 +191,7 @@ impl FakeProvisioner {
             disk: disk.disk.clone(),
             path: self.folder.join(format!("{name}-{}.raw", disk.disk)),
         };
-        let reserved = ReservedVm {
-            host: host(),
-            disks: asked.disks.iter().map(place).collect(),
-        };
+        let reserved = ReservedVm { host: host(), disks: asked.disks.iter().map(place).collect() };
         let row = (asked.operation_id, reserved.clone(), asked.definition);
         state.reserved.insert(name, row);
         Ok(reserved)
@@ -217,10 +199,7 @@ impl FakeProvisioner {
 
     fn release_vm(&self, asked: ReleaseVm) -> Result<Released, contract::Nothing> {
         let mut state = self.state();
-        let ours = state
-            .reserved
-            .get(&asked.vm)
-            .is_some_and(|(by, ..)| *by == asked.operation_id);
+        let ours = state.reserved.get(&asked.vm).is_some_and(|(by, ..)| *by == asked.operation_id);
         if ours && let Some((_, reserved, _)) = state.reserved.remove(&asked.vm) {
             for place in reserved.disks {
                 // It may never have been written.
@@ -242,10 +221,7 @@ impl FakeProvisioner {
                 }
             }
             _ => {
-                return Err(AdoptVmRefused::NotReserved {
-                    vm: asked.vm,
-                    reserved_by: asked.reserved_by,
-                });
+                return Err(AdoptVmRefused::NotReserved { vm: asked.vm, reserved_by: asked.reserved_by });
             }
         }
         let (id, vm) = (asked.operation_id, asked.vm);
@@ -264,38 +240,25 @@ impl FakeProvisioner {
         if state.operations.contains_key(&id) {
             return Ok(Begun::AlreadyBegun(id));
         }
-        let (_, doors) = state
-            .vms
-            .remove(&asked.vm)
-            .ok_or(VmRefused::Unknown(asked.vm.clone()))?;
+        let (_, doors) = state.vms.remove(&asked.vm).ok_or(VmRefused::Unknown(asked.vm.clone()))?;
         for door in doors {
             std::fs::remove_file(door.socket).expect("it had a disk");
         }
-        let done = OperationReport {
-            state: OperationState::Done,
-            ..report(&id, "remove_vm", &asked.vm)
-        };
+        let done = OperationReport { state: OperationState::Done, ..report(&id, "remove_vm", &asked.vm) };
         state.operations.insert(id.clone(), done);
         Ok(Begun::Begun(id))
     }
 
     fn get_operation(&self, asked: GetOperation) -> Result<OperationReport, UnknownOperation> {
         let state = self.state();
-        state
-            .operations
-            .get(&asked.id)
-            .cloned()
-            .ok_or(UnknownOperation { id: asked.id })
+        state.operations.get(&asked.id).cloned().ok_or(UnknownOperation { id: asked.id })
     }
 
     fn cancel_operation(&self, asked: CancelOperation) -> Result<OperationReport, UnknownOperation> {
         let mut state = self.state();
         // An adoption that is given up leaves the reservation as it was.
         let was_adopting = state.adopting.remove(&asked.id).is_some();
-        let report = state
-            .operations
-            .get_mut(&asked.id)
-            .ok_or(UnknownOperation { id: asked.id })?;
+        let report = state.operations.get_mut(&asked.id).ok_or(UnknownOperation { id: asked.id })?;
         if was_adopting {
             report.state = OperationState::Undone;
             report.reason = Some("cancelled".into());

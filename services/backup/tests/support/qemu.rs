@@ -10,18 +10,9 @@ use contract::{ByteCount, DiskName};
 
 /// Whether QEMU's tools are there. Missing is an error where tests must be complete (`CI=true`).
 pub fn is_there() -> bool {
-    let runs = |tool: &&str| {
-        Command::new(tool)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status()
-            .is_ok()
-    };
+    let runs = |tool: &&str| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
     let there = ["qemu-nbd", "qemu-img", "qemu-io"].iter().all(runs);
-    assert!(
-        there || std::env::var("CI").as_deref() != Ok("true"),
-        "qemu-utils are not installed"
-    );
+    assert!(there || std::env::var("CI").as_deref() != Ok("true"), "qemu-utils are not installed");
     if !there {
         println!("skipped: qemu-utils are not installed");
     }
@@ -52,10 +43,7 @@ impl Served {
             .spawn()
             .expect("it starts");
         let served = Served { child, socket, size };
-        testkit::eventually("qemu-nbd answers", async || {
-            NbdDoors.reach(&served.door()).await.is_ok()
-        })
-        .await;
+        testkit::eventually("qemu-nbd answers", async || NbdDoors.reach(&served.door()).await.is_ok()).await;
         served
     }
 

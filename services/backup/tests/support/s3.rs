@@ -29,18 +29,11 @@ struct Shop {
 impl TinyS3 {
     pub async fn start() -> TinyS3 {
         let down = Arc::new(AtomicBool::new(false));
-        let shop = Shop {
-            objects: Objects::default(),
-            down: Arc::clone(&down),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
+        let shop = Shop { objects: Objects::default(), down: Arc::clone(&down) };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let router = Router::new()
-            .fallback(answer)
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(shop);
+        let router =
+            Router::new().fallback(answer).layer(axum::extract::DefaultBodyLimit::disable()).with_state(shop);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         TinyS3 { port, down, task }
     }
@@ -85,10 +78,7 @@ async fn answer(
         // Deletions come in bulk, as a list of keys.
         Method::POST => {
             let asked = String::from_utf8_lossy(&body).into_owned();
-            let keys = asked
-                .split("<Key>")
-                .skip(1)
-                .filter_map(|rest| rest.split("</Key>").next());
+            let keys = asked.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
             let deleted = keys.map(|key| {
                 objects.remove(key);
                 format!("<Deleted><Key>{key}</Key></Deleted>")
@@ -97,10 +87,7 @@ async fn answer(
         }
         Method::GET if key.is_empty() => list(&objects, uri.query().unwrap_or_default()),
         Method::GET => match objects.get(&key) {
-            Some(object) => give(
-                object,
-                headers.get(header::RANGE).and_then(|range| range.to_str().ok()),
-            ),
+            Some(object) => give(object, headers.get(header::RANGE).and_then(|range| range.to_str().ok())),
             None => (StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>").into_response(),
         },
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
@@ -115,19 +102,10 @@ fn give(object: &Bytes, range: Option<&str>) -> Response {
         return (marks, object.clone()).into_response();
     };
     let first: usize = first.parse().expect("a number");
-    let last = last
-        .parse()
-        .map_or(object.len(), |last: usize| last + 1)
-        .min(object.len());
+    let last = last.parse().map_or(object.len(), |last: usize| last + 1).min(object.len());
     let content_range = format!("bytes {first}-{}/{}", last - 1, object.len());
     let part = object.slice(first..last);
-    (
-        StatusCode::PARTIAL_CONTENT,
-        marks,
-        [(header::CONTENT_RANGE, content_range)],
-        part,
-    )
-        .into_response()
+    (StatusCode::PARTIAL_CONTENT, marks, [(header::CONTENT_RANGE, content_range)], part).into_response()
 }
 
 fn list(objects: &BTreeMap<String, Bytes>, query: &str) -> Response {

@@ -13,39 +13,18 @@ pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), 
     let service = Service::Backup;
     match command {
         args::Backup::Run { vm, lasting } => {
-            let begun = session
-                .ask(StartBackup {
-                    vm,
-                    schedule: None,
-                    operation_id: None,
-                })
-                .await?;
+            let begun = session.ask(StartBackup { vm, schedule: None, operation_id: None }).await?;
             follow(session, service, begun, lasting).await
         }
-        args::Backup::List { vm } => show(session.json, &session.ask(ListBackups { vm }).await?, |all| {
-            list(all)
-        }),
-        args::Backup::Restore {
-            backup,
-            as_vm,
-            lasting,
-        } => {
-            let begun = session
-                .ask(RestoreBackup {
-                    backup,
-                    as_vm,
-                    operation_id: None,
-                })
-                .await?;
+        args::Backup::List { vm } => {
+            show(session.json, &session.ask(ListBackups { vm }).await?, |all| list(all))
+        }
+        args::Backup::Restore { backup, as_vm, lasting } => {
+            let begun = session.ask(RestoreBackup { backup, as_vm, operation_id: None }).await?;
             follow(session, service, begun, lasting).await
         }
         args::Backup::Verify { backup, lasting } => {
-            let begun = session
-                .ask(VerifyBackup {
-                    backup,
-                    operation_id: None,
-                })
-                .await?;
+            let begun = session.ask(VerifyBackup { backup, operation_id: None }).await?;
             follow(session, service, begun, lasting).await
         }
     }
@@ -54,9 +33,8 @@ pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), 
 fn list(backups: &[Backup]) {
     let rows = backups.iter().map(|backup| {
         let consistency = serde_json::to_value(backup.consistency).ok();
-        let consistency = consistency
-            .and_then(|value| value.as_str().map(str::to_string))
-            .unwrap_or_default();
+        let consistency =
+            consistency.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default();
         [
             format!("{}@{}", backup.vm, backup.id),
             time(&backup.taken),
@@ -64,22 +42,11 @@ fn list(backups: &[Backup]) {
             backup.bytes_read.to_string(),
             backup.bytes_new.to_string(),
             backup.bytes_stored.to_string(),
-            backup
-                .schedule
-                .as_ref()
-                .map_or_else(|| "-".into(), ToString::to_string),
+            backup.schedule.as_ref().map_or_else(|| "-".into(), ToString::to_string),
         ]
     });
     table(
-        [
-            "BACKUP",
-            "TAKEN",
-            "CONSISTENT AS",
-            "READ",
-            "NEW",
-            "STORED",
-            "SCHEDULE",
-        ],
+        ["BACKUP", "TAKEN", "CONSISTENT AS", "READ", "NEW", "STORED", "SCHEDULE"],
         rows.collect(),
         "no backups; `loam backup run` makes one",
     );

@@ -69,16 +69,9 @@ fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), 
     state.prepare()?;
     let public = keys::prepare(state)?;
     let place = Place { listen, store: data };
-    write_private(
-        &state.nats().join("nats.conf"),
-        render(&realm, &public, place).as_bytes(),
-    )?;
-    let client = ClientFile {
-        url,
-        key: keys::of_person(&state.keys(), OPERATOR),
-        person: OPERATOR.into(),
-        realm,
-    };
+    write_private(&state.nats().join("nats.conf"), render(&realm, &public, place).as_bytes())?;
+    let client =
+        ClientFile { url, key: keys::of_person(&state.keys(), OPERATOR), person: OPERATOR.into(), realm };
     let text = toml::to_string(&client).expect("a few texts are plain data");
     write_private(&state.client(), text.as_bytes())
 }
@@ -93,9 +86,7 @@ async fn make_buckets(url: String, key: PathBuf, replicas: usize) -> Result<(), 
     let carrier = connect(&connection, PATIENCE)
         .await
         .map_err(|error| Trouble::new(Exit::Unreachable, format!("{:#}", anyhow::Error::from(error))))?;
-    bootstrap(&carrier, replicas)
-        .await
-        .map_err(|error| Trouble::of_start(error.into()))
+    bootstrap(&carrier, replicas).await.map_err(|error| Trouble::of_start(error.into()))
 }
 
 #[cfg(test)]

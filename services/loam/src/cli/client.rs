@@ -43,12 +43,7 @@ impl Whereabouts<'_> {
                 .map_err(|error| Trouble::new(Exit::Usage, format!("{}: {error}", path.display())))?,
             (Some(url), Some(key), Err(_)) => {
                 let (url, key) = (url.clone(), key.clone());
-                ClientFile {
-                    url,
-                    key,
-                    person: OPERATOR.into(),
-                    realm: Realm::default(),
-                }
+                ClientFile { url, key, person: OPERATOR.into(), realm: Realm::default() }
             }
             (_, _, Err(error)) => {
                 let hint = "is `loam up` running, and --state the same folder?";
@@ -56,11 +51,7 @@ impl Whereabouts<'_> {
                 return Err(Trouble::new(Exit::Unreachable, sentence));
             }
         };
-        Ok(ClientFile {
-            url: self.url.unwrap_or(file.url),
-            key: self.key.unwrap_or(file.key),
-            ..file
-        })
+        Ok(ClientFile { url: self.url.unwrap_or(file.url), key: self.key.unwrap_or(file.key), ..file })
     }
 }
 
@@ -73,24 +64,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let look = |url: Option<&str>, key: Option<&str>| {
             let (url, key) = (url.map(str::to_string), key.map(PathBuf::from));
-            Whereabouts {
-                state: folder.path(),
-                url,
-                key,
-            }
-            .look_up()
+            Whereabouts { state: folder.path(), url, key }.look_up()
         };
         assert_eq!(look(None, None).expect_err("no file").exit(), Exit::Unreachable);
-        assert_eq!(
-            look(Some("nats://a"), Some("/k")).expect("enough").person,
-            "operator"
-        );
+        assert_eq!(look(Some("nats://a"), Some("/k")).expect("enough").person, "operator");
         let text = "url = \"nats://b\"\nkey = \"/b\"\nperson = \"ada\"\nrealm = \"home\"\n";
         std::fs::write(folder.path().join("client.toml"), text).expect("written");
         let mixed = look(Some("nats://a"), None).expect("read");
-        assert_eq!(
-            (mixed.url.as_str(), mixed.key, mixed.person.as_str()),
-            ("nats://a", "/b".into(), "ada")
-        );
+        assert_eq!((mixed.url.as_str(), mixed.key, mixed.person.as_str()), ("nats://a", "/b".into(), "ada"));
     }
 }

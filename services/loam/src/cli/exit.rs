@@ -44,19 +44,12 @@ pub struct Trouble {
 impl Trouble {
     /// A trouble of this kind, in one sentence.
     pub fn new(exit: Exit, sentence: impl Into<String>) -> Trouble {
-        Trouble {
-            exit,
-            sentence: sentence.into(),
-            told: false,
-        }
+        Trouble { exit, sentence: sentence.into(), told: false }
     }
 
     /// A trouble that the answer on stdout shows in full; programs are not told twice.
     pub fn told(exit: Exit, sentence: impl Into<String>) -> Trouble {
-        Trouble {
-            told: true,
-            ..Trouble::new(exit, sentence)
-        }
+        Trouble { told: true, ..Trouble::new(exit, sentence) }
     }
 
     /// What kind of end it is.
@@ -71,11 +64,7 @@ impl Trouble {
 
     /// What kept `loam up` from running.
     pub fn of_start(error: anyhow::Error) -> Trouble {
-        let exit = if error.is::<crate::up::settings::SettingsError>() {
-            Exit::Usage
-        } else {
-            Exit::Failed
-        };
+        let exit = if error.is::<crate::up::settings::SettingsError>() { Exit::Usage } else { Exit::Failed };
         Trouble::new(exit, format!("{error:#}"))
     }
 
@@ -86,10 +75,7 @@ impl Trouble {
             return ExitCode::from(code);
         }
         if json {
-            println!(
-                "{}",
-                json!({ "error": { "exit_code": code, "message": self.sentence } })
-            );
+            println!("{}", json!({ "error": { "exit_code": code, "message": self.sentence } }));
         } else {
             eprintln!("loam: {}", self.sentence);
         }

@@ -49,11 +49,7 @@ pub fn main() -> ExitCode {
 fn carry_out(args: Args) -> Result<(), Trouble> {
     match args.command {
         Command::Up { config, hypervisor } => {
-            let options = crate::up::Options {
-                state: args.state,
-                config,
-                hypervisor,
-            };
+            let options = crate::up::Options { state: args.state, config, hypervisor };
             crate::up::run(&options).map_err(Trouble::of_start)
         }
         Command::Bus(command) => bus::run(&State::at(args.state), command),
@@ -63,11 +59,7 @@ fn carry_out(args: Args) -> Result<(), Trouble> {
         }
         Command::Release(command) => release::run(args.json, command),
         command => {
-            let whereabouts = Whereabouts {
-                state: &args.state,
-                url: args.url,
-                key: args.key,
-            };
+            let whereabouts = Whereabouts { state: &args.state, url: args.url, key: args.key };
             speak(whereabouts, args.json, command)
         }
     }
@@ -113,11 +105,7 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_routes_and_of_the_completions_are_understood() {
-        for words in [
-            &["loam", "proxy"][..],
-            &["loam", "proxy", "routes"],
-            &["loam", "completion", "bash"],
-        ] {
+        for words in [&["loam", "proxy"][..], &["loam", "proxy", "routes"], &["loam", "completion", "bash"]] {
             Args::try_parse_from(words).expect("understood");
         }
     }

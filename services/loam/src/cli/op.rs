@@ -16,20 +16,10 @@ pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), Trou
     match command {
         args::Op::List { unfinished, service } => {
             let mut reports = Vec::new();
-            for worker in WORKERS
-                .into_iter()
-                .filter(|worker| service.is_none_or(|service| service == *worker))
+            for worker in
+                WORKERS.into_iter().filter(|worker| service.is_none_or(|service| service == *worker))
             {
-                reports.extend(
-                    session
-                        .ask_at(
-                            worker,
-                            ListOperations {
-                                unfinished_only: unfinished,
-                            },
-                        )
-                        .await?,
-                );
+                reports.extend(session.ask_at(worker, ListOperations { unfinished_only: unfinished }).await?);
             }
             reports.sort_by_key(|report| std::cmp::Reverse(report.begun));
             show(session.json, &reports, |reports| list(reports))
@@ -44,9 +34,7 @@ pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), Trou
         }
         args::Op::Cancel { id, lasting } => {
             let (service, _) = find(session, &id).await?;
-            let report = session
-                .ask_at(service, CancelOperation { id: id.clone() })
-                .await?;
+            let report = session.ask_at(service, CancelOperation { id: id.clone() }).await?;
             if lasting.detach || report.state.is_final() {
                 return show(session.json, &report, one);
             }
@@ -76,27 +64,14 @@ async fn find(session: &Session, id: &OperationId) -> Result<(Service, Operation
 
 fn word(report: &OperationReport) -> String {
     let state = serde_json::to_value(&report.state).ok();
-    state
-        .and_then(|value| value.as_str().map(str::to_string))
-        .unwrap_or_default()
+    state.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
 }
 
 fn list(reports: &[OperationReport]) {
     let rows = reports.iter().map(|report| {
         let what = format!("{} {}", report.kind, report.about);
-        let how = report
-            .step
-            .clone()
-            .or_else(|| report.reason.clone())
-            .unwrap_or_default();
-        [
-            report.id.to_string(),
-            report.service.to_string(),
-            what,
-            word(report),
-            how,
-            time(&report.begun),
-        ]
+        let how = report.step.clone().or_else(|| report.reason.clone()).unwrap_or_default();
+        [report.id.to_string(), report.service.to_string(), what, word(report), how, time(&report.begun)]
     });
     table(
         ["OPERATION", "SERVICE", "WHAT", "STATE", "STEP OR REASON", "BEGUN"],
@@ -111,10 +86,7 @@ fn one(report: &OperationReport) {
     line("service", report.service.to_string());
     line("what", format!("{} {}", report.kind, report.about));
     line("state", word(report));
-    line(
-        "steps",
-        format!("{} of {}", report.steps_done, report.steps_total),
-    );
+    line("steps", format!("{} of {}", report.steps_done, report.steps_total));
     if let Some(step) = &report.step {
         line("step", step.clone());
     }

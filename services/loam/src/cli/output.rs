@@ -25,10 +25,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, non
         return;
     }
     let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(head);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     for row in rows {
         table.add_row(row);
     }

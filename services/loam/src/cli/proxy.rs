@@ -19,9 +19,5 @@ fn routes(routes: &Routes) {
         };
         [row.domain.to_string(), row.vm.to_string(), target]
     });
-    table(
-        ["DOMAIN", "VM", "LEADS TO"],
-        rows.collect(),
-        "no routes; a machine's `domains` make them",
-    );
+    table(["DOMAIN", "VM", "LEADS TO"], rows.collect(), "no routes; a machine's `domains` make them");
 }

@@ -67,20 +67,10 @@ pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), Trouble> {
                 );
             })
         }
-        ReleaseCommand::Sign {
-            folder,
-            service,
-            version,
-            key,
-        } => {
+        ReleaseCommand::Sign { folder, service, version, key } => {
             let manifest = sign(&folder, service, version, &key)?;
             show(json, &manifest, |manifest| {
-                println!(
-                    "signed {} {} as {}",
-                    manifest.service,
-                    manifest.version,
-                    &manifest.sha256[..16]
-                );
+                println!("signed {} {} as {}", manifest.service, manifest.version, &manifest.sha256[..16]);
             })
         }
     }
@@ -104,13 +94,8 @@ fn generate(folder: &Path) -> Result<(PathBuf, PathBuf), Trouble> {
 
 /// Keys are never written over: releases signed with a lost key cannot be told from forged ones.
 fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Trouble> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| failed("writing", path, error))
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failed("writing", path, error))
 }
 
 fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<ReleaseManifest, Trouble> {
@@ -119,23 +104,11 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
     let executable = folder.join(&file);
     let sha256 = chassis::sha256_of(&executable)
         .map_err(|error| Trouble::new(Exit::Usage, format!("reading {}: {error}", executable.display())))?;
-    let manifest = ReleaseManifest {
-        service,
-        version,
-        file,
-        sha256,
-        made: chrono::Utc::now(),
-    };
+    let manifest = ReleaseManifest { service, version, file, sha256, made: chrono::Utc::now() };
     let text = toml::to_string(&manifest).expect("names, digests and times are plain data");
     let path = folder.join(MANIFEST);
-    let signature = minisign::sign(
-        None,
-        &key,
-        Cursor::new(&text),
-        None,
-        Some("signature of a Loam release"),
-    )
-    .map_err(|error| failed("signing", &path, error))?;
+    let signature = minisign::sign(None, &key, Cursor::new(&text), None, Some("signature of a Loam release"))
+        .map_err(|error| failed("signing", &path, error))?;
     let signature_path = folder.join(SIGNATURE);
     std::fs::write(&path, text).map_err(|error| failed("writing", &path, error))?;
     std::fs::write(&signature_path, signature.into_string())
@@ -146,16 +119,10 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
 fn read_key(path: &Path) -> Result<SecretKey, Trouble> {
     let usage = |sentence: String| Trouble::new(Exit::Usage, sentence);
     let unreadable = |error: &dyn std::fmt::Display| usage(format!("reading {}: {error}", path.display()));
-    let mode = std::fs::metadata(path)
-        .map_err(|error| unreadable(&error))?
-        .permissions()
-        .mode()
-        & 0o7777;
+    let mode = std::fs::metadata(path).map_err(|error| unreadable(&error))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         let place = path.display();
-        return Err(usage(format!(
-            "{place} is open to others (mode {mode:o}); run `chmod go= {place}`"
-        )));
+        return Err(usage(format!("{place} is open to others (mode {mode:o}); run `chmod go= {place}`")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
     SecretKeyBox::from_string(&text)
@@ -182,20 +149,14 @@ mod tests {
         let signature =
             minisign_verify::Signature::decode(&read(folder.path().join(SIGNATURE))).expect("a signature");
         key.verify(text.as_bytes(), &signature, false).expect("verified");
-        assert!(
-            key.verify(text.replace("0.2.0", "0.3.0").as_bytes(), &signature, false)
-                .is_err()
-        );
+        assert!(key.verify(text.replace("0.2.0", "0.3.0").as_bytes(), &signature, false).is_err());
     }
 
     #[test]
     fn keys_are_never_written_over_and_open_keys_never_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let (secret, _) = generate(folder.path()).expect("made");
-        assert_eq!(
-            generate(folder.path()).expect_err("there already").exit(),
-            Exit::Failed
-        );
+        assert_eq!(generate(folder.path()).expect_err("there already").exit(), Exit::Failed);
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).expect("set");
         let refused = sign(folder.path(), Service::Proxy, "0.2.0".into(), &secret).expect_err("open");
         assert!(refused.sentence().contains("chmod go="), "{}", refused.sentence());

@@ -12,36 +12,22 @@ use super::session::Session;
 
 pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<(), Trouble> {
     match command {
-        args::Schedule::Add {
-            id,
-            cron,
-            zone,
-            backup,
-        } => {
-            let schedule = Schedule {
-                id,
-                cron,
-                time_zone: zone,
-                work: ScheduledWork::Backup { vm: backup },
-            };
+        args::Schedule::Add { id, cron, zone, backup } => {
+            let schedule = Schedule { id, cron, time_zone: zone, work: ScheduledWork::Backup { vm: backup } };
             let added = session.ask(AddSchedule { schedule }).await?;
             show(session.json, &added, |added| {
                 let next = added.next.as_ref().map_or_else(|| "never".into(), time);
                 println!("added {}; next: {next}", added.schedule.id);
             })
         }
-        args::Schedule::List => show(session.json, &session.ask(ListSchedules {}).await?, |all| {
-            list(all)
-        }),
+        args::Schedule::List => show(session.json, &session.ask(ListSchedules {}).await?, |all| list(all)),
         args::Schedule::Remove { id } => {
             let removed = session.ask(RemoveSchedule { id }).await?;
-            show(session.json, &removed, |schedule| {
-                println!("removed {}", schedule.id)
-            })
+            show(session.json, &removed, |schedule| println!("removed {}", schedule.id))
         }
-        args::Schedule::Runs { id } => show(session.json, &session.ask(ListRuns { id }).await?, |all| {
-            runs(all)
-        }),
+        args::Schedule::Runs { id } => {
+            show(session.json, &session.ask(ListRuns { id }).await?, |all| runs(all))
+        }
     }
 }
 
@@ -54,10 +40,7 @@ fn list(schedules: &[ScheduleStatus]) {
             status.schedule.time_zone.clone(),
             format!("backup {vm}"),
             status.next.as_ref().map_or_else(|| "never".into(), time),
-            status
-                .last
-                .as_ref()
-                .map_or_else(|| "-".into(), |run| outcome(&run.outcome)),
+            status.last.as_ref().map_or_else(|| "-".into(), |run| outcome(&run.outcome)),
         ]
     });
     table(
@@ -68,9 +51,7 @@ fn list(schedules: &[ScheduleStatus]) {
 }
 
 fn runs(runs: &[Run]) {
-    let rows = runs
-        .iter()
-        .map(|run| [time(&run.due), time(&run.fired), outcome(&run.outcome)]);
+    let rows = runs.iter().map(|run| [time(&run.due), time(&run.fired), outcome(&run.outcome)]);
     table(["DUE", "FIRED", "OUTCOME"], rows.collect(), "it was not due yet");
 }
 

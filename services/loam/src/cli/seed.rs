@@ -13,26 +13,12 @@ use super::work::follow;
 
 pub(super) async fn run(session: &Session, command: args::Seed) -> Result<(), Trouble> {
     match command {
-        args::Seed::Add {
-            name,
-            from,
-            sha256,
-            lasting,
-        } => {
+        args::Seed::Add { name, from, sha256, lasting } => {
             let from = absolute(from)?;
-            let begun = session
-                .ask(AddSeed {
-                    name,
-                    from,
-                    sha256,
-                    operation_id: None,
-                })
-                .await?;
+            let begun = session.ask(AddSeed { name, from, sha256, operation_id: None }).await?;
             follow(session, Service::Provisioner, begun, lasting).await
         }
-        args::Seed::List => show(session.json, &session.ask(ListSeeds {}).await?, |seeds| {
-            list(seeds)
-        }),
+        args::Seed::List => show(session.json, &session.ask(ListSeeds {}).await?, |seeds| list(seeds)),
         args::Seed::Remove { name } => {
             let removed = session.ask(RemoveSeed { name }).await?;
             show(session.json, &removed, |seed| println!("removed {}", seed.name))

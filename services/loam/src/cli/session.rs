@@ -38,10 +38,7 @@ impl Session {
         let carrier = connect(&connection, BUS_PATIENCE)
             .await
             .map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
-        Ok(Session {
-            bus: Bus::new(Arc::new(carrier), file.realm),
-            json,
-        })
+        Ok(Session { bus: Bus::new(Arc::new(carrier), file.realm), json })
     }
 
     /// Asks the owner of a request.
@@ -55,10 +52,7 @@ impl Session {
         place: impl Into<Place>,
         request: R,
     ) -> Result<R::Reply, Trouble> {
-        self.bus
-            .call_at(place, &request, QUESTION_MAX)
-            .await
-            .map_err(of_call)
+        self.bus.call_at(place, &request, QUESTION_MAX).await.map_err(of_call)
     }
 }
 

@@ -13,18 +13,13 @@ use super::work::follow;
 
 pub(super) async fn run(session: &Session, command: args::Upgrade) -> Result<(), Trouble> {
     match command {
-        args::Upgrade::Status => show(session.json, &session.ask(ListServices {}).await?, |services| {
-            running(services)
-        }),
+        args::Upgrade::Status => {
+            show(session.json, &session.ask(ListServices {}).await?, |services| running(services))
+        }
         args::Upgrade::Apply { folder, lasting } => {
             let folder = std::path::absolute(&folder)
                 .map_err(|error| Trouble::new(Exit::Usage, format!("{}: {error}", folder.display())))?;
-            let begun = session
-                .ask(ApplyRelease {
-                    folder,
-                    operation_id: None,
-                })
-                .await?;
+            let begun = session.ask(ApplyRelease { folder, operation_id: None }).await?;
             follow(session, Service::Upgrade, begun, lasting).await
         }
     }
@@ -42,11 +37,7 @@ fn running(services: &[RunningService]) {
             since,
         ]
     });
-    table(
-        ["SERVICE", "VERSION", "BUILD", "HOST", "SINCE"],
-        rows.collect(),
-        "no service was found",
-    );
+    table(["SERVICE", "VERSION", "BUILD", "HOST", "SINCE"], rows.collect(), "no service was found");
 }
 
 /// One service as it was found, or why it was not.
@@ -64,45 +55,24 @@ pub(super) async fn status(session: &Session) -> Result<(), Trouble> {
     let mut found = Vec::new();
     for service in Service::ALL {
         found.push(match session.ask_at(service, CheckHealth {}).await {
-            Ok(health) => Found {
-                service,
-                trouble: worst(&health),
-                health: Some(health),
-            },
-            Err(trouble) => Found {
-                service,
-                health: None,
-                trouble: Some(trouble.sentence().into()),
-            },
+            Ok(health) => Found { service, trouble: worst(&health), health: Some(health) },
+            Err(trouble) => Found { service, health: None, trouble: Some(trouble.sentence().into()) },
         });
     }
     show(session.json, &found, |found| {
         let rows = found.iter().map(|found| {
-            let version = found
-                .health
-                .as_ref()
-                .map_or_else(|| "-".into(), |health| health.version.clone());
-            let since = found
-                .health
-                .as_ref()
-                .map_or_else(|| "-".into(), |health| time(&health.since));
+            let version = found.health.as_ref().map_or_else(|| "-".into(), |health| health.version.clone());
+            let since = found.health.as_ref().map_or_else(|| "-".into(), |health| time(&health.since));
             let how = found.trouble.clone().unwrap_or_else(|| "well".into());
             [found.service.to_string(), version, since, how]
         });
         table(["SERVICE", "VERSION", "SINCE", "HOW"], rows.collect(), "");
     })?;
-    let ill: Vec<&str> = found
-        .iter()
-        .filter(|f| f.trouble.is_some())
-        .map(|f| f.service.name())
-        .collect();
+    let ill: Vec<&str> = found.iter().filter(|f| f.trouble.is_some()).map(|f| f.service.name()).collect();
     if ill.is_empty() {
         Ok(())
     } else {
-        Err(Trouble::told(
-            Exit::Failed,
-            format!("not well: {}", ill.join(", ")),
-        ))
+        Err(Trouble::told(Exit::Failed, format!("not well: {}", ill.join(", "))))
     }
 }
 
@@ -110,11 +80,7 @@ fn worst(health: &Health) -> Option<String> {
     let troubles: Vec<String> = health
         .parts
         .iter()
-        .filter_map(|part| {
-            part.trouble
-                .as_ref()
-                .map(|trouble| format!("{}: {trouble}", part.part))
-        })
+        .filter_map(|part| part.trouble.as_ref().map(|trouble| format!("{}: {trouble}", part.part)))
         .collect();
     (!troubles.is_empty()).then(|| troubles.join("; "))
 }

@@ -17,57 +17,19 @@ pub(super) async fn run(session: &Session, command: args::Vm) -> Result<(), Trou
     match command {
         args::Vm::Create { file, lasting } => {
             let definition = read(&file)?;
-            let begun = session
-                .ask(CreateVm {
-                    definition,
-                    operation_id: None,
-                })
-                .await?;
+            let begun = session.ask(CreateVm { definition, operation_id: None }).await?;
             follow(session, service, begun, lasting).await
         }
         args::Vm::List => show(session.json, &session.ask(ListVms {}).await?, |vms| list(vms)),
         args::Vm::Show { vm } => show(session.json, &session.ask(GetVm { vm }).await?, one),
         args::Vm::Start { vm, lasting } => {
-            follow(
-                session,
-                service,
-                session
-                    .ask(StartVm {
-                        vm,
-                        operation_id: None,
-                    })
-                    .await?,
-                lasting,
-            )
-            .await
+            follow(session, service, session.ask(StartVm { vm, operation_id: None }).await?, lasting).await
         }
         args::Vm::Stop { vm, lasting } => {
-            follow(
-                session,
-                service,
-                session
-                    .ask(StopVm {
-                        vm,
-                        operation_id: None,
-                    })
-                    .await?,
-                lasting,
-            )
-            .await
+            follow(session, service, session.ask(StopVm { vm, operation_id: None }).await?, lasting).await
         }
         args::Vm::Remove { vm, lasting } => {
-            follow(
-                session,
-                service,
-                session
-                    .ask(RemoveVm {
-                        vm,
-                        operation_id: None,
-                    })
-                    .await?,
-                lasting,
-            )
-            .await
+            follow(session, service, session.ask(RemoveVm { vm, operation_id: None }).await?, lasting).await
         }
     }
 }
@@ -84,24 +46,13 @@ pub(crate) fn read(file: &Path) -> Result<VmDefinition, Trouble> {
 
 /// How it is, in one word; a machine that does not really exist says so.
 fn state(vm: &Vm) -> String {
-    let state = serde_json::to_value(vm.state)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_string));
+    let state = serde_json::to_value(vm.state).ok().and_then(|value| value.as_str().map(str::to_string));
     let state = state.unwrap_or_default();
-    if vm.hypervisor == "libvirt" {
-        state
-    } else {
-        format!("{state} ({})", vm.hypervisor)
-    }
+    if vm.hypervisor == "libvirt" { state } else { format!("{state} ({})", vm.hypervisor) }
 }
 
 fn domains(vm: &Vm) -> String {
-    let domains: Vec<String> = vm
-        .definition
-        .domains
-        .iter()
-        .map(|route| route.domain.to_string())
-        .collect();
+    let domains: Vec<String> = vm.definition.domains.iter().map(|route| route.domain.to_string()).collect();
     domains.join(" ")
 }
 

@@ -56,14 +56,8 @@ pub(super) async fn outcome(
     let reason = report.reason.clone().unwrap_or_default();
     match report.state {
         OperationState::Done => Ok(report),
-        OperationState::Stuck => Err(Trouble::new(
-            Exit::Stuck,
-            format!("{named}: stuck ({id}): {reason}"),
-        )),
-        _ => Err(Trouble::new(
-            Exit::Failed,
-            format!("{named}: undone ({id}): {reason}"),
-        )),
+        OperationState::Stuck => Err(Trouble::new(Exit::Stuck, format!("{named}: stuck ({id}): {reason}"))),
+        _ => Err(Trouble::new(Exit::Failed, format!("{named}: undone ({id}): {reason}"))),
     }
 }
 
@@ -117,11 +111,7 @@ fn bar() -> ProgressBar {
 fn draw(bar: &ProgressBar, report: &OperationReport) {
     const STEPS: &str = "{spinner} {msg}";
     const BYTES: &str = "{spinner} {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let undoing = if report.state == OperationState::Undoing {
-        "undoing "
-    } else {
-        ""
-    };
+    let undoing = if report.state == OperationState::Undoing { "undoing " } else { "" };
     let step = report.step.as_deref().unwrap_or("…");
     let message = format!(
         "{} {}: {undoing}{step} ({}/{})",

@@ -38,10 +38,7 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
     line(format!("listen: \"{}\"", place.listen));
     line(format!("max_payload: {PAYLOAD_BYTES_MAX}"));
     // What was accepted is on the disk before the answer leaves: operations stand on that.
-    line(format!(
-        "jetstream {{ store_dir: \"{}\", sync_interval: always }}",
-        place.store.display()
-    ));
+    line(format!("jetstream {{ store_dir: \"{}\", sync_interval: always }}", place.store.display()));
     line("system_account: SYS".into());
     line("accounts {".into());
     line("  SYS {}".into());
@@ -67,9 +64,7 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
         ));
     }
     for subject in rights::exported_events(realm) {
-        line(format!(
-            "      {{ stream: \"{subject}\", accounts: [{ACCOUNT_PEOPLE}] }}"
-        ));
+        line(format!("      {{ stream: \"{subject}\", accounts: [{ACCOUNT_PEOPLE}] }}"));
     }
     line("    ]".into());
     line("  }".into());
@@ -81,18 +76,13 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
     }
     line("    ]".into());
     line("    imports: [".into());
-    for subject in rights::exported_requests(realm)
-        .into_iter()
-        .chain(rights::exported_discovery())
-    {
+    for subject in rights::exported_requests(realm).into_iter().chain(rights::exported_discovery()) {
         line(format!(
             "      {{ service: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }}, share: true }}"
         ));
     }
     for subject in rights::exported_events(realm) {
-        line(format!(
-            "      {{ stream: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }} }}"
-        ));
+        line(format!("      {{ stream: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }} }}"));
     }
     line("    ]".into());
     line("  }".into());
@@ -102,16 +92,10 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
 
 fn user(key: &str, rights: &Rights, answers: bool) -> String {
     let list = |subjects: &[String]| {
-        let quoted = subjects
-            .iter()
-            .map(|subject| format!("            \"{subject}\""));
+        let quoted = subjects.iter().map(|subject| format!("            \"{subject}\""));
         quoted.collect::<Vec<_>>().join("\n")
     };
-    let responses = if answers {
-        format!("\n          allow_responses: {RESPONSES}")
-    } else {
-        String::new()
-    };
+    let responses = if answers { format!("\n          allow_responses: {RESPONSES}") } else { String::new() };
     format!(
         "      {{ nkey: {key}, permissions: {{\n          publish: {{ allow: [\n{}\n          ] }}\n          \
          subscribe: {{ allow: [\n{}\n          ] }}{responses}\n      }} }}",

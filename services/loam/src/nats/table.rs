@@ -21,11 +21,7 @@ pub fn page() -> String {
     let realm = Realm::default();
     let mut text = OPENING.to_string();
     for service in Service::ALL {
-        chapter(
-            &mut text,
-            &format!("{service} (account LOAM)"),
-            &rights::of_service(&realm, service),
-        );
+        chapter(&mut text, &format!("{service} (account LOAM)"), &rights::of_service(&realm, service));
     }
     chapter(&mut text, "bootstrap (account LOAM)", &rights::of_bootstrap());
     chapter(
@@ -41,15 +37,8 @@ fn chapter(text: &mut String, title: &str, rights: &Rights) {
     line(format!("## {title}\n"));
     line("| may say | may hear |\n| --- | --- |".into());
     for row in 0..rights.publish.len().max(rights.subscribe.len()) {
-        let cell = |list: &[String]| {
-            list.get(row)
-                .map_or(String::new(), |subject| format!("`{subject}`"))
-        };
-        line(format!(
-            "| {} | {} |",
-            cell(&rights.publish),
-            cell(&rights.subscribe)
-        ));
+        let cell = |list: &[String]| list.get(row).map_or(String::new(), |subject| format!("`{subject}`"));
+        line(format!("| {} | {} |", cell(&rights.publish), cell(&rights.subscribe)));
     }
     line(String::new());
 }

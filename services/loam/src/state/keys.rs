@@ -98,13 +98,9 @@ mod tests {
         let store_key = std::fs::read_to_string(state.backup_key()).expect("there");
         assert_eq!(store_key.trim().len(), 64);
         assert_eq!(prepare(&state).expect("kept"), first);
-        assert_eq!(
-            std::fs::read_to_string(state.backup_key()).expect("there"),
-            store_key
-        );
-        let files = std::fs::read_dir(state.keys())
-            .expect("readable")
-            .map(|entry| entry.expect("readable").path());
+        assert_eq!(std::fs::read_to_string(state.backup_key()).expect("there"), store_key);
+        let files =
+            std::fs::read_dir(state.keys()).expect("readable").map(|entry| entry.expect("readable").path());
         let keys: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
         assert_eq!(keys.len(), Service::ALL.len() + 3, "{keys:?}");
         for key in keys {

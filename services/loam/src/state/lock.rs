@@ -26,9 +26,7 @@ pub fn take(state: &State) -> Result<Lock, StateError> {
         .map_err(StateError::disk("opening", &path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(held) => Ok(Lock { _held: held }),
-        Err((_, Errno::EWOULDBLOCK)) => Err(StateError::Taken {
-            path: state.root().into(),
-        }),
+        Err((_, Errno::EWOULDBLOCK)) => Err(StateError::Taken { path: state.root().into() }),
         Err((_, errno)) => Err(StateError::disk("locking", &path)(errno.into())),
     }
 }

@@ -31,10 +31,8 @@ pub(super) async fn ask_all(bus: Bus, tell: watch::Sender<HealthTable>) {
             async move { (service, bus.call_at(service, &CheckHealth {}, ASK_MAX).await) }
         });
         let answers = futures::future::join_all(asked).await;
-        let table = answers
-            .into_iter()
-            .filter_map(|(service, answer)| Some((service, answer.ok()?)))
-            .collect();
+        let table =
+            answers.into_iter().filter_map(|(service, answer)| Some((service, answer.ok()?))).collect();
         if tell.send(table).is_err() {
             return;
         }
@@ -57,32 +55,20 @@ fn line(view: &View, health: Option<&Health>, note: &str) -> Line {
         times => format!("  started again {times} times"),
     };
     match (&view.phase, health) {
-        (Phase::Ended, _) => Line {
-            state: "ended".into(),
-            detail: String::new(),
-        },
-        (Phase::Down(why), _) => Line {
-            state: "down".into(),
-            detail: format!("since {since}{again}  {why}"),
-        },
-        (Phase::Up(_), None) => Line {
-            state: "starting".into(),
-            detail: format!("since {since}{again}"),
-        },
+        (Phase::Ended, _) => Line { state: "ended".into(), detail: String::new() },
+        (Phase::Down(why), _) => {
+            Line { state: "down".into(), detail: format!("since {since}{again}  {why}") }
+        }
+        (Phase::Up(_), None) => Line { state: "starting".into(), detail: format!("since {since}{again}") },
         (Phase::Up(_), Some(health)) => {
             let troubles = health.parts.iter().filter_map(|part| {
-                part.trouble
-                    .as_ref()
-                    .map(|trouble| format!("  {}: {trouble}", part.part))
+                part.trouble.as_ref().map(|trouble| format!("  {}: {trouble}", part.part))
             });
             let troubles: String = troubles.collect();
             let state = if troubles.is_empty() { "ready" } else { "unwell" };
             let Health { version, build, .. } = health;
             let detail = format!("{version}  build {build}  since {since}{again}{note}{troubles}");
-            Line {
-                state: state.into(),
-                detail,
-            }
+            Line { state: state.into(), detail }
         }
     }
 }
@@ -95,10 +81,7 @@ pub(super) struct Board {
 }
 
 enum Shown {
-    InPlace {
-        screen: MultiProgress,
-        bars: Vec<(String, ProgressBar)>,
-    },
+    InPlace { screen: MultiProgress, bars: Vec<(String, ProgressBar)> },
     Plain,
 }
 
@@ -122,11 +105,7 @@ impl Board {
         } else {
             Shown::Plain
         };
-        Board {
-            shown,
-            last: HashMap::new(),
-            simulated,
-        }
+        Board { shown, last: HashMap::new(), simulated }
     }
 
     /// Shows a service as it is.
@@ -196,27 +175,15 @@ mod tests {
     use super::*;
 
     fn view(phase: Phase) -> View {
-        View {
-            phase,
-            since: chrono::Utc::now(),
-            restarts: 2,
-            executable: "/usr/bin/loam-backup".into(),
-        }
+        View { phase, since: chrono::Utc::now(), restarts: 2, executable: "/usr/bin/loam-backup".into() }
     }
 
     #[test]
     fn a_line_says_what_is_wrong() {
-        let down = line(
-            &view(Phase::Down("exit status: 1: settings: unknown field `x`".into())),
-            None,
-            "",
-        );
+        let down = line(&view(Phase::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
         assert_eq!(down.state, "down");
         assert!(down.detail.contains("unknown field `x`") && down.detail.contains("started again 2 times"));
-        let part = PartHealth {
-            part: "store".into(),
-            trouble: Some("no answer within 3 s".into()),
-        };
+        let part = PartHealth { part: "store".into(), trouble: Some("no answer within 3 s".into()) };
         let health = Health {
             service: Service::Backup,
             version: "0.1.0".into(),
@@ -227,11 +194,7 @@ mod tests {
         };
         let unwell = line(&view(Phase::Up(7)), Some(&health), "");
         assert_eq!(unwell.state, "unwell");
-        assert!(
-            unwell.detail.ends_with("store: no answer within 3 s"),
-            "{}",
-            unwell.detail
-        );
+        assert!(unwell.detail.ends_with("store: no answer within 3 s"), "{}", unwell.detail);
         assert_eq!(line(&view(Phase::Up(7)), None, "").state, "starting");
     }
 }

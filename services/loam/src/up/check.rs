@@ -28,25 +28,14 @@ pub(super) fn ask_services(
     hypervisor: Option<Hypervisor>,
 ) -> anyhow::Result<()> {
     let keys = state.keys();
-    let common = Common {
-        state,
-        settings,
-        url: "",
-        keys: &keys,
-        hypervisor,
-    };
+    let common = Common { state, settings, url: "", keys: &keys, hypervisor };
     for service in Service::FIVE {
         let Some(complaint) = ask(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;
         };
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let line = line_of(&text, service, &complaint);
-        return Err(SettingsError::Wrong {
-            path: file.into(),
-            line,
-            reason: complaint,
-        }
-        .into());
+        return Err(SettingsError::Wrong { path: file.into(), line, reason: complaint }.into());
     }
     Ok(())
 }
@@ -92,11 +81,7 @@ fn wait(child: &mut Child) -> std::io::Result<bool> {
 
 /// The complaint without what belongs to our way of asking.
 fn plainly(said: &str, asked_with: &str) -> String {
-    let first = said
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("it does not say why");
+    let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it does not say why");
     let first = first.strip_prefix("Error: ").unwrap_or(first);
     let first = first.strip_prefix("settings: ").unwrap_or(first);
     first.replace(&format!(" in {asked_with}"), "")
@@ -107,10 +92,7 @@ fn plainly(said: &str, asked_with: &str) -> String {
 fn line_of(text: &str, service: Service, complaint: &str) -> usize {
     // "... for key `proxy.a`" says which; otherwise the first name is the one that does not fit, others would.
     let at = complaint.find("for key `").unwrap_or(0);
-    let named = complaint[at..]
-        .split('`')
-        .nth(1)
-        .and_then(|name| name.rsplit('.').next());
+    let named = complaint[at..].split('`').nth(1).and_then(|name| name.rsplit('.').next());
     let (mut inside, mut head) = (false, 1);
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -122,12 +104,7 @@ fn line_of(text: &str, service: Service, complaint: &str) -> usize {
             }
         }
         let key = line.split('=').next().unwrap_or_default().trim();
-        let titled = line
-            .trim_matches(['[', ']'])
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .trim();
+        let titled = line.trim_matches(['[', ']']).rsplit('.').next().unwrap_or_default().trim();
         if inside && named.is_some_and(|named| named == key || (line.starts_with('[') && named == titled)) {
             return index + 1;
         }
@@ -145,26 +122,17 @@ mod tests {
     #[test]
     fn a_complaint_is_found_in_the_persons_file() {
         let line = |complaint| line_of(FILE, Service::Proxy, complaint);
-        assert_eq!(
-            line("unknown field `http_lisen`, expected `http_listen` or `trusted_networks`"),
-            6
-        );
+        assert_eq!(line("unknown field `http_lisen`, expected `http_listen` or `trusted_networks`"), 6);
         assert_eq!(line("unknown field `more`, expected `http_listen`"), 7);
         assert_eq!(line("invalid value for key `proxy.http_lisen`"), 6);
         assert_eq!(line("something else"), 4);
-        assert_eq!(
-            line_of(FILE, Service::Backup, "invalid type for `backup.workers`"),
-            3
-        );
+        assert_eq!(line_of(FILE, Service::Backup, "invalid type for `backup.workers`"), 3);
     }
 
     #[test]
     fn a_complaint_is_told_without_our_way_of_asking() {
         let said = "Error: settings: invalid type: string \"x\" for key `proxy.a` in /tmp/x\n\nCaused by:\n    more\n";
-        assert_eq!(
-            plainly(said, "/tmp/x"),
-            "invalid type: string \"x\" for key `proxy.a`"
-        );
+        assert_eq!(plainly(said, "/tmp/x"), "invalid type: string \"x\" for key `proxy.a`");
         assert_eq!(plainly("", "/tmp/x"), "it does not say why");
     }
 }

@@ -32,12 +32,7 @@ pub struct Launch {
 impl Launch {
     /// Names a program.
     pub fn of(name: &str, program: &Path) -> Launch {
-        Launch {
-            name: name.into(),
-            program: program.into(),
-            args: Vec::new(),
-            variables: Vec::new(),
-        }
+        Launch { name: name.into(), program: program.into(), args: Vec::new(), variables: Vec::new() }
     }
 
     /// Adds an argument. Secrets never go here: everybody on the host can read arguments.
@@ -56,11 +51,7 @@ impl Launch {
     /// Ctrl-C reaches us alone and we end everything in order.
     pub fn start(&self, ourselves: &Path, log: File) -> std::io::Result<tokio::process::Child> {
         let mut command = tokio::process::Command::new(ourselves);
-        command
-            .arg(BECOME)
-            .arg(std::process::id().to_string())
-            .arg(&self.program)
-            .args(&self.args);
+        command.arg(BECOME).arg(std::process::id().to_string()).arg(&self.program).args(&self.args);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.process_group(0).kill_on_drop(true).spawn()
@@ -69,9 +60,7 @@ impl Launch {
 
 /// Becomes the program named: `loam __exec PARENT PROGRAM ARGS...`. Comes back only if that fails.
 pub fn become_program(mut arguments: impl Iterator<Item = OsString>) -> String {
-    let parent = arguments
-        .next()
-        .and_then(|text| text.to_str()?.parse::<i32>().ok());
+    let parent = arguments.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
     let (Some(parent), Some(program)) = (parent, arguments.next()) else {
         return format!("{BECOME} is for `loam up` alone");
     };

@@ -38,11 +38,7 @@ pub(super) struct Identity {
 impl Desk {
     /// A desk over these keepers.
     pub(super) fn over(executables: Executables, keepers: HashMap<Service, Handle>) -> Arc<Desk> {
-        Arc::new(Desk {
-            executables,
-            keepers,
-            replacing: Mutex::new(()),
-        })
+        Arc::new(Desk { executables, keepers, replacing: Mutex::new(()) })
     }
 
     /// Opens it on the bus.
@@ -81,22 +77,15 @@ impl Desk {
     }
 
     fn list(&self) -> Vec<Process> {
-        let here = Service::FIVE
-            .into_iter()
-            .filter_map(|service| Some((service, self.keepers.get(&service)?)));
+        let here =
+            Service::FIVE.into_iter().filter_map(|service| Some((service, self.keepers.get(&service)?)));
         here.map(|(service, keeper)| {
             let view = keeper.view();
             let pid = match view.phase {
                 Phase::Up(pid) => Some(pid),
                 Phase::Down(_) | Phase::Ended => None,
             };
-            Process {
-                service,
-                pid,
-                executable: view.executable,
-                since: view.since,
-                restarts: view.restarts,
-            }
+            Process { service, pid, executable: view.executable, since: view.since, restarts: view.restarts }
         })
         .collect()
     }
@@ -112,10 +101,7 @@ impl Desk {
         let _one_at_a_time = self.replacing.lock().await;
         let (before, changes) = self.remember(service, executable).await?;
         if changes {
-            keeper
-                .restart()
-                .await
-                .map_err(|reason| failed(format!("starting {service} anew: {reason}")))?;
+            keeper.restart().await.map_err(|reason| failed(format!("starting {service} anew: {reason}")))?;
         }
         Ok(Replaced { before })
     }
@@ -137,17 +123,12 @@ impl Desk {
             let before = kept.map_err(|error| failed(chain(&error)))?;
             Ok((before, changes))
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| failed(error.to_string()))?
+        tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?
     }
 }
 
 fn failed(message: String) -> Declined<ReplaceServiceRefused> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message,
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -42,11 +42,7 @@ impl Signals {
 
 /// Ends what was started, the last first.
 pub(super) async fn in_order(started: Started) {
-    let Started {
-        mut keepers,
-        serving,
-        mut board,
-    } = started;
+    let Started { mut keepers, serving, mut board } = started;
     if let Some(serving) = serving {
         serving.close().await;
     }

@@ -91,47 +91,23 @@ impl Host {
         let bus = self.connect_supervisor(&url).await?;
         let mut build = chassis::sha256_of(Path::new(OURSELVES)).context("hashing our executable")?;
         build.truncate(BUILD_DIGITS);
-        let identity = Identity {
-            host: self.settings.host.clone(),
-            build,
-            instance: self.instance.clone(),
-            since,
-        };
+        let identity =
+            Identity { host: self.settings.host.clone(), build, instance: self.instance.clone(), since };
         let desk = Desk::over(self.executables.clone(), handles);
-        started.serving = Some(
-            desk.open(&bus, identity)
-                .await
-                .context("opening the supervisor's desk")?,
-        );
+        started.serving = Some(desk.open(&bus, identity).await.context("opening the supervisor's desk")?);
         self.watch(&url, bus, started).await
     }
 
     /// Starts our server, or takes the user's; says where it is.
     async fn open_bus(&self, public: &PublicKeys, started: &mut Started) -> anyhow::Result<String> {
         let Some(program) = self.server.clone() else {
-            return Ok(self
-                .settings
-                .nats
-                .url
-                .clone()
-                .expect("without a server there is a url"));
+            return Ok(self.settings.nats.url.clone().expect("without a server there is a url"));
         };
         let wanted = self.settings.nats.port;
-        let listen = if wanted == 0 {
-            "127.0.0.1:-1".to_string()
-        } else {
-            format!("127.0.0.1:{wanted}")
-        };
+        let listen = if wanted == 0 { "127.0.0.1:-1".to_string() } else { format!("127.0.0.1:{wanted}") };
         let store = self.state.nats().join("data");
         let config = self.state.nats().join("nats.conf");
-        let text = render(
-            &self.settings.realm,
-            public,
-            Place {
-                listen: &listen,
-                store: &store,
-            },
-        );
+        let text = render(&self.settings.realm, public, Place { listen: &listen, store: &store });
         write_private(&config, text.as_bytes())?;
         if wanted != 0 {
             server::refuse_taken_port(wanted)?;
@@ -150,9 +126,7 @@ impl Host {
 
     async fn make_buckets(&self, url: &str) -> anyhow::Result<()> {
         let key = keys::of_bootstrap(&self.keys);
-        let carrier = self
-            .connect(url, &key, "bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into())
-            .await?;
+        let carrier = self.connect(url, &key, "bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into()).await?;
         bootstrap(&carrier, self.settings.nats.replicas).await?;
         Ok(())
     }
@@ -160,9 +134,7 @@ impl Host {
     async fn connect_supervisor(&self, url: &str) -> anyhow::Result<Bus> {
         let service = Service::Supervisor;
         let key = keys::of_service(&self.keys, service);
-        let carrier = self
-            .connect(url, &key, service.name(), rights::inbox_prefix(service))
-            .await?;
+        let carrier = self.connect(url, &key, service.name(), rights::inbox_prefix(service)).await?;
         Ok(Bus::new(Arc::new(carrier), self.settings.realm.clone()))
     }
 
@@ -200,13 +172,7 @@ impl Host {
     }
 
     fn keep(&self, name: &str, plan: keeper::Plan) -> Keeper {
-        Keeper::start(
-            name,
-            OURSELVES.into(),
-            self.state.log_of(name),
-            plan,
-            self.hurry.clone(),
-        )
+        Keeper::start(name, OURSELVES.into(), self.state.log_of(name), plan, self.hurry.clone())
     }
 
     async fn watch(
@@ -220,11 +186,8 @@ impl Host {
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
         let names: Vec<String> = started.keepers.iter().map(|keeper| keeper.name.clone()).collect();
-        let board = started.board.insert(Board::of(
-            &head,
-            &names,
-            self.settings.is_simulated(self.hypervisor),
-        ));
+        let board =
+            started.board.insert(Board::of(&head, &names, self.settings.is_simulated(self.hypervisor)));
         let mut all_ready_told = false;
         loop {
             let table = health.borrow().clone();

@@ -104,21 +104,8 @@ impl Keeper {
         };
         let (tell, view) = watch::channel(first);
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let keeping = Keeping {
-            name: name.into(),
-            ourselves,
-            log,
-            plan,
-            hurry,
-            tell,
-            inbox,
-        };
-        Keeper {
-            name: name.into(),
-            view,
-            orders,
-            task: tokio::spawn(keeping.live()),
-        }
+        let keeping = Keeping { name: name.into(), ourselves, log, plan, hurry, tell, inbox };
+        Keeper { name: name.into(), view, orders, task: tokio::spawn(keeping.live()) }
     }
 
     /// How the process is.
@@ -128,10 +115,7 @@ impl Keeper {
 
     /// A handle for whoever may order a restart.
     pub fn handle(&self) -> Handle {
-        Handle {
-            view: self.view.clone(),
-            orders: self.orders.clone(),
-        }
+        Handle { view: self.view.clone(), orders: self.orders.clone() }
     }
 
     /// Ends the process in order, in bounded time.

@@ -15,26 +15,18 @@ pub fn open(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|looked| looked.len() > LOG_BYTES_MAX) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 /// The last line that says anything; what a process said before it died.
 pub fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))
-        .ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
     let mut tail = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    text.lines()
-        .map(str::trim)
-        .rfind(|line| !line.is_empty())
-        .map(str::to_string)
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_string)
 }
 
 #[cfg(test)]
@@ -47,12 +39,7 @@ mod tests {
         let path = folder.path().join("backup.log");
         std::fs::write(&path, "first\nlast words\n\n").expect("written");
         assert_eq!(last_line(&path).as_deref(), Some("last words"));
-        File::options()
-            .write(true)
-            .open(&path)
-            .expect("there")
-            .set_len(LOG_BYTES_MAX + 1)
-            .expect("grown");
+        File::options().write(true).open(&path).expect("there").set_len(LOG_BYTES_MAX + 1).expect("grown");
         open(&path).expect("opened");
         assert_eq!(std::fs::metadata(&path).expect("there").len(), 0);
         assert!(folder.path().join("backup.log.1").is_file());

@@ -60,10 +60,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     executables.check()?;
     let server = match settings.nats.url {
         Some(_) => None,
-        None => Some(server::find(
-            settings.nats.server.as_deref(),
-            std::env::var_os("PATH").as_deref(),
-        )?),
+        None => Some(server::find(settings.nats.server.as_deref(), std::env::var_os("PATH").as_deref())?),
     };
     if let Some(file) = &options.config {
         check::ask_services(file, &settings, &state, &executables, options.hypervisor)?;
@@ -80,9 +77,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let telemetry = telemetry::init(&identity)?;
     // One thread: the kernel ends a child when the thread that started it ends, and this one lives to the last.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Host {
         keys: settings.nats.keys.clone().unwrap_or_else(|| state.keys()),
         hypervisor: options.hypervisor,

@@ -62,10 +62,8 @@ impl Executables {
 
     /// Makes sure that every service is installed, before anything is started.
     pub fn check(&self) -> Result<(), ReleaseError> {
-        let missing = Service::FIVE
-            .into_iter()
-            .map(|service| self.installed(service))
-            .find(|path| !path.is_file());
+        let missing =
+            Service::FIVE.into_iter().map(|service| self.installed(service)).find(|path| !path.is_file());
         missing.map_or(Ok(()), |path| Err(ReleaseError::NotInstalled(path)))
     }
 
@@ -83,8 +81,7 @@ impl Executables {
             if digest(&current.executable)? != current.sha256 {
                 return Err("it was altered".into());
             }
-            self.usable(&current.executable)
-                .map_err(|error| error.to_string())
+            self.usable(&current.executable).map_err(|error| error.to_string())
         };
         match verdict() {
             Ok(()) => current.executable,
@@ -138,10 +135,7 @@ impl Executables {
             return Ok(running);
         }
         let digest = |path: &Path| {
-            chassis::sha256_of(path).map_err(|source| ReleaseError::Disk {
-                path: path.into(),
-                source,
-            })
+            chassis::sha256_of(path).map_err(|source| ReleaseError::Disk { path: path.into(), source })
         };
         let current = Current {
             executable: executable.into(),
@@ -180,12 +174,7 @@ mod tests {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("set");
         }
         let executables = Executables::of(state, folder.path().into());
-        Host {
-            _folder: folder,
-            executables,
-            installed,
-            release,
-        }
+        Host { _folder: folder, executables, installed, release }
     }
 
     #[test]
@@ -194,27 +183,17 @@ mod tests {
         let proxy = Service::Proxy;
         assert_eq!(host.executables.choose(proxy), host.installed);
         for _ in 0..2 {
-            assert_eq!(
-                host.executables.remember(proxy, &host.release).expect("kept"),
-                host.installed
-            );
+            assert_eq!(host.executables.remember(proxy, &host.release).expect("kept"), host.installed);
             assert_eq!(host.executables.choose(proxy), host.release);
         }
-        assert_eq!(
-            host.executables
-                .remember(proxy, &host.installed)
-                .expect("taken back"),
-            host.release
-        );
+        assert_eq!(host.executables.remember(proxy, &host.installed).expect("taken back"), host.release);
         assert_eq!(host.executables.choose(proxy), host.installed);
     }
 
     #[test]
     fn what_is_installed_later_wins() {
         let host = host();
-        host.executables
-            .remember(Service::Proxy, &host.release)
-            .expect("kept");
+        host.executables.remember(Service::Proxy, &host.release).expect("kept");
         std::fs::write(&host.installed, "installed anew").expect("written");
         assert_eq!(host.executables.choose(Service::Proxy), host.installed);
     }
@@ -222,9 +201,7 @@ mod tests {
     #[test]
     fn an_altered_release_is_not_run() {
         let host = host();
-        host.executables
-            .remember(Service::Proxy, &host.release)
-            .expect("kept");
+        host.executables.remember(Service::Proxy, &host.release).expect("kept");
         std::fs::write(&host.release, "altered").expect("written");
         assert_eq!(host.executables.choose(Service::Proxy), host.installed);
     }

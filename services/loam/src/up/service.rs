@@ -103,10 +103,7 @@ mod tests {
 
     #[test]
     fn only_the_embedded_store_is_made_without_being_asked() {
-        assert_eq!(
-            part("", Service::Backup)["create_repository"].as_bool(),
-            Some(true)
-        );
+        assert_eq!(part("", Service::Backup)["create_repository"].as_bool(), Some(true));
         let own = part("[backup]\nstore = \"s3://bucket\"\n", Service::Backup);
         assert!(!own.contains_key("create_repository"));
         assert_eq!(own["key_file"].as_str(), Some("/var/lib/loam/keys/backup.key"));
@@ -114,10 +111,8 @@ mod tests {
 
     #[test]
     fn the_simulated_hypervisor_goes_over_what_the_file_says() {
-        let provisioner = part(
-            "[provisioner]\nhypervisor = \"libvirt\"\nready_seconds = 5\n",
-            Service::Provisioner,
-        );
+        let provisioner =
+            part("[provisioner]\nhypervisor = \"libvirt\"\nready_seconds = 5\n", Service::Provisioner);
         assert_eq!(provisioner["hypervisor"].as_str(), Some("simulated"));
         assert_eq!(provisioner["ready_seconds"].as_integer(), Some(5));
     }

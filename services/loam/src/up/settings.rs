@@ -98,13 +98,7 @@ fn one() -> usize {
 
 impl Default for Nats {
     fn default() -> Self {
-        Nats {
-            port: PORT_DEFAULT,
-            server: None,
-            url: None,
-            keys: None,
-            replicas: 1,
-        }
+        Nats { port: PORT_DEFAULT, server: None, url: None, keys: None, replicas: 1 }
     }
 }
 
@@ -141,10 +135,7 @@ impl Settings {
         let Some(path) = path else {
             return Ok(toml::from_str("").expect("every key has a default"));
         };
-        let unreadable = |source| SettingsError::Unreadable {
-            path: path.into(),
-            source,
-        };
+        let unreadable = |source| SettingsError::Unreadable { path: path.into(), source };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         chassis::refuse_if_others_can_write(path)?;
         Settings::parse(&text, path)
@@ -153,11 +144,7 @@ impl Settings {
     fn parse(text: &str, path: &Path) -> Result<Settings, SettingsError> {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..start]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
+            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
             let words = text.lines().nth(line - 1).unwrap_or_default().trim();
             SettingsError::Wrong {
                 path: path.into(),
@@ -195,26 +182,13 @@ mod tests {
 
     #[test]
     fn a_wrong_key_or_value_names_file_line_and_key() {
-        let parse = |text| {
-            Settings::parse(text, Path::new("loam.toml"))
-                .expect_err("wrong")
-                .to_string()
-        };
+        let parse = |text| Settings::parse(text, Path::new("loam.toml")).expect_err("wrong").to_string();
         let unknown = parse("host = \"h1\"\n[nats]\nprot = 4222\n");
-        assert!(
-            unknown.starts_with("loam.toml:3: ") && unknown.contains("prot"),
-            "{unknown}"
-        );
+        assert!(unknown.starts_with("loam.toml:3: ") && unknown.contains("prot"), "{unknown}");
         let wrong = parse("[nats]\nport = \"many\"\n");
-        assert!(
-            wrong.starts_with("loam.toml:2: ") && wrong.contains("port"),
-            "{wrong}"
-        );
+        assert!(wrong.starts_with("loam.toml:2: ") && wrong.contains("port"), "{wrong}");
         let stranger = parse("[scheduler]\n[schedular]\n");
-        assert!(
-            stranger.starts_with("loam.toml:2: ") && stranger.contains("schedular"),
-            "{stranger}"
-        );
+        assert!(stranger.starts_with("loam.toml:2: ") && stranger.contains("schedular"), "{stranger}");
     }
 
     #[test]

@@ -18,13 +18,8 @@ const STREAM_WORDS: [&str; 11] = [
     "CONSUMER.NAMES",
     "DIRECT.GET",
 ];
-const CONSUMER_WORDS: [&str; 5] = [
-    "CONSUMER.CREATE",
-    "CONSUMER.DURABLE.CREATE",
-    "CONSUMER.DELETE",
-    "CONSUMER.INFO",
-    "CONSUMER.MSG.NEXT",
-];
+const CONSUMER_WORDS: [&str; 5] =
+    ["CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE", "CONSUMER.DELETE", "CONSUMER.INFO", "CONSUMER.MSG.NEXT"];
 
 /// Literal subjects.
 pub(crate) fn places() -> Vec<String> {
@@ -53,13 +48,7 @@ pub(crate) fn places() -> Vec<String> {
         all.push(format!("$JS.ACK.KV_{table}.evil.1.1.1.1.1"));
         all.push(format!("$JS.FC.KV_{table}.evil.x"));
     }
-    for word in [
-        "INFO",
-        "STREAM.NAMES",
-        "STREAM.LIST",
-        "STREAM.CREATE.evil",
-        "ACCOUNT.PURGE.LOAM",
-    ] {
+    for word in ["INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.CREATE.evil", "ACCOUNT.PURGE.LOAM"] {
         all.push(format!("$JS.API.{word}"));
     }
     for verb in ["PING", "INFO", "STATS"] {
@@ -68,14 +57,8 @@ pub(crate) fn places() -> Vec<String> {
         all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}.instance")));
     }
     all.extend(Service::ALL.map(|service| format!("{}.x", rights::inbox_prefix(service))));
-    let elsewhere = [
-        "_INBOX.x",
-        "_INBOX_operator.x",
-        "_INBOX_bootstrap.x",
-        "_R_.x",
-        "$SYS.REQ.SERVER.PING",
-        "elsewhere",
-    ];
+    let elsewhere =
+        ["_INBOX.x", "_INBOX_operator.x", "_INBOX_bootstrap.x", "_R_.x", "$SYS.REQ.SERVER.PING", "elsewhere"];
     all.extend(elsewhere.map(String::from));
     all.sort();
     all.dedup();

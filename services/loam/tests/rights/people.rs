@@ -38,18 +38,10 @@ async fn a_person_is_answered_and_the_server_itself_says_who_asks() {
         "Nats-Request-Info: {\"acc\":\"LOAM\"}",
         "nats-request-info: {\"acc\":\"LOAM\"}",
     ];
-    forger.say(
-        "loam.v1.backup.list_backups",
-        "_INBOX_operator.forged",
-        &forged,
-        "{}",
-    );
+    forger.say("loam.v1.backup.list_backups", "_INBOX_operator.forged", &forged, "{}");
     assert_eq!(forger.wait_for_message().subject, "_INBOX_operator.forged");
     let (_, key) = town.keys.people.first().expect("one person").clone();
-    let person = Caller::Person {
-        account: "PEOPLE".into(),
-        user: Some(key),
-    };
+    let person = Caller::Person { account: "PEOPLE".into(), user: Some(key) };
     assert_eq!(*seen.lock().expect("no panic"), [person.clone(), person]);
 }
 
@@ -65,10 +57,8 @@ async fn a_person_reaches_no_word_between_services() {
     assert!(!person.may_say("loam.v1.event.backup.backup_sealed.web"));
     let bus = town.person().await;
     let id = OperationId::from_bits(7);
-    let error = bus
-        .call(&CloseDisks { operation_id: id }, Duration::from_millis(500))
-        .await
-        .expect_err("denied");
+    let error =
+        bus.call(&CloseDisks { operation_id: id }, Duration::from_millis(500)).await.expect_err("denied");
     assert!(matches!(error, CallError::Link { .. }), "{error}");
 }
 
@@ -81,10 +71,7 @@ async fn a_person_hears_events_and_finds_every_service() {
     assert!(listener.round().errors.is_empty());
     let mut teller = town.visitor("backup");
     teller.say("loam.v1.event.backup.backup_sealed.web", "", &[], "{}");
-    assert_eq!(
-        listener.wait_for_message().subject,
-        "loam.v1.event.backup.backup_sealed.web"
-    );
+    assert_eq!(listener.wait_for_message().subject, "loam.v1.event.backup.backup_sealed.web");
     let mut open = Vec::new();
     for service in Service::FIVE {
         let bus = town.service(service).await;
@@ -110,20 +97,9 @@ async fn a_person_cannot_pass_for_a_service_by_a_refused_word() {
     let _open = server.open().await.expect("open");
     let person = town.person().await;
     let vm = contract::VmName::new("web").expect("a name");
-    let command = StartBackup {
-        vm,
-        schedule: None,
-        operation_id: None,
-    };
+    let command = StartBackup { vm, schedule: None, operation_id: None };
     let error = person.call(&command, SOON).await.expect_err("refused");
-    assert_eq!(
-        error.to_string(),
-        "there is no vm web",
-        "refusals come back over the border of accounts"
-    );
-    let error = person
-        .call(&ListVms {}, SOON)
-        .await
-        .expect_err("nobody serves it");
+    assert_eq!(error.to_string(), "there is no vm web", "refusals come back over the border of accounts");
+    let error = person.call(&ListVms {}, SOON).await.expect_err("nobody serves it");
     assert!(error.to_string().contains("nobody answers"), "{error}");
 }

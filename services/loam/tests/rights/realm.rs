@@ -30,27 +30,13 @@ impl Town {
         state.prepare().expect("made");
         let keys = keys::prepare(&state).expect("made");
         let store = folder.path().join("data");
-        let text = render(
-            &Realm::default(),
-            &keys,
-            Place {
-                listen: "127.0.0.1:-1",
-                store: &store,
-            },
-        );
+        let text = render(&Realm::default(), &keys, Place { listen: "127.0.0.1:-1", store: &store });
         // The testkit gives its server a folder of its own, and a server accepts only one.
         let text = text.replace(&format!("store_dir: \"{}\", ", store.display()), "");
-        let town = Town {
-            server: NatsServer::start_with(&text),
-            keys,
-            state,
-            _folder: folder,
-        };
+        let town = Town { server: NatsServer::start_with(&text), keys, state, _folder: folder };
         let connection = town.connection("bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into());
         let carrier = connect(&connection, PATIENCE).await.expect("let in");
-        bootstrap(&carrier, 1)
-            .await
-            .expect("the bootstrap role makes the buckets");
+        bootstrap(&carrier, 1).await.expect("the bootstrap role makes the buckets");
         town
     }
 
@@ -84,20 +70,14 @@ impl Town {
     }
 
     async fn bus(&self, name: &str, inbox_prefix: String) -> Bus {
-        let carrier = connect(&self.connection(name, inbox_prefix), PATIENCE)
-            .await
-            .expect("let in");
+        let carrier = connect(&self.connection(name, inbox_prefix), PATIENCE).await.expect("let in");
         Bus::new(Arc::new(carrier), Realm::default())
     }
 }
 
 /// How a service stands in discovery.
 pub(crate) fn card(service: Service) -> bus::ServiceCard {
-    bus::ServiceCard {
-        service,
-        version: "0.1.0".into(),
-        metadata: HashMap::new(),
-    }
+    bus::ServiceCard { service, version: "0.1.0".into(), metadata: HashMap::new() }
 }
 
 fn read(path: &Path) -> KeyPair {

@@ -37,10 +37,7 @@ impl Visitor {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("set");
         stream.set_read_timeout(Some(ANSWER_MAX)).expect("set");
-        let mut visitor = Visitor {
-            stream: BufReader::new(stream),
-            subscriptions: 0,
-        };
+        let mut visitor = Visitor { stream: BufReader::new(stream), subscriptions: 0 };
         let info = visitor.line();
         let info: serde_json::Value =
             serde_json::from_str(info.strip_prefix("INFO ").expect("info first")).expect("JSON");
@@ -89,10 +86,7 @@ impl Visitor {
         }
         let head = format!("NATS/1.0\r\n{}\r\n\r\n", head.join("\r\n"));
         let total = head.len() + body.len();
-        self.write(&format!(
-            "HPUB {subject} {reply} {} {total}\r\n{head}{body}\r\n",
-            head.len()
-        ));
+        self.write(&format!("HPUB {subject} {reply} {} {total}\r\n{head}{body}\r\n", head.len()));
     }
 
     /// Everything heard until a ping comes back: the server works off what we said in order.
@@ -135,21 +129,13 @@ impl Visitor {
         let number = |text: &str| text.parse::<usize>().expect("a length");
         let total = number(words.last().expect("a length"));
         let lengths = if with_head { 2 } else { 1 };
-        let head_length = if with_head {
-            number(words[words.len() - 2])
-        } else {
-            0
-        };
+        let head_length = if with_head { number(words[words.len() - 2]) } else { 0 };
         let reply = (words.len() == 3 + lengths).then(|| words[2].to_string());
         let subject = words[0].to_string();
         let mut bytes = vec![0; total + 2];
         self.stream.read_exact(&mut bytes).expect("the whole message");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Message {
-            subject,
-            reply,
-            body: text(&bytes[head_length..total]),
-        }
+        Message { subject, reply, body: text(&bytes[head_length..total]) }
     }
 
     fn was_allowed(&mut self, what: &str, subject: &str) -> bool {
@@ -161,10 +147,7 @@ impl Visitor {
     }
 
     fn write(&mut self, text: &str) {
-        self.stream
-            .get_mut()
-            .write_all(text.as_bytes())
-            .expect("the server reads");
+        self.stream.get_mut().write_all(text.as_bytes()).expect("the server reads");
     }
 
     fn line(&mut self) -> String {

@@ -9,17 +9,12 @@ use loam::nats::table;
 use loam::state::keys::{OPERATOR, PublicKeys};
 
 fn hold(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../deploy/nats")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats").join(file);
     if std::env::var_os("LOAM_WRITE_SAMPLES").is_some() {
         std::fs::write(&path, text).expect("written");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == text,
-        "{file} is not what the contract says; run with LOAM_WRITE_SAMPLES=1"
-    );
+    assert!(written == text, "{file} is not what the contract says; run with LOAM_WRITE_SAMPLES=1");
 }
 
 #[test]
@@ -31,16 +26,10 @@ fn the_page_of_rights_is_up_to_date() {
 fn the_sample_of_the_server_settings_is_up_to_date() {
     let key = |name: &str| format!("PUBLIC_NKEY_OF_{}", name.to_uppercase());
     let keys = PublicKeys {
-        services: Service::ALL
-            .into_iter()
-            .map(|service| (service, key(service.name())))
-            .collect(),
+        services: Service::ALL.into_iter().map(|service| (service, key(service.name()))).collect(),
         bootstrap: key("bootstrap"),
         people: vec![(OPERATOR.into(), key(OPERATOR))],
     };
-    let place = Place {
-        listen: "127.0.0.1:4222",
-        store: Path::new("/var/lib/loam/nats/data"),
-    };
+    let place = Place { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data") };
     hold("nats.sample.conf", &render(&Realm::default(), &keys, place));
 }

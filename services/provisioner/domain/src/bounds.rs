@@ -30,10 +30,7 @@ pub struct OutOfBounds {
 }
 
 fn refuse<T>(field: &'static str, reason: impl Into<String>) -> Result<T, OutOfBounds> {
-    Err(OutOfBounds {
-        field,
-        reason: reason.into(),
-    })
+    Err(OutOfBounds { field, reason: reason.into() })
 }
 
 /// Checks every value of a definition.
@@ -61,11 +58,7 @@ pub fn check(definition: &VmDefinition) -> Result<(), OutOfBounds> {
 
 fn texts(definition: &VmDefinition) -> Result<(), OutOfBounds> {
     let scripts: usize = definition.install.iter().map(|script| script.text.len()).sum();
-    let variables: usize = definition
-        .env
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let variables: usize = definition.env.iter().map(|(name, value)| name.len() + value.len()).sum();
     if scripts + variables <= TEXTS_BYTES_MAX {
         return Ok(());
     }
@@ -87,10 +80,7 @@ fn size(
     if bounds.contains(&asked) {
         return Ok(());
     }
-    refuse(
-        field,
-        format!("must be from {} to {}, not {asked}", bounds.start(), bounds.end()),
-    )
+    refuse(field, format!("must be from {} to {}, not {asked}", bounds.start(), bounds.end()))
 }
 
 fn domains(definition: &VmDefinition) -> Result<(), OutOfBounds> {
@@ -101,10 +91,7 @@ fn domains(definition: &VmDefinition) -> Result<(), OutOfBounds> {
         if route.port == 0 {
             return refuse("domains", format!("{}: there is no port 0", route.domain));
         }
-        if definition.domains[..at]
-            .iter()
-            .any(|other| other.domain == route.domain)
-        {
+        if definition.domains[..at].iter().any(|other| other.domain == route.domain) {
             return refuse("domains", format!("{} is given twice", route.domain));
         }
     }
@@ -140,10 +127,8 @@ fn scripts(definition: &VmDefinition) -> Result<(), OutOfBounds> {
     }
     for script in &definition.install {
         if !script.text.starts_with("#!") {
-            let reason = format!(
-                "{} does not begin with a line that names its interpreter (#!/bin/sh)",
-                script.name
-            );
+            let reason =
+                format!("{} does not begin with a line that names its interpreter (#!/bin/sh)", script.name);
             return refuse("install", reason);
         }
         if script.text.contains('\0') {

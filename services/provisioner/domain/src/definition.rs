@@ -26,16 +26,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::bounds;
 
-const KEYS: [&str; 8] = [
-    "name",
-    "seed",
-    "cpu_count",
-    "ram_size",
-    "disk_size",
-    "domains",
-    "env",
-    "install",
-];
+const KEYS: [&str; 8] = ["name", "seed", "cpu_count", "ram_size", "disk_size", "domains", "env", "install"];
 const RAM_DEFAULT: ByteCount = ByteCount::mib(512);
 const DISK_DEFAULT: ByteCount = ByteCount::gib(10);
 const PORT_DEFAULT: u16 = 80;
@@ -111,13 +102,8 @@ fn domain_route(text: &str) -> Result<DomainRoute, String> {
 
 fn script(path: &str, read: &dyn Fn(&Path) -> io::Result<String>) -> Result<Script, String> {
     let text = read(Path::new(path)).map_err(|error| format!("{path:?} cannot be read: {error}"))?;
-    let name = Path::new(path)
-        .file_name()
-        .ok_or_else(|| format!("{path:?} names no file"))?;
-    Ok(Script {
-        name: name.to_string_lossy().into_owned(),
-        text,
-    })
+    let name = Path::new(path).file_name().ok_or_else(|| format!("{path:?} names no file"))?;
+    Ok(Script { name: name.to_string_lossy().into_owned(), text })
 }
 
 /// The file, to find lines in.
@@ -129,10 +115,7 @@ struct Page<'a> {
 impl Page<'_> {
     fn error(&self, span: Option<Range<usize>>, key: Option<&str>, reason: &str) -> DefinitionError {
         let at = span.map_or(0, |span| span.start).min(self.text.len());
-        let line = 1 + self.text.as_bytes()[..at]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let line = 1 + self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
         DefinitionError {
             file: self.file.into(),
             line,
@@ -157,21 +140,15 @@ impl Page<'_> {
         let Some(item) = table.get(key) else {
             return Ok(None);
         };
-        let text = item
-            .as_str()
-            .ok_or_else(|| self.wrong(item, key, "text in quotes"))?;
-        text.parse()
-            .map(Some)
-            .map_err(|error| self.error(item.span(), Some(key), &format!("{error}")))
+        let text = item.as_str().ok_or_else(|| self.wrong(item, key, "text in quotes"))?;
+        text.parse().map(Some).map_err(|error| self.error(item.span(), Some(key), &format!("{error}")))
     }
 
     fn count(&self, table: &dyn TableLike, key: &str) -> Result<Option<u32>, DefinitionError> {
         let Some(item) = table.get(key) else {
             return Ok(None);
         };
-        let number = item
-            .as_integer()
-            .ok_or_else(|| self.wrong(item, key, "a whole number"))?;
+        let number = item.as_integer().ok_or_else(|| self.wrong(item, key, "a whole number"))?;
         // Far out of bounds either way; `bounds` tells the bounds.
         Ok(Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
     }
@@ -201,14 +178,10 @@ impl Page<'_> {
         let Some(item) = table.get("env") else {
             return Ok(BTreeMap::new());
         };
-        let variables = item
-            .as_table_like()
-            .ok_or_else(|| self.wrong(item, "env", "a table"))?;
+        let variables = item.as_table_like().ok_or_else(|| self.wrong(item, "env", "a table"))?;
         let one = |(name, value): (&str, &Item)| {
             let key = format!("env.{name}");
-            let text = value
-                .as_str()
-                .ok_or_else(|| self.wrong(value, &key, "text in quotes"))?;
+            let text = value.as_str().ok_or_else(|| self.wrong(value, &key, "text in quotes"))?;
             Ok((name.to_owned(), text.to_owned()))
         };
         variables.iter().map(one).collect()

@@ -64,10 +64,7 @@ pub struct Leases {
 impl Leases {
     /// No leases yet; each is going to last so long.
     pub fn lasting(lasting: Duration) -> Leases {
-        Leases {
-            lasting,
-            until: BTreeMap::new(),
-        }
+        Leases { lasting, until: BTreeMap::new() }
     }
 
     /// Gives or renews a lease.

@@ -41,14 +41,8 @@ impl Inventory {
     /// Takes records over from their tables.
     pub fn new(vms: impl IntoIterator<Item = VmRecord>, seeds: impl IntoIterator<Item = SeedRecord>) -> Self {
         Inventory {
-            vms: vms
-                .into_iter()
-                .map(|vm| (vm.name().clone(), Arc::new(vm)))
-                .collect(),
-            seeds: seeds
-                .into_iter()
-                .map(|seed| (seed.name().clone(), seed))
-                .collect(),
+            vms: vms.into_iter().map(|vm| (vm.name().clone(), Arc::new(vm))).collect(),
+            seeds: seeds.into_iter().map(|seed| (seed.name().clone(), seed)).collect(),
         }
     }
 
@@ -121,20 +115,14 @@ impl Inventory {
     }
 
     fn may_be_named(&self, definition: &VmDefinition) -> Result<(), CreateVmRefused> {
-        bounds::check(definition).map_err(|error| CreateVmRefused::Invalid {
-            field: error.field.into(),
-            reason: error.reason,
-        })?;
+        bounds::check(definition)
+            .map_err(|error| CreateVmRefused::Invalid { field: error.field.into(), reason: error.reason })?;
         if self.vms.contains_key(&definition.name) {
             return Err(CreateVmRefused::NameTaken(definition.name.clone()));
         }
         for route in &definition.domains {
-            let leads = |vm: &&VmRecord| {
-                vm.definition
-                    .domains
-                    .iter()
-                    .any(|other| other.domain == route.domain)
-            };
+            let leads =
+                |vm: &&VmRecord| vm.definition.domains.iter().any(|other| other.domain == route.domain);
             if let Some(other) = self.vms().find(leads) {
                 return Err(CreateVmRefused::DomainTaken {
                     domain: route.domain.clone(),
@@ -156,13 +144,8 @@ impl Inventory {
             }
             _ => {}
         }
-        let source = DiskSource::Seed {
-            sha256: self.may_create(definition)?.sha256.clone(),
-        };
-        let phase = Phase::Creating {
-            by: birth.by.clone(),
-            reserved_by: None,
-        };
+        let source = DiskSource::Seed { sha256: self.may_create(definition)?.sha256.clone() };
+        let phase = Phase::Creating { by: birth.by.clone(), reserved_by: None };
         Ok(record(definition, birth, source, phase))
     }
 
@@ -183,10 +166,8 @@ impl Inventory {
             _ => {}
         }
         self.may_be_named(definition)?;
-        let invalid = |reason: &str| CreateVmRefused::Invalid {
-            field: "disks".into(),
-            reason: reason.into(),
-        };
+        let invalid =
+            |reason: &str| CreateVmRefused::Invalid { field: "disks".into(), reason: reason.into() };
         if disks.is_empty() || disks.len() > DISKS_MAX {
             return Err(invalid("a machine has one to 16 disks"));
         }
@@ -194,9 +175,7 @@ impl Inventory {
         if disks.iter().enumerate().any(twice) {
             return Err(invalid("a disk is given twice"));
         }
-        let source = DiskSource::Restored {
-            disks: disks.to_vec(),
-        };
+        let source = DiskSource::Restored { disks: disks.to_vec() };
         let phase = Phase::Reserved { by: birth.by.clone() };
         Ok(record(definition, birth, source, phase))
     }
@@ -214,20 +193,15 @@ impl Inventory {
         if !is_sha256(sha256) {
             return Err(AddSeedRefused::NotADigest(sha256.chars().take(80).collect()));
         }
-        let importing = SeedRecord::Importing {
-            name: name.clone(),
-            sha256: sha256.into(),
-            by: by.clone(),
-        };
+        let importing = SeedRecord::Importing { name: name.clone(), sha256: sha256.into(), by: by.clone() };
         match self.seeds.get(name) {
             None => Ok(Some(importing)),
             Some(known) if *known == importing => Ok(Some(importing)),
             Some(SeedRecord::Importing { by, .. }) => Err(AddSeedRefused::Busy(by.clone())),
             Some(SeedRecord::Here { seed, .. }) if seed.sha256 == sha256 => Ok(None),
-            Some(SeedRecord::Here { seed, .. }) => Err(AddSeedRefused::NameTaken {
-                name: name.clone(),
-                sha256: seed.sha256.clone(),
-            }),
+            Some(SeedRecord::Here { seed, .. }) => {
+                Err(AddSeedRefused::NameTaken { name: name.clone(), sha256: seed.sha256.clone() })
+            }
         }
     }
 
@@ -242,22 +216,14 @@ impl Inventory {
             .and_then(SeedRecord::here)
             .ok_or_else(|| RemoveSeedRefused::Unknown(name.clone()))?;
         // Another name for the same image keeps its file; the last one is kept by the machines on it.
-        let other_name = self
-            .seeds
-            .values()
-            .any(|other| other.name() != name && other.sha256() == seed.sha256);
-        let vms: Vec<VmName> = self
-            .vms()
-            .filter(|vm| grows_from(vm, &seed.sha256))
-            .map(|vm| vm.name().clone())
-            .collect();
+        let other_name =
+            self.seeds.values().any(|other| other.name() != name && other.sha256() == seed.sha256);
+        let vms: Vec<VmName> =
+            self.vms().filter(|vm| grows_from(vm, &seed.sha256)).map(|vm| vm.name().clone()).collect();
         if vms.is_empty() || other_name {
             Ok(seed.clone())
         } else {
-            Err(RemoveSeedRefused::InUse {
-                name: name.clone(),
-                vms,
-            })
+            Err(RemoveSeedRefused::InUse { name: name.clone(), vms })
         }
     }
 

@@ -81,13 +81,10 @@ pub fn decide<'a>(
     fate: &dyn Fn(&OperationId) -> Fate,
 ) -> Vec<Decision> {
     let records: Vec<&VmRecord> = records.into_iter().collect();
-    let mut decisions: Vec<Decision> = records
-        .iter()
-        .flat_map(|record| about_record(record, observed, fate))
-        .collect();
-    let unknown = observed
-        .iter()
-        .filter(|found| records.iter().all(|record| record.identity.uuid != found.uuid));
+    let mut decisions: Vec<Decision> =
+        records.iter().flat_map(|record| about_record(record, observed, fate)).collect();
+    let unknown =
+        observed.iter().filter(|found| records.iter().all(|record| record.identity.uuid != found.uuid));
     decisions.extend(unknown.map(|found| about_stranger(found, fate)));
     decisions
 }
@@ -104,10 +101,9 @@ fn about_record(
     let worker = match &record.phase {
         Phase::Reserved { .. } => return Vec::new(),
         Phase::Creating { by, .. } => Some(by),
-        Phase::Living { work, .. } => work
-            .as_ref()
-            .filter(|work| work.kind != WorkKind::Reading)
-            .map(|work| &work.by),
+        Phase::Living { work, .. } => {
+            work.as_ref().filter(|work| work.kind != WorkKind::Reading).map(|work| &work.by)
+        }
     };
     if let Some(by) = worker {
         return match fate(by) {
@@ -140,10 +136,7 @@ fn seen(record: &VmRecord, found: Option<&Observed>) -> Seen {
         (Some(ObservedPower::Off), _) => Seen::Off,
         (
             Some(ObservedPower::Running { address, answers }),
-            Some(Seen::Running {
-                ready,
-                address: known,
-            }),
+            Some(Seen::Running { ready, address: known }),
         ) => {
             Seen::Running {
                 ready: ready || (answers && address.is_some()),
@@ -151,20 +144,15 @@ fn seen(record: &VmRecord, found: Option<&Observed>) -> Seen {
                 address: address.or(known),
             }
         }
-        (Some(ObservedPower::Running { address, answers }), _) => Seen::Running {
-            ready: answers && address.is_some(),
-            address,
-        },
+        (Some(ObservedPower::Running { address, answers }), _) => {
+            Seen::Running { ready: answers && address.is_some(), address }
+        }
     }
 }
 
 fn about_stranger(found: &Observed, fate: &dyn Fn(&OperationId) -> Fate) -> Decision {
     let ended_undone = OperationId::new(found.operation.clone()).is_ok_and(|id| fate(&id) == Fate::Undone);
-    if ended_undone {
-        Decision::Clean(found.clone())
-    } else {
-        Decision::Report(found.clone())
-    }
+    if ended_undone { Decision::Clean(found.clone()) } else { Decision::Report(found.clone()) }
 }
 
 #[cfg(test)]

@@ -54,8 +54,5 @@ impl SeedRecord {
 
 /// Whether a text is a SHA-256: 64 hexadecimal digits in lower case.
 pub fn is_sha256(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -43,74 +43,32 @@ GREETING = "hello"
 #[test]
 fn what_is_not_given_has_a_sensible_value() {
     let read = parse("name = \"web\"\nseed = \"debian-12\"").expect("good");
-    assert_eq!(
-        (read.cpu_count, read.ram_size, read.disk_size),
-        (1, ByteCount::mib(512), ByteCount::gib(10))
-    );
+    assert_eq!((read.cpu_count, read.ram_size, read.disk_size), (1, ByteCount::mib(512), ByteCount::gib(10)));
 }
 
 #[test]
 fn an_error_names_file_line_and_key_and_what_would_be_right() {
     let with = |line: &str| format!("name = \"web\"\nseed = \"tiny\"\n{line}\n");
     for (line, expected) in [
-        (
-            "cpu_cuont = 2",
-            "web.toml:3: cpu_cuont: there is no such key; there are name, seed",
-        ),
+        ("cpu_cuont = 2", "web.toml:3: cpu_cuont: there is no such key; there are name, seed"),
         ("cpu_count = 0", "web.toml:3: cpu_count: must be from 1 to 64"),
         ("cpu_count = -5", "web.toml:3: cpu_count: must be from 1 to 64"),
-        (
-            "cpu_count = \"2\"",
-            "web.toml:3: cpu_count: must be a whole number, not a string",
-        ),
-        (
-            "ram_size = 512",
-            "web.toml:3: ram_size: must be text in quotes, not an integer",
-        ),
-        (
-            "ram_size = \"much\"",
-            "web.toml:3: ram_size: \"much\" is not a size",
-        ),
-        (
-            "ram_size = \"1M\"",
-            "web.toml:3: ram_size: must be from 64 MiB to 1 TiB, not 1 MiB",
-        ),
-        (
-            "domains = \"web.example\"",
-            "web.toml:3: domains: must be a list of texts",
-        ),
+        ("cpu_count = \"2\"", "web.toml:3: cpu_count: must be a whole number, not a string"),
+        ("ram_size = 512", "web.toml:3: ram_size: must be text in quotes, not an integer"),
+        ("ram_size = \"much\"", "web.toml:3: ram_size: \"much\" is not a size"),
+        ("ram_size = \"1M\"", "web.toml:3: ram_size: must be from 64 MiB to 1 TiB, not 1 MiB"),
+        ("domains = \"web.example\"", "web.toml:3: domains: must be a list of texts"),
         (
             "domains = [\"a.example\",\n  \"Bad_Name\"]",
             "web.toml:4: domains: \"Bad_Name\" is not a domain name",
         ),
-        (
-            "domains = [\"a.example->0\"]",
-            "web.toml:3: domains: \"0\" is not a port",
-        ),
-        (
-            "domains = [\"a.example->\"]",
-            "web.toml:3: domains: \"a.example->\" names no port",
-        ),
-        (
-            "domains = [\"a.example\", \"a.example->81\"]",
-            "web.toml:3: domains: a.example is given twice",
-        ),
-        (
-            "install = [\"gone.sh\"]",
-            "web.toml:3: install: \"gone.sh\" cannot be read",
-        ),
-        (
-            "install = [\"plain.txt\"]",
-            "web.toml:3: install: plain.txt does not begin with a line that names",
-        ),
-        (
-            "[env]\nA = 1",
-            "web.toml:4: env.A: must be text in quotes, not an integer",
-        ),
-        (
-            "[env]\n\"A B\" = \"1\"",
-            "web.toml:3: env: \"A B\" is not a variable's name",
-        ),
+        ("domains = [\"a.example->0\"]", "web.toml:3: domains: \"0\" is not a port"),
+        ("domains = [\"a.example->\"]", "web.toml:3: domains: \"a.example->\" names no port"),
+        ("domains = [\"a.example\", \"a.example->81\"]", "web.toml:3: domains: a.example is given twice"),
+        ("install = [\"gone.sh\"]", "web.toml:3: install: \"gone.sh\" cannot be read"),
+        ("install = [\"plain.txt\"]", "web.toml:3: install: plain.txt does not begin with a line that names"),
+        ("[env]\nA = 1", "web.toml:4: env.A: must be text in quotes, not an integer"),
+        ("[env]\n\"A B\" = \"1\"", "web.toml:3: env: \"A B\" is not a variable's name"),
         ("env = 1", "web.toml:3: env: must be a table"),
         ("name = \"again\"", "web.toml:3: "),
         ("seed", "web.toml:3: "),
@@ -122,12 +80,7 @@ fn an_error_names_file_line_and_key_and_what_would_be_right() {
     let missing = parse("seed = \"tiny\"").expect_err("no name").to_string();
     assert_eq!(missing, "web.toml:1: name: it must be given");
     let wrong = parse("name = \"Web\"\nseed = \"tiny\"").expect_err("upper case");
-    assert!(
-        wrong
-            .to_string()
-            .starts_with("web.toml:1: name: \"Web\" is not a vm name"),
-        "{wrong}"
-    );
+    assert!(wrong.to_string().starts_with("web.toml:1: name: \"Web\" is not a vm name"), "{wrong}");
 }
 
 proptest! {

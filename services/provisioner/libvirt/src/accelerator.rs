@@ -40,23 +40,16 @@ pub struct Chosen {
 /// Chooses, by probing when asked to. `kernel` is any bootable Linux kernel; without one, the host's newest is taken.
 /// Takes up to [`PROBE_WITHIN`]; ask once per start.
 pub fn choose(wanted: Wanted, kernel: Option<&Path>) -> Chosen {
-    let emulated = |reason: String| Chosen {
-        virt_type: VirtType::Qemu,
-        reason,
-    };
+    let emulated = |reason: String| Chosen { virt_type: VirtType::Qemu, reason };
     match wanted {
-        Wanted::Always(virt_type) => Chosen {
-            virt_type,
-            reason: "the settings say so".to_owned(),
-        },
+        Wanted::Always(virt_type) => Chosen { virt_type, reason: "the settings say so".to_owned() },
         Wanted::Auto if !Path::new("/dev/kvm").exists() => emulated("this host has no /dev/kvm".to_owned()),
         Wanted::Auto => match kernel.map(Path::to_owned).or_else(newest_host_kernel) {
             None => emulated("no kernel to probe /dev/kvm with was found".to_owned()),
             Some(kernel) => match boots(VirtType::Kvm, &kernel, PROBE_WITHIN) {
-                Ok(()) => Chosen {
-                    virt_type: VirtType::Kvm,
-                    reason: "a kernel booted on /dev/kvm".to_owned(),
-                },
+                Ok(()) => {
+                    Chosen { virt_type: VirtType::Kvm, reason: "a kernel booted on /dev/kvm".to_owned() }
+                }
                 Err(reason) => emulated(reason),
             },
         },
@@ -92,27 +85,21 @@ pub fn boots(virt_type: VirtType, kernel: &Path, within: Duration) -> Result<(),
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let child = command
-        .spawn()
-        .map_err(|error| format!("cannot start qemu-system-x86_64: {error}"))?;
+    let child = command.spawn().map_err(|error| format!("cannot start qemu-system-x86_64: {error}"))?;
     let mut machine = Machine(child);
     let console = machine.0.stdout.take().expect("its output was asked for");
     let (up, is_up) = mpsc::sync_channel(1);
     // Ends with the machine: killing it closes its console.
     thread::spawn(move || {
         let proven = BufReader::new(console).split(b'\n').map_while(Result::ok);
-        let proven = proven
-            .into_iter()
-            .any(|line| String::from_utf8_lossy(&line).contains(PROOF));
+        let proven = proven.into_iter().any(|line| String::from_utf8_lossy(&line).contains(PROOF));
         // Nobody listens any more when the time was over.
         let _ = up.send(proven);
     });
     match is_up.recv_timeout(within) {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("QEMU with {accelerator} ended before a kernel was up")),
-        Err(_) => Err(format!(
-            "a kernel did not boot with {accelerator} within {within:?}"
-        )),
+        Err(_) => Err(format!("a kernel did not boot with {accelerator} within {within:?}")),
     }
 }
 

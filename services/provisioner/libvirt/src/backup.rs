@@ -114,27 +114,18 @@ impl BackupSpec {
         });
         element("domainbackup")
             .with("mode", "pull")
-            .children(
-                self.since
-                    .as_ref()
-                    .map(|name| element("incremental").holding(name)),
-            )
-            .child(
-                element("server")
-                    .with("transport", "unix")
-                    .with("socket", self.socket.display()),
-            )
+            .children(self.since.as_ref().map(|name| element("incremental").holding(name)))
+            .child(element("server").with("transport", "unix").with("socket", self.socket.display()))
             .child(element("disks").children(disks))
             .render()
     }
 
     fn checkpoint_document(&self) -> Option<String> {
         let name = self.checkpoint.as_ref()?;
-        let disks = self.disks.iter().map(|disk| {
-            element("disk")
-                .with("name", &disk.target)
-                .with("checkpoint", "bitmap")
-        });
+        let disks = self
+            .disks
+            .iter()
+            .map(|disk| element("disk").with("name", &disk.target).with("checkpoint", "bitmap"));
         Some(
             element("domaincheckpoint")
                 .child(element("name").holding(name))
@@ -167,10 +158,7 @@ impl Connection {
         })?;
         match begun {
             true => Ok(()),
-            false => Err(Error::WrongState {
-                attempting,
-                reason: "a backup of it is under way".to_owned(),
-            }),
+            false => Err(Error::WrongState { attempting, reason: "a backup of it is under way".to_owned() }),
         }
     }
 
@@ -180,16 +168,12 @@ impl Connection {
     /// [`Error::Unknown`] without such a domain.
     pub fn running_backup(&mut self, uuid: Uuid) -> Result<Option<RunningBackup>, Error> {
         let attempting = format!("tell the backup of domain {uuid}");
-        let document =
-            self.with_domain(
-                CallClass::Query,
-                &attempting,
-                uuid,
-                |_, domain| match raw::backup_document(domain) {
-                    Err(error) if error.code().is(ErrorNumber::NoDomainBackup) => Ok(None),
-                    other => other.map(Some),
-                },
-            )?;
+        let document = self.with_domain(CallClass::Query, &attempting, uuid, |_, domain| {
+            match raw::backup_document(domain) {
+                Err(error) if error.code().is(ErrorNumber::NoDomainBackup) => Ok(None),
+                other => other.map(Some),
+            }
+        })?;
         document
             .map(|text| running_backup(&text).map_err(|reason| Error::Unreadable { attempting, reason }))
             .transpose()
@@ -231,10 +215,8 @@ impl Connection {
         documents
             .into_iter()
             .map(|document| {
-                checkpoint(document).map_err(|reason| Error::Unreadable {
-                    attempting: attempting.clone(),
-                    reason,
-                })
+                checkpoint(document)
+                    .map_err(|reason| Error::Unreadable { attempting: attempting.clone(), reason })
             })
             .collect()
     }
@@ -251,15 +233,12 @@ impl Connection {
         part: CheckpointPart,
     ) -> Result<Change, Error> {
         let attempting = format!("delete checkpoint {name} of domain {uuid}");
-        self.with_domain(
-            CallClass::Backup,
-            &attempting,
-            uuid,
-            |_, domain| match raw::checkpoint_delete(domain, name, part == CheckpointPart::Record) {
+        self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
+            match raw::checkpoint_delete(domain, name, part == CheckpointPart::Record) {
                 Err(error) if error.code().is(ErrorNumber::NoDomainCheckpoint) => Ok(Change::AlreadySo),
                 deleted => deleted.map(|()| Change::Made),
-            },
-        )
+            }
+        })
     }
 }
 
@@ -272,37 +251,22 @@ fn is_backed_up(domain: &Domain) -> Result<bool, LibvirtError> {
 
 fn running_backup(document: &str) -> Result<RunningBackup, String> {
     let backup = Element::read(document)?;
-    let socket = backup
-        .find(&["server"])
-        .and_then(|server| server.attribute("socket"));
+    let socket = backup.find(&["server"]).and_then(|server| server.attribute("socket"));
     let taking_part = |disk: &&Element| disk.attribute("backup") == Some("yes");
     let export = |disk: &Element| {
         let target = disk.attribute("name").ok_or("a disk has no name")?.to_owned();
         Ok(Export {
-            name: disk
-                .attribute("exportname")
-                .map_or_else(|| target.clone(), str::to_owned),
-            dirty_bitmap: disk
-                .attribute("exportbitmap")
-                .map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}")),
-            scratch: disk
-                .find(&["scratch"])
-                .and_then(|scratch| scratch.attribute("file"))
-                .map(PathBuf::from),
+            name: disk.attribute("exportname").map_or_else(|| target.clone(), str::to_owned),
+            dirty_bitmap: disk.attribute("exportbitmap").map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}")),
+            scratch: disk.find(&["scratch"]).and_then(|scratch| scratch.attribute("file")).map(PathBuf::from),
             target,
         })
     };
     let disks = backup.find(&["disks"]).ok_or("a backup has no disks")?;
     Ok(RunningBackup {
-        socket: socket
-            .ok_or("the backup has no socket: it was not begun here")?
-            .into(),
+        socket: socket.ok_or("the backup has no socket: it was not begun here")?.into(),
         since: backup.find(&["incremental"]).map(|name| name.text().to_owned()),
-        exports: disks
-            .all("disk")
-            .filter(taking_part)
-            .map(export)
-            .collect::<Result<_, String>>()?,
+        exports: disks.all("disk").filter(taking_part).map(export).collect::<Result<_, String>>()?,
     })
 }
 
@@ -327,10 +291,7 @@ mod tests {
     fn a_backup_is_read_back_as_it_was_asked_for() {
         let spec = BackupSpec {
             socket: "/run/loam & co/b.sock".into(),
-            disks: vec![BackupDisk {
-                target: "vda".into(),
-                scratch: "/scratch/vda".into(),
-            }],
+            disks: vec![BackupDisk { target: "vda".into(), scratch: "/scratch/vda".into() }],
             since: Some("one".into()),
             checkpoint: Some("two".into()),
         };

@@ -103,10 +103,7 @@ impl Connection {
     /// What any call may meet: see [`Error`].
     pub fn version(&mut self) -> Result<DaemonVersion, Error> {
         self.call(CallClass::Query, "tell its version", |connect| {
-            Ok(DaemonVersion {
-                libvirt: connect.lib_version()?,
-                hypervisor: connect.hyp_version()?,
-            })
+            Ok(DaemonVersion { libvirt: connect.lib_version()?, hypervisor: connect.hyp_version()? })
         })
     }
 
@@ -130,10 +127,7 @@ impl Connection {
         }
         let outcome = match answer {
             Ok(value) => Ok(value),
-            Err(_) if cut => Err(Error::TimedOut {
-                attempting: attempting.to_owned(),
-                after: limit.hard,
-            }),
+            Err(_) if cut => Err(Error::TimedOut { attempting: attempting.to_owned(), after: limit.hard }),
             Err(error) => Err(Error::from_libvirt(attempting, &error)),
         };
         if cut || matches!(outcome, Err(Error::Lost { .. })) {
@@ -168,15 +162,9 @@ impl Connection {
             Ok(connect) if !cut => Ok(Live { connect, relay }),
             Ok(connect) => {
                 drop(Live { connect, relay });
-                Err(Error::TimedOut {
-                    attempting: attempting.to_owned(),
-                    after: within,
-                })
+                Err(Error::TimedOut { attempting: attempting.to_owned(), after: within })
             }
-            Err(_) if cut => Err(Error::TimedOut {
-                attempting: attempting.to_owned(),
-                after: within,
-            }),
+            Err(_) if cut => Err(Error::TimedOut { attempting: attempting.to_owned(), after: within }),
             Err(error) => Err(Error::from_libvirt(attempting, &error)),
         }
     }
@@ -222,9 +210,6 @@ mod tests {
 
     #[test]
     fn a_path_survives_its_way_through_a_uri() {
-        assert_eq!(
-            percent_encoded(Path::new("/run/a b&c/ü")),
-            "/run/a%20b%26c/%C3%BC"
-        );
+        assert_eq!(percent_encoded(Path::new("/run/a b&c/ü")), "/run/a%20b%26c/%C3%BC");
     }
 }

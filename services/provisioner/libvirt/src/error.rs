@@ -135,10 +135,7 @@ impl Error {
     }
 
     pub(crate) fn io(attempting: impl Into<String>, source: std::io::Error) -> Error {
-        Error::Io {
-            attempting: attempting.into(),
-            source,
-        }
+        Error::Io { attempting: attempting.into(), source }
     }
 
     /// Sorts libvirt's error by what a person would do about it.
@@ -174,19 +171,12 @@ impl Error {
                 | ErrorNumber::InternalError
                 | ErrorNumber::NoConnect,
             ) if error.domain().is_known_and(|domain| {
-                matches!(
-                    domain,
-                    ErrorDomain::Rpc | ErrorDomain::Remote | ErrorDomain::Streams
-                )
+                matches!(domain, ErrorDomain::Rpc | ErrorDomain::Remote | ErrorDomain::Streams)
             }) =>
             {
                 Error::Lost { attempting, reason }
             }
-            _ => Error::Libvirt {
-                attempting,
-                code: error.code().to_raw(),
-                reason,
-            },
+            _ => Error::Libvirt { attempting, code: error.code().to_raw(), reason },
         }
     }
 }

@@ -50,8 +50,7 @@ impl Connection {
     /// # Errors
     /// [`Error::AgentSilent`] while it does not; [`Error::Unknown`]; [`Error::WrongState`] when the domain does not run.
     pub fn agent_ping(&mut self, uuid: Uuid) -> Result<(), Error> {
-        self.agent_command(uuid, r#"{"execute":"guest-ping"}"#, Duration::from_secs(2))
-            .map(drop)
+        self.agent_command(uuid, r#"{"execute":"guest-ping"}"#, Duration::from_secs(2)).map(drop)
     }
 
     /// Gives the agent any of its commands, as JSON, and returns its answer. `within` is rounded up to whole seconds and
@@ -60,11 +59,7 @@ impl Connection {
     /// # Errors
     /// [`Error::AgentSilent`]; [`Error::Libvirt`] with the agent's words when it refuses.
     pub fn agent_command(&mut self, uuid: Uuid, command: &str, within: Duration) -> Result<String, Error> {
-        let longest = self
-            .patience(CallClass::Agent)
-            .saturating_sub(Duration::from_secs(1))
-            .as_secs()
-            .max(1);
+        let longest = self.patience(CallClass::Agent).saturating_sub(Duration::from_secs(1)).as_secs().max(1);
         let seconds = (within.as_secs_f64().ceil() as u64).clamp(1, longest);
         let seconds = i32::try_from(seconds).expect("a class's deadline is minutes at most");
         self.with_domain(
@@ -80,15 +75,10 @@ impl Connection {
     /// # Errors
     /// [`Error::AgentSilent`]. After any error, thaw.
     pub fn freeze(&mut self, uuid: Uuid) -> Result<u32, Error> {
-        self.with_domain(
-            CallClass::Freeze,
-            &format!("freeze domain {uuid}"),
-            uuid,
-            |_, domain| {
-                raw::set_agent_patience(domain, FREEZE_PATIENCE_SECONDS)?;
-                raw::freeze(domain)
-            },
-        )
+        self.with_domain(CallClass::Freeze, &format!("freeze domain {uuid}"), uuid, |_, domain| {
+            raw::set_agent_patience(domain, FREEZE_PATIENCE_SECONDS)?;
+            raw::freeze(domain)
+        })
         .map(count)
     }
 
@@ -97,15 +87,10 @@ impl Connection {
     /// # Errors
     /// [`Error::AgentSilent`]: then the guest may be frozen still, and somebody should know.
     pub fn thaw(&mut self, uuid: Uuid) -> Result<u32, Error> {
-        self.with_domain(
-            CallClass::Freeze,
-            &format!("thaw domain {uuid}"),
-            uuid,
-            |_, domain| {
-                raw::set_agent_patience(domain, FREEZE_PATIENCE_SECONDS)?;
-                raw::thaw(domain)
-            },
-        )
+        self.with_domain(CallClass::Freeze, &format!("thaw domain {uuid}"), uuid, |_, domain| {
+            raw::set_agent_patience(domain, FREEZE_PATIENCE_SECONDS)?;
+            raw::thaw(domain)
+        })
         .map(count)
     }
 }
@@ -119,11 +104,7 @@ fn address_of(cards: &[SeenCard], mac: MacAddress) -> Option<IpAddr> {
     let mac = mac.to_string();
     let mut addresses: Vec<IpAddr> = cards
         .iter()
-        .filter(|card| {
-            card.mac
-                .as_deref()
-                .is_some_and(|seen| seen.eq_ignore_ascii_case(&mac))
-        })
+        .filter(|card| card.mac.as_deref().is_some_and(|seen| seen.eq_ignore_ascii_case(&mac)))
         .flat_map(|card| card.addresses.iter().filter_map(|text| text.parse().ok()))
         .filter(|address| match address {
             IpAddr::V4(v4) => !v4.is_link_local(),

@@ -70,11 +70,9 @@ impl Connection {
     /// [`Error::Libvirt`] when the name is another domain's, or libvirt dislikes the document.
     pub fn define(&mut self, spec: &DomainSpec) -> Result<(), Error> {
         let document = spec.document();
-        self.call(
-            CallClass::Define,
-            &format!("define domain {}", spec.name),
-            |connect| connect.define_domain_xml(&document)?.set_autostart(false),
-        )
+        self.call(CallClass::Define, &format!("define domain {}", spec.name), |connect| {
+            connect.define_domain_xml(&document)?.set_autostart(false)
+        })
     }
 
     /// Starts a defined domain.
@@ -104,17 +102,13 @@ impl Connection {
             ShutdownWay::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
             ShutdownWay::PowerButton => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         };
-        self.call(
-            CallClass::Agent,
-            &format!("ask domain {uuid} to shut down"),
-            |connect| {
-                let domain = connect.lookup_domain_by_uuid(uuid)?;
-                if !domain.is_active()? {
-                    return Ok(Change::AlreadySo);
-                }
-                domain.shutdown_flags(flags).map(|()| Change::Made)
-            },
-        )
+        self.call(CallClass::Agent, &format!("ask domain {uuid} to shut down"), |connect| {
+            let domain = connect.lookup_domain_by_uuid(uuid)?;
+            if !domain.is_active()? {
+                return Ok(Change::AlreadySo);
+            }
+            domain.shutdown_flags(flags).map(|()| Change::Made)
+        })
     }
 
     /// Ends the domain's process: politely, and by force when that does not help. The guest is not asked.
@@ -157,15 +151,9 @@ impl Connection {
     /// # Errors
     /// What any call may meet.
     pub fn power(&mut self, uuid: Uuid) -> Result<Option<Power>, Error> {
-        self.call(
-            CallClass::Query,
-            &format!("tell the state of domain {uuid}"),
-            |connect| {
-                known(connect.lookup_domain_by_uuid(uuid))?
-                    .map(|domain| power_of(&domain))
-                    .transpose()
-            },
-        )
+        self.call(CallClass::Query, &format!("tell the state of domain {uuid}"), |connect| {
+            known(connect.lookup_domain_by_uuid(uuid))?.map(|domain| power_of(&domain)).transpose()
+        })
     }
 
     /// The identity behind a name, whoever it belongs to.
@@ -174,9 +162,7 @@ impl Connection {
     /// What any call may meet.
     pub fn find(&mut self, name: &str) -> Result<Option<Uuid>, Error> {
         self.call(CallClass::Query, &format!("find domain {name}"), |connect| {
-            known(connect.lookup_domain_by_name(name))?
-                .map(|domain| domain.uuid())
-                .transpose()
+            known(connect.lookup_domain_by_name(name))?.map(|domain| domain.uuid()).transpose()
         })
     }
 
@@ -199,21 +185,12 @@ impl Connection {
     pub fn marked_domains(&mut self) -> Result<Vec<FoundDomain>, Error> {
         let attempting = "list the domains";
         let seen = self.call(CallClass::Query, attempting, |connect| {
-            connect
-                .list_all_domains(0)?
-                .iter()
-                .filter_map(|domain| seen(domain).transpose())
-                .collect()
+            connect.list_all_domains(0)?.iter().filter_map(|domain| seen(domain).transpose()).collect()
         });
         let seen: Vec<(String, Uuid, Power, String)> = seen?;
         seen.into_iter()
             .map(|(name, uuid, power, mark)| {
-                Ok(FoundDomain {
-                    name,
-                    uuid,
-                    power,
-                    mark: read_mark(attempting, &mark)?,
-                })
+                Ok(FoundDomain { name, uuid, power, mark: read_mark(attempting, &mark)? })
             })
             .collect()
     }
@@ -226,9 +203,7 @@ impl Connection {
         uuid: Uuid,
         ask: impl FnOnce(&Connect, &Domain) -> Result<T, LibvirtError>,
     ) -> Result<T, Error> {
-        self.call(class, attempting, |connect| {
-            ask(connect, &connect.lookup_domain_by_uuid(uuid)?)
-        })
+        self.call(class, attempting, |connect| ask(connect, &connect.lookup_domain_by_uuid(uuid)?))
     }
 }
 
@@ -279,8 +254,5 @@ fn seen(domain: &Domain) -> Result<Option<(String, Uuid, Power, String)>, Libvir
 }
 
 fn read_mark(attempting: &str, document: &str) -> Result<Mark, Error> {
-    Mark::read(document).map_err(|reason| Error::Unreadable {
-        attempting: attempting.to_owned(),
-        reason,
-    })
+    Mark::read(document).map_err(|reason| Error::Unreadable { attempting: attempting.to_owned(), reason })
 }

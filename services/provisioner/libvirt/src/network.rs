@@ -58,33 +58,16 @@ impl NetworkSpec {
             .with("xmlns:dnsmasq", "http://libvirt.org/schemas/network/dnsmasq/1.0")
             .child(element("name").holding(&self.name))
             .children(forward)
-            .child(
-                element("bridge")
-                    .with("name", &self.bridge)
-                    .with("stp", "off")
-                    .with("delay", "0"),
-            )
-            .child(
-                element("ip")
-                    .with("address", self.host_address)
-                    .with("prefix", self.prefix_length)
-                    .child(
-                        element("dhcp").child(
-                            element("range")
-                                .with("start", self.dhcp.0)
-                                .with("end", self.dhcp.1),
-                        ),
-                    ),
-            )
+            .child(element("bridge").with("name", &self.bridge).with("stp", "off").with("delay", "0"))
+            .child(element("ip").with("address", self.host_address).with("prefix", self.prefix_length).child(
+                element("dhcp").child(element("range").with("start", self.dhcp.0).with("end", self.dhcp.1)),
+            ))
             .child(element("dnsmasq:options").child(element("dnsmasq:option").with("value", "no-ping")))
             .render()
     }
 
     fn summary(&self) -> String {
-        format!(
-            "bridge {} with {}/{}",
-            self.bridge, self.host_address, self.prefix_length
-        )
+        format!("bridge {} with {}/{}", self.bridge, self.host_address, self.prefix_length)
     }
 }
 
@@ -116,11 +99,7 @@ impl Connection {
         if found == spec.summary() {
             Ok(change)
         } else {
-            Err(Error::NetworkDiffers {
-                name: spec.name.clone(),
-                found,
-                wanted: spec.summary(),
-            })
+            Err(Error::NetworkDiffers { name: spec.name.clone(), found, wanted: spec.summary() })
         }
     }
 
@@ -194,22 +173,13 @@ mod tests {
     #[test]
     fn a_network_is_known_again_whatever_form_its_mask_has() {
         assert_eq!(summary_of(&spec().document()), Ok(spec().summary()));
-        let masked = spec()
-            .document()
-            .replace("prefix=\"24\"", "netmask=\"255.255.255.0\"");
+        let masked = spec().document().replace("prefix=\"24\"", "netmask=\"255.255.255.0\"");
         assert_eq!(summary_of(&masked), Ok(spec().summary()));
     }
 
     #[test]
     fn only_a_network_that_reaches_the_world_is_forwarded() {
         assert!(spec().document().contains("<forward mode=\"nat\"/>"));
-        assert!(
-            !NetworkSpec {
-                reach: Reach::HostOnly,
-                ..spec()
-            }
-            .document()
-            .contains("forward")
-        );
+        assert!(!NetworkSpec { reach: Reach::HostOnly, ..spec() }.document().contains("forward"));
     }
 }

@@ -39,16 +39,10 @@ impl QemuUser {
                     Some(group) => Group::from_name(group.trim_start_matches('+')).map_err(lookup_failed)?,
                     None => None,
                 };
-                return Ok(QemuUser {
-                    uid: user.uid,
-                    gid: group.map_or(user.gid, |group| group.gid),
-                });
+                return Ok(QemuUser { uid: user.uid, gid: group.map_or(user.gid, |group| group.gid) });
             }
         }
-        Ok(QemuUser {
-            uid: Uid::from_raw(0),
-            gid: Gid::from_raw(0),
-        })
+        Ok(QemuUser { uid: Uid::from_raw(0), gid: Gid::from_raw(0) })
     }
 
     /// Makes a folder that QEMU may write and others may not read, and checks that QEMU can get there.
@@ -69,9 +63,8 @@ impl QemuUser {
     /// # Errors
     /// [`Error::AccessDenied`] names the first that is closed, and what to do.
     pub fn check_way_to(&self, path: &Path) -> Result<(), Error> {
-        let path = path
-            .canonicalize()
-            .map_err(|source| Error::io(format!("find {}", path.display()), source))?;
+        let path =
+            path.canonicalize().map_err(|source| Error::io(format!("find {}", path.display()), source))?;
         for folder in path.ancestors().skip(1) {
             let about = fs::metadata(folder)
                 .map_err(|source| Error::io(format!("look at {}", folder.display()), source))?;
@@ -125,17 +118,11 @@ mod tests {
 
     #[test]
     fn a_folder_is_passed_by_the_right_of_whoever_one_is_to_it() {
-        let qemu = QemuUser {
-            uid: Uid::from_raw(64055),
-            gid: Gid::from_raw(108),
-        };
+        let qemu = QemuUser { uid: Uid::from_raw(64055), gid: Gid::from_raw(108) };
         assert!(qemu.may_pass(0o711, 0, 0));
         assert!(!qemu.may_pass(0o700, 0, 0));
         assert!(qemu.may_pass(0o710, 0, 108));
-        assert!(
-            !qemu.may_pass(0o701, 0, 108),
-            "the group's right counts, not everybody's"
-        );
+        assert!(!qemu.may_pass(0o701, 0, 108), "the group's right counts, not everybody's");
         assert!(qemu.may_pass(0o700, 64055, 0));
     }
 }

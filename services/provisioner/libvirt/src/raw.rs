@@ -21,11 +21,7 @@ pub(crate) struct SeenCard {
 }
 
 fn check(status: c_int) -> Result<c_int, Error> {
-    if status < 0 {
-        Err(Error::last_error())
-    } else {
-        Ok(status)
-    }
+    if status < 0 { Err(Error::last_error()) } else { Ok(status) }
 }
 
 /// Takes a string that libvirt allocated for us.
@@ -77,18 +73,12 @@ pub(crate) fn checkpoint_documents(domain: &Domain) -> Result<Vec<String>, Error
     let flags = sys::VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL;
     // SAFETY: the domain is alive; on success `list` holds `count` checkpoints, each ours to free, and is ours to free.
     unsafe {
-        let count = check(sys::virDomainListAllCheckpoints(
-            domain.as_ptr(),
-            &mut list,
-            flags,
-        ))?;
+        let count = check(sys::virDomainListAllCheckpoints(domain.as_ptr(), &mut list, flags))?;
         let mut documents = Vec::new();
         for at in 0..usize::try_from(count).expect("a checked count is not negative") {
             let checkpoint = *list.add(at);
             let no_domain = sys::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN;
-            documents.push(owned_text(sys::virDomainCheckpointGetXMLDesc(
-                checkpoint, no_domain,
-            )));
+            documents.push(owned_text(sys::virDomainCheckpointGetXMLDesc(checkpoint, no_domain)));
             sys::virDomainCheckpointFree(checkpoint);
         }
         libc::free(list.cast());
@@ -98,11 +88,7 @@ pub(crate) fn checkpoint_documents(domain: &Domain) -> Result<Vec<String>, Error
 
 pub(crate) fn checkpoint_delete(domain: &Domain, name: &str, metadata_only: bool) -> Result<(), Error> {
     let name = CString::new(name)?;
-    let flags = if metadata_only {
-        sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
-    } else {
-        0
-    };
+    let flags = if metadata_only { sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY } else { 0 };
     // SAFETY: the domain is alive, the name outlives the call, the checkpoint is freed once.
     unsafe {
         let checkpoint = sys::virDomainCheckpointLookupByName(domain.as_ptr(), name.as_ptr(), 0);
@@ -141,21 +127,13 @@ pub(crate) fn cards(
     let mut list: *mut sys::virDomainInterfacePtr = ptr::null_mut();
     // SAFETY: the domain is alive; on success `list` holds `count` cards with `naddrs` addresses each, all ours to free.
     unsafe {
-        let count = check(sys::virDomainInterfaceAddresses(
-            domain.as_ptr(),
-            &mut list,
-            source as c_uint,
-            0,
-        ))?;
+        let count = check(sys::virDomainInterfaceAddresses(domain.as_ptr(), &mut list, source as c_uint, 0))?;
         let mut cards = Vec::new();
         for at in 0..usize::try_from(count).expect("a checked count is not negative") {
             let card = *list.add(at);
             let addresses =
                 (0..(*card).naddrs as usize).filter_map(|n| borrowed_text((*(*card).addrs.add(n)).addr));
-            cards.push(SeenCard {
-                mac: borrowed_text((*card).hwaddr),
-                addresses: addresses.collect(),
-            });
+            cards.push(SeenCard { mac: borrowed_text((*card).hwaddr), addresses: addresses.collect() });
             sys::virDomainInterfaceFree(card);
         }
         libc::free(list.cast());

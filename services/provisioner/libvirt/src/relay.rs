@@ -52,9 +52,7 @@ struct Line {
 
 impl Shared {
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line
-            .lock()
-            .expect("no thread panics while it holds the line")
+        self.line.lock().expect("no thread panics while it holds the line")
     }
 
     fn close(&self) {
@@ -93,10 +91,7 @@ impl Relay {
         };
         keep(&daemon).map_err(|source| Error::io("keep hold of libvirtd's socket", source))?;
 
-        let relay = Relay {
-            path: path.clone(),
-            shared: Arc::clone(&shared),
-        };
+        let relay = Relay { path: path.clone(), shared: Arc::clone(&shared) };
         let pump = Arc::clone(&shared);
         spawn("libvirt-relay", move || serve(&listener, &path, daemon, &pump))?;
         let watch = Arc::clone(&shared);
@@ -166,20 +161,15 @@ fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error> {
         Ok(UnixStream::from(OwnedFd::from(socket)))
     };
     attempt().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Error::SocketMissing {
-            path: path.to_owned(),
-        },
-        io::ErrorKind::ConnectionRefused => Error::SocketRefused {
-            path: path.to_owned(),
-        },
+        io::ErrorKind::NotFound => Error::SocketMissing { path: path.to_owned() },
+        io::ErrorKind::ConnectionRefused => Error::SocketRefused { path: path.to_owned() },
         io::ErrorKind::PermissionDenied => Error::AccessDenied {
             attempting: format!("open libvirtd's socket {}", path.display()),
             reason: source.to_string(),
         },
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::TimedOut {
-            attempting: "take our connection".to_owned(),
-            after: within,
-        },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            Error::TimedOut { attempting: "take our connection".to_owned(), after: within }
+        }
         _ => Error::io(format!("connect to libvirtd's socket {}", path.display()), source),
     })
 }
@@ -234,10 +224,7 @@ fn watchdog(shared: &Shared) {
     while !line.closed {
         let now = Instant::now();
         line = match line.deadline {
-            None => shared
-                .changed
-                .wait(line)
-                .expect("no thread panics while it holds the line"),
+            None => shared.changed.wait(line).expect("no thread panics while it holds the line"),
             Some(deadline) if deadline <= now => {
                 line.cut = true;
                 line.close();

@@ -14,10 +14,7 @@ pub(crate) struct Element {
 }
 
 pub(crate) fn element(name: &str) -> Element {
-    Element {
-        name: name.to_owned(),
-        ..Element::default()
-    }
+    Element { name: name.to_owned(), ..Element::default() }
 }
 
 impl Element {
@@ -43,10 +40,7 @@ impl Element {
 
     /// The value of an attribute.
     pub(crate) fn attribute(&self, key: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -58,10 +52,7 @@ impl Element {
         let Some((name, rest)) = path.split_first() else {
             return Some(self);
         };
-        self.children
-            .iter()
-            .filter(|child| child.name == *name)
-            .find_map(|child| child.find(rest))
+        self.children.iter().filter(|child| child.name == *name).find_map(|child| child.find(rest))
     }
 
     /// The children of one name.
@@ -77,13 +68,8 @@ impl Element {
     }
 
     fn write(&self, writer: &mut Writer<Vec<u8>>) -> std::io::Result<()> {
-        let attributes = self
-            .attributes
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        let element = writer
-            .create_element(self.name.as_str())
-            .with_attributes(attributes);
+        let attributes = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let element = writer.create_element(self.name.as_str()).with_attributes(attributes);
         if !self.children.is_empty() {
             element
                 .write_inner_content(|inner| self.children.iter().try_for_each(|child| child.write(inner)))?;
@@ -146,11 +132,8 @@ fn opened(start: &quick_xml::events::BytesStart<'_>) -> Result<Element, String> 
     let mut made = element(start.name().as_ref());
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
-        let value = attribute
-            .normalized_value(XmlVersion::default())
-            .map_err(|error| error.to_string())?;
-        made.attributes
-            .push((attribute.key.as_ref().to_owned(), value.into_owned()));
+        let value = attribute.normalized_value(XmlVersion::default()).map_err(|error| error.to_string())?;
+        made.attributes.push((attribute.key.as_ref().to_owned(), value.into_owned()));
     }
     Ok(made)
 }
@@ -162,10 +145,8 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_whatever_it_holds() {
         let text = "a < b & \"c\" 'd' > e";
-        let document = element("vm")
-            .with("name", text)
-            .child(element("note").holding(text))
-            .child(element("empty"));
+        let document =
+            element("vm").with("name", text).child(element("note").holding(text)).child(element("empty"));
         assert_eq!(Element::read(&document.render()), Ok(document));
     }
 

@@ -44,34 +44,15 @@ fn a_network_is_made_once_however_often_and_by_however_many_it_is_asked_for() {
         std::thread::spawn(move || connection.ensure_network(&spec).expect("a network"))
     };
     let asked: Vec<_> = (0..3).map(asking).collect();
-    let changes: Vec<Change> = asked
-        .into_iter()
-        .map(|asked| asked.join().expect("no panic"))
-        .collect();
-    assert_eq!(
-        changes.iter().filter(|change| **change == Change::Made).count(),
-        1,
-        "{changes:?}"
-    );
+    let changes: Vec<Change> = asked.into_iter().map(|asked| asked.join().expect("no panic")).collect();
+    assert_eq!(changes.iter().filter(|change| **change == Change::Made).count(), 1, "{changes:?}");
 
     let mut connection = realm.connection();
-    let other = NetworkSpec {
-        host_address: Ipv4Addr::new(10, 107, 0, 1),
-        ..spec.clone()
-    };
+    let other = NetworkSpec { host_address: Ipv4Addr::new(10, 107, 0, 1), ..spec.clone() };
     let differs = connection.ensure_network(&other);
-    assert!(
-        matches!(differs, Err(Error::NetworkDiffers { .. })),
-        "{differs:?}"
-    );
-    assert_eq!(
-        connection.remove_network("twice").expect("it exists"),
-        Change::Made
-    );
-    assert_eq!(
-        connection.remove_network("twice").expect("gone is fine"),
-        Change::AlreadySo
-    );
+    assert!(matches!(differs, Err(Error::NetworkDiffers { .. })), "{differs:?}");
+    assert_eq!(connection.remove_network("twice").expect("it exists"), Change::Made);
+    assert_eq!(connection.remove_network("twice").expect("gone is fine"), Change::AlreadySo);
 }
 
 #[test]
@@ -86,22 +67,13 @@ fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
     connection.define(&machine.spec).expect("defined");
     connection.define(&machine.spec).expect("defined again");
     assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Off));
-    assert_eq!(
-        connection.find(&machine.spec.name).expect("an answer"),
-        Some(uuid)
-    );
-    assert_eq!(
-        connection.mark(uuid).expect("an answer").as_ref(),
-        Some(&machine.spec.mark)
-    );
+    assert_eq!(connection.find(&machine.spec.name).expect("an answer"), Some(uuid));
+    assert_eq!(connection.mark(uuid).expect("an answer").as_ref(), Some(&machine.spec.mark));
 
     assert_eq!(connection.start(uuid).expect("started"), Change::Made);
     assert_eq!(connection.start(uuid).expect("started before"), Change::AlreadySo);
     let found = connection.marked_domains().expect("a list");
-    let found = found
-        .iter()
-        .find(|found| found.uuid == uuid)
-        .expect("ours is in it");
+    let found = found.iter().find(|found| found.uuid == uuid).expect("ours is in it");
     assert_eq!((found.power, &found.mark), (Power::Running, &machine.spec.mark));
 
     let silent = connection.agent_ping(uuid);
@@ -116,43 +88,23 @@ fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
     assert!(connection.thaw(uuid).expect("thawed") >= 1);
     assert_eq!(connection.thaw(uuid).expect("nothing to thaw"), 0);
 
-    connection
-        .request_shutdown(uuid, ShutdownWay::Agent)
-        .expect("asked");
-    eventually(BOOT, || {
-        connection.power(uuid).expect("an answer") == Some(Power::Off)
-    });
-    let off = connection
-        .request_shutdown(uuid, ShutdownWay::Agent)
-        .expect("off is what was wanted");
+    connection.request_shutdown(uuid, ShutdownWay::Agent).expect("asked");
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
+    let off = connection.request_shutdown(uuid, ShutdownWay::Agent).expect("off is what was wanted");
     assert_eq!(off, Change::AlreadySo);
     let log = machine.spec.console_log.as_ref().expect("it has one");
-    assert!(
-        fs::read_to_string(log)
-            .expect("the console")
-            .contains("guest: life up after")
-    );
+    assert!(fs::read_to_string(log).expect("the console").contains("guest: life up after"));
 
     connection.start(uuid).expect("started");
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
-    connection
-        .request_shutdown(uuid, ShutdownWay::PowerButton)
-        .expect("asked");
-    eventually(BOOT, || {
-        connection.power(uuid).expect("an answer") == Some(Power::Off)
-    });
+    connection.request_shutdown(uuid, ShutdownWay::PowerButton).expect("asked");
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
 
     connection.start(uuid).expect("started");
     assert_eq!(connection.destroy(uuid).expect("destroyed"), Change::Made);
-    assert_eq!(
-        connection.destroy(uuid).expect("destroyed before"),
-        Change::AlreadySo
-    );
+    assert_eq!(connection.destroy(uuid).expect("destroyed before"), Change::AlreadySo);
     assert_eq!(connection.undefine(uuid).expect("undefined"), Change::Made);
-    assert_eq!(
-        connection.undefine(uuid).expect("undefined before"),
-        Change::AlreadySo
-    );
+    assert_eq!(connection.undefine(uuid).expect("undefined before"), Change::AlreadySo);
     assert_eq!(connection.power(uuid).expect("an answer"), None);
     assert!(matches!(connection.start(uuid), Err(Error::Unknown { .. })));
 }
@@ -169,109 +121,52 @@ fn a_backup_shows_one_instant_and_the_next_only_what_changed() {
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
 
     let folder = realm.folder("guarded-backup");
-    QemuUser::find()
-        .expect("a user")
-        .prepare_folder(&folder)
-        .expect("a folder for QEMU");
+    QemuUser::find().expect("a user").prepare_folder(&folder).expect("a folder for QEMU");
     let spec = |since: Option<&str>, checkpoint: &str| BackupSpec {
         socket: folder.join("nbd.sock"),
-        disks: vec![BackupDisk {
-            target: "vda".into(),
-            scratch: folder.join("vda.scratch"),
-        }],
+        disks: vec![BackupDisk { target: "vda".into(), scratch: folder.join("vda.scratch") }],
         since: since.map(str::to_owned),
         checkpoint: Some(checkpoint.to_owned()),
     };
 
     realm.guest_runs(&mut connection, uuid, "echo before > /root/page; sync");
     assert_eq!(connection.running_backup(uuid).expect("an answer"), None);
-    assert_eq!(
-        connection.end_backup(uuid).expect("none to end"),
-        Change::AlreadySo
-    );
+    assert_eq!(connection.end_backup(uuid).expect("none to end"), Change::AlreadySo);
     connection.freeze(uuid).expect("frozen");
     connection.begin_backup(uuid, &spec(None, "one")).expect("begun");
     connection.thaw(uuid).expect("thawed");
     let twice = connection.begin_backup(uuid, &spec(None, "again"));
-    assert!(
-        matches!(twice, Err(Error::WrongState { .. })),
-        "one backup at a time: {twice:?}"
-    );
+    assert!(matches!(twice, Err(Error::WrongState { .. })), "one backup at a time: {twice:?}");
     realm.guest_runs(&mut connection, uuid, "echo after > /root/page; sync");
-    let running = connection
-        .running_backup(uuid)
-        .expect("an answer")
-        .expect("one is running");
+    let running = connection.running_backup(uuid).expect("an answer").expect("one is running");
     assert_eq!(running.exports[0].dirty_bitmap, None);
     let copy = folder.join("full.raw");
     realm::read_export(&running, &copy);
     assert_eq!(connection.end_backup(uuid).expect("ended"), Change::Made);
-    assert_eq!(
-        connection.end_backup(uuid).expect("ended before"),
-        Change::AlreadySo
-    );
-    assert!(
-        !folder.join("vda.scratch").exists(),
-        "libvirt takes its scratch file away"
-    );
-    assert!(
-        UnixStream::connect(folder.join("nbd.sock")).is_err(),
-        "nobody serves any more"
-    );
-    assert_eq!(
-        realm::file_in_disk(&copy, "/root/page"),
-        "before\n",
-        "the backup shows its instant"
-    );
+    assert_eq!(connection.end_backup(uuid).expect("ended before"), Change::AlreadySo);
+    assert!(!folder.join("vda.scratch").exists(), "libvirt takes its scratch file away");
+    assert!(UnixStream::connect(folder.join("nbd.sock")).is_err(), "nobody serves any more");
+    assert_eq!(realm::file_in_disk(&copy, "/root/page"), "before\n", "the backup shows its instant");
 
-    realm.guest_runs(
-        &mut connection,
-        uuid,
-        "dd if=/dev/urandom of=/root/new bs=1M count=2; sync",
-    );
-    connection
-        .begin_backup(uuid, &spec(Some("one"), "two"))
-        .expect("begun");
-    let running = connection
-        .running_backup(uuid)
-        .expect("an answer")
-        .expect("one is running");
+    realm.guest_runs(&mut connection, uuid, "dd if=/dev/urandom of=/root/new bs=1M count=2; sync");
+    connection.begin_backup(uuid, &spec(Some("one"), "two")).expect("begun");
+    let running = connection.running_backup(uuid).expect("an answer").expect("one is running");
     assert_eq!(running.since.as_deref(), Some("one"));
-    assert_eq!(
-        running.exports[0].dirty_bitmap.as_deref(),
-        Some("qemu:dirty-bitmap:loam-vda")
-    );
+    assert_eq!(running.exports[0].dirty_bitmap.as_deref(), Some("qemu:dirty-bitmap:loam-vda"));
     let changed = realm::dirty_bytes(&running);
     assert!((2 << 20..32 << 20).contains(&changed), "{changed} bytes changed");
     connection.end_backup(uuid).expect("ended");
 
     let names = |checkpoints: &[provisioner_libvirt::backup::Checkpoint]| -> Vec<(String, Option<String>)> {
-        checkpoints
-            .iter()
-            .map(|point| (point.name.clone(), point.parent.clone()))
-            .collect()
+        checkpoints.iter().map(|point| (point.name.clone(), point.parent.clone())).collect()
     };
     let points = connection.checkpoints(uuid).expect("a list");
-    assert_eq!(
-        names(&points),
-        [("one".into(), None), ("two".into(), Some("one".into()))]
-    );
+    assert_eq!(names(&points), [("one".into(), None), ("two".into(), Some("one".into()))]);
     let whole = CheckpointPart::Whole;
-    assert_eq!(
-        connection.delete_checkpoint(uuid, "one", whole).expect("deleted"),
-        Change::Made
-    );
-    assert_eq!(
-        connection
-            .delete_checkpoint(uuid, "one", whole)
-            .expect("deleted before"),
-        Change::AlreadySo
-    );
+    assert_eq!(connection.delete_checkpoint(uuid, "one", whole).expect("deleted"), Change::Made);
+    assert_eq!(connection.delete_checkpoint(uuid, "one", whole).expect("deleted before"), Change::AlreadySo);
     let unknown = connection.begin_backup(uuid, &spec(Some("one"), "three"));
-    assert!(
-        unknown.is_err(),
-        "a checkpoint that is gone cannot be built on: {unknown:?}"
-    );
+    assert!(unknown.is_err(), "a checkpoint that is gone cannot be built on: {unknown:?}");
 
     // What is left of checkpoints must not keep a machine from being removed.
     connection.destroy(uuid).expect("destroyed");
@@ -304,13 +199,7 @@ fn a_daemon_that_dies_is_told_and_its_successor_is_found() {
     let gone = connection.version();
     assert!(gone.as_ref().is_err_and(Error::is_transient), "{gone:?}");
     let gone = connection.version();
-    assert!(
-        matches!(
-            gone,
-            Err(Error::SocketRefused { .. } | Error::SocketMissing { .. })
-        ),
-        "{gone:?}"
-    );
+    assert!(matches!(gone, Err(Error::SocketRefused { .. } | Error::SocketMissing { .. })), "{gone:?}");
     realm.start_daemon();
     eventually(MOMENT, || connection.version().is_ok());
 
@@ -329,12 +218,7 @@ fn an_accelerator_is_proven_by_a_kernel_that_boots() {
     fs::write(&no_kernel, b"not a kernel").expect("a file");
     assert!(boots(VirtType::Qemu, &no_kernel, BOOT).is_err());
     let chosen = choose(Wanted::Auto, Some(&realm.kernel()));
-    assert_eq!(
-        chosen.virt_type,
-        VirtType::Qemu,
-        "a realm has no KVM: {}",
-        chosen.reason
-    );
+    assert_eq!(chosen.virt_type, VirtType::Qemu, "a realm has no KVM: {}", chosen.reason);
     let forced = choose(Wanted::Always(VirtType::Kvm), None);
     assert_eq!(forced.virt_type, VirtType::Kvm, "who sets it, knows");
 }
@@ -349,36 +233,18 @@ fn what_libvirt_does_not_know_is_an_answer_and_not_a_failure() {
     assert_eq!(connection.mark(nobody).expect("an answer"), None);
     assert_eq!(connection.destroy(nobody).expect("an answer"), Change::AlreadySo);
     assert_eq!(connection.undefine(nobody).expect("an answer"), Change::AlreadySo);
-    assert!(matches!(
-        connection.agent_ping(nobody),
-        Err(Error::Unknown { .. })
-    ));
-    assert!(matches!(
-        connection.running_backup(nobody),
-        Err(Error::Unknown { .. })
-    ));
+    assert!(matches!(connection.agent_ping(nobody), Err(Error::Unknown { .. })));
+    assert!(matches!(connection.running_backup(nobody), Err(Error::Unknown { .. })));
 }
 
 #[test]
 fn a_folder_that_qemu_cannot_reach_is_named() {
     let Some(realm) = Realm::shared() else { return };
     let closed = realm.folder("closed");
-    assert!(
-        Command::new("chmod")
-            .arg("700")
-            .arg(&closed)
-            .status()
-            .expect("chmod")
-            .success()
-    );
-    let refused = QemuUser::find()
-        .expect("a user")
-        .prepare_folder(&closed.join("inside"));
+    assert!(Command::new("chmod").arg("700").arg(&closed).status().expect("chmod").success());
+    let refused = QemuUser::find().expect("a user").prepare_folder(&closed.join("inside"));
     let sentence = refused.expect_err("QEMU cannot get there").to_string();
-    assert!(
-        sentence.contains(&format!("may not pass {}", closed.display())),
-        "{sentence}"
-    );
+    assert!(sentence.contains(&format!("may not pass {}", closed.display())), "{sentence}");
 }
 
 fn eventually_some<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {

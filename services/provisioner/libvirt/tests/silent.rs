@@ -42,9 +42,7 @@ fn a_daemon_that_takes_the_call_and_says_nothing_costs_its_deadline_each_time() 
         assert!(matches!(answer, Err(Error::TimedOut { .. })), "{answer:?}");
         assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
     }
-    let left = std::fs::read_dir(dir.path().join("run"))
-        .expect("the runtime folder")
-        .count();
+    let left = std::fs::read_dir(dir.path().join("run")).expect("the runtime folder").count();
     assert_eq!(left, 0, "no socket of ours stays behind");
 }
 
@@ -59,10 +57,7 @@ fn a_daemon_whose_queue_is_full_costs_its_deadline() {
         let caller =
             socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
         caller.set_nonblocking(true).expect("a mode");
-        if caller
-            .connect(&socket2::SockAddr::unix(&path).expect("a path"))
-            .is_err()
-        {
+        if caller.connect(&socket2::SockAddr::unix(&path).expect("a path")).is_err() {
             break;
         }
         waiting.push(caller);

@@ -56,10 +56,7 @@ impl From<Refused> for NotOpened {
 }
 
 fn failed(kind: FailureKind, message: impl Into<String>) -> Failure {
-    Failure {
-        kind,
-        message: message.into(),
-    }
+    Failure { kind, message: message.into() }
 }
 
 pub(super) fn table_down(error: &TableError) -> Failure {
@@ -91,10 +88,8 @@ pub(super) async fn open(
         way,
         phase: DoorPhase::Opening,
     };
-    let revision = table
-        .create(operation.as_str(), &record)
-        .await
-        .map_err(|error| Refused::from(table_down(&error)))?;
+    let revision =
+        table.create(operation.as_str(), &record).await.map_err(|error| Refused::from(table_down(&error)))?;
     let row = Row { record, revision };
     match open_noted(world, table, &machine, &row).await {
         Ok((open, opened)) => Ok((open, opened)),
@@ -137,10 +132,8 @@ async fn open_noted(
     };
     let mut record = row.record.clone();
     record.phase = DoorPhase::Open(opened.clone());
-    let revision = table
-        .update(operation.as_str(), &record, row.revision)
-        .await
-        .map_err(|error| table_down(&error))?;
+    let revision =
+        table.update(operation.as_str(), &record, row.revision).await.map_err(|error| table_down(&error))?;
     Ok((Row { record, revision }, opened))
 }
 
@@ -207,10 +200,7 @@ async fn thaw(world: &World, uuid: &str) {
         }
         tokio::time::sleep(THAW_AGAIN).await;
     }
-    tracing::error!(
-        uuid,
-        "a guest may be frozen still: its hypervisor does not answer"
-    );
+    tracing::error!(uuid, "a guest may be frozen still: its hypervisor does not answer");
 }
 
 async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> Result<Vec<Door>, Failure> {
@@ -219,11 +209,7 @@ async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> R
         let socket = folder.join(format!("{}.sock", disk.name));
         let served = world.disks.serve(disk, &socket).await;
         served.map_err(|error| disks_down(&error))?;
-        doors.push(Door {
-            disk: disk.name.clone(),
-            export: disk.name.to_string(),
-            socket,
-        });
+        doors.push(Door { disk: disk.name.clone(), export: disk.name.to_string(), socket });
     }
     Ok(doors)
 }
@@ -231,19 +217,11 @@ async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> R
 fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskDoor> {
     let sizes = machine.disks();
     let size = |door: &Door| {
-        sizes
-            .iter()
-            .find(|disk| disk.disk == door.disk)
-            .map_or_else(Default::default, |disk| disk.size)
+        sizes.iter().find(|disk| disk.disk == door.disk).map_or_else(Default::default, |disk| disk.size)
     };
     doors
         .into_iter()
-        .map(|door| DiskDoor {
-            size: size(&door),
-            disk: door.disk,
-            socket: door.socket,
-            export: door.export,
-        })
+        .map(|door| DiskDoor { size: size(&door), disk: door.disk, socket: door.socket, export: door.export })
         .collect()
 }
 
@@ -287,9 +265,7 @@ pub(super) async fn close(world: &World, table: &Table<DoorRecord>, row: &Row) -
     }
     let removed = world.disks.remove_door_folder(operation).await;
     removed.map_err(|error| disks_down(&error))?;
-    let freed = world
-        .registry
-        .make(&record.vm, VmMove::GiveUp(record.operation.clone()));
+    let freed = world.registry.make(&record.vm, VmMove::GiveUp(record.operation.clone()));
     match freed.await {
         Ok(_) | Err(Declined::Refused(_)) => {}
         Err(Declined::Failed(failure)) => return Err(failure),
@@ -299,10 +275,9 @@ pub(super) async fn close(world: &World, table: &Table<DoorRecord>, row: &Row) -
         // The answer to an earlier write was lost: go by what the row says now.
         Err(TableError::Conflict { .. }) => match table.get(operation).await {
             Ok(None) => Ok(()),
-            Ok(Some(other)) => table
-                .remove(operation, other.revision)
-                .await
-                .map_err(|error| table_down(&error)),
+            Ok(Some(other)) => {
+                table.remove(operation, other.revision).await.map_err(|error| table_down(&error))
+            }
             Err(error) => Err(table_down(&error)),
         },
         Err(error) => Err(table_down(&error)),

@@ -76,10 +76,7 @@ impl DoorWarden {
         let mut doors = HashMap::new();
         let mut leases = Leases::lasting(world.pace.lease);
         for entry in table.all().await? {
-            let row = Row {
-                record: entry.value,
-                revision: entry.revision,
-            };
+            let row = Row { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
             let standing = match row.record.phase {
                 DoorPhase::Open(_) => {
@@ -90,12 +87,7 @@ impl DoorWarden {
             };
             doors.insert(operation, standing);
         }
-        Ok(DoorWarden {
-            world,
-            table,
-            doors,
-            leases,
-        })
+        Ok(DoorWarden { world, table, doors, leases })
     }
 
     fn busy<R>(operation: &OperationId) -> Declined<R> {
@@ -238,12 +230,8 @@ impl Handler<Traced<Renew>> for DoorWarden {
     type Result = Later<Renewed, NotOpen>;
     fn handle(&mut self, asked: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
         let Renew(operation_id) = asked.message;
-        let renewed = Renewed {
-            lease_seconds: self.world.pace.lease.as_secs() as u32,
-        };
-        let not_open = Declined::Refused(NotOpen {
-            operation_id: operation_id.clone(),
-        });
+        let renewed = Renewed { lease_seconds: self.world.pace.lease.as_secs() as u32 };
+        let not_open = Declined::Refused(NotOpen { operation_id: operation_id.clone() });
         match self.doors.get(&operation_id).cloned() {
             Some(Standing::Open(row)) => Box::pin(
                 self.still_open(operation_id, row)
@@ -276,9 +264,7 @@ pub struct DoorWardenDesk {
 impl DoorWardenDesk {
     /// Starts the warden on the arbiter at hand.
     pub fn start(warden: DoorWarden) -> DoorWardenDesk {
-        DoorWardenDesk {
-            warden: start(MAILBOX, warden),
-        }
+        DoorWardenDesk { warden: start(MAILBOX, warden) }
     }
 
     pub(crate) async fn open(
@@ -300,9 +286,6 @@ impl DoorWardenDesk {
 
 fn answered<T, R>(answer: Result<Result<T, Declined<R>>, actor::AskError>) -> Result<T, Declined<R>> {
     answer.unwrap_or_else(|error| {
-        Err(Declined::Failed(Failure {
-            kind: FailureKind::TimedOut,
-            message: error.to_string(),
-        }))
+        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: error.to_string() }))
     })
 }

@@ -13,9 +13,7 @@ pub struct LibvirtLane {
 impl LibvirtLane {
     /// A lane that connects with its first call.
     pub fn new(settings: Settings) -> LibvirtLane {
-        LibvirtLane {
-            connection: Connection::new(settings),
-        }
+        LibvirtLane { connection: Connection::new(settings) }
     }
 }
 

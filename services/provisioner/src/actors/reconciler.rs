@@ -57,11 +57,7 @@ enum Unanswered {
 impl Reconciler {
     /// A reconciler; it begins when it is started.
     pub fn new(world: Arc<World>, operations: Operations) -> Reconciler {
-        Reconciler {
-            world,
-            operations,
-            memory: Some(Memory::default()),
-        }
+        Reconciler { world, operations, memory: Some(Memory::default()) }
     }
 
     fn begin_round(&mut self, context: &mut Context<Self>) {
@@ -129,10 +125,7 @@ async fn look_into(
     marked: &Marked,
 ) -> Result<ObservedPower, HypervisorError> {
     let record = inventory.vms().find(|record| record.identity.uuid == marked.uuid);
-    let unknown = ObservedPower::Running {
-        address: None,
-        answers: false,
-    };
+    let unknown = ObservedPower::Running { address: None, answers: false };
     let Some(record) = record else {
         return Ok(unknown);
     };
@@ -285,15 +278,11 @@ async fn sweep(world: &World, operations: &Operations) -> Result<(), Unanswered>
 
 fn count(inventory: &Inventory) {
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
-    for state in [
-        "creating", "starting", "ready", "stopping", "stopped", "removing", "missing",
-    ] {
+    for state in ["creating", "starting", "ready", "stopping", "stopped", "removing", "missing"] {
         states.insert(state.into(), 0);
     }
     for record in inventory.vms() {
-        *states
-            .entry(format!("{:?}", record.state()).to_lowercase())
-            .or_default() += 1;
+        *states.entry(format!("{:?}", record.state()).to_lowercase()).or_default() += 1;
     }
     for (state, vms) in states {
         metrics::VMS.record(vms, &[KeyValue::new("state", state)]);

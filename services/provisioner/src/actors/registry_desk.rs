@@ -30,9 +30,7 @@ pub struct RegistryDesk {
 impl RegistryDesk {
     /// Starts the registry on the arbiter at hand.
     pub fn start(registry: Registry) -> RegistryDesk {
-        RegistryDesk {
-            registry: start(MAILBOX, registry),
-        }
+        RegistryDesk { registry: start(MAILBOX, registry) }
     }
 
     async fn ask<M, T, R>(&self, message: M) -> Result<T, Declined<R>>
@@ -54,9 +52,7 @@ impl RegistryDesk {
     /// # Errors
     /// When the registry does not answer.
     pub async fn look(&self) -> Result<Inventory, Failure> {
-        ask(&self.registry, Look, ANSWER_MAX)
-            .await
-            .map_err(|error| silent(&error))
+        ask(&self.registry, Look, ANSWER_MAX).await.map_err(|error| silent(&error))
     }
 
     /// One record.
@@ -91,12 +87,7 @@ impl RegistryDesk {
         disks: Vec<DiskSize>,
         by: OperationId,
     ) -> Result<VmRecord, Declined<CreateVmRefused>> {
-        self.ask(Reserve {
-            definition,
-            disks,
-            by,
-        })
-        .await
+        self.ask(Reserve { definition, disks, by }).await
     }
 
     pub(crate) async fn make(&self, vm: &VmName, this: VmMove) -> Result<VmRecord, Declined<VmRefused>> {
@@ -104,11 +95,7 @@ impl RegistryDesk {
     }
 
     pub(crate) async fn forget(&self, vm: &VmName, by: &OperationId) -> Result<bool, Declined<VmRefused>> {
-        self.ask(Forget {
-            vm: vm.clone(),
-            by: by.clone(),
-        })
-        .await
+        self.ask(Forget { vm: vm.clone(), by: by.clone() }).await
     }
 
     pub(crate) async fn remember(&self, record: VmRecord) -> Result<VmRecord, Declined<VmRefused>> {
@@ -145,8 +132,5 @@ impl RegistryDesk {
 }
 
 fn silent(error: &actor::AskError) -> Failure {
-    Failure {
-        kind: FailureKind::TimedOut,
-        message: error.to_string(),
-    }
+    Failure { kind: FailureKind::TimedOut, message: error.to_string() }
 }

@@ -30,9 +30,7 @@ pub struct SeedWish {
 impl SeedWish {
     /// The source, if it is one.
     pub fn source(&self) -> Option<SeedSource> {
-        let is_url = ["http://", "https://"]
-            .iter()
-            .any(|scheme| self.from.starts_with(scheme));
+        let is_url = ["http://", "https://"].iter().any(|scheme| self.from.starts_with(scheme));
         if is_url {
             Some(SeedSource::Url(self.from.clone()))
         } else {
@@ -61,9 +59,7 @@ impl Work for AddSeedWork {
     fn steps() -> Vec<Step<Here>> {
         vec![
             Step::new("expect", MOMENT, expect).undone_by(unexpect),
-            Step::new("import", IMPORT_LIMIT, import)
-                .undone_by(remove)
-                .with_patience(IMPORT_PATIENCE),
+            Step::new("import", IMPORT_LIMIT, import).undone_by(remove).with_patience(IMPORT_PATIENCE),
             // The undo of the import drops the record, whatever it says by then.
             Step::new("keep", MOMENT, keep),
         ]
@@ -74,20 +70,14 @@ impl Work for AddSeedWork {
 fn expect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let wish = here.input.clone();
-        let expected = here
-            .world
-            .registry
-            .expect_seed(wish.name, wish.sha256, here.id.clone());
+        let expected = here.world.registry.expect_seed(wish.name, wish.sha256, here.id.clone());
         output(&expected.await.map_err(of_registry)?.is_some())
     })
 }
 
 fn unexpect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let dropped = here
-            .world
-            .registry
-            .unexpect_seed(here.input.name.clone(), here.id.clone());
+        let dropped = here.world.registry.unexpect_seed(here.input.name.clone(), here.id.clone());
         dropped.await.map_err(of_registry)?;
         output(&())
     })
@@ -138,10 +128,8 @@ fn keep<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
             added: chrono::Utc::now(),
         };
         if trail.of::<bool>("expect")? {
-            let kept = here.world.registry.keep_seed(SeedRecord::Here {
-                seed: seed.clone(),
-                by: here.id.clone(),
-            });
+            let kept =
+                here.world.registry.keep_seed(SeedRecord::Here { seed: seed.clone(), by: here.id.clone() });
             kept.await.map_err(of_registry)?;
         }
         output(&seed)

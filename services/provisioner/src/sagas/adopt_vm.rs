@@ -30,10 +30,7 @@ pub struct Adoption {
 
 impl From<&AdoptVm> for Adoption {
     fn from(asked: &AdoptVm) -> Adoption {
-        Adoption {
-            vm: asked.vm.clone(),
-            reserved_by: asked.reserved_by.clone(),
-        }
+        Adoption { vm: asked.vm.clone(), reserved_by: asked.reserved_by.clone() }
     }
 }
 
@@ -52,12 +49,8 @@ impl Work for AdoptVmWork {
         vec![
             Step::new("take", MOMENT, take).undone_by(give_back),
             Step::new("volume", MOMENT, volume),
-            Step::new("define", DEED, define)
-                .undone_by(undefine)
-                .with_patience(HYPERVISOR_PATIENCE),
-            Step::new("start", DEED, start)
-                .undone_by(destroy)
-                .with_patience(HYPERVISOR_PATIENCE),
+            Step::new("define", DEED, define).undone_by(undefine).with_patience(HYPERVISOR_PATIENCE),
+            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
             Step::new("ready", READY_LIMIT, ready),
             Step::new("finish", MOMENT, finish).undone_by(unfinish),
         ]

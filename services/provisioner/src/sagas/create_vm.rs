@@ -41,12 +41,8 @@ impl Work for CreateVmWork {
         vec![
             Step::new("reserve", MOMENT, reserve).undone_by(unreserve),
             Step::new("disk", MOMENT, disk).undone_by(erase),
-            Step::new("define", DEED, define)
-                .undone_by(undefine)
-                .with_patience(HYPERVISOR_PATIENCE),
-            Step::new("start", DEED, start)
-                .undone_by(destroy)
-                .with_patience(HYPERVISOR_PATIENCE),
+            Step::new("define", DEED, define).undone_by(undefine).with_patience(HYPERVISOR_PATIENCE),
+            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
             Step::new("ready", READY_LIMIT, ready),
             Step::new("install", INSTALL_LIMIT, install).with_patience(Duration::from_secs(120)),
             Step::new("finish", MOMENT, finish).undone_by(unfinish),
@@ -72,24 +68,16 @@ fn disk<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("reserve")?;
         let DiskSource::Seed { sha256 } = &record.source else {
-            return Err(Trouble::Final(
-                "a machine that is created grows from a seed".into(),
-            ));
+            return Err(Trouble::Final("a machine that is created grows from a seed".into()));
         };
         let disks = &here.world.disks;
         let name = record.name().as_str();
         disks.make_folder(name).await.map_err(of_disks)?;
         let volume = documents(&record, here.world.shell.authorized_key());
-        disks
-            .write_nocloud(&nocloud_in(&disks.folder(name)), &volume)
-            .await
-            .map_err(of_disks)?;
+        disks.write_nocloud(&nocloud_in(&disks.folder(name)), &volume).await.map_err(of_disks)?;
         for disk in disks_of(&record, disks.as_ref()) {
             let size = record.definition.disk_size;
-            disks
-                .clone_seed(sha256, &disk.image.path, size)
-                .await
-                .map_err(of_disks)?;
+            disks.clone_seed(sha256, &disk.image.path, size).await.map_err(of_disks)?;
         }
         output(&())
     })
@@ -109,12 +97,7 @@ fn erase<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let world = &here.world;
-        let machine = machine_of(
-            &trail.of("reserve")?,
-            &world.realm,
-            &here.id,
-            world.disks.as_ref(),
-        );
+        let machine = machine_of(&trail.of("reserve")?, &world.realm, &here.id, world.disks.as_ref());
         world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
         output(&())
     })
@@ -165,12 +148,7 @@ fn install<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         guest.host_key = Some(ready.host_key);
         let scripts = &record.definition.install;
         for (at, script) in scripts.iter().enumerate() {
-            let run = ScriptRun {
-                at,
-                script,
-                env: &record.definition.env,
-                within: SCRIPT_MAX,
-            };
+            let run = ScriptRun { at, script, env: &record.definition.env, within: SCRIPT_MAX };
             let ran = tokio::select! {
                 ran = here.world.shell.run(&guest, &run) => ran,
                 () = here.cancel.cancelled() => {
@@ -204,14 +182,8 @@ pub(super) async fn settle_ready<I>(
     ready: Ready,
 ) -> Result<contract::provisioner::Vm, Trouble> {
     let registry = &here.world.registry;
-    let seen = Seen::Running {
-        ready: true,
-        address: Some(ready.address),
-    };
-    registry
-        .make(vm, VmMove::KnowHostKey(ready.host_key))
-        .await
-        .map_err(of_registry)?;
+    let seen = Seen::Running { ready: true, address: Some(ready.address) };
+    registry.make(vm, VmMove::KnowHostKey(ready.host_key)).await.map_err(of_registry)?;
     let settled = registry.make(vm, VmMove::Settle(here.id.clone(), seen));
     let settled = settled.await.map_err(of_registry)?;
     Ok(settled.outline(here.world.hypervisor.name()))

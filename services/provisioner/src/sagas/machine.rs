@@ -40,10 +40,7 @@ pub(crate) fn disks_of(record: &VmRecord, disks: &dyn Disks) -> Vec<Disk> {
     };
     let disk = |name: &contract::DiskName| Disk {
         name: name.clone(),
-        image: Image {
-            path: folder.join(format!("{name}.{}", format.name())),
-            format,
-        },
+        image: Image { path: folder.join(format!("{name}.{}", format.name())), format },
         base: base.clone(),
     };
     record.disks().iter().map(|each| disk(&each.disk)).collect()

@@ -48,10 +48,7 @@ impl std::fmt::Display for Stage {
                 )
             }
             Stage::NoShell(address, reason) => {
-                write!(
-                    f,
-                    "its agent answers, but SSH at {address} does not let us in: {reason}"
-                )
+                write!(f, "its agent answers, but SSH at {address} does not let us in: {reason}")
             }
             Stage::Silent(reason) => write!(f, "the hypervisor does not tell: {reason}"),
         }
@@ -129,11 +126,7 @@ async fn look(world: &World, record: &VmRecord) -> Result<Result<Ready, Stage>, 
 
 /// A machine's guest, as the shell needs it.
 pub(super) fn guest_of(record: &VmRecord, address: IpAddr) -> Guest {
-    Guest {
-        address,
-        uuid: record.identity.uuid.clone(),
-        host_key: record.host_key.clone(),
-    }
+    Guest { address, uuid: record.identity.uuid.clone(), host_key: record.host_key.clone() }
 }
 
 /// The end of what a machine's console said, as the end of a sentence.
@@ -142,15 +135,8 @@ async fn console_tail(log: &Path) -> String {
         return String::new();
     };
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_BYTES)..]).into_owned();
-    let plain: String = text
-        .chars()
-        .filter(|letter| *letter == '\n' || !letter.is_control())
-        .collect();
-    let lines: Vec<&str> = plain
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let plain: String = text.chars().filter(|letter| *letter == '\n' || !letter.is_control()).collect();
+    let lines: Vec<&str> = plain.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let tail = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
     if tail.is_empty() {
         "; its console said nothing".into()

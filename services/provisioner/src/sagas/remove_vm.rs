@@ -29,12 +29,8 @@ impl Work for RemoveVmWork {
     fn steps() -> Vec<Step<Here>> {
         vec![
             Step::new("lock", MOMENT, lock).undone_by(unlock),
-            Step::new("power_off", DEED, power_off)
-                .undone_by(start_again)
-                .with_patience(HYPERVISOR_PATIENCE),
-            Step::new("undefine", DEED, undefine)
-                .undone_by(define_again)
-                .with_patience(HYPERVISOR_PATIENCE),
+            Step::new("power_off", DEED, power_off).undone_by(start_again).with_patience(HYPERVISOR_PATIENCE),
+            Step::new("undefine", DEED, undefine).undone_by(define_again).with_patience(HYPERVISOR_PATIENCE),
             Step::new("set_aside", MOMENT, set_aside).undone_by(bring_back),
             Step::new("forget", MOMENT, forget).undone_by(remember),
         ]
@@ -129,10 +125,9 @@ fn remember<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         let locked: VmRecord = trail.of("lock")?;
         match here.world.registry.remember(locked).await {
             Ok(_) => output(&()),
-            Err(bus::Declined::Refused(_)) => Err(Trouble::Final(format!(
-                "another vm {} was made meanwhile",
-                here.input
-            ))),
+            Err(bus::Declined::Refused(_)) => {
+                Err(Trouble::Final(format!("another vm {} was made meanwhile", here.input)))
+            }
             Err(declined) => Err(of_registry(declined)),
         }
     })

@@ -28,9 +28,7 @@ impl Work for StartVmWork {
     fn steps() -> Vec<Step<Here>> {
         vec![
             Step::new("lock", MOMENT, lock).undone_by(unlock),
-            Step::new("start", DEED, start)
-                .undone_by(destroy)
-                .with_patience(HYPERVISOR_PATIENCE),
+            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
             Step::new("ready", READY_LIMIT, ready),
             Step::new("finish", MOMENT, finish).undone_by(unfinish),
         ]

@@ -61,10 +61,9 @@ fn shut_down<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
         let (world, uuid) = (&here.world, &record.identity.uuid);
-        for (way, within) in [
-            (StopWay::Agent, world.pace.agent_stop),
-            (StopWay::PowerButton, world.pace.button_stop),
-        ] {
+        for (way, within) in
+            [(StopWay::Agent, world.pace.agent_stop), (StopWay::PowerButton, world.pace.button_stop)]
+        {
             match world.hypervisor.ask_to_stop(uuid, way).await {
                 Ok(()) => {
                     if is_off_within(here, uuid, within).await? {
@@ -118,13 +117,7 @@ fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 /// Whether the hypervisor said so when the operation began.
 pub(super) fn was_running(locked: &VmRecord) -> bool {
-    matches!(
-        locked.phase,
-        provisioner_domain::Phase::Living {
-            seen: Seen::Running { .. },
-            ..
-        }
-    )
+    matches!(locked.phase, provisioner_domain::Phase::Living { seen: Seen::Running { .. }, .. })
 }
 
 fn finish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {

@@ -15,11 +15,7 @@ use testkit::eventually;
 use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
 
 async fn get(running: &Running, name: &str) -> Vm {
-    running
-        .bus
-        .call(&GetVm { vm: vm(name) }, ANSWER)
-        .await
-        .expect("there")
+    running.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("there")
 }
 
 #[actix::test]
@@ -32,40 +28,25 @@ async fn a_machine_lives_its_whole_life() {
     wanted.install = vec![script("install.sh", "#!/bin/sh\necho hello\n")];
     let report = running.create(wanted).await;
     let made: Vm = serde_json::from_value(report.output.expect("the machine")).expect("read");
-    assert_eq!(
-        (made.state, made.hypervisor.as_str()),
-        (VmState::Ready, "simulated")
-    );
+    assert_eq!((made.state, made.hypervisor.as_str()), (VmState::Ready, "simulated"));
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
     assert_eq!(listed, [made]);
     let page = running.page("web").await;
-    assert!(
-        page.contains("simulated") && page.contains("install.sh"),
-        "{page}"
-    );
+    assert!(page.contains("simulated") && page.contains("install.sh"), "{page}");
 
-    let stop = StopVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     let stopped = get(&running, "web").await;
     assert_eq!((stopped.state, stopped.address), (VmState::Stopped, None));
 
-    let start = StartVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let start = StartVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&start, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     assert_eq!(get(&running, "web").await.state, VmState::Ready);
     assert!(running.page("web").await.contains("install.sh"));
 
-    let remove = RemoveVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let remove = RemoveVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     assert_eq!(running.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
@@ -89,27 +70,15 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;
     running.add_seed().await;
     let id = fresh_id();
-    let asked = CreateVm {
-        definition: definition("web"),
-        operation_id: Some(id.clone()),
-    };
-    assert_eq!(
-        running.bus.call(&asked, ANSWER).await.expect("begun"),
-        Begun::Begun(id.clone())
-    );
-    assert_eq!(
-        running.bus.call(&asked, ANSWER).await.expect("known"),
-        Begun::AlreadyBegun(id.clone())
-    );
+    let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
+    assert_eq!(running.bus.call(&asked, ANSWER).await.expect("begun"), Begun::Begun(id.clone()));
+    assert_eq!(running.bus.call(&asked, ANSWER).await.expect("known"), Begun::AlreadyBegun(id.clone()));
     running.done(&id).await;
     assert_eq!(
         running.bus.call(&asked, ANSWER).await.expect("known for ever"),
         Begun::AlreadyBegun(id.clone())
     );
-    let other = CreateVm {
-        definition: definition("other"),
-        operation_id: Some(id.clone()),
-    };
+    let other = CreateVm { definition: definition("other"), operation_id: Some(id.clone()) };
     let refused = running.bus.call(&other, ANSWER).await.expect_err("reused");
     assert_eq!(refused.to_string(), CreateVmRefused::IdReused(id).to_string());
 }
@@ -125,22 +94,13 @@ fn refusal<F: std::fmt::Debug + std::fmt::Display>(error: bus::CallError<F>) -> 
 async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
     let running = Running::start().await;
     let create = async |definition| {
-        let asked = CreateVm {
-            definition,
-            operation_id: None,
-        };
+        let asked = CreateVm { definition, operation_id: None };
         refusal(running.bus.call(&asked, ANSWER).await.expect_err("refused"))
     };
-    assert_eq!(
-        create(definition("web")).await,
-        CreateVmRefused::UnknownSeed(seed_name())
-    );
+    assert_eq!(create(definition("web")).await, CreateVmRefused::UnknownSeed(seed_name()));
     running.add_seed().await;
     running.create(definition("web")).await;
-    assert_eq!(
-        create(definition("web")).await,
-        CreateVmRefused::NameTaken(vm("web"))
-    );
+    assert_eq!(create(definition("web")).await, CreateVmRefused::NameTaken(vm("web")));
     let mut small = definition("small");
     small.disk_size = ByteCount((16 << 20) - 1);
     assert!(matches!(create(small).await, CreateVmRefused::Invalid { field, .. } if field == "disk_size"));
@@ -148,10 +108,7 @@ async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
     thief.domains = definition("web").domains;
     assert_eq!(
         create(thief).await,
-        CreateVmRefused::DomainTaken {
-            domain: "web.example".parse().expect("a domain"),
-            vm: vm("web"),
-        }
+        CreateVmRefused::DomainTaken { domain: "web.example".parse().expect("a domain"), vm: vm("web") }
     );
     assert!(!running.simulated.state.join("vms/thief").exists());
 }
@@ -160,12 +117,7 @@ async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
 async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
     let running = Running::start().await;
     let (path, sha256) = raw_image(running.folder.path());
-    let ask = |from: String, sha256: String| AddSeed {
-        name: seed_name(),
-        from,
-        sha256,
-        operation_id: None,
-    };
+    let ask = |from: String, sha256: String| AddSeed { name: seed_name(), from, sha256, operation_id: None };
     let relative = ask("image.raw".into(), sha256.clone());
     let refused = running.bus.call(&relative, ANSWER).await.expect_err("refused");
     assert_eq!(refusal(refused), AddSeedRefused::NotASource("image.raw".into()));
@@ -187,18 +139,12 @@ async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
         .expect("qemu-img");
     assert!(made.success());
     let digest = chassis::sha256_of(&thief).expect("hashed");
-    let begun = running
-        .bus
-        .call(&ask(thief.display().to_string(), digest), ANSWER)
-        .await
-        .expect("begun");
+    let begun = running.bus.call(&ask(thief.display().to_string(), digest), ANSWER).await.expect("begun");
     let reason = running.undone(begun.operation()).await;
     assert!(reason.contains("backing file"), "{reason}");
 
     assert_eq!(running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list"), []);
-    let left: Vec<_> = std::fs::read_dir(running.simulated.state.join("seeds"))
-        .expect("a folder")
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder").collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -213,24 +159,9 @@ async fn a_seed_in_use_stays() {
     running.create(definition("web")).await;
     let remove = RemoveSeed { name: seed_name() };
     let refused = running.bus.call(&remove, ANSWER).await.expect_err("in use");
-    assert_eq!(
-        refusal(refused),
-        RemoveSeedRefused::InUse {
-            name: seed_name(),
-            vms: vec![vm("web")]
-        }
-    );
-    let begun = running
-        .bus
-        .call(
-            &RemoveVm {
-                vm: vm("web"),
-                operation_id: None,
-            },
-            ANSWER,
-        )
-        .await
-        .expect("begun");
+    assert_eq!(refusal(refused), RemoveSeedRefused::InUse { name: seed_name(), vms: vec![vm("web")] });
+    let begun =
+        running.bus.call(&RemoveVm { vm: vm("web"), operation_id: None }, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     running.bus.call(&remove, ANSWER).await.expect("nobody needs it");
     let left = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder");
@@ -247,10 +178,7 @@ async fn a_machine_that_does_not_answer_is_undone_and_the_reason_names_the_stage
         (Call::Shell, "SSH at 127.77."),
     ] {
         running.simulated.faults.set(call, Fault::Deaf);
-        let asked = CreateVm {
-            definition: definition("web"),
-            operation_id: None,
-        };
+        let asked = CreateVm { definition: definition("web"), operation_id: None };
         let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
         let reason = running.undone(begun.operation()).await;
         assert!(reason.contains(word), "{reason}");
@@ -266,10 +194,7 @@ async fn a_hypervisor_that_is_away_is_waited_for() {
     let running = Running::start().await;
     running.add_seed().await;
     let away = HypervisorError::Unavailable("libvirtd has gone for a moment".into());
-    running
-        .simulated
-        .faults
-        .set(Call::Define, Fault::Fail(2, away.clone()));
+    running.simulated.faults.set(Call::Define, Fault::Fail(2, away.clone()));
     running.simulated.faults.set(Call::Start, Fault::Fail(2, away));
     running.create(definition("web")).await;
 }
@@ -280,10 +205,7 @@ async fn a_guest_that_does_not_want_to_stop_is_stopped() {
     running.add_seed().await;
     running.create(definition("web")).await;
     running.simulated.faults.set(Call::AskToStop, Fault::Deaf);
-    let stop = StopVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     assert_eq!(get(&running, "web").await.state, VmState::Stopped);
@@ -297,28 +219,14 @@ async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
     running.add_seed().await;
     running.create(definition("web")).await;
     running.simulated.faults.set(Call::AskToStop, Fault::Stall);
-    let stop = StopVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     let by: OperationId = begun.operation().clone();
-    eventually("the machine is locked", async || {
-        get(&running, "web").await.locked_by.as_ref() == Some(&by)
-    })
-    .await;
-    let remove = RemoveVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    eventually("the machine is locked", async || get(&running, "web").await.locked_by.as_ref() == Some(&by))
+        .await;
+    let remove = RemoveVm { vm: vm("web"), operation_id: None };
     let refused = running.bus.call(&remove, ANSWER).await.expect_err("locked");
-    assert_eq!(
-        refusal(refused),
-        VmRefused::Locked {
-            vm: vm("web"),
-            by: by.clone()
-        }
-    );
+    assert_eq!(refusal(refused), VmRefused::Locked { vm: vm("web"), by: by.clone() });
     running.simulated.faults.mend(Call::AskToStop);
     running.done(&by).await;
 }
@@ -350,10 +258,7 @@ async fn what_is_secret_or_long_is_told_only_to_who_asks_for_it() {
     assert_eq!(get(&running, "web").await.definition, wanted);
     let mut huge = definition("huge");
     huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
-    let asked = CreateVm {
-        definition: huge,
-        operation_id: None,
-    };
+    let asked = CreateVm { definition: huge, operation_id: None };
     let refused = running.bus.call(&asked, ANSWER).await.expect_err("too long");
     assert!(matches!(refusal(refused), CreateVmRefused::Invalid { field, .. } if field == "env"));
 }
@@ -364,10 +269,7 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     running.add_seed().await;
     running.simulated.faults.set(Call::Define, Fault::Stall);
     let id = fresh_id();
-    let asked = CreateVm {
-        definition: definition("web"),
-        operation_id: Some(id.clone()),
-    };
+    let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
     running.bus.call(&asked, ANSWER).await.expect("begun");
     eventually("its name is reserved", async || {
         running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.is_ok()
@@ -379,4 +281,44 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     assert!(matches!(refused, Err(bus::CallError::Link { .. })));
     running.carrier.mend();
     running.done(&id).await;
+}
+
+/// A web server with one file; everything else is not found.
+async fn serve(body: Vec<u8>) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut visitor, _)) = listener.accept().await {
+            let mut head = [0; 2048];
+            let read = visitor.read(&mut head).await.unwrap_or(0);
+            let found = head[..read].starts_with(b"GET /image.raw ");
+            let (status, body) = if found { ("200 OK", &body[..]) } else { ("404 Not Found", &b""[..]) };
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            // A visitor who leaves early is not missed.
+            let _ = visitor.write_all(answer.as_bytes()).await;
+            let _ = visitor.write_all(body).await;
+        }
+    });
+    address
+}
+
+#[actix::test]
+async fn a_seed_is_fetched_from_a_url() {
+    let running = Running::start().await;
+    let (path, sha256) = raw_image(running.folder.path());
+    let address = serve(std::fs::read(path).expect("read")).await;
+    let ask = |file: &str| AddSeed {
+        name: seed_name(),
+        from: format!("http://{address}/{file}"),
+        sha256: sha256.to_uppercase(),
+        operation_id: None,
+    };
+    let begun = running.bus.call(&ask("gone.raw"), ANSWER).await.expect("begun");
+    let reason = running.undone(begun.operation()).await;
+    assert!(reason.contains("404"), "{reason}");
+    let begun = running.bus.call(&ask("image.raw"), ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    running.create(definition("web")).await;
 }

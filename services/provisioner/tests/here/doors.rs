@@ -36,35 +36,24 @@ async fn open(
     running: &Running,
     operation: &OperationId,
 ) -> Result<OpenedDisks, CallError<OpenDisksRefused>> {
-    let asked = OpenDisks {
-        vm: vm("web"),
-        operation_id: operation.clone(),
-    };
+    let asked = OpenDisks { vm: vm("web"), operation_id: operation.clone() };
     running.bus.call(&asked, ANSWER).await
 }
 
 async fn close(running: &Running, operation: &OperationId) -> bool {
-    let asked = CloseDisks {
-        operation_id: operation.clone(),
-    };
+    let asked = CloseDisks { operation_id: operation.clone() };
     running.bus.call(&asked, ANSWER).await.expect("closed").stood_open
 }
 
 async fn stop(running: &Running) {
-    let asked = StopVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let asked = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
 }
 
 fn read(door: &DiskDoor, to: &Path) {
     let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
-    let read = Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "raw", &uri])
-        .arg(to)
-        .status();
+    let read = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(to).status();
     assert!(read.expect("qemu-img").success());
 }
 
@@ -93,16 +82,7 @@ async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
         open(&running, &two).await,
         Err(CallError::Refused(OpenDisksRefused::Busy { by, .. })) if by == one
     ));
-    let refused = running
-        .bus
-        .call(
-            &StopVm {
-                vm: vm("web"),
-                operation_id: None,
-            },
-            ANSWER,
-        )
-        .await;
+    let refused = running.bus.call(&StopVm { vm: vm("web"), operation_id: None }, ANSWER).await;
     assert!(
         matches!(refused, Err(CallError::Refused(VmRefused::Locked { by, .. })) if by == one),
         "a machine that is being read is not stopped"
@@ -135,23 +115,12 @@ async fn a_machine_that_is_off_is_read_as_it_lies() {
 #[actix::test]
 async fn a_guest_is_let_go_whatever_happens() {
     let running = with_web().await;
-    let uuid = running
-        .house
-        .world
-        .registry
-        .vm(&vm("web"))
-        .await
-        .expect("there")
-        .identity
-        .uuid;
+    let uuid = running.house.world.registry.vm(&vm("web")).await.expect("there").identity.uuid;
     let simulated = &running.simulated;
     for (call, fault) in [
         (Call::Freeze, Fault::Stall),
         (Call::Freeze, Fault::Deaf),
-        (
-            Call::Freeze,
-            Fault::Fail(1, HypervisorError::Unavailable("away".into())),
-        ),
+        (Call::Freeze, Fault::Fail(1, HypervisorError::Unavailable("away".into()))),
     ] {
         simulated.faults.set(call, fault.clone());
         let operation = fresh_id();
@@ -176,17 +145,13 @@ async fn a_lease_that_nobody_renews_runs_out() {
     let running = with_web_at(Pace { lease, ..pace() }).await;
     let operation = fresh_id();
     let opened = open(&running, &operation).await.expect("opened");
-    let renew = RenewDisks {
-        operation_id: operation.clone(),
-    };
+    let renew = RenewDisks { operation_id: operation.clone() };
     let renewed = running.bus.call(&renew, ANSWER).await.expect("it goes on");
     assert_eq!(renewed.lease_seconds, 1);
     eventually("the door is closed", async || locked_by(&running).await.is_none()).await;
     assert!(UnixStream::connect(&opened.doors[0].socket).is_err());
     let gone = running.bus.call(&renew, ANSWER).await.expect_err("closed");
-    let not_open = NotOpen {
-        operation_id: operation.clone(),
-    };
+    let not_open = NotOpen { operation_id: operation.clone() };
     assert_eq!(gone.to_string(), not_open.to_string());
     eventually("its row is gone", async || !close(&running, &operation).await).await;
     nothing_is_open(&running);
@@ -205,16 +170,10 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
     // It dies while the guest is frozen: nothing but the row tells.
     running.simulated.faults.set(Call::OpenDoors, Fault::Stall);
     let half = fresh_id();
-    let asked = OpenDisks {
-        vm: vm("web"),
-        operation_id: half.clone(),
-    };
+    let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
     let asking = tokio::spawn(async move { bus.call(&asked, ANSWER).await.is_ok() });
-    eventually("the door is being opened", async || {
-        locked_by(&running).await.as_ref() == Some(&half)
-    })
-    .await;
+    eventually("the door is being opened", async || locked_by(&running).await.as_ref() == Some(&half)).await;
     asking.abort();
     let running = running.restart().await;
     eventually("it is closed", async || locked_by(&running).await.is_none()).await;
@@ -230,17 +189,9 @@ async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_
     let pid = std::fs::read_to_string(opened.doors[0].socket.with_extension("pid")).expect("noted");
     let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
     assert!(killed.expect("kill").success());
-    let renew = RenewDisks {
-        operation_id: operation.clone(),
-    };
-    eventually("it is not renewed", async || {
-        running.bus.call(&renew, ANSWER).await.is_err()
-    })
-    .await;
-    eventually("it is opened anew", async || {
-        open(&running, &operation).await.is_ok()
-    })
-    .await;
+    let renew = RenewDisks { operation_id: operation.clone() };
+    eventually("it is not renewed", async || running.bus.call(&renew, ANSWER).await.is_err()).await;
+    eventually("it is opened anew", async || open(&running, &operation).await.is_ok()).await;
     read(&opened.doors[0], &running.folder.path().join("copy.raw"));
     close(&running, &operation).await;
 }
@@ -254,10 +205,7 @@ async fn a_name_is_reserved_released_and_adopted() {
     copy.domains.clear();
     let reserve = |by: &OperationId, copy: &contract::provisioner::VmDefinition| ReserveVm {
         definition: copy.clone(),
-        disks: vec![DiskSize {
-            disk: DiskName::new("vda").expect("a name"),
-            size: ByteCount::mib(64),
-        }],
+        disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(64) }],
         operation_id: by.clone(),
     };
     let reserved = running.bus.call(&reserve(&restore, &copy), ANSWER).await;
@@ -265,53 +213,27 @@ async fn a_name_is_reserved_released_and_adopted() {
     let again = running.bus.call(&reserve(&restore, &copy), ANSWER).await;
     assert_eq!(again.expect("the same"), reserved);
     let other = running.bus.call(&reserve(&fresh_id(), &copy), ANSWER).await;
-    assert!(matches!(
-        other,
-        Err(CallError::Refused(CreateVmRefused::NameTaken(_)))
-    ));
+    assert!(matches!(other, Err(CallError::Refused(CreateVmRefused::NameTaken(_)))));
 
-    let adopt = AdoptVm {
-        vm: vm("web2"),
-        reserved_by: restore.clone(),
-        operation_id: fresh_id(),
-    };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: fresh_id() };
     let early = running.bus.call(&adopt, ANSWER).await.expect_err("no disk yet");
-    assert!(matches!(
-        early,
-        CallError::Refused(AdoptVmRefused::DiskMissing(_))
-    ));
+    assert!(matches!(early, CallError::Refused(AdoptVmRefused::DiskMissing(_))));
     let operation = fresh_id();
     let opened = open(&running, &operation).await.expect("opened");
     read(&opened.doors[0], &reserved.disks[0].path);
     close(&running, &operation).await;
 
-    let stranger = AdoptVm {
-        reserved_by: fresh_id(),
-        ..adopt.clone()
-    };
+    let stranger = AdoptVm { reserved_by: fresh_id(), ..adopt.clone() };
     let stranger = running.bus.call(&stranger, ANSWER).await.expect_err("not his");
-    assert!(matches!(
-        stranger,
-        CallError::Refused(AdoptVmRefused::NotReserved { .. })
-    ));
+    assert!(matches!(stranger, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
     let begun = running.bus.call(&adopt, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
-    let made = running
-        .bus
-        .call(&GetVm { vm: vm("web2") }, ANSWER)
-        .await
-        .expect("there");
+    let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("there");
     assert_eq!(made.state, VmState::Ready);
 
-    let release = |name: &str, by: &OperationId| ReleaseVm {
-        vm: vm(name),
-        operation_id: by.clone(),
-    };
+    let release = |name: &str, by: &OperationId| ReleaseVm { vm: vm(name), operation_id: by.clone() };
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;
-    assert!(
-        !kept.expect("calm").was_reserved,
-        "an adopted machine is not released"
-    );
+    assert!(!kept.expect("calm").was_reserved, "an adopted machine is not released");
     copy.name = vm("web3");
     let mine = fresh_id();
     let reserved = running.bus.call(&reserve(&mine, &copy), ANSWER).await;

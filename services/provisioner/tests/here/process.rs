@@ -41,9 +41,7 @@ async fn client(server: &NatsServer) -> Bus {
         name: "test".into(),
         inbox_prefix: contract::rights::inbox_prefix(Service::Upgrade),
     };
-    let carrier = bus::nats::connect(&connection, PATIENCE)
-        .await
-        .expect("connected");
+    let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
     bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
     Bus::new(Arc::new(carrier), Realm::default())
 }
@@ -85,12 +83,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
     assert!(health.is_well(), "{health:?}");
 
     let (path, sha256) = raw_image(folder.path());
-    let seed = AddSeed {
-        name: seed_name(),
-        from: path.display().to_string(),
-        sha256,
-        operation_id: None,
-    };
+    let seed = AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };
     let begun = bus.call(&seed, ANSWER).await.expect("begun");
     assert_eq!(ended(&bus, begun.operation()).await, OperationState::Done);
 
@@ -100,28 +93,18 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         let mut definition = definition(&name);
         definition.install = vec![script("install.sh", "#!/bin/sh\n")];
         let id = fresh_id();
-        let create = CreateVm {
-            definition,
-            operation_id: Some(id.clone()),
-        };
+        let create = CreateVm { definition, operation_id: Some(id.clone()) };
         bus.call(&create, ANSWER).await.expect("begun");
         tokio::time::sleep(Duration::from_millis(delay)).await;
         drop(process);
         process = start(&config);
         answers(&bus).await;
-        assert_eq!(
-            ended(&bus, &id).await,
-            OperationState::Done,
-            "killed after {delay} ms"
-        );
+        assert_eq!(ended(&bus, &id).await, OperationState::Done, "killed after {delay} ms");
         let made = bus.call(&GetVm { vm: vm(&name) }, ANSWER).await.expect("there");
         assert_eq!((made.state, made.locked_by), (VmState::Ready, None));
 
         let id = fresh_id();
-        let remove = RemoveVm {
-            vm: vm(&name),
-            operation_id: Some(id.clone()),
-        };
+        let remove = RemoveVm { vm: vm(&name), operation_id: Some(id.clone()) };
         bus.call(&remove, ANSWER).await.expect("begun");
         drop(process);
         process = start(&config);

@@ -9,11 +9,7 @@ use testkit::{eventually, eventually_some};
 use crate::support::{ANSWER, PATIENCE, Running, definition, vm};
 
 async fn get(running: &Running) -> Vm {
-    running
-        .bus
-        .call(&GetVm { vm: vm("web") }, ANSWER)
-        .await
-        .expect("there")
+    running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there")
 }
 
 async fn with_web() -> Running {
@@ -28,12 +24,7 @@ async fn with_web() -> Running {
 async fn a_machine_that_went_off_by_itself_is_started_again() {
     let running = with_web().await;
     let before = get(&running).await;
-    running
-        .simulated
-        .hypervisor
-        .destroy(&before.uuid)
-        .await
-        .expect("off");
+    running.simulated.hypervisor.destroy(&before.uuid).await.expect("off");
     eventually("it is ready again", async || {
         let now = get(&running).await;
         now.state == VmState::Ready && now.locked_by.is_none() && {
@@ -57,10 +48,7 @@ async fn a_machine_that_the_hypervisor_forgot_is_missing_until_it_is_started() {
         now.state == VmState::Missing && now.locked_by.is_none()
     })
     .await;
-    let start = StartVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let start = StartVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&start, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     assert_eq!(get(&running).await, before);
@@ -92,10 +80,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     // An operation of ours that ended undone.
     running.simulated.faults.set(Call::Address, Fault::Deaf);
     let id = fresh_id();
-    let create = CreateVm {
-        definition: definition("half"),
-        operation_id: Some(id.clone()),
-    };
+    let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.mend(Call::Address);
@@ -108,10 +93,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     hypervisor.start(&strange.uuid).await.expect("started");
     hypervisor.define(&ours).await.expect("defined");
     hypervisor.start(&ours.uuid).await.expect("started");
-    eventually("the orphan is gone", async || {
-        hypervisor.power(&ours.uuid).await == Ok(None)
-    })
-    .await;
+    eventually("the orphan is gone", async || hypervisor.power(&ours.uuid).await == Ok(None)).await;
     let left = hypervisor.power(&strange.uuid).await;
     assert_eq!(left, Ok(Some(provisioner::ports::Power::Running)));
 }
@@ -119,10 +101,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
 #[actix::test]
 async fn what_a_removal_set_aside_is_discarded() {
     let running = with_web().await;
-    let remove = RemoveVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let remove = RemoveVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     let aside = running.simulated.state.join("aside");

@@ -45,11 +45,7 @@ impl Stage {
         assert!(packed.expect("qemu-img").success());
         let digest = chassis::sha256_of(&image).expect("hashed");
         let image = (image, digest);
-        Stage {
-            folder,
-            worlds: Default::default(),
-            image,
-        }
+        Stage { folder, worlds: Default::default(), image }
     }
 
     async fn set(&self) -> Set {
@@ -62,11 +58,7 @@ impl Stage {
     }
 
     fn wish(&self) -> SeedWish {
-        SeedWish {
-            name: seed_name(),
-            from: self.image.0.display().to_string(),
-            sha256: self.image.1.clone(),
-        }
+        SeedWish { name: seed_name(), from: self.image.0.display().to_string(), sha256: self.image.1.clone() }
     }
 }
 
@@ -91,13 +83,7 @@ impl Ledger for Prologue {
 }
 
 async fn play<W: Work<World = World>>(world: &Arc<World>, input: W::Input) {
-    let ending = drive(
-        &W::steps(),
-        &context(world, input),
-        &mut Journal::default(),
-        &mut Prologue,
-    )
-    .await;
+    let ending = drive(&W::steps(), &context(world, input), &mut Journal::default(), &mut Prologue).await;
     assert_eq!(ending, Ok(Ending::Done));
 }
 
@@ -115,13 +101,7 @@ struct Traces {
 fn names(folder: std::path::PathBuf) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("a folder")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
     names
@@ -132,22 +112,11 @@ async fn traces(world: &World) -> Traces {
     let views = inventory.vms().map(|vm| vm.view("simulated"));
     let vms: Vec<Vm> = views.collect();
     let machines = world.hypervisor.marked("loam").await.expect("an answer");
-    let state = world
-        .disks
-        .folder("x")
-        .parent()
-        .and_then(|vms| vms.parent())
-        .expect("a state folder")
-        .to_owned();
+    let state =
+        world.disks.folder("x").parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
     Traces {
-        vms: vms
-            .into_iter()
-            .map(|vm| (vm.definition.name.to_string(), vm.state, vm.locked_by))
-            .collect(),
-        machines: machines
-            .into_iter()
-            .map(|machine| (machine.mark.vm, machine.power))
-            .collect(),
+        vms: vms.into_iter().map(|vm| (vm.definition.name.to_string(), vm.state, vm.locked_by)).collect(),
+        machines: machines.into_iter().map(|machine| (machine.mark.vm, machine.power)).collect(),
         folders: names(state.join("vms")),
         aside: names(state.join("aside")).len(),
         seeds: inventory.seeds().count(),
@@ -168,11 +137,7 @@ impl Traces {
     }
 
     fn with_seed() -> Traces {
-        Traces {
-            seeds: 1,
-            seed_files: 1,
-            ..Traces::empty()
-        }
+        Traces { seeds: 1, seed_files: 1, ..Traces::empty() }
     }
 
     fn with_web(state: VmState, power: Power) -> Traces {
@@ -211,11 +176,7 @@ async fn rehearsed<W: Work<World = World>>(
             if seen == *wanted {
                 // The next case has a world of its own; this one's guests need not burn on.
                 for machine in here.world.hypervisor.marked("loam").await.expect("an answer") {
-                    here.world
-                        .hypervisor
-                        .destroy(&machine.uuid)
-                        .await
-                        .expect("put out");
+                    here.world.hypervisor.destroy(&machine.uuid).await.expect("put out");
                 }
                 Ok(())
             } else {
@@ -228,12 +189,7 @@ async fn rehearsed<W: Work<World = World>>(
 
 #[actix::test]
 async fn adding_a_seed() {
-    rehearsed::<AddSeedWork>(
-        async |stage, _| stage.wish(),
-        Traces::empty(),
-        Traces::with_seed(),
-    )
-    .await;
+    rehearsed::<AddSeedWork>(async |stage, _| stage.wish(), Traces::empty(), Traces::with_seed()).await;
 }
 
 #[actix::test]
@@ -307,22 +263,12 @@ async fn adopting_a_machine() {
     let by = reserved_by.clone();
     rehearsed::<AdoptVmWork>(
         async |_, world| {
-            let disk = DiskSize {
-                disk: "vda".parse().expect("a name"),
-                size: ByteCount::mib(16),
-            };
+            let disk = DiskSize { disk: "vda".parse().expect("a name"), size: ByteCount::mib(16) };
             crate::support::reserve(world, definition("web"), vec![disk], by.clone()).await;
-            Adoption {
-                vm: vm("web"),
-                reserved_by: by.clone(),
-            }
+            Adoption { vm: vm("web"), reserved_by: by.clone() }
         },
         reserved(&reserved_by),
-        Traces {
-            seeds: 0,
-            seed_files: 0,
-            ..Traces::with_web(VmState::Ready, Power::Running)
-        },
+        Traces { seeds: 0, seed_files: 0, ..Traces::with_web(VmState::Ready, Power::Running) },
     )
     .await;
 }

@@ -15,21 +15,13 @@ fn machine(folder: &std::path::Path) -> Machine {
         ram_size: ByteCount::mib(256),
         disks: vec![Disk {
             name: "vda".parse().expect("a name"),
-            image: Image {
-                path: raw_image(folder).0,
-                format: ImageFormat::Raw,
-            },
+            image: Image { path: raw_image(folder).0, format: ImageFormat::Raw },
             base: None,
         }],
         nocloud: folder.join("nocloud.img"),
         console_log: folder.join("console.log"),
         served_ports: vec![8080],
-        mark: MachineMark {
-            realm: "loam".into(),
-            vm: "web".into(),
-            generation: 1,
-            operation: "none".into(),
-        },
+        mark: MachineMark { realm: "loam".into(), vm: "web".into(), generation: 1, operation: "none".into() },
     }
 }
 
@@ -37,12 +29,7 @@ fn machine(folder: &std::path::Path) -> Machine {
 async fn the_simulated_hypervisor_keeps_the_ports_promises() {
     let folder = tempfile::tempdir().expect("a folder");
     let simulated = Simulated::open(&folder.path().join("state")).await;
-    let doors = simulated
-        .ports
-        .disks
-        .make_door_folder("suite")
-        .await
-        .expect("a folder");
+    let doors = simulated.ports.disks.make_door_folder("suite").await.expect("a folder");
     let machine = machine(folder.path());
     suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &doors, PATIENCE).await;
 }

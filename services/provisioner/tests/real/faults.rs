@@ -50,9 +50,7 @@ impl Installation {
             name: "test".into(),
             inbox_prefix: contract::rights::inbox_prefix(Service::Upgrade),
         };
-        let carrier = bus::nats::connect(&connection, PATIENCE)
-            .await
-            .expect("connected");
+        let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
         bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
         let realm = RealmName::new(realm).expect("a realm");
         let mut this = Installation {
@@ -111,10 +109,7 @@ impl Installation {
 
     async fn begin(&self, definition: VmDefinition) -> OperationId {
         let id = fresh_id();
-        let asked = CreateVm {
-            definition,
-            operation_id: Some(id.clone()),
-        };
+        let asked = CreateVm { definition, operation_id: Some(id.clone()) };
         self.bus.call(&asked, ANSWER).await.expect("begun");
         id
     }
@@ -122,11 +117,7 @@ impl Installation {
     async fn step(&self, id: &OperationId, wanted: &str) {
         eventually_some(&format!("step {wanted} is reached"), BOOT, async || {
             let asked = contract::operation::GetOperation { id: id.clone() };
-            let report = self
-                .bus
-                .call_at(Service::Provisioner, &asked, ANSWER)
-                .await
-                .ok()?;
+            let report = self.bus.call_at(Service::Provisioner, &asked, ANSWER).await.ok()?;
             assert!(!report.state.is_final(), "{report:?}");
             (report.step.as_deref() == Some(wanted)).then_some(())
         })
@@ -134,28 +125,19 @@ impl Installation {
     }
 
     async fn remove(&self, name: &str) {
-        let asked = RemoveVm {
-            vm: vm(name),
-            operation_id: None,
-        };
+        let asked = RemoveVm { vm: vm(name), operation_id: None };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
         self.done(begun.operation()).await;
     }
 
     async fn health(&self) -> Health {
-        let asked = self
-            .bus
-            .call_at(Service::Provisioner, &CheckHealth {}, ANSWER)
-            .await;
+        let asked = self.bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
         asked.expect("an answer")
     }
 }
 
 fn virsh(arguments: &[&str]) -> String {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
-        .args(arguments)
-        .output();
+    let output = Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output();
     String::from_utf8_lossy(&output.expect("virsh").stdout).into_owned()
 }
 
@@ -175,20 +157,9 @@ async fn killed_at_any_step_a_creation_ends_done_with_one_machine() {
         here.step(&id, step).await;
         here.restart().await;
         here.done(&id).await;
-        let made = here
-            .bus
-            .call(&GetVm { vm: vm("web") }, ANSWER)
-            .await
-            .expect("there");
-        assert_eq!(
-            (made.state, made.locked_by),
-            (VmState::Ready, None),
-            "killed at {step}"
-        );
-        assert_eq!(
-            virsh(&["list", "--all", "--name"]).matches("killed-web").count(),
-            1
-        );
+        let made = here.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there");
+        assert_eq!((made.state, made.locked_by), (VmState::Ready, None), "killed at {step}");
+        assert_eq!(virsh(&["list", "--all", "--name"]).matches("killed-web").count(), 1);
         here.remove("web").await;
         assert!(!virsh(&["list", "--all", "--name"]).contains("killed-web"));
         assert!(is_empty(&here.state.path().join("vms")));
@@ -205,20 +176,12 @@ async fn killed_while_disks_stand_open_the_doors_outlive_it_and_are_closed() {
     let id = here.begin(greeter("web", "hello")).await;
     here.done(&id).await;
     let operation = fresh_id();
-    let open = OpenDisks {
-        vm: vm("web"),
-        operation_id: operation.clone(),
-    };
+    let open = OpenDisks { vm: vm("web"), operation_id: operation.clone() };
     let opened = here.bus.call(&open, ANSWER * 3).await.expect("opened");
     here.restart().await;
-    assert_eq!(
-        here.bus.call(&open, ANSWER * 3).await.expect("still open"),
-        opened
-    );
+    assert_eq!(here.bus.call(&open, ANSWER * 3).await.expect("still open"), opened);
     read_door(&opened.doors[0], &here.state.path().join("copy.raw"));
-    let close = CloseDisks {
-        operation_id: operation,
-    };
+    let close = CloseDisks { operation_id: operation };
     let closed = here.bus.call(&close, ANSWER * 3).await.expect("closed");
     assert!(closed.stood_open);
     assert!(is_empty(&here.state.path().join("doors")));
@@ -245,9 +208,6 @@ async fn a_libvirtd_that_hangs_is_said_so_and_work_goes_on_when_it_is_back() {
     signal("-CONT");
     assert!(!health.is_well(), "{health:?}");
     here.done(&id).await;
-    eventually_some("it is well again", BOOT, async || {
-        here.health().await.is_well().then_some(())
-    })
-    .await;
+    eventually_some("it is well again", BOOT, async || here.health().await.is_well().then_some(())).await;
     here.remove("web").await;
 }

@@ -16,18 +16,12 @@ async fn a_machine_is_made_read_copied_and_removed() {
     realm.add_seed().await;
     realm.create(greeter("web", "it's alive")).await;
     let made = realm.get("web").await;
-    assert_eq!(
-        (made.state, made.hypervisor.as_str()),
-        (VmState::Ready, "libvirt")
-    );
+    assert_eq!((made.state, made.hypervisor.as_str()), (VmState::Ready, "libvirt"));
     assert_eq!(realm.page("web").await, "it's alive\n");
 
     // Read while it runs, and made anew from what was read.
     let backup = fresh_id();
-    let open = OpenDisks {
-        vm: vm("web"),
-        operation_id: backup.clone(),
-    };
+    let open = OpenDisks { vm: vm("web"), operation_id: backup.clone() };
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Filesystem);
     let again = realm.bus.call(&open, ANSWER * 3).await.expect("the same doors");
@@ -39,28 +33,19 @@ async fn a_machine_is_made_read_copied_and_removed() {
     let restore = fresh_id();
     let reserve = ReserveVm {
         definition: copy,
-        disks: vec![DiskSize {
-            disk: DiskName::new("vda").expect("a name"),
-            size: ByteCount::mib(512),
-        }],
+        disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(512) }],
         operation_id: restore.clone(),
     };
     let reserved = realm.bus.call(&reserve, ANSWER).await.expect("reserved");
     read_door(&opened.doors[0], &reserved.disks[0].path);
-    let close = CloseDisks {
-        operation_id: backup.clone(),
-    };
+    let close = CloseDisks { operation_id: backup.clone() };
     let closed = realm.bus.call(&close, ANSWER * 3).await.expect("closed");
     assert!(closed.stood_open);
     assert!(!realm.bus.call(&close, ANSWER).await.expect("calm").stood_open);
     let doors = std::fs::read_dir(realm.state.path().join("doors")).expect("a folder");
     assert_eq!(doors.count(), 0);
 
-    let adopt = AdoptVm {
-        vm: vm("web2"),
-        reserved_by: restore,
-        operation_id: fresh_id(),
-    };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: fresh_id() };
     let begun = realm.bus.call(&adopt, ANSWER).await.expect("begun");
     realm.done(begun.operation()).await;
     let copied = realm.get("web2").await;
@@ -68,10 +53,7 @@ async fn a_machine_is_made_read_copied_and_removed() {
     assert_eq!(realm.page("web2").await, "it's alive\n");
 
     // Off, read while off, and on again.
-    let stop = StopVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = realm.bus.call(&stop, ANSWER).await.expect("begun");
     let stopped = realm.done(begun.operation()).await;
     assert_eq!(realm.get("web").await.state, VmState::Stopped, "{stopped:?}");
@@ -79,19 +61,13 @@ async fn a_machine_is_made_read_copied_and_removed() {
     assert_eq!(opened.consistency, Consistency::Off);
     read_door(&opened.doors[0], &realm.state.path().join("off.raw"));
     realm.bus.call(&close, ANSWER * 3).await.expect("closed");
-    let start = StartVm {
-        vm: vm("web"),
-        operation_id: None,
-    };
+    let start = StartVm { vm: vm("web"), operation_id: None };
     let begun = realm.bus.call(&start, ANSWER).await.expect("begun");
     realm.done(begun.operation()).await;
     assert_eq!(realm.page("web").await, "it's alive\n");
 
     for name in ["web", "web2"] {
-        let remove = RemoveVm {
-            vm: vm(name),
-            operation_id: None,
-        };
+        let remove = RemoveVm { vm: vm(name), operation_id: None };
         let begun = realm.bus.call(&remove, ANSWER).await.expect("begun");
         realm.done(begun.operation()).await;
     }

@@ -30,10 +30,7 @@ pub(crate) fn in_realm() -> bool {
     if std::env::var_os("LOAM_TEST_LIBVIRT").is_some() {
         return true;
     }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "this test needs tests/harness/realm"
-    );
+    assert!(std::env::var_os("CI").is_none(), "this test needs tests/harness/realm");
     eprintln!("SKIPPED: this test needs tests/harness/realm");
     false
 }
@@ -41,9 +38,7 @@ pub(crate) fn in_realm() -> bool {
 /// A state folder that QEMU's user can pass.
 pub(crate) fn state_folder() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::Builder::new()
-        .permissions(PermissionsExt::from_mode(0o711))
-        .tempdir();
+    let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o711)).tempdir();
     folder.expect("a folder")
 }
 
@@ -71,9 +66,7 @@ impl Realm {
         let bus = bus_on(&MemoryCarrier::new());
         let ports = Ports::open(&config(), state.path()).await.expect("ports");
         let host = HostName::new("h1").expect("a good name");
-        let house = House::build(&bus, host, ports, Pace::usual(BOOT))
-            .await
-            .expect("a house");
+        let house = House::build(&bus, host, ports, Pace::usual(BOOT)).await.expect("a house");
         let mut server = bus.server(ServiceCard {
             service: Service::Provisioner,
             version: "0.0.0".into(),
@@ -83,18 +76,11 @@ impl Realm {
         house.operations.serve(&mut server);
         let serving = server.open().await.expect("a desk");
         house.world.hypervisor.prepare().await.expect("a network");
-        Some(Realm {
-            bus,
-            house,
-            state,
-            _serving: serving,
-        })
+        Some(Realm { bus, house, state, _serving: serving })
     }
 
     pub(crate) async fn outcome(&self, id: &OperationId) -> OperationReport {
-        outcome_at(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {})
-            .await
-            .expect("an outcome")
+        outcome_at(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {}).await.expect("an outcome")
     }
 
     pub(crate) async fn done(&self, id: &OperationId) -> OperationReport {
@@ -116,19 +102,13 @@ impl Realm {
     }
 
     pub(crate) async fn create(&self, definition: VmDefinition) {
-        let asked = CreateVm {
-            definition,
-            operation_id: None,
-        };
+        let asked = CreateVm { definition, operation_id: None };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
         self.done(begun.operation()).await;
     }
 
     pub(crate) async fn get(&self, name: &str) -> Vm {
-        self.bus
-            .call(&GetVm { vm: vm(name) }, ANSWER)
-            .await
-            .expect("there")
+        self.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("there")
     }
 
     /// The page that a guest serves now.

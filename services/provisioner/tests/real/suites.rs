@@ -19,21 +19,13 @@ async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationI
     let created = world.registry.create(definition, by.clone()).await;
     let record = created.expect("a record");
     let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
-    world
-        .disks
-        .make_folder(record.name().as_str())
-        .await
-        .expect("a folder");
+    world.disks.make_folder(record.name().as_str()).await.expect("a folder");
     let base = machine.disks[0].base.as_ref().expect("a seed").path.clone();
     let sha256 = base.file_stem().expect("a name").to_string_lossy().into_owned();
     let (path, size) = (&machine.disks[0].image.path, record.definition.disk_size);
     world.disks.clone_seed(&sha256, path, size).await.expect("cloned");
     let texts = documents(&record, world.shell.authorized_key());
-    world
-        .disks
-        .write_nocloud(&machine.nocloud, &texts)
-        .await
-        .expect("written");
+    world.disks.write_nocloud(&machine.nocloud, &texts).await.expect("written");
     (record, by)
 }
 
@@ -61,17 +53,10 @@ async fn ssh_keeps_the_ports_promises() {
     hypervisor.define(&machine).await.expect("defined");
     hypervisor.start(&machine.uuid).await.expect("started");
     let address = testkit::eventually_some("it has an address", BOOT, async || {
-        hypervisor
-            .address(&machine.uuid, &machine.mac)
-            .await
-            .expect("an answer")
+        hypervisor.address(&machine.uuid, &machine.mac).await.expect("an answer")
     })
     .await;
-    let guest = Guest {
-        address,
-        uuid: machine.uuid.clone(),
-        host_key: None,
-    };
+    let guest = Guest { address, uuid: machine.uuid.clone(), host_key: None };
     testkit::eventually_some("SSH answers", BOOT, async || world.shell.reach(&guest).await.ok()).await;
     suites::guest_shell(world.shell.as_ref(), &guest).await;
     hypervisor.destroy(&machine.uuid).await.expect("destroyed");

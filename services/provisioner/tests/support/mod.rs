@@ -50,10 +50,7 @@ pub fn definition(name: &str) -> VmDefinition {
 }
 
 pub fn script(name: &str, text: &str) -> Script {
-    Script {
-        name: name.into(),
-        text: text.into(),
-    }
+    Script { name: name.into(), text: text.into() }
 }
 
 /// Impatient, so that failures come soon.
@@ -92,9 +89,7 @@ pub struct Simulated {
 impl Simulated {
     pub async fn open(state: &Path) -> Simulated {
         let disks = QemuImgDisks::open(state, None).expect("folders");
-        let hypervisor = SimulatedHypervisor::open(&state.join("simulated"))
-            .await
-            .expect("a simulation");
+        let hypervisor = SimulatedHypervisor::open(&state.join("simulated")).await.expect("a simulation");
         let hypervisor = Arc::new(hypervisor);
         Simulated {
             state: state.into(),
@@ -152,14 +147,7 @@ impl Running {
         house.operations.serve(&mut server);
         let serving = server.open().await.expect("a desk");
         house.operations.resume().await.expect("resumed");
-        Running {
-            carrier,
-            bus,
-            house,
-            simulated,
-            folder,
-            serving,
-        }
+        Running { carrier, bus, house, simulated, folder, serving }
     }
 
     /// Ends it in order and starts it again on the same tables and folder.
@@ -173,9 +161,7 @@ impl Running {
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {
-        outcome_at(&self.bus, Service::Provisioner, id, PATIENCE, |_| {})
-            .await
-            .expect("an outcome")
+        outcome_at(&self.bus, Service::Provisioner, id, PATIENCE, |_| {}).await.expect("an outcome")
     }
 
     pub async fn done(&self, id: &OperationId) -> OperationReport {
@@ -193,21 +179,14 @@ impl Running {
 
     pub async fn add_seed(&self) {
         let (path, sha256) = raw_image(self.folder.path());
-        let asked = AddSeed {
-            name: seed_name(),
-            from: path.display().to_string(),
-            sha256,
-            operation_id: None,
-        };
+        let asked =
+            AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
         self.done(begun.operation()).await;
     }
 
     pub async fn create(&self, definition: VmDefinition) -> OperationReport {
-        let asked = CreateVm {
-            definition,
-            operation_id: None,
-        };
+        let asked = CreateVm { definition, operation_id: None };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
         self.done(begun.operation()).await
     }
@@ -244,11 +223,7 @@ pub async fn reserve(
     by: OperationId,
 ) {
     let name = definition.name.to_string();
-    world
-        .registry
-        .reserve(definition, disks.clone(), by)
-        .await
-        .expect("reserved");
+    world.registry.reserve(definition, disks.clone(), by).await.expect("reserved");
     world.disks.make_folder(&name).await.expect("a folder");
     for disk in disks {
         let path = world.disks.folder(&name).join(format!("{}.raw", disk.disk));

@@ -30,28 +30,18 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Pat
     adapter.define(machine).await.expect("defined before");
     assert_eq!(adapter.power(uuid).await, Ok(Some(Power::Off)));
     let marked = adapter.marked(&machine.mark.realm).await.expect("a list");
-    let found = marked
-        .iter()
-        .find(|found| found.uuid == *uuid)
-        .expect("ours is in it");
+    let found = marked.iter().find(|found| found.uuid == *uuid).expect("ours is in it");
     assert_eq!((found.power, &found.mark), (Power::Off, &machine.mark));
     assert_eq!(adapter.marked("another-realm").await, Ok(Vec::new()));
     let mut namesake = machine.clone();
     namesake.uuid = NOBODY.into();
-    adapter
-        .define(&namesake)
-        .await
-        .expect_err("the name is another machine's");
+    adapter.define(&namesake).await.expect_err("the name is another machine's");
 
     adapter.start(uuid).await.expect("started");
     adapter.start(uuid).await.expect("started before");
     assert_eq!(adapter.power(uuid).await, Ok(Some(Power::Running)));
     eventually_some("its agent answers", patience, async || {
-        adapter
-            .agent_answers(uuid)
-            .await
-            .expect("an answer")
-            .then_some(())
+        adapter.agent_answers(uuid).await.expect("an answer").then_some(())
     })
     .await;
     eventually_some("it has an address", patience, async || {
@@ -75,14 +65,8 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Pat
         (adapter.power(uuid).await == Ok(Some(Power::Off))).then_some(())
     })
     .await;
-    adapter
-        .ask_to_stop(uuid, StopWay::PowerButton)
-        .await
-        .expect("calm");
-    adapter
-        .open_doors(uuid, &machine.disks, doors)
-        .await
-        .expect_err("it is off");
+    adapter.ask_to_stop(uuid, StopWay::PowerButton).await.expect("calm");
+    adapter.open_doors(uuid, &machine.disks, doors).await.expect_err("it is off");
     adapter.start(uuid).await.expect("started");
     adapter.destroy(uuid).await.expect("destroyed");
     adapter.destroy(uuid).await.expect("destroyed before");
@@ -95,42 +79,25 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Pat
 /// `guest` is up, and was never entered before.
 pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
     let host_key = adapter.reach(guest).await.expect("entered");
-    let known = Guest {
-        host_key: Some(host_key.clone()),
-        ..guest.clone()
-    };
+    let known = Guest { host_key: Some(host_key.clone()), ..guest.clone() };
     assert_eq!(adapter.reach(&known).await, Ok(host_key));
-    let other = Guest {
-        host_key: Some("another".into()),
-        ..guest.clone()
-    };
+    let other = Guest { host_key: Some("another".into()), ..guest.clone() };
     let stranger = adapter.reach(&other).await;
-    assert!(
-        matches!(stranger, Err(ShellError::Stranger { .. })),
-        "{stranger:?}"
-    );
+    assert!(matches!(stranger, Err(ShellError::Stranger { .. })), "{stranger:?}");
     let nobody = Guest {
         // Kept for documentation (RFC 5737): nobody is there.
         address: std::net::Ipv4Addr::new(127, 255, 255, 254).into(),
         ..guest.clone()
     };
     let unreachable = adapter.reach(&nobody).await;
-    assert!(
-        matches!(unreachable, Err(ShellError::Unreachable(_))),
-        "{unreachable:?}"
-    );
+    assert!(matches!(unreachable, Err(ShellError::Unreachable(_))), "{unreachable:?}");
 
     let script = Script {
         name: "count.sh".into(),
         text: "#!/bin/sh\necho \"$WORD\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
     };
     let env = std::collections::BTreeMap::from([("WORD".to_owned(), "it's".to_owned())]);
-    let run = ScriptRun {
-        at: 0,
-        script: &script,
-        env: &env,
-        within: Duration::from_secs(60),
-    };
+    let run = ScriptRun { at: 0, script: &script, env: &env, within: Duration::from_secs(60) };
     adapter.run(&known, &run).await.expect("it ran");
     adapter.run(&known, &run).await.expect("it is not run again");
 }

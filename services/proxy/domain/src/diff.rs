@@ -28,9 +28,7 @@ impl TableDiff {
                 Some(_) => {}
             }
         }
-        let gone = before
-            .routes()
-            .filter(|old| after.get(old.host.as_str()).is_none());
+        let gone = before.routes().filter(|old| after.get(old.host.as_str()).is_none());
         diff.removed.extend(gone.cloned());
         diff.added.sort_by(|a, b| a.host.cmp(&b.host));
         diff.removed.sort_by(|a, b| a.host.cmp(&b.host));
@@ -54,11 +52,7 @@ impl fmt::Display for TableDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for route in &self.added {
-            write!(
-                f,
-                "{separator}+{} ({} at {})",
-                route.host, route.owner, route.target
-            )?;
+            write!(f, "{separator}+{} ({} at {})", route.host, route.owner, route.target)?;
             separator = ", ";
         }
         for route in &self.removed {
@@ -101,20 +95,14 @@ mod tests {
 
     #[test]
     fn a_diff_names_what_was_added_removed_and_changed() {
-        let stopped = Target::Down {
-            why: DownReason::Stopped,
-            retry_after: Duration::from_secs(30),
-        };
+        let stopped = Target::Down { why: DownReason::Stopped, retry_after: Duration::from_secs(30) };
         let before = table(&[
             ("a", "same.example", up(1)),
             ("a", "old.example", up(2)),
             ("b", "api.example", stopped),
         ]);
-        let after = table(&[
-            ("a", "same.example", up(1)),
-            ("b", "api.example", up(80)),
-            ("c", "new.example", up(3)),
-        ]);
+        let after =
+            table(&[("a", "same.example", up(1)), ("b", "api.example", up(80)), ("c", "new.example", up(3))]);
         let diff = TableDiff::between(&before, &after);
         assert_eq!(
             diff.to_string(),

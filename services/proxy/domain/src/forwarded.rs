@@ -64,11 +64,7 @@ impl Scheme {
 
     fn read(text: &str) -> Option<Self> {
         let is = |name: &str| text.trim().eq_ignore_ascii_case(name);
-        if is("https") {
-            Some(Self::Https)
-        } else {
-            is("http").then_some(Self::Http)
-        }
+        if is("https") { Some(Self::Https) } else { is("http").then_some(Self::Http) }
     }
 }
 
@@ -110,9 +106,7 @@ impl TrustedPeers {
         if peer_is_trusted {
             let hops = match self.speak {
                 ChainField::XForwardedFor => {
-                    let proto = values(headers, &X_FORWARDED_PROTO)
-                        .next_back()
-                        .and_then(Scheme::read);
+                    let proto = values(headers, &X_FORWARDED_PROTO).next_back().and_then(Scheme::read);
                     scheme = proto.unwrap_or(scheme);
                     values(headers, &X_FORWARDED_FOR)
                         .map(|hop| (read_node(hop), None))
@@ -133,11 +127,7 @@ impl TrustedPeers {
             }
         }
         chain.reverse();
-        Identity {
-            chain,
-            scheme,
-            peer_is_trusted,
-        }
+        Identity { chain, scheme, peer_is_trusted }
     }
 }
 
@@ -166,10 +156,7 @@ pub fn announce(headers: &mut HeaderMap, identity: &Identity, host: &HeaderValue
     }
     headers.insert(X_FORWARDED_FOR, value(&plain));
     headers.insert(FORWARDED, value(&standard));
-    headers.insert(
-        X_FORWARDED_PROTO,
-        HeaderValue::from_static(identity.scheme.as_str()),
-    );
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(identity.scheme.as_str()));
     headers.insert(X_FORWARDED_HOST, host.clone());
     let client = plain.split(',').next().unwrap_or(&plain);
     headers.insert(X_REAL_IP, value(client));
@@ -189,10 +176,8 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIter
 fn forwarded_hops(headers: &HeaderMap) -> Vec<(Option<IpAddr>, Option<Scheme>)> {
     let mut hops = Vec::new();
     for value in headers.get_all(FORWARDED).iter().rev() {
-        let elements: Vec<&str> = value
-            .to_str()
-            .map(|text| outside_quotes(text, ',').collect())
-            .unwrap_or_default();
+        let elements: Vec<&str> =
+            value.to_str().map(|text| outside_quotes(text, ',').collect()).unwrap_or_default();
         if elements.is_empty() {
             hops.push((None, None));
         }
@@ -229,14 +214,8 @@ fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
 
 /// An address, with or without port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn read_node(text: &str) -> Option<IpAddr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    let address = bare
-        .parse()
-        .ok()
-        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(|address: IpAddr| address.to_canonical())
 }
 

@@ -71,19 +71,13 @@ impl fmt::Display for Host {
 /// Underscores are no host name, yet browsers send them: such a host is merely unknown.
 fn is_label(label: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&label.len())
-        && label
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// `text` is what follows the host: nothing, or a colon and the port (which may be empty, RFC 3986).
 fn check_port(text: &str) -> Result<(), InvalidHost> {
     let Some(port) = text.strip_prefix(':') else {
-        return if text.is_empty() {
-            Ok(())
-        } else {
-            Err(InvalidHost::Port)
-        };
+        return if text.is_empty() { Ok(()) } else { Err(InvalidHost::Port) };
     };
     let sound =
         port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());

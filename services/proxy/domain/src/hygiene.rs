@@ -53,21 +53,14 @@ pub fn clean_request(headers: &mut HeaderMap) {
         .get_all(TE)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-        });
+        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let underscored: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .cloned()
-        .collect();
+    let underscored: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
     for name in underscored {
         headers.remove(name);
     }
@@ -82,22 +75,13 @@ pub fn clean_response(headers: &mut HeaderMap) {
 /// Removes from a trailer section what would change framing, routing or what was said about the client.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    for name in [
-        CONTENT_LENGTH,
-        HOST,
-        EXPECT,
-        TRAILER,
-        http::header::AUTHORIZATION,
-        COOKIE,
-        http::header::FORWARDED,
-    ] {
+    for name in
+        [CONTENT_LENGTH, HOST, EXPECT, TRAILER, http::header::AUTHORIZATION, COOKIE, http::header::FORWARDED]
+    {
         trailers.remove(name);
     }
-    let ours: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| crate::forwarded::is_ours(name))
-        .cloned()
-        .collect();
+    let ours: Vec<HeaderName> =
+        trailers.keys().filter(|name| crate::forwarded::is_ours(name)).cloned().collect();
     for name in ours {
         trailers.remove(name);
     }
@@ -152,45 +136,31 @@ mod tests {
             ("accept", "*/*"),
         ]);
         clean_request(&mut headers);
-        let mut left: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
-            .collect();
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
         left.sort_unstable();
         assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
     }
 
     #[test]
     fn a_peer_cannot_have_the_length_or_the_host_removed() {
-        let mut headers = head(&[
-            ("connection", "content-length, host"),
-            ("content-length", "3"),
-            ("host", "a"),
-        ]);
+        let mut headers =
+            head(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
         clean_request(&mut headers);
-        assert_eq!(
-            (headers.contains_key(CONTENT_LENGTH), headers.contains_key(HOST)),
-            (true, true)
-        );
+        assert_eq!((headers.contains_key(CONTENT_LENGTH), headers.contains_key(HOST)), (true, true));
     }
 
     #[test]
     fn cookies_that_came_one_by_one_are_joined() {
         let mut headers = head(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
         clean_request(&mut headers);
-        assert_eq!(
-            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
-            ["a=1; b=2; c=3"]
-        );
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]
     fn trailers_say_nothing_about_framing_or_the_client() {
-        let mut trailers = head(&[
-            ("x-checksum", "1"),
-            ("content-length", "9"),
-            ("x-forwarded-for", "6.6.6.6"),
-        ]);
+        let mut trailers =
+            head(&[("x-checksum", "1"), ("content-length", "9"), ("x-forwarded-for", "6.6.6.6")]);
         clean_trailers(&mut trailers);
         assert_eq!(trailers, head(&[("x-checksum", "1")]));
     }

@@ -56,12 +56,7 @@ fn claims_of(machine: &KnownVm) -> Vec<Claim> {
     ports.dedup();
     let of_port = |port: u16| Claim {
         owner: machine.name.clone(),
-        domains: machine
-            .domains
-            .iter()
-            .filter(|r| r.port == port)
-            .map(|r| r.domain.clone())
-            .collect(),
+        domains: machine.domains.iter().filter(|r| r.port == port).map(|r| r.domain.clone()).collect(),
         target: target(machine, port),
     };
     ports.into_iter().map(of_port).collect()
@@ -82,17 +77,10 @@ mod tests {
     use super::*;
 
     fn machine(name: &str, created: i64, state: VmState) -> KnownVm {
-        let route = |domain: &str, port| DomainRoute {
-            domain: domain.parse().expect("valid"),
-            port,
-        };
+        let route = |domain: &str, port| DomainRoute { domain: domain.parse().expect("valid"), port };
         KnownVm {
             name: name.parse().expect("valid"),
-            domains: vec![
-                route("a.example", 80),
-                route("b.example", 8080),
-                route("c.example", 80),
-            ],
+            domains: vec![route("a.example", 80), route("b.example", 8080), route("c.example", 80)],
             state,
             address: Some("10.88.0.5".parse().expect("valid")),
             created: Timestamp::from_timestamp(created, 0).expect("valid"),
@@ -101,50 +89,24 @@ mod tests {
 
     #[test]
     fn each_port_is_a_target_and_the_elder_comes_first() {
-        let (young, old) = (
-            machine("young", 2, VmState::Ready),
-            machine("old", 1, VmState::Ready),
-        );
+        let (young, old) = (machine("young", 2, VmState::Ready), machine("old", 1, VmState::Ready));
         let claims = claims([&young, &old]);
-        let shown: Vec<String> = claims
-            .iter()
-            .map(|c| format!("{} {} {}", c.owner, c.domains.len(), c.target))
-            .collect();
+        let shown: Vec<String> =
+            claims.iter().map(|c| format!("{} {} {}", c.owner, c.domains.len(), c.target)).collect();
         assert_eq!(
             shown,
-            [
-                "old 2 10.88.0.5:80",
-                "old 1 10.88.0.5:8080",
-                "young 2 10.88.0.5:80",
-                "young 1 10.88.0.5:8080"
-            ]
+            ["old 2 10.88.0.5:80", "old 1 10.88.0.5:8080", "young 2 10.88.0.5:80", "young 1 10.88.0.5:8080"]
         );
     }
 
     #[test]
     fn only_a_ready_machine_with_an_address_gets_traffic() {
-        for state in [
-            VmState::Creating,
-            VmState::Starting,
-            VmState::Stopping,
-            VmState::Stopped,
-            VmState::Missing,
-        ] {
-            assert!(
-                matches!(target(&machine("web", 1, state), 80), Target::Down { .. }),
-                "{state:?}"
-            );
+        for state in
+            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
+        {
+            assert!(matches!(target(&machine("web", 1, state), 80), Target::Down { .. }), "{state:?}");
         }
-        let nowhere = KnownVm {
-            address: None,
-            ..machine("web", 1, VmState::Ready)
-        };
-        assert!(matches!(
-            target(&nowhere, 80),
-            Target::Down {
-                why: DownReason::Starting,
-                ..
-            }
-        ));
+        let nowhere = KnownVm { address: None, ..machine("web", 1, VmState::Ready) };
+        assert!(matches!(target(&nowhere, 80), Target::Down { why: DownReason::Starting, .. }));
     }
 }

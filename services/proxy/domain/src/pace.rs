@@ -19,11 +19,7 @@ pub struct PaceLimits {
 impl Default for PaceLimits {
     /// 30 seconds of silence, or less than 240 bytes a second after 20 seconds: no honest line is that slow.
     fn default() -> Self {
-        Self {
-            idle_max: Duration::from_secs(30),
-            grace: Duration::from_secs(20),
-            bytes_per_second_min: 240,
-        }
+        Self { idle_max: Duration::from_secs(30), grace: Duration::from_secs(20), bytes_per_second_min: 240 }
     }
 }
 
@@ -43,16 +39,9 @@ impl Pace {
 
     /// How long the next wait may last.
     pub fn patience(&self, limits: &PaceLimits) -> Duration {
-        let earned = Duration::from_secs(
-            self.moved
-                .checked_div(limits.bytes_per_second_min)
-                .unwrap_or(u64::MAX),
-        );
-        limits
-            .grace
-            .max(earned)
-            .saturating_sub(self.waited)
-            .min(limits.idle_max)
+        let earned =
+            Duration::from_secs(self.moved.checked_div(limits.bytes_per_second_min).unwrap_or(u64::MAX));
+        limits.grace.max(earned).saturating_sub(self.waited).min(limits.idle_max)
     }
 }
 
@@ -90,10 +79,7 @@ mod tests {
 
     #[test]
     fn without_a_least_rate_only_silence_counts() {
-        let limits = PaceLimits {
-            bytes_per_second_min: 0,
-            ..LIMITS
-        };
+        let limits = PaceLimits { bytes_per_second_min: 0, ..LIMITS };
         let mut pace = Pace::default();
         pace.moved(1, Duration::from_secs(100_000));
         assert_eq!(pace.patience(&limits), limits.idle_max);

@@ -77,10 +77,7 @@ pub fn examine(head: &Parts, fields_max: usize) -> Result<Asked, Refusal> {
     {
         return Err(Refusal::Expectation);
     }
-    Ok(Asked {
-        host: host(head)?,
-        upgrade: upgrade(head),
-    })
+    Ok(Asked { host: host(head)?, upgrade: upgrade(head) })
 }
 
 fn host(head: &Parts) -> Result<Host, Refusal> {
@@ -89,19 +86,9 @@ fn host(head: &Parts) -> Result<Host, Refusal> {
     if fields.next().is_some() {
         return Err(Refusal::HostCount);
     }
-    let field = field
-        .map(|value| {
-            value
-                .to_str()
-                .map_err(|_| InvalidHost::Name)
-                .and_then(Host::parse)
-        })
-        .transpose()?;
-    let authority = head
-        .uri
-        .authority()
-        .map(|authority| Host::parse(authority.as_str()))
-        .transpose()?;
+    let field =
+        field.map(|value| value.to_str().map_err(|_| InvalidHost::Name).and_then(Host::parse)).transpose()?;
+    let authority = head.uri.authority().map(|authority| Host::parse(authority.as_str())).transpose()?;
     match (authority, field) {
         (Some(authority), Some(field)) if authority != field => Err(Refusal::HostsUnlike),
         (Some(host), _) | (None, Some(host)) => Ok(host),
@@ -116,11 +103,7 @@ fn upgrade(head: &Parts) -> Option<HeaderValue> {
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
-        });
+        .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade")));
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
         || head
             .headers
@@ -150,28 +133,13 @@ mod tests {
     #[test]
     fn the_host_comes_from_the_field_or_from_the_target_and_they_agree() {
         assert_eq!(host_of("/", &[("host", "A.example:80")]), Ok("a.example".into()));
-        assert_eq!(
-            host_of("http://a.example/x", &[("host", "a.example.")]),
-            Ok("a.example".into())
-        );
+        assert_eq!(host_of("http://a.example/x", &[("host", "a.example.")]), Ok("a.example".into()));
         assert_eq!(host_of("http://a.example/x", &[]), Ok("a.example".into()));
-        assert_eq!(
-            host_of("http://a.example/x", &[("host", "b.example")]),
-            Err(Refusal::HostsUnlike)
-        );
+        assert_eq!(host_of("http://a.example/x", &[("host", "b.example")]), Err(Refusal::HostsUnlike));
         assert_eq!(host_of("/", &[]), Err(Refusal::HostCount));
-        assert_eq!(
-            host_of("/", &[("host", "a"), ("host", "a")]),
-            Err(Refusal::HostCount)
-        );
-        assert_eq!(
-            host_of("/", &[("host", "a/b")]),
-            Err(Refusal::Host(InvalidHost::Name))
-        );
-        assert_eq!(
-            host_of("http://user@a.example/", &[]),
-            Err(Refusal::Host(InvalidHost::Name))
-        );
+        assert_eq!(host_of("/", &[("host", "a"), ("host", "a")]), Err(Refusal::HostCount));
+        assert_eq!(host_of("/", &[("host", "a/b")]), Err(Refusal::Host(InvalidHost::Name)));
+        assert_eq!(host_of("http://user@a.example/", &[]), Err(Refusal::Host(InvalidHost::Name)));
     }
 
     #[test]
@@ -187,35 +155,20 @@ mod tests {
     #[test]
     fn an_upgrade_counts_only_when_it_is_asked_for_properly_and_has_no_body() {
         let asked = |fields: &[(&str, &str)]| {
-            let fields: Vec<_> = fields
-                .iter()
-                .copied()
-                .chain([("host", "a"), ("upgrade", "websocket")])
-                .collect();
-            examine(&head("/", &fields), 100)
-                .expect("sound")
-                .upgrade
-                .is_some()
+            let fields: Vec<_> =
+                fields.iter().copied().chain([("host", "a"), ("upgrade", "websocket")]).collect();
+            examine(&head("/", &fields), 100).expect("sound").upgrade.is_some()
         };
         assert!(asked(&[("connection", "keep-alive, Upgrade")]));
         assert!(asked(&[("connection", "upgrade"), ("content-length", "0")]));
         assert!(!asked(&[]));
         assert!(!asked(&[("connection", "upgrade"), ("content-length", "1")]));
-        assert!(!asked(&[
-            ("connection", "upgrade"),
-            ("transfer-encoding", "chunked")
-        ]));
+        assert!(!asked(&[("connection", "upgrade"), ("transfer-encoding", "chunked")]));
     }
 
     #[test]
     fn expectations_and_numbers_of_fields_are_bounded() {
-        assert_eq!(
-            host_of("/", &[("host", "a"), ("expect", "200-ok")]),
-            Err(Refusal::Expectation)
-        );
-        assert_eq!(
-            examine(&head("/", &[("host", "a"), ("x", "1")]), 1),
-            Err(Refusal::TooManyFields)
-        );
+        assert_eq!(host_of("/", &[("host", "a"), ("expect", "200-ok")]), Err(Refusal::Expectation));
+        assert_eq!(examine(&head("/", &[("host", "a"), ("x", "1")]), 1), Err(Refusal::TooManyFields));
     }
 }

@@ -59,9 +59,7 @@ const COINS_AT_START: u32 = 10 * COINS_A_RETRY;
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self {
-            coins: COINS_AT_START,
-        }
+        Self { coins: COINS_AT_START }
     }
 }
 
@@ -96,12 +94,7 @@ mod tests {
         assert!(!may(&Method::PUT, Replay::Lost, Progress::Sent));
         assert!(!may(&Method::POST, Replay::Lost, Progress::NothingSent));
         assert!(!may(&Method::GET, Replay::Whole, Progress::Answering));
-        assert!(!may_retry(
-            &Method::GET,
-            Replay::Whole,
-            Progress::NothingSent,
-            TRIES_MAX
-        ));
+        assert!(!may_retry(&Method::GET, Replay::Whole, Progress::NothingSent, TRIES_MAX));
     }
 
     proptest! {

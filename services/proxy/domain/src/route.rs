@@ -89,10 +89,6 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} stays with {}; {} claims it too",
-            self.host, self.kept_by, self.refused_to
-        )
+        write!(f, "{} stays with {}; {} claims it too", self.host, self.kept_by, self.refused_to)
     }
 }

@@ -26,11 +26,7 @@ impl RouteTable {
             |claim: &Claim, host: &str| previous.get(host).is_some_and(|route| route.owner == claim.owner);
         for kept in [true, false] {
             for claim in &claims {
-                for host in claim
-                    .domains
-                    .iter()
-                    .filter(|host| was_owner(claim, host.as_str()) == kept)
-                {
+                for host in claim.domains.iter().filter(|host| was_owner(claim, host.as_str()) == kept) {
                     table.routes.entry(host.as_str().into()).or_insert_with(|| {
                         Arc::new(Route {
                             host: host.clone(),
@@ -77,9 +73,7 @@ impl RouteTable {
         let mut conflicts = Vec::new();
         for claim in claims {
             for host in &claim.domains {
-                let route = self
-                    .get(host.as_str())
-                    .expect("every claimed domain was given to somebody");
+                let route = self.get(host.as_str()).expect("every claimed domain was given to somebody");
                 if route.owner != claim.owner {
                     conflicts.push(Conflict {
                         host: host.clone(),
@@ -110,10 +104,7 @@ mod tests {
     fn claim(owner: &str, domains: &[&str], port: u16) -> Claim {
         Claim {
             owner: vm(owner),
-            domains: domains
-                .iter()
-                .map(|domain| DomainName::new(*domain).expect("valid"))
-                .collect(),
+            domains: domains.iter().map(|domain| DomainName::new(*domain).expect("valid")).collect(),
             target: Target::Up(SocketAddr::from(([127, 0, 0, 1], port))),
         }
     }
@@ -123,17 +114,11 @@ mod tests {
         let empty = RouteTable::default();
         let (table, conflicts) = RouteTable::build(
             &empty,
-            [
-                claim("a", &["x.example", "y.example"], 1),
-                claim("b", &["x.example"], 2),
-            ],
+            [claim("a", &["x.example", "y.example"], 1), claim("b", &["x.example"], 2)],
         );
         assert_eq!(table.get("x.example").expect("routed").owner, vm("a"));
         assert_eq!(conflicts.len(), 1);
-        assert_eq!(
-            conflicts[0].to_string(),
-            "x.example stays with a; b claims it too"
-        );
+        assert_eq!(conflicts[0].to_string(), "x.example stays with a; b claims it too");
     }
 
     #[test]
@@ -151,10 +136,8 @@ mod tests {
 
     #[test]
     fn naming_a_domain_twice_is_naming_it_once() {
-        let (table, conflicts) = RouteTable::build(
-            &RouteTable::default(),
-            [claim("a", &["x.example", "x.example"], 1)],
-        );
+        let (table, conflicts) =
+            RouteTable::build(&RouteTable::default(), [claim("a", &["x.example", "x.example"], 1)]);
         assert_eq!((table.len(), conflicts.len()), (1, 0));
     }
 
@@ -162,11 +145,7 @@ mod tests {
     fn an_address_is_nobodys_domain() {
         let (table, _) = RouteTable::build(&RouteTable::default(), [claim("a", &["x.example"], 1)]);
         assert!(table.find(&Host::parse("[::1]").expect("valid")).is_none());
-        assert!(
-            table
-                .find(&Host::parse("X.example.:80").expect("valid"))
-                .is_some()
-        );
+        assert!(table.find(&Host::parse("X.example.:80").expect("valid")).is_some());
     }
 
     fn claims() -> impl Strategy<Value = Vec<Claim>> {

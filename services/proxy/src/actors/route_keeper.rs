@@ -65,15 +65,8 @@ impl RouteKeeper {
     pub(crate) fn start(bus: Bus, front: Arc<Front>) -> Addr<RouteKeeper> {
         let row = bus.table(bucket::ROUTES);
         let trouble = Some("the provisioner was not asked yet".to_string());
-        let keeper = RouteKeeper {
-            bus,
-            front,
-            known: BTreeMap::new(),
-            row,
-            changes: 0,
-            next_reading: None,
-            trouble,
-        };
+        let keeper =
+            RouteKeeper { bus, front, known: BTreeMap::new(), row, changes: 0, next_reading: None, trouble };
         actor::start(MAILBOX, keeper)
     }
 
@@ -91,10 +84,8 @@ impl RouteKeeper {
         if self.changes != asked_at {
             return false;
         }
-        let listed: BTreeMap<_, _> = listed
-            .into_iter()
-            .map(|machine| (machine.name.clone(), machine))
-            .collect();
+        let listed: BTreeMap<_, _> =
+            listed.into_iter().map(|machine| (machine.name.clone(), machine)).collect();
         if listed != self.known {
             self.known = listed;
             self.apply();
@@ -152,14 +143,7 @@ async fn hear(bus: Bus, keeper: Addr<RouteKeeper>) {
                 while let Some((change, context)) = changes.next().await {
                     let span = tracing::info_span!("heard", otel.name = "vm_changed", vm = %change.name);
                     telemetry::adopt(&span, &context);
-                    if keeper
-                        .send(Traced {
-                            message: Heard(change),
-                            span,
-                        })
-                        .await
-                        .is_err()
-                    {
+                    if keeper.send(Traced { message: Heard(change), span }).await.is_err() {
                         return;
                     }
                 }
@@ -192,35 +176,26 @@ impl Handler<Traced<Read>> for RouteKeeper {
     fn handle(&mut self, _: Traced<Read>, ctx: &mut Context<Self>) {
         let (bus, asked_at) = (self.bus.clone(), self.changes);
         let list = async move { bus.call(&ListVms {}, LIST_MAX).await };
-        ctx.spawn(
-            list.into_actor(self)
-                .map(move |listed: Result<_, CallError<Nothing>>, this, ctx| {
-                    let again = match listed {
-                        Ok(vms) => {
-                            this.trouble = None;
-                            let taken = this.take(vms.into_iter().map(KnownVm::from).collect(), asked_at);
-                            this.remember();
-                            if taken { READ_EVERY } else { TRY_EVERY }
-                        }
-                        Err(error) => {
-                            tracing::debug!(%error, "machines cannot be listed; traffic goes where it went");
-                            this.trouble = Some(error.to_string());
-                            TRY_EVERY
-                        }
-                    };
-                    // One reading follows another, however often somebody asks for one in between.
-                    let next = ctx.notify_later(
-                        Traced {
-                            message: Read,
-                            span: Span::none(),
-                        },
-                        again,
-                    );
-                    if let Some(before) = this.next_reading.replace(next) {
-                        ctx.cancel_future(before);
-                    }
-                }),
-        );
+        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<Nothing>>, this, ctx| {
+            let again = match listed {
+                Ok(vms) => {
+                    this.trouble = None;
+                    let taken = this.take(vms.into_iter().map(KnownVm::from).collect(), asked_at);
+                    this.remember();
+                    if taken { READ_EVERY } else { TRY_EVERY }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "machines cannot be listed; traffic goes where it went");
+                    this.trouble = Some(error.to_string());
+                    TRY_EVERY
+                }
+            };
+            // One reading follows another, however often somebody asks for one in between.
+            let next = ctx.notify_later(Traced { message: Read, span: Span::none() }, again);
+            if let Some(before) = this.next_reading.replace(next) {
+                ctx.cancel_future(before);
+            }
+        }));
     }
 }
 
@@ -237,10 +212,7 @@ impl Handler<Traced<Rows>> for RouteKeeper {
         };
         let mut routes: Vec<RouteRow> = self.front.table().routes().map(|route| row(route)).collect();
         routes.sort_by(|a, b| a.domain.cmp(&b.domain));
-        actix::MessageResult(Routes {
-            http_listener: self.front.address().to_string(),
-            routes,
-        })
+        actix::MessageResult(Routes { http_listener: self.front.address().to_string(), routes })
     }
 }
 

@@ -108,15 +108,8 @@ impl Drop for Record {
         let took = self.began.elapsed();
         // A client that went before there was an answer is counted as nginx does; it saw nothing of the number.
         const CLIENT_CLOSED: u16 = 499;
-        let status = if self.status == 0 {
-            CLIENT_CLOSED
-        } else {
-            self.status
-        };
-        let bytes_in = self
-            .source
-            .as_ref()
-            .map_or(self.bytes_in, |source| source.taken());
+        let status = if self.status == 0 { CLIENT_CLOSED } else { self.status };
+        let bytes_in = self.source.as_ref().map_or(self.bytes_in, |source| source.taken());
         let span = &self.trace.span;
         span.record("http.response.status_code", status);
         let owner = self.route.as_ref().map(|route| route.owner.as_str());

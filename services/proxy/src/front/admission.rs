@@ -43,20 +43,13 @@ impl Admission {
         Self {
             room: Arc::new(Semaphore::new(limits.connections_max)),
             per_origin_max: limits.connections_per_origin_max,
-            taken: Arc::new(Taken {
-                book: Mutex::default(),
-                metrics,
-            }),
+            taken: Arc::new(Taken { book: Mutex::default(), metrics }),
         }
     }
 
     /// Waits until there is room for one more connection.
     pub(super) async fn room(&self) -> OwnedSemaphorePermit {
-        self.room
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
+        self.room.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// Gives a place to a connection from this address, or none if its client has as many as it may.
@@ -72,20 +65,12 @@ impl Admission {
         }
         book.open += 1;
         self.taken.metrics.open_connections.add(1, &[]);
-        Some(Place {
-            _room: room,
-            origin,
-            taken: self.taken.clone(),
-        })
+        Some(Place { _room: room, origin, taken: self.taken.clone() })
     }
 
     /// Connections that are open.
     pub(super) fn open(&self) -> usize {
-        self.taken
-            .book
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .open
+        self.taken.book.lock().unwrap_or_else(PoisonError::into_inner).open
     }
 }
 

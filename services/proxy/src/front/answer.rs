@@ -52,10 +52,7 @@ impl Problem {
 
     /// Whether the connection cannot be trusted to be in step any more.
     fn ends_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::Framing(_) | Self::Request(_) | Self::BodyBroken | Self::BodyTooSlow
-        )
+        matches!(self, Self::Framing(_) | Self::Request(_) | Self::BodyBroken | Self::BodyTooSlow)
     }
 
     /// The page. `id` is the request id; `version` is what the client speaks.
@@ -74,15 +71,9 @@ impl Problem {
         let mut page = Response::new(Bytes::from(text));
         *page.status_mut() = status;
         let headers = page.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(
-            "x-request-id",
-            HeaderValue::from_str(id).expect("digits are a value"),
-        );
+        headers.insert("x-request-id", HeaderValue::from_str(id).expect("digits are a value"));
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -104,10 +95,7 @@ mod tests {
 
     #[test]
     fn a_page_says_why_and_when_and_carries_the_request_id() {
-        let down = Problem::Down {
-            why: DownReason::Starting,
-            retry_after: Duration::from_millis(1500),
-        };
+        let down = Problem::Down { why: DownReason::Starting, retry_after: Duration::from_millis(1500) };
         let page = down.page("4bf9", Version::HTTP_11);
         assert_eq!(page.status(), 503);
         assert_eq!(page.headers()["retry-after"], "2");
@@ -123,15 +111,7 @@ mod tests {
     #[test]
     fn an_unsound_request_ends_the_connection_but_http_2_has_no_word_for_that() {
         let refused = Problem::Framing(Violation::LengthAndEncoding);
-        assert_eq!(
-            refused.page("1", Version::HTTP_11).headers()["connection"],
-            "close"
-        );
-        assert!(
-            !refused
-                .page("1", Version::HTTP_2)
-                .headers()
-                .contains_key("connection")
-        );
+        assert_eq!(refused.page("1", Version::HTTP_11).headers()["connection"], "close");
+        assert!(!refused.page("1", Version::HTTP_2).headers().contains_key("connection"));
     }
 }

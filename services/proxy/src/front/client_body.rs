@@ -61,13 +61,7 @@ impl Source {
     /// `keep`: whether a second try could ever be made.
     pub(super) fn new(incoming: Incoming, keep: bool, limits: PaceLimits) -> Arc<Self> {
         let length = incoming.size_hint();
-        let flow = Flow {
-            incoming,
-            kept: keep.then(Vec::new),
-            limits,
-            pace: Pace::default(),
-            stalled: None,
-        };
+        let flow = Flow { incoming, kept: keep.then(Vec::new), limits, pace: Pace::default(), stalled: None };
         Arc::new(Self {
             flow: Mutex::new(flow),
             length,
@@ -78,10 +72,7 @@ impl Source {
 
     /// The body, from its beginning as long as that is kept.
     pub(super) fn body(self: &Arc<Self>) -> RequestBody {
-        RequestBody::Streamed(ClientBody {
-            source: self.clone(),
-            replayed: 0,
-        })
+        RequestBody::Streamed(ClientBody { source: self.clone(), replayed: 0 })
     }
 
     /// Bytes taken from the client.
@@ -98,11 +89,7 @@ impl Source {
     }
 
     pub(super) fn replay(&self) -> Replay {
-        if self.taken() == 0 || self.flow().kept.is_some() {
-            Replay::Whole
-        } else {
-            Replay::Lost
-        }
+        if self.taken() == 0 || self.flow().kept.is_some() { Replay::Whole } else { Replay::Lost }
     }
 
     /// One try at a time holds the body, so nobody ever waits here.
@@ -119,10 +106,7 @@ impl Source {
 impl Flow {
     /// Takes note of a frame, and keeps it if all of the body so far can be kept.
     fn keep(&mut self, frame: &Frame<Bytes>, taken_before: u64) -> u64 {
-        let waited = self
-            .stalled
-            .take()
-            .map_or(Duration::ZERO, |(since, _)| since.elapsed());
+        let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
         let count = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.pace.moved(count, waited);
         match (frame.data_ref(), &mut self.kept) {
@@ -134,9 +118,7 @@ impl Flow {
 
     fn too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let patience = self.pace.patience(&self.limits);
-        let (_, timer) = self
-            .stalled
-            .get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
+        let (_, timer) = self.stalled.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
         timer.as_mut().poll(cx)
     }
 }

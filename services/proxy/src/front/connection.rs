@@ -53,17 +53,11 @@ async fn http1(shared: Arc<Shared>, line: Arc<Line>, guard: Guard) {
     };
     let mut builder = http1::Builder::new();
     // The guard keeps the clock for heads, and answers when it runs out.
-    builder
-        .header_read_timeout(None)
-        .max_buf_size(BUFFER_BYTES.max(head.block_bytes_max * 2));
+    builder.header_read_timeout(None).max_buf_size(BUFFER_BYTES.max(head.block_bytes_max * 2));
     if head.fields_max > FIELDS_BY_DEFAULT {
         builder.max_headers(head.fields_max);
     }
-    let mut connection = pin!(
-        builder
-            .serve_connection(TokioIo::new(guard), service)
-            .with_upgrades()
-    );
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(guard), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shared.cut.cancelled() => return,

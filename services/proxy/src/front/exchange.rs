@@ -40,18 +40,9 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let identity = shared
-        .settings
-        .trusted
-        .identify(line.peer.ip(), Scheme::Http, &head.headers);
+    let identity = shared.settings.trusted.identify(line.peer.ip(), Scheme::Http, &head.headers);
     let trace = Trace::begin(&head, identity.peer_is_trusted);
-    let mut record = Record::begin(
-        trace,
-        &head,
-        identity.client(),
-        line.clone(),
-        shared.metrics.clone(),
-    );
+    let mut record = Record::begin(trace, &head, identity.client(), line.clone(), shared.metrics.clone());
     let led = match line.refused.get() {
         Some(&violation) if head.method.as_str() == REFUSED_METHOD => Err(Problem::Framing(violation)),
         _ => lead(&shared, head, body, &identity, &mut record).await,
@@ -111,18 +102,10 @@ async fn forward(
     let body = || source.as_ref().map_or(RequestBody::Empty, Source::body);
     let method = head.method.clone();
     let mut request = Request::from_parts(head, body());
-    shared
-        .budget
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .request();
+    shared.budget.lock().unwrap_or_else(PoisonError::into_inner).request();
     loop {
         record.tries += 1;
-        let pooled = if record.tries == 1 {
-            shared.pool.take(address)
-        } else {
-            None
-        };
+        let pooled = if record.tries == 1 { shared.pool.take(address) } else { None };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
             None => connect(shared, address, record).await?,
@@ -130,10 +113,7 @@ async fn forward(
         // A kept connection may have been closed while the request was on its way; a fresh one that breaks is in earnest.
         let spare = (upstream.reused && method.is_idempotent()).then(|| request_again(&request));
         let progress = || source.as_ref().map_or(0, |source| source.taken());
-        let failure = match upstream
-            .ask(request, shared.settings.timeouts.first_byte, progress)
-            .await
-        {
+        let failure = match upstream.ask(request, shared.settings.timeouts.first_byte, progress).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Problem::WrongProtocol);
             }
@@ -150,10 +130,7 @@ async fn forward(
         shared.metrics.upstream_failed(failure.kind());
         let (progress, again) = match failure {
             Failure::Unsent(request) => (Progress::NothingSent, Some(*request)),
-            Failure::Broke(_) => (
-                Progress::Sent,
-                spare.map(|head| Request::from_parts(head, body())),
-            ),
+            Failure::Broke(_) => (Progress::Sent, spare.map(|head| Request::from_parts(head, body()))),
             Failure::Connect(_) | Failure::ConnectTimeout | Failure::Silent => (Progress::Sent, None),
         };
         let replay = source.as_ref().map_or(Replay::Whole, |source| source.replay());
@@ -172,13 +149,11 @@ pub(super) async fn connect(
     address: SocketAddr,
     record: &Record,
 ) -> Result<Box<Upstream>, Problem> {
-    Upstream::connect(address, shared.settings.timeouts.connect)
-        .await
-        .map_err(|failure| {
-            failure.log(&record.trace.span, address);
-            shared.metrics.upstream_failed(failure.kind());
-            failure.problem()
-        })
+    Upstream::connect(address, shared.settings.timeouts.connect).await.map_err(|failure| {
+        failure.log(&record.trace.span, address);
+        shared.metrics.upstream_failed(failure.kind());
+        failure.problem()
+    })
 }
 
 fn request_again(request: &Request<RequestBody>) -> Parts {
@@ -200,18 +175,12 @@ fn streamed(
     clean_response(&mut head.headers);
     head.extensions.clear();
     record.status = head.status.as_u16();
-    let is_event_stream = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value
-            .as_bytes()
-            .to_ascii_lowercase()
-            .starts_with(b"text/event-stream")
-    });
+    let is_event_stream = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"));
     let timeouts = &shared.settings.timeouts;
-    let idle_max = if is_event_stream {
-        timeouts.tunnel_idle
-    } else {
-        timeouts.upstream_idle
-    };
+    let idle_max = if is_event_stream { timeouts.tunnel_idle } else { timeouts.upstream_idle };
     let body = UpstreamBody::new(incoming, upstream, shared, idle_max, record);
     Response::from_parts(head, AnswerBody::Streamed(Box::new(body)))
 }

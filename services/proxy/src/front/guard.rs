@@ -182,11 +182,8 @@ impl AsyncRead for Guard {
                     let rest = &REFUSED_REQUEST[passed..];
                     let count = rest.len().min(buf.remaining());
                     buf.put_slice(&rest[..count]);
-                    guard.stage = if count == rest.len() {
-                        Stage::Silent
-                    } else {
-                        Stage::Refusing(passed + count)
-                    };
+                    guard.stage =
+                        if count == rest.len() { Stage::Silent } else { Stage::Refusing(passed + count) };
                     return Poll::Ready(Ok(()));
                 }
                 Stage::Silent => return Poll::Pending,
@@ -195,11 +192,7 @@ impl AsyncRead for Guard {
                 guard.judge_held();
                 continue;
             }
-            let read = if guard.held.is_empty() {
-                guard.read_through(cx, buf)
-            } else {
-                guard.read_more(cx)
-            };
+            let read = if guard.held.is_empty() { guard.read_through(cx, buf) } else { guard.read_more(cx) };
             match read {
                 Poll::Ready(Ok(false)) => {}
                 // Bytes have passed, or the client has ended; half a head is then of no use to anybody.

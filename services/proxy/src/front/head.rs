@@ -27,11 +27,7 @@ pub(super) fn prepare(head: &mut Parts, asked: &Asked, identity: &Identity, trac
         headers.insert(UPGRADE, protocol.clone());
     }
     if head.uri.authority().is_some() {
-        let path = head
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
     }
     head.version = Version::HTTP_11;
@@ -41,10 +37,7 @@ pub(super) fn prepare(head: &mut Parts, asked: &Asked, identity: &Identity, trac
 
 /// The host as the client wrote it, port and all: machines build links from it.
 fn host_as_asked(head: &Parts, asked: &Asked) -> HeaderValue {
-    let authority = head
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let authority = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     authority
         .or_else(|| head.headers.get(HOST).cloned())
         .unwrap_or_else(|| HeaderValue::from_str(&asked.host.to_string()).expect("hosts are visible ASCII"))

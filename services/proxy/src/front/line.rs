@@ -61,10 +61,6 @@ impl Line {
     /// Ready once so many requests were answered.
     pub(super) fn poll_answered(&self, cx: &mut Context<'_>, count: u64) -> Poll<()> {
         self.guard.register(cx.waker());
-        if self.answered() >= count {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.answered() >= count { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -23,11 +23,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nC
     Content-Type: text/plain\r\nContent-Length: 47\r\n\r\nThere are too many connections from this place\n";
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restart must not wait for old connections to be forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

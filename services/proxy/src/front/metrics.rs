@@ -15,9 +15,8 @@ pub(super) struct Metrics {
 }
 
 /// From a cache's answer to a long upload; the usual answer of a machine lies between 1 ms and 1 s.
-const DURATION_BOUNDS_SECONDS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0,
-];
+const DURATION_BOUNDS_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
 
 impl Metrics {
     pub(super) fn new() -> Self {

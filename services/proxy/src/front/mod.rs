@@ -108,10 +108,7 @@ impl Front {
         let shared = Arc::new(Shared::new(settings));
         shared.tasks.spawn(listener::accept(listener, shared.clone()));
         tracing::info!(address = %bound, "listening for HTTP");
-        Ok(Self {
-            shared,
-            address: bound,
-        })
+        Ok(Self { shared, address: bound })
     }
 
     /// Where it listens.

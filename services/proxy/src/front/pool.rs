@@ -37,12 +37,7 @@ impl Pool {
     pub(super) fn take(&self, address: SocketAddr) -> Option<Box<Upstream>> {
         loop {
             // The lock is given back before the connection is looked at, or closed.
-            let idle = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_mut(&address)?
-                .pop()?;
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&address)?.pop()?;
             let Idle { since, mut upstream } = idle;
             if since.elapsed() < self.pooled_idle && upstream.is_ready() {
                 upstream.reused = true;
@@ -59,10 +54,7 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let stack = idle.entry(upstream.address).or_default();
         if stack.len() < self.idle_max {
-            stack.push(Idle {
-                since: Instant::now(),
-                upstream,
-            });
+            stack.push(Idle { since: Instant::now(), upstream });
         }
     }
 
@@ -81,11 +73,6 @@ impl Pool {
 
     /// How many there are.
     pub(super) fn idle(&self) -> usize {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .map(Vec::len)
-            .sum()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 }

@@ -34,10 +34,7 @@ pub(super) struct Taking {
 
 impl Default for Stalls {
     fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            answers: Mutex::default(),
-        }
+        Self { began: Instant::now(), answers: Mutex::default() }
     }
 }
 
@@ -47,11 +44,7 @@ impl Stalls {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|answer| answer.strong_count() > 0);
         answers.push(Arc::downgrade(&answer));
-        Taking {
-            answer,
-            began: self.began,
-            limits,
-        }
+        Taking { answer, began: self.began, limits }
     }
 
     /// Ends when an answer has been left lying.
@@ -62,11 +55,7 @@ impl Stalls {
             look.tick().await;
             let now = since(self.began);
             let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            if answers
-                .iter()
-                .filter_map(Weak::upgrade)
-                .any(|answer| answer.0.load(Ordering::Relaxed) < now)
-            {
+            if answers.iter().filter_map(Weak::upgrade).any(|answer| answer.0.load(Ordering::Relaxed) < now) {
                 return;
             }
         }
@@ -81,9 +70,7 @@ impl Taking {
 
     /// The client was handed so many bytes; it may take them as slowly as the least rate allows.
     pub(super) fn handed(&self, bytes: usize) {
-        let at_least_rate = (bytes as u64)
-            .checked_div(self.limits.bytes_per_second_min)
-            .unwrap_or(0);
+        let at_least_rate = (bytes as u64).checked_div(self.limits.bytes_per_second_min).unwrap_or(0);
         let patience = self.limits.idle_max + Duration::from_secs(at_least_rate);
         let deadline =
             since(self.began).saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));

@@ -35,24 +35,15 @@ impl Trace {
         let caller = trusted.then(|| text(TRACEPARENT)).flatten();
         if let Some(caller) = caller {
             let state = text(TRACESTATE).map(|state| (TRACESTATE.to_owned(), state.to_owned()));
-            let carried = [(TRACEPARENT.to_owned(), caller.to_owned())]
-                .into_iter()
-                .chain(state);
+            let carried = [(TRACEPARENT.to_owned(), caller.to_owned())].into_iter().chain(state);
             telemetry::adopt(&span, &carried.collect::<TraceContext>());
         }
         let mut carried = telemetry::carry(&span);
         let recorded = carried.get(TRACEPARENT).and_then(|text| TraceParent::parse(text));
         // Where nothing is recorded the trace still has to be named, for the log and for the machine.
         let context = recorded.unwrap_or_else(|| unrecorded(caller.and_then(TraceParent::parse)));
-        let state = carried
-            .remove(TRACESTATE)
-            .and_then(|state| HeaderValue::try_from(state).ok());
-        Self {
-            span,
-            context,
-            state,
-            trusted,
-        }
+        let state = carried.remove(TRACESTATE).and_then(|state| HeaderValue::try_from(state).ok());
+        Self { span, context, state, trusted }
     }
 
     /// The request id that errors and log lines carry: the trace id, 32 hexadecimal digits.

@@ -82,11 +82,7 @@ pub(super) async fn ask(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
     let (socket, early) = upstream.into_tunnel(first_byte).await.map_err(failed)?;
-    Ok(Led::Switched(Box::new(Switched {
-        on_upgrade,
-        headers,
-        machine: End { socket, early },
-    })))
+    Ok(Led::Switched(Box::new(Switched { on_upgrade, headers, machine: End { socket, early } })))
 }
 
 impl Switched {
@@ -118,10 +114,7 @@ enum NoClient {
 
 async fn run(shared: Arc<Shared>, line: Arc<Line>, on_upgrade: OnUpgrade, machine: End, mut record: Record) {
     let timeouts = &shared.settings.timeouts;
-    let route = record
-        .route
-        .clone()
-        .expect("only routed requests are asked to switch");
+    let route = record.route.clone().expect("only routed requests are asked to switch");
     let entry = shared.tunnels.enter(route, &shared);
     let client = match timeout(timeouts.head_read, on_upgrade).await {
         Ok(Ok(upgraded)) => Ok(take_apart(upgraded)),
@@ -147,15 +140,9 @@ async fn run(shared: Arc<Shared>, line: Arc<Line>, on_upgrade: OnUpgrade, machin
 
 /// The client's socket, with what had been read from it already.
 fn take_apart(upgraded: Upgraded) -> End {
-    let parts = upgraded
-        .downcast::<TokioIo<Guard>>()
-        .expect("every client connection is made of a guard");
+    let parts = upgraded.downcast::<TokioIo<Guard>>().expect("every client connection is made of a guard");
     let (socket, held) = parts.io.into_inner().into_parts();
-    let early = if parts.read_buf.is_empty() {
-        held
-    } else {
-        joined(&parts.read_buf, &held)
-    };
+    let early = if parts.read_buf.is_empty() { held } else { joined(&parts.read_buf, &held) };
     End { socket, early }
 }
 

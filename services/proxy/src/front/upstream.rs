@@ -87,18 +87,9 @@ impl Upstream {
             Err(_) => return Err(Failure::ConnectTimeout),
         };
         socket.set_nodelay(true).map_err(Failure::Connect)?;
-        let handshake = Builder::new()
-            .max_buf_size(BUFFER_BYTES)
-            .handshake(TokioIo::new(socket));
+        let handshake = Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(socket));
         let (sender, connection) = handshake.await.map_err(Failure::Broke)?;
-        Ok(Box::new(Self {
-            address,
-            reused: false,
-            once_only: false,
-            sender,
-            connection,
-            ended: false,
-        }))
+        Ok(Box::new(Self { address, reused: false, once_only: false, sender, connection, ended: false }))
     }
 
     /// Moves the connection's work on: bytes out, bytes in.
@@ -161,11 +152,7 @@ impl Upstream {
     ) -> Result<(TcpStream, Bytes), Failure> {
         let ended = poll_fn(|cx| {
             self.drive(cx);
-            if self.ended {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if self.ended { Poll::Ready(()) } else { Poll::Pending }
         });
         timeout(within, ended).await.map_err(|_| Failure::Silent)?;
         let parts = self.connection.into_parts();

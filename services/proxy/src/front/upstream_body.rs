@@ -51,15 +51,8 @@ impl UpstreamBody {
         record: Record,
     ) -> Self {
         let taking = record.watch_taking(shared.settings.pace);
-        let mut body = Self {
-            incoming,
-            upstream: Some(upstream),
-            shared,
-            idle_max,
-            silent: None,
-            taking,
-            record,
-        };
+        let mut body =
+            Self { incoming, upstream: Some(upstream), shared, idle_max, silent: None, taking, record };
         if body.incoming.is_end_stream() {
             body.complete();
         }
@@ -122,10 +115,8 @@ impl UpstreamBody {
                 let idle_max = self.idle_max;
                 let timer = self.silent.get_or_insert_with(|| Box::pin(sleep(idle_max)));
                 ready!(timer.as_mut().poll(cx));
-                let error = io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the machine fell silent within its answer",
-                );
+                let error =
+                    io::Error::new(io::ErrorKind::TimedOut, "the machine fell silent within its answer");
                 Poll::Ready(Some(Err(self.break_off(error))))
             }
         }

@@ -15,9 +15,7 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
     let (feed, body) = fed();
     let body = std::sync::Mutex::new(Some(body));
     let web = Machine::start(move |request: Request<_>| {
-        let body = (request.uri() == "/slow")
-            .then(|| body.lock().expect("never poisoned").take())
-            .flatten();
+        let body = (request.uri() == "/slow").then(|| body.lock().expect("never poisoned").take()).flatten();
         async move { Response::new(body.unwrap_or_else(|| full("quick"))) }
     })
     .await;
@@ -30,29 +28,16 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
     read(idle_http2.send_request(request).await.expect("an answer")).await;
     let silent = Wire::connect(address).await;
     testkit::eventually("all are known", async || front.open().connections == 3).await;
-    let request = Request::get("/slow")
-        .header("host", "web.example")
-        .body(empty())
-        .expect("valid");
-    let busy = soon("the head", http1(address).await.send_request(request))
-        .await
-        .expect("an answer");
+    let request = Request::get("/slow").header("host", "web.example").body(empty()).expect("valid");
+    let busy = soon("the head", http1(address).await.send_request(request)).await.expect("an answer");
 
     let ending = tokio::spawn(async move { front.stop(PATIENCE).await });
     assert!(idle.ends().await);
-    feed.send(Ok("the rest".into()))
-        .await
-        .expect("the machine listens");
+    feed.send(Ok("the rest".into())).await.expect("the machine listens");
     drop(feed);
     assert_eq!(read(busy).await.1, "the rest");
-    assert_eq!(
-        soon("the end", ending).await.expect("no panic"),
-        Ended { open: 4, cut: 0 }
-    );
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
-    );
+    assert_eq!(soon("the end", ending).await.expect("no panic"), Ended { open: 4, cut: 0 });
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
     drop(silent);
 }
 
@@ -61,8 +46,7 @@ async fn what_is_still_under_way_at_the_deadline_is_cut_and_counted() {
     let machine = raw_machine(|_, socket| async move {
         let mut wire = Wire::over(socket);
         if wire.head().await.contains("upgrade: websocket") {
-            wire.send("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-                .await;
+            wire.send("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
         }
         wire.rest().await;
     })

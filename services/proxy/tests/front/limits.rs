@@ -41,10 +41,7 @@ async fn a_connection_that_says_nothing_is_closed_without_a_word() {
     settings.timeouts.keep_alive_idle = Duration::from_millis(300);
     let web = web().await;
     let front = front_to(settings, web.address).await;
-    assert!(
-        Wire::connect(front.address()).await.ends().await,
-        "before its first request"
-    );
+    assert!(Wire::connect(front.address()).await.ends().await, "before its first request");
     let mut client = Wire::connect(front.address()).await;
     assert_eq!(client.get("web.example", "/").await.status, 200);
     assert!(client.ends().await, "after it");
@@ -71,12 +68,7 @@ async fn a_body_that_stops_is_408_and_reaches_the_machine_as_broken_off() {
         .send("POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
         .await;
     assert_eq!(client.answer().await.status, 408);
-    assert_eq!(
-        soon("what the machine saw", saw.recv())
-            .await
-            .expect("it was asked"),
-        "4\r\nhalf\r\n"
-    );
+    assert_eq!(soon("what the machine saw", saw.recv()).await.expect("it was asked"), "4\r\nhalf\r\n");
 }
 
 #[tokio::test]
@@ -89,19 +81,13 @@ async fn a_slow_upload_is_welcome_as_long_as_it_moves() {
     let web = web().await;
     let front = front_to(settings, web.address).await;
     let mut client = Wire::connect(front.address()).await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 50\r\n\r\n")
-        .await;
+    client.send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 50\r\n\r\n").await;
     let mut beat = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..50 {
         beat.tick().await;
         client.send("x").await;
     }
-    assert_eq!(
-        client.answer().await.body.len(),
-        50,
-        "it took far longer than any single limit"
-    );
+    assert_eq!(client.answer().await.body.len(), 50, "it took far longer than any single limit");
 }
 
 #[tokio::test]
@@ -112,18 +98,13 @@ async fn an_upload_below_the_least_rate_is_cut_though_it_never_stops() {
     let web = web().await;
     let front = front_to(settings, web.address).await;
     let mut client = Wire::connect(front.address()).await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 100000\r\n\r\n")
-        .await;
+    client.send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 100000\r\n\r\n").await;
     let (mut reading, mut writing) = client.socket.into_split();
     let trickle = async {
         let mut beat = tokio::time::interval(Duration::from_millis(5));
         loop {
             beat.tick().await;
-            if tokio::io::AsyncWriteExt::write_all(&mut writing, b"x")
-                .await
-                .is_err()
-            {
+            if tokio::io::AsyncWriteExt::write_all(&mut writing, b"x").await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -147,10 +128,7 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\n\r\n").await;
         let piece = vec![0; 1024 * 1024];
-        while tokio::io::AsyncWriteExt::write_all(&mut wire.socket, &piece)
-            .await
-            .is_ok()
-        {}
+        while tokio::io::AsyncWriteExt::write_all(&mut wire.socket, &piece).await.is_ok() {}
     })
     .await;
     let front = front_to(settings, machine).await;
@@ -166,15 +144,8 @@ async fn a_machine_that_falls_silent_within_its_answer_is_given_up() {
     settings.timeouts.upstream_idle = Duration::from_millis(100);
     let machine = raw_machine(|_, socket| async move {
         let mut wire = Wire::over(socket);
-        let kind = if wire.head().await.contains("GET /events") {
-            "text/event-stream"
-        } else {
-            "text/html"
-        };
-        wire.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 20\r\n\r\nhalf"
-        ))
-        .await;
+        let kind = if wire.head().await.contains("GET /events") { "text/event-stream" } else { "text/html" };
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 20\r\n\r\nhalf")).await;
         wire.rest().await;
     })
     .await;
@@ -184,19 +155,14 @@ async fn a_machine_that_falls_silent_within_its_answer_is_given_up() {
     assert!(client.rest().await.ends_with("half"));
 
     let mut listener = Wire::connect(front.address()).await;
-    listener
-        .send("GET /events HTTP/1.1\r\nHost: web.example\r\n\r\n")
-        .await;
+    listener.send("GET /events HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
     listener.head().await;
     listener.bytes(4).await;
     // A second client that is given up shows that the time is over.
     let mut another = Wire::connect(front.address()).await;
     another.send("GET / HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
     another.rest().await;
-    testkit::eventually("only the listener is left", async || {
-        front.open().connections == 1
-    })
-    .await;
+    testkit::eventually("only the listener is left", async || front.open().connections == 1).await;
 }
 
 #[tokio::test]
@@ -205,20 +171,8 @@ async fn heads_are_bounded_in_bytes_fields_and_first_line() {
     let front = front_to(Settings::default(), web.address).await;
     let many: String = (0..100).map(|number| format!("x-{number}: 1\r\n")).collect();
     for (head, status) in [
-        (
-            format!(
-                "GET /{} HTTP/1.1\r\nHost: web.example\r\n\r\n",
-                "a".repeat(17_000)
-            ),
-            414,
-        ),
-        (
-            format!(
-                "GET / HTTP/1.1\r\nHost: web.example\r\nx: {}\r\n\r\n",
-                "a".repeat(33_000)
-            ),
-            431,
-        ),
+        (format!("GET /{} HTTP/1.1\r\nHost: web.example\r\n\r\n", "a".repeat(17_000)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: web.example\r\nx: {}\r\n\r\n", "a".repeat(33_000)), 431),
         (format!("GET / HTTP/1.1\r\nHost: web.example\r\n{many}\r\n"), 431),
         (
             format!(
@@ -245,10 +199,7 @@ async fn one_client_cannot_take_all_places() {
     let mut first = Wire::connect(front.address()).await;
     let mut second = Wire::connect(front.address()).await;
     assert_eq!(
-        (
-            first.get("web.example", "/").await.status,
-            second.get("web.example", "/").await.status
-        ),
+        (first.get("web.example", "/").await.status, second.get("web.example", "/").await.status),
         (200, 200)
     );
     let mut third = Wire::connect(front.address()).await;
@@ -257,14 +208,7 @@ async fn one_client_cannot_take_all_places() {
     assert!(third.ends().await);
     drop(first);
     testkit::eventually("a place is free", async || front.open().connections == 1).await;
-    assert_eq!(
-        Wire::connect(front.address())
-            .await
-            .get("web.example", "/")
-            .await
-            .status,
-        200
-    );
+    assert_eq!(Wire::connect(front.address()).await.get("web.example", "/").await.status, 200);
 }
 
 #[tokio::test]
@@ -276,9 +220,7 @@ async fn when_all_places_are_taken_the_next_client_waits() {
     let mut first = Wire::connect(front.address()).await;
     assert_eq!(first.get("web.example", "/").await.status, 200);
     let mut second = Wire::connect(front.address()).await;
-    second
-        .send("GET /second HTTP/1.1\r\nHost: web.example\r\n\r\n")
-        .await;
+    second.send("GET /second HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
     assert_eq!(first.get("web.example", "/first").await.status, 200);
     assert!(web.seen().iter().all(|head| head.uri != "/second"));
     drop(first);
@@ -295,17 +237,12 @@ async fn a_client_that_leaves_an_answer_lying_over_http_2_is_let_go_too() {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\n\r\n").await;
         let piece = vec![0; 1024 * 1024];
-        while tokio::io::AsyncWriteExt::write_all(&mut wire.socket, &piece)
-            .await
-            .is_ok()
-        {}
+        while tokio::io::AsyncWriteExt::write_all(&mut wire.socket, &piece).await.is_ok() {}
     })
     .await;
     let front = front_to(settings, machine).await;
     let mut client = crate::world::http2(front.address()).await;
-    let request = Request::get("http://web.example/")
-        .body(crate::world::empty())
-        .expect("valid");
+    let request = Request::get("http://web.example/").body(crate::world::empty()).expect("valid");
     let lying = client.send_request(request).await.expect("an answer");
     testkit::eventually("the front gives up", async || front.open().connections == 0).await;
     drop(lying);
@@ -318,12 +255,7 @@ async fn an_idle_http_2_connection_is_closed() {
     let web = web().await;
     let front = front_to(settings, web.address).await;
     let mut client = crate::world::http2(front.address()).await;
-    let request = Request::get("http://web.example/")
-        .body(crate::world::empty())
-        .expect("valid");
-    assert_eq!(
-        client.send_request(request).await.expect("an answer").status(),
-        200
-    );
+    let request = Request::get("http://web.example/").body(crate::world::empty()).expect("valid");
+    assert_eq!(client.send_request(request).await.expect("an answer").status(), 200);
     testkit::eventually("it is gone", async || front.open().connections == 0).await;
 }

@@ -57,15 +57,10 @@ async fn every_request_has_one_access_line_without_its_query() {
     let web = Machine::start(|_| async { Response::new(full("hello")) }).await;
     let front = front_to(Settings::default(), web.address).await;
     let mut client = http1(front.address()).await;
-    let request = Request::post("/a?password=1")
-        .header("host", "WEB.example")
-        .body(full("abc"))
-        .expect("valid");
+    let request =
+        Request::post("/a?password=1").header("host", "WEB.example").body(full("abc")).expect("valid");
     read(client.send_request(request).await.expect("an answer")).await;
-    let request = Request::get("/b")
-        .header("host", "other.example")
-        .body(empty())
-        .expect("valid");
+    let request = Request::get("/b").header("host", "other.example").body(empty()).expect("valid");
     let (refused, _) = read(client.send_request(request).await.expect("an answer")).await;
     testkit::eventually("both lines are written", async || log.access_lines().len() == 2).await;
 
@@ -73,41 +68,19 @@ async fn every_request_has_one_access_line_without_its_query() {
     let first = &lines[0]["fields"];
     assert_eq!(first["host"], "web.example");
     assert_eq!(first["path"], "/a");
-    assert_eq!(
-        (first["status"].as_u64(), first["tries"].as_u64()),
-        (Some(200), Some(1))
-    );
-    assert_eq!(
-        (first["bytes_in"].as_u64(), first["bytes_out"].as_u64()),
-        (Some(3), Some(5))
-    );
-    assert_eq!(
-        (first["vm"].as_str(), first["outcome"].as_str()),
-        (Some("web"), Some("complete"))
-    );
+    assert_eq!((first["status"].as_u64(), first["tries"].as_u64()), (Some(200), Some(1)));
+    assert_eq!((first["bytes_in"].as_u64(), first["bytes_out"].as_u64()), (Some(3), Some(5)));
+    assert_eq!((first["vm"].as_str(), first["outcome"].as_str()), (Some("web"), Some("complete")));
     assert_eq!(first["upstream"], web.address.to_string());
     assert_eq!(first["client"], "127.0.0.1");
     assert!(first["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0));
-    let trace = web.last().headers["traceparent"]
-        .to_str()
-        .expect("text")
-        .to_owned();
-    assert!(
-        trace.contains(first["request_id"].as_str().expect("an id")),
-        "the machine got the same trace"
-    );
+    let trace = web.last().headers["traceparent"].to_str().expect("text").to_owned();
+    assert!(trace.contains(first["request_id"].as_str().expect("an id")), "the machine got the same trace");
 
     let second = &lines[1]["fields"];
     assert_eq!(second["status"], 404);
-    assert_eq!(
-        second["request_id"],
-        refused.headers()["x-request-id"].to_str().expect("text")
-    );
-    assert!(
-        !log.access_lines()
-            .iter()
-            .any(|line| line.to_string().contains("password"))
-    );
+    assert_eq!(second["request_id"], refused.headers()["x-request-id"].to_str().expect("text"));
+    assert!(!log.access_lines().iter().any(|line| line.to_string().contains("password")));
 }
 
 #[tokio::test]
@@ -117,38 +90,20 @@ async fn a_recorded_request_names_its_trace_to_the_client_and_its_span_to_the_ma
     let _installed = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 
     let web = Machine::start(|_| async { Response::new(full("hello")) }).await;
-    let trusted = TrustedPeers {
-        networks: vec!["127.0.0.0/8".parse().expect("valid")],
-        ..Default::default()
-    };
-    let front = front_to(
-        Settings {
-            trusted,
-            ..Settings::default()
-        },
-        web.address,
-    )
-    .await;
+    let trusted =
+        TrustedPeers { networks: vec!["127.0.0.0/8".parse().expect("valid")], ..Default::default() };
+    let front = front_to(Settings { trusted, ..Settings::default() }, web.address).await;
     let mut client = http1(front.address()).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let mut ask = async |host: &str, traceparent: Option<String>| {
         let mut request = Request::get("/").header("host", host);
         if let Some(traceparent) = traceparent {
-            request = request
-                .header("traceparent", traceparent)
-                .header("tracestate", "a=b");
+            request = request.header("traceparent", traceparent).header("tracestate", "a=b");
         }
         let request = request.body(empty()).expect("valid");
-        read(client.send_request(request).await.expect("an answer"))
-            .await
-            .0
+        read(client.send_request(request).await.expect("an answer")).await.0
     };
-    let passed_on = || {
-        web.last().headers["traceparent"]
-            .to_str()
-            .expect("text")
-            .to_owned()
-    };
+    let passed_on = || web.last().headers["traceparent"].to_str().expect("text").to_owned();
 
     ask("web.example", Some(format!("00-{trace}-00f067aa0ba902b7-01"))).await;
     assert!(
@@ -156,10 +111,7 @@ async fn a_recorded_request_names_its_trace_to_the_client_and_its_span_to_the_ma
         "{}",
         passed_on()
     );
-    assert!(
-        !passed_on().contains("00f067aa0ba902b7"),
-        "the machine's caller is our span"
-    );
+    assert!(!passed_on().contains("00f067aa0ba902b7"), "the machine's caller is our span");
     assert_eq!(web.last().headers["tracestate"], "a=b");
 
     ask("web.example", None).await;
@@ -183,12 +135,7 @@ impl PushMetricExporter for Counted {
             if let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() {
                 for point in sum.data_points() {
                     let labels: Vec<_> = point.attributes().map(|label| label.value.to_string()).collect();
-                    counted.push(format!(
-                        "{} {} {}",
-                        metric.name(),
-                        labels.join(" "),
-                        point.value()
-                    ));
+                    counted.push(format!("{} {} {}", metric.name(), labels.join(" "), point.value()));
                 }
             } else {
                 counted.push(metric.name().to_owned());
@@ -210,30 +157,18 @@ impl PushMetricExporter for Counted {
 #[tokio::test]
 async fn requests_failures_durations_and_connections_are_counted() {
     let counted = Counted::default();
-    let provider = SdkMeterProvider::builder()
-        .with_reader(PeriodicReader::builder(counted.clone()).build())
-        .build();
+    let provider =
+        SdkMeterProvider::builder().with_reader(PeriodicReader::builder(counted.clone()).build()).build();
     opentelemetry::global::set_meter_provider(provider.clone());
 
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("bound");
+    let nobody =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
     let web = Machine::start(|_| async { Response::new(full("hello")) }).await;
     let front = front_to(Settings::default(), web.address).await;
-    lead(
-        &front,
-        [
-            up("web", "web.example", web.address),
-            up("api", "api.example", nobody),
-        ],
-    );
-    for (host, status) in [
-        ("web.example", 200),
-        ("web.example", 200),
-        ("api.example", 502),
-        ("other.example", 404),
-    ] {
+    lead(&front, [up("web", "web.example", web.address), up("api", "api.example", nobody)]);
+    for (host, status) in
+        [("web.example", 200), ("web.example", 200), ("api.example", 502), ("other.example", 404)]
+    {
         assert_eq!(get(front.address(), host, "/").await.0.status(), status);
     }
     for expected in [
@@ -247,12 +182,7 @@ async fn requests_failures_durations_and_connections_are_counted() {
         testkit::eventually(expected, async || {
             counted.0.lock().expect("never poisoned").clear();
             provider.force_flush().expect("the exporter takes everything");
-            counted
-                .0
-                .lock()
-                .expect("never poisoned")
-                .iter()
-                .any(|line| line == expected)
+            counted.0.lock().expect("never poisoned").iter().any(|line| line == expected)
         })
         .await;
     }

@@ -20,19 +20,14 @@ async fn fickle() -> (SocketAddr, Arc<AtomicUsize>) {
             for request in 0.. {
                 let head = wire.head().await;
                 let length = head.lines().find_map(|line| {
-                    line.to_ascii_lowercase()
-                        .strip_prefix("content-length:")?
-                        .trim()
-                        .parse()
-                        .ok()
+                    line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
                 });
                 wire.bytes(length.unwrap_or(0)).await;
                 count.fetch_add(1, Ordering::SeqCst);
                 if number == 0 && request == 1 {
                     return;
                 }
-                wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}"))
-                    .await;
+                wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}")).await;
             }
         }
     })
@@ -47,9 +42,7 @@ async fn second_request(method: &str, body: &str) -> (u16, usize) {
     assert_eq!(client.get("web.example", "/").await.body, "0");
     let length = body.len();
     client
-        .send(format!(
-            "{method} / HTTP/1.1\r\nHost: web.example\r\nContent-Length: {length}\r\n\r\n{body}"
-        ))
+        .send(format!("{method} / HTTP/1.1\r\nHost: web.example\r\nContent-Length: {length}\r\n\r\n{body}"))
         .await;
     (client.answer().await.status, asked.load(Ordering::SeqCst))
 }
@@ -57,10 +50,7 @@ async fn second_request(method: &str, body: &str) -> (u16, usize) {
 #[tokio::test]
 async fn what_may_be_repeated_is_asked_again_when_a_kept_connection_breaks() {
     assert_eq!(second_request("GET", "").await, (200, 3));
-    assert_eq!(
-        second_request("PUT", "a body that is small enough to keep").await,
-        (200, 3)
-    );
+    assert_eq!(second_request("PUT", "a body that is small enough to keep").await, (200, 3));
 }
 
 #[tokio::test]
@@ -88,14 +78,7 @@ async fn a_machine_that_breaks_fresh_connections_is_asked_once() {
     })
     .await;
     let front = front_to(Settings::default(), machine).await;
-    assert_eq!(
-        Wire::connect(front.address())
-            .await
-            .get("web.example", "/")
-            .await
-            .status,
-        502
-    );
+    assert_eq!(Wire::connect(front.address()).await.get("web.example", "/").await.status, 502);
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
@@ -121,9 +104,7 @@ async fn a_connection_that_the_machine_closed_meanwhile_is_not_used() {
     let mut client = Wire::connect(front.address()).await;
     for number in 0..20 {
         // A POST is never repeated, so it tells whether a dead connection was tried.
-        client
-            .send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 0\r\n\r\n")
-            .await;
+        client.send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(client.answer().await.body, number.to_string());
         soon("the machine hangs up", hang_ups.recv()).await;
     }

@@ -18,19 +18,10 @@ async fn says(text: &'static str) -> Machine {
 async fn a_request_goes_to_the_machine_whose_domain_it_names() {
     let (web, api) = (says("web").await, says("api").await);
     let front = front(Settings::default()).await;
-    lead(
-        &front,
-        [
-            up("web", "web.example", web.address),
-            up("api", "api.example", api.address),
-        ],
-    );
-    for (host, body) in [
-        ("web.example", "web"),
-        ("API.example", "api"),
-        ("web.example.", "web"),
-        ("api.example:8080", "api"),
-    ] {
+    lead(&front, [up("web", "web.example", web.address), up("api", "api.example", api.address)]);
+    for (host, body) in
+        [("web.example", "web"), ("API.example", "api"), ("web.example.", "web"), ("api.example:8080", "api")]
+    {
         let (answer, text) = get(front.address(), host, "/").await;
         assert_eq!((answer.status().as_u16(), text.as_str()), (200, body), "{host}");
     }
@@ -60,11 +51,7 @@ async fn a_stopped_machine_is_503_with_retry_after_and_up_again_without_a_restar
     assert!(answer.body.contains(answer.field("x-request-id").expect("an id")));
 
     lead(&front, [up("web", "web.example", web.address)]);
-    assert_eq!(
-        client.get("web.example", "/").await.body,
-        "web",
-        "on the same connection"
-    );
+    assert_eq!(client.get("web.example", "/").await.body, "web", "on the same connection");
 }
 
 #[tokio::test]
@@ -76,18 +63,10 @@ async fn a_machine_that_refuses_is_502_and_one_that_is_silent_is_504() {
         drop(socket);
     })
     .await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("bound");
+    let nobody =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
     let front = front(settings).await;
-    lead(
-        &front,
-        [
-            up("a", "silent.example", silent),
-            up("b", "nobody.example", nobody),
-        ],
-    );
+    lead(&front, [up("a", "silent.example", silent), up("b", "nobody.example", nobody)]);
     assert_eq!(get(front.address(), "nobody.example", "/").await.0.status(), 502);
     let (answer, text) = get(front.address(), "silent.example", "/").await;
     assert_eq!(answer.status(), 504);
@@ -96,11 +75,9 @@ async fn a_machine_that_refuses_is_502_and_one_that_is_silent_is_504() {
 
 #[tokio::test]
 async fn a_machine_that_talks_nonsense_is_502() {
-    for nonsense in [
-        "SSH-2.0-OpenSSH\r\n",
-        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
-        "HTTP/1.1 101 Switching\r\n\r\n",
-    ] {
+    for nonsense in
+        ["SSH-2.0-OpenSSH\r\n", "HTTP/1.1 200 OK\r\nbad header\r\n\r\n", "HTTP/1.1 101 Switching\r\n\r\n"]
+    {
         let machine = raw_machine(move |_, socket| async move {
             let mut wire = Wire::over(socket);
             wire.head().await;
@@ -109,11 +86,7 @@ async fn a_machine_that_talks_nonsense_is_502() {
         })
         .await;
         let front = front_to(Settings::default(), machine).await;
-        assert_eq!(
-            get(front.address(), "web.example", "/").await.0.status(),
-            502,
-            "{nonsense:?}"
-        );
+        assert_eq!(get(front.address(), "web.example", "/").await.0.status(), 502, "{nonsense:?}");
     }
 }
 
@@ -150,12 +123,7 @@ async fn http_2_clients_are_served_many_requests_at_once() {
         let gate = gate.clone();
         async move {
             gate.wait().await;
-            let body = request
-                .into_body()
-                .collect()
-                .await
-                .expect("a whole body")
-                .to_bytes();
+            let body = request.into_body().collect().await.expect("a whole body").to_bytes();
             Response::new(full(body))
         }
     })
@@ -170,9 +138,7 @@ async fn http_2_clients_are_served_many_requests_at_once() {
                 .header("cookie", "b=2")
                 .body(full(number.to_string()))
                 .expect("valid");
-            read(client.send_request(request).await.expect("an answer"))
-                .await
-                .1
+            read(client.send_request(request).await.expect("an answer")).await.1
         }
     });
     let mut answers = soon("all answers", futures::future::join_all(asked)).await;
@@ -198,46 +164,24 @@ async fn the_head_is_written_anew_for_the_machine() {
         .await;
     assert_eq!(client.answer().await.status, 200);
     let head = web.last();
-    let field = |name: &str| {
-        head.headers
-            .get(name)
-            .map(|value| value.to_str().expect("text").to_owned())
-    };
+    let field = |name: &str| head.headers.get(name).map(|value| value.to_str().expect("text").to_owned());
     assert_eq!(head.uri, "/a?b=c");
     assert_eq!(field("x-forwarded-for").as_deref(), Some("127.0.0.1"));
-    assert_eq!(
-        field("forwarded").as_deref(),
-        Some("for=127.0.0.1;proto=http;host=\"web.example\"")
-    );
-    assert_eq!(
-        (field("keep").as_deref(), field("via").as_deref()),
-        (Some("1"), Some("1.1 loam"))
-    );
+    assert_eq!(field("forwarded").as_deref(), Some("for=127.0.0.1;proto=http;host=\"web.example\""));
+    assert_eq!((field("keep").as_deref(), field("via").as_deref()), (Some("1"), Some("1.1 loam")));
     for gone in ["x-hop", "connection", "x_real_ip", "tracestate", "baggage"] {
         assert_eq!(field(gone), None, "{gone}");
     }
     let trace = field("traceparent").expect("always sent");
-    assert!(
-        trace.starts_with("00-") && !trace.contains("4bf92f3577b34da6a3ce929d0e0e4736"),
-        "{trace}"
-    );
+    assert!(trace.starts_with("00-") && !trace.contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{trace}");
 }
 
 #[tokio::test]
 async fn a_trusted_peer_says_who_the_client_is_and_which_trace_goes_on() {
     let web = says("web").await;
-    let trusted = TrustedPeers {
-        networks: vec!["127.0.0.0/8".parse().expect("valid")],
-        ..Default::default()
-    };
-    let front = front_to(
-        Settings {
-            trusted,
-            ..Settings::default()
-        },
-        web.address,
-    )
-    .await;
+    let trusted =
+        TrustedPeers { networks: vec!["127.0.0.0/8".parse().expect("valid")], ..Default::default() };
+    let front = front_to(Settings { trusted, ..Settings::default() }, web.address).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let ask = |host: &str| {
         Request::get("/")
@@ -254,18 +198,9 @@ async fn a_trusted_peer_says_who_the_client_is_and_which_trace_goes_on() {
     assert_eq!(head.headers["x-real-ip"], "203.0.113.9");
     assert_eq!(head.headers["x-forwarded-proto"], "https");
     let passed_on = head.headers["traceparent"].to_str().expect("text");
-    assert!(
-        passed_on.contains(trace) && !passed_on.contains("00f067aa0ba902b7"),
-        "{passed_on}"
-    );
+    assert!(passed_on.contains(trace) && !passed_on.contains("00f067aa0ba902b7"), "{passed_on}");
 
-    let (answer, _) = read(
-        client
-            .send_request(ask("other.example"))
-            .await
-            .expect("an answer"),
-    )
-    .await;
+    let (answer, _) = read(client.send_request(ask("other.example")).await.expect("an answer")).await;
     assert_eq!(answer.headers()["x-request-id"], trace);
 }
 
@@ -284,20 +219,11 @@ async fn answers_without_a_body_arrive_as_they_are() {
     let front = front_to(Settings::default(), web.address).await;
     let mut wire = Wire::connect(front.address()).await;
     wire.send("HEAD / HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
-    assert!(
-        wire.head()
-            .await
-            .to_ascii_lowercase()
-            .contains("content-length: 12345")
-    );
+    assert!(wire.head().await.to_ascii_lowercase().contains("content-length: 12345"));
     for (path, status) in [("/204", 204), ("/304", 304)] {
         assert_eq!(wire.get("web.example", path).await.status, status);
     }
-    assert_eq!(
-        web.connections(),
-        1,
-        "none of them spoils the connection to the machine"
-    );
+    assert_eq!(web.connections(), 1, "none of them spoils the connection to the machine");
 }
 
 #[tokio::test]
@@ -314,21 +240,9 @@ async fn trailers_pass_but_not_those_that_are_ours_to_say() {
     })
     .await;
     let front = front_to(Settings::default(), machine).await;
-    let request = Request::get("http://web.example/")
-        .header("te", "trailers")
-        .body(empty())
-        .expect("valid");
-    let answer = http2(front.address())
-        .await
-        .send_request(request)
-        .await
-        .expect("an answer");
-    let body = soon("the body", answer.into_body().collect())
-        .await
-        .expect("a whole body");
+    let request = Request::get("http://web.example/").header("te", "trailers").body(empty()).expect("valid");
+    let answer = http2(front.address()).await.send_request(request).await.expect("an answer");
+    let body = soon("the body", answer.into_body().collect()).await.expect("a whole body");
     let trailers = body.trailers().expect("trailers");
-    assert_eq!(
-        (trailers.len(), &trailers["x-sum"]),
-        (1, &"7".parse().expect("valid"))
-    );
+    assert_eq!((trailers.len(), &trailers["x-sum"]), (1, &"7".parse().expect("valid")));
 }

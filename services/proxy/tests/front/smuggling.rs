@@ -63,25 +63,14 @@ async fn send(bytes: &[u8]) -> Outcome {
     let front: Front = front_to(Settings::default(), address).await;
     let mut client = Wire::connect(front.address()).await;
     client.send(bytes).await;
-    client
-        .send("GET /last HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n")
-        .await;
+    client.send("GET /last HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n").await;
     let text = client.rest().await;
     let statuses = text
         .split("HTTP/1.1 ")
         .skip(1)
-        .map(|answer| {
-            answer[..3]
-                .parse()
-                .unwrap_or_else(|_| panic!("no status in {answer:?}"))
-        })
+        .map(|answer| answer[..3].parse().unwrap_or_else(|_| panic!("no status in {answer:?}")))
         .collect();
-    let verdicts = streams
-        .lock()
-        .expect("never poisoned")
-        .iter()
-        .map(|stream| judge(stream))
-        .collect();
+    let verdicts = streams.lock().expect("never poisoned").iter().map(|stream| judge(stream)).collect();
     Outcome { statuses, verdicts }
 }
 
@@ -102,26 +91,10 @@ const REFUSED: [(&str, &str, u16); 34] = [
         "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\nContent-Length: 30\r\n\r\nabc",
         400,
     ),
-    (
-        "a list of lengths",
-        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3, 3\r\n\r\nabc",
-        400,
-    ),
-    (
-        "a signed length",
-        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: +3\r\n\r\nabc",
-        400,
-    ),
-    (
-        "a negative length",
-        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: -1\r\n\r\n",
-        400,
-    ),
-    (
-        "a hexadecimal length",
-        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 0x3\r\n\r\nabc",
-        400,
-    ),
+    ("a list of lengths", "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3, 3\r\n\r\nabc", 400),
+    ("a signed length", "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: +3\r\n\r\nabc", 400),
+    ("a negative length", "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: -1\r\n\r\n", 400),
+    ("a hexadecimal length", "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 0x3\r\n\r\nabc", 400),
     (
         "a huge length",
         "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 18446744073709551616\r\n\r\n",
@@ -167,80 +140,28 @@ const REFUSED: [(&str, &str, u16); 34] = [
         "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
         400,
     ),
-    (
-        "a folded first field",
-        "GET / HTTP/1.1\r\n X: 1\r\nHost: web.example\r\n\r\n",
-        400,
-    ),
+    ("a folded first field", "GET / HTTP/1.1\r\n X: 1\r\nHost: web.example\r\n\r\n", 400),
     ("bare LF", "GET / HTTP/1.1\nHost: web.example\n\n", 400),
-    (
-        "one bare LF",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\nTransfer-Encoding: chunked\r\n\r\n",
-        400,
-    ),
-    (
-        "bare CR",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\rTransfer-Encoding: chunked\r\n\r\n",
-        400,
-    ),
-    (
-        "NUL in a value",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nX: a\0b\r\n\r\n",
-        400,
-    ),
-    (
-        "NUL in a name",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nX\0: a\r\n\r\n",
-        400,
-    ),
+    ("one bare LF", "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ("bare CR", "GET / HTTP/1.1\r\nHost: web.example\r\nX: 1\rTransfer-Encoding: chunked\r\n\r\n", 400),
+    ("NUL in a value", "GET / HTTP/1.1\r\nHost: web.example\r\nX: a\0b\r\n\r\n", 400),
+    ("NUL in a name", "GET / HTTP/1.1\r\nHost: web.example\r\nX\0: a\r\n\r\n", 400),
     ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
-    (
-        "two hosts",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nHost: other.example\r\n\r\n",
-        400,
-    ),
-    (
-        "the same host twice",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nHost: web.example\r\n\r\n",
-        400,
-    ),
-    (
-        "a host with a path",
-        "GET / HTTP/1.1\r\nHost: web.example/x\r\n\r\n",
-        400,
-    ),
-    (
-        "a host with a user",
-        "GET / HTTP/1.1\r\nHost: user@web.example\r\n\r\n",
-        400,
-    ),
-    (
-        "another host in the target",
-        "GET http://other.example/ HTTP/1.1\r\nHost: web.example\r\n\r\n",
-        400,
-    ),
+    ("two hosts", "GET / HTTP/1.1\r\nHost: web.example\r\nHost: other.example\r\n\r\n", 400),
+    ("the same host twice", "GET / HTTP/1.1\r\nHost: web.example\r\nHost: web.example\r\n\r\n", 400),
+    ("a host with a path", "GET / HTTP/1.1\r\nHost: web.example/x\r\n\r\n", 400),
+    ("a host with a user", "GET / HTTP/1.1\r\nHost: user@web.example\r\n\r\n", 400),
+    ("another host in the target", "GET http://other.example/ HTTP/1.1\r\nHost: web.example\r\n\r\n", 400),
     ("two spaces", "GET  / HTTP/1.1\r\nHost: web.example\r\n\r\n", 400),
-    (
-        "a control character in the target",
-        "GET /\u{7f} HTTP/1.1\r\nHost: web.example\r\n\r\n",
-        400,
-    ),
+    ("a control character in the target", "GET /\u{7f} HTTP/1.1\r\nHost: web.example\r\n\r\n", 400),
     ("HTTP/0.9", "GET /\r\n", 400),
-    (
-        "an unknown version",
-        "GET / HTTP/3.7\r\nHost: web.example\r\n\r\n",
-        505,
-    ),
+    ("an unknown version", "GET / HTTP/3.7\r\nHost: web.example\r\n\r\n", 505),
     (
         "an odd expectation",
         "POST / HTTP/1.1\r\nHost: web.example\r\nExpect: 100-continue\u{b}\r\nContent-Length: 1\r\n\r\nx",
         400,
     ),
-    (
-        "CONNECT",
-        "CONNECT web.example:80 HTTP/1.1\r\nHost: web.example\r\n\r\n",
-        501,
-    ),
+    ("CONNECT", "CONNECT web.example:80 HTTP/1.1\r\nHost: web.example\r\n\r\n", 501),
 ];
 
 #[tokio::test]
@@ -248,11 +169,7 @@ async fn what_can_be_read_in_two_ways_is_refused_whole() {
     for (name, bytes, status) in REFUSED {
         let outcome = send(bytes.as_bytes()).await;
         assert_eq!(outcome.statuses, [status], "{name}");
-        assert_eq!(
-            outcome.verdicts,
-            [],
-            "nothing is forwarded, not even a connection: {name}"
-        );
+        assert_eq!(outcome.verdicts, [], "nothing is forwarded, not even a connection: {name}");
     }
 }
 
@@ -262,17 +179,11 @@ const BROKEN_BODY: [(&str, &str); 9] = [
     ("a chunk size with 0x", "0x3\r\nabc\r\n0\r\n\r\n"),
     ("a signed chunk size", "+3\r\nabc\r\n0\r\n\r\n"),
     ("space behind a chunk size", "3 \r\nabc\r\n0\r\n\r\n"),
-    (
-        "a chunk size of 17 digits",
-        "00000000000000003\r\nabc\r\n0\r\n\r\n",
-    ),
+    ("a chunk size of 17 digits", "00000000000000003\r\nabc\r\n0\r\n\r\n"),
     ("bare LF behind a chunk size", "3\nabc\r\n0\r\n\r\n"),
     ("bare CR in an extension", "3;a\rb\r\nabc\r\n0\r\n\r\n"),
     ("a length in the trailers", "0\r\nContent-Length: 40\r\n\r\n"),
-    (
-        "an encoding in the trailers",
-        "0\r\nTransfer-Encoding: chunked\r\n\r\n",
-    ),
+    ("an encoding in the trailers", "0\r\nTransfer-Encoding: chunked\r\n\r\n"),
 ];
 
 #[tokio::test]
@@ -300,14 +211,8 @@ const CLEANED: [(&str, &str); 7] = [
         "a length in Connection",
         "POST / HTTP/1.1\r\nHost: web.example\r\nConnection: content-length\r\nContent-Length: 3\r\n\r\nabc",
     ),
-    (
-        "the host in Connection",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: host\r\n\r\n",
-    ),
-    (
-        "an underscored length",
-        "GET / HTTP/1.1\r\nHost: web.example\r\nContent_Length: 30\r\n\r\n",
-    ),
+    ("the host in Connection", "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: host\r\n\r\n"),
+    ("an underscored length", "GET / HTTP/1.1\r\nHost: web.example\r\nContent_Length: 30\r\n\r\n"),
     (
         "an upgrade with a body",
         "POST / HTTP/1.1\r\nHost: web.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
@@ -316,10 +221,7 @@ const CLEANED: [(&str, &str); 7] = [
         "a chunked GET",
         "GET / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
     ),
-    (
-        "an empty line first",
-        "\r\nGET / HTTP/1.1\r\nHost: web.example\r\n\r\n",
-    ),
+    ("an empty line first", "\r\nGET / HTTP/1.1\r\nHost: web.example\r\n\r\n"),
 ];
 
 #[tokio::test]
@@ -406,16 +308,10 @@ async fn however_requests_are_damaged_the_machine_sees_sound_ones_only_and_each_
     let answered: usize = futures::future::join_all(clients).await.into_iter().sum();
     let streams = streams.lock().expect("never poisoned");
     let verdicts: Vec<Verdict> = streams.iter().map(|stream| judge(stream)).collect();
-    let invalid: Vec<_> = verdicts
-        .iter()
-        .filter(|verdict| matches!(verdict, Verdict::Invalid(_)))
-        .collect();
+    let invalid: Vec<_> = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Invalid(_))).collect();
     assert!(invalid.is_empty(), "{invalid:?}");
     let forwarded: usize = verdicts.iter().map(Verdict::requests).sum();
-    assert!(
-        (CLIENTS / 2..=answered).contains(&forwarded),
-        "{forwarded} forwarded, {answered} answered"
-    );
+    assert!((CLIENTS / 2..=answered).contains(&forwarded), "{forwarded} forwarded, {answered} answered");
 }
 
 #[tokio::test]

@@ -19,20 +19,13 @@ async fn what_a_machine_sends_arrives_before_its_answer_ends() {
     })
     .await;
     let front = front_to(Settings::default(), web.address).await;
-    let request = Request::get("/")
-        .header("host", "web.example")
-        .body(empty())
-        .expect("valid");
-    let answer = soon("the head", http1(front.address()).await.send_request(request))
-        .await
-        .expect("an answer");
+    let request = Request::get("/").header("host", "web.example").body(empty()).expect("valid");
+    let answer =
+        soon("the head", http1(front.address()).await.send_request(request)).await.expect("an answer");
     let mut answer = answer.into_body();
     for piece in ["one", "two", "three"] {
         feed.send(Ok(piece.into())).await.expect("the machine listens");
-        let frame = soon(piece, answer.frame())
-            .await
-            .expect("not the end")
-            .expect("sound");
+        let frame = soon(piece, answer.frame()).await.expect("not the end").expect("sound");
         assert_eq!(frame.into_data().expect("data"), piece);
     }
     drop(feed);
@@ -55,10 +48,7 @@ async fn what_a_client_sends_arrives_before_its_request_ends() {
     .await;
     let front = front_to(Settings::default(), web.address).await;
     let (feed, body) = fed();
-    let request = Request::post("/")
-        .header("host", "web.example")
-        .body(body)
-        .expect("valid");
+    let request = Request::post("/").header("host", "web.example").body(body).expect("valid");
     let mut client = http1(front.address()).await;
     let answer = tokio::spawn(async move { client.send_request(request).await });
     for piece in ["one", "two", "three"] {
@@ -66,14 +56,7 @@ async fn what_a_client_sends_arrives_before_its_request_ends() {
         assert_eq!(soon(piece, arrivals.recv()).await.expect("a piece"), piece);
     }
     drop(feed);
-    assert_eq!(
-        soon("the answer", answer)
-            .await
-            .expect("no panic")
-            .expect("an answer")
-            .status(),
-        200
-    );
+    assert_eq!(soon("the answer", answer).await.expect("no panic").expect("an answer").status(), 200);
 }
 
 const PIECE: usize = 64 * 1024;
@@ -89,14 +72,8 @@ fn large() -> Body {
 /// The most memory this process ever held.
 fn peak_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .expect("Linux");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .expect("a number")
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 async fn count(mut body: hyper::body::Incoming) -> usize {
@@ -118,23 +95,13 @@ async fn a_large_body_takes_no_memory_in_either_direction() {
     .await;
     let front = front_to(Settings::default(), web.address).await;
     let before = peak_kib();
-    let request = Request::put("/")
-        .header("host", "web.example")
-        .body(large())
-        .expect("valid");
-    let answer = soon("the upload", http1(front.address()).await.send_request(request))
-        .await
-        .expect("an answer");
+    let request = Request::put("/").header("host", "web.example").body(large()).expect("valid");
+    let answer =
+        soon("the upload", http1(front.address()).await.send_request(request)).await.expect("an answer");
     assert_eq!(answer.headers()["x-taken"], (PIECE * PIECES).to_string());
-    assert_eq!(
-        soon("the download", count(answer.into_body())).await,
-        PIECE * PIECES
-    );
+    assert_eq!(soon("the download", count(answer.into_body())).await, PIECE * PIECES);
     let grown = peak_kib() - before;
-    assert!(
-        grown < 32 * 1024,
-        "half a gigabyte went through and {grown} KiB more were held"
-    );
+    assert!(grown < 32 * 1024, "half a gigabyte went through and {grown} KiB more were held");
 }
 
 #[tokio::test]
@@ -143,25 +110,14 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
         let machine = raw_machine(move |_, socket| async move {
             let mut wire = Wire::over(socket);
             wire.head().await;
-            wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello"))
-                .await;
+            wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello")).await;
         })
         .await;
         let front = front_to(Settings::default(), machine).await;
-        let request = Request::get("/")
-            .header("host", "web.example")
-            .body(empty())
-            .expect("valid");
+        let request = Request::get("/").header("host", "web.example").body(empty()).expect("valid");
         // It may break off so early that even the head is lost.
-        let whole = async {
-            http1(front.address())
-                .await
-                .send_request(request)
-                .await?
-                .into_body()
-                .collect()
-                .await
-        };
+        let whole =
+            async { http1(front.address()).await.send_request(request).await?.into_body().collect().await };
         assert!(soon("the end", whole).await.is_err(), "{head}");
     }
 }
@@ -197,29 +153,18 @@ async fn a_thousand_edits_of_other_routes_disturb_no_stream() {
     })
     .await;
     let front = front_to(Settings::default(), web.address).await;
-    let request = Request::get("/")
-        .header("host", "web.example")
-        .body(empty())
-        .expect("valid");
-    let answer = soon("the head", http1(front.address()).await.send_request(request))
-        .await
-        .expect("an answer");
+    let request = Request::get("/").header("host", "web.example").body(empty()).expect("valid");
+    let answer =
+        soon("the head", http1(front.address()).await.send_request(request)).await.expect("an answer");
     let mut answer = answer.into_body();
     for edit in 0..1000u16 {
-        let other: Claim = up(
-            "other",
-            &format!("other-{edit}.example"),
-            ([127, 0, 0, 1], 1 + edit).into(),
-        );
+        let other: Claim = up("other", &format!("other-{edit}.example"), ([127, 0, 0, 1], 1 + edit).into());
         // Even its own route may go: the stream keeps the entry that it began with.
         let own = (edit % 2 == 0).then(|| up("web", "web.example", web.address));
         lead(&front, own.into_iter().chain([other]));
         if edit % 100 == 0 {
             feed.send(Ok("tick".into())).await.expect("the machine listens");
-            let frame = soon("a tick", answer.frame())
-                .await
-                .expect("not the end")
-                .expect("sound");
+            let frame = soon("a tick", answer.frame()).await.expect("not the end").expect("sound");
             assert_eq!(frame.into_data().expect("data"), "tick");
         }
     }

@@ -20,10 +20,7 @@ async fn echo() -> SocketAddr {
     raw_machine(|_, socket| async move {
         let mut wire = Wire::over(socket);
         let head = wire.head().await.to_ascii_lowercase();
-        assert!(
-            head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
-            "{head}"
-        );
+        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
         wire.send(GRANT).await;
         let (mut reading, mut writing) = wire.socket.split();
         // An end by reset is as good as any other here.
@@ -38,10 +35,7 @@ async fn open(front: &Front) -> Wire {
     client.send(ASK).await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(
-        head.to_ascii_lowercase().contains("sec-websocket-accept"),
-        "{head}"
-    );
+    assert!(head.to_ascii_lowercase().contains("sec-websocket-accept"), "{head}");
     client
 }
 
@@ -59,11 +53,7 @@ async fn after_the_machine_grants_it_both_ends_are_joined_until_both_have_ended(
     assert_eq!(front.open().tunnels, 1);
     client.send("last words").await;
     client.socket.shutdown().await.expect("open");
-    assert_eq!(
-        client.rest().await,
-        "last words",
-        "the other direction stays open"
-    );
+    assert_eq!(client.rest().await, "last words", "the other direction stays open");
     testkit::eventually("the tunnel is gone", async || front.open().tunnels == 0).await;
     testkit::eventually("its place is free", async || front.open().connections == 0).await;
 }
@@ -79,10 +69,7 @@ async fn nothing_behind_the_request_passes_before_the_machine_has_granted_it() {
             seen.send(()).await.expect("the test listens");
             // What came behind the head would be read together with it, or now.
             let mut early = [0; 1];
-            assert!(
-                wire.socket.try_read(&mut early).is_err(),
-                "bytes came before the grant"
-            );
+            assert!(wire.socket.try_read(&mut early).is_err(), "bytes came before the grant");
             wire.send(GRANT).await;
             wire.send("server first").await;
             let early = wire.bytes(5).await;
@@ -108,9 +95,7 @@ async fn when_the_machine_declines_http_goes_on() {
         .await;
     let front = front_to(Settings::default(), web.address).await;
     let mut client = Wire::connect(front.address()).await;
-    client
-        .send(format!("{ASK}GET /next HTTP/1.1\r\nHost: web.example\r\n\r\n"))
-        .await;
+    client.send(format!("{ASK}GET /next HTTP/1.1\r\nHost: web.example\r\n\r\n")).await;
     assert_eq!(client.answer().await.body, "/chat");
     assert_eq!(client.answer().await.body, "/next");
     assert_eq!(client.get("web.example", "/third").await.body, "/third");
@@ -119,10 +104,8 @@ async fn when_the_machine_declines_http_goes_on() {
 
 #[tokio::test]
 async fn an_upgrade_of_a_site_that_is_not_there_is_an_ordinary_error() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("bound");
+    let nobody =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
     let front = front_to(Settings::default(), nobody).await;
     let mut client = Wire::connect(front.address()).await;
     client.send(ASK).await;
@@ -184,10 +167,7 @@ async fn no_edit_of_other_routes_ends_a_tunnel() {
     for edit in 0..1000u16 {
         // The tunnels' own route may even lead elsewhere: it still belongs to the same machine.
         let own = up("web", "web.example", ([127, 0, 0, 1], 1 + edit).into());
-        lead(
-            &front,
-            [own, up("other", &format!("other-{edit}.example"), machine)],
-        );
+        lead(&front, [own, up("other", &format!("other-{edit}.example"), machine)]);
     }
     for client in &mut clients {
         echoes(client, "still here").await;
@@ -201,13 +181,7 @@ async fn a_tunnel_whose_route_is_taken_away_ends_after_the_drain_time() {
     settings.timeouts.drain = Duration::from_millis(100);
     let machine = echo().await;
     let front = front(settings).await;
-    lead(
-        &front,
-        [
-            up("web", "web.example", machine),
-            up("api", "api.example", machine),
-        ],
-    );
+    lead(&front, [up("web", "web.example", machine), up("api", "api.example", machine)]);
     let mut taken = open(&front).await;
     let mut kept = Wire::connect(front.address()).await;
     kept.send(ASK.replace("web.example", "api.example")).await;
@@ -227,13 +201,7 @@ async fn a_route_that_comes_back_in_time_saves_its_tunnels() {
     lead(&front, []);
     lead(&front, [up("web", "web.example", machine)]);
     // Another tunnel that is not saved shows that the time is over.
-    lead(
-        &front,
-        [
-            up("web", "web.example", machine),
-            up("api", "api.example", machine),
-        ],
-    );
+    lead(&front, [up("web", "web.example", machine), up("api", "api.example", machine)]);
     let mut lost = Wire::connect(front.address()).await;
     lost.send(ASK.replace("web.example", "api.example")).await;
     lost.head().await;

@@ -28,9 +28,7 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
 }
 
 pub(crate) async fn front(settings: Settings) -> Front {
@@ -51,14 +49,7 @@ pub(crate) fn up(owner: &str, domain: &str, machine: SocketAddr) -> Claim {
 }
 
 pub(crate) fn down(owner: &str, domain: &str, why: DownReason, seconds: u64) -> Claim {
-    claim(
-        owner,
-        domain,
-        Target::Down {
-            why,
-            retry_after: Duration::from_secs(seconds),
-        },
-    )
+    claim(owner, domain, Target::Down { why, retry_after: Duration::from_secs(seconds) })
 }
 
 fn claim(owner: &str, domain: &str, target: Target) -> Claim {
@@ -88,14 +79,11 @@ pub(crate) fn empty() -> Body {
 pub(crate) fn fed() -> (tokio::sync::mpsc::Sender<std::io::Result<Bytes>>, Body) {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
     let stream = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    let frames = futures::StreamExt::map(stream, |piece: std::io::Result<Bytes>| {
-        piece.map(http_body::Frame::data)
-    });
+    let frames =
+        futures::StreamExt::map(stream, |piece: std::io::Result<Bytes>| piece.map(http_body::Frame::data));
     (
         sender,
-        BodyExt::boxed(http_body_util::StreamBody::new(FramesSync(
-            std::sync::Mutex::new(Box::pin(frames)),
-        ))),
+        BodyExt::boxed(http_body_util::StreamBody::new(FramesSync(std::sync::Mutex::new(Box::pin(frames))))),
     )
 }
 
@@ -108,21 +96,15 @@ impl<S: futures::Stream> futures::Stream for FramesSync<S> {
         self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<S::Item>> {
-        self.get_mut()
-            .0
-            .get_mut()
-            .expect("never poisoned")
-            .as_mut()
-            .poll_next(cx)
+        self.get_mut().0.get_mut().expect("never poisoned").as_mut().poll_next(cx)
     }
 }
 
 /// A well-behaved HTTP/1.1 client connection.
 pub(crate) async fn http1(address: SocketAddr) -> hyper::client::conn::http1::SendRequest<Body> {
     let socket = TcpStream::connect(address).await.expect("the front listens");
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
-        .await
-        .expect("no bytes are needed");
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("no bytes are needed");
     tokio::spawn(connection);
     sender
 }
@@ -140,24 +122,13 @@ pub(crate) async fn http2(address: SocketAddr) -> hyper::client::conn::http2::Se
 
 /// Asks once, on a connection of its own.
 pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> (Response<()>, String) {
-    let request = Request::get(path)
-        .header("host", host)
-        .body(empty())
-        .expect("valid");
-    let response = soon("an answer", http1(address).await.send_request(request))
-        .await
-        .expect("an answer");
+    let request = Request::get(path).header("host", host).body(empty()).expect("valid");
+    let response = soon("an answer", http1(address).await.send_request(request)).await.expect("an answer");
     read(response).await
 }
 
 pub(crate) async fn read(response: Response<Incoming>) -> (Response<()>, String) {
     let (head, body) = response.into_parts();
-    let body = soon("the end of the body", body.collect())
-        .await
-        .expect("a whole body")
-        .to_bytes();
-    (
-        Response::from_parts(head, ()),
-        String::from_utf8(body.to_vec()).expect("text"),
-    )
+    let body = soon("the end of the body", body.collect()).await.expect("a whole body").to_bytes();
+    (Response::from_parts(head, ()), String::from_utf8(body.to_vec()).expect("text"))
 }

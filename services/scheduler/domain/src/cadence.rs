@@ -10,15 +10,8 @@ use croner::parser::{CronParser, Seconds, Year};
 pub const TEXT_MAX: usize = 200;
 
 /// The short names that can stand for five fields.
-const NICKNAMES: [&str; 7] = [
-    "@yearly",
-    "@annually",
-    "@monthly",
-    "@weekly",
-    "@daily",
-    "@midnight",
-    "@hourly",
-];
+const NICKNAMES: [&str; 7] =
+    ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
 /// Why a text is not a cadence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,34 +38,23 @@ impl Cadence {
         let zone: Tz = time_zone
             .parse()
             .map_err(|_| CadenceError::UnknownTimeZone(time_zone.chars().take(80).collect()))?;
-        let cadence = Cadence {
-            cron: parse(cron)?,
-            zone,
-        };
+        let cadence = Cadence { cron: parse(cron)?, zone };
         match cadence.next_after(now) {
             Some(_) => Ok(cadence),
-            None => Err(CadenceError::BadCron(
-                "there is no such day, it never comes to pass".into(),
-            )),
+            None => Err(CadenceError::BadCron("there is no such day, it never comes to pass".into())),
         }
     }
 
     /// The first appointment after an instant.
     pub fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
         let start = instant.with_timezone(&self.zone).trunc_subsecs(0);
-        self.cron
-            .find_next_occurrence(&start, false)
-            .ok()
-            .map(|next| next.to_utc())
+        self.cron.find_next_occurrence(&start, false).ok().map(|next| next.to_utc())
     }
 
     /// The last appointment at or before an instant.
     pub fn last_until(&self, instant: Timestamp) -> Option<Timestamp> {
         let start = instant.with_timezone(&self.zone).trunc_subsecs(0);
-        self.cron
-            .find_previous_occurrence(&start, true)
-            .ok()
-            .map(|last| last.to_utc())
+        self.cron.find_previous_occurrence(&start, true).ok().map(|last| last.to_utc())
     }
 }
 
@@ -118,11 +100,7 @@ mod tests {
         let (mut after, until) = (at(from), at(until));
         let mut found = Vec::new();
         while let Some(next) = cadence.next_after(after).filter(|next| *next <= until) {
-            found.push(
-                next.with_timezone(&chrono_tz::Europe::Paris)
-                    .format("%dT%H:%M%:z")
-                    .to_string(),
-            );
+            found.push(next.with_timezone(&chrono_tz::Europe::Paris).format("%dT%H:%M%:z").to_string());
             after = next;
         }
         found
@@ -147,31 +125,16 @@ mod tests {
     #[test]
     fn an_appointment_is_not_its_own_successor_also_inside_its_second() {
         let daily = cadence("@daily", "UTC");
-        assert_eq!(
-            daily.next_after(at("2026-05-05T00:00:00Z")),
-            Some(at("2026-05-06T00:00:00Z"))
-        );
-        assert_eq!(
-            daily.next_after(at("2026-05-05T00:00:00.4Z")),
-            Some(at("2026-05-06T00:00:00Z"))
-        );
-        assert_eq!(
-            daily.last_until(at("2026-05-05T00:00:00Z")),
-            Some(at("2026-05-05T00:00:00Z"))
-        );
+        assert_eq!(daily.next_after(at("2026-05-05T00:00:00Z")), Some(at("2026-05-06T00:00:00Z")));
+        assert_eq!(daily.next_after(at("2026-05-05T00:00:00.4Z")), Some(at("2026-05-06T00:00:00Z")));
+        assert_eq!(daily.last_until(at("2026-05-05T00:00:00Z")), Some(at("2026-05-05T00:00:00Z")));
     }
 
     #[test]
     fn a_wall_clock_time_is_kept_in_its_zone_the_whole_year() {
         let nightly = cadence("30 3 * * *", "Europe/Paris");
-        assert_eq!(
-            nightly.next_after(at("2026-01-10T12:00:00Z")),
-            Some(at("2026-01-11T02:30:00Z"))
-        );
-        assert_eq!(
-            nightly.next_after(at("2026-07-10T12:00:00Z")),
-            Some(at("2026-07-11T01:30:00Z"))
-        );
+        assert_eq!(nightly.next_after(at("2026-01-10T12:00:00Z")), Some(at("2026-01-11T02:30:00Z")));
+        assert_eq!(nightly.next_after(at("2026-07-10T12:00:00Z")), Some(at("2026-07-11T01:30:00Z")));
     }
 
     #[test]
@@ -229,9 +192,6 @@ mod tests {
         // Paris goes from 03:00 back to 02:00 on 25 October 2026.
         let (from, until) = ("2026-10-24T23:45:00Z", "2026-10-25T02:00:00Z");
         assert_eq!(in_paris("30 2 * * *", from, until), ["25T02:30+02:00"]);
-        assert_eq!(
-            in_paris("30 * * * *", from, until),
-            ["25T02:30+02:00", "25T02:30+01:00"]
-        );
+        assert_eq!(in_paris("30 * * * *", from, until), ["25T02:30+02:00", "25T02:30+01:00"]);
     }
 }

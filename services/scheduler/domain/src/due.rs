@@ -49,16 +49,10 @@ mod tests {
     #[test]
     fn of_several_missed_appointments_the_last_is_kept_if_it_is_not_too_old() {
         let kept = at("2026-05-02T03:00:00Z");
-        assert_eq!(
-            due(&daily(), kept, at("2026-05-06T09:00:00Z")),
-            Some(at("2026-05-06T03:00:00Z"))
-        );
+        assert_eq!(due(&daily(), kept, at("2026-05-06T09:00:00Z")), Some(at("2026-05-06T03:00:00Z")));
         let yearly = Cadence::read("@yearly", "UTC", kept).expect("a cadence");
         assert_eq!(due(&yearly, kept, at("2027-01-02T00:00:01Z")), None);
-        assert_eq!(
-            due(&yearly, kept, at("2027-01-01T23:00:00Z")),
-            Some(at("2027-01-01T00:00:00Z"))
-        );
+        assert_eq!(due(&yearly, kept, at("2027-01-01T23:00:00Z")), Some(at("2027-01-01T00:00:00Z")));
     }
 
     #[test]
@@ -66,10 +60,7 @@ mod tests {
         let kept = at("2026-05-02T03:00:00Z");
         assert_eq!(due(&daily(), kept, at("2026-05-02T02:00:00Z")), None);
         let mistaken = at("2031-05-02T03:00:00Z");
-        assert_eq!(
-            due(&daily(), mistaken, at("2026-05-02T03:00:00Z")),
-            Some(at("2026-05-02T03:00:00Z"))
-        );
+        assert_eq!(due(&daily(), mistaken, at("2026-05-02T03:00:00Z")), Some(at("2026-05-02T03:00:00Z")));
     }
 
     proptest! {

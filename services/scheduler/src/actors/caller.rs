@@ -87,13 +87,7 @@ pub(crate) struct TakeOver {
 
 impl Caller {
     pub(crate) fn start(bus: Bus, diary: Diary, clock: Arc<dyn Clock>) -> Addr<Caller> {
-        let desk = Desk {
-            bus,
-            diary,
-            clock,
-            metrics: Metrics::new(),
-            places: Semaphore::new(AT_ONCE_MAX),
-        };
+        let desk = Desk { bus, diary, clock, metrics: Metrics::new(), places: Semaphore::new(AT_ONCE_MAX) };
         actor::start(MAILBOX, Caller { desk: Arc::new(desk) })
     }
 }

@@ -93,22 +93,14 @@ impl Timekeeper {
         for (schedule, due) in appointments {
             self.fire(schedule, due, ctx);
         }
-        if is_past(
-            self.read,
-            now,
-            TimeDelta::from_std(LOOK_EVERY).unwrap_or_default(),
-        ) {
+        if is_past(self.read, now, TimeDelta::from_std(LOOK_EVERY).unwrap_or_default()) {
             self.read_diary(ctx);
         }
         self.arm(now, ctx);
     }
 
     fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
-        let next = self
-            .watched
-            .values()
-            .filter_map(|watched| watched.cadence.next_after(now))
-            .min();
+        let next = self.watched.values().filter_map(|watched| watched.cadence.next_after(now)).min();
         let until_next = next.map_or(LOOK_EVERY, |next| (next - now).to_std().unwrap_or_default());
         let clock = Arc::clone(&self.clock);
         let wait = async move { clock.pass(until_next.min(LOOK_EVERY)).await };

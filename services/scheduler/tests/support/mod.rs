@@ -32,8 +32,7 @@ impl ManualClock {
 
     /// Time goes by.
     pub(crate) fn advance(&self, seconds: u64) {
-        self.steady
-            .send_modify(|steady| *steady += Duration::from_secs(seconds));
+        self.steady.send_modify(|steady| *steady += Duration::from_secs(seconds));
     }
 
     /// Somebody sets the wall clock; no time goes by.
@@ -53,10 +52,7 @@ impl Clock for ManualClock {
     async fn pass(&self, duration: Duration) {
         let until = *self.steady.borrow() + duration;
         let mut steady = self.steady.subscribe();
-        steady
-            .wait_for(|steady| *steady >= until)
-            .await
-            .expect("the clock outlives whoever waits");
+        steady.wait_for(|steady| *steady >= until).await.expect("the clock outlives whoever waits");
     }
 }
 
@@ -93,38 +89,20 @@ impl BackupDesk {
             return Err(Declined::Refused(StartBackupRefused::Unknown(request.vm)));
         }
         let id = request.operation_id.expect("the scheduler names its operation");
-        Ok(if known {
-            Begun::AlreadyBegun(id)
-        } else {
-            Begun::Begun(id)
-        })
+        Ok(if known { Begun::AlreadyBegun(id) } else { Begun::Begun(id) })
     }
 
     pub(crate) fn asked(&self) -> Vec<StartBackup> {
-        self.asked
-            .lock()
-            .expect("no panic")
-            .iter()
-            .map(|(request, _)| request.clone())
-            .collect()
+        self.asked.lock().expect("no panic").iter().map(|(request, _)| request.clone()).collect()
     }
 
     pub(crate) fn traces(&self) -> Vec<Option<String>> {
-        self.asked
-            .lock()
-            .expect("no panic")
-            .iter()
-            .map(|(_, trace)| trace.clone())
-            .collect()
+        self.asked.lock().expect("no panic").iter().map(|(_, trace)| trace.clone()).collect()
     }
 }
 
 fn card(service: Service) -> ServiceCard {
-    ServiceCard {
-        service,
-        version: "0.1.0".into(),
-        metadata: Default::default(),
-    }
+    ServiceCard { service, version: "0.1.0".into(), metadata: Default::default() }
 }
 
 /// A bus with one table space, a clock and a backup desk.
@@ -171,19 +149,11 @@ impl World {
     }
 
     pub(crate) async fn add(&self, id: &str, cron: &str, vm: &str) -> ScheduleStatus {
-        self.call(&AddSchedule {
-            schedule: schedule(id, cron, vm),
-        })
-        .await
-        .expect("added")
+        self.call(&AddSchedule { schedule: schedule(id, cron, vm) }).await.expect("added")
     }
 
     pub(crate) async fn runs(&self, id: &str) -> Vec<Run> {
-        self.call(&ListRuns {
-            id: ScheduleId::new(id).expect("valid"),
-        })
-        .await
-        .expect("listed")
+        self.call(&ListRuns { id: ScheduleId::new(id).expect("valid") }).await.expect("listed")
     }
 
     /// Waits until a schedule has so many runs, all of them settled.
@@ -191,10 +161,7 @@ impl World {
         let mut runs = Vec::new();
         testkit::eventually(&format!("{count} settled runs of {id}"), async || {
             runs = self.runs(id).await;
-            runs.len() == count
-                && !runs
-                    .iter()
-                    .any(|run| matches!(run.outcome, RunOutcome::Asking(_)))
+            runs.len() == count && !runs.iter().any(|run| matches!(run.outcome, RunOutcome::Asking(_)))
         })
         .await;
         runs
@@ -219,8 +186,6 @@ pub(crate) fn schedule(id: &str, cron: &str, vm: &str) -> Schedule {
         id: ScheduleId::new(id).expect("valid"),
         cron: cron.into(),
         time_zone: "UTC".into(),
-        work: ScheduledWork::Backup {
-            vm: VmName::new(vm).expect("valid"),
-        },
+        work: ScheduledWork::Backup { vm: VmName::new(vm).expect("valid") },
     }
 }

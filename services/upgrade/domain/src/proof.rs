@@ -46,14 +46,7 @@ pub struct Proof {
 impl Proof {
     /// Begins to watch a build that must be well within a time and stay so for another.
     pub fn of(build: impl Into<String>, ready_within: Duration, soak: Duration) -> Proof {
-        Proof {
-            build: build.into(),
-            ready_within,
-            soak,
-            instance: None,
-            restarts: None,
-            well_since: None,
-        }
+        Proof { build: build.into(), ready_within, soak, instance: None, restarts: None, well_since: None }
     }
 
     /// Takes in what is seen, so long after the start.
@@ -69,11 +62,7 @@ impl Proof {
                 let reason = format!("build {} answers in place of {}", health.build, self.build);
                 return Verdict::Failed(reason);
             }
-            if self
-                .instance
-                .as_ref()
-                .is_some_and(|first| *first != health.instance)
-            {
+            if self.instance.as_ref().is_some_and(|first| *first != health.instance) {
                 return Verdict::Failed("it died and another run of it answers".into());
             }
             self.instance = Some(health.instance.clone());
@@ -101,10 +90,7 @@ fn trouble(health: Option<&Health>) -> Option<String> {
     let Some(health) = health else {
         return Some("it does not answer".into());
     };
-    let ill = health
-        .parts
-        .iter()
-        .find_map(|part| Some((&part.part, part.trouble.as_ref()?)));
+    let ill = health.parts.iter().find_map(|part| Some((&part.part, part.trouble.as_ref()?)));
     ill.map(|(part, trouble)| format!("{part}: {trouble}"))
 }
 
@@ -125,15 +111,9 @@ mod tests {
             build: build.into(),
             instance: instance.into(),
             since: chrono::DateTime::UNIX_EPOCH,
-            parts: vec![PartHealth {
-                part: "listener".into(),
-                trouble: None,
-            }],
+            parts: vec![PartHealth { part: "listener".into(), trouble: None }],
         };
-        Seen {
-            health: Some(health),
-            restarts: Some(3),
-        }
+        Seen { health: Some(health), restarts: Some(3) }
     }
 
     fn ill(build: &str, instance: &str) -> Seen {
@@ -145,10 +125,7 @@ mod tests {
     }
 
     fn silent() -> Seen {
-        Seen {
-            health: None,
-            restarts: Some(3),
-        }
+        Seen { health: None, restarts: Some(3) }
     }
 
     /// What is said at the last of some sights, a second apart; nothing but waiting before.

@@ -32,9 +32,7 @@ impl Release {
         }
         let digits = manifest.sha256.bytes();
         if manifest.sha256.len() != DIGEST_DIGITS
-            || !digits
-                .into_iter()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            || !digits.into_iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         {
             let reason = "sha256 is not 64 hexadecimal digits in lower case";
             return Err(unreadable(reason.into()));
@@ -122,31 +120,16 @@ mod tests {
     #[test]
     fn a_manifest_that_makes_sense_is_read() {
         let release = read("proxy", "loam-proxy", "1.2.3-rc.1+5", DIGEST).expect("read");
-        assert_eq!(
-            (release.service(), release.version()),
-            (Service::Proxy, "1.2.3-rc.1+5")
-        );
-        assert_eq!(
-            (release.file(), release.build()),
-            ("loam-proxy", "0123456789abcdef")
-        );
+        assert_eq!((release.service(), release.version()), (Service::Proxy, "1.2.3-rc.1+5"));
+        assert_eq!((release.file(), release.build()), ("loam-proxy", "0123456789abcdef"));
         assert_eq!(release.check(DIGEST), Ok(()));
     }
 
     #[test]
     fn a_file_outside_the_folder_cannot_be_named() {
-        for file in [
-            "../loam-proxy",
-            "/bin/sh",
-            "a/b",
-            "..",
-            ".",
-            "",
-            ".hidden",
-            "a\\b",
-            "a b",
-            &"x".repeat(101),
-        ] {
+        for file in
+            ["../loam-proxy", "/bin/sh", "a/b", "..", ".", "", ".hidden", "a\\b", "a b", &"x".repeat(101)]
+        {
             let refused = read("proxy", file, "1.0.0", DIGEST);
             assert!(
                 matches!(&refused, Err(ApplyReleaseRefused::Unreadable(reason)) if reason.contains("plain file name")),
@@ -165,20 +148,11 @@ mod tests {
             ("proxy", "1.0.0", "0123"),
         ] {
             let refused = read(service, "loam-proxy", version, digest);
-            assert!(
-                matches!(refused, Err(ApplyReleaseRefused::Unreadable(_))),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ApplyReleaseRefused::Unreadable(_))), "{refused:?}");
         }
-        let unknown = format!(
-            "{}colour = \"blue\"\n",
-            manifest("proxy", "loam-proxy", "1.0.0", DIGEST)
-        );
+        let unknown = format!("{}colour = \"blue\"\n", manifest("proxy", "loam-proxy", "1.0.0", DIGEST));
         for text in [unknown.as_bytes(), b"\xff", b"", b"service ="] {
-            assert!(matches!(
-                Release::read(text),
-                Err(ApplyReleaseRefused::Unreadable(_))
-            ));
+            assert!(matches!(Release::read(text), Err(ApplyReleaseRefused::Unreadable(_))));
         }
     }
 

@@ -50,16 +50,13 @@ mod tests {
     use super::*;
 
     fn signature(pair: &KeyPair, text: &str) -> String {
-        minisign::sign(None, &pair.sk, Cursor::new(text), None, None)
-            .expect("signed")
-            .into_string()
+        minisign::sign(None, &pair.sk, Cursor::new(text), None, None).expect("signed").into_string()
     }
 
     fn trusting(pairs: &[&KeyPair]) -> TrustedKeys {
         let mut keys = TrustedKeys::default();
         for pair in pairs {
-            keys.trust(&pair.pk.to_box().expect("boxed").into_string())
-                .expect("a key");
+            keys.trust(&pair.pk.to_box().expect("boxed").into_string()).expect("a key");
         }
         keys
     }
@@ -73,10 +70,8 @@ mod tests {
 
     #[test]
     fn a_signature_of_any_trusted_key_is_enough() {
-        let (ours, theirs) = (
-            KeyPair::generate_unencrypted_keypair(),
-            KeyPair::generate_unencrypted_keypair(),
-        );
+        let (ours, theirs) =
+            (KeyPair::generate_unencrypted_keypair(), KeyPair::generate_unencrypted_keypair());
         let (ours, theirs) = (ours.expect("made"), theirs.expect("made"));
         let keys = trusting(&[&ours, &theirs]);
         for pair in [&ours, &theirs] {

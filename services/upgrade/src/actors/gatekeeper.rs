@@ -68,32 +68,23 @@ async fn examine(
     id: OperationId,
     folder: PathBuf,
 ) -> Result<Begun, Declined<ApplyReleaseRefused>> {
-    let known = operations
-        .find(&id)
-        .await
-        .map_err(|error| unavailable(error.to_string()))?;
+    let known = operations.find(&id).await.map_err(|error| unavailable(error.to_string()))?;
     if known.is_none() {
         make_way(&shelf, &operations).await?;
         let (receiving, id, folder) = (shelf.clone(), id.clone(), folder.clone());
         blocking(move || receiving.receive(&id, &folder)).await?;
     }
-    operations
-        .begin::<ApplyRelease>(id, &Folder { folder })
-        .await
-        .map_err(|error| match error {
-            BeginError::IdReused(id) => Declined::Refused(ApplyReleaseRefused::IdReused(id)),
-            other => Declined::Failed(other.into()),
-        })
+    operations.begin::<ApplyRelease>(id, &Folder { folder }).await.map_err(|error| match error {
+        BeginError::IdReused(id) => Declined::Refused(ApplyReleaseRefused::IdReused(id)),
+        other => Declined::Failed(other.into()),
+    })
 }
 
 /// Makes sure that no other upgrade is under way, and removes what earlier ones left on the shelf.
 async fn make_way(shelf: &Shelf, operations: &Operations) -> Result<(), Declined<ApplyReleaseRefused>> {
     let looking = shelf.clone();
     for id in blocking(move || looking.receipts()).await? {
-        let report = operations
-            .find(&id)
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
+        let report = operations.find(&id).await.map_err(|error| unavailable(error.to_string()))?;
         if report.is_some_and(|report| !report.state.is_final()) {
             return Err(Declined::Refused(ApplyReleaseRefused::UnderWay(id)));
         }
@@ -106,9 +97,7 @@ async fn make_way(shelf: &Shelf, operations: &Operations) -> Result<(), Declined
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ShelfError> + Send + 'static,
 ) -> Result<T, Declined<ApplyReleaseRefused>> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .expect("shelf work does not panic");
+    let done = tokio::task::spawn_blocking(work).await.expect("shelf work does not panic");
     done.map_err(|error| match error {
         ShelfError::Refused(refused) => Declined::Refused(refused),
         ShelfError::Disk { .. } => unavailable(error.to_string()),
@@ -116,8 +105,5 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn unavailable<F>(message: String) -> Declined<F> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message,
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message })
 }

@@ -100,9 +100,7 @@ impl Work for ApplyRelease {
         vec![
             Step::new("stage", DISK_MAX, stage).undone_by(unstage),
             Step::new("note", DISK_MAX, note).with_patience(SUPERVISOR_PATIENCE),
-            Step::new("replace", REPLACE_MAX, replace)
-                .undone_by(put_back)
-                .with_patience(SUPERVISOR_PATIENCE),
+            Step::new("replace", REPLACE_MAX, replace).undone_by(put_back).with_patience(SUPERVISOR_PATIENCE),
             Step::new("prove", WAIT_MAX, prove),
         ]
     }
@@ -193,11 +191,7 @@ fn prove<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
                 () = here.cancel.cancelled() => return Err(Trouble::Final("given up".into())),
             }
         }
-        let (shelf, service, place) = (
-            world.shelf.clone(),
-            release.service(),
-            world.shelf.place(&release),
-        );
+        let (shelf, service, place) = (world.shelf.clone(), release.service(), world.shelf.place(&release));
         let kept = before.executable.clone();
         if let Err(error) = on_disk(move || shelf.keep_only(service, &[&place, &kept])).await {
             tracing::warn!(%service, %error, "older builds stay on the disk");
@@ -214,10 +208,7 @@ fn prove<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 impl World {
     fn place(&self, service: Service) -> Place {
-        Place {
-            service,
-            host: Some(self.host.clone()),
-        }
+        Place { service, host: Some(self.host.clone()) }
     }
 }
 
@@ -230,36 +221,25 @@ async fn release(here: &Here) -> Result<Release, Trouble> {
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ShelfError> + Send + 'static,
 ) -> Result<T, Trouble> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .expect("shelf work does not panic");
+    let done = tokio::task::spawn_blocking(work).await.expect("shelf work does not panic");
     done.map_err(|error| Trouble::Final(error.to_string()))
 }
 
 /// The processes of our host.
 async fn processes(world: &World) -> Result<Vec<Process>, Trouble> {
-    let listed = world
-        .bus
-        .call_at(world.place(Service::Supervisor), &ListProcesses {}, LIST_MAX)
-        .await;
+    let listed = world.bus.call_at(world.place(Service::Supervisor), &ListProcesses {}, LIST_MAX).await;
     listed.map_err(|error| trouble(&error, error.is_passing()))
 }
 
 async fn process(world: &World, service: Service) -> Result<Process, Trouble> {
-    let found = processes(world)
-        .await?
-        .into_iter()
-        .find(|process| process.service == service);
+    let found = processes(world).await?.into_iter().find(|process| process.service == service);
     found.ok_or_else(|| Trouble::Final(ReplaceServiceRefused::NotHere(service).to_string()))
 }
 
 /// Lets the supervisor start a service from an executable; calm where it runs from it already.
 async fn start(world: &World, service: Service, executable: PathBuf) -> Result<Replaced, Trouble> {
     let order = ReplaceService { service, executable };
-    let replaced = world
-        .bus
-        .call_at(world.place(Service::Supervisor), &order, REPLACE_MAX)
-        .await;
+    let replaced = world.bus.call_at(world.place(Service::Supervisor), &order, REPLACE_MAX).await;
     replaced.map_err(|error| trouble(&error, error.is_passing()))
 }
 
@@ -281,10 +261,7 @@ async fn answers(world: &World, service: Service, build: Option<&str>) -> Result
 async fn look(world: &World, service: Service) -> Option<Seen> {
     let health = match health_at(&world.bus, &world.place(service), HEALTH_MAX).await {
         Ok(health) => Some(health),
-        Err(CallError::Link {
-            cause: LinkError::Disconnected { .. },
-            ..
-        }) => return None,
+        Err(CallError::Link { cause: LinkError::Disconnected { .. }, .. }) => return None,
         Err(_) => None,
     };
     let restarts = process(world, service).await.ok().map(|process| process.restarts);
@@ -292,9 +269,5 @@ async fn look(world: &World, service: Service) -> Option<Seen> {
 }
 
 fn trouble(error: &dyn std::fmt::Display, passing: bool) -> Trouble {
-    if passing {
-        Trouble::Passing(error.to_string())
-    } else {
-        Trouble::Final(error.to_string())
-    }
+    if passing { Trouble::Passing(error.to_string()) } else { Trouble::Final(error.to_string()) }
 }

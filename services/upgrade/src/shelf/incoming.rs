@@ -44,8 +44,7 @@ impl Shelf {
             text(MANIFEST, MANIFEST_MAX).map_err(|error| unreadable(&ours.join(MANIFEST), &error))?;
         let signature =
             text(SIGNATURE, SIGNATURE_MAX).map_err(|error| unreadable(&ours.join(SIGNATURE), &error))?;
-        self.trusted_keys()?
-            .verify(&manifest, &String::from_utf8_lossy(&signature))?;
+        self.trusted_keys()?.verify(&manifest, &String::from_utf8_lossy(&signature))?;
         Ok(Release::read(&manifest)?)
     }
 
@@ -102,11 +101,7 @@ impl Shelf {
         let release = Release::read(&manifest)?;
 
         remove_folder(ours)?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(ours)
-            .map_err(disk("making", ours))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(ours).map_err(disk("making", ours))?;
         for (name, bytes) in [(MANIFEST, &manifest), (SIGNATURE, &signature)] {
             let path = ours.join(name);
             let written = File::create(&path).and_then(|mut file| {
@@ -130,10 +125,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ShelfError {
 
 /// Opens a plain file of bounded size: no link that leads elsewhere, no pipe on which we would wait for ever.
 fn open_plain(path: &Path, most: u64) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a plain file"));
@@ -152,19 +144,13 @@ fn read_plain(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 /// Copies and answers with the SHA-256 of what was written.
 fn copy_executable(source: File, from: &Path, to: &Path) -> Result<String, ShelfError> {
-    let mut copy = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o700)
-        .open(to)
-        .map_err(disk("making", to))?;
+    let mut copy =
+        OpenOptions::new().write(true).create_new(true).mode(0o700).open(to).map_err(disk("making", to))?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE_BYTES];
     let mut source = source.take(EXECUTABLE_MAX);
     loop {
-        let count = source
-            .read(&mut piece)
-            .map_err(|error| unreadable(from, &error))?;
+        let count = source.read(&mut piece).map_err(|error| unreadable(from, &error))?;
         if count == 0 {
             break;
         }

@@ -13,8 +13,7 @@ use super::{Shelf, ShelfError, disk, remove_folder, sync_folder};
 impl Shelf {
     /// Where a release's executable is, or will be.
     pub fn place(&self, release: &Release) -> PathBuf {
-        self.folder(release.service(), release.build())
-            .join(format!("loam-{}", release.service()))
+        self.folder(release.service(), release.build()).join(format!("loam-{}", release.service()))
     }
 
     /// Puts the executable received for an operation in its place and checks it there. Doing so twice is calm.
@@ -26,11 +25,7 @@ impl Shelf {
         }
         let waiting = self.waiting_executable(id);
         release.check(&digest(&waiting)?)?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&folder)
-            .map_err(disk("making", &folder))?;
+        DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(disk("making", &folder))?;
         std::fs::set_permissions(&waiting, Permissions::from_mode(0o755))
             .map_err(disk("opening", &waiting))?;
         std::fs::rename(&waiting, &place).map_err(disk("placing", &place))?;

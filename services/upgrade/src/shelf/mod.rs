@@ -56,19 +56,12 @@ pub struct Shelf {
 impl Shelf {
     /// The shelf inside a state folder.
     pub fn in_state(state: &Path) -> Shelf {
-        Shelf {
-            releases: state.join("releases"),
-            keys: state.join("keys").join("release"),
-        }
+        Shelf { releases: state.join("releases"), keys: state.join("keys").join("release") }
     }
 }
 
 fn disk<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ShelfError + 'a {
-    move |source| ShelfError::Disk {
-        doing,
-        path: path.into(),
-        source,
-    }
+    move |source| ShelfError::Disk { doing, path: path.into(), source }
 }
 
 /// Makes the names in a folder outlive a power cut.

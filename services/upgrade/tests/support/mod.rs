@@ -100,9 +100,7 @@ impl Supervisor {
             self.state.lock().expect("no panic").before = running;
             self.start(&order.executable).await;
         }
-        Ok(Replaced {
-            before: self.state.lock().expect("no panic").before.clone(),
-        })
+        Ok(Replaced { before: self.state.lock().expect("no panic").before.clone() })
     }
 
     async fn start(&self, executable: &Path) {
@@ -120,9 +118,7 @@ impl Supervisor {
                 if text.starts_with("dies") && process.1 % 3 == 0 {
                     process.0 = fresh_id().to_string();
                 }
-                let ill = text
-                    .starts_with("ill")
-                    .then(|| "the address is in use".to_string());
+                let ill = text.starts_with("ill").then(|| "the address is in use".to_string());
                 let health = health(&build, &process.0, ill);
                 async move { Ok::<_, Declined<Nothing>>(health) }
             });
@@ -142,10 +138,7 @@ fn health(build: &str, instance: &str, trouble: Option<String>) -> Health {
         build: build.into(),
         instance: instance.into(),
         since: Timestamp::default(),
-        parts: vec![PartHealth {
-            part: "listener".into(),
-            trouble,
-        }],
+        parts: vec![PartHealth { part: "listener".into(), trouble }],
     }
 }
 
@@ -215,10 +208,7 @@ impl Host {
             host: host(),
             state_dir: self.state(),
             realm: Realm::default(),
-            nats: NatsSettings {
-                url: "memory".into(),
-                nkey_file: None,
-            },
+            nats: NatsSettings { url: "memory".into(), nkey_file: None },
             own: Config::of(ready_seconds, soak_seconds),
         }
     }
@@ -257,9 +247,7 @@ impl Host {
         let Ok(builds) = std::fs::read_dir(self.state().join("releases/proxy")) else {
             return Vec::new();
         };
-        builds
-            .map(|build| build.expect("readable").file_name().into_string().expect("text"))
-            .collect()
+        builds.map(|build| build.expect("readable").file_name().into_string().expect("text")).collect()
     }
 
     /// What was received and not cleared away.

@@ -48,10 +48,7 @@ pub async fn bootstrap(carrier: &NatsCarrier, replicas: usize) -> Result<(), Boo
             limit_markers: Some(REMOVED_MARKS),
             ..Default::default()
         };
-        let refused = |reason: String| BootstrapError::Refused {
-            bucket: table.name,
-            reason,
-        };
+        let refused = |reason: String| BootstrapError::Refused { bucket: table.name, reason };
         let store = match context.create_key_value(config.clone()).await {
             Ok(store) => store,
             // It is there with other settings, from an earlier version: bring it up to date.
@@ -68,10 +65,7 @@ pub async fn bootstrap(carrier: &NatsCarrier, replicas: usize) -> Result<(), Boo
             (made.num_replicas == replicas, "its replicas"),
         ] {
             if !holds {
-                return Err(BootstrapError::Otherwise {
-                    bucket: table.name,
-                    what,
-                });
+                return Err(BootstrapError::Otherwise { bucket: table.name, what });
             }
         }
     }

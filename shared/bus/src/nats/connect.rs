@@ -104,14 +104,8 @@ pub async fn connect(connection: &Connection, patience: Duration) -> Result<Nats
             doubled.min(RECONNECT_MAX)
         })
         .event_callback(move |event| tell(event, place.clone()));
-    let settings = |reason: String| ConnectError::Settings {
-        url: url.clone(),
-        reason,
-    };
-    let client = options
-        .connect(servers)
-        .await
-        .map_err(|error| settings(error.to_string()))?;
+    let settings = |reason: String| ConnectError::Settings { url: url.clone(), reason };
+    let client = options.connect(servers).await.map_err(|error| settings(error.to_string()))?;
     let waited = tokio::time::timeout(patience, first_contact(&client)).await;
     if waited.is_err() {
         return Err(ConnectError::NoServer { url, after: patience });
@@ -132,10 +126,8 @@ async fn first_contact(client: &Client) {
 }
 
 fn read_seed(path: &Path) -> Result<String, ConnectError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConnectError::Key {
-        path: path.display().to_string(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConnectError::Key { path: path.display().to_string(), source })?;
     Ok(text.trim().to_string())
 }
 
@@ -152,9 +144,7 @@ async fn tell(event: Event, url: String) {
 }
 
 fn is_too_old(version: &str) -> bool {
-    let mut numbers = version
-        .split(['.', '-'])
-        .map(|part| part.parse::<u64>().unwrap_or(0));
+    let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     found < SERVER_VERSION_MIN
 }

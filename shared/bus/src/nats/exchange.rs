@@ -31,9 +31,7 @@ impl NatsCarrier {
     pub(super) fn cause(&self, error: impl std::fmt::Display) -> LinkError {
         match self.client.connection_state() {
             State::Connected => LinkError::Refused(error.to_string()),
-            _ => LinkError::Disconnected {
-                url: self.url.clone(),
-            },
+            _ => LinkError::Disconnected { url: self.url.clone() },
         }
     }
 
@@ -48,9 +46,7 @@ impl NatsCarrier {
         if !self.is_connected() {
             // The client would hold the letter back for us, but an old command must not be carried out after its
             // asker has given up.
-            return Err(LinkError::Disconnected {
-                url: self.url.clone(),
-            });
+            return Err(LinkError::Disconnected { url: self.url.clone() });
         }
         let mut request = Request::new().payload(body).timeout(Some(deadline));
         if let Some(headers) = headers {
@@ -89,29 +85,16 @@ fn to_headers(pairs: &HashMap<String, String>) -> HeaderMap {
 }
 
 fn to_letter(message: async_nats::Message) -> Letter {
-    let pairs = message
-        .headers
-        .iter()
-        .flat_map(HeaderMap::iter)
-        .filter_map(|(key, values)| {
-            values
-                .first()
-                .map(|value| (key.to_string(), value.as_str().to_string()))
-        });
-    Letter {
-        subject: message.subject.to_string(),
-        headers: pairs.collect(),
-        body: message.payload,
-    }
+    let pairs = message.headers.iter().flat_map(HeaderMap::iter).filter_map(|(key, values)| {
+        values.first().map(|value| (key.to_string(), value.as_str().to_string()))
+    });
+    Letter { subject: message.subject.to_string(), headers: pairs.collect(), body: message.payload }
 }
 
 fn reply_allowed(reply: Option<&str>) -> bool {
     reply.is_some_and(|reply| {
-        let inside = |service| {
-            reply
-                .strip_prefix(&inbox_prefix(service))
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
+        let inside =
+            |service| reply.strip_prefix(&inbox_prefix(service)).is_some_and(|rest| rest.starts_with('.'));
         reply.starts_with(CARRIED_OVER) || Service::ALL.into_iter().any(inside)
     })
 }
@@ -146,9 +129,7 @@ impl Sign for NatsSign {
 impl Carrier for NatsCarrier {
     async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
         let headers = to_headers(&letter.headers);
-        self.exchange(letter.subject, Some(headers), letter.body, deadline)
-            .await
-            .map(to_letter)
+        self.exchange(letter.subject, Some(headers), letter.body, deadline).await.map(to_letter)
     }
 
     async fn tell(&self, letter: Letter) -> Result<(), LinkError> {
@@ -160,11 +141,7 @@ impl Carrier for NatsCarrier {
     }
 
     async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError> {
-        let letters = self
-            .client
-            .subscribe(pattern.to_string())
-            .await
-            .map_err(|error| self.cause(error))?;
+        let letters = self.client.subscribe(pattern.to_string()).await.map_err(|error| self.cause(error))?;
         self.client.flush().await.map_err(|error| self.cause(error))?;
         Ok(letters.map(to_letter).boxed())
     }
@@ -195,10 +172,7 @@ impl Carrier for NatsCarrier {
             streams.push(incoming.boxed());
         }
         self.client.flush().await.map_err(|error| self.cause(error))?;
-        Ok(Desk {
-            streams,
-            sign: Box::new(NatsSign(Some(service))),
-        })
+        Ok(Desk { streams, sign: Box::new(NatsSign(Some(service))) })
     }
 
     async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError> {
@@ -210,11 +184,7 @@ impl Carrier for NatsCarrier {
             metadata: HashMap<String, String>,
         }
         let inbox = self.client.new_inbox();
-        let mut answers = self
-            .client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| self.cause(error))?;
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
         self.client
             .publish_with_reply("$SRV.PING", inbox, Bytes::new())
             .await
@@ -223,11 +193,9 @@ impl Carrier for NatsCarrier {
         let until = tokio::time::Instant::now() + wait;
         while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
             match serde_json::from_slice::<Pong>(&message.payload) {
-                Ok(pong) => peers.push(Peer {
-                    name: pong.name,
-                    version: pong.version,
-                    metadata: pong.metadata,
-                }),
+                Ok(pong) => {
+                    peers.push(Peer { name: pong.name, version: pong.version, metadata: pong.metadata })
+                }
                 Err(error) => tracing::debug!(%error, "an answer to discovery could not be read"),
             }
         }
@@ -263,12 +231,9 @@ mod tests {
     fn only_inboxes_of_services_and_carried_over_replies_are_answered() {
         assert!(reply_allowed(Some("_INBOX_backup.abc.1")));
         assert!(reply_allowed(Some("_R_.abc.1")));
-        for bad in [
-            None,
-            Some("loam.v1.upgrade.apply_release"),
-            Some("_INBOX.abc"),
-            Some("_INBOX_backupper.x"),
-        ] {
+        for bad in
+            [None, Some("loam.v1.upgrade.apply_release"), Some("_INBOX.abc"), Some("_INBOX_backupper.x")]
+        {
             assert!(!reply_allowed(bad), "{bad:?}");
         }
     }

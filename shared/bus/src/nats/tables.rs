@@ -39,36 +39,26 @@ impl NatsCarrier {
     pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
         let found = self.find(table, key).await?;
         Ok(found.and_then(|found| {
-            found.value.map(|value| Row {
-                key: found.key,
-                value,
-                revision: found.revision,
-            })
+            found.value.map(|value| Row { key: found.key, value, revision: found.revision })
         }))
     }
 
     async fn find(&self, table: &str, key: &str) -> Result<Option<Found>, LinkError> {
         let subject = format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.{key}");
-        let message = self
-            .exchange(subject, None, Bytes::new(), TABLE_MAX)
-            .await
-            .map_err(|e| missing(table, e))?;
+        let message =
+            self.exchange(subject, None, Bytes::new(), TABLE_MAX).await.map_err(|e| missing(table, e))?;
         match message.status {
             Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(LinkError::Refused(format!(
-                "reading {table}.{key}: JetStream says {status}"
-            ))),
+            Some(status) => {
+                Err(LinkError::Refused(format!("reading {table}.{key}: JetStream says {status}")))
+            }
             None => read_found(table, message).map(Some),
         }
     }
 
     pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
         let inbox = self.client.new_inbox();
-        let mut answers = self
-            .client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| self.cause(error))?;
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
         let body = format!(r#"{{"multi_last":["$KV.{table}.{prefix}>"],"batch":{LIST_MAX}}}"#);
         self.client
             .publish_with_reply(format!("$JS.API.DIRECT.GET.KV_{table}"), inbox, body.into())
@@ -80,42 +70,26 @@ impl NatsCarrier {
             let message = match next {
                 Ok(Some(message)) => message,
                 _ if !self.client_is_up() => {
-                    return Err(LinkError::Disconnected {
-                        url: self.url.clone(),
-                    });
+                    return Err(LinkError::Disconnected { url: self.url.clone() });
                 }
                 _ => {
-                    return Err(LinkError::TimedOut {
-                        subject: format!("KV_{table}"),
-                        after: TABLE_MAX,
-                    });
+                    return Err(LinkError::TimedOut { subject: format!("KV_{table}"), after: TABLE_MAX });
                 }
             };
             match message.status {
                 None => {
                     let found = read_found(table, message)?;
                     if let Some(value) = found.value {
-                        rows.push(Row {
-                            key: found.key,
-                            value,
-                            revision: found.revision,
-                        });
+                        rows.push(Row { key: found.key, value, revision: found.revision });
                     }
                 }
                 // The end of the batch, or nothing at all.
                 Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
                 Some(StatusCode::NO_RESPONDERS) => {
-                    return Err(missing(
-                        table,
-                        LinkError::NoResponder {
-                            subject: format!("KV_{table}"),
-                        },
-                    ));
+                    return Err(missing(table, LinkError::NoResponder { subject: format!("KV_{table}") }));
                 }
                 Some(status) => {
-                    return Err(LinkError::Refused(format!(
-                        "listing {table}: JetStream says {status}"
-                    )));
+                    return Err(LinkError::Refused(format!("listing {table}: JetStream says {status}")));
                 }
             }
         }
@@ -132,17 +106,10 @@ impl NatsCarrier {
         value: Bytes,
         revision: u64,
     ) -> Result<Written, LinkError> {
-        let written = self
-            .store(table, key, value.clone(), revision, HeaderMap::new())
-            .await?;
+        let written = self.store(table, key, value.clone(), revision, HeaderMap::new()).await?;
         if written == Written::Conflict && revision == 0 {
             // The row may have been removed, which leaves a mark with a revision of its own.
-            if let Some(Found {
-                value: None,
-                revision,
-                ..
-            }) = self.find(table, key).await?
-            {
+            if let Some(Found { value: None, revision, .. }) = self.find(table, key).await? {
                 return self.store(table, key, value, revision, HeaderMap::new()).await;
             }
         }
@@ -182,23 +149,15 @@ impl NatsCarrier {
         }
         headers.insert(EXPECTED, revision.to_string());
         let subject = format!("$KV.{table}.{key}");
-        let message = self
-            .exchange(subject, Some(headers), value, TABLE_MAX)
-            .await
-            .map_err(|e| missing(table, e))?;
+        let message =
+            self.exchange(subject, Some(headers), value, TABLE_MAX).await.map_err(|e| missing(table, e))?;
         let refused = |what: String| LinkError::Refused(format!("writing {table}.{key}: {what}"));
         let ack: Ack =
             serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
         match ack {
-            Ack {
-                error: Some(error), ..
-            } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Written::Conflict),
-            Ack {
-                error: Some(error), ..
-            } => Err(refused(error.description)),
-            Ack {
-                seq: Some(revision), ..
-            } => Ok(Written::At(revision)),
+            Ack { error: Some(error), .. } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Written::Conflict),
+            Ack { error: Some(error), .. } => Err(refused(error.description)),
+            Ack { seq: Some(revision), .. } => Ok(Written::At(revision)),
             Ack { .. } => Err(refused("JetStream answered without a sequence".into())),
         }
     }
@@ -218,17 +177,9 @@ fn read_found(table: &str, message: async_nats::Message) -> Result<Found, LinkEr
     let headers = message.headers.as_ref().ok_or_else(|| unreadable("headers"))?;
     let text = |name: &str| headers.get(name).map(|value| value.as_str().to_string());
     let subject = text(SUBJECT).ok_or_else(|| unreadable(SUBJECT))?;
-    let key = subject
-        .strip_prefix(&format!("$KV.{table}."))
-        .ok_or_else(|| unreadable("its key"))?
-        .to_string();
-    let revision = text(SEQUENCE)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| unreadable(SEQUENCE))?;
+    let key =
+        subject.strip_prefix(&format!("$KV.{table}.")).ok_or_else(|| unreadable("its key"))?.to_string();
+    let revision = text(SEQUENCE).and_then(|text| text.parse().ok()).ok_or_else(|| unreadable(SEQUENCE))?;
     let removed = text(OPERATION).is_some() || text(MARKER).is_some();
-    Ok(Found {
-        key,
-        revision,
-        value: (!removed).then_some(message.payload),
-    })
+    Ok(Found { key, revision, value: (!removed).then_some(message.payload) })
 }

@@ -63,18 +63,8 @@ pub(super) async fn copy(
     parent: Option<ParentDisk>,
 ) -> Result<BlobId, CopyError> {
     let segment_bytes = session.shared.config.chunking.segment_bytes;
-    let shape = Disk {
-        size_bytes: source.size_bytes(),
-        segment_bytes,
-        pages: Vec::new(),
-    };
-    let copy = Copy {
-        session,
-        name,
-        source,
-        parent,
-        shape,
-    };
+    let shape = Disk { size_bytes: source.size_bytes(), segment_bytes, pages: Vec::new() };
+    let copy = Copy { session, name, source, parent, shape };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
     // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
     let here = &copy;
@@ -95,16 +85,10 @@ pub(super) async fn copy(
         roots.push(if page_leaves.iter().all(Option::is_none) {
             None
         } else {
-            Some(
-                copy.store_recipe(BlobKind::Page, recipe::encode_page(&page_leaves))
-                    .await?,
-            )
+            Some(copy.store_recipe(BlobKind::Page, recipe::encode_page(&page_leaves)).await?)
         });
     }
-    let disk = Disk {
-        pages: roots,
-        ..copy.shape.clone()
-    };
+    let disk = Disk { pages: roots, ..copy.shape.clone() };
     copy.store_recipe(BlobKind::Disk, disk.encode()).await
 }
 
@@ -114,16 +98,10 @@ impl Copy<'_> {
         let first = page * LEAVES_PER_PAGE as u64;
         let last = first + self.shape.leaves(page) - 1;
         let window = self.shape.segment(first).start..self.shape.segment(last).end;
-        let mut extents = self
-            .source
-            .extents(window.clone())
-            .await
-            .map_err(|source| self.failed(source))?;
+        let mut extents = self.source.extents(window.clone()).await.map_err(|source| self.failed(source))?;
         let parent_leaves = self.parent_leaves(page).await?;
         if parent_leaves.is_none() {
-            extents
-                .iter_mut()
-                .for_each(|extent| extent.change = Change::Unknown);
+            extents.iter_mut().for_each(|extent| extent.change = Change::Unknown);
         }
         let plans = plan(window.clone(), u64::from(self.shape.segment_bytes), &extents)
             .map_err(|_| self.contradiction(window.start))?;
@@ -143,21 +121,14 @@ impl Copy<'_> {
         let leaves = parent
             .page(self.session, page)
             .await
-            .map_err(|source| CopyError::ParentRecipe {
-                disk: self.name.to_owned(),
-                source,
-            })?;
+            .map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source })?;
         let all_stored = leaves.iter().flatten().all(|leaf| self.session.is_stored(leaf));
         Ok(all_stored.then_some(leaves))
     }
 
     /// Deals with one segment; `None` is a segment of zeros.
     async fn segment(&self, task: Task) -> Result<Option<BlobId>, CopyError> {
-        let Task {
-            range,
-            plan,
-            parent_leaf,
-        } = task;
+        let Task { range, plan, parent_leaf } = task;
         let progress = &self.session.progress;
         let leaf = match plan {
             Plan::Empty => {
@@ -171,10 +142,7 @@ impl Copy<'_> {
             Plan::Read(reads) => {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
-                let stored = self
-                    .session
-                    .work(move |session| session.store_segment(&segment))
-                    .await;
+                let stored = self.session.work(move |session| session.store_segment(&segment)).await;
                 stored.map_err(|Stopped| CopyError::Interrupted)?
             }
         };
@@ -200,11 +168,7 @@ impl Copy<'_> {
 
     async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyError> {
         let length = (range.end - range.start) as usize;
-        let bytes = self
-            .source
-            .read_at(range.start, length)
-            .await
-            .map_err(|source| self.failed(source))?;
+        let bytes = self.source.read_at(range.start, length).await.map_err(|source| self.failed(source))?;
         if bytes.len() != length {
             return Err(self.contradiction(range.start));
         }
@@ -213,24 +177,15 @@ impl Copy<'_> {
     }
 
     async fn store_recipe(&self, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyError> {
-        let stored = self
-            .session
-            .work(move |session| session.store_blob(kind, &content))
-            .await;
+        let stored = self.session.work(move |session| session.store_blob(kind, &content)).await;
         stored.map_err(|Stopped| CopyError::Interrupted)
     }
 
     fn failed(&self, source: crate::source::SourceError) -> CopyError {
-        CopyError::Source {
-            disk: self.name.to_owned(),
-            source,
-        }
+        CopyError::Source { disk: self.name.to_owned(), source }
     }
 
     fn contradiction(&self, at: u64) -> CopyError {
-        CopyError::Contradiction {
-            disk: self.name.to_owned(),
-            at,
-        }
+        CopyError::Contradiction { disk: self.name.to_owned(), at }
     }
 }

@@ -211,10 +211,7 @@ impl Repository {
             },
         };
         match outcome {
-            Ok(contents) => Ok(Draft {
-                contents,
-                lease: began.to_string(),
-            }),
+            Ok(contents) => Ok(Draft { contents, lease: began.to_string() }),
             Err(error) => {
                 // A lease that cannot be ended now counts as dead after a while.
                 let ending = lease::end(&self.shared.store, began);
@@ -252,18 +249,11 @@ impl Repository {
                 let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
                     Some(record) => ParentDisk::load(&session, record, source.size_bytes())
                         .await
-                        .map_err(|source| CopyError::ParentRecipe {
-                            disk: name.clone(),
-                            source,
-                        })?,
+                        .map_err(|source| CopyError::ParentRecipe { disk: name.clone(), source })?,
                     None => None,
                 };
                 let root = disk::copy(&session, name, source.as_ref(), parent).await?;
-                disks.push(DiskRecord {
-                    name: name.clone(),
-                    size_bytes: source.size_bytes(),
-                    root,
-                });
+                disks.push(DiskRecord { name: name.clone(), size_bytes: source.size_bytes(), root });
             }
             // The uploads end when the last packs have been handed over.
             session.finish().await.map_err(|Stopped| CopyError::Interrupted)?;
@@ -273,25 +263,8 @@ impl Repository {
         let (disks, ()) = futures::future::try_join(copying, uploading).await?;
         let stats = progress.stats();
         info!(?stats, "disks copied");
-        let BackupRequest {
-            machine,
-            taken_at_unix_ms,
-            tags,
-            definition,
-            parent,
-            consistency,
-            ..
-        } = request;
-        Ok(Contents {
-            machine,
-            taken_at_unix_ms,
-            tags,
-            disks,
-            definition,
-            parent,
-            consistency,
-            stats,
-        })
+        let BackupRequest { machine, taken_at_unix_ms, tags, definition, parent, consistency, .. } = request;
+        Ok(Contents { machine, taken_at_unix_ms, tags, disks, definition, parent, consistency, stats })
     }
 
     /// The parent, unless a collection may delete something that it needs: then all disks are read whole.
@@ -303,10 +276,7 @@ impl Repository {
         let parent = self.snapshot(id).await.map_err(CopyError::Parent)?;
         if !condemned.is_empty() {
             let stands = collect::stands(&self.shared, &parent.contents.disks).await;
-            if !stands.map_err(|source| CopyError::ParentRecipe {
-                disk: parent_disks(&parent),
-                source,
-            })? {
+            if !stands.map_err(|source| CopyError::ParentRecipe { disk: parent_disks(&parent), source })? {
                 info!(%id, "the parent needs packs that are being collected: all disks are read whole");
                 return Ok(None);
             }
@@ -316,11 +286,6 @@ impl Repository {
 }
 
 fn parent_disks(parent: &Snapshot) -> String {
-    let names: Vec<_> = parent
-        .contents
-        .disks
-        .iter()
-        .map(|disk| disk.name.as_str())
-        .collect();
+    let names: Vec<_> = parent.contents.disks.iter().map(|disk| disk.name.as_str()).collect();
     names.join(", ")
 }

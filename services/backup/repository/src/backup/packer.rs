@@ -48,14 +48,7 @@ impl Packer {
         permits: Arc<Semaphore>,
         finished: mpsc::Sender<FinishedPack>,
     ) -> Packer {
-        Packer {
-            kind,
-            permits,
-            state: Mutex::new(State {
-                open: None,
-                finished: Some(finished),
-            }),
-        }
+        Packer { kind, permits, state: Mutex::new(State { open: None, finished: Some(finished) }) }
     }
 
     /// Seals an encoded blob into the open pack and hands the pack over when it is full. Blocks while all pack
@@ -100,16 +93,8 @@ impl State {
             return Ok(());
         };
         let (object, directory) = writer.finish();
-        let pack = FinishedPack {
-            object: Bytes::from(object),
-            directory,
-            permit,
-        };
+        let pack = FinishedPack { object: Bytes::from(object), directory, permit };
         // There is room for as many packs as there are permits, so this never waits.
-        self.finished
-            .as_ref()
-            .ok_or(Stopped)?
-            .try_send(pack)
-            .map_err(|_| Stopped)
+        self.finished.as_ref().ok_or(Stopped)?.try_send(pack).map_err(|_| Stopped)
     }
 }

@@ -57,10 +57,7 @@ impl Repository {
         self.probe().await.map_err(SealError::NotThere)?;
         let store = &self.shared.store;
         let copied_under = draft.lease_id();
-        let snapshot = Snapshot {
-            id,
-            contents: draft.contents.clone(),
-        };
+        let snapshot = Snapshot { id, contents: draft.contents.clone() };
         if self.is_sealed(&snapshot).await? {
             return self.confirm(snapshot, copied_under, None).await;
         }
@@ -122,24 +119,16 @@ impl Repository {
             LeaseState::Dead => self.stands(&snapshot).await?,
         };
         if !stands {
-            store
-                .delete(&names::entry(names::SNAPSHOTS, snapshot.id.ulid()))
-                .await?;
+            store.delete(&names::entry(names::SNAPSHOTS, snapshot.id.ulid())).await?;
         }
         for lease in fresh.into_iter().chain([copied_under]) {
             lease::end(store, lease).await?;
         }
-        if stands {
-            Ok(snapshot)
-        } else {
-            Err(SealError::Stale)
-        }
+        if stands { Ok(snapshot) } else { Err(SealError::Stale) }
     }
 
     async fn stands(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
-        collect::stands(&self.shared, &snapshot.contents.disks)
-            .await
-            .map_err(SealError::Unchecked)
+        collect::stands(&self.shared, &snapshot.contents.disks).await.map_err(SealError::Unchecked)
     }
 
     /// Whether exactly this snapshot exists; another of its id is an error.

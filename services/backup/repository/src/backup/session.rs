@@ -50,18 +50,7 @@ impl Session {
         let packers = PackKind::ALL.map(|kind| Packer::new(kind, Arc::clone(&permits), sender.clone()));
         let workers = Arc::new(Semaphore::new(shared.settings.workers.get()));
         let claimed = Mutex::default();
-        (
-            Arc::new(Session {
-                shared,
-                progress,
-                condemned,
-                claimed,
-                packers,
-                permits,
-                workers,
-            }),
-            packs,
-        )
+        (Arc::new(Session { shared, progress, condemned, claimed, packers, permits, workers }), packs)
     }
 
     pub(super) fn stop_on_drop(&self) -> StopOnDrop {
@@ -73,10 +62,7 @@ impl Session {
         self: &Arc<Self>,
         job: impl FnOnce(&Session) -> T + Send + 'static,
     ) -> T {
-        let turn = Arc::clone(&self.workers)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let turn = Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed");
         let session = Arc::clone(self);
         let done = spawn_blocking(move || {
             let _turn = turn;
@@ -98,20 +84,14 @@ impl Session {
         let mut pieces = Vec::with_capacity(cuts.len());
         for cut in cuts {
             pieces.push(match cut {
-                Cut::Hole(range) => Piece::Hole {
-                    bytes: range.len() as u32,
-                },
+                Cut::Hole(range) => Piece::Hole { bytes: range.len() as u32 },
                 Cut::Chunk(range) => {
                     let bytes = range.len() as u32;
-                    Piece::Chunk {
-                        id: self.store_blob(BlobKind::Chunk, &segment[range])?,
-                        bytes,
-                    }
+                    Piece::Chunk { id: self.store_blob(BlobKind::Chunk, &segment[range])?, bytes }
                 }
             });
         }
-        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces))
-            .map(Some)
+        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
     }
 
     /// Stores a blob unless it is stored already, and names it. Blocking.
@@ -131,23 +111,13 @@ impl Session {
 
     /// Whether a blob is stored where it stays.
     pub(super) fn is_stored(&self, id: &BlobId) -> bool {
-        let index = self
-            .shared
-            .index
-            .read()
-            .expect("nobody panics while holding the index");
+        let index = self.shared.index.read().expect("nobody panics while holding the index");
         index.contains_outside(&self.condemned, id)
     }
 
     /// Whether the caller is the one to store this blob.
     fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
-        if self
-            .shared
-            .index
-            .read()
-            .map_err(|_| Stopped)?
-            .contains_outside(&self.condemned, &id)
-        {
+        if self.shared.index.read().map_err(|_| Stopped)?.contains_outside(&self.condemned, &id) {
             return Ok(false);
         }
         Ok(self.claimed.lock().map_err(|_| Stopped)?.insert(id))
@@ -155,17 +125,10 @@ impl Session {
 
     /// Enters a stored pack into the index.
     pub(super) fn stored(&self, directory: &Directory) {
-        let mut index = self
-            .shared
-            .index
-            .write()
-            .expect("nobody panics while holding the index");
+        let mut index = self.shared.index.write().expect("nobody panics while holding the index");
         index.add(directory);
         // Only now may the claims go: a blob is at any time either claimed or in the index.
-        let mut claimed = self
-            .claimed
-            .lock()
-            .expect("nobody panics while holding the claims");
+        let mut claimed = self.claimed.lock().expect("nobody panics while holding the claims");
         for entry in &directory.entries {
             if index.contains_outside(&self.condemned, &entry.id) {
                 claimed.remove(&entry.id);
@@ -175,7 +138,6 @@ impl Session {
 
     /// Hands over the packs that are not full and ends their queue.
     pub(super) async fn finish(self: &Arc<Self>) -> Result<(), Stopped> {
-        self.work(|session| session.packers.iter().try_for_each(Packer::close))
-            .await
+        self.work(|session| session.packers.iter().try_for_each(Packer::close)).await
     }
 }

@@ -44,11 +44,7 @@ pub(super) async fn all(
 
 /// The permit goes when the pack is stored and its memory free.
 async fn put_pack(session: &Session, pack: FinishedPack) -> Result<Directory, StoreError> {
-    let FinishedPack {
-        object,
-        directory,
-        permit,
-    } = pack;
+    let FinishedPack { object, directory, permit } = pack;
     let name = names::pack(directory.kind, directory.pack);
     let span = debug_span!("repository.put_pack", pack = %directory.pack, bytes = object.len());
     session.shared.store.put(&name, object).instrument(span).await?;

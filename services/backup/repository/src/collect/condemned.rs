@@ -45,23 +45,14 @@ fn part(id: Ulid, part: &str) -> Path {
 
 /// Every pack on any list: a backup that has taken its lease must not rely on them.
 pub(crate) async fn all_packs(store: &Store, keys: &Keys) -> Result<HashSet<PackId>, IndexError> {
-    Ok(all(store, keys)
-        .await?
-        .into_iter()
-        .flat_map(|list| list.packs)
-        .collect())
+    Ok(all(store, keys).await?.into_iter().flat_map(|list| list.packs).collect())
 }
 
 /// All lists.
 pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, IndexError> {
     let mut lists = Vec::new();
     for listed in store.list(&names::folder(names::CONDEMNED)).await? {
-        let Some(id) = listed
-            .path
-            .parts()
-            .nth(1)
-            .and_then(|id| Ulid::from_string(id.as_ref()).ok())
-        else {
+        let Some(id) = listed.path.parts().nth(1).and_then(|id| Ulid::from_string(id.as_ref()).ok()) else {
             continue;
         };
         if listed.path != part(id, PACKS) {
@@ -84,15 +75,9 @@ async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexEr
         .and_then(|text| packed::decode::<PackNames>(&text, WHAT))
         .and_then(|found| match found.packs.as_chunks::<16>() {
             (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
-            _ => Err(Damage::Malformed {
-                what: WHAT,
-                why: "a name is cut off",
-            }),
+            _ => Err(Damage::Malformed { what: WHAT, why: "a name is cut off" }),
         })
-        .map_err(|source| IndexError::Damaged {
-            name: name.to_string(),
-            source,
-        })?;
+        .map_err(|source| IndexError::Damaged { name: name.to_string(), source })?;
     Ok(Condemned { id, packs })
 }
 
@@ -108,29 +93,19 @@ pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Res
 /// written. Noted once, so that later ones are not waited for.
 pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<LeaseId>, IndexError> {
     let name = part(id, WAITS);
-    let damaged = |source| IndexError::Damaged {
-        name: name.to_string(),
-        source,
-    };
+    let damaged = |source| IndexError::Damaged { name: name.to_string(), source };
     match store.get(&name).await {
         Ok(object) => {
             let waits: Waits = sealed::open(keys, &name, WHAT, &object)
                 .and_then(|text| packed::decode(&text, WHAT))
                 .map_err(damaged)?;
             let ids = waits.leases.iter().map(|id| Ulid::from_string(id));
-            let malformed = |_| {
-                damaged(Damage::Malformed {
-                    what: WHAT,
-                    why: "a lease has no name",
-                })
-            };
+            let malformed = |_| damaged(Damage::Malformed { what: WHAT, why: "a lease has no name" });
             ids.collect::<Result<_, _>>().map_err(malformed)
         }
         Err(StoreError::NotFound { .. }) => {
             let held = lease::held(store).await?;
-            let waits = Waits {
-                leases: held.iter().map(Ulid::to_string).collect(),
-            };
+            let waits = Waits { leases: held.iter().map(Ulid::to_string).collect() };
             let object = sealed::seal(keys, &name, packed::body(&waits));
             store.put(&name, Bytes::from(object)).await?;
             Ok(held)

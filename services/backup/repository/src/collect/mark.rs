@@ -57,20 +57,13 @@ pub(super) async fn needed(
             match repository.snapshot(snapshot).await {
                 Err(SnapshotError::Unknown { .. }) => {}
                 _ => {
-                    return Err(CollectError::Broken {
-                        snapshot,
-                        source: broken,
-                    });
+                    return Err(CollectError::Broken { snapshot, source: broken });
                 }
             }
         }
     }
     for directory in &condemned {
-        if directory
-            .entries
-            .iter()
-            .any(|entry| only_condemned.contains(&entry.id))
-        {
+        if directory.entries.iter().any(|entry| only_condemned.contains(&entry.id)) {
             needed.insert(directory.pack);
         }
     }

@@ -59,10 +59,7 @@ pub struct CollectSettings {
 impl Default for CollectSettings {
     /// A day for packs, a quarter of an hour for leases, which beat every minute.
     fn default() -> CollectSettings {
-        CollectSettings {
-            pack_age_min: Duration::from_hours(24),
-            silence_max: Duration::from_mins(15),
-        }
+        CollectSettings { pack_age_min: Duration::from_hours(24), silence_max: Duration::from_mins(15) }
     }
 }
 
@@ -155,8 +152,7 @@ impl Repository {
             report.packs_condemned = unneeded.len() as u64;
             condemned::condemn(store, keys, &unneeded).await?;
         }
-        self.delete_condemned(now, settings.silence_max, &mut report)
-            .await?;
+        self.delete_condemned(now, settings.silence_max, &mut report).await?;
         shards::tidy(store, keys).await?;
         info!(?report, "collected");
         Ok(report)
@@ -178,10 +174,7 @@ impl Repository {
         for list in &lists {
             waits.push(condemned::waits(store, keys, list.id).await?);
         }
-        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max)
-            .await?
-            .into_iter()
-            .collect();
+        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
         // From here on nothing can begin to need a pack of a list whose leases have ended.
         let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
         let (packs, needed) = self.needed(&on_lists).await?;
@@ -254,10 +247,7 @@ pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result
             Ok(()) => {}
             // A recipe that is gone cannot be walked.
             Err(ReadError::Damaged(Damage::BlobMissing { .. })) => return Ok(false),
-            Err(ReadError::Pack {
-                source: Damage::Missing { .. },
-                ..
-            }) => return Ok(false),
+            Err(ReadError::Pack { source: Damage::Missing { .. }, .. }) => return Ok(false),
             Err(error) => return Err(error),
         }
     }

@@ -23,17 +23,11 @@ pub(super) async fn tidy(store: &Store, keys: &Keys) -> Result<(), IndexError> {
             Err(IndexError::Store(StoreError::NotFound { .. })) => continue,
             Err(error) => return Err(error),
         };
-        let stale = directories
-            .iter()
-            .any(|directory| !present.contains_key(&directory.pack));
+        let stale = directories.iter().any(|directory| !present.contains_key(&directory.pack));
         if stale || rows(&directories) < SHARD_ROWS / 2 {
             any_stale |= stale;
             replaced.push(path);
-            kept.extend(
-                directories
-                    .into_iter()
-                    .filter(|directory| present.contains_key(&directory.pack)),
-            );
+            kept.extend(directories.into_iter().filter(|directory| present.contains_key(&directory.pack)));
         }
     }
     if !any_stale && replaced.len() <= SMALL_SHARDS_MAX {

@@ -112,10 +112,7 @@ pub(crate) fn decode(
     raw_bytes: usize,
     text: &[u8],
 ) -> Result<Vec<u8>, Damage> {
-    let malformed = |why| Damage::Malformed {
-        what: kind.word(),
-        why,
-    };
+    let malformed = |why| Damage::Malformed { what: kind.word(), why };
     if raw_bytes > BLOB_BYTES_MAX {
         return Err(malformed("it is longer than any blob"));
     }

@@ -14,10 +14,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
-        let (field, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or_else(|| self.malformed("it ends too early"))?;
+        let (field, rest) =
+            self.rest.split_first_chunk::<N>().ok_or_else(|| self.malformed("it ends too early"))?;
         self.rest = rest;
         Ok(*field)
     }
@@ -49,11 +47,7 @@ impl<'a> Cursor<'a> {
 
     /// Says that everything was read.
     pub(crate) fn end(self) -> Result<(), Damage> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.malformed("something follows its end"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("something follows its end")) }
     }
 
     pub(crate) fn malformed(&self, why: &'static str) -> Damage {

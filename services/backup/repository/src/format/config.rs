@@ -42,22 +42,14 @@ impl Config {
 
     pub(crate) fn decode(object: &[u8]) -> Result<Claimed, Damage> {
         let rest = header(MAGIC, WHAT, object)?;
-        let (mac, body) = rest.split_first_chunk::<32>().ok_or(Damage::Malformed {
-            what: WHAT,
-            why: "it ends in its header",
-        })?;
+        let (mac, body) = rest
+            .split_first_chunk::<32>()
+            .ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
         let config: Config = packed::decode(body, WHAT)?;
         if !config.chunking.is_usable() {
-            return Err(Damage::Malformed {
-                what: WHAT,
-                why: "its chunking parameters make no sense",
-            });
+            return Err(Damage::Malformed { what: WHAT, why: "its chunking parameters make no sense" });
         }
-        Ok(Claimed {
-            config,
-            body: body.to_vec(),
-            mac: blake3::Hash::from_bytes(*mac),
-        })
+        Ok(Claimed { config, body: body.to_vec(), mac: blake3::Hash::from_bytes(*mac) })
     }
 }
 

@@ -105,13 +105,9 @@ pub enum Damage {
 
 /// Checks letters and version at the beginning of an object and returns the rest.
 pub(crate) fn header<'a>(magic: &[u8; 8], what: &'static str, object: &'a [u8]) -> Result<&'a [u8], Damage> {
-    let rest = object
-        .strip_prefix(magic.as_slice())
-        .ok_or(Damage::Foreign { what })?;
-    let (version, rest) = rest.split_first_chunk::<2>().ok_or(Damage::Malformed {
-        what,
-        why: "it ends in its header",
-    })?;
+    let rest = object.strip_prefix(magic.as_slice()).ok_or(Damage::Foreign { what })?;
+    let (version, rest) =
+        rest.split_first_chunk::<2>().ok_or(Damage::Malformed { what, why: "it ends in its header" })?;
     match u16::from_le_bytes(*version) {
         VERSION => Ok(rest),
         found => Err(Damage::Newer { what, found }),
@@ -198,10 +194,7 @@ mod tests {
         let range = pack::directory_range(pack, kind, object.len() as u64, footer).ok()?;
         let sealed = object.get(range.start as usize..range.end as usize)?;
         let directory = pack::open_directory(keys, pack, kind, range.start, sealed).ok()?;
-        assert_eq!(
-            &directory, written,
-            "an authentic directory is the one that was written"
-        );
+        assert_eq!(&directory, written, "an authentic directory is the one that was written");
         directory
             .placed()
             .map(|(slot, offset, entry)| {
@@ -215,11 +208,7 @@ mod tests {
     fn a_slot_that_would_exhaust_the_machine_is_refused() {
         let master = MasterKey::generate();
         let secret = Secret::passphrase("words").unwrap();
-        let cheap = KdfCost {
-            memory_kib: 8,
-            passes: 1,
-            lanes: 1,
-        };
+        let cheap = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
         let slot = Slot::wrap(&master, RepositoryId::generate(), &secret, cheap).unwrap();
         let honest = slot.encode();
         assert!(Slot::decode(&honest).is_ok());

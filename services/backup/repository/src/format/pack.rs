@@ -137,12 +137,7 @@ impl Directory {
             let id = BlobId::from(cursor.array()?);
             let blob =
                 BlobKind::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("a kind is unknown"))?;
-            let entry = Entry {
-                id,
-                kind: blob,
-                sealed_bytes: cursor.u32()?,
-                raw_bytes: cursor.u32()?,
-            };
+            let entry = Entry { id, kind: blob, sealed_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
             if PackKind::of(blob) != kind || entry.raw_bytes as usize > BLOB_BYTES_MAX {
                 return Err(cursor.malformed("an entry makes no sense"));
             }
@@ -168,13 +163,7 @@ impl PackWriter {
     /// An empty pack with a fresh name and room for `capacity` bytes.
     pub(crate) fn new(keys: &Keys, kind: PackKind, capacity: usize) -> PackWriter {
         let id = PackId::generate();
-        PackWriter {
-            id,
-            kind,
-            key: keys.pack(id),
-            bytes: Vec::with_capacity(capacity),
-            entries: Vec::new(),
-        }
+        PackWriter { id, kind, key: keys.pack(id), bytes: Vec::with_capacity(capacity), entries: Vec::new() }
     }
 
     /// Seals an encoded blob into the next slot; returns the bytes it takes.
@@ -183,12 +172,7 @@ impl PackWriter {
         self.key.seal(slot, &bound(id, kind, self.id, slot), &mut text);
         let sealed_bytes = text.len() as u32;
         self.bytes.extend_from_slice(&text);
-        self.entries.push(Entry {
-            id,
-            kind,
-            sealed_bytes,
-            raw_bytes: raw_bytes as u32,
-        });
+        self.entries.push(Entry { id, kind, sealed_bytes, raw_bytes: raw_bytes as u32 });
         sealed_bytes
     }
 
@@ -198,22 +182,13 @@ impl PackWriter {
 
     /// The whole object and what is in it.
     pub(crate) fn finish(mut self) -> (Vec<u8>, Directory) {
-        let directory = Directory {
-            pack: self.id,
-            kind: self.kind,
-            entries: self.entries,
-        };
+        let directory = Directory { pack: self.id, kind: self.kind, entries: self.entries };
         let offset = self.bytes.len() as u64;
         let mut sealed = Vec::new();
         directory.write(&mut sealed);
-        self.key
-            .seal(DIRECTORY_SLOT, &directory_bound(self.id, self.kind), &mut sealed);
+        self.key.seal(DIRECTORY_SLOT, &directory_bound(self.id, self.kind), &mut sealed);
         self.bytes.extend_from_slice(&sealed);
-        let footer = Footer {
-            kind: self.kind,
-            pack: self.id,
-            directory_offset: offset,
-        };
+        let footer = Footer { kind: self.kind, pack: self.id, directory_offset: offset };
         self.bytes.extend_from_slice(&footer.encode(sealed.len() as u32));
         (self.bytes, directory)
     }
@@ -279,23 +254,12 @@ pub(crate) fn open_directory(
     let text = keys
         .pack(pack)
         .open(DIRECTORY_SLOT, &directory_bound(pack, kind), &mut sealed)
-        .map_err(|_| Damage::NotAuthentic {
-            what: "directory of a pack",
-        })?;
+        .map_err(|_| Damage::NotAuthentic { what: "directory of a pack" })?;
     let mut cursor = Cursor::new(text, "directory of a pack");
     let directory = Directory::read(pack, kind, &mut cursor)?;
     cursor.end()?;
-    if directory
-        .entries
-        .iter()
-        .map(|entry| u64::from(entry.sealed_bytes))
-        .sum::<u64>()
-        != offset
-    {
-        return Err(Damage::Malformed {
-            what: WHAT,
-            why: "its blobs do not fill it",
-        });
+    if directory.entries.iter().map(|entry| u64::from(entry.sealed_bytes)).sum::<u64>() != offset {
+        return Err(Damage::Malformed { what: WHAT, why: "its blobs do not fill it" });
     }
     Ok(directory)
 }
@@ -310,16 +274,11 @@ pub(crate) fn open_blob(
     sealed: &mut [u8],
 ) -> Result<Vec<u8>, Damage> {
     if sealed.len() < TAG_BYTES + 1 {
-        return Err(Damage::Malformed {
-            what: entry.kind.word(),
-            why: "it ends too early",
-        });
+        return Err(Damage::Malformed { what: entry.kind.word(), why: "it ends too early" });
     }
     let text = key
         .open(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
-        .map_err(|_| Damage::NotAuthentic {
-            what: entry.kind.word(),
-        })?;
+        .map_err(|_| Damage::NotAuthentic { what: entry.kind.word() })?;
     blob::decode(keys, entry.kind, entry.id, entry.raw_bytes as usize, text)
 }
 

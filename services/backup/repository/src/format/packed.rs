@@ -20,17 +20,11 @@ pub(crate) fn body(record: &impl Serialize) -> Vec<u8> {
 /// Reads a map that fills `bytes` to the end.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Damage> {
     let mut rest = bytes;
-    let record =
-        T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).map_err(|_| Damage::Malformed {
-            what,
-            why: "its fields cannot be read",
-        })?;
+    let record = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
+        .map_err(|_| Damage::Malformed { what, why: "its fields cannot be read" })?;
     if rest.is_empty() {
         Ok(record)
     } else {
-        Err(Damage::Malformed {
-            what,
-            why: "something follows its end",
-        })
+        Err(Damage::Malformed { what, why: "something follows its end" })
     }
 }

@@ -62,10 +62,9 @@ pub(crate) fn decode_leaf(text: &[u8], segment_bytes: u64) -> Result<Vec<Piece>,
         let bytes = cursor.u32()?;
         let piece = match tag {
             HOLE => Piece::Hole { bytes },
-            THING if bytes as usize <= BLOB_BYTES_MAX => Piece::Chunk {
-                id: BlobId::from(cursor.array()?),
-                bytes,
-            },
+            THING if bytes as usize <= BLOB_BYTES_MAX => {
+                Piece::Chunk { id: BlobId::from(cursor.array()?), bytes }
+            }
             _ => return Err(cursor.malformed("a piece makes no sense")),
         };
         covered += u64::from(bytes);
@@ -147,11 +146,7 @@ impl Disk {
         }
         let segments = size_bytes.div_ceil(u64::from(segment_bytes));
         let pages = read_ids(&mut cursor, segments.div_ceil(LEAVES_PER_PAGE as u64))?;
-        Ok(Disk {
-            size_bytes,
-            segment_bytes,
-            pages,
-        })
+        Ok(Disk { size_bytes, segment_bytes, pages })
     }
 
     /// How many segments the disk has; the last may be short.

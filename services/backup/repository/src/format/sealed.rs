@@ -29,17 +29,12 @@ pub(crate) fn seal(keys: &Keys, name: &Path, mut text: Vec<u8>) -> Vec<u8> {
 
 pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) -> Result<Vec<u8>, Damage> {
     let rest = header(MAGIC, what, object)?;
-    let (salt, sealed) = rest.split_first_chunk::<32>().ok_or(Damage::Malformed {
-        what,
-        why: "it ends in its header",
-    })?;
+    let (salt, sealed) =
+        rest.split_first_chunk::<32>().ok_or(Damage::Malformed { what, why: "it ends in its header" })?;
     let bound = [&object[..HEADER_BYTES], name.as_ref().as_bytes()].concat();
     let mut text = sealed.to_vec();
-    let length = keys
-        .object(salt)
-        .open(0, &bound, &mut text)
-        .map_err(|_| Damage::NotAuthentic { what })?
-        .len();
+    let length =
+        keys.object(salt).open(0, &bound, &mut text).map_err(|_| Damage::NotAuthentic { what })?.len();
     text.truncate(length);
     Ok(text)
 }

@@ -53,9 +53,7 @@ impl FromStr for SnapshotId {
     type Err = NotASnapshotId;
 
     fn from_str(text: &str) -> Result<SnapshotId, NotASnapshotId> {
-        Ulid::from_string(text)
-            .map(SnapshotId)
-            .map_err(|_| NotASnapshotId(text.to_owned()))
+        Ulid::from_string(text).map(SnapshotId).map_err(|_| NotASnapshotId(text.to_owned()))
     }
 }
 

@@ -127,9 +127,7 @@ impl Aead {
         bound: &[u8],
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], NotAuthentic> {
-        self.0
-            .open_in_place(nonce(number), Aad::from(bound), sealed)
-            .map_err(|_| NotAuthentic)
+        self.0.open_in_place(nonce(number), Aad::from(bound), sealed).map_err(|_| NotAuthentic)
     }
 }
 

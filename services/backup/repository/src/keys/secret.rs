@@ -89,10 +89,7 @@ impl Secret {
             return Err(SecretError::Empty);
         }
         let bytes = Zeroizing::new(words.as_bytes().to_vec());
-        Ok(Secret {
-            kind: SecretKind::Passphrase,
-            bytes,
-        })
+        Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 
     /// The passphrase in a file; one line end at its end is not part of it.
@@ -110,10 +107,7 @@ impl Secret {
         if bytes.is_empty() {
             return Err(SecretError::Empty);
         }
-        Ok(Secret {
-            kind: SecretKind::Passphrase,
-            bytes,
-        })
+        Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 
     /// A file of at least 32 random bytes, taken as it is.
@@ -123,40 +117,25 @@ impl Secret {
     pub fn key_file(path: &Path) -> Result<Secret, SecretError> {
         let bytes = read_secret_file(path)?;
         if bytes.len() < KEY_FILE_BYTES_MIN {
-            return Err(SecretError::KeyTooShort {
-                path: path.to_owned(),
-            });
+            return Err(SecretError::KeyTooShort { path: path.to_owned() });
         }
-        Ok(Secret {
-            kind: SecretKind::KeyFile,
-            bytes,
-        })
+        Ok(Secret { kind: SecretKind::KeyFile, bytes })
     }
 }
 
 /// Reads a small file that only its owner may change.
 pub(crate) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let unreadable = |source| SecretError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(SecretError::WritableByOthers {
-            path: path.to_owned(),
-            mode: metadata.mode() & 0o777,
-        });
+        return Err(SecretError::WritableByOthers { path: path.to_owned(), mode: metadata.mode() & 0o777 });
     }
     // Room for everything at once: a growing buffer would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX as usize + 1));
-    file.take(SECRET_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(SecretError::TooLong {
-            path: path.to_owned(),
-        });
+        return Err(SecretError::TooLong { path: path.to_owned() });
     }
     Ok(bytes)
 }

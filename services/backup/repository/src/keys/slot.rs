@@ -37,11 +37,7 @@ pub struct KdfCost {
 impl Default for KdfCost {
     /// 64 MiB and three passes: the second recommended option of RFC 9106, with one lane.
     fn default() -> KdfCost {
-        KdfCost {
-            memory_kib: 64 * 1024,
-            passes: 3,
-            lanes: 1,
-        }
+        KdfCost { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
     }
 }
 
@@ -74,13 +70,7 @@ impl Slot {
         cost: KdfCost,
     ) -> Result<Slot, argon2::Error> {
         let salt: [u8; 32] = random();
-        let mut slot = Slot {
-            repository,
-            kind: secret.kind,
-            cost,
-            salt,
-            wrapped: master.0.to_vec(),
-        };
+        let mut slot = Slot { repository, kind: secret.kind, cost, salt, wrapped: master.0.to_vec() };
         let key = slot.wrapping_key(secret)?;
         let bound = slot.bound();
         Aead::new(&key).seal(0, &bound, &mut slot.wrapped);
@@ -94,12 +84,8 @@ impl Slot {
         }
         let key = self.wrapping_key(secret).map_err(SlotError::Cost)?;
         let mut wrapped = Zeroizing::new(self.wrapped.clone());
-        let master = Aead::new(&key)
-            .open(0, &self.bound(), &mut wrapped)
-            .map_err(|_| SlotError::NotOurs)?;
-        Ok(MasterKey(Zeroizing::new(
-            (&*master).try_into().map_err(|_| SlotError::NotOurs)?,
-        )))
+        let master = Aead::new(&key).open(0, &self.bound(), &mut wrapped).map_err(|_| SlotError::NotOurs)?;
+        Ok(MasterKey(Zeroizing::new((&*master).try_into().map_err(|_| SlotError::NotOurs)?)))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -110,20 +96,13 @@ impl Slot {
         let slot: Slot = packed::decode(header(MAGIC, "key slot", bytes)?, "key slot")?;
         let cost = slot.cost;
         if cost.memory_kib > MEMORY_KIB_MAX || cost.passes > PASSES_MAX || cost.lanes > LANES_MAX {
-            return Err(Damage::Malformed {
-                what: "key slot",
-                why: "its cost is beyond any sense",
-            });
+            return Err(Damage::Malformed { what: "key slot", why: "its cost is beyond any sense" });
         }
         Ok(slot)
     }
 
     fn wrapping_key(&self, secret: &Secret) -> Result<Zeroizing<[u8; 32]>, argon2::Error> {
-        let KdfCost {
-            memory_kib,
-            passes,
-            lanes,
-        } = self.cost;
+        let KdfCost { memory_kib, passes, lanes } = self.cost;
         let params = Params::new(memory_kib, passes, lanes, Some(32))?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(

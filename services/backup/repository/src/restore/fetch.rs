@@ -24,14 +24,8 @@ const RECIPE_READS_IN_FLIGHT: usize = 4;
 /// Reads one planned range. A pack that is gone or too short is damage.
 pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, ReadError> {
     let name = names::pack(read.kind, read.pack);
-    let damaged = |source| ReadError::Pack {
-        pack: name.to_string(),
-        source,
-    };
-    let short = Damage::Malformed {
-        what: "pack",
-        why: "it is shorter than the index says",
-    };
+    let damaged = |source| ReadError::Pack { pack: name.to_string(), source };
+    let short = Damage::Malformed { what: "pack", why: "it is shorter than the index says" };
     match shared.store.get_range(&name, read.range.clone()).await {
         Ok(object) if object.len() as u64 == read.range.end - read.range.start => Ok(object),
         Ok(_) => Err(damaged(short)),
@@ -59,10 +53,7 @@ pub(crate) fn open_all<E: From<ReadError>>(
         let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
         let content =
             open_blob(keys, &key, read.pack, blob.location.slot, entry, &mut sealed).map_err(|source| {
-                ReadError::Pack {
-                    pack: names::pack(read.kind, read.pack).to_string(),
-                    source,
-                }
+                ReadError::Pack { pack: names::pack(read.kind, read.pack).to_string(), source }
             })?;
         each(blob, content)?;
     }
@@ -71,13 +62,7 @@ pub(crate) fn open_all<E: From<ReadError>>(
 
 /// Reads many blobs, in no particular order, each with the places that want it.
 async fn many(shared: &Arc<Shared>, places: Places) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
-    let reads = plan::by_pack(
-        &shared
-            .index
-            .read()
-            .expect("nobody panics while holding the index"),
-        places,
-    )?;
+    let reads = plan::by_pack(&shared.index.read().expect("nobody panics while holding the index"), places)?;
     let found: Vec<Vec<_>> = futures::stream::iter(reads.into_iter().map(|read| async move {
         let object = range(shared, &read).await?;
         let shared = Arc::clone(shared);
@@ -100,10 +85,7 @@ async fn many(shared: &Arc<Shared>, places: Places) -> Result<Vec<(Vec<u64>, Vec
 
 async fn one(shared: &Arc<Shared>, id: BlobId) -> Result<Vec<u8>, ReadError> {
     let found = many(shared, Places::from([(id, Vec::new())])).await?;
-    let (_, content) = found
-        .into_iter()
-        .next()
-        .expect("one blob was asked for and none is missing");
+    let (_, content) = found.into_iter().next().expect("one blob was asked for and none is missing");
     Ok(content)
 }
 

@@ -65,13 +65,11 @@ pub(super) struct ImageWriter {
 
 impl ImageWriter {
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|source| ImageError::Io {
-                attempt: "write",
-                path: self.partial.clone(),
-                source,
-            })
+        self.file.write_all_at(bytes, offset).map_err(|source| ImageError::Io {
+            attempt: "write",
+            path: self.partial.clone(),
+            source,
+        })
     }
 }
 
@@ -82,16 +80,10 @@ impl Image {
         let partial = partial_path(path);
         let failed = |attempt| {
             let path = partial.clone();
-            move |source| ImageError::Io {
-                attempt,
-                path,
-                source,
-            }
+            move |source| ImageError::Io { attempt, path, source }
         };
         if path.symlink_metadata().is_ok() {
-            return Err(ImageError::Exists {
-                path: path.to_owned(),
-            });
+            return Err(ImageError::Exists { path: path.to_owned() });
         }
         let file = OpenOptions::new()
             .write(true)
@@ -113,33 +105,21 @@ impl Image {
         }
         file.set_len(0).map_err(failed("empty"))?;
         file.set_len(size_bytes).map_err(failed("size"))?;
-        Ok(Image {
-            file: Arc::new(file),
-            partial,
-            path: path.to_owned(),
-            finished: false,
-        })
+        Ok(Image { file: Arc::new(file), partial, path: path.to_owned(), finished: false })
     }
 
     /// Something for a worker thread to write with.
     pub(super) fn writer(&self) -> ImageWriter {
-        ImageWriter {
-            file: Arc::clone(&self.file),
-            partial: self.partial.clone(),
-        }
+        ImageWriter { file: Arc::clone(&self.file), partial: self.partial.clone() }
     }
 
     /// Puts the image on stable storage and gives it its name.
     pub(super) fn finish(mut self) -> Result<(), ImageError> {
-        self.file
-            .sync_all()
-            .map_err(|source| self.failed("sync", source))?;
+        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
         match std::fs::hard_link(&self.partial, &self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(ImageError::Exists {
-                    path: self.path.clone(),
-                });
+                return Err(ImageError::Exists { path: self.path.clone() });
             }
             Err(source) => return Err(self.failed("give its name to", source)),
         }
@@ -149,21 +129,15 @@ impl Image {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| ImageError::Io {
-                attempt: "sync the folder",
-                path: folder.to_owned(),
-                source,
-            })
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| ImageError::Io {
+            attempt: "sync the folder",
+            path: folder.to_owned(),
+            source,
+        })
     }
 
     fn failed(&self, attempt: &'static str, source: io::Error) -> ImageError {
-        ImageError::Io {
-            attempt,
-            path: self.partial.clone(),
-            source,
-        }
+        ImageError::Io { attempt, path: self.partial.clone(), source }
     }
 }
 

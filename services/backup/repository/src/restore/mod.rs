@@ -109,9 +109,9 @@ impl Repository {
         path: &Path,
         progress: &Arc<Progress>,
     ) -> Result<(), RestoreError> {
-        let record = snapshot.disk(disk_name).ok_or_else(|| RestoreError::NoSuchDisk {
-            disk: disk_name.to_owned(),
-        })?;
+        let record = snapshot
+            .disk(disk_name)
+            .ok_or_else(|| RestoreError::NoSuchDisk { disk: disk_name.to_owned() })?;
         // The snapshot may be younger than our index.
         self.refresh().await.map_err(ReadError::Index)?;
         let disk = fetch::disk(&self.shared, record).await?;
@@ -139,11 +139,7 @@ impl Repository {
         let (places, hole_bytes) = self.places(disk, first, &leaves).await?;
         progress.done(hole_bytes);
         let reads = {
-            let index = self
-                .shared
-                .index
-                .read()
-                .expect("nobody panics while holding the index");
+            let index = self.shared.index.read().expect("nobody panics while holding the index");
             plan::by_pack(&index, places).map_err(ReadError::from)?
         };
         let in_flight = self.shared.settings.ranges_in_flight();
@@ -200,7 +196,5 @@ impl Repository {
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
-    spawn_blocking(job)
-        .await
-        .expect("writing an image does not panic")
+    spawn_blocking(job).await.expect("writing an image does not panic")
 }

@@ -40,9 +40,7 @@ pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, D
     wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset));
     let mut reads: Vec<RangeRead> = Vec::new();
     for blob in wanted {
-        let Location {
-            pack, offset, entry, ..
-        } = blob.location;
+        let Location { pack, offset, entry, .. } = blob.location;
         let start = u64::from(offset);
         let end = start + u64::from(entry.sealed_bytes);
         match reads.last_mut() {

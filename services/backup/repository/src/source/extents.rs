@@ -81,11 +81,7 @@ pub(crate) fn plan(
             }
             at += here;
             if length > here {
-                current = Some(Extent {
-                    length: length - here,
-                    kind,
-                    change,
-                });
+                current = Some(Extent { length: length - here, kind, change });
             }
         }
         plans.push(match (clean, reads.is_empty()) {
@@ -94,9 +90,5 @@ pub(crate) fn plan(
             (false, false) => Plan::Read(reads),
         });
     }
-    if current.is_some() || extents.any(|extent| extent.length > 0) {
-        Err(DoNotCover)
-    } else {
-        Ok(plans)
-    }
+    if current.is_some() || extents.any(|extent| extent.length > 0) { Err(DoNotCover) } else { Ok(plans) }
 }

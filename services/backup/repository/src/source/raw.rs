@@ -31,17 +31,11 @@ impl RawFile {
     /// # Errors
     /// When it cannot be opened or is neither a file nor a block device.
     pub fn open(path: &Path) -> Result<RawFile, SourceError> {
-        let failed = |source| SourceError::Io {
-            attempt: "open",
-            what: path.display().to_string(),
-            source,
-        };
+        let failed = |source| SourceError::Io { attempt: "open", what: path.display().to_string(), source };
         let file = File::open(path).map_err(failed)?;
         let kind = file.metadata().map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(failed(io::Error::other(
-                "it is neither a file nor a block device",
-            )));
+            return Err(failed(io::Error::other("it is neither a file nor a block device")));
         }
         let end = lseek(&file, 0, Whence::SeekEnd).map_err(|errno| failed(errno.into()))?;
         Ok(RawFile {
@@ -53,11 +47,7 @@ impl RawFile {
     }
 
     fn failed(&self, attempt: &'static str, source: io::Error) -> SourceError {
-        SourceError::Io {
-            attempt,
-            what: self.path.display().to_string(),
-            source,
-        }
+        SourceError::Io { attempt, what: self.path.display().to_string(), source }
     }
 }
 
@@ -70,11 +60,7 @@ impl DiskSource for RawFile {
     async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
         if !self.sparse {
             let length = range.end - range.start;
-            return Ok(vec![Extent {
-                length,
-                kind: ExtentKind::Data,
-                change: Change::Unknown,
-            }]);
+            return Ok(vec![Extent { length, kind: ExtentKind::Data, change: Change::Unknown }]);
         }
         let file = Arc::clone(&self.file);
         spawn_blocking(move || holes(&file, range))
@@ -87,8 +73,7 @@ impl DiskSource for RawFile {
         let file = Arc::clone(&self.file);
         spawn_blocking(move || {
             let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset)
-                .map(|()| Bytes::from(bytes))
+            file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
         })
         .await
         .expect("reading a file does not panic")
@@ -107,11 +92,7 @@ fn holes(file: &File, range: Range<u64>) -> io::Result<Vec<Extent>> {
     let mut extents = Vec::new();
     let mut push = |length, kind| {
         if length > 0 {
-            extents.push(Extent {
-                length,
-                kind,
-                change: Change::Unknown,
-            });
+            extents.push(Extent { length, kind, change: Change::Unknown });
         }
     };
     let mut at = range.start;

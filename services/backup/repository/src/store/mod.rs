@@ -91,10 +91,7 @@ impl Store {
     /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
     /// who build their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store {
-            objects,
-            deadline: DEADLINE_DEFAULT,
-        }
+        Store { objects, deadline: DEADLINE_DEFAULT }
     }
 
     /// The same store with another bound on the time of one call, retries included.
@@ -112,28 +109,17 @@ impl Store {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.deadline, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(object_store::Error::NotFound { .. })) => Err(StoreError::NotFound {
-                name: name.to_string(),
-            }),
-            Ok(Err(source)) => Err(StoreError::Failed {
-                attempt,
-                name: name.to_string(),
-                source,
-            }),
-            Err(_) => Err(StoreError::TimedOut {
-                attempt,
-                name: name.to_string(),
-                deadline: self.deadline,
-            }),
+            Ok(Err(object_store::Error::NotFound { .. })) => {
+                Err(StoreError::NotFound { name: name.to_string() })
+            }
+            Ok(Err(source)) => Err(StoreError::Failed { attempt, name: name.to_string(), source }),
+            Err(_) => Err(StoreError::TimedOut { attempt, name: name.to_string(), deadline: self.deadline }),
         }
     }
 
     #[instrument(name = "store get", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get(&self, name: &Path) -> Result<Bytes, StoreError> {
-        self.bounded("read", name, async {
-            self.objects.get(name).await?.bytes().await
-        })
-        .await
+        self.bounded("read", name, async { self.objects.get(name).await?.bytes().await }).await
     }
 
     #[instrument(name = "store get range", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
@@ -142,8 +128,7 @@ impl Store {
         name: &Path,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, StoreError> {
-        self.bounded("read a range of", name, self.objects.get_range(name, range))
-            .await
+        self.bounded("read a range of", name, self.objects.get_range(name, range)).await
     }
 
     #[instrument(name = "store look up", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
@@ -159,18 +144,13 @@ impl Store {
     /// Writes an object, replacing one of that name: for names that nobody else can hold.
     #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn put(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
-        self.bounded("write", name, self.objects.put(name, PutPayload::from(body)))
-            .await
-            .map(drop)
+        self.bounded("write", name, self.objects.put(name, PutPayload::from(body))).await.map(drop)
     }
 
     /// Writes an object only when none of that name exists: the commit primitive.
     #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.objects.put_opts(name, PutPayload::from(body), options);
         match self.bounded("create", name, put).await {
             Ok(_) => Ok(Created::New),
@@ -196,10 +176,7 @@ impl Store {
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
         let mut pages = self.objects.list(Some(prefix));
-        while let Some(meta) = self
-            .bounded("list", prefix, async { pages.next().await.transpose() })
-            .await?
-        {
+        while let Some(meta) = self.bounded("list", prefix, async { pages.next().await.transpose() }).await? {
             found.push(Listed {
                 path: meta.location,
                 bytes: meta.size,
@@ -212,10 +189,8 @@ impl Store {
     /// Whether the store holds anything at all.
     pub(crate) async fn is_empty(&self) -> Result<bool, StoreError> {
         let root = Path::default();
-        self.bounded("list", &root, async {
-            self.objects.list(None).take(1).try_next().await
-        })
-        .await
-        .map(|first| first.is_none())
+        self.bounded("list", &root, async { self.objects.list(None).take(1).try_next().await })
+            .await
+            .map(|first| first.is_none())
     }
 }

@@ -30,10 +30,7 @@ impl std::str::FromStr for StoreUrl {
     type Err = StoreSettingsError;
 
     fn from_str(url: &str) -> Result<StoreUrl, StoreSettingsError> {
-        let refuse = |why| StoreSettingsError::Url {
-            url: url.to_owned(),
-            why,
-        };
+        let refuse = |why| StoreSettingsError::Url { url: url.to_owned(), why };
         if let Some(path) = url.strip_prefix("file://") {
             if !path.starts_with('/') {
                 return Err(refuse("a folder is written file:///absolute/path"));
@@ -44,10 +41,7 @@ impl std::str::FromStr for StoreUrl {
             if bucket.is_empty() {
                 return Err(refuse("the bucket is missing: s3://bucket/prefix"));
             }
-            Ok(StoreUrl::S3 {
-                bucket: bucket.to_owned(),
-                prefix: prefix.trim_matches('/').to_owned(),
-            })
+            Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
         } else {
             Err(refuse("known are file:///path and s3://bucket/prefix"))
         }
@@ -155,10 +149,7 @@ impl StoreSettings {
         let objects: Arc<dyn ObjectStore> = match &self.url {
             StoreUrl::Folder(path) => {
                 if let Err(source) = std::fs::read_dir(path) {
-                    return Err(StoreSettingsError::FolderMissing {
-                        path: path.clone(),
-                        source,
-                    });
+                    return Err(StoreSettingsError::FolderMissing { path: path.clone(), source });
                 }
                 let folder = LocalFileSystem::new_with_prefix(path)
                     .map_err(StoreSettingsError::Client)?
@@ -182,10 +173,7 @@ impl StoreSettings {
                 .recursive(true)
                 .mode(0o700)
                 .create(path)
-                .map_err(|source| StoreSettingsError::FolderNotMade {
-                    path: path.clone(),
-                    source,
-                })?;
+                .map_err(|source| StoreSettingsError::FolderNotMade { path: path.clone(), source })?;
         }
         self.open()
     }
@@ -198,9 +186,8 @@ impl StoreSettings {
     fn s3(&self, bucket: &str) -> Result<impl ObjectStore + use<>, StoreSettingsError> {
         let s3 = self.s3.as_ref().ok_or(StoreSettingsError::S3SettingsMissing)?;
         let secret = read_secret_file(&s3.secret_access_key_file)?;
-        let secret = std::str::from_utf8(&secret).map_err(|_| SecretError::NotText {
-            path: s3.secret_access_key_file.clone(),
-        })?;
+        let secret = std::str::from_utf8(&secret)
+            .map_err(|_| SecretError::NotText { path: s3.secret_access_key_file.clone() })?;
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(100),
@@ -210,10 +197,7 @@ impl StoreSettings {
             max_retries: self.retries_max,
             retry_timeout: self.retry_timeout,
         };
-        let plain = s3
-            .endpoint
-            .as_deref()
-            .is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let plain = s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let client = ClientOptions::new()
             .with_timeout(self.request_timeout)
             .with_connect_timeout(self.connect_timeout)

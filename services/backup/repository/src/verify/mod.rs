@@ -77,12 +77,8 @@ impl Repository {
         progress: &Arc<Progress>,
     ) -> Result<VerifyReport, VerifyError> {
         self.refresh().await.map_err(ReadError::Index)?;
-        let verification = Verification {
-            shared: &self.shared,
-            progress,
-            report: Mutex::default(),
-            bad: Mutex::default(),
-        };
+        let verification =
+            Verification { shared: &self.shared, progress, report: Mutex::default(), bad: Mutex::default() };
         match scope {
             VerifyScope::Snapshot(snapshot) => {
                 progress.expect_bytes(snapshot.contents.disks.iter().map(|disk| disk.size_bytes).sum());
@@ -118,11 +114,7 @@ impl Verification<'_> {
 
     fn bad_blob(&self, pack: &str, id: BlobId, damage: Damage) {
         self.bad.lock().expect(HELD).insert(id);
-        self.problem(Problem::Blob {
-            pack: pack.to_owned(),
-            id,
-            damage,
-        });
+        self.problem(Problem::Blob { pack: pack.to_owned(), id, damage });
     }
 
     async fn packs(&self, listed: HashMap<PackId, ListedPack>) -> Result<(), VerifyError> {
@@ -158,10 +150,7 @@ impl Verification<'_> {
         .await
         .expect("checking a pack does not panic");
         if let Some(damage) = damage {
-            self.problem(Problem::Pack {
-                name: name.clone(),
-                damage,
-            });
+            self.problem(Problem::Pack { name: name.clone(), damage });
         }
         let mut report = self.report.lock().expect(HELD);
         report.packs += 1;
@@ -234,9 +223,7 @@ impl Verification<'_> {
     fn first_lost(&self, places: &Places) -> Option<(u64, BlobId)> {
         let bad = self.bad.lock().expect(HELD);
         let index = self.shared.index.read().expect(HELD);
-        let lost = places
-            .iter()
-            .filter(|(id, _)| bad.contains(id) || !index.contains(id));
+        let lost = places.iter().filter(|(id, _)| bad.contains(id) || !index.contains(id));
         lost.filter_map(|(id, at)| Some((*at.iter().min()?, *id))).min()
     }
 
@@ -270,9 +257,7 @@ impl Verification<'_> {
         let shared = Arc::clone(self.shared);
         let checked: Vec<_> = spawn_blocking(move || {
             let places = read.blobs.iter().map(|blob| blob.location);
-            places
-                .map(|place| (place.entry.id, check(&shared, &place, &object, read.range.start)))
-                .collect()
+            places.map(|place| (place.entry.id, check(&shared, &place, &object, read.range.start))).collect()
         })
         .await
         .expect("checking chunks does not panic");
@@ -288,10 +273,7 @@ impl Verification<'_> {
 
 /// The directory at the end of a whole pack.
 fn directory_in(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Result<Directory, Damage> {
-    let short = Damage::Malformed {
-        what: "pack",
-        why: "it is shorter than a footer",
-    };
+    let short = Damage::Malformed { what: "pack", why: "it is shorter than a footer" };
     let footer = object.last_chunk::<FOOTER_BYTES>().ok_or(short)?;
     let range = pack::directory_range(id, listed.kind, object.len() as u64, footer)?;
     let sealed = &object[range.start as usize..range.end as usize];
@@ -312,21 +294,10 @@ fn located(directory: &Directory) -> Vec<Location> {
 fn check(shared: &Shared, place: &Location, bytes: &[u8], start: u64) -> Result<(), Damage> {
     let at = (u64::from(place.offset) - start) as usize;
     let end = at + place.entry.sealed_bytes as usize;
-    let cut_off = Damage::Malformed {
-        what: "pack",
-        why: "it ends before this blob does",
-    };
+    let cut_off = Damage::Malformed { what: "pack", why: "it ends before this blob does" };
     let mut sealed = bytes.get(at..end).ok_or(cut_off)?.to_vec();
     let key = shared.keys.pack(place.pack);
-    open_blob(
-        &shared.keys,
-        &key,
-        place.pack,
-        place.slot,
-        &place.entry,
-        &mut sealed,
-    )
-    .map(drop)
+    open_blob(&shared.keys, &key, place.pack, place.slot, &place.entry, &mut sealed).map(drop)
 }
 
 /// Damage is to be reported, all else ends the verification.

@@ -71,19 +71,14 @@ impl fmt::Display for Faulty {
 }
 
 fn broken() -> Error {
-    Error::Generic {
-        store: "faulty",
-        source: "the line is broken".into(),
-    }
+    Error::Generic { store: "faulty", source: "the line is broken".into() }
 }
 
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, path: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
         // Below zero it stays at -1, so that an interruption happens once.
-        let left = self
-            .writes_left
-            .fetch_update(SeqCst, SeqCst, |left| Some((left - 1).max(-1)));
+        let left = self.writes_left.fetch_update(SeqCst, SeqCst, |left| Some((left - 1).max(-1)));
         let left = left.unwrap_or_default();
         match &self.fault {
             Fault::Interrupt(interrupt) if left == 0 => interrupt().await,

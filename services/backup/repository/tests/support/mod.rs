@@ -79,10 +79,7 @@ impl MemoryDisk {
     /// The same bytes with a map in which nothing is changed yet.
     pub fn tracked(bytes: Vec<u8>) -> MemoryDisk {
         let grains = bytes.len().div_ceil(GRAIN);
-        MemoryDisk {
-            bytes,
-            dirty: Some(vec![false; grains]),
-        }
+        MemoryDisk { bytes, dirty: Some(vec![false; grains]) }
     }
 
     /// Writes and notes the change.
@@ -148,11 +145,7 @@ pub fn use_for_a_day(rng: &mut StdRng, disk: &mut MemoryDisk) {
 
 /// The least cost: tests do not guard secrets.
 pub fn cheap() -> KdfCost {
-    KdfCost {
-        memory_kib: 8,
-        passes: 1,
-        lanes: 1,
-    }
+    KdfCost { memory_kib: 8, passes: 1, lanes: 1 }
 }
 
 pub fn secret() -> Secret {
@@ -164,15 +157,11 @@ pub fn memory() -> Store {
 }
 
 pub async fn new_repository(store: Store) -> Repository {
-    Repository::init(store, secret(), cheap(), EngineSettings::default())
-        .await
-        .unwrap()
+    Repository::init(store, secret(), cheap(), EngineSettings::default()).await.unwrap()
 }
 
 pub async fn reopened(store: Store) -> Repository {
-    Repository::open(store, secret(), EngineSettings::default())
-        .await
-        .unwrap()
+    Repository::open(store, secret(), EngineSettings::default()).await.unwrap()
 }
 
 /// A request to back up one disk, `vda`, of machine `web`.
@@ -189,19 +178,13 @@ pub fn request(disk: &MemoryDisk) -> BackupRequest {
 }
 
 pub async fn back_up(repository: &Repository, request: BackupRequest) -> Snapshot {
-    repository
-        .backup(request, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap()
+    repository.backup(request, &Arc::default(), &Cancel::new()).await.unwrap()
 }
 
 /// Restores `vda` and returns its bytes.
 pub async fn restored(repository: &Repository, snapshot: &Snapshot) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vda.raw");
-    repository
-        .restore_disk(snapshot, "vda", &path, &Arc::default(), &Cancel::new())
-        .await
-        .unwrap();
+    repository.restore_disk(snapshot, "vda", &path, &Arc::default(), &Cancel::new()).await.unwrap();
     std::fs::read(path).unwrap()
 }

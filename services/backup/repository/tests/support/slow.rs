@@ -21,10 +21,7 @@ pub struct Slow {
 
 impl Slow {
     pub fn new(objects: Arc<InMemory>, seed: u64) -> Slow {
-        Slow {
-            objects,
-            rng: Mutex::new(StdRng::seed_from_u64(seed)),
-        }
+        Slow { objects, rng: Mutex::new(StdRng::seed_from_u64(seed)) }
     }
 
     /// Mostly nothing, sometimes a while.

@@ -40,9 +40,7 @@ impl Library {
         // Two looks: the one under way may have begun before what the asker wants to see.
         match tokio::time::timeout(2 * LOOK_MAX, promise).await {
             Ok(Ok(listed)) => listed,
-            Ok(Err(_)) | Err(_) => Err(StoreShut {
-                reason: "it could not be listed in time".into(),
-            }),
+            Ok(Err(_)) | Err(_) => Err(StoreShut { reason: "it could not be listed in time".into() }),
         }
     }
 

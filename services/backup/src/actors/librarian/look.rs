@@ -33,31 +33,18 @@ pub(super) async fn look_at(shelf: &Shelf, before: Option<Shelved>) -> Result<Sh
     let (repository, known) = match before {
         Some(before) => {
             // A folder whose disk is away would list as empty.
-            before
-                .repository
-                .probe()
-                .await
-                .map_err(|error| StoreShut::new(&error))?;
+            before.repository.probe().await.map_err(|error| StoreShut::new(&error))?;
             (before.repository, before.read)
         }
-        None => (
-            shelf.open().await.map_err(|error| StoreShut::new(&error))?,
-            Arc::default(),
-        ),
+        None => (shelf.open().await.map_err(|error| StoreShut::new(&error))?, Arc::default()),
     };
-    let ids = repository
-        .snapshot_ids()
-        .await
-        .map_err(|error| StoreShut::new(&error))?;
+    let ids = repository.snapshot_ids().await.map_err(|error| StoreShut::new(&error))?;
     let (old, new): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| known.contains_key(id));
-    let mut read: BTreeMap<_, _> = old
-        .into_iter()
-        .filter_map(|id| Some((id, known.get(&id)?.clone())))
-        .collect();
+    let mut read: BTreeMap<_, _> =
+        old.into_iter().filter_map(|id| Some((id, known.get(&id)?.clone()))).collect();
     let mut damaged = Vec::new();
-    let mut reads = futures::stream::iter(new)
-        .map(|id| repository.snapshot(id))
-        .buffer_unordered(READS_AT_ONCE);
+    let mut reads =
+        futures::stream::iter(new).map(|id| repository.snapshot(id)).buffer_unordered(READS_AT_ONCE);
     while let Some(snapshot) = reads.next().await {
         match snapshot {
             Ok(snapshot) => drop(read.insert(snapshot.id, backup_of(&snapshot).ok())),
@@ -70,9 +57,7 @@ pub(super) async fn look_at(shelf: &Shelf, before: Option<Shelved>) -> Result<Sh
     drop(reads);
     Ok(Shelved {
         repository,
-        catalogue: Arc::new(Catalogue(newest_first(
-            read.values().flatten().cloned().collect(),
-        ))),
+        catalogue: Arc::new(Catalogue(newest_first(read.values().flatten().cloned().collect()))),
         read: Arc::new(read),
         damaged,
         looked: Instant::now(),

@@ -34,13 +34,7 @@ pub(super) async fn back_up(session: &Session, names: &Names) -> Result<(Backup,
 
 async fn backup_of(session: &Session, vm: &VmName) -> Result<Backup, Trouble> {
     let id = Some(operation::fresh_id());
-    let begun = session
-        .ask(StartBackup {
-            vm: vm.clone(),
-            schedule: None,
-            operation_id: id,
-        })
-        .await?;
+    let begun = session.ask(StartBackup { vm: vm.clone(), schedule: None, operation_id: id }).await?;
     outcome(session, Service::Backup, begun.operation()).await?;
     let id = BackupId::from(begun.operation());
     let all = session.ask(ListBackups { vm: Some(vm.clone()) }).await?;
@@ -49,14 +43,7 @@ async fn backup_of(session: &Session, vm: &VmName) -> Result<Backup, Trouble> {
 }
 
 fn amounts(backup: &Backup) -> String {
-    let Backup {
-        vm,
-        id,
-        bytes_read,
-        bytes_new,
-        bytes_stored,
-        ..
-    } = backup;
+    let Backup { vm, id, bytes_read, bytes_new, bytes_stored, .. } = backup;
     format!("{vm}@{id}  read {bytes_read}, new {bytes_new}, stored {bytes_stored}")
 }
 
@@ -65,46 +52,25 @@ pub(super) async fn by_schedule(
     names: &Names,
     first: &Backup,
 ) -> Result<((), String), Trouble> {
-    let work = ScheduledWork::Backup {
-        vm: names.web.clone(),
-    };
-    let schedule = Schedule {
-        id: names.schedule.clone(),
-        cron: CRON.into(),
-        time_zone: "UTC".into(),
-        work,
-    };
+    let work = ScheduledWork::Backup { vm: names.web.clone() };
+    let schedule = Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), work };
     session.ask(AddSchedule { schedule }).await?;
     let until = Instant::now() + SCHEDULE_PATIENCE;
     let backup = loop {
-        let all = session
-            .ask(ListBackups {
-                vm: Some(names.web.clone()),
-            })
-            .await?;
+        let all = session.ask(ListBackups { vm: Some(names.web.clone()) }).await?;
         let new =
             |backup: &Backup| backup.schedule.as_ref() == Some(&names.schedule) && backup.taken > first.taken;
         if let Some(backup) = all.into_iter().find(new) {
             break backup;
         }
         if Instant::now() >= until {
-            return Err(broken(format!(
-                "no backup came within {} s",
-                SCHEDULE_PATIENCE.as_secs()
-            )));
+            return Err(broken(format!("no backup came within {} s", SCHEDULE_PATIENCE.as_secs())));
         }
         tokio::time::sleep(BETWEEN).await;
     };
-    session
-        .ask(RemoveSchedule {
-            id: names.schedule.clone(),
-        })
-        .await?;
+    session.ask(RemoveSchedule { id: names.schedule.clone() }).await?;
     if backup.bytes_new.0 * 2 >= backup.bytes_read.0 {
-        return Err(broken(format!(
-            "it stored more than what changed: {}",
-            amounts(&backup)
-        )));
+        return Err(broken(format!("it stored more than what changed: {}", amounts(&backup))));
     }
     Ok(((), amounts(&backup)))
 }
@@ -116,20 +82,13 @@ pub(super) async fn restore(
     web: &Vm,
 ) -> Result<(Vm, String), Trouble> {
     let command = RestoreBackup {
-        backup: BackupRef {
-            vm: first.vm.clone(),
-            which: first.id.to_string(),
-        },
+        backup: BackupRef { vm: first.vm.clone(), which: first.id.to_string() },
         as_vm: names.copy.clone(),
         operation_id: Some(operation::fresh_id()),
     };
     let begun = session.ask(command).await?;
     outcome(session, Service::Backup, begun.operation()).await?;
-    let copy = session
-        .ask(GetVm {
-            vm: names.copy.clone(),
-        })
-        .await?;
+    let copy = session.ask(GetVm { vm: names.copy.clone() }).await?;
     if copy.uuid == web.uuid || copy.mac == web.mac {
         return Err(broken("the second machine has the first one's UUID or MAC"));
     }
@@ -147,45 +106,22 @@ pub(super) async fn compare(
     if copy.hypervisor == SIMULATED && copy.definition.domains.is_empty() {
         return compare_disk(session, copy).await;
     }
-    let address = copy
-        .address
-        .as_deref()
-        .ok_or_else(|| broken("web2 has no address"))?;
-    let port = copy
-        .definition
-        .domains
-        .first()
-        .map_or(HTTP_PORT, |route| route.port);
+    let address = copy.address.as_deref().ok_or_else(|| broken("web2 has no address"))?;
+    let port = copy.definition.domains.first().map_or(HTTP_PORT, |route| route.port);
     let place = format!("{address}:{port}");
-    let page = until_it_says(&place, DOMAIN, greeting(copy), PAGE_PATIENCE)
-        .await
-        .map_err(broken)?;
+    let page = until_it_says(&place, DOMAIN, greeting(copy), PAGE_PATIENCE).await.map_err(broken)?;
     if page.contains(note) {
         return Err(broken("web2 serves the page as it is now, not as it was"));
     }
-    until_it_says(proxy, DOMAIN, note, PAGE_PATIENCE)
-        .await
-        .map_err(broken)?;
-    Ok((
-        (),
-        format!("http://{place} without the change; http://{DOMAIN} with it"),
-    ))
+    until_it_says(proxy, DOMAIN, note, PAGE_PATIENCE).await.map_err(broken)?;
+    Ok(((), format!("http://{place} without the change; http://{DOMAIN} with it")))
 }
 
 /// A backup of the copy finds nothing that the store does not hold already.
 async fn compare_disk(session: &Session, copy: &Vm) -> Result<((), String), Trouble> {
     let backup = backup_of(session, &copy.definition.name).await?;
     if backup.bytes_new.0 > SAME_BYTES_MAX {
-        return Err(broken(format!(
-            "the disk of web2 is another one: {}",
-            amounts(&backup)
-        )));
+        return Err(broken(format!("the disk of web2 is another one: {}", amounts(&backup))));
     }
-    Ok((
-        (),
-        format!(
-            "SIMULATED guest without a page; its disk read back: {}",
-            amounts(&backup)
-        ),
-    ))
+    Ok(((), format!("SIMULATED guest without a page; its disk read back: {}", amounts(&backup))))
 }

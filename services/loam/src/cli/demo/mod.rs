@@ -72,10 +72,7 @@ impl Steps<'_> {
         let took_ms = begun.elapsed().as_millis();
         if !self.session.json {
             let seconds = Duration::from_millis(took_ms as u64).as_secs_f32();
-            println!(
-                "{:>2}. {step:<28} {seconds:>7.2} s   {facts}",
-                self.taken.len() + 1
-            );
+            println!("{:>2}. {step:<28} {seconds:>7.2} s   {facts}", self.taken.len() + 1);
         }
         self.taken.push(Taken { step, took_ms, facts });
         Ok(value)
@@ -85,10 +82,7 @@ impl Steps<'_> {
 /// Does the main job.
 pub(super) async fn run(session: &Session, args: DemoArgs) -> Result<(), Trouble> {
     let begun = Instant::now();
-    let mut steps = Steps {
-        session,
-        taken: Vec::new(),
-    };
+    let mut steps = Steps { session, taken: Vec::new() };
     play::play(session, args, &mut steps).await?;
     let took_s = begun.elapsed().as_secs_f32();
     show(session.json, &steps.taken, |taken| {

@@ -40,22 +40,12 @@ pub(super) async fn visit(
     };
     let text = timeout(VISIT_MAX, work)
         .await
-        .map_err(|_| {
-            format!(
-                "http://{address}: no whole answer within {} s",
-                VISIT_MAX.as_secs()
-            )
-        })?
+        .map_err(|_| format!("http://{address}: no whole answer within {} s", VISIT_MAX.as_secs()))?
         .map_err(|error| format!("http://{address}: {error}"))?;
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .ok_or(format!("http://{address}: not an HTTP answer"))?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(format!("http://{address}: not an HTTP answer"))?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or(format!("http://{address}: an answer without a status"))?;
-    Ok(Answer {
-        status,
-        body: body.into(),
-    })
+    Ok(Answer { status, body: body.into() })
 }
 
 /// Visits again until the page says what it should, or patience ends.

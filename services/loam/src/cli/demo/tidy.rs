@@ -42,15 +42,8 @@ impl Names {
 pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<String>, Trouble> {
     let mut removed = Vec::new();
     let schedules = session.ask(ListSchedules {}).await?;
-    if schedules
-        .iter()
-        .any(|status| status.schedule.id == names.schedule)
-    {
-        session
-            .ask(RemoveSchedule {
-                id: names.schedule.clone(),
-            })
-            .await?;
+    if schedules.iter().any(|status| status.schedule.id == names.schedule) {
+        session.ask(RemoveSchedule { id: names.schedule.clone() }).await?;
         removed.push(format!("schedule {}", names.schedule));
     }
     for vm in session.ask(ListVms {}).await? {
@@ -78,12 +71,9 @@ pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<Str
 pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), Trouble> {
     let seeds = session.ask(ListSeeds {}).await?;
     match seeds.into_iter().find(|seed| seed.name == names.seed) {
-        Some(seed) if Some(seed.sha256.as_str()) != wanted => session
-            .ask(RemoveSeed {
-                name: names.seed.clone(),
-            })
-            .await
-            .map(drop),
+        Some(seed) if Some(seed.sha256.as_str()) != wanted => {
+            session.ask(RemoveSeed { name: names.seed.clone() }).await.map(drop)
+        }
         _ => Ok(()),
     }
 }
@@ -92,10 +82,7 @@ pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>)
 async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, Trouble> {
     let until = Instant::now() + HELD_MAX;
     let begun = loop {
-        let command = RemoveVm {
-            vm: vm.clone(),
-            operation_id: Some(operation::fresh_id()),
-        };
+        let command = RemoveVm { vm: vm.clone(), operation_id: Some(operation::fresh_id()) };
         match session.ask(command).await {
             Err(trouble) if trouble.exit() == Exit::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;

@@ -2,10 +2,7 @@ use super::*;
 use crate::vm::tests::{fresh, living};
 
 fn running(answers: bool) -> ObservedPower {
-    ObservedPower::Running {
-        address: Some(std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
-        answers,
-    }
+    ObservedPower::Running { address: Some(std::net::Ipv4Addr::new(10, 0, 0, 9).into()), answers }
 }
 
 fn observed(record: &VmRecord, power: ObservedPower) -> Observed {
@@ -42,10 +39,7 @@ fn a_machine_that_went_off_is_said_to_be_off_and_started_again() {
     };
     assert_eq!(
         decided(&known, &[observed(&known, ObservedPower::Off)], Fate::Done),
-        [
-            Decision::See(name.clone(), seen, Seen::Off),
-            Decision::Start(name)
-        ]
+        [Decision::See(name.clone(), seen, Seen::Off), Decision::Start(name)]
     );
 }
 
@@ -53,10 +47,7 @@ fn a_machine_that_went_off_is_said_to_be_off_and_started_again() {
 fn a_missing_machine_is_said_to_be_missing_and_nothing_is_erased_or_made() {
     let known = living();
     let decisions = decided(&known, &[], Fate::Done);
-    assert!(
-        matches!(&decisions[..], [Decision::See(_, _, Seen::Missing)]),
-        "{decisions:?}"
-    );
+    assert!(matches!(&decisions[..], [Decision::See(_, _, Seen::Missing)]), "{decisions:?}");
 }
 
 #[test]
@@ -98,10 +89,7 @@ fn a_stranger_is_only_removed_when_our_own_undone_operation_left_it() {
     let here = observed(&known, running(true));
     for fate in [Fate::Unknown, Fate::UnderWay, Fate::Done, Fate::Stuck] {
         let decisions = decide([&known], &[here.clone(), stranger.clone()], &|_| fate);
-        assert!(
-            decisions.contains(&Decision::Report(stranger.clone())),
-            "{fate:?}"
-        );
+        assert!(decisions.contains(&Decision::Report(stranger.clone())), "{fate:?}");
     }
     let decisions = decide([&known], &[here.clone(), stranger.clone()], &|_| Fate::Undone);
     assert!(decisions.contains(&Decision::Clean(stranger.clone())));

@@ -157,10 +157,7 @@ impl VmRecord {
     /// Its disks, the one to boot from first.
     pub fn disks(&self) -> Vec<DiskSize> {
         match &self.source {
-            DiskSource::Seed { .. } => vec![DiskSize {
-                disk: first_disk(),
-                size: self.definition.disk_size,
-            }],
+            DiskSource::Seed { .. } => vec![DiskSize { disk: first_disk(), size: self.definition.disk_size }],
             DiskSource::Restored { disks } => disks.clone(),
         }
     }
@@ -195,10 +192,7 @@ impl VmRecord {
     /// Its address, while it runs and has one.
     pub fn address(&self) -> Option<IpAddr> {
         match self.phase {
-            Phase::Living {
-                seen: Seen::Running { address, .. },
-                ..
-            } => address,
+            Phase::Living { seen: Seen::Running { address, .. }, .. } => address,
             _ => None,
         }
     }

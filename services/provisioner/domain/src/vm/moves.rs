@@ -8,17 +8,11 @@ use super::{Desired, Phase, Seen, VmRecord, Work, WorkKind};
 
 impl VmRecord {
     fn with(&self, phase: Phase) -> VmRecord {
-        VmRecord {
-            phase,
-            ..self.clone()
-        }
+        VmRecord { phase, ..self.clone() }
     }
 
     fn locked(&self, by: &OperationId) -> VmRefused {
-        VmRefused::Locked {
-            vm: self.name().clone(),
-            by: by.clone(),
-        }
+        VmRefused::Locked { vm: self.name().clone(), by: by.clone() }
     }
 
     /// An operation begins to work on it. What is desired changes at once: starting wants it running, stopping off.
@@ -35,12 +29,7 @@ impl VmRecord {
             Some(work) => return Err(self.locked(&work.by)),
             None => {}
         }
-        let already = |state: &str| {
-            Err(VmRefused::Already {
-                vm: self.name().clone(),
-                state: state.into(),
-            })
-        };
+        let already = |state: &str| Err(VmRefused::Already { vm: self.name().clone(), state: state.into() });
         let wanted = match (kind, desired, seen) {
             (WorkKind::Starting, Desired::Running, Seen::Running { ready: true, .. }) => {
                 return already("running");
@@ -50,30 +39,16 @@ impl VmRecord {
             (WorkKind::Stopping, ..) => Desired::Off,
             (WorkKind::Removing | WorkKind::Reading, ..) => desired,
         };
-        let work = Some(Work {
-            by: by.clone(),
-            kind,
-            before: desired,
-        });
-        Ok(self.with(Phase::Living {
-            desired: wanted,
-            seen,
-            work,
-        }))
+        let work = Some(Work { by: by.clone(), kind, before: desired });
+        Ok(self.with(Phase::Living { desired: wanted, seen, work }))
     }
 
     /// Takes back what [`VmRecord::begin`] did. Calm where that operation is not at work.
     pub fn give_up(&self, by: &OperationId) -> VmRecord {
         match &self.phase {
-            Phase::Living {
-                seen,
-                work: Some(work),
-                ..
-            } if work.by == *by => self.with(Phase::Living {
-                desired: work.before,
-                seen: *seen,
-                work: None,
-            }),
+            Phase::Living { seen, work: Some(work), .. } if work.by == *by => {
+                self.with(Phase::Living { desired: work.before, seen: *seen, work: None })
+            }
             _ => self.clone(),
         }
     }
@@ -85,11 +60,7 @@ impl VmRecord {
     pub fn settle(&self, by: &OperationId, seen: Seen) -> Result<VmRecord, VmRefused> {
         let desired = match &self.phase {
             Phase::Creating { by: maker, .. } if maker == by => Desired::Running,
-            Phase::Living {
-                desired,
-                work: Some(work),
-                ..
-            } if work.by == *by => *desired,
+            Phase::Living { desired, work: Some(work), .. } if work.by == *by => *desired,
             Phase::Living { work: None, .. } if self.settled_by.as_ref() == Some(by) => {
                 return Ok(self.clone());
             }
@@ -100,11 +71,7 @@ impl VmRecord {
                 });
             }
         };
-        let mut next = self.with(Phase::Living {
-            desired,
-            seen,
-            work: None,
-        });
+        let mut next = self.with(Phase::Living { desired, seen, work: None });
         next.settled_by = Some(by.clone());
         Ok(next)
     }
@@ -113,10 +80,7 @@ impl VmRecord {
     pub fn unmake(&self, by: &OperationId, reserved_by: Option<OperationId>) -> VmRecord {
         match &self.phase {
             Phase::Living { work: None, .. } if self.settled_by.as_ref() == Some(by) => {
-                let mut next = self.with(Phase::Creating {
-                    by: by.clone(),
-                    reserved_by,
-                });
+                let mut next = self.with(Phase::Creating { by: by.clone(), reserved_by });
                 next.settled_by = None;
                 next
             }
@@ -147,10 +111,9 @@ impl VmRecord {
         reserved_by: &OperationId,
     ) -> Result<VmRecord, Option<OperationId>> {
         match &self.phase {
-            Phase::Reserved { by: owner } if owner == reserved_by => Ok(self.with(Phase::Creating {
-                by: by.clone(),
-                reserved_by: Some(reserved_by.clone()),
-            })),
+            Phase::Reserved { by: owner } if owner == reserved_by => {
+                Ok(self.with(Phase::Creating { by: by.clone(), reserved_by: Some(reserved_by.clone()) }))
+            }
             Phase::Creating { by: maker, .. } if maker == by => Ok(self.clone()),
             _ => Err(self.locked_by().cloned()),
         }
@@ -159,10 +122,7 @@ impl VmRecord {
     /// Takes back what [`VmRecord::adopt`] did. Calm otherwise.
     pub fn unadopt(&self, by: &OperationId) -> VmRecord {
         match &self.phase {
-            Phase::Creating {
-                by: maker,
-                reserved_by: Some(owner),
-            } if maker == by => {
+            Phase::Creating { by: maker, reserved_by: Some(owner) } if maker == by => {
                 let mut next = self.with(Phase::Reserved { by: owner.clone() });
                 next.host_key = None;
                 next
@@ -178,20 +138,13 @@ impl VmRecord {
     pub fn may_be_read(&self, by: &OperationId) -> Result<(), OpenDisksRefused> {
         let vm = self.name().clone();
         if let Some(other) = self.locked_by().filter(|other| *other != by) {
-            return Err(OpenDisksRefused::Busy {
-                vm,
-                by: other.clone(),
-            });
+            return Err(OpenDisksRefused::Busy { vm, by: other.clone() });
         }
         match &self.phase {
-            Phase::Living {
-                seen: Seen::Running { .. } | Seen::Off,
-                ..
-            } => Ok(()),
-            _ => Err(OpenDisksRefused::NotReadable {
-                vm,
-                state: format!("{:?}", self.state()).to_lowercase(),
-            }),
+            Phase::Living { seen: Seen::Running { .. } | Seen::Off, .. } => Ok(()),
+            _ => {
+                Err(OpenDisksRefused::NotReadable { vm, state: format!("{:?}", self.state()).to_lowercase() })
+            }
         }
     }
 
@@ -202,11 +155,7 @@ impl VmRecord {
             Phase::Living { desired, seen, work }
                 if *seen == before && work.as_ref().is_none_or(|work| work.kind == WorkKind::Reading) =>
             {
-                self.with(Phase::Living {
-                    desired: *desired,
-                    seen: now,
-                    work: work.clone(),
-                })
+                self.with(Phase::Living { desired: *desired, seen: now, work: work.clone() })
             }
             _ => self.clone(),
         }
@@ -215,16 +164,12 @@ impl VmRecord {
     /// Frees it from an operation that ended and left it behind: what was half made can then be removed.
     pub fn release(&self, by: &OperationId, seen: Seen) -> VmRecord {
         match &self.phase {
-            Phase::Creating { by: maker, .. } if maker == by => self.with(Phase::Living {
-                desired: Desired::Off,
-                seen,
-                work: None,
-            }),
-            Phase::Living {
-                seen: before,
-                work: Some(work),
-                ..
-            } if work.by == *by => self.give_up(by).saw(*before, seen),
+            Phase::Creating { by: maker, .. } if maker == by => {
+                self.with(Phase::Living { desired: Desired::Off, seen, work: None })
+            }
+            Phase::Living { seen: before, work: Some(work), .. } if work.by == *by => {
+                self.give_up(by).saw(*before, seen)
+            }
             _ => self.clone(),
         }
     }
@@ -274,10 +219,7 @@ impl VmRecord {
             VmMove::Unadopt(by) => Ok(self.unadopt(&by)),
             VmMove::Saw(before, now) => Ok(self.saw(before, now)),
             VmMove::Release(by, seen) => Ok(self.release(&by, seen)),
-            VmMove::KnowHostKey(key) => Ok(VmRecord {
-                host_key: Some(key),
-                ..self.clone()
-            }),
+            VmMove::KnowHostKey(key) => Ok(VmRecord { host_key: Some(key), ..self.clone() }),
         }
     }
 }

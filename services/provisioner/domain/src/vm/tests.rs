@@ -28,12 +28,7 @@ pub(crate) fn definition(text: &str) -> VmDefinition {
 }
 
 fn birth(by: OperationId) -> Birth {
-    Birth {
-        by,
-        random: 7,
-        host: "h1".parse().expect("a good name"),
-        now: chrono::DateTime::UNIX_EPOCH,
-    }
+    Birth { by, random: 7, host: "h1".parse().expect("a good name"), now: chrono::DateTime::UNIX_EPOCH }
 }
 
 fn with_seed() -> Inventory {
@@ -44,26 +39,15 @@ fn with_seed() -> Inventory {
         stored_size: ByteCount::mib(1),
         added: chrono::DateTime::UNIX_EPOCH,
     };
-    Inventory::new(
-        [],
-        [SeedRecord::Here {
-            seed,
-            by: operation(1),
-        }],
-    )
+    Inventory::new([], [SeedRecord::Here { seed, by: operation(1) }])
 }
 
 /// A machine in its first moment, made by operation 2.
 pub(crate) fn fresh() -> VmRecord {
-    with_seed()
-        .create(&definition("web"), &birth(operation(2)))
-        .expect("it may be made")
+    with_seed().create(&definition("web"), &birth(operation(2))).expect("it may be made")
 }
 
-const READY: Seen = Seen::Running {
-    ready: true,
-    address: None,
-};
+const READY: Seen = Seen::Running { ready: true, address: None };
 
 /// A machine that runs and at which nobody is at work.
 pub(crate) fn living() -> VmRecord {
@@ -73,20 +57,14 @@ pub(crate) fn living() -> VmRecord {
 #[test]
 fn a_machine_goes_through_its_life_and_shows_it() {
     let made = fresh();
-    assert_eq!(
-        (made.state(), made.locked_by()),
-        (VmState::Creating, Some(&operation(2)))
-    );
+    assert_eq!((made.state(), made.locked_by()), (VmState::Creating, Some(&operation(2))));
     let ready = living();
     assert_eq!((ready.state(), ready.locked_by()), (VmState::Ready, None));
     let stopping = ready.begin(&operation(3), WorkKind::Stopping).expect("free");
     assert_eq!(stopping.state(), VmState::Stopping);
     let stopped = stopping.settle(&operation(3), Seen::Off).expect("at work");
     assert_eq!(stopped.state(), VmState::Stopped);
-    assert!(matches!(
-        stopped.begin(&operation(4), WorkKind::Stopping),
-        Err(VmRefused::Already { .. })
-    ));
+    assert!(matches!(stopped.begin(&operation(4), WorkKind::Stopping), Err(VmRefused::Already { .. })));
     let starting = stopped.begin(&operation(5), WorkKind::Starting).expect("free");
     assert_eq!(starting.state(), VmState::Starting);
     let removing = starting
@@ -102,10 +80,7 @@ fn only_one_operation_is_at_work_at_a_time() {
     for other in [WorkKind::Starting, WorkKind::Removing, WorkKind::Reading] {
         assert_eq!(
             locked.begin(&operation(4), other),
-            Err(VmRefused::Locked {
-                vm: name("web"),
-                by: operation(3)
-            })
+            Err(VmRefused::Locked { vm: name("web"), by: operation(3) })
         );
     }
     assert!(locked.settle(&operation(4), Seen::Off).is_err());
@@ -116,13 +91,7 @@ fn only_one_operation_is_at_work_at_a_time() {
 fn what_the_hypervisor_says_never_changes_what_is_desired() {
     let gone = living().saw(READY, Seen::Missing);
     assert_eq!(gone.state(), VmState::Missing);
-    assert!(matches!(
-        gone.phase,
-        Phase::Living {
-            desired: Desired::Running,
-            ..
-        }
-    ));
+    assert!(matches!(gone.phase, Phase::Living { desired: Desired::Running, .. }));
     let stale = living().saw(Seen::Off, Seen::Missing);
     assert_eq!(stale, living(), "what was seen of another past does not count");
 }
@@ -141,15 +110,9 @@ fn what_an_ended_operation_left_can_be_worked_on_again() {
 fn a_machine_that_is_being_changed_is_not_read() {
     let other = operation(3);
     assert_eq!(living().may_be_read(&other), Ok(()));
-    assert!(matches!(
-        fresh().may_be_read(&other),
-        Err(OpenDisksRefused::Busy { .. })
-    ));
+    assert!(matches!(fresh().may_be_read(&other), Err(OpenDisksRefused::Busy { .. })));
     let gone = living().saw(READY, Seen::Missing);
-    assert!(matches!(
-        gone.may_be_read(&other),
-        Err(OpenDisksRefused::NotReadable { .. })
-    ));
+    assert!(matches!(gone.may_be_read(&other), Err(OpenDisksRefused::NotReadable { .. })));
 }
 
 fn any_operation() -> impl Strategy<Value = OperationId> {

@@ -32,12 +32,8 @@ impl DomainSpec {
             .child(element("memory").with("unit", "MiB").holding(self.memory_mib))
             .child(element("vcpu").with("placement", "static").holding(self.vcpus))
             .child(
-                element("os").child(
-                    element("type")
-                        .with("arch", "x86_64")
-                        .with("machine", "q35")
-                        .holding("hvm"),
-                ),
+                element("os")
+                    .child(element("type").with("arch", "x86_64").with("machine", "q35").holding("hvm")),
             )
             .child(element("features").child(element("acpi")).child(element("apic")))
             .child(self.cpu())
@@ -58,11 +54,7 @@ impl DomainSpec {
     }
 
     fn devices(&self) -> Element {
-        let disks = self
-            .disks
-            .iter()
-            .enumerate()
-            .map(|(at, disk)| disk_element(disk, at + 1));
+        let disks = self.disks.iter().enumerate().map(|(at, disk)| disk_element(disk, at + 1));
         element("devices")
             .children(disks)
             .children(self.nocloud_element())
@@ -70,20 +62,14 @@ impl DomainSpec {
             .children(self.network.as_ref().map(card_element))
             .children(self.console_elements())
             .child(
-                element("channel").with("type", "unix").child(
-                    element("target")
-                        .with("type", "virtio")
-                        .with("name", "org.qemu.guest_agent.0"),
-                ),
+                element("channel")
+                    .with("type", "unix")
+                    .child(element("target").with("type", "virtio").with("name", "org.qemu.guest_agent.0")),
             )
             .child(
                 element("rng")
                     .with("model", "virtio")
-                    .child(
-                        element("rate")
-                            .with("bytes", ENTROPY_BYTES_PER_SECOND)
-                            .with("period", 1000),
-                    )
+                    .child(element("rate").with("bytes", ENTROPY_BYTES_PER_SECOND).with("period", 1000))
                     .child(element("backend").with("model", "builtin")),
             )
             .child(element("memballoon").with("model", "virtio"))
@@ -96,18 +82,10 @@ impl DomainSpec {
             element("disk")
                 .with("type", "file")
                 .with("device", "disk")
-                .child(
-                    element("driver")
-                        .with("name", "qemu")
-                        .with("type", DiskFormat::Raw),
-                )
+                .child(element("driver").with("name", "qemu").with("type", DiskFormat::Raw))
                 .child(element("source").with("file", path.display()))
                 .child(element("backingStore"))
-                .child(
-                    element("target")
-                        .with("dev", self.nocloud_target())
-                        .with("bus", "virtio"),
-                )
+                .child(element("target").with("dev", self.nocloud_target()).with("bus", "virtio"))
                 .child(element("readonly"))
                 .child(element("serial").holding("nocloud")),
         )
@@ -144,17 +122,13 @@ fn disk_element(disk: &DiskSpec, boot_order: usize) -> Element {
         HostCache::Used => "writeback",
     };
     // Innermost first: each layer holds the one below it, the last an empty one.
-    let chain = disk
-        .backing
-        .iter()
-        .rev()
-        .fold(element("backingStore"), |below, layer| {
-            element("backingStore")
-                .with("type", "file")
-                .child(element("format").with("type", layer.format))
-                .child(element("source").with("file", layer.path.display()))
-                .child(below)
-        });
+    let chain = disk.backing.iter().rev().fold(element("backingStore"), |below, layer| {
+        element("backingStore")
+            .with("type", "file")
+            .child(element("format").with("type", layer.format))
+            .child(element("source").with("file", layer.path.display()))
+            .child(below)
+    });
     element("disk")
         .with("type", "file")
         .with("device", "disk")
@@ -207,14 +181,8 @@ mod tests {
                 path: "/vm/web & co.qcow2".into(),
                 format: DiskFormat::Qcow2,
                 backing: vec![
-                    BackingImage {
-                        path: "/vm/layer.qcow2".into(),
-                        format: DiskFormat::Qcow2,
-                    },
-                    BackingImage {
-                        path: "/seeds/debian.raw".into(),
-                        format: DiskFormat::Raw,
-                    },
+                    BackingImage { path: "/vm/layer.qcow2".into(), format: DiskFormat::Qcow2 },
+                    BackingImage { path: "/seeds/debian.raw".into(), format: DiskFormat::Raw },
                 ],
                 target: "vda".into(),
                 serial: "root".into(),

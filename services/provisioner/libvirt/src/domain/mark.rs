@@ -38,10 +38,7 @@ impl Mark {
     pub(crate) fn read(document: &str) -> Result<Mark, String> {
         let element = Element::read(document)?;
         let attribute = |key: &str| {
-            element
-                .attribute(key)
-                .map(str::to_owned)
-                .ok_or_else(|| format!("the mark has no {key}"))
+            element.attribute(key).map(str::to_owned).ok_or_else(|| format!("the mark has no {key}"))
         };
         Ok(Mark {
             org: attribute("org")?,

@@ -130,11 +130,7 @@ impl HostCache {
             .truncate(true)
             .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits())
             .open(&probe);
-        let cache = if opened.is_ok() {
-            HostCache::Bypassed
-        } else {
-            HostCache::Used
-        };
+        let cache = if opened.is_ok() { HostCache::Bypassed } else { HostCache::Used };
         // Where it could not be made there is nothing to remove.
         let _ = std::fs::remove_file(&probe);
         cache

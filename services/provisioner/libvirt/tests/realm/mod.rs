@@ -34,11 +34,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn mac(&self) -> MacAddress {
-        self.spec
-            .network
-            .as_ref()
-            .expect("every machine here has a card")
-            .mac
+        self.spec.network.as_ref().expect("every machine here has a card").mac
     }
 }
 
@@ -55,19 +51,12 @@ impl Realm {
 
     fn enter(turn: FlockArg) -> Option<Realm> {
         if std::env::var_os("LOAM_TEST_LIBVIRT").is_none() {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "this test needs tests/harness/realm"
-            );
+            assert!(std::env::var_os("CI").is_none(), "this test needs tests/harness/realm");
             eprintln!("SKIPPED: this test needs tests/harness/realm");
             return None;
         }
         let file = File::create("/run/loam-test-turn").expect("a lock file");
-        Some(Realm {
-            _turn: Flock::lock(file, turn)
-                .map_err(|(_, error)| error)
-                .expect("a turn"),
-        })
+        Some(Realm { _turn: Flock::lock(file, turn).map_err(|(_, error)| error).expect("a turn") })
     }
 
     pub(crate) fn connection(&self) -> Connection {
@@ -76,10 +65,7 @@ impl Realm {
     }
 
     pub(crate) fn impatient_connection(&self, deadlines: Deadlines) -> Connection {
-        Connection::new(Settings {
-            deadlines,
-            ..Settings::system("/run/loam-test")
-        })
+        Connection::new(Settings { deadlines, ..Settings::system("/run/loam-test") })
     }
 
     /// A fresh folder that QEMU's user can pass.
@@ -90,9 +76,7 @@ impl Realm {
     }
 
     pub(crate) fn kernel(&self) -> PathBuf {
-        std::env::var_os("LOAM_TEST_KERNEL")
-            .expect("the realm names a kernel")
-            .into()
+        std::env::var_os("LOAM_TEST_KERNEL").expect("the realm names a kernel").into()
     }
 
     pub(crate) fn network(&self) -> NetworkSpec {
@@ -109,9 +93,7 @@ impl Realm {
     /// An overlay of the tiny guest, a NoCloud disk, and the machine around them.
     pub(crate) fn machine(&self, name: &str, disk_bytes: u64) -> Machine {
         let folder = self.folder(name);
-        let seed: PathBuf = std::env::var_os("LOAM_TEST_GUEST")
-            .expect("the realm names a guest")
-            .into();
+        let seed: PathBuf = std::env::var_os("LOAM_TEST_GUEST").expect("the realm names a guest").into();
         let disk = folder.join("root.qcow2");
         let backing = format!("backing_file={},backing_fmt=qcow2", seed.display());
         run(Command::new("qemu-img")
@@ -139,10 +121,7 @@ impl Realm {
                 disks: vec![DiskSpec {
                     path: disk,
                     format: DiskFormat::Qcow2,
-                    backing: vec![BackingImage {
-                        path: seed,
-                        format: DiskFormat::Qcow2,
-                    }],
+                    backing: vec![BackingImage { path: seed, format: DiskFormat::Qcow2 }],
                     target: "vda".into(),
                     serial: "root".into(),
                     cache: HostCache::possible_in(&folder),
@@ -162,16 +141,12 @@ impl Realm {
         let quick = Duration::from_secs(10);
         let start =
             format!(r#"{{"execute":"guest-exec","arguments":{{"path":"/bin/sh","arg":["-c","{line}"]}}}}"#);
-        let started = connection
-            .agent_command(uuid, &start, quick)
-            .expect("the agent starts it");
+        let started = connection.agent_command(uuid, &start, quick).expect("the agent starts it");
         let pid: String = started.chars().filter(char::is_ascii_digit).collect();
         let ask = format!(r#"{{"execute":"guest-exec-status","arguments":{{"pid":{pid}}}}}"#);
         let mut ended = String::new();
         eventually(GUEST_COMMAND, || {
-            ended = connection
-                .agent_command(uuid, &ask, quick)
-                .expect("the agent tells");
+            ended = connection.agent_command(uuid, &ask, quick).expect("the agent tells");
             ended.contains(r#""exited":true"#)
         });
         assert!(ended.contains(r#""exitcode":0"#), "{line}: {ended}");
@@ -219,53 +194,29 @@ pub(crate) fn eventually(within: Duration, mut met: impl FnMut() -> bool) {
 }
 
 fn write_nocloud(path: &Path, name: &str) {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .expect("a file");
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path).expect("a file");
     file.set_len(1 << 20).expect("its size");
     let label = fatfs::FormatVolumeOptions::new().volume_label(*b"cidata     ");
     fatfs::format_volume(&file, label).expect("a file system");
     let volume = fatfs::FileSystem::new(&file, fatfs::FsOptions::new()).expect("a file system");
     let root = volume.root_dir();
     let write = |entry: &str, text: String| {
-        root.create_file(entry)
-            .expect("an entry")
-            .write_all(text.as_bytes())
-            .expect("its text");
+        root.create_file(entry).expect("an entry").write_all(text.as_bytes()).expect("its text");
     };
-    write(
-        "meta-data",
-        format!("instance-id: {name}\nlocal-hostname: {name}\n"),
-    );
+    write("meta-data", format!("instance-id: {name}\nlocal-hostname: {name}\n"));
     write("user-data", "#cloud-config\n{}\n".to_owned());
 }
 
 fn run(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
 /// Copies the first export into a raw image.
 pub(crate) fn read_export(backup: &RunningBackup, to: &Path) {
-    let uri = format!(
-        "nbd+unix:///{}?socket={}",
-        backup.exports[0].name,
-        backup.socket.display()
-    );
-    run(Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "raw", &uri])
-        .arg(to));
+    let uri = format!("nbd+unix:///{}?socket={}", backup.exports[0].name, backup.socket.display());
+    run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(to));
 }
 
 /// How many bytes the first export's bitmap calls changed. qemu-img shows a bitmap's clean blocks as data.
@@ -281,11 +232,7 @@ pub(crate) fn dirty_bytes(backup: &RunningBackup) -> u64 {
     let map = String::from_utf8(map.stdout).expect("text");
     let number = |line: &str, key: &str| -> u64 {
         let from = line.find(key).expect("every extent has it") + key.len();
-        let digits: String = line[from..]
-            .trim_start()
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
+        let digits: String = line[from..].trim_start().chars().take_while(char::is_ascii_digit).collect();
         digits.parse().expect("a number")
     };
     map.lines()

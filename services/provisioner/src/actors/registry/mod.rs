@@ -61,37 +61,17 @@ impl Registry {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
         let vm_rows: Vec<bus::Entry<VmRecord>> = vms.all().await?;
         let seed_rows: Vec<bus::Entry<SeedRecord>> = seeds.all().await?;
-        let vm_revisions = vm_rows
-            .iter()
-            .map(|row| (row.value.name().clone(), row.revision))
-            .collect();
-        let seed_revisions = seed_rows
-            .iter()
-            .map(|row| (row.value.name().clone(), row.revision))
-            .collect();
+        let vm_revisions = vm_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
+        let seed_revisions = seed_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
         let inventory = Inventory::new(
             vm_rows.into_iter().map(|row| row.value),
             seed_rows.into_iter().map(|row| row.value),
         );
-        Ok(Registry {
-            bus,
-            vms,
-            seeds,
-            inventory,
-            vm_revisions,
-            seed_revisions,
-            host,
-            hypervisor,
-        })
+        Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor })
     }
 
     fn birth(&self, by: OperationId) -> Birth {
-        Birth {
-            by,
-            random: rand::random(),
-            host: self.host.clone(),
-            now: chrono::Utc::now(),
-        }
+        Birth { by, random: rand::random(), host: self.host.clone(), now: chrono::Utc::now() }
     }
 
     /// Writes the record that was decided on, tells the change, and only then takes it over.
@@ -115,32 +95,24 @@ impl Registry {
                 Err(error) => Err((reread(&table, name, &error).await, error)),
             }
         };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok((record, revision)) => {
-                    this.vm_revisions.insert(record.name().clone(), revision);
-                    this.inventory.put_vm(record.clone());
-                    Ok(record)
-                }
-                Err((row, error)) => {
-                    this.take_over(row);
-                    Err(table_down(&error))
-                }
-            },
-        )))
+        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
+            Ok((record, revision)) => {
+                this.vm_revisions.insert(record.name().clone(), revision);
+                this.inventory.put_vm(record.clone());
+                Ok(record)
+            }
+            Err((row, error)) => {
+                this.take_over(row);
+                Err(table_down(&error))
+            }
+        })))
     }
 
     /// The event that a new record is worth, if others see a difference.
     fn difference(&self, record: &VmRecord) -> Option<VmChanged> {
         let view = record.outline(self.hypervisor);
-        let before = self
-            .inventory
-            .vm(record.name())
-            .map(|before| before.outline(self.hypervisor));
-        (before.as_ref() != Some(&view)).then(|| VmChanged {
-            name: record.name().clone(),
-            vm: Some(view),
-        })
+        let before = self.inventory.vm(record.name()).map(|before| before.outline(self.hypervisor));
+        (before.as_ref() != Some(&view)).then(|| VmChanged { name: record.name().clone(), vm: Some(view) })
     }
 
     fn take_over(&mut self, row: Reread) {
@@ -191,10 +163,7 @@ fn at_once<T: 'static, R: 'static>(answer: Result<T, Declined<R>>) -> Changed<T,
 }
 
 fn table_down<R>(error: &TableError) -> Declined<R> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message: error.to_string(),
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
 }
 
 impl Handler<Traced<Look>> for Registry {
@@ -217,11 +186,7 @@ impl Handler<Traced<Reserve>> for Registry {
     type Result = Changed<VmRecord, CreateVmRefused>;
     fn handle(&mut self, asked: Traced<Reserve>, _: &mut Context<Self>) -> Self::Result {
         let _in = asked.span.enter();
-        let Reserve {
-            definition,
-            disks,
-            by,
-        } = asked.message;
+        let Reserve { definition, disks, by } = asked.message;
         self.keep(self.inventory.reserve(&definition, &disks, &self.birth(by)))
     }
 }
@@ -267,27 +232,22 @@ impl Handler<Traced<Forget>> for Registry {
         let work = async move {
             match table.remove(vm.as_str(), over).await {
                 Ok(()) => {
-                    let gone = VmChanged {
-                        name: vm.clone(),
-                        vm: None,
-                    };
+                    let gone = VmChanged { name: vm.clone(), vm: None };
                     tell(&bus, Some(gone)).await;
                     Ok(vm)
                 }
                 Err(error) => Err((reread(&table, vm, &error).await, error)),
             }
         };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok(vm) => {
-                    this.take_over(Reread::Gone(vm));
-                    Ok(true)
-                }
-                Err((row, error)) => {
-                    this.take_over(row);
-                    Err(table_down(&error))
-                }
-            },
-        )))
+        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
+            Ok(vm) => {
+                this.take_over(Reread::Gone(vm));
+                Ok(true)
+            }
+            Err((row, error)) => {
+                this.take_over(row);
+                Err(table_down(&error))
+            }
+        })))
     }
 }

@@ -22,32 +22,28 @@ impl Registry {
             let written = table.update(record.name().as_str(), &record, over).await;
             written.map(|revision| (record, revision))
         };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok((record, revision)) => {
-                    this.seed_revisions.insert(record.name().clone(), revision);
-                    this.inventory.put_seed(record);
-                    Ok(answer)
-                }
-                Err(error) => Err(table_down(&error)),
-            },
-        )))
+        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
+            Ok((record, revision)) => {
+                this.seed_revisions.insert(record.name().clone(), revision);
+                this.inventory.put_seed(record);
+                Ok(answer)
+            }
+            Err(error) => Err(table_down(&error)),
+        })))
     }
 
     fn drop_seed<T: 'static, R: 'static>(&self, name: SeedName, answer: T) -> Changed<T, R> {
         let over = self.seed_revisions.get(&name).copied().unwrap_or(0);
         let table = self.seeds.clone();
         let work = async move { table.remove(name.as_str(), over).await.map(|()| name) };
-        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(
-            |outcome, this, _| match outcome {
-                Ok(name) => {
-                    this.seed_revisions.remove(&name);
-                    this.inventory.forget_seed(&name);
-                    Ok(answer)
-                }
-                Err(error) => Err(table_down(&error)),
-            },
-        )))
+        AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
+            Ok(name) => {
+                this.seed_revisions.remove(&name);
+                this.inventory.forget_seed(&name);
+                Ok(answer)
+            }
+            Err(error) => Err(table_down(&error)),
+        })))
     }
 }
 

@@ -32,19 +32,14 @@ impl Libvirt {
             virt_type: self.virt_type,
             disks: machine.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
             nocloud: Some(machine.nocloud.clone()),
-            network: Some(NetworkCard {
-                network: self.network.name.clone(),
-                mac,
-            }),
+            network: Some(NetworkCard { network: self.network.name.clone(), mac }),
             console_log: Some(machine.console_log.clone()),
         })
     }
 
     fn disk_spec(&self, disk: &Disk) -> DiskSpec {
-        let backing = |image: &Image| BackingImage {
-            path: image.path.clone(),
-            format: format_of(image.format),
-        };
+        let backing =
+            |image: &Image| BackingImage { path: image.path.clone(), format: format_of(image.format) };
         DiskSpec {
             path: disk.image.path.clone(),
             format: format_of(disk.image.format),
@@ -79,10 +74,7 @@ pub(super) fn uuid_of(text: &str) -> Result<Uuid, HypervisorError> {
 /// The whole network, and DHCP for what lies above the host's own address.
 pub(super) fn network_spec(wanted: &Network) -> Result<NetworkSpec, String> {
     if !(16..=28).contains(&wanted.prefix) {
-        return Err(format!(
-            "provisioner.network.prefix: must be from 16 to 28, not {}",
-            wanted.prefix
-        ));
+        return Err(format!("provisioner.network.prefix: must be from 16 to 28, not {}", wanted.prefix));
     }
     if wanted.bridge.is_empty() || wanted.bridge.len() > 15 {
         return Err("provisioner.network.bridge: must have 1 to 15 characters".into());
@@ -123,10 +115,7 @@ mod tests {
     #[test]
     fn guests_get_the_addresses_above_the_hosts_own() {
         let spec = network("10.88.0.1", 24).expect("room");
-        assert_eq!(
-            spec.dhcp,
-            (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 254))
-        );
+        assert_eq!(spec.dhcp, (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 254)));
     }
 
     #[test]

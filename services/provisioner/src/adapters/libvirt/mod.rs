@@ -60,12 +60,7 @@ impl Libvirt {
         let (Chosen { virt_type, reason }, cache) = probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "machines run by");
         let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
-        Ok(Libvirt {
-            lanes,
-            network,
-            virt_type,
-            cache,
-        })
+        Ok(Libvirt { lanes, network, virt_type, cache })
     }
 
     async fn call<T: Send + 'static>(
@@ -104,9 +99,7 @@ impl Hypervisor for Libvirt {
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
         let network = self.network.clone();
-        self.call(move |line| line.ensure_network(&network))
-            .await
-            .map(drop)
+        self.call(move |line| line.ensure_network(&network)).await.map(drop)
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {
@@ -131,9 +124,7 @@ impl Hypervisor for Libvirt {
             StopWay::Agent => ShutdownWay::Agent,
             StopWay::PowerButton => ShutdownWay::PowerButton,
         };
-        self.call(move |line| line.request_shutdown(uuid, way))
-            .await
-            .map(drop)
+        self.call(move |line| line.request_shutdown(uuid, way)).await.map(drop)
     }
 
     async fn destroy(&self, uuid: &str) -> Result<(), HypervisorError> {
@@ -154,9 +145,7 @@ impl Hypervisor for Libvirt {
 
     async fn address(&self, uuid: &str, mac: &str) -> Result<Option<IpAddr>, HypervisorError> {
         let uuid = uuid_of(uuid)?;
-        let mac: MacAddress = mac
-            .parse()
-            .map_err(|error| HypervisorError::Failed(format!("{error}")))?;
+        let mac: MacAddress = mac.parse().map_err(|error| HypervisorError::Failed(format!("{error}")))?;
         self.call(move |line| line.address(uuid, mac)).await
     }
 

@@ -39,10 +39,7 @@ impl QemuImgDisks {
                 state.display()
             )));
         }
-        let disks = QemuImgDisks {
-            state: state.into(),
-            qemu,
-        };
+        let disks = QemuImgDisks { state: state.into(), qemu };
         for folder in ["seeds", "vms", "aside", "doors"] {
             make_passable(&disks.state.join(folder))?;
         }
@@ -112,10 +109,7 @@ impl Disks for QemuImgDisks {
     }
 
     fn seed_image(&self, sha256: &str) -> Image {
-        Image {
-            path: self.place("seeds", &format!("{sha256}.qcow2")),
-            format: ImageFormat::Qcow2,
-        }
+        Image { path: self.place("seeds", &format!("{sha256}.qcow2")), format: ImageFormat::Qcow2 }
     }
 
     async fn remove_seed(&self, sha256: &str) -> Result<(), DiskError> {
@@ -149,9 +143,7 @@ impl Disks for QemuImgDisks {
             size.as_ref(),
         ];
         run(&attempting, "qemu-img", arguments, CLONE_MAX).await?;
-        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600))
-            .await
-            .map_err(failed(attempting))
+        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600)).await.map_err(failed(attempting))
     }
 
     async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError> {
@@ -168,9 +160,7 @@ impl Disks for QemuImgDisks {
     }
 
     async fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        tokio::fs::try_exists(path)
-            .await
-            .map_err(failed(format!("look at {}", path.display())))
+        tokio::fs::try_exists(path).await.map_err(failed(format!("look at {}", path.display())))
     }
 
     async fn erase(&self, vm: &str) -> Result<(), DiskError> {
@@ -196,9 +186,9 @@ impl Disks for QemuImgDisks {
     async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError> {
         let folder = self.place("doors", operation);
         match &self.qemu {
-            Some(qemu) => qemu
-                .prepare_folder(&folder)
-                .map_err(|error| DiskError::Unfit(error.to_string()))?,
+            Some(qemu) => {
+                qemu.prepare_folder(&folder).map_err(|error| DiskError::Unfit(error.to_string()))?
+            }
             None => make_passable(&folder)?,
         }
         Ok(folder)
@@ -219,8 +209,6 @@ impl Disks for QemuImgDisks {
     async fn free(&self) -> Result<ByteCount, DiskError> {
         let about = nix::sys::statvfs::statvfs(&self.state)
             .map_err(|error| failed(format!("look at {}", self.state.display()))(error.into()))?;
-        Ok(ByteCount(
-            about.blocks_available() as u64 * about.fragment_size() as u64,
-        ))
+        Ok(ByteCount(about.blocks_available() as u64 * about.fragment_size() as u64))
     }
 }

@@ -48,18 +48,14 @@ pub(super) fn inspect(header: &[u8]) -> Result<ImageKind, DiskError> {
         return unfit("the image calls itself qcow2 and ends within its header".into());
     }
     let number = |at: usize, bytes: usize| {
-        header[at..at + bytes]
-            .iter()
-            .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
+        header[at..at + bytes].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
     };
     let version = number(4, 4);
     let features = match version {
         2 => 0,
         3 => number(72, 8),
         other => {
-            return unfit(format!(
-                "the image is qcow2 of version {other}; 2 and 3 are known"
-            ));
+            return unfit(format!("the image is qcow2 of version {other}; 2 and 3 are known"));
         }
     };
     if number(8, 8) != 0 {
@@ -72,9 +68,7 @@ pub(super) fn inspect(header: &[u8]) -> Result<ImageKind, DiskError> {
         return unfit("the image keeps its data in another file; flatten it with `qemu-img convert`".into());
     }
     if features & !(KNOWN_FEATURES | EXTERNAL_DATA_FILE) != 0 {
-        return unfit(format!(
-            "the image needs features that are not known here ({features:#x})"
-        ));
+        return unfit(format!("the image needs features that are not known here ({features:#x})"));
     }
     if number(32, 4) != 0 {
         return unfit("the image is encrypted".into());

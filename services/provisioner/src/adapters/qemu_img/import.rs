@@ -90,12 +90,7 @@ impl Sink {
         let file = tokio::fs::File::create(path)
             .await
             .map_err(|source| io(format!("create {}", path.display()), source))?;
-        Ok(Sink {
-            file,
-            hasher: Sha256::new(),
-            written: 0,
-            path: path.into(),
-        })
+        Ok(Sink { file, hasher: Sha256::new(), written: 0, path: path.into() })
     }
 
     async fn take(&mut self, piece: &[u8]) -> Result<(), DiskError> {
@@ -149,10 +144,7 @@ async fn fetch(url: &str, to: &Path, told: Told<'_>) -> Result<String, DiskError
             reason = format!("{reason}: {deeper}");
             cause = deeper.source();
         }
-        DiskError::Fetch {
-            url: url.to_owned(),
-            reason,
-        }
+        DiskError::Fetch { url: url.to_owned(), reason }
     };
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
@@ -179,11 +171,7 @@ async fn head(path: &Path) -> Result<Vec<u8>, DiskError> {
     let unreadable = |source| io(format!("read {}", path.display()), source);
     let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let mut header = Vec::with_capacity(HEADER_BYTES);
-    (&mut file)
-        .take(HEADER_BYTES as u64)
-        .read_to_end(&mut header)
-        .await
-        .map_err(unreadable)?;
+    (&mut file).take(HEADER_BYTES as u64).read_to_end(&mut header).await.map_err(unreadable)?;
     Ok(header)
 }
 
@@ -191,9 +179,7 @@ async fn head(path: &Path) -> Result<Vec<u8>, DiskError> {
 async fn keep(part: &Path, place: &Path) -> Result<(), DiskError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |source| io(format!("keep {}", place.display()), source);
-    tokio::fs::set_permissions(part, PermissionsExt::from_mode(0o444))
-        .await
-        .map_err(failed)?;
+    tokio::fs::set_permissions(part, PermissionsExt::from_mode(0o444)).await.map_err(failed)?;
     tokio::fs::rename(part, place).await.map_err(failed)
 }
 
@@ -212,8 +198,5 @@ async fn about(place: &Path) -> Result<ImportedSeed, DiskError> {
         attempting,
         reason: format!("qemu-img's answer cannot be read: {error}"),
     })?;
-    Ok(ImportedSeed {
-        virtual_size: ByteCount(info.virtual_size),
-        stored_size: ByteCount(info.actual_size),
-    })
+    Ok(ImportedSeed { virtual_size: ByteCount(info.virtual_size), stored_size: ByteCount(info.actual_size) })
 }

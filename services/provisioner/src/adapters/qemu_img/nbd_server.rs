@@ -32,25 +32,15 @@ pub(crate) async fn serve(disk: &Disk, socket: &Path) -> Result<(), DiskError> {
         return Ok(());
     }
     stop(socket).await?;
-    let failed = |reason: String| DiskError::Tool {
-        attempting: attempting.clone(),
-        reason,
-    };
+    let failed = |reason: String| DiskError::Tool { attempting: attempting.clone(), reason };
     let log = socket.with_extension("log");
-    let complaints = File::create(&log).map_err(|source| DiskError::Io {
-        attempting: attempting.clone(),
-        source,
-    })?;
+    let complaints =
+        File::create(&log).map_err(|source| DiskError::Io { attempting: attempting.clone(), source })?;
     // A file, not a pipe: the server keeps it, and a pipe would not end before the server does.
     let mut command = Command::new("qemu-nbd");
     command
         .args(["--read-only", "--persistent", "--fork", "--shared", READERS_MAX])
-        .args([
-            "--format",
-            disk.image.format.name(),
-            "--export-name",
-            disk.name.as_str(),
-        ])
+        .args(["--format", disk.image.format.name(), "--export-name", disk.name.as_str()])
         .arg("--pid-file")
         .arg(pid_file(socket))
         .arg("--socket")
@@ -67,10 +57,7 @@ pub(crate) async fn serve(disk: &Disk, socket: &Path) -> Result<(), DiskError> {
             Err(failed(format!("qemu-nbd ended with {status}: {}", words.trim())))
         }
         Ok(Err(error)) => Err(failed(format!("qemu-nbd cannot be started: {error}"))),
-        Err(_) => Err(failed(format!(
-            "qemu-nbd took longer than {} s",
-            START_MAX.as_secs()
-        ))),
+        Err(_) => Err(failed(format!("qemu-nbd took longer than {} s", START_MAX.as_secs()))),
     }
 }
 
@@ -101,10 +88,7 @@ pub(crate) async fn stop(socket: &Path) -> Result<(), DiskError> {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(DiskError::Io {
-                    attempting: format!("remove {}", file.display()),
-                    source,
-                });
+                return Err(DiskError::Io { attempting: format!("remove {}", file.display()), source });
             }
         }
     }
@@ -116,8 +100,6 @@ fn process(socket: &Path) -> Option<Pid> {
     let noted = std::fs::read_to_string(pid_file(socket)).ok()?;
     let pid: i32 = noted.trim().parse().ok()?;
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let serves = line
-        .split(|byte| *byte == 0)
-        .any(|argument| argument == socket.as_os_str().as_bytes());
+    let serves = line.split(|byte| *byte == 0).any(|argument| argument == socket.as_os_str().as_bytes());
     serves.then(|| Pid::from_raw(pid))
 }

@@ -26,16 +26,9 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let failed = |reason: String| DiskError::Tool {
-        attempting: attempting.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| DiskError::Tool { attempting: attempting.to_owned(), reason };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(within, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -43,10 +36,7 @@ where
         }
         Ok(Err(error)) => return Err(failed(format!("{program} cannot be started: {error}"))),
         Err(_) => {
-            return Err(failed(format!(
-                "{program} took longer than {} s",
-                within.as_secs()
-            )));
+            return Err(failed(format!("{program} took longer than {} s", within.as_secs())));
         }
     };
     if output.status.success() {

@@ -90,8 +90,6 @@ impl Faults {
     }
 
     fn on(&self) -> MutexGuard<'_, HashMap<Call, Fault>> {
-        self.on
-            .lock()
-            .expect("no code here panics while it holds the lock")
+        self.on.lock().expect("no code here panics while it holds the lock")
     }
 }

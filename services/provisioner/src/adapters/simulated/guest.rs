@@ -34,15 +34,11 @@ impl Guest {
     /// # Errors
     /// When the address is in use: another one is to be tried.
     pub(super) async fn light(machine: &Machine, address: IpAddr) -> std::io::Result<Guest> {
-        let mut guest = Guest {
-            listeners: Vec::new(),
-        };
+        let mut guest = Guest { listeners: Vec::new() };
         let machine = Arc::new(machine.clone());
         for port in &machine.served_ports {
             match TcpListener::bind(SocketAddr::new(address, *port)).await {
-                Ok(listener) => guest
-                    .listeners
-                    .push(tokio::spawn(attend(listener, Arc::clone(&machine)))),
+                Ok(listener) => guest.listeners.push(tokio::spawn(attend(listener, Arc::clone(&machine)))),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(error),
                 Err(error) => {
                     tracing::warn!(%address, port, %error, "a simulated guest does without one of its ports");
@@ -56,10 +52,7 @@ impl Guest {
 async fn attend(listener: TcpListener, machine: Arc<Machine>) {
     let places = Arc::new(Semaphore::new(VISITORS_MAX));
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("nobody closes it");
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let machine = Arc::clone(&machine);
@@ -146,11 +139,7 @@ async fn page(machine: &Machine) -> Result<String, DiskError> {
         Some(disk) => note::read(&disk.image).await?,
         None => Note::default(),
     };
-    let scripts: String = note
-        .scripts
-        .iter()
-        .map(|script| format!("<li>{}\n", escaped(script)))
-        .collect();
+    let scripts: String = note.scripts.iter().map(|script| format!("<li>{}\n", escaped(script))).collect();
     Ok(format!(
         "<!doctype html>\n<title>{0}</title>\n<h1>{0}</h1>\n<p>This machine is simulated: no guest runs here.\n\
          <p>Scripts that a real one would have run:\n<ul>\n{scripts}</ul>\n<pre>{1}</pre>\n",

@@ -51,11 +51,8 @@ impl SimulatedHypervisor {
         let cannot =
             |error: std::io::Error| failed(&format!("open the simulation in {}", folder.display()), error);
         std::fs::create_dir_all(folder).map_err(cannot)?;
-        let this = SimulatedHypervisor {
-            folder: folder.into(),
-            world: Mutex::default(),
-            faults: Arc::default(),
-        };
+        let this =
+            SimulatedHypervisor { folder: folder.into(), world: Mutex::default(), faults: Arc::default() };
         for entry in std::fs::read_dir(folder).map_err(cannot)? {
             let path = entry.map_err(cannot)?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -64,9 +61,7 @@ impl SimulatedHypervisor {
             let text = std::fs::read(&path).map_err(cannot)?;
             let pretended: Pretended = serde_json::from_slice(&text)
                 .map_err(|error| failed(&format!("read {}", path.display()), error))?;
-            this.world()
-                .machines
-                .insert(pretended.machine.uuid.clone(), pretended);
+            this.world().machines.insert(pretended.machine.uuid.clone(), pretended);
         }
         let running: Vec<String> = this
             .world()
@@ -99,9 +94,7 @@ impl SimulatedHypervisor {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world
-            .lock()
-            .expect("no code here panics while it holds the lock")
+        self.world.lock().expect("no code here panics while it holds the lock")
     }
 
     fn file(&self, uuid: &str) -> PathBuf {
@@ -115,9 +108,7 @@ impl SimulatedHypervisor {
         std::fs::write(&part, text)
             .and_then(|()| std::fs::rename(&part, &place))
             .map_err(|error| failed(&format!("write {}", place.display()), error))?;
-        self.world()
-            .machines
-            .insert(pretended.machine.uuid.clone(), pretended.clone());
+        self.world().machines.insert(pretended.machine.uuid.clone(), pretended.clone());
         Ok(())
     }
 
@@ -206,10 +197,7 @@ impl Hypervisor for SimulatedHypervisor {
             .values()
             .any(|other| other.machine.name == machine.name && other.machine.uuid != machine.uuid);
         if taken {
-            return Err(HypervisorError::Failed(format!(
-                "there is another machine {}",
-                machine.name
-            )));
+            return Err(HypervisorError::Failed(format!("there is another machine {}", machine.name)));
         }
         self.keep(&Pretended {
             machine: machine.clone(),
@@ -270,9 +258,7 @@ impl Hypervisor for SimulatedHypervisor {
     async fn freeze(&self, uuid: &str) -> Result<(), HypervisorError> {
         self.faults.meet(Call::Freeze).await?;
         if self.faults.is_deaf(Call::Freeze) || !self.known(uuid)?.running {
-            return Err(HypervisorError::AgentSilent(format!(
-                "the agent of {uuid} is silent"
-            )));
+            return Err(HypervisorError::AgentSilent(format!("the agent of {uuid} is silent")));
         }
         self.world().frozen.insert(uuid.into());
         Ok(())
@@ -300,11 +286,7 @@ impl Hypervisor for SimulatedHypervisor {
             serve_disk(disk, &socket)
                 .await
                 .map_err(|error| failed("open a simulated machine's disk", error))?;
-            doors.push(Door {
-                disk: disk.name.clone(),
-                export: disk.name.to_string(),
-                socket,
-            });
+            doors.push(Door { disk: disk.name.clone(), export: disk.name.to_string(), socket });
         }
         Ok(doors)
     }
@@ -328,10 +310,7 @@ impl Hypervisor for SimulatedHypervisor {
     async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError> {
         self.faults.meet(Call::Marked).await?;
         let world = self.world();
-        let ours = world
-            .machines
-            .values()
-            .filter(|pretended| pretended.machine.mark.realm == realm);
+        let ours = world.machines.values().filter(|pretended| pretended.machine.mark.realm == realm);
         let told = ours.map(|pretended| Marked {
             uuid: pretended.machine.uuid.clone(),
             power: power(pretended),
@@ -342,9 +321,5 @@ impl Hypervisor for SimulatedHypervisor {
 }
 
 fn power(pretended: &Pretended) -> Power {
-    if pretended.running {
-        Power::Running
-    } else {
-        Power::Off
-    }
+    if pretended.running { Power::Running } else { Power::Off }
 }

@@ -52,18 +52,10 @@ pub(super) async fn write(image: &Image, note: &Note) -> Result<(), DiskError> {
     let copy = scratch()?;
     std::fs::write(copy.path(), compose(note)?).map_err(failed)?;
     let from = copy.path();
-    let command = format!(
-        "write -s {} {} {NOTE_BYTES}",
-        from.display(),
-        NOTE_AT_PIECE * NOTE_BYTES
-    );
+    let command = format!("write -s {} {} {NOTE_BYTES}", from.display(), NOTE_AT_PIECE * NOTE_BYTES);
     let arguments = ["-f", image.format.name(), "-c", &command].map(AsRef::<std::ffi::OsStr>::as_ref);
-    let arguments = arguments
-        .into_iter()
-        .chain([AsRef::<Path>::as_ref(&image.path).as_os_str()]);
-    run("write a simulated guest's note", "qemu-io", arguments, TOOL_MAX)
-        .await
-        .map(drop)
+    let arguments = arguments.into_iter().chain([AsRef::<Path>::as_ref(&image.path).as_os_str()]);
+    run("write a simulated guest's note", "qemu-io", arguments, TOOL_MAX).await.map(drop)
 }
 
 fn scratch() -> Result<tempfile::NamedTempFile, DiskError> {
@@ -71,10 +63,7 @@ fn scratch() -> Result<tempfile::NamedTempFile, DiskError> {
 }
 
 fn failed(source: std::io::Error) -> DiskError {
-    DiskError::Io {
-        attempting: "use a file for a simulated guest's note".into(),
-        source,
-    }
+    DiskError::Io { attempting: "use a file for a simulated guest's note".into(), source }
 }
 
 fn compose(note: &Note) -> Result<Vec<u8>, DiskError> {

@@ -24,19 +24,14 @@ impl SimulatedShell {
     async fn enter(&self, guest: &Guest) -> Result<Machine, ShellError> {
         let unreachable = |reason: String| ShellError::Unreachable(reason);
         let faults = self.hypervisor.faults();
-        faults
-            .meet(Call::Shell)
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
+        faults.meet(Call::Shell).await.map_err(|error| unreachable(error.to_string()))?;
         match self.hypervisor.running(&guest.uuid) {
             Some((machine, address)) if address == guest.address && !faults.is_deaf(Call::Shell) => {
                 let seen = host_key(&machine);
                 match &guest.host_key {
-                    Some(known) if *known != seen => Err(ShellError::Stranger {
-                        address,
-                        seen,
-                        known: known.clone(),
-                    }),
+                    Some(known) if *known != seen => {
+                        Err(ShellError::Stranger { address, seen, known: known.clone() })
+                    }
                     _ => Ok(machine),
                 }
             }
@@ -68,8 +63,6 @@ impl GuestShell for SimulatedShell {
                 note.scripts.push(line.clone());
             }
         });
-        noted
-            .await
-            .map_err(|error| ShellError::Unreachable(error.to_string()))
+        noted.await.map_err(|error| ShellError::Unreachable(error.to_string()))
     }
 }

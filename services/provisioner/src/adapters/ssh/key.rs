@@ -29,10 +29,7 @@ pub enum KeyError {
 
 /// Reads the key, or makes one that only we can read.
 pub(super) fn ours(path: &Path) -> Result<PrivateKey, KeyError> {
-    let file = |source| KeyError::File {
-        path: path.into(),
-        source,
-    };
+    let file = |source| KeyError::File { path: path.into(), source };
     if path.exists() {
         chassis::refuse_if_others_can_write(path)?;
         let text = std::fs::read_to_string(path).map_err(file)?;
@@ -44,18 +41,10 @@ pub(super) fn ours(path: &Path) -> Result<PrivateKey, KeyError> {
     let part = path.with_extension("part");
     let written = (|| {
         if let Some(folder) = path.parent() {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let mut options = std::fs::OpenOptions::new();
-        let mut open = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)?;
+        let mut open = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         open.write_all(text.as_bytes())?;
         open.sync_all()?;
         std::fs::rename(&part, path)

@@ -34,10 +34,7 @@ impl client::Handler for Doorkeeper {
         key.set_comment("");
         let text = key.to_openssh()?;
         let fits = self.known.as_ref().is_none_or(|known| *known == text);
-        *self
-            .seen
-            .lock()
-            .expect("no code here panics while it holds the lock") = Some(text);
+        *self.seen.lock().expect("no code here panics while it holds the lock") = Some(text);
         Ok(fits)
     }
 }
@@ -56,28 +53,19 @@ impl Line {
     /// Enters a guest.
     pub(super) async fn open(guest: &Guest, key: Arc<PrivateKey>) -> Result<Line, ShellError> {
         let seen = Arc::default();
-        let doorkeeper = Doorkeeper {
-            known: guest.host_key.clone(),
-            seen: Arc::clone(&seen),
-        };
+        let doorkeeper = Doorkeeper { known: guest.host_key.clone(), seen: Arc::clone(&seen) };
         let entering = tokio::time::timeout(ENTER_MAX, enter(guest.address, key, doorkeeper)).await;
-        let seen = seen
-            .lock()
-            .expect("no code here panics while it holds the lock")
-            .take();
+        let seen = seen.lock().expect("no code here panics while it holds the lock").take();
         match (entering, seen, &guest.host_key) {
             (Ok(Ok(handle)), Some(host_key), _) => Ok(Line { handle, host_key }),
-            (_, Some(seen), Some(known)) if seen != *known => Err(ShellError::Stranger {
-                address: guest.address,
-                seen,
-                known: known.clone(),
-            }),
+            (_, Some(seen), Some(known)) if seen != *known => {
+                Err(ShellError::Stranger { address: guest.address, seen, known: known.clone() })
+            }
             (Ok(Ok(_)), None, _) => Err(unreachable(guest.address, "it showed no host key")),
             (Ok(Err(reason)), ..) => Err(unreachable(guest.address, reason)),
-            (Err(_), ..) => Err(unreachable(
-                guest.address,
-                format!("no answer within {} s", ENTER_MAX.as_secs()),
-            )),
+            (Err(_), ..) => {
+                Err(unreachable(guest.address, format!("no answer within {} s", ENTER_MAX.as_secs())))
+            }
         }
     }
 

@@ -86,20 +86,10 @@ mod tests {
 
     /// Runs the wrapper in a shell of this machine, in a folder instead of the guest's.
     fn run_here(shell: &[&str], folder: &std::path::Path, text: &str, env: &[(&str, &str)]) -> Output {
-        let script = Script {
-            name: "test.sh".into(),
-            text: text.into(),
-        };
-        let env: BTreeMap<String, String> = env
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let run = ScriptRun {
-            at: 0,
-            script: &script,
-            env: &env,
-            within: Duration::from_secs(10),
-        };
+        let script = Script { name: "test.sh".into(), text: text.into() };
+        let env: BTreeMap<String, String> =
+            env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let run = ScriptRun { at: 0, script: &script, env: &env, within: Duration::from_secs(10) };
         let wrapped = wrapped(&run).replace(FOLDER, folder.to_str().expect("plain"));
         let file = folder.with_extension("sh");
         std::fs::write(&file, wrapped).expect("written");
@@ -118,17 +108,12 @@ mod tests {
             let root = tempfile::tempdir().expect("a folder");
             let folder = root.path().join("install");
             let ran = root.path().join("ran");
-            let text = format!(
-                "#!/bin/sh\necho \"$GREETING\"\necho again >>{}\nprintf 'no newline'",
-                ran.display()
-            );
+            let text =
+                format!("#!/bin/sh\necho \"$GREETING\"\necho again >>{}\nprintf 'no newline'", ran.display());
             let greeting = "it's \"here\" $HOME\nand there";
             let first = run_here(shell, &folder, &text, &[("GREETING", greeting)]);
             assert!(first.status.success(), "{shell:?} {first:?}");
-            assert_eq!(
-                String::from_utf8_lossy(&first.stdout),
-                format!("{greeting}\nno newline")
-            );
+            assert_eq!(String::from_utf8_lossy(&first.stdout), format!("{greeting}\nno newline"));
             let second = run_here(shell, &folder, &text, &[("GREETING", greeting)]);
             assert!(second.status.success(), "{shell:?} {second:?}");
             assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "again\n");

@@ -31,10 +31,7 @@ impl RusshShell {
     pub fn open(key_file: &Path) -> Result<RusshShell, KeyError> {
         let key = key::ours(key_file)?;
         let authorized = key.public_key().to_openssh()?;
-        Ok(RusshShell {
-            key: Arc::new(key),
-            authorized,
-        })
+        Ok(RusshShell { key: Arc::new(key), authorized })
     }
 }
 
@@ -60,11 +57,9 @@ impl GuestShell for RusshShell {
         words.end();
         match ran {
             Ok(Ok(Some(0))) => Ok(()),
-            Ok(Ok(Some(status))) => Err(ShellError::Script {
-                name: name.clone(),
-                status,
-                tail: words.tail(),
-            }),
+            Ok(Ok(Some(status))) => {
+                Err(ShellError::Script { name: name.clone(), status, tail: words.tail() })
+            }
             Ok(Ok(None)) => Err(ShellError::Unreachable(format!(
                 "the line to {} broke while script {name} ran",
                 guest.address
@@ -73,11 +68,7 @@ impl GuestShell for RusshShell {
                 "the line to {} broke while script {name} ran: {error}",
                 guest.address
             ))),
-            Err(_) => Err(ShellError::Slow {
-                name: name.clone(),
-                within: run.within,
-                tail: words.tail(),
-            }),
+            Err(_) => Err(ShellError::Slow { name: name.clone(), within: run.within, tail: words.tail() }),
         }
     }
 }
@@ -91,11 +82,7 @@ struct Words<'a> {
 
 impl Words<'_> {
     fn new(script: &str) -> Words<'_> {
-        Words {
-            script,
-            unfinished: Vec::new(),
-            last: VecDeque::new(),
-        }
+        Words { script, unfinished: Vec::new(), last: VecDeque::new() }
     }
 
     fn hear(&mut self, bytes: &[u8]) {
@@ -122,10 +109,6 @@ impl Words<'_> {
     }
 
     fn tail(&self) -> String {
-        self.last
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" | ")
+        self.last.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
     }
 }

@@ -3,19 +3,14 @@ use proptest::prelude::*;
 use super::*;
 
 fn trusted(speak: ChainField) -> TrustedPeers {
-    let networks = ["10.0.0.0/8", "fd00::/8"]
-        .map(|network| network.parse().expect("valid"))
-        .to_vec();
+    let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("valid")).to_vec();
     TrustedPeers { networks, speak }
 }
 
 fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        headers.append(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).expect("valid"),
-        );
+        headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("valid"));
     }
     headers
 }
@@ -28,10 +23,7 @@ fn ip(text: &str) -> IpAddr {
 fn a_stranger_is_who_his_connection_says() {
     let headers = head(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
     let identity = trusted(ChainField::XForwardedFor).identify(ip("203.0.113.9"), Scheme::Http, &headers);
-    assert_eq!(
-        (identity.client(), identity.scheme),
-        (ip("203.0.113.9"), Scheme::Http)
-    );
+    assert_eq!((identity.client(), identity.scheme), (ip("203.0.113.9"), Scheme::Http));
     assert!(!identity.peer_is_trusted);
 }
 
@@ -44,10 +36,7 @@ fn trusted_hops_are_walked_from_the_right_to_the_first_stranger() {
         ("forwarded", "for=7.7.7.7"),
     ]);
     let identity = trusted(ChainField::XForwardedFor).identify(ip("::ffff:10.0.0.5"), Scheme::Http, &headers);
-    assert_eq!(
-        identity.chain,
-        [ip("203.0.113.9"), ip("10.0.0.4"), ip("10.0.0.5")]
-    );
+    assert_eq!(identity.chain, [ip("203.0.113.9"), ip("10.0.0.4"), ip("10.0.0.5")]);
     assert_eq!(identity.scheme, Scheme::Https);
 }
 
@@ -85,23 +74,13 @@ fn what_was_forged_is_replaced_by_what_we_vouch_for() {
     ]);
     let identity = trusted(ChainField::XForwardedFor).identify(ip("2001:db8::9"), Scheme::Http, &headers);
     announce(&mut headers, &identity, &HeaderValue::from_static("web.example"));
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .map(|value| value.to_str().expect("text").to_owned())
-    };
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
     assert_eq!(text("x-forwarded-for").as_deref(), Some("2001:db8::9"));
     assert_eq!(text("x-real-ip").as_deref(), Some("2001:db8::9"));
     assert_eq!(text("x-forwarded-proto").as_deref(), Some("http"));
     assert_eq!(text("x-forwarded-host").as_deref(), Some("web.example"));
-    assert_eq!(
-        text("forwarded").as_deref(),
-        Some("for=\"[2001:db8::9]\";proto=http;host=\"web.example\"")
-    );
-    assert_eq!(
-        (text("x-forwarded-server"), text("accept").as_deref()),
-        (None, Some("*/*"))
-    );
+    assert_eq!(text("forwarded").as_deref(), Some("for=\"[2001:db8::9]\";proto=http;host=\"web.example\""));
+    assert_eq!((text("x-forwarded-server"), text("accept").as_deref()), (None, Some("*/*")));
 }
 
 proptest! {

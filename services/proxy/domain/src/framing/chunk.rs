@@ -10,11 +10,7 @@ const LINE_BYTES_MAX: usize = 256;
 
 /// Reads a chunk's size line. `None`: the line has not ended yet. Otherwise its length with CR LF, and the size.
 pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, Violation> {
-    let digits = bytes
-        .iter()
-        .take(SIZE_DIGITS_MAX + 1)
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
+    let digits = bytes.iter().take(SIZE_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits > SIZE_DIGITS_MAX || (digits == 0 && !bytes.is_empty()) {
         return Err(Violation::ChunkSize);
     }
@@ -23,16 +19,8 @@ pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, Violation>
         Some(b'\r' | b';') => {}
         Some(_) => return Err(Violation::ChunkSize),
     }
-    let Some(end) = bytes
-        .iter()
-        .take(LINE_BYTES_MAX)
-        .position(|&byte| byte == b'\r' || byte == b'\n')
-    else {
-        return if bytes.len() >= LINE_BYTES_MAX {
-            Err(Violation::ChunkSize)
-        } else {
-            Ok(None)
-        };
+    let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\r' || byte == b'\n') else {
+        return if bytes.len() >= LINE_BYTES_MAX { Err(Violation::ChunkSize) } else { Ok(None) };
     };
     if !bytes[digits..end].iter().all(|&byte| is_text(byte)) {
         return Err(Violation::ControlCharacter);
@@ -47,9 +35,7 @@ pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, Violation>
 
 fn value(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |size, &digit| {
-        let digit = char::from(digit)
-            .to_digit(16)
-            .expect("only hexadecimal digits were counted");
+        let digit = char::from(digit).to_digit(16).expect("only hexadecimal digits were counted");
         size << 4 | u64::from(digit)
     })
 }
@@ -66,15 +52,9 @@ mod tests {
         for partial in [&b""[..], b"1", b"1\r", b"1;abc"] {
             assert_eq!(size_line(partial), Ok(None), "{partial:?}");
         }
-        for wrong in [
-            &b"0x5\r\n"[..],
-            b"+5\r\n",
-            b" 5\r\n",
-            b"5 \r\n",
-            b"\r\n",
-            b"-1\r\n",
-            b"00000000000000005\r\n",
-        ] {
+        for wrong in
+            [&b"0x5\r\n"[..], b"+5\r\n", b" 5\r\n", b"5 \r\n", b"\r\n", b"-1\r\n", b"00000000000000005\r\n"]
+        {
             assert_eq!(size_line(wrong), Err(Violation::ChunkSize), "{wrong:?}");
         }
         for wrong in [&b"5\n"[..], b"5;a\n", b"5\rX", b"5;\rX"] {

@@ -45,8 +45,5 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
 
 /// The members of a comma-separated list, trimmed, empty ones left out.
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(trim)
-        .filter(|member| !member.is_empty())
+    value.split(|&byte| byte == b',').map(trim).filter(|member| !member.is_empty())
 }

@@ -48,13 +48,7 @@ impl HeadReader {
     }
 
     fn at(part: Part) -> Self {
-        Self {
-            part,
-            line_start: 0,
-            searched: 0,
-            fields: 0,
-            facts: Facts::default(),
-        }
+        Self { part, line_start: 0, searched: 0, fields: 0, facts: Facts::default() }
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -120,13 +114,8 @@ impl HeadReader {
             }
             Part::Trailers => {
                 let (name, _) = self.field(line, limits)?;
-                let frames = [
-                    &b"content-length"[..],
-                    b"transfer-encoding",
-                    b"host",
-                    b"connection",
-                    b"upgrade",
-                ];
+                let frames =
+                    [&b"content-length"[..], b"transfer-encoding", b"host", b"connection", b"upgrade"];
                 if frames.iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
                     return Err(Violation::FramingInTrailer);
                 }
@@ -243,9 +232,7 @@ fn content_length(value: &[u8]) -> Result<u64, Violation> {
     }
     value
         .iter()
-        .try_fold(0u64, |length, digit| {
-            length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        })
+        .try_fold(0u64, |length, digit| length.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         // Some readers count in signed 64 bits; nobody sends eight exabytes in earnest.
         .filter(|&length| i64::try_from(length).is_ok())
         .ok_or(Violation::ContentLength)

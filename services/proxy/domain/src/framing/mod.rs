@@ -40,11 +40,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// 32 KiB and 100 fields hold every browser's cookies; a request line of 16 KiB holds every address in use.
     fn default() -> Self {
-        Self {
-            block_bytes_max: 32 * 1024,
-            fields_max: 100,
-            request_line_bytes_max: 16 * 1024,
-        }
+        Self { block_bytes_max: 32 * 1024, fields_max: 100, request_line_bytes_max: 16 * 1024 }
     }
 }
 
@@ -162,10 +158,7 @@ enum Step {
 impl Framing {
     /// A reader at the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
-        Self {
-            limits,
-            state: State::Head(HeadReader::request()),
-        }
+        Self { limits, state: State::Head(HeadReader::request()) }
     }
 
     /// Judges `pending`: every byte received and not yet passed, oldest first. Bytes that did not pass must be given
@@ -176,11 +169,7 @@ impl Framing {
         loop {
             let rest = &pending[passed..];
             if matches!(self.state, State::Held) {
-                return Approval {
-                    passed,
-                    heads,
-                    next: Next::Hold,
-                };
+                return Approval { passed, heads, next: Next::Hold };
             }
             let was_in_head = matches!(self.state, State::Head(_));
             match self.step(rest) {
@@ -190,19 +179,11 @@ impl Framing {
                     self.state = state;
                 }
                 Ok(Step::Starved) => {
-                    return Approval {
-                        passed,
-                        heads,
-                        next: Next::More,
-                    };
+                    return Approval { passed, heads, next: Next::More };
                 }
                 Err(violation) => {
                     self.state = State::Refused(violation);
-                    return Approval {
-                        passed,
-                        heads,
-                        next: Next::Refuse(violation),
-                    };
+                    return Approval { passed, heads, next: Next::Refuse(violation) };
                 }
             }
         }
@@ -240,18 +221,10 @@ impl Framing {
                 Ok(Step::Passed(length, State::Head(HeadReader::request())))
             }
             State::Body { left } => Ok(pass_counted(rest, *left, |left| {
-                if left == 0 {
-                    State::Head(HeadReader::request())
-                } else {
-                    State::Body { left }
-                }
+                if left == 0 { State::Head(HeadReader::request()) } else { State::Body { left } }
             })),
             State::ChunkData { left } => Ok(pass_counted(rest, *left, |left| {
-                if left == 0 {
-                    State::ChunkEnd
-                } else {
-                    State::ChunkData { left }
-                }
+                if left == 0 { State::ChunkEnd } else { State::ChunkData { left } }
             })),
             State::ChunkSize => match chunk::size_line(rest)? {
                 None => Ok(Step::Starved),

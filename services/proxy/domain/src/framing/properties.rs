@@ -42,21 +42,16 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 0..4).prop_map(Body::Chunked),
     ];
     let fields = prop::collection::vec(("x-[a-z]{1,8}", "[ -~]{0,20}"), 0..6);
-    (
-        "GET|POST|PUT|DELETE",
-        "/[a-z0-9/?=&%]{0,20}",
-        fields,
-        body,
-        any::<bool>(),
-    )
-        .prop_map(|(method, target, fields, body, trailer)| {
+    ("GET|POST|PUT|DELETE", "/[a-z0-9/?=&%]{0,20}", fields, body, any::<bool>()).prop_map(
+        |(method, target, fields, body, trailer)| {
             let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n").into_bytes();
             for (name, value) in fields {
                 bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
             body.write(&mut bytes, trailer);
             bytes
-        })
+        },
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -81,11 +76,7 @@ impl Body {
                     bytes.extend_from_slice(chunk);
                     bytes.extend_from_slice(b"\r\n");
                 }
-                bytes.extend_from_slice(if trailer {
-                    b"0\r\nx-sum: 1\r\n\r\n"
-                } else {
-                    b"0\r\n\r\n"
-                });
+                bytes.extend_from_slice(if trailer { b"0\r\nx-sum: 1\r\n\r\n" } else { b"0\r\n\r\n" });
             }
         }
     }
@@ -136,22 +127,13 @@ fn what_can_be_read_in_two_ways_is_refused() {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             Violation::TransferEncoding,
         ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n",
-            Violation::TransferEncoding,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-            Violation::TransferEncoding,
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n", Violation::TransferEncoding),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Violation::TransferEncoding),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
             Violation::TransferEncoding,
         ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n",
-            Violation::TransferEncoding,
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", Violation::TransferEncoding),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
             Violation::TransferEncoding,
@@ -164,22 +146,10 @@ fn what_can_be_read_in_two_ways_is_refused() {
             "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             Violation::TransferEncodingInHttp10,
         ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n",
-            Violation::ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n",
-            Violation::ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n",
-            Violation::ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
-            Violation::ContentLength,
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", Violation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n", Violation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n", Violation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Violation::ContentLength),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
             Violation::ContentLength,
@@ -189,43 +159,22 @@ fn what_can_be_read_in_two_ways_is_refused() {
             Violation::ContentLengthUnlike,
         ),
         ("GET / HTTP/1.1\r\n\r\n", Violation::HostCount),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-            Violation::HostCount,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Violation::HostCount),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Violation::FieldName),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n",
-            Violation::FoldedField,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", Violation::FoldedField),
         ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Violation::FoldedField),
         ("GET / HTTP/1.1\nHost: a\n\n", Violation::BareLineEnd),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n",
-            Violation::BareLineEnd,
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n",
-            Violation::ControlCharacter,
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
-            Violation::ControlCharacter,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n", Violation::BareLineEnd),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n", Violation::ControlCharacter),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", Violation::ControlCharacter),
         ("GET / HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", Violation::FieldName),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
-            Violation::FieldName,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", Violation::FieldName),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
         ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
         ("GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
         ("GET /\r\nHost: a\r\n\r\n", Violation::RequestLine),
         ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Violation::Version),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n",
-            Violation::Expectation,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n", Violation::Expectation),
     ];
     for (bytes, violation) in table {
         assert_eq!(refusal(bytes.as_bytes()), Some(violation), "{bytes:?}");
@@ -243,17 +192,10 @@ fn a_body_ends_where_its_framing_says_and_nowhere_else() {
         ("0x3\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
         ("3 ;x\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
         ("0\r\nContent-Length: 5\r\n\r\n", Violation::FramingInTrailer),
-        (
-            "0\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Violation::FramingInTrailer,
-        ),
+        ("0\r\nTransfer-Encoding: chunked\r\n\r\n", Violation::FramingInTrailer),
     ];
     for (body, violation) in table {
-        assert_eq!(
-            refusal(format!("{HEAD}{body}").as_bytes()),
-            Some(violation),
-            "{body:?}"
-        );
+        assert_eq!(refusal(format!("{HEAD}{body}").as_bytes()), Some(violation), "{body:?}");
     }
 }
 
@@ -263,36 +205,15 @@ fn after_an_upgrade_was_asked_nothing_passes_until_the_answer_is_known() {
     let smuggled = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut framing = framing();
     let approval = framing.approve(&[&head[..], smuggled].concat());
-    assert_eq!(
-        approval,
-        Approval {
-            passed: head.len(),
-            heads: 1,
-            next: Next::Hold
-        }
-    );
+    assert_eq!(approval, Approval { passed: head.len(), heads: 1, next: Next::Hold });
     assert_eq!(framing.approve(smuggled).next, Next::Hold);
     framing.resume();
-    assert_eq!(
-        framing.approve(smuggled),
-        Approval {
-            passed: smuggled.len(),
-            heads: 1,
-            next: Next::More
-        }
-    );
+    assert_eq!(framing.approve(smuggled), Approval { passed: smuggled.len(), heads: 1, next: Next::More });
 
     let mut granted = self::framing();
     granted.approve(head);
     granted.tunnel();
-    assert_eq!(
-        granted.approve(b"\x81\x05hello"),
-        Approval {
-            passed: 7,
-            heads: 0,
-            next: Next::More
-        }
-    );
+    assert_eq!(granted.approve(b"\x81\x05hello"), Approval { passed: 7, heads: 0, next: Next::More });
 }
 
 #[test]
@@ -304,34 +225,15 @@ fn an_upgrade_with_a_body_is_an_ordinary_request() {
 
 #[test]
 fn a_head_has_bounds_in_bytes_fields_and_its_first_line() {
-    let limits = HeadLimits {
-        block_bytes_max: 200,
-        fields_max: 3,
-        request_line_bytes_max: 50,
-    };
+    let limits = HeadLimits { block_bytes_max: 200, fields_max: 3, request_line_bytes_max: 50 };
     let refused = |text: String| match Framing::new(limits).approve(text.as_bytes()).next {
         Next::Refuse(violation) => Some(violation.status()),
         Next::More | Next::Hold => None,
     };
-    assert_eq!(
-        refused(format!("GET /{} HTTP/1.1\r\n", "a".repeat(60))),
-        Some(414)
-    );
+    assert_eq!(refused(format!("GET /{} HTTP/1.1\r\n", "a".repeat(60))), Some(414));
     assert_eq!(refused(format!("GET /{}", "a".repeat(60))), Some(414));
-    assert_eq!(
-        refused(format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(300))),
-        Some(431)
-    );
-    assert_eq!(
-        refused(format!("GET / HTTP/1.1\r\nHost: {}\r\n", "a".repeat(300))),
-        Some(431)
-    );
-    assert_eq!(
-        refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\nC: 1\r\n\r\n".into()),
-        Some(431)
-    );
-    assert_eq!(
-        refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\n\r\n".into()),
-        None
-    );
+    assert_eq!(refused(format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(300))), Some(431));
+    assert_eq!(refused(format!("GET / HTTP/1.1\r\nHost: {}\r\n", "a".repeat(300))), Some(431));
+    assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\nC: 1\r\n\r\n".into()), Some(431));
+    assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 1\r\n\r\n".into()), None);
 }

@@ -80,11 +80,7 @@ pub(super) struct WriteClock {
 
 impl WriteClock {
     pub(super) fn new(limits: PaceLimits) -> Self {
-        Self {
-            limits,
-            pace: Pace::default(),
-            stalled: None,
-        }
+        Self { limits, pace: Pace::default(), stalled: None }
     }
 
     /// Passes on the outcome of a write, or an error once the client has been too slow.
@@ -95,19 +91,15 @@ impl WriteClock {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(count)) => {
-                let waited = self
-                    .stalled
-                    .take()
-                    .map_or(Duration::ZERO, |(since, _)| since.elapsed());
+                let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
                 self.pace.moved(count as u64, waited);
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 let patience = self.pace.patience(&self.limits);
-                let (_, timer) = self
-                    .stalled
-                    .get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
+                let (_, timer) =
+                    self.stalled.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
                 ready!(timer.as_mut().poll(cx));
                 Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::TimedOut,

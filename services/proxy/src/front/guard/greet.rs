@@ -34,12 +34,10 @@ impl Guard {
                 return Ok(Some(Protocol::Http2));
             }
             self.held.reserve(READ_BYTES);
-            let count = poll_fn(
-                |cx| match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.held) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(read) => Poll::Ready(read),
-                },
-            )
+            let count = poll_fn(|cx| match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.held) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(read),
+            })
             .await?;
             if count == 0 {
                 return Ok(None);

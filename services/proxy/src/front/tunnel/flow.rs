@@ -32,12 +32,7 @@ pub(super) struct Moved {
 
 impl Default for Moved {
     fn default() -> Self {
-        Self {
-            from_client: 0.into(),
-            from_machine: 0.into(),
-            began: Instant::now(),
-            last_ms: 0.into(),
-        }
+        Self { from_client: 0.into(), from_machine: 0.into(), began: Instant::now(), last_ms: 0.into() }
     }
 }
 
@@ -64,23 +59,11 @@ impl Moved {
 
 /// Joins the ends. An end that closes its sending side can still receive.
 pub(super) async fn join(client: End, machine: End, idle_max: Duration, moved: &Moved) -> Outcome {
-    let mut to_client = Metered {
-        socket: client.socket,
-        read: &moved.from_client,
-        moved,
-    };
-    let mut to_machine = Metered {
-        socket: machine.socket,
-        read: &moved.from_machine,
-        moved,
-    };
+    let mut to_client = Metered { socket: client.socket, read: &moved.from_client, moved };
+    let mut to_machine = Metered { socket: machine.socket, read: &moved.from_machine, moved };
     let joined = async {
-        moved
-            .from_client
-            .fetch_add(client.early.len() as u64, Ordering::Relaxed);
-        moved
-            .from_machine
-            .fetch_add(machine.early.len() as u64, Ordering::Relaxed);
+        moved.from_client.fetch_add(client.early.len() as u64, Ordering::Relaxed);
+        moved.from_machine.fetch_add(machine.early.len() as u64, Ordering::Relaxed);
         to_client.write_all(&machine.early).await?;
         to_machine.write_all(&client.early).await?;
         copy_bidirectional(&mut to_client, &mut to_machine).await

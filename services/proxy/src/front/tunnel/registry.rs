@@ -62,14 +62,7 @@ impl Tunnels {
         let mut book = self.book();
         let id = book.next;
         book.next += 1;
-        book.open.insert(
-            id,
-            Tunnel {
-                route,
-                cut: cut.clone(),
-                orphan: false,
-            },
-        );
+        book.open.insert(id, Tunnel { route, cut: cut.clone(), orphan: false });
         drop(book);
         shared.metrics.open_tunnels.add(1, &[]);
         if taken_away_meanwhile {
@@ -120,7 +113,5 @@ impl Tunnels {
 
 /// Whether the domain still belongs to the same machine, wherever that is now.
 fn is_routed(table: &RouteTable, route: &Route) -> bool {
-    table
-        .get(route.host.as_str())
-        .is_some_and(|now| now.owner == route.owner)
+    table.get(route.host.as_str()).is_some_and(|now| now.owner == route.owner)
 }

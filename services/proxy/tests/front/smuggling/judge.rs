@@ -40,10 +40,7 @@ fn one(bytes: &[u8]) -> Result<Option<usize>, String> {
         return Ok(None);
     };
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "a head that is no text")?;
-    if head
-        .chars()
-        .any(|character| character.is_control() && !"\r\n\t".contains(character))
-    {
+    if head.chars().any(|character| character.is_control() && !"\r\n\t".contains(character)) {
         return Err(format!("a control character in {head:?}"));
     }
     let mut lines = head.split("\r\n");
@@ -56,25 +53,14 @@ fn one(bytes: &[u8]) -> Result<Option<usize>, String> {
         if line.contains(['\r', '\n']) {
             return Err(format!("a bare line end in {line:?}"));
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| format!("no colon in {line:?}"))?;
-        if name.is_empty()
-            || !name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        {
+        let (name, value) = line.split_once(':').ok_or_else(|| format!("no colon in {line:?}"))?;
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(format!("the name {name:?}"));
         }
         match name.to_ascii_lowercase().as_str() {
             "host" => hosts += 1,
             "content-length" if length.is_none() => {
-                length = Some(
-                    value
-                        .trim()
-                        .parse::<usize>()
-                        .map_err(|_| format!("the length {value:?}"))?,
-                );
+                length = Some(value.trim().parse::<usize>().map_err(|_| format!("the length {value:?}"))?);
             }
             "transfer-encoding" if value.trim() == "chunked" && !chunked => chunked = true,
             "content-length" | "transfer-encoding" => return Err(format!("{line:?}")),
@@ -88,9 +74,7 @@ fn one(bytes: &[u8]) -> Result<Option<usize>, String> {
     let body_length = if chunked {
         chunks(body)?
     } else {
-        length
-            .filter(|&length| length <= body.len())
-            .or(if length.is_none() { Some(0) } else { None })
+        length.filter(|&length| length <= body.len()).or(if length.is_none() { Some(0) } else { None })
     };
     Ok(body_length.map(|length| end + 4 + length))
 }

@@ -53,12 +53,7 @@ impl Machine {
                 tokio::spawn(serving);
             }
         });
-        Self {
-            address,
-            seen,
-            connections,
-            task,
-        }
+        Self { address, seen, connections, task }
     }
 
     /// The heads it was asked with.

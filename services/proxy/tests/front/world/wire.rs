@@ -37,22 +37,16 @@ impl Wire {
     }
 
     pub(crate) fn over(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            read: Vec::new(),
-        }
+        Self { socket, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon("the bytes are taken", self.socket.write_all(bytes.as_ref()))
-            .await
-            .expect("an open connection");
+        soon("the bytes are taken", self.socket.write_all(bytes.as_ref())).await.expect("an open connection");
     }
 
     /// A GET without ado.
     pub(crate) async fn get(&mut self, host: &str, path: &str) -> Answer {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
-            .await;
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         self.answer().await
     }
 
@@ -63,30 +57,16 @@ impl Wire {
                 let head = self.read.drain(..end + 4).collect();
                 return String::from_utf8(head).expect("text");
             }
-            assert!(
-                self.more().await > 0,
-                "the connection ended within a head: {:?}",
-                self.text()
-            );
+            assert!(self.more().await > 0, "the connection ended within a head: {:?}", self.text());
         }
     }
 
     /// The next answer, with the body that its Content-Length promises.
     pub(crate) async fn answer(&mut self) -> Answer {
         let head = self.head().await;
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status line");
-        let mut answer = Answer {
-            status,
-            head,
-            body: String::new(),
-        };
-        let length = answer
-            .field("content-length")
-            .map_or(0, |length| length.parse().expect("a number"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+        let mut answer = Answer { status, head, body: String::new() };
+        let length = answer.field("content-length").map_or(0, |length| length.parse().expect("a number"));
         answer.body = String::from_utf8(self.bytes(length).await).expect("text");
         answer
     }
@@ -94,11 +74,7 @@ impl Wire {
     /// So many bytes.
     pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
-            assert!(
-                self.more().await > 0,
-                "the connection ended early: {:?}",
-                self.text()
-            );
+            assert!(self.more().await > 0, "the connection ended early: {:?}", self.text());
         }
         self.read.drain(..count).collect()
     }
@@ -117,9 +93,7 @@ impl Wire {
     }
 
     async fn more(&mut self) -> usize {
-        soon("more bytes", self.socket.read_buf(&mut self.read))
-            .await
-            .unwrap_or(0)
+        soon("more bytes", self.socket.read_buf(&mut self.read)).await.unwrap_or(0)
     }
 
     fn text(&self) -> String {

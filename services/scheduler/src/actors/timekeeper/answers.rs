@@ -58,22 +58,17 @@ impl Handler<Traced<Add>> for Timekeeper {
                 Added::NameTaken => Err(Declined::Refused(AddScheduleRefused::NameTaken(schedule.id))),
             }
         };
-        Box::pin(
-            added
-                .instrument(asked.span)
-                .into_actor(self)
-                .map(|added, this, ctx| {
-                    let (last, row) = added?;
-                    let status = status(&row, last, this.clock.now());
-                    this.changes += 1;
-                    let known = this.watched.get(&row.schedule.id);
-                    if known.is_none_or(|known| known.row.schedule != row.schedule) {
-                        this.watch(row, false);
-                    }
-                    this.look(ctx);
-                    Ok(status)
-                }),
-        )
+        Box::pin(added.instrument(asked.span).into_actor(self).map(|added, this, ctx| {
+            let (last, row) = added?;
+            let status = status(&row, last, this.clock.now());
+            this.changes += 1;
+            let known = this.watched.get(&row.schedule.id);
+            if known.is_none_or(|known| known.row.schedule != row.schedule) {
+                this.watch(row, false);
+            }
+            this.look(ctx);
+            Ok(status)
+        }))
     }
 }
 
@@ -84,18 +79,13 @@ impl Handler<Traced<Remove>> for Timekeeper {
         let Remove(id) = asked.message;
         let diary = self.diary.clone();
         let removed = async move { diary.remove(&id).await.map(|schedule| (id, schedule)) };
-        Box::pin(
-            removed
-                .instrument(asked.span)
-                .into_actor(self)
-                .map(|removed, this, ctx| {
-                    let (id, schedule) = removed.map_err(diary_down)?;
-                    this.changes += 1;
-                    this.watched.remove(&id);
-                    this.look(ctx);
-                    schedule.ok_or(Declined::Refused(UnknownSchedule { id }))
-                }),
-        )
+        Box::pin(removed.instrument(asked.span).into_actor(self).map(|removed, this, ctx| {
+            let (id, schedule) = removed.map_err(diary_down)?;
+            this.changes += 1;
+            this.watched.remove(&id);
+            this.look(ctx);
+            schedule.ok_or(Declined::Refused(UnknownSchedule { id }))
+        }))
     }
 }
 
@@ -172,8 +162,5 @@ fn status(row: &ScheduleRow, last: Option<Run>, now: Timestamp) -> ScheduleStatu
 }
 
 fn diary_down<F>(error: TableError) -> Declined<F> {
-    Declined::Failed(Failure {
-        kind: FailureKind::Unavailable,
-        message: error.to_string(),
-    })
+    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
 }

@@ -88,10 +88,7 @@ impl Connection {
     }
 
     pub(super) async fn read(&self, offset: u64, length: u32) -> Result<Bytes, SourceError> {
-        let empty = Answer::Read {
-            bytes: vec![0; length as usize],
-            filled: 0,
-        };
+        let empty = Answer::Read { bytes: vec![0; length as usize], filled: 0 };
         match self.call("read from", CMD_READ, offset, length, empty).await? {
             Answer::Read { bytes, filled } if filled == length as usize => Ok(Bytes::from(bytes)),
             _ => Err(self.protocol("it answered a read with fewer bytes".into())),
@@ -100,10 +97,7 @@ impl Connection {
 
     pub(super) async fn block_status(&self, offset: u64, length: u32) -> Result<Status, SourceError> {
         let empty = Answer::Status(Status::new());
-        match self
-            .call("ask for the holes of", CMD_BLOCK_STATUS, offset, length, empty)
-            .await?
-        {
+        match self.call("ask for the holes of", CMD_BLOCK_STATUS, offset, length, empty).await? {
             Answer::Status(status) => Ok(status),
             Answer::Read { .. } => unreachable!("an answer keeps the kind it was made with"),
         }
@@ -121,12 +115,7 @@ impl Connection {
             let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
             let (done, outcome) = oneshot::channel();
             let cookie = lock(&self.pending)
-                .enter(Waiting {
-                    offset,
-                    answer,
-                    error: None,
-                    done,
-                })
+                .enter(Waiting { offset, answer, error: None, done })
                 .map_err(Failure::Broken)?;
             let mut request = [0; 28];
             request[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
@@ -140,11 +129,9 @@ impl Connection {
         };
         match tokio::time::timeout(self.request_timeout, answered).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Refused(why))) => Err(SourceError::Refused {
-                what: self.what.clone(),
-                attempt,
-                why,
-            }),
+            Ok(Err(Failure::Refused(why))) => {
+                Err(SourceError::Refused { what: self.what.clone(), attempt, why })
+            }
             Ok(Err(Failure::Broken(why))) => Err(SourceError::Io {
                 attempt,
                 what: self.what.clone(),
@@ -153,21 +140,14 @@ impl Connection {
             Err(_) => {
                 lock(&self.pending).fail("an earlier request was not answered in time");
                 let seconds = self.request_timeout.as_secs_f32();
-                Err(SourceError::TimedOut {
-                    attempt,
-                    what: self.what.clone(),
-                    seconds,
-                })
+                Err(SourceError::TimedOut { attempt, what: self.what.clone(), seconds })
             }
         }
     }
 
     pub(super) fn protocol(&self, why: String) -> SourceError {
         lock(&self.pending).fail(&why);
-        SourceError::Protocol {
-            what: self.what.clone(),
-            why,
-        }
+        SourceError::Protocol { what: self.what.clone(), why }
     }
 }
 
@@ -176,9 +156,7 @@ fn lost_request(_: mpsc::error::SendError<[u8; 28]>) -> Failure {
 }
 
 fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
-    pending
-        .lock()
-        .expect("nobody panics while holding the pending requests")
+    pending.lock().expect("nobody panics while holding the pending requests")
 }
 
 impl Pending {
@@ -257,10 +235,7 @@ async fn read_reply(reader: &mut Reader, pending: &Mutex<Pending>) -> io::Result
 }
 
 fn take(pending: &Mutex<Pending>, cookie: u64) -> io::Result<Waiting> {
-    lock(pending)
-        .waiting
-        .remove(&cookie)
-        .ok_or_else(|| nonsense("a reply to nothing that was asked"))
+    lock(pending).waiting.remove(&cookie).ok_or_else(|| nonsense("a reply to nothing that was asked"))
 }
 
 fn finish(waiting: Waiting) {
@@ -277,9 +252,7 @@ async fn read_chunk(reader: &mut Reader, kind: u16, length: u32, waiting: &mut W
         (CHUNK_NONE, _) if length == 0 => Ok(()),
         (CHUNK_OFFSET_DATA, Answer::Read { bytes, filled }) if length >= 8 => {
             let at = place(reader.read_u64().await?, waiting.offset, length - 8, bytes.len())?;
-            reader
-                .read_exact(&mut bytes[at..at + length as usize - 8])
-                .await?;
+            reader.read_exact(&mut bytes[at..at + length as usize - 8]).await?;
             *filled += length as usize - 8;
             Ok(())
         }

@@ -48,9 +48,7 @@ struct Handshake<'a> {
 pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, Writer), SourceError> {
     let (reader, writer): (Reader, Writer) = match &settings.address {
         NbdAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)
-                .await
-                .map_err(|e| io_error(settings, "connect to", e))?;
+            let stream = UnixStream::connect(path).await.map_err(|e| io_error(settings, "connect to", e))?;
             let (reader, writer) = stream.into_split();
             (Box::new(reader), Box::new(writer))
         }
@@ -58,19 +56,13 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
             let stream = TcpStream::connect((host.as_str(), *port))
                 .await
                 .map_err(|e| io_error(settings, "connect to", e))?;
-            stream
-                .set_nodelay(true)
-                .map_err(|e| io_error(settings, "set up the connection to", e))?;
+            stream.set_nodelay(true).map_err(|e| io_error(settings, "set up the connection to", e))?;
             let (reader, writer) = stream.into_split();
             (Box::new(reader), Box::new(writer))
         }
     };
     let reader = Box::new(tokio::io::BufReader::new(reader));
-    let mut handshake = Handshake {
-        settings,
-        reader,
-        writer,
-    };
+    let mut handshake = Handshake { settings, reader, writer };
     handshake.greet().await?;
     let structured = handshake.structured_replies().await?;
     let (mut base_context, mut dirty_context) = (None, None);
@@ -83,21 +75,12 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
         return Err(handshake.refused("tell what changed", why));
     }
     let (size_bytes, read_bytes_max) = handshake.go().await?;
-    let export = Export {
-        size_bytes,
-        read_bytes_max,
-        base_context,
-        dirty_context,
-    };
+    let export = Export { size_bytes, read_bytes_max, base_context, dirty_context };
     Ok((export, handshake.reader, handshake.writer))
 }
 
 fn io_error(settings: &NbdSettings, attempt: &'static str, source: io::Error) -> SourceError {
-    SourceError::Io {
-        attempt,
-        what: settings.to_string(),
-        source,
-    }
+    SourceError::Io { attempt, what: settings.to_string(), source }
 }
 
 impl Handshake<'_> {
@@ -111,11 +94,7 @@ impl Handshake<'_> {
     }
 
     async fn greeting(&mut self) -> io::Result<(u64, u64, u16)> {
-        Ok((
-            self.reader.read_u64().await?,
-            self.reader.read_u64().await?,
-            self.reader.read_u16().await?,
-        ))
+        Ok((self.reader.read_u64().await?, self.reader.read_u64().await?, self.reader.read_u16().await?))
     }
 
     async fn structured_replies(&mut self) -> Result<bool, SourceError> {
@@ -129,11 +108,7 @@ impl Handshake<'_> {
 
     /// Asks for holes and, when wanted, the map of changes.
     async fn contexts(&mut self) -> Result<(Option<u32>, Option<u32>), SourceError> {
-        let dirty = self
-            .settings
-            .dirty_bitmap
-            .as_ref()
-            .map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
+        let dirty = self.settings.dirty_bitmap.as_ref().map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
         let wanted: Vec<&str> = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();
         let mut query = text(&self.settings.export);
         query.extend_from_slice(&(wanted.len() as u32).to_be_bytes());
@@ -198,10 +173,7 @@ impl Handshake<'_> {
 
     async fn reply(&mut self, option: u32) -> Result<OptionReply, SourceError> {
         let mut header = [0; 20];
-        self.reader
-            .read_exact(&mut header)
-            .await
-            .map_err(|e| self.io(e))?;
+        self.reader.read_exact(&mut header).await.map_err(|e| self.io(e))?;
         let field = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("20 bytes hold it"));
         let magic = u64::from_be_bytes(*header.first_chunk().expect("20 bytes hold it"));
         let (answered, kind, length) = (field(8), field(12), field(16));
@@ -222,10 +194,9 @@ impl Handshake<'_> {
                     name: String::from_utf8_lossy(name).into(),
                 }
             }
-            code if code & REP_FLAG_ERROR != 0 => OptionReply::Error {
-                code,
-                message: String::from_utf8_lossy(&data).into(),
-            },
+            code if code & REP_FLAG_ERROR != 0 => {
+                OptionReply::Error { code, message: String::from_utf8_lossy(&data).into() }
+            }
             _ => return Err(self.protocol("it answered an option in an unknown way")),
         })
     }
@@ -235,18 +206,11 @@ impl Handshake<'_> {
     }
 
     fn protocol(&self, why: &str) -> SourceError {
-        SourceError::Protocol {
-            what: self.settings.to_string(),
-            why: why.to_owned(),
-        }
+        SourceError::Protocol { what: self.settings.to_string(), why: why.to_owned() }
     }
 
     fn refused(&self, attempt: &'static str, why: String) -> SourceError {
-        SourceError::Refused {
-            what: self.settings.to_string(),
-            attempt,
-            why,
-        }
+        SourceError::Refused { what: self.settings.to_string(), attempt, why }
     }
 }
 

@@ -80,10 +80,9 @@ impl DiskSource for NbdSource {
         if length <= step {
             return self.connection.read(offset, length as u32).await;
         }
-        let parts = (0..length).step_by(step).map(|at| {
-            self.connection
-                .read(offset + at as u64, step.min(length - at) as u32)
-        });
+        let parts = (0..length)
+            .step_by(step)
+            .map(|at| self.connection.read(offset + at as u64, step.min(length - at) as u32));
         // The connection bounds how many of them are in flight.
         futures::stream::iter(parts.collect::<Vec<_>>())
             .buffered(length.div_ceil(step))

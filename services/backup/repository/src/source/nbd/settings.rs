@@ -87,9 +87,7 @@ impl FromStr for NbdSettings {
         let refuse = || NotAnNbdUri(uri.to_owned());
         if let Some(rest) = uri.strip_prefix("nbd+unix:///") {
             let (export, socket) = rest.split_once("?socket=").ok_or_else(refuse)?;
-            let socket = decoded(socket)
-                .filter(|path| path.starts_with('/'))
-                .ok_or_else(refuse)?;
+            let socket = decoded(socket).filter(|path| path.starts_with('/')).ok_or_else(refuse)?;
             let address = NbdAddress::Unix(PathBuf::from(socket));
             return Ok(NbdSettings::new(address, &decoded(export).ok_or_else(refuse)?));
         }
@@ -97,20 +95,16 @@ impl FromStr for NbdSettings {
         let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
         let bracket = authority.rfind(']');
         let (host, port) = match authority.rfind(':') {
-            Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => (
-                &authority[..colon],
-                authority[colon + 1..].parse().map_err(|_| refuse())?,
-            ),
+            Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => {
+                (&authority[..colon], authority[colon + 1..].parse().map_err(|_| refuse())?)
+            }
             _ => (authority, PORT_DEFAULT),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(refuse());
         }
-        Ok(NbdSettings::new(
-            NbdAddress::Tcp { host, port },
-            &decoded(export).ok_or_else(refuse)?,
-        ))
+        Ok(NbdSettings::new(NbdAddress::Tcp { host, port }, &decoded(export).ok_or_else(refuse)?))
     }
 }
 
@@ -142,29 +136,11 @@ mod tests {
         assert_eq!(unix.address, NbdAddress::Unix("/run/a b.sock".into()));
         assert_eq!(unix.export, "vda");
         let tcp: NbdSettings = "nbd://[::1]:10810/disk%2F1".parse().unwrap();
-        assert_eq!(
-            tcp.address,
-            NbdAddress::Tcp {
-                host: "::1".into(),
-                port: 10810
-            }
-        );
+        assert_eq!(tcp.address, NbdAddress::Tcp { host: "::1".into(), port: 10810 });
         assert_eq!(tcp.export, "disk/1");
         let short: NbdSettings = "nbd://host".parse().unwrap();
-        assert_eq!(
-            short.address,
-            NbdAddress::Tcp {
-                host: "host".into(),
-                port: 10809
-            }
-        );
-        for wrong in [
-            "http://x",
-            "nbd+unix:///x",
-            "nbd://",
-            "nbd://h:port/x",
-            "nbd+unix:///x?socket=rel",
-        ] {
+        assert_eq!(short.address, NbdAddress::Tcp { host: "host".into(), port: 10809 });
+        for wrong in ["http://x", "nbd+unix:///x", "nbd://", "nbd://h:port/x", "nbd+unix:///x?socket=rel"] {
             assert!(wrong.parse::<NbdSettings>().is_err(), "{wrong}");
         }
     }

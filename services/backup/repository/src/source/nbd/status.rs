@@ -18,11 +18,7 @@ pub(super) async fn extents(
 ) -> Result<Vec<Extent>, SourceError> {
     if export.base_context.is_none() && export.dirty_context.is_none() {
         let length = range.end - range.start;
-        return Ok(vec![Extent {
-            length,
-            kind: ExtentKind::Data,
-            change: Change::Unknown,
-        }]);
+        return Ok(vec![Extent { length, kind: ExtentKind::Data, change: Change::Unknown }]);
     }
     let mut extents = Vec::new();
     let mut at = range.start;
@@ -57,12 +53,7 @@ fn merge(
     let mut known = 0;
     while known < length {
         let walks = [base.as_mut(), dirty.as_mut()];
-        let Some(here) = walks
-            .into_iter()
-            .flatten()
-            .map(|walk| walk.left())
-            .min()
-            .filter(|&left| left > 0)
+        let Some(here) = walks.into_iter().flatten().map(|walk| walk.left()).min().filter(|&left| left > 0)
         else {
             break;
         };
@@ -78,11 +69,7 @@ fn merge(
         };
         match extents.last_mut() {
             Some(last) if (last.kind, last.change) == (kind, change) => last.length += here,
-            _ => extents.push(Extent {
-                length: here,
-                kind,
-                change,
-            }),
+            _ => extents.push(Extent { length: here, kind, change }),
         }
         known += here;
     }
