@@ -4,7 +4,7 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use contract::backup::StartBackup;
+use contract::backup::{RestoreBackup, StartBackup};
 use contract::operation::{CheckHealth, OperationState};
 use contract::provisioner::{CreateVm, ListVms, VmState};
 use contract::{OperationId, Service, VmName};
@@ -123,6 +123,23 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
         assert_eq!(report.state == OperationState::Done, there, "round {round}: {:?}", report.reason);
         assert_eq!(domains().len(), world.ask(ListVms {}).await.len(), "round {round}: {:?}", domains());
     }
+    world.loam_json(&["backup", "run", "web"]);
+    let id = OperationId::from_parts(1_800_000_000_000, 300);
+    let copy = VmName::new("copy").expect("valid");
+    let command = RestoreBackup {
+        backup: "web@latest".parse().expect("valid"),
+        as_vm: copy.clone(),
+        operation_id: Some(id.clone()),
+    };
+    world.ask(command).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    world.kill(Service::Provisioner).await;
+    world.kill(Service::Backup).await;
+    let report = world.end_of(Service::Backup, &id).await;
+    let there = world.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == copy);
+    assert_eq!(report.state == OperationState::Done, there, "{:?}", report.reason);
+    assert_eq!(domains().len(), world.ask(ListVms {}).await.len(), "{:?}", domains());
+
     for vm in world.ask(ListVms {}).await {
         world.loam_json(&["vm", "remove", vm.definition.name.as_str()]);
     }

