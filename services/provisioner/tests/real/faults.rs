@@ -118,7 +118,12 @@ impl Installation {
         eventually_some(&format!("step {wanted} is reached"), BOOT, async || {
             let asked = contract::operation::GetOperation { id: id.clone() };
             let report = self.bus.call_at(Service::Provisioner, &asked, ANSWER).await.ok()?;
-            assert!(!report.state.is_final(), "{report:?}");
+            if report.state.is_final() {
+                // Some steps take less time than a look at them. The kill then comes after the end, which must be
+                // borne as well.
+                eprintln!("step {wanted} was over before it was seen");
+                return Some(());
+            }
             (report.step.as_deref() == Some(wanted)).then_some(())
         })
         .await;
