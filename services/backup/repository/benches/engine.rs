@@ -92,6 +92,7 @@ fn request(disk: &Path) -> BackupRequest {
         taken_at_unix_ms: 0,
         tags: Vec::new(),
         disks: vec![("vda".into(), Box::new(RawFile::open(disk).unwrap()))],
+        streams: Vec::new(),
         definition: Vec::new(),
         parent: None,
         consistency: Consistency::PoweredOff,
@@ -109,7 +110,8 @@ async fn main() {
     let secret = || Secret::passphrase("bench").unwrap();
     let settings = EngineSettings::default();
     let cancel = Cancel::new();
-    let repository = Repository::init(store.clone(), secret(), KdfCost::default(), settings).await.unwrap();
+    let repository =
+        Repository::init(store.clone(), secret(), KdfCost::default(), settings.clone()).await.unwrap();
 
     println!(
         "{:<34} {:>8} {:>8} {:>10} {:>10} {:>10}",

@@ -15,6 +15,8 @@ use std::ops::Range;
 use fastcdc::v2020::{FastCDC, Normalization};
 use serde::{Deserialize, Serialize};
 
+use crate::format::blob::BLOB_BYTES_MAX;
+
 /// The grid on which zero runs are looked for: the block size of nearly every guest file system.
 const BLOCK_BYTES: usize = 4096;
 /// Limits of the chunker crate, which checks them in debug builds only.
@@ -33,6 +35,15 @@ pub(crate) struct Chunking {
     chunk_bytes_max: u32,
     /// Zero runs shorter than this stay inside chunks.
     hole_bytes_min: u32,
+}
+
+/// The parameters that decide where byte streams are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamChunking {
+    algorithm: Algorithm,
+    chunk_bytes_min: u32,
+    chunk_bytes_avg: u32,
+    chunk_bytes_max: u32,
 }
 
 /// Cut points are part of the format: another chunker or version is another word here.
@@ -67,6 +78,47 @@ impl Chunking {
             && self.segment_bytes <= SEGMENT_BYTES_MOST
             && self.segment_bytes as usize >= BLOCK_BYTES
             && self.hole_bytes_min as usize >= BLOCK_BYTES
+    }
+}
+
+impl Default for StreamChunking {
+    fn default() -> StreamChunking {
+        StreamChunking {
+            algorithm: Algorithm::FastCdc2020Level1,
+            chunk_bytes_min: 256 * 1024,
+            chunk_bytes_avg: 1024 * 1024,
+            chunk_bytes_max: BLOB_BYTES_MAX as u32,
+        }
+    }
+}
+
+impl StreamChunking {
+    /// Whether the parameters are ones that this software can cut with.
+    pub(crate) fn is_usable(&self) -> bool {
+        let sizes = [self.chunk_bytes_min, self.chunk_bytes_avg, self.chunk_bytes_max];
+        sizes.iter().all(|size| size.is_power_of_two())
+            && sizes.is_sorted_by(|a, b| a < b)
+            && self.chunk_bytes_min >= CHUNK_BYTES_MIN_LEAST
+            && self.chunk_bytes_max as usize <= BLOB_BYTES_MAX
+    }
+
+    /// The most bytes of a stream in one chunk: with so many at hand, the first cut is where it always is.
+    pub(crate) fn chunk_bytes_max(&self) -> usize {
+        self.chunk_bytes_max as usize
+    }
+
+    /// How long the next chunk of a stream is. `bytes` must be longer than the longest chunk, or all that is left.
+    pub(crate) fn next_cut(&self, seed: u64, bytes: &[u8]) -> usize {
+        let Algorithm::FastCdc2020Level1 = self.algorithm;
+        let mut chunker = FastCDC::with_level_and_seed(
+            bytes,
+            self.chunk_bytes_min as usize,
+            self.chunk_bytes_avg as usize,
+            self.chunk_bytes_max as usize,
+            Normalization::Level1,
+            seed,
+        );
+        chunker.next().map_or(0, |chunk| chunk.length)
     }
 }
 

@@ -9,7 +9,8 @@ use crate::repository::{OpenError, Repository};
 use crate::store::{StoreError, names};
 
 impl Repository {
-    /// Reads the config again: one small object.
+    /// Reads the config again, and takes over new keys where an epoch has begun since: one small object and a short
+    /// listing.
     ///
     /// # Errors
     /// [`OpenError::NoRepository`] when it is gone, [`OpenError::Foreign`] when another repository is in its place,
@@ -25,12 +26,13 @@ impl Repository {
         let found = Config::decode(&object)
             .and_then(|claimed| {
                 if claimed.config.repository == self.id() {
-                    claimed.authenticate(&self.shared.keys).map(Some)
+                    claimed.authenticate(&self.shared.keys()).map(Some)
                 } else {
                     Ok(None)
                 }
             })
             .map_err(|source| OpenError::Damaged { name: name.to_string(), source })?;
-        found.map(drop).ok_or(OpenError::Foreign)
+        found.map(drop).ok_or(OpenError::Foreign)?;
+        self.catch_up_with_keys().await
     }
 }

@@ -15,6 +15,8 @@ pub struct Progress {
     pub(crate) segments_read: AtomicU64,
     pub(crate) segments_reused: AtomicU64,
     pub(crate) segments_empty: AtomicU64,
+    pub(crate) segments_audited: AtomicU64,
+    pub(crate) maps_refused: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -67,6 +69,8 @@ impl Progress {
             segments_read: of(&self.segments_read),
             segments_reused: of(&self.segments_reused),
             segments_empty: of(&self.segments_empty),
+            segments_audited: of(&self.segments_audited),
+            maps_refused: of(&self.maps_refused),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::RwLock;
 use futures::StreamExt;
 use tracing::{instrument, warn};
 
-use crate::format::pack::{self, Directory, FOOTER_BYTES, PackId};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
 use crate::index::{self, Index, ListedPack, SHARD_ROWS};
 use crate::repository::{Repository, Shared};
 use crate::restore::ReadError;
@@ -35,7 +35,8 @@ impl Repository {
     /// When the store fails. A damaged pack is no error but is named in the report.
     #[instrument(name = "repository.rebuild_index", skip(self))]
     pub async fn rebuild_index(&self) -> Result<RebuildReport, ReadError> {
-        let Shared { store, keys, index, .. } = &*self.shared;
+        let Shared { store, index, cache, .. } = &*self.shared;
+        let keys = &self.shared.keys();
         let old_shards = store.list(&names::folder(names::INDEX)).await?;
         let packs = index::list_packs(store).await?;
         let mut report = RebuildReport::default();
@@ -52,7 +53,7 @@ impl Repository {
                     rows += directory.entries.len();
                     unnamed.push(directory);
                     if rows >= SHARD_ROWS {
-                        index::put_shard(store, keys, &std::mem::take(&mut unnamed)).await?;
+                        index::put_shard(None, store, keys, cache, std::mem::take(&mut unnamed)).await?;
                         rows = 0;
                     }
                 }
@@ -64,13 +65,13 @@ impl Repository {
             }
         }
         if !unnamed.is_empty() {
-            index::put_shard(store, keys, &unnamed).await?;
+            index::put_shard(None, store, keys, cache, unnamed).await?;
         }
         for shard in old_shards {
             store.delete(&shard.path).await?;
         }
         let fresh = RwLock::new(Index::default());
-        index::refresh(&fresh, store, keys).await?;
+        index::refresh(&fresh, store, keys, cache).await?;
         let held = "nobody panics while holding the index";
         *index.write().expect(held) = fresh.into_inner().expect(held);
         Ok(report)
@@ -93,10 +94,11 @@ pub(crate) async fn read_directory(
         _ => shared.store.get_range(&name, tail_start..bytes).await?,
     };
     let footer = tail.last_chunk::<FOOTER_BYTES>().ok_or_else(|| damaged(short))?;
-    let range = pack::directory_range(id, kind, bytes, footer).map_err(damaged)?;
+    let footer = Footer::decode(id, kind, bytes, footer).map_err(damaged)?;
+    let range = footer.directory();
     let sealed = match range.start.checked_sub(tail_start) {
         Some(at) => tail.slice(at as usize..(range.end - tail_start) as usize),
         None => shared.store.get_range(&name, range.clone()).await?,
     };
-    pack::open_directory(&shared.keys, id, kind, range.start, &sealed).map_err(damaged)
+    pack::open_directory(&shared.keys(), &footer, &sealed).map_err(damaged)
 }

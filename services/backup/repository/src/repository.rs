@@ -3,18 +3,22 @@
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::instrument;
-use ulid::Ulid;
 
-use crate::chunker::Chunking;
+use crate::chunker::{Chunking, StreamChunking};
 use crate::format::config::{Claimed, Config};
 use crate::format::{Damage, RepositoryId};
-use crate::index::{self, Index, IndexError};
-use crate::keys::{KdfCost, Keys, MasterKey, Secret, Slot, SlotError};
+use crate::index::{self, Cache, Index, IndexError};
+use crate::keys::{KdfCost, Keys, Roster, RosterError, Secret, Unopened, WriteOnly};
+use crate::pin::{self, PinError};
 use crate::settings::EngineSettings;
 use crate::store::{Created, Store, StoreError, names};
+
+/// How often the newest roster is looked for when it was replaced between listing and reading.
+const ROSTER_READS_MAX: usize = 5;
 
 /// An open repository. Cheap to clone; all clones share keys and index.
 #[derive(Clone)]
@@ -24,9 +28,10 @@ pub struct Repository {
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
-    pub(crate) keys: Arc<Keys>,
+    keys: ArcSwap<Keys>,
     pub(crate) config: Config,
     pub(crate) settings: EngineSettings,
+    pub(crate) cache: Cache,
     /// Read by every worker for every chunk, written when a pack was stored.
     pub(crate) index: RwLock<Index>,
     /// Two refreshes at once would read the same shards twice.
@@ -34,13 +39,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The keys of this moment; a new epoch may come at any time.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.keys.load_full()
+    }
+
     /// The same repository seen through another index.
     pub(crate) fn seen_through(&self, index: Index) -> Arc<Shared> {
         Arc::new(Shared {
             store: self.store.clone(),
-            keys: Arc::clone(&self.keys),
+            keys: ArcSwap::new(self.keys()),
             config: self.config.clone(),
-            settings: self.settings,
+            settings: self.settings.clone(),
+            cache: self.cache.clone(),
             index: RwLock::new(index),
             refreshing: tokio::sync::Mutex::new(()),
         })
@@ -68,6 +79,14 @@ pub enum OpenError {
     /// No key slot opens with this secret.
     #[error("the passphrase or key file does not open this repository")]
     WrongSecret,
+    /// The slot that opened the repository is not in its roster any more.
+    #[error("the key that this repository was opened with has been removed")]
+    KeyRemoved,
+    /// The store cannot do what a repository needs.
+    #[error(
+        "this store cannot create objects only if they are absent, or does not list them: no backup would be safe"
+    )]
+    Unfit,
     /// Written by newer software, or damaged.
     #[error("could not read {name}")]
     Damaged {
@@ -80,6 +99,15 @@ pub enum OpenError {
     /// The key derivation cannot be computed here.
     #[error("could not derive a key from the secret: {0}")]
     Kdf(argon2::Error),
+    /// The store shows other keys than this host has seen.
+    #[error("the store is not to be believed")]
+    Pin(#[from] PinError),
+    /// The cache folder cannot be used.
+    #[error("could not use the cache folder")]
+    Cache(#[source] IndexError),
+    /// This slot may not.
+    #[error(transparent)]
+    WriteOnly(#[from] WriteOnly),
     /// The store failed.
     #[error("could not reach the repository")]
     Store(#[from] StoreError),
@@ -90,7 +118,7 @@ impl Repository {
     /// that try at once one succeeds, and an init that died half way can be repeated.
     ///
     /// # Errors
-    /// When there is a repository or anything else already, or the store fails.
+    /// When there is a repository or anything else already, or the store fails or cannot do what is needed.
     #[instrument(name = "repository.init", skip_all)]
     pub async fn init(
         store: Store,
@@ -108,41 +136,53 @@ impl Repository {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let left_by_a_dead_init = store.list(&names::folder(names::KEYS)).await?.len();
+        let left_by_a_dead_init = store.list(&names::folder(names::KEYS)).await?.len()
+            + store.list(&names::folder(names::PROBE)).await?.len();
         if left_by_a_dead_init == 0 && !store.is_empty().await? {
             return Err(OpenError::Foreign);
         }
+        let capabilities = store.try_out().await?;
+        if !capabilities.suffice() {
+            return Err(OpenError::Unfit);
+        }
         let repository = RepositoryId::generate();
-        let (keys, slot) = spawn_blocking(move || {
-            let master = MasterKey::generate();
-            Slot::wrap(&master, repository, &secret, cost).map(|slot| (master.derive(), slot))
-        })
-        .await
-        .expect("wrapping a key does not panic")
-        .map_err(OpenError::Kdf)?;
-        let slot_name = names::entry(names::KEYS, Ulid::generate());
-        store.put(&slot_name, Bytes::from(slot.encode())).await?;
-        let config = Config { repository, created_unix_ms: unix_ms_now(), chunking: Chunking::default() };
-        match store.create(&names::config(), Bytes::from(config.encode(&keys))).await? {
-            Created::New => Ok(Repository::assemble(store, keys, config, settings)),
+        let now = unix_ms_now();
+        let made = spawn_blocking(move || Roster::first(repository, "first".into(), secret, cost, now));
+        let (roster, keys) = made
+            .await
+            .expect("making keys does not panic")
+            .map_err(|error| not_opened(error, names::roster(repository, 1).to_string()))?;
+        let roster_name = names::roster(repository, 1);
+        store.create(&roster_name, Bytes::from(roster)).await?;
+        let config = Config {
+            repository,
+            created_unix_ms: now,
+            chunking: Chunking::default(),
+            streams: StreamChunking::default(),
+            store: capabilities,
+        };
+        let object = config.encode(&keys).map_err(damaged_config)?;
+        match store.create(&names::config(), Bytes::from(object)).await? {
+            Created::New => Repository::assemble(store, keys, config, settings).await,
             Created::AlreadyThere => {
                 // Either another init was faster, or our own write arrived and its answer was lost.
                 let object = store.get(&names::config()).await?;
                 let ours = Config::decode(&object).and_then(|claimed| claimed.authenticate(&keys));
                 if ours.is_ok_and(|found| found == config) {
-                    return Ok(Repository::assemble(store, keys, config, settings));
+                    return Repository::assemble(store, keys, config, settings).await;
                 }
-                store.delete(&slot_name).await?;
+                store.delete(&roster_name).await?;
                 Err(OpenError::AlreadyThere)
             }
         }
     }
 
-    /// Opens a repository. Writes nothing; the index is loaded by the first work that needs it.
+    /// Opens a repository. Writes nothing to the store; the index is loaded by the first work that needs it.
     ///
     /// # Errors
     /// [`OpenError::NoRepository`] and [`OpenError::Foreign`] where there is none, [`OpenError::WrongSecret`],
-    /// [`OpenError::Damaged`] with [`Damage::Newer`] for a newer format, or when the store fails.
+    /// [`OpenError::Damaged`] with [`Damage::Newer`] for a newer format, [`OpenError::Pin`] when the store shows other
+    /// keys than before, or when the store fails.
     #[instrument(name = "repository.open", skip_all)]
     pub async fn open(
         store: Store,
@@ -150,27 +190,45 @@ impl Repository {
         settings: EngineSettings,
     ) -> Result<Repository, OpenError> {
         let claimed = read_config(&store).await?;
-        let slots = read_slots(&store).await?;
         let repository = claimed.config.repository;
-        let keys = spawn_blocking(move || open_slots(&slots, repository, &secret))
+        let (name, roster) = read_roster(&store, repository, 0).await?.ok_or_else(|| OpenError::Damaged {
+            name: names::rosters(repository).to_string(),
+            source: Damage::Missing { what: "key roster" },
+        })?;
+        let keys = spawn_blocking(move || roster.open(repository, &secret))
             .await
-            .expect("opening a key slot does not panic")?;
-        let config = claimed
-            .authenticate(&keys)
-            .map_err(|source| OpenError::Damaged { name: names::config().to_string(), source })?;
-        Ok(Repository::assemble(store, keys, config, settings))
+            .expect("opening a key slot does not panic")
+            .map_err(|error| not_opened(error, name))?;
+        let config = claimed.authenticate(&keys).map_err(damaged_config)?;
+        Repository::assemble(store, keys, config, settings).await
     }
 
-    fn assemble(store: Store, keys: Keys, config: Config, settings: EngineSettings) -> Repository {
+    async fn assemble(
+        store: Store,
+        keys: Keys,
+        config: Config,
+        settings: EngineSettings,
+    ) -> Result<Repository, OpenError> {
+        let (folder, repository) = (settings.cache.clone(), config.repository);
+        let (cache, keys) = spawn_blocking(move || {
+            let cache = Cache::open(folder.as_deref(), repository).map_err(OpenError::Cache)?;
+            if let Some(folder) = cache.folder() {
+                pin::hold(folder, &keys)?;
+            }
+            Ok::<_, OpenError>((cache, keys))
+        })
+        .await
+        .expect("using the cache folder does not panic")?;
         let shared = Shared {
             store,
-            keys: Arc::new(keys),
+            keys: ArcSwap::from_pointee(keys),
             config,
             settings,
+            cache,
             index: RwLock::new(Index::default()),
             refreshing: tokio::sync::Mutex::new(()),
         };
-        Repository { shared: Arc::new(shared) }
+        Ok(Repository { shared: Arc::new(shared) })
     }
 
     /// The identity given at init.
@@ -178,11 +236,58 @@ impl Repository {
         self.shared.config.repository
     }
 
+    /// Whether the key that opened it can read disks back, or only store them.
+    pub fn can_read(&self) -> bool {
+        self.shared.keys().can_read()
+    }
+
     /// Brings the index up to what the store holds now.
     pub(crate) async fn refresh(&self) -> Result<(), IndexError> {
         let _one_at_a_time = self.shared.refreshing.lock().await;
-        let Shared { index, store, keys, .. } = &*self.shared;
-        index::refresh(index, store, keys).await
+        let Shared { index, store, cache, .. } = &*self.shared;
+        index::refresh(index, store, &self.shared.keys(), cache).await
+    }
+
+    /// The same repository with an index loaded just now, which nobody else changes.
+    pub(crate) async fn frozen(&self) -> Result<Repository, IndexError> {
+        let frozen = Repository { shared: self.shared.seen_through(Index::default()) };
+        frozen.refresh().await?;
+        Ok(frozen)
+    }
+
+    /// Takes over a roster that was written since the repository was opened.
+    pub(crate) async fn catch_up_with_keys(&self) -> Result<(), OpenError> {
+        let keys = self.shared.keys();
+        let Some((name, roster)) = read_roster(&self.shared.store, self.id(), keys.roster()).await? else {
+            return Ok(());
+        };
+        let keys = roster.reopen(self.id(), &keys).map_err(|error| match error {
+            RosterError::NoSlot => OpenError::KeyRemoved,
+            error => not_opened(error, name),
+        })?;
+        self.take_over(keys)
+    }
+
+    pub(crate) fn take_over(&self, keys: Keys) -> Result<(), OpenError> {
+        if let Some(folder) = self.shared.cache.folder() {
+            pin::hold(folder, &keys)?;
+        }
+        self.shared.keys.store(Arc::new(keys));
+        Ok(())
+    }
+}
+
+fn damaged_config(source: Damage) -> OpenError {
+    OpenError::Damaged { name: names::config().to_string(), source }
+}
+
+/// Why a roster did not open.
+pub(crate) fn not_opened(error: RosterError, name: String) -> OpenError {
+    match error {
+        RosterError::NoSlot => OpenError::WrongSecret,
+        RosterError::Cost(error) => OpenError::Kdf(error),
+        RosterError::Damaged(Damage::WriteOnly(write_only)) => OpenError::WriteOnly(write_only),
+        RosterError::Damaged(source) => OpenError::Damaged { name, source },
     }
 }
 
@@ -196,30 +301,37 @@ async fn read_config(store: &Store) -> Result<Claimed, OpenError> {
     };
     Config::decode(&object).map_err(|damage| match damage {
         Damage::Foreign { .. } => OpenError::Foreign,
-        source => OpenError::Damaged { name: name.to_string(), source },
+        source => damaged_config(source),
     })
 }
 
-async fn read_slots(store: &Store) -> Result<Vec<Slot>, OpenError> {
-    let mut slots = Vec::new();
-    for listed in store.list(&names::folder(names::KEYS)).await? {
-        let object = store.get(&listed.path).await?;
-        let slot = Slot::decode(&object)
-            .map_err(|source| OpenError::Damaged { name: listed.path.to_string(), source })?;
-        slots.push(slot);
-    }
-    Ok(slots)
-}
-
-fn open_slots(slots: &[Slot], repository: RepositoryId, secret: &Secret) -> Result<Keys, OpenError> {
-    for slot in slots {
-        match slot.unwrap(repository, secret) {
-            Ok(master) => return Ok(master.derive()),
-            Err(SlotError::NotOurs) => {}
-            Err(SlotError::Cost(error)) => return Err(OpenError::Kdf(error)),
+/// The newest roster with a number above `known`.
+pub(crate) async fn read_roster(
+    store: &Store,
+    repository: RepositoryId,
+    known: u64,
+) -> Result<Option<(String, Unopened)>, OpenError> {
+    for _ in 0..ROSTER_READS_MAX {
+        let listed = store.list(&names::rosters(repository)).await?;
+        let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
+        let Some(number) = newest.filter(|number| *number > known) else {
+            return Ok(None);
+        };
+        let name = names::roster(repository, number);
+        let object = match store.get(&name).await {
+            Ok(object) => object,
+            // Replaced by a newer one since it was listed.
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
+        let roster = Unopened::decode(&object).map_err(damaged)?;
+        if roster.roster.number != number {
+            return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
         }
+        return Ok(Some((name.to_string(), roster)));
     }
-    Err(OpenError::WrongSecret)
+    Err(StoreError::NotFound { name: names::rosters(repository).to_string() }.into())
 }
 
 /// The machine's clock, for records that people read. Nothing is decided by it.

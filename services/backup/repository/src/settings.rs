@@ -1,7 +1,10 @@
 //! How much of a machine the engine may use.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 
+use crate::format::blob::BLOB_BYTES_MAX;
+use crate::keys::random;
 use crate::restore::plan::READ_BYTES_MAX;
 
 /// Packs are written with one plain PUT each; this size makes few requests and bounded memory.
@@ -19,26 +22,45 @@ const PACKS_MAX: usize = 16;
 const RANGES_MAX: usize = 16;
 
 /// Bounds on memory and threads, for each backup or restore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
     /// The most memory that the buffers of one backup or restore take together; raised to
-    /// [`MEMORY_BYTES_MIN`] when less. The index comes on top.
+    /// [`MEMORY_BYTES_MIN`] when less. The index comes on top, with some 1.5 bytes for each chunk stored.
     pub memory_bytes_max: usize,
     /// Threads that cut, hash, compress and seal.
     pub workers: NonZero<usize>,
+    /// The folder that keeps what was learnt of repositories for the next time; it can be thrown away. Without it
+    /// the index is read from the store at each opening, and nothing is remembered of whom to believe.
+    pub cache: Option<PathBuf>,
+    /// Of so many segments that a map of changes calls unchanged, one is read all the same and compared; 0 believes
+    /// every map.
+    pub audit_one_in: u32,
 }
 
+/// One in so many costs 1.6 % of a full read and finds a map that is wrong in many places almost surely.
+const AUDIT_ONE_IN: u32 = 64;
+
 impl Default for EngineSettings {
-    /// 256 MiB, and a worker for each processor.
+    /// 256 MiB, a worker for each processor, and nothing kept.
     fn default() -> EngineSettings {
         let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        EngineSettings { memory_bytes_max: 256 * 1024 * 1024, workers }
+        EngineSettings {
+            memory_bytes_max: 256 * 1024 * 1024,
+            workers,
+            cache: None,
+            audit_one_in: AUDIT_ONE_IN,
+        }
     }
 }
 
 impl EngineSettings {
     fn memory(&self) -> usize {
         self.memory_bytes_max.max(MEMORY_BYTES_MIN)
+    }
+
+    /// Whether the next unchanged segment is to be read all the same: at random, so that nobody can know which.
+    pub(crate) fn draws_an_audit(&self) -> bool {
+        self.audit_one_in > 0 && u32::from_le_bytes(random()).is_multiple_of(self.audit_one_in)
     }
 
     /// Packs being filled or uploaded at one time: half of the memory.
@@ -50,6 +72,11 @@ impl EngineSettings {
     pub(crate) fn segments_in_flight(&self) -> usize {
         let left = self.memory() - self.packs_in_flight() * PACK_BYTES_TARGET;
         (left / SEGMENT_WORK_BYTES).clamp(2, SEGMENTS_MAX)
+    }
+
+    /// Chunks of a stream being stored at one time.
+    pub(crate) fn stream_chunks_in_flight(&self) -> usize {
+        (self.segments_in_flight() * SEGMENT_WORK_BYTES / (2 * BLOB_BYTES_MAX)).clamp(2, SEGMENTS_MAX)
     }
 
     /// Ranges of packs being read or opened at one time: each is held once sealed and once open.

@@ -6,6 +6,7 @@ use tracing::instrument;
 use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
 use crate::format::{Damage, packed, sealed};
 use crate::repository::Repository;
+use crate::restore::ReadError;
 use crate::store::{StoreError, names};
 
 /// Snapshots read at the same time when they are listed.
@@ -99,10 +100,21 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        let contents: Contents = sealed::open(&self.shared.keys, &name, "snapshot", &object)
+        let contents: Contents = sealed::open(&self.shared.keys(), &name, "snapshot", &object)
             .and_then(|text| packed::decode(&text, "snapshot"))
             .map_err(|source| SnapshotError::Damaged { id, source })?;
         Ok(Snapshot { id, contents })
+    }
+
+    /// The machine's definition that a snapshot holds.
+    ///
+    /// # Errors
+    /// When this key may not read, or the definition does not open.
+    pub fn definition(&self, snapshot: &Snapshot) -> Result<Vec<u8>, ReadError> {
+        snapshot.contents.definition.open(&self.shared.keys()).map_err(|damage| match damage {
+            Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
+            damage => ReadError::Damaged(damage),
+        })
     }
 
     /// The snapshot that is meant.

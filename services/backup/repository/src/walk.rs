@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::format::blob::BlobId;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::DiskRecord;
+use crate::format::snapshot::{DiskRecord, Shape};
 use crate::repository::Shared;
 use crate::restore::{ReadError, fetch};
 
@@ -31,6 +31,9 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         each(record.root);
+        if record.shape == Shape::Stream {
+            return self.stream(record, each).await;
+        }
         let disk = fetch::disk(self.shared, record).await?;
         for (page, id) in disk.pages.iter().enumerate() {
             let Some(id) = id else { continue };
@@ -51,6 +54,24 @@ impl<'a> Walk<'a> {
                     if let Piece::Chunk { id, .. } = piece {
                         each(id);
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn stream(
+        &mut self,
+        record: &DiskRecord,
+        each: &mut (dyn FnMut(BlobId) + Send),
+    ) -> Result<(), ReadError> {
+        let stream = fetch::stream(self.shared, record).await?;
+        for leaves in stream.leaves.chunks(LEAVES_PER_PAGE) {
+            let new = leaves.iter().filter(|(_, id)| self.visited.insert(*id)).copied().collect::<Vec<_>>();
+            new.iter().for_each(|(_, id)| each(*id));
+            for piece in fetch::stream_leaves(self.shared, &new).await?.into_iter().flatten() {
+                if let Piece::Chunk { id, .. } = piece {
+                    each(id);
                 }
             }
         }

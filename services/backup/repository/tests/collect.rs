@@ -16,12 +16,20 @@ use rand::{RngExt, SeedableRng};
 
 use self::support::*;
 
+/// Rewrites without bounds, so that what rewriting could do wrong has every chance.
+const REWRITING: CollectSettings = CollectSettings {
+    pack_age_min: Duration::ZERO,
+    silence_max: Duration::ZERO,
+    rewrite_below_percent: 70,
+    rewrite_bytes_max: u64::MAX,
+    reseal_old_epochs: false,
+};
 /// Takes every pack for old, and nobody for dead.
 const EAGER: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::from_secs(3600) };
+    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::from_secs(3600), ..REWRITING };
 /// Takes every pack for old and every holder for dead.
 const RUTHLESS: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO };
+    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO, ..REWRITING };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
     repository.collect(settings, &Cancel::new()).await.unwrap()
@@ -244,7 +252,8 @@ async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at:
             // Only who was taken for dead, or whose parent was taken from it, may fail.
             let excused = matches!(
                 error,
-                BackupError::Seal(SealError::Stale) | BackupError::Copy(CopyError::Parent(_))
+                BackupError::Seal(SealError::Stale)
+                    | BackupError::Copy(CopyError::Parent(_) | CopyError::TakenForDead)
             );
             assert!(excused, "{way:?} at {at}: {error:?}");
             assert!(at == 0 || way == InTheWay::Collect(RUTHLESS), "{way:?} at {at}: {error:?}");

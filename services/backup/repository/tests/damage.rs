@@ -202,7 +202,7 @@ async fn changed_parameters_and_newer_formats_are_refused() {
         flip(&config, at);
         let error = open().await;
         let expected = match what {
-            "newer" => matches!(error, OpenError::Damaged { source: Damage::Newer { found: 64, .. }, .. }),
+            "newer" => matches!(error, OpenError::Damaged { source: Damage::Newer { found: 65, .. }, .. }),
             "forged" => matches!(error, OpenError::Damaged { source: Damage::NotAuthentic { .. }, .. }),
             _ => matches!(error, OpenError::Foreign),
         };

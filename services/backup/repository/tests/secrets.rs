@@ -19,14 +19,16 @@ async fn a_key_file_opens_what_it_was_made_with_and_nothing_else_does() {
     s3::write_secret(&other, "0123456789abcdef0123456789abcdeg\n");
     let store = memory();
     let settings = EngineSettings::default();
-    let made =
-        Repository::init(store.clone(), Secret::key_file(&key).unwrap(), cheap(), settings).await.unwrap();
-    let again = Repository::open(store.clone(), Secret::key_file(&key).unwrap(), settings).await.unwrap();
+    let made = Repository::init(store.clone(), Secret::key_file(&key).unwrap(), cheap(), settings.clone())
+        .await
+        .unwrap();
+    let again =
+        Repository::open(store.clone(), Secret::key_file(&key).unwrap(), settings.clone()).await.unwrap();
     assert_eq!(made.id(), again.id());
     // The same bytes as a passphrase are another secret.
     let words = Secret::passphrase_file(&key).unwrap();
     for wrong in [Secret::key_file(&other).unwrap(), words, secret()] {
-        let refused = Repository::open(store.clone(), wrong, settings).await.unwrap_err();
+        let refused = Repository::open(store.clone(), wrong, settings.clone()).await.unwrap_err();
         assert!(matches!(refused, OpenError::WrongSecret), "{refused}");
     }
 }

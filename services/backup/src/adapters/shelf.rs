@@ -127,7 +127,7 @@ impl Shelf {
         let shelf = self.clone();
         let (known, store, secret) = blocking(move || shelf.reach()).await?;
         let known_here = known.filter(|note| note.url == url);
-        let opened = Repository::open(store.clone(), secret, self.engine).await;
+        let opened = Repository::open(store.clone(), secret, self.engine.clone()).await;
         let repository = match (opened, known_here) {
             (Err(OpenError::NoRepository), Some(Note { repository: id, .. })) => {
                 return Err(ShelfError::Gone { url, id });
@@ -135,7 +135,7 @@ impl Shelf {
             (Err(OpenError::NoRepository), None) if self.making == Making::Allowed => {
                 let file = self.secret.clone();
                 let secret = blocking(move || Ok(file.read()?)).await?;
-                let made = Repository::init(store, secret, self.kdf, self.engine)
+                let made = Repository::init(store, secret, self.kdf, self.engine.clone())
                     .await
                     .map_err(|source| ShelfError::Open { url: url.clone(), source: source.into() })?;
                 tracing::info!(url, repository = %made.id(), "a repository was made");

@@ -84,9 +84,10 @@ async fn backup_at_hand(context: &Here, trail: &Trail<'_>) -> Result<(Repository
 
 fn reserve<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let (_, snapshot) = backup_at_hand(context, trail).await?;
-        let definition = plan::restored_definition(&snapshot.contents.definition, &context.input.as_vm)
-            .map_err(|unusable| lasting(&unusable))?;
+        let (repository, snapshot) = backup_at_hand(context, trail).await?;
+        let kept = repository.definition(&snapshot).map_err(|error| lasting(&error))?;
+        let definition =
+            plan::restored_definition(&kept, &context.input.as_vm).map_err(|unusable| lasting(&unusable))?;
         let backup = backup_of(&snapshot).map_err(|not_ours| lasting(&not_ours))?;
         let request =
             ReserveVm { definition, disks: plan::disks_of(&backup), operation_id: context.id.clone() };

@@ -150,6 +150,7 @@ async fn copy_disks(context: &Here, trail: &Trail<'_>) -> Result<Value, Trouble>
         taken_at_unix_ms: u64::try_from(taken.timestamp_millis()).unwrap_or_default(),
         tags: catalogue::tags(context.input.schedule.as_ref()),
         disks,
+        streams: Vec::new(),
         definition: plan::write_definition(&opened.definition),
         // Doors do not say yet what changed since the last backup.
         parent: None,

@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::CopyError;
-use super::packer::Stopped;
 use super::session::Session;
 use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
-use crate::format::snapshot::DiskRecord;
+use crate::format::snapshot::{DiskRecord, Shape};
 use crate::progress::raise;
 use crate::restore::{ReadError, fetch};
-use crate::source::{Change, DiskSource, Plan, plan};
+use crate::source::{Change, DiskSource, ExtentKind, Plan, plan};
 
 /// The same disk in the parent snapshot.
 pub(super) struct ParentDisk(Disk);
@@ -53,18 +53,20 @@ struct Copy<'a> {
     parent: Option<ParentDisk>,
     /// The shape of the disk; its pages come last.
     shape: Disk,
+    /// What the source says of it that holds data.
+    used_bytes: AtomicU64,
 }
 
-/// Stores a disk and returns the root of its recipe.
+/// Stores a disk and returns its record.
 pub(super) async fn copy(
     session: &Arc<Session>,
     name: &str,
     source: &dyn DiskSource,
     parent: Option<ParentDisk>,
-) -> Result<BlobId, CopyError> {
+) -> Result<DiskRecord, CopyError> {
     let segment_bytes = session.shared.config.chunking.segment_bytes;
     let shape = Disk { size_bytes: source.size_bytes(), segment_bytes, pages: Vec::new() };
-    let copy = Copy { session, name, source, parent, shape };
+    let copy = Copy { session, name, source, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
     // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
     let here = &copy;
@@ -89,7 +91,14 @@ pub(super) async fn copy(
         });
     }
     let disk = Disk { pages: roots, ..copy.shape.clone() };
-    copy.store_recipe(BlobKind::Disk, disk.encode()).await
+    let root = copy.store_recipe(BlobKind::Disk, disk.encode()).await?;
+    Ok(DiskRecord {
+        name: name.to_owned(),
+        shape: Shape::Disk,
+        size_bytes: disk.size_bytes,
+        used_bytes: copy.used_bytes.load(Ordering::Relaxed),
+        root,
+    })
 }
 
 impl Copy<'_> {
@@ -99,6 +108,9 @@ impl Copy<'_> {
         let last = first + self.shape.leaves(page) - 1;
         let window = self.shape.segment(first).start..self.shape.segment(last).end;
         let mut extents = self.source.extents(window.clone()).await.map_err(|source| self.failed(source))?;
+        let used =
+            extents.iter().filter(|extent| extent.kind == ExtentKind::Data).map(|extent| extent.length);
+        raise(&self.used_bytes, used.sum());
         let parent_leaves = self.parent_leaves(page).await?;
         if parent_leaves.is_none() {
             extents.iter_mut().for_each(|extent| extent.change = Change::Unknown);
@@ -122,8 +134,12 @@ impl Copy<'_> {
             .page(self.session, page)
             .await
             .map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source })?;
-        let all_stored = leaves.iter().flatten().all(|leaf| self.session.is_stored(leaf));
-        Ok(all_stored.then_some(leaves))
+        for leaf in leaves.iter().flatten() {
+            if !self.session.is_stored(leaf)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(leaves))
     }
 
     /// Deals with one segment; `None` is a segment of zeros.
@@ -135,7 +151,10 @@ impl Copy<'_> {
                 raise(&progress.segments_empty, 1);
                 None
             }
-            Plan::Unchanged => {
+            Plan::Unchanged(reads) => {
+                if self.session.shared.settings.draws_an_audit() {
+                    self.audit(&range, &reads, parent_leaf).await?;
+                }
                 raise(&progress.segments_reused, 1);
                 parent_leaf
             }
@@ -143,11 +162,28 @@ impl Copy<'_> {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
                 let stored = self.session.work(move |session| session.store_segment(&segment)).await;
-                stored.map_err(|Stopped| CopyError::Interrupted)?
+                stored.map_err(CopyError::from)?
             }
         };
         progress.done(range.end - range.start);
         Ok(leaf)
+    }
+
+    /// Reads a segment that is said to be unchanged and holds it against the parent's leaf.
+    async fn audit(
+        &self,
+        range: &Range<u64>,
+        reads: &[Range<u64>],
+        parent_leaf: Option<BlobId>,
+    ) -> Result<(), CopyError> {
+        let segment = self.read(range, reads).await?;
+        let leaf = self.session.work(move |session| session.name_segment(&segment)).await;
+        raise(&self.session.progress.segments_audited, 1);
+        if leaf == parent_leaf {
+            Ok(())
+        } else {
+            Err(CopyError::LyingMap { disk: self.name.to_owned(), at: range.start })
+        }
     }
 
     /// The bytes of a segment, of which only `reads` may be other than zero.
@@ -178,7 +214,7 @@ impl Copy<'_> {
 
     async fn store_recipe(&self, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyError> {
         let stored = self.session.work(move |session| session.store_blob(kind, &content)).await;
-        stored.map_err(|Stopped| CopyError::Interrupted)
+        stored.map_err(CopyError::from)
     }
 
     fn failed(&self, source: crate::source::SourceError) -> CopyError {

@@ -22,6 +22,7 @@ mod disk;
 mod packer;
 mod seal;
 mod session;
+mod stream;
 mod upload;
 
 use std::collections::HashSet;
@@ -29,25 +30,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::{info, instrument};
+use tracing::{info, instrument, warn};
 
 use crate::Cancel;
 use crate::collect::{self, condemned};
+use crate::format::Damage;
 use crate::format::pack::PackId;
-use crate::format::snapshot::{Consistency, Contents, DiskRecord, Snapshot, SnapshotId};
-use crate::index::IndexError;
-use crate::lease::{self, LeaseId};
-use crate::progress::Progress;
+use crate::format::private::Private;
+use crate::format::snapshot::{Consistency, Contents, Shape, Snapshot, SnapshotId};
+use crate::index::{self, IndexError};
+use crate::lease::{self, LeaseId, LeaseState};
+use crate::progress::{Progress, raise};
 use crate::repository::{OpenError, Repository};
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::source::{DiskSource, SourceError};
-use crate::store::StoreError;
+use crate::store::{StoreError, names};
 
 use self::disk::ParentDisk;
 use self::packer::Stopped;
 pub use self::seal::SealError;
 use self::session::Session;
+pub use self::stream::StreamSource;
+use self::upload::StoredPack;
 
 /// A backup that failed ends its lease at once when the store lets it, and waits no longer than this.
 const LEASE_END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +67,8 @@ pub struct BackupRequest {
     pub tags: Vec<String>,
     /// The disks by name. They must not change while they are read.
     pub disks: Vec<(String, Box<dyn DiskSource>)>,
+    /// Byte streams by name, such as dumps of databases; each is read once, after the disks.
+    pub streams: Vec<(String, StreamSource)>,
     /// The machine's definition, opaque here.
     pub definition: Vec<u8>,
     /// The snapshot that the sources' maps of changes refer to. Without it maps are ignored; a disk that the
@@ -102,9 +109,26 @@ impl Draft {
 /// The disks could not be copied. Nothing but unnamed packs was left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Two disks of one name, or none at all.
-    #[error("a backup needs at least one disk, each with a name of its own")]
+    /// Two disks or streams of one name, or none at all.
+    #[error("a backup needs at least one disk or stream, each with a name of its own")]
     DiskNames,
+    /// A stream could not be read.
+    #[error("could not read stream {stream}")]
+    Stream {
+        /// The stream.
+        stream: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A stream has more chunks than one recipe can hold.
+    #[error("stream {stream} is too long: its {bytes} bytes need a recipe of more than 4 MiB")]
+    StreamTooLong {
+        /// The stream.
+        stream: String,
+        /// How long it is.
+        bytes: u64,
+    },
     /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
     #[error("the repository is not there any more")]
     NotThere(#[source] OpenError),
@@ -137,12 +161,36 @@ pub enum CopyError {
         /// Where.
         at: u64,
     },
-    /// The index could not be brought up to date.
-    #[error("could not begin the backup")]
+    /// A segment that the map of changes calls unchanged has changed. The disk is then read whole.
+    #[error("the map of changes of disk {disk} is wrong: the segment at byte {at} changed and is not on it")]
+    LyingMap {
+        /// The disk.
+        disk: String,
+        /// Where.
+        at: u64,
+    },
+    /// The store lost a pack whose upload it had confirmed.
+    #[error(
+        "the store confirmed {pack} and does not list it with its {bytes} bytes: it does not keep what it is given"
+    )]
+    LyingStore {
+        /// The object.
+        pack: String,
+        /// How long it should be.
+        bytes: u64,
+    },
+    /// What is stored already could not be found out.
+    #[error("could not find out what is stored already")]
     Index(#[from] IndexError),
-    /// A pack or shard could not be stored.
+    /// Packs could not be stored, or named in the index.
     #[error("could not store what was read")]
+    Naming(#[source] IndexError),
+    /// The store failed.
+    #[error("could not reach the store")]
     Store(#[from] StoreError),
+    /// A pack could not be sealed.
+    #[error("could not begin a pack")]
+    Keys(#[source] Damage),
     /// The storing half ended first; its own error is the one to see.
     #[error("the backup was interrupted while packs were filled")]
     Interrupted,
@@ -163,6 +211,16 @@ pub enum BackupError {
     /// While sealing.
     #[error(transparent)]
     Seal(#[from] SealError),
+}
+
+impl From<Stopped> for CopyError {
+    fn from(stopped: Stopped) -> CopyError {
+        match stopped {
+            Stopped::Ended => CopyError::Interrupted,
+            Stopped::Index(error) => CopyError::Index(error),
+            Stopped::Keys(damage) => CopyError::Keys(damage),
+        }
+    }
 }
 
 impl Repository {
@@ -192,8 +250,9 @@ impl Repository {
         progress: &Arc<Progress>,
         cancel: &Cancel,
     ) -> Result<Draft, CopyError> {
-        let distinct: HashSet<_> = request.disks.iter().map(|(name, _)| name).collect();
-        if request.disks.is_empty() || distinct.len() < request.disks.len() {
+        let names =
+            || request.disks.iter().map(|(name, _)| name).chain(request.streams.iter().map(|(name, _)| name));
+        if names().next().is_none() || names().collect::<HashSet<_>>().len() < names().count() {
             return Err(CopyError::DiskNames);
         }
         let began = tokio::select! {
@@ -204,7 +263,7 @@ impl Repository {
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CopyError::Cancelled),
-            contents = self.copy_all(request, progress) => contents,
+            contents = self.copy_all(request, progress, began) => contents,
             lost = lease::keep(&self.shared.store, began) => match lost {
                 Ok(()) => Err(CopyError::TakenForDead),
                 Err(error) => Err(error.into()),
@@ -230,10 +289,11 @@ impl Repository {
     /// Copies under a lease that is held already.
     async fn copy_all(
         &self,
-        request: BackupRequest,
+        mut request: BackupRequest,
         progress: &Arc<Progress>,
+        lease: LeaseId,
     ) -> Result<Contents, CopyError> {
-        let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys).await?;
+        let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys()).await?;
         self.refresh().await?;
         let parent = match request.parent {
             Some(id) => self.usable_parent(id, &condemned).await?,
@@ -247,24 +307,59 @@ impl Repository {
             let mut disks = Vec::with_capacity(request.disks.len());
             for (name, source) in &request.disks {
                 let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
-                    Some(record) => ParentDisk::load(&session, record, source.size_bytes())
-                        .await
-                        .map_err(|source| CopyError::ParentRecipe { disk: name.clone(), source })?,
-                    None => None,
+                    Some(record) if record.shape == Shape::Disk => {
+                        ParentDisk::load(&session, record, source.size_bytes())
+                            .await
+                            .map_err(|source| CopyError::ParentRecipe { disk: name.clone(), source })?
+                    }
+                    _ => None,
                 };
-                let root = disk::copy(&session, name, source.as_ref(), parent).await?;
-                disks.push(DiskRecord { name: name.clone(), size_bytes: source.size_bytes(), root });
+                let copied = match disk::copy(&session, name, source.as_ref(), parent).await {
+                    Err(lying @ CopyError::LyingMap { .. }) => {
+                        warn!(error = %lying, "the disk is read whole");
+                        raise(&progress.maps_refused, 1);
+                        disk::copy(&session, name, source.as_ref(), None).await
+                    }
+                    copied => copied,
+                };
+                disks.push(copied?);
+            }
+            for (name, source) in std::mem::take(&mut request.streams) {
+                disks.push(stream::copy(&session, &name, source).await?);
             }
             // The uploads end when the last packs have been handed over.
-            session.finish().await.map_err(|Stopped| CopyError::Interrupted)?;
+            session.finish().await.map_err(CopyError::from)?;
             Ok::<_, CopyError>(disks)
         };
-        let uploading = async { upload::all(&session, packs).await.map_err(CopyError::Store) };
-        let (disks, ()) = futures::future::try_join(copying, uploading).await?;
+        let uploading = async { upload::all(&session, packs).await.map_err(CopyError::Naming) };
+        let (disks, stored) = futures::future::try_join(copying, uploading).await?;
+        self.see_that_they_are_kept(&stored, lease).await?;
         let stats = progress.stats();
         info!(?stats, "disks copied");
-        let BackupRequest { machine, taken_at_unix_ms, tags, definition, parent, consistency, .. } = request;
+        let definition = Private::seal(&session.keys, &request.definition).map_err(CopyError::Keys)?;
+        let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
         Ok(Contents { machine, taken_at_unix_ms, tags, disks, definition, parent, consistency, stats })
+    }
+
+    /// Looks whether the store lists every pack that it confirmed: a backup that says it is good is good.
+    async fn see_that_they_are_kept(&self, stored: &[StoredPack], lease: LeaseId) -> Result<(), CopyError> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        let listed = index::list_packs(&self.shared.store).await?;
+        for StoredPack { kind, id, bytes } in stored {
+            if listed.get(id).is_none_or(|found| found.bytes != *bytes) {
+                // It was not the store but a collection that gave up on us.
+                if lease::state(&self.shared.store, lease).await? != LeaseState::Held {
+                    return Err(CopyError::TakenForDead);
+                }
+                return Err(CopyError::LyingStore {
+                    pack: names::pack(*kind, *id).to_string(),
+                    bytes: *bytes,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The parent, unless a collection may delete something that it needs: then all disks are read whole.

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::pack::{Directory, PackKind, PackWriter};
+use crate::format::Damage;
+use crate::format::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use crate::format::pack::{Directory, PackKind, PackSeed, PackWriter};
+use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::settings::PACK_BYTES_TARGET;
 
 /// Room beyond the target for the last blob, the directory and the footer, so that a pack never moves in memory.
-const PACK_SLACK_BYTES: usize = 512 * 1024;
+const PACK_SLACK_BYTES: usize = BLOB_BYTES_MAX + 512 * 1024;
 
 /// A pack ready to be stored. Holds its permit until it is dropped.
 pub(super) struct FinishedPack {
@@ -21,9 +23,16 @@ pub(super) struct FinishedPack {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// The backup ended while a worker was at work; why, is told by whoever ended it.
+/// A worker could not go on.
 #[derive(Debug)]
-pub(super) struct Stopped;
+pub(super) enum Stopped {
+    /// The backup ended while it was at work; why, is told by whoever ended it.
+    Ended,
+    /// What is stored already could not be looked up.
+    Index(IndexError),
+    /// A pack could not be begun.
+    Keys(Damage),
+}
 
 struct OpenPack {
     writer: PackWriter,
@@ -61,13 +70,14 @@ impl Packer {
         raw_bytes: usize,
         text: Vec<u8>,
     ) -> Result<u32, Stopped> {
-        let mut state = self.state.lock().map_err(|_| Stopped)?;
+        let mut state = self.state.lock().map_err(|_| Stopped::Ended)?;
         let pack = match &mut state.open {
             Some(pack) => pack,
             empty => {
                 let permit = Arc::clone(&self.permits).acquire_owned();
-                let permit = Handle::current().block_on(permit).map_err(|_| Stopped)?;
-                let writer = PackWriter::new(keys, self.kind, PACK_BYTES_TARGET + PACK_SLACK_BYTES);
+                let permit = Handle::current().block_on(permit).map_err(|_| Stopped::Ended)?;
+                let (seed, room) = (PackSeed::generate(), PACK_BYTES_TARGET + PACK_SLACK_BYTES);
+                let writer = PackWriter::new(keys, self.kind, &seed, room).map_err(Stopped::Keys)?;
                 empty.insert(OpenPack { writer, permit })
             }
         };
@@ -80,7 +90,7 @@ impl Packer {
 
     /// Hands over the open pack, however little is in it, and says that it was the last.
     pub(super) fn close(&self) -> Result<(), Stopped> {
-        let mut state = self.state.lock().map_err(|_| Stopped)?;
+        let mut state = self.state.lock().map_err(|_| Stopped::Ended)?;
         state.hand_over()?;
         state.finished = None;
         Ok(())
@@ -95,6 +105,6 @@ impl State {
         let (object, directory) = writer.finish();
         let pack = FinishedPack { object: Bytes::from(object), directory, permit };
         // There is room for as many packs as there are permits, so this never waits.
-        self.finished.as_ref().ok_or(Stopped)?.try_send(pack).map_err(|_| Stopped)
+        self.finished.as_ref().ok_or(Stopped::Ended)?.try_send(pack).map_err(|_| Stopped::Ended)
     }
 }

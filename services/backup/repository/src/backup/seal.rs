@@ -92,7 +92,7 @@ impl Repository {
         fresh: Option<LeaseId>,
     ) -> Result<Snapshot, SealError> {
         let name = names::entry(names::SNAPSHOTS, snapshot.id.ulid());
-        let object = sealed::seal(&self.shared.keys, &name, packed::body(&snapshot.contents));
+        let object = sealed::seal(&self.shared.keys(), &name, packed::body(&snapshot.contents));
         match self.shared.store.create(&name, Bytes::from(object)).await? {
             Created::New => {}
             Created::AlreadyThere => {

@@ -5,18 +5,22 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::packer::{FinishedPack, Packer, Stopped};
 use crate::chunker::{self, Cut};
 use crate::format::blob::{self, BlobId, BlobKind};
 use crate::format::pack::{Directory, PackId, PackKind};
 use crate::format::recipe::{self, Piece};
-use crate::keys::TAG_BYTES;
+use crate::index::IndexError;
+use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
 use crate::repository::Shared;
 
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
+    /// The keys of the moment when the backup began.
+    pub(super) keys: Arc<Keys>,
     pub(super) progress: Arc<Progress>,
     /// Packs that a collection is about to delete: what they hold counts as unknown.
     pub(super) condemned: HashSet<PackId>,
@@ -50,25 +54,30 @@ impl Session {
         let packers = PackKind::ALL.map(|kind| Packer::new(kind, Arc::clone(&permits), sender.clone()));
         let workers = Arc::new(Semaphore::new(shared.settings.workers.get()));
         let claimed = Mutex::default();
-        (Arc::new(Session { shared, progress, condemned, claimed, packers, permits, workers }), packs)
+        let keys = shared.keys();
+        (Arc::new(Session { shared, keys, progress, condemned, claimed, packers, permits, workers }), packs)
     }
 
     pub(super) fn stop_on_drop(&self) -> StopOnDrop {
         StopOnDrop(Arc::clone(&self.permits))
     }
 
-    /// Runs CPU work on a worker thread, at most as many at a time as the settings say.
+    /// Runs CPU work on a worker thread, at most as many at a time as the settings say. It waits for its turn in a task
+    /// of its own: a future that was given its turn and is not polled would keep it from all others for ever.
     pub(super) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Session) -> T + Send + 'static,
     ) -> T {
-        let turn = Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed");
         let session = Arc::clone(self);
-        let done = spawn_blocking(move || {
-            let _turn = turn;
-            job(&session)
-        });
-        match done.await {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let turn = Arc::clone(&session.workers).acquire_owned().await;
+            spawn_blocking(move || {
+                let _turn = turn.expect("the semaphore is never closed");
+                job(&session)
+            })
+            .await
+        }));
+        match task.await.and_then(|done| done) {
             Ok(value) => value,
             Err(failed) => std::panic::resume_unwind(failed.into_panic()),
         }
@@ -76,8 +85,23 @@ impl Session {
 
     /// Cuts a segment, stores what is new of it, and its leaf. `None` when it holds only zeros. Blocking.
     pub(super) fn store_segment(&self, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
-        let shared = &self.shared;
-        let cuts = chunker::cut(&shared.config.chunking, shared.keys.chunker_seed(), segment);
+        self.leaf_of(segment, |kind, content| self.store_blob(kind, content))
+    }
+
+    /// The leaf of a segment, without storing anything. Blocking.
+    pub(super) fn name_segment(&self, segment: &[u8]) -> Option<BlobId> {
+        let name = |kind, content: &[u8]| Ok::<_, std::convert::Infallible>(self.keys.id(kind, content));
+        let Ok(leaf) = self.leaf_of(segment, name);
+        leaf
+    }
+
+    /// Cuts a segment and gives each chunk, and then the leaf, to `blob`, which names it.
+    fn leaf_of<E>(
+        &self,
+        segment: &[u8],
+        blob: impl Fn(BlobKind, &[u8]) -> Result<BlobId, E>,
+    ) -> Result<Option<BlobId>, E> {
+        let cuts = chunker::cut(&self.shared.config.chunking, self.keys.chunker_seed(), segment);
         if let [Cut::Hole(_)] = cuts[..] {
             return Ok(None);
         }
@@ -87,20 +111,20 @@ impl Session {
                 Cut::Hole(range) => Piece::Hole { bytes: range.len() as u32 },
                 Cut::Chunk(range) => {
                     let bytes = range.len() as u32;
-                    Piece::Chunk { id: self.store_blob(BlobKind::Chunk, &segment[range])?, bytes }
+                    Piece::Chunk { id: blob(BlobKind::Chunk, &segment[range])?, bytes }
                 }
             });
         }
-        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
+        blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
     }
 
     /// Stores a blob unless it is stored already, and names it. Blocking.
     pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, Stopped> {
-        let id = self.shared.keys.id(kind, content);
+        let id = self.keys.id(kind, content);
         if self.claim(id)? {
             let text = blob::encode(content, TAG_BYTES);
             let packer = &self.packers[PackKind::of(kind) as usize];
-            let stored = packer.add(&self.shared.keys, kind, id, content.len(), text)?;
+            let stored = packer.add(&self.keys, kind, id, content.len(), text)?;
             raise(&self.progress.stored_bytes, u64::from(stored));
             if kind == BlobKind::Chunk {
                 raise(&self.progress.new_bytes, content.len() as u64);
@@ -110,17 +134,19 @@ impl Session {
     }
 
     /// Whether a blob is stored where it stays.
-    pub(super) fn is_stored(&self, id: &BlobId) -> bool {
+    pub(super) fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
         let index = self.shared.index.read().expect("nobody panics while holding the index");
         index.contains_outside(&self.condemned, id)
     }
 
     /// Whether the caller is the one to store this blob.
     fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
-        if self.shared.index.read().map_err(|_| Stopped)?.contains_outside(&self.condemned, &id) {
+        let index = self.shared.index.read().map_err(|_| Stopped::Ended)?;
+        if index.contains_outside(&self.condemned, &id).map_err(Stopped::Index)? {
             return Ok(false);
         }
-        Ok(self.claimed.lock().map_err(|_| Stopped)?.insert(id))
+        // Still holding the index: a blob is at any time either claimed or in the index.
+        Ok(self.claimed.lock().map_err(|_| Stopped::Ended)?.insert(id))
     }
 
     /// Enters a stored pack into the index.
@@ -130,9 +156,7 @@ impl Session {
         // Only now may the claims go: a blob is at any time either claimed or in the index.
         let mut claimed = self.claimed.lock().expect("nobody panics while holding the claims");
         for entry in &directory.entries {
-            if index.contains_outside(&self.condemned, &entry.id) {
-                claimed.remove(&entry.id);
-            }
+            claimed.remove(&entry.id);
         }
     }
 

@@ -7,15 +7,24 @@ use tracing::{Instrument, debug_span};
 
 use super::packer::FinishedPack;
 use super::session::Session;
-use crate::format::pack::Directory;
-use crate::index::{SHARD_ROWS, put_shard};
+use crate::format::pack::{Directory, PackHead, PackId, PackKind};
+use crate::index::{IndexError, SHARD_ROWS, put_shard};
+use crate::repository::Shared;
 use crate::store::{StoreError, names};
+
+/// A pack that the store confirmed.
+pub(super) struct StoredPack {
+    pub(super) kind: PackKind,
+    pub(super) id: PackId,
+    pub(super) bytes: u64,
+}
 
 /// Runs until the session has ended its queue and all packs are stored and indexed.
 pub(super) async fn all(
     session: &Session,
     mut packs: mpsc::Receiver<FinishedPack>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<StoredPack>, IndexError> {
+    let mut confirmed = Vec::new();
     let mut uploads = FuturesUnordered::new();
     let mut unindexed: Vec<Directory> = Vec::new();
     let mut more_to_come = true;
@@ -26,28 +35,35 @@ pub(super) async fn all(
                 None => more_to_come = false,
             },
             Some(stored) = uploads.next() => {
-                let directory = stored?;
+                let (directory, bytes) = stored?;
+                let PackHead { kind, id, .. } = directory.head;
+                confirmed.push(StoredPack { kind, id, bytes });
                 session.stored(&directory);
                 unindexed.push(directory);
                 if unindexed.iter().map(|d| d.entries.len()).sum::<usize>() >= SHARD_ROWS {
-                    put_shard(&session.shared.store, &session.shared.keys, &std::mem::take(&mut unindexed)).await?;
+                    name_packs(session, std::mem::take(&mut unindexed)).await?;
                 }
             }
         }
     }
-    if unindexed.is_empty() {
-        Ok(())
-    } else {
-        put_shard(&session.shared.store, &session.shared.keys, &unindexed).await
+    if !unindexed.is_empty() {
+        name_packs(session, unindexed).await?;
     }
+    Ok(confirmed)
+}
+
+async fn name_packs(session: &Session, directories: Vec<Directory>) -> Result<(), IndexError> {
+    let Shared { index, store, cache, .. } = &*session.shared;
+    put_shard(Some(index), store, &session.keys, cache, directories).await
 }
 
 /// The permit goes when the pack is stored and its memory free.
-async fn put_pack(session: &Session, pack: FinishedPack) -> Result<Directory, StoreError> {
+async fn put_pack(session: &Session, pack: FinishedPack) -> Result<(Directory, u64), StoreError> {
     let FinishedPack { object, directory, permit } = pack;
-    let name = names::pack(directory.kind, directory.pack);
-    let span = debug_span!("repository.put_pack", pack = %directory.pack, bytes = object.len());
+    let bytes = object.len() as u64;
+    let name = names::pack(directory.head.kind, directory.head.id);
+    let span = debug_span!("repository.put_pack", pack = %directory.head.id, bytes = object.len());
     session.shared.store.put(&name, object).instrument(span).await?;
     drop(permit);
-    Ok(directory)
+    Ok((directory, bytes))
 }

@@ -1,13 +1,13 @@
 //! Collection: deleting packs that nothing needs, while backups run.
 //!
 //! Promises: a blob that a sealed snapshot names, or that a running backup relies on, is never deleted, whatever is
-//! interleaved with what, however many collections run, and whenever one of them dies, stalls or comes late. Packs
-//! that are partly needed stay whole.
+//! interleaved with what, however many collections run, and whenever one of them dies, stalls or comes late. What is
+//! needed of packs that are mostly waste is put together in new ones, within a budget of bytes.
 //!
 //! ```text
 //!   collection                                         backup
 //!   1  mark: packs that no snapshot needs              a  take a lease
-//!   2  condemn them: write the list                    b  read the lists: rely on no condemned pack,
+//!   2  rewrite sparse packs; condemn all: write a list b  read the lists: rely on no condemned pack,
 //!   3  note the leases held now                           not even through the parent
 //!   4  wait (in this run or a later one)               c  copy, beating
 //!      until those leases have ended                   d  seal: the snapshot object
@@ -28,6 +28,7 @@
 
 pub(crate) mod condemned;
 mod mark;
+mod rewrite;
 mod shards;
 
 use std::collections::{HashMap, HashSet};
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use tracing::{info, instrument};
 
+use self::mark::Marks;
 use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
 use crate::index::{self, IndexError, ListedPack};
@@ -54,12 +56,25 @@ pub struct CollectSettings {
     pub pack_age_min: Duration,
     /// A backup that has shown no life for this long counts as dead.
     pub silence_max: Duration,
+    /// A pack is rewritten when less than this part of it is needed.
+    pub rewrite_below_percent: u8,
+    /// No more bytes than this are rewritten in one run; 0 rewrites nothing.
+    pub rewrite_bytes_max: u64,
+    /// Packs of earlier epochs are rewritten, too, so that keys given out before open nothing any more.
+    pub reseal_old_epochs: bool,
 }
 
 impl Default for CollectSettings {
-    /// A day for packs, a quarter of an hour for leases, which beat every minute.
+    /// A day for packs, a quarter of an hour for leases, which beat every minute; 4 GiB of packs that are needed to
+    /// less than 70 % are rewritten.
     fn default() -> CollectSettings {
-        CollectSettings { pack_age_min: Duration::from_hours(24), silence_max: Duration::from_mins(15) }
+        CollectSettings {
+            pack_age_min: Duration::from_hours(24),
+            silence_max: Duration::from_mins(15),
+            rewrite_below_percent: 70,
+            rewrite_bytes_max: 4 * 1024 * 1024 * 1024,
+            reseal_old_epochs: false,
+        }
     }
 }
 
@@ -68,8 +83,12 @@ impl Default for CollectSettings {
 pub struct CollectReport {
     /// Packs in the store when it began.
     pub packs: u64,
-    /// Packs newly found to be needed by nothing.
+    /// Packs newly found to be needed by nothing, or rewritten.
     pub packs_condemned: u64,
+    /// Packs of which what is needed was copied into new ones.
+    pub packs_rewritten: u64,
+    /// Bytes so copied.
+    pub bytes_rewritten: u64,
     /// Packs deleted.
     pub packs_deleted: u64,
     /// Their bytes.
@@ -102,6 +121,9 @@ pub enum CollectError {
     /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
     #[error("the repository is not there any more")]
     NotThere(#[source] OpenError),
+    /// What is needed of a sparse pack could not be read. Nothing of it was lost.
+    #[error("could not rewrite a sparse pack")]
+    Rewrite(#[from] ReadError),
     /// The index could not be read.
     #[error("could not read what the packs hold")]
     Index(#[from] IndexError),
@@ -111,6 +133,14 @@ pub enum CollectError {
     /// It was told to stop.
     #[error("the collection was cancelled")]
     Cancelled,
+}
+
+/// What is there and what is needed of it, at one moment.
+struct Needed {
+    packs: HashMap<PackId, ListedPack>,
+    marks: Marks,
+    /// The repository as the marks see it.
+    frozen: Repository,
 }
 
 impl Repository {
@@ -133,27 +163,33 @@ impl Repository {
     }
 
     async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
-        let Shared { store, keys, .. } = &*self.shared;
+        let Shared { store, cache, .. } = &*self.shared;
         self.probe().await.map_err(CollectError::NotThere)?;
         let now = lease::store_clock(store).await?;
         let age_min = settings.pack_age_min.as_millis().try_into().unwrap_or(i64::MAX);
         let mut report = CollectReport::default();
 
+        let keys = &self.shared.keys();
         let already = condemned::all_packs(store, keys).await?;
-        let (packs, needed) = self.needed(&already).await?;
+        let Needed { packs, marks, frozen } = self.needed(&already).await?;
         report.packs = packs.len() as u64;
         let old = |pack: &PackId| packs[pack].written_unix_ms <= now.saturating_sub(age_min);
-        let unneeded: Vec<_> = packs
+        let mut unneeded: Vec<_> = packs
             .keys()
-            .filter(|pack| !needed.contains(pack) && !already.contains(pack) && old(pack))
+            .filter(|pack| !marks.needs(pack) && !already.contains(pack) && old(pack))
             .copied()
             .collect();
+        let old_packs =
+            packs.iter().filter(|(pack, _)| old(pack)).map(|(pack, listed)| (*pack, *listed)).collect();
+        let rewritten =
+            self.rewrite_sparse(&frozen, &marks, &already, &old_packs, &settings, &mut report).await?;
+        unneeded.extend(rewritten);
         if !unneeded.is_empty() {
             report.packs_condemned = unneeded.len() as u64;
             condemned::condemn(store, keys, &unneeded).await?;
         }
         self.delete_condemned(now, settings.silence_max, &mut report).await?;
-        shards::tidy(store, keys).await?;
+        shards::tidy(store, keys, cache).await?;
         info!(?report, "collected");
         Ok(report)
     }
@@ -165,7 +201,7 @@ impl Repository {
         silence_max: Duration,
         report: &mut CollectReport,
     ) -> Result<(), CollectError> {
-        let Shared { store, keys, .. } = &*self.shared;
+        let (store, keys) = (&self.shared.store, &self.shared.keys());
         let lists = condemned::all(store, keys).await?;
         if lists.is_empty() {
             return Ok(());
@@ -177,13 +213,13 @@ impl Repository {
         let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
         // From here on nothing can begin to need a pack of a list whose leases have ended.
         let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
-        let (packs, needed) = self.needed(&on_lists).await?;
+        let Needed { packs, marks, .. } = self.needed(&on_lists).await?;
         for (list, waits) in lists.iter().zip(waits) {
             let blocked = waits.iter().any(|lease| held.contains(lease));
             let mut left = 0;
             for pack in &list.packs {
                 let Some(listed) = packs.get(pack) else { continue };
-                if blocked || needed.contains(pack) {
+                if blocked || marks.needs(pack) {
                     left += 1;
                     continue;
                 }
@@ -199,16 +235,14 @@ impl Repository {
         Ok(())
     }
 
-    /// Every pack there is, and those that the snapshots of this moment need.
-    async fn needed(
-        &self,
-        condemned: &HashSet<PackId>,
-    ) -> Result<(HashMap<PackId, ListedPack>, HashSet<PackId>), CollectError> {
+    /// Every pack there is, and what the snapshots of this moment need.
+    async fn needed(&self, condemned: &HashSet<PackId>) -> Result<Needed, CollectError> {
         // First the snapshots, then the index: so whatever a snapshot names is in it.
         let disks = self.all_disks().await?;
-        let view = index::collectors_view(&self.shared.store, &self.shared.keys, condemned).await?;
-        let packs = view.packs.clone();
-        Ok((packs, mark::needed(self, disks, view).await?))
+        let frozen = self.frozen().await?;
+        let packs = index::list_packs(&self.shared.store).await?;
+        let marks = mark::needed(self, &frozen, disks, condemned).await?;
+        Ok(Needed { packs, marks, frozen })
     }
 
     /// Every disk of every snapshot there is; one forgotten meanwhile is left out.
@@ -231,16 +265,17 @@ impl Repository {
 /// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease
 /// that was held all the while.
 pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
-    let condemned = condemned::all_packs(&shared.store, &shared.keys).await?;
-    let view = index::collectors_view(&shared.store, &shared.keys, &condemned).await?;
-    let seen = shared.seen_through(view.index);
+    let condemned = condemned::all_packs(&shared.store, &shared.keys()).await?;
+    let seen = Repository { shared: Arc::clone(shared) }.frozen().await?.shared;
     let mut walk = Walk::new(&seen);
-    let mut all_stand = true;
+    let mut all_stand = Ok(true);
     for record in disks {
         let walked = walk
             .disk(record, &mut |id| {
                 let index = seen.index.read().expect("nobody panics while holding the index");
-                all_stand &= index.contains_outside(&condemned, &id);
+                if let Ok(true) = all_stand {
+                    all_stand = index.contains_outside(&condemned, &id);
+                }
             })
             .await;
         match walked {
@@ -251,5 +286,5 @@ pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result
             Err(error) => return Err(error),
         }
     }
-    Ok(all_stand)
+    Ok(all_stand?)
 }

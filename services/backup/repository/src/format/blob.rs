@@ -59,10 +59,13 @@ pub(crate) enum BlobKind {
     Page = 2,
     /// The pages of one disk.
     Disk = 3,
+    /// The leaves of one stream.
+    Stream = 4,
 }
 
 impl BlobKind {
-    pub(crate) const ALL: [BlobKind; 4] = [BlobKind::Chunk, BlobKind::Leaf, BlobKind::Page, BlobKind::Disk];
+    pub(crate) const ALL: [BlobKind; 5] =
+        [BlobKind::Chunk, BlobKind::Leaf, BlobKind::Page, BlobKind::Disk, BlobKind::Stream];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -70,6 +73,7 @@ impl BlobKind {
             BlobKind::Leaf => "leaf",
             BlobKind::Page => "page",
             BlobKind::Disk => "disk",
+            BlobKind::Stream => "stream",
         }
     }
 

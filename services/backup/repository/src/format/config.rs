@@ -1,62 +1,66 @@
 //! The config object: what makes a place a repository, and the parameters that all writers share.
 //!
 //! ```text
-//!   "LOAMREPO" | version 2 | MAC 32 | MessagePack { repository, created, chunking }
+//!   "LOAMREPO" | version 2 | signature 64 | MessagePack { repository, created, chunking, streams, store }
 //! ```
 //!
-//! It is in the clear, so that software without the key can say what it sees; the MAC under the master key proves
-//! that nobody changed the parameters.
+//! It is in the clear, so that software without the key can say what it sees; the authority's signature proves that
+//! nobody changed the parameters.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Damage, RepositoryId, VERSION, header, packed};
-use crate::chunker::Chunking;
-use crate::keys::Keys;
+use crate::chunker::{Chunking, StreamChunking};
+use crate::keys::{Keys, SIGNATURE_BYTES};
+use crate::store::Capabilities;
 
 const MAGIC: &[u8; 8] = b"LOAMREPO";
 const WHAT: &str = "repository config";
+const PURPOSE: &str = "loam repository v1 config";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Config {
     pub(crate) repository: RepositoryId,
     pub(crate) created_unix_ms: u64,
     pub(crate) chunking: Chunking,
+    pub(crate) streams: StreamChunking,
+    /// What the store was seen to be able to do when the repository was made.
+    pub(crate) store: Capabilities,
 }
 
 /// A config that was read but not yet authenticated, because the keys come after it.
 pub(crate) struct Claimed {
     pub(crate) config: Config,
     body: Vec<u8>,
-    mac: blake3::Hash,
+    signature: [u8; SIGNATURE_BYTES],
 }
 
 impl Config {
-    pub(crate) fn encode(&self, keys: &Keys) -> Vec<u8> {
+    pub(crate) fn encode(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
         let body = packed::body(self);
         let mut object = MAGIC.to_vec();
         object.extend_from_slice(&VERSION.to_le_bytes());
-        object.extend_from_slice(keys.config_mac(&body).as_bytes());
+        object.extend_from_slice(&keys.sign(PURPOSE, &body).map_err(Damage::WriteOnly)?);
         object.extend_from_slice(&body);
-        object
+        Ok(object)
     }
 
     pub(crate) fn decode(object: &[u8]) -> Result<Claimed, Damage> {
         let rest = header(MAGIC, WHAT, object)?;
-        let (mac, body) = rest
-            .split_first_chunk::<32>()
-            .ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
+        let (signature, body) =
+            rest.split_first_chunk().ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
         let config: Config = packed::decode(body, WHAT)?;
-        if !config.chunking.is_usable() {
+        if !config.chunking.is_usable() || !config.streams.is_usable() {
             return Err(Damage::Malformed { what: WHAT, why: "its chunking parameters make no sense" });
         }
-        Ok(Claimed { config, body: body.to_vec(), mac: blake3::Hash::from_bytes(*mac) })
+        Ok(Claimed { config, body: body.to_vec(), signature: *signature })
     }
 }
 
 impl Claimed {
-    /// The config, once the keys vouch for it.
+    /// The config, once the authority vouches for it.
     pub(crate) fn authenticate(self, keys: &Keys) -> Result<Config, Damage> {
-        if keys.config_mac(&self.body) == self.mac {
+        if keys.vouches(PURPOSE, &self.body, &self.signature) {
             Ok(self.config)
         } else {
             Err(Damage::NotAuthentic { what: WHAT })

@@ -1,18 +1,10 @@
-//! Small records as MessagePack maps behind a header.
+//! Small records as MessagePack maps with field names.
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Damage, VERSION};
+use super::Damage;
 
-/// `magic | version | map`.
-pub(crate) fn encode(magic: &[u8; 8], record: &impl Serialize) -> Vec<u8> {
-    let mut bytes = magic.to_vec();
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&body(record));
-    bytes
-}
-
-/// The map alone.
+/// The map.
 pub(crate) fn body(record: &impl Serialize) -> Vec<u8> {
     rmp_serde::to_vec_named(record).expect("our records hold only what MessagePack can say")
 }

@@ -1,40 +1,59 @@
 //! A small object sealed under a key of its own and bound to its name.
 //!
 //! ```text
-//!   "LOAMSEAL" | version 2 | salt 32 | AES-256-GCM( key of the salt, nonce 0, bound = all before | name )
+//!   "LOAMSEAL" | version 2 | cipher 1 | 0 | epoch 4 | salt 32 | sealed( key of the salt, nonce 0, bound = all before | name )
 //! ```
 //!
-//! Used for snapshots, index shards, leases and lists of condemned packs. An object copied to another name does
-//! not open.
+//! Used for snapshots, holds, index shards, leases, lists of condemned packs and what verifications remember. An object
+//! copied to another name does not open.
 
 use object_store::path::Path;
 
+use super::bytes::Cursor;
 use super::{Damage, VERSION, header};
-use crate::keys::{Keys, random};
+use crate::keys::{Cipher, Keys, TAG_BYTES, random};
 
 const MAGIC: &[u8; 8] = b"LOAMSEAL";
-const HEADER_BYTES: usize = 8 + 2 + 32;
+const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
 
-pub(crate) fn seal(keys: &Keys, name: &Path, mut text: Vec<u8>) -> Vec<u8> {
-    let salt: [u8; 32] = random();
-    let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + crate::keys::TAG_BYTES);
+/// What is random about a sealed object.
+pub(crate) struct SealSeed {
+    pub(crate) salt: [u8; 32],
+    pub(crate) cipher: Cipher,
+}
+
+pub(crate) fn seal(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
+    seal_with(keys, name, text, &SealSeed { salt: random(), cipher: Cipher::preferred() })
+}
+
+pub(crate) fn seal_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &SealSeed) -> Vec<u8> {
+    let epoch = keys.current();
+    let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + TAG_BYTES);
     object.extend_from_slice(MAGIC);
     object.extend_from_slice(&VERSION.to_le_bytes());
-    object.extend_from_slice(&salt);
+    object.extend_from_slice(&[seed.cipher as u8, 0]);
+    object.extend_from_slice(&epoch.number.to_le_bytes());
+    object.extend_from_slice(&seed.salt);
     let bound = [&object, name.as_ref().as_bytes()].concat();
-    keys.object(&salt).seal(0, &bound, &mut text);
+    epoch.object(seed.cipher, &seed.salt).seal(0, &bound, &mut text);
     object.extend_from_slice(&text);
     object
 }
 
 pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) -> Result<Vec<u8>, Damage> {
-    let rest = header(MAGIC, what, object)?;
-    let (salt, sealed) =
-        rest.split_first_chunk::<32>().ok_or(Damage::Malformed { what, why: "it ends in its header" })?;
+    let mut cursor = Cursor::new(header(MAGIC, what, object)?, what);
+    let cipher = Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
+    cursor.u8()?;
+    let epoch = cursor.u32()?;
+    let salt = cursor.array()?;
     let bound = [&object[..HEADER_BYTES], name.as_ref().as_bytes()].concat();
-    let mut text = sealed.to_vec();
-    let length =
-        keys.object(salt).open(0, &bound, &mut text).map_err(|_| Damage::NotAuthentic { what })?.len();
+    let mut text = object[HEADER_BYTES..].to_vec();
+    let length = keys
+        .epoch(epoch)?
+        .object(cipher, &salt)
+        .open(0, &bound, &mut text)
+        .map_err(|_| Damage::NotAuthentic { what })?
+        .len();
     text.truncate(length);
     Ok(text)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::blob::BlobId;
+use super::private::Private;
 
 /// Names a snapshot. Made by whoever orders the backup, so that ordering twice gives one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,13 +86,27 @@ pub enum Consistency {
     PoweredOff,
 }
 
-/// One disk of a snapshot.
+/// What a record of a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// A disk, in segments, with holes.
+    Disk,
+    /// Bytes in order, such as a dump or an archive.
+    Stream,
+}
+
+/// One disk or stream of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskRecord {
     /// The disk's name in the machine, e.g. `vda`.
     pub name: String,
+    /// Disk or stream.
+    pub shape: Shape,
     /// Its virtual size.
     pub size_bytes: u64,
+    /// Bytes of it that are no holes.
+    pub used_bytes: u64,
     /// The root of its recipe.
     pub root: BlobId,
 }
@@ -111,6 +126,10 @@ pub struct CopyStats {
     pub segments_reused: u64,
     /// Segments that hold only zeros.
     pub segments_empty: u64,
+    /// Segments that were read although they were said to be unchanged, to hold the map of changes to its word.
+    pub segments_audited: u64,
+    /// Maps of changes that were found to be wrong; their disks were read whole.
+    pub maps_refused: u64,
 }
 
 /// All that a snapshot says but for its id.
@@ -124,9 +143,8 @@ pub struct Contents {
     pub tags: Vec<String>,
     /// The disks.
     pub disks: Vec<DiskRecord>,
-    /// The machine's definition, opaque here.
-    #[serde(with = "serde_bytes")]
-    pub definition: Vec<u8>,
+    /// The machine's definition, opaque here and read by readers only.
+    pub definition: Private,
     /// The snapshot whose unchanged segments were taken over.
     pub parent: Option<SnapshotId>,
     /// The state of the guest's data.

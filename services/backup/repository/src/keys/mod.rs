@@ -1,47 +1,59 @@
 //! Secrets and what is made of them.
 //!
 //! ```text
-//!   passphrase | key file --Argon2id--> wrapping key --opens--> key slot --> master key
-//!                                                                               |
-//!        +----------------+----------------+----------------+-------------------+
-//!   one key per kind   pack key base     object key base   chunker seed      config MAC key
-//!   of blob id         + pack id         + object salt
+//!   passphrase | key file ──Argon2id──> opens ─┐
+//!   identity file (X25519) ────────────────────┴─> a slot's private key ──> its grant: a key bundle
+//!                                                                               │
+//!      for all time      ids (one key per kind of blob), chunker seed, authority (Ed25519: public, or whole)
+//!      for each epoch    meta (symmetric), reader (X25519: public, or whole)
+//!
+//!   what                               is sealed with                                    so it is read by
+//!   recipes, index, snapshots, leases  meta                                              every slot
+//!   chunks, definitions of machines    fresh X25519 key agreed with the reader, and meta  slots that may read
+//!   key roster, config                 signed by the authority                           everybody
 //! ```
 //!
-//! Promises: no two messages are ever sealed with the same key and nonce; keys are wiped from memory when
-//! dropped; nothing here is printed by `Debug`.
+//! A **write-only** slot is granted the public halves: its host stores backups, finds what is stored already and takes
+//! over what did not change, and can open no byte of any disk, its own included. A new **epoch** gives everybody who
+//! is in the roster new keys; ids stay, so that nothing is stored twice because of it.
+//!
+//! Promises: no two messages are ever sealed with the same key and nonce; keys are wiped from memory when dropped;
+//! nothing here is printed by `Debug`.
+//!
+//! It deliberately does not hide from a write-only host which ids are stored: whoever holds the id keys can find out
+//! whether a chunk that he knows is in the repository.
 
+mod bundle;
+mod cipher;
+mod epoch;
+pub mod identity;
+mod recipient;
+mod roster;
 pub mod secret;
 mod slot;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
+use crate::format::Damage;
 use crate::format::blob::{BlobId, BlobKind};
-use crate::format::pack::PackId;
 
-pub use secret::{Secret, SecretError};
-pub use slot::KdfCost;
-pub(crate) use slot::{Slot, SlotError};
+use self::bundle::Bundle;
+pub(crate) use self::cipher::{Aead, Cipher, TAG_BYTES};
+pub(crate) use self::epoch::EpochKeys;
+pub use self::identity::{Identity, Recipient};
+pub(crate) use self::recipient::PUBLIC_BYTES;
+pub(crate) use self::roster::{Roster, RosterError, Unopened};
+pub use self::secret::{Secret, SecretError};
+pub use self::slot::{KdfCost, Role};
+pub(crate) use self::slot::{Opened, Owner, Slot, SlotId};
 
-/// Bytes that an AEAD adds to what it seals.
-pub(crate) const TAG_BYTES: usize = 16;
+/// Bytes of a symmetric key and of every private key.
+const KEY_BYTES: usize = 32;
+/// Bytes of an Ed25519 signature.
+pub(crate) const SIGNATURE_BYTES: usize = 64;
 
-/// The secret that all other keys of a repository come from.
-pub(crate) struct MasterKey(Zeroizing<[u8; 32]>);
-
-/// All keys derived from the master key.
-pub(crate) struct Keys {
-    ids: Zeroizing<[[u8; 32]; 4]>,
-    pack: Zeroizing<[u8; 32]>,
-    object: Zeroizing<[u8; 32]>,
-    config: Zeroizing<[u8; 32]>,
-    chunker_seed: u64,
-}
-
-/// The text did not open: wrong key, or changed since it was sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotAuthentic;
+type Key = Zeroizing<[u8; KEY_BYTES]>;
 
 /// Fills a buffer from the system's random generator.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
@@ -50,89 +62,129 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-impl MasterKey {
-    pub(crate) fn generate() -> MasterKey {
-        MasterKey(Zeroizing::new(random()))
+fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
+    let mut hasher = blake3::Hasher::new_derive_key(purpose);
+    for part in parts {
+        hasher.update(part);
     }
-
-    pub(crate) fn derive(&self) -> Keys {
-        let derive = |purpose: &str| Zeroizing::new(blake3::derive_key(purpose, &*self.0));
-        let seed = derive("loam repository v1 chunker seed");
-        Keys {
-            ids: Zeroizing::new(
-                BlobKind::ALL.map(|kind| *derive(&format!("loam repository v1 id of {}", kind.word()))),
-            ),
-            pack: derive("loam repository v1 pack keys"),
-            object: derive("loam repository v1 object keys"),
-            config: derive("loam repository v1 config authentication"),
-            chunker_seed: u64::from_le_bytes(*seed.first_chunk().expect("32 bytes hold 8")),
-        }
-    }
+    let key = Zeroizing::new(*hasher.finalize().as_bytes());
+    zeroize::Zeroize::zeroize(&mut hasher);
+    key
 }
 
+/// All that one slot gives to who opens it.
+pub(crate) struct Keys {
+    bundle: Bundle,
+    ids: Zeroizing<[[u8; KEY_BYTES]; BlobKind::ALL.len()]>,
+    chunker_seed: u64,
+    /// The slot that was opened, so that a later epoch can be opened without the secret.
+    opened: Opened,
+    /// Which roster this comes from.
+    roster: u64,
+    /// How many slots there are in it.
+    slots: u64,
+}
+
+/// This key can store backups and not read them back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this key is write-only: it can store backups but neither read them back nor manage keys")]
+pub struct WriteOnly;
+
 impl Keys {
+    fn new(bundle: Bundle, opened: Opened, roster: u64, slots: u64) -> Keys {
+        let id =
+            |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.word()), &[&*bundle.ids]);
+        let ids = Zeroizing::new(BlobKind::ALL.map(id));
+        let seed = derive("loam repository v1 chunker seed", &[&*bundle.ids]);
+        let chunker_seed = u64::from_le_bytes(*seed.first_chunk().expect("32 bytes hold 8"));
+        Keys { bundle, ids, chunker_seed, opened, roster, slots }
+    }
+
     /// The content id of a blob; the same bytes under two kinds have unrelated ids.
     pub(crate) fn id(&self, kind: BlobKind, bytes: &[u8]) -> BlobId {
         BlobId::from(*blake3::keyed_hash(&self.ids[kind as usize], bytes).as_bytes())
-    }
-
-    /// The key of one pack.
-    pub(crate) fn pack(&self, id: PackId) -> Aead {
-        Aead::derived("loam repository v1 one pack", &self.pack, id.as_bytes())
-    }
-
-    /// The key of one sealed object, by its random salt.
-    pub(crate) fn object(&self, salt: &[u8; 32]) -> Aead {
-        Aead::derived("loam repository v1 one object", &self.object, salt)
-    }
-
-    /// Authenticates the open text of the config object.
-    pub(crate) fn config_mac(&self, text: &[u8]) -> blake3::Hash {
-        blake3::keyed_hash(&self.config, text)
     }
 
     /// Makes cut points differ from those of other repositories. Not a security boundary.
     pub(crate) fn chunker_seed(&self) -> u64 {
         self.chunker_seed
     }
+
+    /// What files in the local cache are authenticated with.
+    pub(crate) fn cache_key(&self) -> [u8; KEY_BYTES] {
+        *derive("loam repository v1 local cache", &[&*self.bundle.ids])
+    }
+
+    /// The keys that new objects are sealed with.
+    pub(crate) fn current(&self) -> &EpochKeys {
+        self.bundle.epochs.last().expect("a bundle without an epoch is refused when it is read")
+    }
+
+    /// The keys of an epoch.
+    pub(crate) fn epoch(&self, number: u32) -> Result<&EpochKeys, Damage> {
+        let found = self.bundle.epochs.binary_search_by_key(&number, |epoch| epoch.number);
+        found.map(|at| &self.bundle.epochs[at]).map_err(|_| Damage::UnknownEpoch { epoch: number })
+    }
+
+    /// Which roster these keys come from; a higher number is newer.
+    pub(crate) fn roster(&self) -> u64 {
+        self.roster
+    }
+
+    /// How many slots the roster has.
+    pub(crate) fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    /// The slot that was opened.
+    pub(crate) fn slot(&self) -> SlotId {
+        self.opened.slot
+    }
+
+    /// Whether stored disks can be read.
+    pub(crate) fn can_read(&self) -> bool {
+        self.bundle.authority_seed.is_some()
+    }
+
+    /// The public key that vouches for config and roster.
+    pub(crate) fn authority(&self) -> &[u8; PUBLIC_BYTES] {
+        &self.bundle.authority
+    }
+
+    /// Signs an object of the kind that `purpose` names.
+    pub(crate) fn sign(&self, purpose: &str, text: &[u8]) -> Result<[u8; SIGNATURE_BYTES], WriteOnly> {
+        let seed = self.bundle.authority_seed.as_ref().ok_or(WriteOnly)?;
+        Ok(sign(seed, purpose, text))
+    }
+
+    /// Whether the authority signed it.
+    pub(crate) fn vouches(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        vouches(self.authority(), purpose, text, signature)
+    }
 }
 
-/// AES-256-GCM under a key used for one pack or one object, with a counter as nonce.
-pub(crate) struct Aead(LessSafeKey);
-
-impl Aead {
-    pub(crate) fn new(key: &[u8; 32]) -> Aead {
-        let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the cipher's length");
-        Aead(LessSafeKey::new(key))
-    }
-
-    fn derived(purpose: &str, base: &[u8; 32], name: &[u8]) -> Aead {
-        let mut material = Zeroizing::new(Vec::with_capacity(base.len() + name.len()));
-        material.extend_from_slice(base);
-        material.extend_from_slice(name);
-        Aead::new(&Zeroizing::new(blake3::derive_key(purpose, &material)))
-    }
-
-    /// Seals in place and appends the tag. Each `number` is used once per key.
-    pub(crate) fn seal(&self, number: u32, bound: &[u8], text: &mut Vec<u8>) {
-        self.0
-            .seal_in_place_append_tag(nonce(number), Aad::from(bound), text)
-            .expect("texts are far below the cipher's 64 GiB");
-    }
-
-    /// Opens in place and returns the text without the tag.
-    pub(crate) fn open<'a>(
-        &self,
-        number: u32,
-        bound: &[u8],
-        sealed: &'a mut [u8],
-    ) -> Result<&'a mut [u8], NotAuthentic> {
-        self.0.open_in_place(nonce(number), Aad::from(bound), sealed).map_err(|_| NotAuthentic)
-    }
+/// What is signed: the purpose, so that no object passes for another kind, and the text.
+fn signed(purpose: &str, text: &[u8]) -> Vec<u8> {
+    [purpose.as_bytes(), &[0], text].concat()
 }
 
-fn nonce(number: u32) -> Nonce {
-    let mut nonce = [0; NONCE_LEN];
-    nonce[NONCE_LEN - 4..].copy_from_slice(&number.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
+fn sign(seed: &[u8; KEY_BYTES], purpose: &str, text: &[u8]) -> [u8; SIGNATURE_BYTES] {
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
+    let signature = pair.sign(&signed(purpose, text));
+    signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+}
+
+fn vouches(
+    authority: &[u8; PUBLIC_BYTES],
+    purpose: &str,
+    text: &[u8],
+    signature: &[u8; SIGNATURE_BYTES],
+) -> bool {
+    UnparsedPublicKey::new(&ED25519, authority).verify(&signed(purpose, text), signature).is_ok()
+}
+
+fn authority_of(seed: &[u8; KEY_BYTES]) -> [u8; PUBLIC_BYTES] {
+    use aws_lc_rs::signature::KeyPair;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
+    pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
 }

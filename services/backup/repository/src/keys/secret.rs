@@ -1,4 +1,4 @@
-//! What a person or service proves itself with: a passphrase or a key file.
+//! What a person or service proves itself with: a passphrase, a key file or an identity file.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::identity::{Identity, NotAKey};
+use super::{KEY_BYTES, Key};
+
 /// Longer secret files are a mistake, such as a disk image named by accident.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// A key file must be random bytes; fewer than these are no key.
@@ -14,7 +17,7 @@ const KEY_FILE_BYTES_MIN: usize = 32;
 /// Permission bits that let a group or anyone change a file.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// The two kinds of secret; a slot is opened by its own kind only.
+/// The kinds of secret; a slot is opened by its own kind only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretKind {
@@ -22,9 +25,11 @@ pub enum SecretKind {
     Passphrase,
     /// Random bytes in a file.
     KeyFile,
+    /// The private half of a key pair.
+    Identity,
 }
 
-/// A passphrase or the content of a key file. Wiped from memory when dropped.
+/// A passphrase, the content of a key file, or a private key. Wiped from memory when dropped.
 pub struct Secret {
     pub(super) kind: SecretKind,
     pub(super) bytes: Zeroizing<Vec<u8>>,
@@ -70,6 +75,15 @@ pub enum SecretError {
     KeyTooShort {
         /// The file.
         path: PathBuf,
+    },
+    /// No identity where one is needed.
+    #[error("could not use the identity file {path}")]
+    NotAnIdentity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: NotAKey,
     },
     /// Not UTF-8 where text is needed.
     #[error("the secret file {path} is not text")]
@@ -120,6 +134,32 @@ impl Secret {
             return Err(SecretError::KeyTooShort { path: path.to_owned() });
         }
         Ok(Secret { kind: SecretKind::KeyFile, bytes })
+    }
+
+    /// The private key in an identity file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, holds no identity, or can be changed by others.
+    pub fn identity_file(path: &Path) -> Result<Secret, SecretError> {
+        let bytes = read_secret_file(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText { path: path.to_owned() })?;
+        let identity = Identity::parse(text)
+            .map_err(|source| SecretError::NotAnIdentity { path: path.to_owned(), source })?;
+        Ok(Secret::from(&identity))
+    }
+
+    /// The private key, where this is an identity.
+    pub(super) fn identity(&self) -> Option<Key> {
+        match self.kind {
+            SecretKind::Identity => <[u8; KEY_BYTES]>::try_from(self.bytes.as_slice()).ok().map(Key::from),
+            SecretKind::Passphrase | SecretKind::KeyFile => None,
+        }
+    }
+}
+
+impl From<&Identity> for Secret {
+    fn from(identity: &Identity) -> Secret {
+        Secret { kind: SecretKind::Identity, bytes: Zeroizing::new(identity.0.to_vec()) }
     }
 }
 

@@ -1,27 +1,48 @@
-//! A key slot: the master key, wrapped for one secret.
+//! A slot: one way to open the repository.
 //!
-//! ```text
-//!   "LOAMSLOT" | version u16 LE | MessagePack { repository, kind, memory_kib, passes, lanes, salt, wrapped }
-//! ```
-//!
-//! The wrapping key is Argon2id(secret, salt), used once, so its nonce is zero; everything else in the slot is
-//! bound as associated data.
+//! Every slot is the recipient of its grant. The private key that opens the grant is either wrapped in the slot itself,
+//! under Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an
+//! identity file that its owner keeps elsewhere. So a new epoch can be granted to all slots by who has the secret of
+//! one.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 use zeroize::Zeroizing;
 
+use super::bundle::Bundle;
+use super::recipient::{self, PUBLIC_BYTES};
 use super::secret::{Secret, SecretKind};
-use super::{Aead, MasterKey, random};
-use crate::format::{Damage, RepositoryId, header, packed};
+use super::{Aead, Cipher, KEY_BYTES, Key, Recipient, random};
+use crate::format::{Damage, RepositoryId};
 
-const MAGIC: &[u8; 8] = b"LOAMSLOT";
+const GRANT: &str = "loam repository v1 grant";
 /// A slot that asks for more memory than this was not written by us: opening must not exhaust a machine.
 const MEMORY_KIB_MAX: u32 = 2 * 1024 * 1024;
 /// A slot that asks for more passes than this was not written by us.
 const PASSES_MAX: u32 = 64;
 /// A slot that asks for more lanes than this was not written by us.
 const LANES_MAX: u32 = 64;
+
+/// The name of a slot.
+pub(crate) type SlotId = Ulid;
+
+/// What a slot may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Role {
+    /// Store, read back, manage keys.
+    Full = 0,
+    /// Store only: nothing can be read back with it.
+    WriteOnly = 1,
+}
+
+impl Role {
+    pub(super) fn from_byte(byte: u8) -> Option<Role> {
+        [Role::Full, Role::WriteOnly].get(usize::from(byte)).copied()
+    }
+}
 
 /// What each guess of a passphrase costs an attacker, and each opening costs us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,91 +62,224 @@ impl Default for KdfCost {
     }
 }
 
+/// Where the private key of a slot is.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Lock {
+    /// Here, wrapped: AES-256-GCM under Argon2id( secret, salt ), nonce 0, of private key 32 | authority 32.
+    Wrapped {
+        kind: SecretKind,
+        cost: KdfCost,
+        #[serde(with = "serde_bytes")]
+        salt: [u8; 32],
+        #[serde(with = "serde_bytes")]
+        text: Vec<u8>,
+    },
+    /// With its owner.
+    Elsewhere,
+}
+
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Slot {
-    repository: RepositoryId,
-    kind: SecretKind,
-    cost: KdfCost,
+    pub(crate) id: SlotId,
+    pub(crate) label: String,
+    pub(crate) role: Role,
+    pub(crate) created_unix_ms: u64,
+    lock: Lock,
     #[serde(with = "serde_bytes")]
-    salt: [u8; 32],
+    recipient: [u8; PUBLIC_BYTES],
     #[serde(with = "serde_bytes")]
-    wrapped: Vec<u8>,
+    envelope: [u8; PUBLIC_BYTES],
+    #[serde(with = "serde_bytes")]
+    grant: Vec<u8>,
+}
+
+/// Who a new slot is for.
+pub(crate) enum Owner {
+    Secret(Secret, KdfCost),
+    Recipient(Recipient),
+}
+
+/// A slot whose private key is at hand.
+pub(crate) struct Opened {
+    pub(super) slot: SlotId,
+    pub(super) private: Key,
+    /// Whom the slot's owner trusts; an identity file does not say.
+    pub(super) authority: Option<[u8; PUBLIC_BYTES]>,
 }
 
 /// A slot did not give its key.
 #[derive(Debug)]
 pub(crate) enum SlotError {
-    /// It is for another secret or another repository.
+    /// It is for another secret.
     NotOurs,
     /// Its cost cannot be computed here.
     Cost(argon2::Error),
+    /// It was not written as slots are.
+    Damaged(Damage),
 }
 
 impl Slot {
-    /// Wraps the master key. Takes as long as the cost says: not for an async thread.
-    pub(crate) fn wrap(
-        master: &MasterKey,
+    /// Makes a slot and grants it its half of the bundle. Takes as long as the cost says: not for an async thread.
+    pub(super) fn new(
         repository: RepositoryId,
+        label: String,
+        role: Role,
+        owner: Owner,
+        created_unix_ms: u64,
+        bundle: &Bundle,
+    ) -> Result<(Slot, Option<Key>), SlotError> {
+        let id = Ulid::generate();
+        let (lock, recipient, private) = match owner {
+            Owner::Recipient(recipient) => (Lock::Elsewhere, recipient.0, None),
+            Owner::Secret(secret, cost) => {
+                let Some(private) = secret.identity() else {
+                    let private = recipient::private();
+                    let lock = Lock::wrap(repository, id, &secret, cost, &private, &bundle.authority)?;
+                    let public = recipient::public_of(&private);
+                    return Slot { id, label, role, created_unix_ms, lock, ..Slot::empty(public) }
+                        .granted(repository, bundle)
+                        .map(|slot| (slot, Some(private)));
+                };
+                (Lock::Elsewhere, recipient::public_of(&private), Some(private))
+            }
+        };
+        Slot { id, label, role, created_unix_ms, lock, ..Slot::empty(recipient) }
+            .granted(repository, bundle)
+            .map(|slot| (slot, private))
+    }
+
+    fn empty(recipient: [u8; PUBLIC_BYTES]) -> Slot {
+        Slot {
+            id: Ulid::nil(),
+            label: String::new(),
+            role: Role::WriteOnly,
+            created_unix_ms: 0,
+            lock: Lock::Elsewhere,
+            recipient,
+            envelope: [0; PUBLIC_BYTES],
+            grant: Vec::new(),
+        }
+    }
+
+    /// The same slot with another grant.
+    pub(super) fn granted(mut self, repository: RepositoryId, bundle: &Bundle) -> Result<Slot, SlotError> {
+        let ephemeral = recipient::private();
+        let (key, envelope) = recipient::send(GRANT, &ephemeral, &self.recipient, &[repository.as_bytes()])
+            .map_err(|_| SlotError::Damaged(Damage::NotAuthentic { what: "recipient" }))?;
+        let mut text = bundle.encode_for(self.role);
+        let mut grant = Vec::with_capacity(text.len() + super::TAG_BYTES);
+        grant.extend_from_slice(&text);
+        zeroize::Zeroize::zeroize(&mut *text);
+        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &self.bound(repository), &mut grant);
+        (self.envelope, self.grant) = (envelope, grant);
+        Ok(self)
+    }
+
+    /// Tries a secret. Takes as long as the slot's cost says: not for an async thread.
+    pub(super) fn open(&self, repository: RepositoryId, secret: &Secret) -> Result<Opened, SlotError> {
+        match (&self.lock, secret.identity()) {
+            (Lock::Elsewhere, Some(private)) if recipient::public_of(&private) == self.recipient => {
+                Ok(Opened { slot: self.id, private, authority: None })
+            }
+            (Lock::Wrapped { kind, cost, salt, text }, None) if *kind == secret.kind => {
+                let key = wrapping_key(secret, *cost, salt)?;
+                let mut text = Zeroizing::new(text.clone());
+                let opened = Aead::new(Cipher::Aes256Gcm, &key)
+                    .open(0, &wrapped_bound(repository, self.id), &mut text)
+                    .map_err(|_| SlotError::NotOurs)?;
+                let (private, authority) =
+                    opened.split_first_chunk::<KEY_BYTES>().ok_or(SlotError::NotOurs)?;
+                Ok(Opened {
+                    slot: self.id,
+                    private: Zeroizing::new(*private),
+                    authority: Some((*authority).try_into().map_err(|_| SlotError::NotOurs)?),
+                })
+            }
+            _ => Err(SlotError::NotOurs),
+        }
+    }
+
+    /// Opens the grant.
+    pub(super) fn bundle(&self, repository: RepositoryId, opened: &Opened) -> Result<Bundle, Damage> {
+        let not_authentic = Damage::NotAuthentic { what: "grant of a key slot" };
+        let key = recipient::receive(GRANT, &opened.private, &self.envelope, &[repository.as_bytes()])
+            .map_err(|_| not_authentic.clone())?;
+        let mut text = Zeroizing::new(self.grant.clone());
+        let text = Aead::new(Cipher::Aes256Gcm, &key)
+            .open(0, &self.bound(repository), &mut text)
+            .map_err(|_| not_authentic.clone())?;
+        let bundle = Bundle::decode(text)?;
+        match opened.authority {
+            Some(trusted) if trusted != bundle.authority => Err(not_authentic),
+            _ => Ok(bundle),
+        }
+    }
+
+    /// Whether it makes sense to try it at all.
+    pub(super) fn check(&self) -> Result<(), Damage> {
+        match &self.lock {
+            Lock::Wrapped { cost, .. }
+                if cost.memory_kib > MEMORY_KIB_MAX || cost.passes > PASSES_MAX || cost.lanes > LANES_MAX =>
+            {
+                Err(Damage::Malformed { what: "key slot", why: "its cost is beyond any sense" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How it is opened, in a word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.lock {
+            Lock::Wrapped { kind: SecretKind::Passphrase, .. } => "passphrase",
+            Lock::Wrapped { kind: SecretKind::KeyFile, .. } => "key-file",
+            Lock::Wrapped { kind: SecretKind::Identity, .. } | Lock::Elsewhere => "recipient",
+        }
+    }
+
+    /// The public key of its owner, where that is somebody's own.
+    pub(crate) fn recipient(&self) -> Option<Recipient> {
+        matches!(self.lock, Lock::Elsewhere).then_some(Recipient(self.recipient))
+    }
+
+    fn bound(&self, repository: RepositoryId) -> Vec<u8> {
+        let id = self.id.to_bytes();
+        [repository.as_bytes(), id.as_slice(), &[self.role as u8], &self.recipient].concat()
+    }
+}
+
+impl Lock {
+    fn wrap(
+        repository: RepositoryId,
+        slot: SlotId,
         secret: &Secret,
         cost: KdfCost,
-    ) -> Result<Slot, argon2::Error> {
+        private: &[u8; KEY_BYTES],
+        authority: &[u8; PUBLIC_BYTES],
+    ) -> Result<Lock, SlotError> {
         let salt: [u8; 32] = random();
-        let mut slot = Slot { repository, kind: secret.kind, cost, salt, wrapped: master.0.to_vec() };
-        let key = slot.wrapping_key(secret)?;
-        let bound = slot.bound();
-        Aead::new(&key).seal(0, &bound, &mut slot.wrapped);
-        Ok(slot)
+        let key = wrapping_key(secret, cost, &salt)?;
+        let mut text = Vec::with_capacity(KEY_BYTES + PUBLIC_BYTES + super::TAG_BYTES);
+        text.extend_from_slice(private);
+        text.extend_from_slice(authority);
+        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &wrapped_bound(repository, slot), &mut text);
+        Ok(Lock::Wrapped { kind: secret.kind, cost, salt, text })
     }
+}
 
-    /// Opens the slot. Takes as long as its cost says: not for an async thread.
-    pub(crate) fn unwrap(&self, repository: RepositoryId, secret: &Secret) -> Result<MasterKey, SlotError> {
-        if self.repository != repository || self.kind != secret.kind {
-            return Err(SlotError::NotOurs);
-        }
-        let key = self.wrapping_key(secret).map_err(SlotError::Cost)?;
-        let mut wrapped = Zeroizing::new(self.wrapped.clone());
-        let master = Aead::new(&key).open(0, &self.bound(), &mut wrapped).map_err(|_| SlotError::NotOurs)?;
-        Ok(MasterKey(Zeroizing::new((&*master).try_into().map_err(|_| SlotError::NotOurs)?)))
-    }
+fn wrapped_bound(repository: RepositoryId, slot: SlotId) -> [u8; 32] {
+    let mut bound = [0; 32];
+    bound[..16].copy_from_slice(repository.as_bytes());
+    bound[16..].copy_from_slice(&slot.to_bytes());
+    bound
+}
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        packed::encode(MAGIC, self)
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Slot, Damage> {
-        let slot: Slot = packed::decode(header(MAGIC, "key slot", bytes)?, "key slot")?;
-        let cost = slot.cost;
-        if cost.memory_kib > MEMORY_KIB_MAX || cost.passes > PASSES_MAX || cost.lanes > LANES_MAX {
-            return Err(Damage::Malformed { what: "key slot", why: "its cost is beyond any sense" });
-        }
-        Ok(slot)
-    }
-
-    fn wrapping_key(&self, secret: &Secret) -> Result<Zeroizing<[u8; 32]>, argon2::Error> {
-        let KdfCost { memory_kib, passes, lanes } = self.cost;
-        let params = Params::new(memory_kib, passes, lanes, Some(32))?;
-        let mut key = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
-            &secret.bytes,
-            &self.salt,
-            &mut *key,
-        )?;
-        Ok(key)
-    }
-
-    /// Everything but the wrapped key, in a fixed order.
-    fn bound(&self) -> Vec<u8> {
-        let kind = match self.kind {
-            SecretKind::Passphrase => 0,
-            SecretKind::KeyFile => 1,
-        };
-        let mut bound = Vec::with_capacity(16 + 1 + 12 + 32);
-        bound.extend_from_slice(self.repository.as_bytes());
-        bound.push(kind);
-        for cost in [self.cost.memory_kib, self.cost.passes, self.cost.lanes] {
-            bound.extend_from_slice(&cost.to_le_bytes());
-        }
-        bound.extend_from_slice(&self.salt);
-        bound
-    }
+fn wrapping_key(secret: &Secret, cost: KdfCost, salt: &[u8; 32]) -> Result<Key, SlotError> {
+    let params =
+        Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_BYTES)).map_err(SlotError::Cost)?;
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(&secret.bytes, salt, &mut *key)
+        .map_err(SlotError::Cost)?;
+    Ok(key)
 }

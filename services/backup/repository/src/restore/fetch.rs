@@ -14,6 +14,7 @@ use crate::format::blob::BlobId;
 use crate::format::pack::open_blob;
 use crate::format::recipe::{self, Disk, Piece};
 use crate::format::snapshot::DiskRecord;
+use crate::format::stream::Stream;
 use crate::keys::Keys;
 use crate::repository::Shared;
 use crate::store::{StoreError, names};
@@ -23,7 +24,7 @@ const RECIPE_READS_IN_FLIGHT: usize = 4;
 
 /// Reads one planned range. A pack that is gone or too short is damage.
 pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, ReadError> {
-    let name = names::pack(read.kind, read.pack);
+    let name = names::pack(read.pack.kind, read.pack.id);
     let damaged = |source| ReadError::Pack { pack: name.to_string(), source };
     let short = Damage::Malformed { what: "pack", why: "it is shorter than the index says" };
     match shared.store.get_range(&name, read.range.clone()).await {
@@ -46,15 +47,14 @@ pub(crate) fn open_all<E: From<ReadError>>(
     object: &[u8],
     mut each: impl FnMut(&Wanted, Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let key = keys.pack(read.pack);
+    let damaged = |source| ReadError::of(source, || names::pack(read.pack.kind, read.pack.id).to_string());
+    let key = read.pack.key(keys).map_err(damaged)?;
     for blob in &read.blobs {
         let at = (u64::from(blob.location.offset) - read.range.start) as usize;
         let entry = &blob.location.entry;
         let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
         let content =
-            open_blob(keys, &key, read.pack, blob.location.slot, entry, &mut sealed).map_err(|source| {
-                ReadError::Pack { pack: names::pack(read.kind, read.pack).to_string(), source }
-            })?;
+            open_blob(keys, &key, read.pack.id, blob.location.slot, entry, &mut sealed).map_err(damaged)?;
         each(blob, content)?;
     }
     Ok(())
@@ -62,13 +62,13 @@ pub(crate) fn open_all<E: From<ReadError>>(
 
 /// Reads many blobs, in no particular order, each with the places that want it.
 async fn many(shared: &Arc<Shared>, places: Places) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
-    let reads = plan::by_pack(&shared.index.read().expect("nobody panics while holding the index"), places)?;
+    let reads = plan::planned(shared, places).await?;
     let found: Vec<Vec<_>> = futures::stream::iter(reads.into_iter().map(|read| async move {
         let object = range(shared, &read).await?;
         let shared = Arc::clone(shared);
         spawn_blocking(move || {
             let mut found = Vec::with_capacity(read.blobs.len());
-            open_all(&shared.keys, &read, &object, |blob, content| {
+            open_all(&shared.keys(), &read, &object, |blob, content| {
                 found.push((blob.wanted_at.clone(), content));
                 Ok::<_, ReadError>(())
             })?;
@@ -97,6 +97,34 @@ pub(crate) async fn disk(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Di
         return Err(Damage::Malformed { what: "disk", why }.into());
     }
     Ok(disk)
+}
+
+/// The root of a stream's recipe.
+pub(crate) async fn stream(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Stream, ReadError> {
+    let stream = Stream::decode(&one(shared, record.root).await?)?;
+    if stream.size_bytes != record.size_bytes {
+        let why = "its size is not the one in the snapshot";
+        return Err(Damage::Malformed { what: "stream", why }.into());
+    }
+    Ok(stream)
+}
+
+/// The pieces of some leaves of a stream, in their order.
+pub(crate) async fn stream_leaves(
+    shared: &Arc<Shared>,
+    leaves: &[(u64, BlobId)],
+) -> Result<Vec<Vec<Piece>>, ReadError> {
+    let mut places = Places::default();
+    for (index, (_, id)) in leaves.iter().enumerate() {
+        places.entry(*id).or_default().push(index as u64);
+    }
+    let mut found = vec![Vec::new(); leaves.len()];
+    for (indices, text) in many(shared, places).await? {
+        for index in indices {
+            found[index as usize] = recipe::decode_leaf(&text, leaves[index as usize].0)?;
+        }
+    }
+    Ok(found)
 }
 
 /// The leaves of one page of a disk; a page that is a hole has only holes.

@@ -30,7 +30,7 @@ use crate::format::snapshot::Snapshot;
 use crate::progress::{Progress, raise};
 use crate::repository::Repository;
 use crate::store::StoreError;
-use crate::{Cancel, IndexError};
+use crate::{Cancel, IndexError, WriteOnly};
 
 pub use image::{ImageError, partial_path};
 
@@ -52,12 +52,25 @@ pub enum ReadError {
         #[source]
         source: Damage,
     },
+    /// This key may not.
+    #[error(transparent)]
+    WriteOnly(WriteOnly),
     /// The index could not be loaded.
     #[error("could not load the index")]
     Index(#[from] IndexError),
     /// The store failed.
     #[error("could not read from the store")]
     Store(#[from] StoreError),
+}
+
+impl ReadError {
+    /// What it means that something of a pack does not open.
+    pub(crate) fn of(damage: Damage, pack: impl FnOnce() -> String) -> ReadError {
+        match damage {
+            Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
+            source => ReadError::Pack { pack: pack(), source },
+        }
+    }
 }
 
 /// A disk could not be restored. No image of that name was made.
@@ -138,10 +151,7 @@ impl Repository {
         let leaves = fetch::page(&self.shared, disk, page).await?;
         let (places, hole_bytes) = self.places(disk, first, &leaves).await?;
         progress.done(hole_bytes);
-        let reads = {
-            let index = self.shared.index.read().expect("nobody panics while holding the index");
-            plan::by_pack(&index, places).map_err(ReadError::from)?
-        };
+        let reads = plan::planned(&self.shared, places).await?;
         let in_flight = self.shared.settings.ranges_in_flight();
         futures::stream::iter(reads.into_iter().map(Ok))
             .try_for_each_concurrent(in_flight, |read| async move {
@@ -150,7 +160,7 @@ impl Repository {
                 let (shared, image, progress) =
                     (Arc::clone(&self.shared), image.writer(), Arc::clone(progress));
                 spawn_blocking(move || {
-                    fetch::open_all(&shared.keys, &read, &object, |blob, content| {
+                    fetch::open_all(&shared.keys(), &read, &object, |blob, content| {
                         for &at in &blob.wanted_at {
                             image.write_at(at, &content)?;
                             progress.done(content.len() as u64);

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
+use super::ReadError;
 use crate::format::Damage;
 use crate::format::blob::BlobId;
-use crate::format::pack::{PackId, PackKind};
+use crate::format::pack::PackHead;
 use crate::index::{Index, Location};
+use crate::repository::Shared;
 
 /// Blobs closer than this are read together: the bytes between cost less than another request.
 const GAP_BYTES_MAX: u64 = 256 * 1024;
@@ -24,20 +29,34 @@ pub(crate) struct Wanted {
 
 /// One request and the blobs in its answer.
 pub(crate) struct RangeRead {
-    pub(crate) pack: PackId,
-    pub(crate) kind: PackKind,
+    pub(crate) pack: PackHead,
     pub(crate) range: Range<u64>,
     pub(crate) blobs: Vec<Wanted>,
 }
 
+/// Plans off the async threads: looking up many blobs takes a while.
+pub(crate) async fn planned(shared: &Arc<Shared>, places: Places) -> Result<Vec<RangeRead>, ReadError> {
+    let shared = Arc::clone(shared);
+    spawn_blocking(move || {
+        by_pack(&shared.index.read().expect("nobody panics while holding the index"), places)
+    })
+    .await
+    .expect("planning does not panic")
+}
+
 /// Plans the reading of every blob once, in the order in which it lies in the packs.
-pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, Damage> {
+pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, ReadError> {
     let mut wanted = Vec::with_capacity(places.len());
     for (id, wanted_at) in places {
-        let location = index.find(&id).ok_or(Damage::BlobMissing { id })?;
+        let location = index.find(&id)?.ok_or(Damage::BlobMissing { id })?;
         wanted.push(Wanted { location, wanted_at });
     }
-    wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset));
+    Ok(ranges(wanted))
+}
+
+/// Joins neighbours into ranges.
+pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
+    wanted.sort_unstable_by_key(|w| (w.location.pack.id, w.location.offset));
     let mut reads: Vec<RangeRead> = Vec::new();
     for blob in wanted {
         let Location { pack, offset, entry, .. } = blob.location;
@@ -45,20 +64,15 @@ pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, D
         let end = start + u64::from(entry.sealed_bytes);
         match reads.last_mut() {
             Some(read)
-                if read.pack == pack
+                if read.pack.id == pack.id
                     && start.saturating_sub(read.range.end) <= GAP_BYTES_MAX
                     && end - read.range.start <= READ_BYTES_MAX =>
             {
                 read.range.end = end;
                 read.blobs.push(blob);
             }
-            _ => reads.push(RangeRead {
-                pack,
-                kind: PackKind::of(entry.kind),
-                range: start..end,
-                blobs: vec![blob],
-            }),
+            _ => reads.push(RangeRead { pack, range: start..end, blobs: vec![blob] }),
         }
     }
-    Ok(reads)
+    reads
 }

@@ -41,8 +41,8 @@ const GAP_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) enum Plan {
     /// All zeros.
     Empty,
-    /// Nothing changed since the parent.
-    Unchanged,
+    /// Nothing changed since the parent; should it be read all the same, these are the ranges, all else is zero.
+    Unchanged(Vec<Range<u64>>),
     /// Read these ranges, all else is zero.
     Read(Vec<Range<u64>>),
 }
@@ -85,7 +85,7 @@ pub(crate) fn plan(
             }
         }
         plans.push(match (clean, reads.is_empty()) {
-            (true, _) => Plan::Unchanged,
+            (true, _) => Plan::Unchanged(reads),
             (false, true) => Plan::Empty,
             (false, false) => Plan::Read(reads),
         });

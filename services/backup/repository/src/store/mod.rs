@@ -14,6 +14,7 @@
 //!
 //! It knows nothing of what the objects hold: see [`crate::format`].
 
+mod capabilities;
 pub mod names;
 mod settings;
 
@@ -26,6 +27,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tracing::instrument;
 
+pub use capabilities::Capabilities;
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
 
 /// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!   config                   what kind of repository this is, written last by `init`
-//!   keys/ID                  the master key wrapped by one passphrase or key file
+//!   keys/REPOSITORY/NUMBER   the key roster; the highest number counts
 //!   data/AB/ABCD…            packs of disk chunks, 256 prefixes
 //!   meta/AB/ABCD…            packs of recipes
 //!   index/ID                 shards: which pack holds which blob
 //!   snapshots/ID             one backup each; exists = the backup exists
+//!   holds/ID                 the snapshot of that id is not to be forgotten
 //!   leases/ID/begun, beat    a backup under way
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
+//!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
 
 use object_store::path::Path;
 use ulid::Ulid;
 
+use crate::format::RepositoryId;
 use crate::format::pack::{PackId, PackKind};
 
 /// The folder of the leases.
@@ -22,8 +25,10 @@ pub(crate) const LEASES: &str = "leases";
 pub(crate) const CONDEMNED: &str = "condemned";
 /// The folder of index shards.
 pub(crate) const INDEX: &str = "index";
-/// The folder of key slots.
+/// The folder of key rosters.
 pub(crate) const KEYS: &str = "keys";
+/// The folder of what a store is tried out with.
+pub(crate) const PROBE: &str = "probe";
 /// The folder of snapshots.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
@@ -35,6 +40,21 @@ pub(crate) fn config() -> Path {
 /// A folder as a listing prefix.
 pub(crate) fn folder(name: &str) -> Path {
     Path::from(name)
+}
+
+/// The rosters of a repository.
+pub(crate) fn rosters(repository: RepositoryId) -> Path {
+    Path::from(format!("{KEYS}/{repository}"))
+}
+
+/// One roster of a repository.
+pub(crate) fn roster(repository: RepositoryId, number: u64) -> Path {
+    Path::from(format!("{KEYS}/{repository}/{number:08}"))
+}
+
+/// The number in a name made by [`roster`]; `None` for anything else that lies there.
+pub(crate) fn roster_number(path: &Path) -> Option<u64> {
+    path.filename()?.parse().ok()
 }
 
 /// The object `folder/id`.

@@ -19,10 +19,10 @@ use tokio::task::spawn_blocking;
 use tracing::instrument;
 
 use crate::format::blob::BlobId;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, PackId, open_blob};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId, open_blob};
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::Snapshot;
-use crate::index::{self, ListedPack, Location};
+use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::index::{self, IndexError, ListedPack, Location};
 use crate::progress::{Progress, raise};
 use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, Places, RangeRead};
@@ -30,7 +30,7 @@ use crate::restore::{ReadError, fetch};
 use crate::settings::PACK_BYTES_TARGET;
 use crate::snapshots::SnapshotError;
 use crate::store::{StoreError, names};
-use crate::{Cancel, Damage};
+use crate::{Cancel, Damage, WriteOnly};
 
 pub use self::report::{Problem, VerifyError, VerifyReport, VerifyScope};
 
@@ -76,6 +76,9 @@ impl Repository {
         scope: VerifyScope<'_>,
         progress: &Arc<Progress>,
     ) -> Result<VerifyReport, VerifyError> {
+        if !self.can_read() {
+            return Err(ReadError::WriteOnly(WriteOnly).into());
+        }
         self.refresh().await.map_err(ReadError::Index)?;
         let verification =
             Verification { shared: &self.shared, progress, report: Mutex::default(), bad: Mutex::default() };
@@ -139,16 +142,14 @@ impl Verification<'_> {
             let directory = directory_in(&shared, id, listed, &object);
             let places = match &directory {
                 Ok(directory) => located(directory),
-                Err(_) => shared.index.read().expect(HELD).blobs_in(id),
+                Err(_) => shared.index.read().expect(HELD).blobs_in(id)?,
             };
-            let checked: Vec<_> = places
-                .into_iter()
-                .map(|place| (place.entry.id, check(&shared, &place, &object, 0)))
-                .collect();
-            (checked, directory.err())
+            let checked = check_all(&shared, &places, &object, 0);
+            Ok::<_, IndexError>((checked, directory.err()))
         })
         .await
-        .expect("checking a pack does not panic");
+        .expect("checking a pack does not panic")
+        .map_err(ReadError::Index)?;
         if let Some(damage) = damage {
             self.problem(Problem::Pack { name: name.clone(), damage });
         }
@@ -168,48 +169,9 @@ impl Verification<'_> {
     /// Walks a snapshot.
     async fn snapshot(&self, snapshot: &Snapshot, chunks: Chunks) -> Result<(), VerifyError> {
         for record in &snapshot.contents.disks {
-            let damage = |at_byte, damage| Problem::Disk {
-                snapshot: snapshot.id,
-                disk: record.name.clone(),
-                at_byte,
-                damage,
-            };
-            let disk = match fetch::disk(self.shared, record).await {
-                Ok(disk) => disk,
-                Err(error) => {
-                    self.problem(damage(0, damage_of(error)?));
-                    continue;
-                }
-            };
-            for page in 0..disk.pages.len() as u64 {
-                let first = page * LEAVES_PER_PAGE as u64;
-                let wanted = async {
-                    let leaves = fetch::page(self.shared, &disk, page).await?;
-                    fetch::leaves(self.shared, &disk, first, &leaves).await
-                };
-                let segments = match wanted.await {
-                    Ok(segments) => segments,
-                    Err(error) => {
-                        self.problem(damage(disk.segment(first).start, damage_of(error)?));
-                        continue;
-                    }
-                };
-                let mut places = Places::default();
-                for (range, pieces) in segments {
-                    let mut at = range.start;
-                    for piece in pieces {
-                        if let Piece::Chunk { id, .. } = piece {
-                            places.entry(id).or_default().push(at);
-                        }
-                        at += u64::from(piece.bytes());
-                    }
-                }
-                if chunks == Chunks::Read {
-                    self.read_chunks(&places).await?;
-                }
-                if let Some((at_byte, id)) = self.first_lost(&places) {
-                    self.problem(damage(at_byte, Damage::BlobMissing { id }));
-                }
+            match record.shape {
+                Shape::Disk => self.disk(snapshot.id, record, chunks).await?,
+                Shape::Stream => self.stream(snapshot.id, record, chunks).await?,
             }
             if chunks == Chunks::Read {
                 self.progress.done(record.size_bytes);
@@ -219,22 +181,118 @@ impl Verification<'_> {
         Ok(())
     }
 
+    async fn disk(&self, id: SnapshotId, record: &DiskRecord, chunks: Chunks) -> Result<(), VerifyError> {
+        let disk = match fetch::disk(self.shared, record).await {
+            Ok(disk) => disk,
+            Err(error) => return self.lost(id, record, 0, error),
+        };
+        for page in 0..disk.pages.len() as u64 {
+            let first = page * LEAVES_PER_PAGE as u64;
+            let wanted = async {
+                let leaves = fetch::page(self.shared, &disk, page).await?;
+                fetch::leaves(self.shared, &disk, first, &leaves).await
+            };
+            match wanted.await {
+                Ok(segments) => {
+                    let segments = segments.into_iter().map(|(range, pieces)| (range.start, pieces));
+                    self.stretch(id, record, segments, chunks).await?;
+                }
+                Err(error) => self.lost(id, record, disk.segment(first).start, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn stream(&self, id: SnapshotId, record: &DiskRecord, chunks: Chunks) -> Result<(), VerifyError> {
+        let stream = match fetch::stream(self.shared, record).await {
+            Ok(stream) => stream,
+            Err(error) => return self.lost(id, record, 0, error),
+        };
+        let mut at = 0;
+        for leaves in stream.leaves.chunks(LEAVES_PER_PAGE) {
+            let start = at;
+            let mut starts = Vec::with_capacity(leaves.len());
+            for (bytes, _) in leaves {
+                starts.push(at);
+                at += bytes;
+            }
+            match fetch::stream_leaves(self.shared, leaves).await {
+                Ok(pieces) => {
+                    self.stretch(id, record, starts.into_iter().zip(pieces), chunks).await?;
+                }
+                Err(error) => self.lost(id, record, start, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the chunks of some leaves, each with the place where it begins.
+    async fn stretch(
+        &self,
+        id: SnapshotId,
+        record: &DiskRecord,
+        leaves: impl Iterator<Item = (u64, Vec<Piece>)>,
+        chunks: Chunks,
+    ) -> Result<(), VerifyError> {
+        let mut places = Places::default();
+        for (mut at, pieces) in leaves {
+            for piece in pieces {
+                if let Piece::Chunk { id, .. } = piece {
+                    places.entry(id).or_default().push(at);
+                }
+                at += u64::from(piece.bytes());
+            }
+        }
+        if chunks == Chunks::Read {
+            self.read_chunks(&places).await?;
+        }
+        match self.first_lost(&places)? {
+            Some((at, chunk)) => self.lost(id, record, at, Damage::BlobMissing { id: chunk }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a disk or stream cannot be read whole; what is not damage ends the verification.
+    fn lost(
+        &self,
+        snapshot: SnapshotId,
+        record: &DiskRecord,
+        at_byte: u64,
+        error: ReadError,
+    ) -> Result<(), VerifyError> {
+        let (disk, damage) = (record.name.clone(), damage_of(error)?);
+        self.problem(Problem::Disk { snapshot, disk, at_byte, damage });
+        Ok(())
+    }
+
     /// The first place on the disk whose chunk is bad or unknown.
-    fn first_lost(&self, places: &Places) -> Option<(u64, BlobId)> {
+    fn first_lost(&self, places: &Places) -> Result<Option<(u64, BlobId)>, VerifyError> {
         let bad = self.bad.lock().expect(HELD);
         let index = self.shared.index.read().expect(HELD);
-        let lost = places.iter().filter(|(id, _)| bad.contains(id) || !index.contains(id));
-        lost.filter_map(|(id, at)| Some((*at.iter().min()?, *id))).min()
+        let mut first = None;
+        for (id, at) in places {
+            let at = at.iter().min().copied().unwrap_or(0);
+            let is_earlier = first.is_none_or(|first| (at, *id) < first);
+            if is_earlier && (bad.contains(id) || !index.contains(id).map_err(ReadError::Index)?) {
+                first = Some((at, *id));
+            }
+        }
+        Ok(first)
     }
 
     /// Reads chunks and notes the bad ones.
     async fn read_chunks(&self, places: &Places) -> Result<(), VerifyError> {
-        let reads = {
+        let known = {
             let index = self.shared.index.read().expect(HELD);
-            let known = places.iter().filter(|(id, _)| index.contains(id));
-            plan::by_pack(&index, known.map(|(id, at)| (*id, at.clone())).collect())
+            let mut known = Places::default();
+            for (id, at) in places {
+                if index.contains(id).map_err(ReadError::Index)? {
+                    known.insert(*id, at.clone());
+                }
+            }
+            known
         };
-        let reads = reads.map_err(ReadError::from)?;
+        let reads = plan::planned(self.shared, known).await?;
         let in_flight = self.shared.settings.ranges_in_flight();
         futures::stream::iter(reads.into_iter().map(Ok))
             .try_for_each_concurrent(in_flight, |read| self.read_range(read))
@@ -242,7 +300,7 @@ impl Verification<'_> {
     }
 
     async fn read_range(&self, read: RangeRead) -> Result<(), VerifyError> {
-        let name = names::pack(read.kind, read.pack).to_string();
+        let name = names::pack(read.pack.kind, read.pack.id).to_string();
         let object = match fetch::range(self.shared, &read).await {
             Ok(object) => object,
             Err(error) => {
@@ -255,9 +313,9 @@ impl Verification<'_> {
         };
         raise(&self.progress.read_bytes, object.len() as u64);
         let shared = Arc::clone(self.shared);
-        let checked: Vec<_> = spawn_blocking(move || {
-            let places = read.blobs.iter().map(|blob| blob.location);
-            places.map(|place| (place.entry.id, check(&shared, &place, &object, read.range.start))).collect()
+        let checked = spawn_blocking(move || {
+            let places: Vec<_> = read.blobs.iter().map(|blob| blob.location).collect();
+            check_all(&shared, &places, &object, read.range.start)
         })
         .await
         .expect("checking chunks does not panic");
@@ -275,14 +333,14 @@ impl Verification<'_> {
 fn directory_in(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Result<Directory, Damage> {
     let short = Damage::Malformed { what: "pack", why: "it is shorter than a footer" };
     let footer = object.last_chunk::<FOOTER_BYTES>().ok_or(short)?;
-    let range = pack::directory_range(id, listed.kind, object.len() as u64, footer)?;
-    let sealed = &object[range.start as usize..range.end as usize];
-    pack::open_directory(&shared.keys, id, listed.kind, range.start, sealed)
+    let footer = Footer::decode(id, listed.kind, object.len() as u64, footer)?;
+    let range = footer.directory();
+    pack::open_directory(&shared.keys(), &footer, &object[range.start as usize..range.end as usize])
 }
 
 fn located(directory: &Directory) -> Vec<Location> {
     let place = |(slot, offset, entry): (u32, u32, &pack::Entry)| Location {
-        pack: directory.pack,
+        pack: directory.head,
         slot,
         offset,
         entry: *entry,
@@ -290,14 +348,25 @@ fn located(directory: &Directory) -> Vec<Location> {
     directory.placed().map(place).collect()
 }
 
-/// Opens and hashes one blob in bytes that begin at `start` of its pack.
-fn check(shared: &Shared, place: &Location, bytes: &[u8], start: u64) -> Result<(), Damage> {
-    let at = (u64::from(place.offset) - start) as usize;
-    let end = at + place.entry.sealed_bytes as usize;
-    let cut_off = Damage::Malformed { what: "pack", why: "it ends before this blob does" };
-    let mut sealed = bytes.get(at..end).ok_or(cut_off)?.to_vec();
-    let key = shared.keys.pack(place.pack);
-    open_blob(&shared.keys, &key, place.pack, place.slot, &place.entry, &mut sealed).map(drop)
+/// Opens and hashes blobs of one pack, in bytes that begin at `start` of it.
+fn check_all(
+    shared: &Shared,
+    places: &[Location],
+    bytes: &[u8],
+    start: u64,
+) -> Vec<(BlobId, Result<(), Damage>)> {
+    let keys = shared.keys();
+    let key = places.first().map(|place| place.pack.key(&keys));
+    let check = |place: &Location| {
+        let key =
+            key.as_ref().expect("there is a place, so there is a key").as_ref().map_err(Clone::clone)?;
+        let at = (u64::from(place.offset) - start) as usize;
+        let end = at + place.entry.sealed_bytes as usize;
+        let cut_off = Damage::Malformed { what: "pack", why: "it ends before this blob does" };
+        let mut sealed = bytes.get(at..end).ok_or(cut_off)?.to_vec();
+        open_blob(&keys, key, place.pack.id, place.slot, &place.entry, &mut sealed).map(drop)
+    };
+    places.iter().map(|place| (place.entry.id, check(place))).collect()
 }
 
 /// Damage is to be reported, all else ends the verification.

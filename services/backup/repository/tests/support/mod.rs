@@ -171,6 +171,7 @@ pub fn request(disk: &MemoryDisk) -> BackupRequest {
         taken_at_unix_ms: 1_700_000_000_000,
         tags: vec!["test".into()],
         disks: vec![("vda".into(), disk.boxed())],
+        streams: Vec::new(),
         definition: b"<domain/>".to_vec(),
         parent: None,
         consistency: Consistency::Crash,

@@ -1,0 +1,195 @@
+//! Putting what is still needed of sparse packs together in new ones.
+//!
+//! A new pack holds copies; until the old one is on a list of condemned packs both count, and should both come to be
+//! condemned, by us and by a collection beside us, each finds the other's list before it deletes and keeps the blob.
+//! So no lease is needed, and a death in the middle leaves copies that the next collection takes away.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tracing::debug;
+
+use super::mark::Marks;
+use super::{CollectError, CollectReport, CollectSettings};
+use crate::format::pack::{self, Directory, PackId, PackKind, PackSeed, PackWriter};
+use crate::format::{Damage, blob};
+use crate::index::{self, ListedPack, Location};
+use crate::rebuild::read_directory;
+use crate::repository::{Repository, Shared};
+use crate::restore::plan::{self, RangeRead, Wanted};
+use crate::restore::{ReadError, fetch};
+use crate::settings::PACK_BYTES_TARGET;
+use crate::store::names;
+
+/// A pack that is worth rewriting.
+struct Sparse {
+    id: PackId,
+    listed: ListedPack,
+    live_bytes: u64,
+}
+
+/// New packs of one kind, as they fill.
+struct Refill {
+    kind: PackKind,
+    open: Option<PackWriter>,
+    stored: Vec<Directory>,
+}
+
+impl Repository {
+    /// Rewrites the sparsest packs within the budget, and returns those that may now be condemned.
+    pub(super) async fn rewrite_sparse(
+        &self,
+        frozen: &Repository,
+        marks: &Marks,
+        condemned: &HashSet<PackId>,
+        packs: &HashMap<PackId, ListedPack>,
+        settings: &CollectSettings,
+        report: &mut CollectReport,
+    ) -> Result<Vec<PackId>, CollectError> {
+        let sparse = self.sparse(frozen, marks, condemned, packs, settings);
+        let Shared { store, cache, .. } = &*self.shared;
+        let keys = self.shared.keys();
+        let mut refills = PackKind::ALL.map(|kind| Refill { kind, open: None, stored: Vec::new() });
+        let mut emptied = Vec::new();
+        let mut left = settings.rewrite_bytes_max;
+        for pack in sparse {
+            if pack.live_bytes > left {
+                break;
+            }
+            left -= pack.live_bytes;
+            let live = self.live_blobs(frozen, marks, condemned, &pack).await?;
+            let refill = &mut refills[pack.listed.kind as usize];
+            for read in live {
+                self.refill(refill, read).await?;
+            }
+            report.bytes_rewritten += pack.live_bytes;
+            debug!(pack = %pack.id, live_bytes = pack.live_bytes, "rewritten");
+            emptied.push(pack.id);
+        }
+        let mut stored = Vec::new();
+        for mut refill in refills {
+            refill.store(self).await?;
+            stored.extend(refill.stored);
+        }
+        if !stored.is_empty() {
+            index::put_shard(None, store, &keys, cache, stored).await?;
+        }
+        report.packs_rewritten = emptied.len() as u64;
+        Ok(emptied)
+    }
+
+    /// Packs of which little is needed, or that are sealed with keys of an old epoch where that is asked for; those
+    /// that free most for what they cost come first.
+    fn sparse(
+        &self,
+        frozen: &Repository,
+        marks: &Marks,
+        condemned: &HashSet<PackId>,
+        packs: &HashMap<PackId, ListedPack>,
+        settings: &CollectSettings,
+    ) -> Vec<Sparse> {
+        let epoch = self.shared.keys().current().number;
+        let can_read = self.can_read();
+        let index = frozen.shared.index.read().expect("nobody panics while holding the index");
+        let mut sparse: Vec<_> = index
+            .packs()
+            .iter()
+            .filter_map(|head| {
+                let listed = *packs.get(&head.id)?;
+                let live_bytes = marks.live_bytes(&head.id);
+                let is_sparse = live_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
+                let is_old = settings.reseal_old_epochs && head.epoch < epoch;
+                let may = can_read || head.kind == PackKind::Meta;
+                let wanted = live_bytes > 0 && may && !condemned.contains(&head.id) && (is_sparse || is_old);
+                wanted.then_some(Sparse { id: head.id, listed, live_bytes })
+            })
+            .collect();
+        sparse.sort_by_key(|pack| (pack.live_bytes * 1000 / pack.listed.bytes.max(1), pack.id));
+        sparse
+    }
+
+    /// Reads of the blobs of a pack whose copy here is the one that is needed.
+    async fn live_blobs(
+        &self,
+        frozen: &Repository,
+        marks: &Marks,
+        condemned: &HashSet<PackId>,
+        pack: &Sparse,
+    ) -> Result<Vec<RangeRead>, CollectError> {
+        let directory = read_directory(&self.shared, pack.id, pack.listed).await?;
+        let index = frozen.shared.index.read().expect("nobody panics while holding the index");
+        let mut wanted = Vec::new();
+        for (slot, offset, entry) in directory.placed() {
+            match index.find_outside(condemned, &entry.id)? {
+                Some((row, place))
+                    if place.pack.id == pack.id && place.slot == slot && marks.is_marked(row) =>
+                {
+                    let location = Location { pack: directory.head, slot, offset, entry: *entry };
+                    wanted.push(Wanted { location, wanted_at: Vec::new() });
+                }
+                _ => {}
+            }
+        }
+        Ok(plan::ranges(wanted))
+    }
+
+    /// Moves the blobs of one range into the pack that fills.
+    async fn refill(&self, refill: &mut Refill, read: RangeRead) -> Result<(), CollectError> {
+        let object = fetch::range(&self.shared, &read).await?;
+        let keys = self.shared.keys();
+        let (kind, open) = (refill.kind, refill.open.take());
+        let moved = spawn_blocking(move || {
+            let name = || names::pack(read.pack.kind, read.pack.id).to_string();
+            let damaged = |damage| ReadError::of(damage, name);
+            let key = read.pack.key(&keys).map_err(damaged)?;
+            let mut writer = match open {
+                Some(writer) => writer,
+                None => {
+                    let room = PACK_BYTES_TARGET + plan::READ_BYTES_MAX as usize;
+                    PackWriter::new(&keys, kind, &PackSeed::generate(), room).map_err(damaged)?
+                }
+            };
+            for Wanted { location: Location { slot, offset, entry, .. }, .. } in &read.blobs {
+                let at = (u64::from(*offset) - read.range.start) as usize;
+                let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
+                let text = pack::open_text(&key, read.pack.id, *slot, entry, &mut sealed).map_err(damaged)?;
+                // What is copied is what its id says, or the old pack stays.
+                blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text).map_err(damaged)?;
+                let text = text.to_vec();
+                writer.add(entry.kind, entry.id, entry.raw_bytes as usize, text);
+            }
+            Ok::<_, ReadError>(writer)
+        });
+        let writer = moved.await.expect("moving blobs does not panic")?;
+        let is_full = writer.len() >= PACK_BYTES_TARGET;
+        refill.open = Some(writer);
+        if is_full { refill.store(self).await } else { Ok(()) }
+    }
+}
+
+impl Refill {
+    /// Stores the pack that fills, however little is in it.
+    async fn store(&mut self, repository: &Repository) -> Result<(), CollectError> {
+        let Some(writer) = self.open.take() else {
+            return Ok(());
+        };
+        let (object, directory) =
+            spawn_blocking(move || writer.finish()).await.expect("finishing a pack does not panic");
+        let name = names::pack(directory.head.kind, directory.head.id);
+        let bytes = object.len() as u64;
+        let store = &repository.shared.store;
+        store.put(&name, Bytes::from(object)).await?;
+        // The old pack is given up on the strength of this one.
+        match store.look_up(&name).await {
+            Ok(found) if found.bytes == bytes => {}
+            _ => {
+                let damage =
+                    Damage::Malformed { what: "pack", why: "the store did not keep what was written" };
+                return Err(ReadError::Pack { pack: name.to_string(), source: damage }.into());
+            }
+        }
+        self.stored.push(directory);
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! A pack: many sealed blobs in one object.
+//!
+//! ```text
+//!   blob 0 | blob 1 | … | directory | footer
+//!
+//!   blob       sealed( key of the pack, nonce = slot, bound = id 32 | kind 1 | pack 16 | slot 4 )
+//!              of: encoding 1 | content raw or zstd
+//!   directory  sealed( directory key of the pack, nonce = 0, bound = the footer's first 80 bytes )
+//!              of: count 4 | count × ( id 32 | kind 1 | sealed length 4 | raw length 4 )
+//!              blobs lie one after the other in this order, so offsets are sums
+//!   footer     "LOAMPACK" | version 2 | pack kind 1 | cipher 1 | epoch 4 | directory length 4 | 0 × 4 |
+//!              directory offset 8 | pack 16 | envelope 32 | first 16 bytes of BLAKE3 of the 80 bytes before
+//! ```
+//!
+//! The key of a pack of chunks is agreed with the readers of its epoch and found again through the envelope; that of a
+//! pack of recipes, and of every directory, comes from the epoch's meta key and the pack's random id (the envelope is
+//! zero then). So every slot number is a nonce used once, a pack stored under another's name does not open, and one
+//! ranged read of its end is enough to index it again.
+
+mod read;
+mod write;
+
+use std::fmt;
+
+use super::Damage;
+use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use super::bytes::Cursor;
+use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES};
+
+pub(crate) use self::read::{Footer, open_blob, open_directory, open_text};
+pub(crate) use self::write::{PackSeed, PackWriter};
+
+const MAGIC: &[u8; 8] = b"LOAMPACK";
+/// Bytes at the very end of a pack.
+pub(crate) const FOOTER_BYTES: usize = 96;
+/// How many of them the checksum and the directory's seal cover.
+const FOOTER_CHECKED_BYTES: usize = 80;
+const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
+const WHAT: &str = "pack";
+
+/// Names a pack: 128 random bits, so that a name tells nothing and is never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PackId([u8; 16]);
+
+impl PackId {
+    pub(crate) fn generate() -> PackId {
+        PackId(crate::keys::random())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl From<[u8; 16]> for PackId {
+    fn from(bytes: [u8; 16]) -> PackId {
+        PackId(bytes)
+    }
+}
+
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackId({self})")
+    }
+}
+
+impl std::str::FromStr for PackId {
+    type Err = hex::FromHexError;
+
+    fn from_str(name: &str) -> Result<PackId, hex::FromHexError> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(name, &mut bytes)?;
+        Ok(PackId(bytes))
+    }
+}
+
+/// Data and recipes lie in packs of their own, so that reading recipes fetches no data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum PackKind {
+    Data = 0,
+    Meta = 1,
+}
+
+impl PackKind {
+    pub(crate) const ALL: [PackKind; 2] = [PackKind::Data, PackKind::Meta];
+
+    pub(crate) fn of(kind: BlobKind) -> PackKind {
+        match kind {
+            BlobKind::Chunk => PackKind::Data,
+            BlobKind::Leaf | BlobKind::Page | BlobKind::Disk | BlobKind::Stream => PackKind::Meta,
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<PackKind> {
+        PackKind::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+/// What must be known of a pack to open its blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackHead {
+    pub(crate) id: PackId,
+    pub(crate) kind: PackKind,
+    pub(crate) cipher: Cipher,
+    pub(crate) epoch: u32,
+    /// Zero for packs of recipes.
+    pub(crate) envelope: [u8; PUBLIC_BYTES],
+}
+
+impl PackHead {
+    /// The key of the pack's blobs.
+    pub(crate) fn key(&self, keys: &Keys) -> Result<Aead, Damage> {
+        let epoch = keys.epoch(self.epoch)?;
+        match self.kind {
+            PackKind::Data => epoch.data_pack(self.cipher, self.id, &self.envelope),
+            PackKind::Meta => Ok(epoch.meta_pack(self.cipher, self.id)),
+        }
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.id.as_bytes());
+        out.push(self.kind as u8);
+        out.push(self.cipher as u8);
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.envelope);
+    }
+
+    pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<PackHead, Damage> {
+        let id = PackId(cursor.array()?);
+        let kind = PackKind::from_byte(cursor.u8()?);
+        let cipher = Cipher::from_byte(cursor.u8()?);
+        let (Some(kind), Some(cipher)) = (kind, cipher) else {
+            return Err(cursor.malformed("the kind or cipher of a pack is unknown"));
+        };
+        Ok(PackHead { id, kind, cipher, epoch: cursor.u32()?, envelope: cursor.array()? })
+    }
+}
+
+/// One blob of a pack. Its slot is its place in the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: BlobId,
+    pub(crate) kind: BlobKind,
+    pub(crate) sealed_bytes: u32,
+    pub(crate) raw_bytes: u32,
+}
+
+/// All that a pack holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directory {
+    pub(crate) head: PackHead,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Directory {
+    /// Each entry with its slot and offset.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (u32, u32, &Entry)> {
+        let mut offset = 0;
+        self.entries.iter().zip(0..).map(move |(entry, slot)| {
+            let at = offset;
+            offset += entry.sealed_bytes;
+            (slot, at, entry)
+        })
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        for entry in &self.entries {
+            out.extend_from_slice(entry.id.as_bytes());
+            out.push(entry.kind as u8);
+            out.extend_from_slice(&entry.sealed_bytes.to_le_bytes());
+            out.extend_from_slice(&entry.raw_bytes.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn read(head: PackHead, cursor: &mut Cursor<'_>) -> Result<Directory, Damage> {
+        let mut entries = Vec::with_capacity(cursor.count(ENTRY_BYTES)?);
+        let mut end = 0u32;
+        for _ in 0..entries.capacity() {
+            let id = BlobId::from(cursor.array()?);
+            let blob =
+                BlobKind::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("a kind is unknown"))?;
+            let entry = Entry { id, kind: blob, sealed_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
+            if PackKind::of(blob) != head.kind || entry.raw_bytes as usize > BLOB_BYTES_MAX {
+                return Err(cursor.malformed("an entry makes no sense"));
+            }
+            end = end
+                .checked_add(entry.sealed_bytes)
+                .ok_or_else(|| cursor.malformed("its blobs are too long together"))?;
+            entries.push(entry);
+        }
+        Ok(Directory { head, entries })
+    }
+}
+
+fn bound(id: BlobId, kind: BlobKind, pack: PackId, slot: u32) -> [u8; 53] {
+    let mut bound = [0; 53];
+    bound[..32].copy_from_slice(id.as_bytes());
+    bound[32] = kind as u8;
+    bound[33..49].copy_from_slice(pack.as_bytes());
+    bound[49..].copy_from_slice(&slot.to_le_bytes());
+    bound
+}

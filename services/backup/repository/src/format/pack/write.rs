@@ -1,0 +1,76 @@
+//! Filling a pack.
+
+use super::read::Footer;
+use super::{Directory, Entry, PackHead, PackId, PackKind, bound};
+use crate::format::Damage;
+use crate::format::blob::{BlobId, BlobKind};
+use crate::keys::{Aead, Cipher, Keys, TAG_BYTES, random};
+
+/// What is random about a pack.
+pub(crate) struct PackSeed {
+    pub(crate) id: PackId,
+    pub(crate) ephemeral: [u8; 32],
+    pub(crate) cipher: Cipher,
+}
+
+impl PackSeed {
+    pub(crate) fn generate() -> PackSeed {
+        PackSeed { id: PackId::generate(), ephemeral: random(), cipher: Cipher::preferred() }
+    }
+}
+
+/// A pack being filled.
+pub(crate) struct PackWriter {
+    head: PackHead,
+    key: Aead,
+    directory_key: Aead,
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl PackWriter {
+    /// An empty pack with room for `capacity` bytes, sealed with the keys of the newest epoch.
+    pub(crate) fn new(
+        keys: &Keys,
+        kind: PackKind,
+        seed: &PackSeed,
+        capacity: usize,
+    ) -> Result<PackWriter, Damage> {
+        let (epoch, cipher, id) = (keys.current(), seed.cipher, seed.id);
+        let (key, envelope) = match kind {
+            PackKind::Data => epoch.new_data_pack(cipher, id, &seed.ephemeral)?,
+            PackKind::Meta => (epoch.meta_pack(cipher, id), [0; 32]),
+        };
+        let head = PackHead { id, kind, cipher, epoch: epoch.number, envelope };
+        let directory_key = epoch.directory(cipher, id);
+        Ok(PackWriter { head, key, directory_key, bytes: Vec::with_capacity(capacity), entries: Vec::new() })
+    }
+
+    /// Seals an encoded blob into the next slot; returns the bytes it takes.
+    pub(crate) fn add(&mut self, kind: BlobKind, id: BlobId, raw_bytes: usize, mut text: Vec<u8>) -> u32 {
+        let slot = self.entries.len() as u32;
+        self.key.seal(slot, &bound(id, kind, self.head.id, slot), &mut text);
+        let sealed_bytes = text.len() as u32;
+        self.bytes.extend_from_slice(&text);
+        self.entries.push(Entry { id, kind, sealed_bytes, raw_bytes: raw_bytes as u32 });
+        sealed_bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The whole object and what is in it.
+    pub(crate) fn finish(mut self) -> (Vec<u8>, Directory) {
+        let directory = Directory { head: self.head, entries: self.entries };
+        let mut sealed = Vec::new();
+        directory.write(&mut sealed);
+        let directory_bytes = (sealed.len() + TAG_BYTES) as u32;
+        let footer =
+            Footer { head: self.head, directory_offset: self.bytes.len() as u64, directory_bytes }.encode();
+        self.directory_key.seal(0, Footer::bound(&footer), &mut sealed);
+        self.bytes.extend_from_slice(&sealed);
+        self.bytes.extend_from_slice(&footer);
+        (self.bytes, directory)
+    }
+}

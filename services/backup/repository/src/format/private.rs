@@ -1,0 +1,56 @@
+//! A text for readers only, inside an object that every slot can open.
+//!
+//! ```text
+//!   cipher 1 | epoch 4 | envelope 32 | sealed( key agreed with the epoch's readers, nonce 0, bound = all before )
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::Damage;
+use super::bytes::Cursor;
+use crate::keys::{Cipher, Keys, random};
+
+const WHAT: &str = "text for readers";
+const HEADER_BYTES: usize = 1 + 4 + 32;
+
+/// Bytes that only a slot that may read can open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Private(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Private {
+    pub(crate) fn seal(keys: &Keys, text: &[u8]) -> Result<Private, Damage> {
+        Private::seal_with(keys, text, Cipher::preferred(), &random())
+    }
+
+    pub(crate) fn seal_with(
+        keys: &Keys,
+        text: &[u8],
+        cipher: Cipher,
+        ephemeral: &[u8; 32],
+    ) -> Result<Private, Damage> {
+        let epoch = keys.current();
+        let (key, envelope) = epoch.new_text(cipher, ephemeral)?;
+        let mut object = vec![cipher as u8];
+        object.extend_from_slice(&epoch.number.to_le_bytes());
+        object.extend_from_slice(&envelope);
+        let mut sealed = text.to_vec();
+        key.seal(0, &object, &mut sealed);
+        object.extend_from_slice(&sealed);
+        Ok(Private(object))
+    }
+
+    pub(crate) fn open(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
+        let mut cursor = Cursor::new(&self.0, WHAT);
+        let cipher =
+            Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
+        let epoch = cursor.u32()?;
+        let envelope = cursor.array()?;
+        let (bound, sealed) = self.0.split_at(HEADER_BYTES);
+        let mut sealed = sealed.to_vec();
+        let key = keys.epoch(epoch)?.text(cipher, &envelope)?;
+        let length = key.open(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
+        sealed.truncate(length);
+        Ok(sealed)
+    }
+}

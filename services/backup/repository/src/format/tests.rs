@@ -1,0 +1,163 @@
+//! What is written is read back, and nothing else is.
+
+use proptest::prelude::*;
+
+use super::blob::{BlobId, BlobKind};
+use super::bytes::Cursor;
+use super::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackId, PackKind, PackSeed, PackWriter};
+use super::private::Private;
+use super::recipe::{self, Disk, Piece};
+use super::stream::Stream;
+use super::*;
+use crate::keys::{Cipher, KdfCost, Keys, Owner, Role, Roster, Secret, Unopened};
+
+const CHEAP: KdfCost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
+
+fn words() -> Secret {
+    Secret::passphrase("words").expect("a passphrase")
+}
+
+fn fresh_keys() -> (Vec<u8>, Keys, RepositoryId) {
+    let id = RepositoryId::generate();
+    let (object, keys) = Roster::first(id, "first".into(), words(), CHEAP, 0).expect("made");
+    (object, keys, id)
+}
+
+fn id() -> impl Strategy<Value = BlobId> {
+    any::<[u8; 32]>().prop_map(BlobId::from)
+}
+
+fn head(kind: PackKind) -> PackHead {
+    PackHead { id: PackId::from([0; 16]), kind, cipher: Cipher::Aes256Gcm, epoch: 1, envelope: [0; 32] }
+}
+
+proptest! {
+    #[test]
+    fn readers_take_any_bytes_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        // Whatever comes, it is an error or a value, and never a panic or a huge allocation.
+        let _ = recipe::decode_leaf(&bytes, 4 << 20);
+        let _ = recipe::decode_page(&bytes, 1024);
+        let _ = Disk::decode(&[b"disk", bytes.as_slice()].concat());
+        let _ = Stream::decode(&[b"strm", bytes.as_slice()].concat());
+        let _ = shard::decode(&bytes);
+        let _ = config::Config::decode(&[b"LOAMREPO\x01\0", bytes.as_slice()].concat());
+        let _ = Unopened::decode(&[b"LOAMKEYS\x01\0", bytes.as_slice()].concat());
+        let _ = Directory::read(head(PackKind::Data), &mut Cursor::new(&bytes, "directory"));
+        if let Some(footer) = bytes.last_chunk::<FOOTER_BYTES>() {
+            let _ = Footer::decode(PackId::from([0; 16]), PackKind::Data, bytes.len() as u64, footer);
+        }
+    }
+
+    #[test]
+    fn recipes_are_read_as_they_were_written(
+        pieces in prop::collection::vec((prop::option::of(id()), 1u32..200_000), 1..80),
+        leaves in prop::collection::vec(prop::option::of(id()), 0..100),
+    ) {
+        let pieces: Vec<_> = pieces
+            .into_iter()
+            .map(|(id, bytes)| match id {
+                None => Piece::Hole { bytes },
+                Some(id) => Piece::Chunk { id, bytes },
+            })
+            .collect();
+        let segment_bytes = pieces.iter().map(|piece| u64::from(piece.bytes())).sum();
+        let leaf = recipe::encode_leaf(&pieces);
+        prop_assert_eq!(recipe::decode_leaf(&leaf, segment_bytes), Ok(pieces));
+        prop_assert!(recipe::decode_leaf(&leaf, segment_bytes + 1).is_err());
+        let page = recipe::encode_page(&leaves);
+        prop_assert_eq!(recipe::decode_page(&page, leaves.len() as u64), Ok(leaves.clone()));
+        let of_stream: Vec<_> = leaves.iter().flatten().map(|id| (u64::from(id.as_bytes()[0]), *id)).collect();
+        let stream = Stream { size_bytes: of_stream.iter().map(|(bytes, _)| bytes).sum(), leaves: of_stream };
+        prop_assert_eq!(Stream::decode(&stream.encode()), Ok(stream));
+        let disk = Disk { size_bytes: (leaves.len() as u64) << 32, segment_bytes: 4 << 20, pages: leaves };
+        prop_assert_eq!(Disk::decode(&disk.encode()), Ok(disk));
+    }
+
+    #[test]
+    fn packs_are_read_as_they_were_written_and_not_otherwise(
+        contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..20),
+        flipped: prop::sample::Index,
+        by_chacha: bool,
+        of_recipes: bool,
+    ) {
+        let (_, keys, _) = fresh_keys();
+        let cipher = if by_chacha { Cipher::ChaCha20Poly1305 } else { Cipher::Aes256Gcm };
+        let (kind, blob_kind) =
+            if of_recipes { (PackKind::Meta, BlobKind::Leaf) } else { (PackKind::Data, BlobKind::Chunk) };
+        let seed = PackSeed { cipher, ..PackSeed::generate() };
+        let mut writer = PackWriter::new(&keys, kind, &seed, 0).expect("begun");
+        for content in &contents {
+            let text = blob::encode(content, crate::keys::TAG_BYTES);
+            writer.add(blob_kind, keys.id(blob_kind, content), content.len(), text);
+        }
+        let (mut object, directory) = writer.finish();
+        prop_assert_eq!(read(&keys, &directory, &object), Some(contents));
+        let at = flipped.index(object.len());
+        object[at] ^= 1;
+        prop_assert_eq!(read(&keys, &directory, &object), None, "byte {} was changed", at);
+    }
+}
+
+/// Everything in a pack, when all of it is as it should be.
+fn read(keys: &Keys, written: &Directory, object: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let PackHead { id, kind, .. } = written.head;
+    let footer = Footer::decode(id, kind, object.len() as u64, object.last_chunk::<FOOTER_BYTES>()?).ok()?;
+    let range = footer.directory();
+    let sealed = object.get(range.start as usize..range.end as usize)?;
+    let directory = pack::open_directory(keys, &footer, sealed).ok()?;
+    assert_eq!(&directory, written, "an authentic directory is the one that was written");
+    let key = directory.head.key(keys).ok()?;
+    directory
+        .placed()
+        .map(|(slot, offset, entry)| {
+            let sealed = &object[offset as usize..(offset + entry.sealed_bytes) as usize];
+            pack::open_blob(keys, &key, id, slot, entry, &mut sealed.to_vec()).ok()
+        })
+        .collect()
+}
+
+#[test]
+fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
+    let (object, keys, id) = fresh_keys();
+    let writer = Secret::passphrase("writer").expect("a passphrase");
+    let roster = Unopened::decode(&object).expect("ours").roster;
+    let owner = Owner::Secret(writer, CHEAP);
+    let (roster, _) = roster.with_slot(&keys, "host".into(), Role::WriteOnly, owner, 0).expect("added");
+    let roster = Unopened::decode(&roster.signed(&keys).expect("full")).expect("ours");
+    let writer = Secret::passphrase("writer").expect("a passphrase");
+    let writer = roster.open(id, &writer).expect("opens");
+    assert!(!writer.can_read());
+    let mut pack = PackWriter::new(&writer, PackKind::Data, &PackSeed::generate(), 0).expect("begun");
+    let chunk = b"bytes of a disk";
+    pack.add(BlobKind::Chunk, writer.id(BlobKind::Chunk, chunk), chunk.len(), blob::encode(chunk, 16));
+    let (object, directory) = pack.finish();
+    assert_eq!(read(&keys, &directory, &object), Some(vec![chunk.to_vec()]));
+    assert!(matches!(directory.head.key(&writer).map(drop), Err(Damage::WriteOnly(_))));
+    let private = Private::seal(&writer, b"a definition").expect("sealed");
+    assert_eq!(private.open(&keys).expect("opens"), b"a definition");
+    assert!(matches!(private.open(&writer), Err(Damage::WriteOnly(_))));
+    assert!(matches!(roster.roster.signed(&writer), Err(Damage::WriteOnly(_))));
+}
+
+#[test]
+fn a_roster_that_was_changed_or_made_by_somebody_else_does_not_open() {
+    let (object, _, id) = fresh_keys();
+    assert!(Unopened::decode(&object).expect("ours").open(id, &words()).is_ok());
+    for at in 10..object.len() {
+        let mut changed = object.clone();
+        changed[at] ^= 1;
+        let opened = Unopened::decode(&changed).map(|roster| roster.open(id, &words()).is_ok());
+        assert!(!opened.unwrap_or(false), "byte {at} was changed");
+    }
+    let other = RepositoryId::generate();
+    assert!(Unopened::decode(&object).expect("ours").open(other, &words()).is_err());
+}
+
+#[test]
+fn a_slot_that_would_exhaust_the_machine_is_refused() {
+    let (honest, ..) = fresh_keys();
+    let at = honest.windows(10).position(|name| name == b"memory_kib").expect("it is there") + 10;
+    // The number 8 becomes the largest that fits: 0xce and four bytes.
+    let greedy = [&honest[..at], &[0xce, 0xff, 0xff, 0xff, 0xff], &honest[at + 1..]].concat();
+    assert!(matches!(Unopened::decode(&greedy), Err(Damage::Malformed { .. })));
+}

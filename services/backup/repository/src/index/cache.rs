@@ -1,0 +1,114 @@
+//! The folder that keeps what was learnt of a repository, for the next time.
+//!
+//! ```text
+//!   FOLDER/<repository id>/index/<shard>      sorted rows, see rows.rs
+//!   FOLDER/<repository id>/pin                whom this host believes, see crate::pin
+//! ```
+//!
+//! All of it can be thrown away. Without a folder rows lie in nameless files of the system's temporary folder.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Seek};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::IndexError;
+use super::rows::{self, ShardRows};
+use crate::format::RepositoryId;
+use crate::format::pack::Directory;
+use crate::keys::Keys;
+
+/// Permission bits that let a group or anyone change a folder.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Where the files of one repository lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The cache of a repository below `folder`; made where it is not.
+    pub(crate) fn open(folder: Option<&Path>, repository: RepositoryId) -> Result<Cache, IndexError> {
+        let Some(folder) = folder else {
+            return Ok(Cache { folder: None });
+        };
+        let folder = folder.join(repository.to_string());
+        let index = folder.join("index");
+        let failed =
+            |source| IndexError::Cache { attempt: "make the folder of", path: index.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&index).map_err(failed)?;
+        // Who can exchange files here can make us believe that something is stored which is not.
+        if fs::metadata(&folder).map_err(failed)?.mode() & WRITABLE_BY_OTHERS != 0 {
+            return Err(failed(io::Error::other("it can be written by others")));
+        }
+        Ok(Cache { folder: Some(folder) })
+    }
+
+    /// The folder of this repository, where there is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    fn rows_path(&self, name: &str) -> Option<PathBuf> {
+        let file_name = name.rsplit('/').next()?;
+        Some(self.folder.as_ref()?.join("index").join(file_name))
+    }
+
+    /// The rows of a shard, where they were kept.
+    pub(super) fn kept(&self, keys: &Keys, name: &str) -> Option<ShardRows> {
+        let path = self.rows_path(name)?;
+        let file = File::open(&path).ok()?;
+        // What is damaged is made anew from the store.
+        ShardRows::open(keys, name, file, path).ok().flatten()
+    }
+
+    /// Keeps the rows of a shard.
+    pub(super) fn keep(
+        &self,
+        keys: &Keys,
+        name: &str,
+        directories: &[Directory],
+    ) -> Result<ShardRows, IndexError> {
+        let encoded = rows::encode(keys, name, directories);
+        let (path, beside) = match self.rows_path(name) {
+            Some(path) => (path.clone(), Some(path.with_extension(format!("{}.new", std::process::id())))),
+            None => (std::env::temp_dir(), None),
+        };
+        let failed = |attempt| {
+            let path = path.clone();
+            move |source| IndexError::Cache { attempt, path, source }
+        };
+        let mut file = match &beside {
+            Some(beside) => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(beside)
+                .map_err(failed("make"))?,
+            None => tempfile::tempfile().map_err(failed("make a nameless file for"))?,
+        };
+        let written = encoded.write(&mut file).and_then(|()| file.rewind()).and_then(|()| match &beside {
+            Some(beside) => fs::rename(beside, &path),
+            None => Ok(()),
+        });
+        if let (Err(_), Some(beside)) = (&written, &beside) {
+            // A full disk is not made fuller.
+            let _ = fs::remove_file(beside);
+        }
+        written.map_err(failed("write"))?;
+        ShardRows::open(keys, name, file, path.clone())
+            .map_err(failed("read"))?
+            .ok_or(IndexError::CacheDamaged { path })
+    }
+
+    /// Removes the rows of shards that are no more.
+    pub(super) fn forget(&self, name: &str) {
+        if let Some(path) = self.rows_path(name) {
+            // A file too many costs only its bytes.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Bringing the index up to what the store lists, and writing shards.
+
+use std::collections::HashSet;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use tokio::task::spawn_blocking;
+use ulid::Ulid;
+
+use super::rows::ShardRows;
+use super::{Cache, Index, IndexError, list_packs};
+use crate::format::pack::Directory;
+use crate::format::{sealed, shard};
+use crate::keys::Keys;
+use crate::store::{Store, StoreError, names};
+
+/// Shards read at the same time.
+const READS_IN_FLIGHT: usize = 4;
+/// How often loading begins anew when a shard vanishes while it is read, because a collection merged it.
+const LOADS_MAX: usize = 5;
+const HELD: &str = "nobody panics while holding the index";
+
+/// Loads into `index` everything that the store lists and that is not known yet, and drops what is not there any more.
+pub(crate) async fn refresh(
+    index: &RwLock<Index>,
+    store: &Store,
+    keys: &Arc<Keys>,
+    cache: &Cache,
+) -> Result<(), IndexError> {
+    for _ in 0..LOADS_MAX {
+        match refresh_once(index, store, keys, cache).await {
+            // A shard was merged into another between listing and reading.
+            Err(IndexError::Store(StoreError::NotFound { .. })) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(IndexError::Restless)
+}
+
+async fn refresh_once(
+    index: &RwLock<Index>,
+    store: &Store,
+    keys: &Arc<Keys>,
+    cache: &Cache,
+) -> Result<(), IndexError> {
+    let (known, fresh_before) = {
+        let index = index.read().expect(HELD);
+        let fresh: HashSet<_> = index.fresh.packs().map(|head| head.id).collect();
+        (index.shards.clone(), fresh)
+    };
+    // Packs are listed after the shards: a pack is written before its shard, so none is missed.
+    let listed = store.list(&names::folder(names::INDEX)).await?;
+    let present = list_packs(store).await?;
+    let known_here = |name: &str| known.iter().find(|shard| shard.name() == name).cloned();
+    let mut loads = Vec::with_capacity(listed.len());
+    for listed in listed {
+        let known = known_here(listed.path.as_ref());
+        // Unboxed, the compiler cannot tell callers that loading is `Send`.
+        loads.push(load(store, keys, cache, listed.path, known).boxed());
+    }
+    let shards: Vec<_> = futures::stream::iter(loads).buffered(READS_IN_FLIGHT).try_collect().await?;
+    let mut index = index.write().expect(HELD);
+    let loaded: HashSet<_> = shards.iter().map(|shard| shard.name().to_owned()).collect();
+    // A shard that this process wrote after the listing is kept; one that was listed before and is not now was merged.
+    let written_since = index
+        .shards
+        .iter()
+        .filter(|shard| !loaded.contains(shard.name()) && known_here(shard.name()).is_none());
+    let shards: Vec<_> = shards.iter().cloned().chain(written_since.cloned()).collect();
+    for merged in index
+        .shards
+        .iter()
+        .filter(|shard| known_here(shard.name()).is_some() && !loaded.contains(shard.name()))
+    {
+        cache.forget(merged.name());
+    }
+    let named: HashSet<_> = shards.iter().flat_map(|shard| shard.packs().map(|head| head.id)).collect();
+    let of_listed = shards.iter().filter(|shard| loaded.contains(shard.name()));
+    let gone_before: HashSet<_> = of_listed
+        .flat_map(|shard| shard.packs().map(|head| head.id))
+        .filter(|pack| !present.contains_key(pack))
+        .collect();
+    let fresh_gone =
+        fresh_before.into_iter().filter(|pack| named.contains(pack) || !present.contains_key(pack));
+    index.fresh.remove(&fresh_gone.collect());
+    index.shards = shards;
+    index.gone = gone_before;
+    Ok(())
+}
+
+async fn load(
+    store: &Store,
+    keys: &Arc<Keys>,
+    cache: &Cache,
+    path: Path,
+    known: Option<Arc<ShardRows>>,
+) -> Result<Arc<ShardRows>, IndexError> {
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let kept = {
+        let (keys, cache, name) = (Arc::clone(keys), cache.clone(), path.to_string());
+        spawn_blocking(move || cache.kept(&keys, &name)).await.expect("reading a file does not panic")
+    };
+    if let Some(rows) = kept {
+        return Ok(Arc::new(rows));
+    }
+    let (path, directories) = read_shard(store, keys, path).await?;
+    keep(keys, cache, path.to_string(), directories).await
+}
+
+async fn keep(
+    keys: &Arc<Keys>,
+    cache: &Cache,
+    name: String,
+    directories: Vec<Directory>,
+) -> Result<Arc<ShardRows>, IndexError> {
+    let (keys, cache) = (Arc::clone(keys), cache.clone());
+    spawn_blocking(move || cache.keep(&keys, &name, &directories).map(Arc::new))
+        .await
+        .expect("sorting rows does not panic")
+}
+
+/// What a shard says.
+pub(crate) async fn read_shard(
+    store: &Store,
+    keys: &Keys,
+    path: Path,
+) -> Result<(Path, Vec<Directory>), IndexError> {
+    let object = store.get(&path).await?;
+    let directories = sealed::open(keys, &path, "index shard", &object)
+        .and_then(|text| shard::decode(&text))
+        .map_err(|source| IndexError::Damaged { name: path.to_string(), source })?;
+    Ok((path, directories))
+}
+
+/// Writes a shard that names some stored packs, and exchanges their fresh rows for it.
+pub(crate) async fn put_shard(
+    index: Option<&RwLock<Index>>,
+    store: &Store,
+    keys: &Arc<Keys>,
+    cache: &Cache,
+    directories: Vec<Directory>,
+) -> Result<(), IndexError> {
+    let name = names::entry(names::INDEX, Ulid::generate());
+    let object = sealed::seal(keys, &name, shard::encode(&directories));
+    store.put(&name, Bytes::from(object)).await?;
+    if let Some(index) = index {
+        let rows = keep(keys, cache, name.to_string(), directories).await?;
+        index.write().expect(HELD).adopt(rows);
+    }
+    Ok(())
+}

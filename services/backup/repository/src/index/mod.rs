@@ -1,0 +1,244 @@
+//! Which pack holds which blob.
+//!
+//! Promises: a blob found here lies in a pack whose upload was confirmed and which the store listed; a look-up of what
+//! is not stored reads nothing; memory grows by less than 1.5 bytes for each blob stored, whatever the repository's
+//! size; the local files can be thrown away at any time, and a damaged one is found out and made anew.
+//!
+//! ```text
+//!   store: index/* shards + listing of packs
+//!        |  refresh (reads only shards it has not seen)
+//!        v
+//!   cache folder: a file of sorted rows per shard ──pread of one block──┐
+//!   memory:  a binary fuse filter per shard: "surely not" | "perhaps" ──┘──> Location
+//!            fresh rows: what this process stored and no shard names yet
+//! ```
+//!
+//! Rows are read with positioned reads and not through a memory map: a failing cache disk is then an error of one
+//! look-up and not the end of the process, and each block is authenticated as it is read.
+//!
+//! It does not know what a backup or a snapshot is.
+
+mod cache;
+mod fresh;
+mod load;
+mod packs;
+mod rows;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use self::fresh::Fresh;
+use self::rows::ShardRows;
+use crate::format::Damage;
+use crate::format::blob::BlobId;
+use crate::format::pack::{Directory, Entry, PackHead, PackId};
+use crate::store::StoreError;
+
+pub(crate) use self::cache::Cache;
+pub(crate) use self::load::{put_shard, read_shard, refresh};
+pub(crate) use self::packs::{ListedPack, list_packs};
+
+/// A shard is written when it has this many rows, about 11 MB: few objects to load, little to repeat after a
+/// crash.
+pub(crate) const SHARD_ROWS: usize = 256 * 1024;
+
+/// Where a blob lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: PackHead,
+    pub(crate) slot: u32,
+    pub(crate) offset: u32,
+    pub(crate) entry: Entry,
+}
+
+/// The place of a row among all rows that an index has at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RowNumber(pub(crate) u64);
+
+/// The index of one repository.
+#[derive(Default)]
+pub(crate) struct Index {
+    shards: Vec<Arc<ShardRows>>,
+    fresh: Fresh,
+    /// Packs that shards name and the store does not have any more.
+    gone: HashSet<PackId>,
+}
+
+/// The index could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The store failed.
+    #[error("could not load the index")]
+    Store(#[from] StoreError),
+    /// A shard or list is damaged.
+    #[error("could not read {name} of the index")]
+    Damaged {
+        /// The object.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: Damage,
+    },
+    /// Shards kept vanishing while they were read.
+    #[error("the index kept changing while it was read")]
+    Restless,
+    /// The local file of a shard could not be used.
+    #[error("could not {attempt} the index file {path}")]
+    Cache {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The local file of a shard is not as it was written.
+    #[error("the index file {path} is damaged: remove it and begin again")]
+    CacheDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Index {
+    /// Tells `each` every place where a blob lies, until it says that it has seen enough.
+    fn visit(
+        &self,
+        id: &BlobId,
+        each: &mut dyn FnMut(RowNumber, Location) -> Enough,
+    ) -> Result<(), IndexError> {
+        let mut first_row = 0;
+        for shard in &self.shards {
+            let mut enough = Enough::No;
+            shard.visit(id, &mut |row, place| {
+                if enough == Enough::No && !self.gone.contains(&place.pack.id) {
+                    enough = each(RowNumber(first_row + u64::from(row)), place);
+                }
+            })?;
+            if enough == Enough::Yes {
+                return Ok(());
+            }
+            first_row += u64::from(shard.len());
+        }
+        if let Some((row, place)) = self.fresh.find(id) {
+            each(RowNumber(first_row + u64::from(row)), place);
+        }
+        Ok(())
+    }
+
+    /// Where a blob lies.
+    pub(crate) fn find(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
+        let mut found = None;
+        self.visit(id, &mut |_, place| {
+            found = Some(place);
+            Enough::Yes
+        })?;
+        Ok(found)
+    }
+
+    /// Where a blob lies outside of some packs.
+    pub(crate) fn find_outside(
+        &self,
+        condemned: &HashSet<PackId>,
+        id: &BlobId,
+    ) -> Result<Option<(RowNumber, Location)>, IndexError> {
+        let mut found = None;
+        self.visit(id, &mut |row, place| {
+            if condemned.contains(&place.pack.id) {
+                return Enough::No;
+            }
+            found = Some((row, place));
+            Enough::Yes
+        })?;
+        Ok(found)
+    }
+
+    /// Every place where a blob lies.
+    pub(crate) fn find_all(&self, id: &BlobId) -> Result<Vec<(RowNumber, Location)>, IndexError> {
+        let mut found = Vec::new();
+        self.visit(id, &mut |row, place| {
+            found.push((row, place));
+            Enough::No
+        })?;
+        Ok(found)
+    }
+
+    /// Whether a blob is stored.
+    pub(crate) fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
+        Ok(self.find(id)?.is_some())
+    }
+
+    /// Whether a blob is stored in a pack that is not to be deleted.
+    pub(crate) fn contains_outside(
+        &self,
+        condemned: &HashSet<PackId>,
+        id: &BlobId,
+    ) -> Result<bool, IndexError> {
+        Ok(self.find_outside(condemned, id)?.is_some())
+    }
+
+    /// All blobs that lie in one pack. Looks at every row: for damage, not for work.
+    pub(crate) fn blobs_in(&self, pack: PackId) -> Result<Vec<Location>, IndexError> {
+        let mut found = Vec::new();
+        self.each(&mut |place| {
+            if place.pack.id == pack {
+                found.push(place);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Tells `each` every row of packs that are there.
+    pub(crate) fn each(&self, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
+        for shard in &self.shards {
+            shard.each(&mut |place| {
+                if !self.gone.contains(&place.pack.id) {
+                    each(place);
+                }
+            })?;
+        }
+        self.fresh.each(each);
+        Ok(())
+    }
+
+    /// Rows of all shards and fresh ones together.
+    pub(crate) fn rows(&self) -> u64 {
+        self.shards.iter().map(|shard| u64::from(shard.len())).sum::<u64>() + self.fresh.len() as u64
+    }
+
+    /// Bytes of memory that shards and fresh rows take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.memory_bytes()).sum::<usize>() + self.fresh.memory_bytes()
+    }
+
+    /// The heads of all packs that are named and there.
+    pub(crate) fn packs(&self) -> Vec<PackHead> {
+        let named = self.shards.iter().flat_map(|shard| shard.packs()).chain(self.fresh.packs());
+        named.filter(|head| !self.gone.contains(&head.id)).copied().collect()
+    }
+
+    /// Adds what a pack holds that was stored just now. The pack must be in the store.
+    pub(crate) fn add(&mut self, directory: &Directory) {
+        self.gone.remove(&directory.head.id);
+        self.fresh.add(directory);
+    }
+
+    /// Exchanges fresh rows for the shard that now names them.
+    fn adopt(&mut self, shard: Arc<ShardRows>) {
+        let named: HashSet<_> = shard.packs().map(|head| head.id).collect();
+        self.fresh.remove(&named);
+        self.shards.push(shard);
+    }
+}
+
+/// Whether a visit goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Enough {
+    Yes,
+    No,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The index finds what is stored, and nothing else, in little memory.
+
+use std::collections::HashSet;
+
+use super::rows::{self, ShardRows};
+use super::*;
+use crate::format::RepositoryId;
+use crate::format::blob::BlobKind;
+use crate::format::pack::PackKind;
+use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
+
+fn keys() -> Keys {
+    let secret = Secret::passphrase("words").expect("a passphrase");
+    let cheap = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
+    Roster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
+}
+
+fn directory(ids: &[BlobId]) -> Directory {
+    let head = PackHead {
+        id: PackId::generate(),
+        kind: PackKind::Data,
+        cipher: Cipher::Aes256Gcm,
+        epoch: 1,
+        envelope: random(),
+    };
+    let entry = |id: &BlobId| Entry { id: *id, kind: BlobKind::Chunk, sealed_bytes: 100, raw_bytes: 200 };
+    Directory { head, entries: ids.iter().map(entry).collect() }
+}
+
+fn ids(count: usize) -> Vec<BlobId> {
+    (0..count as u64).map(|number| BlobId::from(*blake3::hash(&number.to_le_bytes()).as_bytes())).collect()
+}
+
+fn kept(keys: &Keys, directories: &[Directory]) -> ShardRows {
+    Cache::open(None, RepositoryId::generate())
+        .expect("none")
+        .keep(keys, "index/a", directories)
+        .expect("kept")
+}
+
+#[test]
+fn every_blob_of_a_shard_is_found_where_it_lies_and_no_other() {
+    let (keys, ids) = (keys(), ids(10_000));
+    let directories: Vec<_> = ids.chunks(512).map(directory).collect();
+    let mut index = Index::default();
+    index.adopt(Arc::new(kept(&keys, &directories)));
+    for directory in &directories {
+        for (slot, offset, entry) in directory.placed() {
+            let place = index.find(&entry.id).expect("readable").expect("found");
+            assert_eq!(place, Location { pack: directory.head, slot, offset, entry: *entry });
+        }
+    }
+    for _ in 0..10_000 {
+        assert_eq!(index.find(&BlobId::from(random::<32>())).expect("readable"), None);
+    }
+}
+
+#[test]
+fn a_blob_in_several_packs_is_found_outside_of_those_that_are_condemned() {
+    let (keys, ids) = (keys(), ids(100));
+    // Two packs of one shard and a third that no shard names yet.
+    let (first, second, third) = (directory(&ids), directory(&ids), directory(&ids));
+    let mut index = Index::default();
+    index.adopt(Arc::new(kept(&keys, &[first.clone(), second.clone()])));
+    index.add(&third);
+    for id in &ids {
+        let places = index.find_all(id).expect("readable");
+        assert_eq!(places.iter().map(|(row, _)| row).collect::<HashSet<_>>().len(), 3, "three rows");
+        let mut condemned = HashSet::from([first.head.id, second.head.id]);
+        let (_, place) = index.find_outside(&condemned, id).expect("readable").expect("found");
+        assert_eq!(place.pack, third.head);
+        condemned.insert(third.head.id);
+        assert_eq!(index.find_outside(&condemned, id).expect("readable"), None);
+    }
+}
+
+#[test]
+fn a_file_that_was_damaged_exchanged_or_cut_is_found_out() {
+    let (keys, ids) = (keys(), ids(1000));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rows");
+    let encoded = rows::encode(&keys, "index/a", &[directory(&ids)]);
+    encoded.write(&mut std::fs::File::create(&path).expect("made")).expect("written");
+    let whole = std::fs::read(&path).expect("read");
+    let open = |name: &str| {
+        let file = std::fs::File::open(&path).expect("there");
+        ShardRows::open(&keys, name, file, path.clone()).expect("readable")
+    };
+    assert!(open("index/a").is_some());
+    assert!(open("index/b").is_none(), "it is another shard's");
+    for at in (0..whole.len()).step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, &damaged).expect("written");
+        let Some(rows) = open("index/a") else { continue };
+        let all_found = ids.iter().all(|id| {
+            let mut found = false;
+            rows.visit(id, &mut |_, _| found = true).is_ok() && found
+        });
+        assert!(!all_found, "byte {at} was changed");
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).expect("written");
+    assert!(open("index/a").is_none(), "it is cut off");
+}
+
+#[test]
+fn a_full_shard_takes_less_than_a_byte_and_a_half_of_memory_for_each_blob() {
+    let (keys, ids) = (keys(), ids(SHARD_ROWS));
+    let directories: Vec<_> = ids.chunks(512).map(directory).collect();
+    let rows = kept(&keys, &directories);
+    let per_blob = rows.memory_bytes() as f64 / f64::from(rows.len());
+    println!("{per_blob:.3} bytes a blob");
+    assert!(per_blob < 1.5, "{per_blob}");
+}

@@ -1,0 +1,238 @@
+//! Who may open the repository: listing, adding and removing keys, and beginning a new epoch.
+//!
+//! Every change writes the next key roster with one create-if-absent: of two changes at once, one succeeds and the
+//! other is told to look again. Old rosters are removed afterwards.
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tracing::instrument;
+use ulid::Ulid;
+
+use crate::format::Damage;
+use crate::keys::{
+    KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId, Unopened, WriteOnly,
+};
+use crate::repository::{OpenError, Repository, not_opened, read_roster, unix_ms_now};
+use crate::store::{Created, StoreError, names};
+
+/// A label longer than this is no label.
+const LABEL_CHARS_MAX: usize = 100;
+
+/// One key that opens the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySlot {
+    /// Its name.
+    pub id: String,
+    /// What its owner called it.
+    pub label: String,
+    /// What it may do.
+    pub role: Role,
+    /// `passphrase`, `key-file` or `recipient`.
+    pub kind: &'static str,
+    /// The public key, where the key pair is somebody's own.
+    pub recipient: Option<Recipient>,
+    /// When it was added, in milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// Whether the repository was opened with it just now.
+    pub in_use: bool,
+}
+
+/// A key to be added.
+pub enum NewKey {
+    /// A passphrase, key file or identity, and what each guess of it is to cost.
+    Secret(Secret, KdfCost),
+    /// Somebody's public key.
+    Recipient(Recipient),
+}
+
+/// The keys could not be changed. They are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// This key may not.
+    #[error(transparent)]
+    WriteOnly(#[from] WriteOnly),
+    /// No key has this id.
+    #[error("there is no key {0}")]
+    Unknown(String),
+    /// Several keys begin like this.
+    #[error("several keys begin with {0}: give more letters")]
+    Ambiguous(String),
+    /// Without it nobody could read the repository any more.
+    #[error("key {0} is the last that can read this repository: add another first")]
+    Last(String),
+    /// The key that is being used; if it were the only one that its owner still has, he would lock himself out.
+    #[error("key {0} is the one in use: prove that you have another that can read")]
+    InUse(String),
+    /// What was given as proof opens nothing, only the key to be removed, or only a write-only key.
+    #[error("the proof does not open another key that can read this repository")]
+    NoProof,
+    /// Not a usable label.
+    #[error("a label has 1 to {LABEL_CHARS_MAX} characters, none of them a control character")]
+    Label,
+    /// Somebody else changed the keys at the same time.
+    #[error("the keys were changed by somebody else at the same time: look at them and try again")]
+    ChangedMeanwhile,
+    /// The roster could not be read.
+    #[error("could not read the keys")]
+    Open(#[from] OpenError),
+    /// The store failed; whether the change was made is shown by listing the keys.
+    #[error("could not change the keys")]
+    Store(#[from] StoreError),
+}
+
+impl Repository {
+    /// Every key that opens the repository.
+    ///
+    /// # Errors
+    /// When the store fails or the roster is damaged.
+    pub async fn keys(&self) -> Result<Vec<KeySlot>, KeyError> {
+        let (roster, keys) = self.roster().await?;
+        let in_use = keys.slot();
+        let slot = |slot: &crate::keys::Slot| KeySlot {
+            id: slot.id.to_string().to_lowercase(),
+            label: slot.label.clone(),
+            role: slot.role,
+            kind: slot.kind(),
+            recipient: slot.recipient(),
+            created_unix_ms: slot.created_unix_ms,
+            in_use: slot.id == in_use,
+        };
+        Ok(roster.roster.slots.iter().map(slot).collect())
+    }
+
+    /// Adds a key and returns its id.
+    ///
+    /// # Errors
+    /// When this key is write-only, the label is not usable, or the store fails.
+    #[instrument(name = "repository.add_key", skip(self, key))]
+    pub async fn add_key(&self, label: &str, role: Role, key: NewKey) -> Result<String, KeyError> {
+        let chars = label.chars().count();
+        if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
+            return Err(KeyError::Label);
+        }
+        let (roster, keys) = self.roster_to_change().await?;
+        let owner = match key {
+            NewKey::Secret(secret, cost) => Owner::Secret(secret, cost),
+            NewKey::Recipient(recipient) => Owner::Recipient(recipient),
+        };
+        let label = label.to_owned();
+        let made = spawn_blocking(move || {
+            let (roster, id) = roster.roster.with_slot(&keys, label, role, owner, unix_ms_now())?;
+            Ok((roster, keys, id))
+        });
+        let (roster, keys, id) = made.await.expect("making a slot does not panic").map_err(self.refused())?;
+        self.commit_roster(roster, keys).await?;
+        Ok(id.to_string().to_lowercase())
+    }
+
+    /// Removes a key, and begins an epoch that its owner never learns of: what is stored from now on he cannot read.
+    /// What was stored before he still can, if he kept his key and can reach the store. To remove the key in use,
+    /// another that can read must be proven.
+    ///
+    /// # Errors
+    /// When there is no such key, it is the last that can read, it is in use and nothing is proven, this key is
+    /// write-only, or the store fails.
+    #[instrument(name = "repository.remove_key", skip(self, proof))]
+    pub async fn remove_key(&self, id: &str, proof: Option<Secret>) -> Result<(), KeyError> {
+        let (roster, keys) = self.roster_to_change().await?;
+        let slot = named(&roster.roster, id)?;
+        let slots = &roster.roster.slots;
+        if !slots.iter().any(|other| other.id != slot && other.role == Role::Full) {
+            return Err(KeyError::Last(id.to_owned()));
+        }
+        let (roster, keys) = match proof {
+            None if keys.slot() == slot => return Err(KeyError::InUse(id.to_owned())),
+            None => (roster, keys),
+            Some(proof) => {
+                let repository = self.id();
+                let (roster, proven) = spawn_blocking(move || {
+                    let proven = roster.open_other(repository, &proof, slot);
+                    (roster, proven)
+                })
+                .await
+                .expect("opening a slot does not panic");
+                let proven = proven.map_err(|error| match error {
+                    RosterError::NoSlot => KeyError::NoProof,
+                    error => self.refused()(error),
+                })?;
+                if !proven.can_read() {
+                    return Err(KeyError::NoProof);
+                }
+                (roster, if keys.slot() == slot { proven } else { keys })
+            }
+        };
+        let (roster, keys) = roster.roster.without(keys, slot).map_err(self.refused())?;
+        self.commit_roster(roster, keys).await
+    }
+
+    /// Begins a new epoch: what is stored from now on is sealed with new keys, which every key slot is granted.
+    /// Returns its number.
+    ///
+    /// # Errors
+    /// When this key is write-only or the store fails.
+    #[instrument(name = "repository.rotate_keys", skip(self))]
+    pub async fn rotate_keys(&self) -> Result<u32, KeyError> {
+        let (roster, keys) = self.roster_to_change().await?;
+        let (roster, keys) = roster.roster.with_new_epoch(keys).map_err(self.refused())?;
+        let epoch = keys.current().number;
+        self.commit_roster(roster, keys).await?;
+        Ok(epoch)
+    }
+
+    /// The roster of this moment, and its keys.
+    async fn roster(&self) -> Result<(Unopened, Keys), KeyError> {
+        let found = read_roster(&self.shared.store, self.id(), 0).await?;
+        let (name, roster) = found.ok_or_else(|| {
+            let name = names::rosters(self.id()).to_string();
+            OpenError::Damaged { name, source: Damage::Missing { what: "key roster" } }
+        })?;
+        let keys = roster.reopen(self.id(), &self.shared.keys()).map_err(|error| match error {
+            RosterError::NoSlot => OpenError::KeyRemoved,
+            error => not_opened(error, name),
+        })?;
+        Ok((roster, keys))
+    }
+
+    async fn roster_to_change(&self) -> Result<(Unopened, Keys), KeyError> {
+        if !self.can_read() {
+            return Err(WriteOnly.into());
+        }
+        self.roster().await
+    }
+
+    fn refused(&self) -> impl Fn(RosterError) -> KeyError + use<> {
+        let name = names::rosters(self.id()).to_string();
+        move |error| not_opened(error, name.clone()).into()
+    }
+
+    async fn commit_roster(&self, roster: Roster, keys: Keys) -> Result<(), KeyError> {
+        let store = &self.shared.store;
+        let name = names::roster(self.id(), roster.number);
+        let object = roster.signed(&keys).map_err(RosterError::from).map_err(self.refused())?;
+        let object = Bytes::from(object);
+        if store.create(&name, object.clone()).await? == Created::AlreadyThere
+            // Our own write may have arrived and its answer been lost.
+            && store.get(&name).await? != object
+        {
+            return Err(KeyError::ChangedMeanwhile);
+        }
+        self.take_over(keys)?;
+        for listed in store.list(&names::rosters(self.id())).await? {
+            if names::roster_number(&listed.path).is_some_and(|number| number < roster.number) {
+                store.delete(&listed.path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(roster: &Roster, id: &str) -> Result<SlotId, KeyError> {
+    let wanted = id.to_uppercase();
+    let mut fitting =
+        roster.slots.iter().map(|slot| slot.id).filter(|slot: &Ulid| slot.to_string().starts_with(&wanted));
+    match (fitting.next(), fitting.next()) {
+        (Some(slot), None) if !wanted.is_empty() => Ok(slot),
+        (None, _) => Err(KeyError::Unknown(id.to_owned())),
+        _ => Err(KeyError::Ambiguous(id.to_owned())),
+    }
+}

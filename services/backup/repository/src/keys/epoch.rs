@@ -1,0 +1,95 @@
+//! The keys of one epoch.
+
+use super::recipient::{self, PUBLIC_BYTES};
+use super::{Aead, Cipher, KEY_BYTES, Key, WriteOnly, derive};
+use crate::format::Damage;
+use crate::format::pack::PackId;
+
+const DATA_PACK: &str = "loam repository v1 data pack";
+const READERS_ONLY: &str = "loam repository v1 for readers";
+
+/// What one epoch's objects are sealed with.
+pub(crate) struct EpochKeys {
+    pub(crate) number: u32,
+    pub(super) meta: Key,
+    pub(super) reader_public: [u8; PUBLIC_BYTES],
+    /// Only where the slot may read.
+    pub(super) reader: Option<Key>,
+}
+
+impl EpochKeys {
+    pub(super) fn generate(number: u32) -> EpochKeys {
+        let reader = recipient::private();
+        EpochKeys {
+            number,
+            meta: recipient::private(),
+            reader_public: recipient::public_of(&reader),
+            reader: Some(reader),
+        }
+    }
+
+    fn meta_key(&self, cipher: Cipher, purpose: &str, name: &[u8]) -> Aead {
+        Aead::new(cipher, &derive(purpose, &[&*self.meta, name]))
+    }
+
+    /// The key of one small sealed object, by its random salt.
+    pub(crate) fn object(&self, cipher: Cipher, salt: &[u8; 32]) -> Aead {
+        self.meta_key(cipher, "loam repository v1 object", salt)
+    }
+
+    /// The key of one pack of recipes.
+    pub(crate) fn meta_pack(&self, cipher: Cipher, pack: PackId) -> Aead {
+        self.meta_key(cipher, "loam repository v1 meta pack", pack.as_bytes())
+    }
+
+    /// The key of the directory of one pack, of either kind.
+    pub(crate) fn directory(&self, cipher: Cipher, pack: PackId) -> Aead {
+        self.meta_key(cipher, "loam repository v1 directory", pack.as_bytes())
+    }
+
+    /// A key of one pack of chunks that only readers can find again, with the envelope that they need for it.
+    pub(crate) fn new_data_pack(
+        &self,
+        cipher: Cipher,
+        pack: PackId,
+        ephemeral: &[u8; KEY_BYTES],
+    ) -> Result<(Aead, [u8; PUBLIC_BYTES]), Damage> {
+        let bound: [&[u8]; 2] = [&*self.meta, pack.as_bytes()];
+        let (key, envelope) = recipient::send(DATA_PACK, ephemeral, &self.reader_public, &bound)
+            .map_err(|_| Damage::NotAuthentic { what: "reader's key" })?;
+        Ok((Aead::new(cipher, &key), envelope))
+    }
+
+    /// The key of one pack of chunks, from its envelope.
+    pub(crate) fn data_pack(
+        &self,
+        cipher: Cipher,
+        pack: PackId,
+        envelope: &[u8; PUBLIC_BYTES],
+    ) -> Result<Aead, Damage> {
+        let reader = self.reader.as_ref().ok_or(Damage::WriteOnly(WriteOnly))?;
+        let bound: [&[u8]; 2] = [&*self.meta, pack.as_bytes()];
+        let key = recipient::receive(DATA_PACK, reader, envelope, &bound)
+            .map_err(|_| Damage::NotAuthentic { what: "envelope of a pack" })?;
+        Ok(Aead::new(cipher, &key))
+    }
+
+    /// A key of one small text that only readers can find again.
+    pub(crate) fn new_text(
+        &self,
+        cipher: Cipher,
+        ephemeral: &[u8; KEY_BYTES],
+    ) -> Result<(Aead, [u8; PUBLIC_BYTES]), Damage> {
+        let (key, envelope) = recipient::send(READERS_ONLY, ephemeral, &self.reader_public, &[&*self.meta])
+            .map_err(|_| Damage::NotAuthentic { what: "reader's key" })?;
+        Ok((Aead::new(cipher, &key), envelope))
+    }
+
+    /// The key of a small text, from its envelope.
+    pub(crate) fn text(&self, cipher: Cipher, envelope: &[u8; PUBLIC_BYTES]) -> Result<Aead, Damage> {
+        let reader = self.reader.as_ref().ok_or(Damage::WriteOnly(WriteOnly))?;
+        let key = recipient::receive(READERS_ONLY, reader, envelope, &[&*self.meta])
+            .map_err(|_| Damage::NotAuthentic { what: "envelope" })?;
+        Ok(Aead::new(cipher, &key))
+    }
+}

@@ -1,0 +1,98 @@
+//! Whom this host believes about a repository.
+//!
+//! A store that is in hostile hands could show a host another key roster: an old one, in which a removed key is still
+//! good, or, to a host whose identity file says only who it is, one of somebody else's making. So the first opening
+//! notes the authority and the number of the roster in the cache folder, and later ones hold the store to it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::packed;
+use crate::keys::Keys;
+
+const FILE: &str = "pin";
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    #[serde(with = "serde_bytes")]
+    authority: [u8; 32],
+    roster: u64,
+}
+
+/// The store shows something else than it showed before.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// Another authority.
+    #[error(
+        "the repository's keys are not those that this host has seen before: somebody may have exchanged them \
+         (if you did, remove {pin})"
+    )]
+    OtherAuthority {
+        /// The note of what was seen.
+        pin: PathBuf,
+    },
+    /// An older roster.
+    #[error(
+        "the store shows key roster {shown}, and this host has seen {seen}: somebody may have put an old one back \
+         (if you restored the store, remove {pin})"
+    )]
+    RolledBack {
+        /// The number shown.
+        shown: u64,
+        /// The number seen before.
+        seen: u64,
+        /// The note of what was seen.
+        pin: PathBuf,
+    },
+    /// The note cannot be read or written.
+    #[error("could not {attempt} {path}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The note.
+        path: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Holds keys against what was noted in `folder`, and notes them.
+pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
+    let path = folder.join(FILE);
+    let failed = |attempt| {
+        let path = path.clone();
+        move |source| PinError::Io { attempt, path, source }
+    };
+    let shown = Pin { authority: *keys.authority(), roster: keys.roster() };
+    let seen = match fs::read(&path) {
+        Ok(bytes) => packed::decode::<Pin>(&bytes, "pin")
+            .map(Some)
+            .map_err(|damage| failed("read")(std::io::Error::other(damage)))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("read")(error)),
+    };
+    match seen {
+        Some(seen) if seen.authority != shown.authority => {
+            return Err(PinError::OtherAuthority { pin: path });
+        }
+        Some(seen) if seen.roster > shown.roster => {
+            return Err(PinError::RolledBack { shown: shown.roster, seen: seen.roster, pin: path });
+        }
+        Some(seen) if seen == shown => return Ok(()),
+        _ => {}
+    }
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&packed::body(&shown))?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)
+    };
+    write().map_err(failed("write"))
+}

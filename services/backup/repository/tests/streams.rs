@@ -1,0 +1,127 @@
+//! Byte streams, disks of many pages, maps of changes that lie, and stores that do.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_repository::source::{Change, Extent, ExtentKind};
+use backup_repository::*;
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use self::support::*;
+
+fn stream(bytes: &[u8]) -> BackupRequest {
+    let bytes = std::io::Cursor::new(bytes.to_vec());
+    BackupRequest {
+        disks: Vec::new(),
+        streams: vec![("dump".into(), Box::new(bytes))],
+        ..request(&MemoryDisk::new(Vec::new()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_needed() {
+    let mut rng = seeded();
+    let repository = new_repository(memory()).await;
+    let mut bytes = vec![0; 40 * MIB];
+    rng.fill_bytes(&mut bytes);
+    let first = back_up(&repository, stream(&bytes)).await;
+    let [record] = &first.contents.disks[..] else { panic!("one record") };
+    assert_eq!((record.shape, record.size_bytes), (Shape::Stream, bytes.len() as u64));
+    let inserted = [&bytes[..9 * MIB], b"something", &bytes[9 * MIB..]].concat();
+    let second = back_up(&repository, stream(&inserted)).await;
+    assert!(second.contents.stats.new_bytes < 8 * MIB as u64, "{:?}", second.contents.stats);
+    let empty = back_up(&repository, stream(&[])).await;
+    assert_eq!(empty.contents.disks[0].size_bytes, 0);
+    let settings = CollectSettings { pack_age_min: std::time::Duration::ZERO, ..CollectSettings::default() };
+    repository.forget(first.id).await.unwrap();
+    repository.collect(settings, &Cancel::new()).await.unwrap();
+    let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+/// A disk of which a little of every segment is used.
+struct ManySegments(u64);
+
+const SEGMENT: u64 = 4 * MIB as u64;
+const USED: u64 = 4096;
+
+#[async_trait]
+impl DiskSource for ManySegments {
+    fn size_bytes(&self) -> u64 {
+        self.0 * SEGMENT
+    }
+
+    async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
+        let extent = |length, kind| Extent { length, kind, change: Change::Unknown };
+        let segment = [extent(USED, ExtentKind::Data), extent(SEGMENT - USED, ExtentKind::Zero)];
+        Ok(segment.repeat(((range.end - range.start) / SEGMENT) as usize))
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
+        let mut bytes = vec![0; length];
+        StdRng::seed_from_u64(offset).fill_bytes(&mut bytes);
+        Ok(Bytes::from(bytes))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_of_many_pages_is_stored_by_one_worker_without_standing_still() {
+    let store = memory();
+    new_repository(store.clone()).await;
+    let settings = EngineSettings { workers: NonZero::<usize>::MIN, ..EngineSettings::default() };
+    let repository = Repository::open(store, secret(), settings).await.unwrap();
+    let disk = Box::new(ManySegments(2 * 1024 + 100));
+    let request =
+        BackupRequest { disks: vec![("vda".into(), disk)], ..request(&MemoryDisk::new(Vec::new())) };
+    let snapshot = tokio::time::timeout(Duration::from_secs(120), back_up(&repository, request));
+    let snapshot = snapshot.await.expect("it does not stand still");
+    assert_eq!(snapshot.contents.stats.segments_read, 2 * 1024 + 100);
+    assert_eq!(snapshot.contents.disks[0].used_bytes, (2 * 1024 + 100) * USED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_of_changes_that_lies_is_found_out_and_the_disk_is_read_whole() {
+    let mut rng = seeded();
+    let store = memory();
+    new_repository(store.clone()).await;
+    let settings = EngineSettings { audit_one_in: 1, ..EngineSettings::default() };
+    let repository = Repository::open(store, secret(), settings).await.unwrap();
+    let mut disk = MemoryDisk::tracked(disk(&mut rng, 17 * MIB));
+    let first = back_up(&repository, request(&disk)).await;
+    disk.write(3 * MIB, b"on the map");
+    // Behind the map's back.
+    disk.bytes[9 * MIB] ^= 1;
+    let parent = Some(first.id);
+    let second = back_up(&repository, BackupRequest { parent, ..request(&disk) }).await;
+    assert_eq!(second.contents.stats.maps_refused, 1);
+    assert!(restored(&repository, &second).await == disk.bytes);
+    let parent = Some(second.id);
+    let honest = MemoryDisk::tracked(disk.bytes.clone());
+    let third = back_up(&repository, BackupRequest { parent, ..request(&honest) }).await;
+    assert_eq!((third.contents.stats.maps_refused, third.contents.stats.segments_audited), (0, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_confirms_what_it_does_not_keep_is_found_out_before_the_backup_is_sealed() {
+    let mut rng = seeded();
+    let disk = MemoryDisk::new(disk(&mut rng, 3 * MIB));
+    for folder in ["data/", "meta/"] {
+        let objects = Arc::new(InMemory::new());
+        new_repository(Store::new(objects.clone())).await;
+        let forgetful = faulty::Faulty::after(&objects, 0, faulty::Fault::Forget(folder));
+        let repository = reopened(Store::new(Arc::new(forgetful))).await;
+        let outcome = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
+        assert!(matches!(outcome, Err(BackupError::Copy(CopyError::LyingStore { .. }))), "{outcome:?}");
+        assert!(repository.snapshots().await.unwrap().is_empty());
+    }
+}
