@@ -56,4 +56,15 @@ impl EngineSettings {
     pub(crate) fn ranges_in_flight(&self) -> usize {
         (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
     }
+
+    /// What a reader of one disk in order keeps decoded: half of the memory.
+    pub(crate) fn reader_bytes(&self) -> usize {
+        self.memory() / 2
+    }
+
+    /// Parts of a disk being read or waiting for a writer at one time: the other half. Each is there once in
+    /// chunks and once put together.
+    pub(crate) fn parts_in_flight(&self, part_bytes: usize) -> usize {
+        (self.memory() / 2 / (2 * part_bytes)).clamp(2, RANGES_MAX)
+    }
 }
