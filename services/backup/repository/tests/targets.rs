@@ -154,6 +154,11 @@ async fn an_image_of_another_size_or_in_use_is_refused_untouched() {
     let folder = one.restore(existing(one.folder.path().to_owned(), Resize::Never)).await.unwrap_err();
     assert!(matches!(folder, RestoreError::Image(ImageError::NotADisk { .. })), "{folder}");
 
+    let file = one.path("other.raw");
+    let no_device = RestoreTarget::Device { path: file, before: DeviceBefore::Anything };
+    let refused = one.restore(no_device).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::Image(ImageError::NotADisk { .. })), "{refused}");
+
     qemu::must_be_there();
     let used = one.path("used.raw");
     fs::write(&used, vec![3; MIB]).unwrap();

@@ -44,7 +44,7 @@ pub use request::{DeviceBefore, ReadBack, Resize, RestoreReport, RestoreRequest,
 use self::compare::Before;
 use self::image::{Image, Leftover};
 use self::run::{Run, blocking};
-use self::target::{FileTarget, ServedImage, Target};
+use self::target::{FileTarget, Fit, ServedImage, Target, uncache};
 
 /// QEMU's images are multiples of this.
 const QEMU_SECTOR_BYTES: u64 = 512;
@@ -98,7 +98,7 @@ impl Repository {
                         DeviceBefore::Anything => Before::Anything,
                         DeviceBefore::Zeros => Before::Zeros,
                     };
-                    restore.into_file(path, Resize::Never, before).await
+                    restore.into_file(path, Fit::Device, before).await
                 }
                 RestoreTarget::Existing { path, format, resize, references } => {
                     let format = match format {
@@ -106,7 +106,9 @@ impl Repository {
                         None => probe(path).await.map_err(|source| served(path, source))?,
                     };
                     match format {
-                        ImageFormat::Raw => restore.into_file(path, *resize, Before::ToCompare).await,
+                        ImageFormat::Raw => {
+                            restore.into_file(path, Fit::Either(*resize), Before::ToCompare).await
+                        }
                         other => restore.into_served(path, other, *references).await,
                     }
                 }
@@ -145,20 +147,15 @@ impl Restore<'_> {
         let image = self.begin(path, self.disk.size_bytes, Leftover::Continue).await?;
         let before = if image.is_continued() { Before::ToCompare } else { Before::Zeros };
         let target = FileTarget::fresh(image.file()?, image.partial().to_owned());
-        let report = self.write(Arc::new(target), before, path).await?;
+        let report = self.write(Arc::new(target), before, image.partial()).await?;
         blocking(move || image.finish()).await?;
         Ok(report)
     }
 
-    async fn into_file(
-        self,
-        path: &Path,
-        resize: Resize,
-        before: Before,
-    ) -> Result<RestoreReport, RestoreError> {
+    async fn into_file(self, path: &Path, fit: Fit, before: Before) -> Result<RestoreReport, RestoreError> {
         let target = {
             let (path, size_bytes) = (path.to_owned(), self.disk.size_bytes);
-            blocking(move || FileTarget::existing(&path, size_bytes, resize)).await?
+            blocking(move || FileTarget::existing(&path, size_bytes, fit)).await?
         };
         self.write(Arc::new(target), before, path).await
     }
@@ -205,7 +202,11 @@ impl Restore<'_> {
         let report = run.write(before).await?;
         match self.request.read_back {
             ReadBack::No => Ok(report),
-            ReadBack::Yes => faithful(run.read_back().await?, path).map(|()| report),
+            ReadBack::Yes => {
+                let written = path.to_owned();
+                blocking(move || uncache(&written)).await?;
+                faithful(run.read_back().await?, path).map(|()| report)
+            }
         }
     }
 
@@ -242,6 +243,8 @@ impl Restore<'_> {
         format: ImageFormat,
         references: References,
     ) -> Result<(), RestoreError> {
+        let written = path.to_owned();
+        blocking(move || uncache(&written)).await?;
         let opened = qemu::open_for_reading(path, format, references, None).await;
         let (server, nbd) = opened.map_err(|source| served(path, source))?;
         let (image, target) = ServedImage::begin(path, server, nbd);

@@ -51,7 +51,6 @@ impl Repository {
         writer: &mut (dyn AsyncWrite + Send + Unpin),
         progress: &Arc<Progress>,
     ) -> Result<(), RestoreError> {
-        // Half for what was decoded, half for the parts that wait for the writer.
         let cache_bytes_max = self.shared.settings.reader_bytes();
         let settings = ReaderSettings { cache_bytes_max, read_ahead_bytes_max: 0 };
         let disk = self.open_disk_with(snapshot, disk_name, settings).await?;

@@ -18,7 +18,7 @@ mod lru;
 mod recipes;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -58,6 +58,10 @@ impl Default for ReaderSettings {
         ReaderSettings { cache_bytes_max: 64 * 1024 * 1024, read_ahead_bytes_max: 8 * 1024 * 1024 }
     }
 }
+
+/// Reads of holes up to this length copy nothing either: zeros are there once for all.
+const ZERO_BYTES: usize = 4 * 1024 * 1024;
+static ZEROS: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; ZERO_BYTES]));
 
 /// A stream of the pieces of a recipe, window by window.
 trait WindowStream: Stream<Item = Result<Vec<(u64, Piece)>, Arc<ReadError>>> + Send {}
@@ -188,7 +192,7 @@ fn chunks_of(pieces: &[(u64, Piece)]) -> Vec<BlobId> {
     ids.filter(|id| seen.insert(*id)).collect()
 }
 
-/// Puts together what lies in `range`. A read within one chunk copies nothing.
+/// Puts together what lies in `range`. A read within one chunk or of a hole copies nothing.
 fn assemble<'a>(
     range: &Range<u64>,
     pieces: &[(u64, Piece)],
@@ -201,7 +205,11 @@ fn assemble<'a>(
     if let [(at, piece @ Piece::Chunk { id, .. })] = pieces {
         return content(id).slice(part(*at, piece));
     }
-    let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+    let length = (range.end - range.start) as usize;
+    if length <= ZERO_BYTES && pieces.iter().all(|(_, piece)| matches!(piece, Piece::Hole { .. })) {
+        return ZEROS.slice(..length);
+    }
+    let mut bytes = BytesMut::with_capacity(length);
     for (at, piece) in pieces {
         let part = part(*at, piece);
         match piece {

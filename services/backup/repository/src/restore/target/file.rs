@@ -20,6 +20,15 @@ const DEVICE_BLOCK_BYTES: u64 = 4096;
 /// Zeros written at one time where nothing better is supported.
 const ZEROS: &[u8] = &[0; 64 * 1024];
 
+/// What may be opened.
+#[derive(Clone, Copy)]
+pub(in crate::restore) enum Fit {
+    /// A block device that is large enough.
+    Device,
+    /// The same, or a file that is as long as the disk, or is made so.
+    Either(Resize),
+}
+
 pub(in crate::restore) struct FileTarget {
     file: File,
     path: PathBuf,
@@ -37,14 +46,15 @@ impl FileTarget {
     pub(in crate::restore) fn existing(
         path: &Path,
         size_bytes: u64,
-        resize: Resize,
+        fit: Fit,
     ) -> Result<FileTarget, ImageError> {
         let failed = |attempt| {
             let path = path.to_owned();
             move |source| ImageError::Io { attempt, path, source }
         };
         let kind = fs::metadata(path).map_err(failed("look at"))?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
+        let file_will_do = matches!(fit, Fit::Either(_)) && kind.is_file();
+        if !file_will_do && !kind.is_block_device() {
             return Err(ImageError::NotADisk { path: path.to_owned() });
         }
         // On a block device this asks for it alone, see open(2).
@@ -61,7 +71,7 @@ impl FileTarget {
         }
         let target = FileTarget { file, path: path.to_owned(), device: kind.is_block_device() };
         target.lock()?;
-        target.fit(size_bytes, resize)?;
+        target.fit(size_bytes, fit)?;
         Ok(target)
     }
 
@@ -82,13 +92,13 @@ impl FileTarget {
         }
     }
 
-    fn fit(&self, size_bytes: u64, resize: Resize) -> Result<(), ImageError> {
+    fn fit(&self, size_bytes: u64, fit: Fit) -> Result<(), ImageError> {
         let end = lseek(&self.file, 0, Whence::SeekEnd).map_err(|errno| self.failed("size", errno))?;
         let has_bytes = end.cast_unsigned();
         if has_bytes == size_bytes || (self.device && has_bytes > size_bytes) {
             return Ok(());
         }
-        if self.device || resize == Resize::Never {
+        if self.device || !matches!(fit, Fit::Either(Resize::ToFit)) {
             return Err(ImageError::Size { path: self.path.clone(), has_bytes, needs_bytes: size_bytes });
         }
         self.file.set_len(size_bytes).map_err(|error| self.failed("size", error))
@@ -159,8 +169,17 @@ impl Target for FileTarget {
     }
 
     fn sync(&self) -> Result<(), ImageError> {
-        self.file.sync_all().map_err(|error| self.failed("sync", error))?;
-        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-            .map_err(|errno| self.failed("drop from memory what was written to", errno))
+        self.file.sync_all().map_err(|error| self.failed("sync", error))
     }
+}
+
+/// Whatever of a synced file or device is in memory is dropped, so that it is read from where it is stored.
+pub(in crate::restore) fn uncache(path: &Path) -> Result<(), ImageError> {
+    let dropped = File::open(path)
+        .and_then(|file| Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?));
+    dropped.map_err(|source| ImageError::Io {
+        attempt: "drop from memory what was written to",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -12,7 +12,7 @@ mod served;
 
 use std::ops::Range;
 
-pub(super) use self::file::FileTarget;
+pub(super) use self::file::{FileTarget, Fit, uncache};
 pub(super) use self::served::ServedImage;
 use super::ImageError;
 
@@ -28,6 +28,6 @@ pub(super) trait Target: Send + Sync {
     /// The first place in `range` that may hold something else than zeros; its end when there is none.
     fn next_data(&self, range: Range<u64>) -> Result<u64, ImageError>;
 
-    /// What was written is on stable storage afterwards, and read from there.
+    /// What was written is on stable storage afterwards.
     fn sync(&self) -> Result<(), ImageError>;
 }
