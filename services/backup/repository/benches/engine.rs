@@ -136,6 +136,40 @@ async fn main() {
         repository.restore_disk(&snapshot, "vda", &path, progress, &cancel).await.unwrap();
     })
     .await;
+    let restored = folder.path().join("restored.raw");
+    timed("restore into it, nothing differs", async |progress| {
+        let request = RestoreRequest::new("vda", RestoreTarget::existing(&restored));
+        let report = repository.restore(&snapshot, &request, progress, &cancel).await.unwrap();
+        assert_eq!(report.written_bytes + report.zeroed_bytes, 0);
+    })
+    .await;
+    timed("restore to qcow2", async |progress| {
+        let target = RestoreTarget::NewQcow2 { path: folder.path().join("restored.qcow2") };
+        let request = RestoreRequest::new("vda", target);
+        repository.restore(&snapshot, &request, progress, &cancel).await.unwrap();
+    })
+    .await;
+    timed("restore to a stream", async |progress| {
+        let mut sink = tokio::io::sink();
+        let all = 0..DISK_BYTES;
+        repository.restore_stream(&snapshot, "vda", all, &mut sink, progress, &cancel).await.unwrap();
+    })
+    .await;
+    let opened = repository.open_disk(&snapshot, "vda").await.unwrap();
+    timed("256 KiB reads of the first GiB", async |_| {
+        for at in (0..1024 * MIB).step_by(256 * 1024) {
+            opened.read_at(at, 256 * 1024).await.unwrap();
+        }
+    })
+    .await;
+    timed("4096 reads of 4 KiB in used parts", async |_| {
+        let stretches = USED_BYTES / (8 * MIB);
+        for _ in 0..4096 {
+            let stretch = rng.random_range(0..stretches) * (DISK_BYTES / stretches);
+            opened.read_at(stretch + rng.random_range(0..2047) * 4096, 4096).await.unwrap();
+        }
+    })
+    .await;
     timed("verify everything", async |progress| {
         let report = repository.verify(VerifyScope::Everything, progress, &cancel).await.unwrap();
         assert!(report.is_sound(), "{report:?}");

@@ -58,10 +58,15 @@ pub use pin::PinError;
 pub use progress::{Progress, ProgressReading};
 pub use rebuild::RebuildReport;
 pub use repository::{OpenError, Repository};
-pub use restore::{ReadError, RestoreError};
+pub use restore::{
+    ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
+};
 pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
 pub use snapshots::{Selector, SnapshotError};
-pub use source::{DiskSource, NbdAddress, NbdSettings, NbdSource, RawFile, SourceError};
+pub use source::{
+    DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
+    SourceError,
+};
 pub use store::{Capabilities, S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;

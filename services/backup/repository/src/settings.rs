@@ -83,4 +83,15 @@ impl EngineSettings {
     pub(crate) fn ranges_in_flight(&self) -> usize {
         (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
     }
+
+    /// What a reader of one disk in order keeps decoded: a quarter of the memory.
+    pub(crate) fn reader_bytes(&self) -> usize {
+        self.memory() / 4
+    }
+
+    /// Parts of a disk being read or waiting for a writer at one time, in half of the memory: each is there up to
+    /// three times, sealed, in chunks, and put together.
+    pub(crate) fn parts_in_flight(&self, part_bytes: usize) -> usize {
+        (self.memory() / 2 / (3 * part_bytes)).clamp(2, RANGES_MAX)
+    }
 }

@@ -141,6 +141,30 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     assert!(matches!(dead, CopyError::Source { .. }), "{dead}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_reads_only_whole_blocks_is_read_at_any_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    let bytes = disk(&mut seeded(), MIB);
+    sparse_file(&image, &bytes);
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let mut server = std::process::Command::new("nbdkit")
+        .args(["-f", "-i", "127.0.0.1", "-p", &port.to_string(), "--filter=blocksize-policy", "file"])
+        .arg(&image)
+        .args(["blocksize-minimum=4096", "blocksize-error-policy=error"])
+        .spawn()
+        .expect("nbdkit is installed");
+    let settings: NbdSettings = format!("nbd://127.0.0.1:{port}/").parse().unwrap();
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    eventually("nbdkit listens", listens).await;
+    let source = NbdSource::connect(&settings).await.unwrap();
+    for (at, length) in [(1, 1), (4095, 2), (0, MIB), (MIB - 1, 1), (123_457, 400_000)] {
+        assert!(source.read_at(at as u64, length).await.unwrap() == bytes[at..at + length], "{at} {length}");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
 /// A server that says one thing when the connection is made and another when the first request comes.
 async fn server_saying(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

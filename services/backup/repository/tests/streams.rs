@@ -40,6 +40,19 @@ async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_need
     let inserted = [&bytes[..9 * MIB], b"something", &bytes[9 * MIB..]].concat();
     let second = back_up(&repository, stream(&inserted)).await;
     assert!(second.contents.stats.new_bytes < 8 * MIB as u64, "{:?}", second.contents.stats);
+    for (snapshot, whole) in [(&first, &bytes), (&second, &inserted)] {
+        let size = whole.len() as u64;
+        for range in [0..size, 12_345_678..size - 1, 7..7, size - 5..size] {
+            let mut out = Vec::new();
+            let (progress, cancel) = (Arc::default(), Cancel::new());
+            let written =
+                repository.restore_stream(snapshot, "dump", range.clone(), &mut out, &progress, &cancel);
+            written.await.unwrap();
+            assert!(out == whole[range.start as usize..range.end as usize], "{range:?}");
+        }
+    }
+    let not_a_disk = repository.open_disk(&first, "dump").await;
+    assert!(matches!(not_a_disk, Err(RestoreError::NotADisk { .. })));
     let empty = back_up(&repository, stream(&[])).await;
     assert_eq!(empty.contents.disks[0].size_bytes, 0);
     let settings = CollectSettings { pack_age_min: std::time::Duration::ZERO, ..CollectSettings::default() };

@@ -105,7 +105,7 @@ pub struct DiskRecord {
     pub shape: Shape,
     /// Its virtual size.
     pub size_bytes: u64,
-    /// Bytes of it that are no holes.
+    /// Bytes of it that the source said hold data: allocated, whether zero or not.
     pub used_bytes: u64,
     /// The root of its recipe.
     pub root: BlobId,

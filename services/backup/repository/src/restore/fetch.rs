@@ -61,7 +61,10 @@ pub(crate) fn open_all<E: From<ReadError>>(
 }
 
 /// Reads many blobs, in no particular order, each with the places that want it.
-async fn many(shared: &Arc<Shared>, places: Places) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
+pub(crate) async fn many(
+    shared: &Arc<Shared>,
+    places: Places,
+) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
     let reads = plan::planned(shared, places).await?;
     let found: Vec<Vec<_>> = futures::stream::iter(reads.into_iter().map(|read| async move {
         let object = range(shared, &read).await?;

@@ -1,4 +1,4 @@
-//! The image that a restore writes.
+//! A new image and its names.
 //!
 //! ```text
 //!   disk.raw.partial   locked, sparse, written in any order
@@ -9,9 +9,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use nix::libc;
+use nix::unistd::geteuid;
+
+use super::request::Unfinished;
+use crate::source::SourceError;
 
 /// The image could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,59 @@ pub enum ImageError {
     #[error("another restore is writing {path}")]
     Busy {
         /// The partial image.
+        path: PathBuf,
+    },
+    /// What lies under the name of the partial image was not left by a restore of ours.
+    #[error("{path} was not left by a restore: look what it is, and move it away")]
+    NotOurs {
+        /// The partial image.
+        path: PathBuf,
+    },
+    /// Somebody uses what was to be overwritten.
+    #[error("{path} is in use: it is mounted, part of a volume group, or open in QEMU or another restore")]
+    InUse {
+        /// The file or device.
+        path: PathBuf,
+    },
+    /// Only files and block devices hold disks.
+    #[error("{path} is not what a disk can be restored to here: a file or a block device")]
+    NotADisk {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The disk does not fit.
+    #[error("{path} is {has_bytes} bytes long and the disk {needs_bytes}")]
+    Size {
+        /// The file or device.
+        path: PathBuf,
+        /// Its size.
+        has_bytes: u64,
+        /// The size of the disk.
+        needs_bytes: u64,
+    },
+    /// It does not give back what was written to it.
+    #[error(
+        "{path} does not give back at byte {at} what was written: do not use it, and look for failing hardware"
+    )]
+    Unfaithful {
+        /// The image.
+        path: PathBuf,
+        /// The beginning of the chunk that differs.
+        at: u64,
+    },
+    /// QEMU could not write it for us.
+    #[error("could not write {path} through QEMU")]
+    Served {
+        /// The image.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SourceError,
+    },
+    /// The restore ended while a thread was at work; its own error is the one to see.
+    #[error("the restore ended while {path} was written")]
+    Stopped {
+        /// The image.
         path: PathBuf,
     },
     /// The file system said no.
@@ -48,35 +106,35 @@ pub fn partial_path(image: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// An image being written. Dropped before [`Image::finish`], it removes what it wrote, even while late writers are
-/// still at work on the nameless file.
+/// What to do with a partial image that a dead restore left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leftover {
+    /// Write on: it is compared before it is believed.
+    Continue,
+    /// Begin anew.
+    Replace,
+}
+
+/// An image being written. Dropped before [`Image::finish`], it removes what it wrote unless that is to be kept, even
+/// while late writers are still at work on the nameless file.
 pub(super) struct Image {
-    file: Arc<File>,
+    file: File,
     partial: PathBuf,
     path: PathBuf,
-    finished: bool,
-}
-
-/// Writes at any place of an image.
-pub(super) struct ImageWriter {
-    file: Arc<File>,
-    partial: PathBuf,
-}
-
-impl ImageWriter {
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| ImageError::Io {
-            attempt: "write",
-            path: self.partial.clone(),
-            source,
-        })
-    }
+    /// Whether something was left that may be right in places.
+    continued: bool,
+    remove_on_drop: bool,
 }
 
 impl Image {
-    /// Begins an empty image of that size. The lock goes with the process, so what a dead restore left behind is
-    /// taken over.
-    pub(super) fn begin(path: &Path, size_bytes: u64) -> Result<Image, ImageError> {
+    /// Begins an image of that size. The lock goes with the process, so what a dead restore left behind is taken
+    /// over.
+    pub(super) fn begin(
+        path: &Path,
+        size_bytes: u64,
+        leftover: Leftover,
+        unfinished: Unfinished,
+    ) -> Result<Image, ImageError> {
         let partial = partial_path(path);
         let failed = |attempt| {
             let path = partial.clone();
@@ -85,32 +143,33 @@ impl Image {
         if path.symlink_metadata().is_ok() {
             return Err(ImageError::Exists { path: path.to_owned() });
         }
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&partial)
-            .map_err(failed("make"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ImageError::Busy { path: partial }),
-            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+        let mut file = open(&partial).map_err(failed("make"))?;
+        lock(&file, &partial)?;
+        if leftover == Leftover::Replace && file.metadata().map_err(failed("look at"))?.len() > 0 {
+            // A new file instead of an emptied one: a server of the dead restore may still be closing the old one.
+            std::fs::remove_file(&partial).map_err(failed("remove"))?;
+            file = open(&partial).map_err(failed("make"))?;
+            lock(&file, &partial)?;
         }
-        // Between our opening and locking, its former owner may have finished and given it its final name.
-        let ours = file.metadata().map_err(failed("look at"))?;
-        match partial.symlink_metadata() {
-            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
-            _ => return Err(ImageError::Busy { path: partial }),
-        }
-        file.set_len(0).map_err(failed("empty"))?;
+        let continued = file.metadata().map_err(failed("look at"))?.len() > 0;
         file.set_len(size_bytes).map_err(failed("size"))?;
-        Ok(Image { file: Arc::new(file), partial, path: path.to_owned(), finished: false })
+        let remove_on_drop = unfinished == Unfinished::Remove;
+        Ok(Image { file, partial, path: path.to_owned(), continued, remove_on_drop })
     }
 
-    /// Something for a worker thread to write with.
-    pub(super) fn writer(&self) -> ImageWriter {
-        ImageWriter { file: Arc::clone(&self.file), partial: self.partial.clone() }
+    /// Whether it may hold something else than zeros.
+    pub(super) fn is_continued(&self) -> bool {
+        self.continued
+    }
+
+    /// The name under which it is written.
+    pub(super) fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// The file once more, for threads that write. It shares the lock.
+    pub(super) fn file(&self) -> Result<File, ImageError> {
+        self.file.try_clone().map_err(|source| self.failed("open once more", source))
     }
 
     /// Puts the image on stable storage and gives it its name.
@@ -123,7 +182,7 @@ impl Image {
             }
             Err(source) => return Err(self.failed("give its name to", source)),
         }
-        self.finished = true;
+        self.remove_on_drop = false;
         std::fs::remove_file(&self.partial).map_err(|source| self.failed("remove", source))?;
         let folder = match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -143,9 +202,45 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.remove_on_drop {
             // An orphan that cannot be removed is taken over by the next attempt.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// Only its owner may read what is restored, and no link leads elsewhere.
+fn open(partial: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(partial)
+}
+
+fn lock(file: &File, partial: &Path) -> Result<(), ImageError> {
+    let path = partial.to_owned();
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ImageError::Busy { path }),
+        Err(TryLockError::Error(source)) => return Err(ImageError::Io { attempt: "lock", path, source }),
+    }
+    let ours = file.metadata().map_err(|source| ImageError::Io {
+        attempt: "look at",
+        path: path.clone(),
+        source,
+    })?;
+    // Between our opening and locking, its former owner may have finished and given it its final name.
+    match partial.symlink_metadata() {
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
+        _ => return Err(ImageError::Busy { path }),
+    }
+    // Whoever made it may read on what we write, or has another name for it.
+    if !ours.is_file() || ours.uid() != geteuid().as_raw() || ours.nlink() != 1 {
+        return Err(ImageError::NotOurs { path });
+    }
+    Ok(())
 }

@@ -1,105 +1,61 @@
-//! Restore: a disk of a snapshot becomes an image again.
+//! Restore: a disk of a snapshot becomes a disk again.
 //!
-//! Promises: every chunk is opened and hashed before it is written; the image appears under its name only when it
-//! is whole and on stable storage; a path that exists is never touched.
+//! Promises: every chunk is opened and hashed before it is written; a new image appears under its name only when it
+//! is whole and on stable storage; a path that exists is never touched unless it is to be written into, and then only
+//! where it differs; what died half way can be run again and does only what is left.
 //!
 //! ```text
-//!   snapshot ──> disk ──> page ──> leaves ──> chunks of 4 GiB of disk
-//!                                               │ sorted by pack and offset, neighbours joined
-//!                                               v
-//!              ranges in flight ──> worker threads: open, check, write at every place that wants it
+//!   snapshot ──> disk ──> page ──> leaves ──┬─ in any order, planned by pack ──> raw | qcow2 | existing | device
+//!                                           ├─ in order of the disk ───────────> any `AsyncWrite`, or a part of it
+//!                                           └─ at random, as it is asked for ──> SnapshotDisk
 //! ```
 //!
-//! Holes stay holes. It does not know what the image is for.
+//! Holes stay holes. What an existing target holds is never believed: it is hashed against the recipe. Nor is what a
+//! dead restore left, so no journal is kept that could be wrong. It does not know what the image is for.
 
+mod compare;
+mod error;
 pub(crate) mod fetch;
 mod image;
+mod in_order;
 pub(crate) mod plan;
+mod reader;
+mod request;
+mod run;
+mod stream;
+mod target;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use tokio::task::spawn_blocking;
 use tracing::instrument;
 
-use crate::format::Damage;
-use crate::format::blob::BlobId;
-use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::Snapshot;
-use crate::progress::{Progress, raise};
+use crate::Cancel;
+use crate::format::recipe::Disk;
+use crate::format::snapshot::{DiskRecord, Shape, Snapshot};
+use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::store::StoreError;
-use crate::{Cancel, IndexError, WriteOnly};
+use crate::source::{ImageFormat, References, SourceError, probe, qemu};
 
+pub use error::{ReadError, RestoreError};
 pub use image::{ImageError, partial_path};
+pub use reader::{ReaderSettings, SnapshotDisk};
+pub use request::{DeviceBefore, ReadBack, Resize, RestoreReport, RestoreRequest, RestoreTarget, Unfinished};
 
-use self::image::Image;
-use self::plan::Places;
+use self::compare::Before;
+use self::image::{Image, Leftover};
+use self::run::{Run, blocking};
+use self::target::{FileTarget, Fit, ServedImage, Target, uncache};
 
-/// Stored content could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// What is stored is not what was stored.
-    #[error("stored content is damaged")]
-    Damaged(#[from] Damage),
-    /// A pack is damaged.
-    #[error("pack {pack} is damaged")]
-    Pack {
-        /// The pack's name.
-        pack: String,
-        /// What is wrong with it.
-        #[source]
-        source: Damage,
-    },
-    /// This key may not.
-    #[error(transparent)]
-    WriteOnly(WriteOnly),
-    /// The index could not be loaded.
-    #[error("could not load the index")]
-    Index(#[from] IndexError),
-    /// The store failed.
-    #[error("could not read from the store")]
-    Store(#[from] StoreError),
-}
-
-impl ReadError {
-    /// What it means that something of a pack does not open.
-    pub(crate) fn of(damage: Damage, pack: impl FnOnce() -> String) -> ReadError {
-        match damage {
-            Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
-            source => ReadError::Pack { pack: pack(), source },
-        }
-    }
-}
-
-/// A disk could not be restored. No image of that name was made.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The snapshot has no such disk.
-    #[error("the snapshot has no disk {disk}")]
-    NoSuchDisk {
-        /// What was asked for.
-        disk: String,
-    },
-    /// The store or what it holds is not in order.
-    #[error("could not read the disk from the repository")]
-    Read(#[from] ReadError),
-    /// The image could not be written.
-    #[error("could not write the image")]
-    Image(#[from] ImageError),
-    /// It was told to stop.
-    #[error("the restore was cancelled")]
-    Cancelled,
-}
+/// QEMU's images are multiples of this.
+const QEMU_SECTOR_BYTES: u64 = 512;
 
 impl Repository {
     /// Writes a disk of a snapshot as a sparse raw image at `path`, which must not exist. Until it is whole it is
-    /// called [`partial_path`]; one left there by an earlier attempt that died is begun anew.
+    /// called [`partial_path`]; one left there by an earlier attempt that died is compared and continued.
     ///
     /// # Errors
     /// When the disk is unknown, content is damaged, the store or the file system fails, or it is cancelled.
-    #[instrument(name = "repository.restore_disk", skip_all, fields(snapshot = %snapshot.id, disk = disk_name))]
     pub async fn restore_disk(
         &self,
         snapshot: &Snapshot,
@@ -108,103 +64,200 @@ impl Repository {
         progress: &Arc<Progress>,
         cancel: &Cancel,
     ) -> Result<(), RestoreError> {
+        let target = RestoreTarget::NewRaw { path: path.to_owned() };
+        self.restore(snapshot, &RestoreRequest::new(disk_name, target), progress, cancel).await.map(drop)
+    }
+
+    /// Writes a disk of a snapshot to a target. A restore that is cancelled or dropped may write for a moment longer
+    /// to a target that exists; another that begins meanwhile is told that it is in use.
+    ///
+    /// # Errors
+    /// When the disk is unknown, content is damaged, the target is not fit or in use, the store, the file system or
+    /// QEMU fails, the target does not give back what was written, or it is cancelled.
+    #[instrument(name = "repository.restore", skip_all, fields(snapshot = %snapshot.id, disk = request.disk))]
+    pub async fn restore(
+        &self,
+        snapshot: &Snapshot,
+        request: &RestoreRequest,
+        progress: &Arc<Progress>,
+        cancel: &Cancel,
+    ) -> Result<RestoreReport, RestoreError> {
+        let work = async {
+            let record = disk_record(snapshot, &request.disk)?;
+            // The snapshot may be younger than our index.
+            self.refresh().await.map_err(ReadError::Index)?;
+            let disk = fetch::disk(&self.shared, record).await?;
+            progress.expect_bytes(disk.size_bytes);
+            let restore = Restore { repository: self, request, disk, progress };
+            match &request.target {
+                RestoreTarget::NewRaw { path } => restore.new_raw(path).await,
+                RestoreTarget::NewQcow2 { path } => restore.new_qcow2(path).await,
+                RestoreTarget::Device { path, before } => {
+                    let before = match before {
+                        DeviceBefore::Anything => Before::Anything,
+                        DeviceBefore::Zeros => Before::Zeros,
+                    };
+                    restore.into_file(path, Fit::Device, before).await
+                }
+                RestoreTarget::Existing { path, format, resize, references } => {
+                    let format = match format {
+                        Some(format) => *format,
+                        None => probe(path).await.map_err(|source| served(path, source))?,
+                    };
+                    match format {
+                        ImageFormat::Raw => {
+                            restore.into_file(path, Fit::Either(*resize), Before::ToCompare).await
+                        }
+                        other => restore.into_served(path, other, *references).await,
+                    }
+                }
+            }
+        };
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RestoreError::Cancelled),
-            done = self.restore_all(snapshot, disk_name, path, progress) => done,
+            done = work => done,
         }
-    }
-
-    async fn restore_all(
-        &self,
-        snapshot: &Snapshot,
-        disk_name: &str,
-        path: &Path,
-        progress: &Arc<Progress>,
-    ) -> Result<(), RestoreError> {
-        let record = snapshot
-            .disk(disk_name)
-            .ok_or_else(|| RestoreError::NoSuchDisk { disk: disk_name.to_owned() })?;
-        // The snapshot may be younger than our index.
-        self.refresh().await.map_err(ReadError::Index)?;
-        let disk = fetch::disk(&self.shared, record).await?;
-        progress.expect_bytes(disk.size_bytes);
-        let image = {
-            let (path, size) = (path.to_owned(), disk.size_bytes);
-            blocking(move || Image::begin(&path, size)).await?
-        };
-        for page in 0..disk.pages.len() as u64 {
-            self.restore_page(&disk, page, &image, progress).await?;
-        }
-        blocking(move || image.finish()).await?;
-        Ok(())
-    }
-
-    async fn restore_page(
-        &self,
-        disk: &Disk,
-        page: u64,
-        image: &Image,
-        progress: &Arc<Progress>,
-    ) -> Result<(), RestoreError> {
-        let first = page * LEAVES_PER_PAGE as u64;
-        let leaves = fetch::page(&self.shared, disk, page).await?;
-        let (places, hole_bytes) = self.places(disk, first, &leaves).await?;
-        progress.done(hole_bytes);
-        let reads = plan::planned(&self.shared, places).await?;
-        let in_flight = self.shared.settings.ranges_in_flight();
-        futures::stream::iter(reads.into_iter().map(Ok))
-            .try_for_each_concurrent(in_flight, |read| async move {
-                let object = fetch::range(&self.shared, &read).await?;
-                raise(&progress.read_bytes, object.len() as u64);
-                let (shared, image, progress) =
-                    (Arc::clone(&self.shared), image.writer(), Arc::clone(progress));
-                spawn_blocking(move || {
-                    fetch::open_all(&shared.keys(), &read, &object, |blob, content| {
-                        for &at in &blob.wanted_at {
-                            image.write_at(at, &content)?;
-                            progress.done(content.len() as u64);
-                        }
-                        Ok(())
-                    })
-                })
-                .await
-                .expect("opening chunks does not panic")
-            })
-            .await
-    }
-
-    /// Where each chunk of some segments goes, and how many bytes are holes.
-    async fn places(
-        &self,
-        disk: &Disk,
-        first: u64,
-        leaves: &[Option<BlobId>],
-    ) -> Result<(Places, u64), ReadError> {
-        let mut places = Places::default();
-        let mut hole_bytes = 0;
-        let segments = fetch::leaves(&self.shared, disk, first, leaves).await?;
-        for (range, pieces) in segments {
-            let mut at = range.start;
-            for piece in &pieces {
-                match piece {
-                    Piece::Hole { bytes } => hole_bytes += u64::from(*bytes),
-                    Piece::Chunk { id, .. } => places.entry(*id).or_default().push(at),
-                }
-                at += u64::from(piece.bytes());
-            }
-        }
-        for (index, _) in leaves.iter().enumerate().filter(|(_, leaf)| leaf.is_none()) {
-            let range = disk.segment(first + index as u64);
-            hole_bytes += range.end - range.start;
-        }
-        Ok((places, hole_bytes))
     }
 }
 
-/// Runs a piece of file work off the async threads.
-async fn blocking<T: Send + 'static>(
-    job: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    spawn_blocking(job).await.expect("writing an image does not panic")
+/// The record of a disk.
+fn disk_record<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a DiskRecord, RestoreError> {
+    match snapshot.disk(name) {
+        Some(record) if record.shape == Shape::Disk => Ok(record),
+        Some(_) => Err(RestoreError::NotADisk { stream: name.to_owned() }),
+        None => Err(RestoreError::NoSuchDisk { disk: name.to_owned() }),
+    }
+}
+
+/// Nothing differs, or the target is not to be trusted.
+fn faithful(different: Option<u64>, path: &Path) -> Result<(), RestoreError> {
+    match different {
+        None => Ok(()),
+        Some(at) => Err(ImageError::Unfaithful { path: path.to_owned(), at }.into()),
+    }
+}
+
+fn served(path: &Path, source: SourceError) -> ImageError {
+    ImageError::Served { path: path.to_owned(), source }
+}
+
+/// One restore, and the ways it can go.
+struct Restore<'a> {
+    repository: &'a Repository,
+    request: &'a RestoreRequest,
+    disk: Disk,
+    progress: &'a Arc<Progress>,
+}
+
+impl Restore<'_> {
+    async fn new_raw(self, path: &Path) -> Result<RestoreReport, RestoreError> {
+        let image = self.begin(path, self.disk.size_bytes, Leftover::Continue).await?;
+        let before = if image.is_continued() { Before::ToCompare } else { Before::Zeros };
+        let target = FileTarget::fresh(image.file()?, image.partial().to_owned());
+        let report = self.write(Arc::new(target), before, image.partial()).await?;
+        blocking(move || image.finish()).await?;
+        Ok(report)
+    }
+
+    async fn into_file(self, path: &Path, fit: Fit, before: Before) -> Result<RestoreReport, RestoreError> {
+        let target = {
+            let (path, size_bytes) = (path.to_owned(), self.disk.size_bytes);
+            blocking(move || FileTarget::existing(&path, size_bytes, fit)).await?
+        };
+        self.write(Arc::new(target), before, path).await
+    }
+
+    async fn new_qcow2(self, path: &Path) -> Result<RestoreReport, RestoreError> {
+        let image = self.begin(path, 0, Leftover::Replace).await?;
+        let partial = image.partial();
+        qemu::create_qcow2(partial, self.disk.size_bytes).await.map_err(|source| served(partial, source))?;
+        let report =
+            self.write_served(partial, ImageFormat::Qcow2, References::Refuse, Before::Zeros).await?;
+        if self.request.read_back == ReadBack::Yes {
+            self.read_back_served(partial, ImageFormat::Qcow2, References::Refuse).await?;
+        }
+        blocking(move || image.finish()).await?;
+        Ok(report)
+    }
+
+    async fn into_served(
+        self,
+        path: &Path,
+        format: ImageFormat,
+        references: References,
+    ) -> Result<RestoreReport, RestoreError> {
+        let report = self.write_served(path, format, references, Before::ToCompare).await?;
+        if self.request.read_back == ReadBack::Yes {
+            self.read_back_served(path, format, references).await?;
+        }
+        Ok(report)
+    }
+
+    async fn begin(&self, path: &Path, size_bytes: u64, leftover: Leftover) -> Result<Image, ImageError> {
+        let (path, unfinished) = (path.to_owned(), self.request.unfinished);
+        blocking(move || Image::begin(&path, size_bytes, leftover, unfinished)).await
+    }
+
+    /// Writes a file or device, and reads it back when that was asked for.
+    async fn write(
+        &self,
+        target: Arc<dyn Target>,
+        before: Before,
+        path: &Path,
+    ) -> Result<RestoreReport, RestoreError> {
+        let run = Run::new(&self.repository.shared, self.disk.clone(), target, self.progress);
+        let report = run.write(before).await?;
+        match self.request.read_back {
+            ReadBack::No => Ok(report),
+            ReadBack::Yes => {
+                let written = path.to_owned();
+                blocking(move || uncache(&written)).await?;
+                faithful(run.read_back().await?, path).map(|()| report)
+            }
+        }
+    }
+
+    async fn write_served(
+        &self,
+        path: &Path,
+        format: ImageFormat,
+        references: References,
+        before: Before,
+    ) -> Result<RestoreReport, RestoreError> {
+        let opened = qemu::open_for_writing(path, format, references).await;
+        let (server, nbd) = opened.map_err(|source| served(path, source))?;
+        // QEMU rounds up; a larger disk would keep something else at its end.
+        let (has_bytes, needs_bytes) = (crate::DiskSource::size_bytes(&nbd), self.disk.size_bytes);
+        if has_bytes < needs_bytes || has_bytes - needs_bytes >= QEMU_SECTOR_BYTES {
+            return Err(ImageError::Size { path: path.to_owned(), has_bytes, needs_bytes }.into());
+        }
+        let (image, target) = ServedImage::begin(path, server, nbd);
+        let run = Run::new(&self.repository.shared, self.disk.clone(), target, self.progress);
+        match run.write(before).await {
+            Ok(report) => {
+                image.finish().await?;
+                Ok(report)
+            }
+            Err(RestoreError::Image(error)) => Err(image.why(error).await.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads an image through a server of its own, which knows only what the file holds.
+    async fn read_back_served(
+        &self,
+        path: &Path,
+        format: ImageFormat,
+        references: References,
+    ) -> Result<(), RestoreError> {
+        let written = path.to_owned();
+        blocking(move || uncache(&written)).await?;
+        let opened = qemu::open_for_reading(path, format, references, None).await;
+        let (server, nbd) = opened.map_err(|source| served(path, source))?;
+        let (image, target) = ServedImage::begin(path, server, nbd);
+        let run = Run::new(&self.repository.shared, self.disk.clone(), target, self.progress);
+        faithful(run.read_back().await?, path)?;
+        Ok(image.finish().await?)
+    }
 }

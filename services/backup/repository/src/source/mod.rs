@@ -2,25 +2,35 @@
 //!
 //! ```text
 //!   DiskSource: size, extents (data or zero, changed since the parent or not), read_at
-//!       |-- RawFile      holes by SEEK_HOLE
-//!       '-- NbdSource    block status and dirty bitmap over NBD, many requests in flight
+//!       |-- RawFile       holes by SEEK_HOLE
+//!       |-- NbdSource     block status and dirty bitmap over NBD, many requests in flight
+//!       |-- QemuImage     qcow2 and other formats, through a qemu-nbd of our own
+//!       '-- SnapshotDisk  what was backed up, see [`crate::restore`]
 //! ```
 //!
 //! Promises: a read gives exactly the bytes asked for or an error; every wait is bounded. A source must not change
-//! while it is read: freezing it in time is the caller's art.
+//! while it is read: freezing it in time is the caller's art. [`DiskAddress`] is what a person writes.
 
+mod address;
 mod extents;
 mod nbd;
+pub(crate) mod qemu;
 mod raw;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::restore::ReadError;
+
+pub(crate) use address::probe;
+pub use address::{DiskAddress, NotADiskAddress};
 pub use extents::{Change, Extent, ExtentKind};
 pub(crate) use extents::{Plan, plan};
 pub use nbd::{NbdAddress, NbdSettings, NbdSource, NotAnNbdUri};
+pub use qemu::{ImageFormat, NotAnImageFormat, QemuImage, References};
 pub use raw::RawFile;
 
 /// A disk to be backed up.
@@ -39,6 +49,15 @@ pub trait DiskSource: Send + Sync {
 /// A source failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The repository could not give back what it holds.
+    #[error("could not read disk {disk} of the snapshot")]
+    Snapshot {
+        /// The disk.
+        disk: String,
+        /// The cause, which all who waited for the same content share.
+        #[source]
+        source: Arc<ReadError>,
+    },
     /// The operating system said no.
     #[error("could not {attempt} {what}")]
     Io {
@@ -67,6 +86,16 @@ pub enum SourceError {
         what: String,
         /// What it did.
         why: String,
+    },
+    /// A tool that worked for us failed.
+    #[error("could not {attempt} {what}: {said}")]
+    Tool {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The image concerned.
+        what: String,
+        /// The tool's words.
+        said: String,
     },
     /// The other side refused.
     #[error("{what} refused to {attempt}: {why}")]

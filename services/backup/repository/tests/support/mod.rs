@@ -1,6 +1,7 @@
 //! What the tests of this crate share: seeded disks, a source in memory, places to store.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+pub mod counting;
 pub mod faulty;
 pub mod qemu;
 pub mod s3;
@@ -13,7 +14,10 @@ use async_trait::async_trait;
 use backup_repository::source::{Change, DiskSource, Extent, ExtentKind};
 use backup_repository::*;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use proptest::prelude::{Strategy, any, prop};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -188,4 +192,49 @@ pub async fn restored(repository: &Repository, snapshot: &Snapshot) -> Vec<u8> {
     let path = folder.path().join("vda.raw");
     repository.restore_disk(snapshot, "vda", &path, &Arc::default(), &Cancel::new()).await.unwrap();
     std::fs::read(path).unwrap()
+}
+
+/// Everything that lies in a folder of a store.
+pub async fn names_in(objects: &InMemory, folder: &str) -> Vec<object_store::path::Path> {
+    let prefix = object_store::path::Path::from(folder);
+    objects.list(Some(&prefix)).map_ok(|meta| meta.location).try_collect().await.unwrap()
+}
+
+pub async fn remove_all(objects: &InMemory, folder: &str) {
+    for name in names_in(objects, folder).await {
+        objects.delete(&name).await.unwrap();
+    }
+}
+
+/// Copies every object from one store to another.
+pub async fn copy_all(from: &InMemory, to: &InMemory) {
+    let names: Vec<_> = from.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    for name in names {
+        let object = from.get(&name).await.unwrap().bytes().await.unwrap();
+        to.put(&name, object.into()).await.unwrap();
+    }
+}
+
+/// Stretches of noise and zeros of any length, and sizes that are a multiple of nothing.
+pub fn any_disk() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec((any::<bool>(), 1usize..3 * MIB, any::<u64>()), 1..8).prop_map(|parts| {
+        let mut disk = Vec::new();
+        for (noisy, length, seed) in parts {
+            let mut stretch = vec![0; length];
+            if noisy {
+                StdRng::seed_from_u64(seed).fill_bytes(&mut stretch);
+            }
+            disk.extend(stretch);
+        }
+        disk
+    })
+}
+
+/// Waits until something is so; when it is not after a minute, the test fails with what was waited for.
+pub async fn eventually(what: &str, so: impl Fn() -> bool) {
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !so() {
+        assert!(std::time::Instant::now() < give_up, "waited in vain: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

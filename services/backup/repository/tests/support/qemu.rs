@@ -20,6 +20,14 @@ pub fn is_there() -> bool {
     there
 }
 
+/// QEMU's tools, without which the test would show nothing.
+pub fn must_be_there() {
+    for tool in ["qemu-nbd", "qemu-img", "qemu-io"] {
+        let started = Command::new(tool).arg("--version").stdout(Stdio::null()).status();
+        assert!(started.is_ok_and(|status| status.success()), "{tool} is missing: install qemu-utils");
+    }
+}
+
 /// Runs a tool that must succeed.
 pub fn run(tool: &str, arguments: &[&str]) {
     let output = Command::new(tool).args(arguments).output().unwrap();

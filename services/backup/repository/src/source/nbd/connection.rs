@@ -9,19 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::super::SourceError;
 use super::handshake::{Reader, Writer};
+use super::replies::read_all;
 use super::settings::NbdSettings;
 use super::wire::*;
-
-/// A block status answer with more descriptors than this (8 MiB) is a lie.
-const STATUS_BYTES_MAX: u32 = 8 * 1024 * 1024;
-/// An error message longer than this is a lie.
-const ERROR_BYTES_MAX: u32 = 8 * 1024;
 
 /// One descriptor of a block status: length and flags.
 pub(super) type Descriptor = (u32, u32);
@@ -33,36 +29,44 @@ pub(super) struct Connection {
     what: String,
     request_timeout: Duration,
     slots: Semaphore,
-    requests: mpsc::Sender<[u8; 28]>,
+    requests: mpsc::Sender<Request>,
     pending: Arc<Mutex<Pending>>,
     /// Ends both tasks when the connection is dropped.
     _tasks: JoinSet<()>,
 }
 
+/// A header, and what is to be written.
+type Request = ([u8; 28], Bytes);
+
 #[derive(Debug, Default)]
-struct Pending {
+pub(super) struct Pending {
     next_cookie: u64,
-    waiting: HashMap<u64, Waiting>,
+    pub(super) waiting: HashMap<u64, Waiting>,
     broken: Option<String>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    offset: u64,
-    answer: Answer,
-    error: Option<String>,
-    done: oneshot::Sender<Result<Answer, Failure>>,
+pub(super) struct Waiting {
+    pub(super) offset: u64,
+    pub(super) answer: Answer,
+    pub(super) error: Option<String>,
+    pub(super) done: oneshot::Sender<Result<Answer, Failure>>,
 }
 
 /// What has been answered so far.
 #[derive(Debug)]
-enum Answer {
-    Read { bytes: Vec<u8>, filled: usize },
+pub(super) enum Answer {
+    Read {
+        bytes: Vec<u8>,
+        filled: usize,
+    },
     Status(Status),
+    /// It is done; there is nothing to tell.
+    Done,
 }
 
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// The server refused this request.
     Refused(String),
     /// The connection is of no more use.
@@ -89,7 +93,7 @@ impl Connection {
 
     pub(super) async fn read(&self, offset: u64, length: u32) -> Result<Bytes, SourceError> {
         let empty = Answer::Read { bytes: vec![0; length as usize], filled: 0 };
-        match self.call("read from", CMD_READ, offset, length, empty).await? {
+        match self.call("read from", CMD_READ, offset, length, Bytes::new(), empty).await? {
             Answer::Read { bytes, filled } if filled == length as usize => Ok(Bytes::from(bytes)),
             _ => Err(self.protocol("it answered a read with fewer bytes".into())),
         }
@@ -97,10 +101,27 @@ impl Connection {
 
     pub(super) async fn block_status(&self, offset: u64, length: u32) -> Result<Status, SourceError> {
         let empty = Answer::Status(Status::new());
-        match self.call("ask for the holes of", CMD_BLOCK_STATUS, offset, length, empty).await? {
+        let attempt = "ask for the holes of";
+        match self.call(attempt, CMD_BLOCK_STATUS, offset, length, Bytes::new(), empty).await? {
             Answer::Status(status) => Ok(status),
-            Answer::Read { .. } => unreachable!("an answer keeps the kind it was made with"),
+            _ => unreachable!("an answer keeps the kind it was made with"),
         }
+    }
+
+    pub(super) async fn write(&self, offset: u64, bytes: Bytes) -> Result<(), SourceError> {
+        let length = bytes.len() as u32;
+        self.call("write to", CMD_WRITE, offset, length, bytes, Answer::Done).await.map(drop)
+    }
+
+    pub(super) async fn write_zeroes(&self, offset: u64, length: u32) -> Result<(), SourceError> {
+        let command = CMD_WRITE_ZEROES;
+        self.call("write zeros to", command, offset, length, Bytes::new(), Answer::Done).await.map(drop)
+    }
+
+    /// All that was written before is on stable storage afterwards. The caller sets the deadline.
+    pub(super) async fn flush(&self) -> Result<(), SourceError> {
+        let answered = self.ask(CMD_FLUSH, 0, 0, Bytes::new(), Answer::Done);
+        self.outcome("flush", answered.await).map(drop)
     }
 
     async fn call(
@@ -109,40 +130,59 @@ impl Connection {
         command: u16,
         offset: u64,
         length: u32,
+        payload: Bytes,
         answer: Answer,
     ) -> Result<Answer, SourceError> {
-        let answered = async {
-            let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-            let (done, outcome) = oneshot::channel();
-            let cookie = lock(&self.pending)
-                .enter(Waiting { offset, answer, error: None, done })
-                .map_err(Failure::Broken)?;
-            let mut request = [0; 28];
-            request[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-            request[6..8].copy_from_slice(&command.to_be_bytes());
-            request[8..16].copy_from_slice(&cookie.to_be_bytes());
-            request[16..24].copy_from_slice(&offset.to_be_bytes());
-            request[24..].copy_from_slice(&length.to_be_bytes());
-            let lost = |_| Failure::Broken("the connection ended".into());
-            self.requests.send(request).await.map_err(lost_request)?;
-            outcome.await.map_err(lost)?
-        };
+        let answered = self.ask(command, offset, length, payload, answer);
         match tokio::time::timeout(self.request_timeout, answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Refused(why))) => {
-                Err(SourceError::Refused { what: self.what.clone(), attempt, why })
-            }
-            Ok(Err(Failure::Broken(why))) => Err(SourceError::Io {
-                attempt,
-                what: self.what.clone(),
-                source: io::Error::new(io::ErrorKind::ConnectionAborted, why),
-            }),
-            Err(_) => {
-                lock(&self.pending).fail("an earlier request was not answered in time");
-                let seconds = self.request_timeout.as_secs_f32();
-                Err(SourceError::TimedOut { attempt, what: self.what.clone(), seconds })
-            }
+            Ok(answered) => self.outcome(attempt, answered),
+            Err(_) => Err(self.timed_out(attempt, self.request_timeout)),
         }
+    }
+
+    async fn ask(
+        &self,
+        command: u16,
+        offset: u64,
+        length: u32,
+        payload: Bytes,
+        answer: Answer,
+    ) -> Result<Answer, Failure> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let (done, outcome) = oneshot::channel();
+        let cookie = lock(&self.pending)
+            .enter(Waiting { offset, answer, error: None, done })
+            .map_err(Failure::Broken)?;
+        let mut header = [0; 28];
+        header[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+        header[6..8].copy_from_slice(&command.to_be_bytes());
+        header[8..16].copy_from_slice(&cookie.to_be_bytes());
+        header[16..24].copy_from_slice(&offset.to_be_bytes());
+        header[24..].copy_from_slice(&length.to_be_bytes());
+        let lost = || Failure::Broken("the connection ended".into());
+        self.requests.send((header, payload)).await.map_err(|_| lost())?;
+        outcome.await.map_err(|_| lost())?
+    }
+
+    fn outcome(
+        &self,
+        attempt: &'static str,
+        answered: Result<Answer, Failure>,
+    ) -> Result<Answer, SourceError> {
+        let what = self.what.clone();
+        answered.map_err(|failure| match failure {
+            Failure::Refused(why) => SourceError::Refused { what, attempt, why },
+            Failure::Broken(why) => {
+                let source = io::Error::new(io::ErrorKind::ConnectionAborted, why);
+                SourceError::Io { attempt, what, source }
+            }
+        })
+    }
+
+    /// After a request without an answer no other is answered: its late answer would be taken for another's.
+    pub(super) fn timed_out(&self, attempt: &'static str, waited: Duration) -> SourceError {
+        lock(&self.pending).fail("an earlier request was not answered in time");
+        SourceError::TimedOut { attempt, what: self.what.clone(), seconds: waited.as_secs_f32() }
     }
 
     pub(super) fn protocol(&self, why: String) -> SourceError {
@@ -151,11 +191,7 @@ impl Connection {
     }
 }
 
-fn lost_request(_: mpsc::error::SendError<[u8; 28]>) -> Failure {
-    Failure::Broken("the connection ended".into())
-}
-
-fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
+pub(super) fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
     pending.lock().expect("nobody panics while holding the pending requests")
 }
 
@@ -170,7 +206,7 @@ impl Pending {
     }
 
     /// Fails everything that waits or will wait. The first reason stays.
-    fn fail(&mut self, why: &str) {
+    pub(super) fn fail(&mut self, why: &str) {
         let why = self.broken.get_or_insert_with(|| why.to_owned()).clone();
         for (_, waiting) in self.waiting.drain() {
             // Whoever asked may have gone.
@@ -179,123 +215,15 @@ impl Pending {
     }
 }
 
-async fn write_all(mut writer: Writer, mut requests: mpsc::Receiver<[u8; 28]>, pending: Arc<Mutex<Pending>>) {
-    while let Some(request) = requests.recv().await {
-        if let Err(error) = writer.write_all(&request).await {
+async fn write_all(mut writer: Writer, mut requests: mpsc::Receiver<Request>, pending: Arc<Mutex<Pending>>) {
+    while let Some((header, payload)) = requests.recv().await {
+        let sent = async {
+            writer.write_all(&header).await?;
+            writer.write_all(&payload).await
+        };
+        if let Err(error) = sent.await {
             lock(&pending).fail(&error.to_string());
             return;
         }
     }
-}
-
-async fn read_all(mut reader: Reader, pending: Arc<Mutex<Pending>>) {
-    loop {
-        if let Err(error) = read_reply(&mut reader, &pending).await {
-            lock(&pending).fail(&error.to_string());
-            return;
-        }
-    }
-}
-
-fn nonsense(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-/// Reads one simple reply or one chunk of a structured one.
-async fn read_reply(reader: &mut Reader, pending: &Mutex<Pending>) -> io::Result<()> {
-    match reader.read_u32().await? {
-        SIMPLE_REPLY_MAGIC => {
-            let error = reader.read_u32().await?;
-            let mut waiting = take(pending, reader.read_u64().await?)?;
-            if error != 0 {
-                waiting.error = Some(errno(error));
-            } else if let Answer::Read { bytes, filled } = &mut waiting.answer {
-                reader.read_exact(bytes).await?;
-                *filled = bytes.len();
-            }
-            finish(waiting);
-            Ok(())
-        }
-        STRUCTURED_REPLY_MAGIC => {
-            let flags = reader.read_u16().await?;
-            let kind = reader.read_u16().await?;
-            let cookie = reader.read_u64().await?;
-            let length = reader.read_u32().await?;
-            let mut waiting = take(pending, cookie)?;
-            read_chunk(reader, kind, length, &mut waiting).await?;
-            if flags & CHUNK_FLAG_DONE == 0 {
-                lock(pending).waiting.insert(cookie, waiting);
-            } else {
-                finish(waiting);
-            }
-            Ok(())
-        }
-        _ => Err(nonsense("a reply began with the wrong number")),
-    }
-}
-
-fn take(pending: &Mutex<Pending>, cookie: u64) -> io::Result<Waiting> {
-    lock(pending).waiting.remove(&cookie).ok_or_else(|| nonsense("a reply to nothing that was asked"))
-}
-
-fn finish(waiting: Waiting) {
-    let outcome = match waiting.error {
-        Some(why) => Err(Failure::Refused(why)),
-        None => Ok(waiting.answer),
-    };
-    // Whoever asked may have gone.
-    let _ = waiting.done.send(outcome);
-}
-
-async fn read_chunk(reader: &mut Reader, kind: u16, length: u32, waiting: &mut Waiting) -> io::Result<()> {
-    match (kind, &mut waiting.answer) {
-        (CHUNK_NONE, _) if length == 0 => Ok(()),
-        (CHUNK_OFFSET_DATA, Answer::Read { bytes, filled }) if length >= 8 => {
-            let at = place(reader.read_u64().await?, waiting.offset, length - 8, bytes.len())?;
-            reader.read_exact(&mut bytes[at..at + length as usize - 8]).await?;
-            *filled += length as usize - 8;
-            Ok(())
-        }
-        (CHUNK_OFFSET_HOLE, Answer::Read { bytes, filled }) if length == 12 => {
-            let offset = reader.read_u64().await?;
-            let hole = reader.read_u32().await?;
-            let at = place(offset, waiting.offset, hole, bytes.len())?;
-            bytes[at..at + hole as usize].fill(0);
-            *filled += hole as usize;
-            Ok(())
-        }
-        (CHUNK_BLOCK_STATUS, Answer::Status(status)) if length % 8 == 4 && length <= STATUS_BYTES_MAX => {
-            let context = reader.read_u32().await?;
-            let mut raw = vec![0; length as usize - 4];
-            reader.read_exact(&mut raw).await?;
-            let field = |b: &[u8]| u32::from_be_bytes(*b.first_chunk().expect("chunks of 8 hold 4"));
-            let descriptors = raw.chunks_exact(8).map(|d| (field(d), field(&d[4..]))).collect();
-            status.insert(context, descriptors);
-            Ok(())
-        }
-        (kind, _) if kind & CHUNK_FLAG_ERROR != 0 && (6..=ERROR_BYTES_MAX).contains(&length) => {
-            let code = reader.read_u32().await?;
-            let mut rest = vec![0; length as usize - 4];
-            reader.read_exact(&mut rest).await?;
-            let said = u16::from_be_bytes([rest[0], rest[1]]) as usize;
-            let message = String::from_utf8_lossy(rest[2..].get(..said).unwrap_or_default()).into_owned();
-            waiting.error = Some(if message.is_empty() { errno(code) } else { message });
-            Ok(())
-        }
-        _ => Err(nonsense("a chunk of a reply makes no sense")),
-    }
-}
-
-/// Where in the answer a chunk belongs.
-fn place(offset: u64, asked: u64, length: u32, answer_bytes: usize) -> io::Result<usize> {
-    offset
-        .checked_sub(asked)
-        .filter(|at| at + u64::from(length) <= answer_bytes as u64)
-        .map(|at| at as usize)
-        .ok_or_else(|| nonsense("a chunk lies outside of what was asked"))
-}
-
-/// NBD's error numbers are Linux's.
-fn errno(code: u32) -> String {
-    io::Error::from_raw_os_error(code.cast_signed()).to_string()
 }

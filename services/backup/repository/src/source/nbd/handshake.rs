@@ -13,8 +13,10 @@ use super::wire::*;
 const OPTION_REPLY_BYTES_MAX: u32 = 64 * 1024;
 /// No option gets more answers than this: one for each context or piece of information asked for, and some.
 const OPTION_REPLIES_MAX: usize = 64;
-/// What a server must take in one read when it does not say.
-const READ_BYTES_MAX_DEFAULT: u32 = 32 * 1024 * 1024;
+/// What a server must take in one request when it does not say.
+const BLOCK_BYTES_MAX_DEFAULT: u32 = 32 * 1024 * 1024;
+/// A server whose smallest block is larger than this, or whose largest is smaller, does not keep to the protocol.
+const BLOCK_BYTES_MIN_MOST: u32 = 64 * 1024;
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -23,7 +25,12 @@ pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 #[derive(Clone, Debug)]
 pub(super) struct Export {
     pub(super) size_bytes: u64,
-    pub(super) read_bytes_max: u32,
+    /// What the server is capable of: `EXPORT_…`.
+    pub(super) flags: u16,
+    /// Requests begin and end at multiples of this.
+    pub(super) block_bytes_min: u32,
+    /// No request carries more.
+    pub(super) block_bytes_max: u32,
     /// The id of `base:allocation`, when the server can tell holes.
     pub(super) base_context: Option<u32>,
     /// The id of the map of changes, when one was asked for.
@@ -74,9 +81,8 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
         let why = format!("it has no bitmap {bitmap} on this export");
         return Err(handshake.refused("tell what changed", why));
     }
-    let (size_bytes, read_bytes_max) = handshake.go().await?;
-    let export = Export { size_bytes, read_bytes_max, base_context, dirty_context };
-    Ok((export, handshake.reader, handshake.writer))
+    let export = handshake.go().await?;
+    Ok((Export { base_context, dirty_context, ..export }, handshake.reader, handshake.writer))
 }
 
 fn io_error(settings: &NbdSettings, attempt: &'static str, source: io::Error) -> SourceError {
@@ -129,30 +135,54 @@ impl Handshake<'_> {
         Err(self.protocol("it does not stop offering contexts"))
     }
 
-    /// Begins the transmission; returns the size and the longest read.
-    async fn go(&mut self) -> Result<(u64, u32), SourceError> {
+    /// Begins the transmission; returns what the server tells about the export.
+    async fn go(&mut self) -> Result<Export, SourceError> {
         let mut query = text(&self.settings.export);
         query.extend_from_slice(&1u16.to_be_bytes());
         query.extend_from_slice(&INFO_BLOCK_SIZE.to_be_bytes());
         self.ask(OPT_GO, &query).await?;
-        let (mut size_bytes, mut read_bytes_max) = (None, READ_BYTES_MAX_DEFAULT);
+        let mut told = None;
+        let (mut block_bytes_min, mut block_bytes_max) = (1, BLOCK_BYTES_MAX_DEFAULT);
         for _ in 0..OPTION_REPLIES_MAX {
             match self.reply(OPT_GO).await? {
                 OptionReply::Ack => {
-                    let size = size_bytes.ok_or_else(|| self.protocol("it did not tell the size"))?;
-                    return Ok((size, read_bytes_max));
+                    let (size_bytes, flags) =
+                        told.ok_or_else(|| self.protocol("it did not tell the size"))?;
+                    if !(1..=BLOCK_BYTES_MIN_MOST).contains(&block_bytes_min)
+                        || !block_bytes_min.is_power_of_two()
+                        || block_bytes_max < BLOCK_BYTES_MIN_MOST
+                    {
+                        return Err(self.protocol("the sizes of its blocks make no sense"));
+                    }
+                    let (base_context, dirty_context) = (None, None);
+                    return Ok(Export {
+                        size_bytes,
+                        flags,
+                        block_bytes_min,
+                        block_bytes_max,
+                        base_context,
+                        dirty_context,
+                    });
                 }
-                OptionReply::Info(info) => match info.split_first_chunk::<2>() {
-                    Some((kind, rest)) if u16::from_be_bytes(*kind) == INFO_EXPORT => {
-                        size_bytes = rest.first_chunk().map(|size| u64::from_be_bytes(*size));
-                    }
-                    Some((kind, rest)) if u16::from_be_bytes(*kind) == INFO_BLOCK_SIZE => {
-                        if let Some(max) = rest.get(8..12).and_then(|max| max.first_chunk()) {
-                            read_bytes_max = u32::from_be_bytes(*max);
+                OptionReply::Info(info) => {
+                    let field = |at: usize| info.get(at..at + 4).and_then(|f| f.first_chunk().copied());
+                    match info.first_chunk().map(|kind| u16::from_be_bytes(*kind)) {
+                        Some(INFO_EXPORT) => {
+                            told = info[2..].first_chunk::<10>().map(|told| {
+                                let (size, flags) = told.split_at(8);
+                                let size = size.first_chunk().expect("it is split after 8 bytes");
+                                (u64::from_be_bytes(*size), u16::from_be_bytes([flags[0], flags[1]]))
+                            });
                         }
+                        Some(INFO_BLOCK_SIZE) => {
+                            if let (Some(min), Some(max)) = (field(2), field(10)) {
+                                block_bytes_min = u32::from_be_bytes(min);
+                                block_bytes_max = u32::from_be_bytes(max);
+                            }
+                        }
+                        _ => {}
                     }
-                    _ => {}
-                },
+                }
                 OptionReply::Error { code, message } => {
                     let why = format!("{message} (error {:#x})", code & !REP_FLAG_ERROR);
                     return Err(self.refused("serve this export", why));

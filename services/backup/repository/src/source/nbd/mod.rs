@@ -9,12 +9,13 @@
 //!   extents, read_at ──slot──> pending by cookie <── [ reader task ] <──replies
 //! ```
 //!
-//! Spoken are the fixed newstyle handshake, structured replies, `base:allocation` and QEMU's dirty bitmaps; a server
+//! It writes, too, for a restore whose target is behind such a server. Spoken are the fixed newstyle handshake, structured replies, `base:allocation` and QEMU's dirty bitmaps; a server
 //! without structured replies is read whole. There is no TLS: the connection is a Unix socket, or stays inside a
 //! host or tunnel. A lost connection is not made again here: a backup that begins anew stores nothing twice.
 
 mod connection;
 mod handshake;
+mod replies;
 mod settings;
 mod status;
 mod wire;
@@ -29,10 +30,14 @@ use futures::TryStreamExt;
 use super::{DiskSource, Extent, SourceError};
 
 use self::connection::Connection;
+use self::settings::FLUSH_TIMEOUT;
 pub use self::settings::{NbdAddress, NbdSettings, NotAnNbdUri};
+use self::wire::{EXPORT_FLUSH, EXPORT_READ_ONLY, EXPORT_WRITE_ZEROES};
 
-/// One read asks for no more: servers refuse more than 32 MiB, and smaller answers flow better.
-const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One request carries no more: servers refuse more than 32 MiB, and smaller ones flow better.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Zeros carry nothing; all servers take this many at once.
+const ZERO_BYTES_MAX: u64 = 1 << 30;
 
 /// A connection to one export.
 #[derive(Debug)]
@@ -63,20 +68,54 @@ impl NbdSource {
     pub fn has_change_map(&self) -> bool {
         self.export.dirty_context.is_some()
     }
-}
 
-#[async_trait]
-impl DiskSource for NbdSource {
-    fn size_bytes(&self) -> u64 {
-        self.export.size_bytes
+    /// Whether any byte can be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.export.flags & EXPORT_READ_ONLY == 0
+            && self.export.flags & EXPORT_FLUSH != 0
+            && self.export.block_bytes_min == 1
     }
 
-    async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
-        status::extents(&self.connection, &self.export, range).await
+    pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<(), SourceError> {
+        let step = self.step();
+        let parts = (0..bytes.len()).step_by(step).map(|at| {
+            let part = bytes.slice(at..bytes.len().min(at + step));
+            self.connection.write(offset + at as u64, part)
+        });
+        futures::future::try_join_all(parts).await.map(drop)
     }
 
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
-        let step = READ_BYTES_MAX.min(self.export.read_bytes_max as usize);
+    /// Makes a range read as zeros; the server may unmap it.
+    pub(crate) async fn zero(&self, range: Range<u64>) -> Result<(), SourceError> {
+        let can = self.export.flags & EXPORT_WRITE_ZEROES != 0;
+        let step = if can { ZERO_BYTES_MAX } else { self.step() as u64 };
+        let mut at = range.start;
+        while at < range.end {
+            let length = step.min(range.end - at);
+            if can {
+                self.connection.write_zeroes(at, length as u32).await?;
+            } else {
+                self.connection.write(at, Bytes::from(vec![0; length as usize])).await?;
+            }
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Puts all that was written on stable storage.
+    pub(crate) async fn flush(&self) -> Result<(), SourceError> {
+        match tokio::time::timeout(FLUSH_TIMEOUT, self.connection.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(self.connection.timed_out("flush", FLUSH_TIMEOUT)),
+        }
+    }
+
+    fn step(&self) -> usize {
+        REQUEST_BYTES_MAX.min(self.export.block_bytes_max as usize)
+    }
+
+    async fn read_aligned(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
+        let step = self.step();
         if length <= step {
             return self.connection.read(offset, length as u32).await;
         }
@@ -92,5 +131,26 @@ impl DiskSource for NbdSource {
             })
             .await
             .map(BytesMut::freeze)
+    }
+}
+
+#[async_trait]
+impl DiskSource for NbdSource {
+    fn size_bytes(&self) -> u64 {
+        self.export.size_bytes
+    }
+
+    async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
+        status::extents(&self.connection, &self.export, range).await
+    }
+
+    /// Some servers read only whole blocks; then more is read, and cut.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
+        let block = u64::from(self.export.block_bytes_min);
+        let start = offset - offset % block;
+        let end = (offset + length as u64).next_multiple_of(block).min(self.export.size_bytes);
+        let bytes = self.read_aligned(start, (end - start) as usize).await?;
+        let at = (offset - start) as usize;
+        Ok(bytes.slice(at..at + length))
     }
 }

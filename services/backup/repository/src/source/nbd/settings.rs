@@ -9,6 +9,8 @@ use std::time::Duration;
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Time for one answer: a guest's disk may be slow while it also serves the guest.
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Time for a flush: a server may have to write gigabytes that it held back.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Requests that keep one connection busy.
 const REQUESTS_IN_FLIGHT_DEFAULT: usize = 16;
 /// The port that IANA gave to NBD.
@@ -70,6 +72,9 @@ impl fmt::Display for NbdSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             NbdAddress::Unix(path) => write!(f, "nbd+unix:///{}?socket={}", self.export, path.display()),
+            NbdAddress::Tcp { host, port } if host.contains(':') => {
+                write!(f, "nbd://[{host}]:{port}/{}", self.export)
+            }
             NbdAddress::Tcp { host, port } => write!(f, "nbd://{host}:{port}/{}", self.export),
         }
     }
@@ -77,35 +82,60 @@ impl fmt::Display for NbdSettings {
 
 /// The text is not an NBD URI that we can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither nbd://host:port/export nor nbd+unix:///export?socket=/path")]
+#[error(
+    "`{0}` is neither nbd://host:port/export nor nbd+unix:///export?socket=/path, both with &bitmap=name if wanted"
+)]
 pub struct NotAnNbdUri(String);
 
+/// As the NBD project's `uri.md` has it, with one word more: `bitmap=NAME` in the query asks for QEMU's map of
+/// changes of that name.
 impl FromStr for NbdSettings {
     type Err = NotAnNbdUri;
 
     fn from_str(uri: &str) -> Result<NbdSettings, NotAnNbdUri> {
-        let refuse = || NotAnNbdUri(uri.to_owned());
-        if let Some(rest) = uri.strip_prefix("nbd+unix:///") {
-            let (export, socket) = rest.split_once("?socket=").ok_or_else(refuse)?;
-            let socket = decoded(socket).filter(|path| path.starts_with('/')).ok_or_else(refuse)?;
-            let address = NbdAddress::Unix(PathBuf::from(socket));
-            return Ok(NbdSettings::new(address, &decoded(export).ok_or_else(refuse)?));
-        }
-        let rest = uri.strip_prefix("nbd://").ok_or_else(refuse)?;
-        let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
-        let bracket = authority.rfind(']');
-        let (host, port) = match authority.rfind(':') {
-            Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => {
-                (&authority[..colon], authority[colon + 1..].parse().map_err(|_| refuse())?)
-            }
-            _ => (authority, PORT_DEFAULT),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(refuse());
-        }
-        Ok(NbdSettings::new(NbdAddress::Tcp { host, port }, &decoded(export).ok_or_else(refuse)?))
+        parsed(uri).ok_or_else(|| NotAnNbdUri(uri.to_owned()))
     }
+}
+
+fn parsed(uri: &str) -> Option<NbdSettings> {
+    let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let (mut socket, mut bitmap) = (None, None);
+    for word in query.split('&').filter(|word| !word.is_empty()) {
+        let (key, value) = word.split_once('=')?;
+        let known = match key {
+            "socket" => &mut socket,
+            "bitmap" => &mut bitmap,
+            // A word that is not understood, such as one about TLS, must not be ignored.
+            _ => return None,
+        };
+        if known.replace(decoded(value).filter(|value| !value.is_empty())?).is_some() {
+            return None;
+        }
+    }
+    let mut settings = match (place.strip_prefix("nbd+unix:///"), place.strip_prefix("nbd://"), socket) {
+        (Some(export), None, Some(socket)) if socket.starts_with('/') => {
+            NbdSettings::new(NbdAddress::Unix(PathBuf::from(socket)), &decoded(export)?)
+        }
+        (None, Some(rest), None) => {
+            let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
+            NbdSettings::new(host_and_port(authority)?, &decoded(export)?)
+        }
+        _ => return None,
+    };
+    settings.dirty_bitmap = bitmap;
+    Some(settings)
+}
+
+fn host_and_port(authority: &str) -> Option<NbdAddress> {
+    let bracket = authority.rfind(']');
+    let (host, port) = match authority.rfind(':') {
+        Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => {
+            (&authority[..colon], authority[colon + 1..].parse().ok()?)
+        }
+        _ => (authority, PORT_DEFAULT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    (!host.is_empty()).then_some(NbdAddress::Tcp { host, port })
 }
 
 /// Undoes percent-encoding.
@@ -140,7 +170,21 @@ mod tests {
         assert_eq!(tcp.export, "disk/1");
         let short: NbdSettings = "nbd://host".parse().unwrap();
         assert_eq!(short.address, NbdAddress::Tcp { host: "host".into(), port: 10809 });
-        for wrong in ["http://x", "nbd+unix:///x", "nbd://", "nbd://h:port/x", "nbd+unix:///x?socket=rel"] {
+        let mapped: NbdSettings = "nbd+unix:///?socket=/s&bitmap=since%20noon".parse().unwrap();
+        assert_eq!(mapped.dirty_bitmap.as_deref(), Some("since noon"));
+        let mapped: NbdSettings = "nbd://host/x?bitmap=b".parse().unwrap();
+        assert_eq!((mapped.export.as_str(), mapped.dirty_bitmap.as_deref()), ("x", Some("b")));
+        for wrong in [
+            "http://x",
+            "nbd+unix:///x",
+            "nbd://",
+            "nbd://h:port/x",
+            "nbd+unix:///x?socket=rel",
+            "nbd://h/x?socket=/s",
+            "nbd+unix:///x?socket=/s&tls-certificates=/t",
+            "nbd+unix:///x?socket=/s&socket=/t",
+            "nbd://h/x?bitmap=",
+        ] {
             assert!(wrong.parse::<NbdSettings>().is_err(), "{wrong}");
         }
     }

@@ -23,7 +23,15 @@ pub(super) const INFO_EXPORT: u16 = 0;
 pub(super) const INFO_BLOCK_SIZE: u16 = 3;
 
 pub(super) const CMD_READ: u16 = 0;
+pub(super) const CMD_WRITE: u16 = 1;
+pub(super) const CMD_FLUSH: u16 = 3;
+pub(super) const CMD_WRITE_ZEROES: u16 = 6;
 pub(super) const CMD_BLOCK_STATUS: u16 = 7;
+
+/// What an export is capable of.
+pub(super) const EXPORT_READ_ONLY: u16 = 1 << 1;
+pub(super) const EXPORT_FLUSH: u16 = 1 << 2;
+pub(super) const EXPORT_WRITE_ZEROES: u16 = 1 << 6;
 
 pub(super) const CHUNK_FLAG_DONE: u16 = 1;
 pub(super) const CHUNK_NONE: u16 = 0;

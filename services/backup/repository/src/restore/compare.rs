@@ -1,0 +1,132 @@
+//! What a target has already of one segment.
+
+use super::ImageError;
+use super::request::RestoreReport;
+use super::target::Target;
+use crate::chunker::is_zero;
+use crate::format::blob::{BlobId, BlobKind};
+use crate::format::recipe::Piece;
+use crate::keys::Keys;
+
+/// Holes are looked through in steps of this: only steps that are not all zeros are written.
+const HOLE_STEP_BYTES: u64 = 64 * 1024;
+
+/// What is known of a target before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// It reads as zeros everywhere.
+    Zeros,
+    /// Nothing, and it is not to be read.
+    Anything,
+    /// Nothing; it is read, and what is right is kept.
+    ToCompare,
+}
+
+/// What is left to do about a segment.
+#[derive(Default)]
+pub(super) struct Survey {
+    /// Chunks to be written, and where.
+    pub(super) wanted: Vec<(BlobId, u64)>,
+    pub(super) report: RestoreReport,
+    /// Bytes of holes in targets that were known to be zero.
+    pub(super) skipped_bytes: u64,
+}
+
+/// Looks at one segment, and zeroes what should be zero at once. Hashes: not for an async thread.
+pub(super) fn survey(
+    target: &dyn Target,
+    keys: &Keys,
+    before: Before,
+    start: u64,
+    pieces: &[Piece],
+) -> Result<Survey, ImageError> {
+    let mut survey = Survey::default();
+    let mut buffer = Vec::new();
+    let mut at = start;
+    for piece in pieces {
+        let bytes = u64::from(piece.bytes());
+        match (piece, before) {
+            (Piece::Chunk { id, .. }, Before::ToCompare)
+                if holds(target, keys, at, (id, bytes), &mut buffer)? =>
+            {
+                survey.report.kept_bytes += bytes;
+            }
+            (Piece::Chunk { id, .. }, _) => survey.wanted.push((*id, at)),
+            (Piece::Hole { .. }, Before::Zeros) => survey.skipped_bytes += bytes,
+            (Piece::Hole { .. }, Before::Anything) => {
+                target.zero(at..at + bytes)?;
+                survey.report.zeroed_bytes += bytes;
+            }
+            (Piece::Hole { .. }, Before::ToCompare) => {
+                let zeroed = each_dirt(target, at, bytes, &mut buffer, &mut |range| target.zero(range))?;
+                survey.report.zeroed_bytes += zeroed;
+                survey.report.kept_bytes += bytes - zeroed;
+            }
+        }
+        at += bytes;
+    }
+    Ok(survey)
+}
+
+/// Where a segment of a target that should be whole is not what its recipe says.
+pub(super) fn first_difference(
+    target: &dyn Target,
+    keys: &Keys,
+    start: u64,
+    pieces: &[Piece],
+) -> Result<Option<u64>, ImageError> {
+    let mut buffer = Vec::new();
+    let mut at = start;
+    for piece in pieces {
+        let bytes = u64::from(piece.bytes());
+        let right = match piece {
+            Piece::Chunk { id, .. } => holds(target, keys, at, (id, bytes), &mut buffer)?,
+            Piece::Hole { .. } => each_dirt(target, at, bytes, &mut buffer, &mut |_| Ok(()))? == 0,
+        };
+        if !right {
+            return Ok(Some(at));
+        }
+        at += bytes;
+    }
+    Ok(None)
+}
+
+/// Whether the chunk lies where it should.
+fn holds(
+    target: &dyn Target,
+    keys: &Keys,
+    at: u64,
+    (id, bytes): (&BlobId, u64),
+    buffer: &mut Vec<u8>,
+) -> Result<bool, ImageError> {
+    buffer.resize(bytes as usize, 0);
+    target.read_at(at, buffer)?;
+    Ok(keys.id(BlobKind::Chunk, buffer) == *id)
+}
+
+/// Calls `each` for every stretch of a hole that is not zero; returns how many bytes these were.
+fn each_dirt(
+    target: &dyn Target,
+    start: u64,
+    bytes: u64,
+    buffer: &mut Vec<u8>,
+    each: &mut dyn FnMut(std::ops::Range<u64>) -> Result<(), ImageError>,
+) -> Result<u64, ImageError> {
+    let end = start + bytes;
+    let mut dirt = 0;
+    let mut at = start;
+    loop {
+        at = target.next_data(at..end)?;
+        if at >= end {
+            return Ok(dirt);
+        }
+        let length = HOLE_STEP_BYTES.min(end - at);
+        buffer.resize(length as usize, 0);
+        target.read_at(at, buffer)?;
+        if !is_zero(buffer) {
+            each(at..at + length)?;
+            dirt += length;
+        }
+        at += length;
+    }
+}
