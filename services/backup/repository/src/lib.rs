@@ -35,6 +35,7 @@ mod progress;
 mod rebuild;
 mod repository;
 pub mod restore;
+pub mod retention;
 mod settings;
 mod snapshots;
 pub mod source;
