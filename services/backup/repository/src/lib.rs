@@ -23,6 +23,7 @@
 //! what nobody needs any more goes; [`mod@format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
 //! read it.
 
+pub mod anomaly;
 pub mod backup;
 mod chunker;
 pub mod collect;
