@@ -1,5 +1,7 @@
 //! What is unusual about a backup is found, told in words, and calm days are left alone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Retention keeps what its rules say, and its promises hold for any policy and any snapshots.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeSet, HashSet};
 
 use backup_repository::SnapshotId;
