@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Where Debian's packages put programs, libraries and texts.
+const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/share"];
+/// Without the many tiny ones, whose changes would be nothing, and the few that would fill a guest alone.
+const FILE_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024..=32 * 1024 * 1024;
 const FILES_PER_FOLDER: usize = 200;
 
 /// Files of this machine in a fixed order that mixes programs, libraries and texts.
@@ -50,7 +52,7 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, u64)>) {
             walk(&path, found);
         } else if kind.is_file() && path.as_os_str().as_encoded_bytes().iter().all(|&c| is_plain(c)) {
             let length = entry.metadata().unwrap().len();
-            if (1..=FILE_BYTES_MAX).contains(&length) {
+            if FILE_BYTES.contains(&length) {
                 found.push((path, length));
             }
         }

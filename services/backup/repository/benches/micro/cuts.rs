@@ -35,7 +35,11 @@ pub(crate) fn run() {
     let folder = tempfile::tempdir().unwrap();
     let guests = guests::make(folder.path());
     println!("\nCuts of 16/64/256 KiB in the five guests (files {})", guests.fingerprint);
-    println!("{:<34} {:>8} {:>10} {:>10} {:>10}", "", "GB/s", "chunks", "unique MiB", "stored MiB");
+    print!("{:<28} {:>6} {:>8} {:>7} {:>7}", "", "GB/s", "chunks", "unique", "stored");
+    println!(
+        "   MiB, and unique by guest:{}",
+        guests.images.iter().map(|(name, _)| format!(" {name:>5}")).collect::<String>()
+    );
     let cutters: [(&str, Cutter); 3] = [
         ("FastCDC 2020, each byte", Box::new(fastcdc)),
         ("4 KiB grid, keyed BLAKE3", Box::new(|data, cuts| on_grid(data, cuts, by_blake3))),
@@ -43,12 +47,19 @@ pub(crate) fn run() {
     ];
     for (name, mut cutter) in cutters {
         let seen = measure(&guests.images, &mut cutter);
-        println!(
-            "{name:<34} {:>8.2} {:>10} {:>10.0} {:>10.0}",
-            seen.data_bytes as f64 / 1e9 / seen.cut_seconds,
+        let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
+        let speed = seen.data_bytes as f64 / 1e9 / seen.cut_seconds;
+        let unique: usize = seen.unique_bytes.iter().sum();
+        print!(
+            "{name:<28} {speed:>6.2} {:>8} {:>7.0} {:>7.0}",
             seen.chunks.len(),
-            seen.unique_bytes as f64 / (1024.0 * 1024.0),
-            seen.stored_bytes as f64 / (1024.0 * 1024.0),
+            mib(unique),
+            mib(seen.stored_bytes)
+        );
+        println!(
+            "{:28}{}",
+            "",
+            seen.unique_bytes.iter().map(|&bytes| format!(" {:>5.0}", mib(bytes))).collect::<String>()
         );
     }
 }
@@ -58,7 +69,8 @@ struct Seen {
     cut_seconds: f64,
     data_bytes: usize,
     chunks: HashSet<blake3::Hash>,
-    unique_bytes: usize,
+    /// Of each image what those before did not have.
+    unique_bytes: Vec<usize>,
     stored_bytes: usize,
 }
 
@@ -67,6 +79,7 @@ fn measure(images: &[(&str, PathBuf)], cutter: &mut Cutter) -> Seen {
     let mut zstd = zstd::bulk::Compressor::new(1).unwrap();
     let mut cuts = Vec::new();
     for (_, image) in images {
+        let mut unique_bytes = 0;
         for_each_segment(image, |segment| {
             for stretch in stretches(segment) {
                 let data = &segment[stretch];
@@ -80,7 +93,7 @@ fn measure(images: &[(&str, PathBuf)], cutter: &mut Cutter) -> Seen {
                 for &length in &cuts {
                     let chunk = rest.split_off(..length).unwrap();
                     if seen.chunks.insert(blake3::keyed_hash(KEY, chunk)) {
-                        seen.unique_bytes += length;
+                        unique_bytes += length;
                         let packed = zstd.compress(chunk).unwrap().len();
                         let is_worth_it = packed + length / WORTH_ONE_PART_IN <= length;
                         seen.stored_bytes += if is_worth_it { packed } else { length };
@@ -88,6 +101,7 @@ fn measure(images: &[(&str, PathBuf)], cutter: &mut Cutter) -> Seen {
                 }
             }
         });
+        seen.unique_bytes.push(unique_bytes);
     }
     seen
 }
