@@ -12,7 +12,7 @@
 //!   Clocks: ours, the store's, newest snapshot, seen ── trust ──> Trusted ── only then is the plan carried out
 //! ```
 //!
-//! The rules mean what restic's of the same names do (its manual, "Removing snapshots according to a policy"). They
+//! The rules mean what those of restic 0.17 and later do (its manual, "Removing snapshots according to a policy"). They
 //! are looked at newest first, and a snapshot stays when one of them wants it:
 //! - hourly to yearly keep the last snapshot of each calendar period, and count only periods that hold one;
 //! - while such a rule has counts left at the end, the oldest snapshot stays, too, so that history grows;
