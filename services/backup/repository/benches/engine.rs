@@ -5,57 +5,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+mod disk;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_repository::*;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
-const MIB: u64 = 1024 * 1024;
-const DISK_BYTES: u64 = 4096 * MIB;
-const USED_BYTES: u64 = 512 * MIB;
-const CHANGED_BYTES: u64 = 20 * MIB;
-
-/// Writes the used part in stretches of 8 MiB spread over the disk.
-fn make_disk(path: &Path, rng: &mut StdRng) {
-    let file = File::create(path).unwrap();
-    file.set_len(DISK_BYTES).unwrap();
-    let stretches = USED_BYTES / (8 * MIB);
-    let mut stretch = vec![0; 8 * MIB as usize];
-    for index in 0..stretches {
-        match index % 4 {
-            0 => rng.fill_bytes(&mut stretch),
-            // The same again, elsewhere.
-            1 => {}
-            _ => words(rng, &mut stretch),
-        }
-        file.write_all_at(&stretch, index * (DISK_BYTES / stretches)).unwrap();
-    }
-}
-
-/// Text of a thousand random words: it compresses about as well as programs do.
-fn words(rng: &mut StdRng, into: &mut [u8]) {
-    let book: Vec<[u8; 7]> = (0..1000).map(|_| rng.random()).collect();
-    for word in into.chunks_mut(7) {
-        word.copy_from_slice(&book[rng.random_range(0..book.len())][..word.len()]);
-    }
-}
-
-/// Changes pieces of 64 KiB all over the used part.
-fn change_disk(path: &Path, rng: &mut StdRng) {
-    let file = File::options().write(true).open(path).unwrap();
-    let mut piece = vec![0; 64 * 1024];
-    for _ in 0..CHANGED_BYTES / piece.len() as u64 {
-        rng.fill_bytes(&mut piece);
-        let stretch = rng.random_range(0..USED_BYTES / (8 * MIB));
-        let at = stretch * (DISK_BYTES / (USED_BYTES / (8 * MIB))) + rng.random_range(0..127) * 64 * 1024;
-        file.write_all_at(&piece, at).unwrap();
-    }
-}
+use disk::{DISK_BYTES, MIB, USED_BYTES, change_disk, make_disk};
 
 /// Processor time of this process so far, in the kernel's ticks of 10 ms.
 fn processor_time() -> Duration {

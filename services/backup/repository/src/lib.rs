@@ -17,12 +17,14 @@
 //! ```
 //!
 //! It deliberately does not know of services, buses, virtual machines or schedules: what a machine's definition
-//! means, when to back up and what to keep are decided elsewhere.
+//! means and when to back up are decided elsewhere.
 //!
 //! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`collect`] how
-//! what nobody needs any more goes; [`mod@format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
+//! what nobody needs any more goes; [`retention`] which snapshots are forgotten, and [`anomaly`] which look unusual,
+//! both without touching anything; [`mod@format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
 //! read it.
 
+pub mod anomaly;
 pub mod backup;
 mod chunker;
 pub mod collect;
@@ -38,6 +40,7 @@ mod progress;
 mod rebuild;
 mod repository;
 pub mod restore;
+pub mod retention;
 mod settings;
 mod snapshots;
 pub mod source;

@@ -1,0 +1,45 @@
+//! What is looked at of a backup.
+
+use super::Share;
+
+/// One disk of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its name in the machine.
+    pub name: String,
+    /// Its virtual size.
+    pub size_bytes: u64,
+}
+
+/// A backup as far as it is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// When it was taken, in milliseconds since 1970.
+    pub taken_at_unix_ms: u64,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Bytes of all disks that are not holes.
+    pub used_bytes: u64,
+    /// Bytes read from the sources.
+    pub read_bytes: u64,
+    /// Bytes, before compression, that the repository did not have.
+    pub new_bytes: u64,
+    /// What these take in the store.
+    pub stored_bytes: u64,
+}
+
+impl Backup {
+    /// How much of what is used is new; `None` when nothing is used.
+    pub(super) fn changed(&self) -> Option<Share> {
+        Share::of(self.new_bytes, self.used_bytes)
+    }
+
+    /// To how much of itself the new data was compressed; `None` when there was none.
+    pub(super) fn stored(&self) -> Option<Share> {
+        Share::of(self.stored_bytes, self.new_bytes)
+    }
+
+    pub(super) fn disk(&self, name: &str) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.name == name)
+    }
+}

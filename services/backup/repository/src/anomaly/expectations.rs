@@ -1,0 +1,99 @@
+//! What an operator expects of a machine's backups.
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1024 * 1024;
+
+/// What is usual, as a person writes it. [`Judge`](super::Judge) takes one that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Expectations {
+    /// Less in use than this is too small; 0 expects nothing.
+    pub used_bytes_min: u64,
+    /// Used bytes may shrink by so many percent from one backup to the next.
+    pub shrink_percent_max: u8,
+    /// So many backups before the new one are looked at.
+    pub history_max: u16,
+    /// With fewer backups before, nothing is said about changes and compression.
+    pub history_min: u16,
+    /// A share of changes counts as unusual when it is so many deviations above the median. A deviation is 1.4826
+    /// times the median of the distances from the median, which for a normal distribution is its standard deviation.
+    pub deviations_max: u16,
+    /// Changes below this share of the used bytes are never unusual: quiet machines have tiny deviations.
+    pub changed_percent_min: u8,
+    /// New bytes below this are never unusual, and tell nothing of how a machine's data compresses.
+    pub new_bytes_min: u64,
+    /// New data that is stored with at least so many percent of its size does not compress.
+    pub stored_percent_incompressible: u8,
+    /// The second sign is looked at where usually at most so many percent are stored.
+    pub stored_percent_compressible: u8,
+    /// The next backup is expected within so many hours; 0 expects none.
+    pub age_hours_max: u32,
+}
+
+impl Default for Expectations {
+    /// For machines backed up daily: a third may vanish, a fifth may change, a day and a half may pass.
+    fn default() -> Expectations {
+        Expectations {
+            used_bytes_min: 0,
+            shrink_percent_max: 33,
+            history_max: 30,
+            history_min: 3,
+            deviations_max: 8,
+            changed_percent_min: 20,
+            new_bytes_min: MIB,
+            stored_percent_incompressible: 95,
+            stored_percent_compressible: 80,
+            age_hours_max: 36,
+        }
+    }
+}
+
+/// The expectations contradict themselves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: {why}")]
+pub struct BadExpectations {
+    field: &'static str,
+    value: u64,
+    why: &'static str,
+}
+
+/// Three are the least of which a middle and a spread can be told.
+const HISTORY_LEAST: u16 = 3;
+/// Years of daily backups; what a machine did earlier says nothing of today.
+const HISTORY_MOST: u16 = 3650;
+
+impl Expectations {
+    pub(super) fn check(&self) -> Result<(), BadExpectations> {
+        let refuse = |field, value, why| Err(BadExpectations { field, value, why });
+        for (field, percent) in [
+            ("shrink_percent_max", self.shrink_percent_max),
+            ("changed_percent_min", self.changed_percent_min),
+            ("stored_percent_incompressible", self.stored_percent_incompressible),
+            ("stored_percent_compressible", self.stored_percent_compressible),
+        ] {
+            if !(1..=100).contains(&percent) {
+                return refuse(field, percent.into(), "a part of a whole is 1 to 100 percent");
+            }
+        }
+        if self.stored_percent_compressible >= self.stored_percent_incompressible {
+            let value = self.stored_percent_compressible.into();
+            return refuse(
+                "stored_percent_compressible",
+                value,
+                "it must be below stored_percent_incompressible",
+            );
+        }
+        if !(HISTORY_LEAST..=self.history_max).contains(&self.history_min) {
+            let why = "it takes 3 or more, and no more than history_max";
+            return refuse("history_min", self.history_min.into(), why);
+        }
+        if self.history_max > HISTORY_MOST {
+            return refuse("history_max", self.history_max.into(), "no more than 3650 are looked at");
+        }
+        if self.deviations_max == 0 {
+            return refuse("deviations_max", 0, "half of all backups would be unusual");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! What a policy makes of the snapshots; printed, it is the preview.
+
+use std::fmt;
+
+use chrono::{DateTime, TimeZone};
+use chrono_tz::Tz;
+use serde::{Serialize, Serializer};
+
+use super::{Count, Rule, Span};
+use crate::format::snapshot::SnapshotId;
+
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "because", rename_all = "snake_case")]
+pub enum Reason {
+    /// Somebody forbade to forget it.
+    Held,
+    /// It has a tag that keeps.
+    Tag {
+        /// The tag.
+        tag: String,
+    },
+    /// It is younger than this, seen from the newest.
+    Within {
+        /// The policy's span.
+        span: Span,
+    },
+    /// A rule that counts wants it.
+    Rule {
+        /// Which.
+        rule: Rule,
+        /// As the how-manyeth, from the newest.
+        nth: u32,
+        /// Of how many at most.
+        of: Count,
+    },
+    /// It is the oldest of all, and this rule has counts left.
+    Oldest {
+        /// Which.
+        rule: Rule,
+    },
+    /// It is among the newest that are kept in any case.
+    Minimum,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Held => f.write_str("held"),
+            Reason::Tag { tag } => write!(f, "tag {tag}"),
+            Reason::Within { span } => write!(f, "within {span}"),
+            Reason::Rule { rule, nth, of } => write!(f, "{rule} {nth} of {of}"),
+            Reason::Oldest { rule } => write!(f, "oldest {rule}"),
+            Reason::Minimum => f.write_str("minimum"),
+        }
+    }
+}
+
+/// What becomes of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It stays.
+    Keep {
+        /// All that speaks for it; never empty.
+        reasons: Vec<Reason>,
+    },
+    /// No rule wants it.
+    Forget,
+}
+
+/// One snapshot and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// When it was taken, in milliseconds since 1970.
+    pub taken_at_unix_ms: u64,
+    /// What becomes of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl Judged {
+    /// Whether it is to be forgotten.
+    pub fn is_forgotten(&self) -> bool {
+        self.verdict == Verdict::Forget
+    }
+}
+
+/// The snapshots of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MachinePlan {
+    /// The machine.
+    pub machine: String,
+    /// Its snapshots, newest first.
+    pub snapshots: Vec<Judged>,
+}
+
+/// A policy, applied. Printed, it says line by line what stays, why, and what goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The time zone of the policy, in which times are printed.
+    #[serde(serialize_with = "by_name")]
+    pub time_zone: Tz,
+    /// The machines by name.
+    pub machines: Vec<MachinePlan>,
+    /// Snapshots that the policy does not look at, and which stay.
+    pub out_of_scope: usize,
+}
+
+impl Plan {
+    /// All that were judged.
+    pub fn judged(&self) -> impl Iterator<Item = &Judged> {
+        self.machines.iter().flat_map(|machine| &machine.snapshots)
+    }
+
+    /// What is to be forgotten.
+    pub fn forgotten(&self) -> impl Iterator<Item = SnapshotId> {
+        self.judged().filter(|judged| judged.is_forgotten()).map(|judged| judged.id)
+    }
+}
+
+fn by_name<S: Serializer>(zone: &Tz, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(zone.name())
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for MachinePlan { machine, snapshots } in &self.machines {
+            let (keep, forget) = counts(snapshots.iter());
+            writeln!(f, "{machine}: keep {keep}, forget {forget}")?;
+            for Judged { id, taken_at_unix_ms, verdict } in snapshots {
+                let taken = shown(*taken_at_unix_ms, self.time_zone);
+                match verdict {
+                    Verdict::Forget => writeln!(f, "  forget  {taken}  {id}")?,
+                    Verdict::Keep { reasons } => {
+                        let reasons: Vec<_> = reasons.iter().map(Reason::to_string).collect();
+                        writeln!(f, "  keep    {taken}  {id}  {}", reasons.join(", "))?;
+                    }
+                }
+            }
+        }
+        let (keep, forget) = counts(self.judged());
+        write!(f, "in all: keep {keep}, forget {forget}")?;
+        if self.out_of_scope > 0 {
+            write!(f, ", not looked at {}", self.out_of_scope)?;
+        }
+        writeln!(f, " (times in {})", self.time_zone.name())
+    }
+}
+
+fn counts<'a>(judged: impl Iterator<Item = &'a Judged>) -> (usize, usize) {
+    judged.fold((0, 0), |(keep, forget), judged| match judged.verdict {
+        Verdict::Keep { .. } => (keep + 1, forget),
+        Verdict::Forget => (keep, forget + 1),
+    })
+}
+
+/// A time as people write it, by weekday, too: weekly rules are easier to follow so.
+fn shown(unix_ms: u64, zone: Tz) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.map_or_else(
+        || format!("{unix_ms} ms"),
+        |time| zone.from_utc_datetime(&time.naive_utc()).format("%a %Y-%m-%d %H:%M:%S").to_string(),
+    )
+}
