@@ -251,7 +251,11 @@ impl Repository {
         for id in self.snapshot_ids().await? {
             match self.snapshot(id).await {
                 Ok(snapshot) => disks.push((id, snapshot.contents.disks)),
-                Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+                Err(
+                    SnapshotError::Unknown { .. }
+                    | SnapshotError::Ambiguous { .. }
+                    | SnapshotError::Held { .. },
+                ) => {}
                 Err(SnapshotError::Damaged { id, source }) => {
                     return Err(CollectError::Damaged { snapshot: id, source });
                 }

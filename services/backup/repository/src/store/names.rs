@@ -10,6 +10,7 @@
 //!   holds/ID                 the snapshot of that id is not to be forgotten
 //!   leases/ID/begun, beat    a backup under way
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
+//!   verified/ID              packs that were read and found good, and when
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
 
@@ -23,6 +24,10 @@ use crate::format::pack::{PackId, PackKind};
 pub(crate) const LEASES: &str = "leases";
 /// The folder of the lists of packs that are to be deleted.
 pub(crate) const CONDEMNED: &str = "condemned";
+/// The folder of holds on snapshots.
+pub(crate) const HOLDS: &str = "holds";
+/// The folder of what verifications remember.
+pub(crate) const VERIFIED: &str = "verified";
 /// The folder of index shards.
 pub(crate) const INDEX: &str = "index";
 /// The folder of key rosters.

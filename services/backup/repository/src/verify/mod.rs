@@ -99,7 +99,11 @@ impl Repository {
                         }
                         Err(SnapshotError::Store(error)) => return Err(error.into()),
                         // Forgotten since it was listed.
-                        Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+                        Err(
+                            SnapshotError::Unknown { .. }
+                            | SnapshotError::Ambiguous { .. }
+                            | SnapshotError::Held { .. },
+                        ) => {}
                     }
                 }
             }

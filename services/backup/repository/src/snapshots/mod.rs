@@ -1,7 +1,19 @@
-//! Which backups there are.
+//! Which backups there are, which are held, and which are forgotten.
+
+mod catalogue;
+mod forget;
+mod holds;
+mod judge;
+
+use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt};
+use tokio::task::spawn_blocking;
 use tracing::instrument;
+
+use self::catalogue::Catalogue;
+pub use self::forget::{ForgetError, ForgetPlan};
+pub use self::holds::{Hold, HoldError};
 
 use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
 use crate::format::{Damage, packed, sealed};
@@ -11,6 +23,13 @@ use crate::store::{StoreError, names};
 
 /// Snapshots read at the same time when they are listed.
 const SNAPSHOT_READS_IN_FLIGHT: usize = 16;
+
+const NO_PANIC: &str = "reading a local file does not panic";
+
+fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
+    snapshots.sort_by_key(|snapshot| (snapshot.contents.taken_at_unix_ms, snapshot.id));
+    snapshots
+}
 
 /// A snapshot could not be found, listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +47,12 @@ pub enum SnapshotError {
         prefix: String,
         /// How many there are.
         count: usize,
+    },
+    /// Somebody holds it.
+    #[error("snapshot {id} is held: release it first")]
+    Held {
+        /// The snapshot.
+        id: SnapshotId,
     },
     /// The object is damaged or was swapped.
     #[error("could not read snapshot {id}")]
@@ -65,7 +90,32 @@ impl Repository {
     #[instrument(name = "repository.snapshots", skip_all)]
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
         let ids = self.snapshot_ids().await?;
-        let mut snapshots: Vec<_> = futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
+        let Some(folder) = self.shared.cache.folder().map(Path::to_owned) else {
+            return Ok(in_order(self.read_snapshots(ids).await?));
+        };
+        let (keys, at) = (self.shared.keys(), folder.clone());
+        let had = spawn_blocking(move || Catalogue::load(&at, &keys)).await.expect(NO_PANIC);
+        let mut all = Vec::with_capacity(ids.len());
+        let mut unread = Vec::new();
+        for id in ids {
+            match had.known.get(&id) {
+                Some(contents) => all.push(Snapshot { id, contents: contents.clone() }),
+                None => unread.push(id),
+            }
+        }
+        let new = self.read_snapshots(unread).await?;
+        all.extend(new.iter().cloned());
+        let keys = self.shared.keys();
+        spawn_blocking(move || {
+            catalogue::note(&folder, &keys, &had, &all, &new);
+            Ok(in_order(all))
+        })
+        .await
+        .expect(NO_PANIC)
+    }
+
+    async fn read_snapshots(&self, ids: Vec<SnapshotId>) -> Result<Vec<Snapshot>, SnapshotError> {
+        futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
             .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
             // One that is forgotten while we list is simply not there any more.
             .filter_map(async |read| match read {
@@ -73,9 +123,7 @@ impl Repository {
                 read => Some(read),
             })
             .try_collect()
-            .await?;
-        snapshots.sort_by_key(|s: &Snapshot| (s.contents.taken_at_unix_ms, s.id));
-        Ok(snapshots)
+            .await
     }
 
     /// The ids of all snapshots, without reading them.
@@ -150,9 +198,14 @@ impl Repository {
     /// a collection takes it.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When it is held, or the store fails.
     #[instrument(name = "repository.forget", skip(self))]
     pub async fn forget(&self, id: SnapshotId) -> Result<(), SnapshotError> {
+        match self.shared.store.look_up(&names::entry(names::HOLDS, id.ulid())).await {
+            Ok(_) => return Err(SnapshotError::Held { id }),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(self.shared.store.delete(&names::entry(names::SNAPSHOTS, id.ulid())).await?)
     }
 }
