@@ -1,0 +1,6 @@
+//! Shows a disk of a backup to the outside world: over NBD, as files, or mounted.
+//!
+//! See [`nbd`].
+
+pub mod nbd;
+pub mod overlay;
