@@ -2,5 +2,7 @@
 //!
 //! See [`nbd`].
 
+pub mod files;
+pub mod mount;
 pub mod nbd;
 pub mod overlay;
