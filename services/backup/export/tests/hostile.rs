@@ -152,6 +152,7 @@ async fn a_client_that_asks_for_everything_and_takes_nothing_holds_a_bounded_par
         is_well(&socket).await;
     }
     let held = resident_bytes().saturating_sub(before);
+    println!("four greedy clients hold {} MiB", held / MIB);
     assert!(held < 4 * 80 * MIB, "four connections hold {} MiB", held / MIB);
     eventually("who takes no answers is disconnected", || server.connections() == 0).await;
     is_well(&socket).await;

@@ -17,6 +17,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::bitmap::{Bitmap, PAGE_BYTES, pages};
 use super::error::OverlayError;
@@ -27,6 +29,10 @@ const VERSION: u32 = 1;
 const ID_AT: usize = 26;
 const HASH_AT: usize = PAGE_BYTES - blake3::OUT_LEN;
 const ID_BYTES_MAX: usize = 1024;
+
+/// An overlay that was closed just now may be finishing a last write.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// The disk that an overlay belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,10 +106,13 @@ impl Map {
             Map::create(path, belonging).map_err(failed("make"))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(OverlayError::InUse { path: path.to_owned() }),
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock")(error)),
+        let give_up = Instant::now() + LOCK_TIMEOUT;
+        while let Err(error) = file.try_lock() {
+            match error {
+                fs::TryLockError::WouldBlock if Instant::now() < give_up => thread::sleep(LOCK_AGAIN_AFTER),
+                fs::TryLockError::WouldBlock => return Err(OverlayError::InUse { path: path.to_owned() }),
+                fs::TryLockError::Error(error) => return Err(failed("lock")(error)),
+            }
         }
         let unusable = |why| OverlayError::Unusable { path: path.to_owned(), why };
         let mut header = [0; PAGE_BYTES];
