@@ -94,6 +94,8 @@ fn each_outside_world_has_one_door() {
     house.only("virt", &["provisioner-libvirt"]);
     house.only("fastcdc", &["backup-repository"]);
     house.only("object_store", &["backup-repository", "backup"]);
+    house.only("fuser", &["backup-export"]);
+    house.only("ext4-view", &["backup-export"]);
     house.only("opentelemetry-otlp", &["telemetry"]);
     house.only("config", &["chassis"]);
     house.only("clap", &["loam", "backup-repository"]);
