@@ -64,8 +64,12 @@ fn whole(old: Option<&DiskRecord>, new: Option<&DiskRecord>) -> DiskDiff {
     let (size_bytes_before, size_bytes_after) =
         (old.map(|record| record.size_bytes), new.map(|record| record.size_bytes));
     let size = size_bytes_before.max(size_bytes_after).unwrap_or(0);
-    let ranges = if size == 0 { Vec::new() } else { vec![0..size] };
+    let ranges = end_to_end(size);
     DiskDiff { name, size_bytes_before, size_bytes_after, ranges }
+}
+
+fn end_to_end(size_bytes: u64) -> Vec<Range<u64>> {
+    (size_bytes > 0).then_some(0..size_bytes).into_iter().collect()
 }
 
 /// The segments of a disk whose leaves differ, joined where they touch; what only one of both has, differs.
@@ -78,7 +82,7 @@ pub(crate) async fn changed(
     let (shorter, longer) =
         if old.size_bytes <= new.size_bytes { (&before, &after) } else { (&after, &before) };
     if before.segment_bytes != after.segment_bytes {
-        return Ok(vec![0..longer.size_bytes]);
+        return Ok(end_to_end(longer.size_bytes));
     }
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut push = |range: Range<u64>| match ranges.last_mut() {

@@ -77,4 +77,4 @@ pub use store::{Capabilities, S3Settings, Store, StoreError, StoreSettings, Stor
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use transfer::{TransferError, TransferReport};
-pub use verify::{Problem, VerifyError, VerifyReport, VerifyScope};
+pub use verify::{Problem, QuarantineReport, VerifyError, VerifyReport, VerifyScope};

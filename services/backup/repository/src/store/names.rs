@@ -10,6 +10,7 @@
 //!   holds/ID                 the snapshot of that id is not to be forgotten
 //!   leases/ID/begun, beat    a backup under way
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
+//!   quarantine/ID            packs that were found damaged; nobody reads them
 //!   verified/ID              packs that were read and found good, and when
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
@@ -88,6 +89,14 @@ pub(crate) fn packs(kind: PackKind) -> Path {
 pub(crate) fn pack(kind: PackKind, id: PackId) -> Path {
     let name = id.to_string();
     Path::from(format!("{}/{}/{name}", pack_folder(kind), &name[..2]))
+}
+
+/// The folder of packs that were found damaged.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// Where a damaged pack lies.
+pub(crate) fn quarantined(id: PackId) -> Path {
+    Path::from(format!("{QUARANTINE}/{id}"))
 }
 
 /// The pack id in a name made by [`pack`]; `None` for anything else that lies there.
