@@ -29,7 +29,7 @@ const MAC_BYTES: usize = 16;
 pub(super) struct Catalogue {
     pub(super) known: HashMap<SnapshotId, Contents>,
     /// Whether all of it could be read.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 fn path(folder: &Path) -> PathBuf {
@@ -84,11 +84,11 @@ impl Catalogue {
     }
 }
 
-/// Notes snapshots that were read from the store. `all` is everything there is now, `known` how many of these the file
-/// had. A note that cannot be made costs only another reading.
-pub(super) fn note(folder: &Path, keys: &Keys, had: &Catalogue, all: &[Snapshot], new: &[Snapshot]) {
-    let stale = had.known.len() + new.len() > 2 * all.len() + 16;
-    let outcome = if had.whole && !stale { append(folder, keys, new) } else { write_anew(folder, keys, all) };
+/// Notes snapshots that were read from the store, in a file that had so many records and was whole or not. `all` is
+/// everything there is now. A note that cannot be made costs only another reading.
+pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[Snapshot], new: &[Snapshot]) {
+    let stale = had + new.len() > 2 * all.len() + 16;
+    let outcome = if whole && !stale { append(folder, keys, new) } else { write_anew(folder, keys, all) };
     if let Err(error) = outcome {
         debug!(%error, "the local list of snapshots could not be written");
     }

@@ -89,17 +89,19 @@ impl Repository {
     /// When the store fails or a snapshot cannot be read.
     #[instrument(name = "repository.snapshots", skip_all)]
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
-        let ids = self.snapshot_ids().await?;
         let Some(folder) = self.shared.cache.folder().map(Path::to_owned) else {
-            return Ok(in_order(self.read_snapshots(ids).await?));
+            return Ok(in_order(self.read_snapshots(self.snapshot_ids().await?).await?));
         };
         let (keys, at) = (self.shared.keys(), folder.clone());
-        let had = spawn_blocking(move || Catalogue::load(&at, &keys)).await.expect(NO_PANIC);
+        let loading = spawn_blocking(move || Catalogue::load(&at, &keys));
+        let ids = self.snapshot_ids().await?;
+        let mut had = loading.await.expect(NO_PANIC);
+        let had_count = had.known.len();
         let mut all = Vec::with_capacity(ids.len());
         let mut unread = Vec::new();
         for id in ids {
-            match had.known.get(&id) {
-                Some(contents) => all.push(Snapshot { id, contents: contents.clone() }),
+            match had.known.remove(&id) {
+                Some(contents) => all.push(Snapshot { id, contents }),
                 None => unread.push(id),
             }
         }
@@ -107,7 +109,7 @@ impl Repository {
         all.extend(new.iter().cloned());
         let keys = self.shared.keys();
         spawn_blocking(move || {
-            catalogue::note(&folder, &keys, &had, &all, &new);
+            catalogue::note(&folder, &keys, had_count, had.whole, &all, &new);
             Ok(in_order(all))
         })
         .await
