@@ -42,7 +42,7 @@ pub struct Trouble {
     sentence: String,
     /// A word for programs, finer than the code.
     kind: Option<&'static str>,
-    /// Whether the answer that was shown says it already.
+    /// Whether stdout has an answer already.
     told: bool,
 }
 
@@ -61,6 +61,12 @@ impl Trouble {
     #[must_use]
     pub fn of_kind(self, kind: &'static str) -> Trouble {
         Trouble { kind: Some(kind), ..self }
+    }
+
+    /// The same, when an answer was shown before it came: programs get no second one on stdout.
+    #[must_use]
+    pub fn after_the_answer(self) -> Trouble {
+        Trouble { told: true, ..self }
     }
 
     /// The same, with something added to its sentence.
@@ -91,13 +97,10 @@ impl Trouble {
         Trouble::new(exit, format!("{error:#}"))
     }
 
-    /// Tells it: a sentence on stderr, or an object on stdout.
+    /// Tells it: a sentence on stderr, or an object on stdout, unless there is one already.
     pub(super) fn tell(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
-        if json && self.told {
-            return ExitCode::from(code);
-        }
-        if json {
+        if json && !self.told {
             let mut error = json!({ "exit_code": code, "message": self.sentence });
             if let Some(kind) = self.kind {
                 error["kind"] = kind.into();

@@ -1,6 +1,7 @@
 //! What must not work ends with its own code, in a clear sentence, and writes nothing.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::place::{Ended, Place, ended};
@@ -121,4 +122,19 @@ fn a_name_of_nothing_is_told() {
     assert_eq!((code, kind.as_str()), (1, "no_snapshot"));
     let (code, kind, _) = failure(&place.run("forget", &["01abc", "--json"]));
     assert_eq!((code, kind.as_str()), (1, "no_snapshot"));
+}
+
+#[test]
+fn a_store_that_is_not_reached_ends_with_four() {
+    let place = Place::empty();
+    place.write_secret("s3", b"hush\n");
+    // Nobody listens on a port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (endpoint, passphrase, secret) =
+        (format!("http://127.0.0.1:{port}"), place.arg("passphrase"), place.arg("s3"));
+    let access = ["--store", "s3://bucket/x", "--endpoint", &endpoint, "--passphrase-file", &passphrase];
+    let s3 = ["--access-key-id", "me", "--secret-access-key-file", &secret, "--json"];
+    let (code, kind, sentence) = failure(&ended(place.bare("info", &[&access[..], &s3].concat())));
+    assert_eq!((code, kind.as_str()), (4, "store"), "{sentence}");
+    assert!(!sentence.contains("hush"));
 }

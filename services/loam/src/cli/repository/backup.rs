@@ -27,8 +27,6 @@ const DEFINITION_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BackupArgs {
-    #[command(flatten)]
-    access: Access,
     /// The machine's name
     #[arg(long, value_name = "NAME")]
     machine: String,
@@ -57,6 +55,8 @@ pub(in crate::cli) struct BackupArgs {
     /// Warn when the disks hold less than this
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]

@@ -17,8 +17,6 @@ use crate::cli::exit::Trouble;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CollectArgs {
-    #[command(flatten)]
-    access: Access,
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -34,6 +32,8 @@ pub(in crate::cli) struct CollectArgs {
     /// Leave younger packs alone, as in 24h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pack_age_min: Option<Duration>,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]

@@ -14,12 +14,6 @@ use crate::cli::exit::Trouble;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArgs {
-    #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
-    to: OtherStoreArgs,
-    #[command(flatten)]
-    to_secret: OtherSecretArgs,
     /// The snapshots: `latest`, ids, or the first characters of them
     #[arg(value_name = "SNAPSHOT", required_unless_present = "all", conflicts_with = "all")]
     snapshots: Vec<String>,
@@ -29,6 +23,12 @@ pub(in crate::cli) struct CopyArgs {
     /// Only those of this machine
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    to: OtherStoreArgs,
+    #[command(flatten)]
+    to_secret: OtherSecretArgs,
 }
 
 #[derive(Serialize)]

@@ -15,8 +15,6 @@ use crate::cli::output::table;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
-    #[command(flatten)]
-    access: Access,
     /// The first snapshot: an id, or the first characters of one
     before: String,
     /// The second: an id, the first characters of one, or `latest`
@@ -24,6 +22,8 @@ pub(in crate::cli) struct DiffArgs {
     /// Name the places that differ, in bytes
     #[arg(long)]
     ranges: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]

@@ -24,8 +24,6 @@ use crate::cli::output::{table, time};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
     #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
     which: Which,
     /// The disk; without it the disks of the snapshot are listed
     #[arg(long, value_name = "NAME")]
@@ -36,12 +34,12 @@ pub(in crate::cli) struct LsArgs {
     /// A folder or file; without it, and without a partition, the partitions are listed
     #[arg(requires = "disk")]
     path: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExtractArgs {
-    #[command(flatten)]
-    access: Access,
     #[command(flatten)]
     which: Which,
     /// The disk
@@ -55,6 +53,8 @@ pub(in crate::cli) struct ExtractArgs {
     /// A new file to write it to; stdout unless said
     #[arg(long, value_name = "FILE|-", default_value = "-")]
     to: Destination,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]

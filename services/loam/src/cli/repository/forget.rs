@@ -15,16 +15,16 @@ use crate::cli::exit::Trouble;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ForgetArgs {
-    #[command(flatten)]
-    access: Access,
     /// The snapshots: ids, or the first characters of them
     #[arg(value_name = "SNAPSHOT", conflicts_with = "RuleArgs")]
     snapshots: Vec<String>,
-    #[command(flatten)]
-    rules: RuleArgs,
     /// Say what would be forgotten and why, and forget nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    rules: RuleArgs,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// A snapshot is kept when one of these wants it.

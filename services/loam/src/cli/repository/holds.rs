@@ -14,21 +14,21 @@ use crate::cli::output::table;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HoldArgs {
-    #[command(flatten)]
-    access: Access,
     /// The snapshot: its id, or the first characters of it
     snapshot: String,
     /// Why, for who wants to forget it
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReleaseArgs {
-    #[command(flatten)]
-    access: Access,
     /// The snapshot: its id, or the first characters of it
     snapshot: String,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]

@@ -45,16 +45,16 @@ pub(in crate::cli) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AddArgs {
-    #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
-    key: NewKeyArgs,
     /// What to call it
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
     /// It may store backups and read nothing back, for hosts that might be broken into
     #[arg(long)]
     write_only: bool,
+    #[command(flatten)]
+    key: NewKeyArgs,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]
@@ -74,12 +74,12 @@ struct NewKeyArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RemoveArgs {
-    #[command(flatten)]
-    access: Access,
     /// Its id, or the first characters of it
     id: String,
     #[command(flatten)]
     proof: ProofArgs,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]

@@ -28,14 +28,14 @@ const DISKS: &str = "disks";
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MountArgs {
     #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
     which: Which,
     /// An empty folder to mount on
     folder: PathBuf,
     /// Mount the file systems, too, read-only and by the kernel; needs root
     #[arg(long)]
     file_system: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]
@@ -84,7 +84,8 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
         }
         eprintln!("mounted until Ctrl-C");
     });
-    mount.until(work.cancel.cancelled()).await.map_err(trouble::of)?;
+    let unmounted = mount.until(work.cancel.cancelled()).await;
+    unmounted.map_err(|error| trouble::of(error).after_the_answer())?;
     told
 }
 

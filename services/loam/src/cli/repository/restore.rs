@@ -32,8 +32,6 @@ use crate::cli::exit::Trouble;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestoreArgs {
     #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
     which: Which,
     /// A disk or stream and where it goes, as NAME=PATH or NAME=- (stdout); may be given again
     #[arg(long, value_name = "NAME=PATH", value_parser = disk_destination, required_unless_present = "definition")]
@@ -65,6 +63,8 @@ pub(in crate::cli) struct RestoreArgs {
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

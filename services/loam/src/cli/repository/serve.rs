@@ -23,8 +23,6 @@ const DRAW_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
-    access: Access,
-    #[command(flatten)]
     which: Which,
     /// The disk, which is the export's name, too
     #[arg(long, value_name = "NAME")]
@@ -41,6 +39,8 @@ pub(in crate::cli) struct ServeArgs {
     /// Copy the disk into the overlay meanwhile; when all is there, the file is the disk as a raw image
     #[arg(long, requires = "overlay")]
     fill: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]
@@ -83,7 +83,7 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
         println!("{}", serving.uri);
         eprintln!("serving until Ctrl-C");
     })?;
-    let outcome = match overlay.as_ref().filter(|_| args.fill) {
+    let mut outcome = match overlay.as_ref().filter(|_| args.fill) {
         Some(overlay) => filled(overlay, work).await,
         None => Ok(()),
     };
@@ -91,9 +91,11 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
         work.cancel.cancelled().await;
     }
     server.stop().await;
-    let Some(overlay) = overlay else { return outcome };
-    // Stopped in order means that nothing that was told to be written is lost.
-    outcome.and(overlay.flush().await.map_err(trouble::of))
+    if let Some(overlay) = overlay {
+        // Stopped in order means that nothing that was told to be written is lost.
+        outcome = outcome.and(overlay.flush().await.map_err(trouble::of));
+    }
+    outcome.map_err(Trouble::after_the_answer)
 }
 
 /// Where to listen, and the folder made for it.
@@ -114,7 +116,7 @@ fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), Troubl
 /// Fills until all is there or told to end.
 async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), Trouble> {
     let bar = ProgressBar::new(overlay.presence().blocks * BLOCK_BYTES);
-    let style = "{spinner} filling {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    let style = "{spinner} filling {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
 
     let mut finished = std::pin::pin!(overlay.fill(FillSettings::default()).finished());

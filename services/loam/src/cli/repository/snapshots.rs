@@ -14,14 +14,14 @@ use crate::cli::output::{table, time};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SnapshotsArgs {
-    #[command(flatten)]
-    access: Access,
     /// Only those of this machine
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     /// Only those with this tag; given more than once, with all of them
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// A snapshot as it is shown.

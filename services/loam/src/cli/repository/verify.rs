@@ -22,8 +22,6 @@ const PROBLEMS_TOLD: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
-    #[command(flatten)]
-    access: Access,
     /// All that this snapshot needs: `latest`, an id, or the first characters of one
     #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "older_than"],
         conflicts_with_all = ["all", "bytes_max", "older_than"])]
@@ -44,6 +42,8 @@ pub(in crate::cli) struct VerifyArgs {
     /// its disks still have it
     #[arg(long)]
     quarantine: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]

@@ -88,8 +88,9 @@ pub(super) async fn shown<T>(title: &str, progress: &Arc<Progress>, doing: impl 
 }
 
 fn draw(bar: &ProgressBar, title: &str, reading: &ProgressReading) {
+    // Shorter than most terminals are wide: the terminal's own ^C then stays on the line that is cleared.
     const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
-    const OF_BYTES: &str = "{spinner} {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let amount = |what: &str, bytes: u64| match bytes {
         0 => String::new(),
         bytes => format!(", {} {what}", ByteCount(bytes)),
