@@ -41,7 +41,8 @@ fn told(error: &(dyn Error + 'static), before: String) -> Trouble {
     }
 }
 
-/// An error and its causes in one sentence. Some libraries repeat the cause in their own text; once is enough.
+/// An error and its causes in one sentence. Some libraries repeat the cause in their own text, once is enough; and some
+/// quote a server's answer with all its lines.
 pub(super) fn sentence(error: &(dyn Error + 'static)) -> String {
     let mut sentence = error.to_string();
     let mut cause = error.source();
@@ -52,7 +53,7 @@ pub(super) fn sentence(error: &(dyn Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    sentence
+    sentence.replace(char::is_control, " ")
 }
 
 type Meaning = (Exit, &'static str);
