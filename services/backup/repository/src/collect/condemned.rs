@@ -1,5 +1,10 @@
 //! Lists of packs that are to be deleted.
 //!
+//! ```text
+//!   condemned/ID/packs   sealed object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
+//!   condemned/ID/waits   sealed object of MessagePack { leases [ ULID … ] }
+//! ```
+//!
 //! A pack on a list stays on it until it is gone, however long that takes: who begins a backup afterwards never
 //! relies on it. That is what makes deleting it late, or twice, safe.
 

@@ -8,10 +8,13 @@
 //!   index/ID                 shards: which pack holds which blob
 //!   snapshots/ID             one backup each; exists = the backup exists
 //!   holds/ID                 the snapshot of that id is not to be forgotten
-//!   leases/ID/begun, beat    a backup under way
+//!   leases/ID/begun, beat, dead    a backup under way, see lease.rs
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
+//!
+//! REPOSITORY and packs are 16 bytes in lower-case hexadecimal, AB the first two digits of the pack's name, NUMBER has
+//! eight decimal digits or more, ID is a ULID in lower case. Objects are named without a slash in front.
 
 use object_store::path::Path;
 use ulid::Ulid;
