@@ -19,7 +19,8 @@
 //! is refused, never guessed at.
 //!
 //! Each module says its layout, [`crate::keys`] where the keys come from, [`crate::store::names`] where the objects lie.
-//! The reader in `tests/independent.py` was written from these pages alone.
+//! The reader in `tests/independent.py` was written from these pages alone; what version 1 wrote is kept in
+//! `tests/golden/v1` and read for ever.
 //!
 //! It does no IO and knows no store: see [`crate::store`].
 
@@ -135,3 +136,5 @@ pub(crate) fn header<'a>(magic: &[u8; 8], what: &'static str, object: &'a [u8]) 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

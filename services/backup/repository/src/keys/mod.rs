@@ -179,6 +179,25 @@ impl Keys {
     }
 }
 
+#[cfg(test)]
+impl Keys {
+    /// Keys that everybody knows, for tests that compare bytes.
+    pub(crate) fn known() -> Keys {
+        let key = |byte| Zeroizing::new([byte; KEY_BYTES]);
+        let (reader, seed) = (key(3), key(4));
+        let epoch = EpochKeys {
+            number: 1,
+            meta: key(2),
+            reader_public: recipient::public_of(&reader),
+            reader: Some(reader),
+        };
+        let authority = authority_of(&seed);
+        let bundle = Bundle { ids: key(1), authority, authority_seed: Some(seed), epochs: vec![epoch] };
+        let opened = Opened { slot: SlotId::nil(), private: key(5), authority: Some(authority) };
+        Keys::new(bundle, opened, 1, 1)
+    }
+}
+
 /// What is signed: the purpose, so that no object passes for another kind, and the text.
 fn signed(purpose: &str, text: &[u8]) -> Vec<u8> {
     [purpose.as_bytes(), &[0], text].concat()
