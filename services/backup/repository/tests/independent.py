@@ -182,7 +182,7 @@ class Repository:
         self.keys, self.slots = self.open_roster(secret)
         verify(self.keys.authority, "loam repository v1 config", signature, body)
         self.packs = []
-        self.blobs = {}
+        self.blobs, self.copies, self.needed = {}, 0, set()
         for kind, name in enumerate(PACK_FOLDERS):
             for path in sorted((self.folder / name).glob("??/*")):
                 if "#" not in path.name:
@@ -243,6 +243,7 @@ class Repository:
                 content = self.decode(blob_kind, text, raw_bytes)
                 check(self.keys.id(blob_kind, content) == blob, "a blob is not what its id says")
                 self.blobs[blob_kind, blob] = content
+                self.copies += 1
             at += sealed_bytes
         check(at == offset and not entries.more(), "the blobs do not fill their pack")
         self.packs.append({"kind": PACK_FOLDERS[kind], "cipher": CIPHER_NAMES[cipher], "epoch": epoch})
@@ -272,9 +273,13 @@ class Repository:
 
     # A disk or stream, piece by piece.
 
+    def blob(self, kind, blob):
+        self.needed.add((kind, blob))
+        return self.blobs[kind, blob]
+
     def leaf(self, blob, covers):
         """The stretches of a leaf: bytes of zeros as a number, or content."""
-        cursor, covered = Cursor(self.blobs[1, blob]), 0
+        cursor, covered = Cursor(self.blob(1, blob)), 0
         while cursor.more():
             tag, length = cursor.number(1), cursor.number(4)
             covered += length
@@ -282,7 +287,7 @@ class Repository:
             if tag == 0:
                 yield length
             else:
-                content = self.blobs[0, cursor.bytes(32)]
+                content = self.blob(0, cursor.bytes(32))
                 check(len(content) == length, "a chunk has another length than its leaf says")
                 yield content
         check(covered == covers, "a leaf does not cover its segment")
@@ -296,7 +301,7 @@ class Repository:
         check(not cursor.more(), "a recipe has too many entries")
 
     def disk(self, record):
-        cursor = Cursor(self.blobs[3, record["root"]])
+        cursor = Cursor(self.blob(3, record["root"]))
         check(cursor.bytes(4) == b"disk", "a disk's recipe does not begin like one")
         size, segment_bytes = cursor.number(8), cursor.number(4)
         check(size == record["size_bytes"] and segment_bytes > 0, "a disk's recipe has another size")
@@ -304,7 +309,7 @@ class Repository:
         for number, page in enumerate(list(self.ids(cursor, -(-segments // LEAVES_PER_PAGE)))):
             first = number * LEAVES_PER_PAGE
             count = min(LEAVES_PER_PAGE, segments - first)
-            leaves = [None] * count if page is None else list(self.ids(Cursor(self.blobs[2, page]), count))
+            leaves = [None] * count if page is None else list(self.ids(Cursor(self.blob(2, page)), count))
             for index, leaf in enumerate(leaves, first):
                 covers = min(segment_bytes, size - index * segment_bytes)
                 if leaf is None:
@@ -313,7 +318,7 @@ class Repository:
                     yield from self.leaf(leaf, covers)
 
     def stream(self, record):
-        cursor = Cursor(self.blobs[4, record["root"]])
+        cursor = Cursor(self.blob(4, record["root"]))
         check(cursor.bytes(4) == b"strm", "a stream's recipe does not begin like one")
         left = cursor.number(8)
         check(left == record["size_bytes"], "a stream's recipe has another size")
@@ -354,13 +359,16 @@ class Repository:
 
     def told(self):
         names = sorted(path.name for path in (self.folder / "snapshots").iterdir() if "#" not in path.name)
+        snapshots = [self.snapshot(name) for name in names]
         return {
             "repository": self.id.hex(),
             "can_read": self.keys.can_read,
             "epochs": sorted(self.keys.epochs),
             "slots": [{"label": slot["label"], "role": slot["role"]} for slot in self.slots],
             "packs": self.packs,
-            "snapshots": [self.snapshot(name) for name in names],
+            "snapshots": snapshots,
+            "blobs": self.copies,
+            "blobs_needed": len(self.needed),
         }
 
 

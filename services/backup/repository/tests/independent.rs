@@ -175,10 +175,3 @@ async fn the_reader_trusts_nothing_that_was_changed() {
     }
     assert!(checked >= 8, "config, roster, snapshots and packs were changed: {checked}");
 }
-
-fn files_in(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files_in(&path, found) } else { found.push(path) }
-    }
-}

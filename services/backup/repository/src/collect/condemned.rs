@@ -119,6 +119,23 @@ pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<Le
     }
 }
 
+/// Removes what is left of lists that are gone: a collection beside the one that removed a list may have noted leases
+/// for it once more, and died. Should the list be there after all, its leases are noted anew.
+pub(super) async fn sweep(store: &Store) -> Result<(), StoreError> {
+    let listed = store.list(&names::folder(names::CONDEMNED)).await?;
+    let id = |path: &Path, of: &str| {
+        let id = path.parts().nth(1).and_then(|id| Ulid::from_string(id.as_ref()).ok())?;
+        (*path == part(id, of)).then_some(id)
+    };
+    let lists: HashSet<_> = listed.iter().filter_map(|listed| id(&listed.path, PACKS)).collect();
+    for noted in listed.iter().filter_map(|listed| id(&listed.path, WAITS)) {
+        if !lists.contains(&noted) {
+            store.delete(&part(noted, WAITS)).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a list of which no pack is left.
 pub(super) async fn remove(store: &Store, id: Ulid) -> Result<(), StoreError> {
     store.delete(&part(id, WAITS)).await?;

@@ -35,6 +35,10 @@ pub(crate) const PROBE: &str = "probe";
 /// The folder of snapshots.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
+/// Every folder of a repository.
+pub(super) const FOLDERS: [&str; 9] =
+    [KEYS, "data", "meta", INDEX, SNAPSHOTS, "holds", LEASES, CONDEMNED, PROBE];
+
 /// The object that makes a place a repository.
 pub(crate) fn config() -> Path {
     Path::from("config")

@@ -232,6 +232,14 @@ pub fn any_disk() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Every file below a folder.
+pub fn files_in(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_in(&path, found) } else { found.push(path) }
+    }
+}
+
 /// SHA-256 in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(digest::digest(&digest::SHA256, bytes))
