@@ -9,6 +9,7 @@
 //!   leases/ID/beat    written again and again while the backup runs
 //!   leases/ID/dead    written by a collection that found the beat too old; from then on the lease is not held,
 //!                     and what was copied under it is checked before it is relied on
+//!   leases/ID/clock   written and removed at once, by who wants to know what time it is for the store
 //! ```
 //!
 //! What all this is for is said in [`crate::collect`].
@@ -133,28 +134,42 @@ pub(crate) async fn held(store: &Store) -> Result<Vec<LeaseId>, StoreError> {
     Ok(leases.filter(|(_, seen)| seen.state() == LeaseState::Held).map(|(id, _)| id).collect())
 }
 
-/// Takes those for dead that were silent for too long, removes what is left of ended ones, and returns the leases
-/// that are held still.
+/// Takes those for dead that were silent for too long, and returns the leases that are held still.
 pub(crate) async fn bury(
     store: &Store,
     now_unix_ms: i64,
     silence_max: Duration,
 ) -> Result<Vec<LeaseId>, StoreError> {
-    let before = |age: Duration| now_unix_ms.saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX));
     let mut held = Vec::new();
     for (id, seen) in all(store).await? {
-        let silent = seen.alive_unix_ms <= before(silence_max);
+        let silent = seen.alive_unix_ms <= before(now_unix_ms, silence_max);
         match seen.state() {
             LeaseState::Held if silent => distrust(store, id).await?,
             LeaseState::Held => held.push(id),
-            LeaseState::Dead if seen.dead_unix_ms.is_some_and(|dead| dead < before(DEAD_KEPT)) => {
+            LeaseState::Dead
+                if seen.dead_unix_ms.is_some_and(|dead| dead < before(now_unix_ms, DEAD_KEPT)) =>
+            {
                 end(store, id).await?;
             }
-            LeaseState::Ended if silent => end(store, id).await?,
             LeaseState::Dead | LeaseState::Ended => {}
         }
     }
     Ok(held)
+}
+
+/// Removes what is left of leases that were not ended to the end, and clocks that nobody took away.
+pub(crate) async fn sweep(store: &Store, now_unix_ms: i64, silence_max: Duration) -> Result<(), StoreError> {
+    for (id, seen) in all(store).await? {
+        if seen.state() == LeaseState::Ended && seen.alive_unix_ms <= before(now_unix_ms, silence_max) {
+            end(store, id).await?;
+            store.delete(&part(id, CLOCK)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn before(now_unix_ms: i64, age: Duration) -> i64 {
+    now_unix_ms.saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 async fn all(store: &Store) -> Result<HashMap<LeaseId, Seen>, StoreError> {

@@ -124,6 +124,30 @@ async fn a_backup_under_way_keeps_what_it_relies_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_condemned_pack_that_came_to_be_needed_is_put_together_anew() {
+    let mut rng = seeded();
+    let (objects, repository, _) = place(&mut rng).await;
+    let one = MemoryDisk::new(disk(&mut rng, 8 * MIB));
+    let old = back_up(&repository, request(&one)).await;
+    // It needs one of the two segments of the old backup, and stores a recipe of its own.
+    let half = MemoryDisk::new(one.bytes[..4 * MIB].to_vec());
+    let draft = copy(&repository, request(&half)).await;
+    repository.forget(old.id).await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    assert_eq!((report.packs_condemned, report.packs_waiting), (3, 3), "the lease blocks: {report:?}");
+    let sealed = repository.seal(&draft, SnapshotId::generate()).await.unwrap();
+    let report = collect(&repository, EAGER).await;
+    let CollectReport { packs_rewritten, packs_deleted, packs_waiting, .. } = report;
+    assert_eq!((packs_rewritten, packs_deleted, packs_waiting), (3, 3, 0), "{report:?}");
+    let left = names(&objects).await;
+    assert!(!left.iter().any(|name| name.starts_with("condemned/")), "{left:?}");
+    let again = back_up(&repository, request(&half)).await;
+    assert_eq!(again.contents.stats.new_bytes, 0, "what was put together anew is relied on");
+    assert!(sound(&repository).await);
+    assert!(restored(&repository, &sealed).await == half.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_was_taken_for_dead_cannot_seal_what_is_gone() {
     let mut rng = seeded();
     let (_, repository, one) = place(&mut rng).await;

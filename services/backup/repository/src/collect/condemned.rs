@@ -1,5 +1,10 @@
 //! Lists of packs that are to be deleted.
 //!
+//! ```text
+//!   condemned/ID/packs   sealed object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
+//!   condemned/ID/waits   sealed object of MessagePack { leases [ ULID … ] }
+//! ```
+//!
 //! A pack on a list stays on it until it is gone, however long that takes: who begins a backup afterwards never
 //! relies on it. That is what makes deleting it late, or twice, safe.
 
@@ -112,6 +117,23 @@ pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<Le
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Removes what is left of lists that are gone: a collection beside the one that removed a list may have noted leases
+/// for it once more, and died. Should the list be there after all, its leases are noted anew.
+pub(super) async fn sweep(store: &Store) -> Result<(), StoreError> {
+    let listed = store.list(&names::folder(names::CONDEMNED)).await?;
+    let id = |path: &Path, of: &str| {
+        let id = path.parts().nth(1).and_then(|id| Ulid::from_string(id.as_ref()).ok())?;
+        (*path == part(id, of)).then_some(id)
+    };
+    let lists: HashSet<_> = listed.iter().filter_map(|listed| id(&listed.path, PACKS)).collect();
+    for noted in listed.iter().filter_map(|listed| id(&listed.path, WAITS)) {
+        if !lists.contains(&noted) {
+            store.delete(&part(noted, WAITS)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a list of which no pack is left.

@@ -20,13 +20,14 @@
 //! it and its snapshot is seen at 5. One that read them after never relies on the packs of the list, because a pack
 //! stays on its list until it is gone. So after 4 nothing can begin to need them, and what 5 finds unneeded stays so
 //! for ever. A blob with copies in several packs keeps one: 5 finds copies outside of all lists first, and where
-//! there is none, every condemned copy stays.
+//! there is none, every condemned copy stays, until a later run copies it at 2.
 //!
 //! A holder that was silent for too long is taken for dead before 5; if it lives after all, it finds out at (e).
 //! Relied on is only that the store lists what was written before, and that a write which its sender gave up does not
 //! arrive after the silence that makes its sender dead.
 
 pub(crate) mod condemned;
+mod leftovers;
 mod mark;
 mod rewrite;
 mod shards;
@@ -85,7 +86,7 @@ pub struct CollectReport {
     pub packs: u64,
     /// Packs newly found to be needed by nothing, or rewritten.
     pub packs_condemned: u64,
-    /// Packs of which what is needed was copied into new ones.
+    /// Packs, sparse or condemned, of which what is needed was copied into new ones.
     pub packs_rewritten: u64,
     /// Bytes so copied.
     pub bytes_rewritten: u64,
@@ -211,6 +212,7 @@ impl Repository {
         }
         self.delete_condemned(now, settings.silence_max, &mut report).await?;
         shards::tidy(store, keys, cache).await?;
+        self.remove_leftovers(now, settings.silence_max).await?;
         info!(?report, "collected");
         Ok(report)
     }

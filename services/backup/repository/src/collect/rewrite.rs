@@ -1,8 +1,11 @@
-//! Putting what is still needed of sparse packs together in new ones.
+//! Putting what is still needed of sparse packs together in new ones, and of condemned packs that came to be needed.
 //!
 //! A new pack holds copies; until the old one is on a list of condemned packs both count, and should both come to be
 //! condemned, by us and by a collection beside us, each finds the other's list before it deletes and keeps the blob.
 //! So no lease is needed, and a death in the middle leaves copies that the next collection takes away.
+//!
+//! A condemned pack comes to be needed when a backup that relied on it before is sealed afterwards. No later backup
+//! relies on it, and it would stay, with all that is waste in it, as long as that snapshot; copied, it goes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,8 +15,9 @@ use tracing::debug;
 
 use super::mark::Marks;
 use super::{CollectError, CollectReport, CollectSettings};
+use crate::format::Damage;
+use crate::format::blob::{self, BlobId};
 use crate::format::pack::{self, Directory, PackId, PackKind, PackSeed, PackWriter};
-use crate::format::{Damage, blob};
 use crate::index::{self, ListedPack, Location};
 use crate::rebuild::read_directory;
 use crate::repository::{Repository, Shared};
@@ -52,20 +56,25 @@ impl Repository {
         let keys = self.shared.keys();
         let mut refills = PackKind::ALL.map(|kind| Refill { kind, open: None, stored: Vec::new() });
         let mut emptied = Vec::new();
+        // Of a blob that lies in condemned packs only, every copy is marked.
+        let mut moved = HashSet::new();
         let mut left = settings.rewrite_bytes_max;
         for pack in sparse {
             if pack.live_bytes > left {
                 break;
             }
             left -= pack.live_bytes;
-            let live = self.live_blobs(frozen, marks, condemned, &pack).await?;
+            let live = self.live_blobs(frozen, marks, &pack, &mut moved).await?;
             let refill = &mut refills[pack.listed.kind as usize];
             for read in live {
                 self.refill(refill, read).await?;
             }
             report.bytes_rewritten += pack.live_bytes;
             debug!(pack = %pack.id, live_bytes = pack.live_bytes, "rewritten");
-            emptied.push(pack.id);
+            report.packs_rewritten += 1;
+            if !condemned.contains(&pack.id) {
+                emptied.push(pack.id);
+            }
         }
         let mut stored = Vec::new();
         for mut refill in refills {
@@ -75,7 +84,6 @@ impl Repository {
         if !stored.is_empty() {
             index::put_shard(None, store, &keys, cache, stored).await?;
         }
-        report.packs_rewritten = emptied.len() as u64;
         Ok(emptied)
     }
 
@@ -91,8 +99,8 @@ impl Repository {
         self.sparse(frozen, marks, condemned, packs, settings).iter().map(|pack| pack.live_bytes).collect()
     }
 
-    /// Packs of which little is needed, or that are sealed with keys of an old epoch where that is asked for; those
-    /// that free most for what they cost come first.
+    /// Packs of which little is needed, that are condemned and needed all the same, or that are sealed with keys of an old
+    /// epoch where that is asked for; those that free most for what they cost come first.
     fn sparse(
         &self,
         frozen: &Repository,
@@ -113,7 +121,8 @@ impl Repository {
                 let is_sparse = live_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
                 let is_old = settings.reseal_old_epochs && head.epoch < epoch;
                 let may = can_read || head.kind == PackKind::Meta;
-                let wanted = live_bytes > 0 && may && !condemned.contains(&head.id) && (is_sparse || is_old);
+                let is_condemned = condemned.contains(&head.id);
+                let wanted = live_bytes > 0 && may && (is_sparse || is_old || is_condemned);
                 wanted.then_some(Sparse { id: head.id, listed, live_bytes })
             })
             .collect();
@@ -121,26 +130,25 @@ impl Repository {
         sparse
     }
 
-    /// Reads of the blobs of a pack whose copy here is the one that is needed.
+    /// Reads of the blobs of a pack whose copy here is the one that is needed, and that were not moved before.
     async fn live_blobs(
         &self,
         frozen: &Repository,
         marks: &Marks,
-        condemned: &HashSet<PackId>,
         pack: &Sparse,
+        moved: &mut HashSet<BlobId>,
     ) -> Result<Vec<RangeRead>, CollectError> {
         let directory = read_directory(&self.shared, pack.id, pack.listed).await?;
         let index = frozen.shared.index.read().expect("nobody panics while holding the index");
         let mut wanted = Vec::new();
         for (slot, offset, entry) in directory.placed() {
-            match index.find_outside(condemned, &entry.id)? {
-                Some((row, place))
-                    if place.pack.id == pack.id && place.slot == slot && marks.is_marked(row) =>
-                {
-                    let location = Location { pack: directory.head, slot, offset, entry: *entry };
-                    wanted.push(Wanted { location, wanted_at: Vec::new() });
-                }
-                _ => {}
+            let copies = index.find_all(&entry.id)?;
+            let is_needed = copies
+                .iter()
+                .any(|(row, place)| (place.pack.id, place.slot) == (pack.id, slot) && marks.is_marked(*row));
+            if is_needed && moved.insert(entry.id) {
+                let location = Location { pack: directory.head, slot, offset, entry: *entry };
+                wanted.push(Wanted { location, wanted_at: Vec::new() });
             }
         }
         Ok(plan::ranges(wanted))

@@ -1,4 +1,13 @@
 //! Blobs: chunks of disks and pieces of recipes, named by their content.
+//!
+//! ```text
+//!   kind       0 chunk, 1 leaf, 2 page, 3 disk, 4 stream
+//!   id 32      keyed BLAKE3 of the content, under the id key of its kind
+//!   text       0 | content          as it is
+//!              1 | zstd frame       where that is shorter by 4 % or more
+//! ```
+//!
+//! A content is no longer than 4 MiB, and a reader knows its length before it decompresses.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,7 +1,12 @@
 //! The config object: what makes a place a repository, and the parameters that all writers share.
 //!
 //! ```text
-//!   "LOAMREPO" | version 2 | signature 64 | MessagePack { repository, created, chunking, streams, store }
+//!   "LOAMREPO" | version 2 | signature 64 | MessagePack
+//!   { repository 16, created_unix_ms, chunking, streams, store }
+//!
+//!   chunking   { algorithm, segment_bytes, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max, hole_bytes_min }
+//!   streams    { algorithm, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max }
+//!   signature  of the MessagePack, for the purpose "loam repository v1 config"
 //! ```
 //!
 //! It is in the clear, so that software without the key can say what it sees; the authority's signature proves that

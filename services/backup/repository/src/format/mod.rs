@@ -12,10 +12,15 @@
 //!   shard   directories of many packs, for the index
 //! ```
 //!
-//! All integers are little-endian. Small records (config, key roster, snapshot) are MessagePack maps with field names,
-//! so that a field can be added; what exists once per chunk or segment has a fixed binary layout. An object begins
-//! with eight letters and a version; a newer version is refused, never guessed at. Each module says its layout; the
-//! reader in `tests/independent.py` was written from these pages alone.
+//! All integers are little-endian, and a number behind a field in these pictures is its length in bytes. Small records
+//! (config, key roster, snapshot) are MessagePack maps with field names, so that a field can be added; choices in them
+//! are words, bytes are `bin`, ids of snapshots and slots are ULIDs in 26 lower- or upper-case letters. What exists once
+//! per chunk or segment has a fixed binary layout. An object begins with eight letters and a version (1); a newer version
+//! is refused, never guessed at.
+//!
+//! Each module says its layout, [`crate::keys`] where the keys come from, [`crate::store::names`] where the objects lie.
+//! The reader in `tests/independent.py` was written from these pages alone; what version 1 wrote is kept in
+//! `tests/golden/v1` and read for ever.
 //!
 //! It does no IO and knows no store: see [`crate::store`].
 
@@ -131,3 +136,5 @@ pub(crate) fn header<'a>(magic: &[u8; 8], what: &'static str, object: &'a [u8]) 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -1,7 +1,7 @@
 //! A text for readers only, inside an object that every slot can open.
 //!
 //! ```text
-//!   cipher 1 | epoch 4 | envelope 32 | sealed( key agreed with the epoch's readers, nonce 0, bound = all before )
+//!   cipher 1 | epoch 4 | envelope 32 | sealed( key agreed with the epoch's readers, number 0, bound = all before )
 //! ```
 
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,10 @@
 //!   stream "strm" | size 8 | ( bytes 8 | leaf id 32 ) …     its leaves have no holes
 //! ```
 //!
+//! Segments are as long as the disk's recipe says, the last may be short; a leaf covers its segment exactly. A page has
+//! 1024 leaves, the last of a disk as many as are left. A hole reads as zeros, a page that is one has only holes. A leaf
+//! of a stream covers as many bytes as the stream says beside its id.
+//!
 //! A recipe follows from the bytes of the disk and nothing else, so equal segments, pages and disks have equal
 //! ids whatever way they were read.
 

@@ -1,7 +1,8 @@
 //! A small object sealed under a key of its own and bound to its name.
 //!
 //! ```text
-//!   "LOAMSEAL" | version 2 | cipher 1 | 0 | epoch 4 | salt 32 | sealed( key of the salt, nonce 0, bound = all before | name )
+//!   "LOAMSEAL" | version 2 | cipher 1 | 0 × 1 | epoch 4 | salt 32 |
+//!   sealed( object key of epoch and salt, number 0, bound = all before | name in the store )
 //! ```
 //!
 //! Used for snapshots, holds, index shards, leases, lists of condemned packs and what verifications remember. An object

@@ -1,6 +1,16 @@
 //! A snapshot: one backup of one machine.
 //!
 //! A sealed object holding a MessagePack map. It exists, whole, or the backup does not exist.
+//!
+//! ```text
+//!   { machine, taken_at_unix_ms, tags [ … ], disks [ … ], definition, parent, consistency, stats { … } }
+//!
+//!   disks        { name, shape, size_bytes, used_bytes, root 32 }       shape: "disk" or "stream"
+//!   root         the id of the blob that begins the recipe, of the kind that the shape says
+//!   definition   a text for readers only, see private.rs
+//!   parent       the id of a snapshot, or nil
+//!   consistency  "crash", "file_system", "application" or "powered_off"
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -7,10 +7,13 @@
 //!
 //! All of it can be thrown away. Without a folder rows lie in nameless files of the system's temporary folder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Seek};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::IndexError;
 use super::rows::{self, ShardRows};
@@ -20,6 +23,9 @@ use crate::keys::Keys;
 
 /// Permission bits that let a group or anyone change a folder.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Nobody writes a file of rows for so long.
+const WRITTEN_WITHIN: Duration = Duration::from_hours(1);
 
 /// Where the files of one repository lie.
 #[derive(Clone, Debug)]
@@ -104,11 +110,27 @@ impl Cache {
             .ok_or(IndexError::CacheDamaged { path })
     }
 
-    /// Removes the rows of shards that are no more.
-    pub(super) fn forget(&self, name: &str) {
-        if let Some(path) = self.rows_path(name) {
-            // A file too many costs only its bytes.
-            let _ = fs::remove_file(path);
+    /// Removes the rows of shards that are no more, whichever process kept them, and what dead ones left half written.
+    pub(super) fn keep_only(&self, shards: &HashSet<String>) {
+        let Some(folder) = &self.folder else { return };
+        // Whatever cannot be listed or removed costs only its bytes.
+        let Ok(entries) = fs::read_dir(folder.join("index")) else { return };
+        let names: HashSet<_> = shards.iter().filter_map(|name| name.rsplit('/').next()).collect();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let is_wanted = match path.extension() {
+                Some(_) => !is_abandoned(&entry),
+                None => path.file_name().and_then(OsStr::to_str).is_some_and(|name| names.contains(name)),
+            };
+            if !is_wanted {
+                let _ = fs::remove_file(path);
+            }
         }
     }
+}
+
+/// Whether a file that is being written has not been touched for long.
+fn is_abandoned(entry: &DirEntry) -> bool {
+    let written = entry.metadata().and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > WRITTEN_WITHIN))
 }

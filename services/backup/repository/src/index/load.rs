@@ -1,6 +1,6 @@
 //! Bringing the index up to what the store lists, and writing shards.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
@@ -10,8 +10,8 @@ use tokio::task::spawn_blocking;
 use ulid::Ulid;
 
 use super::rows::ShardRows;
-use super::{Cache, Index, IndexError, list_packs};
-use crate::format::pack::Directory;
+use super::{Cache, Index, IndexError, ListedPack, list_packs};
+use crate::format::pack::{Directory, PackId};
 use crate::format::{sealed, shard};
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
@@ -61,21 +61,26 @@ async fn refresh_once(
         loads.push(load(store, keys, cache, listed.path, known).boxed());
     }
     let shards: Vec<_> = futures::stream::iter(loads).buffered(READS_IN_FLIGHT).try_collect().await?;
-    let mut index = index.write().expect(HELD);
+    let named = take_over(&mut index.write().expect(HELD), &known, shards, &present, fresh_before);
+    let cache = cache.clone();
+    spawn_blocking(move || cache.keep_only(&named)).await.expect("removing files does not panic");
+    Ok(())
+}
+
+/// Makes the index what was listed, and returns the names of its shards.
+fn take_over(
+    index: &mut Index,
+    known: &[Arc<ShardRows>],
+    shards: Vec<Arc<ShardRows>>,
+    present: &HashMap<PackId, ListedPack>,
+    fresh_before: HashSet<PackId>,
+) -> HashSet<String> {
+    let was_known = |name: &str| known.iter().any(|shard| shard.name() == name);
     let loaded: HashSet<_> = shards.iter().map(|shard| shard.name().to_owned()).collect();
     // A shard that this process wrote after the listing is kept; one that was listed before and is not now was merged.
-    let written_since = index
-        .shards
-        .iter()
-        .filter(|shard| !loaded.contains(shard.name()) && known_here(shard.name()).is_none());
+    let written_since =
+        index.shards.iter().filter(|shard| !loaded.contains(shard.name()) && !was_known(shard.name()));
     let shards: Vec<_> = shards.iter().cloned().chain(written_since.cloned()).collect();
-    for merged in index
-        .shards
-        .iter()
-        .filter(|shard| known_here(shard.name()).is_some() && !loaded.contains(shard.name()))
-    {
-        cache.forget(merged.name());
-    }
     let named: HashSet<_> = shards.iter().flat_map(|shard| shard.packs().map(|head| head.id)).collect();
     let of_listed = shards.iter().filter(|shard| loaded.contains(shard.name()));
     let gone_before: HashSet<_> = of_listed
@@ -87,7 +92,7 @@ async fn refresh_once(
     index.fresh.remove(&fresh_gone.collect());
     index.shards = shards;
     index.gone = gone_before;
-    Ok(())
+    index.shards.iter().map(|shard| shard.name().to_owned()).collect()
 }
 
 async fn load(

@@ -1,4 +1,12 @@
 //! Sealing with a symmetric key.
+//!
+//! ```text
+//!   cipher   0 AES-256-GCM (NIST SP 800-38D), 1 ChaCha20-Poly1305 (RFC 8439)
+//!   nonce    0 × 8 | number 4, big-endian
+//!   sealed   text, as long as it was | tag 16          the bound bytes are authenticated with it
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
@@ -17,9 +25,22 @@ pub(crate) enum Cipher {
     ChaCha20Poly1305 = 1,
 }
 
+/// Whether this process does as on a processor without instructions for AES.
+static AES_IS_DISREGARDED: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process seals as on a processor without instructions for AES. For tests, which must see on one
+/// machine what machines of both kinds write.
+#[doc(hidden)]
+pub fn disregard_aes_instructions() {
+    AES_IS_DISREGARDED.store(true, Ordering::Relaxed);
+}
+
 impl Cipher {
     /// The faster one here: AES, unless the processor has no instructions for it.
     pub(crate) fn preferred() -> Cipher {
+        if AES_IS_DISREGARDED.load(Ordering::Relaxed) {
+            return Cipher::ChaCha20Poly1305;
+        }
         #[cfg(target_arch = "x86_64")]
         let has_aes = std::arch::is_x86_feature_detected!("aes");
         #[cfg(target_arch = "aarch64")]

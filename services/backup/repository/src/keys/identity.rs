@@ -6,7 +6,8 @@
 //!   loam-identity-…
 //! ```
 //!
-//! Both words are 32 bytes in hexadecimal and four more that find mistyping out.
+//! Both words are 32 bytes in hexadecimal and four more that find mistyping out: the first of the BLAKE3 hash of the
+//! word's beginning, as it stands above, and the 32 bytes.
 
 use std::fmt;
 use std::str::FromStr;

@@ -13,6 +13,20 @@
 //!   key roster, config                 signed by the authority                           everybody
 //! ```
 //!
+//! ```text
+//!   derive( purpose, parts )   BLAKE3 in its mode for deriving keys: context = purpose, material = the parts joined
+//!
+//!   id key of a kind     derive( "loam repository v1 id of KIND", ids )        KIND: chunk, leaf, page, disk, stream
+//!   chunker seed         derive( "loam repository v1 chunker seed", ids ), its first 8 bytes
+//!   local cache          derive( "loam repository v1 local cache", ids )
+//!   object key           derive( "loam repository v1 object", meta | salt 32 )
+//!   pack of recipes      derive( "loam repository v1 meta pack", meta | pack 16 )
+//!   directory of a pack  derive( "loam repository v1 directory", meta | pack 16 )
+//!   pack of chunks       agreed( "loam repository v1 data pack", meta | pack 16 ) with the reader, see recipient.rs
+//!   text for readers     agreed( "loam repository v1 for readers", meta ) with the reader
+//!   signature            Ed25519 (RFC 8032) by the authority, of: purpose | 0 × 1 | text
+//! ```
+//!
 //! A **write-only** slot is granted the public halves: its host stores backups, finds what is stored already and takes
 //! over what did not change, and can open no byte of any disk, its own included. A new **epoch** gives everybody who
 //! is in the roster new keys; ids stay, so that nothing is stored twice because of it.
@@ -39,6 +53,8 @@ use crate::format::Damage;
 use crate::format::blob::{BlobId, BlobKind};
 
 use self::bundle::Bundle;
+#[doc(hidden)]
+pub use self::cipher::disregard_aes_instructions;
 pub(crate) use self::cipher::{Aead, Cipher, TAG_BYTES};
 pub(crate) use self::epoch::EpochKeys;
 pub use self::identity::{Identity, Recipient};
@@ -160,6 +176,25 @@ impl Keys {
     /// Whether the authority signed it.
     pub(crate) fn vouches(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
         vouches(self.authority(), purpose, text, signature)
+    }
+}
+
+#[cfg(test)]
+impl Keys {
+    /// Keys that everybody knows, for tests that compare bytes.
+    pub(crate) fn known() -> Keys {
+        let key = |byte| Zeroizing::new([byte; KEY_BYTES]);
+        let (reader, seed) = (key(3), key(4));
+        let epoch = EpochKeys {
+            number: 1,
+            meta: key(2),
+            reader_public: recipient::public_of(&reader),
+            reader: Some(reader),
+        };
+        let authority = authority_of(&seed);
+        let bundle = Bundle { ids: key(1), authority, authority_seed: Some(seed), epochs: vec![epoch] };
+        let opened = Opened { slot: SlotId::nil(), private: key(5), authority: Some(authority) };
+        Keys::new(bundle, opened, 1, 1)
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! A fresh X25519 pair (RFC 7748) is made for each message and agreed with the recipient's key, as in the key
 //! encapsulation of HPKE (RFC 9180, section 4.1); both public keys go into the derivation, which is BLAKE3's.
+//!
+//! ```text
+//!   agreed( purpose, …bound ) = derive( purpose, X25519 secret 32 | fresh public 32 | recipient's public 32 | …bound )
+//!   the fresh public key travels with the message, as its envelope
+//! ```
 
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::Zeroizing;

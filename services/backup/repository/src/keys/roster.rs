@@ -1,7 +1,10 @@
 //! The key roster: every slot there is, in one object, signed by the authority.
 //!
 //! ```text
-//!   "LOAMKEYS" | version 2 | signature 64 | MessagePack { repository, number, authority, slots }
+//!   "LOAMKEYS" | version 2 | signature 64 | MessagePack { repository 16, number, authority 32, slots [ … ] }
+//!
+//!   signature  of the MessagePack, for the purpose "loam repository v1 key roster"
+//!   slots      see slot.rs
 //! ```
 //!
 //! Rosters are numbered; a change writes the next number, which succeeds for one of many writers, and the highest

@@ -4,6 +4,21 @@
 //! under Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an
 //! identity file that its owner keeps elsewhere. So a new epoch can be granted to all slots by who has the secret of
 //! one.
+//!
+//! ```text
+//!   { id, label, role, created_unix_ms, lock, recipient 32, envelope 32, grant }
+//!
+//!   role      "full" or "write-only"; 0 or 1 where it is a byte
+//!   lock      "elsewhere"   or   { "wrapped": { kind, cost { memory_kib, passes, lanes }, salt 32, text } }
+//!   kind      "passphrase" (UTF-8) or "key_file" (all its bytes)
+//!   text      AES-256-GCM, key Argon2id( secret, salt, cost; version 0x13, 32 bytes ), number 0,
+//!             bound = repository 16 | slot 16, of: private key 32 | authority 32
+//!   grant     AES-256-GCM, key agreed( "loam repository v1 grant", repository 16 ) through the envelope, number 0,
+//!             bound = repository 16 | slot 16 | role 1 | recipient 32, of: a key bundle
+//!   slot 16   the ULID of the slot as a number, big-endian
+//! ```
+//!
+//! The authority in the lock and the one in the bundle must be the same.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};

@@ -10,14 +10,16 @@
 //!
 //! A folder is written with fsync on each file and its directory before a write returns (`object_store` does
 //! so when asked, and [`StoreSettings`] asks). A process killed in the middle of a write may leave a staging
-//! file `…#1` beside the object; listings skip it and it is never read.
+//! file `…#1` beside the object; listings skip it, it is never read, and a collection removes it.
 //!
 //! It knows nothing of what the objects hold: see [`crate::format`].
 
 mod capabilities;
+mod half_written;
 pub mod names;
 mod settings;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ const DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     deadline: Duration,
+    /// Where it is a folder.
+    folder: Option<PathBuf>,
 }
 
 /// One call to the store failed, after its retries.
@@ -93,7 +97,7 @@ impl Store {
     /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
     /// who build their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store { objects, deadline: DEADLINE_DEFAULT }
+        Store { objects, deadline: DEADLINE_DEFAULT, folder: None }
     }
 
     /// The same store with another bound on the time of one call, retries included.

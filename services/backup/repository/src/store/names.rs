@@ -8,12 +8,15 @@
 //!   index/ID                 shards: which pack holds which blob
 //!   snapshots/ID             one backup each; exists = the backup exists
 //!   holds/ID                 the snapshot of that id is not to be forgotten
-//!   leases/ID/begun, beat    a backup under way
+//!   leases/ID/begun, beat, dead    a backup under way, see lease.rs
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
 //!   quarantine/ID            packs that were found damaged; nobody reads them
 //!   verified/ID              packs that were read and found good, and when
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
+//!
+//! REPOSITORY and packs are 16 bytes in lower-case hexadecimal, AB the first two digits of the pack's name, NUMBER has
+//! eight decimal digits or more, ID is a ULID in lower case. Objects are named without a slash in front.
 
 use object_store::path::Path;
 use ulid::Ulid;
@@ -37,6 +40,10 @@ pub(crate) const KEYS: &str = "keys";
 pub(crate) const PROBE: &str = "probe";
 /// The folder of snapshots.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
+
+/// Every folder of a repository.
+pub(super) const FOLDERS: [&str; 9] =
+    [KEYS, "data", "meta", INDEX, SNAPSHOTS, "holds", LEASES, CONDEMNED, PROBE];
 
 /// The object that makes a place a repository.
 pub(crate) fn config() -> Path {

@@ -159,7 +159,11 @@ impl StoreSettings {
             }
             StoreUrl::S3 { bucket, prefix } => Arc::new(PrefixStore::new(self.s3(bucket)?, prefix.as_str())),
         };
-        Ok(Store::new(objects).with_deadline(self.call_deadline()))
+        let store = Store::new(objects).with_deadline(self.call_deadline());
+        Ok(match &self.url {
+            StoreUrl::Folder(path) => store.in_folder(path.clone()),
+            StoreUrl::S3 { .. } => store,
+        })
     }
 
     /// Opens the place for `Repository::init`: a missing folder is made (readable by its owner only).

@@ -3,6 +3,7 @@
 
 pub mod counting;
 pub mod faulty;
+pub mod python;
 pub mod qemu;
 pub mod s3;
 pub mod slow;
@@ -11,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use backup_repository::source::{Change, DiskSource, Extent, ExtentKind};
 use backup_repository::*;
 use bytes::Bytes;
@@ -229,6 +231,32 @@ pub fn any_disk() -> impl Strategy<Value = Vec<u8>> {
         }
         disk
     })
+}
+
+/// Every file below a folder.
+pub fn files_in(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_in(&path, found) } else { found.push(path) }
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
+}
+
+/// SHA-256 of a file that may be larger than memory, in hexadecimal.
+pub fn sha256_of_file(path: &std::path::Path) -> String {
+    use std::io::Read;
+    let mut file = std::fs::File::open(path).unwrap();
+    let (mut sum, mut buffer) = (digest::Context::new(&digest::SHA256), vec![0; MIB]);
+    loop {
+        match file.read(&mut buffer).unwrap() {
+            0 => return hex::encode(sum.finish()),
+            bytes => sum.update(&buffer[..bytes]),
+        }
+    }
 }
 
 /// Waits until something is so; when it is not after a minute, the test fails with what was waited for.

@@ -3,16 +3,16 @@
 //! ```text
 //!   blob 0 | blob 1 | … | directory | footer
 //!
-//!   blob       sealed( key of the pack, nonce = slot, bound = id 32 | kind 1 | pack 16 | slot 4 )
-//!              of: encoding 1 | content raw or zstd
-//!   directory  sealed( directory key of the pack, nonce = 0, bound = the footer's first 80 bytes )
+//!   blob       sealed( key of the pack, number = slot, bound = id 32 | kind 1 | pack 16 | slot 4 )
+//!              of the blob's text, see blob.rs; slots count from 0
+//!   directory  sealed( directory key of the pack, number = 0, bound = the footer's first 80 bytes )
 //!              of: count 4 | count × ( id 32 | kind 1 | sealed length 4 | raw length 4 )
 //!              blobs lie one after the other in this order, so offsets are sums
 //!   footer     "LOAMPACK" | version 2 | pack kind 1 | cipher 1 | epoch 4 | directory length 4 | 0 × 4 |
 //!              directory offset 8 | pack 16 | envelope 32 | first 16 bytes of BLAKE3 of the 80 bytes before
 //! ```
 //!
-//! The key of a pack of chunks is agreed with the readers of its epoch and found again through the envelope; that of a
+//! A pack is of data (kind 0: chunks) or of recipes (kind 1: all else). The key of a pack of chunks is agreed with the readers of its epoch and found again through the envelope; that of a
 //! pack of recipes, and of every directory, comes from the epoch's meta key and the pack's random id (the envelope is
 //! zero then). So every slot number is a nonce used once, a pack stored under another's name does not open, and one
 //! ranged read of its end is enough to index it again.

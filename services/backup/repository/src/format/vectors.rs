@@ -1,0 +1,175 @@
+//! Byte for byte what version 1 says about known keys and contents: `tests/golden/v1/vectors.json`.
+//!
+//! `LOAM_WRITE_SAMPLES=1` writes vectors that are not there yet. One that is there is never changed: a difference means
+//! that what this code writes is not version 1. What zstd makes of a content is left out, because its releases differ;
+//! that old frames are read is shown by the repository that lies beside the vectors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::blob::{self, BlobId, BlobKind};
+use super::config::Config;
+use super::pack::{PackId, PackKind, PackSeed, PackWriter};
+use super::private::Private;
+use super::recipe::{self, Disk, Piece};
+use super::sealed::{self, SealSeed};
+use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, SnapshotId};
+use super::stream::Stream;
+use super::{RepositoryId, packed, shard};
+use crate::chunker::{self, Chunking, Cut, StreamChunking};
+use crate::keys::{Cipher, Keys};
+use crate::store::names;
+
+const CIPHERS: [(&str, Cipher); 2] =
+    [("aes-256-gcm", Cipher::Aes256Gcm), ("chacha20-poly1305", Cipher::ChaCha20Poly1305)];
+
+/// Bytes that look random and follow from a word; zstd leaves them as they are.
+fn noise(word: &str, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().update(word.as_bytes()).finalize_xof().fill(&mut noise);
+    noise
+}
+
+fn id(byte: u8) -> BlobId {
+    BlobId::from([byte; 32])
+}
+
+fn hex(bytes: &[u8]) -> Value {
+    json!(hex::encode(bytes))
+}
+
+/// Where each piece ends; holes are negative.
+fn ends(cuts: &[Cut]) -> Value {
+    let end = |cut: &Cut| match cut {
+        Cut::Hole(range) => -(range.end as i64),
+        Cut::Chunk(range) => range.end as i64,
+    };
+    cuts.iter().map(end).collect()
+}
+
+fn cuts(keys: &Keys) -> Value {
+    let mut segment = noise("a segment", 4 << 20);
+    segment[..200_000].fill(0);
+    segment[1_000_000..1_300_001].fill(0);
+    segment[2_000_000..2_040_000].fill(0);
+    let mut stream = noise("a stream", 12 << 20);
+    stream[5 << 20..9 << 20].fill(b' ');
+    let mut stream_ends = Vec::new();
+    let mut at = 0;
+    while at < stream.len() {
+        at += StreamChunking::default().next_cut(keys.chunker_seed(), &stream[at..]);
+        stream_ends.push(at);
+    }
+    json!({
+        "segment": ends(&chunker::cut(&Chunking::default(), keys.chunker_seed(), &segment)),
+        "short last segment": ends(&chunker::cut(&Chunking::default(), keys.chunker_seed(), &segment[..777])),
+        "stream": stream_ends,
+    })
+}
+
+fn recipes() -> Value {
+    let leaf = [
+        Piece::Hole { bytes: 65_536 },
+        Piece::Chunk { id: id(1), bytes: 70_000 },
+        Piece::Chunk { id: id(2), bytes: 300 },
+    ];
+    let ids = [Some(id(3)), None, Some(id(4))];
+    let disk = Disk { size_bytes: (9 << 30) + 512, segment_bytes: 4 << 20, pages: ids.to_vec() };
+    let stream = Stream { size_bytes: 1_000_000, leaves: vec![(999_999, id(5)), (1, id(6))] };
+    json!({
+        "leaf": hex(&recipe::encode_leaf(&leaf)),
+        "page": hex(&recipe::encode_page(&ids)),
+        "disk": hex(&disk.encode()),
+        "stream": hex(&stream.encode()),
+    })
+}
+
+fn pack(keys: &Keys, kind: PackKind, cipher: Cipher) -> (Value, Vec<u8>) {
+    let seed = PackSeed { id: PackId::from([9; 16]), ephemeral: [8; 32], cipher };
+    let mut writer = PackWriter::new(keys, kind, &seed, 0).expect("begun");
+    let blob_kind = if kind == PackKind::Data { BlobKind::Chunk } else { BlobKind::Leaf };
+    for content in [noise("one", 100), noise("two", 33), Vec::new()] {
+        writer.add(blob_kind, keys.id(blob_kind, &content), content.len(), blob::encode(&content, 0));
+    }
+    let (object, directory) = writer.finish();
+    (hex(&object), shard::encode(&[directory]))
+}
+
+fn contents(definition: Private) -> Contents {
+    let record = |name: &str, shape, root| DiskRecord {
+        name: name.into(),
+        shape,
+        size_bytes: 10 << 30,
+        used_bytes: 5_000_000_000,
+        root,
+    };
+    Contents {
+        machine: "web".into(),
+        taken_at_unix_ms: 1_700_000_000_000,
+        tags: vec!["nightly".into()],
+        disks: vec![record("vda", Shape::Disk, id(1)), record("dump", Shape::Stream, id(2))],
+        definition,
+        parent: Some(SnapshotId::from(ulid::Ulid::from_bytes([7; 16]))),
+        consistency: Consistency::FileSystem,
+        stats: CopyStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..CopyStats::default() },
+    }
+}
+
+fn vectors() -> BTreeMap<String, Value> {
+    let keys = Keys::known();
+    let mut all = BTreeMap::new();
+    let mut add = |name: &str, value: Value| assert!(all.insert(name.to_owned(), value).is_none(), "{name}");
+    for kind in BlobKind::ALL {
+        add(&format!("id of a {}", kind.word()), json!(keys.id(kind, b"content").to_string()));
+    }
+    add("chunker seed", json!(keys.chunker_seed()));
+    add("cuts", cuts(&keys));
+    add("recipes", recipes());
+    add("text of a blob that does not compress", hex(&blob::encode(&noise("one", 100), 0)));
+    for (name, cipher) in CIPHERS {
+        let (data, shard) = pack(&keys, PackKind::Data, cipher);
+        add(&format!("data pack by {name}"), data);
+        add(&format!("index shard of it by {name}"), hex(&shard));
+        add(&format!("meta pack by {name}"), pack(&keys, PackKind::Meta, cipher).0);
+        let definition = Private::seal_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
+        let body = packed::body(&contents(definition));
+        let name_in_store = names::entry(names::SNAPSHOTS, ulid::Ulid::from_bytes([5; 16]));
+        let seed = SealSeed { salt: [4; 32], cipher };
+        add(&format!("snapshot by {name}"), hex(&body));
+        let sealed = sealed::seal_with(&keys, &name_in_store, body, &seed);
+        add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&sealed));
+    }
+    let config = Config {
+        repository: RepositoryId([3; 16]),
+        created_unix_ms: 1_700_000_000_000,
+        chunking: Chunking::default(),
+        streams: StreamChunking::default(),
+        store: crate::Capabilities { create_if_absent: true, lists_what_was_written: true },
+    };
+    add("config", hex(&config.encode(&keys).expect("signed")));
+    all
+}
+
+#[test]
+fn what_is_written_is_byte_for_byte_what_version_1_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/vectors.json");
+    let mut golden: BTreeMap<String, Value> = match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).expect("the vectors are JSON"),
+        Err(_) => BTreeMap::new(),
+    };
+    let found = vectors();
+    if std::env::var_os("LOAM_WRITE_SAMPLES").is_some() {
+        for (name, value) in &found {
+            golden.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let text = serde_json::to_string_pretty(&golden).expect("plain data") + "\n";
+        std::fs::write(&path, text).expect("written");
+    }
+    for (name, value) in &golden {
+        assert_eq!(found.get(name), Some(value), "{name}");
+    }
+    let missing: Vec<_> = found.keys().filter(|name| !golden.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "run with LOAM_WRITE_SAMPLES=1 to keep these for ever: {missing:?}");
+}
