@@ -106,7 +106,7 @@ impl Repository {
 
     /// The snapshots that are held. What cannot be read holds all the same.
     pub(super) async fn held(&self) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self.shared.store.list(&names::folder(names::HOLDS)).await?;
-        Ok(listed.iter().filter_map(|l| names::entry_id(&l.path)).map(SnapshotId::from).collect())
+        let ids = self.shared.store.entries(names::HOLDS).await?;
+        Ok(ids.into_iter().map(SnapshotId::from).collect())
     }
 }

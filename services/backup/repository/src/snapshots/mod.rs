@@ -133,8 +133,8 @@ impl Repository {
     /// # Errors
     /// When the store fails.
     pub async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
-        Ok(listed.iter().filter_map(|l| names::entry_id(&l.path)).map(SnapshotId::from).collect())
+        let ids = self.shared.store.entries(names::SNAPSHOTS).await?;
+        Ok(ids.into_iter().map(SnapshotId::from).collect())
     }
 
     /// The snapshot of that id.
