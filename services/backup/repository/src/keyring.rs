@@ -209,11 +209,7 @@ impl Repository {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
         let object = roster.signed(&keys).map_err(RosterError::from).map_err(self.refused())?;
-        let object = Bytes::from(object);
-        if store.create(&name, object.clone()).await? == Created::AlreadyThere
-            // Our own write may have arrived and its answer been lost.
-            && store.get(&name).await? != object
-        {
+        if store.create(&name, Bytes::from(object)).await? == Created::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }
         self.take_over(keys)?;

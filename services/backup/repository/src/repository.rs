@@ -165,12 +165,7 @@ impl Repository {
         match store.create(&names::config(), Bytes::from(object)).await? {
             Created::New => Repository::assemble(store, keys, config, settings).await,
             Created::AlreadyThere => {
-                // Either another init was faster, or our own write arrived and its answer was lost.
-                let object = store.get(&names::config()).await?;
-                let ours = Config::decode(&object).and_then(|claimed| claimed.authenticate(&keys));
-                if ours.is_ok_and(|found| found == config) {
-                    return Repository::assemble(store, keys, config, settings).await;
-                }
+                // Another init was faster.
                 store.delete(&roster_name).await?;
                 Err(OpenError::AlreadyThere)
             }

@@ -124,6 +124,16 @@ async fn a_backup_under_way_keeps_what_it_relies_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_pack_of_which_everything_is_needed_is_left_alone() {
+    let (objects, repository, _) = place(&mut seeded()).await;
+    back_up(&repository, request(&MemoryDisk::new(vec![7; 200]))).await;
+    let before = names(&objects).await;
+    let report = collect(&repository, EAGER).await;
+    assert_eq!((report.packs, report.packs_rewritten, report.packs_condemned), (2, 0, 0), "{report:?}");
+    assert_eq!(names(&objects).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_condemned_pack_that_came_to_be_needed_is_put_together_anew() {
     let mut rng = seeded();
     let (objects, repository, _) = place(&mut rng).await;

@@ -38,9 +38,7 @@ fn sparse_file(path: &Path, bytes: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_and_the_same_file_over_nbd_give_one_recipe() {
-    if !qemu::is_there() {
-        return;
-    }
+    qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
     let mut bytes = disk(&mut seeded(), 21 * MIB);
@@ -62,9 +60,7 @@ async fn a_file_and_the_same_file_over_nbd_give_one_recipe() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dirty_bitmap_of_qemu_leads_to_what_changed() {
-    if !qemu::is_there() {
-        return;
-    }
+    qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.qcow2");
     let path = image.to_str().unwrap();
@@ -97,9 +93,7 @@ async fn a_dirty_bitmap_of_qemu_leads_to_what_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bitmap_or_export_that_is_not_there_is_refused() {
-    if !qemu::is_there() {
-        return;
-    }
+    qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
     sparse_file(&image, &[1; 4096]);
@@ -113,9 +107,7 @@ async fn a_bitmap_or_export_that_is_not_there_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
-    if !qemu::is_there() {
-        return;
-    }
+    qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
     sparse_file(&image, &[1; 64 * 1024]);

@@ -1,7 +1,7 @@
 //! Making a backup exist.
 
 use bytes::Bytes;
-use tracing::instrument;
+use tracing::{instrument, warn};
 use ulid::Ulid;
 
 use super::Draft;
@@ -96,7 +96,7 @@ impl Repository {
         match self.shared.store.create(&name, Bytes::from(object)).await? {
             Created::New => {}
             Created::AlreadyThere => {
-                // Somebody seals the same draft beside us, or our own write arrived and its answer was lost.
+                // Somebody seals the same draft beside us.
                 if !self.is_sealed(&snapshot).await? {
                     return Err(SealError::Stale);
                 }
@@ -122,7 +122,10 @@ impl Repository {
             store.delete(&names::entry(names::SNAPSHOTS, snapshot.id.ulid())).await?;
         }
         for lease in fresh.into_iter().chain([copied_under]) {
-            lease::end(store, lease).await?;
+            if let Err(error) = lease::end(store, lease).await {
+                // The backup exists or does not; this lease counts as dead after a while.
+                warn!(%error, %lease, "a lease could not be ended");
+            }
         }
         if stands { Ok(snapshot) } else { Err(SealError::Stale) }
     }

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::packer::{FinishedPack, Packer, Stopped};
 use crate::chunker::{self, Cut};
 use crate::format::blob::{self, BlobId, BlobKind};
-use crate::format::pack::{Directory, PackId, PackKind};
+use crate::format::pack::{PackId, PackKind};
 use crate::format::recipe::{self, Piece};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
@@ -24,8 +24,8 @@ pub(super) struct Session {
     pub(super) progress: Arc<Progress>,
     /// Packs that a collection is about to delete: what they hold counts as unknown.
     pub(super) condemned: HashSet<PackId>,
-    /// Blobs that some worker of this backup is storing and that the index does not show yet. Never shared with
-    /// other backups: this one may die before its packs are stored.
+    /// Blobs that some worker of this backup is storing and that no shard names yet. Never shared with other backups:
+    /// this one may die before, and nobody would find what it stored.
     claimed: Mutex<HashSet<BlobId>>,
     packers: [Packer; 2],
     permits: Arc<Semaphore>,
@@ -149,14 +149,11 @@ impl Session {
         Ok(self.claimed.lock().map_err(|_| Stopped::Ended)?.insert(id))
     }
 
-    /// Enters a stored pack into the index.
-    pub(super) fn stored(&self, directory: &Directory) {
-        let mut index = self.shared.index.write().expect("nobody panics while holding the index");
-        index.add(directory);
-        // Only now may the claims go: a blob is at any time either claimed or in the index.
+    /// Gives up the claims on what some shard names. Only now: a blob is at any time either claimed or in the index.
+    pub(super) fn named(&self, ids: &[BlobId]) {
         let mut claimed = self.claimed.lock().expect("nobody panics while holding the claims");
-        for entry in &directory.entries {
-            claimed.remove(&entry.id);
+        for id in ids {
+            claimed.remove(id);
         }
     }
 

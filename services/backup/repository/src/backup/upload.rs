@@ -38,7 +38,6 @@ pub(super) async fn all(
                 let (directory, bytes) = stored?;
                 let PackHead { kind, id, .. } = directory.head;
                 confirmed.push(StoredPack { kind, id, bytes });
-                session.stored(&directory);
                 unindexed.push(directory);
                 if unindexed.iter().map(|d| d.entries.len()).sum::<usize>() >= SHARD_ROWS {
                     name_packs(session, std::mem::take(&mut unindexed)).await?;
@@ -54,7 +53,10 @@ pub(super) async fn all(
 
 async fn name_packs(session: &Session, directories: Vec<Directory>) -> Result<(), IndexError> {
     let Shared { index, store, cache, .. } = &*session.shared;
-    put_shard(Some(index), store, &session.keys, cache, directories).await
+    let ids: Vec<_> = directories.iter().flat_map(|directory| &directory.entries).map(|e| e.id).collect();
+    put_shard(Some(index), store, &session.keys, cache, directories).await?;
+    session.named(&ids);
+    Ok(())
 }
 
 /// The permit goes when the pack is stored and its memory free.

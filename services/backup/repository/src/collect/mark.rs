@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::CollectError;
 use crate::Damage;
 use crate::format::blob::BlobId;
-use crate::format::pack::PackId;
+use crate::format::pack::{ENTRY_BYTES, PackId};
 use crate::format::snapshot::{DiskRecord, SnapshotId};
 use crate::index::{Index, IndexError, Location, RowNumber};
 use crate::repository::Repository;
@@ -20,7 +20,7 @@ pub(super) type Disks = Vec<(SnapshotId, Vec<DiskRecord>)>;
 pub(super) struct Marks {
     /// One bit for each row.
     rows: Vec<u64>,
-    /// Bytes that are needed of each pack that is needed at all.
+    /// Bytes that are needed of each pack that is needed at all: of its blobs, and of their entries in its directory.
     live_bytes: HashMap<PackId, u64>,
 }
 
@@ -33,7 +33,8 @@ impl Marks {
         let (word, bit) = (&mut self.rows[(row.0 / 64) as usize], 1 << (row.0 % 64));
         if *word & bit == 0 {
             *word |= bit;
-            *self.live_bytes.entry(place.pack.id).or_default() += u64::from(place.entry.sealed_bytes);
+            *self.live_bytes.entry(place.pack.id).or_default() +=
+                u64::from(place.entry.sealed_bytes) + ENTRY_BYTES as u64;
         }
     }
 
@@ -53,7 +54,7 @@ impl Marks {
         self.live_bytes.contains_key(pack)
     }
 
-    /// Bytes of a pack's blobs that are needed.
+    /// Bytes of a pack's blobs and their entries that are needed.
     pub(super) fn live_bytes(&self, pack: &PackId) -> u64 {
         self.live_bytes.get(pack).copied().unwrap_or(0)
     }

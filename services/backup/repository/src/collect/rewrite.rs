@@ -17,14 +17,14 @@ use super::mark::Marks;
 use super::{CollectError, CollectReport, CollectSettings};
 use crate::format::Damage;
 use crate::format::blob::{self, BlobId};
-use crate::format::pack::{self, Directory, PackId, PackKind, PackSeed, PackWriter};
+use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackId, PackKind, PackSeed, PackWriter};
 use crate::index::{self, ListedPack, Location};
 use crate::rebuild::read_directory;
 use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, RangeRead, Wanted};
 use crate::restore::{ReadError, fetch};
 use crate::settings::PACK_BYTES_TARGET;
-use crate::store::names;
+use crate::store::{StoreError, names};
 
 /// A pack that is worth rewriting.
 struct Sparse {
@@ -64,10 +64,12 @@ impl Repository {
                 break;
             }
             left -= pack.live_bytes;
-            let live = self.live_blobs(frozen, marks, &pack, &mut moved).await?;
             let refill = &mut refills[pack.listed.kind as usize];
-            for read in live {
-                self.refill(refill, read).await?;
+            match self.move_live(frozen, marks, &pack, &mut moved, refill).await {
+                Ok(()) => {}
+                // A collection beside us was faster: what is needed lies elsewhere by now.
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
             }
             report.bytes_rewritten += pack.live_bytes;
             debug!(pack = %pack.id, live_bytes = pack.live_bytes, "rewritten");
@@ -118,7 +120,9 @@ impl Repository {
             .filter_map(|head| {
                 let listed = *packs.get(&head.id)?;
                 let live_bytes = marks.live_bytes(&head.id);
-                let is_sparse = live_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
+                // A small pack that is wholly needed would be no smaller if it were written anew.
+                let needed_bytes = live_bytes + EMPTY_PACK_BYTES as u64;
+                let is_sparse = needed_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
                 let is_old = settings.reseal_old_epochs && head.epoch < epoch;
                 let may = can_read || head.kind == PackKind::Meta;
                 let is_condemned = condemned.contains(&head.id);
@@ -128,6 +132,21 @@ impl Repository {
             .collect();
         sparse.sort_by_key(|pack| (pack.live_bytes * 1000 / pack.listed.bytes.max(1), pack.id));
         sparse
+    }
+
+    /// Copies what is needed of a pack.
+    async fn move_live(
+        &self,
+        frozen: &Repository,
+        marks: &Marks,
+        pack: &Sparse,
+        moved: &mut HashSet<BlobId>,
+        refill: &mut Refill,
+    ) -> Result<(), CollectError> {
+        for read in self.live_blobs(frozen, marks, pack, moved).await? {
+            self.refill(refill, read).await?;
+        }
+        Ok(())
     }
 
     /// Reads of the blobs of a pack whose copy here is the one that is needed, and that were not moved before.
@@ -186,6 +205,17 @@ impl Repository {
         refill.open = Some(writer);
         if is_full { refill.store(self).await } else { Ok(()) }
     }
+}
+
+/// Whether a pack was deleted since it was listed.
+fn is_gone(error: &CollectError) -> bool {
+    matches!(
+        error,
+        CollectError::Rewrite(
+            ReadError::Pack { source: Damage::Missing { .. }, .. }
+                | ReadError::Store(StoreError::NotFound { .. })
+        )
+    )
 }
 
 impl Refill {

@@ -15,8 +15,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::IndexError;
-use super::rows::{self, ShardRows};
+use super::rows::{self, Encoded, ShardRows};
 use crate::format::RepositoryId;
 use crate::format::pack::Directory;
 use crate::keys::Keys;
@@ -69,7 +71,7 @@ impl Cache {
         ShardRows::open(keys, name, file, path).ok().flatten()
     }
 
-    /// Keeps the rows of a shard.
+    /// Keeps the rows of a shard. Where the folder has no room for them, they are kept for as long as this process lives.
     pub(super) fn keep(
         &self,
         keys: &Keys,
@@ -77,36 +79,24 @@ impl Cache {
         directories: &[Directory],
     ) -> Result<ShardRows, IndexError> {
         let encoded = rows::encode(keys, name, directories);
-        let (path, beside) = match self.rows_path(name) {
-            Some(path) => (path.clone(), Some(path.with_extension(format!("{}.new", std::process::id())))),
-            None => (std::env::temp_dir(), None),
-        };
-        let failed = |attempt| {
-            let path = path.clone();
-            move |source| IndexError::Cache { attempt, path, source }
-        };
-        let mut file = match &beside {
-            Some(beside) => OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(beside)
-                .map_err(failed("make"))?,
-            None => tempfile::tempfile().map_err(failed("make a nameless file for"))?,
-        };
-        let written = encoded.write(&mut file).and_then(|()| file.rewind()).and_then(|()| match &beside {
-            Some(beside) => fs::rename(beside, &path),
-            None => Ok(()),
-        });
-        if let (Err(_), Some(beside)) = (&written, &beside) {
-            // A full disk is not made fuller.
-            let _ = fs::remove_file(beside);
+        if let Some(path) = self.rows_path(name) {
+            match write_beside(&encoded, &path).map(|file| ShardRows::open(keys, name, file, path.clone())) {
+                Ok(Ok(Some(rows))) => return Ok(rows),
+                Ok(Ok(None)) => return Err(IndexError::CacheDamaged { path }),
+                Ok(Err(error)) | Err(error) => {
+                    warn!(%error, path = %path.display(), "an index file could not be kept");
+                }
+            }
         }
-        written.map_err(failed("write"))?;
+        let path = std::env::temp_dir();
+        let failed = |source| {
+            let attempt = "write a nameless file for";
+            IndexError::Cache { attempt, path: path.clone(), source }
+        };
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        encoded.write(&mut file).and_then(|()| file.rewind()).map_err(failed)?;
         ShardRows::open(keys, name, file, path.clone())
-            .map_err(failed("read"))?
+            .map_err(failed)?
             .ok_or(IndexError::CacheDamaged { path })
     }
 
@@ -125,6 +115,22 @@ impl Cache {
             if !is_wanted {
                 let _ = fs::remove_file(path);
             }
+        }
+    }
+}
+
+/// Writes a file under another name, and gives it its own when it is whole.
+fn write_beside(encoded: &Encoded, path: &Path) -> io::Result<File> {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let written = encoded.write(&mut file).and_then(|()| file.rewind());
+    match written.and_then(|()| fs::rename(&beside, path)) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // A full disk is not made fuller.
+            let _ = fs::remove_file(&beside);
+            Err(error)
         }
     }
 }

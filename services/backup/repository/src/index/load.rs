@@ -45,11 +45,7 @@ async fn refresh_once(
     keys: &Arc<Keys>,
     cache: &Cache,
 ) -> Result<(), IndexError> {
-    let (known, fresh_before) = {
-        let index = index.read().expect(HELD);
-        let fresh: HashSet<_> = index.fresh.packs().map(|head| head.id).collect();
-        (index.shards.clone(), fresh)
-    };
+    let known = index.read().expect(HELD).shards.clone();
     // Packs are listed after the shards: a pack is written before its shard, so none is missed.
     let listed = store.list(&names::folder(names::INDEX)).await?;
     let present = list_packs(store).await?;
@@ -61,7 +57,7 @@ async fn refresh_once(
         loads.push(load(store, keys, cache, listed.path, known).boxed());
     }
     let shards: Vec<_> = futures::stream::iter(loads).buffered(READS_IN_FLIGHT).try_collect().await?;
-    let named = take_over(&mut index.write().expect(HELD), &known, shards, &present, fresh_before);
+    let named = take_over(&mut index.write().expect(HELD), &known, shards, &present);
     let cache = cache.clone();
     spawn_blocking(move || cache.keep_only(&named)).await.expect("removing files does not panic");
     Ok(())
@@ -73,7 +69,6 @@ fn take_over(
     known: &[Arc<ShardRows>],
     shards: Vec<Arc<ShardRows>>,
     present: &HashMap<PackId, ListedPack>,
-    fresh_before: HashSet<PackId>,
 ) -> HashSet<String> {
     let was_known = |name: &str| known.iter().any(|shard| shard.name() == name);
     let loaded: HashSet<_> = shards.iter().map(|shard| shard.name().to_owned()).collect();
@@ -81,15 +76,11 @@ fn take_over(
     let written_since =
         index.shards.iter().filter(|shard| !loaded.contains(shard.name()) && !was_known(shard.name()));
     let shards: Vec<_> = shards.iter().cloned().chain(written_since.cloned()).collect();
-    let named: HashSet<_> = shards.iter().flat_map(|shard| shard.packs().map(|head| head.id)).collect();
     let of_listed = shards.iter().filter(|shard| loaded.contains(shard.name()));
     let gone_before: HashSet<_> = of_listed
         .flat_map(|shard| shard.packs().map(|head| head.id))
         .filter(|pack| !present.contains_key(pack))
         .collect();
-    let fresh_gone =
-        fresh_before.into_iter().filter(|pack| named.contains(pack) || !present.contains_key(pack));
-    index.fresh.remove(&fresh_gone.collect());
     index.shards = shards;
     index.gone = gone_before;
     index.shards.iter().map(|shard| shard.name().to_owned()).collect()
@@ -141,7 +132,7 @@ pub(crate) async fn read_shard(
     Ok((path, directories))
 }
 
-/// Writes a shard that names some stored packs, and exchanges their fresh rows for it.
+/// Writes a shard that names some stored packs; an index that is given finds from then on what they hold.
 pub(crate) async fn put_shard(
     index: Option<&RwLock<Index>>,
     store: &Store,

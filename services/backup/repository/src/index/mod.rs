@@ -1,6 +1,7 @@
 //! Which pack holds which blob.
 //!
-//! Promises: a blob found here lies in a pack whose upload was confirmed and which the store listed; a look-up of what
+//! Promises: a blob found here lies in a pack whose upload was confirmed and which a shard in the store names, so that
+//! every other process finds it, too, whatever becomes of this one; a look-up of what
 //! is not stored reads nothing; memory grows by less than 1.5 bytes for each blob stored, whatever the repository's
 //! size; the local files can be thrown away at any time, and a damaged one is found out and made anew.
 //!
@@ -10,7 +11,6 @@
 //!        v
 //!   cache folder: a file of sorted rows per shard ──pread of one block──┐
 //!   memory:  a binary fuse filter per shard: "surely not" | "perhaps" ──┘──> Location
-//!            fresh rows: what this process stored and no shard names yet
 //! ```
 //!
 //! Rows are read with positioned reads and not through a memory map: a failing cache disk is then an error of one
@@ -19,7 +19,6 @@
 //! It does not know what a backup or a snapshot is.
 
 mod cache;
-mod fresh;
 mod load;
 mod packs;
 mod rows;
@@ -28,11 +27,10 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::fresh::Fresh;
 use self::rows::ShardRows;
 use crate::format::Damage;
 use crate::format::blob::BlobId;
-use crate::format::pack::{Directory, Entry, PackHead, PackId};
+use crate::format::pack::{Entry, PackHead, PackId};
 use crate::store::StoreError;
 
 pub(crate) use self::cache::Cache;
@@ -60,7 +58,6 @@ pub(crate) struct RowNumber(pub(crate) u64);
 #[derive(Default)]
 pub(crate) struct Index {
     shards: Vec<Arc<ShardRows>>,
-    fresh: Fresh,
     /// Packs that shards name and the store does not have any more.
     gone: HashSet<PackId>,
 }
@@ -121,9 +118,6 @@ impl Index {
                 return Ok(());
             }
             first_row += u64::from(shard.len());
-        }
-        if let Some((row, place)) = self.fresh.find(id) {
-            each(RowNumber(first_row + u64::from(row)), place);
         }
         Ok(())
     }
@@ -199,36 +193,27 @@ impl Index {
                 }
             })?;
         }
-        self.fresh.each(each);
         Ok(())
     }
 
-    /// Rows of all shards and fresh ones together.
+    /// Rows of all shards together.
     pub(crate) fn rows(&self) -> u64 {
-        self.shards.iter().map(|shard| u64::from(shard.len())).sum::<u64>() + self.fresh.len() as u64
+        self.shards.iter().map(|shard| u64::from(shard.len())).sum()
     }
 
-    /// Bytes of memory that shards and fresh rows take.
+    /// Bytes of memory that the shards take.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.memory_bytes()).sum::<usize>() + self.fresh.memory_bytes()
+        self.shards.iter().map(|shard| shard.memory_bytes()).sum()
     }
 
     /// The heads of all packs that are named and there.
     pub(crate) fn packs(&self) -> Vec<PackHead> {
-        let named = self.shards.iter().flat_map(|shard| shard.packs()).chain(self.fresh.packs());
+        let named = self.shards.iter().flat_map(|shard| shard.packs());
         named.filter(|head| !self.gone.contains(&head.id)).copied().collect()
     }
 
-    /// Adds what a pack holds that was stored just now. The pack must be in the store.
-    pub(crate) fn add(&mut self, directory: &Directory) {
-        self.gone.remove(&directory.head.id);
-        self.fresh.add(directory);
-    }
-
-    /// Exchanges fresh rows for the shard that now names them.
+    /// Adds a shard that was written just now.
     fn adopt(&mut self, shard: Arc<ShardRows>) {
-        let named: HashSet<_> = shard.packs().map(|head| head.id).collect();
-        self.fresh.remove(&named);
         self.shards.push(shard);
     }
 }

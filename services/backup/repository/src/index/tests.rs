@@ -6,7 +6,7 @@ use super::rows::{self, ShardRows};
 use super::*;
 use crate::format::RepositoryId;
 use crate::format::blob::BlobKind;
-use crate::format::pack::PackKind;
+use crate::format::pack::{Directory, PackKind};
 use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
 
 fn keys() -> Keys {
@@ -58,11 +58,11 @@ fn every_blob_of_a_shard_is_found_where_it_lies_and_no_other() {
 #[test]
 fn a_blob_in_several_packs_is_found_outside_of_those_that_are_condemned() {
     let (keys, ids) = (keys(), ids(100));
-    // Two packs of one shard and a third that no shard names yet.
+    // Two packs of one shard and a third of another.
     let (first, second, third) = (directory(&ids), directory(&ids), directory(&ids));
     let mut index = Index::default();
     index.adopt(Arc::new(kept(&keys, &[first.clone(), second.clone()])));
-    index.add(&third);
+    index.adopt(Arc::new(kept(&keys, std::slice::from_ref(&third))));
     for id in &ids {
         let places = index.find_all(id).expect("readable");
         assert_eq!(places.iter().map(|(row, _)| row).collect::<HashSet<_>>().len(), 3, "three rows");

@@ -89,8 +89,9 @@ pub(crate) struct Listed {
 /// What a create-if-absent found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
+    /// The object is ours.
     New,
-    /// Somebody, perhaps an earlier attempt of ours whose answer was lost, has written it before.
+    /// Somebody else has written another one before.
     AlreadyThere,
 }
 
@@ -126,7 +127,8 @@ impl Store {
 
     #[instrument(name = "store get", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get(&self, name: &Path) -> Result<Bytes, StoreError> {
-        self.bounded("read", name, async { self.objects.get(name).await?.bytes().await }).await
+        let read = || async { self.objects.get(name).await?.bytes().await };
+        twice(|| self.bounded("read", name, read())).await
     }
 
     #[instrument(name = "store get range", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
@@ -135,12 +137,13 @@ impl Store {
         name: &Path,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, StoreError> {
-        self.bounded("read a range of", name, self.objects.get_range(name, range)).await
+        let read = || self.objects.get_range(name, range.clone());
+        twice(|| self.bounded("read a range of", name, read())).await
     }
 
     #[instrument(name = "store look up", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn look_up(&self, name: &Path) -> Result<Listed, StoreError> {
-        let meta = self.bounded("look up", name, self.objects.head(name)).await?;
+        let meta = twice(|| self.bounded("look up", name, self.objects.head(name))).await?;
         Ok(Listed {
             path: meta.location,
             bytes: meta.size,
@@ -154,9 +157,24 @@ impl Store {
         self.bounded("write", name, self.objects.put(name, PutPayload::from(body))).await.map(drop)
     }
 
-    /// Writes an object only when none of that name exists: the commit primitive.
+    /// Writes an object only when none of that name exists: the commit primitive. An attempt that was carried out and
+    /// whose answer was lost counts as what it is: `body` must be such that nobody else can have written it.
     #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+        let outcome = self.create_once(name, body.clone()).await;
+        if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
+            return outcome;
+        }
+        match self.get(name).await {
+            Ok(found) if found == body => Ok(Created::New),
+            Ok(_) => Ok(Created::AlreadyThere),
+            // It did not arrive. Clients do not send such a request again by themselves.
+            Err(StoreError::NotFound { .. }) => self.create_once(name, body).await,
+            Err(_) => outcome,
+        }
+    }
+
+    async fn create_once(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.objects.put_opts(name, PutPayload::from(body), options);
         match self.bounded("create", name, put).await {
@@ -172,7 +190,7 @@ impl Store {
     /// Removes an object; one that is gone already counts as removed.
     #[instrument(name = "store delete", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn delete(&self, name: &Path) -> Result<(), StoreError> {
-        match self.bounded("delete", name, self.objects.delete(name)).await {
+        match twice(|| self.bounded("delete", name, self.objects.delete(name))).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -181,6 +199,10 @@ impl Store {
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.
     #[instrument(name = "store list", skip_all, fields(otel.kind = "client", object = %prefix))]
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
+        twice(|| self.list_once(prefix)).await
+    }
+
+    async fn list_once(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
         let mut pages = self.objects.list(Some(prefix));
         while let Some(meta) = self.bounded("list", prefix, async { pages.next().await.transpose() }).await? {
@@ -196,8 +218,19 @@ impl Store {
     /// Whether the store holds anything at all.
     pub(crate) async fn is_empty(&self) -> Result<bool, StoreError> {
         let root = Path::default();
-        self.bounded("list", &root, async { self.objects.list(None).take(1).try_next().await })
-            .await
-            .map(|first| first.is_none())
+        let first = || async { self.objects.list(None).take(1).try_next().await };
+        twice(|| self.bounded("list", &root, first())).await.map(|first| first.is_none())
+    }
+}
+
+/// Does once more what can be done twice and failed: clients give up when a line breaks in the middle of an answer, and
+/// when the answer to a deletion is lost.
+async fn twice<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    match call().await {
+        Err(StoreError::Failed { .. }) => call().await,
+        outcome => outcome,
     }
 }

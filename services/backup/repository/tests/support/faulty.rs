@@ -19,8 +19,12 @@ pub type Interruption = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 pub enum Fault {
     /// It and all later ones fail, as if the store had gone.
     Refuse,
+    /// It alone fails.
+    RefuseOnce,
     /// It and all later ones never end.
     Hang,
+    /// The first one in this folder never ends, whatever was chosen.
+    HangOnceIn(&'static str),
     /// It is done, but the answer is an error.
     LoseTheAnswer,
     /// Objects in this folder are confirmed and not kept.
@@ -80,8 +84,14 @@ fn broken() -> Error {
 impl ObjectStore for Faulty {
     async fn put_opts(&self, path: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
         // Below zero it stays at -1, so that an interruption happens once.
-        let left = self.writes_left.fetch_update(SeqCst, SeqCst, |left| Some((left - 1).max(-1)));
-        let left = left.unwrap_or_default();
+        let counts = match &self.fault {
+            Fault::HangOnceIn(folder) => path.as_ref().starts_with(folder),
+            _ => true,
+        };
+        let left = match counts {
+            true => self.writes_left.fetch_update(SeqCst, SeqCst, |left| Some((left - 1).max(-1))).unwrap(),
+            false => 1,
+        };
         match &self.fault {
             Fault::Forget(folder) if path.as_ref().starts_with(folder) => {
                 return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
@@ -90,8 +100,9 @@ impl ObjectStore for Faulty {
             Fault::Interrupt(interrupt) if left == 0 => interrupt().await,
             Fault::Interrupt(_) => {}
             _ if left > 0 => {}
-            Fault::Refuse => return Err(broken()),
-            Fault::Hang => futures::future::pending().await,
+            Fault::RefuseOnce | Fault::HangOnceIn(_) if left < 0 => {}
+            Fault::Refuse | Fault::RefuseOnce => return Err(broken()),
+            Fault::Hang | Fault::HangOnceIn(_) => futures::future::pending().await,
             Fault::LoseTheAnswer => {
                 self.objects.put_opts(path, body, options).await?;
                 return Err(broken());

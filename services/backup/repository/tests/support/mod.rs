@@ -3,6 +3,7 @@
 
 pub mod counting;
 pub mod faulty;
+pub mod proxy;
 pub mod python;
 pub mod qemu;
 pub mod s3;

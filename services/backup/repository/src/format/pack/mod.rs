@@ -25,7 +25,7 @@ use std::fmt;
 use super::Damage;
 use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
 use super::bytes::Cursor;
-use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES};
+use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES, TAG_BYTES};
 
 pub(crate) use self::read::{Footer, open_blob, open_directory, open_text};
 pub(crate) use self::write::{PackSeed, PackWriter};
@@ -35,7 +35,10 @@ const MAGIC: &[u8; 8] = b"LOAMPACK";
 pub(crate) const FOOTER_BYTES: usize = 96;
 /// How many of them the checksum and the directory's seal cover.
 const FOOTER_CHECKED_BYTES: usize = 80;
-const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
+/// Bytes that each blob takes in the directory.
+pub(crate) const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
+/// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
+pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
 
 /// Names a pack: 128 random bits, so that a name tells nothing and is never used twice.
