@@ -159,11 +159,6 @@ impl Index {
         Ok(found)
     }
 
-    /// Whether a blob is stored.
-    pub(crate) fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
-        Ok(self.find(id)?.is_some())
-    }
-
     /// Whether a blob is stored in a pack that is not to be deleted.
     pub(crate) fn contains_outside(
         &self,
