@@ -42,6 +42,7 @@ mod rebuild;
 mod repository;
 pub mod restore;
 pub mod retention;
+mod rosters;
 mod settings;
 mod snapshots;
 pub mod source;

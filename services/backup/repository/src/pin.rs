@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -86,13 +85,12 @@ pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
         Some(seen) if seen == shown => return Ok(()),
         _ => {}
     }
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&packed::body(&shown))?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)
+        // Several processes, and several parts of one, may do this at the same time.
+        let mut beside = tempfile::Builder::new().prefix("pin.").suffix(".new").tempfile_in(folder)?;
+        beside.write_all(&packed::body(&shown))?;
+        beside.as_file().sync_all()?;
+        beside.persist(&path).map(drop).map_err(|error| error.error)
     };
     write().map_err(failed("write"))
 }
