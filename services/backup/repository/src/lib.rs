@@ -30,6 +30,8 @@ mod chunker;
 pub mod collect;
 mod diff;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod index;
 mod info;
 mod keyring;

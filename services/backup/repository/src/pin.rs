@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::packed;
+use crate::format::{Damage, packed};
 use crate::keys::Keys;
 
 const FILE: &str = "pin";
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Pin {
+pub(crate) struct Pin {
     #[serde(with = "serde_bytes")]
     authority: [u8; 32],
     roster: u64,
@@ -60,6 +60,10 @@ pub enum PinError {
     },
 }
 
+pub(crate) fn decode(note: &[u8]) -> Result<Pin, Damage> {
+    packed::decode(note, "pin")
+}
+
 /// Holds keys against what was noted in `folder`, and notes them.
 pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
     let path = folder.join(FILE);
@@ -69,9 +73,9 @@ pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
     };
     let shown = Pin { authority: *keys.authority(), roster: keys.roster() };
     let seen = match fs::read(&path) {
-        Ok(bytes) => packed::decode::<Pin>(&bytes, "pin")
-            .map(Some)
-            .map_err(|damage| failed("read")(std::io::Error::other(damage)))?,
+        Ok(bytes) => {
+            decode(&bytes).map(Some).map_err(|damage| failed("read")(std::io::Error::other(damage)))?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed("read")(error)),
     };

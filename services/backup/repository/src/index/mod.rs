@@ -220,5 +220,25 @@ enum Enough {
     No,
 }
 
+/// Reads a file of rows as a fuzzer made it, under keys that everybody knows.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_rows(file: std::fs::File) {
+    let keys = crate::keys::Keys::known();
+    if let Ok(Some(rows)) = ShardRows::open(&keys, "index/a", file, PathBuf::new()) {
+        let mut ids = Vec::new();
+        // Whatever is wrong is an error.
+        let _ = rows.each(&mut |place| ids.push(place.entry.id));
+        for id in ids {
+            let _ = rows.visit(&id, &mut |_, _| {});
+        }
+    }
+}
+
+/// A file of rows that names one blob.
+#[cfg(test)]
+pub(crate) fn rows_of_one(keys: &crate::keys::Keys) -> Vec<u8> {
+    rows::encode(keys, "index/a", &[tests::directory(&[BlobId::from([7; 32])])]).concat()
+}
+
 #[cfg(test)]
 mod tests;

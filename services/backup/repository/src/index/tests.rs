@@ -17,7 +17,7 @@ fn keys() -> Keys {
     Roster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
 }
 
-fn directory(ids: &[BlobId]) -> Directory {
+pub(super) fn directory(ids: &[BlobId]) -> Directory {
     let head = PackHead {
         id: PackId::generate(),
         kind: PackKind::Data,
