@@ -39,6 +39,7 @@ mod pin;
 mod probe;
 mod progress;
 mod rebuild;
+mod recut;
 mod repository;
 pub mod restore;
 pub mod retention;
@@ -67,7 +68,7 @@ pub use repository::{OpenError, Repository};
 pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
-pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
+pub use settings::{Audit, EngineSettings, MEMORY_BYTES_MIN};
 pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
