@@ -30,6 +30,8 @@ mod chunker;
 pub mod collect;
 mod diff;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod index;
 mod info;
 mod keyring;
@@ -43,6 +45,7 @@ mod recut;
 mod repository;
 pub mod restore;
 pub mod retention;
+mod rosters;
 mod settings;
 mod snapshots;
 pub mod source;

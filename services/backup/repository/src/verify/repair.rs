@@ -71,7 +71,7 @@ impl Repository {
         self.refresh().await?;
         let index = self.shared.index.read().expect(HELD);
         for id in lost {
-            if !index.contains(&id)? {
+            if index.find(&id)?.is_none() {
                 report.blobs_lost += 1;
                 if report.lost.len() < LOST_NAMED_MAX {
                     report.lost.push(id);
