@@ -37,6 +37,7 @@ mod info;
 mod keyring;
 pub mod keys;
 mod lease;
+mod notes;
 mod pin;
 mod probe;
 mod progress;
@@ -77,7 +78,10 @@ pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
     SourceError,
 };
-pub use store::{Capabilities, S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
+pub use store::{
+    Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
+    StoreSettingsError, StoreUrl,
+};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use transfer::{TransferError, TransferReport};
