@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::format::blob::BLOB_BYTES_MAX;
 
 /// The grid on which zero runs are looked for: the block size of nearly every guest file system.
-const BLOCK_BYTES: usize = 4096;
+pub(crate) const BLOCK_BYTES: usize = 4096;
 /// Limits of the chunker crate, which checks them in debug builds only.
 const CHUNK_BYTES_MIN_LEAST: u32 = 64;
 const CHUNK_BYTES_MAX_MOST: u32 = 1024 * 1024;
@@ -34,7 +34,7 @@ pub(crate) struct Chunking {
     chunk_bytes_avg: u32,
     chunk_bytes_max: u32,
     /// Zero runs shorter than this stay inside chunks.
-    hole_bytes_min: u32,
+    pub(crate) hole_bytes_min: u32,
 }
 
 /// The parameters that decide where byte streams are cut.
@@ -68,6 +68,19 @@ impl Default for Chunking {
 }
 
 impl Chunking {
+    /// Small enough that a test meets every kind of border.
+    #[cfg(test)]
+    pub(crate) fn tiny() -> Chunking {
+        Chunking {
+            segment_bytes: 512 * 1024,
+            chunk_bytes_min: 1024,
+            chunk_bytes_avg: 4096,
+            chunk_bytes_max: 16 * 1024,
+            hole_bytes_min: 16 * 1024,
+            ..Chunking::default()
+        }
+    }
+
     /// Whether the parameters are ones that this software can cut with.
     pub(crate) fn is_usable(&self) -> bool {
         let sizes = [self.chunk_bytes_min, self.chunk_bytes_avg, self.chunk_bytes_max, self.segment_bytes];
@@ -131,6 +144,11 @@ pub(crate) enum Cut {
 
 /// Cuts one segment. Deterministic.
 pub(crate) fn cut(chunking: &Chunking, seed: u64, segment: &[u8]) -> Vec<Cut> {
+    cut_part(chunking, seed, segment, 0..segment.len())
+}
+
+/// Cuts a part of a segment as if nothing lay around it. The pieces are ranges of the segment.
+pub(crate) fn cut_part(chunking: &Chunking, seed: u64, segment: &[u8], part: Range<usize>) -> Vec<Cut> {
     let Algorithm::FastCdc2020Level1 = chunking.algorithm;
     let mut chunker = FastCDC::with_level_and_seed(
         &[],
@@ -140,8 +158,8 @@ pub(crate) fn cut(chunking: &Chunking, seed: u64, segment: &[u8]) -> Vec<Cut> {
         Normalization::Level1,
         seed,
     );
-    let mut cuts = Vec::with_capacity(segment.len() / chunking.chunk_bytes_avg as usize + 2);
-    for stretch in stretches(segment, chunking.hole_bytes_min as usize) {
+    let mut cuts = Vec::with_capacity(part.len() / chunking.chunk_bytes_avg as usize + 2);
+    for stretch in stretches(segment, part, chunking.hole_bytes_min as usize) {
         match stretch {
             Cut::Hole(range) => cuts.push(Cut::Hole(range)),
             Cut::Chunk(range) => {
@@ -154,10 +172,10 @@ pub(crate) fn cut(chunking: &Chunking, seed: u64, segment: &[u8]) -> Vec<Cut> {
     cuts
 }
 
-/// Splits a segment into holes and stretches of data.
-fn stretches(segment: &[u8], hole_bytes_min: usize) -> Vec<Cut> {
+/// Splits a part of a segment into holes and stretches of data.
+fn stretches(segment: &[u8], part: Range<usize>, hole_bytes_min: usize) -> Vec<Cut> {
     let mut found = Vec::new();
-    let mut data_start = 0;
+    let mut data_start = part.start;
     let mut zero_start = None;
     let close = |zero_start: Option<usize>, end: usize, data_start: &mut usize, found: &mut Vec<Cut>| {
         if let Some(start) = zero_start
@@ -170,23 +188,33 @@ fn stretches(segment: &[u8], hole_bytes_min: usize) -> Vec<Cut> {
             *data_start = end;
         }
     };
-    for (index, block) in segment.chunks(BLOCK_BYTES).enumerate() {
-        let at = index * BLOCK_BYTES;
-        if is_zero(block) {
+    for block in blocks(part.clone()) {
+        let at = block.start;
+        if is_zero(&segment[block]) {
             zero_start.get_or_insert(at);
         } else {
             close(zero_start.take(), at, &mut data_start, &mut found);
         }
     }
     // A segment of zeros is a hole whatever its length: the last segment of a disk may be short.
-    if zero_start == Some(0) {
-        return vec![Cut::Hole(0..segment.len())];
+    if zero_start == Some(0) && part == (0..segment.len()) {
+        return vec![Cut::Hole(part)];
     }
-    close(zero_start, segment.len(), &mut data_start, &mut found);
-    if data_start < segment.len() {
-        found.push(Cut::Chunk(data_start..segment.len()));
+    close(zero_start, part.end, &mut data_start, &mut found);
+    if data_start < part.end {
+        found.push(Cut::Chunk(data_start..part.end));
     }
     found
+}
+
+/// The blocks of the grid in a part of a segment; the first and the last may be cut off.
+pub(crate) fn blocks(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut start = part.start;
+    std::iter::from_fn(move || {
+        let end = ((start / BLOCK_BYTES + 1) * BLOCK_BYTES).min(part.end);
+        let block = std::mem::replace(&mut start, end)..end;
+        (!block.is_empty()).then_some(block)
+    })
 }
 
 /// Whether all bytes are zero; compares words, so that it runs at the speed of memory.

@@ -8,7 +8,7 @@ use crate::format::RepositoryId;
 use crate::index;
 use crate::repository::Repository;
 use crate::restore::ReadError;
-use crate::store::Capabilities;
+use crate::store::{Capabilities, ObjectLock};
 
 /// A repository at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Info {
     pub created_unix_ms: u64,
     /// What the store was seen to be able to do then.
     pub store: Capabilities,
+    /// How what it keeps is locked.
+    pub object_lock: Option<ObjectLock>,
     /// Snapshots in it.
     pub snapshots: u64,
     /// Packs in it, of chunks and of recipes.
@@ -53,6 +55,7 @@ impl Repository {
             id: self.id(),
             created_unix_ms: self.shared.config.created_unix_ms,
             store: self.shared.config.store,
+            object_lock: self.shared.config.object_lock,
             snapshots,
             packs: packs.len() as u64,
             stored_bytes: packs.values().map(|pack| pack.bytes).sum(),

@@ -210,7 +210,7 @@ impl Repository {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
         let object = roster.signed(&keys).map_err(RosterError::from).map_err(self.refused())?;
-        if store.create(&name, Bytes::from(object)).await? == Created::AlreadyThere {
+        if store.create_kept(&name, Bytes::from(object)).await? == Created::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }
         self.take_over(keys).await?;

@@ -37,10 +37,12 @@ mod info;
 mod keyring;
 pub mod keys;
 mod lease;
+mod notes;
 mod pin;
 mod probe;
 mod progress;
 mod rebuild;
+mod recut;
 mod repository;
 pub mod restore;
 pub mod retention;
@@ -70,13 +72,16 @@ pub use repository::{OpenError, Repository};
 pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
-pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
+pub use settings::{Audit, EngineSettings, MEMORY_BYTES_MIN};
 pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
     SourceError,
 };
-pub use store::{Capabilities, S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
+pub use store::{
+    Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
+    StoreSettingsError, StoreUrl,
+};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use transfer::{TransferError, TransferReport};

@@ -90,6 +90,9 @@ pub enum OpenError {
         "this store cannot create objects only if they are absent, or does not list them: no backup would be safe"
     )]
     Unfit,
+    /// A repository with locked objects was asked for where none can be locked.
+    #[error("objects cannot be locked here: it takes an S3 bucket that was made with Object Lock")]
+    CannotLock,
     /// Written by newer software, or damaged.
     #[error("could not read {name}")]
     Damaged {
@@ -148,6 +151,9 @@ impl Repository {
         if !capabilities.suffice() {
             return Err(OpenError::Unfit);
         }
+        if store.object_lock().is_some() && !capabilities.object_lock {
+            return Err(OpenError::CannotLock);
+        }
         let repository = RepositoryId::generate();
         let now = unix_ms_now();
         let made = spawn_blocking(move || Roster::first(repository, "first".into(), secret, cost, now));
@@ -156,16 +162,17 @@ impl Repository {
             .expect("making keys does not panic")
             .map_err(|error| not_opened(error, names::roster(repository, 1).to_string()))?;
         let roster_name = names::roster(repository, 1);
-        store.create(&roster_name, Bytes::from(roster)).await?;
+        store.create_kept(&roster_name, Bytes::from(roster)).await?;
         let config = Config {
             repository,
             created_unix_ms: now,
             chunking: Chunking::default(),
             streams: StreamChunking::default(),
             store: capabilities,
+            object_lock: store.object_lock(),
         };
         let object = config.encode(&keys).map_err(damaged_config)?;
-        match store.create(&names::config(), Bytes::from(object)).await? {
+        match store.create_kept(&names::config(), Bytes::from(object)).await? {
             Created::New => Repository::assemble(store, keys, config, settings).await,
             Created::AlreadyThere => {
                 // Another init was faster.
@@ -214,7 +221,7 @@ impl Repository {
             .map_err(OpenError::Cache)?;
         let keys = rosters::believed(&store, &cache, repository, keys).await?;
         let shared = Shared {
-            store,
+            store: store.with_object_lock(config.object_lock),
             keys: ArcSwap::from_pointee(keys),
             config,
             settings,

@@ -32,23 +32,44 @@ pub struct EngineSettings {
     /// The folder that keeps what was learnt of repositories for the next time; it can be thrown away. Without it
     /// the index is read from the store at each opening, and nothing is remembered of whom to believe.
     pub cache: Option<PathBuf>,
-    /// Of so many segments that a map of changes calls unchanged, one is read all the same and compared; 0 believes
-    /// every map.
-    pub audit_one_in: u32,
+    /// How far maps of changes are believed.
+    pub audit: Audit,
 }
 
-/// One in so many costs 1.6 % of a full read and finds a map that is wrong in many places almost surely.
-const AUDIT_ONE_IN: u32 = 64;
+/// How much of what a map of changes calls unchanged is read all the same and compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audit {
+    /// Nothing: every map is believed.
+    Off,
+    /// A chunk of one segment in 64, at random, and of no more than about 64 segments of a disk: it costs a few MiB at
+    /// most, and finds a map that is wrong in many places almost surely.
+    #[default]
+    Sample,
+    /// Everything. The disk is read whole.
+    Everything,
+}
+
+/// Of so many segments, one is audited.
+const AUDIT_ONE_IN: u64 = 64;
+/// Where a disk is large, so many of its segments.
+const AUDITS_MAX: u64 = 64;
 
 impl Default for EngineSettings {
     /// 256 MiB, a worker for each processor, and nothing kept.
     fn default() -> EngineSettings {
         let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        EngineSettings {
-            memory_bytes_max: 256 * 1024 * 1024,
-            workers,
-            cache: None,
-            audit_one_in: AUDIT_ONE_IN,
+        EngineSettings { memory_bytes_max: 256 * 1024 * 1024, workers, cache: None, audit: Audit::default() }
+    }
+}
+
+impl Audit {
+    /// Whether the next segment is to be audited, of a disk with so many: at random, so that nobody can know which.
+    pub(crate) fn draws(self, segments: u64) -> bool {
+        let one_in = AUDIT_ONE_IN.max(segments / AUDITS_MAX);
+        match self {
+            Audit::Off => false,
+            Audit::Sample => u64::from_le_bytes(random()).is_multiple_of(one_in),
+            Audit::Everything => true,
         }
     }
 }
@@ -56,11 +77,6 @@ impl Default for EngineSettings {
 impl EngineSettings {
     fn memory(&self) -> usize {
         self.memory_bytes_max.max(MEMORY_BYTES_MIN)
-    }
-
-    /// Whether the next unchanged segment is to be read all the same: at random, so that nobody can know which.
-    pub(crate) fn draws_an_audit(&self) -> bool {
-        self.audit_one_in > 0 && u32::from_le_bytes(random()).is_multiple_of(self.audit_one_in)
     }
 
     /// Packs being filled or uploaded at one time: half of the memory.

@@ -73,7 +73,7 @@ impl Place {
         let url = format!("file://{}/store", self.path.display()).parse().unwrap();
         let store = StoreSettings::new(url).open().unwrap();
         let settings =
-            EngineSettings { cache: Some(self.path.join("cache")), audit_one_in: 0, ..Default::default() };
+            EngineSettings { cache: Some(self.path.join("cache")), audit: Audit::Off, ..Default::default() };
         Repository::open(store, secret, settings).await.unwrap()
     }
 
@@ -143,7 +143,7 @@ async fn write(path: &Path) {
     let identity = Identity::generate();
     s3::write_secret(&path.join("identity"), &identity.file());
     let settings = StoreSettings::new(format!("file://{}/store", path.display()).parse().unwrap());
-    let engine = EngineSettings { cache: Some(path.join("cache")), audit_one_in: 0, ..Default::default() };
+    let engine = EngineSettings { cache: Some(path.join("cache")), audit: Audit::Off, ..Default::default() };
     let secret = Secret::passphrase_file(&path.join("words")).unwrap();
     let store = settings.open_for_init().unwrap();
     let repository = Repository::init(store, secret, cheap(), engine).await.unwrap();

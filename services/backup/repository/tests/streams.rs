@@ -63,7 +63,13 @@ async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_need
 }
 
 /// A disk of which a little of every segment is used.
-struct ManySegments(u64);
+struct ManySegments {
+    segments: u64,
+    /// What is in it follows from this.
+    version: u64,
+    /// What its map says of all of it.
+    change: Change,
+}
 
 const SEGMENT: u64 = 4 * MIB as u64;
 const USED: u64 = 4096;
@@ -71,18 +77,18 @@ const USED: u64 = 4096;
 #[async_trait]
 impl DiskSource for ManySegments {
     fn size_bytes(&self) -> u64 {
-        self.0 * SEGMENT
+        self.segments * SEGMENT
     }
 
     async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError> {
-        let extent = |length, kind| Extent { length, kind, change: Change::Unknown };
+        let extent = |length, kind| Extent { length, kind, change: self.change };
         let segment = [extent(USED, ExtentKind::Data), extent(SEGMENT - USED, ExtentKind::Zero)];
         Ok(segment.repeat(((range.end - range.start) / SEGMENT) as usize))
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
         let mut bytes = vec![0; length];
-        StdRng::seed_from_u64(offset).fill_bytes(&mut bytes);
+        StdRng::seed_from_u64(offset ^ self.version).fill_bytes(&mut bytes);
         Ok(Bytes::from(bytes))
     }
 }
@@ -93,7 +99,7 @@ async fn a_disk_of_many_pages_is_stored_by_one_worker_without_standing_still() {
     new_repository(store.clone()).await;
     let settings = EngineSettings { workers: NonZero::<usize>::MIN, ..EngineSettings::default() };
     let repository = Repository::open(store, secret(), settings).await.unwrap();
-    let disk = Box::new(ManySegments(2 * 1024 + 100));
+    let disk = Box::new(ManySegments { segments: 2 * 1024 + 100, version: 0, change: Change::Unknown });
     let request =
         BackupRequest { disks: vec![("vda".into(), disk)], ..request(&MemoryDisk::new(Vec::new())) };
     let snapshot = tokio::time::timeout(Duration::from_secs(120), back_up(&repository, request));
@@ -107,7 +113,7 @@ async fn a_map_of_changes_that_lies_is_found_out_and_the_disk_is_read_whole() {
     let mut rng = seeded();
     let store = memory();
     new_repository(store.clone()).await;
-    let settings = EngineSettings { audit_one_in: 1, ..EngineSettings::default() };
+    let settings = EngineSettings { audit: Audit::Everything, ..EngineSettings::default() };
     let repository = Repository::open(store, secret(), settings).await.unwrap();
     let mut disk = MemoryDisk::tracked(disk(&mut rng, 17 * MIB));
     let first = back_up(&repository, request(&disk)).await;
@@ -122,6 +128,25 @@ async fn a_map_of_changes_that_lies_is_found_out_and_the_disk_is_read_whole() {
     let honest = MemoryDisk::tracked(disk.bytes.clone());
     let third = back_up(&repository, BackupRequest { parent, ..request(&honest) }).await;
     assert_eq!((third.contents.stats.maps_refused, third.contents.stats.segments_audited), (0, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_that_hides_that_a_disk_was_exchanged_is_found_out_by_a_sample() {
+    let repository = new_repository(memory()).await;
+    let backed_up = async |version, change, parent| {
+        let disk = Box::new(ManySegments { segments: 1500, version, change });
+        let disks: Vec<(String, Box<dyn DiskSource>)> = vec![("vda".into(), disk)];
+        let request = BackupRequest { disks, parent, ..request(&MemoryDisk::new(Vec::new())) };
+        back_up(&repository, request).await
+    };
+    let first = backed_up(0, Change::Unknown, None).await;
+    let honest = backed_up(0, Change::Clean, Some(first.id)).await.contents;
+    assert_eq!((honest.stats.maps_refused, honest.stats.segments_reused), (0, 1500), "{:?}", honest.stats);
+    // One in 64 is compared: that none of 1500 is drawn happens once in ten thousand million times.
+    assert!((1..200).contains(&honest.stats.segments_audited), "{:?}", honest.stats);
+    let exchanged = backed_up(1 << 40, Change::Clean, Some(first.id)).await.contents;
+    assert_eq!(exchanged.stats.maps_refused, 1, "{:?}", exchanged.stats);
+    assert_ne!(exchanged.disks[0].root, first.contents.disks[0].root);
 }
 
 #[tokio::test(flavor = "multi_thread")]

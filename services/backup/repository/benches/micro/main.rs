@@ -4,12 +4,14 @@
 //!   cargo bench -p backup-repository --bench micro                all of it
 //!   cargo bench -p backup-repository --bench micro -- scan        known data, zeros, holes
 //!   cargo bench -p backup-repository --bench micro -- retention   plans for 100,000 snapshots
+//!   cargo bench -p backup-repository --bench micro -- changes     what is read where a map says what changed
 //!   cargo bench -p backup-repository --bench micro -- cuts        where to cut: FastCDC and cuts on a grid
 //! ```
 //!
 //! Speeds are bytes by processor seconds, user and system, so that other work on the machine disturbs little.
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+mod changes;
 mod cuts;
 #[path = "../disk/mod.rs"]
 mod disk;
@@ -28,6 +30,9 @@ fn main() {
     }
     if is_asked("retention") {
         retention::run();
+    }
+    if is_asked("changes") {
+        tokio::runtime::Runtime::new().unwrap().block_on(changes::run());
     }
     if is_asked("cuts") {
         cuts::run();

@@ -1,16 +1,20 @@
 //! Copies one disk: page by page, its segments many at a time, in order.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tracing::warn;
 
 use super::CopyError;
+use super::audit::Probe;
+use super::patch::Patch;
 use super::session::Session;
 use crate::format::blob::{BlobId, BlobKind};
-use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
+use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape};
 use crate::progress::raise;
 use crate::restore::{ReadError, fetch};
@@ -37,18 +41,39 @@ impl ParentDisk {
     async fn page(&self, session: &Session, page: u64) -> Result<Vec<Option<BlobId>>, ReadError> {
         fetch::page(&session.shared, &self.0, page).await
     }
+
+    /// The pieces of some segments, by where these begin; `first` is the number of the first leaf's segment.
+    async fn pieces(
+        &self,
+        session: &Session,
+        first: u64,
+        leaves: &[Option<BlobId>],
+    ) -> Result<HashMap<u64, Vec<Piece>>, ReadError> {
+        let found = fetch::leaves(&session.shared, &self.0, first, leaves).await?;
+        Ok(found.into_iter().map(|(segment, pieces)| (segment.start, pieces)).collect())
+    }
 }
 
 /// One segment and what to do about it.
 struct Task {
     range: Range<u64>,
-    plan: Plan,
-    parent_leaf: Option<BlobId>,
+    work: Work,
 }
 
-struct Copy<'a> {
-    session: &'a Arc<Session>,
-    name: &'a str,
+enum Work {
+    /// All zeros.
+    Empty,
+    /// As in the parent.
+    Unchanged { leaf: Option<BlobId>, probe: Option<Probe> },
+    /// Read whole.
+    Read(Vec<Range<u64>>),
+    /// Read in places.
+    Patch { patch: Patch, probe: Option<Probe> },
+}
+
+pub(super) struct Copy<'a> {
+    pub(super) session: &'a Arc<Session>,
+    pub(super) name: &'a str,
     source: &'a dyn DiskSource,
     parent: Option<ParentDisk>,
     /// The shape of the disk; its pages come last.
@@ -117,12 +142,65 @@ impl Copy<'_> {
         }
         let plans = plan(window.clone(), u64::from(self.shape.segment_bytes), &extents)
             .map_err(|_| self.contradiction(window.start))?;
-        let tasks = plans.into_iter().enumerate().map(|(index, plan)| Task {
-            range: self.shape.segment(first + index as u64),
-            plan,
-            parent_leaf: parent_leaves.as_ref().and_then(|leaves| leaves[index]),
+        let leaves = parent_leaves.unwrap_or_else(|| vec![None; plans.len()]);
+        let audited: Vec<bool> = plans.iter().map(|plan| self.is_audited(plan)).collect();
+        let mut pieces = self.parent_pieces(first, &leaves, &plans, &audited).await?;
+        let tasks = plans.into_iter().zip(leaves).zip(audited).zip(first..);
+        let tasks = tasks.map(|(((plan, leaf), audited), index)| {
+            let range = self.shape.segment(index);
+            let hole = || Some(vec![Piece::Hole { bytes: (range.end - range.start) as u32 }]);
+            let pieces = leaf.map_or_else(hole, |_| pieces.remove(&range.start));
+            let probe = |reads: &[Range<u64>], changed: &[Range<u64>]| {
+                pieces
+                    .as_ref()
+                    .filter(|_| audited)
+                    .and_then(|pieces| self.probe(&range, pieces, reads, changed))
+            };
+            let work = match plan {
+                Plan::Empty => Work::Empty,
+                Plan::Unchanged(reads) => Work::Unchanged { leaf, probe: probe(&reads, &[]) },
+                Plan::Read(reads) => Work::Read(reads),
+                Plan::Patch { reads, changed } => {
+                    let probe = probe(&reads, &changed);
+                    match pieces {
+                        Some(pieces) => Work::Patch { patch: Patch { reads, changed, pieces }, probe },
+                        None => Work::Read(reads),
+                    }
+                }
+            };
+            Task { range, work }
         });
         Ok(tasks.collect())
+    }
+
+    fn is_audited(&self, plan: &Plan) -> bool {
+        matches!(plan, Plan::Unchanged(reads) | Plan::Patch { reads, .. } if !reads.is_empty())
+            && self.session.shared.settings.audit.draws(self.shape.segments())
+    }
+
+    /// The parent's pieces of the segments that are to be patched or audited, by where they begin. What cannot be read
+    /// of them is left out.
+    async fn parent_pieces(
+        &self,
+        first: u64,
+        leaves: &[Option<BlobId>],
+        plans: &[Plan],
+        audited: &[bool],
+    ) -> Result<HashMap<u64, Vec<Piece>>, CopyError> {
+        let Some(parent) = &self.parent else {
+            return Ok(HashMap::new());
+        };
+        let wanted =
+            plans.iter().zip(audited).map(|(plan, audited)| *audited || matches!(plan, Plan::Patch { .. }));
+        let wanted: Vec<_> =
+            leaves.iter().zip(wanted).map(|(leaf, wanted)| leaf.filter(|_| wanted)).collect();
+        match parent.pieces(self.session, first, &wanted).await {
+            Err(error @ (ReadError::Damaged(_) | ReadError::Pack { .. })) => {
+                warn!(disk = self.name, %error, "the parent's recipe is damaged: changed segments are read whole");
+                Ok(HashMap::new())
+            }
+            read => read.map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source }),
+        }
     }
 
     /// The parent's leaves of a page, when there is a parent and all of them are stored.
@@ -144,65 +222,51 @@ impl Copy<'_> {
 
     /// Deals with one segment; `None` is a segment of zeros.
     async fn segment(&self, task: Task) -> Result<Option<BlobId>, CopyError> {
-        let Task { range, plan, parent_leaf } = task;
+        let Task { range, work } = task;
         let progress = &self.session.progress;
-        let leaf = match plan {
-            Plan::Empty => {
+        let leaf = match work {
+            Work::Empty => {
                 raise(&progress.segments_empty, 1);
                 None
             }
-            Plan::Unchanged(reads) => {
-                if self.session.shared.settings.draws_an_audit() {
-                    self.audit(&range, &reads, parent_leaf).await?;
-                }
+            Work::Unchanged { leaf, probe } => {
+                self.audit(probe).await?;
                 raise(&progress.segments_reused, 1);
-                parent_leaf
+                leaf
             }
-            Plan::Read(reads) => {
+            Work::Read(reads) => {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
                 let stored = self.session.work(move |session| session.store_segment(&segment)).await;
                 stored.map_err(CopyError::from)?
+            }
+            Work::Patch { patch, probe } => {
+                self.audit(probe).await?;
+                raise(&progress.segments_read, 1);
+                self.patch(&range, patch).await?
             }
         };
         progress.done(range.end - range.start);
         Ok(leaf)
     }
 
-    /// Reads a segment that is said to be unchanged and holds it against the parent's leaf.
-    async fn audit(
-        &self,
-        range: &Range<u64>,
-        reads: &[Range<u64>],
-        parent_leaf: Option<BlobId>,
-    ) -> Result<(), CopyError> {
-        let segment = self.read(range, reads).await?;
-        let leaf = self.session.work(move |session| session.name_segment(&segment)).await;
-        raise(&self.session.progress.segments_audited, 1);
-        if leaf == parent_leaf {
-            Ok(())
-        } else {
-            Err(CopyError::LyingMap { disk: self.name.to_owned(), at: range.start })
-        }
-    }
-
-    /// The bytes of a segment, of which only `reads` may be other than zero.
-    async fn read(&self, segment: &Range<u64>, reads: &[Range<u64>]) -> Result<Bytes, CopyError> {
+    /// The bytes of a part of the disk, of which only `reads` may be other than zero.
+    pub(super) async fn read(&self, part: &Range<u64>, reads: &[Range<u64>]) -> Result<Bytes, CopyError> {
         if let [whole] = reads
-            && whole == segment
+            && whole == part
         {
             return self.read_exact(whole).await;
         }
-        let mut bytes = vec![0; (segment.end - segment.start) as usize];
+        let mut bytes = vec![0; (part.end - part.start) as usize];
         for read in reads {
-            let at = (read.start - segment.start) as usize;
+            let at = (read.start - part.start) as usize;
             let found = self.read_exact(read).await?;
             bytes[at..at + found.len()].copy_from_slice(&found);
         }
         Ok(Bytes::from(bytes))
     }
 
-    async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyError> {
+    pub(super) async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyError> {
         let length = (range.end - range.start) as usize;
         let bytes = self.source.read_at(range.start, length).await.map_err(|source| self.failed(source))?;
         if bytes.len() != length {

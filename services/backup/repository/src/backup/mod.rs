@@ -18,8 +18,10 @@
 //!
 //! It does not know how a disk was frozen in time nor who ordered the backup.
 
+mod audit;
 mod disk;
 mod packer;
+mod patch;
 mod seal;
 mod session;
 mod stream;

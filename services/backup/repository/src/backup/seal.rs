@@ -93,7 +93,7 @@ impl Repository {
     ) -> Result<Snapshot, SealError> {
         let name = names::entry(names::SNAPSHOTS, snapshot.id.ulid());
         let object = sealed::seal(&self.shared.keys(), &name, packed::body(&snapshot.contents));
-        match self.shared.store.create(&name, Bytes::from(object)).await? {
+        match self.shared.store.create_kept(&name, Bytes::from(object)).await? {
             Created::New => {}
             Created::AlreadyThere => {
                 // Somebody seals the same draft beside us.

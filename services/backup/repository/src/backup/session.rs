@@ -15,6 +15,7 @@ use crate::format::recipe::{self, Piece};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
+use crate::recut::Part;
 use crate::repository::Shared;
 
 pub(super) struct Session {
@@ -85,37 +86,27 @@ impl Session {
 
     /// Cuts a segment, stores what is new of it, and its leaf. `None` when it holds only zeros. Blocking.
     pub(super) fn store_segment(&self, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
-        self.leaf_of(segment, |kind, content| self.store_blob(kind, content))
-    }
-
-    /// The leaf of a segment, without storing anything. Blocking.
-    pub(super) fn name_segment(&self, segment: &[u8]) -> Option<BlobId> {
-        let name = |kind, content: &[u8]| Ok::<_, std::convert::Infallible>(self.keys.id(kind, content));
-        let Ok(leaf) = self.leaf_of(segment, name);
-        leaf
-    }
-
-    /// Cuts a segment and gives each chunk, and then the leaf, to `blob`, which names it.
-    fn leaf_of<E>(
-        &self,
-        segment: &[u8],
-        blob: impl Fn(BlobKind, &[u8]) -> Result<BlobId, E>,
-    ) -> Result<Option<BlobId>, E> {
         let cuts = chunker::cut(&self.shared.config.chunking, self.keys.chunker_seed(), segment);
-        if let [Cut::Hole(_)] = cuts[..] {
-            return Ok(None);
-        }
-        let mut pieces = Vec::with_capacity(cuts.len());
-        for cut in cuts {
-            pieces.push(match cut {
-                Cut::Hole(range) => Piece::Hole { bytes: range.len() as u32 },
-                Cut::Chunk(range) => {
+        self.store_parts(segment, cuts.into_iter().map(Part::Cut).collect())
+    }
+
+    /// Stores what is new of a segment that was cut, and its leaf. `None` when it holds only zeros. Blocking.
+    pub(super) fn store_parts(&self, segment: &[u8], parts: Vec<Part>) -> Result<Option<BlobId>, Stopped> {
+        let mut pieces = Vec::with_capacity(parts.len());
+        for part in parts {
+            pieces.push(match part {
+                Part::Kept(piece) => piece,
+                Part::Cut(Cut::Hole(range)) => Piece::Hole { bytes: range.len() as u32 },
+                Part::Cut(Cut::Chunk(range)) => {
                     let bytes = range.len() as u32;
-                    Piece::Chunk { id: blob(BlobKind::Chunk, &segment[range])?, bytes }
+                    Piece::Chunk { id: self.store_blob(BlobKind::Chunk, &segment[range])?, bytes }
                 }
             });
         }
-        blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
+        if let [Piece::Hole { .. }] = pieces[..] {
+            return Ok(None);
+        }
+        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
     }
 
     /// Stores a blob unless it is stored already, and names it. Blocking.

@@ -65,7 +65,7 @@ async fn put_pack(session: &Session, pack: FinishedPack) -> Result<(Directory, u
     let bytes = object.len() as u64;
     let name = names::pack(directory.head.kind, directory.head.id);
     let span = debug_span!("repository.put_pack", pack = %directory.head.id, bytes = object.len());
-    session.shared.store.put(&name, object).instrument(span).await?;
+    session.shared.store.put_kept(&name, object).instrument(span).await?;
     drop(permit);
     Ok((directory, bytes))
 }

@@ -28,6 +28,7 @@
 
 pub(crate) mod condemned;
 mod leftovers;
+mod locks;
 mod mark;
 mod rewrite;
 mod shards;
@@ -96,6 +97,8 @@ pub struct CollectReport {
     pub bytes_deleted: u64,
     /// Condemned packs that wait for backups under way to end, or that turned out to be needed.
     pub packs_waiting: u64,
+    /// Packs and snapshots whose locks were made to last longer.
+    pub locks_extended: u64,
 }
 
 /// A collection ended early. What it had begun, the next one carries on.
@@ -200,6 +203,7 @@ impl Repository {
         let already = condemned::all_packs(store, keys).await?;
         let Needed { packs, marks, frozen } = self.needed(&already).await?;
         report.packs = packs.len() as u64;
+        report.locks_extended = self.extend_locks(&packs, &marks).await?;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
         let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
         let mut unneeded: Vec<_> = unneeded.copied().collect();

@@ -229,7 +229,7 @@ impl Refill {
         let name = names::pack(directory.head.kind, directory.head.id);
         let bytes = object.len() as u64;
         let store = &repository.shared.store;
-        store.put(&name, Bytes::from(object)).await?;
+        store.put_kept(&name, Bytes::from(object)).await?;
         // The old pack is given up on the strength of this one.
         match store.look_up(&name).await {
             Ok(found) if found.bytes == bytes => {}

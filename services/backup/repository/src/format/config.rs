@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   "LOAMREPO" | version 2 | signature 64 | MessagePack
-//!   { repository 16, created_unix_ms, chunking, streams, store }
+//!   { repository 16, created_unix_ms, chunking, streams, store, object_lock }
 //!
 //!   chunking   { algorithm, segment_bytes, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max, hole_bytes_min }
 //!   streams    { algorithm, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max }
+//!   store      { create_if_absent, lists_what_was_written, object_lock, checksums }; the last two only if true
+//!   object_lock   { mode "governance" | "compliance", days }, left out where nothing is locked
 //!   signature  of the MessagePack, for the purpose "loam repository v1 config"
 //! ```
 //!
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Damage, RepositoryId, VERSION, header, packed};
 use crate::chunker::{Chunking, StreamChunking};
 use crate::keys::{Keys, SIGNATURE_BYTES};
-use crate::store::Capabilities;
+use crate::store::{Capabilities, ObjectLock};
 
 const MAGIC: &[u8; 8] = b"LOAMREPO";
 const WHAT: &str = "repository config";
@@ -31,6 +33,9 @@ pub(crate) struct Config {
     pub(crate) streams: StreamChunking,
     /// What the store was seen to be able to do when the repository was made.
     pub(crate) store: Capabilities,
+    /// How packs and snapshots are locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) object_lock: Option<ObjectLock>,
 }
 
 /// A config that was read but not yet authenticated, because the keys come after it.

@@ -136,7 +136,8 @@ pub struct CopyStats {
     pub segments_reused: u64,
     /// Segments that hold only zeros.
     pub segments_empty: u64,
-    /// Segments that were read although they were said to be unchanged, to hold the map of changes to its word.
+    /// Segments of which something was read although it was said to be unchanged, to hold the map of changes to its
+    /// word.
     pub segments_audited: u64,
     /// Maps of changes that were found to be wrong; their disks were read whole.
     pub maps_refused: u64,

@@ -146,7 +146,12 @@ fn vectors() -> BTreeMap<String, Value> {
         created_unix_ms: 1_700_000_000_000,
         chunking: Chunking::default(),
         streams: StreamChunking::default(),
-        store: crate::Capabilities { create_if_absent: true, lists_what_was_written: true },
+        store: crate::Capabilities {
+            create_if_absent: true,
+            lists_what_was_written: true,
+            ..Default::default()
+        },
+        object_lock: None,
     };
     add("config", hex(&config.encode(&keys).expect("signed")));
     all

@@ -36,6 +36,9 @@ pub struct Extent {
 /// Data stretches closer than this are read in one request: a hole reads as zeros, and a request costs more.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
+/// A segment of which more than one part in so many changed is read whole: there is little to be spared.
+const PATCH_PART: u64 = 2;
+
 /// What to do about one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -43,8 +46,15 @@ pub(crate) enum Plan {
     Empty,
     /// Nothing changed since the parent; should it be read all the same, these are the ranges, all else is zero.
     Unchanged(Vec<Range<u64>>),
-    /// Read these ranges, all else is zero.
+    /// Read what lies in these ranges, all else is zero.
     Read(Vec<Range<u64>>),
+    /// Read what is needed to know what became of the places that changed.
+    Patch {
+        /// What may be other than zero, as above.
+        reads: Vec<Range<u64>>,
+        /// What changed.
+        changed: Vec<Range<u64>>,
+    },
 }
 
 /// The extents of a window did not cover it.
@@ -63,7 +73,8 @@ pub(crate) fn plan(
     let mut at = window.start;
     while at < window.end {
         let end = (at + segment_bytes).min(window.end);
-        let mut clean = true;
+        let segment = end - at;
+        let mut changed: Vec<Range<u64>> = Vec::new();
         let mut reads: Vec<Range<u64>> = Vec::new();
         while at < end {
             let extent = match current.take() {
@@ -72,23 +83,36 @@ pub(crate) fn plan(
             };
             let Extent { length, kind, change } = extent;
             let here = length.min(end - at);
-            clean &= change == Change::Clean;
-            if kind == ExtentKind::Data && here > 0 {
-                match reads.last_mut() {
-                    Some(last) if at - last.end <= GAP_BYTES_MAX => last.end = at + here,
-                    _ => reads.push(at..at + here),
-                }
+            if change != Change::Clean {
+                extend(&mut changed, at..at + here, 0);
+            }
+            if kind == ExtentKind::Data {
+                extend(&mut reads, at..at + here, GAP_BYTES_MAX);
             }
             at += here;
             if length > here {
                 current = Some(Extent { length: length - here, kind, change });
             }
         }
-        plans.push(match (clean, reads.is_empty()) {
-            (true, _) => Plan::Unchanged(reads),
-            (false, true) => Plan::Empty,
-            (false, false) => Plan::Read(reads),
+        let changed_bytes = changed.iter().map(|range| range.end - range.start).sum::<u64>();
+        plans.push(if changed.is_empty() {
+            Plan::Unchanged(reads)
+        } else if reads.is_empty() {
+            Plan::Empty
+        } else if changed_bytes >= segment / PATCH_PART {
+            Plan::Read(reads)
+        } else {
+            Plan::Patch { reads, changed }
         });
     }
     if current.is_some() || extents.any(|extent| extent.length > 0) { Err(DoNotCover) } else { Ok(plans) }
+}
+
+/// Adds a range to some, or makes it one with the last where no more than `gap` lies between.
+fn extend(ranges: &mut Vec<Range<u64>>, range: Range<u64>, gap: u64) {
+    match ranges.last_mut() {
+        _ if range.is_empty() => {}
+        Some(last) if range.start - last.end <= gap => last.end = range.end,
+        _ => ranges.push(range),
+    }
 }

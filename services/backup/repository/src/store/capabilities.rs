@@ -1,18 +1,37 @@
 //! What a store can do, found out by trying.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use object_store::PutOptions;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::{Created, Store, StoreError, names};
+use super::s3::S3;
+use super::{Created, Keep, LockMode, Store, StoreError, names};
+
+/// How long the object is locked that a store is tried out with.
+const PROBE_LOCK: Duration = Duration::from_mins(1);
 
 /// What a store was seen to be able to do when the repository was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
     /// An object can be created only if it is absent. Without it no backup can be sealed safely.
     pub create_if_absent: bool,
     /// What was just written is listed, with its length and the store's time.
     pub lists_what_was_written: bool,
+    /// Objects can be locked, so that nobody can delete them for a while (S3 Object Lock).
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub object_lock: bool,
+    /// What arrives other than it was sent is refused (CRC-64/NVME).
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub checksums: bool,
+}
+
+/// What a store cannot do goes without saying, as it did before anybody asked.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_not(can: &bool) -> bool {
+    !can
 }
 
 impl Capabilities {
@@ -32,11 +51,41 @@ impl Store {
         let found = self.get(&name).await?;
         let listed = self.list(&names::folder(names::PROBE)).await?;
         self.delete(&name).await?;
+        let (object_lock, checksums) = match &self.s3 {
+            Some(s3) => (self.can_lock(s3).await?, self.verifies_checksums(s3).await?),
+            None => (false, false),
+        };
         Ok(Capabilities {
+            object_lock,
+            checksums,
             create_if_absent: written == Created::New && again == Created::AlreadyThere && found == first,
             lists_what_was_written: listed
                 .iter()
                 .any(|listed| listed.path == name && listed.bytes == first.len() as u64),
         })
+    }
+
+    /// Locks one small object for a short time. In a bucket with Object Lock its version stays until then.
+    async fn can_lock(&self, s3: &S3) -> Result<bool, StoreError> {
+        let name = names::entry(names::PROBE, Ulid::generate());
+        if !self.bounded("ask about the locks of", &name, s3.has_object_lock()).await? {
+            return Ok(false);
+        }
+        let keep = Keep { mode: LockMode::Governance, until: s3.now() + PROBE_LOCK };
+        let mut options = PutOptions::default();
+        options.extensions.insert(keep);
+        self.put_with(&name, Bytes::from_static(b"locked"), options).await?;
+        let lock = self.bounded("look at the lock of", &name, s3.lock_of(&name)).await?;
+        self.delete(&name).await?;
+        Ok(lock.contains(keep.mode_word()))
+    }
+
+    async fn verifies_checksums(&self, s3: &S3) -> Result<bool, StoreError> {
+        let name = names::entry(names::PROBE, Ulid::generate());
+        let verified = self.bounded("try out checksums with", &name, s3.verifies_checksums(&name)).await?;
+        if !verified {
+            self.delete(&name).await?;
+        }
+        Ok(verified)
     }
 }

@@ -18,6 +18,8 @@ mod capabilities;
 mod entries;
 mod half_written;
 pub mod names;
+mod object_lock;
+mod s3;
 mod settings;
 
 use std::path::PathBuf;
@@ -25,12 +27,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tracing::instrument;
 
+use self::s3::S3;
+
 pub use capabilities::Capabilities;
+pub(crate) use object_lock::Keep;
+pub use object_lock::{LockMode, NotALock, ObjectLock};
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
 
 /// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.
@@ -43,6 +51,9 @@ pub struct Store {
     deadline: Duration,
     /// Where it is a folder.
     folder: Option<PathBuf>,
+    /// Where it is on S3.
+    s3: Option<Arc<S3>>,
+    lock: Option<ObjectLock>,
 }
 
 /// One call to the store failed, after its retries.
@@ -99,7 +110,30 @@ impl Store {
     /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
     /// who build their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store { objects, deadline: DEADLINE_DEFAULT, folder: None }
+        Store { objects, deadline: DEADLINE_DEFAULT, folder: None, s3: None, lock: None }
+    }
+
+    /// A store on S3.
+    fn on_s3(s3: S3) -> Store {
+        let objects = PrefixStore::new(s3.objects().clone(), s3.prefix().clone());
+        Store { s3: Some(Arc::new(s3)), ..Store::new(Arc::new(objects)) }
+    }
+
+    /// The same store, in which a repository that is made locks what it keeps. One that is opened does as it was made.
+    #[must_use]
+    pub fn with_object_lock(mut self, lock: Option<ObjectLock>) -> Store {
+        self.lock = lock;
+        self
+    }
+
+    /// How what is kept is locked.
+    pub(crate) fn object_lock(&self) -> Option<ObjectLock> {
+        self.lock
+    }
+
+    /// The time by the store's clock, as far as it is known without asking.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.s3.as_ref().map_or_else(Utc::now, |s3| s3.now())
     }
 
     /// The same store with another bound on the time of one call, retries included.
@@ -152,16 +186,59 @@ impl Store {
     }
 
     /// Writes an object, replacing one of that name: for names that nobody else can hold.
-    #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn put(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
-        self.bounded("write", name, self.objects.put(name, PutPayload::from(body))).await.map(drop)
+        self.put_with(name, body, PutOptions::default()).await
+    }
+
+    /// Writes an object that snapshots will need: locked, where the repository locks.
+    pub(crate) async fn put_kept(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
+        self.put_with(name, body, self.kept(PutMode::Overwrite)).await
+    }
+
+    #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
+    async fn put_with(&self, name: &Path, body: Bytes, options: PutOptions) -> Result<(), StoreError> {
+        self.bounded("write", name, self.objects.put_opts(name, PutPayload::from(body), options))
+            .await
+            .map(drop)
+    }
+
+    fn kept(&self, mode: PutMode) -> PutOptions {
+        let mut options = PutOptions { mode, ..PutOptions::default() };
+        if let Some(lock) = self.lock {
+            options.extensions.insert(lock.from(self.now()));
+        }
+        options
+    }
+
+    /// Locks an object, or makes its lock last longer.
+    #[instrument(name = "store lock", skip_all, fields(otel.kind = "client", object = %name))]
+    pub(crate) async fn lock(&self, name: &Path, keep: Keep) -> Result<(), StoreError> {
+        match &self.s3 {
+            Some(s3) => self.bounded("lock", name, s3.lock(name, keep)).await,
+            // Elsewhere nothing can be locked, as in a folder into which a bucket was copied.
+            None => Ok(()),
+        }
     }
 
     /// Writes an object only when none of that name exists: the commit primitive. An attempt that was carried out and
     /// whose answer was lost counts as what it is: `body` must be such that nobody else can have written it.
-    #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
-        let outcome = self.create_once(name, body.clone()).await;
+        self.create_with(name, body, PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
+    }
+
+    /// The same for an object that is to be locked, where the repository locks.
+    pub(crate) async fn create_kept(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+        self.create_with(name, body, self.kept(PutMode::Create)).await
+    }
+
+    #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
+    async fn create_with(
+        &self,
+        name: &Path,
+        body: Bytes,
+        options: PutOptions,
+    ) -> Result<Created, StoreError> {
+        let outcome = self.create_once(name, body.clone(), options.clone()).await;
         if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
             return outcome;
         }
@@ -169,13 +246,17 @@ impl Store {
             Ok(found) if found == body => Ok(Created::New),
             Ok(_) => Ok(Created::AlreadyThere),
             // It did not arrive. Clients do not send such a request again by themselves.
-            Err(StoreError::NotFound { .. }) => self.create_once(name, body).await,
+            Err(StoreError::NotFound { .. }) => self.create_once(name, body, options).await,
             Err(_) => outcome,
         }
     }
 
-    async fn create_once(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    async fn create_once(
+        &self,
+        name: &Path,
+        body: Bytes,
+        options: PutOptions,
+    ) -> Result<Created, StoreError> {
         let put = self.objects.put_opts(name, PutPayload::from(body), options);
         match self.bounded("create", name, put).await {
             Ok(_) => Ok(Created::New),

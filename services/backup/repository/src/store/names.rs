@@ -12,6 +12,7 @@
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
 //!   quarantine/ID            packs that were found damaged; nobody reads them
 //!   verified/ID              packs that were read and found good, and when
+//!   locked/ID                packs and snapshots that nobody can delete, and until when
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
 //!
@@ -32,6 +33,8 @@ pub(crate) const CONDEMNED: &str = "condemned";
 pub(crate) const HOLDS: &str = "holds";
 /// The folder of what verifications remember.
 pub(crate) const VERIFIED: &str = "verified";
+/// The folder of what is known of locks.
+pub(crate) const LOCKED: &str = "locked";
 /// The folder of index shards.
 pub(crate) const INDEX: &str = "index";
 /// The folder of key rosters.
@@ -42,8 +45,8 @@ pub(crate) const PROBE: &str = "probe";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// Every folder of a repository.
-pub(super) const FOLDERS: [&str; 9] =
-    [KEYS, "data", "meta", INDEX, SNAPSHOTS, "holds", LEASES, CONDEMNED, PROBE];
+pub(super) const FOLDERS: [&str; 12] =
+    [KEYS, "data", "meta", INDEX, SNAPSHOTS, HOLDS, LEASES, CONDEMNED, QUARANTINE, VERIFIED, LOCKED, PROBE];
 
 /// The object that makes a place a repository.
 pub(crate) fn config() -> Path {

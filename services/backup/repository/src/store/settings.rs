@@ -4,13 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
-use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::Store;
-use crate::keys::secret::{SecretError, read_secret_file};
+use super::s3::S3;
+use crate::keys::secret::SecretError;
 
 /// Where the objects lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +144,7 @@ impl StoreSettings {
     /// When the settings make no sense, the folder is missing or the secret cannot be read. The S3 service is
     /// not contacted yet.
     pub fn open(&self) -> Result<Store, StoreSettingsError> {
-        let objects: Arc<dyn ObjectStore> = match &self.url {
+        let store = match &self.url {
             StoreUrl::Folder(path) => {
                 if let Err(source) = std::fs::read_dir(path) {
                     return Err(StoreSettingsError::FolderMissing { path: path.clone(), source });
@@ -155,15 +153,11 @@ impl StoreSettings {
                     .map_err(StoreSettingsError::Client)?
                     .with_fsync(true)
                     .with_automatic_cleanup(true);
-                Arc::new(folder)
+                Store::new(Arc::new(folder)).in_folder(path.clone())
             }
-            StoreUrl::S3 { bucket, prefix } => Arc::new(PrefixStore::new(self.s3(bucket)?, prefix.as_str())),
+            StoreUrl::S3 { bucket, prefix } => Store::on_s3(S3::open(self, bucket, prefix)?),
         };
-        let store = Store::new(objects).with_deadline(self.call_deadline());
-        Ok(match &self.url {
-            StoreUrl::Folder(path) => store.in_folder(path.clone()),
-            StoreUrl::S3 { .. } => store,
-        })
+        Ok(store.with_deadline(self.call_deadline()))
     }
 
     /// Opens the place for `Repository::init`: a missing folder is made (readable by its owner only).
@@ -185,39 +179,5 @@ impl StoreSettings {
     /// The longest that one call can take: the last attempt may begin just before the retries end.
     fn call_deadline(&self) -> Duration {
         self.retry_timeout + self.request_timeout + self.connect_timeout
-    }
-
-    fn s3(&self, bucket: &str) -> Result<impl ObjectStore + use<>, StoreSettingsError> {
-        let s3 = self.s3.as_ref().ok_or(StoreSettingsError::S3SettingsMissing)?;
-        let secret = read_secret_file(&s3.secret_access_key_file)?;
-        let secret = std::str::from_utf8(&secret)
-            .map_err(|_| SecretError::NotText { path: s3.secret_access_key_file.clone() })?;
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(10),
-                base: 2.0,
-            },
-            max_retries: self.retries_max,
-            retry_timeout: self.retry_timeout,
-        };
-        let plain = s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let client = ClientOptions::new()
-            .with_timeout(self.request_timeout)
-            .with_connect_timeout(self.connect_timeout)
-            .with_allow_http(plain);
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(&s3.region)
-            .with_access_key_id(&s3.access_key_id)
-            .with_secret_access_key(secret.trim())
-            .with_retry(retry)
-            // Under TLS a digest of each pack would only cost time: packs are authenticated by their own seals.
-            .with_unsigned_payload(!plain)
-            .with_client_options(client);
-        if let Some(endpoint) = &s3.endpoint {
-            builder = builder.with_endpoint(endpoint);
-        }
-        builder.build().map_err(StoreSettingsError::Client)
     }
 }

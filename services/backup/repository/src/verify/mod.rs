@@ -10,7 +10,6 @@
 //!   a snapshot:  recipe ──> its chunks by pack ──ranges──> opened and hashed
 //! ```
 
-mod memory;
 mod repair;
 mod report;
 
@@ -27,17 +26,18 @@ use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId, open_bl
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
 use crate::index::{self, IndexError, ListedPack, Location};
+use crate::keys::Keys;
 use crate::lease;
+use crate::notes::{Notes, Times};
 use crate::progress::{Progress, raise};
 use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, Asked, Places, RangeRead};
 use crate::restore::{ReadError, fetch};
 use crate::settings::PACK_BYTES_TARGET;
 use crate::snapshots::SnapshotError;
-use crate::store::{StoreError, names};
+use crate::store::{Store, StoreError, names};
 use crate::{Cancel, Damage, WriteOnly};
 
-use self::memory::Memory;
 pub use self::repair::QuarantineReport;
 pub use self::report::{Problem, VerifyError, VerifyReport, VerifyScope};
 
@@ -135,13 +135,13 @@ impl Repository {
         older_than: Duration,
     ) -> Result<(), VerifyError> {
         let store = &self.shared.store;
-        let memory = memory::recall(store, &self.shared.keys()).await.map_err(ReadError::Index)?;
+        let memory = remembered(store, &self.shared.keys()).recall().await.map_err(ReadError::Index)?;
         let now = lease::store_clock(store).await?;
         let limit = now.saturating_sub(older_than.as_millis().try_into().unwrap_or(i64::MAX));
         let listed = index::list_packs(store).await?;
         let mut due: Vec<_> = listed
             .iter()
-            .map(|(id, pack)| (memory.get(id).copied(), *id, *pack))
+            .map(|(id, pack)| (memory.get(id.as_bytes()).copied(), *id, *pack))
             .filter(|(verified, ..)| verified.is_none_or(|verified| verified <= limit))
             .collect();
         due.sort_by_key(|(verified, id, _)| (*verified, *id));
@@ -162,6 +162,11 @@ impl Repository {
 
 const HELD: &str = "nobody panics while holding the report";
 
+/// What verifications remember: when each pack was last read and found good.
+fn remembered<'a>(store: &'a Store, keys: &'a Keys) -> Notes<'a> {
+    Notes { store, keys, folder: names::VERIFIED, what: "list of verified packs" }
+}
+
 impl Verification<'_> {
     fn problem(&self, problem: Problem) {
         self.report.lock().expect(HELD).add(problem);
@@ -181,8 +186,9 @@ impl Verification<'_> {
         self.progress.expect_bytes(chosen.values().map(|pack| pack.bytes).sum());
         let now = lease::store_clock(&self.shared.store).await?;
         let read = self.packs(chosen).await;
-        let good: Memory = self.good.lock().expect(HELD).iter().map(|pack| (*pack, now)).collect();
-        memory::note(&self.shared.store, &self.shared.keys(), &good, |pack| there.contains_key(pack))
+        let good: Times = self.good.lock().expect(HELD).iter().map(|pack| (*pack.as_bytes(), now)).collect();
+        remembered(&self.shared.store, &self.shared.keys())
+            .note(&good, |name| there.contains_key(&PackId::from(*name)))
             .await
             .map_err(ReadError::Index)?;
         read

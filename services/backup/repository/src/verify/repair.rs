@@ -101,7 +101,7 @@ impl Repository {
         let Salvaged { pack, saved, bad } = salvaged.await.expect("opening blobs does not panic")?;
         if let Some((object, directory)) = pack {
             let head = directory.head;
-            store.put(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
+            store.put_kept(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
             index::put_shard(None, store, &self.shared.keys(), cache, vec![directory]).await?;
         }
         let place = names::quarantined(id);

@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod python;
 pub mod qemu;
 pub mod s3;
+pub mod s3_versions;
 pub mod slow;
 
 use std::ops::Range;

@@ -1,0 +1,100 @@
+//! Holds a map of changes to its word: something that it calls unchanged is read all the same and compared.
+//!
+//! A disk changes behind a map's back when it was written by another program than the one that keeps the map, as when an
+//! image was opened while its machine was off. No backup by that map would ever show it.
+
+use std::ops::Range;
+
+use super::CopyError;
+use super::disk::Copy;
+use super::patch::both;
+use crate::chunker::is_zero;
+use crate::format::blob::{BlobId, BlobKind};
+use crate::format::recipe::Piece;
+use crate::keys::random;
+use crate::progress::raise;
+use crate::settings::Audit;
+
+/// Of a hole no more than this is read.
+const HOLE_BYTES_MAX: u64 = 64 * 1024;
+
+/// What is to be compared of one segment: parts of the disk that do not overlap any change.
+pub(super) struct Probe(Vec<Part>);
+
+struct Part {
+    range: Range<u64>,
+    /// What of it may be other than zero.
+    reads: Vec<Range<u64>>,
+    /// The chunk that it should be, or `None` for zeros.
+    expected: Option<BlobId>,
+}
+
+impl Copy<'_> {
+    /// What to compare of a segment, given its pieces in the parent.
+    pub(super) fn probe(
+        &self,
+        segment: &Range<u64>,
+        pieces: &[Piece],
+        reads: &[Range<u64>],
+        changed: &[Range<u64>],
+    ) -> Option<Probe> {
+        let mut at = segment.start;
+        let parts = pieces.iter().map(|piece| {
+            let range = at..at + u64::from(piece.bytes());
+            at = range.end;
+            match piece {
+                Piece::Chunk { id, .. } => (range, Some(*id)),
+                Piece::Hole { .. } => (range, None),
+            }
+        });
+        let parts = parts.filter(|(range, _)| both([range.clone()].into_iter(), changed).is_empty());
+        let mut parts: Vec<_> = parts
+            .map(|(range, expected)| Part {
+                reads: both([range.clone()].into_iter(), reads),
+                range,
+                expected,
+            })
+            .filter(|part| part.expected.is_some() || !part.reads.is_empty())
+            .collect();
+        if self.session.shared.settings.audit == Audit::Sample && !parts.is_empty() {
+            let drawn = parts.swap_remove(below(parts.len() as u64) as usize);
+            parts = vec![drawn.shortened()];
+        }
+        (!parts.is_empty()).then_some(Probe(parts))
+    }
+
+    pub(super) async fn audit(&self, probe: Option<Probe>) -> Result<(), CopyError> {
+        let Some(Probe(parts)) = probe else { return Ok(()) };
+        raise(&self.session.progress.segments_audited, 1);
+        for Part { range, reads, expected } in parts {
+            let content = self.read(&range, &reads).await?;
+            let is_as_expected = self.session.work(move |session| match expected {
+                Some(id) => session.keys.id(BlobKind::Chunk, &content) == id,
+                None => is_zero(&content),
+            });
+            if !is_as_expected.await {
+                return Err(CopyError::LyingMap { disk: self.name.to_owned(), at: range.start });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// A chunk is compared whole, of a hole a part is enough.
+    fn shortened(self) -> Part {
+        if self.expected.is_some() {
+            return self;
+        }
+        let read = &self.reads[below(self.reads.len() as u64) as usize];
+        let length = (read.end - read.start).min(HOLE_BYTES_MAX);
+        let start = read.start + below(read.end - read.start - length + 1);
+        let range = start..start + length;
+        Part { reads: vec![range.clone()], range, expected: None }
+    }
+}
+
+/// A number below `end`, which is not 0.
+fn below(end: u64) -> u64 {
+    u64::from_le_bytes(random()) % end
+}

@@ -1,0 +1,98 @@
+//! What is remembered of many objects: when each pack was last read and found good, until when each is locked.
+//!
+//! ```text
+//!   verified/ID   sealed object of:  ( pack 16 | when it was found good 8 )…
+//!   locked/ID     the same:  ( pack or snapshot 16 | until when it is locked 8 )…
+//!                 times in milliseconds since 1970, by the store's clock; of several the latest counts
+//! ```
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use crate::format::bytes::Cursor;
+use crate::format::{Damage, sealed};
+use crate::index::IndexError;
+use crate::keys::Keys;
+use crate::store::{Store, StoreError, names};
+
+/// More notes than this are merged into one.
+const NOTES_MAX: usize = 16;
+
+/// The name of a pack or of a snapshot.
+pub(crate) type Name = [u8; 16];
+
+/// A time for each name.
+pub(crate) type Times = HashMap<Name, i64>;
+
+/// Notes of one kind.
+pub(crate) struct Notes<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) keys: &'a Keys,
+    pub(crate) folder: &'static str,
+    pub(crate) what: &'static str,
+}
+
+impl Notes<'_> {
+    /// Reads all notes.
+    pub(crate) async fn recall(&self) -> Result<Times, IndexError> {
+        let mut times = Times::new();
+        for listed in self.store.list(&names::folder(self.folder)).await? {
+            let object = match self.store.get(&listed.path).await {
+                Ok(object) => object,
+                // Merged into another since it was listed.
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            sealed::open(self.keys, &listed.path, self.what, &object)
+                .and_then(|text| decode(&text, self.what, &mut times))
+                .map_err(|source| IndexError::Damaged { name: listed.path.to_string(), source })?;
+        }
+        Ok(times)
+    }
+
+    /// Adds a note. `there` says what the store has: all else is forgotten when notes are merged.
+    pub(crate) async fn note(&self, times: &Times, there: impl Fn(&Name) -> bool) -> Result<(), IndexError> {
+        if times.is_empty() {
+            return Ok(());
+        }
+        let before = self.store.list(&names::folder(self.folder)).await?;
+        let merged = before.len() >= NOTES_MAX;
+        let times = if merged {
+            let mut all = self.recall().await?;
+            all.extend(times);
+            all.retain(|name, _| there(name));
+            all
+        } else {
+            times.clone()
+        };
+        let name = names::entry(self.folder, Ulid::generate());
+        self.store.put(&name, Bytes::from(sealed::seal(self.keys, &name, encode(&times)))).await?;
+        if merged {
+            for listed in before {
+                self.store.delete(&listed.path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(times: &Times) -> Vec<u8> {
+    let mut out = Vec::with_capacity(times.len() * 24);
+    for (name, at) in times {
+        out.extend_from_slice(name);
+        out.extend_from_slice(&at.to_le_bytes());
+    }
+    out
+}
+
+fn decode(text: &[u8], what: &'static str, into: &mut Times) -> Result<(), Damage> {
+    let mut cursor = Cursor::new(text, what);
+    while !cursor.is_empty() {
+        let name = cursor.array()?;
+        let at = i64::from_le_bytes(cursor.array()?);
+        into.entry(name).and_modify(|known| *known = at.max(*known)).or_insert(at);
+    }
+    Ok(())
+}

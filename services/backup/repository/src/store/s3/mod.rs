@@ -1,0 +1,238 @@
+//! S3: its client, and requests that `object_store` does not know.
+//!
+//! ```text
+//!   object_store::AmazonS3 ──┐
+//!   bucket has a lock?       ├──> signing ──> HTTP client ──> the service
+//!   extend an object's lock ─┘
+//! ```
+
+mod signing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+
+use self::signing::{Connector, Line};
+use super::object_lock::Keep;
+use super::settings::{StoreSettings, StoreSettingsError};
+use crate::keys::secret::{SecretError, read_secret_file};
+
+/// Digests of small bodies, which some requests must have.
+const SHA256: HeaderName = HeaderName::from_static("x-amz-checksum-sha256");
+/// The checksum that all puts carry: it costs next to nothing, and what arrives damaged is refused.
+const CRC64: HeaderName = HeaderName::from_static("x-amz-checksum-crc64nvme");
+/// A signature made only to learn an object's address.
+const ADDRESS_LIFETIME: Duration = Duration::from_secs(60);
+const ATTEMPTS_MAX: u32 = 4;
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+
+/// One place in a bucket.
+#[derive(Debug)]
+pub(super) struct S3 {
+    objects: AmazonS3,
+    prefix: Path,
+    line: Arc<Line>,
+    client: HttpClient,
+}
+
+/// What the service answered to a request of our own.
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl S3 {
+    pub(super) fn open(
+        settings: &StoreSettings,
+        bucket: &str,
+        prefix: &str,
+    ) -> Result<S3, StoreSettingsError> {
+        let s3 = settings.s3.as_ref().ok_or(StoreSettingsError::S3SettingsMissing)?;
+        let secret = read_secret_file(&s3.secret_access_key_file)?;
+        let secret = std::str::from_utf8(&secret)
+            .map_err(|_| SecretError::NotText { path: s3.secret_access_key_file.clone() })?;
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(10),
+                base: 2.0,
+            },
+            max_retries: settings.retries_max,
+            retry_timeout: settings.retry_timeout,
+        };
+        let plain = s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let options = ClientOptions::new()
+            .with_timeout(settings.request_timeout)
+            .with_connect_timeout(settings.connect_timeout)
+            .with_allow_http(plain);
+        let line = Line::new(s3.region.clone());
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_region(&s3.region)
+            .with_access_key_id(&s3.access_key_id)
+            .with_secret_access_key(secret.trim())
+            .with_retry(retry)
+            .with_checksum_algorithm(Checksum::CRC64NVME)
+            // Under TLS a digest of each pack would only cost time: packs are authenticated by their own seals.
+            .with_unsigned_payload(!plain)
+            .with_http_connector(Connector(Arc::clone(&line)))
+            .with_client_options(options.clone());
+        if let Some(endpoint) = &s3.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let objects = builder.build().map_err(StoreSettingsError::Client)?;
+        line.sign_as(Arc::clone(objects.credentials()));
+        let client = Connector(Arc::clone(&line)).connect(&options).map_err(StoreSettingsError::Client)?;
+        let prefix = Path::from(prefix);
+        Ok(S3 { objects, prefix, line, client })
+    }
+
+    /// The client.
+    pub(super) fn objects(&self) -> &AmazonS3 {
+        &self.objects
+    }
+
+    /// The repository's place in the bucket.
+    pub(super) fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The time by the store's clock.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.line.now()
+    }
+
+    /// Whether objects of this bucket can be locked. One that may not be asked counts as one where they cannot.
+    pub(super) async fn has_object_lock(&self) -> object_store::Result<bool> {
+        let answer = self.ask(Method::GET, &Path::default(), Some("object-lock"), &[], Bytes::new()).await?;
+        Ok(answer.status.is_success() && contains(&answer.body, b"<ObjectLockEnabled>Enabled<"))
+    }
+
+    /// Whether the service refuses an object that does not match its checksum. Leaves none behind.
+    pub(super) async fn verifies_checksums(&self, name: &Path) -> object_store::Result<bool> {
+        let wrong = (CRC64, BASE64_STANDARD.encode([0; 8]));
+        let body = Bytes::from_static(b"this is not what the checksum says");
+        let answer = self.ask(Method::PUT, &self.full(name), None, &[wrong], body).await?;
+        match answer.status {
+            status if status.is_success() => Ok(false),
+            status if status.is_client_error() => Ok(true),
+            _ => Err(refused("try out checksums with", name, &answer)),
+        }
+    }
+
+    /// Locks an object, or extends its lock.
+    pub(super) async fn lock(&self, name: &Path, keep: Keep) -> object_store::Result<()> {
+        let body = format!(
+            "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>{}</Mode>\
+             <RetainUntilDate>{}</RetainUntilDate></Retention>",
+            keep.mode_word(),
+            keep.until_word()
+        );
+        let answer =
+            self.ask(Method::PUT, &self.full(name), Some("retention"), &[], Bytes::from(body)).await?;
+        self.done("lock", name, &answer)
+    }
+
+    /// The lock of an object, as the service writes it.
+    pub(super) async fn lock_of(&self, name: &Path) -> object_store::Result<String> {
+        let answer = self.ask(Method::GET, &self.full(name), Some("retention"), &[], Bytes::new()).await?;
+        self.done("look at the lock of", name, &answer)?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    fn done(&self, attempt: &str, name: &Path, answer: &Answer) -> object_store::Result<()> {
+        match answer.status {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND => {
+                let source = Box::new(std::io::Error::other("the service does not have it"));
+                Err(object_store::Error::NotFound { path: name.to_string(), source })
+            }
+            _ => Err(refused(attempt, name, answer)),
+        }
+    }
+
+    fn full(&self, name: &Path) -> Path {
+        self.prefix.parts().chain(name.parts()).collect()
+    }
+
+    /// One request of our own, again while the service is in trouble.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &Path,
+        query: Option<&str>,
+        headers: &[(HeaderName, String)],
+        body: Bytes,
+    ) -> object_store::Result<Answer> {
+        let mut pause = BACKOFF_FIRST;
+        let mut attempt = 1;
+        loop {
+            let outcome = self.ask_once(&method, path, query, headers, &body).await;
+            let in_trouble = match &outcome {
+                Ok(answer) => {
+                    answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS
+                }
+                Err(_) => true,
+            };
+            if !in_trouble || attempt == ATTEMPTS_MAX {
+                return outcome;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        method: &Method,
+        path: &Path,
+        query: Option<&str>,
+        headers: &[(HeaderName, String)],
+        body: &Bytes,
+    ) -> object_store::Result<Answer> {
+        let mut address = self.objects.signed_url(method.clone(), path, ADDRESS_LIFETIME).await?;
+        address.set_query(query);
+        let mut request = http::Request::builder().method(method).uri(address.as_str());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if !body.is_empty() && headers.is_empty() {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
+            request = request
+                .header(SHA256, HeaderValue::try_from(BASE64_STANDARD.encode(digest)).map_err(generic)?);
+        }
+        let mut request: HttpRequest = request.body(body.clone().into()).map_err(generic)?;
+        self.line.sign(&mut request).await.map_err(generic)?;
+        let response = self.client.execute(request).await.map_err(generic)?;
+        let status = response.status();
+        let body = response.into_body().bytes().await.map_err(generic)?;
+        Ok(Answer { status, body })
+    }
+}
+
+fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
+    object_store::Error::Generic { store: "S3", source: Box::new(source) }
+}
+
+fn refused(attempt: &str, name: &Path, answer: &Answer) -> object_store::Error {
+    let said: String = String::from_utf8_lossy(&answer.body).chars().take(500).collect();
+    generic(std::io::Error::other(format!(
+        "could not {attempt} {name}: the service answered {}: {said}",
+        answer.status
+    )))
+}
+
+fn contains(body: &[u8], word: &[u8]) -> bool {
+    body.windows(word.len()).any(|window| window == word)
+}

@@ -1,0 +1,105 @@
+//! What lies between the S3 client and the line: it adds what the client has no words for, and reads the clock.
+//!
+//! A put with a [`Keep`] among its extensions gets the headers of Object Lock, and is signed again, since every header
+//! that begins with `x-amz-` is part of the signature (AWS Signature Version 4).
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderValue;
+use http::header::DATE;
+use object_store::ClientOptions;
+use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+
+use crate::store::object_lock::Keep;
+
+const DIGEST: &str = "x-amz-content-sha256";
+
+/// What all requests to one store share.
+#[derive(Debug)]
+pub(super) struct Line {
+    region: String,
+    credentials: OnceLock<AwsCredentialProvider>,
+    /// How far the store's clock was ahead of ours when it last answered.
+    clock_ahead_ms: AtomicI64,
+}
+
+impl Line {
+    pub(super) fn new(region: String) -> Arc<Line> {
+        Arc::new(Line { region, credentials: OnceLock::new(), clock_ahead_ms: AtomicI64::new(0) })
+    }
+
+    /// Whose requests these are; known only when the client has been built.
+    pub(super) fn sign_as(&self, credentials: AwsCredentialProvider) {
+        self.credentials.set(credentials).expect("a line is given its credentials once");
+    }
+
+    /// The time by the store's clock, as far as its answers told it.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        Utc::now() + TimeDelta::milliseconds(self.clock_ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// Signs a request, its digest included where it was taken already.
+    pub(super) async fn sign(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
+        let failed = |source| HttpError::new(HttpErrorKind::Unknown, source);
+        let provider = self.credentials.get().ok_or_else(|| {
+            HttpError::new(HttpErrorKind::Unknown, std::io::Error::other("there are no credentials yet"))
+        })?;
+        let credential = provider.get_credential().await.map_err(failed)?;
+        let taken = request.headers().get(DIGEST).and_then(|digest| digest.to_str().ok()).map(str::to_owned);
+        let digest = taken.as_deref().and_then(|digest| hex::decode(digest).ok());
+        let is_unsigned = taken.is_some() && digest.is_none();
+        AwsAuthorizer::new(&credential, "s3", &self.region)
+            .with_sign_payload(!is_unsigned)
+            .try_authorize(request, digest.as_deref())
+            .map_err(failed)
+    }
+
+    fn note_clock(&self, response: &HttpResponse) {
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        if let Some(date) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) {
+            let ahead = date.with_timezone(&Utc) - Utc::now();
+            self.clock_ahead_ms.store(ahead.num_milliseconds(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Makes clients whose requests go over a line.
+#[derive(Debug)]
+pub(super) struct Connector(pub(super) Arc<Line>);
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Signing { line: Arc::clone(&self.0), inner }))
+    }
+}
+
+#[derive(Debug)]
+struct Signing {
+    line: Arc<Line>,
+    inner: HttpClient,
+}
+
+#[async_trait]
+impl HttpService for Signing {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Some(keep) = request.extensions().get::<Keep>().copied() {
+            let until = HeaderValue::try_from(keep.until_word()).expect("digits and dashes");
+            let headers = request.headers_mut();
+            headers.insert("x-amz-object-lock-mode", HeaderValue::from_static(keep.mode_word()));
+            headers.insert("x-amz-object-lock-retain-until-date", until);
+            headers.remove(http::header::AUTHORIZATION);
+            self.line.sign(&mut request).await?;
+        }
+        let response = self.inner.execute(request).await?;
+        self.line.note_clock(&response);
+        Ok(response)
+    }
+}
