@@ -79,8 +79,8 @@ pub use source::{
     SourceError,
 };
 pub use store::{
-    Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
-    StoreSettingsError, StoreUrl,
+    Capabilities, LockMode, NotALock, ObjectLock, ReviveError, ReviveReport, S3Settings, Store, StoreError,
+    StoreSettings, StoreSettingsError, StoreUrl,
 };
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
