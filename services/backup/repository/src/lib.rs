@@ -39,6 +39,7 @@ pub mod keys;
 mod lease;
 mod notes;
 mod pin;
+mod pipe;
 mod probe;
 mod progress;
 mod rebuild;
@@ -48,6 +49,7 @@ pub mod restore;
 pub mod retention;
 mod rosters;
 mod settings;
+mod several;
 mod snapshots;
 pub mod source;
 pub mod store;
@@ -73,6 +75,7 @@ pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
 pub use settings::{Audit, EngineSettings, MEMORY_BYTES_MIN};
+pub use several::{Destination, back_up_to_several};
 pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
