@@ -3,6 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Err(error) = chassis::leave_no_core_dump() {
+        eprintln!("loam: {:#}", anyhow::Error::from(error));
+        return ExitCode::FAILURE;
+    }
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == loam::up::child::BECOME) {
         eprintln!("loam: {}", loam::up::child::become_program(arguments));

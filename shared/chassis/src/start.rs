@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files::sha256_of;
+use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
 
 /// How long the first contact with the bus may take before we say so and end; our supervisor starts us again.
@@ -82,6 +83,7 @@ where
     B: FnOnce(Chassis<S>) -> F + 'static,
     F: Future<Output = anyhow::Result<Service>> + 'static,
 {
+    leave_no_core_dump()?;
     end_on_panic();
     // It fails only where a provider is installed already, and then there is one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());

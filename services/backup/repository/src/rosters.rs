@@ -67,7 +67,8 @@ pub(crate) async fn believed(
         keys = match held {
             Ok(()) => return Ok(same_keys),
             Err(rolled_back @ PinError::RolledBack { .. }) if reads_left > 0 => {
-                newer(store, repository, &same_keys).await?.ok_or(rolled_back)?
+                // Rare, so it does not make the future of every opening larger.
+                Box::pin(newer(store, repository, &same_keys)).await?.ok_or(rolled_back)?
             }
             Err(error) => return Err(error.into()),
         };
