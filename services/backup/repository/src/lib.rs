@@ -39,6 +39,7 @@ pub mod keys;
 mod lease;
 mod notes;
 mod pin;
+mod pipe;
 mod probe;
 mod progress;
 mod rebuild;
@@ -48,6 +49,7 @@ pub mod restore;
 pub mod retention;
 mod rosters;
 mod settings;
+mod several;
 mod snapshots;
 pub mod source;
 pub mod store;
@@ -73,14 +75,15 @@ pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
 pub use settings::{Audit, EngineSettings, MEMORY_BYTES_MIN};
+pub use several::{Destination, back_up_to_several};
 pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
     SourceError,
 };
 pub use store::{
-    Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
-    StoreSettingsError, StoreUrl,
+    Capabilities, LockMode, NotALock, ObjectLock, ReviveError, ReviveReport, S3Settings, Store, StoreError,
+    StoreSettings, StoreSettingsError, StoreUrl,
 };
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;

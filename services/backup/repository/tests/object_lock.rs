@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backup_repository::*;
@@ -88,4 +89,51 @@ async fn a_lock_is_refused_where_nothing_can_be_locked_and_nothing_is_left_behin
         let found = Repository::open(store, secret(), EngineSettings::default()).await;
         assert!(matches!(found, Err(OpenError::NoRepository)), "{found:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_attacker_with_the_credentials_deletes_or_writes_over_comes_back() {
+    let server = S3Server::start_and_warm_up().await;
+    let repository = made(&server).await;
+    let mut rng = seeded();
+    let disk = MemoryDisk::new(disk(&mut rng, 40 * MIB));
+    let snapshot = back_up(&repository, request(&disk)).await;
+    let before_the_attack = chrono::Utc::now();
+    // The server's times have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    let objects = server.versions(LOCKED).await;
+    for (number, object) in objects.iter().filter(|object| !object.is_deletion).enumerate() {
+        if number % 3 == 0 {
+            assert_eq!(server.overwrite(LOCKED, &object.key, b"pay up").await, 200);
+        } else {
+            assert_eq!(server.delete(LOCKED, &object.key).await, 204);
+        }
+    }
+    let store = server.store_in(LOCKED, "web");
+    assert!(Repository::open(store.clone(), secret(), EngineSettings::default()).await.is_err());
+
+    let planned = store.revive(Some(before_the_attack), true).await.unwrap();
+    assert!(planned.objects.iter().any(|name| name == "config"), "{planned:?}");
+    assert_eq!(store.revive(Some(chrono::Utc::now()), true).await.unwrap().objects, Vec::<String>::new());
+    let done = store.revive(Some(before_the_attack), false).await.unwrap();
+    assert_eq!(done, planned);
+
+    let repository = Repository::open(store.clone(), secret(), EngineSettings::default()).await.unwrap();
+    repository.rebuild_index().await.unwrap();
+    let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    let found = repository.snapshots().await.unwrap();
+    assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [snapshot.id]);
+    assert!(restored(&repository, &found[0]).await == disk.bytes);
+    let (mut locked, mut packs) = (0, std::collections::HashSet::new());
+    for version in server.versions(LOCKED).await.iter().filter(|version| version.key.contains("/data/")) {
+        packs.insert(version.key.clone());
+        locked += usize::from(server.delete_version(LOCKED, version).await == 403);
+    }
+    assert!(
+        locked >= 2 * packs.len(),
+        "what was there before and what came back: {locked} of {}",
+        packs.len()
+    );
 }

@@ -100,6 +100,13 @@ impl Draft {
         &self.contents
     }
 
+    /// Says that it lies where it does because the repository where it belongs could not be reached.
+    #[must_use]
+    pub fn standing_in(mut self) -> Draft {
+        self.contents.stands_in = true;
+        self
+    }
+
     /// Adds a word that is known only after the copy, such as how long it took.
     #[must_use]
     pub fn tagged(mut self, word: String) -> Draft {
@@ -340,7 +347,18 @@ impl Repository {
         info!(?stats, "disks copied");
         let definition = Private::seal(&session.keys, &request.definition).map_err(CopyError::Keys)?;
         let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
-        Ok(Contents { machine, taken_at_unix_ms, tags, disks, definition, parent, consistency, stats })
+        let stands_in = false;
+        Ok(Contents {
+            machine,
+            taken_at_unix_ms,
+            tags,
+            disks,
+            definition,
+            parent,
+            consistency,
+            stats,
+            stands_in,
+        })
     }
 
     /// Looks whether the store lists every pack that it confirmed: a backup that says it is good is good.

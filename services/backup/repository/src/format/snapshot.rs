@@ -3,13 +3,14 @@
 //! A sealed object holding a MessagePack map. It exists, whole, or the backup does not exist.
 //!
 //! ```text
-//!   { machine, taken_at_unix_ms, tags [ … ], disks [ … ], definition, parent, consistency, stats { … } }
+//!   { machine, taken_at_unix_ms, tags [ … ], disks [ … ], definition, parent, consistency, stats { … }, stands_in }
 //!
 //!   disks        { name, shape, size_bytes, used_bytes, root 32 }       shape: "disk" or "stream"
 //!   root         the id of the blob that begins the recipe, of the kind that the shape says
 //!   definition   a text for readers only, see private.rs
 //!   parent       the id of a snapshot, or nil
 //!   consistency  "crash", "file_system", "application" or "powered_off"
+//!   stands_in    true where the repository in which it belongs could not be reached, else left out
 //! ```
 
 use std::fmt;
@@ -162,6 +163,14 @@ pub struct Contents {
     pub consistency: Consistency,
     /// What it took.
     pub stats: CopyStats,
+    /// Whether it lies here because the repository where it belongs could not be reached.
+    #[serde(default, skip_serializing_if = "is_at_home")]
+    pub stands_in: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_at_home(stands_in: &bool) -> bool {
+    !stands_in
 }
 
 /// A sealed backup.

@@ -114,6 +114,7 @@ fn contents(definition: Private) -> Contents {
         parent: Some(SnapshotId::from(ulid::Ulid::from_bytes([7; 16]))),
         consistency: Consistency::FileSystem,
         stats: CopyStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..CopyStats::default() },
+        stands_in: false,
     }
 }
 

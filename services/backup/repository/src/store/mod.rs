@@ -19,6 +19,7 @@ mod entries;
 mod half_written;
 pub mod names;
 mod object_lock;
+mod revive;
 mod s3;
 mod settings;
 
@@ -39,6 +40,7 @@ use self::s3::S3;
 pub use capabilities::Capabilities;
 pub(crate) use object_lock::Keep;
 pub use object_lock::{LockMode, NotALock, ObjectLock};
+pub use revive::{ReviveError, ReviveReport};
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
 
 /// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.

@@ -48,6 +48,11 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(super) const FOLDERS: [&str; 12] =
     [KEYS, "data", "meta", INDEX, SNAPSHOTS, HOLDS, LEASES, CONDEMNED, QUARANTINE, VERIFIED, LOCKED, PROBE];
 
+/// Where those objects lie without which a backup cannot be read; the rest can be made anew.
+pub(super) fn kept() -> [Path; 5] {
+    ["config", KEYS, "data", "meta", SNAPSHOTS].map(Path::from)
+}
+
 /// The object that makes a place a repository.
 pub(crate) fn config() -> Path {
     Path::from("config")

@@ -13,8 +13,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
+const MODE: HeaderName = HeaderName::from_static("x-amz-object-lock-mode");
+const UNTIL: HeaderName = HeaderName::from_static("x-amz-object-lock-retain-until-date");
 /// A lock is as long as asked for, and so much longer, so that it is seldom extended.
 const SLACK_DAYS: u32 = 7;
 /// Ten years. A longer one is a slip of the keyboard that nobody could undo.
@@ -107,6 +110,11 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
+    /// The headers of a request that locks what it writes.
+    pub(crate) fn headers(&self) -> [(HeaderName, String); 2] {
+        [(MODE, self.mode_word().to_owned()), (UNTIL, self.until_word())]
+    }
+
     /// The mode as S3 writes it.
     pub(crate) fn mode_word(&self) -> &'static str {
         match self.mode {

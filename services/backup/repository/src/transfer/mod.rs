@@ -16,6 +16,7 @@ use tracing::{info, instrument};
 
 use crate::backup::{CopyError, SealError, StreamSource};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::pipe::Checked;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::{ReadError, RestoreError, SnapshotDisk};
@@ -189,7 +190,7 @@ impl Repository {
             let _ = told.send(written);
             drop(writer);
         });
-        Box::new(pipe::Checked::new(reader, outcome))
+        Box::new(Checked::new(reader, outcome))
     }
 }
 
@@ -231,5 +232,3 @@ fn marked(extents: &[Extent], start: u64, changed: &[Range<u64>]) -> Vec<Extent>
     }
     marked
 }
-
-mod pipe;

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use backup_repository::{
-    EngineSettings, KdfCost, Repository, S3Settings, Secret, SecretError, Store, StoreSettings, StoreUrl,
-    WriteOnly,
+    EngineSettings, KdfCost, ObjectLock, Repository, S3Settings, Secret, SecretError, Store, StoreSettings,
+    StoreUrl, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -69,6 +69,11 @@ impl From<OtherStoreArgs> for StoreArgs {
 }
 
 impl StoreArgs {
+    /// The store alone, for what needs no key.
+    pub(super) fn open(self) -> Result<Store, Trouble> {
+        self.settings().open().map_err(trouble::of)
+    }
+
     fn settings(self) -> StoreSettings {
         let mut settings = StoreSettings::new(self.store);
         settings.s3 = self.access_key_id.zip(self.secret_access_key_file).map(
@@ -205,10 +210,11 @@ impl Access {
     }
 
     /// Makes a repository.
-    pub(super) async fn init(&self, work: &Work) -> Result<Repository, Trouble> {
+    pub(super) async fn init(&self, lock: Option<ObjectLock>, work: &Work) -> Result<Repository, Trouble> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
-        let store: Store = self.store.clone().settings().open_for_init().map_err(trouble::of)?;
+        let store =
+            self.store.clone().settings().open_for_init().map_err(trouble::of)?.with_object_lock(lock);
         let init = Repository::init(store, secret, KdfCost::default(), self.engine.clone().settings());
         self.opened(&place, init, work).await
     }

@@ -46,6 +46,7 @@ struct Collected {
     packs_deleted: u64,
     bytes_deleted: u64,
     packs_waiting: u64,
+    locks_extended: u64,
 }
 
 pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), Trouble> {
@@ -79,6 +80,7 @@ impl Collected {
             packs_deleted,
             bytes_deleted,
             packs_waiting,
+            locks_extended,
         } = report;
         Collected {
             dry_run,
@@ -89,6 +91,7 @@ impl Collected {
             packs_deleted,
             bytes_deleted,
             packs_waiting,
+            locks_extended,
         }
     }
 }
@@ -101,5 +104,8 @@ fn tell(done: &Collected) {
     println!("deleted     {would}{}, {}", done.packs_deleted, ByteCount(done.bytes_deleted));
     if done.packs_waiting > 0 {
         println!("waiting     {} for backups under way, until a later run", done.packs_waiting);
+    }
+    if done.locks_extended > 0 {
+        println!("locked      {} objects for longer", done.locks_extended);
     }
 }

@@ -1,20 +1,45 @@
 //! `loam repository init` and `info`.
 
-use backup_repository::{Capabilities, Info, Repository};
-use clap::Args;
+use backup_repository::{Capabilities, Info, LockMode, ObjectLock, Repository};
+use clap::{Args, ValueEnum};
 use contract::ByteCount;
 use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
 use super::snapshots::at;
+use super::trouble;
 use super::work::Work;
 use crate::cli::exit::Trouble;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InitArgs {
+    /// Lock what is stored, so that nobody can delete it for some days: for a bucket that was made with Object Lock
+    #[arg(long, value_name = "MODE", value_enum, requires = "lock_days")]
+    object_lock: Option<Lock>,
+    /// For how many days, 1 to 3653, what snapshots need is locked at any time; `collect` makes locks last
+    #[arg(long, value_name = "DAYS", requires = "object_lock")]
+    lock_days: Option<u32>,
     #[command(flatten)]
     access: Access,
+}
+
+/// Who may end a lock before its time.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Lock {
+    /// Those with a special permission
+    Governance,
+    /// Nobody at all
+    Compliance,
+}
+
+impl From<Lock> for LockMode {
+    fn from(lock: Lock) -> LockMode {
+        match lock {
+            Lock::Governance => LockMode::Governance,
+            Lock::Compliance => LockMode::Compliance,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -27,7 +52,9 @@ pub(in crate::cli) struct InfoArgs {
 struct InfoView {
     repository: String,
     created_unix_ms: u64,
-    store: Capabilities,
+    store: StoreView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_lock: Option<ObjectLock>,
     snapshots: u64,
     packs: u64,
     stored_bytes: u64,
@@ -38,12 +65,28 @@ struct InfoView {
     can_read: bool,
 }
 
+#[derive(Serialize)]
+struct StoreView {
+    create_if_absent: bool,
+    lists_what_was_written: bool,
+    object_lock: bool,
+    checksums: bool,
+}
+
+impl From<Capabilities> for StoreView {
+    fn from(can: Capabilities) -> StoreView {
+        let Capabilities { create_if_absent, lists_what_was_written, object_lock, checksums } = can;
+        StoreView { create_if_absent, lists_what_was_written, object_lock, checksums }
+    }
+}
+
 impl From<Info> for InfoView {
     fn from(info: Info) -> InfoView {
         InfoView {
             repository: info.id.to_string(),
             created_unix_ms: info.created_unix_ms,
-            store: info.store,
+            store: info.store.into(),
+            object_lock: info.object_lock,
             snapshots: info.snapshots,
             packs: info.packs,
             stored_bytes: info.stored_bytes,
@@ -57,7 +100,9 @@ impl From<Info> for InfoView {
 }
 
 pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.init(work).await?;
+    let lock = args.object_lock.zip(args.lock_days).map(|(mode, days)| ObjectLock::new(mode.into(), days));
+    let lock = lock.transpose().map_err(|error| trouble::usage(error.to_string()))?;
+    let repository = args.access.init(lock, work).await?;
     let info = look(&repository, work).await?;
     Answer::new(info).give(work.json, |info| {
         println!("made repository {}", info.repository);
@@ -71,6 +116,7 @@ pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), Trouble> {
         println!("repository   {}", info.repository);
         println!("made         {}", at(info.created_unix_ms));
         println!("snapshots    {}", info.snapshots);
+        println!("store        {}", able(info));
         println!("stored       {} in {} packs", ByteCount(info.stored_bytes), info.packs);
         println!("index        {} blobs, {} of memory", info.blobs, ByteCount(info.index_memory_bytes));
         let may = if info.can_read { "may read" } else { "is write-only" };
@@ -80,4 +126,19 @@ pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), Trouble> {
 
 async fn look(repository: &Repository, work: &Work) -> Result<InfoView, Trouble> {
     work.wait(repository.info()).await.map(InfoView::from)
+}
+
+/// What protects the objects where they lie.
+fn able(info: &InfoView) -> String {
+    let checksums =
+        if info.store.checksums { "checksums are verified" } else { "checksums are not verified" };
+    let lock = match &info.object_lock {
+        Some(lock) if lock.mode() == LockMode::Compliance => {
+            format!("locked for {} days against everybody", lock.days())
+        }
+        Some(lock) => format!("locked for {} days but for those with a special permission", lock.days()),
+        None if info.store.object_lock => "not locked, although the bucket could".into(),
+        None => "not locked".into(),
+    };
+    format!("{checksums}, {lock}")
 }

@@ -27,6 +27,7 @@ mod init;
 mod keys;
 mod mount;
 mod restore;
+mod revive;
 mod serve;
 mod snapshots;
 mod trouble;
@@ -128,6 +129,13 @@ pub(super) enum RepositoryCommand {
     /// Delete what no snapshot needs, beside running backups; packs that are mostly waste are rewritten
     #[command(after_help = EXIT_CODES)]
     Collect(Box<collect::CollectArgs>),
+    /// Bring back what was deleted or written over in a bucket that keeps versions, as one with Object Lock does
+    ///
+    /// Needs no key of the repository: it may be its config that was deleted. What people and collections deleted comes
+    /// back, too, unless it was before --since; the next `collect` removes again what nobody needs. Afterwards run
+    /// `rebuild-index` and `verify --all`.
+    #[command(after_help = EXIT_CODES)]
+    Revive(Box<revive::ReviveArgs>),
     /// Copy snapshots into a second repository, which must exist
     ///
     /// What it has already is not stored again. Needs a key that may read here, and any key there.
@@ -169,6 +177,7 @@ async fn carry_out(command: RepositoryCommand, work: &Work) -> Result<(), Troubl
         RepositoryCommand::Release(args) => holds::release(*args, work).await,
         RepositoryCommand::Holds(args) => holds::holds(*args, work).await,
         RepositoryCommand::Collect(args) => collect::run(*args, work).await,
+        RepositoryCommand::Revive(args) => revive::run(*args, work).await,
         RepositoryCommand::Copy(args) => copy::run(*args, work).await,
         RepositoryCommand::Keys(command) => keys::run(command, work).await,
     }

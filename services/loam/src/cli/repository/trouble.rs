@@ -104,7 +104,7 @@ impl Meant for OpenError {
             OpenError::NoRepository => Some(NO_REPOSITORY),
             OpenError::Foreign => Some((Exit::Failed, "foreign")),
             OpenError::AlreadyThere => Some((Exit::Failed, "already_there")),
-            OpenError::Unfit => Some((Exit::Failed, "unfit_store")),
+            OpenError::Unfit | OpenError::CannotLock => Some((Exit::Failed, "unfit_store")),
             OpenError::WrongSecret => Some((Exit::Refused, "wrong_secret")),
             OpenError::KeyRemoved => Some((Exit::Refused, "key_removed")),
             OpenError::WriteOnly(_) => Some(WRITE_ONLY),

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use backup_repository::{Consistency, DiskAddress};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::builder::PossibleValue;
 use contract::ByteCount;
 
@@ -93,6 +94,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, humantime::DurationError>
     humantime::parse_duration(text)
 }
 
+/// A point in time: as in RFC 3339, or how long ago.
+pub(super) fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return Ok(at.with_timezone(&Utc));
+    }
+    let ago = duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
+    let at = ago.and_then(|ago| Utc::now().checked_sub_signed(ago));
+    at.ok_or_else(|| "write a time as in 2026-11-26T04:00:00Z, or how long ago, as in 36h".to_owned())
+}
+
 /// The state of the guest's data, as one of its words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State(pub Consistency);
@@ -129,6 +140,17 @@ mod tests {
         assert_eq!(read("99M.."), Some(99 << 20..100 << 20));
         for wrong in ["", "1M", "2M..1M", "a..b", "-1..2"] {
             assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago_it_was() {
+        let at = moment("2026-11-26T05:00:00+01:00").expect("a time");
+        assert_eq!(at.to_rfc3339(), "2026-11-26T04:00:00+00:00");
+        let ago = Utc::now() - moment("36h").expect("a while");
+        assert!((36 * 3600..36 * 3600 + 60).contains(&ago.num_seconds()), "{ago}");
+        for wrong in ["", "yesterday", "2026-11-26", "99999999999y"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
         }
     }
 

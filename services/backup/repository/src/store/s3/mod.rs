@@ -7,6 +7,7 @@
 //! ```
 
 mod signing;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use self::signing::{Connector, Line};
+pub(in crate::store) use self::versions::Versions;
+use self::versions::{Page, by_key};
 use super::object_lock::Keep;
 use super::settings::{StoreSettings, StoreSettingsError};
 use crate::keys::secret::{SecretError, read_secret_file};
@@ -31,6 +34,7 @@ use crate::keys::secret::{SecretError, read_secret_file};
 const SHA256: HeaderName = HeaderName::from_static("x-amz-checksum-sha256");
 /// The checksum that all puts carry: it costs next to nothing, and what arrives damaged is refused.
 const CRC64: HeaderName = HeaderName::from_static("x-amz-checksum-crc64nvme");
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 /// A signature made only to learn an object's address.
 const ADDRESS_LIFETIME: Duration = Duration::from_secs(60);
 const ATTEMPTS_MAX: u32 = 4;
@@ -40,6 +44,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct S3 {
     objects: AmazonS3,
+    bucket: String,
     prefix: Path,
     line: Arc<Line>,
     client: HttpClient,
@@ -94,7 +99,7 @@ impl S3 {
         line.sign_as(Arc::clone(objects.credentials()));
         let client = Connector(Arc::clone(&line)).connect(&options).map_err(StoreSettingsError::Client)?;
         let prefix = Path::from(prefix);
-        Ok(S3 { objects, prefix, line, client })
+        Ok(S3 { objects, bucket: bucket.to_owned(), prefix, line, client })
     }
 
     /// The client.
@@ -148,6 +153,54 @@ impl S3 {
         let answer = self.ask(Method::GET, &self.full(name), Some("retention"), &[], Bytes::new()).await?;
         self.done("look at the lock of", name, &answer)?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// The versions of everything whose name begins with a prefix.
+    pub(super) async fn versions(&self, prefix: &Path) -> object_store::Result<Vec<(Path, Versions)>> {
+        let full = self.full(prefix);
+        let mut pages = Vec::new();
+        let mut from = String::new();
+        loop {
+            let query = format!("versions=&prefix={}{from}", encoded(full.as_ref()));
+            let answer = self.ask(Method::GET, &Path::default(), Some(&query), &[], Bytes::new()).await?;
+            self.done("list the versions of", prefix, &answer)?;
+            let page = Page::read(&String::from_utf8_lossy(&answer.body)).map_err(|why| {
+                generic(std::io::Error::other(format!("a listing of versions makes no sense: {why}")))
+            })?;
+            let next = page.next.clone();
+            pages.push(page);
+            let Some((key, version)) = next else { break };
+            from = format!("&key-marker={}&version-id-marker={}", encoded(&key), encoded(&version));
+        }
+        let within = |key: String| {
+            let path = Path::parse(key).ok()?;
+            Some(path.prefix_match(&self.prefix)?.collect::<Path>())
+        };
+        Ok(by_key(pages).into_iter().filter_map(|(key, versions)| Some((within(key)?, versions))).collect())
+    }
+
+    /// Makes an older version of an object the newest.
+    pub(super) async fn bring_back(
+        &self,
+        name: &Path,
+        version: &str,
+        keep: Option<Keep>,
+    ) -> object_store::Result<()> {
+        let full = self.full(name);
+        let source =
+            format!("/{}/{}?versionId={}", encoded(&self.bucket), encoded(full.as_ref()), encoded(version));
+        let mut headers = vec![(COPY_SOURCE, source)];
+        if let Some(keep) = keep {
+            headers.extend(keep.headers());
+        }
+        let answer = self.ask(Method::PUT, &full, None, &headers, Bytes::new()).await?;
+        self.done("bring back", name, &answer)?;
+        // A copy that fails half way is told of in the body of an answer that began well.
+        if contains(&answer.body, b"<CopyObjectResult") {
+            Ok(())
+        } else {
+            Err(refused("bring back", name, &answer))
+        }
     }
 
     fn done(&self, attempt: &str, name: &Path, answer: &Answer) -> object_store::Result<()> {
@@ -219,6 +272,18 @@ impl S3 {
         let body = response.into_body().bytes().await.map_err(generic)?;
         Ok(Answer { status, body })
     }
+}
+
+/// As it stands in a query: all but letters, digits and a few marks in per cent (RFC 3986, section 2.3). Slashes stay.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {

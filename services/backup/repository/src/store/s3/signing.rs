@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::HeaderValue;
-use http::header::DATE;
+use http::header::{AUTHORIZATION, DATE};
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{
@@ -91,11 +91,11 @@ struct Signing {
 impl HttpService for Signing {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         if let Some(keep) = request.extensions().get::<Keep>().copied() {
-            let until = HeaderValue::try_from(keep.until_word()).expect("digits and dashes");
             let headers = request.headers_mut();
-            headers.insert("x-amz-object-lock-mode", HeaderValue::from_static(keep.mode_word()));
-            headers.insert("x-amz-object-lock-retain-until-date", until);
-            headers.remove(http::header::AUTHORIZATION);
+            for (name, value) in keep.headers() {
+                headers.insert(name, HeaderValue::try_from(value).expect("letters, digits and dashes"));
+            }
+            headers.remove(AUTHORIZATION);
             self.line.sign(&mut request).await?;
         }
         let response = self.inner.execute(request).await?;

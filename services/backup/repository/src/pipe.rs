@@ -1,5 +1,6 @@
 //! The reading end of a pipe that does not take a broken writer for the end of the stream.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,22 +8,21 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf};
 use tokio::sync::oneshot;
 
-use crate::restore::RestoreError;
+/// How the writer ended.
+type Outcome<E> = oneshot::Receiver<Result<(), E>>;
 
-type Outcome = oneshot::Receiver<Result<(), RestoreError>>;
-
-pub(super) struct Checked {
+pub(crate) struct Checked<E> {
     reader: DuplexStream,
-    outcome: Option<Outcome>,
+    outcome: Option<Outcome<E>>,
 }
 
-impl Checked {
-    pub(super) fn new(reader: DuplexStream, outcome: Outcome) -> Checked {
+impl<E> Checked<E> {
+    pub(crate) fn new(reader: DuplexStream, outcome: Outcome<E>) -> Checked<E> {
         Checked { reader, outcome: Some(outcome) }
     }
 }
 
-impl AsyncRead for Checked {
+impl<E: Error + Send + Sync + 'static> AsyncRead for Checked<E> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,0 +1,48 @@
+//! `loam repository revive`: brings back what was deleted or written over.
+
+use backup_repository::ReviveReport;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::access::StoreArgs;
+use super::answer::Answer;
+use super::values::moment;
+use super::work::Work;
+use crate::cli::exit::Trouble;
+
+/// More names than this are not shown to people.
+const NAMES_SHOWN: usize = 20;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReviveArgs {
+    /// Leave alone what was deleted or written over before: a time as in 2026-11-26T04:00:00Z, or how long ago, as in 36h
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Option<DateTime<Utc>>,
+    /// Say what would come back, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Serialize)]
+struct Revived {
+    dry_run: bool,
+    objects: Vec<String>,
+}
+
+pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), Trouble> {
+    let store = args.store.open()?;
+    let ReviveReport { objects } = work.wait(store.revive(args.since, args.dry_run)).await?;
+    Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done| {
+        let would = if done.dry_run { "would be " } else { "" };
+        println!("objects brought back: {would}{}", done.objects.len());
+        for name in done.objects.iter().take(NAMES_SHOWN) {
+            println!("  {name}");
+        }
+        if done.objects.len() > NAMES_SHOWN {
+            println!("  … (--json names all)");
+        }
+    })
+}
