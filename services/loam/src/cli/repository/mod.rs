@@ -179,6 +179,6 @@ async fn carry_out(command: RepositoryCommand, work: &Work) -> Result<(), Troubl
         RepositoryCommand::Collect(args) => collect::run(*args, work).await,
         RepositoryCommand::Revive(args) => revive::run(*args, work).await,
         RepositoryCommand::Copy(args) => copy::run(*args, work).await,
-        RepositoryCommand::Keys(command) => keys::run(command, work).await,
+        RepositoryCommand::Keys(command) => Box::pin(keys::run(command, work)).await,
     }
 }
