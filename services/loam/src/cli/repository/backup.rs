@@ -14,7 +14,7 @@ use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::Access;
+use super::access::{Access, CompressionArgs};
 use super::answer::Answer;
 use super::snapshots::SnapshotView;
 use super::values::{Named, State, disk_address};
@@ -56,6 +56,8 @@ pub(in crate::cli) struct BackupArgs {
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
     #[command(flatten)]
+    compression: CompressionArgs,
+    #[command(flatten)]
     access: Access,
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
         return Err(trouble::usage(why));
     }
-    let repository = args.access.open(work).await?;
+    let repository = args.access.clone().compressing(args.compression).open(work).await?;
     let parent = parent(&repository, &args, work).await?;
     let disks = open_disks(&args, work).await?;
     let request = BackupRequest {
