@@ -9,3 +9,4 @@ mod place;
 mod refused;
 mod round;
 mod served;
+mod several;

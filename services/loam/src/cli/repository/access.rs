@@ -56,6 +56,36 @@ pub(super) struct OtherStoreArgs {
     to_secret_access_key_file: Option<PathBuf>,
 }
 
+/// A second repository that a backup goes to, from the same reading.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "A second repository")]
+pub(super) struct SecondArgs {
+    /// Store the backup here, too; and here alone while the first cannot be reached
+    #[arg(long = "to", value_name = "URL")]
+    to_store: Option<StoreUrl>,
+    /// Its S3 service
+    #[arg(long, value_name = "URL", requires = "to_store")]
+    to_endpoint: Option<String>,
+    /// Its region
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    to_region: String,
+    /// Who we are there
+    #[arg(long, value_name = "ID", requires = "to_secret_access_key_file")]
+    to_access_key_id: Option<String>,
+    /// A file with the secret access key for it
+    #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
+    to_secret_access_key_file: Option<PathBuf>,
+    /// A file with its passphrase
+    #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with_all = ["to_key_file", "to_identity_file"])]
+    to_passphrase_file: Option<PathBuf>,
+    /// Its key file
+    #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with = "to_identity_file")]
+    to_key_file: Option<PathBuf>,
+    /// A file with a private key that opens it
+    #[arg(long, value_name = "FILE", requires = "to_store")]
+    to_identity_file: Option<PathBuf>,
+}
+
 impl From<OtherStoreArgs> for StoreArgs {
     fn from(other: OtherStoreArgs) -> StoreArgs {
         StoreArgs {
@@ -121,6 +151,10 @@ pub(super) struct OtherSecretArgs {
 }
 
 impl SecretArgs {
+    fn is_none(&self) -> bool {
+        self.passphrase_file.is_none() && self.key_file.is_none() && self.identity_file.is_none()
+    }
+
     fn read(&self) -> Result<Secret, Trouble> {
         let SecretArgs { passphrase_file, key_file, identity_file } = self;
         let secret = secret_of(passphrase_file.as_ref(), key_file.as_ref(), identity_file.as_ref());
@@ -217,6 +251,34 @@ impl Access {
             self.store.clone().settings().open_for_init().map_err(trouble::of)?.with_object_lock(lock);
         let init = Repository::init(store, secret, KdfCost::default(), self.engine.clone().settings());
         self.opened(&place, init, work).await
+    }
+
+    /// The way to a second repository, where one is given.
+    pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, Trouble> {
+        let Some(store) = second.to_store else { return Ok(None) };
+        let secret = SecretArgs {
+            passphrase_file: second.to_passphrase_file,
+            key_file: second.to_key_file,
+            identity_file: second.to_identity_file,
+        };
+        if secret.is_none() {
+            return Err(trouble::usage(
+                "--to needs what opens that repository, such as --to-passphrase-file",
+            ));
+        }
+        let store = StoreArgs {
+            store,
+            endpoint: second.to_endpoint,
+            region: second.to_region,
+            access_key_id: second.to_access_key_id,
+            secret_access_key_file: second.to_secret_access_key_file,
+        };
+        Ok(Some(Access { store, secret, engine: self.engine.clone() }))
+    }
+
+    /// Where it is, for people.
+    pub(super) fn place(&self) -> String {
+        self.store.store.to_string()
     }
 
     /// The way to another repository, with the same share of this machine.
