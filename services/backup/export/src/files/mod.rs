@@ -12,7 +12,8 @@
 //! one it stays within the file system. A file system that was not unmounted is read with its journal taken into
 //! account, as the kernel would after replaying it (ext3, ext4).
 //!
-//! Reading is done on a blocking thread, because the file systems' crates (`ext4-view`, `fatfs`) are not async.
+//! Reading is done on a blocking thread, because the file systems' crates (`ext4-view`, `fatfs`) are not async. Some
+//! damage makes them panic: [`bear_readers_panics`] says what that becomes.
 //! It deliberately does not know XFS, btrfs, NTFS, LVM or LUKS beyond their names: [`mount`](crate::mount) gives those
 //! to the kernel.
 
@@ -23,12 +24,14 @@ mod gpt;
 mod mbr;
 mod partitions;
 mod probe;
+mod reader;
 mod tree;
 mod window;
 
 pub use error::FilesError;
 pub use partitions::{Partition, PartitionKind, partitions};
 pub use probe::{FileSystem, file_system};
+pub use reader::bear_readers_panics;
 pub use tree::{Entry, EntryKind, Place, extract, list};
 
 /// A folder with more entries is refused: the listing must fit into memory.

@@ -8,7 +8,8 @@ use backup_repository::DiskSource;
 
 use super::error::FilesError;
 use super::probe::{FileSystem, probe};
-use super::tree::{Place, blocking};
+use super::reader::blocking;
+use super::tree::Place;
 use super::window::Window;
 use super::{gpt, mbr};
 

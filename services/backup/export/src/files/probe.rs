@@ -8,7 +8,8 @@ use backup_repository::DiskSource;
 
 use super::error::FilesError;
 use super::partitions::range_of;
-use super::tree::{Place, blocking};
+use super::reader::blocking;
+use super::tree::Place;
 use super::window::Window;
 
 /// The magic number of btrfs and the descriptor of ISO 9660 lie this far in.

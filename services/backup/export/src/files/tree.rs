@@ -9,11 +9,11 @@ use backup_repository::DiskSource;
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 
 use super::error::FilesError;
 use super::partitions::range_of;
 use super::probe::{FileSystem, probe};
+use super::reader::blocking;
 use super::window::{METADATA_BYTES_MAX, Window};
 use super::{ext, fat};
 
@@ -96,7 +96,7 @@ pub async fn extract(
     let window = Window::new(disk, 0..disk.size_bytes());
     let window = window.allow(bytes_max.saturating_mul(2).saturating_add(METADATA_BYTES_MAX));
     let (pieces, mut arriving) = mpsc::channel(PIECES_WAITING_MAX);
-    let reading = spawn_blocking(move || {
+    let reading = blocking(move || {
         let (found, window) = open(window, place)?;
         let sink = Sink { pieces, bytes_max, path: path.clone() };
         match found {
@@ -104,13 +104,16 @@ pub async fn extract(
             _ => ext::extract(window, &path, &sink),
         }
     });
-    let mut written = 0;
-    while let Some(piece) = arriving.recv().await {
-        let piece: Bytes = piece;
-        writer.write_all(&piece).await.map_err(FilesError::Write)?;
-        written += piece.len() as u64;
-    }
-    settled(reading.await)?;
+    let writing = async {
+        let mut written = 0;
+        while let Some(piece) = arriving.recv().await {
+            let piece: Bytes = piece;
+            writer.write_all(&piece).await.map_err(FilesError::Write)?;
+            written += piece.len() as u64;
+        }
+        Ok(written)
+    };
+    let ((), written) = tokio::try_join!(reading, writing)?;
     writer.flush().await.map_err(FilesError::Write)?;
     Ok(written)
 }
@@ -154,19 +157,4 @@ fn open(mut window: Window, place: Place) -> Result<(FileSystem, Window), FilesE
         found if found.is_readable() => Ok((found, window)),
         found => Err(FilesError::NeedsMount { found }),
     }
-}
-
-/// Does what blocks on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
-) -> Result<T, FilesError> {
-    settled(spawn_blocking(work).await)
-}
-
-/// The file systems' crates promise not to panic on damage. If one does, and the program is built to bear panics, that
-/// is damage, too.
-fn settled<T>(joined: Result<Result<T, FilesError>, tokio::task::JoinError>) -> Result<T, FilesError> {
-    joined.unwrap_or_else(|error| {
-        Err(FilesError::Damaged { what: "file system", why: format!("its reader failed: {error}") })
-    })
 }

@@ -1,10 +1,14 @@
 //! `loam repository ls` and `extract`: what is on a disk, without mounting it and without being root.
+//!
+//! A damaged disk is an ordinary error that names it, also where it makes the reader of its file system panic
+//! ([`bear_readers_panics`](files::bear_readers_panics)): for these two commands alone, because nothing else reads file
+//! systems in this process, and the thread that is lost by it ends with the command.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_export::files::{self, Entry, EntryKind, FileSystem, Partition, PartitionKind, Place};
-use backup_repository::{DiskSource, Shape};
+use backup_export::files::{self, Entry, EntryKind, FileSystem, FilesError, Partition, PartitionKind, Place};
+use backup_repository::{DiskSource, Repository, Shape};
 use chrono::DateTime;
 use clap::Args;
 use contract::ByteCount;
@@ -126,13 +130,13 @@ pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), Trouble> {
         }
         Some(name) => {
             let repository = args.access.open_to_read(work).await?;
-            let (_, disk) = args.which.open_disk(&repository, name, work).await?;
+            let disk = Disk::open(&args.which, &repository, name, work).await?;
             match (args.partition, args.path) {
-                (None, None) => Listing::Partitions { partitions: parts(&disk, work).await? },
+                (None, None) => Listing::Partitions { partitions: disk.parts().await? },
                 (partition, path) => {
-                    let place = place(&disk, partition, work).await?;
+                    let place = disk.place(partition).await?;
                     let path = path.unwrap_or_else(|| "/".into());
-                    let entries = work.wait(files::list(&disk, place, &path)).await?;
+                    let entries = disk.wait(files::list(&disk.source, place, &path)).await?;
                     Listing::Entries { entries: entries.into_iter().map(EntryView::from).collect() }
                 }
             }
@@ -146,20 +150,20 @@ pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), Troubl
         return Err(trouble::usage("stdout takes the file or the answer in JSON: say --to FILE"));
     }
     let repository = args.access.open_to_read(work).await?;
-    let (_, disk) = args.which.open_disk(&repository, &args.disk, work).await?;
-    let place = place(&disk, args.partition, work).await?;
+    let disk = Disk::open(&args.which, &repository, &args.disk, work).await?;
+    let place = disk.place(args.partition).await?;
     // A file may have holes, but hardly more than its disk has bytes.
-    let bytes_max = disk.size_bytes();
+    let bytes_max = disk.source.size_bytes();
     let path = args.path;
     match args.to {
         Destination::Stdout => {
             let mut out = tokio::io::stdout();
-            work.wait(files::extract(&disk, place, &path, &mut out, bytes_max)).await.map(drop)
+            disk.wait(files::extract(&disk.source, place, &path, &mut out, bytes_max)).await.map(drop)
         }
         Destination::Path(to) => {
             let mut file = NewFile::begin(&to)?;
-            let extracting = files::extract(&disk, place, &path, file.writer(), bytes_max);
-            let bytes = work.wait(extracting).await?;
+            let extracting = files::extract(&disk.source, place, &path, file.writer(), bytes_max);
+            let bytes = disk.wait(extracting).await?;
             file.finish().await?;
             Answer::new(Extracted { path, to, bytes }).give(work.json, |done| {
                 println!("{} is in {}: {}", done.path.display(), done.to.display(), ByteCount(done.bytes));
@@ -175,38 +179,63 @@ struct Extracted {
     bytes: u64,
 }
 
-/// The partitions, or the one file system that a disk without a table is.
-async fn parts(disk: &Arc<dyn DiskSource>, work: &Work) -> Result<Vec<PartitionView>, Trouble> {
-    let partitions = work.wait(files::partitions(disk)).await?;
-    if !partitions.is_empty() {
-        return Ok(partitions.into_iter().map(PartitionView::from).collect());
-    }
-    let holds = work.wait(files::file_system(disk, Place::WholeDisk)).await?;
-    Ok(vec![PartitionView {
-        number: None,
-        offset: 0,
-        size_bytes: disk.size_bytes(),
-        holds: holds.to_string(),
-        readable: holds.is_readable(),
-        name: None,
-    }])
+/// A disk whose files are looked at.
+struct Disk<'a> {
+    name: &'a str,
+    source: Arc<dyn DiskSource>,
+    work: &'a Work,
 }
 
-/// Where the files are: as said, or the only place that holds any.
-async fn place(disk: &Arc<dyn DiskSource>, partition: Option<u32>, work: &Work) -> Result<Place, Trouble> {
-    if let Some(number) = partition {
-        return Ok(Place::Partition(number));
+impl<'a> Disk<'a> {
+    async fn open(
+        which: &Which,
+        repository: &Repository,
+        name: &'a str,
+        work: &'a Work,
+    ) -> Result<Disk<'a>, Trouble> {
+        let (_, source) = which.open_disk(repository, name, work).await?;
+        files::bear_readers_panics();
+        Ok(Disk { name, source, work })
     }
-    let partitions = work.wait(files::partitions(disk)).await?;
-    if partitions.is_empty() {
-        return Ok(Place::WholeDisk);
+
+    async fn wait<T>(&self, doing: impl Future<Output = Result<T, FilesError>>) -> Result<T, Trouble> {
+        let failed = |error| trouble::while_doing(format_args!("disk {}", printable(self.name)), error);
+        self.work.unless_told(doing, failed).await
     }
-    let readable = |partition: &&Partition| partition.holds.is_readable();
-    match partitions.iter().filter(readable).collect::<Vec<_>>().as_slice() {
-        [only] => Ok(Place::Partition(only.number)),
-        _ => {
-            let all: Vec<_> = partitions.iter().map(|p| format!("{} ({})", p.number, p.holds)).collect();
-            Err(trouble::usage(format!("choose a partition with --partition: {}", all.join(", "))))
+
+    /// The partitions, or the one file system that a disk without a table is.
+    async fn parts(&self) -> Result<Vec<PartitionView>, Trouble> {
+        let partitions = self.wait(files::partitions(&self.source)).await?;
+        if !partitions.is_empty() {
+            return Ok(partitions.into_iter().map(PartitionView::from).collect());
+        }
+        let holds = self.wait(files::file_system(&self.source, Place::WholeDisk)).await?;
+        Ok(vec![PartitionView {
+            number: None,
+            offset: 0,
+            size_bytes: self.source.size_bytes(),
+            holds: holds.to_string(),
+            readable: holds.is_readable(),
+            name: None,
+        }])
+    }
+
+    /// Where the files are: as said, or the only place that holds any.
+    async fn place(&self, partition: Option<u32>) -> Result<Place, Trouble> {
+        if let Some(number) = partition {
+            return Ok(Place::Partition(number));
+        }
+        let partitions = self.wait(files::partitions(&self.source)).await?;
+        if partitions.is_empty() {
+            return Ok(Place::WholeDisk);
+        }
+        let readable = |partition: &&Partition| partition.holds.is_readable();
+        match partitions.iter().filter(readable).collect::<Vec<_>>().as_slice() {
+            [only] => Ok(Place::Partition(only.number)),
+            _ => {
+                let all: Vec<_> = partitions.iter().map(|p| format!("{} ({})", p.number, p.holds)).collect();
+                Err(trouble::usage(format!("choose a partition with --partition: {}", all.join(", "))))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use backup_export::files::FilesError;
 use backup_repository::anomaly::BadExpectations;
 use backup_repository::restore::ImageError;
 use backup_repository::retention::BadPolicy;
@@ -92,6 +93,7 @@ const ASKED: &[fn(&(dyn Error + 'static)) -> Option<Meaning>] = &[
     ask::<ImageError>,
     ask::<VerifyError>,
     ask::<CollectError>,
+    ask::<FilesError>,
     ask::<BadPolicy>,
     ask::<BadExpectations>,
 ];
@@ -255,6 +257,12 @@ impl Meant for VerifyError {
 impl Meant for CollectError {
     fn meaning(&self) -> Option<Meaning> {
         matches!(self, CollectError::Cancelled).then_some(CANCELLED)
+    }
+}
+
+impl Meant for FilesError {
+    fn meaning(&self) -> Option<Meaning> {
+        matches!(self, FilesError::Damaged { .. }).then_some((Exit::Failed, "damaged_file_system"))
     }
 }
 
