@@ -1,11 +1,12 @@
 //! Where the repository is, who opens it, and how much of this machine its engine may use.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind::NotFound;
 use std::path::PathBuf;
 
 use backup_repository::{
-    EngineSettings, KdfCost, ObjectLock, Repository, S3Settings, Secret, SecretError, Store, StoreSettings,
-    StoreUrl, WriteOnly,
+    EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret, SecretError, Store,
+    StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -217,6 +218,14 @@ fn cache_default() -> Option<PathBuf> {
     Some(caches.join("loam"))
 }
 
+/// For commands that change something.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DryRun {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
 /// Everything that opens a repository.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Access {
@@ -237,6 +246,17 @@ impl Access {
         self.opened(&place, Repository::open(store, secret, self.engine.clone().settings()), work).await
     }
 
+    /// Opens it to change something, or to see what would be changed. What this machine remembers is then left alone, too.
+    pub(super) async fn open_to_change(&self, dry_run: bool, work: &Work) -> Result<Repository, Trouble> {
+        if !dry_run {
+            return self.open(work).await;
+        }
+        let secret = self.secret.read()?;
+        let store = self.store.clone().open()?.changing_nothing();
+        let engine = EngineSettings { cache: None, ..self.engine.clone().settings() };
+        self.opened(&self.store.store, Repository::open(store, secret, engine), work).await
+    }
+
     /// Opens it for who wants to see what was backed up: a write-only key is refused before anything is begun.
     pub(super) async fn open_to_read(&self, work: &Work) -> Result<Repository, Trouble> {
         let repository = self.open(work).await?;
@@ -251,6 +271,27 @@ impl Access {
             self.store.clone().settings().open_for_init().map_err(trouble::of)?.with_object_lock(lock);
         let init = Repository::init(store, secret, KdfCost::default(), self.engine.clone().settings());
         self.opened(&place, init, work).await
+    }
+
+    /// Whether a repository could be made.
+    pub(super) async fn could_init(&self, work: &Work) -> Result<(), Trouble> {
+        let secret = self.secret.read()?;
+        let store = match self.store.clone().settings().open() {
+            // Init makes the folder.
+            Err(StoreSettingsError::FolderMissing { source, .. }) if source.kind() == NotFound => {
+                return Ok(());
+            }
+            store => store.map_err(trouble::of)?,
+        };
+        let settings = EngineSettings { cache: None, ..self.engine.clone().settings() };
+        let found = Repository::open(store, secret, settings);
+        match work.unless_told(async { Ok::<_, Trouble>(found.await) }, |never| never).await? {
+            Err(OpenError::NoRepository) => Ok(()),
+            Err(error @ (OpenError::Foreign | OpenError::Store(_))) => {
+                Err(trouble::while_doing(&self.store.store, error))
+            }
+            _ => Err(trouble::while_doing(&self.store.store, OpenError::AlreadyThere)),
+        }
     }
 
     /// The way to a second repository, where one is given.
@@ -289,7 +330,7 @@ impl Access {
     async fn opened(
         &self,
         place: &StoreUrl,
-        opening: impl Future<Output = Result<Repository, backup_repository::OpenError>>,
+        opening: impl Future<Output = Result<Repository, OpenError>>,
         work: &Work,
     ) -> Result<Repository, Trouble> {
         work.unless_told(opening, |error| trouble::while_doing(place, error)).await

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backup_repository::anomaly::{Expectations, Finding, Gravity, Judge};
-use backup_repository::{BackupRequest, DiskAddress, DiskSource, References, SnapshotId};
+use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
 use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
 use super::access::{Access, SecondArgs};
 use super::answer::Answer;
-use super::destinations::{Destinations, Stored};
+use super::destinations::{Destinations, Estimated, Stored};
 use super::snapshots::SnapshotView;
 use super::trouble;
 use super::values::{Named, State, disk_address};
@@ -52,6 +52,9 @@ pub(in crate::cli) struct BackupArgs {
     /// Warn when the disks hold less than this
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
+    /// Read everything and say what would be stored, in the first place that can be reached; write nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
@@ -66,6 +69,12 @@ struct Done {
     /// Earlier backups that were in the second repository alone.
     brought_home: Vec<SnapshotId>,
     findings: Vec<FindingView>,
+}
+
+#[derive(Serialize)]
+struct Estimate {
+    machine: String,
+    stats: CopyStats,
 }
 
 #[derive(Serialize)]
@@ -85,7 +94,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
     }
     let second = args.access.second(args.second.clone())?;
     let mut destinations = Destinations::open(&args.access, second, work).await?;
-    let brought_home = destinations.bring_home(work).await?;
+    let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };
     let request = BackupRequest {
         machine: args.machine.clone(),
         taken_at_unix_ms: unix_ms_now(),
@@ -96,6 +105,16 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         parent: None,
         consistency: args.consistency.0,
     };
+    if args.dry_run {
+        let Estimated { stats, warnings } =
+            destinations.estimate(request, args.parent.as_deref(), work).await?;
+        let estimate = Estimate { machine: args.machine, stats };
+        return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done| {
+            let CopyStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
+            let (read, new, stored) = (ByteCount(read_bytes), ByteCount(new_bytes), ByteCount(stored_bytes));
+            println!("read {read}, new {new}, would store {stored}");
+        });
+    }
     let stored = destinations.back_up(request, args.parent.as_deref(), work).await?;
     let judged = stored.repository.judge(&stored.snapshot, &judge).await;
     let (findings, unjudged) = match judged {

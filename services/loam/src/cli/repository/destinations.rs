@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use backup_repository::{
-    BackupRequest, Cancel, CopyError, Destination, Draft, Progress, Repository, Selector, Snapshot,
-    SnapshotError, SnapshotId, back_up_to_several,
+    BackupRequest, Cancel, CopyError, CopyStats, Destination, Draft, Progress, Repository, Selector,
+    Snapshot, SnapshotError, SnapshotId, back_up_to_several,
 };
 
 use super::access::Access;
@@ -43,6 +43,12 @@ pub(super) struct Stored {
     pub(super) places: Vec<String>,
     /// A repository that has it.
     pub(super) repository: Repository,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What a backup would come to.
+pub(super) struct Estimated {
+    pub(super) stats: CopyStats,
     pub(super) warnings: Vec<String>,
 }
 
@@ -141,6 +147,21 @@ impl Destinations {
             parents.push(counts.filter(|id| there.contains(id)));
         }
         Ok(parents)
+    }
+
+    /// What a backup to the first of them would store.
+    pub(super) async fn estimate(
+        self,
+        request: BackupRequest,
+        parent: Option<&str>,
+        work: &Work,
+    ) -> Result<Estimated, Trouble> {
+        let parent = self.parents(parent, &request.machine, work).await?.into_iter().next().flatten();
+        let title = format!("estimate {}", request.machine);
+        let (request, progress) = (BackupRequest { parent, ..request }, Arc::new(Progress::new()));
+        let reading = self.places[0].repository.estimate(request, &progress, &work.cancel);
+        let stats = shown(&title, &progress, Box::pin(reading)).await.map_err(trouble::of)?;
+        Ok(Estimated { stats, warnings: self.warnings })
     }
 
     /// Backs up to all of them.
