@@ -333,6 +333,8 @@ impl Access {
         opening: impl Future<Output = Result<Repository, OpenError>>,
         work: &Work,
     ) -> Result<Repository, Trouble> {
+        // It is large, and a part of every command.
+        let opening = Box::pin(opening);
         work.unless_told(opening, |error| trouble::while_doing(place, error)).await
     }
 }
