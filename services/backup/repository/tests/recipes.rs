@@ -72,3 +72,28 @@ async fn an_unchanged_machine_is_backed_up_without_reading() {
     assert_eq!(progress.read().read_bytes, 0);
     assert_eq!(snapshot.contents.disks, parent.contents.disks);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_estimate_is_what_the_backup_stores_and_writes_nothing() {
+    let mut rng = seeded();
+    let disk = MemoryDisk::new(disk(&mut rng, 9 * MIB));
+    let objects = Arc::new(object_store::memory::InMemory::new());
+    let repository = new_repository(Store::new(objects.clone())).await;
+    let before = names(&objects).await;
+    let progress = Arc::default();
+    let estimate = repository.estimate(request(&disk), &progress, &Cancel::new()).await.unwrap();
+    assert_eq!(names(&objects).await, before);
+    let stats = back_up(&repository, request(&disk)).await.contents.stats;
+    assert_eq!(estimate, stats);
+    let again = repository.estimate(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
+    assert_eq!((again.new_bytes, again.read_bytes), (0, stats.read_bytes));
+}
+
+async fn names(objects: &object_store::memory::InMemory) -> Vec<String> {
+    use futures::TryStreamExt;
+    use object_store::ObjectStore;
+    let mut names: Vec<_> =
+        objects.list(None).map_ok(|listed| listed.location.to_string()).try_collect().await.unwrap();
+    names.sort();
+    names
+}

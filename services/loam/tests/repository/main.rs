@@ -2,6 +2,7 @@
 
 mod clean;
 mod compressed;
+mod dry;
 mod dumped;
 mod files;
 mod interrupted;
@@ -10,3 +11,4 @@ mod place;
 mod refused;
 mod round;
 mod served;
+mod several;

@@ -1,7 +1,7 @@
 //! Who is compared, and how each is called.
 //!
 //! Each works on a repository in a local folder, encrypted, with a passphrase, and compresses with zstd at its fastest
-//! regular level: ours 1, borg `zstd,1`, restic its `auto`. All else is as it comes.
+//! regular level: ours and rustic 1, borg `zstd,1`, restic its `auto`. All else is as it comes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,11 +16,12 @@ pub(crate) const PASSPHRASE: &str = "bench";
 pub(crate) enum Engine {
     Ours,
     Restic,
+    Rustic,
     Borg,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Engine; 3] = [Engine::Ours, Engine::Restic, Engine::Borg];
+    pub(crate) const ALL: [Engine; 4] = [Engine::Ours, Engine::Restic, Engine::Rustic, Engine::Borg];
 
     /// Its name and version, or nothing when it is not installed.
     pub(crate) fn name(self) -> Option<String> {
@@ -33,6 +34,7 @@ impl Engine {
         match self {
             Engine::Ours => Some("Loam".into()),
             Engine::Restic => said("restic", "version"),
+            Engine::Rustic => said("rustic", "--version"),
             Engine::Borg => said("borg", "--version"),
         }
     }
@@ -51,6 +53,7 @@ impl Place {
         measure(&match engine {
             Engine::Ours => place.ours("init", &[]),
             Engine::Restic => place.restic(&["init", "--repository-version", "2"]),
+            Engine::Rustic => place.rustic(&["init", "--set-compression", "1"]),
             Engine::Borg => {
                 let mut borg = place.borg("init");
                 borg.args(["--encryption", "repokey"]).arg(place.store());
@@ -74,6 +77,11 @@ impl Place {
                 restic.arg(name).current_dir(folder);
                 restic
             }
+            Engine::Rustic => {
+                let mut rustic = self.rustic(&["backup", "--host", machine]);
+                rustic.arg(name).current_dir(folder);
+                rustic
+            }
             Engine::Borg => {
                 let mut borg = self.borg("create");
                 borg.args(["--compression", "zstd,1"])
@@ -94,6 +102,11 @@ impl Place {
                 let mut restic = self.restic(&["restore", "latest", "--host", machine, "--target"]);
                 restic.arg(into);
                 restic
+            }
+            Engine::Rustic => {
+                let mut rustic = self.rustic(&["restore", "--filter-host", machine, "latest"]);
+                rustic.arg(into);
+                rustic
             }
             Engine::Borg => {
                 let mut borg = self.borg("extract");
@@ -119,6 +132,14 @@ impl Place {
         let mut command = Command::new("restic");
         command.env("RESTIC_PASSWORD", PASSPHRASE).env("RESTIC_REPOSITORY", self.store());
         command.env("RESTIC_CACHE_DIR", self.folder.join("cache")).arg("--quiet").args(arguments);
+        command
+    }
+
+    fn rustic(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("rustic");
+        command.env("RUSTIC_PASSWORD", PASSPHRASE).env("RUSTIC_REPOSITORY", self.store());
+        command.env("RUSTIC_CACHE_DIR", self.folder.join("cache")).env("RUSTIC_NO_PROGRESS", "true");
+        command.args(["--log-level", "warn"]).args(arguments);
         command
     }
 

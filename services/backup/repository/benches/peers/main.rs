@@ -1,4 +1,4 @@
-//! What others take for the same work: restic and borg beside our engine, in one run on one machine.
+//! What others take for the same work: restic, rustic and borg beside our engine, in one run on one machine.
 //!
 //! ```text
 //!   cargo bench -p backup-repository --bench peers                all of it

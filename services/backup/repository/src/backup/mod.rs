@@ -20,6 +20,7 @@
 
 mod audit;
 mod disk;
+mod error;
 mod packer;
 mod patch;
 mod seal;
@@ -36,21 +37,18 @@ use tracing::{info, instrument, warn};
 
 use crate::Cancel;
 use crate::collect::{self, condemned};
-use crate::format::Damage;
 use crate::format::pack::PackId;
 use crate::format::private::Private;
-use crate::format::snapshot::{Consistency, Contents, Shape, Snapshot, SnapshotId};
-use crate::index::{self, IndexError};
+use crate::format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::index;
 use crate::lease::{self, LeaseId, LeaseState};
 use crate::progress::{Progress, raise};
-use crate::repository::{OpenError, Repository};
-use crate::restore::ReadError;
-use crate::snapshots::SnapshotError;
-use crate::source::{DiskSource, SourceError};
-use crate::store::{StoreError, names};
+use crate::repository::Repository;
+use crate::source::DiskSource;
+use crate::store::names;
 
 use self::disk::ParentDisk;
-use self::packer::Stopped;
+pub use self::error::{BackupError, CopyError};
 pub use self::seal::SealError;
 use self::session::Session;
 pub use self::stream::StreamSource;
@@ -115,121 +113,11 @@ impl Draft {
     }
 }
 
-/// The disks could not be copied. Nothing but unnamed packs was left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// Two disks or streams of one name, or none at all.
-    #[error("a backup needs at least one disk or stream, each with a name of its own")]
-    DiskNames,
-    /// A stream could not be read.
-    #[error("could not read stream {stream}")]
-    Stream {
-        /// The stream.
-        stream: String,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A stream has more chunks than one recipe can hold.
-    #[error("stream {stream} is too long: its {bytes} bytes need a recipe of more than 4 MiB")]
-    StreamTooLong {
-        /// The stream.
-        stream: String,
-        /// How long it is.
-        bytes: u64,
-    },
-    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
-    #[error("the repository is not there any more")]
-    NotThere(#[source] OpenError),
-    /// The parent cannot be read.
-    #[error("could not read the parent snapshot")]
-    Parent(#[source] SnapshotError),
-    /// The parent's recipe cannot be read.
-    #[error("could not read the recipe of the parent's disk {disk}")]
-    ParentRecipe {
-        /// The disk.
-        disk: String,
-        /// The cause.
-        #[source]
-        source: ReadError,
-    },
-    /// A disk could not be read.
-    #[error("could not read disk {disk}")]
-    Source {
-        /// The disk.
-        disk: String,
-        /// The cause.
-        #[source]
-        source: SourceError,
-    },
-    /// A source's extents had gaps or overlaps, or a read was short.
-    #[error("the source of disk {disk} contradicts itself at byte {at}")]
-    Contradiction {
-        /// The disk.
-        disk: String,
-        /// Where.
-        at: u64,
-    },
-    /// A segment that the map of changes calls unchanged has changed. The disk is then read whole.
-    #[error("the map of changes of disk {disk} is wrong: the segment at byte {at} changed and is not on it")]
-    LyingMap {
-        /// The disk.
-        disk: String,
-        /// Where.
-        at: u64,
-    },
-    /// The store lost a pack whose upload it had confirmed.
-    #[error(
-        "the store confirmed {pack} and does not list it with its {bytes} bytes: it does not keep what it is given"
-    )]
-    LyingStore {
-        /// The object.
-        pack: String,
-        /// How long it should be.
-        bytes: u64,
-    },
-    /// What is stored already could not be found out.
-    #[error("could not find out what is stored already")]
-    Index(#[from] IndexError),
-    /// Packs could not be stored, or named in the index.
-    #[error("could not store what was read")]
-    Naming(#[source] IndexError),
-    /// The store failed.
-    #[error("could not reach the store")]
-    Store(#[from] StoreError),
-    /// A pack could not be sealed.
-    #[error("could not begin a pack")]
-    Keys(#[source] Damage),
-    /// The storing half ended first; its own error is the one to see.
-    #[error("the backup was interrupted while packs were filled")]
-    Interrupted,
-    /// It showed no life for so long that a collection gave up on it.
-    #[error("the backup stood still for too long and was taken for dead: begin it again")]
-    TakenForDead,
-    /// It was told to stop.
-    #[error("the backup was cancelled")]
-    Cancelled,
-}
-
-/// A backup, copied and sealed in one go, failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// While copying.
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-    /// While sealing.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-}
-
-impl From<Stopped> for CopyError {
-    fn from(stopped: Stopped) -> CopyError {
-        match stopped {
-            Stopped::Ended => CopyError::Interrupted,
-            Stopped::Index(error) => CopyError::Index(error),
-            Stopped::Keys(damage) => CopyError::Keys(damage),
-        }
-    }
+/// What becomes of packs that were filled.
+#[derive(Clone, Copy)]
+enum Fate {
+    Stored,
+    Dropped,
 }
 
 impl Repository {
@@ -302,6 +190,52 @@ impl Repository {
         progress: &Arc<Progress>,
         lease: LeaseId,
     ) -> Result<Contents, CopyError> {
+        let (session, disks, stored) = self.copy_disks(&mut request, progress, Fate::Stored).await?;
+        self.see_that_they_are_kept(&stored, lease).await?;
+        let stats = progress.stats();
+        info!(?stats, "disks copied");
+        let definition = Private::seal(&session.keys, &request.definition).map_err(CopyError::Keys)?;
+        let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
+        let stands_in = false;
+        Ok(Contents {
+            machine,
+            taken_at_unix_ms,
+            tags,
+            disks,
+            definition,
+            parent,
+            consistency,
+            stats,
+            stands_in,
+        })
+    }
+
+    /// Reads everything as a backup does, and says what it would store. Nothing is written. It may say a little more
+    /// than a backup would store where more than 128 GiB are new and alike.
+    ///
+    /// # Errors
+    /// As [`Repository::copy`].
+    #[instrument(name = "repository.estimate", skip_all, fields(machine = request.machine))]
+    pub async fn estimate(
+        &self,
+        mut request: BackupRequest,
+        progress: &Arc<Progress>,
+        cancel: &Cancel,
+    ) -> Result<CopyStats, CopyError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(CopyError::Cancelled),
+            read = self.copy_disks(&mut request, progress, Fate::Dropped) => read.map(|_| progress.stats()),
+        }
+    }
+
+    /// Reads all disks and streams, and stores what is new of them, or drops it.
+    async fn copy_disks(
+        &self,
+        request: &mut BackupRequest,
+        progress: &Arc<Progress>,
+        fate: Fate,
+    ) -> Result<(Arc<Session>, Vec<DiskRecord>, Vec<StoredPack>), CopyError> {
         let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys()).await?;
         self.refresh().await?;
         let parent = match request.parent {
@@ -340,25 +274,14 @@ impl Repository {
             session.finish().await.map_err(CopyError::from)?;
             Ok::<_, CopyError>(disks)
         };
-        let uploading = async { upload::all(&session, packs).await.map_err(CopyError::Naming) };
+        let uploading = async {
+            match fate {
+                Fate::Stored => upload::all(&session, packs).await.map_err(CopyError::Naming),
+                Fate::Dropped => Ok(upload::none(&session, packs).await),
+            }
+        };
         let (disks, stored) = futures::future::try_join(copying, uploading).await?;
-        self.see_that_they_are_kept(&stored, lease).await?;
-        let stats = progress.stats();
-        info!(?stats, "disks copied");
-        let definition = Private::seal(&session.keys, &request.definition).map_err(CopyError::Keys)?;
-        let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
-        let stands_in = false;
-        Ok(Contents {
-            machine,
-            taken_at_unix_ms,
-            tags,
-            disks,
-            definition,
-            parent,
-            consistency,
-            stats,
-            stands_in,
-        })
+        Ok((session, disks, stored))
     }
 
     /// Looks whether the store lists every pack that it confirmed: a backup that says it is good is good.

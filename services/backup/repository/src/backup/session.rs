@@ -148,6 +148,11 @@ impl Session {
         }
     }
 
+    /// Gives up all claims, where nothing is stored.
+    pub(super) fn forget_claims(&self) {
+        self.claimed.lock().expect("nobody panics while holding the claims").clear();
+    }
+
     /// Hands over the packs that are not full and ends their queue.
     pub(super) async fn finish(self: &Arc<Self>) -> Result<(), Stopped> {
         self.work(|session| session.packers.iter().try_for_each(Packer::close)).await

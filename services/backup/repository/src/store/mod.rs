@@ -56,6 +56,8 @@ pub struct Store {
     /// Where it is on S3.
     s3: Option<Arc<S3>>,
     lock: Option<ObjectLock>,
+    /// What is written is dropped.
+    is_dry: bool,
 }
 
 /// One call to the store failed, after its retries.
@@ -112,7 +114,7 @@ impl Store {
     /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
     /// who build their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store { objects, deadline: DEADLINE_DEFAULT, folder: None, s3: None, lock: None }
+        Store { objects, deadline: DEADLINE_DEFAULT, folder: None, s3: None, lock: None, is_dry: false }
     }
 
     /// A store on S3.
@@ -126,6 +128,19 @@ impl Store {
     pub fn with_object_lock(mut self, lock: Option<ObjectLock>) -> Store {
         self.lock = lock;
         self
+    }
+
+    /// The same store, in which nothing is changed: what is written, locked or deleted counts as done and is not. For
+    /// seeing what a change would come to; what reads its own writes back does not find them.
+    #[must_use]
+    pub fn changing_nothing(mut self) -> Store {
+        self.is_dry = true;
+        self
+    }
+
+    /// Whether what is written is dropped.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.is_dry
     }
 
     /// How what is kept is locked.
@@ -199,6 +214,9 @@ impl Store {
 
     #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
     async fn put_with(&self, name: &Path, body: Bytes, options: PutOptions) -> Result<(), StoreError> {
+        if self.is_dry {
+            return Ok(());
+        }
         self.bounded("write", name, self.objects.put_opts(name, PutPayload::from(body), options))
             .await
             .map(drop)
@@ -216,9 +234,9 @@ impl Store {
     #[instrument(name = "store lock", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn lock(&self, name: &Path, keep: Keep) -> Result<(), StoreError> {
         match &self.s3 {
-            Some(s3) => self.bounded("lock", name, s3.lock(name, keep)).await,
+            Some(s3) if !self.is_dry => self.bounded("lock", name, s3.lock(name, keep)).await,
             // Elsewhere nothing can be locked, as in a folder into which a bucket was copied.
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -240,6 +258,13 @@ impl Store {
         body: Bytes,
         options: PutOptions,
     ) -> Result<Created, StoreError> {
+        if self.is_dry {
+            return match self.look_up(name).await {
+                Ok(_) => Ok(Created::AlreadyThere),
+                Err(StoreError::NotFound { .. }) => Ok(Created::New),
+                Err(error) => Err(error),
+            };
+        }
         let outcome = self.create_once(name, body.clone(), options.clone()).await;
         if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
             return outcome;
@@ -273,6 +298,9 @@ impl Store {
     /// Removes an object; one that is gone already counts as removed.
     #[instrument(name = "store delete", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn delete(&self, name: &Path) -> Result<(), StoreError> {
+        if self.is_dry {
+            return Ok(());
+        }
         match twice(|| self.bounded("delete", name, self.objects.delete(name))).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -1,11 +1,12 @@
 //! Where the repository is, who opens it, and how much of this machine its engine may use.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind::NotFound;
 use std::path::PathBuf;
 
 use backup_repository::{
-    Compression, EngineSettings, KdfCost, ObjectLock, Repository, S3Settings, Secret, SecretError, Store,
-    StoreSettings, StoreUrl, WriteOnly,
+    Compression, EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret, SecretError,
+    Store, StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -54,6 +55,36 @@ pub(super) struct OtherStoreArgs {
     /// A file with the secret access key for it
     #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
     to_secret_access_key_file: Option<PathBuf>,
+}
+
+/// A second repository that a backup goes to, from the same reading.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "A second repository")]
+pub(super) struct SecondArgs {
+    /// Store the backup here, too; and here alone while the first cannot be reached
+    #[arg(long = "to", value_name = "URL")]
+    to_store: Option<StoreUrl>,
+    /// Its S3 service
+    #[arg(long, value_name = "URL", requires = "to_store")]
+    to_endpoint: Option<String>,
+    /// Its region
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    to_region: String,
+    /// Who we are there
+    #[arg(long, value_name = "ID", requires = "to_secret_access_key_file")]
+    to_access_key_id: Option<String>,
+    /// A file with the secret access key for it
+    #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
+    to_secret_access_key_file: Option<PathBuf>,
+    /// A file with its passphrase
+    #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with_all = ["to_key_file", "to_identity_file"])]
+    to_passphrase_file: Option<PathBuf>,
+    /// Its key file
+    #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with = "to_identity_file")]
+    to_key_file: Option<PathBuf>,
+    /// A file with a private key that opens it
+    #[arg(long, value_name = "FILE", requires = "to_store")]
+    to_identity_file: Option<PathBuf>,
 }
 
 impl From<OtherStoreArgs> for StoreArgs {
@@ -121,6 +152,10 @@ pub(super) struct OtherSecretArgs {
 }
 
 impl SecretArgs {
+    fn is_none(&self) -> bool {
+        self.passphrase_file.is_none() && self.key_file.is_none() && self.identity_file.is_none()
+    }
+
     fn read(&self) -> Result<Secret, Trouble> {
         let SecretArgs { passphrase_file, key_file, identity_file } = self;
         let secret = secret_of(passphrase_file.as_ref(), key_file.as_ref(), identity_file.as_ref());
@@ -187,6 +222,14 @@ fn cache_default() -> Option<PathBuf> {
     Some(caches.join("loam"))
 }
 
+/// For commands that change something.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DryRun {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
 /// Everything that opens a repository.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Access {
@@ -208,9 +251,9 @@ pub(super) struct CompressionArgs {
 
 impl Access {
     /// The same, where what is new is compressed like this.
-    pub(super) fn compressing(mut self, how: CompressionArgs) -> Access {
-        self.engine.compression = how.compression;
-        self
+    pub(super) fn compressing(&self, how: CompressionArgs) -> Access {
+        let engine = EngineArgs { compression: how.compression, ..self.engine.clone() };
+        Access { engine, ..self.clone() }
     }
 
     /// Opens the repository. Nothing is ever made by it.
@@ -219,6 +262,17 @@ impl Access {
         let place = self.store.store.clone();
         let store = self.store.clone().settings().open().map_err(trouble::of)?;
         self.opened(&place, Repository::open(store, secret, self.engine.clone().settings()), work).await
+    }
+
+    /// Opens it to change something, or to see what would be changed. What this machine remembers is then left alone, too.
+    pub(super) async fn open_to_change(&self, dry_run: bool, work: &Work) -> Result<Repository, Trouble> {
+        if !dry_run {
+            return self.open(work).await;
+        }
+        let secret = self.secret.read()?;
+        let store = self.store.clone().open()?.changing_nothing();
+        let engine = EngineSettings { cache: None, ..self.engine.clone().settings() };
+        self.opened(&self.store.store, Repository::open(store, secret, engine), work).await
     }
 
     /// Opens it for who wants to see what was backed up: a write-only key is refused before anything is begun.
@@ -237,6 +291,55 @@ impl Access {
         self.opened(&place, init, work).await
     }
 
+    /// Whether a repository could be made.
+    pub(super) async fn could_init(&self, work: &Work) -> Result<(), Trouble> {
+        let secret = self.secret.read()?;
+        let store = match self.store.clone().settings().open() {
+            // Init makes the folder.
+            Err(StoreSettingsError::FolderMissing { source, .. }) if source.kind() == NotFound => {
+                return Ok(());
+            }
+            store => store.map_err(trouble::of)?,
+        };
+        let settings = EngineSettings { cache: None, ..self.engine.clone().settings() };
+        let found = Repository::open(store, secret, settings);
+        match work.unless_told(async { Ok::<_, Trouble>(found.await) }, |never| never).await? {
+            Err(OpenError::NoRepository) => Ok(()),
+            Err(error @ (OpenError::Foreign | OpenError::Store(_))) => {
+                Err(trouble::while_doing(&self.store.store, error))
+            }
+            _ => Err(trouble::while_doing(&self.store.store, OpenError::AlreadyThere)),
+        }
+    }
+
+    /// The way to a second repository, where one is given.
+    pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, Trouble> {
+        let Some(store) = second.to_store else { return Ok(None) };
+        let secret = SecretArgs {
+            passphrase_file: second.to_passphrase_file,
+            key_file: second.to_key_file,
+            identity_file: second.to_identity_file,
+        };
+        if secret.is_none() {
+            return Err(trouble::usage(
+                "--to needs what opens that repository, such as --to-passphrase-file",
+            ));
+        }
+        let store = StoreArgs {
+            store,
+            endpoint: second.to_endpoint,
+            region: second.to_region,
+            access_key_id: second.to_access_key_id,
+            secret_access_key_file: second.to_secret_access_key_file,
+        };
+        Ok(Some(Access { store, secret, engine: self.engine.clone() }))
+    }
+
+    /// Where it is, for people.
+    pub(super) fn place(&self) -> String {
+        self.store.store.to_string()
+    }
+
     /// The way to another repository, with the same share of this machine.
     pub(super) fn other(&self, store: OtherStoreArgs, secret: OtherSecretArgs) -> Access {
         Access { store: store.into(), secret: secret.into(), engine: self.engine.clone() }
@@ -245,7 +348,7 @@ impl Access {
     async fn opened(
         &self,
         place: &StoreUrl,
-        opening: impl Future<Output = Result<Repository, backup_repository::OpenError>>,
+        opening: impl Future<Output = Result<Repository, OpenError>>,
         work: &Work,
     ) -> Result<Repository, Trouble> {
         // It is large, and a part of every command.

@@ -16,6 +16,7 @@ pub(super) struct Answer<T> {
     did: T,
     warnings: Vec<String>,
     failure: Option<String>,
+    is_dry: bool,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -30,17 +31,25 @@ enum Outcome {
 struct Shown<'a, T> {
     outcome: Outcome,
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
     #[serde(flatten)]
     did: &'a T,
 }
 
 impl<T: Serialize> Answer<T> {
     pub(super) fn new(did: T) -> Answer<T> {
-        Answer { did, warnings: Vec::new(), failure: None }
+        Answer { did, warnings: Vec::new(), failure: None, is_dry: false }
     }
 
     pub(super) fn warn(mut self, warnings: impl IntoIterator<Item = String>) -> Answer<T> {
         self.warnings.extend(warnings);
+        self
+    }
+
+    /// What would have been done, and was not.
+    pub(super) fn dry(mut self, is_dry: bool) -> Answer<T> {
+        self.is_dry = is_dry;
         self
     }
 
@@ -57,9 +66,12 @@ impl<T: Serialize> Answer<T> {
             (None, false) => Outcome::OkWithWarnings,
             (None, true) => Outcome::Ok,
         };
-        let Answer { did, warnings, failure } = self;
-        show(json, &Shown { outcome, warnings: &warnings, did: &did }, |_| {
+        let Answer { did, warnings, failure, is_dry } = self;
+        show(json, &Shown { outcome, warnings: &warnings, dry_run: is_dry, did: &did }, |_| {
             for_people(&did);
+            if is_dry {
+                println!("nothing was changed: this was a dry run");
+            }
             for warning in &warnings {
                 eprintln!("warning: {warning}");
             }

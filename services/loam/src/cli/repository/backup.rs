@@ -2,24 +2,21 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backup_repository::anomaly::{Expectations, Finding, Gravity, Judge};
-use backup_repository::{
-    BackupRequest, DiskAddress, DiskSource, Progress, References, Repository, Selector, Snapshot,
-    SnapshotError, SnapshotId,
-};
+use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
 use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs};
+use super::access::{Access, CompressionArgs, SecondArgs};
 use super::answer::Answer;
+use super::destinations::{Destinations, Estimated, Stored};
 use super::snapshots::SnapshotView;
+use super::trouble;
 use super::values::{Named, State, disk_address};
-use super::work::{Work, shown};
-use super::{trouble, which};
+use super::work::Work;
 use crate::cli::exit::Trouble;
 
 /// A definition is a page of text; a larger file is a mistake.
@@ -55,16 +52,31 @@ pub(in crate::cli) struct BackupArgs {
     /// Warn when the disks hold less than this
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
+    /// Read everything and say what would be stored, in the first place that can be reached; write nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     compression: CompressionArgs,
     #[command(flatten)]
     access: Access,
+    #[command(flatten)]
+    second: SecondArgs,
 }
 
 #[derive(Serialize)]
 struct Done {
     snapshot: SnapshotView,
+    /// Where it is.
+    stored_in: Vec<String>,
+    /// Earlier backups that were in the second repository alone.
+    brought_home: Vec<SnapshotId>,
     findings: Vec<FindingView>,
+}
+
+#[derive(Serialize)]
+struct Estimate {
+    machine: String,
+    stats: CopyStats,
 }
 
 #[derive(Serialize)]
@@ -82,53 +94,68 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
         return Err(trouble::usage(why));
     }
-    let repository = args.access.clone().compressing(args.compression).open(work).await?;
-    let parent = parent(&repository, &args, work).await?;
-    let disks = open_disks(&args, work).await?;
+    let access = args.access.compressing(args.compression);
+    let second = access.second(args.second.clone())?;
+    let mut destinations = Destinations::open(&access, second, work).await?;
+    let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };
     let request = BackupRequest {
         machine: args.machine.clone(),
         taken_at_unix_ms: unix_ms_now(),
         tags: args.tag.clone(),
-        disks,
+        disks: open_disks(&args, work).await?,
         streams: args.stdin.iter().map(|name| (name.clone(), Box::new(tokio::io::stdin()) as _)).collect(),
         definition,
-        parent,
+        parent: None,
         consistency: args.consistency.0,
     };
-    let progress = Arc::new(Progress::new());
-    let copying = repository.copy(request, &progress, &work.cancel);
-    let draft = shown(&format!("backup {}", args.machine), &progress, Box::pin(copying)).await;
-    let draft = draft.map_err(trouble::of)?;
-    // From here on it is one write, and not worth being interrupted.
-    let snapshot = repository.seal(&draft, SnapshotId::generate()).await.map_err(trouble::of)?;
-    let judged = repository.judge(&snapshot, &judge).await;
+    if args.dry_run {
+        let Estimated { stats, warnings } =
+            destinations.estimate(request, args.parent.as_deref(), work).await?;
+        let estimate = Estimate { machine: args.machine, stats };
+        return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done| {
+            let CopyStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
+            let (read, new, stored) = (ByteCount(read_bytes), ByteCount(new_bytes), ByteCount(stored_bytes));
+            println!("read {read}, new {new}, would store {stored}");
+        });
+    }
+    let stored = destinations.back_up(request, args.parent.as_deref(), work).await?;
+    let judged = stored.repository.judge(&stored.snapshot, &judge).await;
     let (findings, unjudged) = match judged {
         Ok(findings) => (findings, None),
         Err(error) => {
             (Vec::new(), Some(format!("not compared with earlier backups: {}", trouble::sentence(&error))))
         }
     };
-    tell(&snapshot, findings, unjudged, work)
+    tell(stored, brought_home, findings, unjudged, work)
 }
 
 /// The backup exists now: whatever is unusual about it is a warning.
 fn tell(
-    snapshot: &Snapshot,
+    stored: Stored,
+    brought_home: Vec<SnapshotId>,
     findings: Vec<Finding>,
     unjudged: Option<String>,
     work: &Work,
 ) -> Result<(), Trouble> {
+    let Stored { snapshot, places, warnings, .. } = stored;
     let refused = snapshot.contents.stats.maps_refused;
     let refused = (refused > 0)
         .then(|| format!("{refused} maps of changes were found to be wrong; those disks were read whole"));
     let grave = findings.iter().filter(|finding| finding.gravity() > Gravity::Notice);
-    let warnings: Vec<_> = grave.map(ToString::to_string).chain(refused).chain(unjudged).collect();
+    let unusual = grave.map(ToString::to_string).chain(refused).chain(unjudged);
+    let warnings: Vec<_> = warnings.into_iter().chain(unusual).collect();
     let view = |finding: Finding| FindingView { gravity: finding.gravity(), finding };
     let findings = findings.into_iter().map(view).collect();
-    let done = Done { snapshot: snapshot.into(), findings };
+    let done = Done { snapshot: (&snapshot).into(), stored_in: places, brought_home, findings };
     Answer::new(done).warn(warnings).give(work.json, |done| {
         let stats = &snapshot.contents.stats;
         println!("sealed {} of {}", done.snapshot.id, snapshot.contents.machine);
+        if done.stored_in.len() > 1 {
+            println!("stored in {}", done.stored_in.join(" and "));
+        }
+        if !done.brought_home.is_empty() {
+            println!("brought home {} earlier backups", done.brought_home.len());
+        }
         println!(
             "read {}, new {}, stored {}",
             ByteCount(stats.read_bytes),
@@ -145,23 +172,6 @@ fn has_bitmap(address: &DiskAddress) -> bool {
     match address {
         DiskAddress::Image { dirty_bitmap, .. } => dirty_bitmap.is_some(),
         DiskAddress::Nbd(settings) => settings.dirty_bitmap.is_some(),
-    }
-}
-
-async fn parent(
-    repository: &Repository,
-    args: &BackupArgs,
-    work: &Work,
-) -> Result<Option<SnapshotId>, Trouble> {
-    let machine = args.machine.clone();
-    match args.parent.as_deref() {
-        Some("none") => Ok(None),
-        None | Some("auto") => match repository.find(&Selector::Latest { machine }).await {
-            Ok(snapshot) => Ok(Some(snapshot.id)),
-            Err(SnapshotError::Unknown { .. }) => Ok(None),
-            Err(error) => Err(trouble::of(error)),
-        },
-        Some(id) => Ok(Some(which::find(repository, id, Some(&machine), work).await?.id)),
     }
 }
 

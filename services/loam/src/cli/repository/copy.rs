@@ -6,7 +6,7 @@ use backup_repository::{Progress, Repository, SnapshotId};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, OtherSecretArgs, OtherStoreArgs};
+use super::access::{Access, CompressionArgs, DryRun, OtherSecretArgs, OtherStoreArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
 use super::{trouble, which};
@@ -26,6 +26,8 @@ pub(in crate::cli) struct CopyArgs {
     #[command(flatten)]
     compression: CompressionArgs,
     #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
     access: Access,
     #[command(flatten)]
     to: OtherStoreArgs,
@@ -44,11 +46,19 @@ pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), Trouble> {
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
     let ids = chosen(&repository, &args, work).await?;
+    if args.dry.dry_run {
+        let there = work.wait(other.snapshot_ids()).await?;
+        let (already_there, copied) = ids.into_iter().partition(|id| there.contains(id));
+        return tell(Copied { copied, already_there }, true, work);
+    }
     let progress = Arc::new(Progress::new());
     let copying = repository.copy_to(&other, &ids, &progress, &work.cancel);
     let report = shown("copy", &progress, Box::pin(copying)).await.map_err(trouble::of)?;
-    let copied = Copied { copied: report.copied, already_there: report.already_there };
-    Answer::new(copied).give(work.json, |done| {
+    tell(Copied { copied: report.copied, already_there: report.already_there }, false, work)
+}
+
+fn tell(copied: Copied, is_dry: bool, work: &Work) -> Result<(), Trouble> {
+    Answer::new(copied).dry(is_dry).give(work.json, |done| {
         println!("copied {} snapshots; {} were there already", done.copied.len(), done.already_there.len());
     })
 }

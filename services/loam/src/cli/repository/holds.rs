@@ -4,7 +4,7 @@ use backup_repository::{Hold, SnapshotId};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::Access;
+use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::snapshots::{at, printable};
 use super::which;
@@ -20,6 +20,8 @@ pub(in crate::cli) struct HoldArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
     access: Access,
 }
 
@@ -27,6 +29,8 @@ pub(in crate::cli) struct HoldArgs {
 pub(in crate::cli) struct ReleaseArgs {
     /// The snapshot: its id, or the first characters of it
     snapshot: String,
+    #[command(flatten)]
+    dry: DryRun,
     #[command(flatten)]
     access: Access,
 }
@@ -62,21 +66,23 @@ impl From<Hold> for HoldView {
 }
 
 pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let snapshot = which::find(&repository, &args.snapshot, None, work).await?.id;
     work.wait(repository.hold(snapshot, &args.reason)).await?;
-    Answer::new(One { snapshot }).give(work.json, |one| println!("{} is held", one.snapshot))
+    let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);
+    answer.give(work.json, |one| println!("{} is held", one.snapshot))
 }
 
 pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let snapshot = match args.snapshot.parse() {
         // A hold may have outlived its snapshot in a store that was meddled with.
         Ok(id) => id,
         Err(_) => which::find(&repository, &args.snapshot, None, work).await?.id,
     };
     work.wait(repository.release(snapshot)).await?;
-    Answer::new(One { snapshot }).give(work.json, |one| println!("{} is not held", one.snapshot))
+    let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);
+    answer.give(work.json, |one| println!("{} is not held", one.snapshot))
 }
 
 pub(super) async fn holds(args: HoldsArgs, work: &Work) -> Result<(), Trouble> {

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::Access;
+use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::snapshots::at;
 use super::trouble;
@@ -20,6 +20,8 @@ pub(in crate::cli) struct InitArgs {
     /// For how many days, 1 to 3653, what snapshots need is locked at any time; `collect` makes locks last
     #[arg(long, value_name = "DAYS", requires = "object_lock")]
     lock_days: Option<u32>,
+    #[command(flatten)]
+    dry: DryRun,
     #[command(flatten)]
     access: Access,
 }
@@ -65,6 +67,12 @@ struct InfoView {
     can_read: bool,
 }
 
+/// Where a repository would be made.
+#[derive(Serialize)]
+struct Place {
+    store: String,
+}
+
 #[derive(Serialize)]
 struct StoreView {
     create_if_absent: bool,
@@ -102,6 +110,13 @@ impl From<Info> for InfoView {
 pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), Trouble> {
     let lock = args.object_lock.zip(args.lock_days).map(|(mode, days)| ObjectLock::new(mode.into(), days));
     let lock = lock.transpose().map_err(|error| trouble::usage(error.to_string()))?;
+    if args.dry.dry_run {
+        args.access.could_init(work).await?;
+        let place = Place { store: args.access.place() };
+        return Answer::new(place)
+            .dry(true)
+            .give(work.json, |place| println!("would make a repository in {}", place.store));
+    }
     let repository = args.access.init(lock, work).await?;
     let info = look(&repository, work).await?;
     Answer::new(info).give(work.json, |info| {

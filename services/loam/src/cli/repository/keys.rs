@@ -6,7 +6,7 @@ use backup_repository::{Identity, KdfCost, KeySlot, NewKey, Recipient, Role};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::access::{Access, secret_of};
+use super::access::{Access, DryRun, secret_of};
 use super::answer::Answer;
 use super::file::NewFile;
 use super::snapshots::at;
@@ -54,6 +54,8 @@ pub(in crate::cli) struct AddArgs {
     #[command(flatten)]
     key: NewKeyArgs,
     #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
     access: Access,
 }
 
@@ -79,6 +81,8 @@ pub(in crate::cli) struct RemoveArgs {
     #[command(flatten)]
     proof: ProofArgs,
     #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
     access: Access,
 }
 
@@ -99,6 +103,8 @@ struct ProofArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RotateArgs {
+    #[command(flatten)]
+    dry: DryRun,
     #[command(flatten)]
     access: Access,
 }
@@ -177,9 +183,10 @@ async fn add(args: AddArgs, work: &Work) -> Result<(), Trouble> {
     };
     let role = if args.write_only { Role::WriteOnly } else { Role::Full };
     let label = args.label.unwrap_or_else(|| format!("added {}", chrono::Utc::now().format("%Y-%m-%d")));
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let id = work.wait(repository.add_key(&label, role, key)).await?;
     Answer::new(Added { id, label })
+        .dry(args.dry.dry_run)
         .give(work.json, |added| println!("added key {} ({})", added.id, added.label))
 }
 
@@ -193,9 +200,9 @@ async fn remove(args: RemoveArgs, work: &Work) -> Result<(), Trouble> {
     let proof =
         secret_of(proof_passphrase_file.as_ref(), proof_key_file.as_ref(), proof_identity_file.as_ref());
     let proof = proof.transpose().map_err(trouble::of)?;
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     work.wait(repository.remove_key(&args.id, proof)).await?;
-    Answer::new(Removed { id: args.id }).give(work.json, |removed| {
+    Answer::new(Removed { id: args.id }).dry(args.dry.dry_run).give(work.json, |removed| {
         println!("removed key {}", removed.id);
         println!("what was stored before, its owner can read if he kept it and reaches the store;");
         println!("`loam repository collect --reseal-old-epochs` seals that anew");
@@ -208,9 +215,11 @@ struct Rotated {
 }
 
 async fn rotate(args: RotateArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let epoch = work.wait(repository.rotate_keys()).await?;
-    Answer::new(Rotated { epoch }).give(work.json, |done| println!("epoch {} has begun", done.epoch))
+    Answer::new(Rotated { epoch })
+        .dry(args.dry.dry_run)
+        .give(work.json, |done| println!("epoch {} has begun", done.epoch))
 }
 
 #[derive(Serialize)]

@@ -18,6 +18,7 @@ mod answer;
 mod backup;
 mod collect;
 mod copy;
+mod destinations;
 mod diff;
 mod file;
 mod files;
@@ -73,7 +74,9 @@ pub(super) enum RepositoryCommand {
     /// Back up disks and stdin as one snapshot
     ///
     /// The disks must not change while they are read: of a running machine give an NBD export that is frozen in time.
-    /// Only what the repository does not hold is stored. It ends with 6 when the backup is there but looks unusual: too
+    /// Only what the repository does not hold is stored. With --to the same reading goes to a second repository, too;
+    /// while the first cannot be reached it goes to that one alone, with a warning, and is brought home by the first
+    /// backup after. It ends with 6 when the backup is there but looks unusual: too
     /// small, a disk gone, far more changed than usual, as when malware encrypts.
     #[command(after_help = EXIT_CODES)]
     Backup(Box<backup::BackupArgs>),

@@ -35,6 +35,7 @@ pub(super) struct SnapshotView {
     parent: Option<SnapshotId>,
     disks: Vec<DiskView>,
     stats: CopyStats,
+    stands_in: bool,
 }
 
 /// A disk or stream as it is shown.
@@ -58,6 +59,7 @@ impl From<&Snapshot> for SnapshotView {
             parent: contents.parent,
             disks: disks(snapshot),
             stats: contents.stats,
+            stands_in: contents.stands_in,
         }
     }
 }
@@ -113,7 +115,7 @@ fn list(snapshots: &[SnapshotView]) {
             ByteCount(used).to_string(),
             ByteCount(snapshot.stats.new_bytes).to_string(),
             ByteCount(snapshot.stats.stored_bytes).to_string(),
-            printable(&snapshot.tags.join(" ")),
+            printable(&snapshot.tags.join(" ")) + if snapshot.stands_in { " (stands in)" } else { "" },
         ]
     });
     let head = ["SNAPSHOT", "MACHINE", "TAKEN", "DISKS", "USED", "NEW", "STORED", "TAGS"];

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_repository::{
-    Problem, Progress, QuarantineReport, RebuildReport, Snapshot, VerifyReport, VerifyScope,
+    Problem, Progress, QuarantineReport, RebuildReport, Snapshot, VerifyReport, VerifyScope, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::Access;
+use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::values::duration;
-use super::which;
 use super::work::{Work, shown};
+use super::{trouble, which};
 use crate::cli::exit::Trouble;
 
 /// So many problems are told to people; programs get all that are named.
@@ -42,12 +42,17 @@ pub(in crate::cli) struct VerifyArgs {
     /// its disks still have it
     #[arg(long)]
     quarantine: bool,
+    /// With --quarantine, say what would be done, and change nothing
+    #[arg(long, requires = "quarantine")]
+    dry_run: bool,
     #[command(flatten)]
     access: Access,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RebuildIndexArgs {
+    #[command(flatten)]
+    dry: DryRun,
     #[command(flatten)]
     access: Access,
 }
@@ -72,7 +77,10 @@ struct Quarantine {
 }
 
 pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.open_to_read(work).await?;
+    let repository = args.access.open_to_change(args.dry_run, work).await?;
+    if !repository.can_read() {
+        return Err(trouble::of(WriteOnly));
+    }
     let snapshot: Option<Snapshot> = match &args.snapshot {
         None => None,
         Some(word) => Some(which::find(&repository, word, args.machine.as_deref(), work).await?),
@@ -170,7 +178,7 @@ struct Unreadable {
 }
 
 pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), Trouble> {
-    let repository = args.access.open(work).await?;
+    let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let progress = Arc::new(Progress::new());
     let rebuilding = work.wait(repository.rebuild_index());
     let RebuildReport { packs, blobs, unreadable } =
@@ -179,6 +187,7 @@ pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result
         unreadable.iter().map(|(pack, why)| format!("{pack} was left out: {why}")).collect();
     let unreadable = unreadable.into_iter().map(|(pack, why)| Unreadable { pack, why }).collect();
     Answer::new(Rebuilt { packs, blobs, unreadable })
+        .dry(args.dry.dry_run)
         .warn(warnings)
         .give(work.json, |done| println!("the index names {} blobs in {} packs", done.blobs, done.packs))
 }

@@ -1,0 +1,128 @@
+//! What can go wrong while a backup is made.
+
+use super::packer::Stopped;
+use super::seal::SealError;
+use crate::format::Damage;
+use crate::index::IndexError;
+use crate::repository::OpenError;
+use crate::restore::ReadError;
+use crate::snapshots::SnapshotError;
+use crate::source::SourceError;
+use crate::store::StoreError;
+
+/// The disks could not be copied. Nothing but unnamed packs was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Two disks or streams of one name, or none at all.
+    #[error("a backup needs at least one disk or stream, each with a name of its own")]
+    DiskNames,
+    /// A stream could not be read.
+    #[error("could not read stream {stream}")]
+    Stream {
+        /// The stream.
+        stream: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A stream has more chunks than one recipe can hold.
+    #[error("stream {stream} is too long: its {bytes} bytes need a recipe of more than 4 MiB")]
+    StreamTooLong {
+        /// The stream.
+        stream: String,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
+    #[error("the repository is not there any more")]
+    NotThere(#[source] OpenError),
+    /// The parent cannot be read.
+    #[error("could not read the parent snapshot")]
+    Parent(#[source] SnapshotError),
+    /// The parent's recipe cannot be read.
+    #[error("could not read the recipe of the parent's disk {disk}")]
+    ParentRecipe {
+        /// The disk.
+        disk: String,
+        /// The cause.
+        #[source]
+        source: ReadError,
+    },
+    /// A disk could not be read.
+    #[error("could not read disk {disk}")]
+    Source {
+        /// The disk.
+        disk: String,
+        /// The cause.
+        #[source]
+        source: SourceError,
+    },
+    /// A source's extents had gaps or overlaps, or a read was short.
+    #[error("the source of disk {disk} contradicts itself at byte {at}")]
+    Contradiction {
+        /// The disk.
+        disk: String,
+        /// Where.
+        at: u64,
+    },
+    /// A segment that the map of changes calls unchanged has changed. The disk is then read whole.
+    #[error("the map of changes of disk {disk} is wrong: the segment at byte {at} changed and is not on it")]
+    LyingMap {
+        /// The disk.
+        disk: String,
+        /// Where.
+        at: u64,
+    },
+    /// The store lost a pack whose upload it had confirmed.
+    #[error(
+        "the store confirmed {pack} and does not list it with its {bytes} bytes: it does not keep what it is given"
+    )]
+    LyingStore {
+        /// The object.
+        pack: String,
+        /// How long it should be.
+        bytes: u64,
+    },
+    /// What is stored already could not be found out.
+    #[error("could not find out what is stored already")]
+    Index(#[from] IndexError),
+    /// Packs could not be stored, or named in the index.
+    #[error("could not store what was read")]
+    Naming(#[source] IndexError),
+    /// The store failed.
+    #[error("could not reach the store")]
+    Store(#[from] StoreError),
+    /// A pack could not be sealed.
+    #[error("could not begin a pack")]
+    Keys(#[source] Damage),
+    /// The storing half ended first; its own error is the one to see.
+    #[error("the backup was interrupted while packs were filled")]
+    Interrupted,
+    /// It showed no life for so long that a collection gave up on it.
+    #[error("the backup stood still for too long and was taken for dead: begin it again")]
+    TakenForDead,
+    /// It was told to stop.
+    #[error("the backup was cancelled")]
+    Cancelled,
+}
+
+/// A backup, copied and sealed in one go, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// While copying.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// While sealing.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl From<Stopped> for CopyError {
+    fn from(stopped: Stopped) -> CopyError {
+        match stopped {
+            Stopped::Ended => CopyError::Interrupted,
+            Stopped::Index(error) => CopyError::Index(error),
+            Stopped::Keys(damage) => CopyError::Keys(damage),
+        }
+    }
+}
