@@ -6,6 +6,7 @@
 //! key_file = "/etc/loam/store.key"    # or passphrase_file; without either "keys/backup.key" of the state folder
 //! create_repository = false           # true: make a repository where nothing was before
 //! memory_budget = "768M"              # for all copies, restores and verifications together
+//! compression = 1                     # of what is new: a level of zstd from 1 (fast) to 19 (small), or "none"
 //! [backup.s3]                         # only for s3://
 //! endpoint = "http://127.0.0.1:8333"  # without it AWS itself
 //! region = "us-east-1"
@@ -18,7 +19,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use backup_repository::{EngineSettings, KdfCost, S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
+use backup_repository::{
+    Compression, EngineSettings, KdfCost, NoCompression, S3Settings, StoreSettings, StoreSettingsError,
+    StoreUrl,
+};
 use chassis::{FileError, Settings, refuse_if_others_can_write};
 use contract::ByteCount;
 use contract::amount::InvalidSize;
@@ -55,6 +59,9 @@ pub struct Config {
     /// Memory for the buffers of all heavy work together.
     #[serde(default = "memory_budget", deserialize_with = "size")]
     pub memory_budget: ByteCount,
+    /// How new data is compressed.
+    #[serde(default, deserialize_with = "compression")]
+    pub compression: Compression,
 }
 
 /// The part `[backup.s3]`.
@@ -93,6 +100,21 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
         Size::Number(bytes) => Ok(ByteCount(bytes)),
         Size::Text(text) => text.parse().map_err(|error: InvalidSize| serde::de::Error::custom(error)),
     }
+}
+
+/// A level as a number or as people write it, or `none`.
+fn compression<'de, D: Deserializer<'de>>(from: D) -> Result<Compression, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        Level(i64),
+        Text(String),
+    }
+    let text = match Said::deserialize(from)? {
+        Said::Level(level) => level.to_string(),
+        Said::Text(text) => text,
+    };
+    text.parse().map_err(|error: NoCompression| serde::de::Error::custom(error))
 }
 
 /// Why the settings cannot be used.
@@ -154,6 +176,7 @@ pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
         memory_bytes_max: usize::try_from(own.memory_budget.0).unwrap_or(usize::MAX)
             / (COPIES_MAX + READS_MAX),
         cache: Some(state.join("backup/cache")),
+        compression: own.compression,
         ..EngineSettings::default()
     };
     Ok(Shelf {
@@ -254,5 +277,25 @@ mod tests {
         assert_eq!(budget("memory_budget = 4096").expect("read"), ByteCount(4096));
         assert!(budget("memory_budget = \"much\"").is_err());
         assert!(budget("memory = \"1G\"").is_err());
+    }
+
+    #[test]
+    fn a_compression_is_a_level_or_none() {
+        let said = |own: &str| toml::from_str::<Config>(own).map(|config| config.compression.to_string());
+        for (own, is) in [
+            ("", "1"),
+            ("compression = 7", "7"),
+            ("compression = \"7\"", "7"),
+            ("compression = \"none\"", "none"),
+        ] {
+            assert_eq!(said(own).expect("read"), is, "{own}");
+        }
+        for own in ["compression = 0", "compression = 20", "compression = \"fast\"", "compression = true"] {
+            said(own).expect_err(own);
+        }
+        let state = tempfile::tempdir().expect("a folder");
+        secret(&state.path().join("keys/backup.key"), 0o600);
+        let shelf = shelf(&settings(state.path(), "compression = 7")).expect("usable");
+        assert_eq!(shelf.engine.compression.to_string(), "7");
     }
 }

@@ -28,6 +28,7 @@ pub mod anomaly;
 pub mod backup;
 mod chunker;
 pub mod collect;
+mod compression;
 mod diff;
 pub mod format;
 #[cfg(any(test, fuzzing))]
@@ -59,6 +60,7 @@ mod walk;
 
 pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
 pub use collect::{CollectError, CollectReport, CollectSettings};
+pub use compression::{Compression, NoCompression, ZstdLevel};
 pub use diff::DiskDiff;
 pub use format::private::Private;
 pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};

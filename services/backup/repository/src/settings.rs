@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 
+use crate::compression::Compression;
 use crate::format::blob::BLOB_BYTES_MAX;
 use crate::keys::random;
 use crate::restore::plan::READ_BYTES_MAX;
@@ -21,7 +22,7 @@ const PACKS_MAX: usize = 16;
 /// More ranges at once than this gain nothing on one line.
 const RANGES_MAX: usize = 16;
 
-/// Bounds on memory and threads, for each backup or restore.
+/// Bounds on memory and threads, for each backup or restore, and how a backup is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
     /// The most memory that the buffers of one backup or restore take together; raised to
@@ -32,6 +33,8 @@ pub struct EngineSettings {
     /// The folder that keeps what was learnt of repositories for the next time; it can be thrown away. Without it
     /// the index is read from the store at each opening, and nothing is remembered of whom to believe.
     pub cache: Option<PathBuf>,
+    /// How new chunks and recipes are compressed.
+    pub compression: Compression,
     /// How far maps of changes are believed.
     pub audit: Audit,
 }
@@ -55,10 +58,16 @@ const AUDIT_ONE_IN: u64 = 64;
 const AUDITS_MAX: u64 = 64;
 
 impl Default for EngineSettings {
-    /// 256 MiB, a worker for each processor, and nothing kept.
+    /// 256 MiB, a worker for each processor, nothing kept, and zstd at its fastest.
     fn default() -> EngineSettings {
         let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        EngineSettings { memory_bytes_max: 256 * 1024 * 1024, workers, cache: None, audit: Audit::default() }
+        EngineSettings {
+            memory_bytes_max: 256 * 1024 * 1024,
+            workers,
+            cache: None,
+            compression: Compression::default(),
+            audit: Audit::default(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `loam repository` promises, with the program that a person runs, on a store in a folder.
 
 mod clean;
+mod compressed;
 mod dry;
 mod dumped;
 mod files;

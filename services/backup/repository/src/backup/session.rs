@@ -113,7 +113,7 @@ impl Session {
     pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, Stopped> {
         let id = self.keys.id(kind, content);
         if self.claim(id)? {
-            let text = blob::encode(content, TAG_BYTES);
+            let text = blob::encode(content, self.shared.settings.compression, TAG_BYTES);
             let packer = &self.packers[PackKind::of(kind) as usize];
             let stored = packer.add(&self.keys, kind, id, content.len(), text)?;
             raise(&self.progress.stored_bytes, u64::from(stored));

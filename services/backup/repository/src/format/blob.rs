@@ -9,20 +9,16 @@
 //!
 //! A content is no longer than 4 MiB, and a reader knows its length before it decompresses.
 
-use std::cell::RefCell;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::Damage;
+use crate::compression::Compression;
 use crate::keys::Keys;
 
 /// No blob is longer; a reader refuses more before it allocates.
 pub(crate) const BLOB_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// zstd's fastest standard level: compression is the wall of a first backup, and higher levels gain little.
-const ZSTD_LEVEL: i32 = 1;
-/// Compressed text must be shorter than the raw one by at least one part in this, else it does not pay.
-const WORTH_ONE_PART_IN: usize = 25;
 
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
@@ -91,28 +87,21 @@ impl BlobKind {
     }
 }
 
-thread_local! {
-    /// A compression context costs more to make than a chunk to compress; each worker thread keeps one.
-    static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::new(
-        zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("level 1 exists and a context fits in memory"),
-    );
-}
-
 /// The text that is sealed for a blob: one byte that says how, then the content raw or compressed. `room` more
 /// bytes can be appended without moving it.
-pub(crate) fn encode(content: &[u8], room: usize) -> Vec<u8> {
-    let bound = zstd::zstd_safe::compress_bound(content.len());
+pub(crate) fn encode(content: &[u8], compression: Compression, room: usize) -> Vec<u8> {
+    let bound = compression.bound(content.len());
     let mut text = vec![0; 1 + bound + room];
-    let packed = COMPRESSOR
-        .with_borrow_mut(|compressor| compressor.compress_to_buffer(content, &mut text[1..=bound]))
-        .expect("the buffer has the size that zstd asks for");
-    if packed + content.len() / WORTH_ONE_PART_IN <= content.len() {
-        text[0] = ZSTD;
-        text.truncate(1 + packed);
-    } else {
-        text[0] = RAW;
-        text[1..=content.len()].copy_from_slice(content);
-        text.truncate(1 + content.len());
+    match compression.compress(content, &mut text[1..=bound]) {
+        Some(frame_bytes) => {
+            text[0] = ZSTD;
+            text.truncate(1 + frame_bytes);
+        }
+        None => {
+            text[0] = RAW;
+            text[1..=content.len()].copy_from_slice(content);
+            text.truncate(1 + content.len());
+        }
     }
     text
 }

@@ -9,6 +9,7 @@ use super::private::Private;
 use super::recipe::{self, Disk, Piece};
 use super::stream::Stream;
 use super::*;
+use crate::compression::Compression;
 use crate::keys::{Cipher, KdfCost, Keys, Owner, Role, Roster, Secret, Unopened};
 
 const CHEAP: KdfCost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
@@ -87,7 +88,7 @@ proptest! {
         let seed = PackSeed { cipher, ..PackSeed::generate() };
         let mut writer = PackWriter::new(&keys, kind, &seed, 0).expect("begun");
         for content in &contents {
-            let text = blob::encode(content, crate::keys::TAG_BYTES);
+            let text = blob::encode(content, Compression::default(), crate::keys::TAG_BYTES);
             writer.add(blob_kind, keys.id(blob_kind, content), content.len(), text);
         }
         let (mut object, directory) = writer.finish();
@@ -138,7 +139,8 @@ fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     assert!(!writer.can_read());
     let mut pack = PackWriter::new(&writer, PackKind::Data, &PackSeed::generate(), 0).expect("begun");
     let chunk = b"bytes of a disk";
-    pack.add(BlobKind::Chunk, writer.id(BlobKind::Chunk, chunk), chunk.len(), blob::encode(chunk, 16));
+    let text = blob::encode(chunk, Compression::default(), 16);
+    pack.add(BlobKind::Chunk, writer.id(BlobKind::Chunk, chunk), chunk.len(), text);
     let (object, directory) = pack.finish();
     assert_eq!(read(&keys, &directory, &object), Some(vec![chunk.to_vec()]));
     assert!(matches!(directory.head.key(&writer).map(drop), Err(Damage::WriteOnly(_))));

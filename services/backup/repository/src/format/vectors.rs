@@ -19,6 +19,7 @@ use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, Snaps
 use super::stream::Stream;
 use super::{RepositoryId, packed, shard};
 use crate::chunker::{self, Chunking, Cut, StreamChunking};
+use crate::compression::Compression;
 use crate::keys::{Cipher, Keys};
 use crate::store::names;
 
@@ -91,7 +92,12 @@ fn pack(keys: &Keys, kind: PackKind, cipher: Cipher) -> (Value, Vec<u8>) {
     let mut writer = PackWriter::new(keys, kind, &seed, 0).expect("begun");
     let blob_kind = if kind == PackKind::Data { BlobKind::Chunk } else { BlobKind::Leaf };
     for content in [noise("one", 100), noise("two", 33), Vec::new()] {
-        writer.add(blob_kind, keys.id(blob_kind, &content), content.len(), blob::encode(&content, 0));
+        writer.add(
+            blob_kind,
+            keys.id(blob_kind, &content),
+            content.len(),
+            blob::encode(&content, Compression::default(), 0),
+        );
     }
     let (object, directory) = writer.finish();
     (hex(&object), shard::encode(&[directory]))
@@ -128,7 +134,10 @@ fn vectors() -> BTreeMap<String, Value> {
     add("chunker seed", json!(keys.chunker_seed()));
     add("cuts", cuts(&keys));
     add("recipes", recipes());
-    add("text of a blob that does not compress", hex(&blob::encode(&noise("one", 100), 0)));
+    add(
+        "text of a blob that does not compress",
+        hex(&blob::encode(&noise("one", 100), Compression::default(), 0)),
+    );
     for (name, cipher) in CIPHERS {
         let (data, shard) = pack(&keys, PackKind::Data, cipher);
         add(&format!("data pack by {name}"), data);

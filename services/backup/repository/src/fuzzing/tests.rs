@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::*;
+use crate::compression::Compression;
 use crate::keys::{KdfCost, Roster, Secret};
 
 fn corpus(target: &str) -> PathBuf {
@@ -40,7 +41,9 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "texts" => {
             let mut directory = 1u32.to_le_bytes().to_vec();
             directory.extend_from_slice(&[[7; 32].as_slice(), &[0], &17u32.to_le_bytes(), &[0; 4]].concat());
-            let blob = [1000u32.to_le_bytes().as_slice(), &blob::encode(&[7; 1000], 0)].concat();
+            let blob =
+                [1000u32.to_le_bytes().as_slice(), &blob::encode(&[7; 1000], Compression::default(), 0)]
+                    .concat();
             vec![
                 ("contents", of("snapshot by aes-256-gcm")),
                 ("shard", of("index shard of it by aes-256-gcm")),

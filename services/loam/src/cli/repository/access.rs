@@ -5,8 +5,8 @@ use std::io::ErrorKind::NotFound;
 use std::path::PathBuf;
 
 use backup_repository::{
-    EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret, SecretError, Store,
-    StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
+    Compression, EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret, SecretError,
+    Store, StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -195,6 +195,9 @@ pub(super) struct EngineArgs {
     /// The most memory that buffers take together, as in 512M
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: ByteCount,
+    /// Said by the commands that store something.
+    #[arg(skip)]
+    compression: Compression,
 }
 
 impl EngineArgs {
@@ -206,6 +209,7 @@ impl EngineArgs {
                 Some(folder) => Some(folder),
                 None => cache_default(),
             },
+            compression: self.compression,
             ..EngineSettings::default()
         }
     }
@@ -237,7 +241,21 @@ pub(super) struct Access {
     engine: EngineArgs,
 }
 
+/// How what is new is stored.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct CompressionArgs {
+    /// How new data is compressed: `none`, or a level of zstd from 1 (fast) to 19 (small). What is stored stays as it is
+    #[arg(long, value_name = "LEVEL|none", default_value_t)]
+    compression: Compression,
+}
+
 impl Access {
+    /// The same, where what is new is compressed like this.
+    pub(super) fn compressing(mut self, how: CompressionArgs) -> Access {
+        self.engine.compression = how.compression;
+        self
+    }
+
     /// Opens the repository. Nothing is ever made by it.
     pub(super) async fn open(&self, work: &Work) -> Result<Repository, Trouble> {
         let secret = self.secret.read()?;

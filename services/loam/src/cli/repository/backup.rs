@@ -10,7 +10,7 @@ use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::{Access, SecondArgs};
+use super::access::{Access, CompressionArgs, SecondArgs};
 use super::answer::Answer;
 use super::destinations::{Destinations, Estimated, Stored};
 use super::snapshots::SnapshotView;
@@ -56,6 +56,8 @@ pub(in crate::cli) struct BackupArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    compression: CompressionArgs,
+    #[command(flatten)]
     access: Access,
     #[command(flatten)]
     second: SecondArgs,
@@ -92,8 +94,9 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
         return Err(trouble::usage(why));
     }
-    let second = args.access.second(args.second.clone())?;
-    let mut destinations = Destinations::open(&args.access, second, work).await?;
+    let access = args.access.clone().compressing(args.compression);
+    let second = access.second(args.second.clone())?;
+    let mut destinations = Destinations::open(&access, second, work).await?;
     let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };
     let request = BackupRequest {
         machine: args.machine.clone(),

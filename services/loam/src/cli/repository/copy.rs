@@ -6,7 +6,7 @@ use backup_repository::{Progress, Repository, SnapshotId};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::{Access, DryRun, OtherSecretArgs, OtherStoreArgs};
+use super::access::{Access, CompressionArgs, DryRun, OtherSecretArgs, OtherStoreArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
 use super::{trouble, which};
@@ -26,6 +26,8 @@ pub(in crate::cli) struct CopyArgs {
     #[command(flatten)]
     dry: DryRun,
     #[command(flatten)]
+    compression: CompressionArgs,
+    #[command(flatten)]
     access: Access,
     #[command(flatten)]
     to: OtherStoreArgs,
@@ -40,7 +42,7 @@ struct Copied {
 }
 
 pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), Trouble> {
-    let other = args.access.other(args.to.clone(), args.to_secret.clone());
+    let other = args.access.other(args.to.clone(), args.to_secret.clone()).compressing(args.compression);
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
     let ids = chosen(&repository, &args, work).await?;

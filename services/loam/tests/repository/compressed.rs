@@ -1,0 +1,24 @@
+//! What is stored, by the level that is said.
+
+use crate::place::{MIB, Place};
+
+#[test]
+fn a_backup_stores_at_the_level_that_is_said_and_refuses_what_is_none() {
+    let stored = |compression: &[&str]| {
+        let place = Place::with_repository();
+        let words: Vec<u8> =
+            (0..2 * MIB / 8).flat_map(|n| format!("{:07} ", n * n % 100_003).into_bytes()).collect();
+        std::fs::write(place.path("disk.img"), words).unwrap();
+        let arguments = [&["--machine", "web", "--disk", "vda=disk.img"], compression].concat();
+        let answer = place.ask("backup", &arguments);
+        answer["snapshot"]["stats"]["stored_bytes"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    };
+    let (none, fast, small) =
+        (stored(&["--compression", "none"]), stored(&[]), stored(&["--compression", "19"]));
+    assert!(none > fast && fast > small, "{none} {fast} {small}");
+
+    let place = Place::with_repository();
+    let refused = place.run("backup", &["--machine", "web", "--disk", "vda=disk.img", "--compression", "20"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("from 1 (fast) to 19 (small)"), "{}", refused.stderr);
+}
