@@ -1,6 +1,7 @@
 //! The whole loop on real parts: libvirt, QEMU under software emulation, a guest that boots. Runs inside
 //! `tests/harness/realm`, which gives it a libvirtd and a tiny guest of its own.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -69,6 +70,50 @@ async fn the_main_job_is_done_from_seed_to_second_machine() {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     println!("{said}");
     eventually("nothing of it is left at the hypervisor", async || domains().is_empty()).await;
+}
+
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_boots_straight_from_a_backup_that_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("passphrase"), "words\n").expect("written");
+    std::fs::set_permissions(at("passphrase"), PermissionsExt::from_mode(0o600)).expect("ours");
+    let repository = |command: &str, more: &[&str]| {
+        let store = format!("file://{}", at("store"));
+        let mut loam = Command::new(system_tests::binary("loam"));
+        loam.args(["repository", command, "--store", &store, "--passphrase-file", &at("passphrase")]);
+        loam.args(["--cache", "none"]).args(more);
+        loam
+    };
+    let done = |mut command: Command| assert!(command.status().expect("it runs").success(), "{command:?}");
+    done(repository("init", &[]));
+    done(repository("backup", &["--machine", "tiny", "--disk", &format!("vda={}", guest())]));
+
+    let (socket, serial) = (at("nbd.sock"), at("serial.log"));
+    let overlay = at("overlay.raw");
+    let serve = ["latest", "--disk", "vda", "--socket", &socket, "--overlay", &overlay, "--fill"];
+    let _serving = Running(repository("serve", &serve).spawn().expect("it runs"));
+    eventually("the disk is served", async || std::path::Path::new(&socket).exists()).await;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-m", "256", "-no-reboot", "-display", "none", "-monitor", "none"])
+        .args(["-drive", &format!("file=nbd+unix:///vda?socket={socket},format=raw,if=virtio")])
+        .args(["-serial", &format!("file:{serial}")]);
+    let _guest = Running(qemu.spawn().expect("it runs"));
+    eventually_some("the guest is up", GUEST_MAX, async || {
+        std::fs::read_to_string(&serial).ok()?.contains("guest up").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,9 +251,9 @@ pub(super) struct CompressionArgs {
 
 impl Access {
     /// The same, where what is new is compressed like this.
-    pub(super) fn compressing(&self, how: CompressionArgs) -> Access {
-        let engine = EngineArgs { compression: how.compression, ..self.engine.clone() };
-        Access { engine, ..self.clone() }
+    pub(super) fn compressing(mut self, how: CompressionArgs) -> Access {
+        self.engine.compression = how.compression;
+        self
     }
 
     /// Opens the repository. Nothing is ever made by it.

@@ -94,7 +94,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
         return Err(trouble::usage(why));
     }
-    let access = args.access.compressing(args.compression);
+    let access = args.access.clone().compressing(args.compression);
     let second = access.second(args.second.clone())?;
     let mut destinations = Destinations::open(&access, second, work).await?;
     let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };

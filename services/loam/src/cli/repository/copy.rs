@@ -24,9 +24,9 @@ pub(in crate::cli) struct CopyArgs {
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     #[command(flatten)]
-    compression: CompressionArgs,
-    #[command(flatten)]
     dry: DryRun,
+    #[command(flatten)]
+    compression: CompressionArgs,
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
