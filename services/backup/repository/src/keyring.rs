@@ -12,7 +12,8 @@ use crate::format::Damage;
 use crate::keys::{
     KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId, Unopened, WriteOnly,
 };
-use crate::repository::{OpenError, Repository, not_opened, read_roster, unix_ms_now};
+use crate::repository::{OpenError, Repository, not_opened, unix_ms_now};
+use crate::rosters::read_roster;
 use crate::store::{Created, StoreError, names};
 
 /// A label longer than this is no label.
@@ -212,7 +213,7 @@ impl Repository {
         if store.create(&name, Bytes::from(object)).await? == Created::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }
-        self.take_over(keys)?;
+        self.take_over(keys).await?;
         for listed in store.list(&names::rosters(self.id())).await? {
             if names::roster_number(&listed.path).is_some_and(|number| number < roster.number) {
                 store.delete(&listed.path).await?;

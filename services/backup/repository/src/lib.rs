@@ -29,6 +29,8 @@ pub mod backup;
 mod chunker;
 pub mod collect;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod index;
 mod info;
 mod keyring;
@@ -41,6 +43,7 @@ mod rebuild;
 mod repository;
 pub mod restore;
 pub mod retention;
+mod rosters;
 mod settings;
 mod snapshots;
 pub mod source;

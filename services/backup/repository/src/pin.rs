@@ -6,18 +6,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::packed;
+use crate::format::{Damage, packed};
 use crate::keys::Keys;
 
 const FILE: &str = "pin";
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Pin {
+pub(crate) struct Pin {
     #[serde(with = "serde_bytes")]
     authority: [u8; 32],
     roster: u64,
@@ -61,6 +60,10 @@ pub enum PinError {
     },
 }
 
+pub(crate) fn decode(note: &[u8]) -> Result<Pin, Damage> {
+    packed::decode(note, "pin")
+}
+
 /// Holds keys against what was noted in `folder`, and notes them.
 pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
     let path = folder.join(FILE);
@@ -70,9 +73,9 @@ pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
     };
     let shown = Pin { authority: *keys.authority(), roster: keys.roster() };
     let seen = match fs::read(&path) {
-        Ok(bytes) => packed::decode::<Pin>(&bytes, "pin")
-            .map(Some)
-            .map_err(|damage| failed("read")(std::io::Error::other(damage)))?,
+        Ok(bytes) => {
+            decode(&bytes).map(Some).map_err(|damage| failed("read")(std::io::Error::other(damage)))?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed("read")(error)),
     };
@@ -86,13 +89,12 @@ pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
         Some(seen) if seen == shown => return Ok(()),
         _ => {}
     }
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&packed::body(&shown))?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)
+        // Several processes, and several parts of one, may do this at the same time.
+        let mut beside = tempfile::Builder::new().prefix("pin.").suffix(".new").tempfile_in(folder)?;
+        beside.write_all(&packed::body(&shown))?;
+        beside.as_file().sync_all()?;
+        beside.persist(&path).map(drop).map_err(|error| error.error)
     };
     write().map_err(failed("write"))
 }

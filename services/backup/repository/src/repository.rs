@@ -12,13 +12,11 @@ use crate::chunker::{Chunking, StreamChunking};
 use crate::format::config::{Claimed, Config};
 use crate::format::{Damage, RepositoryId};
 use crate::index::{self, Cache, Index, IndexError};
-use crate::keys::{KdfCost, Keys, Roster, RosterError, Secret, Unopened, WriteOnly};
-use crate::pin::{self, PinError};
+use crate::keys::{KdfCost, Keys, Roster, RosterError, Secret, WriteOnly};
+use crate::pin::PinError;
+use crate::rosters::{self, read_roster};
 use crate::settings::EngineSettings;
 use crate::store::{Created, Store, StoreError, names};
-
-/// How often the newest roster is looked for when it was replaced between listing and reading.
-const ROSTER_READS_MAX: usize = 5;
 
 /// An open repository. Cheap to clone; all clones share keys and index.
 #[derive(Clone)]
@@ -42,6 +40,11 @@ impl Shared {
     /// The keys of this moment; a new epoch may come at any time.
     pub(crate) fn keys(&self) -> Arc<Keys> {
         self.keys.load_full()
+    }
+
+    /// From now on work uses these keys.
+    pub(crate) fn use_keys(&self, keys: Keys) {
+        self.keys.store(Arc::new(keys));
     }
 
     /// The same repository seen through another index.
@@ -205,15 +208,11 @@ impl Repository {
         settings: EngineSettings,
     ) -> Result<Repository, OpenError> {
         let (folder, repository) = (settings.cache.clone(), config.repository);
-        let (cache, keys) = spawn_blocking(move || {
-            let cache = Cache::open(folder.as_deref(), repository).map_err(OpenError::Cache)?;
-            if let Some(folder) = cache.folder() {
-                pin::hold(folder, &keys)?;
-            }
-            Ok::<_, OpenError>((cache, keys))
-        })
-        .await
-        .expect("using the cache folder does not panic")?;
+        let cache = spawn_blocking(move || Cache::open(folder.as_deref(), repository))
+            .await
+            .expect("using the cache folder does not panic")
+            .map_err(OpenError::Cache)?;
+        let keys = rosters::believed(&store, &cache, repository, keys).await?;
         let shared = Shared {
             store,
             keys: ArcSwap::from_pointee(keys),
@@ -249,27 +248,6 @@ impl Repository {
         frozen.refresh().await?;
         Ok(frozen)
     }
-
-    /// Takes over a roster that was written since the repository was opened.
-    pub(crate) async fn catch_up_with_keys(&self) -> Result<(), OpenError> {
-        let keys = self.shared.keys();
-        let Some((name, roster)) = read_roster(&self.shared.store, self.id(), keys.roster()).await? else {
-            return Ok(());
-        };
-        let keys = roster.reopen(self.id(), &keys).map_err(|error| match error {
-            RosterError::NoSlot => OpenError::KeyRemoved,
-            error => not_opened(error, name),
-        })?;
-        self.take_over(keys)
-    }
-
-    pub(crate) fn take_over(&self, keys: Keys) -> Result<(), OpenError> {
-        if let Some(folder) = self.shared.cache.folder() {
-            pin::hold(folder, &keys)?;
-        }
-        self.shared.keys.store(Arc::new(keys));
-        Ok(())
-    }
 }
 
 fn damaged_config(source: Damage) -> OpenError {
@@ -298,35 +276,6 @@ async fn read_config(store: &Store) -> Result<Claimed, OpenError> {
         Damage::Foreign { .. } => OpenError::Foreign,
         source => damaged_config(source),
     })
-}
-
-/// The newest roster with a number above `known`.
-pub(crate) async fn read_roster(
-    store: &Store,
-    repository: RepositoryId,
-    known: u64,
-) -> Result<Option<(String, Unopened)>, OpenError> {
-    for _ in 0..ROSTER_READS_MAX {
-        let listed = store.list(&names::rosters(repository)).await?;
-        let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
-        let Some(number) = newest.filter(|number| *number > known) else {
-            return Ok(None);
-        };
-        let name = names::roster(repository, number);
-        let object = match store.get(&name).await {
-            Ok(object) => object,
-            // Replaced by a newer one since it was listed.
-            Err(StoreError::NotFound { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
-        let roster = Unopened::decode(&object).map_err(damaged)?;
-        if roster.roster.number != number {
-            return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
-        }
-        return Ok(Some((name.to_string(), roster)));
-    }
-    Err(StoreError::NotFound { name: names::rosters(repository).to_string() }.into())
 }
 
 /// The machine's clock, for records that people read. Nothing is decided by it.

@@ -206,3 +206,26 @@ async fn of_two_changes_of_the_keys_at_once_one_succeeds_and_the_other_is_told()
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(KeyError::ChangedMeanwhile))));
     assert_eq!(owner.keys().await.unwrap().len(), 1 + added);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_change_while_a_repository_is_opened_are_not_taken_for_old_ones_put_back() {
+    let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = StoreSettings::new(format!("file://{}", place.path().display()).parse().unwrap());
+    let settings = || EngineSettings { cache: Some(cache.path().to_owned()), ..EngineSettings::default() };
+    let store = store.open_for_init().unwrap();
+    let first = Repository::init(store.clone(), secret(), cheap(), settings()).await.unwrap();
+    // Two processes of one host change the keys, and a third opens the repository and looks again and again.
+    let rotating = tokio::spawn(async move {
+        for _ in 0..60 {
+            first.rotate_keys().await.unwrap();
+        }
+    });
+    let mut opened = 0;
+    while !rotating.is_finished() {
+        let repository = Repository::open(store.clone(), secret(), settings()).await.unwrap();
+        repository.probe().await.unwrap();
+        opened += 1;
+    }
+    rotating.await.unwrap();
+    println!("opened {opened} times");
+}

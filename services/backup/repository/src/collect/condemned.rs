@@ -77,13 +77,22 @@ async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexEr
     let name = part(id, PACKS);
     let object = store.get(&name).await?;
     let packs = sealed::open(keys, &name, WHAT, &object)
-        .and_then(|text| packed::decode::<PackNames>(&text, WHAT))
-        .and_then(|found| match found.packs.as_chunks::<16>() {
-            (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
-            _ => Err(Damage::Malformed { what: WHAT, why: "a name is cut off" }),
-        })
+        .and_then(|text| decode_packs(&text))
         .map_err(|source| IndexError::Damaged { name: name.to_string(), source })?;
     Ok(Condemned { id, packs })
+}
+
+pub(crate) fn decode_packs(text: &[u8]) -> Result<Vec<PackId>, Damage> {
+    match packed::decode::<PackNames>(text, WHAT)?.packs.as_chunks::<16>() {
+        (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
+        _ => Err(Damage::Malformed { what: WHAT, why: "a name is cut off" }),
+    }
+}
+
+pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
+    let waits: Waits = packed::decode(text, WHAT)?;
+    let ids = waits.leases.iter().map(|id| Ulid::from_string(id));
+    ids.collect::<Result<_, _>>().map_err(|_| Damage::Malformed { what: WHAT, why: "a lease has no name" })
 }
 
 /// Writes a new list.
@@ -98,16 +107,10 @@ pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Res
 /// written. Noted once, so that later ones are not waited for.
 pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<LeaseId>, IndexError> {
     let name = part(id, WAITS);
-    let damaged = |source| IndexError::Damaged { name: name.to_string(), source };
     match store.get(&name).await {
-        Ok(object) => {
-            let waits: Waits = sealed::open(keys, &name, WHAT, &object)
-                .and_then(|text| packed::decode(&text, WHAT))
-                .map_err(damaged)?;
-            let ids = waits.leases.iter().map(|id| Ulid::from_string(id));
-            let malformed = |_| damaged(Damage::Malformed { what: WHAT, why: "a lease has no name" });
-            ids.collect::<Result<_, _>>().map_err(malformed)
-        }
+        Ok(object) => sealed::open(keys, &name, WHAT, &object)
+            .and_then(|text| decode_waits(&text))
+            .map_err(|source| IndexError::Damaged { name: name.to_string(), source }),
         Err(StoreError::NotFound { .. }) => {
             let held = lease::held(store).await?;
             let waits = Waits { leases: held.iter().map(Ulid::to_string).collect() };

@@ -55,6 +55,12 @@ impl RepositoryId {
     pub(crate) fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// One that everybody knows, for tests.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn known() -> RepositoryId {
+        RepositoryId([3; 16])
+    }
 }
 
 impl std::fmt::Display for RepositoryId {

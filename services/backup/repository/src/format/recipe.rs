@@ -84,6 +84,15 @@ pub(crate) fn decode_leaf(text: &[u8], segment_bytes: u64) -> Result<Vec<Piece>,
     Ok(pieces)
 }
 
+/// Reads a leaf of a stream, which must cover exactly `bytes` and has no holes.
+pub(crate) fn decode_stream_leaf(text: &[u8], bytes: u64) -> Result<Vec<Piece>, Damage> {
+    let pieces = decode_leaf(text, bytes)?;
+    if pieces.iter().any(|piece| matches!(piece, Piece::Hole { .. })) {
+        return Err(Damage::Malformed { what: "leaf", why: "it is of a stream and has a hole" });
+    }
+    Ok(pieces)
+}
+
 fn write_ids(ids: &[Option<BlobId>], out: &mut Vec<u8>) {
     for id in ids {
         match id {

@@ -117,6 +117,15 @@ fn read(keys: &Keys, written: &Directory, object: &[u8]) -> Option<Vec<Vec<u8>>>
 }
 
 #[test]
+fn a_leaf_of_a_stream_with_a_hole_is_refused() {
+    let huge = recipe::encode_leaf(&[Piece::Hole { bytes: u32::MAX }]);
+    assert!(recipe::decode_leaf(&huge, u64::from(u32::MAX)).is_ok(), "a disk may have one");
+    assert!(recipe::decode_stream_leaf(&huge, u64::from(u32::MAX)).is_err(), "it would be held in memory");
+    let honest = recipe::encode_leaf(&[Piece::Chunk { id: BlobId::from([1; 32]), bytes: 5 }]);
+    assert!(recipe::decode_stream_leaf(&honest, 5).is_ok());
+}
+
+#[test]
 fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     let (object, keys, id) = fresh_keys();
     let writer = Secret::passphrase("writer").expect("a passphrase");

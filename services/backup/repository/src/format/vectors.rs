@@ -142,7 +142,7 @@ fn vectors() -> BTreeMap<String, Value> {
         add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&sealed));
     }
     let config = Config {
-        repository: RepositoryId([3; 16]),
+        repository: RepositoryId::known(),
         created_unix_ms: 1_700_000_000_000,
         chunking: Chunking::default(),
         streams: StreamChunking::default(),

@@ -9,9 +9,9 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Seek};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,20 +119,18 @@ impl Cache {
     }
 }
 
-/// Writes a file under another name, and gives it its own when it is whole.
+/// Writes a file under a name of its own, and gives it the right one when it is whole. One that is not is removed: a
+/// full disk is not made fuller.
 fn write_beside(encoded: &Encoded, path: &Path) -> io::Result<File> {
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    let written = encoded.write(&mut file).and_then(|()| file.rewind());
-    match written.and_then(|()| fs::rename(&beside, path)) {
-        Ok(()) => Ok(file),
-        Err(error) => {
-            // A full disk is not made fuller.
-            let _ = fs::remove_file(&beside);
-            Err(error)
-        }
-    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut prefix = name.to_owned();
+    prefix.push(".");
+    let mut beside = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder)?;
+    encoded.write(beside.as_file_mut())?;
+    beside.rewind()?;
+    beside.persist(path).map_err(|error| error.error)
 }
 
 /// Whether a file that is being written has not been touched for long.

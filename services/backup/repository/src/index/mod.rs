@@ -159,11 +159,6 @@ impl Index {
         Ok(found)
     }
 
-    /// Whether a blob is stored.
-    pub(crate) fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
-        Ok(self.find(id)?.is_some())
-    }
-
     /// Whether a blob is stored in a pack that is not to be deleted.
     pub(crate) fn contains_outside(
         &self,
@@ -223,6 +218,26 @@ impl Index {
 enum Enough {
     Yes,
     No,
+}
+
+/// Reads a file of rows as a fuzzer made it, under keys that everybody knows.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_rows(file: std::fs::File) {
+    let keys = crate::keys::Keys::known();
+    if let Ok(Some(rows)) = ShardRows::open(&keys, "index/a", file, PathBuf::new()) {
+        let mut ids = Vec::new();
+        // Whatever is wrong is an error.
+        let _ = rows.each(&mut |place| ids.push(place.entry.id));
+        for id in ids {
+            let _ = rows.visit(&id, &mut |_, _| {});
+        }
+    }
+}
+
+/// A file of rows that names one blob.
+#[cfg(test)]
+pub(crate) fn rows_of_one(keys: &crate::keys::Keys) -> Vec<u8> {
+    rows::encode(keys, "index/a", &[tests::directory(&[BlobId::from([7; 32])])]).concat()
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Enco
 }
 
 impl Encoded {
+    #[cfg(test)]
+    pub(super) fn concat(&self) -> Vec<u8> {
+        [self.head.as_slice(), &self.blocks].concat()
+    }
+
     pub(super) fn write(&self, file: &mut File) -> io::Result<()> {
         file.write_all(&self.head)?;
         file.write_all(&self.blocks)

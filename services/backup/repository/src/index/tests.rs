@@ -8,6 +8,8 @@ use crate::format::RepositoryId;
 use crate::format::blob::BlobKind;
 use crate::format::pack::{Directory, PackKind};
 use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
+use crate::restore::ReadError;
+use crate::restore::plan::{self, Asked, Places, Wanted};
 
 fn keys() -> Keys {
     let secret = Secret::passphrase("words").expect("a passphrase");
@@ -15,7 +17,7 @@ fn keys() -> Keys {
     Roster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
 }
 
-fn directory(ids: &[BlobId]) -> Directory {
+pub(super) fn directory(ids: &[BlobId]) -> Directory {
     let head = PackHead {
         id: PackId::generate(),
         kind: PackKind::Data,
@@ -72,6 +74,32 @@ fn a_blob_in_several_packs_is_found_outside_of_those_that_are_condemned() {
         condemned.insert(third.head.id);
         assert_eq!(index.find_outside(&condemned, id).expect("readable"), None);
     }
+}
+
+#[test]
+fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read() {
+    let (keys, ids) = (keys(), ids(1));
+    let mut index = Index::default();
+    index.adopt(Arc::new(kept(&keys, &[directory(&ids)])));
+    let planned = |asked| plan::by_pack(&index, Places::from([(asked, vec![0])]));
+    assert_eq!(planned(Asked::chunk(ids[0], 200)).expect("its length").len(), 1);
+    assert_eq!(planned(Asked::recipe(ids[0])).expect("any length").len(), 1);
+    for bytes in [0, 199, 201, u32::MAX] {
+        let refused = planned(Asked::chunk(ids[0], bytes)).map(drop);
+        assert!(matches!(refused, Err(ReadError::Damaged(Damage::Malformed { .. }))), "{bytes}");
+    }
+}
+
+#[test]
+fn blobs_that_overlap_in_an_index_that_lies_are_read_whole() {
+    let head = directory(&[]).head;
+    let wanted = |offset, sealed_bytes| {
+        let entry = Entry { id: random().into(), kind: BlobKind::Chunk, sealed_bytes, raw_bytes: 1 };
+        Wanted { location: Location { pack: head, slot: 0, offset, entry }, wanted_at: Vec::new() }
+    };
+    let reads = plan::ranges(vec![wanted(0, 1000), wanted(10, 20)]);
+    let [read] = &reads[..] else { panic!("they lie beside each other") };
+    assert_eq!(read.range, 0..1000);
 }
 
 #[test]

@@ -179,7 +179,7 @@ impl Keys {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Keys {
     /// Keys that everybody knows, for tests that compare bytes.
     pub(crate) fn known() -> Keys {
@@ -195,6 +195,17 @@ impl Keys {
         let bundle = Bundle { ids: key(1), authority, authority_seed: Some(seed), epochs: vec![epoch] };
         let opened = Opened { slot: SlotId::nil(), private: key(5), authority: Some(authority) };
         Keys::new(bundle, opened, 1, 1)
+    }
+
+    /// What a full slot is granted of these keys.
+    #[cfg(test)]
+    pub(crate) fn granted(&self) -> Vec<u8> {
+        self.bundle.encode_for(Role::Full).to_vec()
+    }
+
+    /// Reads what a slot is granted.
+    pub(crate) fn read_grant(text: &[u8]) -> Result<(), Damage> {
+        Bundle::decode(text).map(drop)
     }
 }
 

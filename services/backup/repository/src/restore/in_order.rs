@@ -6,9 +6,8 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::plan::Places;
+use super::plan::{Asked, Places};
 use super::{ReadError, RestoreError, fetch};
-use crate::format::Damage;
 use crate::format::recipe::Piece;
 use crate::format::snapshot::DiskRecord;
 use crate::progress::Progress;
@@ -71,17 +70,15 @@ async fn fetched(shared: &Arc<Shared>, start: u64, window: &[Piece]) -> Result<(
     let mut places = Places::default();
     let mut length = 0;
     for piece in window {
-        if let Piece::Chunk { id, .. } = piece {
-            places.entry(*id).or_default().push(length);
+        if let Piece::Chunk { id, bytes } = piece {
+            places.entry(Asked::chunk(*id, *bytes)).or_default().push(length);
         }
         length += u64::from(piece.bytes());
     }
     let mut bytes = vec![0; length as usize];
     for (wanted_at, content) in fetch::many(shared, places).await? {
         for at in wanted_at {
-            let place = bytes.get_mut(at as usize..at as usize + content.len());
-            let why = "a chunk is longer than its leaf says";
-            place.ok_or(Damage::Malformed { what: "stream", why })?.copy_from_slice(&content);
+            bytes[at as usize..at as usize + content.len()].copy_from_slice(&content);
         }
     }
     Ok((start, bytes))

@@ -18,8 +18,38 @@ const GAP_BYTES_MAX: u64 = 256 * 1024;
 /// A range is no longer than this, so that a bounded number of ranges is a bounded amount of memory.
 pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// A blob that is asked for. Whoever has written a recipe may have said anything in it about the length of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Asked {
+    pub(crate) id: BlobId,
+    /// How long its recipe says that it is; recipes themselves may have any length.
+    pub(crate) bytes: Option<u32>,
+}
+
+impl Asked {
+    pub(crate) fn recipe(id: BlobId) -> Asked {
+        Asked { id, bytes: None }
+    }
+
+    pub(crate) fn chunk(id: BlobId, bytes: u32) -> Asked {
+        Asked { id, bytes: Some(bytes) }
+    }
+
+    /// The place where the index finds it, when it is as long as it should be.
+    pub(crate) fn find(&self, index: &Index) -> Result<Location, ReadError> {
+        let location = index.find(&self.id)?.ok_or(Damage::BlobMissing { id: self.id })?;
+        match self.bytes {
+            Some(bytes) if bytes != location.entry.raw_bytes => {
+                let why = "it says another length of a chunk than the pack that holds it";
+                Err(Damage::Malformed { what: "leaf", why }.into())
+            }
+            _ => Ok(location),
+        }
+    }
+}
+
 /// Blobs, each with all places that want it.
-pub(crate) type Places = HashMap<BlobId, Vec<u64>>;
+pub(crate) type Places = HashMap<Asked, Vec<u64>>;
 
 /// One blob in a range.
 pub(crate) struct Wanted {
@@ -47,8 +77,8 @@ pub(crate) async fn planned(shared: &Arc<Shared>, places: Places) -> Result<Vec<
 /// Plans the reading of every blob once, in the order in which it lies in the packs.
 pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, ReadError> {
     let mut wanted = Vec::with_capacity(places.len());
-    for (id, wanted_at) in places {
-        let location = index.find(&id)?.ok_or(Damage::BlobMissing { id })?;
+    for (asked, wanted_at) in places {
+        let location = asked.find(index)?;
         wanted.push(Wanted { location, wanted_at });
     }
     Ok(ranges(wanted))
@@ -68,7 +98,8 @@ pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
                     && start.saturating_sub(read.range.end) <= GAP_BYTES_MAX
                     && end - read.range.start <= READ_BYTES_MAX =>
             {
-                read.range.end = end;
+                // Those who wrote the index may have let blobs overlap.
+                read.range.end = read.range.end.max(end);
                 read.blobs.push(blob);
             }
             _ => reads.push(RangeRead { pack, range: start..end, blobs: vec![blob] }),

@@ -68,8 +68,8 @@ impl Run {
         .buffer_unordered(self.shared.settings.workers.get());
         let mut places = Places::default();
         while let Some(Survey { wanted, report, skipped_bytes }) = surveys.try_next().await? {
-            for (id, at) in wanted {
-                places.entry(id).or_default().push(at);
+            for (asked, at) in wanted {
+                places.entry(asked).or_default().push(at);
             }
             self.progress.done(report.kept_bytes + report.zeroed_bytes + skipped_bytes);
             let mut sum = self.report.lock().expect("nobody panics while counting");

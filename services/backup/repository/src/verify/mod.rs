@@ -25,7 +25,7 @@ use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
 use crate::index::{self, IndexError, ListedPack, Location};
 use crate::progress::{Progress, raise};
 use crate::repository::{Repository, Shared};
-use crate::restore::plan::{self, Places, RangeRead};
+use crate::restore::plan::{self, Asked, Places, RangeRead};
 use crate::restore::{ReadError, fetch};
 use crate::settings::PACK_BYTES_TARGET;
 use crate::snapshots::SnapshotError;
@@ -237,8 +237,8 @@ impl Verification<'_> {
         let mut places = Places::default();
         for (mut at, pieces) in leaves {
             for piece in pieces {
-                if let Piece::Chunk { id, .. } = piece {
-                    places.entry(id).or_default().push(at);
+                if let Piece::Chunk { id, bytes } = piece {
+                    places.entry(Asked::chunk(id, bytes)).or_default().push(at);
                 }
                 at += u64::from(piece.bytes());
             }
@@ -247,7 +247,7 @@ impl Verification<'_> {
             self.read_chunks(&places).await?;
         }
         match self.first_lost(&places)? {
-            Some((at, chunk)) => self.lost(id, record, at, Damage::BlobMissing { id: chunk }.into()),
+            Some((at, damage)) => self.lost(id, record, at, damage.into()),
             None => Ok(()),
         }
     }
@@ -265,19 +265,23 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// The first place on the disk whose chunk is bad or unknown.
-    fn first_lost(&self, places: &Places) -> Result<Option<(u64, BlobId)>, VerifyError> {
+    /// The first place on the disk whose chunk is bad, unknown or of another length.
+    fn first_lost(&self, places: &Places) -> Result<Option<(u64, Damage)>, VerifyError> {
         let bad = self.bad.lock().expect(HELD);
         let index = self.shared.index.read().expect(HELD);
         let mut first = None;
-        for (id, at) in places {
-            let at = at.iter().min().copied().unwrap_or(0);
-            let is_earlier = first.is_none_or(|first| (at, *id) < first);
-            if is_earlier && (bad.contains(id) || !index.contains(id).map_err(ReadError::Index)?) {
-                first = Some((at, *id));
+        for (asked, at) in places {
+            let here = (at.iter().min().copied().unwrap_or(0), *asked);
+            if first.as_ref().is_some_and(|(first, _)| *first < here) {
+                continue;
+            }
+            match asked.find(&index) {
+                Ok(_) if !bad.contains(&asked.id) => {}
+                Ok(_) => first = Some((here, Damage::BlobMissing { id: asked.id })),
+                Err(error) => first = Some((here, damage_of(error)?)),
             }
         }
-        Ok(first)
+        Ok(first.map(|((at, _), damage)| (at, damage)))
     }
 
     /// Reads chunks and notes the bad ones.
@@ -285,9 +289,15 @@ impl Verification<'_> {
         let known = {
             let index = self.shared.index.read().expect(HELD);
             let mut known = Places::default();
-            for (id, at) in places {
-                if index.contains(id).map_err(ReadError::Index)? {
-                    known.insert(*id, at.clone());
+            for (asked, at) in places {
+                match asked.find(&index) {
+                    Ok(_) => {
+                        known.insert(*asked, at.clone());
+                    }
+                    // What is not to be found cannot be read; the caller tells of it.
+                    Err(error) => {
+                        damage_of(error)?;
+                    }
                 }
             }
             known

@@ -7,7 +7,8 @@
 //!              of the blob's text, see blob.rs; slots count from 0
 //!   directory  sealed( directory key of the pack, number = 0, bound = the footer's first 80 bytes )
 //!              of: count 4 | count × ( id 32 | kind 1 | sealed length 4 | raw length 4 )
-//!              blobs lie one after the other in this order, so offsets are sums
+//!              blobs lie one after the other in this order, so offsets are sums; sealed, a blob is 17 bytes longer than
+//!              raw, or shorter where it is compressed
 //!   footer     "LOAMPACK" | version 2 | pack kind 1 | cipher 1 | epoch 4 | directory length 4 | 0 × 4 |
 //!              directory offset 8 | pack 16 | envelope 32 | first 16 bytes of BLAKE3 of the 80 bytes before
 //! ```
@@ -37,6 +38,8 @@ pub(crate) const FOOTER_BYTES: usize = 96;
 const FOOTER_CHECKED_BYTES: usize = 80;
 /// Bytes that each blob takes in the directory.
 pub(crate) const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
+/// What sealing adds at most to a blob: how it is encoded, and the tag.
+const SEAL_BYTES: u32 = 1 + TAG_BYTES as u32;
 /// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
 pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
@@ -184,14 +187,19 @@ impl Directory {
     }
 
     pub(crate) fn read(head: PackHead, cursor: &mut Cursor<'_>) -> Result<Directory, Damage> {
-        let mut entries = Vec::with_capacity(cursor.count(ENTRY_BYTES)?);
+        let count = cursor.count(ENTRY_BYTES)?;
+        let mut entries = Vec::with_capacity(count);
         let mut end = 0u32;
-        for _ in 0..entries.capacity() {
+        for _ in 0..count {
             let id = BlobId::from(cursor.array()?);
             let blob =
                 BlobKind::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("a kind is unknown"))?;
             let entry = Entry { id, kind: blob, sealed_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
-            if PackKind::of(blob) != head.kind || entry.raw_bytes as usize > BLOB_BYTES_MAX {
+            let sealed_bytes = SEAL_BYTES..=entry.raw_bytes.saturating_add(SEAL_BYTES);
+            if PackKind::of(blob) != head.kind
+                || entry.raw_bytes as usize > BLOB_BYTES_MAX
+                || !sealed_bytes.contains(&entry.sealed_bytes)
+            {
                 return Err(cursor.malformed("an entry makes no sense"));
             }
             end = end

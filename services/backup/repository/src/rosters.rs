@@ -1,0 +1,103 @@
+//! Which key roster counts, and whether this host believes it.
+//!
+//! ```text
+//!   store: keys/REPOSITORY/…  ──the highest number──> roster ──opened──> keys ──held against the pin──> used
+//!                ^                                                                │
+//!                └────────── again, where another process of this host has seen a newer one
+//! ```
+
+use tokio::task::spawn_blocking;
+
+use crate::format::{Damage, RepositoryId};
+use crate::index::Cache;
+use crate::keys::{Keys, RosterError, Unopened};
+use crate::pin::{self, PinError};
+use crate::repository::{OpenError, Repository, not_opened};
+use crate::store::{Store, StoreError, names};
+
+/// How often the newest roster is looked for when another takes its place meanwhile.
+const ROSTER_READS_MAX: usize = 5;
+
+/// The newest roster with a number above `known`.
+pub(crate) async fn read_roster(
+    store: &Store,
+    repository: RepositoryId,
+    known: u64,
+) -> Result<Option<(String, Unopened)>, OpenError> {
+    for _ in 0..ROSTER_READS_MAX {
+        let listed = store.list(&names::rosters(repository)).await?;
+        let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
+        let Some(number) = newest.filter(|number| *number > known) else {
+            return Ok(None);
+        };
+        let name = names::roster(repository, number);
+        let object = match store.get(&name).await {
+            Ok(object) => object,
+            // Replaced by a newer one since it was listed.
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
+        let roster = Unopened::decode(&object).map_err(damaged)?;
+        if roster.roster.number != number {
+            return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
+        }
+        return Ok(Some((name.to_string(), roster)));
+    }
+    Err(StoreError::NotFound { name: names::rosters(repository).to_string() }.into())
+}
+
+/// Holds keys against what this host has seen before. Another process may have changed them since they were read, and
+/// noted it: then the newer ones are returned, and only a store that does not show them is not to be believed.
+pub(crate) async fn believed(
+    store: &Store,
+    cache: &Cache,
+    repository: RepositoryId,
+    mut keys: Keys,
+) -> Result<Keys, OpenError> {
+    let Some(folder) = cache.folder() else {
+        return Ok(keys);
+    };
+    let mut reads_left = ROSTER_READS_MAX;
+    loop {
+        let folder = folder.to_owned();
+        let (held, same_keys) = spawn_blocking(move || (pin::hold(&folder, &keys), keys))
+            .await
+            .expect("using the cache folder does not panic");
+        keys = match held {
+            Ok(()) => return Ok(same_keys),
+            Err(rolled_back @ PinError::RolledBack { .. }) if reads_left > 0 => {
+                newer(store, repository, &same_keys).await?.ok_or(rolled_back)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        reads_left -= 1;
+    }
+}
+
+/// The keys of the newest roster, by the slot that is open, where it is newer than they are.
+async fn newer(store: &Store, repository: RepositoryId, keys: &Keys) -> Result<Option<Keys>, OpenError> {
+    let Some((name, roster)) = read_roster(store, repository, keys.roster()).await? else {
+        return Ok(None);
+    };
+    roster.reopen(repository, keys).map(Some).map_err(|error| match error {
+        RosterError::NoSlot => OpenError::KeyRemoved,
+        error => not_opened(error, name),
+    })
+}
+
+impl Repository {
+    /// Takes over a roster that was written since the repository was opened.
+    pub(crate) async fn catch_up_with_keys(&self) -> Result<(), OpenError> {
+        match newer(&self.shared.store, self.id(), &self.shared.keys()).await? {
+            Some(keys) => self.take_over(keys).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn take_over(&self, keys: Keys) -> Result<(), OpenError> {
+        let keys = believed(&self.shared.store, &self.shared.cache, self.id(), keys).await?;
+        self.shared.use_keys(keys);
+        Ok(())
+    }
+}
