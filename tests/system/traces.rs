@@ -66,8 +66,11 @@ fn lacks(trace: &[SpanSeen]) -> Option<String> {
             return Some(format!("nothing of {wanted}"));
         }
     }
-    if !trace.iter().any(|span| span.name == "seal") {
-        return Some("not sealed yet".into());
+    // Each process sends its spans when it likes.
+    for (service, last) in [("loam-backup", "seal"), ("loam-provisioner", "close_disks")] {
+        if !trace.iter().any(|span| span.service == service && span.name == last) {
+            return Some(format!("no {last} of {service} yet"));
+        }
     }
     let ids: BTreeSet<&str> = trace.iter().map(|span| span.span.as_str()).collect();
     let orphan = trace.iter().find(|span| !span.parent.is_empty() && !ids.contains(span.parent.as_str()));

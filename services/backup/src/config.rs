@@ -153,6 +153,7 @@ pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
     let engine = EngineSettings {
         memory_bytes_max: usize::try_from(own.memory_budget.0).unwrap_or(usize::MAX)
             / (COPIES_MAX + READS_MAX),
+        cache: Some(state.join("backup/cache")),
         ..EngineSettings::default()
     };
     Ok(Shelf {

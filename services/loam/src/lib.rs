@@ -11,7 +11,8 @@
 //! ```
 //!
 //! It promises that the client has no way of its own into any service: what it does, any NATS client can do. The
-//! supervisor starts programs and knows nothing of their work.
+//! supervisor starts programs and knows nothing of their work. `loam repository` asks no service: it opens a store of
+//! backups itself, for the day when nothing else is left.
 //!
 //! Next: `up` for how a host comes to life, `cli` for the commands, `nats::render` for who may say what.
 

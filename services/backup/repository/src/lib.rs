@@ -28,6 +28,7 @@ pub mod anomaly;
 pub mod backup;
 mod chunker;
 pub mod collect;
+mod diff;
 pub mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -48,11 +49,13 @@ mod settings;
 mod snapshots;
 pub mod source;
 pub mod store;
+mod transfer;
 mod verify;
 mod walk;
 
 pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
 pub use collect::{CollectError, CollectReport, CollectSettings};
+pub use diff::DiskDiff;
 pub use format::private::Private;
 pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
 pub use format::{Damage, RepositoryId};
@@ -68,7 +71,7 @@ pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
 pub use settings::{EngineSettings, MEMORY_BYTES_MIN};
-pub use snapshots::{Selector, SnapshotError};
+pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
     DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
     SourceError,
@@ -76,4 +79,5 @@ pub use source::{
 pub use store::{Capabilities, S3Settings, Store, StoreError, StoreSettings, StoreSettingsError, StoreUrl};
 /// Tells a long piece of work to stop; it then ends with an error that says so.
 pub use tokio_util::sync::CancellationToken as Cancel;
-pub use verify::{Problem, VerifyError, VerifyReport, VerifyScope};
+pub use transfer::{TransferError, TransferReport};
+pub use verify::{Problem, QuarantineReport, VerifyError, VerifyReport, VerifyScope};

@@ -60,6 +60,20 @@ impl Progress {
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Adds what another piece of work came to.
+    pub(crate) fn add(&self, other: &Progress) {
+        let pairs = [
+            (&self.total_bytes, &other.total_bytes),
+            (&self.done_bytes, &other.done_bytes),
+            (&self.read_bytes, &other.read_bytes),
+            (&self.new_bytes, &other.new_bytes),
+            (&self.stored_bytes, &other.stored_bytes),
+        ];
+        for (sum, part) in pairs {
+            raise(sum, part.load(Ordering::Relaxed));
+        }
+    }
+
     pub(crate) fn stats(&self) -> CopyStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CopyStats {

@@ -67,6 +67,9 @@ pub(super) enum Command {
     /// Prepare a message bus that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
+    /// Back up, restore and look after a store of backups itself, with no service running
+    #[command(subcommand)]
+    Repository(super::repository::RepositoryCommand),
     /// Make keys, and sign builds of services
     #[command(subcommand)]
     Release(super::release::ReleaseCommand),

@@ -10,10 +10,11 @@ Exit codes:
   0    done
   1    failed, or begun and undone again
   2    wrong arguments or a wrong input file
-  3    refused by the service asked
-  4    the bus or the service cannot be reached
+  3    refused by the service asked, or by a repository
+  4    the bus, the service or the store cannot be reached
   5    stuck: a person must look at it
-  130  interrupted; what was begun goes on";
+  6    done, with warnings
+  130  interrupted; what a service has begun goes on";
 
 /// A code of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +23,14 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments or input.
     Usage = 2,
-    /// The service says no.
+    /// The service says no, or the repository does.
     Refused = 3,
-    /// No bus, or nobody answers.
+    /// No bus or store, or nobody answers.
     Unreachable = 4,
     /// Neither done nor undone.
     Stuck = 5,
+    /// It is done, and somebody should look at how.
+    Warnings = 6,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -37,19 +40,45 @@ pub enum Exit {
 pub struct Trouble {
     exit: Exit,
     sentence: String,
-    /// Whether the answer that was shown says it already.
+    /// A word for programs, finer than the code.
+    kind: Option<&'static str>,
+    /// Whether stdout has an answer already.
     told: bool,
 }
 
 impl Trouble {
     /// A trouble of this kind, in one sentence.
     pub fn new(exit: Exit, sentence: impl Into<String>) -> Trouble {
-        Trouble { exit, sentence: sentence.into(), told: false }
+        Trouble { exit, sentence: sentence.into(), kind: None, told: false }
     }
 
     /// A trouble that the answer on stdout shows in full; programs are not told twice.
     pub fn told(exit: Exit, sentence: impl Into<String>) -> Trouble {
         Trouble { told: true, ..Trouble::new(exit, sentence) }
+    }
+
+    /// The same, with a word that programs can tell it by.
+    #[must_use]
+    pub fn of_kind(self, kind: &'static str) -> Trouble {
+        Trouble { kind: Some(kind), ..self }
+    }
+
+    /// The same, when an answer was shown before it came: programs get no second one on stdout.
+    #[must_use]
+    pub fn after_the_answer(self) -> Trouble {
+        Trouble { told: true, ..self }
+    }
+
+    /// The same, with something added to its sentence.
+    #[must_use]
+    pub fn and(mut self, more: &str) -> Trouble {
+        self.sentence.push_str(more);
+        self
+    }
+
+    /// The word that programs can tell it by.
+    pub fn kind(&self) -> Option<&'static str> {
+        self.kind
     }
 
     /// What kind of end it is.
@@ -68,14 +97,15 @@ impl Trouble {
         Trouble::new(exit, format!("{error:#}"))
     }
 
-    /// Tells it: a sentence on stderr, or an object on stdout.
+    /// Tells it: a sentence on stderr, or an object on stdout, unless there is one already.
     pub(super) fn tell(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
-        if json && self.told {
-            return ExitCode::from(code);
-        }
-        if json {
-            println!("{}", json!({ "error": { "exit_code": code, "message": self.sentence } }));
+        if json && !self.told {
+            let mut error = json!({ "exit_code": code, "message": self.sentence });
+            if let Some(kind) = self.kind {
+                error["kind"] = kind.into();
+            }
+            println!("{}", json!({ "outcome": "failed", "error": error }));
         } else {
             eprintln!("loam: {}", self.sentence);
         }

@@ -6,7 +6,8 @@
 //!                        +- work: what lasts is watched, with a bar, until it ends
 //! ```
 //!
-//! A command is an ordinary client on the bus, with a person's key. It decides nothing that a service decides.
+//! A command is an ordinary client on the bus, with a person's key. It decides nothing that a service decides. The
+//! commands of `repository` are not said to anybody: they work on a store themselves.
 
 mod args;
 mod backup;
@@ -18,6 +19,7 @@ mod op;
 mod output;
 mod proxy;
 mod release;
+mod repository;
 mod schedule;
 mod seed;
 mod session;
@@ -58,6 +60,7 @@ fn carry_out(args: Args) -> Result<(), Trouble> {
             Ok(())
         }
         Command::Release(command) => release::run(args.json, command),
+        Command::Repository(command) => repository::run(args.json, command),
         command => {
             let whereabouts = Whereabouts { state: &args.state, url: args.url, key: args.key };
             speak(whereabouts, args.json, command)
@@ -87,9 +90,11 @@ fn speak(whereabouts: Whereabouts<'_>, json: bool, command: Command) -> Result<(
             Command::Upgrade(command) => upgrade::run(&session, command).await,
             Command::Op(command) => op::run(&session, command).await,
             Command::Demo(args) => demo::run(&session, args).await,
-            Command::Up { .. } | Command::Bus(_) | Command::Release(_) | Command::Completion { .. } => {
-                unreachable!("carried out without a bus")
-            }
+            Command::Up { .. }
+            | Command::Bus(_)
+            | Command::Release(_)
+            | Command::Repository(_)
+            | Command::Completion { .. } => unreachable!("carried out without a bus"),
         }
     })
 }

@@ -369,10 +369,11 @@ impl Repository {
         condemned: &HashSet<PackId>,
     ) -> Result<Option<Snapshot>, CopyError> {
         let parent = self.snapshot(id).await.map_err(CopyError::Parent)?;
-        if !condemned.is_empty() {
+        let in_quarantine = self.shared.store.list(&names::folder(names::QUARANTINE)).await?;
+        if !condemned.is_empty() || !in_quarantine.is_empty() {
             let stands = collect::stands(&self.shared, &parent.contents.disks).await;
             if !stands.map_err(|source| CopyError::ParentRecipe { disk: parent_disks(&parent), source })? {
-                info!(%id, "the parent needs packs that are being collected: all disks are read whole");
+                info!(%id, "the parent needs packs that are lost or being collected: all disks are read whole");
                 return Ok(None);
             }
         }

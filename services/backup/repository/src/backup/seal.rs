@@ -139,7 +139,9 @@ impl Repository {
         match self.snapshot(snapshot.id).await {
             Ok(found) if &found == snapshot => Ok(true),
             Ok(_) => Err(SealError::IdTaken { id: snapshot.id }),
-            Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => Ok(false),
+            Err(
+                SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. } | SnapshotError::Held { .. },
+            ) => Ok(false),
             Err(SnapshotError::Damaged { id, source }) => Err(SealError::Damaged { id, source }),
             Err(SnapshotError::Store(error)) => Err(error.into()),
         }

@@ -163,25 +163,46 @@ impl Repository {
         }
     }
 
+    /// What a collection would condemn and rewrite now. Changes nothing.
+    ///
+    /// # Errors
+    /// When the store fails or a snapshot cannot be read whole.
+    #[instrument(name = "repository.plan_collection", skip(self))]
+    pub async fn plan_collection(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
+        let store = &self.shared.store;
+        let now = lease::store_clock(store).await?;
+        let already = condemned::all_packs(store, &self.shared.keys()).await?;
+        let Needed { packs, marks, frozen } = self.needed(&already).await?;
+        let old_packs = old_enough(&packs, now, settings.pack_age_min);
+        let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
+        let (mut left, mut report) = (settings.rewrite_bytes_max, CollectReport::default());
+        for live_bytes in self.rewritable(&frozen, &marks, &already, &old_packs, &settings) {
+            if live_bytes > left {
+                break;
+            }
+            left -= live_bytes;
+            report.packs_rewritten += 1;
+            report.bytes_rewritten += live_bytes;
+        }
+        report.packs = packs.len() as u64;
+        report.packs_condemned = unneeded.count() as u64 + report.packs_rewritten;
+        report.packs_waiting = already.len() as u64;
+        Ok(report)
+    }
+
     async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
         let Shared { store, cache, .. } = &*self.shared;
         self.probe().await.map_err(CollectError::NotThere)?;
         let now = lease::store_clock(store).await?;
-        let age_min = settings.pack_age_min.as_millis().try_into().unwrap_or(i64::MAX);
         let mut report = CollectReport::default();
 
         let keys = &self.shared.keys();
         let already = condemned::all_packs(store, keys).await?;
         let Needed { packs, marks, frozen } = self.needed(&already).await?;
         report.packs = packs.len() as u64;
-        let old = |pack: &PackId| packs[pack].written_unix_ms <= now.saturating_sub(age_min);
-        let mut unneeded: Vec<_> = packs
-            .keys()
-            .filter(|pack| !marks.needs(pack) && !already.contains(pack) && old(pack))
-            .copied()
-            .collect();
-        let old_packs =
-            packs.iter().filter(|(pack, _)| old(pack)).map(|(pack, listed)| (*pack, *listed)).collect();
+        let old_packs = old_enough(&packs, now, settings.pack_age_min);
+        let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
+        let mut unneeded: Vec<_> = unneeded.copied().collect();
         let rewritten =
             self.rewrite_sparse(&frozen, &marks, &already, &old_packs, &settings, &mut report).await?;
         unneeded.extend(rewritten);
@@ -253,7 +274,11 @@ impl Repository {
         for id in self.snapshot_ids().await? {
             match self.snapshot(id).await {
                 Ok(snapshot) => disks.push((id, snapshot.contents.disks)),
-                Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+                Err(
+                    SnapshotError::Unknown { .. }
+                    | SnapshotError::Ambiguous { .. }
+                    | SnapshotError::Held { .. },
+                ) => {}
                 Err(SnapshotError::Damaged { id, source }) => {
                     return Err(CollectError::Damaged { snapshot: id, source });
                 }
@@ -262,6 +287,17 @@ impl Repository {
         }
         Ok(disks)
     }
+}
+
+/// Packs that are no younger than `age_min`.
+fn old_enough(
+    packs: &HashMap<PackId, ListedPack>,
+    now_unix_ms: i64,
+    age_min: Duration,
+) -> HashMap<PackId, ListedPack> {
+    let limit = now_unix_ms.saturating_sub(age_min.as_millis().try_into().unwrap_or(i64::MAX));
+    let old = packs.iter().filter(|(_, listed)| listed.written_unix_ms <= limit);
+    old.map(|(pack, listed)| (*pack, *listed)).collect()
 }
 
 /// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease

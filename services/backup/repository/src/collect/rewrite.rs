@@ -89,6 +89,18 @@ impl Repository {
         Ok(emptied)
     }
 
+    /// Bytes that would be copied of each pack that is worth rewriting, sparsest first.
+    pub(super) fn rewritable(
+        &self,
+        frozen: &Repository,
+        marks: &Marks,
+        condemned: &HashSet<PackId>,
+        packs: &HashMap<PackId, ListedPack>,
+        settings: &CollectSettings,
+    ) -> Vec<u64> {
+        self.sparse(frozen, marks, condemned, packs, settings).iter().map(|pack| pack.live_bytes).collect()
+    }
+
     /// Packs of which little is needed, that are condemned and needed all the same, or that are sealed with keys of an old
     /// epoch where that is asked for; those that free most for what they cost come first.
     fn sparse(

@@ -15,6 +15,7 @@
 //! It knows nothing of what the objects hold: see [`crate::format`].
 
 mod capabilities;
+mod entries;
 mod half_written;
 pub mod names;
 mod settings;

@@ -10,6 +10,8 @@
 //!   holds/ID                 the snapshot of that id is not to be forgotten
 //!   leases/ID/begun, beat, dead    a backup under way, see lease.rs
 //!   condemned/ID/packs, waits  packs to be deleted, and the leases that must end before
+//!   quarantine/ID            packs that were found damaged; nobody reads them
+//!   verified/ID              packs that were read and found good, and when
 //!   probe/ID                 what `init` tries the store out with; removed at once
 //! ```
 //!
@@ -26,6 +28,10 @@ use crate::format::pack::{PackId, PackKind};
 pub(crate) const LEASES: &str = "leases";
 /// The folder of the lists of packs that are to be deleted.
 pub(crate) const CONDEMNED: &str = "condemned";
+/// The folder of holds on snapshots.
+pub(crate) const HOLDS: &str = "holds";
+/// The folder of what verifications remember.
+pub(crate) const VERIFIED: &str = "verified";
 /// The folder of index shards.
 pub(crate) const INDEX: &str = "index";
 /// The folder of key rosters.
@@ -90,6 +96,14 @@ pub(crate) fn packs(kind: PackKind) -> Path {
 pub(crate) fn pack(kind: PackKind, id: PackId) -> Path {
     let name = id.to_string();
     Path::from(format!("{}/{}/{name}", pack_folder(kind), &name[..2]))
+}
+
+/// The folder of packs that were found damaged.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// Where a damaged pack lies.
+pub(crate) fn quarantined(id: PackId) -> Path {
+    Path::from(format!("{QUARANTINE}/{id}"))
 }
 
 /// The pack id in a name made by [`pack`]; `None` for anything else that lies there.

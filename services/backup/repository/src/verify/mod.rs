@@ -6,13 +6,17 @@
 //! ```text
 //!   everything:  each pack ─GET─> footer, directory, every blob opened and hashed ──> bad blobs
 //!                each snapshot ──> recipe ──> every chunk known, and not bad?
+//!   rolling:     as many packs as the budget allows, those first that were not read for longest; the rest next time
 //!   a snapshot:  recipe ──> its chunks by pack ──ranges──> opened and hashed
 //! ```
 
+mod memory;
+mod repair;
 mod report;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::task::spawn_blocking;
@@ -23,6 +27,7 @@ use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId, open_bl
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
 use crate::index::{self, IndexError, ListedPack, Location};
+use crate::lease;
 use crate::progress::{Progress, raise};
 use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, Asked, Places, RangeRead};
@@ -32,6 +37,8 @@ use crate::snapshots::SnapshotError;
 use crate::store::{StoreError, names};
 use crate::{Cancel, Damage, WriteOnly};
 
+use self::memory::Memory;
+pub use self::repair::QuarantineReport;
 pub use self::report::{Problem, VerifyError, VerifyReport, VerifyScope};
 
 /// How the chunks of a snapshot are checked.
@@ -50,6 +57,8 @@ struct Verification<'a> {
     report: Mutex<VerifyReport>,
     /// Blobs that cannot be read where the index says they are.
     bad: Mutex<HashSet<BlobId>>,
+    /// Packs that were read whole and are as they should be.
+    good: Mutex<HashSet<PackId>>,
 }
 
 impl Repository {
@@ -80,17 +89,24 @@ impl Repository {
             return Err(ReadError::WriteOnly(WriteOnly).into());
         }
         self.refresh().await.map_err(ReadError::Index)?;
-        let verification =
-            Verification { shared: &self.shared, progress, report: Mutex::default(), bad: Mutex::default() };
+        let verification = Verification {
+            shared: &self.shared,
+            progress,
+            report: Mutex::default(),
+            bad: Mutex::default(),
+            good: Mutex::default(),
+        };
         match scope {
             VerifyScope::Snapshot(snapshot) => {
                 progress.expect_bytes(snapshot.contents.disks.iter().map(|disk| disk.size_bytes).sum());
                 verification.snapshot(snapshot, Chunks::Read).await?;
             }
+            VerifyScope::Rolling { bytes_max, older_than } => {
+                self.roll(&verification, bytes_max, older_than).await?;
+            }
             VerifyScope::Everything => {
                 let listed = index::list_packs(&self.shared.store).await?;
-                progress.expect_bytes(listed.values().map(|pack| pack.bytes).sum());
-                verification.packs(listed).await?;
+                verification.packs_remembered(listed.clone(), &listed).await?;
                 for id in self.snapshot_ids().await? {
                     match self.snapshot(id).await {
                         Ok(snapshot) => verification.snapshot(&snapshot, Chunks::LookUp).await?,
@@ -99,12 +115,48 @@ impl Repository {
                         }
                         Err(SnapshotError::Store(error)) => return Err(error.into()),
                         // Forgotten since it was listed.
-                        Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+                        Err(
+                            SnapshotError::Unknown { .. }
+                            | SnapshotError::Ambiguous { .. }
+                            | SnapshotError::Held { .. },
+                        ) => {}
                     }
                 }
             }
         }
         Ok(verification.report.into_inner().expect(HELD))
+    }
+
+    /// The packs that were not read for longest, as many as the budget allows.
+    async fn roll(
+        &self,
+        verification: &Verification<'_>,
+        bytes_max: u64,
+        older_than: Duration,
+    ) -> Result<(), VerifyError> {
+        let store = &self.shared.store;
+        let memory = memory::recall(store, &self.shared.keys()).await.map_err(ReadError::Index)?;
+        let now = lease::store_clock(store).await?;
+        let limit = now.saturating_sub(older_than.as_millis().try_into().unwrap_or(i64::MAX));
+        let listed = index::list_packs(store).await?;
+        let mut due: Vec<_> = listed
+            .iter()
+            .map(|(id, pack)| (memory.get(id).copied(), *id, *pack))
+            .filter(|(verified, ..)| verified.is_none_or(|verified| verified <= limit))
+            .collect();
+        due.sort_by_key(|(verified, id, _)| (*verified, *id));
+        let mut left = bytes_max;
+        let mut chosen = HashMap::new();
+        for (_, id, pack) in &due {
+            // A budget smaller than any pack still gets on, by one pack a time.
+            if pack.bytes > left && !chosen.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(pack.bytes);
+            chosen.insert(*id, *pack);
+        }
+        verification.report.lock().expect(HELD).packs_left = (due.len() - chosen.len()) as u64;
+        verification.packs_remembered(chosen, &listed).await
     }
 }
 
@@ -118,6 +170,22 @@ impl Verification<'_> {
     fn bad_blob(&self, pack: &str, id: BlobId, damage: Damage) {
         self.bad.lock().expect(HELD).insert(id);
         self.problem(Problem::Blob { pack: pack.to_owned(), id, damage });
+    }
+
+    /// Reads packs whole, and notes those that are as they should be, also when the verification ends early.
+    async fn packs_remembered(
+        &self,
+        chosen: HashMap<PackId, ListedPack>,
+        there: &HashMap<PackId, ListedPack>,
+    ) -> Result<(), VerifyError> {
+        self.progress.expect_bytes(chosen.values().map(|pack| pack.bytes).sum());
+        let now = lease::store_clock(&self.shared.store).await?;
+        let read = self.packs(chosen).await;
+        let good: Memory = self.good.lock().expect(HELD).iter().map(|pack| (*pack, now)).collect();
+        memory::note(&self.shared.store, &self.shared.keys(), &good, |pack| there.contains_key(pack))
+            .await
+            .map_err(ReadError::Index)?;
+        read
     }
 
     async fn packs(&self, listed: HashMap<PackId, ListedPack>) -> Result<(), VerifyError> {
@@ -150,6 +218,9 @@ impl Verification<'_> {
         .await
         .expect("checking a pack does not panic")
         .map_err(ReadError::Index)?;
+        if damage.is_none() && found.iter().all(|(_, checked)| checked.is_ok()) {
+            self.good.lock().expect(HELD).insert(id);
+        }
         if let Some(damage) = damage {
             self.problem(Problem::Pack { name: name.clone(), damage });
         }

@@ -1,5 +1,7 @@
 //! What a verification is asked and what it answers.
 
+use std::time::Duration;
+
 use crate::Damage;
 use crate::format::blob::BlobId;
 use crate::format::snapshot::{Snapshot, SnapshotId};
@@ -16,6 +18,13 @@ pub enum VerifyScope<'a> {
     Snapshot(&'a Snapshot),
     /// Every pack, and every snapshot's recipe.
     Everything,
+    /// Packs that were not found good for a while, within a budget. What is found is remembered in the store.
+    Rolling {
+        /// No more bytes than this are read, but for the first pack.
+        bytes_max: u64,
+        /// A pack is due when it was found good longer ago than this, by the store's clock, or never.
+        older_than: Duration,
+    },
 }
 
 /// Something that is not as it was stored.
@@ -62,6 +71,8 @@ pub enum Problem {
 pub struct VerifyReport {
     /// Packs read whole.
     pub packs: u64,
+    /// Packs that are due and were left for the next time.
+    pub packs_left: u64,
     /// Blobs opened and hashed.
     pub blobs: u64,
     /// Snapshots walked.

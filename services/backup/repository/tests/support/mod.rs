@@ -64,7 +64,8 @@ pub fn disk(rng: &mut StdRng, bytes: usize) -> Vec<u8> {
     disk
 }
 
-fn text(rng: &mut StdRng, into: &mut [u8]) {
+/// Words of a language nobody speaks; they compress to about half.
+pub fn text(rng: &mut StdRng, into: &mut [u8]) {
     for byte in into {
         *byte = b"etaoin shrdlu\n"[rng.random_range(0..14)];
     }

@@ -49,7 +49,9 @@ pub(super) async fn look_at(shelf: &Shelf, before: Option<Shelved>) -> Result<Sh
         match snapshot {
             Ok(snapshot) => drop(read.insert(snapshot.id, backup_of(&snapshot).ok())),
             // Forgotten since it was listed.
-            Err(SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. }) => {}
+            Err(
+                SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. } | SnapshotError::Held { .. },
+            ) => {}
             Err(error @ SnapshotError::Store(_)) => return Err(StoreShut::new(&error)),
             Err(error @ SnapshotError::Damaged { .. }) => damaged.push(in_words(&error)),
         }

@@ -1,7 +1,19 @@
-//! Which backups there are.
+//! Which backups there are, which are held, and which are forgotten.
+
+mod catalogue;
+mod forget;
+mod holds;
+mod judge;
+
+use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt};
+use tokio::task::spawn_blocking;
 use tracing::instrument;
+
+use self::catalogue::Catalogue;
+pub use self::forget::{ForgetError, ForgetPlan};
+pub use self::holds::{Hold, HoldError};
 
 use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
 use crate::format::{Damage, packed, sealed};
@@ -11,6 +23,13 @@ use crate::store::{StoreError, names};
 
 /// Snapshots read at the same time when they are listed.
 const SNAPSHOT_READS_IN_FLIGHT: usize = 16;
+
+const NO_PANIC: &str = "reading a local file does not panic";
+
+fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
+    snapshots.sort_by_key(|snapshot| (snapshot.contents.taken_at_unix_ms, snapshot.id));
+    snapshots
+}
 
 /// A snapshot could not be found, listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +47,12 @@ pub enum SnapshotError {
         prefix: String,
         /// How many there are.
         count: usize,
+    },
+    /// Somebody holds it.
+    #[error("snapshot {id} is held: release it first")]
+    Held {
+        /// The snapshot.
+        id: SnapshotId,
     },
     /// The object is damaged or was swapped.
     #[error("could not read snapshot {id}")]
@@ -64,8 +89,35 @@ impl Repository {
     /// When the store fails or a snapshot cannot be read.
     #[instrument(name = "repository.snapshots", skip_all)]
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
+        let Some(folder) = self.shared.cache.folder().map(Path::to_owned) else {
+            return Ok(in_order(self.read_snapshots(self.snapshot_ids().await?).await?));
+        };
+        let (keys, at) = (self.shared.keys(), folder.clone());
+        let loading = spawn_blocking(move || Catalogue::load(&at, &keys));
         let ids = self.snapshot_ids().await?;
-        let mut snapshots: Vec<_> = futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
+        let mut had = loading.await.expect(NO_PANIC);
+        let had_count = had.known.len();
+        let mut all = Vec::with_capacity(ids.len());
+        let mut unread = Vec::new();
+        for id in ids {
+            match had.known.remove(&id) {
+                Some(contents) => all.push(Snapshot { id, contents }),
+                None => unread.push(id),
+            }
+        }
+        let new = self.read_snapshots(unread).await?;
+        all.extend(new.iter().cloned());
+        let keys = self.shared.keys();
+        spawn_blocking(move || {
+            catalogue::note(&folder, &keys, had_count, had.whole, &all, &new);
+            Ok(in_order(all))
+        })
+        .await
+        .expect(NO_PANIC)
+    }
+
+    async fn read_snapshots(&self, ids: Vec<SnapshotId>) -> Result<Vec<Snapshot>, SnapshotError> {
+        futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
             .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
             // One that is forgotten while we list is simply not there any more.
             .filter_map(async |read| match read {
@@ -73,9 +125,7 @@ impl Repository {
                 read => Some(read),
             })
             .try_collect()
-            .await?;
-        snapshots.sort_by_key(|s: &Snapshot| (s.contents.taken_at_unix_ms, s.id));
-        Ok(snapshots)
+            .await
     }
 
     /// The ids of all snapshots, without reading them.
@@ -83,8 +133,8 @@ impl Repository {
     /// # Errors
     /// When the store fails.
     pub async fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self.shared.store.list(&names::folder(names::SNAPSHOTS)).await?;
-        Ok(listed.iter().filter_map(|l| names::entry_id(&l.path)).map(SnapshotId::from).collect())
+        let ids = self.shared.store.entries(names::SNAPSHOTS).await?;
+        Ok(ids.into_iter().map(SnapshotId::from).collect())
     }
 
     /// The snapshot of that id.
@@ -150,9 +200,14 @@ impl Repository {
     /// a collection takes it.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When it is held, or the store fails.
     #[instrument(name = "repository.forget", skip(self))]
     pub async fn forget(&self, id: SnapshotId) -> Result<(), SnapshotError> {
+        match self.shared.store.look_up(&names::entry(names::HOLDS, id.ulid())).await {
+            Ok(_) => return Err(SnapshotError::Held { id }),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(self.shared.store.delete(&names::entry(names::SNAPSHOTS, id.ulid())).await?)
     }
 }

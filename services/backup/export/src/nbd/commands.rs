@@ -1,0 +1,250 @@
+//! What a granted request does to the disk, and what is said to it.
+
+use std::error::Error;
+
+use backup_repository::SourceError;
+use backup_repository::source::{Extent, ExtentKind};
+use bytes::Bytes;
+
+use super::connection::{Gone, Replies};
+use super::export::Export;
+use super::handshake::ALLOCATION_ID;
+use super::reply::{self, Last};
+use super::request::{Command, Request};
+use super::wire::*;
+use crate::overlay::{Holes, Overlay, OverlayError};
+
+/// A structured answer comes in chunks of no more: the client can begin with the first while the next is read.
+const CHUNK_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Shorter reads are not asked for holes: sending some zeros costs less than asking.
+const ASK_FOR_HOLES_FROM_BYTES: u32 = 64 * 1024;
+/// One answer speaks of no more of the disk, however much it was asked about: its map must fit into memory.
+const STATUS_RANGE_BYTES_MAX: u64 = 1 << 30;
+/// One answer names no more extents; the client asks again from where it ends.
+const STATES_MAX: usize = 16 * 1024;
+
+/// What a request holds in memory at most while it is worked on.
+pub(super) fn cost_bytes(command: Command, length: u32) -> u32 {
+    match command {
+        Command::Read { .. } | Command::Write { .. } => length,
+        Command::Cache => CHUNK_BYTES_MAX as u32,
+        // A map of a gibibyte in pieces of 4 KiB.
+        Command::BlockStatus { .. } => 8 * 1024 * 1024,
+        Command::WriteZeroes { .. } | Command::Trim { .. } | Command::Flush | Command::Disconnect => 0,
+    }
+}
+
+/// A request failed on the disk.
+pub(super) struct Failed {
+    errno: u32,
+    why: String,
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Failed {
+        Failed { errno: EIO, why: with_causes(&error) }
+    }
+}
+
+impl From<OverlayError> for Failed {
+    fn from(error: OverlayError) -> Failed {
+        Failed { errno: if error.is_out_of_space() { ENOSPC } else { EIO }, why: with_causes(&error) }
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", with_causes(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// Why a request came to no good end.
+pub(super) enum Unanswered {
+    Failed(Failed),
+    Gone,
+}
+
+impl From<Gone> for Unanswered {
+    fn from(Gone: Gone) -> Unanswered {
+        Unanswered::Gone
+    }
+}
+
+impl<E: Into<Failed>> From<E> for Unanswered {
+    fn from(error: E) -> Unanswered {
+        Unanswered::Failed(error.into())
+    }
+}
+
+/// A granted request with all it needs.
+pub(super) struct Work {
+    pub(super) export: Export,
+    pub(super) structured: bool,
+    pub(super) request: Request,
+    pub(super) command: Command,
+    /// The data of a write.
+    pub(super) payload: Bytes,
+    pub(super) replies: Replies,
+}
+
+impl Work {
+    /// Does it and answers, whatever comes.
+    pub(super) async fn run(self) {
+        let outcome = match self.command {
+            Command::Read { whole } if self.structured => self.read_structured(whole).await,
+            Command::Read { .. } => self.read_simple().await,
+            Command::BlockStatus { one } => self.block_status(one).await,
+            Command::Cache => self.cache().await,
+            Command::Write { durable } => self.change(durable).await,
+            Command::WriteZeroes { durable, .. } | Command::Trim { durable } => self.change(durable).await,
+            Command::Flush => self.change(true).await,
+            Command::Disconnect => Ok(()),
+        };
+        if let Err(Unanswered::Failed(Failed { errno, why })) = outcome {
+            tracing::warn!(export = self.export.name(), request = ?self.request, why, "a request failed");
+            // When the client has gone, nobody waits for the answer.
+            let _ = self.refuse(errno, &why).await;
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) async fn refuse(&self, errno: u32, why: &str) -> Result<(), Gone> {
+        let cookie = self.request.cookie;
+        let reply = match self.structured {
+            true => reply::error(cookie, errno, why),
+            false => reply::simple(cookie, errno, Bytes::new()),
+        };
+        self.replies.send(reply).await
+    }
+
+    async fn acknowledge(&self) -> Result<(), Unanswered> {
+        let cookie = self.request.cookie;
+        let reply = match self.structured {
+            true => reply::done(cookie),
+            false => reply::simple(cookie, 0, Bytes::new()),
+        };
+        Ok(self.replies.send(reply).await?)
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> Result<Bytes, Unanswered> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = self.export.disk.read_at(offset, length).await?;
+        if bytes.len() != length {
+            let why = format!("a read of {length} bytes at {offset} gave {}", bytes.len());
+            return Err(Unanswered::Failed(Failed { errno: EIO, why }));
+        }
+        Ok(bytes)
+    }
+
+    async fn read_simple(&self) -> Result<(), Unanswered> {
+        let Request { cookie, offset, length, .. } = self.request;
+        let bytes = self.read(offset, length as usize).await?;
+        Ok(self.replies.send(reply::simple(cookie, 0, bytes)).await?)
+    }
+
+    async fn read_structured(&self, whole: bool) -> Result<(), Unanswered> {
+        let Request { cookie, offset, length, .. } = self.request;
+        if length == 0 {
+            return self.acknowledge().await;
+        }
+        if whole || length < ASK_FOR_HOLES_FROM_BYTES {
+            let bytes = self.read(offset, length as usize).await?;
+            return Ok(self.replies.send(reply::data(cookie, offset, bytes, Last::Yes)).await?);
+        }
+        let end = offset + u64::from(length);
+        let mut at = offset;
+        for (length, kind) in self.extents(offset, end).await? {
+            let extent_end = at + length;
+            while at < extent_end {
+                let here = match kind {
+                    ExtentKind::Zero => extent_end - at,
+                    ExtentKind::Data => (extent_end - at).min(CHUNK_BYTES_MAX),
+                };
+                let last = if at + here == end { Last::Yes } else { Last::No };
+                let reply = match kind {
+                    ExtentKind::Zero => reply::hole(cookie, at, here as u32, last),
+                    ExtentKind::Data => reply::data(cookie, at, self.read(at, here as usize).await?, last),
+                };
+                self.replies.send(reply).await?;
+                at += here;
+            }
+        }
+        Ok(())
+    }
+
+    /// Extents of the disk that are exactly the range, neighbours of a kind joined.
+    async fn extents(&self, offset: u64, end: u64) -> Result<Vec<(u64, ExtentKind)>, Unanswered> {
+        let found = self.export.disk.extents(offset..end).await?;
+        let joined = joined(&found);
+        if joined.iter().map(|(length, _)| length).sum::<u64>() != end - offset {
+            let why = format!("the map of {offset}..{end} does not cover it");
+            return Err(Unanswered::Failed(Failed { errno: EIO, why }));
+        }
+        Ok(joined)
+    }
+
+    async fn block_status(&self, one: bool) -> Result<(), Unanswered> {
+        let Request { cookie, offset, length, .. } = self.request;
+        let end = offset + u64::from(length).min(STATUS_RANGE_BYTES_MAX);
+        let extents = self.extents(offset, end).await?;
+        let states: Vec<_> = extents
+            .iter()
+            .take(if one { 1 } else { STATES_MAX })
+            .map(|(length, kind)| {
+                (*length as u32, if *kind == ExtentKind::Zero { STATE_HOLE_AND_ZERO } else { 0 })
+            })
+            .collect();
+        Ok(self.replies.send(reply::block_status(cookie, ALLOCATION_ID, &states)).await?)
+    }
+
+    /// Writes, and waits for the disk where that was asked for.
+    async fn change(&self, durable: bool) -> Result<(), Unanswered> {
+        if let Some(overlay) = &self.export.overlay {
+            self.write(overlay).await?;
+            if durable {
+                overlay.flush().await?;
+            }
+        }
+        self.acknowledge().await
+    }
+
+    async fn write(&self, overlay: &Overlay) -> Result<(), OverlayError> {
+        let (offset, length) = (self.request.offset, u64::from(self.request.length));
+        match self.command {
+            Command::Write { .. } => overlay.write_at(offset, self.payload.clone()).await,
+            Command::WriteZeroes { allocate, .. } => {
+                let holes = if allocate { Holes::Allocated } else { Holes::Allowed };
+                overlay.write_zeroes(offset, length, holes).await
+            }
+            Command::Trim { .. } => overlay.trim(offset, length).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads for nobody: what lies below remembers it.
+    async fn cache(&self) -> Result<(), Unanswered> {
+        let Request { offset, length, .. } = self.request;
+        let end = offset + u64::from(length);
+        let mut at = offset;
+        while at < end {
+            let here = (end - at).min(CHUNK_BYTES_MAX);
+            self.read(at, here as usize).await?;
+            at += here;
+        }
+        self.acknowledge().await
+    }
+}
+
+fn joined(extents: &[Extent]) -> Vec<(u64, ExtentKind)> {
+    let mut joined: Vec<(u64, ExtentKind)> = Vec::new();
+    for extent in extents.iter().filter(|extent| extent.length > 0) {
+        match joined.last_mut() {
+            Some((length, kind)) if *kind == extent.kind => *length += extent.length,
+            _ => joined.push((extent.length, extent.kind)),
+        }
+    }
+    joined
+}

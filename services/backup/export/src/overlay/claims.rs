@@ -1,0 +1,44 @@
+//! Who writes which blocks just now: a missing block becomes present by one writer at a time.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+/// Claims are held for a local write and never while a source is read, so nobody waits long.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    held: Mutex<Vec<Range<u64>>>,
+    released: Condvar,
+}
+
+/// Blocks that nobody else makes present while this lives.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    claims: &'a Claims,
+    blocks: Range<u64>,
+}
+
+impl Claims {
+    /// Waits until all of these blocks are free and takes them. Blocks the thread.
+    pub(super) fn take(&self, blocks: Range<u64>) -> Claim<'_> {
+        let overlap = |held: &mut Vec<Range<u64>>| {
+            held.iter().any(|other| other.start < blocks.end && blocks.start < other.end)
+        };
+        let mut held = self.released.wait_while(self.lock(), overlap).expect("nobody panics with the claims");
+        held.push(blocks.clone());
+        Claim { claims: self, blocks }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
+        self.held.lock().expect("nobody panics with the claims")
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut held = self.claims.lock();
+        if let Some(index) = held.iter().position(|blocks| *blocks == self.blocks) {
+            held.swap_remove(index);
+        }
+        self.claims.released.notify_all();
+    }
+}

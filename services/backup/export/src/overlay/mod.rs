@@ -1,0 +1,44 @@
+//! A disk of a backup that can be written, without the backup being written: a guest boots from it at once, and after
+//! a while needs the backup no more.
+//!
+//! ```text
+//!                  read                         write, zeroes, trim
+//!                   |                                   |
+//!       present? ───┴─── missing?             whole block ──> there it is
+//!          |                |                 part of a missing block ──> the rest is read from the source first
+//!          v                v                                 |
+//!     NAME (sparse)      source                               v
+//!          ^                |                        NAME, then the block is present
+//!          '──── fill ──────'   whenever nobody asks
+//!
+//!     NAME.map: which disk this is, and a bit for every block that is present
+//! ```
+//!
+//! Promises: the source is only read; what was flushed is there after a crash, of this process or of the machine,
+//! because data are synced before the map says that they are there; opened again, it goes on where it was; another
+//! disk's overlay is refused and no foreign file is touched; one process at a time. When every block is present, `NAME`
+//! is the whole disk as a raw image, with nothing else needed to read it.
+//!
+//! An overlay whose disk failed to sync does no more: what the kernel kept of it is not known (a later sync would
+//! succeed all the same). Opened again it tells what is safely there.
+//!
+//! It deliberately does not know NBD. Next: [`Overlay`], then `local.rs` for the order of writes, `fill.rs`.
+
+mod bitmap;
+mod claims;
+mod demand;
+mod disk;
+mod error;
+mod fill;
+mod local;
+mod map;
+
+pub use disk::{Holes, Overlay, OverlaySettings, Presence};
+pub use error::OverlayError;
+pub use fill::{Fill, FillError, FillSettings};
+
+/// The source's bytes become the overlay's own in pieces of this size: what QEMU's copy-on-write does, too.
+pub const BLOCK_BYTES: u64 = 64 * 1024;
+
+/// Larger disks are refused: the bitmap of one takes 128 MiB of memory.
+pub const DISK_BYTES_MAX: u64 = 1 << 46;

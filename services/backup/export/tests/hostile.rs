@@ -1,0 +1,228 @@
+//! Clients that lie, stop in the middle, or ask for too much.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backup_export::nbd::*;
+use proptest::prelude::*;
+use rand::RngExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use self::support::client::*;
+use self::support::*;
+
+const SIZE: u64 = 64 * MIB;
+
+fn impatient() -> ServerSettings {
+    ServerSettings {
+        connections_max: 8,
+        handshake_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(300),
+        reply_timeout: Duration::from_millis(300),
+        ..ServerSettings::default()
+    }
+}
+
+async fn server(folder: &Path, settings: ServerSettings) -> (NbdServer, PathBuf) {
+    let image = folder.join("disk");
+    sparse_image(&image, SIZE, &[(0, SIZE)]);
+    let exports = vec![Export::read_only("vda", raw(&image)).unwrap()];
+    (serve(folder, exports, settings).await, folder.join("nbd.sock"))
+}
+
+/// An honest client's read.
+async fn is_well(socket: &Path) {
+    let well = async {
+        let mut client = Client::at(socket, "vda").await;
+        client.send(&request(READ, 0, 1, MIB, 4096)).await;
+        assert_eq!(client.simple().await, Simple { errno: 0, cookie: 1 });
+        client.bytes(4096).await;
+    };
+    tokio::time::timeout(Duration::from_secs(10), well).await.expect("an honest client is served in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_ends_the_connection_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, socket) = server(folder.path(), impatient()).await;
+    let option = |option: u32, length: u32, data: &[u8]| {
+        let mut bytes = IHAVEOPT.to_be_bytes().to_vec();
+        bytes.extend(option.to_be_bytes());
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(data);
+        bytes
+    };
+    for words in [
+        option(GO, u32::MAX, b"endless"),
+        option(GO, 60_000, b"half"),
+        option(1, 4, b"none"),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        Vec::new(),
+    ] {
+        let mut client = Client::connect(&socket).await.unwrap();
+        client.send(&words).await;
+        assert!(client.is_dropped().await);
+        is_well(&socket).await;
+    }
+    for words in [
+        vec![0x25; 28],
+        request(READ, 0, 1, 0, 512)[..20].to_vec(),
+        request(WRITE, 0, 1, 0, u32::MAX),
+        [request(WRITE, 0, 1, 0, 4096), vec![1; 100]].concat(),
+    ] {
+        let mut client = Client::at(&socket, "vda").await;
+        client.send(&words).await;
+        assert!(client.is_dropped().await);
+        is_well(&socket).await;
+    }
+    eventually("all of them are forgotten", || server.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_make_no_sense_are_refused_and_the_talk_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, socket) = server(folder.path(), ServerSettings::default()).await;
+    let mut client = Client::connect(&socket).await.unwrap();
+    let set = |name: &str, queries: &[&str]| {
+        let mut data = string(name);
+        data.extend((queries.len() as u32).to_be_bytes());
+        data.extend(queries.iter().flat_map(|query| string(query)));
+        data
+    };
+    let invalid = 0x8000_0003;
+    for (option, data, expected) in [
+        (5, vec![], 0x8000_0001),
+        (99, vec![1; 1000], 0x8000_0001),
+        (GO, vec![0xff; 10], invalid),
+        (GO, go("vdz"), 0x8000_0006),
+        (STRUCTURED, vec![1], invalid),
+        (10, set("vda", &["base:allocation"]), invalid),
+        (STRUCTURED, vec![], 1),
+        (10, set("vdz", &["base:allocation"]), 0x8000_0006),
+        (10, vec![0, 0, 0, 200, 1], invalid),
+        (10, set("vda", &["qemu:dirty-bitmap:x", "base:"]), 1),
+        (9, set("vda", &[]), 4),
+    ] {
+        client.option(option, &data).await.unwrap();
+        assert_eq!(client.option_reply().await.unwrap().0, expected, "option {option} {data:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_is_sent_away_and_silence_in_the_handshake_is_not_borne() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, socket) = server(folder.path(), impatient()).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(UnixStream::connect(&socket).await.unwrap());
+    }
+    eventually("they are accepted", || server.connections() == 8).await;
+    let mut one_more = UnixStream::connect(&socket).await.unwrap();
+    assert!(matches!(one_more.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    eventually("the silent ones are sent away", || server.connections() == 0).await;
+    is_well(&socket).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_for_everything_and_takes_nothing_holds_a_bounded_part_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ServerSettings { reply_timeout: Duration::from_secs(3), ..impatient() };
+    let (server, socket) = server(folder.path(), settings).await;
+    let before = resident_bytes();
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::at(&socket, "vda").await;
+        // 64 GiB of answers.
+        for cookie in 0..2000 {
+            let question = request(READ, 0, cookie, 0, 32 * MIB as u32);
+            let asking = client.0.write_all(&question);
+            if tokio::time::timeout(Duration::from_millis(20), asking).await.is_err() {
+                break;
+            }
+        }
+        greedy.push(client);
+        is_well(&socket).await;
+    }
+    let held = resident_bytes().saturating_sub(before);
+    println!("four greedy clients hold {} MiB", held / MIB);
+    assert!(held < 4 * 80 * MIB, "four connections hold {} MiB", held / MIB);
+    eventually("who takes no answers is disconnected", || server.connections() == 0).await;
+    is_well(&socket).await;
+    server.stop().await;
+}
+
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_words_at_any_point_of_the_talk_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, socket) = server(folder.path(), impatient()).await;
+    let mut random = seeded();
+    for round in 0..150 {
+        let mut words = vec![0; random.random_range(0..200)];
+        random.fill(&mut words[..]);
+        let mut client = match round % 3 {
+            0 => Client(UnixStream::connect(&socket).await.unwrap()),
+            1 => Client::connect(&socket).await.unwrap(),
+            _ => Client::at(&socket, "vda").await,
+        };
+        if round % 2 == 0 && round % 3 == 1 {
+            words.splice(0..0, IHAVEOPT.to_be_bytes());
+        }
+        if round % 2 == 0 && round % 3 == 2 {
+            words.splice(0..0, 0x2560_9513u32.to_be_bytes());
+        }
+        // The server may hang up while this is sent.
+        let _ = client.0.write_all(&words).await;
+        drop(client);
+        if round % 30 == 0 {
+            is_well(&socket).await;
+        }
+    }
+    eventually("all of them are forgotten", || server.connections() == 0).await;
+    is_well(&socket).await;
+    server.stop().await;
+}
+
+/// What a client may say after having gone to an export.
+fn any_words() -> impl Strategy<Value = Vec<u8>> {
+    let command = (0..10u16, 0..20u16, any::<u64>(), 0..2 * SIZE, 0..200_000u32)
+        .prop_map(|(command, flags, cookie, offset, length)| request(command, flags, cookie, offset, length));
+    let words = prop_oneof![8 => command, 1 => proptest::collection::vec(any::<u8>(), 0..64)];
+    proptest::collection::vec(words, 0..12).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_requests_is_answered_or_ended(words in any_words()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let image = folder.path().join("disk");
+            sparse_image(&image, SIZE, &[(MIB, 2 * MIB)]);
+            let exports = vec![Export::read_only("vda", raw(&image)).unwrap()];
+            let server = serve(folder.path(), exports, impatient()).await;
+            let socket = folder.path().join("nbd.sock");
+            let mut client = Client::at(&socket, "vda").await;
+            let _ = client.0.write_all(&words).await;
+            let _ = client.0.shutdown().await;
+            let ended = tokio::time::timeout(Duration::from_secs(20), client.is_dropped()).await;
+            assert!(ended.is_ok());
+            is_well(&socket).await;
+            server.stop().await;
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! Forgetting by rules: planned first, and carried out only while the clock can be trusted.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use tracing::{info, instrument, warn};
+
+use super::SnapshotError;
+use crate::format::snapshot::SnapshotId;
+use crate::lease;
+use crate::repository::{Repository, unix_ms_now};
+use crate::retention::clock::{self, Clocks, Distrust, Trusted};
+use crate::retention::{self, Candidate, Plan, PlanError, Policy};
+use crate::store::StoreError;
+
+const CLOCK_FILE: &str = "clock";
+
+/// What would be forgotten, and whether it may be.
+#[derive(Debug)]
+pub struct ForgetPlan {
+    /// What each snapshot's fate would be.
+    pub plan: Plan,
+    /// Whether the clock is trusted with it.
+    pub clock: Result<Trusted, Distrust>,
+}
+
+/// Nothing could be planned, or not all of it was forgotten. What was not is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// The snapshots could not be listed or removed.
+    #[error("could not look at the snapshots")]
+    Snapshots(#[from] SnapshotError),
+    /// They make no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The clock is not to be trusted with it.
+    #[error(transparent)]
+    Clock(#[from] Distrust),
+    /// The store failed.
+    #[error("could not reach the store")]
+    Store(#[from] StoreError),
+}
+
+impl Repository {
+    /// Plans what a policy forgets, and looks at the clock. Forgets nothing.
+    ///
+    /// # Errors
+    /// When the store fails or a snapshot cannot be read.
+    #[instrument(name = "repository.plan_to_forget", skip_all)]
+    pub async fn plan_to_forget(&self, policy: &Policy) -> Result<ForgetPlan, ForgetError> {
+        let snapshots = self.snapshots().await?;
+        let held: HashSet<_> = self.held().await?.into_iter().collect();
+        let newest = snapshots.iter().map(|snapshot| snapshot.contents.taken_at_unix_ms).max();
+        let candidates: Vec<_> =
+            snapshots.iter().map(|snapshot| Candidate::new(snapshot, held.contains(&snapshot.id))).collect();
+        let plan = retention::plan(policy, &candidates)?;
+        Ok(ForgetPlan { plan, clock: self.look_at_the_clock(newest).await? })
+    }
+
+    /// Forgets what was planned, and returns what was. A snapshot that was held since the plan was made is not.
+    ///
+    /// # Errors
+    /// When the clock is not trusted: then nothing is forgotten. When the store fails in the middle, the rest of the
+    /// plan stays.
+    #[instrument(name = "repository.forget_planned", skip_all)]
+    pub async fn forget_planned(&self, planned: ForgetPlan) -> Result<Vec<SnapshotId>, ForgetError> {
+        planned.clock?;
+        let mut forgotten = Vec::new();
+        for id in planned.plan.forgotten() {
+            match self.forget(id).await {
+                Ok(()) => forgotten.push(id),
+                Err(SnapshotError::Held { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        info!(forgotten = forgotten.len(), "forgotten by policy");
+        Ok(forgotten)
+    }
+
+    async fn look_at_the_clock(&self, newest: Option<u64>) -> Result<Result<Trusted, Distrust>, ForgetError> {
+        let folder = self.shared.cache.folder();
+        let store = lease::store_clock(&self.shared.store).await;
+        let clocks = Clocks {
+            local_unix_ms: unix_ms_now(),
+            store_unix_ms: store.ok().and_then(|ms| u64::try_from(ms).ok()),
+            newest_snapshot_unix_ms: newest,
+            seen_unix_ms: folder.and_then(seen),
+        };
+        let trusted = clock::trust(&clocks);
+        if let (Some(folder), Ok(trusted)) = (folder, &trusted)
+            && let Err(error) = remember(folder, trusted.seen_unix_ms())
+        {
+            warn!(%error, "what time it was could not be noted for the next time");
+        }
+        Ok(trusted)
+    }
+}
+
+fn seen(folder: &Path) -> Option<u64> {
+    fs::read_to_string(folder.join(CLOCK_FILE)).ok()?.trim().parse().ok()
+}
+
+fn remember(folder: &Path, seen_unix_ms: u64) -> io::Result<()> {
+    let path = folder.join(CLOCK_FILE);
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    fs::write(&beside, seen_unix_ms.to_string())?;
+    fs::rename(&beside, &path)
+}

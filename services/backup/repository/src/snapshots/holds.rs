@@ -1,0 +1,112 @@
+//! Holds: a snapshot that is held is not forgotten, by no rule and by nobody who does not release it first.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::instrument;
+
+use super::SnapshotError;
+use crate::format::snapshot::SnapshotId;
+use crate::format::{Damage, packed, sealed};
+use crate::repository::{Repository, unix_ms_now};
+use crate::store::{StoreError, names};
+
+/// A reason longer than this is a document.
+const REASON_CHARS_MAX: usize = 500;
+const WHAT: &str = "hold";
+
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// In the words of who holds it.
+    pub reason: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    reason: String,
+    since_unix_ms: u64,
+}
+
+/// A hold could not be placed, released or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// No usable reason.
+    #[error("say in up to {REASON_CHARS_MAX} characters why the snapshot is held")]
+    Reason,
+    /// There is nothing to hold.
+    #[error("could not find the snapshot to hold")]
+    Snapshot(#[from] SnapshotError),
+    /// A hold cannot be read. It still holds.
+    #[error("could not read the hold on {snapshot}")]
+    Damaged {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong.
+        #[source]
+        source: Damage,
+    },
+    /// The store failed.
+    #[error("could not reach the holds")]
+    Store(#[from] StoreError),
+}
+
+impl Repository {
+    /// Holds a snapshot; a hold that is there already gets the new reason.
+    ///
+    /// # Errors
+    /// When there is no such snapshot, no reason, or the store fails.
+    #[instrument(name = "repository.hold", skip(self, reason))]
+    pub async fn hold(&self, id: SnapshotId, reason: &str) -> Result<(), HoldError> {
+        let chars = reason.chars().count();
+        if chars == 0 || chars > REASON_CHARS_MAX {
+            return Err(HoldError::Reason);
+        }
+        self.snapshot(id).await?;
+        let name = names::entry(names::HOLDS, id.ulid());
+        let record = Record { reason: reason.to_owned(), since_unix_ms: unix_ms_now() };
+        let object = sealed::seal(&self.shared.keys(), &name, packed::body(&record));
+        Ok(self.shared.store.put(&name, Bytes::from(object)).await?)
+    }
+
+    /// Releases a snapshot; one that is not held counts as released.
+    ///
+    /// # Errors
+    /// When the store fails.
+    #[instrument(name = "repository.release", skip(self))]
+    pub async fn release(&self, id: SnapshotId) -> Result<(), HoldError> {
+        Ok(self.shared.store.delete(&names::entry(names::HOLDS, id.ulid())).await?)
+    }
+
+    /// Every hold, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails or a hold cannot be read.
+    pub async fn holds(&self) -> Result<Vec<Hold>, HoldError> {
+        let mut holds = Vec::new();
+        for snapshot in self.held().await? {
+            let name = names::entry(names::HOLDS, snapshot.ulid());
+            let object = match self.shared.store.get(&name).await {
+                Ok(object) => object,
+                // Released since it was listed.
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let Record { reason, since_unix_ms } = sealed::open(&self.shared.keys(), &name, WHAT, &object)
+                .and_then(|text| packed::decode(&text, WHAT))
+                .map_err(|source| HoldError::Damaged { snapshot, source })?;
+            holds.push(Hold { snapshot, reason, since_unix_ms });
+        }
+        holds.sort_by_key(|hold| (hold.since_unix_ms, hold.snapshot));
+        Ok(holds)
+    }
+
+    /// The snapshots that are held. What cannot be read holds all the same.
+    pub(super) async fn held(&self) -> Result<Vec<SnapshotId>, StoreError> {
+        let ids = self.shared.store.entries(names::HOLDS).await?;
+        Ok(ids.into_iter().map(SnapshotId::from).collect())
+    }
+}

@@ -1,0 +1,157 @@
+//! Quarantine: packs that are damaged go out of the way, and what is good in them is saved.
+//!
+//! ```text
+//!   damaged pack ──good blobs──> new pack, index shard;   then the pack itself ──> quarantine/ID, and is no pack any more
+//! ```
+//!
+//! What is lost is then unknown to the index, so the next backup of a disk that still has it stores it again under the
+//! same id, and every snapshot that names it is whole again. As long as something is in quarantine, a backup looks
+//! whether all that its parent names is there before it takes anything over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tracing::{instrument, warn};
+
+use super::{HELD, Problem, VerifyReport, directory_in, located};
+use crate::format::blob::{self, BlobId};
+use crate::format::pack::{self, PackId, PackSeed, PackWriter};
+use crate::index::{self, IndexError, ListedPack, Location};
+use crate::keys::WriteOnly;
+use crate::repository::{Repository, Shared};
+use crate::restore::ReadError;
+use crate::store::{StoreError, names};
+
+/// No more lost blobs are named than this; all are counted.
+const LOST_NAMED_MAX: usize = 1000;
+
+/// What a quarantine did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineReport {
+    /// Names under which the packs are now found.
+    pub packs: Vec<String>,
+    /// Blobs that were good and are in new packs.
+    pub blobs_saved: u64,
+    /// Blobs that were not, and are in no other pack.
+    pub blobs_lost: u64,
+    /// The first of them, at most a thousand.
+    pub lost: Vec<BlobId>,
+}
+
+impl Repository {
+    /// Takes the packs out of the way that a verification found damaged. Safe beside backups and collections; begun
+    /// again after a crash it goes on.
+    ///
+    /// # Errors
+    /// When this key is write-only or the store fails.
+    #[instrument(name = "repository.quarantine", skip_all)]
+    pub async fn quarantine(&self, found: &VerifyReport) -> Result<QuarantineReport, ReadError> {
+        if !self.can_read() {
+            return Err(ReadError::WriteOnly(WriteOnly));
+        }
+        let damaged = |problem: &Problem| match problem {
+            Problem::Pack { name, .. } | Problem::Blob { pack: name, .. } => Some(name.clone()),
+            Problem::Snapshot { .. } | Problem::Disk { .. } => None,
+        };
+        let mut names: Vec<_> = found.problems.iter().filter_map(damaged).collect();
+        names.sort();
+        names.dedup();
+        self.refresh().await?;
+        let listed = index::list_packs(&self.shared.store).await?;
+        let mut report = QuarantineReport::default();
+        let mut lost = Vec::new();
+        for name in names {
+            let pack = object_store::path::Path::from(name.as_str());
+            let Some(id) = names::pack_id(&pack) else { continue };
+            let Some(listed) = listed.get(&id) else { continue };
+            self.quarantine_one(id, *listed, &mut report, &mut lost).await?;
+        }
+        self.refresh().await?;
+        let index = self.shared.index.read().expect(HELD);
+        for id in lost {
+            if !index.contains(&id)? {
+                report.blobs_lost += 1;
+                if report.lost.len() < LOST_NAMED_MAX {
+                    report.lost.push(id);
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    async fn quarantine_one(
+        &self,
+        id: PackId,
+        listed: ListedPack,
+        report: &mut QuarantineReport,
+        lost: &mut Vec<BlobId>,
+    ) -> Result<(), ReadError> {
+        let Shared { store, cache, .. } = &*self.shared;
+        let name = names::pack(listed.kind, id);
+        let object = match store.get(&name).await {
+            Ok(object) => object,
+            // Deleted by a collection, or quarantined by somebody else.
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let (shared, bytes) = (Arc::clone(&self.shared), object.clone());
+        let salvaged = spawn_blocking(move || salvage(&shared, id, listed, &bytes));
+        let Salvaged { pack, saved, bad } = salvaged.await.expect("opening blobs does not panic")?;
+        if let Some((object, directory)) = pack {
+            let head = directory.head;
+            store.put(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
+            index::put_shard(None, store, &self.shared.keys(), cache, vec![directory]).await?;
+        }
+        let place = names::quarantined(id);
+        store.put(&place, object).await?;
+        store.delete(&name).await?;
+        warn!(pack = %name, saved, lost = bad.len(), "a damaged pack is in quarantine");
+        report.packs.push(place.to_string());
+        report.blobs_saved += saved;
+        lost.extend(bad);
+        Ok(())
+    }
+}
+
+struct Salvaged {
+    pack: Option<(Vec<u8>, pack::Directory)>,
+    saved: u64,
+    bad: Vec<BlobId>,
+}
+
+/// Moves every blob that opens into a new pack. Where the directory is damaged, the index says what there was.
+fn salvage(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Result<Salvaged, IndexError> {
+    let keys = shared.keys();
+    let places = match directory_in(shared, id, listed, object) {
+        Ok(directory) => located(&directory),
+        Err(_) => shared.index.read().expect(HELD).blobs_in(id)?,
+    };
+    let key = places.first().and_then(|place| place.pack.key(&keys).ok());
+    let writer = PackWriter::new(&keys, listed.kind, &PackSeed::generate(), object.len());
+    let (Some(key), Ok(mut writer)) = (key, writer) else {
+        return Ok(Salvaged {
+            pack: None,
+            saved: 0,
+            bad: places.iter().map(|place| place.entry.id).collect(),
+        });
+    };
+    let mut outcomes: HashMap<BlobId, bool> = HashMap::new();
+    for Location { slot, offset, entry, .. } in &places {
+        let at = *offset as usize;
+        let mut sealed = object.get(at..at + entry.sealed_bytes as usize).unwrap_or_default().to_vec();
+        let text = pack::open_text(&key, id, *slot, entry, &mut sealed).and_then(|text| {
+            blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text)?;
+            Ok(text.to_vec())
+        });
+        let is_good = text.is_ok();
+        if let Ok(text) = text {
+            writer.add(entry.kind, entry.id, entry.raw_bytes as usize, text);
+        }
+        outcomes.insert(entry.id, is_good);
+    }
+    let saved = outcomes.values().filter(|good| **good).count() as u64;
+    let bad = outcomes.into_iter().filter(|(_, good)| !good).map(|(id, _)| id).collect();
+    Ok(Salvaged { pack: (saved > 0).then(|| writer.finish()), saved, bad })
+}

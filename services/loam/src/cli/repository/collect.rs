@@ -1,0 +1,105 @@
+//! `loam repository collect`: gives back the room of what nobody needs any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_repository::{CollectReport, CollectSettings, Progress};
+use clap::Args;
+use contract::ByteCount;
+use serde::Serialize;
+
+use super::access::Access;
+use super::answer::Answer;
+use super::trouble;
+use super::values::duration;
+use super::work::{Work, shown};
+use crate::cli::exit::Trouble;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CollectArgs {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Rewrite no more than this of packs that are mostly waste; 0 rewrites nothing
+    #[arg(long, value_name = "SIZE")]
+    rewrite_bytes_max: Option<ByteCount>,
+    /// Rewrite packs of which less than this part is needed
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    rewrite_below: Option<u8>,
+    /// Rewrite packs of earlier epochs, too, so that keys given out before open nothing any more
+    #[arg(long)]
+    reseal_old_epochs: bool,
+    /// Leave younger packs alone, as in 24h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pack_age_min: Option<Duration>,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Serialize)]
+struct Collected {
+    dry_run: bool,
+    packs: u64,
+    packs_condemned: u64,
+    packs_rewritten: u64,
+    bytes_rewritten: u64,
+    packs_deleted: u64,
+    bytes_deleted: u64,
+    packs_waiting: u64,
+}
+
+pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), Trouble> {
+    let usual = CollectSettings::default();
+    let settings = CollectSettings {
+        pack_age_min: args.pack_age_min.unwrap_or(usual.pack_age_min),
+        rewrite_below_percent: args.rewrite_below.unwrap_or(usual.rewrite_below_percent),
+        rewrite_bytes_max: args.rewrite_bytes_max.map_or(usual.rewrite_bytes_max, |bytes| bytes.0),
+        reseal_old_epochs: args.reseal_old_epochs,
+        ..usual
+    };
+    let repository = args.access.open(work).await?;
+    let progress = Arc::new(Progress::new());
+    let report = if args.dry_run {
+        let planning = work.wait(repository.plan_collection(settings));
+        shown("looking for what nobody needs", &progress, Box::pin(planning)).await?
+    } else {
+        let collecting = repository.collect(settings, &work.cancel);
+        shown("collecting", &progress, Box::pin(collecting)).await.map_err(trouble::of)?
+    };
+    Answer::new(Collected::new(report, args.dry_run)).give(work.json, tell)
+}
+
+impl Collected {
+    fn new(report: CollectReport, dry_run: bool) -> Collected {
+        let CollectReport {
+            packs,
+            packs_condemned,
+            packs_rewritten,
+            bytes_rewritten,
+            packs_deleted,
+            bytes_deleted,
+            packs_waiting,
+        } = report;
+        Collected {
+            dry_run,
+            packs,
+            packs_condemned,
+            packs_rewritten,
+            bytes_rewritten,
+            packs_deleted,
+            bytes_deleted,
+            packs_waiting,
+        }
+    }
+}
+
+fn tell(done: &Collected) {
+    let would = if done.dry_run { "would be " } else { "" };
+    println!("packs       {}", done.packs);
+    println!("condemned   {would}{}", done.packs_condemned);
+    println!("rewritten   {would}{}, {}", done.packs_rewritten, ByteCount(done.bytes_rewritten));
+    println!("deleted     {would}{}, {}", done.packs_deleted, ByteCount(done.bytes_deleted));
+    if done.packs_waiting > 0 {
+        println!("waiting     {} for backups under way, until a later run", done.packs_waiting);
+    }
+}

@@ -1,0 +1,260 @@
+//! `loam repository ls` and `extract`: what is on a disk, without mounting it and without being root.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_export::files::{self, Entry, EntryKind, FileSystem, Partition, PartitionKind, Place};
+use backup_repository::{DiskSource, Shape};
+use chrono::DateTime;
+use clap::Args;
+use contract::ByteCount;
+use serde::Serialize;
+
+use super::access::Access;
+use super::answer::Answer;
+use super::file::NewFile;
+use super::snapshots::{DiskView, disks, printable};
+use super::trouble;
+use super::values::Destination;
+use super::which::Which;
+use super::work::Work;
+use crate::cli::exit::Trouble;
+use crate::cli::output::{table, time};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LsArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The disk; without it the disks of the snapshot are listed
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+    /// The partition, by its number; needed where several hold files
+    #[arg(long, value_name = "N", requires = "disk")]
+    partition: Option<u32>,
+    /// A folder or file; without it, and without a partition, the partitions are listed
+    #[arg(requires = "disk")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExtractArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The disk
+    #[arg(long, value_name = "NAME")]
+    disk: String,
+    /// The partition, by its number; needed where several hold files
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// The file on the disk
+    path: PathBuf,
+    /// A new file to write it to; stdout unless said
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    to: Destination,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listing {
+    Disks { disks: Vec<DiskView> },
+    Partitions { partitions: Vec<PartitionView> },
+    Entries { entries: Vec<EntryView> },
+}
+
+#[derive(Serialize)]
+struct PartitionView {
+    number: Option<u32>,
+    offset: u64,
+    size_bytes: u64,
+    holds: String,
+    readable: bool,
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct EntryView {
+    name: String,
+    kind: &'static str,
+    link: Option<String>,
+    size_bytes: u64,
+    mode: Option<u16>,
+    owner: Option<(u32, u32)>,
+    modified_unix_s: Option<i64>,
+}
+
+impl From<Partition> for PartitionView {
+    fn from(partition: Partition) -> PartitionView {
+        let Partition { number, offset, size_bytes, kind, holds } = partition;
+        let name = match kind {
+            PartitionKind::Gpt { name, .. } if !name.is_empty() => Some(name),
+            PartitionKind::Gpt { .. } | PartitionKind::Mbr(_) => None,
+        };
+        let (holds, readable) = (holds.to_string(), holds.is_readable());
+        PartitionView { number: Some(number), offset, size_bytes, holds, readable, name }
+    }
+}
+
+impl From<Entry> for EntryView {
+    fn from(entry: Entry) -> EntryView {
+        let (kind, link) = match entry.kind {
+            EntryKind::File => ("file", None),
+            EntryKind::Folder => ("folder", None),
+            EntryKind::Link(to) => ("link", Some(to.to_string_lossy().into_owned())),
+            EntryKind::Special => ("special", None),
+        };
+        EntryView {
+            name: entry.name.to_string_lossy().into_owned(),
+            kind,
+            link,
+            size_bytes: entry.size_bytes,
+            mode: entry.mode,
+            owner: entry.owner,
+            modified_unix_s: entry.modified,
+        }
+    }
+}
+
+pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), Trouble> {
+    let listing = match &args.disk {
+        None => {
+            let repository = args.access.open(work).await?;
+            Listing::Disks { disks: disks(&args.which.find(&repository, work).await?) }
+        }
+        Some(name) => {
+            let repository = args.access.open_to_read(work).await?;
+            let (_, disk) = args.which.open_disk(&repository, name, work).await?;
+            match (args.partition, args.path) {
+                (None, None) => Listing::Partitions { partitions: parts(&disk, work).await? },
+                (partition, path) => {
+                    let place = place(&disk, partition, work).await?;
+                    let path = path.unwrap_or_else(|| "/".into());
+                    let entries = work.wait(files::list(&disk, place, &path)).await?;
+                    Listing::Entries { entries: entries.into_iter().map(EntryView::from).collect() }
+                }
+            }
+        }
+    };
+    Answer::new(listing).give(work.json, show)
+}
+
+pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), Trouble> {
+    if args.to == Destination::Stdout && work.json {
+        return Err(trouble::usage("stdout takes the file or the answer in JSON: say --to FILE"));
+    }
+    let repository = args.access.open_to_read(work).await?;
+    let (_, disk) = args.which.open_disk(&repository, &args.disk, work).await?;
+    let place = place(&disk, args.partition, work).await?;
+    // A file may have holes, but hardly more than its disk has bytes.
+    let bytes_max = disk.size_bytes();
+    let path = args.path;
+    match args.to {
+        Destination::Stdout => {
+            let mut out = tokio::io::stdout();
+            work.wait(files::extract(&disk, place, &path, &mut out, bytes_max)).await.map(drop)
+        }
+        Destination::Path(to) => {
+            let mut file = NewFile::begin(&to)?;
+            let extracting = files::extract(&disk, place, &path, file.writer(), bytes_max);
+            let bytes = work.wait(extracting).await?;
+            file.finish().await?;
+            Answer::new(Extracted { path, to, bytes }).give(work.json, |done| {
+                println!("{} is in {}: {}", done.path.display(), done.to.display(), ByteCount(done.bytes));
+            })
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Extracted {
+    path: PathBuf,
+    to: PathBuf,
+    bytes: u64,
+}
+
+/// The partitions, or the one file system that a disk without a table is.
+async fn parts(disk: &Arc<dyn DiskSource>, work: &Work) -> Result<Vec<PartitionView>, Trouble> {
+    let partitions = work.wait(files::partitions(disk)).await?;
+    if !partitions.is_empty() {
+        return Ok(partitions.into_iter().map(PartitionView::from).collect());
+    }
+    let holds = work.wait(files::file_system(disk, Place::WholeDisk)).await?;
+    Ok(vec![PartitionView {
+        number: None,
+        offset: 0,
+        size_bytes: disk.size_bytes(),
+        holds: holds.to_string(),
+        readable: holds.is_readable(),
+        name: None,
+    }])
+}
+
+/// Where the files are: as said, or the only place that holds any.
+async fn place(disk: &Arc<dyn DiskSource>, partition: Option<u32>, work: &Work) -> Result<Place, Trouble> {
+    if let Some(number) = partition {
+        return Ok(Place::Partition(number));
+    }
+    let partitions = work.wait(files::partitions(disk)).await?;
+    if partitions.is_empty() {
+        return Ok(Place::WholeDisk);
+    }
+    let readable = |partition: &&Partition| partition.holds.is_readable();
+    match partitions.iter().filter(readable).collect::<Vec<_>>().as_slice() {
+        [only] => Ok(Place::Partition(only.number)),
+        _ => {
+            let all: Vec<_> = partitions.iter().map(|p| format!("{} ({})", p.number, p.holds)).collect();
+            Err(trouble::usage(format!("choose a partition with --partition: {}", all.join(", "))))
+        }
+    }
+}
+
+fn show(listing: &Listing) {
+    match listing {
+        Listing::Disks { disks } => {
+            let rows = disks.iter().map(|disk| {
+                let shape = match disk.shape {
+                    Shape::Disk => "disk",
+                    Shape::Stream => "stream",
+                };
+                let (size, used) = (ByteCount(disk.size_bytes), ByteCount(disk.used_bytes));
+                [printable(&disk.name), shape.into(), size.to_string(), used.to_string()]
+            });
+            table(["DISK", "SHAPE", "SIZE", "USED"], rows.collect(), "the snapshot has no disks");
+        }
+        Listing::Partitions { partitions } => {
+            let rows = partitions.iter().map(|part| {
+                let read = match part.readable {
+                    true => "ls, extract",
+                    false if part.holds == FileSystem::Unknown.to_string() => "-",
+                    false => "mount",
+                };
+                [
+                    part.number.map_or_else(|| "-".into(), |number| number.to_string()),
+                    ByteCount(part.size_bytes).to_string(),
+                    part.holds.clone(),
+                    read.to_owned(),
+                    printable(part.name.as_deref().unwrap_or_default()),
+                ]
+            });
+            table(["PARTITION", "SIZE", "HOLDS", "READ BY", "NAME"], rows.collect(), "nothing");
+        }
+        Listing::Entries { entries } => {
+            let rows = entries.iter().map(|entry| {
+                let mode = entry.mode.map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
+                let owner = entry.owner.map_or_else(|| "-".into(), |(user, group)| format!("{user}:{group}"));
+                let changed = entry.modified_unix_s.and_then(|s| DateTime::from_timestamp(s, 0));
+                let changed = changed.map_or_else(|| "-".into(), |at| time(&at));
+                let name = match &entry.link {
+                    Some(to) => format!("{} -> {to}", entry.name),
+                    None => entry.name.clone(),
+                };
+                let size = entry.size_bytes.to_string();
+                [mode, owner, entry.kind.to_owned(), size, changed, printable(&name)]
+            });
+            table(["MODE", "OWNER", "KIND", "BYTES", "CHANGED", "NAME"], rows.collect(), "an empty folder");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `loam repository mount`: all disks of a snapshot as files, and their file systems, until told to end.
+//!
+//! ```text
+//!   FOLDER/vda, vda1, vda2            the disks and partitions (FUSE)
+//!
+//!   with --file-system (root):
+//!   FOLDER/disks/vda, vda1, vda2      the same
+//!   FOLDER/vda1/etc/fstab             what the kernel finds in them
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backup_export::mount::{DisksMount, MountError};
+use backup_repository::{DiskSource, Shape};
+use clap::Args;
+use serde::Serialize;
+
+use super::access::Access;
+use super::answer::Answer;
+use super::trouble;
+use super::which::Which;
+use super::work::Work;
+use crate::cli::exit::Trouble;
+
+const DISKS: &str = "disks";
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct MountArgs {
+    #[command(flatten)]
+    which: Which,
+    /// An empty folder to mount on
+    folder: PathBuf,
+    /// Mount the file systems, too, read-only and by the kernel; needs root
+    #[arg(long)]
+    file_system: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Serialize)]
+struct Mounted {
+    snapshot: String,
+    disks: Vec<PathBuf>,
+    file_systems: Vec<PathBuf>,
+}
+
+pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
+    let repository = args.access.open_to_read(work).await?;
+    let snapshot = args.which.find(&repository, work).await?;
+    let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
+    for record in snapshot.contents.disks.iter().filter(|record| record.shape == Shape::Disk) {
+        let disk = work.wait(repository.open_disk(&snapshot, &record.name)).await?;
+        disks.push((record.name.clone(), Arc::new(disk)));
+    }
+    let mut folders = Folders::default();
+    let on = if args.file_system { folders.make(args.folder.join(DISKS))? } else { args.folder.clone() };
+    let mut mount = DisksMount::start(&on, disks).await.map_err(trouble::of)?;
+    let names: Vec<String> = mount.names().map(str::to_owned).collect();
+    let mut warnings = Vec::new();
+    let mut file_systems = Vec::new();
+    if args.file_system {
+        for name in &names {
+            let target = folders.make(args.folder.join(name))?;
+            match mount.attach(name, &target).await {
+                Ok(()) => file_systems.push(target),
+                // A disk with partitions, swap space and the like hold no files.
+                Err(MountError::NotMountable { .. }) => folders.remove(&target),
+                Err(error) => {
+                    folders.remove(&target);
+                    warnings.push(trouble::sentence(&error));
+                }
+            }
+        }
+    }
+    let mounted = Mounted {
+        snapshot: snapshot.id.to_string(),
+        disks: names.iter().map(|name| on.join(name)).collect(),
+        file_systems,
+    };
+    let told = Answer::new(mounted).warn(warnings).give(work.json, |mounted| {
+        for path in mounted.disks.iter().chain(&mounted.file_systems) {
+            println!("{}", path.display());
+        }
+        eprintln!("mounted until Ctrl-C");
+    });
+    let unmounted = mount.until(work.cancel.cancelled()).await;
+    unmounted.map_err(|error| trouble::of(error).after_the_answer())?;
+    told
+}
+
+/// Folders that were made to be mounted on, and go when they are not needed any more.
+#[derive(Default)]
+struct Folders(Vec<PathBuf>);
+
+impl Folders {
+    fn make(&mut self, path: PathBuf) -> Result<PathBuf, Trouble> {
+        let made = std::fs::create_dir(&path);
+        made.map_err(|error| trouble::while_doing(format_args!("making {}", path.display()), error))?;
+        self.0.push(path.clone());
+        Ok(path)
+    }
+
+    fn remove(&mut self, path: &Path) {
+        self.0.retain(|made| made != path);
+        // Whatever keeps it from going is seen by who looks into the folder.
+        let _ = std::fs::remove_dir(path);
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            // One that is still mounted on stays.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `loam repository serve`: a disk of a snapshot over NBD, until told to end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_export::nbd::{Export, Listen, NbdServer, ServerSettings};
+use backup_export::overlay::{BLOCK_BYTES, FillSettings, Overlay, OverlaySettings};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::access::Access;
+use super::answer::Answer;
+use super::trouble;
+use super::which::Which;
+use super::work::Work;
+use crate::cli::exit::Trouble;
+
+const DRAW_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ServeArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The disk, which is the export's name, too
+    #[arg(long, value_name = "NAME")]
+    disk: String,
+    /// Listen on this Unix socket, which only you may use; one in a new folder unless said
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    socket: Option<PathBuf>,
+    /// Listen on this loopback address; port 0 lets the system choose
+    #[arg(long, value_name = "127.0.0.1:PORT")]
+    listen: Option<SocketAddr>,
+    /// Let clients write: what they write goes into this file, and the snapshot stays as it is
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
+    /// Copy the disk into the overlay meanwhile; when all is there, the file is the disk as a raw image
+    #[arg(long, requires = "overlay")]
+    fill: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Serialize)]
+struct Serving {
+    uri: String,
+    snapshot: String,
+    disk: String,
+    size_bytes: u64,
+    writable: bool,
+}
+
+pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
+    let repository = args.access.open_to_read(work).await?;
+    let (snapshot, disk) = args.which.open_disk(&repository, &args.disk, work).await?;
+    let size_bytes = disk.size_bytes();
+    let overlay = match &args.overlay {
+        None => None,
+        Some(path) => {
+            let id = format!("{}/{}/{}", repository.id(), snapshot.id, args.disk);
+            let settings = OverlaySettings { path: path.clone(), id };
+            Some(work.wait(Overlay::open(&settings, Arc::clone(&disk))).await?)
+        }
+    };
+    let export = match &overlay {
+        None => Export::read_only(&args.disk, disk),
+        Some(overlay) => Export::writable(&args.disk, Arc::clone(overlay)),
+    };
+    let export = export.map_err(trouble::of)?;
+    let (listen, _folder) = place(&args)?;
+    let server = work.wait(NbdServer::start(&listen, vec![export], ServerSettings::default())).await?;
+    let serving = Serving {
+        uri: server.uri(&args.disk),
+        snapshot: snapshot.id.to_string(),
+        disk: args.disk.clone(),
+        size_bytes,
+        writable: overlay.is_some(),
+    };
+    // Programs read this line and go on; what happens later is told by the exit code.
+    Answer::new(serving).give(work.json, |serving| {
+        println!("{}", serving.uri);
+        eprintln!("serving until Ctrl-C");
+    })?;
+    let mut outcome = match overlay.as_ref().filter(|_| args.fill) {
+        Some(overlay) => filled(overlay, work).await,
+        None => Ok(()),
+    };
+    if outcome.is_ok() {
+        work.cancel.cancelled().await;
+    }
+    server.stop().await;
+    if let Some(overlay) = overlay {
+        // Stopped in order means that nothing that was told to be written is lost.
+        outcome = outcome.and(overlay.flush().await.map_err(trouble::of));
+    }
+    outcome.map_err(Trouble::after_the_answer)
+}
+
+/// Where to listen, and the folder made for it.
+fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), Trouble> {
+    match (&args.socket, args.listen) {
+        (Some(path), _) => Ok((Listen::Unix(path.clone()), None)),
+        (None, Some(address)) => Ok((Listen::Tcp(address), None)),
+        (None, None) => {
+            let made = tempfile::Builder::new().prefix("loam-").tempdir();
+            let folder =
+                made.map_err(|error| trouble::while_doing("making a folder for the socket", error))?;
+            let socket = Path::join(folder.path(), "nbd.sock");
+            Ok((Listen::Unix(socket), Some(folder)))
+        }
+    }
+}
+
+/// Fills until all is there or told to end.
+async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), Trouble> {
+    let bar = ProgressBar::new(overlay.presence().blocks * BLOCK_BYTES);
+    let style = "{spinner} filling {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
+
+    let mut finished = std::pin::pin!(overlay.fill(FillSettings::default()).finished());
+    let mut ticks = tokio::time::interval(DRAW_EVERY);
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            () = work.cancel.cancelled() => break Ok(()),
+            done = &mut finished => break done.map_err(trouble::of),
+            _ = ticks.tick() => bar.set_position(overlay.presence().present_blocks * BLOCK_BYTES),
+        }
+    };
+    bar.finish_and_clear();
+    if outcome.is_ok() && overlay.presence().is_complete() {
+        eprintln!("{} holds the whole disk now", overlay.path().display());
+    }
+    outcome
+}

@@ -1,0 +1,184 @@
+//! `loam repository verify` and `rebuild-index`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_repository::{
+    Problem, Progress, QuarantineReport, RebuildReport, Snapshot, VerifyReport, VerifyScope,
+};
+use clap::Args;
+use contract::ByteCount;
+use serde::Serialize;
+
+use super::access::Access;
+use super::answer::Answer;
+use super::values::duration;
+use super::which;
+use super::work::{Work, shown};
+use crate::cli::exit::Trouble;
+
+/// So many problems are told to people; programs get all that are named.
+const PROBLEMS_TOLD: usize = 20;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VerifyArgs {
+    /// All that this snapshot needs: `latest`, an id, or the first characters of one
+    #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "older_than"],
+        conflicts_with_all = ["all", "bytes_max", "older_than"])]
+    snapshot: Option<String>,
+    /// The machine whose latest is meant
+    #[arg(long, value_name = "NAME", requires = "snapshot")]
+    machine: Option<String>,
+    /// Every pack and every snapshot
+    #[arg(long, conflicts_with_all = ["bytes_max", "older_than"])]
+    all: bool,
+    /// Of the packs not read for longest, so many bytes: called daily, it comes around
+    #[arg(long, value_name = "SIZE")]
+    bytes_max: Option<ByteCount>,
+    /// Leave out packs that were read and found sound within this time, as in 30d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Put damaged packs out of the way and save what is good in them: the next backup stores anew what is lost, where
+    /// its disks still have it
+    #[arg(long)]
+    quarantine: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RebuildIndexArgs {
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    packs: u64,
+    packs_left: u64,
+    blobs: u64,
+    snapshots: u64,
+    problems_total: u64,
+    problems: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine: Option<Quarantine>,
+}
+
+#[derive(Serialize)]
+struct Quarantine {
+    packs: Vec<String>,
+    blobs_saved: u64,
+    blobs_lost: u64,
+}
+
+pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), Trouble> {
+    let repository = args.access.open_to_read(work).await?;
+    let snapshot: Option<Snapshot> = match &args.snapshot {
+        None => None,
+        Some(word) => Some(which::find(&repository, word, args.machine.as_deref(), work).await?),
+    };
+    let scope = match &snapshot {
+        Some(snapshot) => VerifyScope::Snapshot(snapshot),
+        None if args.all => VerifyScope::Everything,
+        None => VerifyScope::Rolling {
+            bytes_max: args.bytes_max.map_or(u64::MAX, |bytes| bytes.0),
+            older_than: args.older_than.unwrap_or_default(),
+        },
+    };
+    let progress = Arc::new(Progress::new());
+    let verifying = repository.verify(scope, &progress, &work.cancel);
+    let report = shown("verify", &progress, Box::pin(verifying)).await.map_err(super::trouble::of)?;
+    let quarantine = match args.quarantine && !report.is_sound() {
+        true => Some(work.wait(repository.quarantine(&report)).await?),
+        false => None,
+    };
+    let (warning, failure) = judged(&report, quarantine.as_ref());
+    let verified = Verified::new(report, quarantine);
+    Answer::new(verified).warn(warning).fail(failure).give(work.json, |done| {
+        println!("read {} packs, {} blobs, {} snapshots", done.packs, done.blobs, done.snapshots);
+        if done.packs_left > 0 {
+            println!("left for later: {} packs", done.packs_left);
+        }
+        for problem in done.problems.iter().take(PROBLEMS_TOLD) {
+            println!("problem: {problem}");
+        }
+        if done.problems_total > PROBLEMS_TOLD as u64 {
+            println!("and {} more (--json names more of them)", done.problems_total - PROBLEMS_TOLD as u64);
+        }
+        if let Some(Quarantine { packs, blobs_saved, blobs_lost }) = &done.quarantine {
+            println!("in quarantine: {} packs; blobs saved {blobs_saved}, lost {blobs_lost}", packs.len());
+        }
+    })
+}
+
+/// What it means for the command: a warning where nothing is lost, else a failure.
+fn judged(report: &VerifyReport, quarantine: Option<&QuarantineReport>) -> (Option<String>, Option<String>) {
+    if report.is_sound() {
+        return (None, None);
+    }
+    let found = format!("{} problems were found", report.problems_total);
+    let in_packs = |problem: &Problem| matches!(problem, Problem::Pack { .. } | Problem::Blob { .. });
+    let all_are_named = report.problems.len() as u64 == report.problems_total;
+    match quarantine {
+        Some(done) if done.blobs_lost == 0 && all_are_named && report.problems.iter().all(in_packs) => {
+            (Some(format!("{found}, and nothing was lost by them")), None)
+        }
+        _ => (None, Some(found)),
+    }
+}
+
+impl Verified {
+    fn new(report: VerifyReport, quarantine: Option<QuarantineReport>) -> Verified {
+        Verified {
+            packs: report.packs,
+            packs_left: report.packs_left,
+            blobs: report.blobs,
+            snapshots: report.snapshots,
+            problems_total: report.problems_total,
+            problems: report.problems.iter().map(in_words).collect(),
+            quarantine: quarantine.map(|done| Quarantine {
+                packs: done.packs,
+                blobs_saved: done.blobs_saved,
+                blobs_lost: done.blobs_lost,
+            }),
+        }
+    }
+}
+
+fn in_words(problem: &Problem) -> String {
+    match problem {
+        Problem::Pack { name, damage } => format!("{name}: {damage}"),
+        Problem::Blob { pack, id, damage } => format!("blob {id} in {pack}: {damage}"),
+        Problem::Snapshot { id, damage } => format!("snapshot {id}: {damage}"),
+        Problem::Disk { snapshot, disk, at_byte, damage } => {
+            format!("snapshot {snapshot}, {disk} from byte {at_byte} on: {damage}")
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Rebuilt {
+    packs: u64,
+    blobs: u64,
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    pack: String,
+    why: String,
+}
+
+pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), Trouble> {
+    let repository = args.access.open(work).await?;
+    let progress = Arc::new(Progress::new());
+    let rebuilding = work.wait(repository.rebuild_index());
+    let RebuildReport { packs, blobs, unreadable } =
+        shown("reading what the packs hold", &progress, Box::pin(rebuilding)).await?;
+    let warnings: Vec<_> =
+        unreadable.iter().map(|(pack, why)| format!("{pack} was left out: {why}")).collect();
+    let unreadable = unreadable.into_iter().map(|(pack, why)| Unreadable { pack, why }).collect();
+    Answer::new(Rebuilt { packs, blobs, unreadable })
+        .warn(warnings)
+        .give(work.json, |done| println!("the index names {} blobs in {} packs", done.blobs, done.packs))
+}

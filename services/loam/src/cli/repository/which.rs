@@ -1,0 +1,76 @@
+//! Which snapshot is meant.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use backup_repository::{DiskSource, Repository, Selector, Snapshot, SnapshotError};
+use clap::Args;
+
+use super::trouble;
+use super::work::Work;
+use crate::cli::exit::Trouble;
+
+const LATEST: &str = "latest";
+
+/// A snapshot as a person names it.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Which {
+    /// `latest`, an id, or the first characters of one
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+    /// The machine whose latest is meant; needed where there are several machines
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
+}
+
+impl Which {
+    pub(super) async fn find(&self, repository: &Repository, work: &Work) -> Result<Snapshot, Trouble> {
+        let found = find(repository, &self.snapshot, self.machine.as_deref(), work).await?;
+        match &self.machine {
+            Some(machine) if *machine != found.contents.machine => {
+                let of = &found.contents.machine;
+                Err(trouble::usage(format!("snapshot {} is of machine {of}, not of {machine}", found.id)))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Opens one of its disks for reading at random.
+    pub(super) async fn open_disk(
+        &self,
+        repository: &Repository,
+        disk: &str,
+        work: &Work,
+    ) -> Result<(Snapshot, Arc<dyn DiskSource>), Trouble> {
+        let snapshot = self.find(repository, work).await?;
+        let opened = work.wait(repository.open_disk(&snapshot, disk)).await?;
+        Ok((snapshot, Arc::new(opened)))
+    }
+}
+
+/// The snapshot that a word names.
+pub(super) async fn find(
+    repository: &Repository,
+    word: &str,
+    machine: Option<&str>,
+    work: &Work,
+) -> Result<Snapshot, Trouble> {
+    let selector = match (word, machine) {
+        (LATEST, Some(machine)) => Selector::Latest { machine: machine.to_owned() },
+        (LATEST, None) => return latest_of_all(repository, work).await,
+        (id, _) => id.parse().map(Selector::Id).unwrap_or_else(|_| Selector::Prefix(id.to_owned())),
+    };
+    work.wait(repository.find(&selector)).await
+}
+
+/// The latest where nobody can be in doubt whose.
+async fn latest_of_all(repository: &Repository, work: &Work) -> Result<Snapshot, Trouble> {
+    let mut all = work.wait(repository.snapshots()).await?;
+    let machines: BTreeSet<_> = all.iter().map(|snapshot| snapshot.contents.machine.clone()).collect();
+    if machines.len() > 1 {
+        let machines = machines.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(trouble::usage(format!("there are several machines, choose with --machine: {machines}")));
+    }
+    let none = || trouble::of(SnapshotError::Unknown { asked: "at all".into() });
+    all.pop().ok_or_else(none)
+}

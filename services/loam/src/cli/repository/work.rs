@@ -1,0 +1,110 @@
+//! One command at work: it can be told to stop, and shows how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_repository::{Cancel, Progress, ProgressReading};
+use contract::ByteCount;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use super::trouble;
+use crate::cli::exit::{Exit, Trouble};
+
+/// Often enough to look alive.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// A command at work.
+pub(super) struct Work {
+    /// Whether answers are for programs.
+    pub json: bool,
+    /// Told by Ctrl-C, or by SIGTERM.
+    pub cancel: Cancel,
+}
+
+impl Work {
+    /// Begins to listen for signals. The first asks for an orderly end; the second does not wait for it.
+    pub(super) fn begin(json: bool) -> Result<Work, Trouble> {
+        let listen =
+            |kind| signal(kind).map_err(|error| trouble::while_doing("listening for signals", error));
+        let (mut interrupt, mut terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let cancel = Cancel::new();
+        let told = cancel.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if told.is_cancelled() {
+                    std::process::exit(Exit::Interrupted as i32);
+                }
+                told.cancel();
+            }
+        });
+        Ok(Work { json, cancel })
+    }
+
+    /// Does what knows no cancelling of its own, until told to stop. It must be sound to drop it.
+    pub(super) async fn unless_told<T, E>(
+        &self,
+        doing: impl Future<Output = Result<T, E>>,
+        failed: impl FnOnce(E) -> Trouble,
+    ) -> Result<T, Trouble> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Trouble::new(Exit::Interrupted, "interrupted").of_kind("interrupted")),
+            done = doing => done.map_err(failed),
+        }
+    }
+
+    /// The same for errors of the engine.
+    pub(super) async fn wait<T, E: std::error::Error + 'static>(
+        &self,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Trouble> {
+        self.unless_told(doing, trouble::of).await
+    }
+}
+
+/// Shows a bar until the work is done; nothing where stderr is no terminal.
+pub(super) async fn shown<T>(title: &str, progress: &Arc<Progress>, doing: impl Future<Output = T>) -> T {
+    let bar = ProgressBar::new_spinner();
+    let mut doing = std::pin::pin!(doing);
+    let mut ticks = tokio::time::interval(DRAW_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut doing => {
+                bar.finish_and_clear();
+                return done;
+            }
+            _ = ticks.tick() => draw(&bar, title, &progress.read()),
+        }
+    }
+}
+
+fn draw(bar: &ProgressBar, title: &str, reading: &ProgressReading) {
+    // Shorter than most terminals are wide: the terminal's own ^C then stays on the line that is cleared.
+    const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
+    const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    let amount = |what: &str, bytes: u64| match bytes {
+        0 => String::new(),
+        bytes => format!(", {} {what}", ByteCount(bytes)),
+    };
+    let mut message = format!("{title}{}", amount("stored", reading.stored_bytes));
+    let template = if reading.total_bytes > 0 {
+        bar.set_length(reading.total_bytes);
+        bar.set_position(reading.done_bytes.min(reading.total_bytes));
+        OF_BYTES
+    } else {
+        message.push_str(&amount("read", reading.read_bytes));
+        OF_UNKNOWN_LENGTH
+    };
+    bar.set_style(ProgressStyle::with_template(template).expect("the templates above are well formed"));
+    bar.set_message(message);
+    bar.tick();
+}
