@@ -19,6 +19,7 @@ mod entries;
 mod half_written;
 pub mod names;
 mod settings;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tracing::instrument;
 
 pub use capabilities::Capabilities;
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
+pub(crate) use versions::Version;
 
 /// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
