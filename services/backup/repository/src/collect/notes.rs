@@ -15,6 +15,7 @@ use std::ops::Range;
 use crate::format::Damage;
 use crate::format::bytes::Cursor;
 use crate::format::pack::PackId;
+use crate::index::Location;
 
 /// A place that a piece of a recipe names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub(super) struct Target {
     pub(super) pack: PackId,
     pub(super) slot: u32,
     pub(super) sealed_bytes: u32,
+}
+
+impl From<&Location> for Target {
+    fn from(place: &Location) -> Target {
+        Target { pack: place.pack.id, slot: place.slot, sealed_bytes: place.entry.sealed_bytes }
+    }
 }
 
 /// A place, with a number instead of the pack.

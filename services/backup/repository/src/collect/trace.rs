@@ -25,7 +25,7 @@ use super::marks::Marks;
 use super::memory::{Learnt, Memory};
 use super::notes::{Notes, Target};
 use crate::format::Damage;
-use crate::format::blob::BlobId;
+use crate::format::blob::{BlobId, BlobKind};
 use crate::format::pack::{Entry, PackId, PackKind};
 use crate::format::recipe;
 use crate::index::Location;
@@ -51,11 +51,19 @@ struct Queue {
     pieces: BTreeMap<(Reverse<i64>, PackId), Vec<Piece>>,
 }
 
+/// Where pieces lie that were looked up before: a page names nearly all leaves that it named the day before. Emptied when
+/// it is full.
+struct LookedUp {
+    places: HashMap<BlobId, Target>,
+    places_max: usize,
+}
+
 /// What was found out up to now.
 struct Found {
     marks: Marks,
     queue: Queue,
     learnt: Learnt,
+    looked_up: LookedUp,
 }
 
 struct Trace {
@@ -75,19 +83,22 @@ pub(super) async fn trace(
     memory: &Arc<Memory>,
     roots: Vec<BlobId>,
 ) -> Result<(Marks, Learnt), ReadError> {
-    let learnt = Learnt::new(Arc::clone(memory));
+    let found = Found {
+        marks: Marks::default(),
+        queue: Queue::default(),
+        learnt: Learnt::new(Arc::clone(memory)),
+        looked_up: LookedUp { places: HashMap::new(), places_max: shared.settings.places_looked_up() },
+    };
     let trace = Arc::new(Trace {
         shared: Arc::clone(shared),
         packs,
         memory: Arc::clone(memory),
-        found: Mutex::new(Found { marks: Marks::default(), queue: Queue::default(), learnt }),
+        found: Mutex::new(found),
         ranges: Semaphore::new(shared.settings.ranges_in_flight()),
     });
     let beginning = Arc::clone(&trace);
     spawn_blocking(move || {
-        let copies = beginning.look_up(&roots)?;
-        let mut found = beginning.found();
-        copies.iter().for_each(|copies| beginning.need(&mut found, copies));
+        beginning.need_all(&roots, true)?;
         Ok::<_, ReadError>(())
     })
     .await
@@ -111,6 +122,15 @@ pub(super) async fn trace(
     Ok((marks, learnt))
 }
 
+impl LookedUp {
+    fn add(&mut self, id: BlobId, place: Target) {
+        if self.places.len() >= self.places_max {
+            self.places.clear();
+        }
+        self.places.insert(id, place);
+    }
+}
+
 impl Queue {
     fn push(&mut self, packs: &Packs, pack: PackId, piece: Piece) {
         self.pieces.entry((Reverse(packs.written_unix_ms(&pack)), pack)).or_default().push(piece);
@@ -132,14 +152,34 @@ impl Trace {
         Some((pack, pieces))
     }
 
-    /// The copies of some blobs that must stay; there must be one of each.
-    fn look_up(&self, ids: &[BlobId]) -> Result<Vec<Copies>, ReadError> {
+    /// Marks the copies of some blobs that must stay; there must be one of each. Returns where they lie, when all of them
+    /// may be relied on.
+    fn need_all(&self, ids: &[BlobId], are_pieces: bool) -> Result<Option<Vec<Target>>, ReadError> {
+        let mut targets = Vec::with_capacity(ids.len());
+        let mut unknown = ids.to_vec();
+        if are_pieces {
+            let looked_up = &self.found().looked_up.places;
+            unknown.retain(|id| looked_up.get(id).map(|place| targets.push(*place)).is_none());
+        }
         let index = self.shared.index.read().expect("nobody panics while holding the index");
-        let copies = |id: &BlobId| match self.packs.copies(&index, id)? {
-            Copies { places, .. } if places.is_empty() => Err(Damage::BlobMissing { id: *id }.into()),
-            copies => Ok(copies),
+        let copies = |id: BlobId| match self.packs.copies(&index, &id)? {
+            Copies { places, .. } if places.is_empty() => Err(Damage::BlobMissing { id }.into()),
+            copies => Ok((id, copies)),
         };
-        ids.iter().map(copies).collect()
+        let copies = unknown.into_iter().map(copies).collect::<Result<Vec<_>, ReadError>>()?;
+        let found = &mut *self.found();
+        for (id, copies) in &copies {
+            self.need(found, copies);
+            if let (true, [place]) = (copies.stand, &copies.places[..]) {
+                let target = Target::from(place);
+                targets.push(target);
+                if are_pieces {
+                    found.looked_up.add(*id, target);
+                }
+            }
+        }
+        // What lies in condemned packs only will soon lie elsewhere.
+        Ok((targets.len() == ids.len()).then_some(targets))
     }
 
     /// Marks the copies of a blob. A piece of a recipe that was not marked before is to be followed.
@@ -225,20 +265,13 @@ impl Trace {
         let mut notes = Notes::default();
         fetch::open_all(&self.shared.keys(), read, object, |blob, content| {
             let Location { slot, entry, .. } = blob.location;
-            let copies = self.look_up(&recipe::named(entry.kind, &content)?)?;
-            let found = &mut *self.found();
-            copies.iter().for_each(|copies| self.need(found, copies));
-            // What lies in condemned packs only will soon lie elsewhere.
-            if copies.iter().all(|copies| copies.stand) {
-                notes.add(slot, copies.iter().flat_map(|copies| copies.places.iter().map(target)));
+            let ids = recipe::named(entry.kind, &content)?;
+            if let Some(targets) = self.need_all(&ids, entry.kind != BlobKind::Leaf)? {
+                notes.add(slot, targets.into_iter());
             }
             Ok::<_, ReadError>(())
         })?;
         self.found().learnt.add(read.pack.id, &notes);
         Ok(())
     }
-}
-
-fn target(place: &Location) -> Target {
-    Target { pack: place.pack.id, slot: place.slot, sealed_bytes: place.entry.sealed_bytes }
 }
