@@ -1,9 +1,12 @@
-//! What the repository costs where it is large: a disk of 1 TiB, a hundred thousand snapshots, requests to the store.
+//! What the repository costs where it is large: a disk of 1 TiB, a hundred thousand snapshots, requests to the store,
+//! collections.
 //!
-//! `-- disk`, `-- snapshots` or `-- requests` (which tells the memory of the index, too) prints only one of them.
+//! `-- disk`, `-- snapshots`, `-- collect` or `-- requests` (which tells the memory of the index, too) prints only one of
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+mod collect;
 mod counting;
 
 use std::fs::File;
@@ -184,6 +187,9 @@ async fn main() {
     }
     if wanted("requests") {
         requests().await;
+    }
+    if wanted("collect") {
+        collect::collections().await;
     }
     if wanted("snapshots") {
         snapshots().await;
