@@ -97,12 +97,7 @@ pub(super) async fn trace(
         ranges: Semaphore::new(shared.settings.ranges_in_flight()),
     });
     let beginning = Arc::clone(&trace);
-    spawn_blocking(move || {
-        beginning.need_all(&roots, true)?;
-        Ok::<_, ReadError>(())
-    })
-    .await
-    .expect(NO_PANIC)?;
+    spawn_blocking(move || beginning.need_all(&roots, true).map(drop)).await.expect(NO_PANIC)?;
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < PACKS_IN_FLIGHT
