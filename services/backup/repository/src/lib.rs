@@ -5,6 +5,8 @@
 //!   leaves only packs that nobody names;
 //! - what is read back is what was written, byte for byte, or an error: every chunk is opened, and hashed again;
 //! - the store learns nothing but sizes and times; without the secret nothing can be read or forged;
+//! - where the store has Object Lock, what a snapshot needs can be deleted by nobody for as long as was asked for, and
+//!   what was hidden or written over comes back;
 //! - memory stays within a configured bound, every wait ends, every stage can be cancelled.
 //!
 //! ```text
@@ -21,8 +23,8 @@
 //!
 //! Where to go next: [`Repository`] is the door; [`backup`] and [`restore`] the two ways through it; [`collect`] how
 //! what nobody needs any more goes; [`retention`] which snapshots are forgotten, and [`anomaly`] which look unusual,
-//! both without touching anything; [`mod@format`] says what is stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may
-//! read it.
+//! both without touching anything; [`back_up_to_several`] reads once for several repositories; [`mod@format`] says what is
+//! stored byte for byte; [`source`] what can be backed up; [`store`] where it lies; [`keys`] who may read it.
 
 pub mod anomaly;
 pub mod backup;

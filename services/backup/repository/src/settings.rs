@@ -22,6 +22,9 @@ const PACKS_MAX: usize = 16;
 /// More ranges at once than this gain nothing on one line.
 const RANGES_MAX: usize = 16;
 
+/// What a place takes in a table that is never quite full.
+const PLACE_BYTES: usize = 96;
+
 /// Bounds on memory and threads, for each backup or restore, and how a backup is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
@@ -107,6 +110,11 @@ impl EngineSettings {
     /// Ranges of packs being read or opened at one time: each is held once sealed and once open.
     pub(crate) fn ranges_in_flight(&self) -> usize {
         (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
+    }
+
+    /// Places of pieces of recipes that a collection keeps in mind, in the half of the memory that ranges leave.
+    pub(crate) fn places_looked_up(&self) -> usize {
+        self.memory() / 2 / PLACE_BYTES
     }
 
     /// What a reader of one disk in order keeps decoded: a quarter of the memory.

@@ -228,6 +228,8 @@ async fn many_small_shards_become_one() {
 /// What is stored before the backup that will be interrupted.
 struct Before {
     objects: Arc<InMemory>,
+    /// Of the host that collects.
+    cache: tempfile::TempDir,
     repository: Repository,
     old: Snapshot,
     /// Copied, not sealed: keeps the old backup's packs.
@@ -243,17 +245,26 @@ enum InTheWay {
     LetGo,
 }
 
-async fn before(disk: &MemoryDisk) -> Before {
-    let objects = Arc::new(InMemory::new());
-    let repository = new_repository(Store::new(objects.clone())).await;
+async fn before(disk: &MemoryDisk, remembers: bool) -> Before {
+    let (objects, cache) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+    new_repository(Store::new(objects.clone())).await;
+    let folder = remembers.then(|| cache.path());
+    let repository = opened_with(Store::new(objects.clone()), folder).await;
     let old = back_up(&repository, request(disk)).await;
     let draft = copy(&repository, request(disk)).await;
-    Before { objects, repository, old, draft }
+    collect(&repository, EAGER).await;
+    Before { objects, cache, repository, old, draft }
 }
 
 /// One backup with one interruption before its write number `at`. Returns whether it came to that write.
-async fn interrupted(disk: &MemoryDisk, changed: &MemoryDisk, way: InTheWay, at: usize) -> bool {
-    let Before { objects, repository, old, draft } = before(disk).await;
+async fn interrupted(
+    disk: &MemoryDisk,
+    changed: &MemoryDisk,
+    way: InTheWay,
+    remembers: bool,
+    at: usize,
+) -> bool {
+    let Before { objects, cache: _cache, repository, old, draft } = before(disk, remembers).await;
     if way == InTheWay::LetGo {
         repository.forget(old.id).await.unwrap();
         assert!(collect(&repository, EAGER).await.packs_waiting > 0);
@@ -310,9 +321,10 @@ async fn a_collection_at_any_moment_of_a_backup_does_it_no_harm() {
     let disk = MemoryDisk::tracked(disk(&mut rng, 9 * MIB));
     let mut changed = disk.clone();
     changed.write(5 * MIB, b"something else");
-    for way in [InTheWay::Collect(EAGER), InTheWay::Collect(RUTHLESS), InTheWay::LetGo] {
+    let ways = [InTheWay::Collect(EAGER), InTheWay::Collect(RUTHLESS), InTheWay::LetGo];
+    for (way, remembers) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let mut at = 0;
-        while interrupted(&disk, &changed, way, at).await {
+        while interrupted(&disk, &changed, way, remembers, at).await {
             at += 1;
         }
         assert!(at >= 6, "the backup was interrupted at each of its writes: {at}");
@@ -325,13 +337,19 @@ const OPERATIONS: usize = 30;
 const ROUNDS: usize = 4;
 
 /// One worker of the storm: does random things to a shared repository, each in a process of its own.
-async fn live(objects: Arc<dyn ObjectStore>, seed: u64, disks: Arc<Vec<MemoryDisk>>) {
+async fn live(
+    objects: Arc<dyn ObjectStore>,
+    cache: Option<Arc<tempfile::TempDir>>,
+    seed: u64,
+    disks: Arc<Vec<MemoryDisk>>,
+) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut repository = reopened(Store::new(objects.clone())).await;
+    let cache = cache.as_ref().map(|cache| cache.path());
+    let mut repository = opened_with(Store::new(objects.clone()), cache).await;
     let mut drafts: Vec<Draft> = Vec::new();
     for _ in 0..OPERATIONS {
         match rng.random_range(0..10) {
-            0 => repository = reopened(Store::new(objects.clone())).await,
+            0 => repository = opened_with(Store::new(objects.clone()), cache).await,
             1..=2 => {
                 let snapshots = repository.snapshots().await.unwrap_or_default();
                 let parent = match snapshots.len() {
@@ -389,10 +407,13 @@ async fn whatever_is_interleaved_no_sealed_backup_loses_a_chunk() {
         };
         let objects = Arc::new(InMemory::new());
         new_repository(Store::new(objects.clone())).await;
-        let workers: Vec<_> = (0..4)
-            .map(|_| {
+        // Two processes of one host that remembers, one of another, and one of a host that does not.
+        let (one, other) = (Arc::new(tempfile::tempdir().unwrap()), Arc::new(tempfile::tempdir().unwrap()));
+        let workers: Vec<_> = [Some(one.clone()), Some(one), Some(other), None]
+            .into_iter()
+            .map(|cache| {
                 let slow = Arc::new(slow::Slow::new(objects.clone(), rng.random()));
-                tokio::spawn(live(slow, rng.random(), disks.clone()))
+                tokio::spawn(live(slow, cache, rng.random(), disks.clone()))
             })
             .collect();
         for worker in workers {

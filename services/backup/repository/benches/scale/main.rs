@@ -1,9 +1,12 @@
-//! What the repository costs where it is large: a disk of 1 TiB, a hundred thousand snapshots, requests to the store.
+//! What the repository costs where it is large: a disk of 1 TiB, a hundred thousand snapshots, requests to the store,
+//! collections.
 //!
-//! `-- disk`, `-- snapshots` or `-- requests` prints only one of them.
+//! `-- disk`, `-- snapshots`, `-- collect` or `-- requests` (which tells the memory of the index, too) prints only one of
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+mod collect;
 mod counting;
 
 use std::fs::File;
@@ -151,6 +154,13 @@ async fn requests() {
         let (writes, others) = counting.counts();
         println!("{} MiB stored: {writes} writes, {others} other requests", stored / MIB);
         seen.push((stored, writes + others));
+        let info = repository.info().await.unwrap();
+        println!(
+            "index of {} blobs: {} KiB of memory, {:.1} MB for a TiB of such chunks",
+            info.blobs,
+            info.index_memory_bytes / 1024,
+            info.index_memory_bytes as f64 / (disk_bytes / 32) as f64 * (1024 * GIB) as f64 / 1e6,
+        );
     }
     let ((less, few), (more, many)) = (seen[0], seen[1]);
     println!("{:.0} requests for each TB more", (many - few) as f64 * 1e12 / (more - less) as f64);
@@ -177,6 +187,9 @@ async fn main() {
     }
     if wanted("requests") {
         requests().await;
+    }
+    if wanted("collect") {
+        collect::collections().await;
     }
     if wanted("snapshots") {
         snapshots().await;

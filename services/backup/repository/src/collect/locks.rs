@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
 use super::CollectError;
-use super::mark::Marks;
+use super::marks::Marks;
 use crate::format::pack::PackId;
 use crate::index::ListedPack;
 use crate::notes::{Name, Notes, Times};

@@ -1,88 +1,77 @@
-//! Which packs the snapshots need, and how much of each.
+//! Finding out what the snapshots need: all at once where all is well, else one snapshot after the other.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use tracing::warn;
 
 use super::CollectError;
+use super::copies::Packs;
+use super::marks::Marks;
+use super::memory::Memory;
+use super::trace::trace;
 use crate::Damage;
 use crate::format::blob::BlobId;
-use crate::format::pack::{ENTRY_BYTES, PackId};
+use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
-use crate::index::{Index, IndexError, Location, RowNumber};
+use crate::index::{Index, IndexError, ListedPack};
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
+use crate::store::StoreError;
 use crate::walk::Walk;
+
+const HELD: &str = "nobody panics while holding the index";
 
 /// The disks of every snapshot.
 pub(super) type Disks = Vec<(SnapshotId, Vec<DiskRecord>)>;
 
-/// What the snapshots need of an index that nobody changes.
-pub(super) struct Marks {
-    /// One bit for each row.
-    rows: Vec<u64>,
-    /// Bytes that are needed of each pack that is needed at all: of its blobs, and of their entries in its directory.
-    live_bytes: HashMap<PackId, u64>,
-}
-
-impl Marks {
-    fn new(index: &Index) -> Marks {
-        Marks { rows: vec![0; index.rows().div_ceil(64) as usize], live_bytes: HashMap::new() }
-    }
-
-    fn add(&mut self, row: RowNumber, place: &Location) {
-        let (word, bit) = (&mut self.rows[(row.0 / 64) as usize], 1 << (row.0 % 64));
-        if *word & bit == 0 {
-            *word |= bit;
-            *self.live_bytes.entry(place.pack.id).or_default() +=
-                u64::from(place.entry.sealed_bytes) + ENTRY_BYTES as u64;
-        }
-    }
-
-    /// Marks the copy of a blob that is to stay. Of several, one that is not condemned is enough; where all are
-    /// condemned, all stay. Says whether there is any.
-    fn mark(&mut self, index: &Index, condemned: &HashSet<PackId>, id: &BlobId) -> Result<bool, IndexError> {
-        if let Some((row, place)) = index.find_outside(condemned, id)? {
-            self.add(row, &place);
-            return Ok(true);
-        }
-        let all = index.find_all(id)?;
-        all.iter().for_each(|(row, place)| self.add(*row, place));
-        Ok(!all.is_empty())
-    }
-
-    pub(super) fn needs(&self, pack: &PackId) -> bool {
-        self.live_bytes.contains_key(pack)
-    }
-
-    /// Bytes of a pack's blobs and their entries that are needed.
-    pub(super) fn live_bytes(&self, pack: &PackId) -> u64 {
-        self.live_bytes.get(pack).copied().unwrap_or(0)
-    }
-
-    /// Whether this very copy is needed.
-    pub(super) fn is_marked(&self, row: RowNumber) -> bool {
-        self.rows[(row.0 / 64) as usize] & (1 << (row.0 % 64)) != 0
-    }
-}
-
-/// Walks all disks, in a repository whose index is frozen.
+/// What some disks need, in a repository whose index is frozen. What was found out on the way is remembered.
 pub(super) async fn needed(
     repository: &Repository,
     frozen: &Repository,
     disks: Disks,
+    listed: &HashMap<PackId, ListedPack>,
     condemned: &HashSet<PackId>,
+    memory: &mut Arc<Memory>,
 ) -> Result<Marks, CollectError> {
-    const HELD: &str = "nobody panics while holding the index";
+    let shared = &frozen.shared;
+    let packs = Arc::new(Packs::new(&shared.index.read().expect(HELD), listed, condemned));
+    let records = disks.iter().flat_map(|(_, records)| records);
+    let roots: HashSet<_> = records.map(|record| record.root).collect();
+    match trace(shared, Arc::clone(&packs), memory, roots.into_iter().collect()).await {
+        Ok((marks, learnt)) => {
+            *memory = spawn_blocking(move || learnt.keep()).await.expect("writing a file does not panic");
+            Ok(marks)
+        }
+        Err(ReadError::Index(error)) => Err(error.into()),
+        Err(ReadError::Store(error)) if !matches!(error, StoreError::NotFound { .. }) => Err(error.into()),
+        Err(error) => {
+            warn!(%error, "a recipe cannot be followed: looking for the snapshot that it is of");
+            one_by_one(repository, frozen, disks, &packs).await
+        }
+    }
+}
+
+/// Walks every disk by itself, remembering nothing. Says which snapshot cannot be read whole; one that was forgotten and
+/// collected meanwhile needs nothing.
+async fn one_by_one(
+    repository: &Repository,
+    frozen: &Repository,
+    disks: Disks,
+    packs: &Packs,
+) -> Result<Marks, CollectError> {
     let shared = &frozen.shared;
     let mut walk = Walk::new(shared);
-    let mut marks = Marks::new(&shared.index.read().expect(HELD));
+    let mut marks = Marks::default();
     for (snapshot, disks) in disks {
         for record in disks {
             let mut outcome = Ok(None);
             let walked = walk
                 .disk(&record, &mut |id| {
                     let index = shared.index.read().expect(HELD);
-                    match (&outcome, marks.mark(&index, condemned, &id)) {
+                    match (&outcome, mark(&mut marks, &index, packs, &id)) {
                         (Ok(None), Ok(false)) => outcome = Ok(Some(id)),
                         (Ok(_), Err(error)) => outcome = Err(error),
                         _ => {}
@@ -102,4 +91,13 @@ pub(super) async fn needed(
         }
     }
     Ok(marks)
+}
+
+/// Marks the copies of a blob that must stay, and says whether there is any.
+fn mark(marks: &mut Marks, index: &Index, packs: &Packs, id: &BlobId) -> Result<bool, IndexError> {
+    let copies = packs.copies(index, id)?;
+    for place in &copies.places {
+        marks.add(place.pack.id, place.slot, place.entry.sealed_bytes);
+    }
+    Ok(!copies.places.is_empty())
 }

@@ -23,23 +23,47 @@
 //! there is none, every condemned copy stays, until a later run copies it at 2.
 //!
 //! A holder that was silent for too long is taken for dead before 5; if it lives after all, it finds out at (e).
+//!
+//! What a run finds out is remembered in the cache folder, so that the next one reads and looks up only what is new:
+//!
+//! ```text
+//!   which disks a snapshot has      as long as the store lists the same version of its object    see crate::snapshots
+//!   where the blobs lie that a      as long as each of these packs is listed, named by the       see memory.rs
+//!   piece of a recipe names         index, and on no list of condemned packs
+//! ```
+//!
+//! That does not touch the argument: a piece has the name of its content, and a pack never changes and its name never
+//! comes again, so a note that was true once is true for ever, however old the file; whether the packs are there and may
+//! be relied on is asked anew by each 1 and 5. So what is marked through notes is a copy of everything needed, outside of
+//! all lists, as it is without them. Each note is authenticated with the repository's keys; one that is missing, damaged,
+//! of another repository, or names a pack that went costs reading that piece again. Nothing is deleted because something
+//! is not noted, and nothing is noted by a run that found anything amiss. What is read no more is not checked any more:
+//! that a recipe can still be read is for verifications to find out.
+//!
 //! Relied on is only that the store lists what was written before, and that a write which its sender gave up does not
 //! arrive after the silence that makes its sender dead.
 
 pub(crate) mod condemned;
+mod copies;
 mod leftovers;
 mod locks;
 mod mark;
+mod marks;
+mod memory;
+mod notes;
 mod rewrite;
 mod shards;
+mod trace;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tracing::{info, instrument};
 
-use self::mark::Marks;
+use self::marks::Marks;
+use self::memory::Memory;
 use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
 use crate::index::{self, IndexError, ListedPack};
@@ -175,7 +199,7 @@ impl Repository {
         let store = &self.shared.store;
         let now = lease::store_clock(store).await?;
         let already = condemned::all_packs(store, &self.shared.keys()).await?;
-        let Needed { packs, marks, frozen } = self.needed(&already).await?;
+        let Needed { packs, marks, frozen } = self.needed(&already, &mut self.remembered().await).await?;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
         let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
         let (mut left, mut report) = (settings.rewrite_bytes_max, CollectReport::default());
@@ -194,14 +218,15 @@ impl Repository {
     }
 
     async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
-        let Shared { store, cache, .. } = &*self.shared;
+        let store = &self.shared.store;
         self.probe().await.map_err(CollectError::NotThere)?;
         let now = lease::store_clock(store).await?;
         let mut report = CollectReport::default();
 
         let keys = &self.shared.keys();
         let already = condemned::all_packs(store, keys).await?;
-        let Needed { packs, marks, frozen } = self.needed(&already).await?;
+        let mut memory = self.remembered().await;
+        let Needed { packs, marks, frozen } = self.needed(&already, &mut memory).await?;
         report.packs = packs.len() as u64;
         report.locks_extended = self.extend_locks(&packs, &marks).await?;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
@@ -214,8 +239,8 @@ impl Repository {
             report.packs_condemned = unneeded.len() as u64;
             condemned::condemn(store, keys, &unneeded).await?;
         }
-        self.delete_condemned(now, settings.silence_max, &mut report).await?;
-        shards::tidy(store, keys, cache).await?;
+        self.delete_condemned(now, settings.silence_max, &mut memory, &mut report).await?;
+        shards::tidy(self).await?;
         self.remove_leftovers(now, settings.silence_max).await?;
         info!(?report, "collected");
         Ok(report)
@@ -226,6 +251,7 @@ impl Repository {
         &self,
         now_unix_ms: i64,
         silence_max: Duration,
+        memory: &mut Arc<Memory>,
         report: &mut CollectReport,
     ) -> Result<(), CollectError> {
         let (store, keys) = (&self.shared.store, &self.shared.keys());
@@ -240,7 +266,7 @@ impl Repository {
         let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
         // From here on nothing can begin to need a pack of a list whose leases have ended.
         let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
-        let Needed { packs, marks, .. } = self.needed(&on_lists).await?;
+        let Needed { packs, marks, .. } = self.needed(&on_lists, memory).await?;
         for (list, waits) in lists.iter().zip(waits) {
             let blocked = waits.iter().any(|lease| held.contains(lease));
             let mut left = 0;
@@ -262,34 +288,37 @@ impl Repository {
         Ok(())
     }
 
+    /// What earlier collections found out about recipes.
+    async fn remembered(&self) -> Arc<Memory> {
+        let (cache, keys) = (self.shared.cache.clone(), self.shared.keys());
+        let opening = spawn_blocking(move || Arc::new(Memory::open(&cache, &keys)));
+        opening.await.expect("reading a file does not panic")
+    }
+
     /// Every pack there is, and what the snapshots of this moment need.
-    async fn needed(&self, condemned: &HashSet<PackId>) -> Result<Needed, CollectError> {
+    async fn needed(
+        &self,
+        condemned: &HashSet<PackId>,
+        memory: &mut Arc<Memory>,
+    ) -> Result<Needed, CollectError> {
         // First the snapshots, then the index: so whatever a snapshot names is in it.
         let disks = self.all_disks().await?;
         let frozen = self.frozen().await?;
         let packs = index::list_packs(&self.shared.store).await?;
-        let marks = mark::needed(self, &frozen, disks, condemned).await?;
+        let marks = mark::needed(self, &frozen, disks, &packs, condemned, memory).await?;
         Ok(Needed { packs, marks, frozen })
     }
 
     /// Every disk of every snapshot there is; one forgotten meanwhile is left out.
     async fn all_disks(&self) -> Result<mark::Disks, CollectError> {
-        let mut disks = Vec::new();
-        for id in self.snapshot_ids().await? {
-            match self.snapshot(id).await {
-                Ok(snapshot) => disks.push((id, snapshot.contents.disks)),
-                Err(
-                    SnapshotError::Unknown { .. }
-                    | SnapshotError::Ambiguous { .. }
-                    | SnapshotError::Held { .. },
-                ) => {}
-                Err(SnapshotError::Damaged { id, source }) => {
-                    return Err(CollectError::Damaged { snapshot: id, source });
-                }
-                Err(SnapshotError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Ok(disks)
+        let snapshots = self.snapshots_as_they_are().await.map_err(|error| match error {
+            SnapshotError::Damaged { id, source } => CollectError::Damaged { snapshot: id, source },
+            SnapshotError::Store(error) => error.into(),
+            error @ (SnapshotError::Unknown { .. }
+            | SnapshotError::Ambiguous { .. }
+            | SnapshotError::Held { .. }) => unreachable!("a listing asks for nothing by name: {error}"),
+        })?;
+        Ok(snapshots.into_iter().map(|snapshot| (snapshot.id, snapshot.contents.disks)).collect())
     }
 }
 
@@ -330,3 +359,6 @@ pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result
     }
     Ok(all_stand?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 
-use super::mark::Marks;
+use super::marks::Marks;
 use super::{CollectError, CollectReport, CollectSettings};
 use crate::format::Damage;
 use crate::format::blob::{self, BlobId};
@@ -65,7 +65,7 @@ impl Repository {
             }
             left -= pack.live_bytes;
             let refill = &mut refills[pack.listed.kind as usize];
-            match self.move_live(frozen, marks, &pack, &mut moved, refill).await {
+            match self.move_live(marks, &pack, &mut moved, refill).await {
                 Ok(()) => {}
                 // A collection beside us was faster: what is needed lies elsewhere by now.
                 Err(error) if is_gone(&error) => continue,
@@ -137,13 +137,12 @@ impl Repository {
     /// Copies what is needed of a pack.
     async fn move_live(
         &self,
-        frozen: &Repository,
         marks: &Marks,
         pack: &Sparse,
         moved: &mut HashSet<BlobId>,
         refill: &mut Refill,
     ) -> Result<(), CollectError> {
-        for read in self.live_blobs(frozen, marks, pack, moved).await? {
+        for read in self.live_blobs(marks, pack, moved).await? {
             self.refill(refill, read).await?;
         }
         Ok(())
@@ -152,20 +151,14 @@ impl Repository {
     /// Reads of the blobs of a pack whose copy here is the one that is needed, and that were not moved before.
     async fn live_blobs(
         &self,
-        frozen: &Repository,
         marks: &Marks,
         pack: &Sparse,
         moved: &mut HashSet<BlobId>,
     ) -> Result<Vec<RangeRead>, CollectError> {
         let directory = read_directory(&self.shared, pack.id, pack.listed).await?;
-        let index = frozen.shared.index.read().expect("nobody panics while holding the index");
         let mut wanted = Vec::new();
         for (slot, offset, entry) in directory.placed() {
-            let copies = index.find_all(&entry.id)?;
-            let is_needed = copies
-                .iter()
-                .any(|(row, place)| (place.pack.id, place.slot) == (pack.id, slot) && marks.is_marked(*row));
-            if is_needed && moved.insert(entry.id) {
+            if marks.is_marked(&pack.id, slot) && moved.insert(entry.id) {
                 let location = Location { pack: directory.head, slot, offset, entry: *entry };
                 wanted.push(Wanted { location, wanted_at: Vec::new() });
             }

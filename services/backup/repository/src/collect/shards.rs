@@ -1,39 +1,43 @@
 //! Keeping the index shards few and free of packs that are gone.
 
-use std::sync::Arc;
+use object_store::path::Path;
 
 use crate::format::pack::Directory;
-use crate::index::{self, Cache, IndexError, SHARD_ROWS};
-use crate::keys::Keys;
-use crate::store::{Store, StoreError, names};
+use crate::index::{self, IndexError, SHARD_ROWS};
+use crate::repository::{Repository, Shared};
+use crate::store::StoreError;
 
 /// Small shards are merged when there are more than this: each backup writes at least one.
 const SMALL_SHARDS_MAX: usize = 16;
 
-/// Merges small shards and leaves out packs that are gone. New shards are written before old ones are removed, so
-/// that a reader always finds everything; one that meets a removed shard begins anew.
-pub(super) async fn tidy(store: &Store, keys: &Arc<Keys>, cache: &Cache) -> Result<(), IndexError> {
-    let shards = store.list(&names::folder(names::INDEX)).await?;
-    let present = index::list_packs(store).await?;
+/// Merges small shards and leaves out packs that are gone; no other shard is read. New shards are written before old
+/// ones are removed, so that a reader always finds everything; one that meets a removed shard begins anew.
+pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
+    let frozen = repository.frozen().await?;
+    let Shared { store, cache, .. } = &*repository.shared;
+    let keys = &repository.shared.keys();
+    let index = frozen.shared.index.read().expect("nobody panics while holding the index").clone();
+    let to_replace: Vec<_> = index
+        .outlines()
+        .filter(|shard| shard.is_stale || (shard.rows as usize) < SHARD_ROWS / 2)
+        .map(|shard| (Path::from(shard.name), shard.is_stale))
+        .collect();
+    let any_stale = to_replace.iter().any(|(_, is_stale)| *is_stale);
+    if !any_stale && to_replace.len() <= SMALL_SHARDS_MAX {
+        return Ok(());
+    }
     let mut replaced = Vec::new();
     let mut kept: Vec<Directory> = Vec::new();
-    let mut any_stale = false;
-    for listed in shards {
-        let (path, directories) = match index::read_shard(store, keys, listed.path).await {
-            Ok(shard) => shard,
+    for (name, _) in to_replace {
+        match index::read_shard(store, keys, name).await {
+            Ok((name, directories)) => {
+                replaced.push(name);
+                kept.extend(directories.into_iter().filter(|directory| !index.is_gone(&directory.head.id)));
+            }
             // Another collection has merged it.
-            Err(IndexError::Store(StoreError::NotFound { .. })) => continue,
+            Err(IndexError::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error),
-        };
-        let stale = directories.iter().any(|directory| !present.contains_key(&directory.head.id));
-        if stale || rows(&directories) < SHARD_ROWS / 2 {
-            any_stale |= stale;
-            replaced.push(path);
-            kept.extend(directories.into_iter().filter(|directory| present.contains_key(&directory.head.id)));
         }
-    }
-    if !any_stale && replaced.len() <= SMALL_SHARDS_MAX {
-        return Ok(());
     }
     let mut shard = Vec::new();
     for directory in kept {

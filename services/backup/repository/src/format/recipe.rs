@@ -15,8 +15,9 @@
 //! ids whatever way they were read.
 
 use super::Damage;
-use super::blob::{BLOB_BYTES_MAX, BlobId};
+use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
 use super::bytes::Cursor;
+use super::stream::Stream;
 
 /// Leaves in a page: a page of 4 MiB segments spans 4 GiB and is 33 KB long.
 pub(crate) const LEAVES_PER_PAGE: usize = 1024;
@@ -59,9 +60,19 @@ pub(crate) fn encode_leaf(pieces: &[Piece]) -> Vec<u8> {
 
 /// Reads a leaf that must cover exactly `segment_bytes`.
 pub(crate) fn decode_leaf(text: &[u8], segment_bytes: u64) -> Result<Vec<Piece>, Damage> {
+    let pieces = decode_pieces(text)?;
+    let covered: u64 = pieces.iter().map(|piece| u64::from(piece.bytes())).sum();
+    if covered == segment_bytes {
+        Ok(pieces)
+    } else {
+        Err(Damage::Malformed { what: "leaf", why: "its pieces do not fit its segment" })
+    }
+}
+
+/// Reads a leaf, whatever it covers.
+fn decode_pieces(text: &[u8]) -> Result<Vec<Piece>, Damage> {
     let mut cursor = Cursor::new(text, "leaf");
     let mut pieces = Vec::with_capacity(text.len() / 37 + 1);
-    let mut covered = 0u64;
     while !cursor.is_empty() {
         let tag = cursor.u8()?;
         let bytes = cursor.u32()?;
@@ -72,14 +83,10 @@ pub(crate) fn decode_leaf(text: &[u8], segment_bytes: u64) -> Result<Vec<Piece>,
             }
             _ => return Err(cursor.malformed("a piece makes no sense")),
         };
-        covered += u64::from(bytes);
-        if bytes == 0 || covered > segment_bytes {
-            return Err(cursor.malformed("its pieces do not fit its segment"));
+        if bytes == 0 {
+            return Err(cursor.malformed("a piece is empty"));
         }
         pieces.push(piece);
-    }
-    if covered != segment_bytes {
-        return Err(cursor.malformed("its pieces do not fill its segment"));
     }
     Ok(pieces)
 }
@@ -106,6 +113,14 @@ fn write_ids(ids: &[Option<BlobId>], out: &mut Vec<u8>) {
 }
 
 fn read_ids(cursor: &mut Cursor<'_>, expected: u64) -> Result<Vec<Option<BlobId>>, Damage> {
+    let ids = read_any_ids(cursor)?;
+    if ids.len() as u64 != expected {
+        return Err(cursor.malformed("it does not have as many entries as it should"));
+    }
+    Ok(ids)
+}
+
+fn read_any_ids(cursor: &mut Cursor<'_>) -> Result<Vec<Option<BlobId>>, Damage> {
     let mut ids = Vec::new();
     while !cursor.is_empty() {
         ids.push(match cursor.u8()? {
@@ -114,10 +129,22 @@ fn read_ids(cursor: &mut Cursor<'_>, expected: u64) -> Result<Vec<Option<BlobId>
             _ => return Err(cursor.malformed("an entry makes no sense")),
         });
     }
-    if ids.len() as u64 != expected {
-        return Err(cursor.malformed("it does not have as many entries as it should"));
-    }
     Ok(ids)
+}
+
+/// Every blob that a piece of a recipe names: for who asks what is needed, and not how long anything is.
+pub(crate) fn named(kind: BlobKind, text: &[u8]) -> Result<Vec<BlobId>, Damage> {
+    let chunk = |piece| match piece {
+        Piece::Chunk { id, .. } => Some(id),
+        Piece::Hole { .. } => None,
+    };
+    Ok(match kind {
+        BlobKind::Chunk => Vec::new(),
+        BlobKind::Leaf => decode_pieces(text)?.into_iter().filter_map(chunk).collect(),
+        BlobKind::Page => read_any_ids(&mut Cursor::new(text, "page"))?.into_iter().flatten().collect(),
+        BlobKind::Disk => Disk::decode(text)?.pages.into_iter().flatten().collect(),
+        BlobKind::Stream => Stream::decode(text)?.leaves.into_iter().map(|(_, leaf)| leaf).collect(),
+    })
 }
 
 pub(crate) fn encode_page(leaves: &[Option<BlobId>]) -> Vec<u8> {

@@ -3,6 +3,8 @@
 //! ```text
 //!   FOLDER/<repository id>/index/<shard>      sorted rows, see rows.rs
 //!   FOLDER/<repository id>/pin                whom this host believes, see crate::pin
+//!   FOLDER/<repository id>/snapshots, clock   what was read of snapshots, and when, see crate::snapshots
+//!   FOLDER/<repository id>/needs              what recipes name, see crate::collect
 //! ```
 //!
 //! All of it can be thrown away. Without a folder rows lie in nameless files of the system's temporary folder.
@@ -104,6 +106,12 @@ impl Cache {
     pub(super) fn keep_only(&self, shards: &HashSet<String>) {
         let Some(folder) = &self.folder else { return };
         // Whatever cannot be listed or removed costs only its bytes.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_half_written = entry.path().extension().is_some_and(|extension| extension == "new");
+            if is_half_written && is_abandoned(&entry) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         let Ok(entries) = fs::read_dir(folder.join("index")) else { return };
         let names: HashSet<_> = shards.iter().filter_map(|name| name.rsplit('/').next()).collect();
         for entry in entries.flatten() {

@@ -132,7 +132,8 @@ pub(crate) async fn read_shard(
     Ok((path, directories))
 }
 
-/// Writes a shard that names some stored packs; an index that is given finds from then on what they hold.
+/// Writes a shard that names some stored packs; an index that is given finds from then on what they hold. A cache folder
+/// keeps its rows, so that nobody here has to read it.
 pub(crate) async fn put_shard(
     index: Option<&RwLock<Index>>,
     store: &Store,
@@ -143,9 +144,14 @@ pub(crate) async fn put_shard(
     let name = names::entry(names::INDEX, Ulid::generate());
     let object = sealed::seal(keys, &name, shard::encode(&directories));
     store.put(&name, Bytes::from(object)).await?;
-    if let Some(index) = index {
-        let rows = keep(keys, cache, name.to_string(), directories).await?;
-        index.write().expect(HELD).adopt(rows);
+    match index {
+        Some(index) => {
+            let rows = keep(keys, cache, name.to_string(), directories).await?;
+            index.write().expect(HELD).adopt(rows);
+        }
+        // Rows that cannot be kept are read again.
+        None if cache.folder().is_some() => drop(keep(keys, cache, name.to_string(), directories).await),
+        None => {}
     }
     Ok(())
 }

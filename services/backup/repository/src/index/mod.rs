@@ -50,12 +50,18 @@ pub(crate) struct Location {
     pub(crate) entry: Entry,
 }
 
-/// The place of a row among all rows that an index has at one time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RowNumber(pub(crate) u64);
+/// A shard, as far as it can be told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShardOutline<'a> {
+    /// The name of its object.
+    pub(crate) name: &'a str,
+    pub(crate) rows: u32,
+    /// Whether it names packs that the store does not have any more.
+    pub(crate) is_stale: bool,
+}
 
 /// The index of one repository.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Index {
     shards: Vec<Arc<ShardRows>>,
     /// Packs that shards name and the store does not have any more.
@@ -101,23 +107,17 @@ pub enum IndexError {
 
 impl Index {
     /// Tells `each` every place where a blob lies, until it says that it has seen enough.
-    fn visit(
-        &self,
-        id: &BlobId,
-        each: &mut dyn FnMut(RowNumber, Location) -> Enough,
-    ) -> Result<(), IndexError> {
-        let mut first_row = 0;
+    fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location) -> Enough) -> Result<(), IndexError> {
         for shard in &self.shards {
             let mut enough = Enough::No;
-            shard.visit(id, &mut |row, place| {
+            shard.visit(id, &mut |place| {
                 if enough == Enough::No && !self.gone.contains(&place.pack.id) {
-                    enough = each(RowNumber(first_row + u64::from(row)), place);
+                    enough = each(place);
                 }
             })?;
             if enough == Enough::Yes {
                 return Ok(());
             }
-            first_row += u64::from(shard.len());
         }
         Ok(())
     }
@@ -125,35 +125,18 @@ impl Index {
     /// Where a blob lies.
     pub(crate) fn find(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
         let mut found = None;
-        self.visit(id, &mut |_, place| {
+        self.visit(id, &mut |place| {
             found = Some(place);
             Enough::Yes
         })?;
         Ok(found)
     }
 
-    /// Where a blob lies outside of some packs.
-    pub(crate) fn find_outside(
-        &self,
-        condemned: &HashSet<PackId>,
-        id: &BlobId,
-    ) -> Result<Option<(RowNumber, Location)>, IndexError> {
-        let mut found = None;
-        self.visit(id, &mut |row, place| {
-            if condemned.contains(&place.pack.id) {
-                return Enough::No;
-            }
-            found = Some((row, place));
-            Enough::Yes
-        })?;
-        Ok(found)
-    }
-
-    /// Every place where a blob lies.
-    pub(crate) fn find_all(&self, id: &BlobId) -> Result<Vec<(RowNumber, Location)>, IndexError> {
+    /// Every place where a blob lies; a place that several shards name is told several times.
+    pub(crate) fn find_all(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
         let mut found = Vec::new();
-        self.visit(id, &mut |row, place| {
-            found.push((row, place));
+        self.visit(id, &mut |place| {
+            found.push(place);
             Enough::No
         })?;
         Ok(found)
@@ -165,7 +148,12 @@ impl Index {
         condemned: &HashSet<PackId>,
         id: &BlobId,
     ) -> Result<bool, IndexError> {
-        Ok(self.find_outside(condemned, id)?.is_some())
+        let mut contains = false;
+        self.visit(id, &mut |place| {
+            contains = !condemned.contains(&place.pack.id);
+            if contains { Enough::Yes } else { Enough::No }
+        })?;
+        Ok(contains)
     }
 
     /// All blobs that lie in one pack. Looks at every row: for damage, not for work.
@@ -207,6 +195,20 @@ impl Index {
         named.filter(|head| !self.gone.contains(&head.id)).copied().collect()
     }
 
+    /// Every shard, without reading it.
+    pub(crate) fn outlines(&self) -> impl Iterator<Item = ShardOutline<'_>> {
+        self.shards.iter().map(|shard| ShardOutline {
+            name: shard.name(),
+            rows: shard.len(),
+            is_stale: shard.packs().any(|head| self.gone.contains(&head.id)),
+        })
+    }
+
+    /// Whether shards name a pack that the store does not have any more.
+    pub(crate) fn is_gone(&self, pack: &PackId) -> bool {
+        self.gone.contains(pack)
+    }
+
     /// Adds a shard that was written just now.
     fn adopt(&mut self, shard: Arc<ShardRows>) {
         self.shards.push(shard);
@@ -229,7 +231,7 @@ pub(crate) fn read_rows(file: std::fs::File) {
         // Whatever is wrong is an error.
         let _ = rows.each(&mut |place| ids.push(place.entry.id));
         for id in ids {
-            let _ = rows.visit(&id, &mut |_, _| {});
+            let _ = rows.visit(&id, &mut |_| {});
         }
     }
 }

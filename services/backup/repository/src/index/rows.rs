@@ -200,7 +200,7 @@ impl ShardRows {
     }
 
     /// Tells `each` the rows of a blob: more than one when several packs hold it.
-    pub(super) fn visit(&self, id: &BlobId, each: &mut dyn FnMut(u32, Location)) -> Result<(), IndexError> {
+    pub(super) fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
         let wanted = word(id.as_bytes());
         if !self.filter.contains(&wanted) {
             return Ok(());
@@ -213,11 +213,8 @@ impl ShardRows {
             let rows = self.block(number, &mut block)?;
             let rows = &block.as_chunks::<ROW_BYTES>().0[..rows];
             let start = rows.partition_point(|row| row[..32] < id.as_bytes()[..]);
-            for (index, row) in rows.iter().enumerate().skip(start) {
-                if row[..32] != id.as_bytes()[..] {
-                    break;
-                }
-                each((number * BLOCK_ROWS + index) as u32, self.place(row)?);
+            for row in rows[start..].iter().take_while(|row| row[..32] == id.as_bytes()[..]) {
+                each(self.place(row)?);
             }
         }
         Ok(())

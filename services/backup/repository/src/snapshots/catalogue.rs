@@ -1,8 +1,14 @@
 //! Snapshots that were read before, in a local file: a snapshot never changes, so each is read once.
 //!
 //! ```text
-//!   FOLDER/<repository id>/snapshots:   ( id 16 | length 4 | contents as in the snapshot | MAC 16 ) …
+//!   FOLDER/<repository id>/snapshots:   ( id 16 | length 1 | version | length 4 | contents | MAC 16 ) …
+//!
+//!   version    what the store called the object when it was listed; empty where it was not asked
+//!   contents   as in the snapshot
 //! ```
+//!
+//! An id can come twice, when a backup was taken back and another sealed in its place: who relies on contents compares
+//! versions. Of two records of one id the later one counts.
 //!
 //! It can be thrown away. A record that is damaged, or that another process is just appending, ends the reading; what
 //! follows is read from the store again and the file is written anew.
@@ -16,18 +22,27 @@ use std::path::{Path, PathBuf};
 use tracing::debug;
 use ulid::Ulid;
 
-use crate::format::bytes::Cursor;
 use crate::format::packed;
-use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
+use crate::format::snapshot::{Snapshot, SnapshotId};
 use crate::keys::Keys;
+use crate::store::Version;
 
 const FILE: &str = "snapshots";
 const MAC_BYTES: usize = 16;
 
+/// A snapshot that was read, and which version of the object it was, where that was asked.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) snapshot: Snapshot,
+    pub(super) version: Option<Version>,
+}
+
 /// What the file holds.
 #[derive(Default)]
 pub(super) struct Catalogue {
-    pub(super) known: HashMap<SnapshotId, Contents>,
+    pub(super) known: HashMap<SnapshotId, Known>,
+    /// How many records there are.
+    pub(super) records: usize,
     /// Whether all of it could be read.
     pub(super) whole: bool,
 }
@@ -42,10 +57,14 @@ fn mac(keys: &Keys, record: &[u8]) -> [u8; MAC_BYTES] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than its beginning")
 }
 
-fn encode(keys: &Keys, snapshot: &Snapshot, out: &mut Vec<u8>) {
+fn encode(keys: &Keys, Known { snapshot, version }: &Known, out: &mut Vec<u8>) {
     let start = out.len();
     let contents = packed::body(&snapshot.contents);
+    // A version that is too long is as none.
+    let version = version.as_deref().filter(|version| version.len() <= usize::from(u8::MAX)).unwrap_or("");
     out.extend_from_slice(&snapshot.id.ulid().to_bytes());
+    out.push(version.len() as u8);
+    out.extend_from_slice(version.as_bytes());
     out.extend_from_slice(&(contents.len() as u32).to_le_bytes());
     out.extend_from_slice(&contents);
     let mac = mac(keys, &out[start..]);
@@ -53,18 +72,21 @@ fn encode(keys: &Keys, snapshot: &Snapshot, out: &mut Vec<u8>) {
 }
 
 /// One record and what follows it.
-fn decode<'a>(keys: &Keys, bytes: &'a [u8]) -> Option<(Snapshot, &'a [u8])> {
-    let mut cursor = Cursor::new(bytes, "catalogue");
-    let id = Ulid::from_bytes(cursor.array().ok()?);
-    let length = cursor.u32().ok()? as usize;
-    let contents_at = 16 + 4;
-    let mac_at = contents_at + length;
-    let found = bytes.get(mac_at..mac_at + MAC_BYTES)?;
-    if mac(keys, &bytes[..mac_at]) != found {
+fn decode<'a>(keys: &Keys, bytes: &'a [u8]) -> Option<(Known, &'a [u8])> {
+    let (id, rest) = bytes.split_first_chunk()?;
+    let (length, rest) = rest.split_first()?;
+    let (version, rest) = rest.split_at_checked(usize::from(*length))?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (contents, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let record = &bytes[..bytes.len() - rest.len()];
+    let (found, rest) = rest.split_first_chunk()?;
+    if mac(keys, record) != *found {
         return None;
     }
-    let contents = packed::decode(&bytes[contents_at..mac_at], "snapshot").ok()?;
-    Some((Snapshot { id: id.into(), contents }, &bytes[mac_at + MAC_BYTES..]))
+    let id = Ulid::from_bytes(*id).into();
+    let version = String::from_utf8(version.to_vec()).ok().filter(|version| !version.is_empty());
+    let contents = packed::decode(contents, "snapshot").ok()?;
+    Some((Known { snapshot: Snapshot { id, contents }, version }, rest))
 }
 
 impl Catalogue {
@@ -75,8 +97,9 @@ impl Catalogue {
         };
         let mut catalogue = Catalogue::default();
         let mut rest = bytes.as_slice();
-        while let Some((snapshot, behind)) = decode(keys, rest) {
-            catalogue.known.insert(snapshot.id, snapshot.contents);
+        while let Some((known, behind)) = decode(keys, rest) {
+            catalogue.known.insert(known.snapshot.id, known);
+            catalogue.records += 1;
             rest = behind;
         }
         catalogue.whole = rest.is_empty();
@@ -86,7 +109,7 @@ impl Catalogue {
 
 /// Notes snapshots that were read from the store, in a file that had so many records and was whole or not. `all` is
 /// everything there is now. A note that cannot be made costs only another reading.
-pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[Snapshot], new: &[Snapshot]) {
+pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[Known], new: &[Known]) {
     let stale = had + new.len() > 2 * all.len() + 16;
     let outcome = if whole && !stale { append(folder, keys, new) } else { write_anew(folder, keys, all) };
     if let Err(error) = outcome {
@@ -94,13 +117,13 @@ pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[S
     }
 }
 
-fn records(keys: &Keys, snapshots: &[Snapshot]) -> Vec<u8> {
+fn records(keys: &Keys, snapshots: &[Known]) -> Vec<u8> {
     let mut out = Vec::new();
     snapshots.iter().for_each(|snapshot| encode(keys, snapshot, &mut out));
     out
 }
 
-fn append(folder: &Path, keys: &Keys, new: &[Snapshot]) -> std::io::Result<()> {
+fn append(folder: &Path, keys: &Keys, new: &[Known]) -> std::io::Result<()> {
     if new.is_empty() {
         return Ok(());
     }
@@ -108,7 +131,7 @@ fn append(folder: &Path, keys: &Keys, new: &[Snapshot]) -> std::io::Result<()> {
     file.write_all(&records(keys, new))
 }
 
-fn write_anew(folder: &Path, keys: &Keys, all: &[Snapshot]) -> std::io::Result<()> {
+fn write_anew(folder: &Path, keys: &Keys, all: &[Known]) -> std::io::Result<()> {
     let beside = path(folder).with_extension(format!("{}.new", std::process::id()));
     let mut file: File =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 
-use self::catalogue::Catalogue;
+use self::catalogue::{Catalogue, Known};
 pub use self::forget::{ForgetError, ForgetPlan};
 pub use self::holds::{Hold, HoldError};
 
@@ -19,10 +19,13 @@ use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
 use crate::format::{Damage, packed, sealed};
 use crate::repository::Repository;
 use crate::restore::ReadError;
-use crate::store::{StoreError, names};
+use crate::store::{StoreError, Version, names};
 
 /// Snapshots read at the same time when they are listed.
 const SNAPSHOT_READS_IN_FLIGHT: usize = 16;
+
+/// A snapshot that is listed, and as which version, where that was asked.
+type Versioned = (SnapshotId, Option<Version>);
 
 const NO_PANIC: &str = "reading a local file does not panic";
 
@@ -89,35 +92,60 @@ impl Repository {
     /// When the store fails or a snapshot cannot be read.
     #[instrument(name = "repository.snapshots", skip_all)]
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
+        if self.shared.store.lists_versions_anyway() {
+            return self.snapshots_as_they_are().await;
+        }
+        let names = async { Ok(self.snapshot_ids().await?.into_iter().map(|id| (id, None)).collect()) };
+        self.read_or_known(names, &|_, _| true).await
+    }
+
+    /// All snapshots, oldest first, each as the store holds it now: for those who destroy what no snapshot names.
+    pub(crate) async fn snapshots_as_they_are(&self) -> Result<Vec<Snapshot>, SnapshotError> {
+        let names = async {
+            let listed = self.shared.store.versions(names::SNAPSHOTS).await?;
+            Ok(listed.into_iter().map(|(id, version)| (SnapshotId::from(id), version)).collect())
+        };
+        self.read_or_known(names, &|known, listed| listed.is_some() && known == listed).await
+    }
+
+    /// Reads the snapshots that are listed, but for those that were read before and whose version is good enough.
+    async fn read_or_known(
+        &self,
+        listing: impl Future<Output = Result<Vec<Versioned>, StoreError>>,
+        is_good: &(dyn Fn(&Option<Version>, &Option<Version>) -> bool + Sync),
+    ) -> Result<Vec<Snapshot>, SnapshotError> {
         let Some(folder) = self.shared.cache.folder().map(Path::to_owned) else {
-            return Ok(in_order(self.read_snapshots(self.snapshot_ids().await?).await?));
+            let read = self.read_snapshots(listing.await?).await?;
+            return Ok(in_order(read.into_iter().map(|known| known.snapshot).collect()));
         };
         let (keys, at) = (self.shared.keys(), folder.clone());
         let loading = spawn_blocking(move || Catalogue::load(&at, &keys));
-        let ids = self.snapshot_ids().await?;
+        let listed = listing.await?;
         let mut had = loading.await.expect(NO_PANIC);
-        let had_count = had.known.len();
-        let mut all = Vec::with_capacity(ids.len());
+        let mut all = Vec::with_capacity(listed.len());
         let mut unread = Vec::new();
-        for id in ids {
+        for (id, version) in listed {
             match had.known.remove(&id) {
-                Some(contents) => all.push(Snapshot { id, contents }),
-                None => unread.push(id),
+                Some(known) if is_good(&known.version, &version) => all.push(known),
+                _ => unread.push((id, version)),
             }
         }
         let new = self.read_snapshots(unread).await?;
         all.extend(new.iter().cloned());
         let keys = self.shared.keys();
         spawn_blocking(move || {
-            catalogue::note(&folder, &keys, had_count, had.whole, &all, &new);
-            Ok(in_order(all))
+            catalogue::note(&folder, &keys, had.records, had.whole, &all, &new);
+            Ok(in_order(all.into_iter().map(|known| known.snapshot).collect()))
         })
         .await
         .expect(NO_PANIC)
     }
 
-    async fn read_snapshots(&self, ids: Vec<SnapshotId>) -> Result<Vec<Snapshot>, SnapshotError> {
-        futures::stream::iter(ids.into_iter().map(|id| self.snapshot(id)))
+    /// What is read is at least as new as the version that was listed before: should another have taken its place since,
+    /// nobody will see that version listed again.
+    async fn read_snapshots(&self, listed: Vec<Versioned>) -> Result<Vec<Known>, SnapshotError> {
+        let read = |(id, version)| async move { Ok(Known { snapshot: self.snapshot(id).await?, version }) };
+        futures::stream::iter(listed.into_iter().map(read))
             .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
             // One that is forgotten while we list is simply not there any more.
             .filter_map(async |read| match read {

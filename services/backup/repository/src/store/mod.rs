@@ -22,6 +22,7 @@ mod object_lock;
 mod revive;
 mod s3;
 mod settings;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) use object_lock::Keep;
 pub use object_lock::{LockMode, NotALock, ObjectLock};
 pub use revive::{ReviveError, ReviveReport};
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
+pub(crate) use versions::Version;
 
 /// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(300);

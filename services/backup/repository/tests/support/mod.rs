@@ -170,7 +170,14 @@ pub async fn new_repository(store: Store) -> Repository {
 }
 
 pub async fn reopened(store: Store) -> Repository {
-    Repository::open(store, secret(), EngineSettings::default()).await.unwrap()
+    opened_with(store, None).await
+}
+
+/// Opens as a host with a cache folder does, or as one without.
+pub async fn opened_with(store: Store, cache: Option<&std::path::Path>) -> Repository {
+    let settings =
+        EngineSettings { cache: cache.map(std::path::Path::to_owned), ..EngineSettings::default() };
+    Repository::open(store, secret(), settings).await.unwrap()
 }
 
 /// A request to back up one disk, `vda`, of machine `web`.

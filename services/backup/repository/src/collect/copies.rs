@@ -1,0 +1,76 @@
+//! Which copy of a blob is the one that stays.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::format::blob::BlobId;
+use crate::format::pack::{PackHead, PackId};
+use crate::index::{Index, IndexError, ListedPack, Location};
+
+/// What is known of a pack that the index names.
+#[derive(Clone, Copy)]
+struct Known {
+    head: PackHead,
+    /// As the store lists it; a pack that went since the index was loaded is not listed.
+    listed: Option<ListedPack>,
+    is_condemned: bool,
+}
+
+/// All packs, as they stand at one moment.
+pub(super) struct Packs {
+    known: HashMap<PackId, Known>,
+}
+
+/// The copies of a blob that must stay; the first is the one to read.
+pub(super) struct Copies {
+    pub(super) places: Vec<Location>,
+    /// Whether there is one that may be relied on; then it is the only one named here.
+    pub(super) stand: bool,
+}
+
+impl Packs {
+    pub(super) fn new(
+        index: &Index,
+        listed: &HashMap<PackId, ListedPack>,
+        condemned: &HashSet<PackId>,
+    ) -> Packs {
+        let known = |head: PackHead| {
+            let (listed, is_condemned) = (listed.get(&head.id).copied(), condemned.contains(&head.id));
+            (head.id, Known { head, listed, is_condemned })
+        };
+        Packs { known: index.packs().into_iter().map(known).collect() }
+    }
+
+    /// Whether what lies in a pack may be relied on: the index names it, the store lists it, and it is on no list of
+    /// condemned packs.
+    pub(super) fn stands(&self, pack: &PackId) -> bool {
+        self.known.get(pack).is_some_and(|known| known.listed.is_some() && !known.is_condemned)
+    }
+
+    /// A pack that is there.
+    pub(super) fn find(&self, pack: &PackId) -> Option<(PackHead, ListedPack)> {
+        let known = self.known.get(pack)?;
+        Some((known.head, known.listed?))
+    }
+
+    /// When a pack was written, by the store's clock.
+    pub(super) fn written_unix_ms(&self, pack: &PackId) -> i64 {
+        self.find(pack).map_or(i64::MAX, |(_, listed)| listed.written_unix_ms)
+    }
+
+    /// The copies of a blob that must stay. Of several that may be relied on, the oldest is enough: a copy that is
+    /// stored later changes nothing. Where there is none of these, all copies stay.
+    pub(super) fn copies(&self, index: &Index, id: &BlobId) -> Result<Copies, IndexError> {
+        let mut places = index.find_all(id)?;
+        places.sort_by_key(|place| {
+            let pack = place.pack.id;
+            (!self.stands(&pack), self.written_unix_ms(&pack), pack, place.slot)
+        });
+        // Two shards may name one pack while one takes the other's place.
+        places.dedup_by_key(|place| (place.pack.id, place.slot));
+        let stand = places.first().is_some_and(|place| self.stands(&place.pack.id));
+        if stand {
+            places.truncate(1);
+        }
+        Ok(Copies { places, stand })
+    }
+}

@@ -1,0 +1,139 @@
+//! What is remembered of recipes says what was noted, or nothing.
+
+use std::fs;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::memory::{Learnt, Memory};
+use super::notes::{Notes, Target};
+use crate::format::RepositoryId;
+use crate::format::pack::PackId;
+use crate::index::Cache;
+use crate::keys::{KdfCost, Keys, Roster, Secret};
+
+fn other_keys() -> Keys {
+    let secret = Secret::passphrase("words").expect("a passphrase");
+    let cheap = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
+    Roster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
+}
+
+fn pack(number: u8) -> PackId {
+    PackId::from([number; 16])
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    (0..5u8, any::<u32>(), any::<u32>()).prop_map(|(number, slot, sealed_bytes)| Target {
+        pack: pack(number),
+        slot,
+        sealed_bytes,
+    })
+}
+
+type Said = Vec<(u32, Vec<Target>)>;
+
+fn notes(said: &Said) -> Notes {
+    let mut notes = Notes::default();
+    said.iter().for_each(|(slot, targets)| notes.add(*slot, targets.iter().copied()));
+    notes
+}
+
+fn says(notes: &Notes, said: &Said) -> bool {
+    said.iter().all(|(slot, targets)| notes.of(*slot).is_some_and(|noted| noted.eq(targets.iter().copied())))
+}
+
+proptest! {
+    #[test]
+    fn notes_say_after_decoding_what_they_said_before(
+        said in prop::collection::btree_map(any::<u32>(), prop::collection::vec(target(), 0..20), 0..20),
+        damage in any::<(prop::sample::Index, u8)>(),
+    ) {
+        let said: Said = said.into_iter().collect();
+        let earlier: Said = said.iter().map(|(slot, _)| (*slot, Vec::new())).collect();
+        let mut all = notes(&earlier);
+        all.add_all(&notes(&said));
+        let mut text = all.encode();
+        prop_assert!(says(&Notes::decode(&text).expect("whole"), &said));
+        prop_assert!(Notes::decode(&text[..text.len() - 1]).is_err());
+        // Whatever else is in there, it does no harm.
+        let at = damage.0.index(text.len());
+        text[at] = damage.1;
+        if let Ok(notes) = Notes::decode(&text) {
+            for (slot, _) in &said {
+                let _ = notes.of(*slot).map(Iterator::count);
+            }
+        }
+    }
+}
+
+/// A folder in which something was noted of two packs.
+fn noted() -> (tempfile::TempDir, Cache, [(PackId, Said); 2]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::open(Some(folder.path()), RepositoryId::known()).expect("made");
+    let said = [1, 2].map(|number| {
+        let target = |slot| Target { pack: pack(number + 2), slot, sealed_bytes: 1000 + slot };
+        (pack(number), (0..50).map(|slot| (slot, (slot..slot + 9).map(target).collect())).collect::<Said>())
+    });
+    let mut learnt = Learnt::new(Arc::new(Memory::open(&cache, &Keys::known())));
+    for (pack, said) in &said {
+        learnt.meet(*pack);
+        let (first, second) = said.split_at(20);
+        learnt.add(*pack, &notes(&first.to_vec()));
+        learnt.add(*pack, &notes(&second.to_vec()));
+    }
+    learnt.keep();
+    (folder, cache, said)
+}
+
+#[test]
+fn what_was_learnt_is_remembered_of_packs_that_are_met_and_of_no_others() {
+    let (_folder, cache, [(one, of_one), (other, of_other)]) = noted();
+    let memory = Arc::new(Memory::open(&cache, &Keys::known()));
+    assert!(says(&memory.notes(&one), &of_one) && says(&memory.notes(&other), &of_other));
+    let mut learnt = Learnt::new(memory);
+    learnt.meet(one);
+    learnt.keep();
+    let memory = Memory::open(&cache, &Keys::known());
+    assert!(says(&memory.notes(&one), &of_one) && memory.notes(&other).is_empty());
+}
+
+#[test]
+fn without_a_folder_what_was_learnt_lasts_as_long_as_the_process() {
+    let cache = Cache::open(None, RepositoryId::known()).expect("none");
+    let mut learnt = Learnt::new(Arc::new(Memory::open(&cache, &Keys::known())));
+    let said = vec![(7, vec![Target { pack: pack(3), slot: 1, sealed_bytes: 2 }])];
+    learnt.meet(pack(1));
+    learnt.add(pack(1), &notes(&said));
+    assert!(says(&learnt.keep().notes(&pack(1)), &said));
+    assert!(Memory::open(&cache, &Keys::known()).notes(&pack(1)).is_empty());
+}
+
+#[test]
+fn a_memory_that_was_damaged_cut_or_exchanged_says_the_truth_or_nothing() {
+    let (folder, cache, said) = noted();
+    let path = folder.path().join(RepositoryId::known().to_string()).join("needs");
+    let whole = fs::read(&path).expect("written");
+    let remembered = |keys: &Keys| {
+        let memory = Memory::open(&cache, keys);
+        let count = |(pack, said): &(PackId, Said)| {
+            let notes = memory.notes(pack);
+            assert!(notes.is_empty() || says(&notes, said));
+            usize::from(!notes.is_empty())
+        };
+        said.iter().map(count).sum::<usize>()
+    };
+    assert_eq!(remembered(&Keys::known()), 2);
+    assert_eq!(remembered(&other_keys()), 0, "it is of another repository");
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x80;
+        fs::write(&path, &damaged).expect("written");
+        assert!(remembered(&Keys::known()) < 2, "byte {at} was changed");
+        fs::write(&path, &whole[..at]).expect("written");
+        assert!(remembered(&Keys::known()) < 2, "it was cut at {at}");
+    }
+    // The block of one pack under the name of the other.
+    let swapped: Vec<u8> = whole.iter().map(|byte| if *byte == 1 { 2 } else { *byte }).collect();
+    fs::write(&path, swapped).expect("written");
+    assert!(remembered(&Keys::known()) < 2);
+}

@@ -1,0 +1,34 @@
+//! The names of small objects, each with what it was when it was listed.
+
+use futures::TryStreamExt;
+use ulid::Ulid;
+
+use super::{Store, StoreError, names};
+
+/// An object's entity tag: another one whenever the object was written anew. A snapshot may be taken back and another
+/// sealed under its id.
+pub(crate) type Version = String;
+
+impl Store {
+    /// The ids of all objects `folder/id`, in no particular order, with their versions where the store tells them.
+    pub(crate) async fn versions(
+        &self,
+        folder: &'static str,
+    ) -> Result<Vec<(Ulid, Option<Version>)>, StoreError> {
+        let prefix = names::folder(folder);
+        super::twice(|| async {
+            let mut found = Vec::new();
+            let mut pages = self.objects.list(Some(&prefix));
+            while let Some(meta) = self.bounded("list", &prefix, pages.try_next()).await? {
+                found.extend(names::entry_id(&meta.location).map(|id| (id, meta.e_tag)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Whether versions cost no more than names alone.
+    pub(crate) fn lists_versions_anyway(&self) -> bool {
+        self.folder.is_none()
+    }
+}
