@@ -279,3 +279,24 @@ impl<S: futures::Stream<Item = object_store::Result<object_store::ObjectMeta>> +
         self.next().await.unwrap().unwrap().location
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_is_what_is_sealed_now_and_not_what_was_remembered_of_its_id() {
+    let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", place.path().display()).parse().unwrap();
+    let store = StoreSettings::new(url).open_for_init().unwrap();
+    let settings = EngineSettings { cache: Some(cache.path().to_owned()), ..EngineSettings::default() };
+    let repository = Repository::init(store, secret(), cheap(), settings).await.unwrap();
+    let mut disk = MemoryDisk::new(disk(&mut seeded(), 5 * MIB));
+    let first = back_up(&repository, request(&disk)).await;
+    assert_eq!(repository.snapshots().await.unwrap().len(), 1, "it is remembered now");
+
+    disk.write(MIB, b"something else");
+    let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
+    repository.forget(first.id).await.unwrap();
+    repository.seal(&draft, first.id).await.unwrap();
+    let latest =
+        repository.find(&Selector::Latest { machine: first.contents.machine.clone() }).await.unwrap();
+    assert_eq!(latest.id, first.id);
+    assert!(restored(&repository, &latest).await == disk.bytes);
+}

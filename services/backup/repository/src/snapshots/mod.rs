@@ -216,10 +216,10 @@ impl Repository {
             }
             Selector::Latest { machine } => {
                 let snapshots = self.snapshots().await?;
-                snapshots
-                    .into_iter()
-                    .rfind(|s| &s.contents.machine == machine)
-                    .ok_or_else(|| SnapshotError::Unknown { asked: format!("of machine {machine}") })
+                let latest = snapshots.into_iter().rfind(|s| &s.contents.machine == machine);
+                let asked = || SnapshotError::Unknown { asked: format!("of machine {machine}") };
+                // A backup that was taken back may have been sealed again under its id since it was listed and remembered.
+                self.snapshot(latest.ok_or_else(asked)?.id).await
             }
         }
     }
