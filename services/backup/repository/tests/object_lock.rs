@@ -99,8 +99,10 @@ async fn whatever_an_attacker_with_the_credentials_deletes_or_writes_over_comes_
     let disk = MemoryDisk::new(disk(&mut rng, 40 * MIB));
     let snapshot = back_up(&repository, request(&disk)).await;
     let before_the_attack = chrono::Utc::now();
-    // The server's times have whole seconds.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // The server's times have whole seconds: the attack is to come in a later one.
+    while chrono::Utc::now().timestamp() <= before_the_attack.timestamp() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     let objects = server.versions(LOCKED).await;
     for (number, object) in objects.iter().filter(|object| !object.is_deletion).enumerate() {
@@ -113,10 +115,10 @@ async fn whatever_an_attacker_with_the_credentials_deletes_or_writes_over_comes_
     let store = server.store_in(LOCKED, "web");
     assert!(Repository::open(store.clone(), secret(), EngineSettings::default()).await.is_err());
 
-    let planned = store.revive(Some(before_the_attack), true).await.unwrap();
+    let planned = store.revive(before_the_attack, true).await.unwrap();
     assert!(planned.objects.iter().any(|name| name == "config"), "{planned:?}");
-    assert_eq!(store.revive(Some(chrono::Utc::now()), true).await.unwrap().objects, Vec::<String>::new());
-    let done = store.revive(Some(before_the_attack), false).await.unwrap();
+    assert_eq!(store.revive(chrono::Utc::now(), true).await.unwrap().objects, Vec::<String>::new());
+    let done = store.revive(before_the_attack, false).await.unwrap();
     assert_eq!(done, planned);
 
     let repository = Repository::open(store.clone(), secret(), EngineSettings::default()).await.unwrap();

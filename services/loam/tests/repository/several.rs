@@ -84,6 +84,10 @@ fn a_repository_that_refuses_us_is_not_gone_around() {
     let refused = back_up(&place).json_of(3);
     assert_eq!(refused["error"]["kind"], "wrong_secret");
     assert_eq!(ids_in_second(&place), Vec::<Value>::new());
+    fs::write(place.path("passphrase"), "correct horse battery staple\n").unwrap();
+    fs::write(place.path("other"), "a wrong one\n").unwrap();
+    let first_alone = back_up(&place).json_of(6);
+    assert_eq!(first_alone["stored_in"], serde_json::json!([place.store()]), "the second costs no backup");
     let without_key =
         place.run("backup", &["--machine", "web", "--disk", "vda=disk", "--to", "file:///nowhere"]);
     assert_eq!(without_key.code, Some(2), "{}", without_key.stderr);

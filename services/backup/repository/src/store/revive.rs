@@ -1,15 +1,17 @@
 //! Bringing back what was deleted or written over in a bucket that keeps versions.
 //!
-//! Every object of a repository is written once. So of each the version that was written first is the one that counts,
-//! and whatever came after it, a mark that it was deleted or another content, is undone by making the first the newest.
-//! Nothing is removed, and no key of the repository is needed: it may be the config that was deleted.
+//! What was changed since a moment becomes again what it was then: a mark that it was deleted, or another content, is
+//! undone by making the version of that moment the newest. Of what was written since, the version that was written first
+//! counts, as objects are written once. Nothing is removed, and no key of the repository is needed: it may be the config
+//! that was deleted.
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use tracing::{info, instrument};
 
-use super::{Store, StoreError, names};
+use super::s3::changed_since;
+use super::{ObjectLock, Store, StoreError, names};
 use crate::format::config::Config;
 
 /// Objects brought back at one time.
@@ -34,45 +36,49 @@ pub enum ReviveError {
 }
 
 impl Store {
-    /// Brings back what was deleted or written over since a moment, or ever: the config, key rosters, packs and
-    /// snapshots. Collections and people delete, too: what they deleted comes back with the rest, and a collection
-    /// removes it again.
+    /// Brings back what was deleted or written over since a moment: the config, key rosters, packs and snapshots.
+    /// Collections and people delete, too: what they deleted since comes back with the rest, and a collection removes it
+    /// again.
     ///
     /// # Errors
     /// When the store keeps no versions, or fails; what was brought back until then stays.
     #[instrument(name = "store.revive", skip(self))]
-    pub async fn revive(
-        &self,
-        since: Option<DateTime<Utc>>,
-        dry_run: bool,
-    ) -> Result<ReviveReport, ReviveError> {
+    pub async fn revive(&self, since: DateTime<Utc>, dry_run: bool) -> Result<ReviveReport, ReviveError> {
         let s3 = self.s3.as_ref().ok_or(ReviveError::NoVersions)?;
         let mut lost = Vec::new();
         for place in names::kept() {
-            let found = self.bounded("list the versions of", &place, s3.versions(&place)).await?;
+            let mut pages = Vec::new();
+            loop {
+                let page = s3.versions(&place, pages.last());
+                pages.push(self.bounded("list the versions of", &place, page).await?);
+                if pages.last().is_none_or(|page| page.next.is_none()) {
+                    break;
+                }
+            }
+            let changed = changed_since(pages, since).into_iter();
+            let named = changed.filter_map(|(key, version)| Some((s3.name_of(&key)?, version)));
             // A prefix is not a folder: `config` is the name of one object.
-            let found = found.into_iter().filter(|(name, _)| *name == place || name.prefix_matches(&place));
-            lost.extend(found.filter(|(_, versions)| {
-                versions.changed.is_some_and(|changed| since.is_none_or(|since| changed >= since))
-            }));
+            lost.extend(named.filter(|(name, _)| *name == place || name.prefix_matches(&place)));
         }
-        let objects = lost.iter().map(|(name, _)| name.to_string()).collect();
+        let objects: Vec<_> = lost.iter().map(|(name, _)| name.to_string()).collect();
         if dry_run {
             return Ok(ReviveReport { objects });
         }
-        // The config comes first of all: it says how the others are to be locked.
-        lost.sort_by_key(|(name, _)| *name != names::config());
-        let mut store = self.clone();
-        for (name, versions) in lost.extract_if(.., |(name, _)| *name == names::config()) {
-            self.bring_back(&name, &versions.first).await?;
+        // The config comes first of all: it says how all are to be locked.
+        let config = names::config();
+        for (name, version) in lost.extract_if(.., |(name, _)| *name == config) {
+            self.bring_back(&name, &version).await?;
         }
-        store.lock = store.lock_of_config().await?.or(self.lock);
+        let store = self.clone().with_object_lock(self.lock_of_config().await?.or(self.lock));
+        if let Some(lock) = store.lock {
+            store.lock(&config, lock.from(store.now())).await?;
+        }
         futures::stream::iter(&lost)
-            .map(|(name, versions)| store.bring_back(name, &versions.first))
+            .map(|(name, version)| store.bring_back(name, version))
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await?;
-        info!(objects = lost.len(), "brought back");
+        info!(objects = objects.len(), "brought back");
         Ok(ReviveReport { objects })
     }
 
@@ -83,7 +89,7 @@ impl Store {
     }
 
     /// How the repository locks, by its config. Whether that is authentic is seen when the repository is opened.
-    async fn lock_of_config(&self) -> Result<Option<super::ObjectLock>, StoreError> {
+    async fn lock_of_config(&self) -> Result<Option<ObjectLock>, StoreError> {
         match self.get(&names::config()).await {
             Ok(object) => Ok(Config::decode(&object).ok().and_then(|claimed| claimed.config.object_lock)),
             Err(StoreError::NotFound { .. }) => Ok(None),

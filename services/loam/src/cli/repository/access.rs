@@ -36,32 +36,11 @@ pub(super) struct StoreArgs {
     secret_access_key_file: Option<PathBuf>,
 }
 
-/// A second store, for `copy`.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "The repository to copy to")]
-pub(super) struct OtherStoreArgs {
-    /// Where it is
-    #[arg(long = "to", value_name = "URL")]
-    to_store: StoreUrl,
-    /// Its S3 service
-    #[arg(long, value_name = "URL")]
-    to_endpoint: Option<String>,
-    /// Its region
-    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
-    to_region: String,
-    /// Who we are there
-    #[arg(long, value_name = "ID", requires = "to_secret_access_key_file")]
-    to_access_key_id: Option<String>,
-    /// A file with the secret access key for it
-    #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
-    to_secret_access_key_file: Option<PathBuf>,
-}
-
-/// A second repository that a backup goes to, from the same reading.
+/// A second repository, which backups go to.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "A second repository")]
 pub(super) struct SecondArgs {
-    /// Store the backup here, too; and here alone while the first cannot be reached
+    /// Where it is. A backup goes here, too; and here alone while the first cannot be reached
     #[arg(long = "to", value_name = "URL")]
     to_store: Option<StoreUrl>,
     /// Its S3 service
@@ -85,18 +64,6 @@ pub(super) struct SecondArgs {
     /// A file with a private key that opens it
     #[arg(long, value_name = "FILE", requires = "to_store")]
     to_identity_file: Option<PathBuf>,
-}
-
-impl From<OtherStoreArgs> for StoreArgs {
-    fn from(other: OtherStoreArgs) -> StoreArgs {
-        StoreArgs {
-            store: other.to_store,
-            endpoint: other.to_endpoint,
-            region: other.to_region,
-            access_key_id: other.to_access_key_id,
-            secret_access_key_file: other.to_secret_access_key_file,
-        }
-    }
 }
 
 impl StoreArgs {
@@ -135,22 +102,6 @@ pub(super) struct SecretArgs {
     identity_file: Option<PathBuf>,
 }
 
-/// The same for a second repository.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "The repository to copy to")]
-#[group(required = true, multiple = false)]
-pub(super) struct OtherSecretArgs {
-    /// A file with its passphrase
-    #[arg(long, value_name = "FILE")]
-    to_passphrase_file: Option<PathBuf>,
-    /// Its key file
-    #[arg(long, value_name = "FILE")]
-    to_key_file: Option<PathBuf>,
-    /// A file with a private key that opens it
-    #[arg(long, value_name = "FILE")]
-    to_identity_file: Option<PathBuf>,
-}
-
 impl SecretArgs {
     fn is_none(&self) -> bool {
         self.passphrase_file.is_none() && self.key_file.is_none() && self.identity_file.is_none()
@@ -160,16 +111,6 @@ impl SecretArgs {
         let SecretArgs { passphrase_file, key_file, identity_file } = self;
         let secret = secret_of(passphrase_file.as_ref(), key_file.as_ref(), identity_file.as_ref());
         secret.expect("the group is required").map_err(trouble::of)
-    }
-}
-
-impl From<OtherSecretArgs> for SecretArgs {
-    fn from(other: OtherSecretArgs) -> SecretArgs {
-        SecretArgs {
-            passphrase_file: other.to_passphrase_file,
-            key_file: other.to_key_file,
-            identity_file: other.to_identity_file,
-        }
     }
 }
 
@@ -312,7 +253,7 @@ impl Access {
         }
     }
 
-    /// The way to a second repository, where one is given.
+    /// The way to a second repository, where one is given, with the same share of this machine.
     pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, Trouble> {
         let Some(store) = second.to_store else { return Ok(None) };
         let secret = SecretArgs {
@@ -338,11 +279,6 @@ impl Access {
     /// Where it is, for people.
     pub(super) fn place(&self) -> String {
         self.store.store.to_string()
-    }
-
-    /// The way to another repository, with the same share of this machine.
-    pub(super) fn other(&self, store: OtherStoreArgs, secret: OtherSecretArgs) -> Access {
-        Access { store: store.into(), secret: secret.into(), engine: self.engine.clone() }
     }
 
     async fn opened(

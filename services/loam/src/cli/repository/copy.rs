@@ -6,7 +6,7 @@ use backup_repository::{Progress, Repository, SnapshotId};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, DryRun, OtherSecretArgs, OtherStoreArgs};
+use super::access::{Access, CompressionArgs, DryRun, SecondArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
 use super::{trouble, which};
@@ -30,9 +30,7 @@ pub(in crate::cli) struct CopyArgs {
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
-    to: OtherStoreArgs,
-    #[command(flatten)]
-    to_secret: OtherSecretArgs,
+    second: SecondArgs,
 }
 
 #[derive(Serialize)]
@@ -42,7 +40,9 @@ struct Copied {
 }
 
 pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), Trouble> {
-    let other = args.access.other(args.to.clone(), args.to_secret.clone()).compressing(args.compression);
+    let other = args.access.second(args.second.clone())?;
+    let other =
+        other.ok_or_else(|| trouble::usage("say where to copy to with --to"))?.compressing(args.compression);
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
     let ids = chosen(&repository, &args, work).await?;

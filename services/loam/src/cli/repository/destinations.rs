@@ -4,7 +4,7 @@
 //!   first        second
 //!   there        there         the backup is in both; what stood in the second is brought home before
 //!   not there    there         it is in the second, marked as standing in: a warning
-//!   there        not there     it is in the first: a warning
+//!   there        in trouble    it is in the first: a warning
 //!   refuses us   …             failed: a wrong secret or exchanged keys are mended, not gone around
 //! ```
 //!
@@ -75,10 +75,10 @@ impl Destinations {
         found.places.extend(one.map(|repository| Place { name: first.place(), repository }));
         match other {
             Ok(repository) => found.places.push(Place { name: second.place(), repository }),
-            Err(away) if is_away(&away) => {
-                found.warnings.push(missed(&second, &away));
-            }
-            Err(refused) => return Err(refused),
+            // Arguments that cannot be right are told before anything is done.
+            Err(wrong) if wrong.exit() == Exit::Usage => return Err(wrong),
+            // Whatever else is wrong with the second does not cost the backup.
+            Err(trouble) => found.warnings.push(missed(&second, &trouble)),
         }
         Ok(found)
     }

@@ -134,8 +134,8 @@ pub(super) enum RepositoryCommand {
     Collect(Box<collect::CollectArgs>),
     /// Bring back what was deleted or written over in a bucket that keeps versions, as one with Object Lock does
     ///
-    /// Needs no key of the repository: it may be its config that was deleted. What people and collections deleted comes
-    /// back, too, unless it was before --since; the next `collect` removes again what nobody needs. Afterwards run
+    /// Needs no key of the repository: it may be its config that was deleted. What people and collections deleted since
+    /// then comes back, too; the next `collect` removes again what nobody needs. Afterwards run
     /// `rebuild-index` and `verify --all`.
     #[command(after_help = EXIT_CODES)]
     Revive(Box<revive::ReviveArgs>),

@@ -16,9 +16,10 @@ const NAMES_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReviveArgs {
-    /// Leave alone what was deleted or written over before: a time as in 2026-11-26T04:00:00Z, or how long ago, as in 36h
+    /// The moment before the attack, as in 2026-11-26T04:00:00Z, or how long ago, as in 36h: what was changed since
+    /// becomes what it was then
     #[arg(long, value_name = "WHEN", value_parser = moment)]
-    since: Option<DateTime<Utc>>,
+    since: DateTime<Utc>,
     /// Say what would come back, and change nothing
     #[arg(long)]
     dry_run: bool,

@@ -24,8 +24,7 @@ use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use self::signing::{Connector, Line};
-pub(in crate::store) use self::versions::Versions;
-use self::versions::{Page, by_key};
+pub(super) use self::versions::{Page, changed_since};
 use super::object_lock::Keep;
 use super::settings::{StoreSettings, StoreSettingsError};
 use crate::keys::secret::{SecretError, read_secret_file};
@@ -155,28 +154,23 @@ impl S3 {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// The versions of everything whose name begins with a prefix.
-    pub(super) async fn versions(&self, prefix: &Path) -> object_store::Result<Vec<(Path, Versions)>> {
-        let full = self.full(prefix);
-        let mut pages = Vec::new();
-        let mut from = String::new();
-        loop {
-            let query = format!("versions=&prefix={}{from}", encoded(full.as_ref()));
-            let answer = self.ask(Method::GET, &Path::default(), Some(&query), &[], Bytes::new()).await?;
-            self.done("list the versions of", prefix, &answer)?;
-            let page = Page::read(&String::from_utf8_lossy(&answer.body)).map_err(|why| {
-                generic(std::io::Error::other(format!("a listing of versions makes no sense: {why}")))
-            })?;
-            let next = page.next.clone();
-            pages.push(page);
-            let Some((key, version)) = next else { break };
-            from = format!("&key-marker={}&version-id-marker={}", encoded(&key), encoded(&version));
+    /// The next page of the versions of everything whose name begins with a prefix; the first after no other.
+    pub(super) async fn versions(&self, prefix: &Path, after: Option<&Page>) -> object_store::Result<Page> {
+        let mut query = format!("versions=&prefix={}", encoded(self.full(prefix).as_ref()));
+        if let Some((key, version)) = after.and_then(|page| page.next.as_ref()) {
+            query += &format!("&key-marker={}&version-id-marker={}", encoded(key), encoded(version));
         }
-        let within = |key: String| {
-            let path = Path::parse(key).ok()?;
-            Some(path.prefix_match(&self.prefix)?.collect::<Path>())
-        };
-        Ok(by_key(pages).into_iter().filter_map(|(key, versions)| Some((within(key)?, versions))).collect())
+        let answer = self.ask(Method::GET, &Path::default(), Some(&query), &[], Bytes::new()).await?;
+        self.done("list the versions of", prefix, &answer)?;
+        let broken =
+            |why| generic(std::io::Error::other(format!("a listing of versions makes no sense: {why}")));
+        Page::read(&String::from_utf8_lossy(&answer.body)).map_err(broken)
+    }
+
+    /// The name of an object in its place, by its key in the bucket.
+    pub(super) fn name_of(&self, key: &str) -> Option<Path> {
+        let path = Path::parse(key).ok()?;
+        Some(path.prefix_match(&self.prefix)?.collect())
     }
 
     /// Makes an older version of an object the newest.

@@ -6,30 +6,28 @@ use chrono::{DateTime, Utc};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// The versions of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::store) struct Versions {
-    /// The version that was written first. Objects are written once, so this is the one that counts.
-    pub(in crate::store) first: String,
-    /// When another came after it, or a mark that it was deleted, for the first time.
-    pub(in crate::store) changed: Option<DateTime<Utc>>,
-}
-
 /// One page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
+pub(in crate::store) struct Page {
     /// Newest first, for each key.
     entries: Vec<Entry>,
     /// Where the next page begins: a key and a version.
-    pub(super) next: Option<(String, String)>,
+    pub(in crate::store) next: Option<(String, String)>,
 }
 
+/// One version of an object, or a mark that it was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entry {
     key: String,
     version: String,
-    at: Option<DateTime<Utc>>,
+    at: DateTime<Utc>,
     is_deletion: bool,
+}
+
+impl Entry {
+    fn is_whole(&self) -> bool {
+        !self.key.is_empty() && !self.version.is_empty() && self.at != DateTime::UNIX_EPOCH
+    }
 }
 
 impl Page {
@@ -54,7 +52,10 @@ impl Page {
                 Event::End(_) => {
                     let name = path.pop().unwrap_or_default();
                     match (path.len(), name.as_str(), &mut entry) {
-                        (1, "Version" | "DeleteMarker", _) => page.entries.extend(entry.take()),
+                        (1, "Version" | "DeleteMarker", Some(_)) => {
+                            page.entries
+                                .push(entry.take().filter(Entry::is_whole).ok_or("an entry is incomplete")?);
+                        }
                         (1, "IsTruncated", _) => is_truncated = text == "true",
                         (1, "NextKeyMarker", _) => next_key = Some(std::mem::take(&mut text)),
                         (1, "NextVersionIdMarker", _) => next_version = Some(std::mem::take(&mut text)),
@@ -62,8 +63,7 @@ impl Page {
                         (2, "VersionId", Some(entry)) => entry.version = std::mem::take(&mut text),
                         (2, "LastModified", Some(entry)) => {
                             let at = DateTime::parse_from_rfc3339(&text);
-                            entry.at =
-                                Some(at.map_err(|_| format!("`{text}` is no time"))?.with_timezone(&Utc));
+                            entry.at = at.map_err(|_| format!("`{text}` is no time"))?.with_timezone(&Utc);
                         }
                         _ => {}
                     }
@@ -89,18 +89,20 @@ fn resolved(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, Strin
     known.map(str::to_owned).ok_or_else(|| format!("`&{};` is not known", &**reference))
 }
 
-/// Puts pages together, in the order in which they were listed.
-pub(super) fn by_key(pages: Vec<Page>) -> BTreeMap<String, Versions> {
-    let mut found: BTreeMap<String, Versions> = BTreeMap::new();
-    let mut newer: BTreeMap<String, Entry> = BTreeMap::new();
+/// The objects that are not any more what they were at a moment, each with the version that they were then; of what was
+/// written since, with the version that was written first. What was gone at that moment is left as it is.
+pub(in crate::store) fn changed_since(pages: Vec<Page>, since: DateTime<Utc>) -> BTreeMap<String, String> {
+    let mut by_key: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for entry in pages.into_iter().flat_map(|page| page.entries) {
-        if !entry.is_deletion {
-            let changed = newer.get(&entry.key).and_then(|newer| newer.at);
-            found.insert(entry.key.clone(), Versions { first: entry.version.clone(), changed });
-        }
-        newer.insert(entry.key.clone(), entry);
+        by_key.entry(entry.key.clone()).or_default().push(entry);
     }
-    found
+    let changed = by_key.into_iter().filter_map(|(key, entries)| {
+        let then = entries.iter().find(|entry| entry.at < since);
+        let wanted = then.or_else(|| entries.iter().rfind(|entry| !entry.is_deletion))?;
+        let is_newest = entries.first() == Some(wanted);
+        (!wanted.is_deletion && !is_newest).then(|| (key, wanted.version.clone()))
+    });
+    changed.collect()
 }
 
 #[cfg(test)]
@@ -110,24 +112,35 @@ mod tests {
     const LISTING: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix>p/</Prefix>
 <IsTruncated>true</IsTruncated><NextKeyMarker>p/a&amp;b</NextKeyMarker><NextVersionIdMarker>v1</NextVersionIdMarker>
-<DeleteMarker><Key>p/a</Key><VersionId>d2</VersionId><IsLatest>true</IsLatest>
-<LastModified>2026-11-03T00:00:00.000Z</LastModified><Owner><ID>x</ID></Owner></DeleteMarker>
-<Version><Key>p/a</Key><VersionId>v2</VersionId><LastModified>2026-11-02T00:00:00.000Z</LastModified></Version>
+<DeleteMarker><Key>p/a</Key><VersionId>d5</VersionId><IsLatest>true</IsLatest>
+<LastModified>2026-11-05T00:00:00.000Z</LastModified><Owner><ID>x</ID></Owner></DeleteMarker>
+<Version><Key>p/a</Key><VersionId>v3</VersionId><LastModified>2026-11-03T00:00:00.000Z</LastModified></Version>
+<DeleteMarker><Key>p/a</Key><VersionId>d2</VersionId><LastModified>2026-11-02T00:00:00.000Z</LastModified></DeleteMarker>
 <Version><Key>p/a</Key><VersionId>v1</VersionId><LastModified>2026-11-01T00:00:00.000Z</LastModified></Version>
 <Version><Key>p/a&amp;b</Key><VersionId>v1</VersionId><LastModified>2026-11-01T00:00:00.000Z</LastModified></Version>
-<DeleteMarker><Key>p/c</Key><VersionId>d1</VersionId><LastModified>2026-11-03T00:00:00.000Z</LastModified></DeleteMarker>
+<DeleteMarker><Key>p/c</Key><VersionId>d3</VersionId><LastModified>2026-11-03T00:00:00.000Z</LastModified></DeleteMarker>
 </ListVersionsResult>"#;
 
+    fn day(day: u32) -> DateTime<Utc> {
+        let at = DateTime::parse_from_rfc3339(&format!("2026-11-{day:02}T12:00:00Z"));
+        at.expect("a time").with_timezone(&Utc)
+    }
+
     #[test]
-    fn a_listing_tells_which_version_was_first_and_when_it_was_touched() {
-        let page = Page::read(LISTING).expect("it is one");
-        assert_eq!(page.next, Some(("p/a&b".into(), "v1".into())));
-        let found = by_key(vec![page]);
-        let second =
-            DateTime::parse_from_rfc3339("2026-11-02T00:00:00Z").expect("a time").with_timezone(&Utc);
-        assert_eq!(found["p/a"], Versions { first: "v1".into(), changed: Some(second) });
-        assert_eq!(found["p/a&b"], Versions { first: "v1".into(), changed: None });
-        assert_eq!(found.len(), 2, "of what was never written nothing can come back");
+    fn a_listing_tells_what_an_object_was_at_a_moment() {
+        let page = || Page::read(LISTING).expect("it is one");
+        assert_eq!(page().next, Some(("p/a&b".into(), "v1".into())));
+        let of_a = |since| changed_since(vec![page()], since).remove("p/a");
+        assert_eq!(of_a(day(5)), None, "it was gone, and is");
+        assert_eq!(of_a(day(4)), Some("v3".into()), "as it was sealed again under its id");
+        assert_eq!(of_a(day(2)), None, "it was gone then, whatever was written later");
+        assert_eq!(of_a(day(1)), Some("v1".into()));
+        assert_eq!(
+            of_a(day(1) - chrono::TimeDelta::days(1)),
+            Some("v1".into()),
+            "it was not there: the first counts"
+        );
+        assert_eq!(changed_since(vec![page()], day(1)).len(), 1, "no other was touched, or ever written");
     }
 
     #[test]
@@ -135,6 +148,7 @@ mod tests {
         let cut = LISTING.replace("<NextKeyMarker>p/a&amp;b</NextKeyMarker>", "");
         assert!(Page::read(&cut).is_err());
         assert!(Page::read("<a><b></a>").is_err());
+        assert!(Page::read(&LISTING.replace("<VersionId>v3</VersionId>", "")).is_err());
         assert!(Page::read(&LISTING.replace("2026-11-02T00:00:00.000Z", "yesterday")).is_err());
     }
 }
