@@ -34,6 +34,7 @@ struct State {
     tables: HashMap<String, BTreeMap<String, (Bytes, u64)>>,
     revision: u64,
     cut: bool,
+    losing: Option<String>,
 }
 
 impl MemoryCarrier {
@@ -50,6 +51,11 @@ impl MemoryCarrier {
     /// Mends the link.
     pub fn mend(&self) {
         self.state().cut = false;
+    }
+
+    /// Loses the answer to the next write of a row of this table; the row is written.
+    pub fn lose_answer_of(&self, table: &str) {
+        self.state().losing = Some(table.into());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -202,6 +208,9 @@ impl Carrier for MemoryCarrier {
         }
         rows.insert(key.into(), (value, next));
         state.revision = next;
+        if state.losing.take_if(|losing| losing == table).is_some() {
+            return Err(LinkError::TimedOut { subject: table.into(), after: Duration::ZERO });
+        }
         Ok(Written::At(next))
     }
 

@@ -88,10 +88,16 @@ pub(super) async fn open(
         way,
         phase: DoorPhase::Opening,
     };
-    let revision =
-        table.create(operation.as_str(), &record).await.map_err(|error| Refused::from(table_down(&error)))?;
-    let row = Row { record, revision };
-    match open_noted(world, table, &machine, &row).await {
+    let (row, noted) = match table.create(operation.as_str(), &record).await {
+        Ok(revision) => (Row { record, revision }, Ok(())),
+        // Perhaps it was written and only the answer was lost, now or before: it is taken back like a door half open.
+        Err(error) => (Row { record, revision: 0 }, Err(Refused::from(table_down(&error)))),
+    };
+    let opened = match noted {
+        Ok(()) => open_noted(world, table, &machine, &row).await,
+        Err(why) => Err(why),
+    };
+    match opened {
         Ok((open, opened)) => Ok((open, opened)),
         Err(why) => {
             let left = match close(world, table, &row).await {

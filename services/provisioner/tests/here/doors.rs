@@ -182,6 +182,18 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
 }
 
 #[actix::test]
+async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_asked_again() {
+    let running = with_web().await;
+    let operation = fresh_id();
+    running.carrier.lose_answer_of(contract::bucket::DOORS.name);
+    assert!(matches!(open(&running, &operation).await, Err(CallError::Failed(_))));
+    eventually("it is opened", async || open(&running, &operation).await.is_ok()).await;
+    assert!(close(&running, &operation).await);
+    assert_eq!(locked_by(&running).await, None);
+    nothing_is_open(&running);
+}
+
+#[actix::test]
 async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_anew() {
     let running = with_web().await;
     let operation = fresh_id();
