@@ -31,6 +31,10 @@ const KEPT_FINISHED: usize = 200;
 const UNFINISHED_MAX: usize = 500;
 /// How long the end of a process waits for its runners to leave the stage.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// A write whose answer was lost may wait in the client for the next connection, or show at one replica of the table
+/// before the others: not seeing it once means little.
+const SETTLE_LOOKS: u32 = 3;
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// One kind of operation: a command and the saga that carries it out.
 pub trait Work: Send + Sync + 'static {
@@ -189,7 +193,34 @@ impl Operations {
                 Some(known) => already(known.value, W::KIND, &input_json),
                 None => Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key })),
             },
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                office.tasks.spawn(self.clone().settle(key).in_current_span());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Finds out whether a row was written whose answer was lost, and drives it on as a restart would.
+    async fn settle(self, key: String) {
+        let mut looks = 0;
+        while looks < SETTLE_LOOKS {
+            tokio::select! {
+                () = self.office.ending.cancelled() => return,
+                () = tokio::time::sleep(SETTLE_EVERY) => {}
+            }
+            match self.office.table.get(&key).await {
+                Ok(Some(row)) => return self.take_up(row),
+                Ok(None) => looks += 1,
+                Err(error) => tracing::debug!(key, %error, "whether an operation was begun is not known yet"),
+            }
+        }
+    }
+
+    /// Drives a row on, unless that is done already.
+    fn take_up(&self, row: Entry<Record>) {
+        if !row.value.state.is_final() && !self.under_way().contains_key(&row.value.id) {
+            tracing::info!(operation = %row.value.id, kind = row.value.kind, about = row.value.about, "resuming");
+            self.launch(row);
         }
     }
 
@@ -205,10 +236,7 @@ impl Operations {
             self.rows().await?.into_iter().filter(|row| !row.value.state.is_final()).collect();
         let count = unfinished.len();
         for row in unfinished {
-            if !self.under_way().contains_key(&row.value.id) {
-                tracing::info!(operation = %row.value.id, kind = row.value.kind, about = row.value.about, "resuming");
-                self.launch(row);
-            }
+            self.take_up(row);
         }
         Ok(count)
     }

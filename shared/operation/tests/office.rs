@@ -199,3 +199,17 @@ async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
     carrier.mend();
     ends(&operations, &id, OperationState::Done).await;
 }
+
+#[tokio::test]
+async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_carried_out() {
+    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (_, operations) = office(&carrier, &world);
+    world.gate_open.store(true, Ordering::SeqCst);
+    let id = fresh_id();
+    carrier.lose_answer_of(contract::bucket::OPERATIONS.name);
+    operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect_err("nobody knows whether it is begun");
+    let again = operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("it is");
+    assert_eq!(again, Begun::AlreadyBegun(id.clone()));
+    ends(&operations, &id, OperationState::Done).await;
+    assert_eq!(world.grown.load(Ordering::SeqCst), 1);
+}
