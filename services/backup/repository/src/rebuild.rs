@@ -1,12 +1,13 @@
 //! Making the index anew from the packs themselves, when shards are lost or damaged.
 
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use futures::StreamExt;
 use tracing::{instrument, warn};
 
 use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
 use crate::index::{self, Index, ListedPack, SHARD_ROWS};
+use crate::progress::Progress;
 use crate::repository::{Repository, Shared};
 use crate::restore::ReadError;
 use crate::store::names;
@@ -33,12 +34,13 @@ impl Repository {
     ///
     /// # Errors
     /// When the store fails. A damaged pack is no error but is named in the report.
-    #[instrument(name = "repository.rebuild_index", skip(self))]
-    pub async fn rebuild_index(&self) -> Result<RebuildReport, ReadError> {
+    #[instrument(name = "repository.rebuild_index", skip(self, progress))]
+    pub async fn rebuild_index(&self, progress: &Arc<Progress>) -> Result<RebuildReport, ReadError> {
         let Shared { store, index, cache, .. } = &*self.shared;
         let keys = &self.shared.keys();
         let old_shards = store.list(&names::folder(names::INDEX)).await?;
         let packs = index::list_packs(store).await?;
+        progress.expect_bytes(packs.values().map(|listed| listed.bytes).sum());
         let mut report = RebuildReport::default();
         let mut unnamed: Vec<Directory> = Vec::new();
         let mut rows = 0;
@@ -46,6 +48,7 @@ impl Repository {
             .map(|(id, listed)| async move { (id, listed, read_directory(&self.shared, id, listed).await) })
             .buffer_unordered(DIRECTORY_READS_IN_FLIGHT);
         while let Some((id, listed, directory)) = directories.next().await {
+            progress.done(listed.bytes);
             match directory {
                 Ok(directory) => {
                     report.packs += 1;

@@ -112,7 +112,7 @@ impl EngineSettings {
         (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
     }
 
-    /// Places of pieces of recipes that a collection keeps in mind, in the half of the memory that ranges leave.
+    /// Pieces of recipes that a collection or a verification keeps in mind, in the half of the memory that ranges leave.
     pub(crate) fn places_looked_up(&self) -> usize {
         self.memory() / 2 / PLACE_BYTES
     }

@@ -32,7 +32,7 @@ const RUTHLESS: CollectSettings =
     CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO, ..REWRITING };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
-    repository.collect(settings, &Cancel::new()).await.unwrap()
+    repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap()
 }
 
 async fn copy(repository: &Repository, request: BackupRequest) -> Draft {
@@ -87,6 +87,35 @@ async fn what_only_forgotten_backups_needed_goes_and_all_else_stays() {
 
     let again = back_up(&repository, request(&one)).await;
     assert!(restored(&repository, &again).await == one.bytes, "what went is stored again");
+}
+
+/// All of some work that is over was expected, and there was some.
+fn is_told(progress: &Progress) -> u64 {
+    let reading = progress.read();
+    assert_eq!(reading.done_bytes, reading.total_bytes);
+    assert!(reading.done_bytes > 0);
+    reading.done_bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_it_is_comes_to_the_whole_work_in_the_end() {
+    let mut rng = seeded();
+    let (_, repository, mut one) = place(&mut rng).await;
+    let first = back_up(&repository, request(&one)).await;
+    one.bytes[..2 * MIB].copy_from_slice(&disk(&mut rng, 2 * MIB));
+    back_up(&repository, request(&one)).await;
+    let progress = Arc::<Progress>::default();
+    repository.rebuild_index(&progress).await.unwrap();
+    let all_packs = is_told(&progress);
+
+    repository.forget(first.id).await.unwrap();
+    let (planning, collecting) = (Arc::<Progress>::default(), Arc::<Progress>::default());
+    let planned = repository.plan_collection(REWRITING, &planning).await.unwrap();
+    let recipes = is_told(&planning);
+    assert!(recipes < all_packs);
+    let report = repository.collect(REWRITING, &collecting, &Cancel::new()).await.unwrap();
+    assert!(report.bytes_rewritten > 0 && report.bytes_rewritten == planned.bytes_rewritten, "{report:?}");
+    assert!(is_told(&collecting) > recipes + report.bytes_rewritten);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,9 +233,9 @@ async fn a_damaged_snapshot_or_index_stops_collection_before_it_deletes() {
         use object_store::ObjectStoreExt;
         objects.delete(&name.as_str().into()).await.unwrap();
     }
-    let error = repository.collect(EAGER, &Cancel::new()).await.unwrap_err();
+    let error = repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap_err();
     assert!(matches!(error, CollectError::Broken { .. }), "{error:?}");
-    repository.rebuild_index().await.unwrap();
+    repository.rebuild_index(&Arc::default()).await.unwrap();
     let report = collect(&repository, EAGER).await;
     assert_eq!(report.packs_deleted, 2, "{report:?}");
     assert!(restored(&repository, &kept).await == one.bytes);
@@ -382,7 +411,7 @@ async fn live(
             }
             _ => {
                 let settings = if rng.random_bool(0.2) { RUTHLESS } else { EAGER };
-                match repository.collect(settings, &Cancel::new()).await {
+                match repository.collect(settings, &Arc::default(), &Cancel::new()).await {
                     Ok(_) | Err(CollectError::Broken { .. } | CollectError::Index(_)) => {}
                     Err(error) => panic!("{error:?}"),
                 }

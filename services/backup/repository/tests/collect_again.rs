@@ -30,7 +30,7 @@ const EAGER: CollectSettings = CollectSettings {
 const SAVING: CollectSettings = CollectSettings { rewrite_bytes_max: 0, ..EAGER };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
-    repository.collect(settings, &Cancel::new()).await.unwrap()
+    repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap()
 }
 
 async fn sound(repository: &Repository) -> bool {
@@ -136,7 +136,11 @@ type Host = (&'static str, Option<tempfile::TempDir>);
 /// What one host would do, opened anew.
 async fn plan(objects: &Arc<InMemory>, host: &Host) -> CollectReport {
     let cache = host.1.as_ref().map(tempfile::TempDir::path);
-    opened_with(Store::new(objects.clone()), cache).await.plan_collection(EAGER).await.unwrap()
+    opened_with(Store::new(objects.clone()), cache)
+        .await
+        .plan_collection(EAGER, &Arc::default())
+        .await
+        .unwrap()
 }
 
 /// Does one random thing that changes what is needed.
@@ -167,7 +171,7 @@ async fn something(
                 repository.forget(snapshot.id).await.unwrap();
             }
         }
-        8 => drop(repository.rebuild_index().await.unwrap()),
+        8 => drop(repository.rebuild_index(&Arc::default()).await.unwrap()),
         _ => drop(collect(repository, EAGER).await),
     }
 }

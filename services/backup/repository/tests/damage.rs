@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_repository::*;
+use object_store::memory::InMemory;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use self::support::counting::Counting;
 use self::support::*;
 
 /// A repository in a folder with one snapshot of one disk.
@@ -127,6 +129,33 @@ async fn a_rotten_chunk_is_traced_to_the_disks_that_need_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_many_snapshots_share_is_followed_once() {
+    let mut rng = seeded();
+    let objects = Arc::new(InMemory::new());
+    let repository = new_repository(Store::new(objects.clone())).await;
+    let mut disk = MemoryDisk::new(disk(&mut rng, 80 * MIB));
+    back_up(&repository, request(&disk)).await;
+    // What is read beside the packs themselves.
+    let recipe_bytes = async || {
+        let counting = Arc::new(Counting::new(objects.clone()));
+        let verifier = opened_with(Store::new(counting.clone()), None).await;
+        let (before, progress) = (counting.read_bytes(), Arc::<Progress>::default());
+        let report = verifier.verify(VerifyScope::Everything, &progress, &Cancel::new()).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        counting.read_bytes() - before - progress.read().done_bytes
+    };
+    let one = recipe_bytes().await;
+    let days = 20;
+    for day in 0..days {
+        disk.write(day * 4 * MIB, &[day as u8 + 1; 1000]);
+        back_up(&repository, request(&disk)).await;
+    }
+    let each = (recipe_bytes().await - one) / days as u64;
+    println!("one snapshot {one} bytes, each more {each}");
+    assert!(each < one / 4, "of each, what changed: {one} and {each}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn truncated_swapped_and_missing_packs_are_found() {
     let mut rng = seeded();
     let stored = Stored::new(&mut rng).await;
@@ -176,7 +205,7 @@ async fn a_lost_or_damaged_index_is_rebuilt_from_the_packs() {
         flip(&shard, rng.random_range(0..bytes));
     }
     assert!(!stored.restores_rightly_or_not_at_all().await, "a damaged index is not believed");
-    let report = stored.open().await.rebuild_index().await.unwrap();
+    let report = stored.open().await.rebuild_index(&Arc::default()).await.unwrap();
     assert_eq!((report.packs, report.unreadable.len()), (4, 0), "{report:?}");
     assert!(stored.restores_rightly_or_not_at_all().await);
 
@@ -184,7 +213,7 @@ async fn a_lost_or_damaged_index_is_rebuilt_from_the_packs() {
         fs::remove_file(shard).unwrap();
     }
     assert!(!stored.restores_rightly_or_not_at_all().await);
-    stored.open().await.rebuild_index().await.unwrap();
+    stored.open().await.rebuild_index(&Arc::default()).await.unwrap();
     assert!(stored.restores_rightly_or_not_at_all().await);
     assert!(stored.verified(VerifyScope::Everything).await.is_sound());
 }
@@ -237,7 +266,7 @@ async fn into_a_folder_that_lost_its_disk_nothing_is_written() {
     assert!(matches!(copied.unwrap_err(), CopyError::NotThere(OpenError::NoRepository)));
     let sealed = repository.seal(&draft, SnapshotId::generate()).await;
     assert!(matches!(sealed.unwrap_err(), SealError::NotThere(_)));
-    let collected = repository.collect(CollectSettings::default(), &Cancel::new()).await;
+    let collected = repository.collect(CollectSettings::default(), &Arc::default(), &Cancel::new()).await;
     assert!(matches!(collected.unwrap_err(), CollectError::NotThere(_)));
     assert!(fs::read_dir(&mounted).unwrap().next().is_none(), "nothing was written");
     fs::remove_dir(&mounted).unwrap();

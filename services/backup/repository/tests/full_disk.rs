@@ -115,7 +115,9 @@ async fn a_full_disk_under_the_store_ends_work_with_a_clear_error_and_loses_noth
         says_that_it_is_full(&failed.unwrap_err());
         assert!(restored(&repository, &kept).await == one.bytes, "reading needs no room");
         if but_for == 0 {
-            says_that_it_is_full(&repository.collect(EAGER, &Cancel::new()).await.unwrap_err());
+            says_that_it_is_full(
+                &repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap_err(),
+            );
             says_that_it_is_full(&repository.rotate_keys().await.unwrap_err());
         }
         let mut files = Vec::new();
@@ -125,7 +127,7 @@ async fn a_full_disk_under_the_store_ends_work_with_a_clear_error_and_loses_noth
         ballast.throw();
         sound(&reopened(store(&folder)).await).await;
     }
-    let report = repository.collect(EAGER, &Cancel::new()).await.unwrap();
+    let report = repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_deleted >= 2, "{report:?}");
     let snapshot = back_up(&repository, request(&two)).await;
     repository.rotate_keys().await.unwrap();
@@ -153,7 +155,7 @@ async fn a_full_disk_under_the_cache_hinders_nothing() {
         for (snapshot, disk) in [&first, &second].into_iter().zip(&disks) {
             assert!(restored(&repository, snapshot).await == disk.bytes);
         }
-        repository.collect(EAGER, &Cancel::new()).await.unwrap();
+        repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap();
         sound(&repository).await;
     }
     ballast.throw();

@@ -177,7 +177,7 @@ async fn write(path: &Path) {
     fs::write(path.join("draft.json"), serde_json::to_vec(&draft).unwrap()).unwrap();
     repository.forget(forgotten.id).await.unwrap();
     let patient = CollectSettings { silence_max: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
-    let report = repository.collect(patient, &Cancel::new()).await.unwrap();
+    let report = repository.collect(patient, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_waiting > 0, "{report:?}");
     let expected = serde_json::to_string_pretty(&told(&repository).await).unwrap() + "\n";
     fs::write(path.join("expected.json"), expected).unwrap();
@@ -214,10 +214,10 @@ async fn what_version_1_began_is_carried_on() {
     disk.write(0, b"a draft");
     assert!(bytes_of(&repository, &draft, &draft.contents.disks[0]).await == disk.bytes);
     repository.forget(draft.id).await.unwrap();
-    let report = repository.collect(EAGER, &Cancel::new()).await.unwrap();
+    let report = repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_deleted > 0 && report.packs_rewritten > 0, "{report:?}");
     assert_eq!(report.packs_waiting, 0, "{report:?}");
-    repository.rebuild_index().await.unwrap();
+    repository.rebuild_index(&Arc::default()).await.unwrap();
     sound(&repository).await;
     assert_eq!(told(&repository).await, expected());
 }

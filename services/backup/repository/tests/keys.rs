@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backup_repository::*;
 
@@ -154,9 +155,9 @@ async fn a_new_epoch_reaches_who_is_open_already_stores_nothing_twice_and_old_pa
         reseal_old_epochs: true,
         ..CollectSettings::default()
     };
-    let report = owner.collect(settings, &Cancel::new()).await.unwrap();
+    let report = owner.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_rewritten >= 2 && report.packs_rewritten == report.packs_deleted, "{report:?}");
-    let again = owner.collect(settings, &Cancel::new()).await.unwrap();
+    let again = owner.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     assert_eq!((again.packs_rewritten, again.packs_deleted), (0, 0), "{again:?}");
     for snapshot in [&first, &second] {
         assert!(restored(&owner, snapshot).await == disk.bytes);

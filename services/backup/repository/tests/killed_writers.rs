@@ -82,7 +82,7 @@ async fn back_up_for_ever(repository: &Repository, mut seed: u64) {
 
 async fn collect_for_ever(repository: &Repository) {
     loop {
-        let report = repository.collect(PATIENT, &Cancel::new()).await.unwrap();
+        let report = repository.collect(PATIENT, &Arc::default(), &Cancel::new()).await.unwrap();
         say(format_args!("collected {}", report.packs_deleted));
     }
 }
@@ -92,7 +92,7 @@ async fn forget_and_collect(repository: &Repository, ids: &str) {
         say(format_args!("forgetting {id}"));
         repository.forget(id.parse().unwrap()).await.unwrap();
     }
-    repository.collect(LAST, &Cancel::new()).await.unwrap();
+    repository.collect(LAST, &Arc::default(), &Cancel::new()).await.unwrap();
     collect_for_ever(repository).await;
 }
 
@@ -206,7 +206,7 @@ impl Known {
     /// All is as it should be, restores to what it was, and one collection leaves nothing that nobody needs.
     async fn holds_for_good(&mut self, folder: &Path) {
         let repository = self.holds(folder).await;
-        repository.collect(LAST, &Cancel::new()).await.unwrap();
+        repository.collect(LAST, &Arc::default(), &Cancel::new()).await.unwrap();
         let repository = self.holds(folder).await;
         for snapshot in repository.snapshots().await.unwrap() {
             let disk = disk_of(self.sealed[&snapshot.id]);

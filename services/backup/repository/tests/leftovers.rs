@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backup_repository::*;
@@ -56,7 +57,7 @@ async fn what_killed_processes_leave_behind_is_taken_away_by_a_collection() {
         leave(folder.path(), &format!("{rosters}/00000001")),
     ];
     fs::write(&left[5], first).unwrap();
-    repository.collect(RUTHLESS, &Cancel::new()).await.unwrap();
+    repository.collect(RUTHLESS, &Arc::default(), &Cancel::new()).await.unwrap();
     let still: Vec<_> = left.iter().filter(|path| path.exists()).collect();
     assert!(still.is_empty(), "{still:?}");
     assert!(restored(&reopened(store(folder.path())).await, &snapshot).await == one.bytes);
@@ -70,13 +71,13 @@ async fn what_may_still_be_at_work_and_what_is_not_ours_is_left_alone() {
     let staged = leave(folder.path(), "data/ab/abcdefabcdefabcdefabcdefabcdefab#1");
     let theirs = leave(folder.path(), "notes/shopping list#1");
     let clock = leave(folder.path(), &format!("leases/{NOBODY}/clock"));
-    repository.collect(settings, &Cancel::new()).await.unwrap();
+    repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(staged.exists() && theirs.exists() && clock.exists());
     let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
     for path in [&staged, &theirs, &clock] {
         fs::File::options().write(true).open(path).unwrap().set_modified(an_hour_ago).unwrap();
     }
-    repository.collect(settings, &Cancel::new()).await.unwrap();
+    repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(!staged.exists() && theirs.exists() && !clock.exists());
 }
 
@@ -98,7 +99,7 @@ async fn the_cache_keeps_nothing_of_shards_that_are_no_more() {
     }
     let repository = opened().await;
     assert!(kept(&repository) >= 20);
-    repository.collect(RUTHLESS, &Cancel::new()).await.unwrap();
+    repository.collect(RUTHLESS, &Arc::default(), &Cancel::new()).await.unwrap();
     let repository = opened().await;
     repository.info().await.unwrap();
     let shards = fs::read_dir(folder.path().join("index")).unwrap().count();

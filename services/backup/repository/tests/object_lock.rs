@@ -56,14 +56,14 @@ async fn what_a_snapshot_needs_can_be_deleted_by_nobody_and_is_locked_anew_in_ti
         }
     }
 
-    let report = repository.collect(at_once(), &Cancel::new()).await.unwrap();
+    let report = repository.collect(at_once(), &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.locks_extended >= 3, "packs of both kinds and the snapshot: {report:?}");
-    let report = repository.collect(at_once(), &Cancel::new()).await.unwrap();
+    let report = repository.collect(at_once(), &Arc::default(), &Cancel::new()).await.unwrap();
     assert_eq!(report.locks_extended, 0, "they last for a week: {report:?}");
 
     // A lock does not stand in the way of forgetting: what is deleted is hidden, and stays until its lock is over.
     repository.forget(snapshot.id).await.unwrap();
-    let report = repository.collect(at_once(), &Cancel::new()).await.unwrap();
+    let report = repository.collect(at_once(), &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_deleted > 0, "{report:?}");
     let again =
         Repository::open(server.store_in(LOCKED, "web"), secret(), EngineSettings::default()).await.unwrap();
@@ -115,14 +115,20 @@ async fn whatever_an_attacker_with_the_credentials_deletes_or_writes_over_comes_
     let store = server.store_in(LOCKED, "web");
     assert!(Repository::open(store.clone(), secret(), EngineSettings::default()).await.is_err());
 
-    let planned = store.revive(before_the_attack, true).await.unwrap();
+    let planned = store.revive(before_the_attack, &Arc::default(), true).await.unwrap();
     assert!(planned.objects.iter().any(|name| name == "config"), "{planned:?}");
-    assert_eq!(store.revive(chrono::Utc::now(), true).await.unwrap().objects, Vec::<String>::new());
-    let done = store.revive(before_the_attack, false).await.unwrap();
+    assert_eq!(
+        store.revive(chrono::Utc::now(), &Arc::default(), true).await.unwrap().objects,
+        Vec::<String>::new()
+    );
+    let progress = Arc::<Progress>::default();
+    let done = store.revive(before_the_attack, &progress, false).await.unwrap();
     assert_eq!(done, planned);
+    let reading = progress.read();
+    assert!(reading.done_bytes > 0 && reading.done_bytes == reading.total_bytes, "{reading:?}");
 
     let repository = Repository::open(store.clone(), secret(), EngineSettings::default()).await.unwrap();
-    repository.rebuild_index().await.unwrap();
+    repository.rebuild_index(&Arc::default()).await.unwrap();
     let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
     let found = repository.snapshots().await.unwrap();

@@ -143,7 +143,7 @@ impl Place {
                 assert!(std::fs::read(path).unwrap() == self.disk.bytes);
             }
             Work::Collect => {
-                self.repository.collect(EAGER, &cancel).await?;
+                self.repository.collect(EAGER, &Arc::default(), &cancel).await?;
             }
         }
         Ok(())
@@ -221,7 +221,7 @@ async fn all_kinds_of_work(store: Store, rng: &mut StdRng) {
     }
     let (forgotten, _) = kept.remove(0);
     repository.forget(forgotten.id).await.unwrap();
-    repository.collect(EAGER, &Cancel::new()).await.unwrap();
+    repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap();
     let repository = reopened(store).await;
     assert_eq!(repository.snapshots().await.unwrap().len(), kept.len(), "none is there twice");
     assert_eq!(repository.keys().await.unwrap().len(), 2);

@@ -98,7 +98,7 @@ async fn what_is_forgotten_is_collected(store: Store, rng: &mut StdRng) {
     repository.forget(forgotten.id).await.unwrap();
     // Stores that date objects by the second make them look as old as they can be.
     let settings = CollectSettings { pack_age_min: Duration::ZERO, ..CollectSettings::default() };
-    let report = repository.collect(settings, &Cancel::new()).await.unwrap();
+    let report = repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     assert_eq!((report.packs, report.packs_deleted), (4, 2), "{report:?}");
     let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
@@ -152,6 +152,6 @@ async fn all_long_work_can_be_given_to_another_thread() {
     let path = folder.path().join("vda.raw");
     sendable(repository.restore_disk(&snapshot, "vda", &path, &progress, &cancel)).await.unwrap();
     sendable(repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &cancel)).await.unwrap();
-    sendable(repository.rebuild_index()).await.unwrap();
-    sendable(repository.collect(CollectSettings::default(), &cancel)).await.unwrap();
+    sendable(repository.rebuild_index(&Arc::default())).await.unwrap();
+    sendable(repository.collect(CollectSettings::default(), &Arc::default(), &cancel)).await.unwrap();
 }

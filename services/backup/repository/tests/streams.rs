@@ -57,7 +57,7 @@ async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_need
     assert_eq!(empty.contents.disks[0].size_bytes, 0);
     let settings = CollectSettings { pack_age_min: std::time::Duration::ZERO, ..CollectSettings::default() };
     repository.forget(first.id).await.unwrap();
-    repository.collect(settings, &Cancel::new()).await.unwrap();
+    repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();
     let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
 }

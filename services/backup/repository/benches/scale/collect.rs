@@ -79,7 +79,7 @@ async fn plan(objects: &Arc<Counting>, cache: Option<&Path>, which: &str) {
     let repository = Repository::open(Store::new(objects.clone()), secret(), settings).await.unwrap();
     objects.reset();
     let began = Instant::now();
-    let report = repository.plan_collection(CollectSettings::default()).await.unwrap();
+    let report = repository.plan_collection(CollectSettings::default(), &Arc::default()).await.unwrap();
     let took = began.elapsed().as_secs_f64();
     let (writes, others) = objects.counts();
     println!("{which}: {took:.3} s, {} requests; {} packs", writes + others, report.packs);

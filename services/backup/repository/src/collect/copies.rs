@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::format::blob::BlobId;
-use crate::format::pack::{PackHead, PackId};
+use crate::format::pack::{PackHead, PackId, PackKind};
 use crate::index::{Index, IndexError, ListedPack, Location};
 
 /// What is known of a pack that the index names.
@@ -50,6 +50,12 @@ impl Packs {
     pub(super) fn find(&self, pack: &PackId) -> Option<(PackHead, ListedPack)> {
         let known = self.known.get(pack)?;
         Some((known.head, known.listed?))
+    }
+
+    /// Bytes of all packs of recipes.
+    pub(super) fn recipe_bytes(&self) -> u64 {
+        let listed = self.known.values().filter_map(|known| known.listed);
+        listed.filter(|listed| listed.kind == PackKind::Meta).map(|listed| listed.bytes).sum()
     }
 
     /// When a pack was written, by the store's clock.

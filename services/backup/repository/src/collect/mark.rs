@@ -1,28 +1,26 @@
 //! Finding out what the snapshots need: all at once where all is well, else one snapshot after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::CollectError;
 use super::copies::Packs;
 use super::marks::Marks;
 use super::memory::Memory;
 use super::trace::trace;
+use super::{CollectError, HELD};
 use crate::Damage;
 use crate::format::blob::BlobId;
-use crate::format::pack::PackId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
-use crate::index::{Index, IndexError, ListedPack};
+use crate::index::{Index, IndexError};
+use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::store::StoreError;
 use crate::walk::Walk;
-
-const HELD: &str = "nobody panics while holding the index";
 
 /// The disks of every snapshot.
 pub(super) type Disks = Vec<(SnapshotId, Vec<DiskRecord>)>;
@@ -32,15 +30,14 @@ pub(super) async fn needed(
     repository: &Repository,
     frozen: &Repository,
     disks: Disks,
-    listed: &HashMap<PackId, ListedPack>,
-    condemned: &HashSet<PackId>,
+    packs: Arc<Packs>,
     memory: &mut Arc<Memory>,
+    progress: &Arc<Progress>,
 ) -> Result<Marks, CollectError> {
     let shared = &frozen.shared;
-    let packs = Arc::new(Packs::new(&shared.index.read().expect(HELD), listed, condemned));
     let records = disks.iter().flat_map(|(_, records)| records);
     let roots: HashSet<_> = records.map(|record| record.root).collect();
-    match trace(shared, Arc::clone(&packs), memory, roots.into_iter().collect()).await {
+    match trace(shared, Arc::clone(&packs), memory, roots.into_iter().collect(), progress).await {
         Ok((marks, learnt)) => {
             *memory = spawn_blocking(move || learnt.keep()).await.expect("writing a file does not panic");
             Ok(marks)

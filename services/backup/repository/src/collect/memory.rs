@@ -198,9 +198,9 @@ impl Learnt {
         Learnt { memory, new: None, met: HashSet::new(), is_full: false }
     }
 
-    /// This run needs something of a pack: what is noted of it is kept.
-    pub(super) fn meet(&mut self, pack: PackId) {
-        self.met.insert(pack);
+    /// This run needs something of a pack: what is noted of it is kept. Says whether it is the first time.
+    pub(super) fn meet(&mut self, pack: PackId) -> bool {
+        self.met.insert(pack)
     }
 
     /// Notes more of a pack.

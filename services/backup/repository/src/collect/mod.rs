@@ -45,14 +45,17 @@
 
 pub(crate) mod condemned;
 mod copies;
+mod delete;
 mod leftovers;
 mod locks;
 mod mark;
 mod marks;
 mod memory;
 mod notes;
+mod outcome;
 mod rewrite;
 mod shards;
+mod stands;
 mod trace;
 
 use std::collections::{HashMap, HashSet};
@@ -62,18 +65,18 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{info, instrument};
 
+use self::copies::Packs;
 use self::marks::Marks;
 use self::memory::Memory;
+pub use self::outcome::{CollectError, CollectReport};
+pub(crate) use self::stands::stands;
+use crate::Cancel;
 use crate::format::pack::PackId;
-use crate::format::snapshot::{DiskRecord, SnapshotId};
-use crate::index::{self, IndexError, ListedPack};
+use crate::index::{self, ListedPack};
 use crate::lease;
-use crate::repository::{OpenError, Repository, Shared};
-use crate::restore::ReadError;
+use crate::progress::Progress;
+use crate::repository::Repository;
 use crate::snapshots::SnapshotError;
-use crate::store::{StoreError, names};
-use crate::walk::Walk;
-use crate::{Cancel, Damage};
 
 /// When packs and leases may be taken for abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,64 +107,7 @@ impl Default for CollectSettings {
     }
 }
 
-/// What a collection did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CollectReport {
-    /// Packs in the store when it began.
-    pub packs: u64,
-    /// Packs newly found to be needed by nothing, or rewritten.
-    pub packs_condemned: u64,
-    /// Packs, sparse or condemned, of which what is needed was copied into new ones.
-    pub packs_rewritten: u64,
-    /// Bytes so copied.
-    pub bytes_rewritten: u64,
-    /// Packs deleted.
-    pub packs_deleted: u64,
-    /// Their bytes.
-    pub bytes_deleted: u64,
-    /// Condemned packs that wait for backups under way to end, or that turned out to be needed.
-    pub packs_waiting: u64,
-    /// Packs and snapshots whose locks were made to last longer.
-    pub locks_extended: u64,
-}
-
-/// A collection ended early. What it had begun, the next one carries on.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// A snapshot needs what is not there: nothing is deleted until that is understood.
-    #[error("snapshot {snapshot} cannot be read whole, so nothing is deleted (verify, or rebuild the index)")]
-    Broken {
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// What is wrong.
-        #[source]
-        source: ReadError,
-    },
-    /// A snapshot object is damaged: what it needs is unknown.
-    #[error("snapshot {snapshot} is damaged, so nothing is deleted (verify, then forget or restore it)")]
-    Damaged {
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// What is wrong.
-        #[source]
-        source: Damage,
-    },
-    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
-    #[error("the repository is not there any more")]
-    NotThere(#[source] OpenError),
-    /// What is needed of a sparse pack could not be read. Nothing of it was lost.
-    #[error("could not rewrite a sparse pack")]
-    Rewrite(#[from] ReadError),
-    /// The index could not be read.
-    #[error("could not read what the packs hold")]
-    Index(#[from] IndexError),
-    /// The store failed.
-    #[error("could not collect in the store")]
-    Store(#[from] StoreError),
-    /// It was told to stop.
-    #[error("the collection was cancelled")]
-    Cancelled,
-}
+const HELD: &str = "nobody panics while holding the index";
 
 /// What is there and what is needed of it, at one moment.
 struct Needed {
@@ -177,16 +123,17 @@ impl Repository {
     ///
     /// # Errors
     /// When the store fails, a snapshot cannot be read whole, or it is cancelled.
-    #[instrument(name = "repository.collect", skip(self, cancel))]
+    #[instrument(name = "repository.collect", skip(self, progress, cancel))]
     pub async fn collect(
         &self,
         settings: CollectSettings,
+        progress: &Arc<Progress>,
         cancel: &Cancel,
     ) -> Result<CollectReport, CollectError> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CollectError::Cancelled),
-            report = self.collect_all(settings) => report,
+            report = self.collect_all(settings, progress) => report,
         }
     }
 
@@ -194,30 +141,35 @@ impl Repository {
     ///
     /// # Errors
     /// When the store fails or a snapshot cannot be read whole.
-    #[instrument(name = "repository.plan_collection", skip(self))]
-    pub async fn plan_collection(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
+    #[instrument(name = "repository.plan_collection", skip(self, progress))]
+    pub async fn plan_collection(
+        &self,
+        settings: CollectSettings,
+        progress: &Arc<Progress>,
+    ) -> Result<CollectReport, CollectError> {
         let store = &self.shared.store;
         let now = lease::store_clock(store).await?;
         let already = condemned::all_packs(store, &self.shared.keys()).await?;
-        let Needed { packs, marks, frozen } = self.needed(&already, &mut self.remembered().await).await?;
+        let needed = self.needed(&already, &mut self.remembered().await, progress).await?;
+        let Needed { packs, marks, frozen } = needed;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
         let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
-        let (mut left, mut report) = (settings.rewrite_bytes_max, CollectReport::default());
-        for live_bytes in self.rewritable(&frozen, &marks, &already, &old_packs, &settings) {
-            if live_bytes > left {
-                break;
-            }
-            left -= live_bytes;
-            report.packs_rewritten += 1;
-            report.bytes_rewritten += live_bytes;
-        }
-        report.packs = packs.len() as u64;
-        report.packs_condemned = unneeded.count() as u64 + report.packs_rewritten;
-        report.packs_waiting = already.len() as u64;
-        Ok(report)
+        let sparse = self.sparse(&frozen, &marks, &already, &old_packs, &settings);
+        Ok(CollectReport {
+            packs: packs.len() as u64,
+            packs_condemned: (unneeded.count() + sparse.len()) as u64,
+            packs_rewritten: sparse.len() as u64,
+            bytes_rewritten: sparse.iter().map(|pack| pack.live_bytes).sum(),
+            packs_waiting: already.len() as u64,
+            ..CollectReport::default()
+        })
     }
 
-    async fn collect_all(&self, settings: CollectSettings) -> Result<CollectReport, CollectError> {
+    async fn collect_all(
+        &self,
+        settings: CollectSettings,
+        progress: &Arc<Progress>,
+    ) -> Result<CollectReport, CollectError> {
         let store = &self.shared.store;
         self.probe().await.map_err(CollectError::NotThere)?;
         let now = lease::store_clock(store).await?;
@@ -226,66 +178,27 @@ impl Repository {
         let keys = &self.shared.keys();
         let already = condemned::all_packs(store, keys).await?;
         let mut memory = self.remembered().await;
-        let Needed { packs, marks, frozen } = self.needed(&already, &mut memory).await?;
+        let Needed { packs, marks, frozen } = self.needed(&already, &mut memory, progress).await?;
         report.packs = packs.len() as u64;
         report.locks_extended = self.extend_locks(&packs, &marks).await?;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
         let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
         let mut unneeded: Vec<_> = unneeded.copied().collect();
-        let rewritten =
-            self.rewrite_sparse(&frozen, &marks, &already, &old_packs, &settings, &mut report).await?;
-        unneeded.extend(rewritten);
+        let sparse = self.sparse(&frozen, &marks, &already, &old_packs, &settings);
+        for pack in self.rewrite(sparse, &marks, progress, &mut report).await? {
+            if !already.contains(&pack) {
+                unneeded.push(pack);
+            }
+        }
         if !unneeded.is_empty() {
             report.packs_condemned = unneeded.len() as u64;
             condemned::condemn(store, keys, &unneeded).await?;
         }
-        self.delete_condemned(now, settings.silence_max, &mut memory, &mut report).await?;
+        self.delete_condemned(now, settings.silence_max, &mut memory, progress, &mut report).await?;
         shards::tidy(self).await?;
         self.remove_leftovers(now, settings.silence_max).await?;
         info!(?report, "collected");
         Ok(report)
-    }
-
-    /// Deletes what may go of all lists, this run's and earlier ones'.
-    async fn delete_condemned(
-        &self,
-        now_unix_ms: i64,
-        silence_max: Duration,
-        memory: &mut Arc<Memory>,
-        report: &mut CollectReport,
-    ) -> Result<(), CollectError> {
-        let (store, keys) = (&self.shared.store, &self.shared.keys());
-        let lists = condemned::all(store, keys).await?;
-        if lists.is_empty() {
-            return Ok(());
-        }
-        let mut waits = Vec::with_capacity(lists.len());
-        for list in &lists {
-            waits.push(condemned::waits(store, keys, list.id).await?);
-        }
-        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
-        // From here on nothing can begin to need a pack of a list whose leases have ended.
-        let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
-        let Needed { packs, marks, .. } = self.needed(&on_lists, memory).await?;
-        for (list, waits) in lists.iter().zip(waits) {
-            let blocked = waits.iter().any(|lease| held.contains(lease));
-            let mut left = 0;
-            for pack in &list.packs {
-                let Some(listed) = packs.get(pack) else { continue };
-                if blocked || marks.needs(pack) {
-                    left += 1;
-                    continue;
-                }
-                store.delete(&names::pack(listed.kind, *pack)).await?;
-                report.packs_deleted += 1;
-                report.bytes_deleted += listed.bytes;
-            }
-            report.packs_waiting += left;
-            if left == 0 {
-                condemned::remove(store, list.id).await?;
-            }
-        }
-        Ok(())
     }
 
     /// What earlier collections found out about recipes.
@@ -300,12 +213,14 @@ impl Repository {
         &self,
         condemned: &HashSet<PackId>,
         memory: &mut Arc<Memory>,
+        progress: &Arc<Progress>,
     ) -> Result<Needed, CollectError> {
         // First the snapshots, then the index: so whatever a snapshot names is in it.
         let disks = self.all_disks().await?;
         let frozen = self.frozen().await?;
         let packs = index::list_packs(&self.shared.store).await?;
-        let marks = mark::needed(self, &frozen, disks, &packs, condemned, memory).await?;
+        let standing = Packs::new(&frozen.shared.index.read().expect(HELD), &packs, condemned);
+        let marks = mark::needed(self, &frozen, disks, Arc::new(standing), memory, progress).await?;
         Ok(Needed { packs, marks, frozen })
     }
 
@@ -331,33 +246,6 @@ fn old_enough(
     let limit = now_unix_ms.saturating_sub(age_min.as_millis().try_into().unwrap_or(i64::MAX));
     let old = packs.iter().filter(|(_, listed)| listed.written_unix_ms <= limit);
     old.map(|(pack, listed)| (*pack, *listed)).collect()
-}
-
-/// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease
-/// that was held all the while.
-pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
-    let condemned = condemned::all_packs(&shared.store, &shared.keys()).await?;
-    let seen = Repository { shared: Arc::clone(shared) }.frozen().await?.shared;
-    let mut walk = Walk::new(&seen);
-    let mut all_stand = Ok(true);
-    for record in disks {
-        let walked = walk
-            .disk(record, &mut |id| {
-                let index = seen.index.read().expect("nobody panics while holding the index");
-                if let Ok(true) = all_stand {
-                    all_stand = index.contains_outside(&condemned, &id);
-                }
-            })
-            .await;
-        match walked {
-            Ok(()) => {}
-            // A recipe that is gone cannot be walked.
-            Err(ReadError::Damaged(Damage::BlobMissing { .. })) => return Ok(false),
-            Err(ReadError::Pack { source: Damage::Missing { .. }, .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(all_stand?)
 }
 
 #[cfg(test)]

@@ -14,11 +14,12 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::marks::Marks;
-use super::{CollectError, CollectReport, CollectSettings};
+use super::{CollectError, CollectReport, CollectSettings, HELD};
 use crate::format::Damage;
 use crate::format::blob::{self, BlobId};
 use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackId, PackKind, PackSeed, PackWriter};
 use crate::index::{self, ListedPack, Location};
+use crate::progress::Progress;
 use crate::rebuild::read_directory;
 use crate::repository::{Repository, Shared};
 use crate::restore::plan::{self, RangeRead, Wanted};
@@ -27,10 +28,11 @@ use crate::settings::PACK_BYTES_TARGET;
 use crate::store::{StoreError, names};
 
 /// A pack that is worth rewriting.
-struct Sparse {
+pub(super) struct Sparse {
     id: PackId,
     listed: ListedPack,
-    live_bytes: u64,
+    /// Bytes that will be copied.
+    pub(super) live_bytes: u64,
 }
 
 /// New packs of one kind, as they fill.
@@ -41,31 +43,26 @@ struct Refill {
 }
 
 impl Repository {
-    /// Rewrites the sparsest packs within the budget, and returns those that may now be condemned.
-    pub(super) async fn rewrite_sparse(
+    /// Rewrites packs, and returns those of which nothing is needed any more.
+    pub(super) async fn rewrite(
         &self,
-        frozen: &Repository,
+        sparse: Vec<Sparse>,
         marks: &Marks,
-        condemned: &HashSet<PackId>,
-        packs: &HashMap<PackId, ListedPack>,
-        settings: &CollectSettings,
+        progress: &Progress,
         report: &mut CollectReport,
     ) -> Result<Vec<PackId>, CollectError> {
-        let sparse = self.sparse(frozen, marks, condemned, packs, settings);
+        progress.expect_bytes(sparse.iter().map(|pack| pack.live_bytes).sum());
         let Shared { store, cache, .. } = &*self.shared;
         let keys = self.shared.keys();
         let mut refills = PackKind::ALL.map(|kind| Refill { kind, open: None, stored: Vec::new() });
         let mut emptied = Vec::new();
         // Of a blob that lies in condemned packs only, every copy is marked.
         let mut moved = HashSet::new();
-        let mut left = settings.rewrite_bytes_max;
         for pack in sparse {
-            if pack.live_bytes > left {
-                break;
-            }
-            left -= pack.live_bytes;
             let refill = &mut refills[pack.listed.kind as usize];
-            match self.move_live(marks, &pack, &mut moved, refill).await {
+            let outcome = self.move_live(marks, &pack, &mut moved, refill).await;
+            progress.done(pack.live_bytes);
+            match outcome {
                 Ok(()) => {}
                 // A collection beside us was faster: what is needed lies elsewhere by now.
                 Err(error) if is_gone(&error) => continue,
@@ -74,9 +71,7 @@ impl Repository {
             report.bytes_rewritten += pack.live_bytes;
             debug!(pack = %pack.id, live_bytes = pack.live_bytes, "rewritten");
             report.packs_rewritten += 1;
-            if !condemned.contains(&pack.id) {
-                emptied.push(pack.id);
-            }
+            emptied.push(pack.id);
         }
         let mut stored = Vec::new();
         for mut refill in refills {
@@ -89,21 +84,9 @@ impl Repository {
         Ok(emptied)
     }
 
-    /// Bytes that would be copied of each pack that is worth rewriting, sparsest first.
-    pub(super) fn rewritable(
-        &self,
-        frozen: &Repository,
-        marks: &Marks,
-        condemned: &HashSet<PackId>,
-        packs: &HashMap<PackId, ListedPack>,
-        settings: &CollectSettings,
-    ) -> Vec<u64> {
-        self.sparse(frozen, marks, condemned, packs, settings).iter().map(|pack| pack.live_bytes).collect()
-    }
-
     /// Packs of which little is needed, that are condemned and needed all the same, or that are sealed with keys of an old
-    /// epoch where that is asked for; those that free most for what they cost come first.
-    fn sparse(
+    /// epoch where that is asked for; those that free most for what they cost come first, as far as the budget goes.
+    pub(super) fn sparse(
         &self,
         frozen: &Repository,
         marks: &Marks,
@@ -113,7 +96,7 @@ impl Repository {
     ) -> Vec<Sparse> {
         let epoch = self.shared.keys().current().number;
         let can_read = self.can_read();
-        let index = frozen.shared.index.read().expect("nobody panics while holding the index");
+        let index = frozen.shared.index.read().expect(HELD);
         let mut sparse: Vec<_> = index
             .packs()
             .iter()
@@ -131,6 +114,13 @@ impl Repository {
             })
             .collect();
         sparse.sort_by_key(|pack| (pack.live_bytes * 1000 / pack.listed.bytes.max(1), pack.id));
+        let mut live_bytes = 0;
+        let within = |pack: &&Sparse| {
+            live_bytes += pack.live_bytes;
+            live_bytes <= settings.rewrite_bytes_max
+        };
+        let count = sparse.iter().take_while(within).count();
+        sparse.truncate(count);
         sparse
     }
 

@@ -29,6 +29,7 @@ use crate::format::blob::{BlobId, BlobKind};
 use crate::format::pack::{Entry, PackId, PackKind};
 use crate::format::recipe;
 use crate::index::Location;
+use crate::progress::Progress;
 use crate::rebuild::read_directory;
 use crate::repository::Shared;
 use crate::restore::plan::{self, RangeRead, Wanted};
@@ -76,12 +77,14 @@ struct Trace {
     ranges: Semaphore,
 }
 
-/// Marks everything that some recipes need.
+/// Marks everything that some recipes need. A pack of recipes counts as dealt with when something of it was followed;
+/// the rest at the end, as nothing of it is needed.
 pub(super) async fn trace(
     shared: &Arc<Shared>,
     packs: Arc<Packs>,
     memory: &Arc<Memory>,
     roots: Vec<BlobId>,
+    progress: &Arc<Progress>,
 ) -> Result<(Marks, Learnt), ReadError> {
     let found = Found {
         marks: Marks::default(),
@@ -96,6 +99,8 @@ pub(super) async fn trace(
         found: Mutex::new(found),
         ranges: Semaphore::new(shared.settings.ranges_in_flight()),
     });
+    let mut left_bytes = trace.packs.recipe_bytes();
+    progress.expect_bytes(left_bytes);
     let beginning = Arc::clone(&trace);
     spawn_blocking(move || beginning.need_all(&roots, true).map(drop)).await.expect(NO_PANIC)?;
     let mut under_way = FuturesUnordered::new();
@@ -107,10 +112,15 @@ pub(super) async fn trace(
             under_way.push(Box::pin(Trace::follow(&trace, pack, pieces)));
         }
         match under_way.next().await {
-            Some(done) => done?,
+            Some(followed) => {
+                let bytes = followed?;
+                progress.done(bytes);
+                left_bytes -= bytes;
+            }
             None => break,
         }
     }
+    progress.done(left_bytes);
     drop(under_way);
     let trace = Arc::into_inner(trace).expect("nobody is under way any more");
     let Found { marks, learnt, .. } = trace.found.into_inner().expect(NO_PANIC);
@@ -188,16 +198,17 @@ impl Trace {
         }
     }
 
-    /// Goes on from all pieces that are wanted of a pack.
-    async fn follow(trace: &Arc<Trace>, pack: PackId, pieces: Vec<Piece>) -> Result<(), ReadError> {
+    /// Goes on from all pieces that are wanted of a pack. Returns its bytes, when it comes up for the first time.
+    async fn follow(trace: &Arc<Trace>, pack: PackId, pieces: Vec<Piece>) -> Result<u64, ReadError> {
+        let is_new = trace.found().learnt.meet(pack);
         let recalling = Arc::clone(trace);
         let unknown = spawn_blocking(move || recalling.recall(pack, pieces)).await.expect(NO_PANIC);
-        if unknown.is_empty() {
-            return Ok(());
+        if !unknown.is_empty() {
+            let wanted = trace.locate(pack, unknown).await?;
+            let reads = plan::ranges(wanted).into_iter().map(|read| Box::pin(Trace::read(trace, read)));
+            futures::stream::iter(reads).buffer_unordered(PACKS_IN_FLIGHT).try_collect::<()>().await?;
         }
-        let wanted = trace.locate(pack, unknown).await?;
-        let reads = plan::ranges(wanted).into_iter().map(|read| Box::pin(Trace::read(trace, read)));
-        futures::stream::iter(reads).buffer_unordered(PACKS_IN_FLIGHT).try_collect().await
+        Ok(trace.packs.find(&pack).filter(|_| is_new).map_or(0, |(_, listed)| listed.bytes))
     }
 
     /// Goes on from the pieces of a pack whose needs are noted, and returns the others.
@@ -205,7 +216,6 @@ impl Trace {
         let notes = self.memory.notes(&pack);
         let mut unknown = Vec::new();
         let found = &mut *self.found();
-        found.learnt.meet(pack);
         while !pieces.is_empty() {
             for piece in pieces {
                 if !self.recall_one(found, &notes, piece.slot) {

@@ -5,14 +5,17 @@
 //! counts, as objects are written once. Nothing is removed, and no key of the repository is needed: it may be the config
 //! that was deleted.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use tracing::{info, instrument};
 
-use super::s3::changed_since;
+use super::s3::{Version, changed_since};
 use super::{ObjectLock, Store, StoreError, names};
 use crate::format::config::Config;
+use crate::progress::Progress;
 
 /// Objects brought back at one time.
 const IN_FLIGHT: usize = 16;
@@ -42,8 +45,13 @@ impl Store {
     ///
     /// # Errors
     /// When the store keeps no versions, or fails; what was brought back until then stays.
-    #[instrument(name = "store.revive", skip(self))]
-    pub async fn revive(&self, since: DateTime<Utc>, dry_run: bool) -> Result<ReviveReport, ReviveError> {
+    #[instrument(name = "store.revive", skip(self, progress))]
+    pub async fn revive(
+        &self,
+        since: DateTime<Utc>,
+        progress: &Arc<Progress>,
+        dry_run: bool,
+    ) -> Result<ReviveReport, ReviveError> {
         let s3 = self.s3.as_ref().ok_or(ReviveError::NoVersions)?;
         let mut lost = Vec::new();
         for place in names::kept() {
@@ -64,17 +72,18 @@ impl Store {
         if dry_run {
             return Ok(ReviveReport { objects });
         }
+        progress.expect_bytes(lost.iter().map(|(_, version)| version.bytes).sum());
         // The config comes first of all: it says how all are to be locked.
         let config = names::config();
         for (name, version) in lost.extract_if(.., |(name, _)| *name == config) {
-            self.bring_back(&name, &version).await?;
+            self.bring_back(&name, &version, progress).await?;
         }
         let store = self.clone().with_object_lock(self.lock_of_config().await?.or(self.lock));
         if let Some(lock) = store.lock {
             store.lock(&config, lock.from(store.now())).await?;
         }
         futures::stream::iter(&lost)
-            .map(|(name, version)| store.bring_back(name, version))
+            .map(|(name, version)| store.bring_back(name, version, progress))
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await?;
@@ -82,10 +91,17 @@ impl Store {
         Ok(ReviveReport { objects })
     }
 
-    async fn bring_back(&self, name: &Path, version: &str) -> Result<(), StoreError> {
+    async fn bring_back(
+        &self,
+        name: &Path,
+        version: &Version,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
         let s3 = self.s3.as_ref().expect("whoever comes here is on S3");
         let keep = self.lock.map(|lock| lock.from(self.now()));
-        self.bounded("bring back", name, s3.bring_back(name, version, keep)).await
+        self.bounded("bring back", name, s3.bring_back(name, &version.id, keep)).await?;
+        progress.done(version.bytes);
+        Ok(())
     }
 
     /// How the repository locks, by its config. Whether that is authentic is seen when the repository is opened.

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::{instrument, warn};
 
-use super::{HELD, Problem, VerifyReport, directory_in, located};
+use super::packs::{directory_in, located};
+use super::{HELD, Problem, VerifyReport};
 use crate::format::blob::{self, BlobId};
 use crate::format::pack::{self, PackId, PackSeed, PackWriter};
 use crate::index::{self, IndexError, ListedPack, Location};

@@ -61,10 +61,10 @@ pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), Trouble> {
     let repository = args.access.open(work).await?;
     let progress = Arc::new(Progress::new());
     let report = if args.dry_run {
-        let planning = work.wait(repository.plan_collection(settings));
+        let planning = work.wait(repository.plan_collection(settings, &progress));
         shown("looking for what nobody needs", &progress, Box::pin(planning)).await?
     } else {
-        let collecting = repository.collect(settings, &work.cancel);
+        let collecting = repository.collect(settings, &progress, &work.cancel);
         shown("collecting", &progress, Box::pin(collecting)).await.map_err(trouble::of)?
     };
     Answer::new(Collected::new(report, args.dry_run)).give(work.json, tell)

@@ -1,6 +1,8 @@
 //! `loam repository revive`: brings back what was deleted or written over.
 
-use backup_repository::ReviveReport;
+use std::sync::Arc;
+
+use backup_repository::{Progress, ReviveReport};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
@@ -8,7 +10,7 @@ use serde::Serialize;
 use super::access::StoreArgs;
 use super::answer::Answer;
 use super::values::moment;
-use super::work::Work;
+use super::work::{Work, shown};
 use crate::cli::exit::Trouble;
 
 /// More names than this are not shown to people.
@@ -35,7 +37,9 @@ struct Revived {
 
 pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), Trouble> {
     let store = args.store.open()?;
-    let ReviveReport { objects } = work.wait(store.revive(args.since, args.dry_run)).await?;
+    let progress = Arc::new(Progress::new());
+    let reviving = work.wait(store.revive(args.since, &progress, args.dry_run));
+    let ReviveReport { objects } = shown("bringing back", &progress, Box::pin(reviving)).await?;
     Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done| {
         let would = if done.dry_run { "would be " } else { "" };
         println!("objects brought back: {would}{}", done.objects.len());

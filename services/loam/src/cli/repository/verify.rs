@@ -180,7 +180,7 @@ struct Unreadable {
 pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), Trouble> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let progress = Arc::new(Progress::new());
-    let rebuilding = work.wait(repository.rebuild_index());
+    let rebuilding = work.wait(repository.rebuild_index(&progress));
     let RebuildReport { packs, blobs, unreadable } =
         shown("reading what the packs hold", &progress, Box::pin(rebuilding)).await?;
     let warnings: Vec<_> =

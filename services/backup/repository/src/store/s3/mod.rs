@@ -24,7 +24,7 @@ use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use self::signing::{Connector, Line};
-pub(super) use self::versions::{Page, changed_since};
+pub(super) use self::versions::{Page, Version, changed_since};
 use super::object_lock::Keep;
 use super::settings::{StoreSettings, StoreSettingsError};
 use crate::keys::secret::{SecretError, read_secret_file};

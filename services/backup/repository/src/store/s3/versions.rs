@@ -15,18 +15,26 @@ pub(in crate::store) struct Page {
     pub(in crate::store) next: Option<(String, String)>,
 }
 
+/// A version of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Version {
+    pub(in crate::store) id: String,
+    /// As the store says; nothing but progress goes by it.
+    pub(in crate::store) bytes: u64,
+}
+
 /// One version of an object, or a mark that it was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entry {
     key: String,
-    version: String,
+    version: Version,
     at: DateTime<Utc>,
     is_deletion: bool,
 }
 
 impl Entry {
     fn is_whole(&self) -> bool {
-        !self.key.is_empty() && !self.version.is_empty() && self.at != DateTime::UNIX_EPOCH
+        !self.key.is_empty() && !self.version.id.is_empty() && self.at != DateTime::UNIX_EPOCH
     }
 }
 
@@ -60,7 +68,8 @@ impl Page {
                         (1, "NextKeyMarker", _) => next_key = Some(std::mem::take(&mut text)),
                         (1, "NextVersionIdMarker", _) => next_version = Some(std::mem::take(&mut text)),
                         (2, "Key", Some(entry)) => entry.key = std::mem::take(&mut text),
-                        (2, "VersionId", Some(entry)) => entry.version = std::mem::take(&mut text),
+                        (2, "VersionId", Some(entry)) => entry.version.id = std::mem::take(&mut text),
+                        (2, "Size", Some(entry)) => entry.version.bytes = text.parse().unwrap_or_default(),
                         (2, "LastModified", Some(entry)) => {
                             let at = DateTime::parse_from_rfc3339(&text);
                             entry.at = at.map_err(|_| format!("`{text}` is no time"))?.with_timezone(&Utc);
@@ -91,7 +100,7 @@ fn resolved(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, Strin
 
 /// The objects that are not any more what they were at a moment, each with the version that they were then; of what was
 /// written since, with the version that was written first. What was gone at that moment is left as it is.
-pub(in crate::store) fn changed_since(pages: Vec<Page>, since: DateTime<Utc>) -> BTreeMap<String, String> {
+pub(in crate::store) fn changed_since(pages: Vec<Page>, since: DateTime<Utc>) -> BTreeMap<String, Version> {
     let mut by_key: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for entry in pages.into_iter().flat_map(|page| page.entries) {
         by_key.entry(entry.key.clone()).or_default().push(entry);
@@ -130,7 +139,7 @@ mod tests {
     fn a_listing_tells_what_an_object_was_at_a_moment() {
         let page = || Page::read(LISTING).expect("it is one");
         assert_eq!(page().next, Some(("p/a&b".into(), "v1".into())));
-        let of_a = |since| changed_since(vec![page()], since).remove("p/a");
+        let of_a = |since| changed_since(vec![page()], since).remove("p/a").map(|version| version.id);
         assert_eq!(of_a(day(5)), None, "it was gone, and is");
         assert_eq!(of_a(day(4)), Some("v3".into()), "as it was sealed again under its id");
         assert_eq!(of_a(day(2)), None, "it was gone then, whatever was written later");

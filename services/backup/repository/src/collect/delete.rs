@@ -1,0 +1,64 @@
+//! Deleting condemned packs: 4 to 7 of the picture in the page of the folder.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::condemned;
+use super::memory::Memory;
+use super::{CollectError, CollectReport, Needed};
+use crate::lease;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::store::names;
+
+/// Packs deleted at one time: small requests, bound by latency.
+const DELETES_IN_FLIGHT: usize = 16;
+
+impl Repository {
+    /// Deletes what may go of all lists, this run's and earlier ones'.
+    pub(super) async fn delete_condemned(
+        &self,
+        now_unix_ms: i64,
+        silence_max: Duration,
+        memory: &mut Arc<Memory>,
+        progress: &Arc<Progress>,
+        report: &mut CollectReport,
+    ) -> Result<(), CollectError> {
+        let (store, keys) = (&self.shared.store, &self.shared.keys());
+        let lists = condemned::all(store, keys).await?;
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let mut waits = Vec::with_capacity(lists.len());
+        for list in &lists {
+            waits.push(condemned::waits(store, keys, list.id).await?);
+        }
+        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
+        // From here on nothing can begin to need a pack of a list whose leases have ended.
+        let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
+        let Needed { packs, marks, .. } = self.needed(&on_lists, memory, progress).await?;
+        for (list, waits) in lists.iter().zip(waits) {
+            let blocked = waits.iter().any(|lease| held.contains(lease));
+            let there = list.packs.iter().filter_map(|pack| Some((pack, packs.get(pack)?)));
+            let (left, going): (Vec<_>, Vec<_>) = there.partition(|(pack, _)| blocked || marks.needs(pack));
+            let deletions: Vec<_> = going
+                .iter()
+                .map(|(pack, listed)| {
+                    let name = names::pack(listed.kind, **pack);
+                    async move { store.delete(&name).await }
+                })
+                .collect();
+            futures::stream::iter(deletions).buffer_unordered(DELETES_IN_FLIGHT).try_collect::<()>().await?;
+            report.packs_deleted += going.len() as u64;
+            report.bytes_deleted += going.iter().map(|(_, listed)| listed.bytes).sum::<u64>();
+            report.packs_waiting += left.len() as u64;
+            if left.is_empty() {
+                condemned::remove(store, list.id).await?;
+            }
+        }
+        Ok(())
+    }
+}

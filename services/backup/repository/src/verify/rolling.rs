@@ -1,0 +1,52 @@
+//! Which packs are due, from what verifications remember.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{HELD, Verification, VerifyError};
+use crate::index;
+use crate::keys::Keys;
+use crate::lease;
+use crate::notes::Notes;
+use crate::repository::Repository;
+use crate::restore::ReadError;
+use crate::store::{Store, names};
+
+impl Repository {
+    /// The packs that were not read for longest, as many as the budget allows.
+    pub(super) async fn roll(
+        &self,
+        verification: &Verification<'_>,
+        bytes_max: u64,
+        older_than: Duration,
+    ) -> Result<(), VerifyError> {
+        let store = &self.shared.store;
+        let memory = remembered(store, &self.shared.keys()).recall().await.map_err(ReadError::Index)?;
+        let now = lease::store_clock(store).await?;
+        let limit = now.saturating_sub(older_than.as_millis().try_into().unwrap_or(i64::MAX));
+        let listed = index::list_packs(store).await?;
+        let mut due: Vec<_> = listed
+            .iter()
+            .map(|(id, pack)| (memory.get(id.as_bytes()).copied(), *id, *pack))
+            .filter(|(verified, ..)| verified.is_none_or(|verified| verified <= limit))
+            .collect();
+        due.sort_by_key(|(verified, id, _)| (*verified, *id));
+        let mut left = bytes_max;
+        let mut chosen = HashMap::new();
+        for (_, id, pack) in &due {
+            // A budget smaller than any pack still gets on, by one pack a time.
+            if pack.bytes > left && !chosen.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(pack.bytes);
+            chosen.insert(*id, *pack);
+        }
+        verification.report.lock().expect(HELD).packs_left = (due.len() - chosen.len()) as u64;
+        verification.packs_remembered(chosen, &listed).await
+    }
+}
+
+/// What verifications remember: when each pack was last read and found good.
+pub(super) fn remembered<'a>(store: &'a Store, keys: &'a Keys) -> Notes<'a> {
+    Notes { store, keys, folder: names::VERIFIED, what: "list of verified packs" }
+}
