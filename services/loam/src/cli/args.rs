@@ -8,18 +8,22 @@ use contract::{BackupRef, OperationId, ScheduleId, SeedName, Service, VmName};
 use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
+/// `loam repository` needs no service: there these are of no use.
+const SERVICES: &str = "Where the services are";
+
 /// Grows virtual machines, guards their disks, leads traffic to them, keeps their appointments and renews itself.
 #[derive(Debug, Parser)]
 #[command(name = "loam", version, after_help = super::exit::TABLE, disable_help_subcommand = true)]
 pub(super) struct Args {
     /// The state folder of the host
     #[arg(long, global = true, env = "LOAM_STATE", default_value = STATE_DEFAULT, value_name = "DIR")]
+    #[arg(help_heading = SERVICES)]
     pub state: PathBuf,
     /// Where the bus is, instead of what client.toml in the state folder says
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", help_heading = SERVICES)]
     pub url: Option<String>,
     /// The file with your nkey seed, instead of what client.toml says
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = SERVICES)]
     pub key: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]

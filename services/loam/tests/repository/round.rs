@@ -34,6 +34,16 @@ fn a_disk_and_a_stream_come_back_as_they_were() {
 }
 
 #[test]
+fn a_backup_that_names_no_machine_is_of_this_host() {
+    let place = Place::with_repository();
+    place.write_disk("disk", 8 * MIB, 9);
+    let done = place.ask("backup", &["--disk", "vda=disk"]);
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(done["snapshot"]["machine"], host.trim());
+    assert_eq!(place.ask("snapshots", &["--machine", host.trim()])["snapshots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_disk_goes_to_stdout_whole_or_in_part() {
     let place = Place::with_repository();
     let content = place.write_disk("disk", 8 * MIB, 2);

@@ -24,9 +24,9 @@ const DEFINITION_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BackupArgs {
-    /// The machine's name
+    /// The machine's name; this host's unless given
     #[arg(long, value_name = "NAME")]
-    machine: String,
+    machine: Option<String>,
     /// A disk, as NAME=ADDRESS: a path, raw:PATH, qcow2:PATH, nbd://… or nbd+unix://…; may be given again
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = disk_address)]
     disk: Vec<Named<DiskAddress>>,
@@ -94,12 +94,13 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
         return Err(trouble::usage(why));
     }
+    let machine = args.machine.clone().map_or_else(name_of_host, Ok)?;
     let access = args.access.clone().compressing(args.compression);
     let second = access.second(args.second.clone())?;
     let mut destinations = Destinations::open(&access, second, work).await?;
     let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };
     let request = BackupRequest {
-        machine: args.machine.clone(),
+        machine: machine.clone(),
         taken_at_unix_ms: unix_ms_now(),
         tags: args.tag.clone(),
         disks: open_disks(&args, work).await?,
@@ -111,7 +112,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
     if args.dry_run {
         let Estimated { stats, warnings } =
             destinations.estimate(request, args.parent.as_deref(), work).await?;
-        let estimate = Estimate { machine: args.machine, stats };
+        let estimate = Estimate { machine, stats };
         return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done| {
             let CopyStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
             let (read, new, stored) = (ByteCount(read_bytes), ByteCount(new_bytes), ByteCount(stored_bytes));
@@ -183,6 +184,13 @@ async fn open_disks(args: &BackupArgs, work: &Work) -> Result<Vec<(String, Box<d
         disks.push((name.clone(), work.unless_told(address.open(references), failed).await?));
     }
     Ok(disks)
+}
+
+/// What a machine is called that says no other name.
+fn name_of_host() -> Result<String, Trouble> {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+        .ok_or_else(|| trouble::usage("this host has no name: give --machine"))
 }
 
 fn read_definition(path: &Path) -> Result<Vec<u8>, Trouble> {
