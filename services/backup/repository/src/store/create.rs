@@ -1,0 +1,74 @@
+//! Writing an object only when none of that name exists: the commit primitive.
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{PutMode, PutOptions, PutPayload};
+use tracing::instrument;
+
+use super::{Store, StoreError};
+
+/// What a create-if-absent found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object is ours.
+    New,
+    /// Somebody else has written another one before.
+    AlreadyThere,
+}
+
+impl Store {
+    /// Writes an object only when none of that name exists: the commit primitive. An attempt that was carried out and
+    /// whose answer was lost counts as what it is: `body` must be such that nobody else can have written it.
+    pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+        self.create_with(name, body, PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
+    }
+
+    /// The same for an object that is to be locked, where the repository locks.
+    pub(crate) async fn create_kept(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+        self.create_with(name, body, self.kept(PutMode::Create)).await
+    }
+
+    #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
+    async fn create_with(
+        &self,
+        name: &Path,
+        body: Bytes,
+        options: PutOptions,
+    ) -> Result<Created, StoreError> {
+        if self.is_dry {
+            return match self.look_up(name).await {
+                Ok(_) => Ok(Created::AlreadyThere),
+                Err(StoreError::NotFound { .. }) => Ok(Created::New),
+                Err(error) => Err(error),
+            };
+        }
+        let outcome = self.create_once(name, body.clone(), options.clone()).await;
+        if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
+            return outcome;
+        }
+        match self.get(name).await {
+            Ok(found) if found == body => Ok(Created::New),
+            Ok(_) => Ok(Created::AlreadyThere),
+            // It did not arrive. Clients do not send such a request again by themselves.
+            Err(StoreError::NotFound { .. }) => self.create_once(name, body, options).await,
+            Err(_) => outcome,
+        }
+    }
+
+    async fn create_once(
+        &self,
+        name: &Path,
+        body: Bytes,
+        options: PutOptions,
+    ) -> Result<Created, StoreError> {
+        let put = self.objects.put_opts(name, PutPayload::from(body), options);
+        match self.bounded("create", name, put).await {
+            Ok(_) => Ok(Created::New),
+            Err(StoreError::Failed {
+                source: object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
+                ..
+            }) => Ok(Created::AlreadyThere),
+            Err(error) => Err(error),
+        }
+    }
+}
