@@ -70,9 +70,7 @@ impl Repository {
         if !unnamed.is_empty() {
             index::put_shard(None, store, keys, cache, unnamed).await?;
         }
-        for shard in old_shards {
-            store.delete(&shard.path).await?;
-        }
+        store.delete_all(&old_shards.into_iter().map(|shard| shard.path).collect::<Vec<_>>()).await?;
         let fresh = RwLock::new(Index::default());
         index::refresh(&fresh, store, keys, cache).await?;
         let held = "nobody panics while holding the index";

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-
 use super::condemned;
 use super::memory::Memory;
 use super::{CollectError, CollectReport, Needed};
@@ -13,9 +11,6 @@ use crate::lease;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::store::names;
-
-/// Packs deleted at one time: small requests, bound by latency.
-const DELETES_IN_FLIGHT: usize = 16;
 
 impl Repository {
     /// Deletes what may go of all lists, this run's and earlier ones'.
@@ -44,14 +39,8 @@ impl Repository {
             let blocked = waits.iter().any(|lease| held.contains(lease));
             let there = list.packs.iter().filter_map(|pack| Some((pack, packs.get(pack)?)));
             let (left, going): (Vec<_>, Vec<_>) = there.partition(|(pack, _)| blocked || marks.needs(pack));
-            let deletions: Vec<_> = going
-                .iter()
-                .map(|(pack, listed)| {
-                    let name = names::pack(listed.kind, **pack);
-                    async move { store.delete(&name).await }
-                })
-                .collect();
-            futures::stream::iter(deletions).buffer_unordered(DELETES_IN_FLIGHT).try_collect::<()>().await?;
+            let named = going.iter().map(|(pack, listed)| names::pack(listed.kind, **pack));
+            store.delete_all(&named.collect::<Vec<_>>()).await?;
             report.packs_deleted += going.len() as u64;
             report.bytes_deleted += going.iter().map(|(_, listed)| listed.bytes).sum::<u64>();
             report.packs_waiting += left.len() as u64;

@@ -49,10 +49,7 @@ pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
     if !shard.is_empty() {
         index::put_shard(None, store, keys, cache, shard).await?;
     }
-    for path in replaced {
-        store.delete(&path).await?;
-    }
-    Ok(())
+    Ok(store.delete_all(&replaced).await?)
 }
 
 fn rows(directories: &[Directory]) -> usize {

@@ -247,6 +247,30 @@ impl Store {
         }
     }
 
+    /// Removes objects, many with one request where the store can (S3 DeleteObjects); one that is gone already counts as
+    /// removed.
+    #[instrument(name = "store delete all", skip_all, fields(otel.kind = "client", objects = names.len()))]
+    pub(crate) async fn delete_all(&self, names: &[Path]) -> Result<(), StoreError> {
+        if self.is_dry {
+            return Ok(());
+        }
+        twice(|| self.delete_all_once(names)).await
+    }
+
+    async fn delete_all_once(&self, names: &[Path]) -> Result<(), StoreError> {
+        let asked = futures::stream::iter(names.to_vec()).map(Ok).boxed();
+        let mut answers = self.objects.delete_stream(asked);
+        for name in names {
+            let answer = async { answers.next().await.transpose() };
+            match self.bounded("delete", name, answer).await {
+                Ok(Some(_)) | Err(StoreError::NotFound { .. }) => {}
+                Ok(None) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.
     #[instrument(name = "store list", skip_all, fields(otel.kind = "client", object = %prefix))]
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
