@@ -1,0 +1,243 @@
+//! Reading disks over NBD, from real QEMU servers and from broken ones.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backup_repository::source::{Change, ExtentKind};
+use backup_repository::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::*;
+
+async fn connect(settings: &NbdSettings) -> Box<dyn DiskSource> {
+    Box::new(NbdSource::connect(settings).await.unwrap())
+}
+
+fn request_of(source: Box<dyn DiskSource>, parent: Option<SnapshotId>) -> BackupRequest {
+    let disks = vec![("vda".to_owned(), source)];
+    BackupRequest { disks, parent, ..request(&MemoryDisk::new(Vec::new())) }
+}
+
+/// Writes the parts of a disk that are not zero into a sparse file.
+fn sparse_file(path: &Path, bytes: &[u8]) {
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (index, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|&byte| byte != 0) {
+            file.write_all_at(block, index as u64 * 4096).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_and_the_same_file_over_nbd_give_one_recipe() {
+    qemu::must_be_there();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    let mut bytes = disk(&mut seeded(), 21 * MIB);
+    bytes[8 * MIB..12 * MIB].fill(0);
+    sparse_file(&image, &bytes);
+    let served = qemu::Served::start(&image, "raw", None).await;
+
+    let repository = new_repository(memory()).await;
+    let by_nbd = back_up(&repository, request_of(connect(&served.settings()).await, None)).await;
+    let by_file = back_up(&repository, request_of(Box::new(RawFile::open(&image).unwrap()), None)).await;
+    assert_eq!(by_nbd.contents.disks, by_file.contents.disks);
+    assert_eq!(by_file.contents.stats.new_bytes, 0);
+    for stats in [by_nbd.contents.stats, by_file.contents.stats] {
+        assert!(stats.segments_empty >= 1, "holes are not read");
+        assert!(stats.read_bytes <= 17 * MIB as u64, "holes are not read");
+    }
+    assert!(restored(&repository, &by_nbd).await == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dirty_bitmap_of_qemu_leads_to_what_changed() {
+    qemu::must_be_there();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.qcow2");
+    let path = image.to_str().unwrap();
+    qemu::run("qemu-img", &["create", "-q", "-f", "qcow2", path, "64M"]);
+    qemu::run("qemu-io", &["-c", "write -q -P 7 0 9M", "-c", "write -q -P 9 40M 3M", path]);
+    let repository = new_repository(memory()).await;
+    let parent = {
+        let served = qemu::Served::start(&image, "qcow2", None).await;
+        back_up(&repository, request_of(connect(&served.settings()).await, None)).await
+    };
+    assert!(parent.contents.stats.read_bytes <= 13 * MIB as u64, "only allocated extents are read");
+
+    qemu::run("qemu-img", &["bitmap", "--add", path, "since"]);
+    qemu::run("qemu-io", &["-c", "write -q -P 3 1M 64k", "-c", "discard 40M 3M", path]);
+    let served = qemu::Served::start(&image, "qcow2", Some("since")).await;
+    let source = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap();
+    assert!(source.has_change_map());
+    let extents = source.extents(0..source.size_bytes()).await.unwrap();
+    assert_eq!(extents.iter().map(|e| e.length).sum::<u64>(), 64 * MIB as u64);
+    assert!(extents.iter().any(|e| e.change == Change::Dirty && e.kind == ExtentKind::Zero), "{extents:?}");
+    let changed = back_up(&repository, request_of(Box::new(source), Some(parent.id))).await;
+    let whole = back_up(&repository, request_of(connect(&served.settings()).await, None)).await;
+    assert_eq!(changed.contents.disks, whole.contents.disks);
+    assert!(changed.contents.stats.read_bytes <= 4 * MIB as u64, "one segment holds the change");
+
+    let expected = folder.path().join("expected.raw");
+    qemu::run("qemu-img", &["convert", "-U", "-O", "raw", path, expected.to_str().unwrap()]);
+    assert!(restored(&repository, &changed).await == std::fs::read(expected).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bitmap_or_export_that_is_not_there_is_refused() {
+    qemu::must_be_there();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    sparse_file(&image, &[1; 4096]);
+    let served = qemu::Served::start(&image, "raw", None).await;
+    let no_bitmap = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap_err();
+    assert!(matches!(no_bitmap, SourceError::Refused { .. }), "{no_bitmap}");
+    let other = NbdSettings { export: "vdz".into(), ..served.settings() };
+    let no_export = NbdSource::connect(&other).await.unwrap_err();
+    assert!(matches!(no_export, SourceError::Refused { .. }), "{no_export}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
+    qemu::must_be_there();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    sparse_file(&image, &[1; 64 * 1024]);
+    let mut served = qemu::Served::start(&image, "raw", None).await;
+    let patience = Duration::from_millis(300);
+    let settings = NbdSettings { request_timeout: patience, ..served.settings() };
+    let source = NbdSource::connect(&settings).await.unwrap();
+    let second = NbdSource::connect(&served.settings()).await.unwrap();
+
+    let pid = served.child.id().to_string();
+    qemu::run("kill", &["-STOP", &pid]);
+    let began = Instant::now();
+    let hung = source.read_at(0, 4096).await.unwrap_err();
+    assert!(matches!(hung, SourceError::TimedOut { .. }), "{hung}");
+    assert!(began.elapsed() >= patience);
+    let after = source.read_at(0, 4096).await.unwrap_err();
+    assert!(matches!(after, SourceError::Io { .. }), "a late answer is not taken for another: {after}");
+
+    served.child.kill().unwrap();
+    let repository = new_repository(memory()).await;
+    let request = request_of(Box::new(second), None);
+    let dead = repository.copy(request, &Arc::default(), &Cancel::new()).await.unwrap_err();
+    assert!(matches!(dead, CopyError::Source { .. }), "{dead}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_reads_only_whole_blocks_is_read_at_any_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    let bytes = disk(&mut seeded(), MIB);
+    sparse_file(&image, &bytes);
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let mut server = std::process::Command::new("nbdkit")
+        .args(["-f", "-i", "127.0.0.1", "-p", &port.to_string(), "--filter=blocksize-policy", "file"])
+        .arg(&image)
+        .args(["blocksize-minimum=4096", "blocksize-error-policy=error"])
+        .spawn()
+        .expect("nbdkit is installed");
+    let settings: NbdSettings = format!("nbd://127.0.0.1:{port}/").parse().unwrap();
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    eventually("nbdkit listens", listens).await;
+    let source = NbdSource::connect(&settings).await.unwrap();
+    for (at, length) in [(1, 1), (4095, 2), (0, MIB), (MIB - 1, 1), (123_457, 400_000)] {
+        assert!(source.read_at(at as u64, length).await.unwrap() == bytes[at..at + length], "{at} {length}");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+/// A server that says one thing when the connection is made and another when the first request comes.
+async fn server_saying(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&first).await.unwrap();
+        let mut heard = Vec::new();
+        // Stays until the client has gone.
+        while stream.read_buf(&mut heard).await.is_ok_and(|bytes| bytes > 0) {
+            if heard.windows(4).any(|word| word == 0x2560_9513u32.to_be_bytes()) {
+                stream.write_all(&then).await.unwrap();
+            }
+        }
+    });
+    let address = NbdAddress::Tcp { host: "127.0.0.1".into(), port };
+    NbdSettings { connect_timeout: Duration::from_millis(500), ..NbdSettings::new(address, "vda") }
+}
+
+fn greeting() -> Vec<u8> {
+    let mut words = b"NBDMAGICIHAVEOPT".to_vec();
+    words.extend_from_slice(&3u16.to_be_bytes());
+    words
+}
+
+fn option_reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut words = 0x3e889045565a9u64.to_be_bytes().to_vec();
+    for field in [option, kind, data.len() as u32] {
+        words.extend_from_slice(&field.to_be_bytes());
+    }
+    words.extend_from_slice(data);
+    words
+}
+
+/// A whole handshake without structured replies, for a disk of 1 MiB.
+fn plain_handshake() -> Vec<u8> {
+    let mut export = 0u16.to_be_bytes().to_vec();
+    export.extend_from_slice(&(MIB as u64).to_be_bytes());
+    export.extend_from_slice(&3u16.to_be_bytes());
+    let mut words = greeting();
+    words.extend(option_reply(8, 0x8000_0001, b""));
+    words.extend(option_reply(7, 3, &export));
+    words.extend(option_reply(7, 1, b""));
+    words
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_talk_nonsense_are_refused_in_time() {
+    let mut endless = option_reply(8, 1, b"");
+    endless[16..].fill(0xff);
+    for (words, expected) in [
+        (b"SSH-2.0-OpenSSH_9.2 and more\r\n".to_vec(), "greet"),
+        (greeting(), "no answer within"),
+        ([greeting(), endless].concat(), "makes no sense"),
+        ([greeting(), option_reply(7, 1, b"")].concat(), "makes no sense"),
+    ] {
+        let settings = server_saying(words, Vec::new()).await;
+        let error = NbdSource::connect(&settings).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_make_no_sense_are_errors() {
+    let chunk = |flags: u16, kind: u16, cookie: u64, data: &[u8]| {
+        let mut words = 0x668e_33efu32.to_be_bytes().to_vec();
+        words.extend_from_slice(&flags.to_be_bytes());
+        words.extend_from_slice(&kind.to_be_bytes());
+        words.extend_from_slice(&cookie.to_be_bytes());
+        words.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        words.extend_from_slice(data);
+        words
+    };
+    let outside = [&(1u64 << 40).to_be_bytes()[..], &[0; 16]].concat();
+    for words in [
+        chunk(1, 1, 77, &[0; 16]),
+        chunk(1, 1, 1, &outside),
+        chunk(1, 5, 1, &[0; 12]),
+        chunk(1, 0, 1, &[]),
+        b"neither simple nor structured".to_vec(),
+    ] {
+        let settings = server_saying(plain_handshake(), words).await;
+        let source = NbdSource::connect(&settings).await.unwrap();
+        assert_eq!(source.size_bytes(), MIB as u64);
+        let error = tokio::time::timeout(Duration::from_secs(20), source.read_at(0, 4096)).await.unwrap();
+        assert!(error.is_err());
+    }
+}
