@@ -107,10 +107,7 @@ impl Repository {
     /// When this key is write-only, the label is not usable, or the store fails.
     #[instrument(name = "repository.add_key", skip(self, key))]
     pub async fn add_key(&self, label: &str, role: Role, key: NewKey) -> Result<String, KeyError> {
-        let chars = label.chars().count();
-        if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
-            return Err(KeyError::Label);
-        }
+        check_label(label)?;
         let (roster, keys) = self.roster_to_change().await?;
         let owner = match key {
             NewKey::Secret(secret, cost) => Owner::Secret(secret, cost),
@@ -124,6 +121,18 @@ impl Repository {
         let (roster, keys, id) = made.await.expect("making a slot does not panic").map_err(self.refused())?;
         self.commit_roster(roster, keys).await?;
         Ok(id.to_string().to_lowercase())
+    }
+
+    /// Calls a key something else.
+    ///
+    /// # Errors
+    /// When there is no such key, the label is not usable, this key is write-only, or the store fails.
+    #[instrument(name = "repository.label_key", skip(self))]
+    pub async fn label_key(&self, id: &str, label: &str) -> Result<(), KeyError> {
+        check_label(label)?;
+        let (roster, keys) = self.roster_to_change().await?;
+        let slot = named(&roster.roster, id)?;
+        self.commit_roster(roster.roster.with_label(slot, label), keys).await
     }
 
     /// Removes a key, and begins an epoch that its owner never learns of: what is stored from now on he cannot read.
@@ -221,6 +230,14 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+fn check_label(label: &str) -> Result<(), KeyError> {
+    let chars = label.chars().count();
+    if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
+        return Err(KeyError::Label);
+    }
+    Ok(())
 }
 
 fn named(roster: &Roster, id: &str) -> Result<SlotId, KeyError> {

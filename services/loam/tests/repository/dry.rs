@@ -52,6 +52,7 @@ fn a_dry_run_of_any_command_tells_what_would_be_done_and_changes_nothing() {
         ("verify", &["--all", "--quarantine"]),
         ("keys add", &["--label", "x", "--new-passphrase-file", "other"]),
         ("keys remove", &[&key]),
+        ("keys label", &[&key, "phone"]),
         ("keys rotate", &[]),
     ] {
         let answer = place.run(command, &[arguments, &["--dry-run", "--json"]].concat()).json_of(0);

@@ -23,6 +23,10 @@ fn keys_are_added_listed_used_and_removed() {
     assert_eq!((keys.len(), &keys[1]["label"]), (2, &"for the safe".into()));
     let first = text(&keys[0]["id"]);
     assert_eq!(keys[0]["in_use"], true);
+    place.ask("keys label", &[&first, "on paper"]);
+    assert_eq!(place.ask("keys list", &[])["keys"][0]["label"], "on paper");
+    let refused = place.run("keys label", &[&first, "two\nlines", "--json"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     assert_eq!(place.with("--passphrase-file", "second", "info", &[]).json_of(0)["keys"], 2);
 
     // The one in use goes only with a proof of another.

@@ -117,6 +117,13 @@ impl Roster {
         Ok((self, id))
     }
 
+    /// The next roster, in which a slot is called something else.
+    pub(crate) fn with_label(mut self, slot: SlotId, label: &str) -> Roster {
+        self.number += 1;
+        self.slots.iter_mut().filter(|other| other.id == slot).for_each(|slot| slot.label = label.to_owned());
+        self
+    }
+
     /// The next roster without a slot, and with an epoch that the removed one never learns of.
     pub(crate) fn without(mut self, keys: Keys, slot: SlotId) -> Result<(Roster, Keys), RosterError> {
         self.slots.retain(|other| other.id != slot);

@@ -21,7 +21,7 @@ use super::snapshots::{DiskView, disks, printable};
 use super::trouble;
 use super::values::Destination;
 use super::which::Which;
-use super::work::Work;
+use super::work::{Work, bar_of};
 use crate::cli::exit::Trouble;
 use crate::cli::output::{table, time};
 
@@ -162,8 +162,15 @@ pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), Troubl
         }
         Destination::Path(to) => {
             let mut file = NewFile::begin(&to)?;
-            let extracting = files::extract(&disk.source, place, &path, file.writer(), bytes_max);
+            // Of a folder there is nothing to extract; what a link leads to is not known before.
+            let entries = disk.wait(files::list(&disk.source, place, &path)).await?;
+            let is_file = |entry: &&Entry| entry.kind == EntryKind::File;
+            let bar =
+                bar_of("extracting", entries.first().filter(is_file).map_or(0, |entry| entry.size_bytes));
+            let mut writer = bar.wrap_async_write(file.writer());
+            let extracting = files::extract(&disk.source, place, &path, &mut writer, bytes_max);
             let bytes = disk.wait(extracting).await?;
+            bar.finish_and_clear();
             file.finish().await?;
             Answer::new(Extracted { path, to, bytes }).give(work.json, |done| {
                 println!("{} is in {}: {}", done.path.display(), done.to.display(), ByteCount(done.bytes));

@@ -23,6 +23,9 @@ pub(in crate::cli) enum KeysCommand {
     /// Add a key
     #[command(after_help = EXIT_CODES)]
     Add(Box<AddArgs>),
+    /// Call a key something else
+    #[command(after_help = EXIT_CODES)]
+    Label(Box<LabelArgs>),
     /// Remove a key; what is stored from then on its owner cannot read
     #[command(after_help = EXIT_CODES)]
     Remove(Box<RemoveArgs>),
@@ -75,6 +78,18 @@ struct NewKeyArgs {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct LabelArgs {
+    /// Its id, or the first characters of it
+    id: String,
+    /// What to call it from now on
+    label: String,
+    #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct RemoveArgs {
     /// Its id, or the first characters of it
     id: String,
@@ -113,6 +128,7 @@ pub(super) async fn run(command: KeysCommand, work: &Work) -> Result<(), Trouble
     match command {
         KeysCommand::List(args) => list(*args, work).await,
         KeysCommand::Add(args) => add(*args, work).await,
+        KeysCommand::Label(args) => label(*args, work).await,
         KeysCommand::Remove(args) => remove(*args, work).await,
         KeysCommand::Rotate(args) => rotate(*args, work).await,
         KeysCommand::Identity { file } => identity(&file, work).await,
@@ -188,6 +204,21 @@ async fn add(args: AddArgs, work: &Work) -> Result<(), Trouble> {
     Answer::new(Added { id, label })
         .dry(args.dry.dry_run)
         .give(work.json, |added| println!("added key {} ({})", added.id, added.label))
+}
+
+#[derive(Serialize)]
+struct Labelled {
+    id: String,
+    label: String,
+}
+
+async fn label(args: LabelArgs, work: &Work) -> Result<(), Trouble> {
+    let LabelArgs { id, label, dry, access } = args;
+    let repository = access.open_to_change(dry.dry_run, work).await?;
+    work.wait(repository.label_key(&id, &label)).await?;
+    Answer::new(Labelled { id, label })
+        .dry(dry.dry_run)
+        .give(work.json, |done| println!("key {} is called {}", done.id, done.label))
 }
 
 #[derive(Serialize)]

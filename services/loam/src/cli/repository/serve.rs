@@ -8,14 +8,13 @@ use std::time::Duration;
 use backup_export::nbd::{Export, Listen, NbdServer, ServerSettings};
 use backup_export::overlay::{BLOCK_BYTES, FillSettings, Overlay, OverlaySettings};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
 use super::trouble;
 use super::which::Which;
-use super::work::Work;
+use super::work::{Work, bar_of};
 use crate::cli::exit::Trouble;
 
 const DRAW_EVERY: Duration = Duration::from_millis(500);
@@ -115,10 +114,7 @@ fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), Troubl
 
 /// Fills until all is there or told to end.
 async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), Trouble> {
-    let bar = ProgressBar::new(overlay.presence().blocks * BLOCK_BYTES);
-    let style = "{spinner} filling {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
-
+    let bar = bar_of("filling", overlay.presence().blocks * BLOCK_BYTES);
     let mut finished = std::pin::pin!(overlay.fill(FillSettings::default()).finished());
     let mut ticks = tokio::time::interval(DRAW_EVERY);
     let outcome = loop {

@@ -14,6 +14,9 @@ use crate::cli::exit::{Exit, Trouble};
 
 /// Often enough to look alive.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+// Shorter than most terminals are wide: the terminal's own ^C then stays on the line that is cleared.
+const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
+const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
 
 /// A command at work.
 pub(super) struct Work {
@@ -87,10 +90,16 @@ pub(super) async fn shown<T>(title: &str, progress: &Arc<Progress>, doing: impl 
     }
 }
 
+/// A bar for so many bytes, which its owner moves; nothing where stderr is no terminal.
+pub(super) fn bar_of(title: &'static str, bytes: u64) -> ProgressBar {
+    ProgressBar::new(bytes).with_style(style(OF_BYTES)).with_message(title)
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well formed")
+}
+
 fn draw(bar: &ProgressBar, title: &str, reading: &ProgressReading) {
-    // Shorter than most terminals are wide: the terminal's own ^C then stays on the line that is cleared.
-    const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
-    const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let amount = |what: &str, bytes: u64| match bytes {
         0 => String::new(),
         bytes => format!(", {} {what}", ByteCount(bytes)),
@@ -104,7 +113,7 @@ fn draw(bar: &ProgressBar, title: &str, reading: &ProgressReading) {
         message.push_str(&amount("read", reading.read_bytes));
         OF_UNKNOWN_LENGTH
     };
-    bar.set_style(ProgressStyle::with_template(template).expect("the templates above are well formed"));
+    bar.set_style(style(template));
     bar.set_message(message);
     bar.tick();
 }
