@@ -1,4 +1,5 @@
 //! What is locked on S3 stays, whoever holds the credentials.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Properties of recipes: whatever way a disk is read, it is described in the same way.
+
 use std::sync::Arc;
 
 use backup_repository::*;

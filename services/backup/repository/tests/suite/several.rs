@@ -1,4 +1,5 @@
 //! One read of a machine goes to several repositories.
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

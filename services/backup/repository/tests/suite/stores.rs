@@ -1,10 +1,15 @@
 //! One suite of promises, held on every kind of store: memory, folder, S3.
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use backup_repository::*;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::StdRng;
 
+use crate::support::s3::S3Server;
 use crate::support::*;
 
 /// All promises on one kind of store; `place` gives an empty store of that name, `again` the same store anew.
@@ -110,6 +115,29 @@ async fn what_is_not_ours_is_refused_and_left_alone(store: Store) {
     let wrong = Secret::passphrase("battery staple").unwrap();
     assert!(matches!(open(wrong).await.unwrap_err(), OpenError::WrongSecret));
     open(secret()).await.unwrap();
+}
+
+/// More than a page of a listing, and than one request removes.
+const MANY: u64 = 1100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_objects_than_one_request_names_are_listed_and_removed_on_s3() {
+    let server = S3Server::start_and_warm_up().await;
+    let disk = MemoryDisk::new(disk(&mut seeded(), 3 * MIB));
+    let repository = new_repository(server.store("many")).await;
+    let snapshot = back_up(&repository, request(&disk)).await;
+    let bucket = server.bucket();
+    let names = (0..MANY).map(|number| Path::from(format!("many/index/{:026}", number)));
+    let written = names.map(|name| {
+        let bucket = &bucket;
+        async move { bucket.put(&name, PutPayload::from_static(b"no shard")).await }
+    });
+    let written: Vec<_> = futures::stream::iter(written).buffer_unordered(16).try_collect().await.unwrap();
+    assert_eq!(written.len() as u64, MANY);
+    repository.rebuild_index(&Arc::default()).await.unwrap();
+    let left: Vec<_> = bucket.list(Some(&Path::from("many/index"))).try_collect().await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(restored(&reopened(server.store("many")).await, &snapshot).await == disk.bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

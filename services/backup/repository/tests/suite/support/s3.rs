@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use backup_repository::{EngineSettings, OpenError, Repository, S3Settings, Store, StoreSettings};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
 
 const BUCKET: &str = "backups";
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -135,6 +137,13 @@ impl S3Server {
             secret_access_key_file: self.folder.path().join("secret"),
         });
         settings
+    }
+
+    /// The bucket itself, past all rules of ours.
+    pub(crate) fn bucket(&self) -> impl ObjectStore + use<> {
+        let builder = AmazonS3Builder::new().with_endpoint(format!("http://127.0.0.1:{}", self.port));
+        let builder = builder.with_allow_http(true).with_bucket_name(BUCKET).with_region("us-east-1");
+        builder.with_access_key_id("key").with_secret_access_key("hush").build().unwrap()
     }
 
     pub(crate) fn store(&self, prefix: &str) -> Store {
