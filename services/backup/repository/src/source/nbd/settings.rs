@@ -112,7 +112,9 @@ fn parsed(uri: &str) -> Option<NbdSettings> {
             return None;
         }
     }
-    let mut settings = match (place.strip_prefix("nbd+unix:///"), place.strip_prefix("nbd://"), socket) {
+    // The path may be left out with the name that it holds.
+    let unix = place.strip_prefix("nbd+unix:///").or_else(|| (place == "nbd+unix://").then_some(""));
+    let mut settings = match (unix, place.strip_prefix("nbd://"), socket) {
         (Some(export), None, Some(socket)) if socket.starts_with('/') => {
             NbdSettings::new(NbdAddress::Unix(PathBuf::from(socket)), &decoded(export)?)
         }
@@ -170,6 +172,8 @@ mod tests {
         assert_eq!(tcp.export, "disk/1");
         let short: NbdSettings = "nbd://host".parse().unwrap();
         assert_eq!(short.address, NbdAddress::Tcp { host: "host".into(), port: 10809 });
+        let unnamed: NbdSettings = "nbd+unix://?socket=/s".parse().unwrap();
+        assert_eq!(unnamed, "nbd+unix:///?socket=/s".parse().unwrap());
         let mapped: NbdSettings = "nbd+unix:///?socket=/s&bitmap=since%20noon".parse().unwrap();
         assert_eq!(mapped.dirty_bitmap.as_deref(), Some("since noon"));
         let mapped: NbdSettings = "nbd://host/x?bitmap=b".parse().unwrap();
@@ -177,6 +181,7 @@ mod tests {
         for wrong in [
             "http://x",
             "nbd+unix:///x",
+            "nbd+unix://x?socket=/s",
             "nbd://",
             "nbd://h:port/x",
             "nbd+unix:///x?socket=rel",
