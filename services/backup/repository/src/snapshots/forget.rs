@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use futures::{StreamExt, TryStreamExt};
 use tracing::{info, instrument, warn};
 
 use super::SnapshotError;
@@ -16,6 +17,8 @@ use crate::retention::{self, Candidate, Plan, PlanError, Policy};
 use crate::store::StoreError;
 
 const CLOCK_FILE: &str = "clock";
+/// Snapshots forgotten at one time: small requests, bound by latency.
+const IN_FLIGHT: usize = 16;
 
 /// What would be forgotten, and whether it may be.
 #[derive(Debug)]
@@ -67,14 +70,15 @@ impl Repository {
     #[instrument(name = "repository.forget_planned", skip_all)]
     pub async fn forget_planned(&self, planned: ForgetPlan) -> Result<Vec<SnapshotId>, ForgetError> {
         planned.clock?;
-        let mut forgotten = Vec::new();
-        for id in planned.plan.forgotten() {
+        let forgetting = planned.plan.forgotten().map(|id| async move {
             match self.forget(id).await {
-                Ok(()) => forgotten.push(id),
-                Err(SnapshotError::Held { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Ok(()) => Ok(Some(id)),
+                Err(SnapshotError::Held { .. }) => Ok(None),
+                Err(error) => Err(error),
             }
-        }
+        });
+        let outcomes = futures::stream::iter(forgetting.collect::<Vec<_>>()).buffered(IN_FLIGHT);
+        let forgotten: Vec<_> = outcomes.try_filter_map(async |id| Ok(id)).try_collect().await?;
         info!(forgotten = forgotten.len(), "forgotten by policy");
         Ok(forgotten)
     }

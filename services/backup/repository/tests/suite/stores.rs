@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_repository::retention::{Count, Policy, Rules};
 use backup_repository::*;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -177,5 +178,8 @@ async fn all_long_work_can_be_given_to_another_thread() {
     sendable(repository.restore_disk(&snapshot, "vda", &path, &progress, &cancel)).await.unwrap();
     sendable(repository.verify(VerifyScope::Snapshot(&snapshot), &progress, &cancel)).await.unwrap();
     sendable(repository.rebuild_index(&Arc::default())).await.unwrap();
+    let policy = Policy::try_from(Rules { keep_last: Some(Count::All), ..Rules::default() }).unwrap();
+    let planned = sendable(repository.plan_to_forget(&policy)).await.unwrap();
+    sendable(repository.forget_planned(planned)).await.unwrap();
     sendable(repository.collect(CollectSettings::default(), &Arc::default(), &cancel)).await.unwrap();
 }
