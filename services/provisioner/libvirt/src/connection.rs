@@ -97,6 +97,11 @@ impl Connection {
         Connection { settings, live: None }
     }
 
+    /// Closes the line; the next call opens another.
+    pub fn hang_up(&mut self) {
+        self.live = None;
+    }
+
     /// The versions of libvirtd and QEMU; also the cheapest question to find out whether the daemon answers.
     ///
     /// # Errors

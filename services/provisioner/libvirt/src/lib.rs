@@ -20,6 +20,9 @@
 //! [`DomainSpec`] and gives back libvirt's facts. It keeps no state beyond its socket, and it never decides that a
 //! domain should die. Disk data never passes through here; see [`backup`] for the NBD socket it travels on.
 //!
+//! **A thread that has used a connection must not end while the process does**: OpenSSL, which comes with libvirt's client,
+//! tidies up at both ends and crashes where they meet. Keep such threads, or join them before the end.
+//!
 //! Where to go next: [`connection`] for how a call is made; [`relay`] for the cut; [`domain`] for the machine's shape;
 //! [`lifecycle`], [`guest`], [`network`] and [`backup`] for what can be asked; [`accelerator`] for KVM or emulation;
 //! [`qemu_user`] for the folders QEMU must reach. `tests/real.rs` runs all of it against a real libvirtd
