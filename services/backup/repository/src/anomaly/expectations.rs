@@ -42,7 +42,7 @@ impl Default for Expectations {
             deviations_max: 8,
             changed_percent_min: 20,
             new_bytes_min: MIB,
-            stored_percent_incompressible: 95,
+            stored_percent_incompressible: 90,
             stored_percent_compressible: 80,
             age_hours_max: 36,
         }
