@@ -1,11 +1,18 @@
 //! Writing an object only when none of that name exists: the commit primitive.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{PutMode, PutOptions, PutPayload};
 use tracing::instrument;
 
 use super::{Store, StoreError};
+
+/// Attempts at one creation that the store says it never heard of, and the first pause between them; each is twice the
+/// one before.
+const ATTEMPTS_MAX: u32 = 5;
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
 /// What a create-if-absent found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +49,24 @@ impl Store {
                 Err(error) => Err(error),
             };
         }
-        let outcome = self.create_once(name, body.clone(), options.clone()).await;
-        if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
-            return outcome;
-        }
-        match self.get(name).await {
-            Ok(found) if found == body => Ok(Created::New),
-            Ok(_) => Ok(Created::AlreadyThere),
-            // It did not arrive. Clients do not send such a request again by themselves.
-            Err(StoreError::NotFound { .. }) => self.create_once(name, body, options).await,
-            Err(_) => outcome,
+        let (began, mut attempts) = (Instant::now(), 1);
+        loop {
+            let outcome = self.create_once(name, body.clone(), options.clone()).await;
+            if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
+                return outcome;
+            }
+            match self.get(name).await {
+                Ok(found) if found == body => return Ok(Created::New),
+                Ok(_) => return Ok(Created::AlreadyThere),
+                // It did not arrive, or has not yet. Clients do not send such a request again by themselves.
+                Err(StoreError::NotFound { .. })
+                    if attempts < ATTEMPTS_MAX && began.elapsed() < self.deadline =>
+                {
+                    tokio::time::sleep(PAUSE_FIRST * 2_u32.pow(attempts - 1)).await;
+                    attempts += 1;
+                }
+                Err(_) => return outcome,
+            }
         }
     }
 

@@ -17,11 +17,12 @@ use crate::support::*;
 /// Whatever is wrong, work ends within this: some calls, each with its retries.
 const BOUND: Duration = Duration::from_secs(20);
 
-const LASTING: [Fault; 9] = [
+const LASTING: [Fault; 10] = [
     Fault::Answer("500 Internal Server Error", "InternalError"),
     Fault::Answer("403 Forbidden", "InvalidAccessKeyId"),
     Fault::Answer("400 Bad Request", "ExpiredToken"),
     Fault::Hang,
+    Fault::ArriveLate,
     Fault::ResetInRequest,
     Fault::LoseAnswer,
     Fault::ResetInAnswer,
@@ -34,7 +35,7 @@ fn words_of(fault: Fault) -> Option<&'static str> {
     match fault {
         Fault::Answer("500 Internal Server Error", _) => Some("500"),
         Fault::Answer(_, code) => Some(code),
-        Fault::Hang => Some("timed out"),
+        Fault::Hang | Fault::ArriveLate => Some("timed out"),
         Fault::ResetInRequest | Fault::LoseAnswer => Some("error sending request"),
         Fault::ResetInAnswer | Fault::Truncate | Fault::Drip => None,
     }
@@ -244,10 +245,11 @@ async fn what_was_done_and_not_answered_counts_as_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_now_and_then_is_overcome() {
-    const PASSING: [Fault; 6] = [
+    const PASSING: [Fault; 7] = [
         Fault::Answer("500 Internal Server Error", "InternalError"),
         Fault::Answer("503 Slow Down", "SlowDown"),
         Fault::Hang,
+        Fault::ArriveLate,
         Fault::ResetInRequest,
         Fault::LoseAnswer,
         Fault::ResetInAnswer,
@@ -265,9 +267,31 @@ async fn what_goes_wrong_now_and_then_is_overcome() {
     });
     let proxy = Proxy::start(server.port(), plan).await;
     let mut settings = server.settings_by(proxy.port(), "moods");
-    settings.request_timeout = Duration::from_secs(1);
-    settings.retry_timeout = Duration::from_secs(10);
+    settings.request_timeout = Duration::from_secs(2);
+    settings.retry_timeout = Duration::from_secs(30);
     all_kinds_of_work(settings.open().unwrap(), &mut rng).await;
+}
+
+/// A commit is not sent again by the client itself, as it is not known to have failed: these are the moments at which
+/// that can be found out only by looking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_lost_and_lost_again_or_arrives_late_is_made_once() {
+    const LOST: [Fault; 3] = [Fault::Hang, Fault::ResetInRequest, Fault::ArriveLate];
+    let server = S3Server::start_and_warm_up().await;
+    let creates = Arc::new(AtomicUsize::new(LOST.len()));
+    let count = Arc::clone(&creates);
+    let plan: Plan = Arc::new(move |request| {
+        request.is_create.then(|| LOST.get(count.fetch_add(1, Ordering::SeqCst)).copied())?
+    });
+    let proxy = Proxy::start(server.port(), plan).await;
+    let repository = new_repository(impatient(server.settings_by(proxy.port(), "commit"))).await;
+    let disk = MemoryDisk::new(disk(&mut seeded(), MIB));
+    let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
+    creates.store(0, Ordering::SeqCst);
+    let id = SnapshotId::generate();
+    assert_eq!(repository.seal(&draft, id).await.unwrap().id, id);
+    assert!(creates.load(Ordering::SeqCst) > LOST.len());
+    assert_eq!(repository.snapshots().await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,8 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a slow answer brings at a time, and how often.
 const DRIP_BYTES: usize = 16;
 const DRIP_EVERY: Duration = Duration::from_millis(50);
+/// How long after its client gave up a late request arrives: after a look whether it did, before the next attempt.
+const LATE_BY: Duration = Duration::from_millis(50);
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(crate) enum Fault {
     Answer(&'static str, &'static str),
     /// It is heard and never answered, and the server does not hear of it.
     Hang,
+    /// It is never answered, and the server hears of it when the client has given up.
+    ArriveLate,
     /// The connection is reset in the middle of the request.
     ResetInRequest,
     /// The server does what was asked, and the connection is reset before its answer.
@@ -45,6 +49,8 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
+    /// Whether it writes only where nothing is (`If-None-Match: *`).
+    pub(crate) is_create: bool,
     /// How many came before it.
     pub(crate) number: usize,
 }
@@ -145,8 +151,9 @@ async fn serve(
     };
     let mut words = request.head.split(' ');
     let method = words.next().unwrap_or_default();
+    let is_create = header(&request.head, "if-none-match") == Some("*");
     let number = count.fetch_add(1, Ordering::SeqCst);
-    let fault = plan(&Request { method: method.into(), number });
+    let fault = plan(&Request { method: method.into(), is_create, number });
     let body_bytes = request.body_bytes();
     if fault == Some(Fault::ResetInRequest) {
         request.read_body(&mut client, body_bytes / 2).await?;
@@ -160,11 +167,10 @@ async fn serve(
                 format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             return client.write_all((head + &body).as_bytes()).await;
         }
-        Some(Fault::Hang) => {
-            // Until the client has had enough.
-            let mut more = [0; 64];
-            while client.read(&mut more).await? > 0 {}
-            return Ok(());
+        Some(Fault::Hang) => return gone(&mut client).await,
+        Some(Fault::ArriveLate) => {
+            gone(&mut client).await.ok();
+            tokio::time::sleep(LATE_BY).await;
         }
         _ => {}
     }
@@ -204,6 +210,13 @@ async fn serve(
             client.shutdown().await
         }
     }
+}
+
+/// Waits until the client has had enough.
+async fn gone(client: &mut TcpStream) -> std::io::Result<()> {
+    let mut more = [0; 64];
+    while client.read(&mut more).await? > 0 {}
+    Ok(())
 }
 
 /// Ends a connection as a broken network does.
