@@ -14,8 +14,8 @@ use crate::support::proxy::{Fault, Plan, Proxy};
 use crate::support::s3::S3Server;
 use crate::support::*;
 
-/// Whatever is wrong, work ends within this: some calls, each with its retries.
-const BOUND: Duration = Duration::from_secs(20);
+/// Whatever is wrong, work ends within this: a commit, a look whether it was made and tidying up, each with its retries.
+const BOUND: Duration = Duration::from_secs(40);
 
 const LASTING: [Fault; 10] = [
     Fault::Answer("500 Internal Server Error", "InternalError"),
