@@ -13,7 +13,7 @@
 
 use std::io::{Seek, Write};
 
-use crate::chunker;
+use crate::chunker::Cutter;
 use crate::collect::condemned;
 use crate::format::blob::{self, BLOB_BYTES_MAX, BlobId, BlobKind};
 use crate::format::bytes::Cursor;
@@ -64,7 +64,7 @@ fn config(object: &[u8]) {
     if let Ok(claimed) = Config::decode(object) {
         // Parameters that were let in are ones that can be cut with.
         let segment = object.repeat(100_000 / object.len() + 1);
-        let pieces = chunker::cut(&claimed.config.chunking, 0, &segment);
+        let pieces = Cutter::new(claimed.config.chunking, &Keys::known(), 0).cut(&segment);
         assert!(!pieces.is_empty());
         let cut = claimed.config.streams.next_cut(0, &segment);
         assert!(cut > 0 && cut <= segment.len());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tracing::instrument;
 
+use crate::chunker::Chunker;
 use crate::format::RepositoryId;
 use crate::index;
 use crate::repository::Repository;
@@ -19,6 +20,8 @@ pub struct Info {
     pub created_unix_ms: u64,
     /// What the store was seen to be able to do then.
     pub store: Capabilities,
+    /// How disks are cut.
+    pub chunker: Chunker,
     /// How what it keeps is locked.
     pub object_lock: Option<ObjectLock>,
     /// Snapshots in it.
@@ -55,6 +58,7 @@ impl Repository {
             id: self.id(),
             created_unix_ms: self.shared.config.created_unix_ms,
             store: self.shared.config.store,
+            chunker: self.shared.config.chunking.chunker(),
             object_lock: self.shared.config.object_lock,
             snapshots,
             packs: packs.len() as u64,

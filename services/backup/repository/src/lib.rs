@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!   DiskSource            cut            know it?        compress, seal         32 MiB PUTs
-//!   raw | NBD  ─segments─> FastCDC ─ids─> Index ──new──> PackWriter ───packs──> Store ── folder | S3
+//!   raw | NBD  ─segments─> chunker ─ids─> Index ──new──> PackWriter ───packs──> Store ── folder | S3
 //!                           BLAKE3          │no                                   │
 //!                              └── recipe ──┴── leaf, page, disk ── Draft ──seal──> snapshot
 //!
@@ -61,6 +61,7 @@ mod verify;
 mod walk;
 
 pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
+pub use chunker::Chunker;
 pub use collect::{CollectError, CollectReport, CollectSettings};
 pub use compression::{Compression, NoCompression, ZstdLevel};
 pub use diff::DiskDiff;

@@ -11,7 +11,7 @@
 //!                                  ^ a cut in the window where there was one: from here on all is as before
 //! ```
 //!
-//! Why it holds: where a chunk ends follows from its own bytes and the next one, except where the stretch of data ends,
+//! Why it holds: where a chunk ends follows from its own bytes and at most the next one, except where the stretch of data ends,
 //! and a stretch ends where a run of zeros is long enough. So a window may begin at any piece before the change as long
 //! as no run of zeros reaches from the change back to its start; and what follows an old cut that is also a new one is
 //! as it was, unless a run of zeros reaches over it whose end was not seen. Where it is otherwise the window grows.
@@ -20,7 +20,7 @@
 
 use std::ops::Range;
 
-use crate::chunker::{self, BLOCK_BYTES, Chunking, Cut, blocks, is_zero};
+use crate::chunker::{BLOCK_BYTES, Cut, Cutter, blocks, is_zero};
 use crate::format::recipe::Piece;
 
 /// A piece of the segment as it is now.
@@ -62,8 +62,7 @@ enum Outcome {
 
 /// The cutting of one segment under way.
 pub(crate) struct Recut {
-    chunking: Chunking,
-    seed: u64,
+    cutter: Cutter,
     pieces: Vec<Piece>,
     /// Where each piece starts, and where the last one ends.
     bounds: Vec<usize>,
@@ -91,7 +90,7 @@ impl Window {
 impl Recut {
     /// `pieces` are those of before, `changed` the ranges that may be different now: not empty, in order, apart, and
     /// within the segment.
-    pub(crate) fn new(chunking: Chunking, seed: u64, pieces: Vec<Piece>, changed: &[Range<usize>]) -> Recut {
+    pub(crate) fn new(cutter: Cutter, pieces: Vec<Piece>, changed: &[Range<usize>]) -> Recut {
         let mut bounds = vec![0];
         for piece in &pieces {
             bounds.push(bounds[bounds.len() - 1] + piece.bytes() as usize);
@@ -112,7 +111,7 @@ impl Recut {
             let pieces = piece_at(range.start)..piece_at(range.end - 1) + 1;
             windows.push(Window { pieces, changed: range.clone(), stride: 1, cuts: None });
         }
-        let mut recut = Recut { chunking, seed, pieces, bounds, windows, known };
+        let mut recut = Recut { cutter, pieces, bounds, windows, known };
         recut.merge();
         recut
     }
@@ -173,7 +172,7 @@ impl Recut {
         // Cuts up to here do not depend on what follows the view.
         let sure =
             if view.end == self.length() { view.end } else { last_data(segment, &view).min(view.end - 1) };
-        let mut cuts = chunker::cut_part(&self.chunking, self.seed, segment, view);
+        let mut cuts = self.cutter.cut_part(segment, view);
         for (index, cut) in cuts.iter().enumerate() {
             let (Cut::Hole(range) | Cut::Chunk(range)) = cut;
             if (window.changed.end..=sure).contains(&range.end)
@@ -193,7 +192,9 @@ impl Recut {
         }
         match self.pieces[window.pieces.start] {
             // What is left of the hole may be too short to end the chunk before it.
-            Piece::Hole { .. } => window.changed.start - view.start < self.chunking.hole_bytes_min as usize,
+            Piece::Hole { .. } => {
+                window.changed.start - view.start < self.cutter.chunking().hole_bytes_min as usize
+            }
             // The cut before looked at the first byte; and the change may be the end of a run of zeros that begins
             // before the window.
             Piece::Chunk { .. } => {

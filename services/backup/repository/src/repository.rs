@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 
-use crate::chunker::{Chunking, StreamChunking};
+use crate::chunker::{Chunker, StreamChunking};
 use crate::format::config::{Claimed, Config};
 use crate::format::{Damage, RepositoryId};
 use crate::index::{self, Cache, Index, IndexError};
@@ -125,12 +125,26 @@ impl Repository {
     ///
     /// # Errors
     /// When there is a repository or anything else already, or the store fails or cannot do what is needed.
-    #[instrument(name = "repository.init", skip_all)]
     pub async fn init(
         store: Store,
         secret: Secret,
         cost: KdfCost,
         settings: EngineSettings,
+    ) -> Result<Repository, OpenError> {
+        Repository::init_with(store, secret, cost, settings, Chunker::default()).await
+    }
+
+    /// The same, with disks cut by another chunker than the default. It cannot be changed later.
+    ///
+    /// # Errors
+    /// As [`Repository::init`].
+    #[instrument(name = "repository.init", skip_all)]
+    pub async fn init_with(
+        store: Store,
+        secret: Secret,
+        cost: KdfCost,
+        settings: EngineSettings,
+        chunker: Chunker,
     ) -> Result<Repository, OpenError> {
         match store.get(&names::config()).await {
             Ok(object) => {
@@ -166,7 +180,7 @@ impl Repository {
         let config = Config {
             repository,
             created_unix_ms: now,
-            chunking: Chunking::default(),
+            chunking: chunker.into(),
             streams: StreamChunking::default(),
             store: capabilities,
             object_lock: store.object_lock(),
@@ -221,7 +235,7 @@ impl Repository {
             .map_err(OpenError::Cache)?;
         let keys = rosters::believed(&store, &cache, repository, keys).await?;
         let shared = Shared {
-            store: store.with_object_lock(config.object_lock),
+            store: store.with_object_lock(config.object_lock).able(config.store),
             keys: ArcSwap::from_pointee(keys),
             config,
             settings,

@@ -2,13 +2,14 @@
 
 Written from the pages of the crate (`src/format`, `src/keys`, `src/store/names.rs`) and from nothing else, so that it
 shows whether they are enough to get everything back without our code. It trusts nothing: signatures, seals, lengths and
-the id of every blob are checked. The index is not read: packs say themselves what they hold.
+the id of every blob are checked, and where disks are cut on the grid, that each cut is where it should be. The index is not read: packs say themselves what they hold.
 
     independent.py FOLDER --passphrase-file FILE | --key-file FILE | --identity-file FILE
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import struct
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 CIPHERS = [AESGCM, ChaCha20Poly1305]
@@ -28,6 +30,7 @@ KINDS = ["chunk", "leaf", "page", "disk", "stream"]
 PACK_FOLDERS = ["data", "meta"]
 BLOB_BYTES_MAX = 4 << 20
 LEAVES_PER_PAGE = 1024
+GRID = 4096
 
 
 class Damaged(Exception):
@@ -157,6 +160,14 @@ class Keys:
             self.epochs[number] = (meta, reader)
         check(not cursor.more() and self.epochs, "the bundle is malformed")
         self.ids = [derive(f"loam repository v1 id of {kind}", ids) for kind in KINDS]
+
+        aligned = derive("loam repository v1 aligned chunker", ids)
+        self.universal, self.cipher = AESGCM(aligned[:16]), algorithms.AES(aligned[16:])
+
+    def choice(self, block):
+        """What decides whether a chunk ends after a block of the grid."""
+        tag = self.universal.encrypt(bytes(12), b"", block)
+        return int.from_bytes(Cipher(self.cipher, modes.ECB()).encryptor().update(tag)[:4], "little")
 
     def id(self, kind, content):
         return blake3(content, key=self.ids[kind]).digest()
@@ -292,6 +303,31 @@ class Repository:
                 yield content
         check(covered == covers, "a leaf does not cover its segment")
 
+    def aligned_ends(self, data, behind_a_line):
+        """Where the chunks of a stretch of data end."""
+        shortest, average, longest = (self.config["chunking"][f"chunk_bytes_{size}"] for size in ("min", "avg", "max"))
+        bits = (average // GRID).bit_length() - 1
+        start = at = 0
+        while at < len(data):
+            block = data[at : at + GRID - behind_a_line]
+            at, behind_a_line = at + len(block), 0
+            length = at - start
+            zeros = bits + 1 if length < average else bits - 1
+            is_chosen = length >= shortest and self.keys.choice(block) >> (32 - zeros) == 0
+            if is_chosen or length > longest - GRID or at == len(data):
+                yield at
+                start = at
+
+    def check_cuts(self, pieces, phase):
+        at = 0
+        for is_data, stretch in itertools.groupby(pieces, lambda piece: isinstance(piece, bytes)):
+            stretch = list(stretch)
+            lengths = [len(piece) for piece in stretch] if is_data else stretch
+            if is_data:
+                ends = list(self.aligned_ends(b"".join(stretch), (at - phase) % GRID))
+                check(list(itertools.accumulate(lengths)) == ends, "a disk is cut at other places than it should be")
+            at += sum(lengths)
+
     @staticmethod
     def ids(cursor, count):
         for _ in range(count):
@@ -315,7 +351,10 @@ class Repository:
                 if leaf is None:
                     yield covers
                 else:
-                    yield from self.leaf(leaf, covers)
+                    pieces = list(self.leaf(leaf, covers))
+                    if self.config["chunking"]["algorithm"] == "aligned_ghash_aes":
+                        self.check_cuts(pieces, record.get("phase_bytes", 0))
+                    yield from pieces
 
     def stream(self, record):
         cursor = Cursor(self.blob(4, record["root"]))

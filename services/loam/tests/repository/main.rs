@@ -1,5 +1,6 @@
 //! What `loam repository` promises, with the program that a person runs, on a store in a folder.
 
+mod chunkers;
 mod clean;
 mod compressed;
 mod dry;

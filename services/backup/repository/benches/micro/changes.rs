@@ -104,25 +104,25 @@ async fn back_up(
     repository.backup(request, &Arc::default(), &Cancel::new()).await.unwrap()
 }
 
-async fn repository() -> Repository {
+async fn repository(chunker: Chunker) -> Repository {
     let cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
     let secret = Secret::passphrase("bench").unwrap();
-    Repository::init(Store::new(Arc::new(InMemory::new())), secret, cost, EngineSettings::default())
-        .await
-        .unwrap()
+    let store = Store::new(Arc::new(InMemory::new()));
+    Repository::init_with(store, secret, cost, EngineSettings::default(), chunker).await.unwrap()
 }
 
 pub(crate) async fn run() {
-    days_of_a_guest().await;
+    days_of_a_guest(Chunker::FastCdc).await;
+    days_of_a_guest(Chunker::Aligned).await;
     sizes().await;
 }
 
 /// A guest lives for a day; its map has the blocks that QEMU's has by default.
-async fn days_of_a_guest() {
+async fn days_of_a_guest(chunker: Chunker) {
     let folder = tempfile::tempdir().unwrap();
     let guests = guests::make(folder.path());
     for ((_, before), (name, after)) in guests.images.iter().zip(&guests.images[1..]).take(2) {
-        let repository = repository().await;
+        let repository = repository(chunker).await;
         let parent = back_up(&repository, RawFile::open(before).unwrap(), None).await;
         let disk = Mapped::between(before, after, 64 * KIB);
         let (changed, segments) = (disk.changed_bytes(), disk.changed_segments());
@@ -131,7 +131,7 @@ async fn days_of_a_guest() {
         assert_eq!(by_map.contents.disks[0].root, whole.contents.disks[0].root, "one recipe either way");
         let stats = by_map.contents.stats;
         println!(
-            "{name}: {:.1} MiB in {segments} segments changed, {:.1} MiB read, {} segments audited: {:.2} bytes read for a changed byte (whole segments: {:.2})",
+            "{name}, {chunker:?}: {:.1} MiB in {segments} segments changed, {:.1} MiB read, {} segments audited: {:.2} bytes read for a changed byte (whole segments: {:.2})",
             changed as f64 / MIB as f64,
             stats.read_bytes as f64 / MIB as f64,
             stats.segments_audited,
@@ -154,7 +154,7 @@ async fn sizes() {
             rng.fill_bytes(&mut noise);
             file.write_all_at(&noise, at).unwrap();
         }
-        let repository = repository().await;
+        let repository = repository(Chunker::FastCdc).await;
         let parent = back_up(&repository, RawFile::open(&path).unwrap(), None).await;
         let mut changed = vec![false; (gib * GIB / (64 * KIB)) as usize];
         for at in (0..CHANGED_BYTES).step_by(MIB as usize) {

@@ -5,7 +5,7 @@
 //!   cargo bench -p backup-repository --bench micro -- scan        known data, zeros, holes
 //!   cargo bench -p backup-repository --bench micro -- retention   plans for 100,000 snapshots
 //!   cargo bench -p backup-repository --bench micro -- changes     what is read where a map says what changed
-//!   cargo bench -p backup-repository --bench micro -- cuts        where to cut: FastCDC and cuts on a grid
+//!   cargo bench -p backup-repository --bench micro -- cuts        the five guests, cut anywhere and on a grid
 //! ```
 //!
 //! Speeds are bytes by processor seconds, user and system, so that other work on the machine disturbs little.
@@ -35,13 +35,13 @@ fn main() {
         tokio::runtime::Runtime::new().unwrap().block_on(changes::run());
     }
     if is_asked("cuts") {
-        cuts::run();
+        tokio::runtime::Runtime::new().unwrap().block_on(cuts::run());
     }
 }
 
-/// Processor seconds so far, of this thread or of all.
-fn cpu_seconds(who: UsageWho) -> f64 {
-    let usage = getrusage(who).unwrap();
+/// Processor seconds of this process so far.
+fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     seconds(usage.user_time()) + seconds(usage.system_time())
 }

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_repository::source::{Change, Extent, ExtentKind};
 use backup_repository::{
-    BackupRequest, Cancel, Consistency, DiskSource, EngineSettings, KdfCost, Progress, RawFile, Repository,
-    Secret, SourceError, StoreSettings,
+    BackupRequest, Cancel, Chunker, Consistency, DiskSource, EngineSettings, KdfCost, Progress, RawFile,
+    Repository, Secret, SourceError, StoreSettings,
 };
 use bytes::Bytes;
-use nix::sys::resource::UsageWho;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -25,25 +24,32 @@ pub(crate) async fn run() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk.raw");
     make_disk(&disk, &mut StdRng::seed_from_u64(1));
-    let url = format!("file://{}/store", folder.path().display()).parse().unwrap();
+    let image = || -> Box<dyn DiskSource> { Box::new(RawFile::open(Path::new(&disk)).unwrap()) };
+    let fastcdc = repository(&folder.path().join("fastcdc"), Chunker::FastCdc).await;
+    let aligned = repository(&folder.path().join("aligned"), Chunker::Aligned).await;
+    println!("\nGB/s of one core, user and system, for what the repository has or need not have");
+    for (repository, name) in [(&fastcdc, "known data, from a file"), (&aligned, "the same, cuts aligned")] {
+        back_up(repository, image()).await;
+        measured(repository, name, USED_BYTES, image).await;
+    }
+    measured(&fastcdc, "zeros that are read", ZERO_BYTES, || Box::new(Zeros(ExtentKind::Data))).await;
+    measured(&fastcdc, "holes, of 1 TiB", HOLE_BYTES, || Box::new(Zeros(ExtentKind::Zero))).await;
+}
+
+async fn repository(folder: &Path, chunker: Chunker) -> Repository {
+    let url = format!("file://{}", folder.display()).parse().unwrap();
     let store = StoreSettings::new(url).open_for_init().unwrap();
     let settings = EngineSettings { workers: std::num::NonZero::<usize>::MIN, ..EngineSettings::default() };
     let secret = Secret::passphrase("bench").unwrap();
-    let repository = Repository::init(store, secret, KdfCost::default(), settings).await.unwrap();
-    let image = || -> Box<dyn DiskSource> { Box::new(RawFile::open(Path::new(&disk)).unwrap()) };
-    back_up(&repository, image()).await;
-    println!("\nGB/s of one core, user and system, for what the repository has or need not have");
-    measured(&repository, "known data, from a file", USED_BYTES, image).await;
-    measured(&repository, "zeros that are read", ZERO_BYTES, || Box::new(Zeros(ExtentKind::Data))).await;
-    measured(&repository, "holes, of 1 TiB", HOLE_BYTES, || Box::new(Zeros(ExtentKind::Zero))).await;
+    Repository::init_with(store, secret, KdfCost::default(), settings, chunker).await.unwrap()
 }
 
 async fn measured(repository: &Repository, name: &str, bytes: u64, source: impl Fn() -> Box<dyn DiskSource>) {
     let mut speeds = Vec::new();
     for _ in 0..3 {
-        let begun = cpu_seconds(UsageWho::RUSAGE_SELF);
+        let begun = cpu_seconds();
         back_up(repository, source()).await;
-        speeds.push(bytes as f64 / 1e9 / (cpu_seconds(UsageWho::RUSAGE_SELF) - begun));
+        speeds.push(bytes as f64 / 1e9 / (cpu_seconds() - begun));
     }
     speeds.sort_by(f64::total_cmp);
     println!("{name:<26} {:>10.2}", speeds[1]);

@@ -15,13 +15,16 @@ pub(crate) const PASSPHRASE: &str = "bench";
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     Ours,
+    /// Ours with disks cut on the grid.
+    Aligned,
     Restic,
     Rustic,
     Borg,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Engine; 4] = [Engine::Ours, Engine::Restic, Engine::Rustic, Engine::Borg];
+    pub(crate) const ALL: [Engine; 5] =
+        [Engine::Ours, Engine::Aligned, Engine::Restic, Engine::Rustic, Engine::Borg];
 
     /// Its name and version, or nothing when it is not installed.
     pub(crate) fn name(self) -> Option<String> {
@@ -33,6 +36,7 @@ impl Engine {
         };
         match self {
             Engine::Ours => Some("Loam".into()),
+            Engine::Aligned => Some("Loam, aligned".into()),
             Engine::Restic => said("restic", "version"),
             Engine::Rustic => said("rustic", "--version"),
             Engine::Borg => said("borg", "--version"),
@@ -51,7 +55,8 @@ impl Place {
         std::fs::create_dir(&folder).unwrap();
         let place = Place { engine, folder };
         measure(&match engine {
-            Engine::Ours => place.ours("init", &[]),
+            Engine::Ours => place.ours("init", &["anywhere"]),
+            Engine::Aligned => place.ours("init", &["aligned"]),
             Engine::Restic => place.restic(&["init", "--repository-version", "2"]),
             Engine::Rustic => place.rustic(&["init", "--set-compression", "1"]),
             Engine::Borg => {
@@ -71,7 +76,7 @@ impl Place {
     pub(crate) fn back_up(&self, machine: &str, image: &Path) -> Taken {
         let (folder, name) = (image.parent().unwrap(), image.file_name().unwrap());
         measure(&match self.engine {
-            Engine::Ours => self.ours("backup", &[machine, image.to_str().unwrap()]),
+            Engine::Ours | Engine::Aligned => self.ours("backup", &[machine, image.to_str().unwrap()]),
             Engine::Restic => {
                 let mut restic = self.restic(&["backup", "--host", machine]);
                 restic.arg(name).current_dir(folder);
@@ -97,7 +102,7 @@ impl Place {
     pub(crate) fn restore(&self, machine: &str, name: &str, into: &Path) -> (Taken, PathBuf) {
         let image = into.join(name);
         let taken = measure(&match self.engine {
-            Engine::Ours => self.ours("restore", &[machine, image.to_str().unwrap()]),
+            Engine::Ours | Engine::Aligned => self.ours("restore", &[machine, image.to_str().unwrap()]),
             Engine::Restic => {
                 let mut restic = self.restic(&["restore", "latest", "--host", machine, "--target"]);
                 restic.arg(into);

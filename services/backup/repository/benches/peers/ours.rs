@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_repository::{
-    BackupRequest, Cancel, Consistency, EngineSettings, KdfCost, Progress, RawFile, Repository, Secret,
-    Selector, StoreSettings,
+    BackupRequest, Cancel, Chunker, Consistency, EngineSettings, KdfCost, Progress, RawFile, Repository,
+    Secret, Selector, StoreSettings,
 };
 
 /// The word that makes this benchmark our engine.
@@ -14,7 +14,7 @@ pub(crate) const WORD: &str = "ours";
 
 const DISK: &str = "vda";
 
-/// `init STORE`, `backup STORE MACHINE IMAGE` or `restore STORE MACHINE IMAGE`.
+/// `init STORE anywhere|aligned`, `backup STORE MACHINE IMAGE` or `restore STORE MACHINE IMAGE`.
 pub(crate) async fn be_one(arguments: impl Iterator<Item = OsString>) {
     let arguments: Vec<String> = arguments.map(|word| word.into_string().unwrap()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -22,9 +22,10 @@ pub(crate) async fn be_one(arguments: impl Iterator<Item = OsString>) {
     let settings = EngineSettings::default();
     let at = |folder: &str| StoreSettings::new(format!("file://{folder}").parse().unwrap());
     match arguments[..] {
-        ["init", folder] => {
+        ["init", folder, cuts] => {
             let store = at(folder).open_for_init().unwrap();
-            Repository::init(store, secret, KdfCost::default(), settings).await.unwrap();
+            let chunker = if cuts == "aligned" { Chunker::Aligned } else { Chunker::FastCdc };
+            Repository::init_with(store, secret, KdfCost::default(), settings, chunker).await.unwrap();
         }
         ["backup", folder, machine, image] => {
             let store = at(folder).open().unwrap();

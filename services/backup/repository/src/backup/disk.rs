@@ -13,6 +13,7 @@ use super::CopyError;
 use super::audit::Probe;
 use super::patch::Patch;
 use super::session::Session;
+use crate::chunker::{BLOCK_BYTES, Chunker, Cutter, phase};
 use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape};
@@ -21,7 +22,10 @@ use crate::restore::{ReadError, fetch};
 use crate::source::{Change, DiskSource, ExtentKind, Plan, plan};
 
 /// The same disk in the parent snapshot.
-pub(super) struct ParentDisk(Disk);
+pub(super) struct ParentDisk {
+    disk: Disk,
+    phase_bytes: u32,
+}
 
 impl ParentDisk {
     /// The parent's disk when its segments are the same stretches as ours, else `None`.
@@ -35,11 +39,11 @@ impl ParentDisk {
         }
         let disk = fetch::disk(&session.shared, record).await?;
         let same_segments = disk.segment_bytes == session.shared.config.chunking.segment_bytes;
-        Ok(same_segments.then_some(ParentDisk(disk)))
+        Ok(same_segments.then_some(ParentDisk { disk, phase_bytes: record.phase_bytes }))
     }
 
     async fn page(&self, session: &Session, page: u64) -> Result<Vec<Option<BlobId>>, ReadError> {
-        fetch::page(&session.shared, &self.0, page).await
+        fetch::page(&session.shared, &self.disk, page).await
     }
 
     /// The pieces of some segments, by where these begin; `first` is the number of the first leaf's segment.
@@ -49,7 +53,7 @@ impl ParentDisk {
         first: u64,
         leaves: &[Option<BlobId>],
     ) -> Result<HashMap<u64, Vec<Piece>>, ReadError> {
-        let found = fetch::leaves(&session.shared, &self.0, first, leaves).await?;
+        let found = fetch::leaves(&session.shared, &self.disk, first, leaves).await?;
         Ok(found.into_iter().map(|(segment, pieces)| (segment.start, pieces)).collect())
     }
 }
@@ -75,6 +79,7 @@ pub(super) struct Copy<'a> {
     pub(super) session: &'a Arc<Session>,
     pub(super) name: &'a str,
     source: &'a dyn DiskSource,
+    pub(super) cutter: Cutter,
     parent: Option<ParentDisk>,
     /// The shape of the disk; its pages come last.
     shape: Disk,
@@ -89,9 +94,16 @@ pub(super) async fn copy(
     source: &dyn DiskSource,
     parent: Option<ParentDisk>,
 ) -> Result<DiskRecord, CopyError> {
-    let segment_bytes = session.shared.config.chunking.segment_bytes;
-    let shape = Disk { size_bytes: source.size_bytes(), segment_bytes, pages: Vec::new() };
-    let copy = Copy { session, name, source, parent, shape, used_bytes: AtomicU64::new(0) };
+    let chunking = session.shared.config.chunking;
+    let shape =
+        Disk { size_bytes: source.size_bytes(), segment_bytes: chunking.segment_bytes, pages: Vec::new() };
+    let cutter = |phase| Cutter::new(chunking, &session.keys, phase);
+    let mut copy =
+        Copy { session, name, source, cutter: cutter(0), parent, shape, used_bytes: AtomicU64::new(0) };
+    let phase_bytes = copy.phase(chunking.chunker()).await?;
+    copy.cutter = cutter(phase_bytes);
+    // Where the grid has moved all is cut anew.
+    copy.parent = copy.parent.filter(|parent| parent.phase_bytes == phase_bytes);
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
     // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
     let here = &copy;
@@ -122,11 +134,23 @@ pub(super) async fn copy(
         shape: Shape::Disk,
         size_bytes: disk.size_bytes,
         used_bytes: copy.used_bytes.load(Ordering::Relaxed),
+        phase_bytes,
         root,
     })
 }
 
 impl Copy<'_> {
+    /// Where the grid begins on which the disk is cut.
+    async fn phase(&self, chunker: Chunker) -> Result<u32, CopyError> {
+        match chunker {
+            Chunker::FastCdc => Ok(0),
+            Chunker::Aligned => {
+                let start = 0..self.source.size_bytes().min(BLOCK_BYTES as u64);
+                Ok(phase::of(&self.read_exact(&start).await?))
+            }
+        }
+    }
+
     /// Asks the source about the segments of one page and decides about each.
     async fn plan_page(&self, page: u64) -> Result<Vec<Task>, CopyError> {
         let first = page * LEAVES_PER_PAGE as u64;
@@ -237,7 +261,8 @@ impl Copy<'_> {
             Work::Read(reads) => {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
-                let stored = self.session.work(move |session| session.store_segment(&segment)).await;
+                let cutter = self.cutter.clone();
+                let stored = self.session.work(move |session| session.store_segment(&cutter, &segment)).await;
                 stored.map_err(CopyError::from)?
             }
             Work::Patch { patch, probe } => {

@@ -35,8 +35,7 @@ impl Copy<'_> {
         let within =
             |range: &Range<u64>| (range.start - segment.start) as usize..(range.end - segment.start) as usize;
         let changed: Vec<_> = changed.iter().map(within).collect();
-        let chunking = self.session.shared.config.chunking;
-        let mut recut = Recut::new(chunking, self.session.keys.chunker_seed(), pieces, &changed);
+        let mut recut = Recut::new(self.cutter.clone(), pieces, &changed);
         let mut bytes = vec![0; (segment.end - segment.start) as usize];
         loop {
             let stepped = self.session.work(move |session| match recut.step(&bytes) {

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::packer::{FinishedPack, Packer, Stopped};
-use crate::chunker::{self, Cut};
+use crate::chunker::{Cut, Cutter};
 use crate::format::blob::{self, BlobId, BlobKind};
 use crate::format::pack::{PackId, PackKind};
 use crate::format::recipe::{self, Piece};
@@ -85,9 +85,8 @@ impl Session {
     }
 
     /// Cuts a segment, stores what is new of it, and its leaf. `None` when it holds only zeros. Blocking.
-    pub(super) fn store_segment(&self, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
-        let cuts = chunker::cut(&self.shared.config.chunking, self.keys.chunker_seed(), segment);
-        self.store_parts(segment, cuts.into_iter().map(Part::Cut).collect())
+    pub(super) fn store_segment(&self, cutter: &Cutter, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
+        self.store_parts(segment, cutter.cut(segment).into_iter().map(Part::Cut).collect())
     }
 
     /// Stores what is new of a segment that was cut, and its leaf. `None` when it holds only zeros. Blocking.

@@ -93,7 +93,14 @@ pub(super) async fn copy(
         return Err(CopyError::StreamTooLong { stream: name.to_owned(), bytes: size_bytes });
     }
     let root = store(session, BlobKind::Stream, root).await?;
-    Ok(DiskRecord { name: name.to_owned(), shape: Shape::Stream, size_bytes, used_bytes: size_bytes, root })
+    Ok(DiskRecord {
+        name: name.to_owned(),
+        shape: Shape::Stream,
+        size_bytes,
+        used_bytes: size_bytes,
+        phase_bytes: 0,
+        root,
+    })
 }
 
 fn ends_leaf(id: &BlobId) -> bool {

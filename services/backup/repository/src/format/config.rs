@@ -5,8 +5,10 @@
 //!   { repository 16, created_unix_ms, chunking, streams, store, object_lock }
 //!
 //!   chunking   { algorithm, segment_bytes, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max, hole_bytes_min }
-//!   streams    { algorithm, chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max }
-//!   store      { create_if_absent, lists_what_was_written, object_lock, checksums }; the last two only if true
+//!              algorithm: "fast_cdc2020_level1", or "aligned_ghash_aes", see chunker/aligned.rs
+//!   streams    { algorithm "fast_cdc2020_level1", chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max }
+//!   store      { create_if_absent, lists_what_was_written, object_lock, checksums, deletes_many }; the last three only
+//!              if true
 //!   object_lock   { mode "governance" | "compliance", days }, left out where nothing is locked
 //!   signature  of the MessagePack, for the purpose "loam repository v1 config"
 //! ```

@@ -5,7 +5,8 @@
 //! ```text
 //!   { machine, taken_at_unix_ms, tags [ … ], disks [ … ], definition, parent, consistency, stats { … }, stands_in }
 //!
-//!   disks        { name, shape, size_bytes, used_bytes, root 32 }       shape: "disk" or "stream"
+//!   disks        { name, shape, size_bytes, used_bytes, phase_bytes, root 32 }       shape: "disk" or "stream"
+//!   phase_bytes  where on the disk the grid of an aligned chunker begins; left out where it is 0
 //!   root         the id of the blob that begins the recipe, of the kind that the shape says
 //!   definition   a text for readers only, see private.rs
 //!   parent       the id of a snapshot, or nil
@@ -118,6 +119,9 @@ pub struct DiskRecord {
     pub size_bytes: u64,
     /// Bytes of it that the source said hold data: allocated, whether zero or not.
     pub used_bytes: u64,
+    /// Where on the disk the grid begins on which an aligned chunker cut it, less than 4096.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub phase_bytes: u32,
     /// The root of its recipe.
     pub root: BlobId,
 }
@@ -166,6 +170,11 @@ pub struct Contents {
     /// Whether it lies here because the repository where it belongs could not be reached.
     #[serde(default, skip_serializing_if = "is_at_home")]
     pub stands_in: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_nothing(bytes: &u32) -> bool {
+    *bytes == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]

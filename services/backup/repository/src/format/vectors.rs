@@ -18,7 +18,7 @@ use super::sealed::{self, SealSeed};
 use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, SnapshotId};
 use super::stream::Stream;
 use super::{RepositoryId, packed, shard};
-use crate::chunker::{self, Chunking, Cut, StreamChunking};
+use crate::chunker::{Chunker, Chunking, Cut, Cutter, StreamChunking};
 use crate::compression::Compression;
 use crate::keys::{Cipher, Keys};
 use crate::store::names;
@@ -50,11 +50,16 @@ fn ends(cuts: &[Cut]) -> Value {
     cuts.iter().map(end).collect()
 }
 
-fn cuts(keys: &Keys) -> Value {
+fn segment() -> Vec<u8> {
     let mut segment = noise("a segment", 4 << 20);
     segment[..200_000].fill(0);
     segment[1_000_000..1_300_001].fill(0);
     segment[2_000_000..2_040_000].fill(0);
+    segment
+}
+
+fn cuts(keys: &Keys) -> Value {
+    let segment = segment();
     let mut stream = noise("a stream", 12 << 20);
     stream[5 << 20..9 << 20].fill(b' ');
     let mut stream_ends = Vec::new();
@@ -63,10 +68,21 @@ fn cuts(keys: &Keys) -> Value {
         at += StreamChunking::default().next_cut(keys.chunker_seed(), &stream[at..]);
         stream_ends.push(at);
     }
+    let cutter = Cutter::new(Chunking::default(), keys, 0);
     json!({
-        "segment": ends(&chunker::cut(&Chunking::default(), keys.chunker_seed(), &segment)),
-        "short last segment": ends(&chunker::cut(&Chunking::default(), keys.chunker_seed(), &segment[..777])),
+        "segment": ends(&cutter.cut(&segment)),
+        "short last segment": ends(&cutter.cut(&segment[..777])),
         "stream": stream_ends,
+    })
+}
+
+fn aligned_cuts(keys: &Keys) -> Value {
+    let segment = segment();
+    let cut = |phase, bytes| ends(&Cutter::new(Chunker::Aligned.into(), keys, phase).cut(&segment[..bytes]));
+    json!({
+        "segment": cut(0, segment.len()),
+        "short last segment": cut(0, 777),
+        "segment of a disk with phase 3584": cut(3584, segment.len()),
     })
 }
 
@@ -109,6 +125,7 @@ fn contents(definition: Private) -> Contents {
         shape,
         size_bytes: 10 << 30,
         used_bytes: 5_000_000_000,
+        phase_bytes: 0,
         root,
     };
     Contents {
@@ -133,6 +150,7 @@ fn vectors() -> BTreeMap<String, Value> {
     }
     add("chunker seed", json!(keys.chunker_seed()));
     add("cuts", cuts(&keys));
+    add("aligned cuts", aligned_cuts(&keys));
     add("recipes", recipes());
     add(
         "text of a blob that does not compress",
@@ -164,6 +182,8 @@ fn vectors() -> BTreeMap<String, Value> {
         object_lock: None,
     };
     add("config", hex(&config.encode(&keys).expect("signed")));
+    let aligned = Config { chunking: Chunker::Aligned.into(), ..config };
+    add("config with aligned cuts", hex(&aligned.encode(&keys).expect("signed")));
     all
 }
 

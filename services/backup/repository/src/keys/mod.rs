@@ -18,6 +18,7 @@
 //!
 //!   id key of a kind     derive( "loam repository v1 id of KIND", ids )        KIND: chunk, leaf, page, disk, stream
 //!   chunker seed         derive( "loam repository v1 chunker seed", ids ), its first 8 bytes
+//!   aligned chunker      derive( "loam repository v1 aligned chunker", ids ): two keys of 16
 //!   local cache          derive( "loam repository v1 local cache", ids )
 //!   object key           derive( "loam repository v1 object", meta | salt 32 )
 //!   pack of recipes      derive( "loam repository v1 meta pack", meta | pack 16 )
@@ -121,9 +122,14 @@ impl Keys {
         BlobId::from(*blake3::keyed_hash(&self.ids[kind as usize], bytes).as_bytes())
     }
 
-    /// Makes cut points differ from those of other repositories. Not a security boundary.
+    /// Makes cut points of FastCDC differ from those of other repositories. Not a security boundary.
     pub(crate) fn chunker_seed(&self) -> u64 {
         self.chunker_seed
+    }
+
+    /// What the aligned chunker chooses blocks by.
+    pub(crate) fn aligned_chunker(&self) -> Key {
+        derive("loam repository v1 aligned chunker", &[&*self.bundle.ids])
     }
 
     /// What files in the local cache are authenticated with.

@@ -1,12 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::chunker::{Chunker, Chunking};
 use crate::format::blob::BlobId;
+use crate::keys::Keys;
 
 /// The leaf of a whole segment; a chunk is named by its content.
-fn whole(chunking: &Chunking, segment: &[u8]) -> Vec<Piece> {
-    let cuts = chunker::cut(chunking, 7, segment);
-    cuts.into_iter().map(|cut| piece(segment, cut)).collect()
+fn whole(cutter: &Cutter, segment: &[u8]) -> Vec<Piece> {
+    cutter.cut(segment).into_iter().map(|cut| piece(segment, cut)).collect()
 }
 
 fn piece(segment: &[u8], cut: Cut) -> Piece {
@@ -20,15 +21,10 @@ fn piece(segment: &[u8], cut: Cut) -> Piece {
 }
 
 /// The leaf by a map of changes, and how many bytes were asked for.
-fn patched(
-    chunking: &Chunking,
-    before: &[Piece],
-    now: &[u8],
-    changed: &[Range<usize>],
-) -> (Vec<Piece>, usize) {
+fn patched(cutter: &Cutter, before: &[Piece], now: &[u8], changed: &[Range<usize>]) -> (Vec<Piece>, usize) {
     let mut seen = vec![0; now.len()];
     let mut read = 0;
-    let mut recut = Recut::new(*chunking, 7, before.to_vec(), changed);
+    let mut recut = Recut::new(cutter.clone(), before.to_vec(), changed);
     loop {
         match recut.step(&seen) {
             Step::Read(ranges) => {
@@ -101,44 +97,50 @@ fn write_all(segment: &mut [u8], writes: &[Write]) -> Vec<Range<usize>> {
     ranges
 }
 
+fn cutters() -> impl Strategy<Value = (Chunker, u32)> {
+    let aligned = |phase| Just((Chunker::Aligned, phase));
+    prop_oneof![2 => Just((Chunker::FastCdc, 0)), 1 => aligned(0), 1 => aligned(3584)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_segment_that_was_cut_again_where_it_changed_is_as_if_cut_whole(
+        (chunker, phase) in cutters(),
         length in prop_oneof![Just(512 * 1024usize), 1usize..512 * 1024],
         full: bool,
         first in writes(512 * 1024, 100_000, 12),
         second in writes(512 * 1024, 40_000, 6),
     ) {
-        let chunking = Chunking::tiny();
+        let cutter = Cutter::new(Chunking::tiny(chunker), &Keys::known(), phase);
         let mut segment = vec![0; length];
         if full {
             noise(99, &mut segment);
         }
         write_all(&mut segment, &first);
-        let before = whole(&chunking, &segment);
+        let before = whole(&cutter, &segment);
         let changed = write_all(&mut segment, &second);
-        let (pieces, read) = patched(&chunking, &before, &segment, &changed);
-        prop_assert_eq!(pieces, whole(&chunking, &segment));
+        let (pieces, read) = patched(&cutter, &before, &segment, &changed);
+        prop_assert_eq!(pieces, whole(&cutter, &segment));
         prop_assert!(read <= length.next_multiple_of(BLOCK_BYTES));
     }
 }
 
 #[test]
 fn little_more_is_read_than_the_chunks_that_changed() {
-    let chunking = Chunking::default();
+    let cutter = Cutter::new(Chunking::default(), &Keys::known(), 0);
     let mut segment = vec![0; 4 * 1024 * 1024];
     noise(1, &mut segment);
-    let before = whole(&chunking, &segment);
+    let before = whole(&cutter, &segment);
     let mut read_in_all = 0;
     for place in 0..100 {
         let at = place * 40_960;
         let mut now = segment.clone();
         let changed = at..at + 65_536;
         noise(place as u64, &mut now[changed.clone()]);
-        let (pieces, read) = patched(&chunking, &before, &now, std::slice::from_ref(&changed));
-        assert_eq!(pieces, whole(&chunking, &now));
+        let (pieces, read) = patched(&cutter, &before, &now, std::slice::from_ref(&changed));
+        assert_eq!(pieces, whole(&cutter, &now));
         read_in_all += read;
     }
     let mean = read_in_all / 100;

@@ -26,6 +26,9 @@ pub struct Capabilities {
     /// What arrives other than it was sent is refused (CRC-64/NVME).
     #[serde(default, skip_serializing_if = "is_not")]
     pub checksums: bool,
+    /// One request deletes many objects (S3 DeleteObjects).
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub deletes_many: bool,
 }
 
 /// What a store cannot do goes without saying, as it did before anybody asked.
@@ -42,15 +45,21 @@ impl Capabilities {
 }
 
 impl Store {
-    /// Writes, lists, overwrites and removes one small object.
+    /// Writes, lists, overwrites and removes small objects.
     pub(crate) async fn try_out(&self) -> Result<Capabilities, StoreError> {
         let name = names::entry(names::PROBE, Ulid::generate());
+        let other = names::entry(names::PROBE, Ulid::generate());
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"the second"));
         let written = self.create(&name, first.clone()).await?;
         let again = self.create(&name, second).await?;
         let found = self.get(&name).await?;
+        self.put(&other, Bytes::from_static(b"the third")).await?;
         let listed = self.list(&names::folder(names::PROBE)).await?;
-        self.delete(&name).await?;
+        let deletes_many = self.could_delete_all(&[name.clone(), other.clone()]).await?;
+        if !deletes_many {
+            self.delete(&name).await?;
+            self.delete(&other).await?;
+        }
         let (object_lock, checksums) = match &self.s3 {
             Some(s3) => (self.can_lock(s3).await?, self.verifies_checksums(s3).await?),
             None => (false, false),
@@ -58,6 +67,7 @@ impl Store {
         Ok(Capabilities {
             object_lock,
             checksums,
+            deletes_many,
             create_if_absent: written == Created::New && again == Created::AlreadyThere && found == first,
             lists_what_was_written: listed
                 .iter()

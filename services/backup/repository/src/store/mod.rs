@@ -16,6 +16,7 @@
 
 mod capabilities;
 mod create;
+mod delete;
 mod entries;
 mod half_written;
 pub mod names;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -54,6 +56,8 @@ const DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// The same objects, where one request can delete many.
+    bulk: Option<Arc<dyn ObjectStore>>,
     deadline: Duration,
     /// Where it is a folder.
     folder: Option<PathBuf>,
@@ -109,13 +113,22 @@ impl Store {
     /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
     /// who build their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store { objects, deadline: DEADLINE_DEFAULT, folder: None, s3: None, lock: None, is_dry: false }
+        Store {
+            objects,
+            bulk: None,
+            deadline: DEADLINE_DEFAULT,
+            folder: None,
+            s3: None,
+            lock: None,
+            is_dry: false,
+        }
     }
 
     /// A store on S3.
     fn on_s3(s3: S3) -> Store {
-        let objects = PrefixStore::new(s3.objects().clone(), s3.prefix().clone());
-        Store { s3: Some(Arc::new(s3)), ..Store::new(Arc::new(objects)) }
+        let placed = |client: &AmazonS3| Arc::new(PrefixStore::new(client.clone(), s3.prefix().clone()));
+        let (objects, bulk) = (placed(s3.objects()), placed(s3.bulk()));
+        Store { bulk: Some(bulk), s3: Some(Arc::new(s3)), ..Store::new(objects) }
     }
 
     /// The same store, in which a repository that is made locks what it keeps. One that is opened does as it was made.
@@ -233,42 +246,6 @@ impl Store {
             // Elsewhere nothing can be locked, as in a folder into which a bucket was copied.
             _ => Ok(()),
         }
-    }
-
-    /// Removes an object; one that is gone already counts as removed.
-    #[instrument(name = "store delete", skip_all, fields(otel.kind = "client", object = %name))]
-    pub(crate) async fn delete(&self, name: &Path) -> Result<(), StoreError> {
-        if self.is_dry {
-            return Ok(());
-        }
-        match twice(|| self.bounded("delete", name, self.objects.delete(name))).await {
-            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Removes objects, many with one request where the store can (S3 DeleteObjects); one that is gone already counts as
-    /// removed.
-    #[instrument(name = "store delete all", skip_all, fields(otel.kind = "client", objects = names.len()))]
-    pub(crate) async fn delete_all(&self, names: &[Path]) -> Result<(), StoreError> {
-        if self.is_dry {
-            return Ok(());
-        }
-        twice(|| self.delete_all_once(names)).await
-    }
-
-    async fn delete_all_once(&self, names: &[Path]) -> Result<(), StoreError> {
-        let asked = futures::stream::iter(names.to_vec()).map(Ok).boxed();
-        let mut answers = self.objects.delete_stream(asked);
-        for name in names {
-            let answer = async { answers.next().await.transpose() };
-            match self.bounded("delete", name, answer).await {
-                Ok(Some(_)) | Err(StoreError::NotFound { .. }) => {}
-                Ok(None) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.

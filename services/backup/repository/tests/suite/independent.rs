@@ -51,15 +51,17 @@ fn wide_disk(rng: &mut StdRng, path: &Path) -> String {
     sha256_of_file(path)
 }
 
-/// Whether there is a disk of more than one page. It takes a while to hash its holes.
+/// What is special about a repository.
 #[derive(PartialEq, Eq)]
-enum WideDisk {
-    Yes,
-    No,
+enum Kind {
+    /// A disk of more than one page. It takes a while to hash its holes.
+    Wide,
+    /// Cuts on the grid of a disk that was partitioned as of old.
+    Aligned,
 }
 
 /// All that a repository can hold: two ciphers, two epochs, keys of every kind, a parent, holes, pages, a stream.
-async fn make(wide: WideDisk) -> Made {
+async fn make(kind: Kind) -> Made {
     let mut rng = seeded();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -72,7 +74,11 @@ async fn make(wide: WideDisk) -> Made {
     s3::write_secret(&path("writer"), &writer.file());
 
     let settings = StoreSettings::new(format!("file://{}", path("store").display()).parse().unwrap());
-    let repository = new_repository(settings.open_for_init().unwrap()).await;
+    let store = settings.open_for_init().unwrap();
+    let repository = match kind {
+        Kind::Wide => new_repository(store).await,
+        Kind::Aligned => new_aligned_repository(store).await,
+    };
     let key = NewKey::Secret(Secret::key_file(&path("key")).unwrap(), cheap());
     repository.add_key("a key file", Role::Full, key).await.unwrap();
     let recipient = NewKey::Recipient(identity.recipient());
@@ -82,17 +88,19 @@ async fn make(wide: WideDisk) -> Made {
 
     let mut disk = MemoryDisk::tracked(disk(&mut rng, 21 * MIB + 4711));
     disk.bytes[8 * MIB..14 * MIB].fill(0);
+    partition(&mut disk.bytes, 63);
     let mut dump = vec![0; 9 * MIB + 1];
     rng.fill_bytes(&mut dump[..5 * MIB]);
     let mut first = request(&disk);
     let mut disks = vec![("vda", sha256(&disk.bytes))];
-    if wide == WideDisk::Yes {
+    if kind == Kind::Wide {
         disks.push(("wide", wide_disk(&mut rng, &path("wide"))));
         first.disks.push(("wide".into(), Box::new(RawFile::open(&path("wide")).unwrap())));
     }
     disks.push(("dump", sha256(&dump)));
     first.streams.push(("dump".into(), Box::new(std::io::Cursor::new(dump.clone()))));
     let first = back_up(&repository, first).await;
+    assert_eq!(first.disk("vda").unwrap().phase_bytes, if kind == Kind::Aligned { 63 % 8 * 512 } else { 0 });
     let mut snapshots = vec![(first.id, disks)];
 
     // The second comes from a host that can only write, in another epoch, and has no instructions for AES.
@@ -112,7 +120,7 @@ async fn make(wide: WideDisk) -> Made {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_written_from_the_pages_alone_reads_everything_back() {
-    let made = make(WideDisk::Yes).await;
+    let made = make(Kind::Wide).await;
     let by_words = python::told(&made.read_with("--passphrase-file", "words"));
     assert_eq!(by_words["epochs"], json!([1, 2]));
     let packs = by_words["packs"].as_array().unwrap();
@@ -139,7 +147,7 @@ async fn a_reader_written_from_the_pages_alone_reads_everything_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reader_is_let_in_by_every_kind_of_key_and_reads_no_disk_with_a_write_only_one() {
-    let made = make(WideDisk::No).await;
+    let made = make(Kind::Aligned).await;
     let by_words = python::told(&made.read_with("--passphrase-file", "words"));
     for (secret, file) in [("--key-file", "key"), ("--identity-file", "identity")] {
         assert_eq!(python::told(&made.read_with(secret, file)), by_words, "{file}");
@@ -151,7 +159,7 @@ async fn the_reader_is_let_in_by_every_kind_of_key_and_reads_no_disk_with_a_writ
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reader_trusts_nothing_that_was_changed() {
-    let made = make(WideDisk::No).await;
+    let made = make(Kind::Aligned).await;
     let mut files = Vec::new();
     files_in(&made.store(), &mut files);
     let (mut checked, read) = (0, ["data", "meta", "snapshots", "keys", "config"]);

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::StdRng;
 
+use crate::support::proxy::{Fault, Plan, Proxy};
 use crate::support::s3::S3Server;
 use crate::support::*;
 
@@ -124,11 +125,23 @@ const MANY: u64 = 1100;
 #[tokio::test(flavor = "multi_thread")]
 async fn more_objects_than_one_request_names_are_listed_and_removed_on_s3() {
     let server = S3Server::start_and_warm_up().await;
+    removes_many(&server, "many", server.store("many"), true).await;
+    // Some services delete one object with each request only.
+    let plan: Plan = Arc::new(|request| {
+        (request.method == "POST").then_some(Fault::Answer("501 Not Implemented", "NotImplemented"))
+    });
+    let proxy = Proxy::start(server.port(), plan).await;
+    let by_proxy = server.settings_by(proxy.port(), "one-by-one").open_for_init().unwrap();
+    removes_many(&server, "one-by-one", by_proxy, false).await;
+}
+
+async fn removes_many(server: &S3Server, place: &str, store: Store, with_one_request: bool) {
     let disk = MemoryDisk::new(disk(&mut seeded(), 3 * MIB));
-    let repository = new_repository(server.store("many")).await;
+    let repository = new_repository(store.clone()).await;
+    assert_eq!(repository.info().await.unwrap().store.deletes_many, with_one_request);
     let snapshot = back_up(&repository, request(&disk)).await;
     let bucket = server.bucket();
-    let names = (0..MANY).map(|number| Path::from(format!("many/index/{:026}", number)));
+    let names = (0..MANY).map(|number| Path::from(format!("{place}/index/{number:026}")));
     let written = names.map(|name| {
         let bucket = &bucket;
         async move { bucket.put(&name, PutPayload::from_static(b"no shard")).await }
@@ -136,9 +149,9 @@ async fn more_objects_than_one_request_names_are_listed_and_removed_on_s3() {
     let written: Vec<_> = futures::stream::iter(written).buffer_unordered(16).try_collect().await.unwrap();
     assert_eq!(written.len() as u64, MANY);
     repository.rebuild_index(&Arc::default()).await.unwrap();
-    let left: Vec<_> = bucket.list(Some(&Path::from("many/index"))).try_collect().await.unwrap();
+    let left: Vec<_> = bucket.list(Some(&Path::from(format!("{place}/index")))).try_collect().await.unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert!(restored(&reopened(server.store("many")).await, &snapshot).await == disk.bytes);
+    assert!(restored(&reopened(store).await, &snapshot).await == disk.bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::io::ErrorKind::NotFound;
 use std::path::PathBuf;
 
 use backup_repository::{
-    Compression, EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret, SecretError,
-    Store, StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
+    Chunker, Compression, EngineSettings, KdfCost, ObjectLock, OpenError, Repository, S3Settings, Secret,
+    SecretError, Store, StoreSettings, StoreSettingsError, StoreUrl, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -223,12 +223,18 @@ impl Access {
     }
 
     /// Makes a repository.
-    pub(super) async fn init(&self, lock: Option<ObjectLock>, work: &Work) -> Result<Repository, Trouble> {
+    pub(super) async fn init(
+        &self,
+        lock: Option<ObjectLock>,
+        chunker: Chunker,
+        work: &Work,
+    ) -> Result<Repository, Trouble> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
         let store =
             self.store.clone().settings().open_for_init().map_err(trouble::of)?.with_object_lock(lock);
-        let init = Repository::init(store, secret, KdfCost::default(), self.engine.clone().settings());
+        let settings = self.engine.clone().settings();
+        let init = Repository::init_with(store, secret, KdfCost::default(), settings, chunker);
         self.opened(&place, init, work).await
     }
 

@@ -43,6 +43,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct S3 {
     objects: AmazonS3,
+    bulk: AmazonS3,
     bucket: String,
     prefix: Path,
     line: Arc<Line>,
@@ -94,16 +95,22 @@ impl S3 {
         if let Some(endpoint) = &s3.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        let objects = builder.build().map_err(StoreSettingsError::Client)?;
+        let bulk = builder.clone().build().map_err(StoreSettingsError::Client)?;
+        let objects = builder.with_disable_bulk_delete(true).build().map_err(StoreSettingsError::Client)?;
         line.sign_as(Arc::clone(objects.credentials()));
         let client = Connector(Arc::clone(&line)).connect(&options).map_err(StoreSettingsError::Client)?;
         let prefix = Path::from(prefix);
-        Ok(S3 { objects, bucket: bucket.to_owned(), prefix, line, client })
+        Ok(S3 { objects, bulk, bucket: bucket.to_owned(), prefix, line, client })
     }
 
-    /// The client.
+    /// The client, which deletes one object with each request, as every service can.
     pub(super) fn objects(&self) -> &AmazonS3 {
         &self.objects
+    }
+
+    /// A client that deletes many with one (DeleteObjects), which not every service can.
+    pub(super) fn bulk(&self) -> &AmazonS3 {
+        &self.bulk
     }
 
     /// The repository's place in the bucket.

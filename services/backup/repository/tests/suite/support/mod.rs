@@ -151,6 +151,16 @@ pub(crate) fn use_for_a_day(rng: &mut StdRng, disk: &mut MemoryDisk) {
     }
 }
 
+/// Writes a master boot record with one partition, from that sector to the end of the disk.
+pub(crate) fn partition(disk: &mut [u8], first: u32) {
+    let sectors = disk.len() as u32 / 512 - first;
+    disk[446..512].fill(0);
+    disk[446 + 4] = 0x83;
+    disk[446 + 8..446 + 12].copy_from_slice(&first.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&sectors.to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+}
+
 /// The least cost: tests do not guard secrets.
 pub(crate) fn cheap() -> KdfCost {
     KdfCost { memory_kib: 8, passes: 1, lanes: 1 }
@@ -166,6 +176,11 @@ pub(crate) fn memory() -> Store {
 
 pub(crate) async fn new_repository(store: Store) -> Repository {
     Repository::init(store, secret(), cheap(), EngineSettings::default()).await.unwrap()
+}
+
+pub(crate) async fn new_aligned_repository(store: Store) -> Repository {
+    let settings = EngineSettings::default();
+    Repository::init_with(store, secret(), cheap(), settings, Chunker::Aligned).await.unwrap()
 }
 
 pub(crate) async fn reopened(store: Store) -> Repository {
