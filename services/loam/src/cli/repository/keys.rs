@@ -129,7 +129,7 @@ pub(super) async fn run(command: KeysCommand, work: &Work) -> Result<(), Trouble
         KeysCommand::List(args) => list(*args, work).await,
         KeysCommand::Add(args) => add(*args, work).await,
         KeysCommand::Label(args) => label(*args, work).await,
-        KeysCommand::Remove(args) => remove(*args, work).await,
+        KeysCommand::Remove(args) => Box::pin(remove(*args, work)).await,
         KeysCommand::Rotate(args) => rotate(*args, work).await,
         KeysCommand::Identity { file } => identity(&file, work).await,
     }
