@@ -75,15 +75,9 @@ async fn answer(
             objects.insert(key, body);
             ([(header::ETAG, "\"1\"")], "").into_response()
         }
-        // Deletions come in bulk, as a list of keys.
-        Method::POST => {
-            let asked = String::from_utf8_lossy(&body).into_owned();
-            let keys = asked.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
-            let deleted = keys.map(|key| {
-                objects.remove(key);
-                format!("<Deleted><Key>{key}</Key></Deleted>")
-            });
-            format!("<DeleteResult>{}</DeleteResult>", deleted.collect::<String>()).into_response()
+        Method::DELETE => {
+            objects.remove(&key);
+            StatusCode::NO_CONTENT.into_response()
         }
         Method::GET if key.is_empty() => list(&objects, uri.query().unwrap_or_default()),
         Method::GET => match objects.get(&key) {
