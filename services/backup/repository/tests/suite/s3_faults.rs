@@ -50,11 +50,18 @@ fn chain(error: &dyn Error) -> String {
     said
 }
 
+/// Tries once more what took too long, as machines stand still for a moment.
 fn impatient(mut settings: StoreSettings) -> Store {
     settings.connect_timeout = Duration::from_secs(1);
     settings.request_timeout = Duration::from_secs(2);
     settings.retries_max = 3;
-    settings.retry_timeout = Duration::from_secs(2);
+    settings.retry_timeout = Duration::from_secs(3);
+    settings.open().unwrap()
+}
+
+fn patient(mut settings: StoreSettings) -> Store {
+    settings.request_timeout = Duration::from_secs(2);
+    settings.retry_timeout = Duration::from_secs(30);
     settings.open().unwrap()
 }
 
@@ -266,10 +273,7 @@ async fn what_goes_wrong_now_and_then_is_overcome() {
         fault
     });
     let proxy = Proxy::start(server.port(), plan).await;
-    let mut settings = server.settings_by(proxy.port(), "moods");
-    settings.request_timeout = Duration::from_secs(2);
-    settings.retry_timeout = Duration::from_secs(30);
-    all_kinds_of_work(settings.open().unwrap(), &mut rng).await;
+    all_kinds_of_work(patient(server.settings_by(proxy.port(), "moods")), &mut rng).await;
 }
 
 /// A commit is not sent again by the client itself, as it is not known to have failed: these are the moments at which
@@ -284,7 +288,7 @@ async fn a_commit_that_is_lost_and_lost_again_or_arrives_late_is_made_once() {
         request.is_create.then(|| LOST.get(count.fetch_add(1, Ordering::SeqCst)).copied())?
     });
     let proxy = Proxy::start(server.port(), plan).await;
-    let repository = new_repository(impatient(server.settings_by(proxy.port(), "commit"))).await;
+    let repository = new_repository(patient(server.settings_by(proxy.port(), "commit"))).await;
     let disk = MemoryDisk::new(disk(&mut seeded(), MIB));
     let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
     creates.store(0, Ordering::SeqCst);
