@@ -97,13 +97,11 @@ pub(super) async fn copy(
     let chunking = session.shared.config.chunking;
     let shape =
         Disk { size_bytes: source.size_bytes(), segment_bytes: chunking.segment_bytes, pages: Vec::new() };
-    let cutter = |phase| Cutter::new(chunking, &session.keys, phase);
-    let mut copy =
-        Copy { session, name, source, cutter: cutter(0), parent, shape, used_bytes: AtomicU64::new(0) };
-    let phase_bytes = copy.phase(chunking.chunker()).await?;
-    copy.cutter = cutter(phase_bytes);
+    let phase_bytes = phase_of(session, name, source).await?;
+    let cutter = Cutter::new(chunking, &session.keys, phase_bytes);
     // Where the grid has moved all is cut anew.
-    copy.parent = copy.parent.filter(|parent| parent.phase_bytes == phase_bytes);
+    let parent = parent.filter(|parent| parent.phase_bytes == phase_bytes);
+    let copy = Copy { session, name, source, cutter, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
     // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
     let here = &copy;
@@ -139,18 +137,21 @@ pub(super) async fn copy(
     })
 }
 
-impl Copy<'_> {
-    /// Where the grid begins on which the disk is cut.
-    async fn phase(&self, chunker: Chunker) -> Result<u32, CopyError> {
-        match chunker {
-            Chunker::FastCdc => Ok(0),
-            Chunker::Aligned => {
-                let start = 0..self.source.size_bytes().min(BLOCK_BYTES as u64);
-                Ok(phase::of(&self.read_exact(&start).await?))
-            }
+/// Where the grid begins on which a disk is cut.
+async fn phase_of(session: &Session, name: &str, source: &dyn DiskSource) -> Result<u32, CopyError> {
+    match session.shared.config.chunking.chunker() {
+        Chunker::FastCdc => Ok(0),
+        Chunker::Aligned => {
+            let length = source.size_bytes().min(BLOCK_BYTES as u64);
+            let failed = |source| CopyError::Source { disk: name.to_owned(), source };
+            let start = source.read_at(0, length as usize).await.map_err(failed)?;
+            raise(&session.progress.read_bytes, length);
+            Ok(phase::of(&start))
         }
     }
+}
 
+impl Copy<'_> {
     /// Asks the source about the segments of one page and decides about each.
     async fn plan_page(&self, page: u64) -> Result<Vec<Task>, CopyError> {
         let first = page * LEAVES_PER_PAGE as u64;

@@ -136,6 +136,7 @@ pub(crate) fn header<'a>(magic: &[u8; 8], what: &'static str, object: &'a [u8]) 
         rest.split_first_chunk::<2>().ok_or(Damage::Malformed { what, why: "it ends in its header" })?;
     match u16::from_le_bytes(*version) {
         VERSION => Ok(rest),
+        0 => Err(Damage::Malformed { what, why: "there is no format version 0" }),
         found => Err(Damage::Newer { what, found }),
     }
 }

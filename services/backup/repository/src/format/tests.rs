@@ -172,3 +172,14 @@ fn a_slot_that_would_exhaust_the_machine_is_refused() {
     let greedy = [&honest[..at], &[0xce, 0xff, 0xff, 0xff, 0xff], &honest[at + 1..]].concat();
     assert!(matches!(Unopened::decode(&greedy), Err(Damage::Malformed { .. })));
 }
+
+#[test]
+fn only_a_newer_format_is_told_to_be_newer() {
+    let read = |version: u16| {
+        header(b"LOAMTEST", "test", &[b"LOAMTEST".as_slice(), &version.to_le_bytes()].concat())
+            .map(<[u8]>::len)
+    };
+    assert_eq!(read(VERSION), Ok(0));
+    assert_eq!(read(VERSION + 1), Err(Damage::Newer { what: "test", found: VERSION + 1 }));
+    assert!(matches!(read(0), Err(Damage::Malformed { .. })));
+}

@@ -36,6 +36,7 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("sealed", of(sealed)),
                 ("pack", of("data pack by aes-256-gcm")),
                 ("pack", of("meta pack by chacha20-poly1305")),
+                ("config", of("config with aligned cuts")),
             ]
         }
         "texts" => {
