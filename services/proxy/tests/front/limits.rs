@@ -74,20 +74,20 @@ async fn a_body_that_stops_is_408_and_reaches_the_machine_as_broken_off() {
 #[tokio::test]
 async fn a_slow_upload_is_welcome_as_long_as_it_moves() {
     let mut settings = Settings::default();
-    settings.timeouts.head_read = Duration::from_secs(2);
-    settings.timeouts.first_byte = Duration::from_secs(2);
-    settings.pace.idle_max = Duration::from_secs(2);
+    settings.timeouts.head_read = Duration::from_secs(3);
+    settings.timeouts.first_byte = Duration::from_secs(3);
+    settings.pace.idle_max = Duration::from_secs(3);
     settings.pace.bytes_per_second_min = 10;
     let web = web().await;
     let front = front_to(settings, web.address).await;
     let mut client = Wire::connect(front.address()).await;
-    client.send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 60\r\n\r\n").await;
+    client.send("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 80\r\n\r\n").await;
     let mut beat = tokio::time::interval(Duration::from_millis(50));
-    for _ in 0..60 {
+    for _ in 0..80 {
         beat.tick().await;
         client.send("x").await;
     }
-    assert_eq!(client.answer().await.body.len(), 60, "it took far longer than any single limit");
+    assert_eq!(client.answer().await.body.len(), 80, "it took far longer than any single limit");
 }
 
 #[tokio::test]

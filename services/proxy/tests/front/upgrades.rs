@@ -145,11 +145,11 @@ async fn a_grant_of_something_else_is_502() {
 #[tokio::test]
 async fn a_tunnel_on_which_nothing_moves_ends() {
     let mut settings = Settings::default();
-    settings.timeouts.tunnel_idle = Duration::from_secs(2);
+    settings.timeouts.tunnel_idle = Duration::from_secs(3);
     let front = front_to(settings, echo().await).await;
     let mut client = open(&front).await;
     let mut beat = tokio::time::interval(Duration::from_millis(50));
-    for _ in 0..60 {
+    for _ in 0..80 {
         beat.tick().await;
         echoes(&mut client, "still here").await;
     }
