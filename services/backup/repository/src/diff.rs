@@ -20,7 +20,8 @@ pub struct DiskDiff {
     /// Its size in the second.
     pub size_bytes_after: Option<u64>,
     /// Stretches of whole segments that differ, joined where they touch. A stream, and a disk that is only in one of
-    /// both, differs from end to end or not at all.
+    /// both, differs from end to end or not at all; so does nearly all of one whose aligned cuts moved in between, as
+    /// when it was partitioned anew ([`DiskRecord::phase_bytes`]).
     pub ranges: Vec<Range<u64>>,
 }
 

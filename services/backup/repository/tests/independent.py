@@ -1,8 +1,9 @@
 """Reads a Loam repository of format version 1 that lies in a folder, and prints what is in it as JSON.
 
-Written from the pages of the crate (`src/format`, `src/keys`, `src/store/names.rs`) and from nothing else, so that it
-shows whether they are enough to get everything back without our code. It trusts nothing: signatures, seals, lengths and
-the id of every blob are checked, and where disks are cut on the grid, that each cut is where it should be. The index is not read: packs say themselves what they hold.
+Written from the pages of the crate (`src/format`, `src/keys`, `src/chunker`, `src/store/names.rs`) and from nothing
+else, so that it shows whether they are enough to get everything back without our code. It trusts nothing: signatures,
+seals, lengths and the id of every blob are checked, and where disks are cut on the grid, that each cut is where it
+should be. The index is not read: packs say themselves what they hold.
 
     independent.py FOLDER --passphrase-file FILE | --key-file FILE | --identity-file FILE
 """

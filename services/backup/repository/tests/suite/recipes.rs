@@ -15,7 +15,7 @@ proptest! {
     #[test]
     fn a_map_of_changes_gives_the_recipe_of_a_full_read(
         seed: u64,
-        bytes in 1024usize..14 * MIB,
+        bytes in 1usize..14 * MIB,
         aligned: bool,
         first_sector in prop_oneof![Just(63), Just(2048)],
     ) {
@@ -24,7 +24,9 @@ proptest! {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut bytes = disk(&mut rng, bytes);
             let sectors = bytes.len() as u32 / 512;
-            partition(&mut bytes, first_sector.min(sectors));
+            if sectors > first_sector {
+                partition(&mut bytes, first_sector);
+            }
             let mut tracked = MemoryDisk::tracked(bytes);
             let repository =
                 if aligned { new_aligned_repository(memory()).await } else { new_repository(memory()).await };
@@ -38,9 +40,7 @@ proptest! {
             let whole = back_up(&repository, request(&MemoryDisk::new(tracked.bytes.clone()))).await;
             prop_assert_eq!(&by_map.contents.disks, &whole.contents.disks);
             prop_assert!(restored(&repository, &by_map).await == tracked.bytes);
-            // The partition table is read first, and may be read again.
-            let most = whole.contents.stats.read_bytes + 4096;
-            prop_assert!(by_map.contents.stats.read_bytes <= most);
+            prop_assert!(by_map.contents.stats.read_bytes <= whole.contents.stats.read_bytes);
             Ok(())
         })?;
     }
@@ -74,10 +74,9 @@ async fn a_disk_that_was_partitioned_anew_is_cut_anew_as_a_whole() {
     partition(&mut tracked.bytes, 63);
     let repository = new_aligned_repository(memory()).await;
     let parent = back_up(&repository, request(&tracked)).await;
-    let mut start = tracked.bytes[..512].to_vec();
-    start.resize(2 * MIB, 0);
-    partition(&mut start, 2048);
-    tracked.write(0, &start[..512]);
+    let mut anew = tracked.bytes.clone();
+    partition(&mut anew, 2048);
+    tracked.write(0, &anew[..512]);
     let by_map = BackupRequest { parent: Some(parent.id), ..request(&tracked) };
     let by_map = back_up(&repository, by_map).await;
     let whole = back_up(&repository, request(&MemoryDisk::new(tracked.bytes.clone()))).await;
