@@ -85,7 +85,7 @@ impl World {
     pub async fn ask<R: Request>(&self, request: R) -> R::Reply {
         eventually_some(R::NAME, SOON, async || match self.bus.call(&request, SOON).await {
             Ok(reply) => Some(reply),
-            Err(error) if error.is_passing() => None,
+            Err(error) if error.is_transient() => None,
             Err(error) => panic!("{}: {error}", R::NAME),
         })
         .await
@@ -117,7 +117,7 @@ impl World {
         eventually_some("every service is there and well", UP_MAX, async || {
             for service in Service::ALL {
                 let health = self.bus.call_at(service, &CheckHealth {}, SOON).await.ok()?;
-                if !health.is_well() {
+                if !health.is_healthy() {
                     return None;
                 }
             }
@@ -269,7 +269,7 @@ async fn connect(state: &Path) -> Bus {
             url: value("url")?,
             nkey_file: Some(value("key")?.into()),
             name: "system-test".into(),
-            inbox_prefix: contract::rights::inbox_prefix_of_person(&value("person")?),
+            inbox_prefix: contract::permissions::inbox_prefix_of_person(&value("person")?),
         };
         let carrier = bus::nats::connect(&connection, Duration::from_secs(2)).await.ok()?;
         Some(Bus::new(Arc::new(carrier), Realm::default()))

@@ -9,7 +9,7 @@
 
 use async_trait::async_trait;
 use backup_repository::{DiskSource, SourceError};
-use contract::provisioner::DiskDoor;
+use contract::provisioner::DiskExport;
 
 /// Reads disks through the doors that the provisioner opened.
 #[async_trait]
@@ -18,5 +18,5 @@ pub trait Doors: Send + Sync + 'static {
     ///
     /// # Errors
     /// When nobody is behind the door, or does not answer in time.
-    async fn reach(&self, door: &DiskDoor) -> Result<Box<dyn DiskSource>, SourceError>;
+    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError>;
 }

@@ -9,14 +9,14 @@ use contract::provisioner::{
     AdoptVm, AdoptVmRefused, CloseDisks, GetVm, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm,
     RemoveVm, RenewDisks, Renewed, ReserveVm, ReservedVm, VmRefused,
 };
-use contract::word::Failure;
+use contract::message::Failure;
 use contract::{OperationId, Service, VmName};
 use saga::Trouble;
 
 /// Questions that are answered from what the provisioner knows.
 const QUICK: Duration = Duration::from_secs(10);
 /// Opening freezes the guest's file systems and starts a backup job; closing ends it.
-const DOORS: Duration = Duration::from_secs(90);
+const DISK_EXPORTS: Duration = Duration::from_secs(90);
 
 /// The provisioner, over the bus.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ pub enum Child {
 
 /// Trouble of a call that was not refused: it passes or it does not, as the error says.
 fn trouble<F: std::fmt::Debug + std::fmt::Display>(error: CallError<F>) -> Trouble {
-    if error.is_passing() { Trouble::Passing(error.to_string()) } else { Trouble::Final(error.to_string()) }
+    if error.is_transient() { Trouble::Passing(error.to_string()) } else { Trouble::Final(error.to_string()) }
 }
 
 impl Provisioner {
@@ -73,7 +73,7 @@ impl Provisioner {
     /// When they are not opened.
     pub async fn open_disks(&self, vm: &VmName, id: &OperationId) -> Result<OpenedDisks, Trouble> {
         let open = OpenDisks { vm: vm.clone(), operation_id: id.clone() };
-        self.0.call(&open, DOORS).await.map_err(|error| match error {
+        self.0.call(&open, DISK_EXPORTS).await.map_err(|error| match error {
             CallError::Refused(busy @ OpenDisksRefused::Busy { .. }) => Trouble::Passing(busy.to_string()),
             error => trouble(error),
         })
@@ -98,7 +98,7 @@ impl Provisioner {
     /// When the provisioner does not answer.
     pub async fn close_disks(&self, id: &OperationId) -> Result<(), Trouble> {
         let close = CloseDisks { operation_id: id.clone() };
-        self.0.call(&close, DOORS).await.map(drop).map_err(trouble)
+        self.0.call(&close, DISK_EXPORTS).await.map(drop).map_err(trouble)
     }
 
     /// Reserves a name and the places of its disks.
@@ -115,7 +115,7 @@ impl Provisioner {
     /// When the provisioner does not answer.
     pub async fn release(&self, vm: &VmName, id: &OperationId) -> Result<(), Trouble> {
         let release = ReleaseVm { vm: vm.clone(), operation_id: id.clone() };
-        self.0.call(&release, DOORS).await.map(drop).map_err(trouble)
+        self.0.call(&release, DISK_EXPORTS).await.map(drop).map_err(trouble)
     }
 
     /// Begins to make a machine of a reserved name.
@@ -174,7 +174,7 @@ impl Provisioner {
     /// When it does not end in time.
     pub async fn outcome(&self, id: &OperationId, patience: Duration) -> Result<Child, Trouble> {
         let why = |report: OperationReport| report.reason.unwrap_or_else(|| "it does not say why".into());
-        match operation::outcome_at(&self.0, Service::Provisioner, id, patience, |_| {}).await {
+        match operation::wait_for_operation(&self.0, Service::Provisioner, id, patience, |_| {}).await {
             Ok(report) => Ok(match report.state {
                 OperationState::Done => Child::Done,
                 OperationState::Stuck => Child::Stuck(why(report)),

@@ -18,7 +18,7 @@ use contract::backup::{
     Backup, ListBackups, RestoreBackup, RestoreBackupRefused, StartBackup, StartBackupRefused, VerifyBackup,
 };
 use contract::operation::Begun;
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{BackupRef, OperationId, VmName};
 use operation::{BeginError, Operations, Work, fresh_id};
 use tokio::sync::Mutex;
@@ -106,7 +106,7 @@ impl Desk {
         self.begin::<Verify, _>(id, &command, RestoreBackupRefused::IdReused).await
     }
 
-    async fn list(self: Arc<Self>, asked: ListBackups) -> Result<Vec<Backup>, Declined<Nothing>> {
+    async fn list(self: Arc<Self>, asked: ListBackups) -> Result<Vec<Backup>, Declined<NoRefusal>> {
         let library = &self.world.library;
         let catalogue = library.catalogue(Freshness::AtHand).await.map_err(|error| shut(&error))?;
         let wanted = |backup: &&Backup| asked.vm.as_ref().is_none_or(|vm| *vm == backup.vm);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use backup::actors::{COPIES_MAX, READS_MAX, Trade};
 use backup::sagas::{Restore, Start, Verify, World};
 use backup_repository::Snapshot;
-use bus::memory::MemoryCarrier;
+use bus::memory::MemoryTransport;
 use bus::{Bus, Serving};
 use contract::backup::{RestoreBackup, StartBackup, VerifyBackup};
 use contract::{BackupId, BackupRef, OperationId, Realm};
@@ -32,7 +32,7 @@ type AtHand = RefCell<Option<Stage>>;
 
 async fn set<I>(at_hand: &AtHand, input: I) -> Context<World, I> {
     let folder = tempfile::tempdir().expect("a folder");
-    let bus = Bus::new(Arc::new(MemoryCarrier::new()), Realm::default());
+    let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
     let (provisioner, desk) = FakeProvisioner::open(&bus, folder.path()).await;
     let image = folder.path().join("web.raw");
     raw_image(&image, 1, IMAGE_BYTES);
@@ -120,7 +120,7 @@ fn latest() -> BackupRef {
 #[actix::test]
 async fn a_backup_ends_sealed_once_or_as_before() {
     let at_hand = AtHand::default();
-    saga::rehearsal::rehearse(
+    saga::harness::check(
         &Start::steps(),
         async || set(&at_hand, start()).await,
         async |context, ending| {
@@ -143,7 +143,7 @@ async fn a_backup_ends_sealed_once_or_as_before() {
 #[actix::test]
 async fn a_restore_ends_with_a_machine_or_as_before() {
     let at_hand = AtHand::default();
-    saga::rehearsal::rehearse(
+    saga::harness::check(
         &Restore::steps(),
         async || {
             let restore = RestoreBackup { backup: latest(), as_vm: vm("web2"), operation_id: None };
@@ -182,7 +182,7 @@ impl Stage {
 #[actix::test]
 async fn a_verification_changes_nothing() {
     let at_hand = AtHand::default();
-    saga::rehearsal::rehearse(
+    saga::harness::check(
         &Verify::steps(),
         async || {
             let verify = VerifyBackup { backup: latest(), operation_id: None };

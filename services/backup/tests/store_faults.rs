@@ -12,7 +12,7 @@ use backup_repository::S3Settings;
 use bus::CallError;
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::operation::OperationState;
-use contract::word::FailureKind;
+use contract::message::FailureKind;
 use support::gate::GatedDoors;
 use support::s3::TinyS3;
 use support::*;

@@ -31,7 +31,7 @@ pub(crate) static READY_SECONDS: LazyLock<Timed> = LazyLock::new(|| {
     Timed(meter().f64_histogram(READY_SECONDS_NAME).with_boundaries(bounds).build())
 });
 pub(crate) static VMS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(VMS_NAME).build());
-pub(crate) static DOORS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(DOORS_NAME).build());
+pub(crate) static DISK_EXPORTS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(DOORS_NAME).build());
 pub(crate) static LEASES_RUN_OUT: LazyLock<Counter<u64>> =
     LazyLock::new(|| meter().u64_counter(LEASES_RUN_OUT_NAME).build());
 pub(crate) static ORPHANS: LazyLock<Counter<u64>> =

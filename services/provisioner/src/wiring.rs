@@ -11,7 +11,7 @@ use contract::provisioner::{
     GetVm, ListSeeds, ListVms, OpenDisks, ReleaseVm, Released, RemoveSeed, RemoveSeedRefused, RemoveVm,
     RenewDisks, ReserveVm, ReservedVm, Seed, StartVm, StopVm, Vm, VmRefused,
 };
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{Request, VmName};
 use operation::{BeginError, Work, fresh_id};
 use provisioner_domain::{Phase, VmMove, VmRecord, WorkKind};
@@ -106,7 +106,7 @@ async fn add_seed(house: &House, asked: Asked<AddSeed>) -> Answer<AddSeed> {
     begin::<AddSeedWork, _>(house, id.clone(), wish.clone(), look, AddSeedRefused::IdReused).await
 }
 
-async fn list_seeds(house: &House, _: Asked<ListSeeds>) -> Result<Vec<Seed>, Declined<Nothing>> {
+async fn list_seeds(house: &House, _: Asked<ListSeeds>) -> Result<Vec<Seed>, Declined<NoRefusal>> {
     Ok(house.world.registry.look().await?.seeds().cloned().collect())
 }
 
@@ -165,7 +165,7 @@ async fn remove_vm(house: &House, asked: Asked<RemoveVm>) -> Answer<RemoveVm> {
     work_on::<RemoveVmWork>(house, id, asked.request.vm, WorkKind::Removing).await
 }
 
-async fn list_vms(house: &House, _: Asked<ListVms>) -> Result<Vec<Vm>, Declined<Nothing>> {
+async fn list_vms(house: &House, _: Asked<ListVms>) -> Result<Vec<Vm>, Declined<NoRefusal>> {
     let inventory = house.world.registry.look().await?;
     let outline = |record: &VmRecord| record.outline(house.world.hypervisor.name());
     Ok(inventory.vms().map(outline).collect())
@@ -187,7 +187,7 @@ async fn reserve_vm(house: &House, asked: Asked<ReserveVm>) -> Answer<ReserveVm>
     Ok(ReservedVm { host: record.host, disks: places.into_iter().map(place).collect() })
 }
 
-async fn release_vm(house: &House, asked: Asked<ReleaseVm>) -> Result<Released, Declined<Nothing>> {
+async fn release_vm(house: &House, asked: Asked<ReleaseVm>) -> Result<Released, Declined<NoRefusal>> {
     let ReleaseVm { vm, operation_id } = asked.request;
     let world = &house.world;
     let inventory = world.registry.look().await?;

@@ -8,7 +8,7 @@ use actor::ask;
 use bus::Declined;
 use chassis::{Endpoints, PartCheck};
 use contract::proxy::ListRoutes;
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 
 use crate::actors::{RouteKeeper, Rows, TroubleAt};
 

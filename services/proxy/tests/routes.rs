@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bus::memory::MemoryCarrier;
+use bus::memory::MemoryTransport;
 use bus::{Bus, Serving};
 use contract::provisioner::{DomainRoute, ListVms, Vm, VmChanged, VmDefinition, VmState};
 use contract::proxy::{ListRoutes, RouteTarget};
@@ -70,7 +70,7 @@ async fn status(proxy: SocketAddr, host: &str) -> u16 {
 }
 
 async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
-    let mut server = bus.server(bus::ServiceCard {
+    let mut server = bus.server(bus::ServiceInfo {
         service: Service::Provisioner,
         version: "0.1.0".into(),
         metadata: Default::default(),
@@ -83,17 +83,17 @@ async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
     server.open().await.expect("opens")
 }
 
-async fn proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving) {
+async fn proxy_on(carrier: &MemoryTransport) -> (SocketAddr, Serving) {
     let (address, serving, _) = whole_proxy_on(carrier).await;
     (address, serving)
 }
 
 /// The proxy, its open desk, and what the chassis gets beside its endpoints.
-async fn whole_proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving, chassis::Service) {
+async fn whole_proxy_on(carrier: &MemoryTransport) -> (SocketAddr, Serving, chassis::Service) {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let config = Config { http_listen: "127.0.0.1:0".parse().expect("valid"), trusted_networks: Vec::new() };
     let mut built = proxy::open(bus.clone(), config).await.expect("opens");
-    let mut server = bus.server(bus::ServiceCard {
+    let mut server = bus.server(bus::ServiceInfo {
         service: Service::Proxy,
         version: "0.1.0".into(),
         metadata: Default::default(),
@@ -106,7 +106,7 @@ async fn whole_proxy_on(carrier: &MemoryCarrier) -> (SocketAddr, Serving, chassi
 
 #[actix::test]
 async fn traffic_follows_what_is_told_about_a_machine() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let backend = page().await;
     let vms = Arc::new(Mutex::new(Vec::new()));
@@ -133,7 +133,7 @@ async fn traffic_follows_what_is_told_about_a_machine() {
 
 #[actix::test]
 async fn a_proxy_that_starts_without_the_provisioner_leads_traffic_where_it_went_before() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let backend = page().await;
     let vms = Arc::new(Mutex::new(vec![vm("web", "web.example", VmState::Ready, backend)]));
@@ -151,7 +151,7 @@ async fn a_proxy_that_starts_without_the_provisioner_leads_traffic_where_it_went
 
 #[actix::test]
 async fn a_domain_that_two_machines_claim_stays_with_the_first() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let (backend, other) = (page().await, page().await);
     let first = vm("web", "web.example", VmState::Ready, backend);
@@ -180,7 +180,7 @@ async fn a_domain_that_two_machines_claim_stays_with_the_first() {
 
 #[actix::test]
 async fn a_change_that_nobody_told_is_noticed_at_the_next_reading() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let backend = page().await;
     let vms = Arc::new(Mutex::new(Vec::new()));
@@ -192,7 +192,7 @@ async fn a_change_that_nobody_told_is_noticed_at_the_next_reading() {
 
 #[actix::test]
 async fn a_provisioner_that_is_away_is_told_as_trouble_until_it_is_back() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let (_, _desk, built) = whole_proxy_on(&carrier).await;
     let (part, check) = &built.parts[0];
@@ -205,7 +205,7 @@ async fn a_provisioner_that_is_away_is_told_as_trouble_until_it_is_back() {
 
 #[actix::test]
 async fn a_request_under_way_is_answered_before_the_proxy_ends() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let backend = listener.local_addr().expect("bound");

@@ -10,7 +10,7 @@ use actor::{Traced, ask};
 use bus::Declined;
 use chassis::{Endpoints, PartCheck};
 use contract::scheduler::{AddSchedule, ListRuns, ListSchedules, RemoveSchedule};
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 
 use crate::actors::{Add, Remove, Runs, Statuses, Timekeeper, TroubleAt};
 

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bus::memory::MemoryCarrier;
+use bus::memory::MemoryTransport;
 use contract::scheduler::{
     AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, RunFired, RunOutcome,
 };
@@ -240,7 +240,7 @@ async fn the_newest_hundred_runs_are_kept() {
 
 #[actix::test]
 async fn the_bus_going_away_delays_an_appointment_and_nothing_more() {
-    let carrier = MemoryCarrier::new();
+    let carrier = MemoryTransport::new();
     let world = World::on(Arc::new(carrier.clone()), "2026-05-01T12:00:00Z");
     let _desk = world.backup.open(&world.bus).await;
     let _scheduler = world.scheduler().await;

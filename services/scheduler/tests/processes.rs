@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::rights::inbox_prefix;
+use contract::permissions::inbox_prefix;
 use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunOutcome};
 use contract::{Request, ScheduleId, Service};
 use support::World;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bus::{Bus, CallError, LinkError, Peer, Place};
+use bus::{Bus, CallError, TransportError, Peer, Destination};
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::upgrade::RunningService;
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{HostName, Service, Timestamp};
 use futures::future::join_all;
 
@@ -15,7 +15,7 @@ const DISCOVERY: Duration = Duration::from_millis(500);
 const HEALTH_MAX: Duration = Duration::from_secs(10);
 
 /// Everybody found, ordered by service and host.
-pub(crate) async fn running(bus: &Bus) -> Result<Vec<RunningService>, LinkError> {
+pub(crate) async fn running(bus: &Bus) -> Result<Vec<RunningService>, TransportError> {
     let peers = bus.discover(DISCOVERY).await?;
     let asked = peers.iter().filter_map(|peer| {
         // Anybody may offer a service on the bus; ours have names that we know.
@@ -56,9 +56,9 @@ pub(crate) async fn health_at(
     bus: &Bus,
     place: &Place,
     deadline: Duration,
-) -> Result<Health, CallError<Nothing>> {
+) -> Result<Health, CallError<NoRefusal>> {
     match bus.call_at(place.clone(), &CheckHealth {}, deadline).await {
-        Err(CallError::Link { cause: LinkError::NoResponder { .. }, .. }) if place.host.is_some() => {
+        Err(CallError::Transport { cause: TransportError::NoResponder { .. }, .. }) if place.host.is_some() => {
             bus.call_at(place.service, &CheckHealth {}, deadline).await
         }
         answer => answer,

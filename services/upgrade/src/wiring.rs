@@ -7,7 +7,7 @@ use actor::ask;
 use bus::{Bus, Declined};
 use chassis::Endpoints;
 use contract::upgrade::{ApplyRelease, ListServices};
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 
 use crate::actors::{Apply, Gatekeeper};
 use crate::survey;

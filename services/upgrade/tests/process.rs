@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Bus;
-use contract::rights::inbox_prefix;
+use contract::permissions::inbox_prefix;
 use contract::upgrade::ListServices;
 use contract::{Realm, Service};
 use testkit::{NatsServer, eventually};
@@ -49,7 +49,7 @@ async fn every_process_is_found_on_its_host_and_asked_there() {
     let mut found = Vec::new();
     eventually("both are found and well", async || {
         found = bus.call(&ListServices {}, SOON).await.unwrap_or_default();
-        found.len() == 2 && found.iter().all(|running| running.health.is_well())
+        found.len() == 2 && found.iter().all(|running| running.health.is_healthy())
     })
     .await;
     let hosts: Vec<&str> = found.iter().map(|running| running.host.as_str()).collect();

@@ -15,9 +15,9 @@ use contract::operation::{Begun, CancelOperation, OperationReport, OperationStat
 use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
 use contract::{OperationId, Service};
 use minisign::KeyPair;
-use operation::{Context, Work, fresh_id, outcome_at};
+use operation::{Context, Work, fresh_id, wait_for_operation};
 use saga::Ending;
-use saga::rehearsal::rehearse;
+use saga::harness::check;
 use support::{Host, build_of, card, host, manifest};
 use testkit::eventually;
 use upgrade::sagas::{self, Applied, Folder, World};
@@ -36,7 +36,7 @@ async fn apply(
 }
 
 async fn outcome(host: &Host, id: &OperationId) -> OperationReport {
-    outcome_at(&host.bus, Service::Upgrade, id, PATIENCE, |_| {}).await.expect("it ends")
+    wait_for_operation(&host.bus, Service::Upgrade, id, PATIENCE, |_| {}).await.expect("it ends")
 }
 
 async fn applied(host: &Host, folder: &Path) -> OperationReport {
@@ -264,8 +264,8 @@ async fn every_service_found_is_listed_also_one_that_does_not_answer() {
     let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
     let names: Vec<Service> = services.iter().map(|found| found.health.service).collect();
     assert_eq!(names, [Service::Backup, Service::Proxy, Service::Upgrade, Service::Supervisor]);
-    assert!(services[1].health.is_well());
-    assert!(!services[0].health.is_well());
+    assert!(services[1].health.is_healthy());
+    assert!(!services[0].health.is_healthy());
     assert_eq!((services[0].health.build.as_str(), services[0].host.as_str()), ("backup-build", "h1"));
 }
 

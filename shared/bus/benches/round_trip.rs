@@ -1,11 +1,11 @@
-//! What our layer costs: a request through a served desk beside a bare NATS echo, on one server, in one run.
+//! What our layer costs: a request through a served endpoints_open beside a bare NATS echo, on one server, in one run.
 //!
 //! `cargo bench -p bus --bench round_trip` prints medians, and our median as a multiple of the bare one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Bus, ServiceCard};
+use bus::{Bus, ServiceInfo};
 use contract::scheduler::{RemoveSchedule, UnknownSchedule};
 use contract::{Realm, Service};
 use futures::StreamExt;
@@ -40,15 +40,15 @@ async fn measure() {
     });
 
     let desk_bus = connect(&server, Service::Scheduler).await;
-    let mut desk = desk_bus.server(ServiceCard {
+    let mut endpoints_open = desk_bus.server(ServiceInfo {
         service: Service::Scheduler,
         version: "0.1.0".into(),
         metadata: Default::default(),
     });
-    desk.on::<RemoveSchedule, _, _>(|asked| async move {
+    endpoints_open.on::<RemoveSchedule, _, _>(|asked| async move {
         Err(bus::Declined::Refused(UnknownSchedule { id: asked.request.id }))
     });
-    let _desk = desk.open().await.expect("opened");
+    let _desk = endpoints_open.open().await.expect("opened");
     let caller = connect(&server, Service::Backup).await;
     let request = RemoveSchedule { id: "nightly".parse().expect("valid") };
 
@@ -79,7 +79,7 @@ async fn connect(server: &NatsServer, service: Service) -> Bus {
         url: server.url(),
         nkey_file: None,
         name: format!("bench-{service}"),
-        inbox_prefix: contract::rights::inbox_prefix(service),
+        inbox_prefix: contract::permissions::inbox_prefix(service),
     };
     Bus::new(Arc::new(bus::nats::connect(&connection, DEADLINE).await.expect("connected")), Realm::default())
 }

@@ -3,13 +3,13 @@
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use contract::{HostName, Owner, Request, Service, Subject};
 use serde::Deserialize;
 use tracing::{Instrument, Span, field};
 
-use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
-use crate::carrier::{Letter, LinkError};
+use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
+use crate::transport::{Envelope, TransportError};
 use crate::metrics;
 use crate::publish::Bus;
 use crate::serve::{ERROR_CODE_HEADER, Refusal};
@@ -25,14 +25,14 @@ pub enum CallError<F: Debug + Display> {
     Failed(Failure),
     /// The question or the answer did not get through.
     #[error("asking {service} to {request}: {cause}")]
-    Link {
+    Transport {
         /// Who was asked.
         service: Service,
         /// What was asked.
         request: &'static str,
         /// What happened.
         #[source]
-        cause: LinkError,
+        cause: TransportError,
     },
     /// The answer cannot be understood; the two sides are of versions that do not fit.
     #[error("the answer of {service} to {request} cannot be read: {reason}")]
@@ -48,10 +48,10 @@ pub enum CallError<F: Debug + Display> {
 
 impl<F: Debug + Display> CallError<F> {
     /// Whether asking again later may help: the other side or the way to it was not well.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             CallError::Refused(_) | CallError::Unreadable { .. } => false,
-            CallError::Link { .. } => true,
+            CallError::Transport { .. } => true,
             CallError::Failed(failure) => {
                 matches!(failure.kind, FailureKind::Busy | FailureKind::Unavailable | FailureKind::TimedOut)
             }
@@ -64,7 +64,7 @@ impl<F: Debug + Display> CallError<F> {
         match self {
             CallError::Failed(failure) => failure,
             other => {
-                let kind = if other.is_passing() { FailureKind::Unavailable } else { FailureKind::Internal };
+                let kind = if other.is_transient() { FailureKind::Unavailable } else { FailureKind::Internal };
                 Failure { kind, message: other.to_string() }
             }
         }
@@ -73,16 +73,16 @@ impl<F: Debug + Display> CallError<F> {
 
 /// Which service, and if it matters on which host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Destination {
     /// The service.
     pub service: Service,
     /// The host; any instance where absent.
     pub host: Option<HostName>,
 }
 
-impl From<Service> for Place {
+impl From<Service> for Destination {
     fn from(service: Service) -> Self {
-        Place { service, host: None }
+        Destination { service, host: None }
     }
 }
 
@@ -102,7 +102,7 @@ impl Bus {
     /// Asks at a place named by the caller.
     pub async fn call_at<R: Request>(
         &self,
-        place: impl Into<Place>,
+        place: impl Into<Destination>,
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
@@ -127,37 +127,37 @@ impl Bus {
 
     async fn exchange<R: Request>(
         &self,
-        place: &Place,
+        place: &Destination,
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
         let service = place.service;
-        let link = |cause| CallError::Link { service, request: R::NAME, cause };
+        let link = |cause| CallError::Transport { service, request: R::NAME, cause };
         let mut subject = Subject::at_service(&self.realm, service, R::NAME);
         if let Some(host) = &place.host {
             subject = subject.on_host(host);
         }
-        let body = Form::MessagePack.write(request).map_err(|e| link(LinkError::Refused(e)))?;
-        if body.len() > WORD_BYTES_MAX {
-            let message = format!("the question has {} bytes, the bus carries {WORD_BYTES_MAX}", body.len());
+        let body = Encoding::MessagePack.write(request).map_err(|e| link(TransportError::Refused(e)))?;
+        if body.len() > MESSAGE_BYTES_MAX {
+            let message = format!("the question has {} bytes, the bus carries {MESSAGE_BYTES_MAX}", body.len());
             return Err(CallError::Failed(Failure { kind: FailureKind::TooLarge, message }));
         }
-        let mut headers = telemetry::carry(&Span::current());
-        headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
+        let mut headers = telemetry::inject(&Span::current());
+        headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
         let answer = self
-            .carrier
-            .ask(Letter { subject: subject.to_string(), headers, body }, deadline)
+            .transport
+            .ask(Envelope { subject: subject.to_string(), headers, body }, deadline)
             .await
             .map_err(link)?;
         read_answer::<R>(service, &answer)
     }
 }
 
-fn read_answer<R: Request>(service: Service, answer: &Letter) -> Result<R::Reply, CallError<R::Refusal>> {
+fn read_answer<R: Request>(service: Service, answer: &Envelope) -> Result<R::Reply, CallError<R::Refusal>> {
     let unreadable = |reason| CallError::Unreadable { service, request: R::NAME, reason };
-    let form = Form::of(answer.headers.get(CONTENT_TYPE).map(String::as_str), &answer.body);
+    let encoding = Encoding::of(answer.headers.get(CONTENT_TYPE).map(String::as_str), &answer.body);
     if !answer.headers.contains_key(ERROR_CODE_HEADER) {
-        return form.read::<R::Reply>(&answer.body).map_err(unreadable);
+        return encoding.read::<R::Reply>(&answer.body).map_err(unreadable);
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "snake_case")]
@@ -165,7 +165,7 @@ fn read_answer<R: Request>(service: Service, answer: &Letter) -> Result<R::Reply
         Refused(F),
         Failed(Failure),
     }
-    match form.read::<Negative<Refusal<R>>>(&answer.body).map_err(unreadable)? {
+    match encoding.read::<Negative<Refusal<R>>>(&answer.body).map_err(unreadable)? {
         Negative::Refused(refusal) => Err(CallError::Refused(refusal)),
         Negative::Failed(failure) => Err(CallError::Failed(failure)),
     }

@@ -5,7 +5,7 @@
 //!          |                     |                    |
 //!          |   body: MessagePack or JSON   headers: trace context, content type
 //!          v                     v                    v
-//!   +------------------------- Carrier ---------------------------+
+//!   +------------------------- Transport ---------------------------+
 //!   |   nats: a server and JetStream       memory: one process    |
 //!   +--------------------------------------------------------------+
 //!          |                     |
@@ -17,11 +17,11 @@
 //! dropped; the trace goes on from asker to answerer; both carriers pass one suite (`tests/suite.rs`).
 //! It does not know what any word means, and decides nothing.
 //!
-//! Next: `contract` for the words, `chassis` for how a service opens its desk.
+//! Next: `contract` for the words, `chassis` for how a service opens its endpoints_open.
 
 mod body;
 mod call;
-mod carrier;
+mod transport;
 pub mod memory;
 mod metrics;
 pub mod nats;
@@ -29,9 +29,9 @@ mod publish;
 mod serve;
 mod table;
 
-pub use body::{Form, WORD_BYTES_MAX};
-pub use call::{CallError, Place};
-pub use carrier::{Carrier, Letter, LinkError, Peer, ServiceCard};
+pub use body::{Encoding, MESSAGE_BYTES_MAX};
+pub use call::{CallError, Destination};
+pub use transport::{Transport, Envelope, TransportError, Peer, ServiceInfo};
 pub use publish::{Bus, EventStream};
 pub use serve::{Asked, Caller, Declined, Server, Serving};
 pub use table::{Entry, Revision, Table, TableError};

@@ -1,5 +1,5 @@
-//! The carrier for tests: one process, no server, the same behaviour. It keeps no more than a NATS server would:
-//! letters to nobody are gone, a desk gets each question once, tables compare and set.
+//! The transport for tests: one process, no server, the same behaviour. It keeps no more than a NATS server would:
+//! envelopes to nobody are gone, a endpoints_open gets each question once, tables compare and set.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::carrier::{
-    Carrier, Desk, EndpointCard, Incoming, Letter, LinkError, Peer, Row, ServiceCard, Sign, WayBack, Written,
+use crate::transport::{
+    Transport, OpenEndpoints, EndpointInfo, Incoming, Envelope, TransportError, Peer, Row, ServiceInfo, Registration, ReplyHandle, Written,
 };
 
 /// Letters that wait for a slow listener; a NATS client holds 65,536, a test never needs that many.
@@ -20,13 +20,13 @@ const WAITING_MAX: usize = 1024;
 
 /// A bus inside one process.
 #[derive(Clone, Default)]
-pub struct MemoryCarrier {
+pub struct MemoryTransport {
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    listeners: Vec<(String, mpsc::Sender<Letter>)>,
+    listeners: Vec<(String, mpsc::Sender<Envelope>)>,
     desks: HashMap<String, Vec<mpsc::Sender<Incoming>>>,
     next_at: usize,
     peers: HashMap<u64, Peer>,
@@ -37,10 +37,10 @@ struct State {
     losing: Option<String>,
 }
 
-impl MemoryCarrier {
+impl MemoryTransport {
     /// An empty bus.
     pub fn new() -> Self {
-        MemoryCarrier::default()
+        MemoryTransport::default()
     }
 
     /// Cuts the link: every exchange fails until it is mended. What the tables hold stays.
@@ -62,9 +62,9 @@ impl MemoryCarrier {
         self.state.lock().expect("no code here panics while it holds the lock")
     }
 
-    fn linked(&self) -> Result<MutexGuard<'_, State>, LinkError> {
+    fn linked(&self) -> Result<MutexGuard<'_, State>, TransportError> {
         let state = self.state();
-        if state.cut { Err(LinkError::Disconnected { url: "memory".into() }) } else { Ok(state) }
+        if state.cut { Err(TransportError::Disconnected { url: "memory".into() }) } else { Ok(state) }
     }
 }
 
@@ -81,29 +81,29 @@ fn matches(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-struct Back(oneshot::Sender<Letter>);
+struct Back(oneshot::Sender<Envelope>);
 
 #[async_trait]
-impl WayBack for Back {
-    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError> {
-        self.0.send(answer).map_err(|letter| LinkError::NoResponder { subject: letter.subject })
+impl ReplyHandle for Back {
+    async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError> {
+        self.0.send(answer).map_err(|envelope| TransportError::NoResponder { subject: envelope.subject })
     }
 }
 
 struct MemorySign {
-    carrier: MemoryCarrier,
+    transport: MemoryTransport,
     subjects: Vec<String>,
     peer: u64,
 }
 
 #[async_trait]
-impl Sign for MemorySign {
-    async fn take_down(self: Box<Self>) {}
+impl Registration for MemorySign {
+    async fn deregister(self: Box<Self>) {}
 }
 
 impl Drop for MemorySign {
     fn drop(&mut self) {
-        let mut state = self.carrier.state();
+        let mut state = self.transport.state();
         state.peers.remove(&self.peer);
         for subject in &self.subjects {
             state.desks.remove(subject);
@@ -112,47 +112,47 @@ impl Drop for MemorySign {
 }
 
 #[async_trait]
-impl Carrier for MemoryCarrier {
-    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
-        let subject = letter.subject.clone();
-        let nobody = || LinkError::NoResponder { subject: subject.clone() };
+impl Transport for MemoryTransport {
+    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+        let subject = envelope.subject.clone();
+        let nobody = || TransportError::NoResponder { subject: subject.clone() };
         let (back, answer) = oneshot::channel();
-        let desk = {
+        let endpoints_open = {
             let mut state = self.linked()?;
             state.next_at = state.next_at.wrapping_add(1);
             let turn = state.next_at;
             let desks = state.desks.get(&subject).filter(|desks| !desks.is_empty()).ok_or_else(nobody)?;
             desks[turn % desks.len()].clone()
         };
-        let incoming = Incoming { letter, reply_allowed: true, way_back: Box::new(Back(back)) };
+        let incoming = Incoming { envelope, reply_allowed: true, reply: Box::new(Back(back)) };
         let exchange = async {
-            desk.send(incoming).await.map_err(|_| nobody())?;
+            endpoints_open.send(incoming).await.map_err(|_| nobody())?;
             answer.await.map_err(|_| nobody())
         };
         match tokio::time::timeout(deadline, exchange).await {
             Ok(answered) => answered,
-            Err(_) => Err(LinkError::TimedOut { subject: subject.clone(), after: deadline }),
+            Err(_) => Err(TransportError::TimedOut { subject: subject.clone(), after: deadline }),
         }
     }
 
-    async fn tell(&self, letter: Letter) -> Result<(), LinkError> {
+    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError> {
         let mut state = self.linked()?;
         state.listeners.retain(|(_, listener)| !listener.is_closed());
         for (pattern, listener) in &state.listeners {
-            if matches(pattern, &letter.subject) && listener.try_send(letter.clone()).is_err() {
-                tracing::warn!(subject = letter.subject, "a slow listener missed an event");
+            if matches(pattern, &envelope.subject) && listener.try_send(envelope.clone()).is_err() {
+                tracing::warn!(subject = envelope.subject, "a slow listener missed an event");
             }
         }
         Ok(())
     }
 
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError> {
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         self.linked()?.listeners.push((pattern.into(), sender));
         Ok(receiver_stream(receiver).boxed())
     }
 
-    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError> {
+    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError> {
         let mut state = self.linked()?;
         let mut streams = Vec::new();
         for endpoint in endpoints {
@@ -169,10 +169,10 @@ impl Carrier for MemoryCarrier {
         };
         state.peers.insert(peer, found);
         let subjects = endpoints.iter().map(|endpoint| endpoint.subject.clone()).collect();
-        Ok(Desk { streams, sign: Box::new(MemorySign { carrier: self.clone(), subjects, peer }) })
+        Ok(OpenEndpoints { streams, registration: Box::new(MemorySign { transport: self.clone(), subjects, peer }) })
     }
 
-    async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, LinkError> {
+    async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, TransportError> {
         Ok(self.linked()?.peers.values().cloned().collect())
     }
 
@@ -180,13 +180,13 @@ impl Carrier for MemoryCarrier {
         !self.state().cut
     }
 
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
         let state = self.linked()?;
         let row = state.tables.get(table).and_then(|rows| rows.get(key));
         Ok(row.map(|(value, revision)| Row { key: key.into(), value: value.clone(), revision: *revision }))
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
         let state = self.linked()?;
         let rows = state.tables.get(table).into_iter().flatten();
         Ok(rows
@@ -199,7 +199,7 @@ impl Carrier for MemoryCarrier {
             .collect())
     }
 
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError> {
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
         let rows = state.tables.entry(table.into()).or_default();
@@ -209,12 +209,12 @@ impl Carrier for MemoryCarrier {
         rows.insert(key.into(), (value, next));
         state.revision = next;
         if state.losing.take_if(|losing| losing == table).is_some() {
-            return Err(LinkError::TimedOut { subject: table.into(), after: Duration::ZERO });
+            return Err(TransportError::TimedOut { subject: table.into(), after: Duration::ZERO });
         }
         Ok(Written::At(next))
     }
 
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError> {
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
         let rows = state.tables.entry(table.into()).or_default();

@@ -58,7 +58,7 @@ pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>
         Ok(_) => "answered",
         Err(CallError::Refused(_)) => "refused",
         Err(CallError::Failed(_)) => "failed",
-        Err(CallError::Link { .. } | CallError::Unreadable { .. }) => "lost",
+        Err(CallError::Transport { .. } | CallError::Unreadable { .. }) => "lost",
     };
     let labels = [KeyValue::new("request", R::NAME), KeyValue::new("outcome", outcome)];
     METRICS.calls.add(1, &labels);

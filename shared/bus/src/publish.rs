@@ -10,20 +10,20 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tracing::Span;
 
-use crate::body::{CONTENT_TYPE, Form};
-use crate::carrier::{Carrier, Letter, LinkError, Peer};
+use crate::body::{CONTENT_TYPE, Encoding};
+use crate::transport::{Transport, Envelope, TransportError, Peer};
 
 /// The bus, as everybody holds it. Cloning is cheap.
 #[derive(Clone)]
 pub struct Bus {
-    pub(crate) carrier: Arc<dyn Carrier>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) realm: Realm,
 }
 
 impl Bus {
-    /// Speaks through a carrier, in a realm.
-    pub fn new(carrier: Arc<dyn Carrier>, realm: Realm) -> Self {
-        Bus { carrier, realm }
+    /// Speaks through a transport, in a realm.
+    pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
+        Bus { transport, realm }
     }
 
     /// The realm in which everything here is said.
@@ -33,28 +33,28 @@ impl Bus {
 
     /// Whether the bus is within reach now.
     pub fn is_connected(&self) -> bool {
-        self.carrier.is_connected()
+        self.transport.is_connected()
     }
 
     /// Tells an event to whoever listens. Nobody need listen; the truth is in the tables.
-    pub async fn publish<E: Event>(&self, event: &E) -> Result<(), LinkError> {
-        let body = Form::MessagePack.write(event).map_err(LinkError::Refused)?;
-        let mut headers = telemetry::carry(&Span::current());
-        headers.insert(CONTENT_TYPE.into(), Form::MessagePack.content_type().into());
+    pub async fn publish<E: Event>(&self, event: &E) -> Result<(), TransportError> {
+        let body = Encoding::MessagePack.write(event).map_err(TransportError::Refused)?;
+        let mut headers = telemetry::inject(&Span::current());
+        headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
         let subject = Subject::of_event(&self.realm, event).to_string();
-        self.carrier.tell(Letter { subject, headers, body }).await
+        self.transport.tell(Envelope { subject, headers, body }).await
     }
 
     /// Hears every event of a kind from when this returns. What cannot be read is logged and passed over.
-    pub async fn listen<E: Event>(&self) -> Result<EventStream<E>, LinkError> {
+    pub async fn listen<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
         let subject = Subject::of_events::<E>(&self.realm);
-        let letters = self.carrier.hear(subject.as_str()).await?;
-        let events = letters.filter_map(|letter| async move {
-            let form = Form::of(letter.headers.get(CONTENT_TYPE).map(String::as_str), &letter.body);
-            match form.read::<E>(&letter.body) {
-                Ok(event) => Some((event, letter.headers)),
+        let envelopes = self.transport.hear(subject.as_str()).await?;
+        let events = envelopes.filter_map(|envelope| async move {
+            let encoding = Encoding::of(envelope.headers.get(CONTENT_TYPE).map(String::as_str), &envelope.body);
+            match encoding.read::<E>(&envelope.body) {
+                Ok(event) => Some((event, envelope.headers)),
                 Err(reason) => {
-                    tracing::warn!(subject = letter.subject, reason, "an event could not be read");
+                    tracing::warn!(subject = envelope.subject, reason, "an event could not be read");
                     None
                 }
             }
@@ -63,8 +63,8 @@ impl Bus {
     }
 
     /// Asks by service discovery who is there; collects answers for `wait`.
-    pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError> {
-        self.carrier.discover(wait).await
+    pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
+        self.transport.discover(wait).await
     }
 }
 

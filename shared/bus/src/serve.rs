@@ -1,7 +1,7 @@
-//! Answering: a service opens one desk with one endpoint a request.
+//! Answering: a service opens one endpoints_open with one endpoint a request.
 //!
 //! Each question is answered in a task of its own, at most `AT_ONCE_MAX` at a time and endpoint; whoever comes when
-//! the desk is full is told so at once. What cannot be read is answered with a failure and changes nothing.
+//! the endpoints_open is full is told so at once. What cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::word::{Audience, Failure, FailureKind};
+use contract::message::{Audience, Failure, FailureKind};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, field};
 
-use crate::body::{CONTENT_TYPE, Form, WORD_BYTES_MAX};
-use crate::carrier::{EndpointCard, Incoming, Letter, LinkError, ServiceCard, Sign};
+use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
+use crate::transport::{EndpointInfo, Incoming, Envelope, TransportError, ServiceInfo, Registration};
 use crate::metrics;
 use crate::publish::Bus;
 
@@ -95,26 +95,26 @@ impl<F> From<Failure> for Declined<F> {
 type Handler = Arc<dyn Fn(Incoming) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Endpoint {
-    card: EndpointCard,
+    card: EndpointInfo,
     handler: Handler,
 }
 
-/// A desk that is being set up.
+/// A endpoints_open that is being set up.
 pub struct Server {
     bus: Bus,
-    card: ServiceCard,
+    card: ServiceInfo,
     endpoints: Vec<Endpoint>,
 }
 
-/// An open desk.
+/// An open endpoints_open.
 pub struct Serving {
-    sign: Box<dyn Sign>,
+    registration: Box<dyn Registration>,
     loops: JoinSet<()>,
 }
 
 impl Bus {
-    /// Begins to set up a desk.
-    pub fn server(&self, card: ServiceCard) -> Server {
+    /// Begins to set up a endpoints_open.
+    pub fn server(&self, card: ServiceInfo) -> Server {
         Server { bus: self.clone(), card, endpoints: Vec::new() }
     }
 }
@@ -153,28 +153,28 @@ impl Server {
         };
         let handler = Arc::new(handler);
         self.endpoints.push(Endpoint {
-            card: EndpointCard { name, subject: subject.to_string(), metadata: schemas::<R>() },
+            card: EndpointInfo { name, subject: subject.to_string(), metadata: schemas::<R>() },
             handler: Arc::new(move |incoming| answer::<R, H, F>(incoming, Arc::clone(&handler)).boxed()),
         });
         self
     }
 
-    /// Opens the desk. When this returns, questions reach it.
-    pub async fn open(self) -> Result<Serving, LinkError> {
-        let cards: Vec<EndpointCard> = self.endpoints.iter().map(|endpoint| endpoint.card.clone()).collect();
-        let desk = self.bus.carrier.open(&self.card, &cards).await?;
+    /// Opens the endpoints_open. When this returns, questions reach it.
+    pub async fn open(self) -> Result<Serving, TransportError> {
+        let cards: Vec<EndpointInfo> = self.endpoints.iter().map(|endpoint| endpoint.card.clone()).collect();
+        let endpoints_open = self.bus.transport.open(&self.card, &cards).await?;
         let mut loops = JoinSet::new();
-        for (endpoint, stream) in self.endpoints.into_iter().zip(desk.streams) {
+        for (endpoint, stream) in self.endpoints.into_iter().zip(endpoints_open.streams) {
             loops.spawn(attend(stream, endpoint.handler));
         }
-        Ok(Serving { sign: desk.sign, loops })
+        Ok(Serving { registration: endpoints_open.registration, loops })
     }
 }
 
 impl Serving {
-    /// Takes the sign down and waits, in bounded time, until the answers under way are given.
+    /// Takes the registration down and waits, in bounded time, until the answers under way are given.
     pub async fn close(mut self) {
-        self.sign.take_down().await;
+        self.registration.deregister().await;
         let drained =
             tokio::time::timeout(DRAIN_MAX, async { while self.loops.join_next().await.is_some() {} }).await;
         if drained.is_err() {
@@ -199,7 +199,7 @@ async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
             Err(_) => {
                 let message = format!("{AT_ONCE_MAX} questions of this kind are being answered; ask again");
                 let busy = Failure { kind: FailureKind::Busy, message };
-                under_way.spawn(send::<(), ()>(incoming, Form::Json, Err(Declined::Failed(busy))));
+                under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(Declined::Failed(busy))));
             }
         }
     }
@@ -220,23 +220,23 @@ where
         return;
     }
     let arrived = Instant::now();
-    let letter = &incoming.letter;
-    let form = Form::of(letter.headers.get(CONTENT_TYPE).map(String::as_str), &letter.body);
+    let envelope = &incoming.envelope;
+    let encoding = Encoding::of(envelope.headers.get(CONTENT_TYPE).map(String::as_str), &envelope.body);
     let span = tracing::info_span!(
         "serve",
         otel.name = R::NAME,
         otel.kind = "server",
         otel.status_code = field::Empty
     );
-    telemetry::adopt(&span, &letter.headers);
+    telemetry::continue_trace(&span, &envelope.headers);
     let work = async {
-        let request = read::<R>(letter, form)?;
-        let caller = caller_of(letter);
+        let request = read::<R>(envelope, encoding)?;
+        let caller = caller_of(envelope);
         if matches!(R::AUDIENCE, Audience::Services(_)) && caller != Caller::Service {
             let message = format!("{} is a word between services", R::NAME);
             return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
         }
-        let asked = Asked { request, caller, message_id: letter.headers.get(MESSAGE_ID_HEADER).cloned() };
+        let asked = Asked { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
         // tests there is no hook, and the asker must still get an answer.
         let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(asked)).catch_unwind()).await;
@@ -255,32 +255,32 @@ where
         span.record("otel.status_code", "ERROR");
         span.in_scope(|| tracing::warn!(request = R::NAME, kind = ?failure.kind, "{}", failure.message));
     }
-    send(incoming, form, answer).await;
+    send(incoming, encoding, answer).await;
 }
 
 fn internal(name: &str) -> Failure {
     Failure { kind: FailureKind::Internal, message: format!("{name} met a defect of the service") }
 }
 
-fn read<R: Request>(letter: &Letter, form: Form) -> Result<R, Failure> {
-    if letter.body.len() > WORD_BYTES_MAX {
+fn read<R: Request>(envelope: &Envelope, encoding: Encoding) -> Result<R, Failure> {
+    if envelope.body.len() > MESSAGE_BYTES_MAX {
         let message =
-            format!("the question has {} bytes, a word may have {WORD_BYTES_MAX}", letter.body.len());
+            format!("the question has {} bytes, a word may have {MESSAGE_BYTES_MAX}", envelope.body.len());
         return Err(Failure { kind: FailureKind::TooLarge, message });
     }
-    form.read::<R>(&letter.body).map_err(|reason| Failure {
+    encoding.read::<R>(&envelope.body).map_err(|reason| Failure {
         kind: FailureKind::Malformed,
         message: format!("{} cannot be read: {reason}", R::NAME),
     })
 }
 
-fn caller_of(letter: &Letter) -> Caller {
+fn caller_of(envelope: &Envelope) -> Caller {
     #[derive(serde::Deserialize)]
     struct RequestInfo {
         acc: Option<String>,
         user: Option<String>,
     }
-    match letter.headers.get(REQUEST_INFO_HEADER) {
+    match envelope.headers.get(REQUEST_INFO_HEADER) {
         None => Caller::Service,
         Some(text) => match serde_json::from_str::<RequestInfo>(text) {
             Ok(info) => Caller::Person { account: info.acc.unwrap_or_default(), user: info.user },
@@ -289,32 +289,32 @@ fn caller_of(letter: &Letter) -> Caller {
     }
 }
 
-async fn send<T: Serialize, F: Serialize>(incoming: Incoming, form: Form, answer: Result<T, Declined<F>>) {
+async fn send<T: Serialize, F: Serialize>(incoming: Incoming, encoding: Encoding, answer: Result<T, Declined<F>>) {
     #[derive(Serialize)]
     #[serde(rename_all = "snake_case")]
     enum Negative<'a, F> {
         Refused(&'a F),
         Failed(&'a Failure),
     }
-    let mut headers = HashMap::from([(CONTENT_TYPE.to_string(), form.content_type().to_string())]);
+    let mut headers = HashMap::from([(CONTENT_TYPE.to_string(), encoding.content_type().to_string())]);
     let mut mark = |code: &str, text: String| {
         headers.insert(ERROR_CODE_HEADER.into(), code.into());
         headers.insert(ERROR_TEXT_HEADER.into(), text.replace(['\r', '\n'], " "));
     };
     let body = match &answer {
-        Ok(reply) => form.write(reply),
+        Ok(reply) => encoding.write(reply),
         Err(Declined::Refused(refusal)) => {
             mark("409", "refused".into());
-            form.write(&Negative::Refused(refusal))
+            encoding.write(&Negative::Refused(refusal))
         }
         Err(Declined::Failed(failure)) => {
             mark(code_of(failure.kind), failure.message.clone());
-            form.write(&Negative::<F>::Failed(failure))
+            encoding.write(&Negative::<F>::Failed(failure))
         }
     };
     let body = body.expect("the words of the contract can be written in both forms");
-    let subject = incoming.letter.subject.clone();
-    if let Err(error) = incoming.way_back.answer(Letter { subject: String::new(), headers, body }).await {
+    let subject = incoming.envelope.subject.clone();
+    if let Err(error) = incoming.reply.answer(Envelope { subject: String::new(), headers, body }).await {
         tracing::warn!(subject, %error, "an answer did not get through");
     }
 }

@@ -7,8 +7,8 @@ use contract::bucket::Bucket;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::body::Form;
-use crate::carrier::{Carrier, LinkError, Row, Written};
+use crate::body::Encoding;
+use crate::transport::{Transport, TransportError, Row, Written};
 use crate::publish::Bus;
 
 /// The revision of a row; a change names the one it is based on.
@@ -48,39 +48,39 @@ pub enum TableError {
     },
     /// The bus does not answer.
     #[error("table {table}: {cause}")]
-    Link {
+    Transport {
         /// The table.
         table: &'static str,
         /// What happened.
         #[source]
-        cause: LinkError,
+        cause: TransportError,
     },
 }
 
 /// A typed view of a bucket.
 pub struct Table<T> {
-    carrier: Arc<dyn Carrier>,
+    transport: Arc<dyn Transport>,
     name: &'static str,
     rows: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
-        Table { carrier: Arc::clone(&self.carrier), name: self.name, rows: PhantomData }
+        Table { transport: Arc::clone(&self.transport), name: self.name, rows: PhantomData }
     }
 }
 
 impl Bus {
     /// Opens a table. It was made by the bootstrap role beforehand.
     pub fn table<T: Serialize + DeserializeOwned>(&self, bucket: Bucket) -> Table<T> {
-        Table { carrier: Arc::clone(&self.carrier), name: bucket.name, rows: PhantomData }
+        Table { transport: Arc::clone(&self.transport), name: bucket.name, rows: PhantomData }
     }
 }
 
 impl<T: Serialize + DeserializeOwned> Table<T> {
     /// Reads one row.
     pub async fn get(&self, key: &str) -> Result<Option<Entry<T>>, TableError> {
-        let row = self.carrier.get(self.name, key).await.map_err(|cause| self.link(cause))?;
+        let row = self.transport.get(self.name, key).await.map_err(|cause| self.link(cause))?;
         row.map(|row| self.read(row)).transpose()
     }
 
@@ -91,7 +91,7 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
 
     /// Reads every row whose key begins with whole tokens: `backup.`.
     pub async fn all_under(&self, prefix: &str) -> Result<Vec<Entry<T>>, TableError> {
-        let rows = self.carrier.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
+        let rows = self.transport.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
         rows.into_iter().map(|row| self.read(row)).collect()
     }
 
@@ -102,14 +102,14 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
 
     /// Writes a row over the revision named.
     pub async fn update(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError> {
-        let body = Form::MessagePack.write(value).map_err(|reason| self.link(LinkError::Refused(reason)))?;
-        let written = self.carrier.put(self.name, key, body, over).await.map_err(|cause| self.link(cause))?;
+        let body = Encoding::MessagePack.write(value).map_err(|reason| self.link(TransportError::Refused(reason)))?;
+        let written = self.transport.put(self.name, key, body, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written)
     }
 
     /// Removes a row of the revision named.
     pub async fn remove(&self, key: &str, over: Revision) -> Result<(), TableError> {
-        let written = self.carrier.remove(self.name, key, over).await.map_err(|cause| self.link(cause))?;
+        let written = self.transport.remove(self.name, key, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written).map(|_| ())
     }
 
@@ -121,13 +121,13 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     }
 
     fn read(&self, row: Row) -> Result<Entry<T>, TableError> {
-        match Form::MessagePack.read(&row.value) {
+        match Encoding::MessagePack.read(&row.value) {
             Ok(value) => Ok(Entry { key: row.key, value, revision: row.revision }),
             Err(reason) => Err(TableError::Unreadable { table: self.name, key: row.key, reason }),
         }
     }
 
-    fn link(&self, cause: LinkError) -> TableError {
-        TableError::Link { table: self.name, cause }
+    fn link(&self, cause: TransportError) -> TableError {
+        TableError::Transport { table: self.name, cause }
     }
 }

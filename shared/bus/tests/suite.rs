@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bus::memory::MemoryCarrier;
-use bus::{Bus, CallError, Carrier, Declined, Letter, LinkError, ServiceCard, TableError};
+use bus::memory::MemoryTransport;
+use bus::{Bus, CallError, Transport, Declined, Envelope, TransportError, ServiceInfo, TableError};
 use contract::provisioner::{GetVm, ListVms, Vm, VmChanged, VmRefused};
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use contract::{Realm, Service, VmName, bucket};
 use futures::StreamExt;
 use testkit::NatsServer;
@@ -16,13 +16,13 @@ const SOON: Duration = Duration::from_secs(5);
 
 struct World {
     bus: Bus,
-    carrier: Arc<dyn Carrier>,
+    transport: Arc<dyn Transport>,
     _server: Option<NatsServer>,
 }
 
 async fn on_memory() -> World {
-    let carrier: Arc<dyn Carrier> = Arc::new(MemoryCarrier::new());
-    World { bus: Bus::new(Arc::clone(&carrier), Realm::default()), carrier, _server: None }
+    let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
+    World { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: None }
 }
 
 async fn on_nats() -> World {
@@ -31,12 +31,12 @@ async fn on_nats() -> World {
         url: server.url(),
         nkey_file: None,
         name: "suite".into(),
-        inbox_prefix: contract::rights::inbox_prefix(Service::Backup),
+        inbox_prefix: contract::permissions::inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
-    let carrier: Arc<dyn Carrier> = Arc::new(carrier);
-    World { bus: Bus::new(Arc::clone(&carrier), Realm::default()), carrier, _server: Some(server) }
+    let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    let transport: Arc<dyn Transport> = Arc::new(transport);
+    World { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: Some(server) }
 }
 
 macro_rules! on_both {
@@ -66,15 +66,15 @@ fn web() -> VmName {
     VmName::new("web").expect("valid")
 }
 
-fn card() -> ServiceCard {
-    ServiceCard {
+fn card() -> ServiceInfo {
+    ServiceInfo {
         service: Service::Provisioner,
         version: "0.1.0".into(),
         metadata: [("build".to_string(), "abc".to_string())].into(),
     }
 }
 
-async fn desk(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
+async fn endpoints_open(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
     let served = Arc::new(AtomicUsize::new(0));
     let mut server = bus.server(card());
     let count = Arc::clone(&served);
@@ -95,7 +95,7 @@ async fn desk(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
             }
         }
     });
-    (server.open().await.expect("the desk opens"), served)
+    (server.open().await.expect("the endpoints_open opens"), served)
 }
 
 fn get(name: &str) -> GetVm {
@@ -103,12 +103,12 @@ fn get(name: &str) -> GetVm {
 }
 
 async fn a_question_gets_its_reply(world: World) {
-    let (_desk, _) = desk(&world.bus).await;
+    let (_desk, _) = endpoints_open(&world.bus).await;
     assert_eq!(world.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
 }
 
 async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
-    let (_desk, _) = desk(&world.bus).await;
+    let (_desk, _) = endpoints_open(&world.bus).await;
     match world.bus.call(&get("web"), SOON).await {
         Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
         other => panic!("{other:?}"),
@@ -116,7 +116,7 @@ async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
 }
 
 async fn a_failure_comes_back_with_its_kind(world: World) {
-    let (_desk, _) = desk(&world.bus).await;
+    let (_desk, _) = endpoints_open(&world.bus).await;
     match world.bus.call(&get("broken"), SOON).await {
         Err(CallError::Failed(failure)) => {
             assert_eq!(failure.kind, FailureKind::Unavailable);
@@ -128,7 +128,7 @@ async fn a_failure_comes_back_with_its_kind(world: World) {
 
 async fn nobody_there_is_said_at_once(world: World) {
     match world.bus.call(&ListVms {}, SOON).await {
-        Err(CallError::Link { cause: LinkError::NoResponder { subject }, .. }) => {
+        Err(CallError::Transport { cause: TransportError::NoResponder { subject }, .. }) => {
             assert_eq!(subject, "loam.v1.provisioner.list_vms");
         }
         other => panic!("{other:?}"),
@@ -136,29 +136,29 @@ async fn nobody_there_is_said_at_once(world: World) {
 }
 
 async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
-    let (_desk, _) = desk(&world.bus).await;
+    let (_desk, _) = endpoints_open(&world.bus).await;
     match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
-        Err(CallError::Link { cause: LinkError::TimedOut { .. }, .. }) => {}
+        Err(CallError::Transport { cause: TransportError::TimedOut { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
 
-async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> Letter {
+async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> Envelope {
     let headers =
         content_type.map(|text| ("Content-Type".to_string(), text.to_string())).into_iter().collect();
     let subject = "loam.v1.provisioner.get_vm".to_string();
-    world.carrier.ask(Letter { subject, headers, body: body.into() }, SOON).await.expect("an answer")
+    world.transport.ask(Envelope { subject, headers, body: body.into() }, SOON).await.expect("an answer")
 }
 
 async fn a_question_in_json_is_answered_in_json(world: World) {
-    let (_desk, _) = desk(&world.bus).await;
+    let (_desk, _) = endpoints_open(&world.bus).await;
     let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
 }
 
 async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
-    let (_desk, served) = desk(&world.bus).await;
+    let (_desk, served) = endpoints_open(&world.bus).await;
     for (body, content_type) in [
         (&b"{\"vm\":\"web\""[..], None),
         (b"{\"vm\":\"No Name\"}", None),
@@ -177,8 +177,8 @@ async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
 }
 
 async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
-    static BIG: [u8; bus::WORD_BYTES_MAX + 1] = [b' '; bus::WORD_BYTES_MAX + 1];
-    let (_desk, served) = desk(&world.bus).await;
+    static BIG: [u8; bus::MESSAGE_BYTES_MAX + 1] = [b' '; bus::MESSAGE_BYTES_MAX + 1];
+    let (_desk, served) = endpoints_open(&world.bus).await;
     let answer = raw(&world, &BIG, Some("application/json")).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("413"));
     assert_eq!(served.load(Ordering::SeqCst), 0);
@@ -197,14 +197,14 @@ async fn an_event_reaches_every_listener(world: World) {
 }
 
 async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
-    let (desk, _) = desk(&world.bus).await;
+    let (endpoints_open, _) = endpoints_open(&world.bus).await;
     let wait = Duration::from_millis(300);
     let found = world.bus.discover(wait).await.expect("discovery");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("provisioner", "0.1.0"));
     assert_eq!(found[0].metadata.get("build").map(String::as_str), Some("abc"));
-    desk.close().await;
-    testkit::eventually("the closed desk is no longer found", async || {
+    endpoints_open.close().await;
+    testkit::eventually("the closed endpoints_open is no longer found", async || {
         world.bus.discover(wait).await.is_ok_and(|found| found.is_empty())
     })
     .await;
@@ -247,21 +247,21 @@ async fn a_removed_row_can_be_created_again(world: World) {
 
 #[tokio::test]
 async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is_back() {
-    let World { bus, carrier, _server } = on_nats().await;
+    let World { bus, transport, _server } = on_nats().await;
     let mut server = _server.expect("on nats there is one");
-    let (_desk, _) = desk(&bus).await;
+    let (_desk, _) = endpoints_open(&bus).await;
     let asked = bus.clone();
     let waiting = tokio::spawn(async move { asked.call(&get("slow"), Duration::from_secs(120)).await });
     testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok())
         .await;
     server.kill();
     match tokio::time::timeout(SOON, waiting).await.expect("soon").expect("no panic") {
-        Err(CallError::Link { cause: LinkError::Disconnected { .. }, .. }) => {}
+        Err(CallError::Transport { cause: TransportError::Disconnected { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
     server.revive();
     testkit::eventually("it is served again", async || {
-        carrier.is_connected() && bus.call(&ListVms {}, SOON).await.is_ok()
+        transport.is_connected() && bus.call(&ListVms {}, SOON).await.is_ok()
     })
     .await;
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, Declined, Server, ServiceCard};
+use bus::{Bus, Declined, Server, ServiceInfo};
 use contract::operation::{CheckHealth, Health, PartHealth};
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{HostName, Realm};
 use operation::Operations;
 use serde::de::DeserializeOwned;
@@ -139,7 +139,7 @@ where
         Chassis { settings, bus: bus.clone(), version, build: build_id.clone(), instance: instance.clone() };
     let mut built = build(chassis).await?;
 
-    let card = ServiceCard {
+    let card = ServiceInfo {
         service,
         version: version.into(),
         metadata: HashMap::from([
@@ -185,7 +185,7 @@ async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyh
         url: settings.nats.url.clone(),
         nkey_file: settings.nats.nkey_file.clone(),
         name: format!("loam-{service}@{}", settings.host),
-        inbox_prefix: contract::rights::inbox_prefix(service),
+        inbox_prefix: contract::permissions::inbox_prefix(service),
     };
     let carrier = bus::nats::connect(&connection, BUS_PATIENCE).await?;
     let realm: Realm = settings.realm.clone();
@@ -218,7 +218,7 @@ fn serve_health(
 async fn look_at_parts(
     parts: Arc<Vec<(&'static str, PartCheck)>>,
     mut health: Health,
-) -> Result<Health, Declined<Nothing>> {
+) -> Result<Health, Declined<NoRefusal>> {
     for (part, check) in parts.iter() {
         let trouble = match tokio::time::timeout(CHECK_MAX, check()).await {
             Ok(trouble) => trouble,

@@ -1,14 +1,34 @@
-//! Words of the backup service.
+//! Messages of the backup service.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::Begun;
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
 use crate::provisioner::Consistency;
-use crate::word::{Event, Nothing, Owner, Request, Timestamp};
 use crate::{BackupId, BackupRef, ByteCount, DiskName, OperationId, ScheduleId, Service, VmName};
 
-const OWNER: Owner = Owner::One(Service::Backup);
+messages! { Owner::One(Service::Backup) =>
+    schedulable StartBackup {
+        "start_backup", from [People], refusal StartBackupRefused, about |it| it.vm.to_string()
+    }
+    durable RestoreBackup {
+        "restore_backup", from [People], refusal RestoreBackupRefused, about |it| it.as_vm.to_string()
+    }
+    schedulable VerifyBackup {
+        "verify_backup", from [People], refusal VerifyBackupRefused, about |it| it.backup.to_string()
+    }
+    schedulable VerifyRepository {
+        "verify_repository", from [People], refusal RepositoryRefused, about |_it| REPOSITORY.into()
+    }
+    schedulable CollectRepository {
+        "collect_repository", from [People], refusal RepositoryRefused, about |_it| REPOSITORY.into()
+    }
+    schedulable ApplyRetention {
+        "apply_retention", from [People], refusal ApplyRetentionRefused, about |_it| REPOSITORY.into()
+    }
+    request ListBackups { "list_backups", from [People], reply Vec<Backup>, refusal NoRefusal }
+    event BackupSealed { "backup_sealed", to [], about |it| it.0.vm.as_str() }
+}
 
 /// Backs a machine up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,13 +61,6 @@ pub enum StartBackupRefused {
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),
-}
-
-impl Request for StartBackup {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "start_backup";
-    type Reply = Begun;
-    type Refusal = StartBackupRefused;
 }
 
 /// Makes a second machine from a backup, with a new name, MAC and UUID.
@@ -85,13 +98,6 @@ pub enum RestoreBackupRefused {
     IdReused(OperationId),
 }
 
-impl Request for RestoreBackup {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "restore_backup";
-    type Reply = Begun;
-    type Refusal = RestoreBackupRefused;
-}
-
 /// Reads a backup back from the store and checks every byte of it; an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyBackup {
@@ -102,14 +108,115 @@ pub struct VerifyBackup {
     pub operation_id: Option<OperationId>,
 }
 
-impl Request for VerifyBackup {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "verify_backup";
-    type Reply = Begun;
-    type Refusal = RestoreBackupRefused;
+/// Why a backup is not verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyBackupRefused {
+    /// No such backup.
+    #[error("there is no backup {0}; `loam backup list` lists them")]
+    Unknown(BackupRef),
+    /// More than one backup begins so.
+    #[error("{given} may be any of {}", .candidates.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
+    Ambiguous {
+        /// What was given.
+        given: BackupRef,
+        /// What it may mean.
+        candidates: Vec<BackupId>,
+    },
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
 }
 
-/// A sealed backup.
+/// What operations on the whole repository are about.
+pub const REPOSITORY: &str = "repository";
+
+/// Reads packs back from the store and checks every byte of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VerifyRepository {
+    /// At most this many bytes, those first that were not verified for the longest time; everything where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<ByteCount>,
+    /// The same id twice is the same command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
+}
+
+/// Deletes what no snapshot and no running backup needs (restic calls it prune).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectRepository {
+    /// The same id twice is the same command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
+}
+
+/// Why an operation on the repository does not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum RepositoryRefused {
+    /// One of the same kind is under way.
+    #[error("operation {0} does this already; wait for it or cancel it")]
+    UnderWay(OperationId),
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
+}
+
+/// Forgets the backups that no rule keeps. Rules are applied to each VM by itself; what they free is deleted by
+/// `CollectRepository`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplyRetention {
+    /// Which backups are kept.
+    pub keep: RetentionRules,
+    /// Only the backups of this VM; those of every VM where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmName>,
+    /// The same id twice is the same command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
+}
+
+/// How many backups of a VM are kept; a backup that any rule keeps is kept. Days, weeks, months and years are those of
+/// UTC, and the newest backup of each counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionRules {
+    /// The newest ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// One an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly: Option<u32>,
+    /// One a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<u32>,
+    /// One a week (ISO 8601).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weekly: Option<u32>,
+    /// One a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<u32>,
+    /// One a year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yearly: Option<u32>,
+}
+
+/// Why a retention run does not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyRetentionRefused {
+    /// The rules would keep nothing, or cannot be followed.
+    #[error("the retention rules cannot be applied: {0}")]
+    BadRules(String),
+    /// One is under way.
+    #[error("operation {0} applies retention already; wait for it or cancel it")]
+    UnderWay(OperationId),
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
+}
+
+/// A committed backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backup {
     /// Its id.
@@ -152,22 +259,7 @@ pub struct ListBackups {
     pub vm: Option<VmName>,
 }
 
-impl Request for ListBackups {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_backups";
-    type Reply = Vec<Backup>;
-    type Refusal = Nothing;
-}
-
 /// A backup is complete and safe in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct BackupSealed(pub Backup);
-
-impl Event for BackupSealed {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "backup_sealed";
-    fn about(&self) -> &str {
-        self.0.vm.as_str()
-    }
-}

@@ -8,7 +8,7 @@ use crate::Service;
 pub struct Bucket {
     /// Its name.
     pub name: &'static str,
-    /// Who writes it, or everybody under his own name.
+    /// Who writes it, or every service under its own name.
     pub writer: Writer,
     /// How many revisions of a key the server keeps.
     pub history: u8,
@@ -29,18 +29,19 @@ pub const OPERATIONS: Bucket = Bucket { name: "operations", writer: Writer::Each
 pub const VMS: Bucket = Bucket { name: "vms", writer: Writer::One(Service::Provisioner), history: 8 };
 /// Seeds.
 pub const SEEDS: Bucket = Bucket { name: "seeds", writer: Writer::One(Service::Provisioner), history: 8 };
-/// Disks that stand open.
-pub const DOORS: Bucket = Bucket { name: "doors", writer: Writer::One(Service::Provisioner), history: 1 };
+/// Open disk exports.
+pub const DISK_EXPORTS: Bucket =
+    Bucket { name: "disk_exports", writer: Writer::One(Service::Provisioner), history: 1 };
 /// The routes that the proxy last knew.
 pub const ROUTES: Bucket = Bucket { name: "routes", writer: Writer::One(Service::Proxy), history: 1 };
 /// Schedules.
 pub const SCHEDULES: Bucket =
     Bucket { name: "schedules", writer: Writer::One(Service::Scheduler), history: 8 };
-/// Kept appointments: `{schedule}.{due, unix seconds}`; creating the key is the right to fire.
+/// Runs: `{schedule}.{due, unix seconds}`; whoever creates the key fires the run.
 pub const RUNS: Bucket = Bucket { name: "runs", writer: Writer::One(Service::Scheduler), history: 1 };
 
 /// All of them.
-pub const ALL: [Bucket; 7] = [OPERATIONS, VMS, SEEDS, DOORS, ROUTES, SCHEDULES, RUNS];
+pub const ALL: [Bucket; 7] = [OPERATIONS, VMS, SEEDS, DISK_EXPORTS, ROUTES, SCHEDULES, RUNS];
 
 impl Bucket {
     /// The keys that a service may write in this bucket, as a subject tail; nothing if none.

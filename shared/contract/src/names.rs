@@ -8,11 +8,11 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not the name it was meant to be.
+/// Why a text is not the name it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a {what}: {rule}")]
+#[error("{text:?} is not {what}: {rule}")]
 pub struct InvalidName {
-    /// What the text was to be, in words.
+    /// What the text should be, with its article (`a vm name`).
     pub what: &'static str,
     /// The text as given, cut at 80 characters.
     pub text: String,
@@ -54,6 +54,30 @@ fn is_ulid(text: &str) -> bool {
     text.len() == 26 && ulid::Ulid::from_string(text).is_ok_and(|id| id.to_string() == text)
 }
 
+const UUID_RULE: &str = "a UUID in lower case with hyphens (RFC 9562)";
+
+fn is_uuid(text: &str) -> bool {
+    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.len() == 36
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, b)| if HYPHENS.contains(&at) { b == b'-' } else { lower_hex(b) })
+}
+
+const MAC_RULE: &str = "a unicast MAC address in lower case: six pairs of hexadecimal digits with colons";
+
+fn is_mac(text: &str) -> bool {
+    let octet = |pair: &str| {
+        let lower = pair.len() == 2 && !pair.bytes().any(|b| b.is_ascii_uppercase() || b == b'+');
+        lower.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+    };
+    let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
+    // The lowest bit of the first octet marks a group address (IEEE 802).
+    octets.is_some_and(|octets| octets.len() == 6 && octets[0] & 1 == 0)
+}
+
 const DOMAIN_RULE: &str = "a DNS name in lower case without a final dot, at most 253 characters (RFC 1123)";
 
 fn is_domain(text: &str) -> bool {
@@ -70,7 +94,7 @@ fn is_domain(text: &str) -> bool {
 }
 
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident, $rule:ident, $pattern:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident, $rule:ident, $pattern:literal, $example:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -78,6 +102,9 @@ macro_rules! checked_name {
 
         impl $name {
             /// Checks a text and makes the name of it.
+            ///
+            /// # Errors
+            /// When the text breaks the rule of this name.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 if $check(&text) { Ok($name(text)) } else { Err(InvalidName::new($what, &text, $rule)) }
@@ -119,7 +146,9 @@ macro_rules! checked_name {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "description": $what, "pattern": $pattern })
+                json_schema!({
+                    "type": "string", "description": $what, "pattern": $pattern, "examples": [$example]
+                })
             }
         }
     };
@@ -127,35 +156,44 @@ macro_rules! checked_name {
 
 checked_name!(
     /// The name of a virtual machine, unique in a realm.
-    VmName, "vm name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+    VmName, "a vm name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "web"
 );
 checked_name!(
-    /// The name of a machine that runs services.
-    HostName, "host name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+    /// The name of a host: a machine that runs the services.
+    HostName, "a host name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "h1"
 );
 checked_name!(
     /// The name of a schedule.
-    ScheduleId, "schedule id", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+    ScheduleId, "a schedule id", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "nightly"
 );
 checked_name!(
-    /// The name of a seed: a cloud image that virtual machines grow from.
-    SeedName, "seed name", is_seed, SEED_RULE, "^[a-z0-9][a-z0-9_-]{0,39}$"
+    /// The name of a seed: a base image that VMs are created from.
+    SeedName, "a seed name", is_seed, SEED_RULE, "^[a-z0-9][a-z0-9_-]{0,39}$", "debian-12"
 );
 checked_name!(
-    /// The name of a disk inside its machine, as the hypervisor calls it (`vda`).
-    DiskName, "disk name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+    /// The name of a disk in its VM, as the hypervisor calls it (`vda`).
+    DiskName, "a disk name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "vda"
 );
 checked_name!(
-    /// A DNS name under which a machine is reached through the proxy.
-    DomainName, "domain name", is_domain, DOMAIN_RULE, "^[a-z0-9-]+(\\.[a-z0-9-]+)*$"
+    /// A DNS name that the proxy routes to a VM.
+    DomainName, "a domain name", is_domain, DOMAIN_RULE, "^[a-z0-9-]+(\\.[a-z0-9-]+)*$", "web.example"
+);
+checked_name!(
+    /// The UUID of a VM: what libvirt knows it by, whatever its name.
+    VmUuid, "a vm uuid", is_uuid, UUID_RULE,
+    "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f"
+);
+checked_name!(
+    /// The MAC address of a VM's network card.
+    MacAddress, "a MAC address", is_mac, MAC_RULE, "^([0-9a-f]{2}:){5}[0-9a-f]{2}$", "52:54:00:aa:bb:cc"
 );
 checked_name!(
     /// The id of an operation: a ULID, so that ids sort by the time they were made.
-    OperationId, "operation id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
+    OperationId, "an operation id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0E"
 );
 checked_name!(
     /// The id of a backup: a ULID. The snapshot in the store carries the same id.
-    BackupId, "backup id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
+    BackupId, "a backup id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0F"
 );
 
 impl OperationId {
@@ -177,11 +215,11 @@ impl From<&OperationId> for BackupId {
     }
 }
 
-/// A backup as a person names it: `web@01J…`, `web@latest`, or an unambiguous beginning of the id (`web@01J4`).
+/// A backup as people write it: `web@01J…`, `web@latest`, or an unambiguous beginning of the id (`web@01J4`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BackupRef {
-    /// The machine that was backed up.
+    /// The VM that was backed up.
     pub vm: VmName,
     /// `latest`, an id, or the beginning of one (upper case).
     pub which: String,
@@ -192,14 +230,18 @@ impl FromStr for BackupRef {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         const RULE: &str = "VM@latest, or VM@ and an id or its first characters";
         let (vm, which) =
-            text.split_once('@').ok_or_else(|| InvalidName::new("backup reference", text, RULE))?;
+            text.split_once('@').ok_or_else(|| InvalidName::new("a backup reference", text, RULE))?;
         let vm = VmName::new(vm)?;
         if which == "latest" {
             return Ok(BackupRef { vm, which: which.into() });
         }
         let which = which.to_ascii_uppercase();
         let fits = !which.is_empty() && which.len() <= 26 && which.bytes().all(|b| b.is_ascii_alphanumeric());
-        if fits { Ok(BackupRef { vm, which }) } else { Err(InvalidName::new("backup reference", text, RULE)) }
+        if fits {
+            Ok(BackupRef { vm, which })
+        } else {
+            Err(InvalidName::new("a backup reference", text, RULE))
+        }
     }
 }
 impl TryFrom<String> for BackupRef {
@@ -223,7 +265,12 @@ impl JsonSchema for BackupRef {
         "BackupRef".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "VM@latest or VM@id", "pattern": "^[a-z0-9-]+@[0-9A-Za-z]+$" })
+        json_schema!({
+            "type": "string",
+            "description": "VM@latest or VM@id",
+            "pattern": "^[a-z0-9-]+@[0-9A-Za-z]+$",
+            "examples": ["web@latest"]
+        })
     }
 }
 
@@ -262,6 +309,24 @@ mod tests {
         assert!("web".parse::<BackupRef>().is_err());
         assert!("web@".parse::<BackupRef>().is_err());
         assert!("web@../x".parse::<BackupRef>().is_err());
+    }
+
+    #[test]
+    fn uuids_and_mac_addresses_have_one_spelling() {
+        assert!(VmUuid::new("0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f").is_ok());
+        for bad in ["0B2D1B9E-5f0f-4e0b-8a4e-0d5f1b9e5f0f", "0b2d1b9e5f0f4e0b8a4e0d5f1b9e5f0f", ""] {
+            assert!(VmUuid::new(bad).is_err(), "{bad}");
+        }
+        assert!(MacAddress::new("52:54:00:aa:bb:cc").is_ok());
+        for bad in [
+            "52:54:00:AA:BB:CC",
+            "52:54:00:aa:bb",
+            "53:54:00:aa:bb:cc",
+            "52:54:00:aa:bb:+c",
+            "52-54-00-aa-bb-cc",
+        ] {
+            assert!(MacAddress::new(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

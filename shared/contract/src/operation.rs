@@ -10,8 +10,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::word::{Event, Nothing, Owner, Request};
+use crate::message::{NoRefusal, Owner, messages};
 use crate::{OperationId, Service, Timestamp};
+
+messages! { Owner::Each =>
+    request ListOperations { "list_operations", from [People], reply Vec<OperationReport>, refusal NoRefusal }
+    request GetOperation {
+        "get_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
+    }
+    request CancelOperation {
+        "cancel_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
+    }
+    request CheckHealth {
+        "check_health", from [People, Service(Upgrade), Service(Supervisor)], reply Health, refusal NoRefusal
+    }
+    event OperationChanged { "operation", to [], about |it| it.0.id.as_str() }
+}
 
 /// The answer to a command that lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,15 +122,7 @@ pub struct Progress {
 /// An operation moved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct OperationMoved(pub OperationReport);
-
-impl Event for OperationMoved {
-    const OWNER: Owner = Owner::Each;
-    const NAME: &'static str = "operation";
-    fn about(&self) -> &str {
-        self.0.id.as_str()
-    }
-}
+pub struct OperationChanged(pub OperationReport);
 
 /// Asks a service for its operations, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -126,13 +132,6 @@ pub struct ListOperations {
     pub unfinished_only: bool,
 }
 
-impl Request for ListOperations {
-    const OWNER: Owner = Owner::Each;
-    const NAME: &'static str = "list_operations";
-    type Reply = Vec<OperationReport>;
-    type Refusal = Nothing;
-}
-
 /// Asks a service for one of its operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetOperation {
@@ -140,25 +139,11 @@ pub struct GetOperation {
     pub id: OperationId,
 }
 
-impl Request for GetOperation {
-    const OWNER: Owner = Owner::Each;
-    const NAME: &'static str = "get_operation";
-    type Reply = OperationReport;
-    type Refusal = UnknownOperation;
-}
-
 /// Asks a service to give up an operation and undo what it did. Asking twice is the same as asking once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelOperation {
     /// Which.
     pub id: OperationId,
-}
-
-impl Request for CancelOperation {
-    const OWNER: Owner = Owner::Each;
-    const NAME: &'static str = "cancel_operation";
-    type Reply = OperationReport;
-    type Refusal = UnknownOperation;
 }
 
 /// The service knows no such operation.
@@ -172,13 +157,6 @@ pub struct UnknownOperation {
 /// Asks a service how it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckHealth {}
-
-impl Request for CheckHealth {
-    const OWNER: Owner = Owner::Each;
-    const NAME: &'static str = "check_health";
-    type Reply = Health;
-    type Refusal = Nothing;
-}
 
 /// How a service is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -199,7 +177,7 @@ pub struct Health {
 
 impl Health {
     /// Whether every part is well.
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.parts.iter().all(|part| part.trouble.is_none())
     }
 }

@@ -1,21 +1,18 @@
-//! Words of the proxy.
+//! Messages of the proxy.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::word::{Nothing, Owner, Request};
+use crate::message::{NoRefusal, Owner, messages};
 use crate::{DomainName, Service, VmName};
+
+messages! { Owner::One(Service::Proxy) =>
+    request ListRoutes { "list_routes", from [People], reply Routes, refusal NoRefusal }
+}
 
 /// Asks where each domain leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListRoutes {}
-
-impl Request for ListRoutes {
-    const OWNER: Owner = Owner::One(Service::Proxy);
-    const NAME: &'static str = "list_routes";
-    type Reply = Routes;
-    type Refusal = Nothing;
-}
 
 /// The proxy's table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

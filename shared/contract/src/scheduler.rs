@@ -1,12 +1,18 @@
-//! Words of the scheduler.
+//! Messages of the scheduler.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::word::{Event, Nothing, Owner, Request, Timestamp};
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
 use crate::{OperationId, ScheduleId, Service, VmName};
 
-const OWNER: Owner = Owner::One(Service::Scheduler);
+messages! { Owner::One(Service::Scheduler) =>
+    request AddSchedule { "add_schedule", from [People], reply ScheduleStatus, refusal AddScheduleRefused }
+    request RemoveSchedule { "remove_schedule", from [People], reply Schedule, refusal UnknownSchedule }
+    request ListSchedules { "list_schedules", from [People], reply Vec<ScheduleStatus>, refusal NoRefusal }
+    request ListRuns { "list_runs", from [People], reply Vec<Run>, refusal UnknownSchedule }
+    event RunFired { "run_fired", to [], about |it| it.0.schedule.as_str() }
+}
 
 /// What is to be done, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +43,7 @@ pub enum ScheduledWork {
     },
 }
 
-/// Adds a schedule. Adding the very same again is calm.
+/// Adds a schedule. Adding the very same again is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddSchedule {
     /// The schedule.
@@ -64,13 +70,6 @@ pub enum AddScheduleRefused {
     UnknownTimeZone(String),
 }
 
-impl Request for AddSchedule {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "add_schedule";
-    type Reply = ScheduleStatus;
-    type Refusal = AddScheduleRefused;
-}
-
 /// Removes a schedule. What it has begun goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoveSchedule {
@@ -86,23 +85,9 @@ pub struct UnknownSchedule {
     pub id: ScheduleId,
 }
 
-impl Request for RemoveSchedule {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "remove_schedule";
-    type Reply = Schedule;
-    type Refusal = UnknownSchedule;
-}
-
 /// Asks which schedules there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListSchedules {}
-
-impl Request for ListSchedules {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_schedules";
-    type Reply = Vec<ScheduleStatus>;
-    type Refusal = Nothing;
-}
 
 /// A schedule and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -149,22 +134,7 @@ pub struct ListRuns {
     pub id: ScheduleId,
 }
 
-impl Request for ListRuns {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_runs";
-    type Reply = Vec<Run>;
-    type Refusal = UnknownSchedule;
-}
-
 /// An appointment was kept, or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct RunFired(pub Run);
-
-impl Event for RunFired {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "run_fired";
-    fn about(&self) -> &str {
-        self.0.schedule.as_str()
-    }
-}

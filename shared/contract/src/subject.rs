@@ -1,4 +1,4 @@
-//! Where words travel. Subjects are built here, from the words themselves, and nowhere else.
+//! Where messages travel. Subjects are built here, from the message types, and nowhere else.
 //!
 //! ```text
 //!   {realm}.v1.{service}.{verb_noun}             a request
@@ -18,8 +18,11 @@ pub struct Realm(String);
 
 impl Realm {
     /// Checks a realm's name: a NATS token of lower-case letters, digits and `-`.
+    ///
+    /// # Errors
+    /// When the text breaks that rule.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
-        HostName::new(text).map(|name| Realm(name.into())).map_err(|e| InvalidName { what: "realm", ..e })
+        HostName::new(text).map(|name| Realm(name.into())).map_err(|e| InvalidName { what: "a realm", ..e })
     }
 }
 
@@ -45,7 +48,7 @@ impl From<Realm> for String {
     }
 }
 
-/// A place on the bus: literal, or a pattern with `*` and `>`.
+/// A subject: literal, or a pattern with `*` and `>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(String);
 
@@ -68,19 +71,29 @@ impl Subject {
         Subject(format!("{realm}.v1.{service}.{name}"))
     }
 
-    /// The same place, at the instance on one host only.
+    /// The same request, to the instance on one host only.
     pub fn on_host(&self, host: &HostName) -> Subject {
         Subject(format!("{}.{host}", self.0))
     }
 
-    /// Where an event is told. Events that every service tells (operations) carry no service in the subject.
-    pub fn of_event<E: Event>(realm: &Realm, event: &E) -> Subject {
-        Subject(format!("{}.{}", event_stem::<E>(realm), event.about()))
+    /// The same request, to the instance on any one host: a pattern.
+    pub fn on_any_host(&self) -> Subject {
+        Subject(format!("{}.*", self.0))
     }
 
-    /// Every event of a kind, whatever it is about.
+    /// Every request to a service: a pattern.
+    pub fn all_of_service(realm: &Realm, service: Service) -> Subject {
+        Subject(format!("{realm}.v1.{service}.>"))
+    }
+
+    /// Where an event is published. Events that every service publishes carry no service in the subject.
+    pub fn of_event<E: Event>(realm: &Realm, event: &E) -> Subject {
+        Subject(format!("{}.{}", event_stem(realm, E::OWNER, E::NAME), event.about()))
+    }
+
+    /// Every event of a kind, whatever it is about: a pattern.
     pub fn of_events<E: Event>(realm: &Realm) -> Subject {
-        Subject(format!("{}.*", event_stem::<E>(realm)))
+        Subject(format!("{}.*", event_stem(realm, E::OWNER, E::NAME)))
     }
 
     /// All events of the realm.
@@ -89,10 +102,11 @@ impl Subject {
     }
 }
 
-fn event_stem<E: Event>(realm: &Realm) -> String {
-    match E::OWNER {
-        Owner::One(service) => format!("{realm}.v1.event.{service}.{}", E::NAME),
-        Owner::Each => format!("{realm}.v1.event.{}", E::NAME),
+/// The subject of an event without what it is about.
+pub(crate) fn event_stem(realm: &Realm, owner: Owner, name: &str) -> String {
+    match owner {
+        Owner::One(service) => format!("{realm}.v1.event.{service}.{name}"),
+        Owner::Each => format!("{realm}.v1.event.{name}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Words of the supervisor: `loam up`, which watches over the processes of one host.
+//! Messages of the supervisor: `loam up`, which watches over the processes of one host.
 
 use std::path::PathBuf;
 
@@ -6,20 +6,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Service;
-use crate::word::{Audience, Nothing, Owner, Request, Timestamp};
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
 
-const OWNER: Owner = Owner::One(Service::Supervisor);
+messages! { Owner::One(Service::Supervisor) =>
+    request ListProcesses {
+        "list_processes", from [People, Service(Upgrade)], reply Vec<Process>, refusal NoRefusal
+    }
+    request ReplaceService {
+        "replace_service", from [Service(Upgrade)], reply Replaced, refusal ReplaceServiceRefused
+    }
+}
 
 /// Asks for the processes of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListProcesses {}
-
-impl Request for ListProcesses {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_processes";
-    type Reply = Vec<Process>;
-    type Refusal = Nothing;
-}
 
 /// A process under supervision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ pub struct Process {
 }
 
 /// Ends a service in order and starts it from another executable. The supervisor keeps that executable across its
-/// own restarts. Asking again for what runs already is calm.
+/// own restarts. Asking again for what runs already is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplaceService {
     /// Which.
@@ -69,12 +69,4 @@ pub enum ReplaceServiceRefused {
 pub struct Replaced {
     /// The executable it ran from before.
     pub before: PathBuf,
-}
-
-impl Request for ReplaceService {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "replace_service";
-    const AUDIENCE: Audience = Audience::Services(&[Service::Upgrade]);
-    type Reply = Replaced;
-    type Refusal = ReplaceServiceRefused;
 }

@@ -1,26 +1,24 @@
-//! Words of the upgrade service.
+//! Messages of the upgrade service.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Begun, Health};
-use crate::word::{Nothing, Owner, Request, Timestamp};
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::operation::Health;
 use crate::{OperationId, Service};
 
-const OWNER: Owner = Owner::One(Service::Upgrade);
+messages! { Owner::One(Service::Upgrade) =>
+    request ListServices { "list_services", from [People], reply Vec<RunningService>, refusal NoRefusal }
+    durable ApplyRelease {
+        "apply_release", from [People], refusal ApplyReleaseRefused, about |it| it.folder.display().to_string()
+    }
+}
 
 /// Asks which services run, with version and build, by service discovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListServices {}
-
-impl Request for ListServices {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_services";
-    type Reply = Vec<RunningService>;
-    type Refusal = Nothing;
-}
 
 /// A service that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -89,11 +87,4 @@ pub enum ApplyReleaseRefused {
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),
-}
-
-impl Request for ApplyRelease {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "apply_release";
-    type Reply = Begun;
-    type Refusal = ApplyReleaseRefused;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::{Bus, Revision, Table, TableError};
-use contract::operation::OperationMoved;
+use contract::operation::OperationChanged;
 use saga::{Journal, Ledger, Lost, StepFuture, Trouble};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -34,7 +34,7 @@ pub(crate) struct BusLedger {
 impl BusLedger {
     async fn tell(&self) {
         let report = self.record.report(self.meter.read());
-        if let Err(error) = self.bus.publish(&OperationMoved(report)).await {
+        if let Err(error) = self.bus.publish(&OperationChanged(report)).await {
             tracing::debug!(operation = %self.record.id, %error, "a move was not told; the row holds it");
         }
     }

@@ -5,7 +5,7 @@
 //!                           |
 //!                        runner: drive the saga; every record is a compare-and-set on the row's revision,
 //!                           |    so that of two runners one loses and stops before its next deed
-//!                           +--> OperationMoved events: progress and outcome
+//!                           +--> OperationChanged events: progress and outcome
 //!   process starts --resume--> every row that is not final is driven on, in its old trace
 //! ```
 //!
@@ -19,5 +19,5 @@ mod operations;
 mod progress;
 mod record;
 
-pub use operations::{BeginError, Builder, Operations, OperationsError, Work, fresh_id, outcome_at};
+pub use operations::{BeginError, Builder, Operations, OperationsError, Work, fresh_id, wait_for_operation};
 pub use progress::{Context, Meter};

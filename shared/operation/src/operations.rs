@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bus::{Bus, CallError, Declined, Entry, LinkError, Server, Table, TableError};
+use bus::{Bus, CallError, Declined, Entry, TransportError, Server, Table, TableError};
 use contract::operation::{
     Begun, CancelOperation, GetOperation, ListOperations, OperationReport, UnknownOperation,
 };
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{OperationId, Service, bucket};
 use saga::{Journal, Step, drive};
 use serde::Serialize;
@@ -182,7 +182,7 @@ impl Operations {
             steps: kind.steps.clone(),
             begun: now,
             moved: now,
-            trace: telemetry::carry(&Span::current()),
+            trace: telemetry::inject(&Span::current()),
         };
         match office.table.create(&key, &record).await {
             Ok(revision) => {
@@ -247,7 +247,7 @@ impl Operations {
         server.on::<ListOperations, _, _>(move |asked| {
             let this = this.clone();
             async move {
-                this.list(asked.request.unfinished_only).await.map_err(|error| table_down::<Nothing>(&error))
+                this.list(asked.request.unfinished_only).await.map_err(|error| table_down::<NoRefusal>(&error))
             }
         });
         let this = self.clone();
@@ -338,7 +338,7 @@ impl Operations {
             operation = %row.value.id,
             about = row.value.about
         );
-        telemetry::adopt(&span, &row.value.trace);
+        telemetry::continue_trace(&span, &row.value.trace);
         let under_way = UnderWay { cancel: self.office.ending.child_token(), meter: Meter::default() };
         self.under_way().insert(row.value.id.clone(), under_way);
         self.office.tasks.spawn((kind.run)(self.clone(), row).instrument(span));
@@ -393,7 +393,7 @@ fn table_down<F>(error: &TableError) -> Declined<F> {
 
 /// Asks another service about an operation until it ends, in bounded time; the answer to a command that lasts is
 /// only its id. Passing trouble on the way is waited out.
-pub async fn outcome_at(
+pub async fn wait_for_operation(
     bus: &Bus,
     service: Service,
     id: &OperationId,
@@ -407,13 +407,13 @@ pub async fn outcome_at(
         match bus.call_at(service, &GetOperation { id: id.clone() }, ONE_QUESTION).await {
             Ok(report) if report.state.is_final() => return Ok(report),
             Ok(report) => seen(&report),
-            Err(error) if error.is_passing() => tracing::debug!(%error, "asking again about an operation"),
+            Err(error) if error.is_transient() => tracing::debug!(%error, "asking again about an operation"),
             Err(error) => return Err(error),
         }
         if tokio::time::Instant::now() >= until {
             let subject = format!("operation {id}");
-            let cause = LinkError::TimedOut { subject, after: patience };
-            return Err(CallError::Link { service, request: "get_operation", cause });
+            let cause = TransportError::TimedOut { subject, after: patience };
+            return Err(CallError::Transport { service, request: "get_operation", cause });
         }
         tokio::time::sleep(BETWEEN).await;
     }

@@ -43,7 +43,7 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
         url: cluster.url(),
         nkey_file: None,
         name: "cluster-test".into(),
-        inbox_prefix: contract::rights::inbox_prefix(Service::Backup),
+        inbox_prefix: contract::permissions::inbox_prefix(Service::Backup),
     };
     let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("a server answers");
     eventually_some("a leader is elected and makes the buckets", PATIENCE, async || {

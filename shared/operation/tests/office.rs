@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus::Bus;
-use bus::memory::MemoryCarrier;
-use contract::operation::{Begun, OperationMoved, OperationState};
+use bus::memory::MemoryTransport;
+use contract::operation::{Begun, OperationChanged, OperationState};
 use contract::{OperationId, Realm, Service};
 use futures::StreamExt;
 use operation::{Context, Operations, Work, fresh_id};
@@ -73,7 +73,7 @@ fn harvest<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     })
 }
 
-fn office(carrier: &MemoryCarrier, world: &Arc<World>) -> (Bus, Operations) {
+fn office(carrier: &MemoryTransport, world: &Arc<World>) -> (Bus, Operations) {
     let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
     let operations = Operations::of(bus.clone(), Service::Provisioner).with::<Grow>(Arc::clone(world)).open();
     (bus, operations)
@@ -88,9 +88,9 @@ async fn ends(operations: &Operations, id: &OperationId, state: OperationState) 
 
 #[tokio::test]
 async fn an_operation_runs_to_its_end_and_tells_its_moves() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (bus, operations) = office(&carrier, &world);
-    let mut moves = bus.listen::<OperationMoved>().await.expect("listening");
+    let mut moves = bus.listen::<OperationChanged>().await.expect("listening");
     world.gate_open.store(true, Ordering::SeqCst);
     let id = fresh_id();
     assert_eq!(
@@ -110,7 +110,7 @@ async fn an_operation_runs_to_its_end_and_tells_its_moves() {
 
 #[tokio::test]
 async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_the_id() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     let id = fresh_id();
     operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
@@ -122,7 +122,7 @@ async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_
 
 #[tokio::test]
 async fn an_operation_outlives_its_process() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let id = fresh_id();
     {
         let (_, operations) = office(&carrier, &world);
@@ -139,7 +139,7 @@ async fn an_operation_outlives_its_process() {
 
 #[tokio::test]
 async fn of_two_runners_only_one_goes_on() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (_, first) = office(&carrier, &world);
     let id = fresh_id();
     first.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
@@ -154,9 +154,9 @@ async fn of_two_runners_only_one_goes_on() {
 
 #[tokio::test]
 async fn a_cancelled_operation_is_undone() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (bus, operations) = office(&carrier, &world);
-    let mut server = bus.server(bus::ServiceCard {
+    let mut server = bus.server(bus::ServiceInfo {
         service: Service::Provisioner,
         version: "0.1.0".into(),
         metadata: Default::default(),
@@ -174,7 +174,7 @@ async fn a_cancelled_operation_is_undone() {
 
 #[tokio::test]
 async fn a_failed_operation_is_undone_and_says_why() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     world.gate_open.store(true, Ordering::SeqCst);
     world.barren.store(true, Ordering::SeqCst);
@@ -188,7 +188,7 @@ async fn a_failed_operation_is_undone_and_says_why() {
 
 #[tokio::test]
 async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     let id = fresh_id();
     operations.begin::<Grow>(id.clone(), &"oak".into()).await.expect("begun");
@@ -202,7 +202,7 @@ async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
 
 #[tokio::test]
 async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_carried_out() {
-    let (carrier, world) = (MemoryCarrier::new(), Arc::new(World::default()));
+    let (carrier, world) = (MemoryTransport::new(), Arc::new(World::default()));
     let (_, operations) = office(&carrier, &world);
     world.gate_open.store(true, Ordering::SeqCst);
     let id = fresh_id();

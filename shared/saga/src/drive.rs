@@ -1,14 +1,14 @@
-//! Running a saga against its journal.
+//! Driving a saga along its journal.
 
 use std::future::Future;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::journal::{Ending, Entry, Journal, Move, next_move};
-use crate::step::{Step, StepFuture, Trail, Trouble};
+use crate::journal::{Action, Journal, JournalEntry, Outcome, next_action};
+use crate::step::{Outputs, Step, StepError, StepFuture};
 
-/// Waits between attempts at passing trouble: quick at first, then calm.
+/// Pauses between attempts after transient errors; the last one repeats.
 const BACK_OFF: [Duration; 6] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -17,130 +17,143 @@ const BACK_OFF: [Duration; 6] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
-/// Undoing matters more than doing: it is tried this long, whatever the step's own patience.
-const UNDO_PATIENCE: Duration = Duration::from_secs(600);
+/// How long an undo is tried again, whatever the step's own `retry_for`: what it leaves behind needs a person.
+const UNDO_RETRY_FOR: Duration = Duration::from_secs(600);
 
-/// The journal belongs to somebody else now, or this process is ending. Stop without another deed.
+/// Another driver owns the journal now, or this process is ending: stop without another action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the journal is not ours any more")]
-pub struct Lost;
+#[error("the journal is no longer ours")]
+pub struct Fenced;
 
-/// Keeps a journal and lends the driver a clock.
-pub trait Ledger: Send {
+/// What a driver needs of its surroundings: a durable journal, a clock, cancellation.
+pub trait Runtime: Send {
     /// Makes the journal durable before the driver goes on. Of two drivers of the same saga at most one succeeds.
-    fn record(&mut self, journal: &Journal) -> impl Future<Output = Result<(), Lost>> + Send;
+    fn record(&mut self, journal: &Journal) -> impl Future<Output = Result<(), Fenced>> + Send;
     /// Waits.
     fn pause(&mut self, duration: Duration) -> impl Future<Output = ()> + Send;
-    /// Runs a step function for at most `limit`; nothing where it took longer.
+    /// Runs a step function for at most `timeout`; `None` where it took longer.
     fn within<'a>(
         &'a mut self,
-        limit: Duration,
+        timeout: Duration,
         step: &'static str,
         work: StepFuture<'a>,
-    ) -> impl Future<Output = Option<Result<Value, Trouble>>> + Send + 'a;
-    /// Whether somebody asked to give up.
+    ) -> impl Future<Output = Option<Result<Value, StepError>>> + Send + 'a;
+    /// Whether cancellation was requested.
     fn is_cancelled(&self) -> bool;
 }
 
-/// Drives a saga to its end, or until the ledger is lost.
-pub async fn drive<C: Sync, L: Ledger>(
+/// Drives a saga to its end.
+///
+/// # Errors
+/// When another driver took the journal over, or the process is ending.
+pub async fn drive<C: Sync + 'static, R: Runtime>(
     steps: &[Step<C>],
     context: &C,
     journal: &mut Journal,
-    ledger: &mut L,
-) -> Result<Ending, Lost> {
+    runtime: &mut R,
+) -> Result<Outcome, Fenced> {
     let order: Vec<&str> = steps.iter().map(|step| step.name).collect();
     loop {
-        match next_move(&order, journal) {
-            Move::End(ending) => return Ok(ending),
-            Move::Do(_) if ledger.is_cancelled() => write(journal, ledger, Entry::Cancelled).await?,
-            Move::Do(index) => act(&steps[index], context, journal, ledger).await?,
-            Move::Undo(index) => undo(&steps[index], context, journal, ledger).await?,
+        match next_action(&order, journal) {
+            Action::End(outcome) => return Ok(outcome),
+            Action::Do(_) if runtime.is_cancelled() => {
+                append(journal, runtime, JournalEntry::Cancelled).await?;
+            }
+            Action::Do(index) => act(&steps[index], context, journal, runtime).await?,
+            Action::Undo(index) => undo(&steps[index], context, journal, runtime).await?,
         }
     }
 }
 
-async fn write<L: Ledger>(journal: &mut Journal, ledger: &mut L, entry: Entry) -> Result<(), Lost> {
+async fn append<R: Runtime>(
+    journal: &mut Journal,
+    runtime: &mut R,
+    entry: JournalEntry,
+) -> Result<(), Fenced> {
     journal.entries.push(entry);
-    ledger.record(journal).await
+    runtime.record(journal).await
 }
 
-async fn act<C: Sync, L: Ledger>(
+async fn act<C: Sync + 'static, R: Runtime>(
     step: &Step<C>,
     context: &C,
     journal: &mut Journal,
-    ledger: &mut L,
-) -> Result<(), Lost> {
+    runtime: &mut R,
+) -> Result<(), Fenced> {
     let name = step.name.to_string();
-    let again = journal.entries.last() == Some(&Entry::Started(name.clone()));
+    let again = journal.entries.last() == Some(&JournalEntry::Started(name.clone()));
     if !again {
-        write(journal, ledger, Entry::Started(name.clone())).await?;
+        append(journal, runtime, JournalEntry::Started(name.clone())).await?;
     }
-    let outcome =
-        attempt(step.act, step, Patience::UntilCancelled(step.patience), context, journal, ledger).await;
+    let outputs = Outputs::of(journal);
+    let attempt = Attempt { step, retry: Retry::UntilCancelled(step.retry_for) };
+    let outcome = attempt.run(|| (step.act)(context, &outputs), runtime).await;
     let entry = match outcome {
-        Ok(value) => Entry::Done(name, value),
-        Err(_) if ledger.is_cancelled() => Entry::Cancelled,
-        Err(reason) => Entry::Failed(name, reason),
+        Ok(value) => JournalEntry::Done(name, value),
+        Err(_) if runtime.is_cancelled() => JournalEntry::Cancelled,
+        Err(reason) => JournalEntry::Failed(name, reason),
     };
-    write(journal, ledger, entry).await
+    append(journal, runtime, entry).await
 }
 
-async fn undo<C: Sync, L: Ledger>(
+async fn undo<C: Sync + 'static, R: Runtime>(
     step: &Step<C>,
     context: &C,
     journal: &mut Journal,
-    ledger: &mut L,
-) -> Result<(), Lost> {
+    runtime: &mut R,
+) -> Result<(), Fenced> {
     let name = step.name.to_string();
-    let Some(function) = step.undo else {
-        return write(journal, ledger, Entry::Undone(name)).await;
+    let Some(undo) = &step.undo else {
+        return append(journal, runtime, JournalEntry::Undone(name)).await;
     };
-    write(journal, ledger, Entry::Undoing(name.clone())).await?;
-    let entry =
-        match attempt(function, step, Patience::Stubborn(UNDO_PATIENCE), context, journal, ledger).await {
-            Ok(_) => Entry::Undone(name),
-            Err(reason) => Entry::UndoFailed(name, reason),
-        };
-    write(journal, ledger, entry).await
+    append(journal, runtime, JournalEntry::Undoing(name.clone())).await?;
+    let outputs = Outputs::of(journal);
+    let attempt = Attempt { step, retry: Retry::Always(UNDO_RETRY_FOR) };
+    let entry = match attempt.run(|| undo(context, &outputs), runtime).await {
+        Ok(_) => JournalEntry::Undone(name),
+        Err(reason) => JournalEntry::UndoFailed(name, reason),
+    };
+    append(journal, runtime, entry).await
 }
 
-/// How long passing trouble is borne: an act gives up when somebody cancels, an undo does not.
+/// How long transient errors are tried again: an act gives up when it is cancelled, an undo does not.
 #[derive(Clone, Copy)]
-enum Patience {
+enum Retry {
     UntilCancelled(Duration),
-    Stubborn(Duration),
+    Always(Duration),
 }
 
-async fn attempt<C: Sync, L: Ledger>(
-    function: for<'a> fn(&'a C, &'a Trail<'a>) -> StepFuture<'a>,
-    step: &Step<C>,
-    patience: Patience,
-    context: &C,
-    journal: &Journal,
-    ledger: &mut L,
-) -> Result<Value, String> {
-    let trail = Trail(journal);
-    let mut waited = Duration::ZERO;
-    let mut tries = 0;
-    loop {
-        let outcome = ledger.within(step.limit, step.name, function(context, &trail)).await;
-        let trouble = match outcome {
-            Some(Ok(value)) => return Ok(value),
-            Some(Err(Trouble::Final(reason))) => return Err(reason),
-            Some(Err(Trouble::Passing(reason))) => reason,
-            None => format!("took longer than {} s", step.limit.as_secs()),
-        };
-        let pause = BACK_OFF[tries.min(BACK_OFF.len() - 1)];
-        let spent = match patience {
-            Patience::UntilCancelled(limit) => waited + pause > limit || ledger.is_cancelled(),
-            Patience::Stubborn(limit) => waited + pause > limit,
-        };
-        if spent {
-            return Err(trouble);
+struct Attempt<'a, C> {
+    step: &'a Step<C>,
+    retry: Retry,
+}
+
+impl<C> Attempt<'_, C> {
+    async fn run<'a, R: Runtime>(
+        &self,
+        work: impl Fn() -> StepFuture<'a>,
+        runtime: &mut R,
+    ) -> Result<Value, String> {
+        let mut waited = Duration::ZERO;
+        let mut tries = 0;
+        loop {
+            let reason = match runtime.within(self.step.timeout, self.step.name, work()).await {
+                Some(Ok(value)) => return Ok(value),
+                Some(Err(StepError::Permanent(reason))) => return Err(reason),
+                Some(Err(StepError::Transient(reason))) => reason,
+                None => format!("took longer than {} s", self.step.timeout.as_secs()),
+            };
+            let pause = BACK_OFF[tries.min(BACK_OFF.len() - 1)];
+            let spent = match self.retry {
+                Retry::UntilCancelled(max) => waited + pause > max || runtime.is_cancelled(),
+                Retry::Always(max) => waited + pause > max,
+            };
+            if spent {
+                return Err(reason);
+            }
+            runtime.pause(pause).await;
+            waited += pause;
+            tries += 1;
         }
-        ledger.pause(pause).await;
-        waited += pause;
-        tries += 1;
     }
 }

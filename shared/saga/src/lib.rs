@@ -1,24 +1,31 @@
-//! Work that ends done or as before, whatever it dies at.
+//! Work that ends done or as before, at whatever point the process dies.
 //!
 //! ```text
-//!   order of steps + journal --next_move--> do / do again / undo / end       (a pure function)
+//!   order of steps + journal --next_action--> do / do again / undo / end     (a pure function)
 //!                                |
 //!                              drive: record "started" -> act -> record "done" -> ...
 //!                                             |                     |
 //!                                      a crash here           or here: the step is done again,
-//!                                                             so every step must bear being repeated
+//!                                                             so every step is idempotent
 //! ```
 //!
-//! A saga file has four parts: what it needs, its steps (`act` and `undo` side by side), their order, the step
-//! functions. The journal is kept by a `Ledger` that fences: of two drivers only one can record. `rehearsal` puts a
-//! saga through repetition, failure and crash at every step. This crate performs no IO and has no clock: pauses and
-//! limits go through the ledger. It does not know what an operation is; `operation` joins it to the bus.
+//! A saga file has three parts: what it needs, its steps in order (`act` and `undo` side by side), the step functions:
+//!
+//! ```text
+//!   Step::new("lock", QUICK, lock).undone_by(unlock)
+//!   async fn lock(context: &Context, outputs: &Outputs) -> Result<VmRecord, StepError>
+//! ```
+//!
+//! The journal is kept by a `Runtime` that fences: of two drivers only one can record. `harness` runs a saga through
+//! repetition, failure and crash at every step. This crate performs no IO and has no clock: pauses and timeouts go
+//! through the runtime. It does not know what an operation is; `operation` joins it to the bus.
 
 mod drive;
+pub mod harness;
 mod journal;
-pub mod rehearsal;
+
 mod step;
 
-pub use drive::{Ledger, Lost, drive};
-pub use journal::{Ending, Entry, Journal, Move, next_move};
-pub use step::{Step, StepFuture, Trail, Trouble, output};
+pub use drive::{Fenced, Runtime, drive};
+pub use journal::{Action, Journal, JournalEntry, Outcome, next_action};
+pub use step::{Outputs, Step, StepError, StepFn, StepFuture};

@@ -1,4 +1,4 @@
-//! Steps: an act and its undo, side by side.
+//! Steps: an act and its undo, side by side, as plain `async fn`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,75 +10,119 @@ use serde_json::Value;
 
 use crate::journal::Journal;
 
-/// What a step function returns.
-pub type StepFuture<'a> = Pin<Box<dyn Future<Output = Result<Value, Trouble>> + Send + 'a>>;
-type StepFn<C> = for<'a> fn(&'a C, &'a Trail<'a>) -> StepFuture<'a>;
+/// What a step comes to, once its output is encoded for the journal.
+pub type StepFuture<'a> = Pin<Box<dyn Future<Output = Result<Value, StepError>> + Send + 'a>>;
+type Erased<C> = Box<dyn for<'a> Fn(&'a C, &'a Outputs) -> StepFuture<'a> + Send + Sync>;
+
+/// How long a step is tried again after transient errors, where nothing else is said.
+const RETRY_FOR: Duration = Duration::from_secs(30);
 
 /// Why a step did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// It may succeed a little later: somebody did not answer, something is busy.
+pub enum StepError {
+    /// It may succeed when tried again a little later: something did not answer or is busy.
     #[error("{0}")]
-    Passing(String),
-    /// It will not succeed by waiting.
+    Transient(String),
+    /// Trying again does not help.
     #[error("{0}")]
-    Final(String),
+    Permanent(String),
+}
+
+/// An `async fn(&C, &Outputs) -> Result<T, StepError>` whose future is `Send`: what an act and an undo are.
+pub trait StepFn<'a, C: 'a, T>: Fn(&'a C, &'a Outputs) -> Self::Future {
+    /// What it returns.
+    type Future: Future<Output = Result<T, StepError>> + Send + 'a;
+}
+
+impl<'a, C: 'a, T, F, Fut> StepFn<'a, C, T> for F
+where
+    F: Fn(&'a C, &'a Outputs) -> Fut,
+    Fut: Future<Output = Result<T, StepError>> + Send + 'a,
+{
+    type Future = Fut;
 }
 
 /// One step of a saga over a context `C`.
 ///
-/// `act` must bear being repeated, also after it was cut off half-way; `undo` must bear that nothing was done.
+/// `act` must be idempotent, also after it was cut off half-way; `undo` must be a no-op where nothing was done.
 pub struct Step<C> {
     /// Its name in the journal; never change it in a saga that is in use.
     pub name: &'static str,
     /// How long one attempt may take.
-    pub limit: Duration,
-    /// How long passing trouble is borne before it is final.
-    pub patience: Duration,
-    pub(crate) act: StepFn<C>,
-    pub(crate) undo: Option<StepFn<C>>,
+    pub timeout: Duration,
+    /// How long transient errors are tried again before the step fails; the sum of the pauses in between.
+    pub retry_for: Duration,
+    pub(crate) act: Erased<C>,
+    pub(crate) undo: Option<Erased<C>>,
 }
 
-impl<C> Step<C> {
-    /// A step that needs no undo, because it changes nothing or what it changes may stay.
-    pub const fn new(name: &'static str, limit: Duration, act: StepFn<C>) -> Self {
-        Step { name, limit, patience: Duration::from_secs(30), act, undo: None }
+impl<C: 'static> Step<C> {
+    /// A step that needs no undo, because it changes nothing or what it changes may stay. What `act` returns is
+    /// written to the journal as JSON and can be read by later steps.
+    pub fn new<T: Serialize + 'static>(
+        name: &'static str,
+        timeout: Duration,
+        act: impl for<'a> StepFn<'a, C, T> + Send + Sync + 'static,
+    ) -> Self {
+        Step { name, timeout, retry_for: RETRY_FOR, act: erased(act), undo: None }
     }
 
     /// How it is undone.
-    pub const fn undone_by(mut self, undo: StepFn<C>) -> Self {
-        self.undo = Some(undo);
+    pub fn undone_by<T: Serialize + 'static>(
+        mut self,
+        undo: impl for<'a> StepFn<'a, C, T> + Send + Sync + 'static,
+    ) -> Self {
+        self.undo = Some(erased(undo));
         self
     }
 
-    /// How long passing trouble is borne, where half a minute is not right.
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// How long transient errors are tried again, where half a minute is not right.
+    pub fn retrying_for(mut self, retry_for: Duration) -> Self {
+        self.retry_for = retry_for;
         self
     }
 }
 
-/// What earlier steps brought about.
-#[derive(Debug)]
-pub struct Trail<'a>(pub(crate) &'a Journal);
-
-/// Turns what a step brought about into a journal value.
-pub fn output<T: Serialize>(value: &T) -> Result<Value, Trouble> {
-    serde_json::to_value(value)
-        .map_err(|error| Trouble::Final(format!("an output cannot be written down: {error}")))
+fn erased<C: 'static, T: Serialize + 'static>(
+    act: impl for<'a> StepFn<'a, C, T> + Send + Sync + 'static,
+) -> Erased<C> {
+    Box::new(move |context, outputs| {
+        let future = act(context, outputs);
+        Box::pin(async move {
+            serde_json::to_value(future.await?)
+                .map_err(|error| StepError::Permanent(format!("the output cannot be encoded: {error}")))
+        })
+    })
 }
 
-impl Trail<'_> {
+/// What earlier steps returned.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs(Journal);
+
+impl Outputs {
+    /// The outputs that a journal holds.
+    pub fn of(journal: &Journal) -> Outputs {
+        Outputs(journal.clone())
+    }
+
     /// The output of an earlier step.
-    pub fn of<T: DeserializeOwned>(&self, step: &str) -> Result<T, Trouble> {
-        let value =
-            self.0.output(step).ok_or_else(|| Trouble::Final(format!("step {step} left no output")))?;
-        serde_json::from_value(value.clone())
-            .map_err(|error| Trouble::Final(format!("the output of step {step} cannot be read: {error}")))
+    ///
+    /// # Errors
+    /// Permanent, when the step is not done or returned another type.
+    pub fn get<T: DeserializeOwned>(&self, step: &str) -> Result<T, StepError> {
+        self.find(step)?.ok_or_else(|| StepError::Permanent(format!("step {step} left no output")))
     }
 
-    /// The output of an earlier step if it was done; undo functions meet both cases.
-    pub fn if_done<T: DeserializeOwned>(&self, step: &str) -> Option<T> {
-        self.0.output(step).and_then(|value| serde_json::from_value(value.clone()).ok())
+    /// The output of an earlier step, if it was done: an undo runs in both cases.
+    ///
+    /// # Errors
+    /// Permanent, when the step returned another type.
+    pub fn find<T: DeserializeOwned>(&self, step: &str) -> Result<Option<T>, StepError> {
+        let Some(value) = self.0.output(step) else {
+            return Ok(None);
+        };
+        serde_json::from_value(value.clone()).map(Some).map_err(|error| {
+            StepError::Permanent(format!("the output of step {step} cannot be decoded: {error}"))
+        })
     }
 }

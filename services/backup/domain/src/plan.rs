@@ -81,7 +81,7 @@ pub fn disks_of(backup: &Backup) -> Vec<DiskSize> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use contract::provisioner::{Consistency, DiskDoor, DomainRoute};
+    use contract::provisioner::{Consistency, DiskExport, DomainRoute};
     use contract::{ByteCount, DomainName, SeedName};
 
     use super::*;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn opened(disks: &[&str]) -> OpenedDisks {
-        let door = |disk: &&str| DiskDoor {
+        let door = |disk: &&str| DiskExport {
             disk: DiskName::new(*disk).expect("a name"),
             size: ByteCount::gib(2),
             socket: "/run/x".into(),

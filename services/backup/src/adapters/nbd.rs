@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use backup_repository::{DiskSource, NbdAddress, NbdSettings, NbdSource, SourceError};
-use contract::provisioner::DiskDoor;
+use contract::provisioner::DiskExport;
 
 use crate::ports::Doors;
 
@@ -12,7 +12,7 @@ pub struct NbdDoors;
 
 #[async_trait]
 impl Doors for NbdDoors {
-    async fn reach(&self, door: &DiskDoor) -> Result<Box<dyn DiskSource>, SourceError> {
+    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
         let settings = NbdSettings::new(NbdAddress::Unix(door.socket.clone()), &door.export);
         let source = NbdSource::connect(&settings).await?;
         if source.size_bytes() != door.size.0 {

@@ -6,7 +6,7 @@
 //!   verify_backup    resolve -> verify
 //! ```
 //!
-//! Each passes `saga::rehearsal` (tests/rehearsals.rs): every step twice, failing, and with a crash after each record.
+//! Each passes `saga::harness` (tests/rehearsals.rs): every step twice, failing, and with a crash after each record.
 
 mod restore_backup;
 mod start_backup;

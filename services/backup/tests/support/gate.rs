@@ -8,7 +8,7 @@ use backup::ports::Doors;
 use backup_repository::source::Extent;
 use backup_repository::{DiskSource, SourceError};
 use bytes::Bytes;
-use contract::provisioner::DiskDoor;
+use contract::provisioner::DiskExport;
 use tokio::sync::watch;
 
 /// Doors that can be held shut for readers; clones are the same doors.
@@ -42,7 +42,7 @@ impl GatedDoors {
 
 #[async_trait]
 impl Doors for GatedDoors {
-    async fn reach(&self, door: &DiskDoor) -> Result<Box<dyn DiskSource>, SourceError> {
+    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(GatedSource { inner: self.inner.reach(door).await?, open: self.open.subscribe() }))
     }
 }

@@ -17,10 +17,10 @@ use backup::actors::Pace;
 use backup::adapters::shelf::{Making, SecretFile, Shelf};
 use backup::ports::Doors;
 use backup_repository::{DiskSource, EngineSettings, KdfCost, RawFile, SourceError, StoreSettings, StoreUrl};
-use bus::memory::MemoryCarrier;
-use bus::{Bus, ServiceCard, Serving};
+use bus::memory::MemoryTransport;
+use bus::{Bus, ServiceInfo, Serving};
 use contract::operation::{Begun, OperationReport};
-use contract::provisioner::DiskDoor;
+use contract::provisioner::DiskExport;
 use contract::{HostName, OperationId, Realm, Service, VmName};
 use operation::Operations;
 
@@ -41,7 +41,7 @@ pub struct RawDoors;
 
 #[async_trait]
 impl Doors for RawDoors {
-    async fn reach(&self, door: &DiskDoor) -> Result<Box<dyn DiskSource>, SourceError> {
+    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(RawFile::open(&door.socket)?))
     }
 }
@@ -98,7 +98,7 @@ pub struct Office {
 impl Office {
     /// Opens both desks.
     pub async fn open(folder: &Path, shelf: Shelf, doors: Arc<dyn Doors>) -> Office {
-        let bus = Bus::new(Arc::new(MemoryCarrier::new()), Realm::default());
+        let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
         let (provisioner, desk) = FakeProvisioner::open(&bus, folder).await;
         Office::beside(bus, provisioner, vec![desk], folder, shelf, doors).await
     }
@@ -113,7 +113,7 @@ impl Office {
         doors: Arc<dyn Doors>,
     ) -> Office {
         let mut service = backup::build(bus.clone(), host(), shelf, quick(), doors);
-        let mut server = bus.server(ServiceCard {
+        let mut server = bus.server(ServiceInfo {
             service: Service::Backup,
             version: "0.1.0".into(),
             metadata: Default::default(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bus::{Bus, Declined, ServiceCard, Serving};
+use bus::{Bus, Declined, ServiceInfo, Serving};
 use contract::operation::{
     Begun, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };
@@ -19,7 +19,7 @@ use super::host;
 #[derive(Default)]
 pub struct State {
     /// Machines: each with its definition and the doors that it has when opened.
-    pub vms: BTreeMap<VmName, (VmDefinition, Vec<DiskDoor>)>,
+    pub vms: BTreeMap<VmName, (VmDefinition, Vec<DiskExport>)>,
     /// Doors that stand open.
     pub open: BTreeMap<OperationId, VmName>,
     /// How often doors were opened at a new moment.
@@ -64,7 +64,7 @@ impl FakeProvisioner {
             state: Arc::new(Mutex::new(State { lease_seconds: 90, ..State::default() })),
             folder: folder.into(),
         };
-        let mut server = bus.server(ServiceCard {
+        let mut server = bus.server(ServiceInfo {
             service: Service::Provisioner,
             version: "0.1.0".into(),
             metadata: Default::default(),
@@ -96,7 +96,7 @@ impl FakeProvisioner {
     }
 
     /// A machine whose one disk is behind a door.
-    pub fn add_vm(&self, name: &VmName, door: DiskDoor) {
+    pub fn add_vm(&self, name: &VmName, door: DiskExport) {
         self.state().vms.insert(name.clone(), (definition(name), vec![door]));
     }
 
@@ -105,7 +105,7 @@ impl FakeProvisioner {
         let size = std::fs::metadata(image).expect("there").len();
         self.add_vm(
             name,
-            DiskDoor {
+            DiskExport {
                 disk: DiskName::new("vda").expect("a name"),
                 size: ByteCount(size),
                 socket: image.into(),
@@ -269,7 +269,7 @@ impl FakeProvisioner {
 
 fn finish_adoption(state: &mut State, id: &OperationId, vm: &VmName) {
     let (_, reserved, definition) = state.reserved.remove(vm).expect("it was reserved");
-    let door = |place: &DiskPlace| DiskDoor {
+    let door = |place: &DiskPlace| DiskExport {
         disk: place.disk.clone(),
         size: ByteCount(std::fs::metadata(&place.path).expect("written").len()),
         socket: place.path.clone(),

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use backup::adapters::nbd::NbdDoors;
 use backup::ports::Doors;
-use contract::provisioner::DiskDoor;
+use contract::provisioner::DiskExport;
 use contract::{ByteCount, DiskName};
 
 /// Whether QEMU's tools are there. Missing is an error where tests must be complete (`CI=true`).
@@ -47,8 +47,8 @@ impl Served {
         served
     }
 
-    pub fn door(&self) -> DiskDoor {
-        DiskDoor {
+    pub fn door(&self) -> DiskExport {
+        DiskExport {
             disk: DiskName::new("vda").expect("a name"),
             size: ByteCount(self.size),
             socket: self.socket.clone(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::nats::{Connection, connect};
-use bus::{Bus, CallError, Place};
+use bus::{Bus, CallError, Destination};
 use contract::Request;
-use contract::rights::inbox_prefix_of_person;
+use contract::permissions::inbox_prefix_of_person;
 
 use super::client::Whereabouts;
 use super::exit::{Exit, Trouble};
@@ -60,7 +60,7 @@ impl Session {
 pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> Trouble {
     let exit = match &error {
         CallError::Refused(_) => Exit::Refused,
-        CallError::Link { .. } => Exit::Unreachable,
+        CallError::Transport { .. } => Exit::Unreachable,
         CallError::Failed(_) | CallError::Unreadable { .. } => Exit::Failed,
     };
     Trouble::new(exit, error.to_string())

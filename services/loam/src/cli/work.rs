@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::operation::{Begun, GetOperation, OperationMoved, OperationReport, OperationState};
+use contract::operation::{Begun, GetOperation, OperationChanged, OperationReport, OperationState};
 use contract::{OperationId, Service};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,17 +70,17 @@ fn done_line(report: &OperationReport) -> String {
 async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, Trouble> {
     let bar = bar();
     let mut heard = Instant::now();
-    let moves = session.bus.listen::<OperationMoved>().await;
+    let moves = session.bus.listen::<OperationChanged>().await;
     let mut moves = moves.map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let report = tokio::select! {
-            Some((OperationMoved(report), _)) = moves.next() => (report.id == *id).then_some(report),
+            Some((OperationChanged(report), _)) = moves.next() => (report.id == *id).then_some(report),
             _ = looks.tick() => {
                 match session.bus.call_at(service, &GetOperation { id: id.clone() }, LOOK_MAX).await {
                     Ok(report) => Some(report),
-                    Err(error) if error.is_passing() && heard.elapsed() < AWAY_MAX => {
+                    Err(error) if error.is_transient() && heard.elapsed() < AWAY_MAX => {
                         bar.set_message(format!("waiting: {error}"));
                         None
                     }

@@ -8,7 +8,7 @@
 //!   account SYS: nobody
 //! ```
 //!
-//! `render` writes the server's settings, `table` the same as a page for people; both from `contract::rights`, so
+//! `render` writes the server's settings, `table` the same as a page for people; both from `contract::permissions`, so
 //! that what is written, what is tested and what is shown cannot differ. `server` finds and starts the program.
 //! What no rule of the server can prevent (a service names another's command as the reply subject of its own table
 //! reads) the bus refuses at the desk: such a letter carries no way back. See `tests/rights.rs`.

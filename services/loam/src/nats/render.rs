@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use contract::Realm;
-use contract::rights::{self, Rights};
+use contract::permissions::{self, Permissions};
 
 use crate::state::keys::PublicKeys;
 
@@ -47,23 +47,23 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
     line("    users: [".into());
     for (service, key) in &keys.services {
         line(format!("      # {service}"));
-        line(user(key, &rights::of_service(realm, *service), true));
+        line(user(key, &permissions::of_service(realm, *service), true));
     }
     line("      # bootstrap: makes the buckets".into());
-    line(user(&keys.bootstrap, &rights::of_bootstrap(), false));
+    line(user(&keys.bootstrap, &permissions::of_bootstrap(), false));
     line("    ]".into());
     line("    exports: [".into());
-    for subject in rights::exported_requests(realm) {
+    for subject in permissions::exported_requests(realm) {
         line(format!(
             "      {{ service: \"{subject}\", accounts: [{ACCOUNT_PEOPLE}], threshold: \"{RESPONSE_THRESHOLD}\" }}"
         ));
     }
-    for subject in rights::exported_discovery() {
+    for subject in permissions::exported_discovery() {
         line(format!(
             "      {{ service: \"{subject}\", accounts: [{ACCOUNT_PEOPLE}], response_type: stream }}"
         ));
     }
-    for subject in rights::exported_events(realm) {
+    for subject in permissions::exported_events(realm) {
         line(format!("      {{ stream: \"{subject}\", accounts: [{ACCOUNT_PEOPLE}] }}"));
     }
     line("    ]".into());
@@ -72,16 +72,16 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
     line("    users: [".into());
     for (name, key) in &keys.people {
         line(format!("      # {name}"));
-        line(user(key, &rights::of_person(realm, name), false));
+        line(user(key, &permissions::of_person(realm, name), false));
     }
     line("    ]".into());
     line("    imports: [".into());
-    for subject in rights::exported_requests(realm).into_iter().chain(rights::exported_discovery()) {
+    for subject in permissions::exported_requests(realm).into_iter().chain(permissions::exported_discovery()) {
         line(format!(
             "      {{ service: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }}, share: true }}"
         ));
     }
-    for subject in rights::exported_events(realm) {
+    for subject in permissions::exported_events(realm) {
         line(format!("      {{ stream: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }} }}"));
     }
     line("    ]".into());
@@ -90,7 +90,7 @@ pub fn render(realm: &Realm, keys: &PublicKeys, place: Place<'_>) -> String {
     text
 }
 
-fn user(key: &str, rights: &Rights, answers: bool) -> String {
+fn user(key: &str, rights: &Permissions, answers: bool) -> String {
     let list = |subjects: &[String]| {
         let quoted = subjects.iter().map(|subject| format!("            \"{subject}\""));
         quoted.collect::<Vec<_>>().join("\n")

@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use contract::rights::{self, Rights};
+use contract::permissions::{self, Permissions};
 use contract::{Realm, Service};
 
 use crate::state::keys::OPERATOR;
 
 const OPENING: &str = "# Who may say what on the bus
 
-Generated from `contract::rights` by a test; do not edit. What is not listed is denied. A service may besides answer
+Generated from `contract::permissions` by a test; do not edit. What is not listed is denied. A service may besides answer
 what it was asked, once, within 130 seconds. Nobody but `bootstrap` may create a stream, a consumer or a bucket, and
 `bootstrap` is used for a moment at each start. What a person asks reaches the services with the header
 `Nats-Request-Info`, in which the server writes the account and the key of the asker.
@@ -21,18 +21,18 @@ pub fn page() -> String {
     let realm = Realm::default();
     let mut text = OPENING.to_string();
     for service in Service::ALL {
-        chapter(&mut text, &format!("{service} (account LOAM)"), &rights::of_service(&realm, service));
+        chapter(&mut text, &format!("{service} (account LOAM)"), &permissions::of_service(&realm, service));
     }
-    chapter(&mut text, "bootstrap (account LOAM)", &rights::of_bootstrap());
+    chapter(&mut text, "bootstrap (account LOAM)", &permissions::of_bootstrap());
     chapter(
         &mut text,
         &format!("{OPERATOR}, a person (account PEOPLE)"),
-        &rights::of_person(&realm, OPERATOR),
+        &permissions::of_person(&realm, OPERATOR),
     );
     text
 }
 
-fn chapter(text: &mut String, title: &str, rights: &Rights) {
+fn chapter(text: &mut String, title: &str, rights: &Permissions) {
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes every line");
     line(format!("## {title}\n"));
     line("| may say | may hear |\n| --- | --- |".into());

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bus::{Bus, Declined, LinkError, ServiceCard, Serving};
+use bus::{Bus, Declined, TransportError, ServiceInfo, Serving};
 use contract::operation::{CheckHealth, Health};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{HostName, Service};
 use tokio::sync::Mutex;
 
@@ -42,9 +42,9 @@ impl Desk {
     }
 
     /// Opens it on the bus.
-    pub(super) async fn open(self: Arc<Desk>, bus: &Bus, identity: Identity) -> Result<Serving, LinkError> {
+    pub(super) async fn open(self: Arc<Desk>, bus: &Bus, identity: Identity) -> Result<Serving, TransportError> {
         let version = env!("CARGO_PKG_VERSION");
-        let card = ServiceCard {
+        let card = ServiceInfo {
             service: Service::Supervisor,
             version: version.into(),
             metadata: HashMap::from([
@@ -66,7 +66,7 @@ impl Desk {
         server.on::<CheckHealth, _, _>(move |_| std::future::ready(Ok(health.clone())));
         let (list, list_here) = (Arc::clone(&self), Arc::clone(&self));
         server
-            .on::<ListProcesses, _, _>(move |_| std::future::ready(Ok::<_, Declined<Nothing>>(list.list())));
+            .on::<ListProcesses, _, _>(move |_| std::future::ready(Ok::<_, Declined<NoRefusal>>(list.list())));
         server.on_host::<ListProcesses, _, _>(&host, move |_| std::future::ready(Ok(list_here.list())));
         let (replace, replace_here) = (Arc::clone(&self), self);
         server.on::<ReplaceService, _, _>(move |asked| Arc::clone(&replace).replace(asked.request));

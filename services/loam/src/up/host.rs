@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::nats::{Connection, NatsCarrier, bootstrap, connect};
+use bus::nats::{Connection, NatsTransport, bootstrap, connect};
 use bus::{Bus, Serving};
 use contract::{Service, rights};
 use tokio::sync::watch;
@@ -144,7 +144,7 @@ impl Host {
         key: &Path,
         name: &str,
         inbox_prefix: String,
-    ) -> anyhow::Result<NatsCarrier> {
+    ) -> anyhow::Result<NatsTransport> {
         let connection = Connection {
             url: url.into(),
             nkey_file: Some(key.into()),
@@ -201,7 +201,7 @@ impl Host {
                 // An answer from before the last start is another process's.
                 let current = table.get(&service).filter(|health| health.since >= view.since);
                 let up = matches!(view.phase, Phase::Up(_));
-                ready += usize::from(up && current.is_some_and(|health| health.is_well()));
+                ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
                 board.show(service, &view, current);
             }
             if ready == Service::FIVE.len() && !all_ready_told {

@@ -1,7 +1,7 @@
 //! Every place on the bus that means something: what is said between Loam's parts, and what a server does for whoever
 //! may ask it.
 
-use contract::word::Owner;
+use contract::message::Owner;
 use contract::{Realm, Service, book, bucket, rights};
 
 /// What of JetStream's own words can create, change, read or remove.

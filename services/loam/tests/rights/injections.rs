@@ -7,7 +7,7 @@ use bus::Declined;
 use contract::operation::Begun;
 use contract::provisioner::{RemoveVm, StopVm, VmRefused};
 use contract::scheduler::ListSchedules;
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{OperationId, Service, VmName};
 
 use crate::realm::{Town, card};
@@ -148,7 +148,7 @@ async fn an_answer_led_onto_another_command_by_a_person_is_not_obeyed() {
     let mut server = town.service(Service::Scheduler).await.server(card(Service::Scheduler));
     server.on::<ListSchedules, _, _>(move |_| {
         *note.lock().expect("no panic") += 1;
-        std::future::ready(Ok::<_, Declined<Nothing>>(Vec::new()))
+        std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))
     });
     let _scheduler_open = server.open().await.expect("open");
     let mut witness = town.visitor("scheduler");

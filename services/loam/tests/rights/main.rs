@@ -1,7 +1,7 @@
 //! Who may say and hear what, asked of a real server with the settings that `loam up` writes.
 //!
 //! `catalogue` lists every place that means something, `visitor` speaks NATS by hand so that each refusal is seen,
-//! `realm` founds a town: server, keys, buckets. The expectation is `contract::rights`; what people read about it is
+//! `realm` founds a town: server, keys, buckets. The expectation is `contract::permissions`; what people read about it is
 //! `deploy/nats/permissions.md`, held to the same source by `written.rs`.
 
 mod catalogue;
@@ -11,7 +11,7 @@ mod realm;
 mod visitor;
 mod written;
 
-use contract::rights::{self, Rights};
+use contract::permissions::{self, Permissions};
 use contract::{Realm, Service};
 use loam::state::keys::OPERATOR;
 use nkeys::KeyPair;
@@ -21,14 +21,14 @@ use realm::Town;
 use visitor::Visitor;
 
 /// Everybody the server knows, with what he may.
-fn everybody() -> Vec<(String, Rights)> {
+fn everybody() -> Vec<(String, Permissions)> {
     let realm = Realm::default();
-    let mut all: Vec<(String, Rights)> = Service::ALL
+    let mut all: Vec<(String, Permissions)> = Service::ALL
         .into_iter()
-        .map(|service| (service.to_string(), rights::of_service(&realm, service)))
+        .map(|service| (service.to_string(), permissions::of_service(&realm, service)))
         .collect();
-    all.push(("bootstrap".into(), rights::of_bootstrap()));
-    all.push((OPERATOR.into(), rights::of_person(&realm, OPERATOR)));
+    all.push(("bootstrap".into(), permissions::of_bootstrap()));
+    all.push((OPERATOR.into(), permissions::of_person(&realm, OPERATOR)));
     all
 }
 

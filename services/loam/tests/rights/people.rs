@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus::{CallError, Caller, Declined};
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::provisioner::{CloseDisks, ListVms};
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{OperationId, Service};
 use loam::state::keys::OPERATOR;
 use testkit::eventually;
@@ -25,7 +25,7 @@ async fn a_person_is_answered_and_the_server_itself_says_who_asks() {
     let mut server = backup.server(card(Service::Backup));
     server.on::<ListBackups, _, _>(move |asked| {
         note.lock().expect("no panic").push(asked.caller);
-        std::future::ready(Ok::<_, Declined<Nothing>>(Vec::new()))
+        std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))
     });
     let _open = server.open().await.expect("open");
     let bus = town.person().await;
@@ -59,7 +59,7 @@ async fn a_person_reaches_no_word_between_services() {
     let id = OperationId::from_bits(7);
     let error =
         bus.call(&CloseDisks { operation_id: id }, Duration::from_millis(500)).await.expect_err("denied");
-    assert!(matches!(error, CallError::Link { .. }), "{error}");
+    assert!(matches!(error, CallError::Transport { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,8 +76,8 @@ impl Town {
 }
 
 /// How a service stands in discovery.
-pub(crate) fn card(service: Service) -> bus::ServiceCard {
-    bus::ServiceCard { service, version: "0.1.0".into(), metadata: HashMap::new() }
+pub(crate) fn card(service: Service) -> bus::ServiceInfo {
+    bus::ServiceInfo { service, version: "0.1.0".into(), metadata: HashMap::new() }
 }
 
 fn read(path: &Path) -> KeyPair {

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use bus::{Declined, Revision, Table, TableError};
-use contract::provisioner::{Consistency, DiskDoor, OpenDisksRefused, OpenedDisks, VmRefused};
-use contract::word::{Failure, FailureKind};
+use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused};
+use contract::message::{Failure, FailureKind};
 use contract::{OperationId, VmName};
 use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind};
 
@@ -220,19 +220,19 @@ async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> R
     Ok(doors)
 }
 
-fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskDoor> {
+fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskExport> {
     let sizes = machine.disks();
     let size = |door: &Door| {
         sizes.iter().find(|disk| disk.disk == door.disk).map_or_else(Default::default, |disk| disk.size)
     };
     doors
         .into_iter()
-        .map(|door| DiskDoor { size: size(&door), disk: door.disk, socket: door.socket, export: door.export })
+        .map(|door| DiskExport { size: size(&door), disk: door.disk, socket: door.socket, export: door.export })
         .collect()
 }
 
 /// Whether somebody serves at every door still: a machine may have crashed, a server may have been killed.
-pub(super) async fn stands(doors: &[DiskDoor]) -> bool {
+pub(super) async fn stands(doors: &[DiskExport]) -> bool {
     for door in doors {
         let connected = tokio::time::timeout(CONNECT_MAX, UnixStream::connect(&door.socket)).await;
         if !matches!(connected, Ok(Ok(_))) {

@@ -13,7 +13,7 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use actor::{Traced, ask, start};
 use bus::{Bus, Declined, Table, TableError};
 use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{OperationId, Timestamp, VmName, bucket};
 use provisioner_domain::{DoorPhase, DoorRecord, Leases};
 use tracing::Instrument;
@@ -63,7 +63,7 @@ pub(crate) struct Open {
 pub(crate) struct Renew(OperationId);
 
 #[derive(Message)]
-#[rtype(result = "Result<Closed, Declined<Nothing>>")]
+#[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
 pub(crate) struct Close(OperationId);
 
 impl DoorWarden {
@@ -72,7 +72,7 @@ impl DoorWarden {
     /// # Errors
     /// When it cannot be read.
     pub async fn open(bus: &Bus, world: Arc<World>) -> Result<DoorWarden, TableError> {
-        let table = bus.table::<DoorRecord>(bucket::DOORS);
+        let table = bus.table::<DoorRecord>(bucket::DISK_EXPORTS);
         let mut doors = HashMap::new();
         let mut leases = Leases::lasting(world.pace.lease);
         for entry in table.all().await? {
@@ -137,7 +137,7 @@ impl DoorWarden {
     }
 
     /// Begins to close a door; the actor goes on meanwhile.
-    fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, Nothing> {
+    fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, NoRefusal> {
         self.doors.insert(operation.clone(), Standing::Moving);
         let (world, table) = (Arc::clone(&self.world), self.table.clone());
         let work = async move {
@@ -183,7 +183,7 @@ impl DoorWarden {
             });
             context.spawn(closing);
         }
-        metrics::DOORS.record(self.doors.len() as u64, &[]);
+        metrics::DISK_EXPORTS.record(self.doors.len() as u64, &[]);
     }
 }
 
@@ -243,7 +243,7 @@ impl Handler<Traced<Renew>> for DoorWarden {
 }
 
 impl Handler<Traced<Close>> for DoorWarden {
-    type Result = Later<Closed, Nothing>;
+    type Result = Later<Closed, NoRefusal>;
     fn handle(&mut self, asked: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
         let _in = asked.span.enter();
         let Close(operation) = asked.message;
@@ -279,7 +279,7 @@ impl DoorWardenDesk {
         answered(ask(&self.warden, Renew(operation), ANSWER_MAX).await)
     }
 
-    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<Nothing>> {
+    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<NoRefusal>> {
         answered(ask(&self.warden, Close(operation), ANSWER_MAX).await)
     }
 }

@@ -11,7 +11,7 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context};
 use bus::{Declined, TableError};
 use contract::operation::OperationState;
-use contract::word::Failure;
+use contract::message::Failure;
 use contract::{OperationId, VmName};
 use opentelemetry::KeyValue;
 use operation::{Operations, fresh_id};

@@ -9,7 +9,7 @@ use bus::Declined;
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use contract::{OperationId, SeedName, VmName};
 use provisioner_domain::{Inventory, SeedRecord, VmMove, VmRecord};
 

@@ -1,5 +1,5 @@
 //! The provisioner's work that lasts. Each file has four parts: what it needs, its steps (act and undo side by
-//! side), their order, the step functions. All of them pass `saga::rehearsal` on the simulated world
+//! side), their order, the step functions. All of them pass `saga::harness` on the simulated world
 //! (`tests/rehearsals.rs`): each step twice, failure at each step, a crash after each record.
 //!
 //! ```text
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Declined;
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use contract::{OperationId, Realm};
 use operation::Context;
 use provisioner_domain::VmRecord;

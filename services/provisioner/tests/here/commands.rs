@@ -278,7 +278,7 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     running.carrier.cut();
     running.simulated.faults.mend(Call::Define);
     let refused = running.bus.call(&ListVms {}, ANSWER).await;
-    assert!(matches!(refused, Err(bus::CallError::Link { .. })));
+    assert!(matches!(refused, Err(bus::CallError::Transport { .. })));
     running.carrier.mend();
     running.done(&id).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bus::CallError;
 use contract::provisioner::{
-    AdoptVm, AdoptVmRefused, CloseDisks, Consistency, CreateVmRefused, DiskDoor, DiskSize, GetVm, NotOpen,
+    AdoptVm, AdoptVmRefused, CloseDisks, Consistency, CreateVmRefused, DiskExport, DiskSize, GetVm, NotOpen,
     OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm, RenewDisks, ReserveVm, StopVm, VmRefused, VmState,
 };
 use contract::{ByteCount, DiskName, OperationId};
@@ -51,7 +51,7 @@ async fn stop(running: &Running) {
     running.done(begun.operation()).await;
 }
 
-fn read(door: &DiskDoor, to: &Path) {
+fn read(door: &DiskExport, to: &Path) {
     let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
     let read = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(to).status();
     assert!(read.expect("qemu-img").success());
@@ -185,7 +185,7 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
 async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_asked_again() {
     let running = with_web().await;
     let operation = fresh_id();
-    running.carrier.lose_answer_of(contract::bucket::DOORS.name);
+    running.carrier.lose_answer_of(contract::bucket::DISK_EXPORTS.name);
     assert!(matches!(open(&running, &operation).await, Err(CallError::Failed(_))));
     eventually("it is opened", async || open(&running, &operation).await.is_ok()).await;
     assert!(close(&running, &operation).await);

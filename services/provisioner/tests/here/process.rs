@@ -9,7 +9,7 @@ use bus::Bus;
 use contract::operation::{CheckHealth, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, ListVms, RemoveVm, VmState};
 use contract::{OperationId, Realm, Service};
-use operation::{fresh_id, outcome_at};
+use operation::{fresh_id, wait_for_operation};
 use testkit::{NatsServer, eventually};
 
 use crate::support::{ANSWER, PATIENCE, definition, raw_image, script, seed_name, vm};
@@ -39,7 +39,7 @@ async fn client(server: &NatsServer) -> Bus {
         url: server.url(),
         nkey_file: None,
         name: "test".into(),
-        inbox_prefix: contract::rights::inbox_prefix(Service::Upgrade),
+        inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
     };
     let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
     bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
@@ -54,7 +54,7 @@ async fn answers(bus: &Bus) {
 }
 
 async fn ended(bus: &Bus, id: &OperationId) -> OperationState {
-    let report = outcome_at(bus, Service::Provisioner, id, PATIENCE, |_| {}).await;
+    let report = wait_for_operation(bus, Service::Provisioner, id, PATIENCE, |_| {}).await;
     report.expect("an outcome").state
 }
 
@@ -80,7 +80,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
 
     let health = bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
     let health = health.expect("an answer");
-    assert!(health.is_well(), "{health:?}");
+    assert!(health.is_healthy(), "{health:?}");
 
     let (path, sha256) = raw_image(folder.path());
     let seed = AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::memory::MemoryCarrier;
+use bus::memory::MemoryTransport;
 use contract::provisioner::{DiskSize, Vm, VmState};
 use contract::{ByteCount, OperationId};
 use operation::{Context, Work, fresh_id};
@@ -15,7 +15,7 @@ use provisioner::sagas::create_vm::CreateVmWork;
 use provisioner::sagas::remove_vm::RemoveVmWork;
 use provisioner::sagas::start_vm::StartVmWork;
 use provisioner::sagas::stop_vm::StopVmWork;
-use saga::rehearsal::rehearse;
+use saga::harness::check;
 use saga::{Ending, Journal, Ledger, Lost, StepFuture, Trouble, drive};
 
 use crate::support::{Simulated, bus_on, context, definition, house, pace, raw_image, seed_name, vm};
@@ -52,7 +52,7 @@ impl Stage {
         let number = self.worlds.get();
         self.worlds.set(number + 1);
         let simulated = Simulated::open(&self.folder.path().join(number.to_string())).await;
-        let bus = bus_on(&MemoryCarrier::new());
+        let bus = bus_on(&MemoryTransport::new());
         let house = house(&bus, simulated.ports.clone(), pace()).await;
         Set { house, simulated }
     }

@@ -11,7 +11,7 @@ use contract::provisioner::{
     AddSeed, CloseDisks, CreateVm, GetVm, ListVms, OpenDisks, RemoveVm, VmDefinition, VmState,
 };
 use contract::{OperationId, Realm as RealmName, Service};
-use operation::{fresh_id, outcome_at};
+use operation::{fresh_id, wait_for_operation};
 use testkit::{NatsServer, eventually_some};
 
 use crate::realm::{BOOT, greeter, in_realm, read_door, state_folder};
@@ -48,7 +48,7 @@ impl Installation {
             url: server.url(),
             nkey_file: None,
             name: "test".into(),
-            inbox_prefix: contract::rights::inbox_prefix(Service::Upgrade),
+            inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
         };
         let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
         bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
@@ -90,7 +90,7 @@ impl Installation {
     }
 
     async fn done(&self, id: &OperationId) {
-        let report = outcome_at(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {}).await;
+        let report = wait_for_operation(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {}).await;
         let report = report.expect("an outcome");
         assert_eq!(report.state, OperationState::Done, "{report:?}");
     }
@@ -211,8 +211,8 @@ async fn a_libvirtd_that_hangs_is_said_so_and_work_goes_on_when_it_is_back() {
     let id = here.begin(greeter("web", "hello")).await;
     here.step(&id, "define").await;
     signal("-CONT");
-    assert!(!health.is_well(), "{health:?}");
+    assert!(!health.is_healthy(), "{health:?}");
     here.done(&id).await;
-    eventually_some("it is well again", BOOT, async || here.health().await.is_well().then_some(())).await;
+    eventually_some("it is well again", BOOT, async || here.health().await.is_healthy().then_some(())).await;
     here.remove("web").await;
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bus::memory::MemoryCarrier;
-use bus::{Bus, ServiceCard, Serving};
+use bus::memory::MemoryTransport;
+use bus::{Bus, ServiceInfo, Serving};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Service};
-use operation::outcome_at;
+use operation::wait_for_operation;
 use provisioner::config::{Config, HypervisorKind, Network, VirtTypeWanted};
 use provisioner::sagas::Pace;
 use provisioner::{House, Ports, wiring};
@@ -63,11 +63,11 @@ impl Realm {
             return None;
         }
         let state = state_folder();
-        let bus = bus_on(&MemoryCarrier::new());
+        let bus = bus_on(&MemoryTransport::new());
         let ports = Ports::open(&config(), state.path()).await.expect("ports");
         let host = HostName::new("h1").expect("a good name");
         let house = House::build(&bus, host, ports, Pace::usual(BOOT)).await.expect("a house");
-        let mut server = bus.server(ServiceCard {
+        let mut server = bus.server(ServiceInfo {
             service: Service::Provisioner,
             version: "0.0.0".into(),
             metadata: Default::default(),
@@ -80,7 +80,7 @@ impl Realm {
     }
 
     pub(crate) async fn outcome(&self, id: &OperationId) -> OperationReport {
-        outcome_at(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {}).await.expect("an outcome")
+        wait_for_operation(&self.bus, Service::Provisioner, id, BOOT * 2, |_| {}).await.expect("an outcome")
     }
 
     pub(crate) async fn done(&self, id: &OperationId) -> OperationReport {
@@ -139,7 +139,7 @@ pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
 }
 
 /// Copies what a door shows into a raw image.
-pub(crate) fn read_door(door: &contract::provisioner::DiskDoor, to: &Path) {
+pub(crate) fn read_door(door: &contract::provisioner::DiskExport, to: &Path) {
     let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
     let read = Command::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", "raw", &uri])

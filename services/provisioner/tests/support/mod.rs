@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::memory::MemoryCarrier;
-use bus::{Bus, ServiceCard, Serving};
+use bus::memory::MemoryTransport;
+use bus::{Bus, ServiceInfo, Serving};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
-use operation::{Context, Meter, fresh_id, outcome_at};
+use operation::{Context, Meter, fresh_id, wait_for_operation};
 use provisioner::adapters::qemu_img::QemuImgDisks;
 use provisioner::adapters::simulated::{Faults, SimulatedHypervisor, SimulatedShell};
 use provisioner::sagas::{Pace, World};
@@ -104,7 +104,7 @@ impl Simulated {
     }
 }
 
-pub fn bus_on(carrier: &MemoryCarrier) -> Bus {
+pub fn bus_on(carrier: &MemoryTransport) -> Bus {
     Bus::new(Arc::new(carrier.clone()), Realm::default())
 }
 
@@ -115,7 +115,7 @@ pub async fn house(bus: &Bus, ports: Ports, pace: Pace) -> House {
 
 /// A provisioner that answers on a memory bus.
 pub struct Running {
-    pub carrier: MemoryCarrier,
+    pub carrier: MemoryTransport,
     pub bus: Bus,
     pub house: House,
     pub simulated: Simulated,
@@ -130,14 +130,14 @@ impl Running {
 
     pub async fn start_at(pace: Pace) -> Running {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-        Running::start_in(folder, MemoryCarrier::new(), pace).await
+        Running::start_in(folder, MemoryTransport::new(), pace).await
     }
 
-    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryCarrier, pace: Pace) -> Running {
+    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryTransport, pace: Pace) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&carrier);
         let house = house(&bus, simulated.ports.clone(), pace).await;
-        let card = ServiceCard {
+        let card = ServiceInfo {
             service: Service::Provisioner,
             version: "0.0.0".into(),
             metadata: Default::default(),
@@ -161,7 +161,7 @@ impl Running {
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {
-        outcome_at(&self.bus, Service::Provisioner, id, PATIENCE, |_| {}).await.expect("an outcome")
+        wait_for_operation(&self.bus, Service::Provisioner, id, PATIENCE, |_| {}).await.expect("an outcome")
     }
 
     pub async fn done(&self, id: &OperationId) -> OperationReport {

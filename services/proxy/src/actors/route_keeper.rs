@@ -12,7 +12,7 @@ use actor::Traced;
 use bus::{Bus, CallError, Table, TableError};
 use contract::provisioner::{ListVms, VmChanged};
 use contract::proxy::{RouteRow, RouteTarget, Routes};
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{VmName, bucket};
 use futures::StreamExt;
 use proxy_domain::{KnownVm, RouteTable, Target, claims};
@@ -142,7 +142,7 @@ async fn hear(bus: Bus, keeper: Addr<RouteKeeper>) {
                 }
                 while let Some((change, context)) = changes.next().await {
                     let span = tracing::info_span!("heard", otel.name = "vm_changed", vm = %change.name);
-                    telemetry::adopt(&span, &context);
+                    telemetry::continue_trace(&span, &context);
                     if keeper.send(Traced { message: Heard(change), span }).await.is_err() {
                         return;
                     }
@@ -176,7 +176,7 @@ impl Handler<Traced<Read>> for RouteKeeper {
     fn handle(&mut self, _: Traced<Read>, ctx: &mut Context<Self>) {
         let (bus, asked_at) = (self.bus.clone(), self.changes);
         let list = async move { bus.call(&ListVms {}, LIST_MAX).await };
-        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<Nothing>>, this, ctx| {
+        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<NoRefusal>>, this, ctx| {
             let again = match listed {
                 Ok(vms) => {
                     this.trouble = None;

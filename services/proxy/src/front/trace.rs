@@ -36,9 +36,9 @@ impl Trace {
         if let Some(caller) = caller {
             let state = text(TRACESTATE).map(|state| (TRACESTATE.to_owned(), state.to_owned()));
             let carried = [(TRACEPARENT.to_owned(), caller.to_owned())].into_iter().chain(state);
-            telemetry::adopt(&span, &carried.collect::<TraceContext>());
+            telemetry::continue_trace(&span, &carried.collect::<TraceContext>());
         }
-        let mut carried = telemetry::carry(&span);
+        let mut carried = telemetry::inject(&span);
         let recorded = carried.get(TRACEPARENT).and_then(|text| TraceParent::parse(text));
         // Where nothing is recorded the trace still has to be named, for the log and for the machine.
         let context = recorded.unwrap_or_else(|| unrecorded(caller.and_then(TraceParent::parse)));

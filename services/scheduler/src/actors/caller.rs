@@ -10,7 +10,7 @@ use bus::{Bus, Entry, TableError};
 use contract::OperationId;
 use contract::backup::StartBackup;
 use contract::scheduler::{Run, RunFired, RunOutcome, Schedule, ScheduledWork};
-use contract::word::Timestamp;
+use contract::message::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -174,7 +174,7 @@ impl Desk {
             let pause = ASK_BACK_OFF[tries.min(ASK_BACK_OFF.len() - 1)];
             spent += asked.elapsed() + pause;
             tries += 1;
-            if !error.is_passing() {
+            if !error.is_transient() {
                 return not_begun(&error.to_string());
             }
             if spent > ASK_PATIENCE {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use actix::Arbiter;
 use async_trait::async_trait;
-use bus::memory::MemoryCarrier;
-use bus::{Bus, CallError, Carrier, Declined, ServiceCard, Serving};
+use bus::memory::MemoryTransport;
+use bus::{Bus, CallError, Transport, Declined, ServiceInfo, Serving};
 use chrono::TimeDelta;
 use contract::backup::{StartBackup, StartBackupRefused};
 use contract::operation::Begun;
@@ -101,8 +101,8 @@ impl BackupDesk {
     }
 }
 
-fn card(service: Service) -> ServiceCard {
-    ServiceCard { service, version: "0.1.0".into(), metadata: Default::default() }
+fn card(service: Service) -> ServiceInfo {
+    ServiceInfo { service, version: "0.1.0".into(), metadata: Default::default() }
 }
 
 /// A bus with one table space, a clock and a backup desk.
@@ -114,7 +114,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn at(time: &str) -> World {
-        World::on(Arc::new(MemoryCarrier::new()), time)
+        World::on(Arc::new(MemoryTransport::new()), time)
     }
 
     /// On a bus of one's own.

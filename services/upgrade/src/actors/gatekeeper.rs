@@ -9,7 +9,7 @@ use bus::Declined;
 use contract::OperationId;
 use contract::operation::Begun;
 use contract::upgrade::ApplyReleaseRefused;
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use operation::{BeginError, Operations};
 use tracing::Instrument;
 

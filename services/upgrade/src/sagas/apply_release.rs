@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus::{Bus, CallError, LinkError, Place};
+use bus::{Bus, CallError, TransportError, Destination};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
 use contract::{HostName, Service};
 use operation::{Context, Work};
@@ -228,7 +228,7 @@ async fn on_disk<T: Send + 'static>(
 /// The processes of our host.
 async fn processes(world: &World) -> Result<Vec<Process>, Trouble> {
     let listed = world.bus.call_at(world.place(Service::Supervisor), &ListProcesses {}, LIST_MAX).await;
-    listed.map_err(|error| trouble(&error, error.is_passing()))
+    listed.map_err(|error| trouble(&error, error.is_transient()))
 }
 
 async fn process(world: &World, service: Service) -> Result<Process, Trouble> {
@@ -240,7 +240,7 @@ async fn process(world: &World, service: Service) -> Result<Process, Trouble> {
 async fn start(world: &World, service: Service, executable: PathBuf) -> Result<Replaced, Trouble> {
     let order = ReplaceService { service, executable };
     let replaced = world.bus.call_at(world.place(Service::Supervisor), &order, REPLACE_MAX).await;
-    replaced.map_err(|error| trouble(&error, error.is_passing()))
+    replaced.map_err(|error| trouble(&error, error.is_transient()))
 }
 
 /// Waits until a build answers. That it is well is not asked: it may not have been so before.
@@ -261,7 +261,7 @@ async fn answers(world: &World, service: Service, build: Option<&str>) -> Result
 async fn look(world: &World, service: Service) -> Option<Seen> {
     let health = match health_at(&world.bus, &world.place(service), HEALTH_MAX).await {
         Ok(health) => Some(health),
-        Err(CallError::Link { cause: LinkError::Disconnected { .. }, .. }) => return None,
+        Err(CallError::Transport { cause: TransportError::Disconnected { .. }, .. }) => return None,
         Err(_) => None,
     };
     let restarts = process(world, service).await.ok().map(|process| process.restarts);

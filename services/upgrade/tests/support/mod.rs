@@ -6,12 +6,12 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bus::memory::MemoryCarrier;
-use bus::{Bus, Declined, ServiceCard, Serving};
+use bus::memory::MemoryTransport;
+use bus::{Bus, Declined, ServiceInfo, Serving};
 use chassis::{NatsSettings, Settings, sha256_of};
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
-use contract::word::Nothing;
+use contract::message::Nothing;
 use contract::{HostName, Realm, Service, Timestamp};
 use minisign::KeyPair;
 use operation::fresh_id;
@@ -56,7 +56,7 @@ impl Supervisor {
         let this = Arc::clone(&supervisor);
         server.on_host::<ListProcesses, _, _>(&host(), move |_| {
             let listed = this.list();
-            async move { Ok::<_, Declined<Nothing>>(listed) }
+            async move { Ok::<_, Declined<NoRefusal>>(listed) }
         });
         let this = Arc::clone(&supervisor);
         server.on_host::<ReplaceService, _, _>(&host(), move |asked| {
@@ -120,7 +120,7 @@ impl Supervisor {
                 }
                 let ill = text.starts_with("ill").then(|| "the address is in use".to_string());
                 let health = health(&build, &process.0, ill);
-                async move { Ok::<_, Declined<Nothing>>(health) }
+                async move { Ok::<_, Declined<NoRefusal>>(health) }
             });
             Some(server.open().await.expect("the desk opens"))
         };
@@ -142,8 +142,8 @@ fn health(build: &str, instance: &str, trouble: Option<String>) -> Health {
     }
 }
 
-pub(crate) fn card(service: Service, build: &str) -> ServiceCard {
-    ServiceCard {
+pub(crate) fn card(service: Service, build: &str) -> ServiceInfo {
+    ServiceInfo {
         service,
         version: "0.1.0".into(),
         metadata: HashMap::from([
@@ -170,7 +170,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) async fn new() -> Host {
         let folder = tempfile::tempdir().expect("a folder");
-        let bus = Bus::new(Arc::new(MemoryCarrier::new()), Realm::default());
+        let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
         let installed = folder.path().join("loam-proxy");
         std::fs::write(&installed, OLD).expect("written");
         let (supervisor, desk) = Supervisor::open(&bus, &installed).await;

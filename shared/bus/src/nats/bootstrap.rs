@@ -7,7 +7,7 @@ use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::StorageType;
 use contract::bucket;
 
-use super::NatsCarrier;
+use super::NatsTransport;
 
 /// Old servers ignore message lifetimes without a word; this is how we know that ours does not.
 const REMOVED_MARKS: Duration = Duration::from_secs(3600);
@@ -36,8 +36,8 @@ pub enum BootstrapError {
 }
 
 /// Makes every bucket that is not there yet, on so many servers of a cluster.
-pub async fn bootstrap(carrier: &NatsCarrier, replicas: usize) -> Result<(), BootstrapError> {
-    let context = jetstream::new(carrier.client.clone());
+pub async fn bootstrap(transport: &NatsTransport, replicas: usize) -> Result<(), BootstrapError> {
+    let context = jetstream::new(transport.client.clone());
     for table in bucket::ALL {
         let config = kv::Config {
             bucket: table.name.into(),

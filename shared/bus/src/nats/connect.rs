@@ -77,13 +77,13 @@ pub enum ConnectError {
 
 /// A connection to a NATS server. It reconnects by itself, for ever.
 #[derive(Clone)]
-pub struct NatsCarrier {
+pub struct NatsTransport {
     pub(super) client: Client,
     pub(super) url: String,
 }
 
 /// Connects, waiting at most `patience` for the first time.
-pub async fn connect(connection: &Connection, patience: Duration) -> Result<NatsCarrier, ConnectError> {
+pub async fn connect(connection: &Connection, patience: Duration) -> Result<NatsTransport, ConnectError> {
     let url = connection.url.clone();
     let servers: Vec<String> = url.split(',').map(|part| part.trim().to_string()).collect();
     let options = match &connection.nkey_file {
@@ -114,7 +114,7 @@ pub async fn connect(connection: &Connection, patience: Duration) -> Result<Nats
     if is_too_old(&found) {
         return Err(ConnectError::TooOld { url, found });
     }
-    Ok(NatsCarrier { client, url })
+    Ok(NatsTransport { client, url })
 }
 
 /// A flush answered by the server is the first proof of contact; the client queues it until there is one.
@@ -135,7 +135,7 @@ async fn tell(event: Event, url: String) {
     match event {
         Event::Connected => tracing::info!(url, "connected to the message bus"),
         Event::Disconnected => tracing::warn!(url, "lost the message bus; looking for it"),
-        Event::SlowConsumer(_) => tracing::warn!(url, "letters were dropped: we read too slowly"),
+        Event::SlowConsumer(_) => tracing::warn!(url, "envelopes were dropped: we read too slowly"),
         Event::ServerError(error) => tracing::warn!(url, %error, "the message bus refused something"),
         Event::ClientError(error) => tracing::debug!(url, %error, "trouble with the message bus"),
         Event::LameDuckMode => tracing::info!(url, "the message bus server is about to end; moving on"),

@@ -11,13 +11,13 @@ use async_nats::{HeaderMap, Request};
 use async_trait::async_trait;
 use bytes::Bytes;
 use contract::Service;
-use contract::rights::inbox_prefix;
+use contract::permissions::inbox_prefix;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::NatsCarrier;
-use crate::carrier::{
-    Carrier, Desk, EndpointCard, Incoming, Letter, LinkError, Peer, Row, ServiceCard, Sign, WayBack, Written,
+use super::NatsTransport;
+use crate::transport::{
+    Transport, OpenEndpoints, EndpointInfo, Incoming, Envelope, TransportError, Peer, Row, ServiceInfo, Registration, ReplyHandle, Written,
 };
 
 /// All instances of a service share its questions: each goes to one of them.
@@ -27,11 +27,11 @@ const CARRIED_OVER: &str = "_R_.";
 /// How soon a waiting asker learns that the connection was lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-impl NatsCarrier {
-    pub(super) fn cause(&self, error: impl std::fmt::Display) -> LinkError {
+impl NatsTransport {
+    pub(super) fn cause(&self, error: impl std::fmt::Display) -> TransportError {
         match self.client.connection_state() {
-            State::Connected => LinkError::Refused(error.to_string()),
-            _ => LinkError::Disconnected { url: self.url.clone() },
+            State::Connected => TransportError::Refused(error.to_string()),
+            _ => TransportError::Disconnected { url: self.url.clone() },
         }
     }
 
@@ -42,11 +42,11 @@ impl NatsCarrier {
         headers: Option<HeaderMap>,
         body: Bytes,
         deadline: Duration,
-    ) -> Result<async_nats::Message, LinkError> {
+    ) -> Result<async_nats::Message, TransportError> {
         if !self.is_connected() {
-            // The client would hold the letter back for us, but an old command must not be carried out after its
+            // The client would hold the envelope back for us, but an old command must not be carried out after its
             // asker has given up.
-            return Err(LinkError::Disconnected { url: self.url.clone() });
+            return Err(TransportError::Disconnected { url: self.url.clone() });
         }
         let mut request = Request::new().payload(body).timeout(Some(deadline));
         if let Some(headers) = headers {
@@ -55,12 +55,12 @@ impl NatsCarrier {
         let connects = self.connects();
         tokio::select! {
             answer = self.client.send_request(subject.clone(), request) => answer.map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => LinkError::NoResponder { subject },
-                RequestErrorKind::TimedOut if self.is_connected() => LinkError::TimedOut { subject, after: deadline },
+                RequestErrorKind::NoResponders => TransportError::NoResponder { subject },
+                RequestErrorKind::TimedOut if self.is_connected() => TransportError::TimedOut { subject, after: deadline },
                 _ => self.cause(error),
             }),
             // An answer to a question from before the loss does not come any more: the server knows nothing of it.
-            () = self.lost_since(connects) => Err(LinkError::Disconnected { url: self.url.clone() }),
+            () = self.lost_since(connects) => Err(TransportError::Disconnected { url: self.url.clone() }),
         }
     }
 
@@ -84,11 +84,11 @@ fn to_headers(pairs: &HashMap<String, String>) -> HeaderMap {
     headers
 }
 
-fn to_letter(message: async_nats::Message) -> Letter {
+fn to_letter(message: async_nats::Message) -> Envelope {
     let pairs = message.headers.iter().flat_map(HeaderMap::iter).filter_map(|(key, values)| {
         values.first().map(|value| (key.to_string(), value.as_str().to_string()))
     });
-    Letter { subject: message.subject.to_string(), headers: pairs.collect(), body: message.payload }
+    Envelope { subject: message.subject.to_string(), headers: pairs.collect(), body: message.payload }
 }
 
 fn reply_allowed(reply: Option<&str>) -> bool {
@@ -102,21 +102,21 @@ fn reply_allowed(reply: Option<&str>) -> bool {
 struct NatsWayBack(async_nats::service::Request);
 
 #[async_trait]
-impl WayBack for NatsWayBack {
-    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError> {
+impl ReplyHandle for NatsWayBack {
+    async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError> {
         let headers = to_headers(&answer.headers);
         self.0
             .respond_with_headers(Ok(answer.body), headers)
             .await
-            .map_err(|e| LinkError::Refused(e.to_string()))
+            .map_err(|e| TransportError::Refused(e.to_string()))
     }
 }
 
 struct NatsSign(Option<MicroService>);
 
 #[async_trait]
-impl Sign for NatsSign {
-    async fn take_down(mut self: Box<Self>) {
+impl Registration for NatsSign {
+    async fn deregister(mut self: Box<Self>) {
         if let Some(service) = self.0.take()
             && let Err(error) = service.stop().await
         {
@@ -126,27 +126,27 @@ impl Sign for NatsSign {
 }
 
 #[async_trait]
-impl Carrier for NatsCarrier {
-    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError> {
-        let headers = to_headers(&letter.headers);
-        self.exchange(letter.subject, Some(headers), letter.body, deadline).await.map(to_letter)
+impl Transport for NatsTransport {
+    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+        let headers = to_headers(&envelope.headers);
+        self.exchange(envelope.subject, Some(headers), envelope.body, deadline).await.map(to_letter)
     }
 
-    async fn tell(&self, letter: Letter) -> Result<(), LinkError> {
-        let headers = to_headers(&letter.headers);
+    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError> {
+        let headers = to_headers(&envelope.headers);
         self.client
-            .publish_with_headers(letter.subject, headers, letter.body)
+            .publish_with_headers(envelope.subject, headers, envelope.body)
             .await
             .map_err(|error| self.cause(error))
     }
 
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError> {
-        let letters = self.client.subscribe(pattern.to_string()).await.map_err(|error| self.cause(error))?;
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
+        let envelopes = self.client.subscribe(pattern.to_string()).await.map_err(|error| self.cause(error))?;
         self.client.flush().await.map_err(|error| self.cause(error))?;
-        Ok(letters.map(to_letter).boxed())
+        Ok(envelopes.map(to_letter).boxed())
     }
 
-    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError> {
+    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError> {
         let service = self
             .client
             .service_builder()
@@ -165,17 +165,17 @@ impl Carrier for NatsCarrier {
                 .await
                 .map_err(|error| self.cause(error))?;
             let incoming = questions.map(|request| Incoming {
-                letter: to_letter(request.message.clone()),
+                envelope: to_letter(request.message.clone()),
                 reply_allowed: reply_allowed(request.message.reply.as_deref()),
-                way_back: Box::new(NatsWayBack(request)),
+                reply: Box::new(NatsWayBack(request)),
             });
             streams.push(incoming.boxed());
         }
         self.client.flush().await.map_err(|error| self.cause(error))?;
-        Ok(Desk { streams, sign: Box::new(NatsSign(Some(service))) })
+        Ok(OpenEndpoints { streams, registration: Box::new(NatsSign(Some(service))) })
     }
 
-    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError> {
+    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
         #[derive(serde::Deserialize)]
         struct Pong {
             name: String,
@@ -206,19 +206,19 @@ impl Carrier for NatsCarrier {
         self.client.connection_state() == State::Connected
     }
 
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
         self.get_row(table, key).await
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
         self.list_rows(table, prefix).await
     }
 
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError> {
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError> {
         self.put_row(table, key, value, revision).await
     }
 
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError> {
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError> {
         self.remove_row(table, key, revision).await
     }
 }

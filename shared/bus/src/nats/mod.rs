@@ -1,8 +1,8 @@
-//! The carrier that production uses: a NATS server, 2.11 or newer, with JetStream.
+//! The transport that production uses: a NATS server, 2.11 or newer, with JetStream.
 //!
 //! ```text
 //!   connect    who we are (nkey), where the server is, how we reconnect; refuses old servers in words
-//!   exchange   letters: ask, tell, hear, open a desk, discover
+//!   exchange   envelopes: ask, tell, hear, open a endpoints_open, discover
 //!   tables     JetStream KV by plain requests: direct get, batched list, publish with expected sequence
 //!   bootstrap  the one role that makes buckets; services have no right to
 //! ```
@@ -13,4 +13,4 @@ mod exchange;
 mod tables;
 
 pub use bootstrap::{BootstrapError, bootstrap};
-pub use connect::{ConnectError, Connection, NatsCarrier, SERVER_VERSION_MIN, connect, is_too_old};
+pub use connect::{ConnectError, Connection, NatsTransport, SERVER_VERSION_MIN, connect, is_too_old};

@@ -7,8 +7,8 @@ use async_nats::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::NatsCarrier;
-use crate::carrier::{LinkError, Row, Written};
+use super::NatsTransport;
+use crate::transport::{TransportError, Row, Written};
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
@@ -35,28 +35,28 @@ struct Found {
     value: Option<Bytes>,
 }
 
-impl NatsCarrier {
-    pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError> {
+impl NatsTransport {
+    pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
         let found = self.find(table, key).await?;
         Ok(found.and_then(|found| {
             found.value.map(|value| Row { key: found.key, value, revision: found.revision })
         }))
     }
 
-    async fn find(&self, table: &str, key: &str) -> Result<Option<Found>, LinkError> {
+    async fn find(&self, table: &str, key: &str) -> Result<Option<Found>, TransportError> {
         let subject = format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.{key}");
         let message =
             self.exchange(subject, None, Bytes::new(), TABLE_MAX).await.map_err(|e| missing(table, e))?;
         match message.status {
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(status) => {
-                Err(LinkError::Refused(format!("reading {table}.{key}: JetStream says {status}")))
+                Err(TransportError::Refused(format!("reading {table}.{key}: JetStream says {status}")))
             }
             None => read_found(table, message).map(Some),
         }
     }
 
-    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError> {
+    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
         let body = format!(r#"{{"multi_last":["$KV.{table}.{prefix}>"],"batch":{LIST_MAX}}}"#);
@@ -70,10 +70,10 @@ impl NatsCarrier {
             let message = match next {
                 Ok(Some(message)) => message,
                 _ if !self.client_is_up() => {
-                    return Err(LinkError::Disconnected { url: self.url.clone() });
+                    return Err(TransportError::Disconnected { url: self.url.clone() });
                 }
                 _ => {
-                    return Err(LinkError::TimedOut { subject: format!("KV_{table}"), after: TABLE_MAX });
+                    return Err(TransportError::TimedOut { subject: format!("KV_{table}"), after: TABLE_MAX });
                 }
             };
             match message.status {
@@ -86,10 +86,10 @@ impl NatsCarrier {
                 // The end of the batch, or nothing at all.
                 Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
                 Some(StatusCode::NO_RESPONDERS) => {
-                    return Err(missing(table, LinkError::NoResponder { subject: format!("KV_{table}") }));
+                    return Err(missing(table, TransportError::NoResponder { subject: format!("KV_{table}") }));
                 }
                 Some(status) => {
-                    return Err(LinkError::Refused(format!("listing {table}: JetStream says {status}")));
+                    return Err(TransportError::Refused(format!("listing {table}: JetStream says {status}")));
                 }
             }
         }
@@ -105,7 +105,7 @@ impl NatsCarrier {
         key: &str,
         value: Bytes,
         revision: u64,
-    ) -> Result<Written, LinkError> {
+    ) -> Result<Written, TransportError> {
         let written = self.store(table, key, value.clone(), revision, HeaderMap::new()).await?;
         if written == Written::Conflict && revision == 0 {
             // The row may have been removed, which leaves a mark with a revision of its own.
@@ -121,7 +121,7 @@ impl NatsCarrier {
         table: &str,
         key: &str,
         revision: u64,
-    ) -> Result<Written, LinkError> {
+    ) -> Result<Written, TransportError> {
         let mut headers = HeaderMap::new();
         headers.insert(OPERATION, "PURGE");
         headers.insert(ROLLUP, "sub");
@@ -136,7 +136,7 @@ impl NatsCarrier {
         value: Bytes,
         revision: u64,
         mut headers: HeaderMap,
-    ) -> Result<Written, LinkError> {
+    ) -> Result<Written, TransportError> {
         #[derive(serde::Deserialize)]
         struct Ack {
             seq: Option<u64>,
@@ -151,7 +151,7 @@ impl NatsCarrier {
         let subject = format!("$KV.{table}.{key}");
         let message =
             self.exchange(subject, Some(headers), value, TABLE_MAX).await.map_err(|e| missing(table, e))?;
-        let refused = |what: String| LinkError::Refused(format!("writing {table}.{key}: {what}"));
+        let refused = |what: String| TransportError::Refused(format!("writing {table}.{key}: {what}"));
         let ack: Ack =
             serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
         match ack {
@@ -163,17 +163,17 @@ impl NatsCarrier {
     }
 }
 
-fn missing(table: &str, error: LinkError) -> LinkError {
+fn missing(table: &str, error: TransportError) -> TransportError {
     match error {
-        LinkError::NoResponder { .. } => LinkError::Refused(format!(
+        TransportError::NoResponder { .. } => TransportError::Refused(format!(
             "table {table} is not there now: not made yet, or its servers elect a leader"
         )),
         other => other,
     }
 }
 
-fn read_found(table: &str, message: async_nats::Message) -> Result<Found, LinkError> {
-    let unreadable = |what: &str| LinkError::Refused(format!("a row of {table} came without {what}"));
+fn read_found(table: &str, message: async_nats::Message) -> Result<Found, TransportError> {
+    let unreadable = |what: &str| TransportError::Refused(format!("a row of {table} came without {what}"));
     let headers = message.headers.as_ref().ok_or_else(|| unreadable("headers"))?;
     let text = |name: &str| headers.get(name).map(|value| value.as_str().to_string());
     let subject = text(SUBJECT).ok_or_else(|| unreadable(SUBJECT))?;

@@ -1,17 +1,20 @@
-//! Words of the provisioner: seeds, virtual machines, the doors it opens to their disks, and the places it keeps for
-//! machines that are brought back.
+//! Messages of the provisioner: seeds, virtual machines, NBD exports of their disks, and restores: names and disks
+//! reserved for machines that come back from a backup.
 
-mod doors;
-mod machines;
-mod places;
+mod exports;
+mod restores;
 mod seeds;
+mod vms;
 
-pub use self::doors::*;
-pub use self::machines::*;
-pub use self::places::*;
+pub use self::exports::*;
+pub use self::restores::*;
 pub use self::seeds::*;
-use crate::Service;
-use crate::word::{Audience, Owner};
+pub use self::vms::*;
+use crate::catalog::Visitor;
 
-const OWNER: Owner = Owner::One(Service::Provisioner);
-const BACKUP_ONLY: Audience = Audience::Services(&[Service::Backup]);
+pub(crate) fn visit(visitor: &mut impl Visitor) {
+    seeds::visit(visitor);
+    vms::visit(visitor);
+    exports::visit(visitor);
+    restores::visit(visitor);
+}

@@ -3,10 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OWNER;
-use crate::operation::Begun;
-use crate::word::{Nothing, Owner, Request, Timestamp};
-use crate::{ByteCount, OperationId, SeedName, VmName};
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::{ByteCount, OperationId, SeedName, Service, VmName};
+
+messages! { Owner::One(Service::Provisioner) =>
+    durable AddSeed { "add_seed", from [People], refusal AddSeedRefused, about |it| it.name.to_string() }
+    request ListSeeds { "list_seeds", from [People], reply Vec<Seed>, refusal NoRefusal }
+    request RemoveSeed { "remove_seed", from [People], reply Seed, refusal RemoveSeedRefused }
+}
 
 /// A cloud image that machines grow from: a read-only disk, known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -63,23 +67,9 @@ pub enum AddSeedRefused {
     IdReused(OperationId),
 }
 
-impl Request for AddSeed {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "add_seed";
-    type Reply = Begun;
-    type Refusal = AddSeedRefused;
-}
-
 /// Asks which seeds there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListSeeds {}
-
-impl Request for ListSeeds {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_seeds";
-    type Reply = Vec<Seed>;
-    type Refusal = Nothing;
-}
 
 /// Removes a seed that no machine grows from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -103,11 +93,4 @@ pub enum RemoveSeedRefused {
         /// The machines.
         vms: Vec<VmName>,
     },
-}
-
-impl Request for RemoveSeed {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "remove_seed";
-    type Reply = Seed;
-    type Refusal = RemoveSeedRefused;
 }

@@ -20,7 +20,7 @@ use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler};
 use actor::Traced;
 use bus::{Bus, Declined, Revision, Table, TableError};
 use contract::provisioner::{CreateVmRefused, VmChanged, VmRefused};
-use contract::word::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind};
 use contract::{HostName, OperationId, SeedName, VmName, bucket};
 use provisioner_domain::{Birth, Inventory, SeedRecord, VmRecord};
 

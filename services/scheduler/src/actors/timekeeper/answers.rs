@@ -5,7 +5,7 @@ use actix::{Context, Handler, Message, ResponseActFuture, ResponseFuture};
 use actor::Traced;
 use bus::{Declined, TableError};
 use contract::scheduler::{AddScheduleRefused, Run, Schedule, ScheduleStatus, UnknownSchedule};
-use contract::word::{Failure, FailureKind, Nothing};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{ScheduleId, Timestamp};
 use futures::future::ready;
 use scheduler_domain::{Cadence, CadenceError};
@@ -29,7 +29,7 @@ pub(crate) struct Remove(pub(crate) ScheduleId);
 
 /// All schedules and where they stand.
 #[derive(Message)]
-#[rtype(result = "Result<Vec<ScheduleStatus>, Declined<Nothing>>")]
+#[rtype(result = "Result<Vec<ScheduleStatus>, Declined<NoRefusal>>")]
 pub(crate) struct Statuses;
 
 /// The runs of a schedule.
@@ -90,7 +90,7 @@ impl Handler<Traced<Remove>> for Timekeeper {
 }
 
 impl Handler<Traced<Statuses>> for Timekeeper {
-    type Result = ResponseFuture<Result<Vec<ScheduleStatus>, Declined<Nothing>>>;
+    type Result = ResponseFuture<Result<Vec<ScheduleStatus>, Declined<NoRefusal>>>;
 
     fn handle(&mut self, asked: Traced<Statuses>, _: &mut Context<Self>) -> Self::Result {
         let (diary, now) = (self.diary.clone(), self.clock.now());

@@ -5,9 +5,15 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BACKUP_ONLY, OWNER, VmDefinition};
-use crate::word::{Audience, Nothing, Owner, Request};
-use crate::{ByteCount, DiskName, HostName, OperationId, VmName};
+use super::VmDefinition;
+use crate::message::{NoRefusal, Owner, messages};
+use crate::{ByteCount, DiskName, HostName, OperationId, Service, VmName};
+
+messages! { Owner::One(Service::Provisioner) =>
+    request OpenDisks { "open_disks", from [Service(Backup)], reply OpenedDisks, refusal OpenDisksRefused }
+    request RenewDisks { "renew_disks", from [Service(Backup)], reply Renewed, refusal NotOpen }
+    request CloseDisks { "close_disks", from [Service(Backup)], reply Closed, refusal NoRefusal }
+}
 
 /// How trustworthy the moment is at which disks were opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +39,7 @@ pub struct OpenDisks {
 
 /// A door to one disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DiskDoor {
+pub struct DiskExport {
     /// The disk's name.
     pub disk: DiskName,
     /// Its size.
@@ -50,7 +56,7 @@ pub struct OpenedDisks {
     /// On which host the sockets are.
     pub host: HostName,
     /// One door a disk.
-    pub doors: Vec<DiskDoor>,
+    pub doors: Vec<DiskExport>,
     /// The machine's definition at that moment.
     pub definition: VmDefinition,
     /// How trustworthy the moment is.
@@ -84,14 +90,6 @@ pub enum OpenDisksRefused {
     },
 }
 
-impl Request for OpenDisks {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "open_disks";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = OpenedDisks;
-    type Refusal = OpenDisksRefused;
-}
-
 /// Keeps disks open for another lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewDisks {
@@ -107,14 +105,6 @@ pub struct NotOpen {
     pub operation_id: OperationId,
 }
 
-impl Request for RenewDisks {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "renew_disks";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = Renewed;
-    type Refusal = NotOpen;
-}
-
 /// The lease goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewed {
@@ -122,7 +112,7 @@ pub struct Renewed {
     pub lease_seconds: u32,
 }
 
-/// Closes disks. Closing what is closed already is calm.
+/// Closes disks. Closing what is closed already is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseDisks {
     /// For which operation they stand open.
@@ -134,12 +124,4 @@ pub struct CloseDisks {
 pub struct Closed {
     /// Whether they stood open until now.
     pub stood_open: bool,
-}
-
-impl Request for CloseDisks {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "close_disks";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = Closed;
-    type Refusal = Nothing;
 }

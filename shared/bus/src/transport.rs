@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 /// A body with headers on its way to a subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Letter {
+pub struct Envelope {
     /// Where it goes.
     pub subject: String,
     /// Headers; keys are matched as written.
@@ -19,9 +19,9 @@ pub struct Letter {
     pub body: Bytes,
 }
 
-/// Why a letter did not get through.
+/// Why a envelope did not get through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub enum TransportError {
     /// Nobody serves the subject.
     #[error("nobody answers on {subject}")]
     NoResponder {
@@ -49,7 +49,7 @@ pub enum LinkError {
 
 /// What a service says of itself to discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceCard {
+pub struct ServiceInfo {
     /// Which service.
     pub service: Service,
     /// Its semantic version.
@@ -71,7 +71,7 @@ pub struct Peer {
 
 /// One endpoint of a service.
 #[derive(Clone, Debug)]
-pub struct EndpointCard {
+pub struct EndpointInfo {
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -83,33 +83,33 @@ pub struct EndpointCard {
 /// A question that arrived, and the way back.
 pub struct Incoming {
     /// The question.
-    pub letter: Letter,
+    pub envelope: Envelope,
     /// Whether the reply subject is one that a caller may name.
     pub reply_allowed: bool,
     /// The way back.
-    pub way_back: Box<dyn WayBack>,
+    pub reply: Box<dyn ReplyHandle>,
 }
 
 /// The way back to one asker.
 #[async_trait]
-pub trait WayBack: Send + Sync {
+pub trait ReplyHandle: Send + Sync {
     /// Sends the answer.
-    async fn answer(self: Box<Self>, answer: Letter) -> Result<(), LinkError>;
+    async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError>;
 }
 
-/// An open desk: one stream of questions an endpoint. Dropping a stream closes its endpoint.
-pub struct Desk {
+/// An open endpoints_open: one stream of questions an endpoint. Dropping a stream closes its endpoint.
+pub struct OpenEndpoints {
     /// In the order of the endpoints given.
     pub streams: Vec<BoxStream<'static, Incoming>>,
     /// Ends the service in discovery when dropped or closed.
-    pub sign: Box<dyn Sign>,
+    pub registration: Box<dyn Registration>,
 }
 
-/// The sign at the door.
+/// The registration at the door.
 #[async_trait]
-pub trait Sign: Send + Sync {
+pub trait Registration: Send + Sync {
     /// Takes it down: discovery no longer finds the service, its endpoints end.
-    async fn take_down(self: Box<Self>);
+    async fn deregister(self: Box<Self>);
 }
 
 /// A row of a durable table as stored.
@@ -132,27 +132,27 @@ pub enum Written {
     Conflict,
 }
 
-/// Carries letters and keeps tables.
+/// Carries envelopes and keeps tables.
 #[async_trait]
-pub trait Carrier: Send + Sync + 'static {
+pub trait Transport: Send + Sync + 'static {
     /// Sends a question and waits for its answer.
-    async fn ask(&self, letter: Letter, deadline: Duration) -> Result<Letter, LinkError>;
-    /// Sends a letter to whoever listens.
-    async fn tell(&self, letter: Letter) -> Result<(), LinkError>;
-    /// Hears every letter to a subject pattern, from when this returns.
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Letter>, LinkError>;
-    /// Opens a desk; when this returns, questions reach it.
-    async fn open(&self, card: &ServiceCard, endpoints: &[EndpointCard]) -> Result<Desk, LinkError>;
+    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError>;
+    /// Sends a envelope to whoever listens.
+    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError>;
+    /// Hears every envelope to a subject pattern, from when this returns.
+    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError>;
+    /// Opens a endpoints_open; when this returns, questions reach it.
+    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError>;
     /// Asks who is there and collects answers for a while.
-    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, LinkError>;
+    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError>;
     /// Whether the bus is within reach now.
     fn is_connected(&self) -> bool;
     /// Reads a row.
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, LinkError>;
+    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError>;
     /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, LinkError>;
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, LinkError>;
+    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError>;
     /// Removes a row if its revision is the one named.
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, LinkError>;
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError>;
 }

@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BACKUP_ONLY, CreateVmRefused, OWNER, VmDefinition};
-use crate::operation::Begun;
-use crate::word::{Audience, Nothing, Owner, Request};
-use crate::{ByteCount, DiskName, HostName, OperationId, VmName};
+use super::{CreateVmRefused, VmDefinition};
+use crate::message::{NoRefusal, Owner, messages};
+use crate::{ByteCount, DiskName, HostName, OperationId, Service, VmName};
+
+messages! { Owner::One(Service::Provisioner) =>
+    request ReserveVm { "reserve_vm", from [Service(Backup)], reply ReservedVm, refusal CreateVmRefused }
+    request ReleaseVm { "release_vm", from [Service(Backup)], reply Released, refusal NoRefusal }
+    durable AdoptVm {
+        "adopt_vm", from [Service(Backup)], refusal AdoptVmRefused, about |it| it.vm.to_string()
+    }
+}
 
 /// Reserves a name and empty disks for a machine that is to be restored. The same operation asking twice gets the
 /// same answer.
@@ -49,15 +56,7 @@ pub struct DiskPlace {
     pub path: PathBuf,
 }
 
-impl Request for ReserveVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "reserve_vm";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = ReservedVm;
-    type Refusal = CreateVmRefused;
-}
-
-/// Gives a reserved name back and removes what was written. Releasing what is not reserved is calm.
+/// Gives a reserved name back and removes what was written. Releasing what is not reserved is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseVm {
     /// The name.
@@ -73,14 +72,6 @@ pub struct Released {
     pub was_reserved: bool,
 }
 
-impl Request for ReleaseVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "release_vm";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = Released;
-    type Refusal = Nothing;
-}
-
 /// Makes a machine of a reserved name whose disks are written, and starts it; an operation of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdoptVm {
@@ -89,7 +80,8 @@ pub struct AdoptVm {
     /// For which operation it was reserved.
     pub reserved_by: OperationId,
     /// The id of the operation that this begins.
-    pub operation_id: OperationId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
 }
 
 /// Why a reserved machine is not made.
@@ -110,12 +102,4 @@ pub enum AdoptVmRefused {
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),
-}
-
-impl Request for AdoptVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "adopt_vm";
-    const AUDIENCE: Audience = BACKUP_ONLY;
-    type Reply = Begun;
-    type Refusal = AdoptVmRefused;
 }

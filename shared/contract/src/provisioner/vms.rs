@@ -5,10 +5,22 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OWNER;
-use crate::operation::Begun;
-use crate::word::{Event, Nothing, Owner, Request, Timestamp};
-use crate::{ByteCount, DomainName, HostName, OperationId, SeedName, VmName};
+use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::{ByteCount, DomainName, HostName, OperationId, SeedName, Service, VmName};
+
+messages! { Owner::One(Service::Provisioner) =>
+    durable CreateVm {
+        "create_vm", from [People], refusal CreateVmRefused, about |it| it.definition.name.to_string()
+    }
+    schedulable StartVm { "start_vm", from [People], refusal VmRefused, about |it| it.vm.to_string() }
+    schedulable StopVm { "stop_vm", from [People], refusal VmRefused, about |it| it.vm.to_string() }
+    durable RemoveVm {
+        "remove_vm", from [People, Service(Backup)], refusal VmRefused, about |it| it.vm.to_string()
+    }
+    request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
+    request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
+    event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
+}
 
 /// What a person wants a machine to be: the TOML file, checked, with the scripts' texts inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -146,13 +158,6 @@ pub enum CreateVmRefused {
     IdReused(OperationId),
 }
 
-impl Request for CreateVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "create_vm";
-    type Reply = Begun;
-    type Refusal = CreateVmRefused;
-}
-
 /// Starts a machine that is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StartVm {
@@ -211,48 +216,15 @@ pub enum VmRefused {
     IdReused(OperationId),
 }
 
-impl Request for StartVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "start_vm";
-    type Reply = Begun;
-    type Refusal = VmRefused;
-}
-impl Request for StopVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "stop_vm";
-    type Reply = Begun;
-    type Refusal = VmRefused;
-}
-impl Request for RemoveVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "remove_vm";
-    type Reply = Begun;
-    type Refusal = VmRefused;
-}
-
 /// Asks which machines there are. Their definitions come without what scripts and variables hold: `GetVm` tells that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
-
-impl Request for ListVms {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "list_vms";
-    type Reply = Vec<Vm>;
-    type Refusal = Nothing;
-}
 
 /// Asks for one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetVm {
     /// Which.
     pub vm: VmName,
-}
-
-impl Request for GetVm {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "get_vm";
-    type Reply = Vm;
-    type Refusal = VmRefused;
 }
 
 /// A machine came to be, changed or went away (then `vm` is absent). Its definition comes without scripts and variables.
@@ -263,12 +235,4 @@ pub struct VmChanged {
     /// How it is now; absent when it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<Vm>,
-}
-
-impl Event for VmChanged {
-    const OWNER: Owner = OWNER;
-    const NAME: &'static str = "vm_changed";
-    fn about(&self) -> &str {
-        self.name.as_str()
-    }
 }

@@ -1,0 +1,143 @@
+//! Golden samples of every message, as JSON and as MessagePack: what was sent once stays readable, and today's messages
+//! are written as they were. A new or changed message: run `tests/generate` and read the difference.
+
+mod samples;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use contract::catalog::{Visitor, visit};
+use contract::provisioner::GetVm;
+use contract::upgrade::ReleaseManifest;
+use contract::{DurableCommand, Event, Request};
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+struct Golden {
+    folder: PathBuf,
+    write: bool,
+    expected: BTreeSet<String>,
+    wrong: Vec<String>,
+}
+
+impl Golden {
+    fn open() -> Golden {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("wire");
+        let write = std::env::var_os("LOAM_WRITE_SAMPLES").is_some();
+        Golden { folder, write, expected: BTreeSet::new(), wrong: Vec::new() }
+    }
+
+    fn hold<T: Serialize + DeserializeOwned + JsonSchema>(&mut self, name: &str) {
+        let samples = samples::of(&schema_for!(T));
+        let values: Vec<T> = samples
+            .iter()
+            .map(|sample| {
+                T::deserialize(sample).unwrap_or_else(|error| panic!("{name}: {error} in {sample:#}"))
+            })
+            .collect();
+        let json = serde_json::to_string_pretty(&values).expect("plain data") + "\n";
+        let packed = rmp_serde::to_vec_named(&values).expect("plain data");
+        let unpacked: Vec<T> = rmp_serde::from_slice(&packed).expect("readable");
+        let plain = |values: &Vec<T>| serde_json::to_value(values).expect("plain data");
+        assert_eq!(plain(&unpacked), plain(&values), "{name}: both encodings say the same");
+        for (sample, written) in samples.iter().zip(plain(&values).as_array().expect("a list")) {
+            assert!(holds(written, sample), "{name}: a field was lost: {sample:#} became {written:#}");
+        }
+        self.compare(format!("{name}.json"), json.as_bytes());
+        self.compare(format!("{name}.msgpack"), &packed);
+    }
+
+    fn compare(&mut self, file: String, bytes: &[u8]) {
+        assert!(self.expected.insert(file.clone()), "{file}: two messages have this name");
+        let path = self.folder.join(&file);
+        if self.write {
+            std::fs::write(&path, bytes).expect("written");
+        }
+        if !std::fs::read(&path).is_ok_and(|written| written == bytes) {
+            self.wrong.push(format!("{file} differs or is missing"));
+        }
+    }
+
+    /// Files that no message has any more are removed with it.
+    fn leftovers(&mut self) {
+        for entry in std::fs::read_dir(&self.folder).expect("readable") {
+            let entry = entry.expect("readable");
+            let name = entry.file_name().into_string().expect("plain names");
+            if !self.expected.contains(&name) {
+                if self.write {
+                    std::fs::remove_file(entry.path()).expect("removed");
+                } else {
+                    self.wrong.push(format!("{name} belongs to no message"));
+                }
+            }
+        }
+    }
+}
+
+/// Whether all of a sample is in a value; fields with defaults may have been added.
+fn holds(value: &Value, sample: &Value) -> bool {
+    match (value, sample) {
+        (Value::Object(value), Value::Object(sample)) => {
+            sample.iter().all(|(field, part)| value.get(field).is_some_and(|value| holds(value, part)))
+        }
+        (Value::Array(value), Value::Array(sample)) => {
+            value.len() == sample.len() && value.iter().zip(sample).all(|(value, part)| holds(value, part))
+        }
+        _ => value == sample,
+    }
+}
+
+impl Visitor for Golden {
+    fn request<R: Request>(&mut self) {
+        self.hold::<R>(R::NAME);
+        self.hold::<R::Reply>(&format!("{}.reply", R::NAME));
+        let refusals = samples::of(&schema_for!(R::Refusal));
+        if !refusals.is_empty() {
+            self.hold::<R::Refusal>(&format!("{}.refused", R::NAME));
+        }
+    }
+    fn durable<C: DurableCommand>(&mut self) {
+        self.request::<C>();
+    }
+    fn event<E: Event>(&mut self) {
+        self.hold::<E>(&format!("event.{}", E::NAME));
+    }
+}
+
+#[test]
+fn every_message_is_written_as_it_was() {
+    let mut golden = Golden::open();
+    visit(&mut golden);
+    golden.hold::<ReleaseManifest>("release_manifest");
+    golden.leftovers();
+    assert!(golden.wrong.is_empty(), "samples differ; `tests/generate` writes them: {:#?}", golden.wrong);
+}
+
+#[test]
+fn every_refusal_is_a_sentence() {
+    struct Sentences;
+    impl Visitor for Sentences {
+        fn request<R: Request>(&mut self) {
+            for sample in samples::of(&schema_for!(R::Refusal)) {
+                let refusal: R::Refusal = serde_json::from_value(sample).expect("a sample of its schema");
+                let text = refusal.to_string();
+                assert!(text.contains(' ') && !text.ends_with('.'), "{}: {text:?}", R::NAME);
+            }
+        }
+        fn durable<C: DurableCommand>(&mut self) {
+            self.request::<C>();
+        }
+        fn event<E: Event>(&mut self) {}
+    }
+    visit(&mut Sentences);
+}
+
+#[test]
+fn a_field_that_is_not_known_yet_is_ignored_in_messages_and_refused_in_files() {
+    let newer = r#"{ "vm": "web", "colour": "green" }"#;
+    serde_json::from_str::<GetVm>(newer).expect("a newer sender is understood");
+    let file = r#"{ "service": "proxy", "version": "1.0.0", "file": "x", "sha256": "y", "made": "2026-11-22T06:30:00Z", "colour": "green" }"#;
+    assert!(serde_json::from_str::<ReleaseManifest>(file).is_err());
+}
