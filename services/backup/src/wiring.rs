@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use backup_domain::admission::{UnderWay, may_begin};
 use backup_domain::reference::resolve;
-use bus::{Asked, Declined, Server, TableError};
+use bus::{Call, Declined, Server, TableError};
 use contract::backup::{
     Backup, ListBackups, RestoreBackup, RestoreBackupRefused, StartBackup, StartBackupRefused, VerifyBackup,
 };
@@ -46,7 +46,7 @@ pub(crate) fn wire(server: &mut Server, world: Arc<World>, operations: Operation
 }
 
 /// The id that a command asks for, or a new one.
-fn id_of<R>(given: &Option<OperationId>, asked: &Asked<R>) -> OperationId {
+fn id_of<R>(given: &Option<OperationId>, asked: &Call<R>) -> OperationId {
     given.clone().or_else(|| asked.operation_of_message()).unwrap_or_else(fresh_id)
 }
 
@@ -61,7 +61,7 @@ fn table_down(error: &TableError) -> Failure {
 impl Desk {
     async fn start(
         self: Arc<Self>,
-        asked: Asked<StartBackup>,
+        asked: Call<StartBackup>,
     ) -> Result<Begun, Declined<StartBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
         let command = StartBackup { operation_id: None, ..asked.request };
@@ -81,7 +81,7 @@ impl Desk {
 
     async fn restore(
         self: Arc<Self>,
-        asked: Asked<RestoreBackup>,
+        asked: Call<RestoreBackup>,
     ) -> Result<Begun, Declined<RestoreBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
         let command = RestoreBackup { operation_id: None, ..asked.request };
@@ -96,7 +96,7 @@ impl Desk {
 
     async fn verify(
         self: Arc<Self>,
-        asked: Asked<VerifyBackup>,
+        asked: Call<VerifyBackup>,
     ) -> Result<Begun, Declined<RestoreBackupRefused>> {
         let id = id_of(&asked.request.operation_id, &asked);
         let command = VerifyBackup { operation_id: None, ..asked.request };

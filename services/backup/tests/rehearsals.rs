@@ -11,7 +11,7 @@ use backup::actors::{COPIES_MAX, READS_MAX, Trade};
 use backup::sagas::{Restore, Start, Verify, World};
 use backup_repository::Snapshot;
 use bus::memory::MemoryTransport;
-use bus::{Bus, Serving};
+use bus::{Bus, RunningServer};
 use contract::backup::{RestoreBackup, StartBackup, VerifyBackup};
 use contract::{BackupId, BackupRef, OperationId, Realm};
 use operation::{Context, Meter, Work};

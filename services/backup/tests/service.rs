@@ -70,7 +70,7 @@ async fn a_disk_behind_qemu_is_backed_up_changed_backed_up_again_restored_and_ve
     let folder = tempfile::tempdir().expect("a folder");
     let office = Office::open(folder.path(), shelf(folder.path()), Arc::new(NbdDoors)).await;
     ready(&office).await;
-    let mut told = office.bus.listen::<BackupSealed>().await.expect("heard");
+    let mut told = office.bus.subscribe::<BackupSealed>().await.expect("heard");
     let (web, image) = (vm("web"), folder.path().join("web.qcow2"));
     let path = image.to_str().expect("text");
     qemu::run("qemu-img", &["create", "-q", "-f", "qcow2", path, "64M"]);

@@ -3,7 +3,7 @@
 //! A command that lasts is looked at first (may it be so now?), then begun; the same id again gets the same answer,
 //! without a second look. The look can be overtaken: then the operation itself ends undone, and says why.
 
-use bus::{Asked, Declined, Server};
+use bus::{Call, Declined, Server};
 use contract::OperationId;
 use contract::operation::Begun;
 use contract::provisioner::{
@@ -45,13 +45,13 @@ pub fn answer(house: House, server: &mut Server) {
     on!(RemoveVm => remove_vm);
     on!(ListVms => list_vms);
     on!(GetVm => get_vm);
-    on!(OpenDisks => async |house: &House, asked: Asked<OpenDisks>| {
+    on!(OpenDisks => async |house: &House, asked: Call<OpenDisks>| {
         house.doors.open(asked.request.vm, asked.request.operation_id).await
     });
-    on!(RenewDisks => async |house: &House, asked: Asked<RenewDisks>| {
+    on!(RenewDisks => async |house: &House, asked: Call<RenewDisks>| {
         house.doors.renew(asked.request.operation_id).await
     });
-    on!(CloseDisks => async |house: &House, asked: Asked<CloseDisks>| {
+    on!(CloseDisks => async |house: &House, asked: Call<CloseDisks>| {
         house.doors.close(asked.request.operation_id).await
     });
     on!(ReserveVm => reserve_vm);
@@ -62,7 +62,7 @@ pub fn answer(house: House, server: &mut Server) {
 type Answer<R> = Result<<R as Request>::Reply, Declined<<R as Request>::Refusal>>;
 
 /// The id of the operation that a command begins.
-fn id_of<R>(asked: &Asked<R>, given: Option<&OperationId>) -> OperationId {
+fn id_of<R>(asked: &Call<R>, given: Option<&OperationId>) -> OperationId {
     given.cloned().or_else(|| asked.operation_of_message()).unwrap_or_else(fresh_id)
 }
 
@@ -89,7 +89,7 @@ fn unavailable(message: String) -> Failure {
     Failure { kind: FailureKind::Unavailable, message }
 }
 
-async fn add_seed(house: &House, asked: Asked<AddSeed>) -> Answer<AddSeed> {
+async fn add_seed(house: &House, asked: Call<AddSeed>) -> Answer<AddSeed> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     let AddSeed { name, from, sha256, .. } = asked.request;
     let wish = SeedWish { name, from, sha256: sha256.to_ascii_lowercase() };
@@ -106,11 +106,11 @@ async fn add_seed(house: &House, asked: Asked<AddSeed>) -> Answer<AddSeed> {
     begin::<AddSeedWork, _>(house, id.clone(), wish.clone(), look, AddSeedRefused::IdReused).await
 }
 
-async fn list_seeds(house: &House, _: Asked<ListSeeds>) -> Result<Vec<Seed>, Declined<NoRefusal>> {
+async fn list_seeds(house: &House, _: Call<ListSeeds>) -> Result<Vec<Seed>, Declined<NoRefusal>> {
     Ok(house.world.registry.look().await?.seeds().cloned().collect())
 }
 
-async fn remove_seed(house: &House, asked: Asked<RemoveSeed>) -> Result<Seed, Declined<RemoveSeedRefused>> {
+async fn remove_seed(house: &House, asked: Call<RemoveSeed>) -> Result<Seed, Declined<RemoveSeedRefused>> {
     let (seed, needed) = house.world.registry.remove_seed(asked.request.name).await?;
     if !needed {
         // Its name is gone already; a file that stays is overwritten when the same image comes again.
@@ -120,7 +120,7 @@ async fn remove_seed(house: &House, asked: Asked<RemoveSeed>) -> Result<Seed, De
     Ok(seed)
 }
 
-async fn create_vm(house: &House, asked: Asked<CreateVm>) -> Answer<CreateVm> {
+async fn create_vm(house: &House, asked: Call<CreateVm>) -> Answer<CreateVm> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     let definition = asked.request.definition;
     let look = async || {
@@ -150,33 +150,33 @@ async fn work_on<W: Work<Input = VmName>>(
     begin::<W, _>(house, id.clone(), vm.clone(), look, VmRefused::IdReused).await
 }
 
-async fn start_vm(house: &House, asked: Asked<StartVm>) -> Answer<StartVm> {
+async fn start_vm(house: &House, asked: Call<StartVm>) -> Answer<StartVm> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     work_on::<StartVmWork>(house, id, asked.request.vm, WorkKind::Starting).await
 }
 
-async fn stop_vm(house: &House, asked: Asked<StopVm>) -> Answer<StopVm> {
+async fn stop_vm(house: &House, asked: Call<StopVm>) -> Answer<StopVm> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     work_on::<StopVmWork>(house, id, asked.request.vm, WorkKind::Stopping).await
 }
 
-async fn remove_vm(house: &House, asked: Asked<RemoveVm>) -> Answer<RemoveVm> {
+async fn remove_vm(house: &House, asked: Call<RemoveVm>) -> Answer<RemoveVm> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     work_on::<RemoveVmWork>(house, id, asked.request.vm, WorkKind::Removing).await
 }
 
-async fn list_vms(house: &House, _: Asked<ListVms>) -> Result<Vec<Vm>, Declined<NoRefusal>> {
+async fn list_vms(house: &House, _: Call<ListVms>) -> Result<Vec<Vm>, Declined<NoRefusal>> {
     let inventory = house.world.registry.look().await?;
     let outline = |record: &VmRecord| record.outline(house.world.hypervisor.name());
     Ok(inventory.vms().map(outline).collect())
 }
 
-async fn get_vm(house: &House, asked: Asked<GetVm>) -> Answer<GetVm> {
+async fn get_vm(house: &House, asked: Call<GetVm>) -> Answer<GetVm> {
     let record = house.world.registry.vm(&asked.request.vm).await?;
     Ok(record.view(house.world.hypervisor.name()))
 }
 
-async fn reserve_vm(house: &House, asked: Asked<ReserveVm>) -> Answer<ReserveVm> {
+async fn reserve_vm(house: &House, asked: Call<ReserveVm>) -> Answer<ReserveVm> {
     let ReserveVm { definition, disks, operation_id } = asked.request;
     let world = &house.world;
     let record = world.registry.reserve(definition, disks, operation_id).await?;
@@ -187,7 +187,7 @@ async fn reserve_vm(house: &House, asked: Asked<ReserveVm>) -> Answer<ReserveVm>
     Ok(ReservedVm { host: record.host, disks: places.into_iter().map(place).collect() })
 }
 
-async fn release_vm(house: &House, asked: Asked<ReleaseVm>) -> Result<Released, Declined<NoRefusal>> {
+async fn release_vm(house: &House, asked: Call<ReleaseVm>) -> Result<Released, Declined<NoRefusal>> {
     let ReleaseVm { vm, operation_id } = asked.request;
     let world = &house.world;
     let inventory = world.registry.look().await?;
@@ -207,7 +207,7 @@ async fn release_vm(house: &House, asked: Asked<ReleaseVm>) -> Result<Released, 
     }
 }
 
-async fn adopt_vm(house: &House, asked: Asked<AdoptVm>) -> Answer<AdoptVm> {
+async fn adopt_vm(house: &House, asked: Call<AdoptVm>) -> Answer<AdoptVm> {
     let adoption = Adoption::from(&asked.request);
     let id = asked.request.operation_id;
     let not_reserved = || {

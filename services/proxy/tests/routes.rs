@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, Serving};
+use bus::{Bus, RunningServer};
 use contract::provisioner::{DomainRoute, ListVms, Vm, VmChanged, VmDefinition, VmState};
 use contract::proxy::{ListRoutes, RouteTarget};
 use contract::{ByteCount, Realm, Service};

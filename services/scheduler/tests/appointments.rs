@@ -22,7 +22,7 @@ async fn an_appointment_is_kept_at_its_time_and_told() {
     let world = World::at("2026-05-01T12:00:00Z");
     let _desk = world.backup.open(&world.bus).await;
     let _scheduler = world.scheduler().await;
-    let mut told = world.bus.listen::<RunFired>().await.expect("listening");
+    let mut told = world.bus.subscribe::<RunFired>().await.expect("listening");
 
     let status = world.add("nightly", "0 3 * * *", "web").await;
     let due = at("2026-05-02T03:00:00Z");
@@ -270,7 +270,7 @@ async fn one_trace_leads_from_the_appointment_to_what_it_sets_in_motion() {
     let world = World::at("2026-05-01T12:00:00Z");
     let _desk = world.backup.open(&world.bus).await;
     let _scheduler = world.scheduler().await;
-    let mut told = world.bus.listen::<RunFired>().await.expect("listening");
+    let mut told = world.bus.subscribe::<RunFired>().await.expect("listening");
     world.add("nightly", "0 3 * * *", "web").await;
     world.clock.advance(DAY);
     let (_, context) = told.next().await.expect("told");

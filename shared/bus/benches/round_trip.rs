@@ -1,4 +1,4 @@
-//! What our layer costs: a request through a served endpoints_open beside a bare NATS echo, on one server, in one run.
+//! What our layer costs: a request through a served opened beside a bare NATS echo, on one server, in one run.
 //!
 //! `cargo bench -p bus --bench round_trip` prints medians, and our median as a multiple of the bare one.
 
@@ -40,15 +40,15 @@ async fn measure() {
     });
 
     let desk_bus = connect(&server, Service::Scheduler).await;
-    let mut endpoints_open = desk_bus.server(ServiceInfo {
+    let mut opened = desk_bus.server(ServiceInfo {
         service: Service::Scheduler,
         version: "0.1.0".into(),
         metadata: Default::default(),
     });
-    endpoints_open.on::<RemoveSchedule, _, _>(|asked| async move {
-        Err(bus::Declined::Refused(UnknownSchedule { id: asked.request.id }))
+    opened.on::<RemoveSchedule, _, _>(|call| async move {
+        Err(bus::Declined::Refused(UnknownSchedule { id: call.request.id }))
     });
-    let _desk = endpoints_open.open().await.expect("opened");
+    let _desk = opened.open().await.expect("opened");
     let caller = connect(&server, Service::Backup).await;
     let request = RemoveSchedule { id: "nightly".parse().expect("valid") };
 

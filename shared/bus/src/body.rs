@@ -43,7 +43,9 @@ impl Encoding {
     /// Writes a value.
     pub fn write<T: Serialize>(self, value: &T) -> Result<Bytes, String> {
         match self {
-            Encoding::MessagePack => rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| e.to_string()),
+            Encoding::MessagePack => {
+                rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| e.to_string())
+            }
             Encoding::Json => serde_json::to_vec(value).map(Bytes::from).map_err(|e| e.to_string()),
         }
     }

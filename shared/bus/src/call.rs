@@ -3,16 +3,16 @@
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use contract::message::{Failure, FailureKind};
+use contract::message::{Failure, FailureKind, with_causes};
 use contract::{HostName, Owner, Request, Service, Subject};
 use serde::Deserialize;
 use tracing::{Instrument, Span, field};
 
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
-use crate::transport::{Envelope, TransportError};
 use crate::metrics;
 use crate::publish::Bus;
 use crate::serve::{ERROR_CODE_HEADER, Refusal};
+use crate::transport::{Envelope, TransportError};
 
 /// Why a call brought no reply.
 #[derive(Debug, thiserror::Error)]
@@ -24,22 +24,21 @@ pub enum CallError<F: Debug + Display> {
     #[error("{0}")]
     Failed(Failure),
     /// The question or the answer did not get through.
-    #[error("asking {service} to {request}: {cause}")]
+    #[error("sending {request} to {service}")]
     Transport {
-        /// Who was asked.
+        /// Who was call.
         service: Service,
-        /// What was asked.
+        /// What was call.
         request: &'static str,
         /// What happened.
-        #[source]
-        cause: TransportError,
+        source: TransportError,
     },
     /// The answer cannot be understood; the two sides are of versions that do not fit.
     #[error("the answer of {service} to {request} cannot be read: {reason}")]
     Unreadable {
         /// Who answered.
         service: Service,
-        /// What was asked.
+        /// What was call.
         request: &'static str,
         /// What is wrong.
         reason: String,
@@ -52,9 +51,7 @@ impl<F: Debug + Display> CallError<F> {
         match self {
             CallError::Refused(_) | CallError::Unreadable { .. } => false,
             CallError::Transport { .. } => true,
-            CallError::Failed(failure) => {
-                matches!(failure.kind, FailureKind::Busy | FailureKind::Unavailable | FailureKind::TimedOut)
-            }
+            CallError::Failed(failure) => failure.is_transient(),
         }
     }
 
@@ -64,8 +61,9 @@ impl<F: Debug + Display> CallError<F> {
         match self {
             CallError::Failed(failure) => failure,
             other => {
-                let kind = if other.is_transient() { FailureKind::Unavailable } else { FailureKind::Internal };
-                Failure { kind, message: other.to_string() }
+                let kind =
+                    if other.is_transient() { FailureKind::Unavailable } else { FailureKind::Internal };
+                Failure { kind, message: with_causes(&other) }
             }
         }
     }
@@ -132,21 +130,22 @@ impl Bus {
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
         let service = place.service;
-        let link = |cause| CallError::Transport { service, request: R::NAME, cause };
+        let link = |source| CallError::Transport { service, request: R::NAME, source };
         let mut subject = Subject::at_service(&self.realm, service, R::NAME);
         if let Some(host) = &place.host {
             subject = subject.on_host(host);
         }
         let body = Encoding::MessagePack.write(request).map_err(|e| link(TransportError::Refused(e)))?;
         if body.len() > MESSAGE_BYTES_MAX {
-            let message = format!("the question has {} bytes, the bus carries {MESSAGE_BYTES_MAX}", body.len());
+            let message =
+                format!("the question has {} bytes, the bus carries {MESSAGE_BYTES_MAX}", body.len());
             return Err(CallError::Failed(Failure { kind: FailureKind::TooLarge, message }));
         }
         let mut headers = telemetry::inject(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
         let answer = self
             .transport
-            .ask(Envelope { subject: subject.to_string(), headers, body }, deadline)
+            .request(Envelope { subject: subject.to_string(), headers, body }, deadline)
             .await
             .map_err(link)?;
         read_answer::<R>(service, &answer)

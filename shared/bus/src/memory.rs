@@ -1,5 +1,5 @@
 //! The transport for tests: one process, no server, the same behaviour. It keeps no more than a NATS server would:
-//! envelopes to nobody are gone, a endpoints_open gets each question once, tables compare and set.
+//! envelopes to nobody are gone, an endpoint gets each request once, tables compare and set.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +12,8 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::transport::{
-    Transport, OpenEndpoints, EndpointInfo, Incoming, Envelope, TransportError, Peer, Row, ServiceInfo, Registration, ReplyHandle, Written,
+    EndpointInfo, Envelope, Incoming, OpenEndpoints, Peer, Registration, ReplyHandle, Row, ServiceInfo,
+    Transport, TransportError, Written,
 };
 
 /// Letters that wait for a slow listener; a NATS client holds 65,536, a test never needs that many.
@@ -27,7 +28,7 @@ pub struct MemoryTransport {
 #[derive(Default)]
 struct State {
     listeners: Vec<(String, mpsc::Sender<Envelope>)>,
-    desks: HashMap<String, Vec<mpsc::Sender<Incoming>>>,
+    endpoints: HashMap<String, Vec<mpsc::Sender<Incoming>>>,
     next_at: usize,
     peers: HashMap<u64, Peer>,
     next_peer: u64,
@@ -81,52 +82,53 @@ fn matches(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-struct Back(oneshot::Sender<Envelope>);
+struct MemoryReply(oneshot::Sender<Envelope>);
 
 #[async_trait]
-impl ReplyHandle for Back {
+impl ReplyHandle for MemoryReply {
     async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError> {
         self.0.send(answer).map_err(|envelope| TransportError::NoResponder { subject: envelope.subject })
     }
 }
 
-struct MemorySign {
+struct MemoryRegistration {
     transport: MemoryTransport,
     subjects: Vec<String>,
     peer: u64,
 }
 
 #[async_trait]
-impl Registration for MemorySign {
+impl Registration for MemoryRegistration {
     async fn deregister(self: Box<Self>) {}
 }
 
-impl Drop for MemorySign {
+impl Drop for MemoryRegistration {
     fn drop(&mut self) {
         let mut state = self.transport.state();
         state.peers.remove(&self.peer);
         for subject in &self.subjects {
-            state.desks.remove(subject);
+            state.endpoints.remove(subject);
         }
     }
 }
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+    async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
         let subject = envelope.subject.clone();
         let nobody = || TransportError::NoResponder { subject: subject.clone() };
         let (back, answer) = oneshot::channel();
-        let endpoints_open = {
+        let opened = {
             let mut state = self.linked()?;
             state.next_at = state.next_at.wrapping_add(1);
             let turn = state.next_at;
-            let desks = state.desks.get(&subject).filter(|desks| !desks.is_empty()).ok_or_else(nobody)?;
-            desks[turn % desks.len()].clone()
+            let endpoints =
+                state.endpoints.get(&subject).filter(|endpoints| !endpoints.is_empty()).ok_or_else(nobody)?;
+            endpoints[turn % endpoints.len()].clone()
         };
-        let incoming = Incoming { envelope, reply_allowed: true, reply: Box::new(Back(back)) };
+        let incoming = Incoming { envelope, reply_allowed: true, reply: Box::new(MemoryReply(back)) };
         let exchange = async {
-            endpoints_open.send(incoming).await.map_err(|_| nobody())?;
+            opened.send(incoming).await.map_err(|_| nobody())?;
             answer.await.map_err(|_| nobody())
         };
         match tokio::time::timeout(deadline, exchange).await {
@@ -135,7 +137,7 @@ impl Transport for MemoryTransport {
         }
     }
 
-    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError> {
+    async fn publish(&self, envelope: Envelope) -> Result<(), TransportError> {
         let mut state = self.linked()?;
         state.listeners.retain(|(_, listener)| !listener.is_closed());
         for (pattern, listener) in &state.listeners {
@@ -146,30 +148,37 @@ impl Transport for MemoryTransport {
         Ok(())
     }
 
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
+    async fn subscribe(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         self.linked()?.listeners.push((pattern.into(), sender));
         Ok(receiver_stream(receiver).boxed())
     }
 
-    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError> {
+    async fn open(
+        &self,
+        info: &ServiceInfo,
+        endpoints: &[EndpointInfo],
+    ) -> Result<OpenEndpoints, TransportError> {
         let mut state = self.linked()?;
         let mut streams = Vec::new();
         for endpoint in endpoints {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            state.desks.entry(endpoint.subject.clone()).or_default().push(sender);
+            state.endpoints.entry(endpoint.subject.clone()).or_default().push(sender);
             streams.push(receiver_stream(receiver).boxed());
         }
         state.next_peer += 1;
         let peer = state.next_peer;
         let found = Peer {
-            name: card.service.name().into(),
-            version: card.version.clone(),
-            metadata: card.metadata.clone(),
+            name: info.service.name().into(),
+            version: info.version.clone(),
+            metadata: info.metadata.clone(),
         };
         state.peers.insert(peer, found);
         let subjects = endpoints.iter().map(|endpoint| endpoint.subject.clone()).collect();
-        Ok(OpenEndpoints { streams, registration: Box::new(MemorySign { transport: self.clone(), subjects, peer }) })
+        Ok(OpenEndpoints {
+            streams,
+            registration: Box::new(MemoryRegistration { transport: self.clone(), subjects, peer }),
+        })
     }
 
     async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, TransportError> {
@@ -199,7 +208,13 @@ impl Transport for MemoryTransport {
             .collect())
     }
 
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError> {
+    async fn put(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<Written, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
         let rows = state.tables.entry(table.into()).or_default();

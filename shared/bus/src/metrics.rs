@@ -13,7 +13,7 @@ use crate::serve::Declined;
 pub(crate) const SERVED: &str = "loam_bus_served_total";
 /// From a question's arrival to its answer, by request.
 pub(crate) const SERVE_DURATION: &str = "loam_bus_serve_duration_seconds";
-/// Questions asked, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable answer came).
+/// Questions call, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable answer came).
 pub(crate) const CALLS: &str = "loam_bus_calls_total";
 
 /// From a look into memory to the longest answer the bus allows.
@@ -38,7 +38,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             .with_description("from a question's arrival to its answer")
             .with_boundaries(SERVE_BOUNDS_SECONDS.to_vec())
             .build(),
-        calls: meter.u64_counter(CALLS).with_description("questions asked, by request and outcome").build(),
+        calls: meter.u64_counter(CALLS).with_description("questions call, by request and outcome").build(),
     }
 });
 

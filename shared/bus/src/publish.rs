@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
-use crate::transport::{Transport, Envelope, TransportError, Peer};
+use crate::transport::{Envelope, Peer, Transport, TransportError};
 
 /// The bus, as everybody holds it. Cloning is cheap.
 #[derive(Clone)]
@@ -42,15 +42,16 @@ impl Bus {
         let mut headers = telemetry::inject(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
         let subject = Subject::of_event(&self.realm, event).to_string();
-        self.transport.tell(Envelope { subject, headers, body }).await
+        self.transport.publish(Envelope { subject, headers, body }).await
     }
 
     /// Hears every event of a kind from when this returns. What cannot be read is logged and passed over.
-    pub async fn listen<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
+    pub async fn subscribe<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
         let subject = Subject::of_events::<E>(&self.realm);
-        let envelopes = self.transport.hear(subject.as_str()).await?;
+        let envelopes = self.transport.subscribe(subject.as_str()).await?;
         let events = envelopes.filter_map(|envelope| async move {
-            let encoding = Encoding::of(envelope.headers.get(CONTENT_TYPE).map(String::as_str), &envelope.body);
+            let encoding =
+                Encoding::of(envelope.headers.get(CONTENT_TYPE).map(String::as_str), &envelope.body);
             match encoding.read::<E>(&envelope.body) {
                 Ok(event) => Some((event, envelope.headers)),
                 Err(reason) => {

@@ -1,7 +1,7 @@
-//! Answering: a service opens one endpoints_open with one endpoint a request.
+//! Answering: a service opens one opened with one endpoint a request.
 //!
-//! Each question is answered in a task of its own, at most `AT_ONCE_MAX` at a time and endpoint; whoever comes when
-//! the endpoints_open is full is told so at once. What cannot be read is answered with a failure and changes nothing.
+//! Each question is answered in a task of its own, at most `CONCURRENT_MAX` at a time and endpoint; whoever comes when
+//! the opened is full is told so at once. What cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::message::{Audience, Failure, FailureKind};
+use contract::message::{Failure, FailureKind, Sender};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -20,9 +20,9 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, field};
 
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
-use crate::transport::{EndpointInfo, Incoming, Envelope, TransportError, ServiceInfo, Registration};
 use crate::metrics;
 use crate::publish::Bus;
+use crate::transport::{EndpointInfo, Envelope, Incoming, Registration, ServiceInfo, TransportError};
 
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
@@ -31,7 +31,7 @@ const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
 
 /// Questions that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
-const AT_ONCE_MAX: usize = 64;
+const CONCURRENT_MAX: usize = 64;
 /// No answer may take longer: what lasts is an operation.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 /// How long the end of a service waits for answers under way.
@@ -55,7 +55,7 @@ pub enum Caller {
 
 /// A question as a handler gets it.
 #[derive(Clone, Debug)]
-pub struct Asked<R> {
+pub struct Call<R> {
     /// The question.
     pub request: R,
     /// Who asks.
@@ -64,7 +64,7 @@ pub struct Asked<R> {
     pub message_id: Option<String>,
 }
 
-impl<R> Asked<R> {
+impl<R> Call<R> {
     /// The operation id that the asker's message id stands for, where he set one: the same id, the same operation.
     pub fn operation_of_message(&self) -> Option<OperationId> {
         let id = self.message_id.as_ref()?;
@@ -95,27 +95,27 @@ impl<F> From<Failure> for Declined<F> {
 type Handler = Arc<dyn Fn(Incoming) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Endpoint {
-    card: EndpointInfo,
+    info: EndpointInfo,
     handler: Handler,
 }
 
-/// A endpoints_open that is being set up.
+/// A opened that is being set up.
 pub struct Server {
     bus: Bus,
-    card: ServiceInfo,
+    info: ServiceInfo,
     endpoints: Vec<Endpoint>,
 }
 
-/// An open endpoints_open.
-pub struct Serving {
+/// An open opened.
+pub struct RunningServer {
     registration: Box<dyn Registration>,
     loops: JoinSet<()>,
 }
 
 impl Bus {
-    /// Begins to set up a endpoints_open.
-    pub fn server(&self, card: ServiceInfo) -> Server {
-        Server { bus: self.clone(), card, endpoints: Vec::new() }
+    /// Begins to set up a opened.
+    pub fn server(&self, info: ServiceInfo) -> Server {
+        Server { bus: self.clone(), info, endpoints: Vec::new() }
     }
 }
 
@@ -124,7 +124,7 @@ impl Server {
     pub fn on<R, H, F>(&mut self, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        H: Fn(Call<R>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
     {
         self.add::<R, H, F>(None, handler)
@@ -134,7 +134,7 @@ impl Server {
     pub fn on_host<R, H, F>(&mut self, host: &HostName, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        H: Fn(Call<R>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
     {
         self.add::<R, H, F>(Some(host), handler)
@@ -143,35 +143,35 @@ impl Server {
     fn add<R, H, F>(&mut self, host: Option<&HostName>, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+        H: Fn(Call<R>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
     {
-        let subject = Subject::at_service(&self.bus.realm, self.card.service, R::NAME);
+        let subject = Subject::at_service(&self.bus.realm, self.info.service, R::NAME);
         let (name, subject) = match host {
             None => (R::NAME.to_string(), subject),
             Some(host) => (format!("{}-{host}", R::NAME), subject.on_host(host)),
         };
         let handler = Arc::new(handler);
         self.endpoints.push(Endpoint {
-            card: EndpointInfo { name, subject: subject.to_string(), metadata: schemas::<R>() },
+            info: EndpointInfo { name, subject: subject.to_string(), metadata: schemas::<R>() },
             handler: Arc::new(move |incoming| answer::<R, H, F>(incoming, Arc::clone(&handler)).boxed()),
         });
         self
     }
 
-    /// Opens the endpoints_open. When this returns, questions reach it.
-    pub async fn open(self) -> Result<Serving, TransportError> {
-        let cards: Vec<EndpointInfo> = self.endpoints.iter().map(|endpoint| endpoint.card.clone()).collect();
-        let endpoints_open = self.bus.transport.open(&self.card, &cards).await?;
+    /// Opens the opened. When this returns, questions reach it.
+    pub async fn open(self) -> Result<RunningServer, TransportError> {
+        let infos: Vec<EndpointInfo> = self.endpoints.iter().map(|endpoint| endpoint.info.clone()).collect();
+        let opened = self.bus.transport.open(&self.info, &infos).await?;
         let mut loops = JoinSet::new();
-        for (endpoint, stream) in self.endpoints.into_iter().zip(endpoints_open.streams) {
-            loops.spawn(attend(stream, endpoint.handler));
+        for (endpoint, stream) in self.endpoints.into_iter().zip(opened.streams) {
+            loops.spawn(serve_endpoint(stream, endpoint.handler));
         }
-        Ok(Serving { registration: endpoints_open.registration, loops })
+        Ok(RunningServer { registration: opened.registration, loops })
     }
 }
 
-impl Serving {
+impl RunningServer {
     /// Takes the registration down and waits, in bounded time, until the answers under way are given.
     pub async fn close(mut self) {
         self.registration.deregister().await;
@@ -183,8 +183,8 @@ impl Serving {
     }
 }
 
-async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
-    let places = Arc::new(Semaphore::new(AT_ONCE_MAX));
+async fn serve_endpoint(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
+    let places = Arc::new(Semaphore::new(CONCURRENT_MAX));
     let mut under_way = JoinSet::new();
     while let Some(incoming) = questions.next().await {
         while under_way.try_join_next().is_some() {}
@@ -197,7 +197,8 @@ async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
                 });
             }
             Err(_) => {
-                let message = format!("{AT_ONCE_MAX} questions of this kind are being answered; ask again");
+                let message =
+                    format!("{CONCURRENT_MAX} questions of this kind are being answered; ask again");
                 let busy = Failure { kind: FailureKind::Busy, message };
                 under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(Declined::Failed(busy))));
             }
@@ -209,7 +210,7 @@ async fn attend(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
 async fn answer<R, H, F>(incoming: Incoming, handler: Arc<H>)
 where
     R: Request,
-    H: Fn(Asked<R>) -> F + Send + Sync + 'static,
+    H: Fn(Call<R>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
 {
     if !incoming.reply_allowed {
@@ -232,14 +233,14 @@ where
     let work = async {
         let request = read::<R>(envelope, encoding)?;
         let caller = caller_of(envelope);
-        if matches!(R::AUDIENCE, Audience::Services(_)) && caller != Caller::Service {
+        if caller != Caller::Service && !R::SENDERS.contains(&Sender::People) {
             let message = format!("{} is a word between services", R::NAME);
             return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
         }
-        let asked = Asked { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
+        let call = Call { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
         // tests there is no hook, and the asker must still get an answer.
-        let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(asked)).catch_unwind()).await;
+        let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(call)).catch_unwind()).await;
         match handled {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(internal(R::NAME).into()),
@@ -289,7 +290,11 @@ fn caller_of(envelope: &Envelope) -> Caller {
     }
 }
 
-async fn send<T: Serialize, F: Serialize>(incoming: Incoming, encoding: Encoding, answer: Result<T, Declined<F>>) {
+async fn send<T: Serialize, F: Serialize>(
+    incoming: Incoming,
+    encoding: Encoding,
+    answer: Result<T, Declined<F>>,
+) {
     #[derive(Serialize)]
     #[serde(rename_all = "snake_case")]
     enum Negative<'a, F> {

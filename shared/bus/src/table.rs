@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::body::Encoding;
-use crate::transport::{Transport, TransportError, Row, Written};
 use crate::publish::Bus;
+use crate::transport::{Row, Transport, TransportError, Written};
 
 /// The revision of a row; a change names the one it is based on.
 pub type Revision = u64;
@@ -47,13 +47,12 @@ pub enum TableError {
         reason: String,
     },
     /// The bus does not answer.
-    #[error("table {table}: {cause}")]
+    #[error("table {table} cannot be reached")]
     Transport {
         /// The table.
         table: &'static str,
         /// What happened.
-        #[source]
-        cause: TransportError,
+        source: TransportError,
     },
 }
 
@@ -102,8 +101,11 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
 
     /// Writes a row over the revision named.
     pub async fn update(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError> {
-        let body = Encoding::MessagePack.write(value).map_err(|reason| self.link(TransportError::Refused(reason)))?;
-        let written = self.transport.put(self.name, key, body, over).await.map_err(|cause| self.link(cause))?;
+        let body = Encoding::MessagePack
+            .write(value)
+            .map_err(|reason| self.link(TransportError::Refused(reason)))?;
+        let written =
+            self.transport.put(self.name, key, body, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written)
     }
 
@@ -128,6 +130,6 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     }
 
     fn link(&self, cause: TransportError) -> TableError {
-        TableError::Transport { table: self.name, cause }
+        TableError::Transport { table: self.name, source: cause }
     }
 }

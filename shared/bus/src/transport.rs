@@ -1,4 +1,4 @@
-//! What is asked of whatever carries the words. Two things do: a NATS server, and memory for tests.
+//! What is call of whatever carries the words. Two things do: a NATS server, and memory for tests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub enum TransportError {
         /// Where it was sought.
         url: String,
     },
-    /// The bus refused or cannot do what was asked.
+    /// The bus refused or cannot do what was call.
     #[error("{0}")]
     Refused(String),
 }
@@ -97,7 +97,7 @@ pub trait ReplyHandle: Send + Sync {
     async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError>;
 }
 
-/// An open endpoints_open: one stream of questions an endpoint. Dropping a stream closes its endpoint.
+/// An open opened: one stream of questions an endpoint. Dropping a stream closes its endpoint.
 pub struct OpenEndpoints {
     /// In the order of the endpoints given.
     pub streams: Vec<BoxStream<'static, Incoming>>,
@@ -136,13 +136,17 @@ pub enum Written {
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Sends a question and waits for its answer.
-    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError>;
+    async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError>;
     /// Sends a envelope to whoever listens.
-    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError>;
+    async fn publish(&self, envelope: Envelope) -> Result<(), TransportError>;
     /// Hears every envelope to a subject pattern, from when this returns.
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError>;
-    /// Opens a endpoints_open; when this returns, questions reach it.
-    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError>;
+    async fn subscribe(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError>;
+    /// Opens a opened; when this returns, questions reach it.
+    async fn open(
+        &self,
+        info: &ServiceInfo,
+        endpoints: &[EndpointInfo],
+    ) -> Result<OpenEndpoints, TransportError>;
     /// Asks who is there and collects answers for a while.
     async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError>;
     /// Whether the bus is within reach now.
@@ -152,7 +156,13 @@ pub trait Transport: Send + Sync + 'static {
     /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
     async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError>;
+    async fn put(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<Written, TransportError>;
     /// Removes a row if its revision is the one named.
     async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError>;
 }

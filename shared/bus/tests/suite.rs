@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Transport, Declined, Envelope, TransportError, ServiceInfo, TableError};
-use contract::provisioner::{GetVm, ListVms, Vm, VmChanged, VmRefused};
+use bus::{Bus, CallError, Declined, Envelope, ServiceInfo, TableError, Transport, TransportError};
 use contract::message::{Failure, FailureKind};
+use contract::provisioner::{GetVm, ListVms, Vm, VmChanged, VmRefused};
 use contract::{Realm, Service, VmName, bucket};
 use futures::StreamExt;
 use testkit::NatsServer;
@@ -66,7 +66,7 @@ fn web() -> VmName {
     VmName::new("web").expect("valid")
 }
 
-fn card() -> ServiceInfo {
+fn info() -> ServiceInfo {
     ServiceInfo {
         service: Service::Provisioner,
         version: "0.1.0".into(),
@@ -74,28 +74,28 @@ fn card() -> ServiceInfo {
     }
 }
 
-async fn endpoints_open(bus: &Bus) -> (bus::Serving, Arc<AtomicUsize>) {
+async fn opened(bus: &Bus) -> (bus::RunningServer, Arc<AtomicUsize>) {
     let served = Arc::new(AtomicUsize::new(0));
-    let mut server = bus.server(card());
+    let mut server = bus.server(info());
     let count = Arc::clone(&served);
     server.on::<ListVms, _, _>(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         async { Ok(Vec::new()) }
     });
     let count = Arc::clone(&served);
-    server.on::<GetVm, _, _>(move |asked| {
+    server.on::<GetVm, _, _>(move |call| {
         count.fetch_add(1, Ordering::SeqCst);
         async move {
-            match asked.request.vm.as_str() {
+            match call.request.vm.as_str() {
                 "slow" => std::future::pending::<Result<Vm, Declined<VmRefused>>>().await,
                 "broken" => {
                     Err(Failure { kind: FailureKind::Unavailable, message: "libvirt is down".into() }.into())
                 }
-                _ => Err(Declined::Refused(VmRefused::Unknown(asked.request.vm))),
+                _ => Err(Declined::Refused(VmRefused::Unknown(call.request.vm))),
             }
         }
     });
-    (server.open().await.expect("the endpoints_open opens"), served)
+    (server.open().await.expect("the opened opens"), served)
 }
 
 fn get(name: &str) -> GetVm {
@@ -103,12 +103,12 @@ fn get(name: &str) -> GetVm {
 }
 
 async fn a_question_gets_its_reply(world: World) {
-    let (_desk, _) = endpoints_open(&world.bus).await;
+    let (_desk, _) = opened(&world.bus).await;
     assert_eq!(world.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
 }
 
 async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
-    let (_desk, _) = endpoints_open(&world.bus).await;
+    let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("web"), SOON).await {
         Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
         other => panic!("{other:?}"),
@@ -116,7 +116,7 @@ async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
 }
 
 async fn a_failure_comes_back_with_its_kind(world: World) {
-    let (_desk, _) = endpoints_open(&world.bus).await;
+    let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("broken"), SOON).await {
         Err(CallError::Failed(failure)) => {
             assert_eq!(failure.kind, FailureKind::Unavailable);
@@ -128,7 +128,7 @@ async fn a_failure_comes_back_with_its_kind(world: World) {
 
 async fn nobody_there_is_said_at_once(world: World) {
     match world.bus.call(&ListVms {}, SOON).await {
-        Err(CallError::Transport { cause: TransportError::NoResponder { subject }, .. }) => {
+        Err(CallError::Transport { source: TransportError::NoResponder { subject }, .. }) => {
             assert_eq!(subject, "loam.v1.provisioner.list_vms");
         }
         other => panic!("{other:?}"),
@@ -136,9 +136,9 @@ async fn nobody_there_is_said_at_once(world: World) {
 }
 
 async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
-    let (_desk, _) = endpoints_open(&world.bus).await;
+    let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
-        Err(CallError::Transport { cause: TransportError::TimedOut { .. }, .. }) => {}
+        Err(CallError::Transport { source: TransportError::TimedOut { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -147,18 +147,18 @@ async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> 
     let headers =
         content_type.map(|text| ("Content-Type".to_string(), text.to_string())).into_iter().collect();
     let subject = "loam.v1.provisioner.get_vm".to_string();
-    world.transport.ask(Envelope { subject, headers, body: body.into() }, SOON).await.expect("an answer")
+    world.transport.request(Envelope { subject, headers, body: body.into() }, SOON).await.expect("an answer")
 }
 
 async fn a_question_in_json_is_answered_in_json(world: World) {
-    let (_desk, _) = endpoints_open(&world.bus).await;
+    let (_desk, _) = opened(&world.bus).await;
     let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
 }
 
 async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
-    let (_desk, served) = endpoints_open(&world.bus).await;
+    let (_desk, served) = opened(&world.bus).await;
     for (body, content_type) in [
         (&b"{\"vm\":\"web\""[..], None),
         (b"{\"vm\":\"No Name\"}", None),
@@ -178,15 +178,15 @@ async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
 
 async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
     static BIG: [u8; bus::MESSAGE_BYTES_MAX + 1] = [b' '; bus::MESSAGE_BYTES_MAX + 1];
-    let (_desk, served) = endpoints_open(&world.bus).await;
+    let (_desk, served) = opened(&world.bus).await;
     let answer = raw(&world, &BIG, Some("application/json")).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("413"));
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
 async fn an_event_reaches_every_listener(world: World) {
-    let mut first = world.bus.listen::<VmChanged>().await.expect("listening");
-    let mut second = world.bus.listen::<VmChanged>().await.expect("listening");
+    let mut first = world.bus.subscribe::<VmChanged>().await.expect("listening");
+    let mut second = world.bus.subscribe::<VmChanged>().await.expect("listening");
     let event = VmChanged { name: web(), vm: None };
     world.bus.publish(&event).await.expect("told");
     for listener in [&mut first, &mut second] {
@@ -197,14 +197,14 @@ async fn an_event_reaches_every_listener(world: World) {
 }
 
 async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
-    let (endpoints_open, _) = endpoints_open(&world.bus).await;
+    let (opened, _) = opened(&world.bus).await;
     let wait = Duration::from_millis(300);
     let found = world.bus.discover(wait).await.expect("discovery");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("provisioner", "0.1.0"));
     assert_eq!(found[0].metadata.get("build").map(String::as_str), Some("abc"));
-    endpoints_open.close().await;
-    testkit::eventually("the closed endpoints_open is no longer found", async || {
+    opened.close().await;
+    testkit::eventually("the closed opened is no longer found", async || {
         world.bus.discover(wait).await.is_ok_and(|found| found.is_empty())
     })
     .await;
@@ -249,14 +249,14 @@ async fn a_removed_row_can_be_created_again(world: World) {
 async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is_back() {
     let World { bus, transport, _server } = on_nats().await;
     let mut server = _server.expect("on nats there is one");
-    let (_desk, _) = endpoints_open(&bus).await;
-    let asked = bus.clone();
-    let waiting = tokio::spawn(async move { asked.call(&get("slow"), Duration::from_secs(120)).await });
+    let (_desk, _) = opened(&bus).await;
+    let call = bus.clone();
+    let waiting = tokio::spawn(async move { call.call(&get("slow"), Duration::from_secs(120)).await });
     testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok())
         .await;
     server.kill();
     match tokio::time::timeout(SOON, waiting).await.expect("soon").expect("no panic") {
-        Err(CallError::Transport { cause: TransportError::Disconnected { .. }, .. }) => {}
+        Err(CallError::Transport { source: TransportError::Disconnected { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
     server.revive();

@@ -9,19 +9,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, Declined, Server, ServiceInfo};
+use contract::message::NoRefusal;
 use contract::operation::{CheckHealth, Health, PartHealth};
-use contract::message::Nothing;
 use contract::{HostName, Realm};
-use operation::Operations;
+use operation::Engine;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files::sha256_of;
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
+use crate::wiring::Wiring;
+use crate::worker::Workers;
 
 /// How long the first contact with the bus may take before we say so and end; our supervisor starts us again.
-const BUS_PATIENCE: Duration = Duration::from_secs(60);
+const BUS_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a check of one part may take.
 const CHECK_MAX: Duration = Duration::from_secs(3);
 /// Two are enough: CPU work and blocking calls have threads of their own.
@@ -34,10 +36,10 @@ pub const CHECK_SETTINGS: &str = "--check-settings";
 /// Digits of the executable's SHA-256 that name a build.
 const BUILD_DIGITS: usize = 16;
 
-/// A future without a name.
+/// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Looks at one part of the world and says what is wrong with it, if anything is.
+/// Checks one part that a service depends on and returns what is wrong with it, if anything is.
 pub type PartCheck = Arc<dyn Fn() -> BoxFuture<Option<String>> + Send + Sync>;
 
 /// What a service is given to build itself from.
@@ -54,20 +56,83 @@ pub struct Chassis<S> {
     pub instance: String,
 }
 
-/// Adds endpoints to a desk that is being set up.
-pub type Endpoints = Box<dyn FnOnce(&mut Server) + Send>;
-
-/// What a service gives back: everything that answers, and what it needs to be well.
-#[derive(Default)]
+/// What a service gives back: everything that answers, and what its health depends on.
 pub struct Service {
-    /// Adds the service's endpoints to its desk.
-    pub endpoints: Option<Endpoints>,
-    /// Its operations, if it has any; resumed once the desk is open.
-    pub operations: Option<Operations>,
-    /// The parts of the world that its health depends on.
+    endpoints: Box<dyn FnOnce(&mut Server) + Send>,
+    engine: Option<Engine>,
+    workers: Workers,
+    parts: Vec<(&'static str, PartCheck)>,
+    end: Option<BoxFuture<()>>,
+}
+
+impl Service {
+    /// A service that answers by a table.
+    pub fn new<H: Send + Sync + 'static>(wiring: Wiring<H>) -> Service {
+        Service {
+            endpoints: Box::new(move |server| wiring.serve(server)),
+            engine: None,
+            workers: Workers::default(),
+            parts: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Its operations: resumed once the endpoints are open.
+    pub fn with_engine(mut self, engine: Engine) -> Service {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Its background workers: part of its health, and stopped at its end.
+    pub fn with_workers(mut self, workers: Workers) -> Service {
+        self.parts.extend(workers.checks());
+        self.workers = workers;
+        self
+    }
+
+    /// A part that its health depends on.
+    pub fn with_part(mut self, name: &'static str, check: PartCheck) -> Service {
+        self.parts.push((name, check));
+        self
+    }
+
+    /// What is done last, after endpoints, operations and workers have ended.
+    pub fn ending_with(mut self, end: BoxFuture<()>) -> Service {
+        self.end = Some(end);
+        self
+    }
+
+    /// Adds its endpoints, those about its operations included, to a server.
+    pub fn serve(self, server: &mut Server) -> Running {
+        (self.endpoints)(server);
+        if let Some(engine) = &self.engine {
+            engine.serve(server);
+        }
+        Running { engine: self.engine, workers: self.workers, parts: self.parts, end: self.end }
+    }
+}
+
+/// A service whose endpoints were added to a server.
+pub struct Running {
+    /// Its operations, if it has any.
+    pub engine: Option<Engine>,
+    /// The parts that its health depends on.
     pub parts: Vec<(&'static str, PartCheck)>,
-    /// Done after the desk is closed and operations have left.
-    pub end: Option<BoxFuture<()>>,
+    workers: Workers,
+    end: Option<BoxFuture<()>>,
+}
+
+impl Running {
+    /// Ends operations, workers and what else the service named, each in bounded time.
+    pub async fn shut_down(self) {
+        if let Some(engine) = &self.engine {
+            engine.shut_down().await;
+        }
+        self.workers.shut_down().await;
+        if let Some(end) = self.end {
+            end.await;
+        }
+    }
 }
 
 /// Runs a service until it is told to end. `build` turns settings and bus into a service; it runs inside the actix
@@ -137,9 +202,9 @@ where
     };
     let chassis =
         Chassis { settings, bus: bus.clone(), version, build: build_id.clone(), instance: instance.clone() };
-    let mut built = build(chassis).await?;
+    let service_built = build(chassis).await?;
 
-    let card = ServiceInfo {
+    let info = ServiceInfo {
         service,
         version: version.into(),
         metadata: HashMap::from([
@@ -148,19 +213,14 @@ where
             ("host".into(), host.to_string()),
         ]),
     };
-    let mut server = bus.server(card);
-    if let Some(endpoints) = built.endpoints.take() {
-        endpoints(&mut server);
-    }
-    if let Some(operations) = &built.operations {
-        operations.serve(&mut server);
-    }
+    let mut server = bus.server(info);
+    let mut running = service_built.serve(&mut server);
     let template =
         Health { service, version: version.into(), build: build_id, instance, since, parts: Vec::new() };
-    serve_health(&mut server, &host, template, built.parts);
-    let serving = server.open().await.context("opening the desk")?;
-    if let Some(operations) = &built.operations {
-        resume(operations).await;
+    serve_health(&mut server, &host, template, std::mem::take(&mut running.parts));
+    let serving = server.open().await.context("opening the endpoints")?;
+    if let Some(engine) = &running.engine {
+        resume(engine).await;
     }
     tracing::info!(%service, version, realm = %bus.realm(), "ready");
 
@@ -170,12 +230,7 @@ where
     }
     tracing::info!(%service, "ending");
     serving.close().await;
-    if let Some(operations) = &built.operations {
-        operations.leave().await;
-    }
-    if let Some(end) = built.end.take() {
-        end.await;
-    }
+    running.shut_down().await;
     actix::System::current().stop();
     Ok(())
 }
@@ -187,15 +242,15 @@ async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyh
         name: format!("loam-{service}@{}", settings.host),
         inbox_prefix: contract::permissions::inbox_prefix(service),
     };
-    let carrier = bus::nats::connect(&connection, BUS_PATIENCE).await?;
+    let transport = bus::nats::connect(&connection, BUS_WAIT_MAX).await?;
     let realm: Realm = settings.realm.clone();
-    Ok(Bus::new(Arc::new(carrier), realm))
+    Ok(Bus::new(Arc::new(transport), realm))
 }
 
 /// Unfinished operations are read again until that works: forgetting them would leave half-done work in the world.
-async fn resume(operations: &Operations) {
+async fn resume(engine: &Engine) {
     const AGAIN: Duration = Duration::from_secs(1);
-    while let Err(error) = operations.resume().await {
+    while let Err(error) = engine.resume().await {
         tracing::warn!(%error, "operations cannot be resumed yet");
         tokio::time::sleep(AGAIN).await;
     }
@@ -209,22 +264,22 @@ fn serve_health(
     parts: Vec<(&'static str, PartCheck)>,
 ) {
     let parts = Arc::new(parts);
-    let answer = move || look_at_parts(Arc::clone(&parts), template.clone());
+    let answer = move || check_parts(Arc::clone(&parts), template.clone());
     let here = answer.clone();
     server.on::<CheckHealth, _, _>(move |_| answer());
     server.on_host::<CheckHealth, _, _>(host, move |_| here());
 }
 
-async fn look_at_parts(
+async fn check_parts(
     parts: Arc<Vec<(&'static str, PartCheck)>>,
     mut health: Health,
 ) -> Result<Health, Declined<NoRefusal>> {
     for (part, check) in parts.iter() {
-        let trouble = match tokio::time::timeout(CHECK_MAX, check()).await {
-            Ok(trouble) => trouble,
+        let problem = match tokio::time::timeout(CHECK_MAX, check()).await {
+            Ok(problem) => problem,
             Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
         };
-        health.parts.push(PartHealth { part: (*part).into(), trouble });
+        health.parts.push(PartHealth { part: (*part).into(), problem });
     }
     Ok(health)
 }

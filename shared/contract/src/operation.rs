@@ -99,9 +99,9 @@ pub struct OperationReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<serde_json::Value>,
     /// When it was begun.
-    pub begun: Timestamp,
-    /// When it last moved.
-    pub moved: Timestamp,
+    pub started: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
     /// The trace that follows it, 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
@@ -178,7 +178,7 @@ pub struct Health {
 impl Health {
     /// Whether every part is well.
     pub fn is_healthy(&self) -> bool {
-        self.parts.iter().all(|part| part.trouble.is_none())
+        self.parts.iter().all(|part| part.problem.is_none())
     }
 }
 
@@ -189,5 +189,5 @@ pub struct PartHealth {
     pub part: String,
     /// What is wrong with it, if anything is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }

@@ -1,23 +1,34 @@
-//! Work that lasts, joined to the bus: a saga whose journal is a row of the table `operations`.
+//! Durable work, joined to the bus: a saga whose journal is a row of the table `operations`.
 //!
 //! ```text
-//!   command --begin--> row created (id, input, trace)  --> answered at once with the id
+//!   command --begin--> row created (id, command, trace) --> answered at once with the id
 //!                           |
-//!                        runner: drive the saga; every record is a compare-and-set on the row's revision,
-//!                           |    so that of two runners one loses and stops before its next deed
+//!                        driver: drive the saga; every record is a compare-and-set on the row's revision,
+//!                           |    so that of two drivers one is fenced and stops before its next action
 //!                           +--> OperationChanged events: progress and outcome
 //!   process starts --resume--> every row that is not final is driven on, in its old trace
 //! ```
 //!
-//! Promises: the same id and input begin one operation, whatever is repeated; an operation outlives its process; it
-//! can be listed, watched and cancelled; the bus going away suspends it and nothing more. It does not know what any
-//! saga does.
+//! Promises: the same id and command begin one operation, whatever is repeated; an operation outlives its process; it
+//! can be listed, watched and cancelled; while the bus is away it is suspended and nothing more. It does not know what
+//! any saga does.
+//!
+//! `begin` begins them, `engine` drives, resumes and stops them; `server` answers the requests about them; `runtime` keeps the journal;
+//! `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
+//! those of steps.
 
-mod ledger;
+mod begin;
+mod context;
+mod engine;
+mod error;
 mod metrics;
-mod operations;
-mod progress;
 mod record;
+mod runtime;
+mod server;
+mod wait;
 
-pub use operations::{BeginError, Builder, Operations, OperationsError, Work, fresh_id, wait_for_operation};
-pub use progress::{Context, Meter};
+pub use begin::{BeginError, Candidate};
+pub use context::{Context, ProgressMeter};
+pub use engine::{Builder, Engine, ResumeError, Saga, new_id};
+pub use error::{call_error, declined_error, failure_error};
+pub use wait::wait_for_operation;

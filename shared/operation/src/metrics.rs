@@ -1,9 +1,9 @@
-//! What is counted of operations; all names of these metrics are here.
+//! The metrics of operations.
 
 use std::sync::LazyLock;
 
 use contract::Timestamp;
-use saga::Ending;
+use saga::Outcome;
 use telemetry::{Counter, Histogram, KeyValue, UpDownCounter, meter};
 
 /// Operations that ended, by kind and outcome (`done`, `undone`, `stuck`).
@@ -11,7 +11,7 @@ pub(crate) const ENDED: &str = "loam_operation_ended_total";
 /// From its command to its end, restarts of the service included, by kind and outcome.
 pub(crate) const DURATION: &str = "loam_operation_duration_seconds";
 /// Operations that are driven now, by kind.
-pub(crate) const UNDER_WAY: &str = "loam_operation_under_way";
+pub(crate) const RUNNING: &str = "loam_operation_running";
 
 /// From a row or two to the copy of a large disk.
 const DURATION_BOUNDS_SECONDS: [f64; 11] =
@@ -20,7 +20,7 @@ const DURATION_BOUNDS_SECONDS: [f64; 11] =
 struct Metrics {
     ended: Counter<u64>,
     duration: Histogram<f64>,
-    under_way: UpDownCounter<i64>,
+    running: UpDownCounter<i64>,
 }
 
 /// Made at the first operation, when telemetry is set up.
@@ -36,29 +36,29 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             .with_description("from an operation's command to its end")
             .with_boundaries(DURATION_BOUNDS_SECONDS.to_vec())
             .build(),
-        under_way: meter
-            .i64_up_down_counter(UNDER_WAY)
+        running: meter
+            .i64_up_down_counter(RUNNING)
             .with_description("operations that are driven now")
             .build(),
     }
 });
 
-pub(crate) fn taken_up(kind: &'static str) {
-    METRICS.under_way.add(1, &[KeyValue::new("kind", kind)]);
+pub(crate) fn driver_started(kind: &'static str) {
+    METRICS.running.add(1, &[KeyValue::new("kind", kind)]);
 }
 
-pub(crate) fn laid_down(kind: &'static str) {
-    METRICS.under_way.add(-1, &[KeyValue::new("kind", kind)]);
+pub(crate) fn driver_stopped(kind: &'static str) {
+    METRICS.running.add(-1, &[KeyValue::new("kind", kind)]);
 }
 
-pub(crate) fn ended(kind: &'static str, ending: &Ending, begun: Timestamp, now: Timestamp) {
-    let outcome = match ending {
-        Ending::Done => "done",
-        Ending::Undone(_) => "undone",
-        Ending::Stuck(_) => "stuck",
+pub(crate) fn ended(kind: &'static str, outcome: &Outcome, started: Timestamp, now: Timestamp) {
+    let label = match outcome {
+        Outcome::Done => "done",
+        Outcome::Undone(_) => "undone",
+        Outcome::Stuck(_) => "stuck",
     };
-    let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", outcome)];
+    let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", label)];
     METRICS.ended.add(1, &labels);
     // A clock that was set back makes no negative durations.
-    METRICS.duration.record((now - begun).as_seconds_f64().max(0.0), &labels);
+    METRICS.duration.record((now - started).as_seconds_f64().max(0.0), &labels);
 }

@@ -1,24 +1,24 @@
-//! The row that an operation is.
+//! An operation as a row.
 
 use contract::operation::{OperationReport, OperationState, Progress};
 use contract::{OperationId, Service, Timestamp};
-use saga::{Ending, Entry, Journal, Move, next_move};
+use saga::{Action, Journal, JournalEntry, Outcome, next_action};
 use serde::{Deserialize, Serialize};
 
-/// An operation as it is kept.
+/// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: OperationId,
     pub(crate) service: Service,
     pub(crate) kind: String,
     pub(crate) about: String,
-    /// The command, as JSON, so that the same id with another command can be told.
-    pub(crate) input: serde_json::Value,
+    /// The command, as JSON without its operation id: the same id with another command is refused.
+    pub(crate) command: serde_json::Value,
     pub(crate) journal: Journal,
     pub(crate) state: OperationState,
     pub(crate) steps: Vec<String>,
-    pub(crate) begun: Timestamp,
-    pub(crate) moved: Timestamp,
+    pub(crate) started: Timestamp,
+    pub(crate) updated: Timestamp,
     pub(crate) trace: telemetry::TraceContext,
 }
 
@@ -27,32 +27,34 @@ impl Record {
         format!("{service}.{id}")
     }
 
-    /// Takes a journal's state over into the summary.
-    pub(crate) fn moved_to(&mut self, journal: &Journal, now: Timestamp) {
+    /// Takes over a journal and the state that follows from it.
+    pub(crate) fn follow(&mut self, journal: &Journal, now: Timestamp) {
         self.journal = journal.clone();
-        self.moved = now;
+        self.updated = now;
         let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
-        self.state = match next_move(&order, journal) {
-            Move::Do(_) => OperationState::Running,
-            Move::Undo(_) => OperationState::Undoing,
-            Move::End(Ending::Done) => OperationState::Done,
-            Move::End(Ending::Undone(_)) => OperationState::Undone,
-            Move::End(Ending::Stuck(_)) => OperationState::Stuck,
+        self.state = match next_action(&order, journal) {
+            Action::Do(_) => OperationState::Running,
+            Action::Undo(_) => OperationState::Undoing,
+            Action::End(Outcome::Done) => OperationState::Done,
+            Action::End(Outcome::Undone(_)) => OperationState::Undone,
+            Action::End(Outcome::Stuck(_)) => OperationState::Stuck,
         };
     }
 
     pub(crate) fn report(&self, progress: Option<Progress>) -> OperationReport {
         let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
-        let step = match next_move(&order, &self.journal) {
-            Move::Do(index) | Move::Undo(index) => self.steps.get(index).cloned(),
-            Move::End(_) => None,
+        let step = match next_action(&order, &self.journal) {
+            Action::Do(index) | Action::Undo(index) => self.steps.get(index).cloned(),
+            Action::End(_) => None,
         };
-        let reason = match next_move(&order, &self.journal) {
-            Move::End(Ending::Stuck(reason)) => Some(reason),
-            _ => self.journal.turning_point(),
+        let reason = match next_action(&order, &self.journal) {
+            Action::End(Outcome::Stuck(reason)) => Some(reason),
+            _ => self.journal.undo_reason(),
         };
         let output = match (&self.state, self.journal.entries.last()) {
-            (OperationState::Done, Some(Entry::Done(_, value))) if !value.is_null() => Some(value.clone()),
+            (OperationState::Done, Some(JournalEntry::Done(_, value))) if !value.is_null() => {
+                Some(value.clone())
+            }
             _ => None,
         };
         OperationReport {
@@ -67,8 +69,8 @@ impl Record {
             steps_total: self.steps.len() as u32,
             reason,
             output,
-            begun: self.begun,
-            moved: self.moved,
+            started: self.started,
+            updated: self.updated,
             trace_id: self
                 .trace
                 .get("traceparent")

@@ -5,39 +5,30 @@ use std::time::Duration;
 
 use bus::Bus;
 use contract::operation::OperationState;
-use contract::{Realm, Service};
-use operation::{Context, Operations, Work, fresh_id};
-use saga::{Step, StepFuture, Trail, output};
+use contract::provisioner::StartVm;
+use contract::{Realm, Service, VmName};
+use operation::{Context, Engine, Saga, new_id};
+use saga::{Outputs, Step, StepError};
 use testkit::{NatsCluster, eventually_some};
 
-struct Count;
+struct Start;
 
-impl Work for Count {
-    const KIND: &'static str = "count";
-    type World = ();
-    type Input = u32;
-    fn about(input: &u32) -> String {
-        input.to_string()
-    }
-    fn steps() -> Vec<Step<Context<(), u32>>> {
-        vec![
-            Step::new("one", Duration::from_secs(5), step),
-            Step::new("two", Duration::from_secs(5), step),
-            Step::new("three", Duration::from_secs(5), step),
-        ]
+impl Saga for Start {
+    type Command = StartVm;
+    type State = ();
+    fn steps() -> Vec<Step<Context<(), StartVm>>> {
+        ["one", "two", "three"].map(|name| Step::new(name, Duration::from_secs(5), step)).into()
     }
 }
 
-fn step<'a>(context: &'a Context<(), u32>, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        output(&context.input)
-    })
+async fn step(context: &Context<(), StartVm>, _: &Outputs) -> Result<String, StepError> {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Ok(context.command.vm.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_under_load() {
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const WAIT_MAX: Duration = Duration::from_secs(60);
     let mut cluster = NatsCluster::start();
     let connection = bus::nats::Connection {
         url: cluster.url(),
@@ -45,13 +36,13 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
         name: "cluster-test".into(),
         inbox_prefix: contract::permissions::inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("a server answers");
-    eventually_some("a leader is elected and makes the buckets", PATIENCE, async || {
-        bus::nats::bootstrap(&carrier, cluster.size()).await.ok()
+    let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("a server answers");
+    eventually_some("a leader is elected and makes the buckets", WAIT_MAX, async || {
+        bus::nats::bootstrap(&transport, cluster.size()).await.ok()
     })
     .await;
-    let bus = Bus::new(Arc::new(carrier), Realm::default());
-    let operations = Operations::of(bus, Service::Backup).with::<Count>(Arc::new(())).open();
+    let bus = Bus::new(Arc::new(transport), Realm::default());
+    let engine = Engine::of(bus, Service::Backup).with(Start, &Arc::new(())).open();
 
     let mut accepted = Vec::new();
     let mut number = 0;
@@ -62,27 +53,28 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
                 cluster.kill(victim);
             }
             number += 1;
-            let id = fresh_id();
+            let vm = VmName::new(format!("vm-{number}")).expect("a name");
+            let command = StartVm { vm, operation_id: None };
+            let id = new_id();
             // A command whose answer was lost is given again with the same id, as every client may.
-            let begun = eventually_some("the operation is accepted", PATIENCE, async || {
-                operations.begin::<Count>(id.clone(), &number).await.ok()
+            let begun = eventually_some("the operation is accepted", WAIT_MAX, async || {
+                engine.begin(id.clone(), &command).await.ok()
             })
             .await;
             assert_eq!(begun.operation(), &id);
             accepted.push(id);
         }
         cluster.revive(victim);
-        eventually_some("the cluster is whole again", PATIENCE, async || {
-            operations.begin::<Count>(fresh_id(), &0).await.ok()
+        eventually_some("the cluster is whole again", WAIT_MAX, async || {
+            let vm = VmName::new("last").expect("a name");
+            engine.begin(new_id(), &StartVm { vm, operation_id: None }).await.ok()
         })
         .await;
     }
     for id in accepted {
-        eventually_some("every accepted operation is done", PATIENCE, async || {
-            let report = operations.find(&id).await.ok()??;
-            (report.state == OperationState::Done
-                && report.output == report.about.parse().ok().map(|n: u32| n.into()))
-            .then_some(())
+        eventually_some("every accepted operation is done", WAIT_MAX, async || {
+            let report = engine.find(&id).await.ok()??;
+            (report.state == OperationState::Done && report.output == Some(report.about.into())).then_some(())
         })
         .await;
     }

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_failed_step_is_itself_undone_first_and_what_was_never_started_is_left_alone() {
-        let mut entries = vec![started("a"), done("a"), started("b"), JournalEntry::Failed("b".into(), "no".into())];
+        let mut entries =
+            vec![started("a"), done("a"), started("b"), JournalEntry::Failed("b".into(), "no".into())];
         assert_eq!(after(&entries), Action::Undo(1));
         entries.push(JournalEntry::Undone("b".into()));
         assert_eq!(after(&entries), Action::Undo(0));

@@ -14,14 +14,14 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 pub type TraceContext = HashMap<String, String>;
 
 /// The context of a span, ready to be carried elsewhere. Empty where the span is not recorded.
-pub fn carry(span: &Span) -> TraceContext {
+pub fn inject(span: &Span) -> TraceContext {
     let mut pairs = TraceContext::new();
     TraceContextPropagator::new().inject_context(&span.context(), &mut pairs);
     pairs
 }
 
 /// Makes a span the child of the context that came along. Call it before the span is entered.
-pub fn adopt(span: &Span, context: &TraceContext) {
+pub fn continue_trace(span: &Span, context: &TraceContext) {
     let parent = TraceContextPropagator::new().extract(context);
     if parent.span().span_context().is_valid() {
         // It fails only where no OpenTelemetry layer is installed, and then there is no trace to bind.

@@ -8,12 +8,12 @@
 //!
 //! It promises that nothing breaks and nothing waits where nobody listens: without the endpoint variable no exporter
 //! is built at all, and export runs on threads of its own. `Handle::flush` at the end sends what is left, in bounded
-//! time. It does not know the bus; `carry` and `adopt` speak of plain text pairs that any carrier can take along.
+//! time. It does not know the bus; `inject` and `continue_trace` speak of plain text pairs that any carrier can take along.
 
 pub mod context;
 mod init;
 
-pub use context::{TraceContext, adopt, carry, trace_id};
+pub use context::{TraceContext, continue_trace, inject, trace_id};
 pub use init::{Handle, Identity, InitError, init};
 pub use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 pub use opentelemetry::{KeyValue, global::meter};

@@ -18,7 +18,7 @@ use backup::adapters::shelf::{Making, SecretFile, Shelf};
 use backup::ports::Doors;
 use backup_repository::{DiskSource, EngineSettings, KdfCost, RawFile, SourceError, StoreSettings, StoreUrl};
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, Serving};
+use bus::{Bus, ServiceInfo, RunningServer};
 use contract::operation::{Begun, OperationReport};
 use contract::provisioner::DiskExport;
 use contract::{HostName, OperationId, Realm, Service, VmName};

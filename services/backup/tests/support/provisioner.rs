@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bus::{Bus, Declined, ServiceInfo, Serving};
+use bus::{Bus, Declined, ServiceInfo, RunningServer};
 use contract::operation::{
     Begun, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };

@@ -70,7 +70,7 @@ fn done_line(report: &OperationReport) -> String {
 async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, Trouble> {
     let bar = bar();
     let mut heard = Instant::now();
-    let moves = session.bus.listen::<OperationChanged>().await;
+    let moves = session.bus.subscribe::<OperationChanged>().await;
     let mut moves = moves.map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

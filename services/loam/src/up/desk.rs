@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bus::{Bus, Declined, TransportError, ServiceInfo, Serving};
+use bus::{Bus, Declined, TransportError, ServiceInfo, RunningServer};
 use contract::operation::{CheckHealth, Health};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
 use contract::message::{Failure, FailureKind, NoRefusal};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::nats::{Connection, NatsTransport, bootstrap, connect};
-use bus::{Bus, Serving};
+use bus::{Bus, RunningServer};
 use contract::{Service, rights};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -22,7 +22,7 @@ async fn get(running: &Running, name: &str) -> Vm {
 async fn a_machine_lives_its_whole_life() {
     let running = Running::start().await;
     running.add_seed().await;
-    let mut changes = running.bus.listen::<VmChanged>().await.expect("heard");
+    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("heard");
 
     let mut wanted = definition("web");
     wanted.install = vec![script("install.sh", "#!/bin/sh\necho hello\n")];
@@ -246,7 +246,7 @@ async fn what_is_known_outlives_the_process() {
 async fn what_is_secret_or_long_is_told_only_to_who_asks_for_it() {
     let running = Running::start().await;
     running.add_seed().await;
-    let mut changes = running.bus.listen::<VmChanged>().await.expect("heard");
+    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("heard");
     let mut wanted = definition("web");
     wanted.env.insert("PASSWORD".into(), "sesame".into());
     wanted.install = vec![script("install.sh", "#!/bin/sh\n")];

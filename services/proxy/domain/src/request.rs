@@ -49,7 +49,7 @@ impl Refusal {
 
 /// What a sound request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Call {
     /// The host.
     pub host: Host,
     /// The protocol to switch to, if the request asks for that and may: HTTP/1.1, `Connection: upgrade`, no body.
@@ -57,7 +57,7 @@ pub struct Asked {
 }
 
 /// Judges a head. `fields_max` bounds the number of its fields.
-pub fn examine(head: &Parts, fields_max: usize) -> Result<Asked, Refusal> {
+pub fn examine(head: &Parts, fields_max: usize) -> Result<Call, Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -77,7 +77,7 @@ pub fn examine(head: &Parts, fields_max: usize) -> Result<Asked, Refusal> {
     {
         return Err(Refusal::Expectation);
     }
-    Ok(Asked { host: host(head)?, upgrade: upgrade(head) })
+    Ok(Call { host: host(head)?, upgrade: upgrade(head) })
 }
 
 fn host(head: &Parts) -> Result<Host, Refusal> {

@@ -135,7 +135,7 @@ impl Actor for RouteKeeper {
 /// falls between.
 async fn hear(bus: Bus, keeper: Addr<RouteKeeper>) {
     while keeper.connected() {
-        match bus.listen::<VmChanged>().await {
+        match bus.subscribe::<VmChanged>().await {
             Ok(mut changes) => {
                 if keeper.send(Traced::here(Read)).await.is_err() {
                     return;

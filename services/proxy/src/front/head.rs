@@ -6,12 +6,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version};
 use proxy_domain::forwarded::{Identity, announce};
 use proxy_domain::hygiene::clean_request;
-use proxy_domain::request::Asked;
+use proxy_domain::request::Call;
 
 use super::trace::Trace;
 
 /// Rewrites `head` for the machine. `has_body` tells whether bytes follow.
-pub(super) fn prepare(head: &mut Parts, asked: &Asked, identity: &Identity, trace: &Trace, has_body: bool) {
+pub(super) fn prepare(head: &mut Parts, asked: &Call, identity: &Identity, trace: &Trace, has_body: bool) {
     let host = host_as_asked(head, asked);
     let headers = &mut head.headers;
     clean_request(headers);
@@ -36,7 +36,7 @@ pub(super) fn prepare(head: &mut Parts, asked: &Asked, identity: &Identity, trac
 }
 
 /// The host as the client wrote it, port and all: machines build links from it.
-fn host_as_asked(head: &Parts, asked: &Asked) -> HeaderValue {
+fn host_as_asked(head: &Parts, asked: &Call) -> HeaderValue {
     let authority = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     authority
         .or_else(|| head.headers.get(HOST).cloned())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Arbiter;
 use async_trait::async_trait;
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Transport, Declined, ServiceInfo, Serving};
+use bus::{Bus, CallError, Transport, Declined, ServiceInfo, RunningServer};
 use chrono::TimeDelta;
 use contract::backup::{StartBackup, StartBackupRefused};
 use contract::operation::Begun;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, Declined, ServiceInfo, Serving};
+use bus::{Bus, Declined, ServiceInfo, RunningServer};
 use chassis::{NatsSettings, Settings, sha256_of};
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};

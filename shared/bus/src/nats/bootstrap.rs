@@ -1,4 +1,4 @@
-//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was asked.
+//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was call.
 
 use std::time::Duration;
 

@@ -17,15 +17,16 @@ use futures::stream::BoxStream;
 
 use super::NatsTransport;
 use crate::transport::{
-    Transport, OpenEndpoints, EndpointInfo, Incoming, Envelope, TransportError, Peer, Row, ServiceInfo, Registration, ReplyHandle, Written,
+    EndpointInfo, Envelope, Incoming, OpenEndpoints, Peer, Registration, ReplyHandle, Row, ServiceInfo,
+    Transport, TransportError, Written,
 };
 
 /// All instances of a service share its questions: each goes to one of them.
 const QUEUE_GROUP: &str = "q";
 /// Reply subjects that the server itself makes for questions from another account.
-const CARRIED_OVER: &str = "_R_.";
+const CROSS_ACCOUNT_REPLY: &str = "_R_.";
 /// How soon a waiting asker learns that the connection was lost.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl NatsTransport {
     pub(super) fn cause(&self, error: impl std::fmt::Display) -> TransportError {
@@ -71,7 +72,7 @@ impl NatsTransport {
     /// Returns when the connection that was there is there no more.
     async fn lost_since(&self, connects: u64) {
         while self.is_connected() && self.connects() == connects {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }
@@ -84,7 +85,7 @@ fn to_headers(pairs: &HashMap<String, String>) -> HeaderMap {
     headers
 }
 
-fn to_letter(message: async_nats::Message) -> Envelope {
+fn to_envelope(message: async_nats::Message) -> Envelope {
     let pairs = message.headers.iter().flat_map(HeaderMap::iter).filter_map(|(key, values)| {
         values.first().map(|value| (key.to_string(), value.as_str().to_string()))
     });
@@ -95,14 +96,14 @@ fn reply_allowed(reply: Option<&str>) -> bool {
     reply.is_some_and(|reply| {
         let inside =
             |service| reply.strip_prefix(&inbox_prefix(service)).is_some_and(|rest| rest.starts_with('.'));
-        reply.starts_with(CARRIED_OVER) || Service::ALL.into_iter().any(inside)
+        reply.starts_with(CROSS_ACCOUNT_REPLY) || Service::ALL.into_iter().any(inside)
     })
 }
 
-struct NatsWayBack(async_nats::service::Request);
+struct NatsReply(async_nats::service::Request);
 
 #[async_trait]
-impl ReplyHandle for NatsWayBack {
+impl ReplyHandle for NatsReply {
     async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError> {
         let headers = to_headers(&answer.headers);
         self.0
@@ -112,10 +113,10 @@ impl ReplyHandle for NatsWayBack {
     }
 }
 
-struct NatsSign(Option<MicroService>);
+struct NatsRegistration(Option<MicroService>);
 
 #[async_trait]
-impl Registration for NatsSign {
+impl Registration for NatsRegistration {
     async fn deregister(mut self: Box<Self>) {
         if let Some(service) = self.0.take()
             && let Err(error) = service.stop().await
@@ -127,12 +128,12 @@ impl Registration for NatsSign {
 
 #[async_trait]
 impl Transport for NatsTransport {
-    async fn ask(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+    async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
         let headers = to_headers(&envelope.headers);
-        self.exchange(envelope.subject, Some(headers), envelope.body, deadline).await.map(to_letter)
+        self.exchange(envelope.subject, Some(headers), envelope.body, deadline).await.map(to_envelope)
     }
 
-    async fn tell(&self, envelope: Envelope) -> Result<(), TransportError> {
+    async fn publish(&self, envelope: Envelope) -> Result<(), TransportError> {
         let headers = to_headers(&envelope.headers);
         self.client
             .publish_with_headers(envelope.subject, headers, envelope.body)
@@ -140,19 +141,24 @@ impl Transport for NatsTransport {
             .map_err(|error| self.cause(error))
     }
 
-    async fn hear(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
-        let envelopes = self.client.subscribe(pattern.to_string()).await.map_err(|error| self.cause(error))?;
+    async fn subscribe(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError> {
+        let envelopes =
+            self.client.subscribe(pattern.to_string()).await.map_err(|error| self.cause(error))?;
         self.client.flush().await.map_err(|error| self.cause(error))?;
-        Ok(envelopes.map(to_letter).boxed())
+        Ok(envelopes.map(to_envelope).boxed())
     }
 
-    async fn open(&self, card: &ServiceInfo, endpoints: &[EndpointInfo]) -> Result<OpenEndpoints, TransportError> {
+    async fn open(
+        &self,
+        info: &ServiceInfo,
+        endpoints: &[EndpointInfo],
+    ) -> Result<OpenEndpoints, TransportError> {
         let service = self
             .client
             .service_builder()
             .queue_group(QUEUE_GROUP)
-            .metadata(card.metadata.clone())
-            .start(card.service.name(), &card.version)
+            .metadata(info.metadata.clone())
+            .start(info.service.name(), &info.version)
             .await
             .map_err(|error| self.cause(error))?;
         let mut streams = Vec::new();
@@ -165,14 +171,14 @@ impl Transport for NatsTransport {
                 .await
                 .map_err(|error| self.cause(error))?;
             let incoming = questions.map(|request| Incoming {
-                envelope: to_letter(request.message.clone()),
+                envelope: to_envelope(request.message.clone()),
                 reply_allowed: reply_allowed(request.message.reply.as_deref()),
-                reply: Box::new(NatsWayBack(request)),
+                reply: Box::new(NatsReply(request)),
             });
             streams.push(incoming.boxed());
         }
         self.client.flush().await.map_err(|error| self.cause(error))?;
-        Ok(OpenEndpoints { streams, registration: Box::new(NatsSign(Some(service))) })
+        Ok(OpenEndpoints { streams, registration: Box::new(NatsRegistration(Some(service))) })
     }
 
     async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
@@ -214,7 +220,13 @@ impl Transport for NatsTransport {
         self.list_rows(table, prefix).await
     }
 
-    async fn put(&self, table: &str, key: &str, value: Bytes, revision: u64) -> Result<Written, TransportError> {
+    async fn put(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<Written, TransportError> {
         self.put_row(table, key, value, revision).await
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   connect    who we are (nkey), where the server is, how we reconnect; refuses old servers in words
-//!   exchange   envelopes: ask, tell, hear, open a endpoints_open, discover
+//!   exchange   envelopes: ask, tell, hear, open a opened, discover
 //!   tables     JetStream KV by plain requests: direct get, batched list, publish with expected sequence
 //!   bootstrap  the one role that makes buckets; services have no right to
 //! ```

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::NatsTransport;
-use crate::transport::{TransportError, Row, Written};
+use crate::transport::{Row, TransportError, Written};
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
@@ -73,7 +73,10 @@ impl NatsTransport {
                     return Err(TransportError::Disconnected { url: self.url.clone() });
                 }
                 _ => {
-                    return Err(TransportError::TimedOut { subject: format!("KV_{table}"), after: TABLE_MAX });
+                    return Err(TransportError::TimedOut {
+                        subject: format!("KV_{table}"),
+                        after: TABLE_MAX,
+                    });
                 }
             };
             match message.status {
@@ -86,7 +89,10 @@ impl NatsTransport {
                 // The end of the batch, or nothing at all.
                 Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
                 Some(StatusCode::NO_RESPONDERS) => {
-                    return Err(missing(table, TransportError::NoResponder { subject: format!("KV_{table}") }));
+                    return Err(missing(
+                        table,
+                        TransportError::NoResponder { subject: format!("KV_{table}") },
+                    ));
                 }
                 Some(status) => {
                     return Err(TransportError::Refused(format!("listing {table}: JetStream says {status}")));

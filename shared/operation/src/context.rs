@@ -1,4 +1,4 @@
-//! What a step sees: the world, its input, a meter to tell how far it is, and whether somebody gave up.
+//! What a step sees: the state of its service, its command, a progress meter, and whether it was cancelled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,28 +7,28 @@ use contract::OperationId;
 use contract::operation::Progress;
 use tokio_util::sync::CancellationToken;
 
-/// The context of every step function: the world `W` of the service and the input `I` of this operation.
-pub struct Context<W, I> {
-    /// The ports of the service.
-    pub world: Arc<W>,
-    /// What the command asked for.
-    pub input: I,
+/// The context of every step function: the state `S` of the service and the command `C` of this operation.
+pub struct Context<S, C> {
+    /// The service's state: its ports and actors.
+    pub state: Arc<S>,
+    /// The command that began the operation.
+    pub command: C,
     /// Which operation this is.
     pub id: OperationId,
-    /// For telling how far a long step is.
-    pub meter: Meter,
-    /// Cancelled when somebody gave the operation up, or the process is ending. Long steps look at it.
+    /// For reporting how far a long step is.
+    pub progress: ProgressMeter,
+    /// Cancelled when the operation is cancelled or the process is ending. Long steps check it.
     pub cancel: CancellationToken,
 }
 
-/// Counters that a step turns and the runner tells; turning one costs an atomic store.
+/// Counters that a step sets and the engine publishes; setting one costs an atomic store.
 #[derive(Clone, Debug, Default)]
-pub struct Meter {
+pub struct ProgressMeter {
     counters: Arc<[AtomicU64; 3]>,
 }
 
-impl Meter {
-    /// How many bytes the step at hand will go through.
+impl ProgressMeter {
+    /// How many bytes the current step will go through.
     pub fn set_total(&self, bytes: u64) {
         self.counters[0].store(bytes, Ordering::Relaxed);
     }
@@ -38,7 +38,7 @@ impl Meter {
         self.counters[1].store(bytes, Ordering::Relaxed);
     }
 
-    /// How many bytes had to be stored anew.
+    /// How many bytes were new and had to be stored.
     pub fn set_stored(&self, bytes: u64) {
         self.counters[2].store(bytes, Ordering::Relaxed);
     }

@@ -1,45 +1,45 @@
-//! The journal on the bus: recorded by compare-and-set, told as events.
+//! The journal on the bus: recorded by compare-and-set, published as events.
 
 use std::time::Duration;
 
 use bus::{Bus, Revision, Table, TableError};
 use contract::operation::OperationChanged;
-use saga::{Journal, Ledger, Lost, StepFuture, Trouble};
+use saga::{Fenced, Journal, Runtime, StepError, StepFuture};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::progress::Meter;
+use crate::context::ProgressMeter;
 use crate::record::Record;
 
 /// While the bus is away, the wait between attempts to record. An operation cannot go on without its journal, and
 /// must not be given up because of it.
-const RECORD_AGAIN: Duration = Duration::from_secs(1);
-/// How often progress inside a step is told.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+const RECORD_RETRY: Duration = Duration::from_secs(1);
+/// How often progress inside a step is published.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
-pub(crate) struct BusLedger {
+pub(crate) struct BusRuntime {
     pub(crate) bus: Bus,
     pub(crate) table: Table<Record>,
     pub(crate) record: Record,
     pub(crate) revision: Revision,
-    pub(crate) meter: Meter,
-    /// Somebody gave the operation up.
+    pub(crate) progress: ProgressMeter,
+    /// The operation is to be cancelled.
     pub(crate) cancel: CancellationToken,
     /// The process is ending; what is under way goes on after its next start.
     pub(crate) ending: CancellationToken,
 }
 
-impl BusLedger {
-    async fn tell(&self) {
-        let report = self.record.report(self.meter.read());
+impl BusRuntime {
+    async fn publish(&self) {
+        let report = self.record.report(self.progress.read());
         if let Err(error) = self.bus.publish(&OperationChanged(report)).await {
-            tracing::debug!(operation = %self.record.id, %error, "a move was not told; the row holds it");
+            tracing::debug!(operation = %self.record.id, %error, "a change was not published; the row holds it");
         }
     }
 
-    /// An update whose answer was lost looks like somebody else's; the row itself tells.
+    /// An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
     async fn was_ours(&self) -> Result<Option<Revision>, TableError> {
         let key = Record::key(self.record.service, &self.record.id);
         let row = self.table.get(&key).await?;
@@ -47,20 +47,20 @@ impl BusLedger {
     }
 }
 
-impl Ledger for BusLedger {
-    async fn record(&mut self, journal: &Journal) -> Result<(), Lost> {
-        self.record.moved_to(journal, chrono::Utc::now());
-        self.meter.clear();
+impl Runtime for BusRuntime {
+    async fn record(&mut self, journal: &Journal) -> Result<(), Fenced> {
+        self.record.follow(journal, chrono::Utc::now());
+        self.progress.clear();
         let key = Record::key(self.record.service, &self.record.id);
         loop {
             if self.ending.is_cancelled() {
-                return Err(Lost);
+                return Err(Fenced);
             }
             let outcome = match self.table.update(&key, &self.record, self.revision).await {
                 Err(TableError::Conflict { .. }) => match self.was_ours().await {
                     Ok(None) => {
-                        tracing::warn!(operation = %self.record.id, "somebody else drives this operation; leaving it");
-                        return Err(Lost);
+                        tracing::warn!(operation = %self.record.id, "another process drives this operation; leaving it to that one");
+                        return Err(Fenced);
                     }
                     Ok(Some(revision)) => Ok(revision),
                     Err(error) => Err(error),
@@ -70,14 +70,14 @@ impl Ledger for BusLedger {
             match outcome {
                 Ok(revision) => {
                     self.revision = revision;
-                    self.tell().await;
+                    self.publish().await;
                     return Ok(());
                 }
                 Err(error) => {
                     tracing::warn!(operation = %self.record.id, %error, "the journal cannot be written; waiting");
                     tokio::select! {
-                        () = tokio::time::sleep(RECORD_AGAIN) => {}
-                        () = self.ending.cancelled() => return Err(Lost),
+                        () = tokio::time::sleep(RECORD_RETRY) => {}
+                        () = self.ending.cancelled() => return Err(Fenced),
                     }
                 }
             }
@@ -93,36 +93,36 @@ impl Ledger for BusLedger {
 
     async fn within<'a>(
         &'a mut self,
-        limit: Duration,
+        timeout: Duration,
         step: &'static str,
         work: StepFuture<'a>,
-    ) -> Option<Result<Value, Trouble>> {
+    ) -> Option<Result<Value, StepError>> {
         let span = tracing::info_span!("step", otel.name = step, operation = %self.record.id);
         let mut work = work.instrument(span);
-        let deadline = tokio::time::sleep(limit);
+        let deadline = tokio::time::sleep(timeout);
         tokio::pin!(deadline);
-        let mut ticks = tokio::time::interval_at(Instant::now() + TELL_EVERY, TELL_EVERY);
+        let mut ticks = tokio::time::interval_at(Instant::now() + PUBLISH_INTERVAL, PUBLISH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = None;
+        let mut published = None;
         loop {
             tokio::select! {
                 outcome = &mut work => {
-                    if let Err(Trouble::Passing(trouble)) = &outcome {
-                        // It is tried again and ends in the record only if it lasts; who looks at the log sees why.
-                        tracing::warn!(operation = %self.record.id, step, trouble, "a step met passing trouble");
+                    if let Err(StepError::Transient(reason)) = &outcome {
+                        // It is tried again, and the record holds it only if it lasts; the log shows why it takes so long.
+                        tracing::warn!(operation = %self.record.id, step, reason, "a step met a transient error; it is tried again");
                     }
                     return Some(outcome);
                 }
                 () = &mut deadline => return None,
                 _ = ticks.tick() => {
-                    let progress = self.meter.read();
-                    if progress != told {
-                        told = progress;
-                        self.tell().await;
+                    let progress = self.progress.read();
+                    if progress != published {
+                        published = progress;
+                        self.publish().await;
                     }
                 }
-                // The work is dropped where it waits; it will be repeated, which every step must bear.
-                () = self.ending.cancelled() => return Some(Err(Trouble::Final("the process is ending".into()))),
+                // The work is dropped where it waits; it is repeated after the next start: steps are idempotent.
+                () = self.ending.cancelled() => return Some(Err(StepError::Permanent("the process is ending".into()))),
             }
         }
     }

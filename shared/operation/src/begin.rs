@@ -1,0 +1,184 @@
+//! Beginning an operation: once for each id, after its preconditions were checked, and never half.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use bus::{Call, Caller, Declined, Entry, TableError};
+use contract::message::{DurableCommand, Failure, FailureKind, with_causes};
+use contract::operation::{Begun, OperationState};
+use contract::{OperationId, bucket};
+use saga::Journal;
+use serde_json::Value;
+use tracing::{Instrument, Span};
+
+use crate::engine::{Engine, new_id};
+use crate::record::Record;
+
+/// Finished operations that are kept for looking back; older ones are removed when new ones begin.
+const FINISHED_MAX: usize = 200;
+/// Unfinished operations that a service accepts: a bound on memory and on what a restart has to resume.
+const UNFINISHED_MAX: usize = 500;
+/// A write whose answer was lost may wait in the client for the next connection, or show at one replica of the table
+/// before the others: not finding it once means little.
+const LOST_CREATE_POLLS: u32 = 3;
+const LOST_CREATE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A durable command that was received and has not begun: what preconditions are checked on.
+#[derive(Clone, Debug)]
+pub struct Candidate<C> {
+    /// The id that the operation will have.
+    pub id: OperationId,
+    /// The command.
+    pub command: C,
+    /// Who sent it.
+    pub caller: Caller,
+}
+
+/// Why an operation did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
+    /// Too many have not ended.
+    #[error("{0} operations have not ended; wait for some to end")]
+    TooMany(usize),
+    /// The table cannot be read or written.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+impl From<BeginError> for Failure {
+    fn from(error: BeginError) -> Failure {
+        let kind = match &error {
+            BeginError::IdReused(_) => FailureKind::Internal,
+            BeginError::TooMany(_) => FailureKind::Busy,
+            BeginError::Table(_) => FailureKind::Unavailable,
+        };
+        Failure { kind, message: with_causes(&error) }
+    }
+}
+
+impl Engine {
+    /// Answers a durable command. Its id is the one that the sender chose, else one made from its message id, else a
+    /// new one. A command that was received before is answered without a check, because it has changed what a check
+    /// would see. `check` may return a guard, which is held until the operation has begun.
+    ///
+    /// # Errors
+    /// What the check declined, the refusal of a reused id, or a failure of the table.
+    pub async fn answer<C: DurableCommand, G>(
+        &self,
+        call: Call<C>,
+        check: impl AsyncFnOnce(Candidate<C>) -> Result<G, Declined<C::Refusal>>,
+    ) -> Result<Begun, Declined<C::Refusal>> {
+        let chosen = call.request.operation_id().cloned();
+        let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
+        let known = self.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+        let _guard = match known {
+            Some(_) => None,
+            None => {
+                let command = call.request.clone();
+                Some(check(Candidate { id: id.clone(), command, caller: call.caller }).await?)
+            }
+        };
+        self.begin(id, &call.request).await.map_err(|error| match error {
+            BeginError::IdReused(id) => Declined::Refused(C::id_reused(id)),
+            error => Declined::Failed(error.into()),
+        })
+    }
+
+    /// Begins an operation, or finds the one that this command began before.
+    ///
+    /// # Errors
+    /// When the id was used for another command, too many are unfinished, or the table does not answer.
+    pub async fn begin<C: DurableCommand>(&self, id: OperationId, command: &C) -> Result<Begun, BeginError> {
+        let shared = &self.shared;
+        let kind =
+            shared.kinds.get(C::NAME).expect("every saga of a service is registered when its engine opens");
+        let key = Record::key(shared.service, &id);
+        let json = without_id(command);
+        if let Some(known) = shared.table.get(&key).await? {
+            return already(known.value, C::NAME, &json);
+        }
+        self.make_room().await?;
+        let now = chrono::Utc::now();
+        let record = Record {
+            id: id.clone(),
+            service: shared.service,
+            kind: C::NAME.into(),
+            about: command.about(),
+            command: json.clone(),
+            journal: Journal::default(),
+            state: OperationState::Running,
+            steps: kind.steps.clone(),
+            started: now,
+            updated: now,
+            trace: telemetry::inject(&Span::current()),
+        };
+        match shared.table.create(&key, &record).await {
+            Ok(revision) => {
+                self.launch(Entry { key, value: record, revision });
+                Ok(Begun::Begun(id))
+            }
+            Err(TableError::Conflict { .. }) => match shared.table.get(&key).await? {
+                Some(known) => already(known.value, C::NAME, &json),
+                None => Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key })),
+            },
+            Err(error) => {
+                shared.tasks.spawn(self.clone().find_lost_create(key).in_current_span());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Finds out whether a row was written whose answer was lost, and drives it on as a restart would.
+    async fn find_lost_create(self, key: String) {
+        let mut polls = 0;
+        while polls < LOST_CREATE_POLLS {
+            tokio::select! {
+                () = self.shared.ending.cancelled() => return,
+                () = tokio::time::sleep(LOST_CREATE_POLL_INTERVAL) => {}
+            }
+            match self.shared.table.get(&key).await {
+                Ok(Some(row)) => return self.drive_on(row),
+                Ok(None) => polls += 1,
+                Err(error) => tracing::debug!(key, %error, "whether an operation began is not known yet"),
+            }
+        }
+    }
+
+    async fn make_room(&self) -> Result<(), BeginError> {
+        let rows = self.rows().await?;
+        let unfinished = rows.iter().filter(|row| !row.value.state.is_final()).count();
+        if unfinished >= UNFINISHED_MAX {
+            return Err(BeginError::TooMany(unfinished));
+        }
+        let mut finished: Vec<_> = rows.into_iter().filter(|row| row.value.state.is_final()).collect();
+        finished.sort_by_key(|row| Reverse(row.value.updated));
+        for old in finished.iter().skip(FINISHED_MAX) {
+            match self.shared.table.remove(&old.key, old.revision).await {
+                // Another process removed it.
+                Ok(()) | Err(TableError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn already(known: Record, kind: &str, command: &Value) -> Result<Begun, BeginError> {
+    if known.kind == kind && known.command == *command {
+        Ok(Begun::AlreadyBegun(known.id))
+    } else {
+        Err(BeginError::IdReused(known.id))
+    }
+}
+
+/// A command as it is stored and compared: the id is the row's key, however it was chosen.
+fn without_id<C: DurableCommand>(command: &C) -> Value {
+    let mut json = serde_json::to_value(command).expect("commands are plain data");
+    if let Some(fields) = json.as_object_mut() {
+        fields.remove("operation_id");
+    }
+    json
+}

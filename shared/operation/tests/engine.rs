@@ -1,0 +1,203 @@
+//! Operations as a service uses them, on the memory bus.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bus::Bus;
+use bus::memory::MemoryTransport;
+use contract::operation::{Begun, OperationChanged, OperationState};
+use contract::provisioner::StartVm;
+use contract::{OperationId, Realm, Service, VmName};
+use futures::StreamExt;
+use operation::{BeginError, Context, Engine, Saga, new_id};
+use saga::{Outputs, Step, StepError};
+use testkit::eventually;
+
+#[derive(Default)]
+struct State {
+    prepared: AtomicUsize,
+    undone: AtomicUsize,
+    may_go_on: AtomicBool,
+    fails: AtomicBool,
+}
+
+struct Start;
+
+impl Saga for Start {
+    type Command = StartVm;
+    type State = State;
+    fn steps() -> Vec<Step<Context<State, StartVm>>> {
+        vec![
+            Step::new("prepare", Duration::from_secs(5), prepare).undone_by(undo),
+            Step::new("wait", Duration::from_secs(60), wait),
+            Step::new("finish", Duration::from_secs(5), finish),
+        ]
+    }
+}
+
+async fn prepare(context: &Context<State, StartVm>, _: &Outputs) -> Result<usize, StepError> {
+    context.state.prepared.store(1, Ordering::SeqCst);
+    Ok(context.command.vm.as_str().len())
+}
+async fn undo(context: &Context<State, StartVm>, _: &Outputs) -> Result<(), StepError> {
+    context.state.undone.fetch_add(1, Ordering::SeqCst);
+    Ok(())
+}
+async fn wait(context: &Context<State, StartVm>, _: &Outputs) -> Result<(), StepError> {
+    while !context.state.may_go_on.load(Ordering::SeqCst) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            () = context.cancel.cancelled() => return Err(StepError::Permanent("cancelled".into())),
+        }
+    }
+    Ok(())
+}
+async fn finish(context: &Context<State, StartVm>, outputs: &Outputs) -> Result<usize, StepError> {
+    if context.state.fails.load(Ordering::SeqCst) {
+        return Err(StepError::Permanent("it does not start".into()));
+    }
+    outputs.get("prepare")
+}
+
+fn start_vm(vm: &str) -> StartVm {
+    StartVm { vm: VmName::new(vm).expect("a name"), operation_id: None }
+}
+
+fn engine(transport: &MemoryTransport, state: &Arc<State>) -> (Bus, Engine) {
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
+    let engine = Engine::of(bus.clone(), Service::Provisioner).with(Start, state).open();
+    (bus, engine)
+}
+
+async fn ends(engine: &Engine, id: &OperationId, state: OperationState) {
+    eventually(&format!("{id} ends {state:?}"), async || {
+        engine.find(id).await.expect("readable").is_some_and(|report| report.state == state)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operation_runs_to_its_end_and_publishes_its_changes() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (bus, engine) = engine(&transport, &state);
+    let mut changes = bus.subscribe::<OperationChanged>().await.expect("subscribed");
+    state.may_go_on.store(true, Ordering::SeqCst);
+    let id = new_id();
+    assert_eq!(engine.begin(id.clone(), &start_vm("web")).await.expect("begun"), Begun::Begun(id.clone()));
+    ends(&engine, &id, OperationState::Done).await;
+    let report = engine.find(&id).await.expect("readable").expect("there");
+    assert_eq!((report.steps_done, report.steps_total, report.output), (3, 3, Some(serde_json::json!(3))));
+    let mut last = None;
+    while last != Some(OperationState::Done) {
+        let (changed, _) = changes.next().await.expect("published");
+        assert_eq!(changed.0.id, id);
+        last = Some(changed.0.state);
+    }
+}
+
+#[tokio::test]
+async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_the_id() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, engine) = engine(&transport, &state);
+    let id = new_id();
+    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    let again = engine.begin(id.clone(), &start_vm("web")).await.expect("known");
+    assert_eq!(again, Begun::AlreadyBegun(id.clone()));
+    let other = engine.begin(id.clone(), &start_vm("db")).await.expect_err("another command");
+    assert!(matches!(other, BeginError::IdReused(_)));
+}
+
+#[tokio::test]
+async fn an_operation_outlives_its_process() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let id = new_id();
+    {
+        let (_, engine) = engine(&transport, &state);
+        engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+        eventually("it waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
+        engine.shut_down().await;
+    }
+    state.may_go_on.store(true, Ordering::SeqCst);
+    let (_, engine) = engine(&transport, &state);
+    assert_eq!(engine.resume().await.expect("readable"), 1);
+    ends(&engine, &id, OperationState::Done).await;
+    assert_eq!(state.undone.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn of_two_drivers_only_one_goes_on() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, first) = engine(&transport, &state);
+    let id = new_id();
+    first.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    eventually("the first waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
+    let (_, second) = engine(&transport, &state);
+    second.resume().await.expect("readable");
+    state.may_go_on.store(true, Ordering::SeqCst);
+    ends(&second, &id, OperationState::Done).await;
+    let report = second.find(&id).await.expect("readable").expect("there");
+    assert_eq!(report.steps_done, 3, "each step is recorded once");
+}
+
+#[tokio::test]
+async fn a_cancelled_operation_is_undone() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (bus, engine) = engine(&transport, &state);
+    let mut server = bus.server(bus::ServiceInfo {
+        service: Service::Provisioner,
+        version: "0.1.0".into(),
+        metadata: Default::default(),
+    });
+    engine.serve(&mut server);
+    let _running = server.open().await.expect("opens");
+    let id = new_id();
+    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    let cancel = contract::operation::CancelOperation { id: id.clone() };
+    bus.call_at(Service::Provisioner, &cancel, Duration::from_secs(5)).await.expect("understood");
+    ends(&engine, &id, OperationState::Undone).await;
+    let report = engine.find(&id).await.expect("readable").expect("there");
+    assert_eq!(report.reason.as_deref(), Some("cancelled"));
+}
+
+#[tokio::test]
+async fn a_failed_operation_is_undone_and_says_why() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, engine) = engine(&transport, &state);
+    state.may_go_on.store(true, Ordering::SeqCst);
+    state.fails.store(true, Ordering::SeqCst);
+    let id = new_id();
+    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    ends(&engine, &id, OperationState::Undone).await;
+    let report = engine.find(&id).await.expect("readable").expect("there");
+    assert_eq!(report.reason.as_deref(), Some("finish: it does not start"));
+    assert_eq!(state.undone.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, engine) = engine(&transport, &state);
+    let id = new_id();
+    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    eventually("it waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
+    transport.cut();
+    state.may_go_on.store(true, Ordering::SeqCst);
+    assert!(engine.find(&id).await.is_err());
+    transport.mend();
+    ends(&engine, &id, OperationState::Done).await;
+}
+
+#[tokio::test]
+async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_carried_out() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, engine) = engine(&transport, &state);
+    state.may_go_on.store(true, Ordering::SeqCst);
+    let id = new_id();
+    transport.lose_answer_of(contract::bucket::OPERATIONS.name);
+    engine.begin(id.clone(), &start_vm("web")).await.expect_err("nobody knows whether it is begun");
+    let again = engine.begin(id.clone(), &start_vm("web")).await.expect("it is");
+    assert_eq!(again, Begun::AlreadyBegun(id.clone()));
+    ends(&engine, &id, OperationState::Done).await;
+    assert_eq!(state.prepared.load(Ordering::SeqCst), 1);
+}
