@@ -1,12 +1,12 @@
 //! The thin layer over actix: a mailbox has a number, a message carries its span, an answer has a deadline.
 //!
 //! ```text
-//!   asker --ask(message, deadline)--> [mailbox of N] --> Handler<Traced<M>>: one decision, effects out
+//!   caller --ask(message, deadline)--> [mailbox of N] --> Handler<Traced<M>>: one decision, effects out
 //!                 \_ Traced { message, span }  : the trace goes on inside the actor
 //! ```
 //!
-//! It promises that a full mailbox makes the asker wait, within his deadline, and never grows; and that a span
-//! entered in a handler is a child of the asker's. It knows no service. After a panic an actix mailbox stays closed:
+//! It promises that a full mailbox makes the caller wait, within its deadline, and never grows; and that a span
+//! entered in a handler is a child of the caller's. It knows no service. After a panic an actix mailbox stays closed:
 //! a panic is a bug and ends the process (the chassis sees to it), the supervisor outside starts it again.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use actix::dev::{MessageResponse, ToEnvelope};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message};
 use tracing::{Instrument, Span};
 
-/// A message with the span in which it was said.
+/// A message with the span in which it was sent.
 #[derive(Debug)]
 pub struct Traced<M> {
     /// The message.
@@ -44,7 +44,7 @@ pub enum AskError {
     /// Its answer, or a place in its mailbox, took too long.
     #[error("the {actor} did not answer within {} s", .after.as_secs_f32())]
     TimedOut {
-        /// The actor's trade.
+        /// The actor's type.
         actor: &'static str,
         /// The deadline.
         after: Duration,
@@ -59,8 +59,8 @@ where
     A: Actor + Handler<Traced<M>>,
     A::Context: ToEnvelope<A, Traced<M>>,
 {
-    let actor = trade::<A>();
-    let span = tracing::info_span!("ask", otel.name = trade::<M>(), actor);
+    let actor = short_name::<A>();
+    let span = tracing::info_span!("ask", otel.name = short_name::<M>(), actor);
     let asked = async {
         match tokio::time::timeout(deadline, address.send(Traced::here(message))).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -79,8 +79,8 @@ pub fn start<A: Actor<Context = Context<A>>>(mailbox: usize, actor: A) -> Addr<A
     })
 }
 
-/// A type's name without its path: an actor's trade, a message's name.
-fn trade<T>() -> &'static str {
+/// A type's name without its path.
+fn short_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     name.rsplit("::").next().unwrap_or(name)
 }
@@ -101,8 +101,8 @@ where
 mod tests {
     use super::*;
 
-    struct Clerk;
-    impl Actor for Clerk {
+    struct Doubler;
+    impl Actor for Doubler {
         type Context = Context<Self>;
     }
 
@@ -114,13 +114,13 @@ mod tests {
     #[rtype(result = "()")]
     struct Never;
 
-    impl Handler<Traced<Double>> for Clerk {
+    impl Handler<Traced<Double>> for Doubler {
         type Result = u32;
         fn handle(&mut self, message: Traced<Double>, _: &mut Context<Self>) -> u32 {
             message.message.0 * 2
         }
     }
-    impl Handler<Traced<Never>> for Clerk {
+    impl Handler<Traced<Never>> for Doubler {
         type Result = actix::ResponseFuture<()>;
         fn handle(&mut self, _: Traced<Never>, _: &mut Context<Self>) -> Self::Result {
             Box::pin(std::future::pending())
@@ -129,14 +129,14 @@ mod tests {
 
     #[actix::test]
     async fn an_answer_comes_back() {
-        let clerk = start(4, Clerk);
-        assert_eq!(ask(&clerk, Double(21), Duration::from_secs(5)).await, Ok(42));
+        let doubler = start(4, Doubler);
+        assert_eq!(ask(&doubler, Double(21), Duration::from_secs(5)).await, Ok(42));
     }
 
     #[actix::test]
-    async fn a_late_answer_is_a_clear_word() {
-        let clerk = start(4, Clerk);
+    async fn a_late_answer_is_an_error_that_says_so() {
+        let doubler = start(4, Doubler);
         let after = Duration::from_millis(50);
-        assert_eq!(ask(&clerk, Never, after).await, Err(AskError::TimedOut { actor: "Clerk", after }));
+        assert_eq!(ask(&doubler, Never, after).await, Err(AskError::TimedOut { actor: "Doubler", after }));
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies: MessagePack with field names, or JSON. The question's encoding is the answer's encoding.
+//! Bodies: MessagePack with field names, or JSON. A reply has the encoding of its request.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The largest body a word may have. Disk data never travels here; a quarter of a NATS server's default limit
+/// The largest body that a message may have. Disk data never travels here; a quarter of a NATS server's default limit
 /// leaves room for headers and for lists in answers.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 

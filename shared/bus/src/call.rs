@@ -1,4 +1,4 @@
-//! Asking: one question, one answer, one deadline.
+//! Calls: one request, one reply, one deadline.
 
 use std::fmt::{Debug, Display};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum CallError<F: Debug + Display> {
     /// The owner could not do it.
     #[error("{0}")]
     Failed(Failure),
-    /// The question or the answer did not get through.
+    /// The request or the reply did not get through.
     #[error("sending {request} to {service}")]
     Transport {
         /// Who was call.
@@ -46,7 +46,7 @@ pub enum CallError<F: Debug + Display> {
 }
 
 impl<F: Debug + Display> CallError<F> {
-    /// Whether asking again later may help: the other side or the way to it was not well.
+    /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
             CallError::Refused(_) | CallError::Unreadable { .. } => false,
@@ -56,7 +56,7 @@ impl<F: Debug + Display> CallError<F> {
     }
 
     /// The failure to report onwards, when a service could not get what it needed from another. A refusal, too, is
-    /// a failure for whoever did not ask that question himself.
+    /// a failure for a caller that did not send that request.
     pub fn into_failure(self) -> Failure {
         match self {
             CallError::Failed(failure) => failure,
@@ -138,7 +138,7 @@ impl Bus {
         let body = Encoding::MessagePack.write(request).map_err(|e| link(TransportError::Refused(e)))?;
         if body.len() > MESSAGE_BYTES_MAX {
             let message =
-                format!("the question has {} bytes, the bus carries {MESSAGE_BYTES_MAX}", body.len());
+                format!("the request has {} bytes, the bus carries at most {MESSAGE_BYTES_MAX}", body.len());
             return Err(CallError::Failed(Failure { kind: FailureKind::TooLarge, message }));
         }
         let mut headers = telemetry::inject(&Span::current());

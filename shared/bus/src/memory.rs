@@ -1,5 +1,5 @@
 //! The transport for tests: one process, no server, the same behaviour. It keeps no more than a NATS server would:
-//! envelopes to nobody are gone, an endpoint gets each request once, tables compare and set.
+//! messages without a receiver are gone, an endpoint gets each request once, tables compare and set.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use crate::transport::{
     Transport, TransportError, Written,
 };
 
-/// Letters that wait for a slow listener; a NATS client holds 65,536, a test never needs that many.
+/// Messages that wait for a slow subscriber; a NATS client holds 65,536, a test never needs that many.
 const WAITING_MAX: usize = 1024;
 
 /// A bus inside one process.
@@ -44,12 +44,12 @@ impl MemoryTransport {
         MemoryTransport::default()
     }
 
-    /// Cuts the link: every exchange fails until it is mended. What the tables hold stays.
+    /// Cuts the connection: every exchange fails until `mend`. What the tables hold stays.
     pub fn cut(&self) {
         self.state().cut = true;
     }
 
-    /// Mends the link.
+    /// Restores the connection.
     pub fn mend(&self) {
         self.state().cut = false;
     }
@@ -116,20 +116,23 @@ impl Drop for MemoryRegistration {
 impl Transport for MemoryTransport {
     async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
         let subject = envelope.subject.clone();
-        let nobody = || TransportError::NoResponder { subject: subject.clone() };
+        let no_responder = || TransportError::NoResponder { subject: subject.clone() };
         let (back, answer) = oneshot::channel();
         let opened = {
             let mut state = self.linked()?;
             state.next_at = state.next_at.wrapping_add(1);
             let turn = state.next_at;
-            let endpoints =
-                state.endpoints.get(&subject).filter(|endpoints| !endpoints.is_empty()).ok_or_else(nobody)?;
+            let endpoints = state
+                .endpoints
+                .get(&subject)
+                .filter(|endpoints| !endpoints.is_empty())
+                .ok_or_else(no_responder)?;
             endpoints[turn % endpoints.len()].clone()
         };
         let incoming = Incoming { envelope, reply_allowed: true, reply: Box::new(MemoryReply(back)) };
         let exchange = async {
-            opened.send(incoming).await.map_err(|_| nobody())?;
-            answer.await.map_err(|_| nobody())
+            opened.send(incoming).await.map_err(|_| no_responder())?;
+            answer.await.map_err(|_| no_responder())
         };
         match tokio::time::timeout(deadline, exchange).await {
             Ok(answered) => answered,

@@ -1,4 +1,4 @@
-//! What the bus counts at both ends of a question; all names of its metrics are here.
+//! The metrics of calls, at both ends.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use telemetry::{Counter, Histogram, KeyValue, meter};
 use crate::call::CallError;
 use crate::serve::Declined;
 
-/// Questions answered, by request and outcome (`answered`, `refused`, `failed`).
+/// Requests answered, by request and outcome (`answered`, `refused`, `failed`).
 pub(crate) const SERVED: &str = "loam_bus_served_total";
-/// From a question's arrival to its answer, by request.
+/// From a request's arrival to its reply, by request.
 pub(crate) const SERVE_DURATION: &str = "loam_bus_serve_duration_seconds";
-/// Questions call, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable answer came).
+/// Requests sent, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable reply came).
 pub(crate) const CALLS: &str = "loam_bus_calls_total";
 
-/// From a look into memory to the longest answer the bus allows.
+/// From a read of memory to the longest reply the bus allows.
 const SERVE_BOUNDS_SECONDS: [f64; 10] = [0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0];
 
 struct Metrics {
@@ -25,20 +25,20 @@ struct Metrics {
     calls: Counter<u64>,
 }
 
-/// Made at the first question, when telemetry is set up.
+/// Made at the first request, when telemetry is set up.
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let meter = meter("loam_bus");
     Metrics {
         served: meter
             .u64_counter(SERVED)
-            .with_description("questions answered, by request and outcome")
+            .with_description("requests answered, by request and outcome")
             .build(),
         serve_duration: meter
             .f64_histogram(SERVE_DURATION)
-            .with_description("from a question's arrival to its answer")
+            .with_description("from a request's arrival to its reply")
             .with_boundaries(SERVE_BOUNDS_SECONDS.to_vec())
             .build(),
-        calls: meter.u64_counter(CALLS).with_description("questions call, by request and outcome").build(),
+        calls: meter.u64_counter(CALLS).with_description("requests sent, by request and outcome").build(),
     }
 });
 

@@ -1,4 +1,4 @@
-//! The handle that services hold, and the telling and hearing of events.
+//! The handle that services hold, and events: publish and subscribe.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::body::{CONTENT_TYPE, Encoding};
 use crate::transport::{Envelope, Peer, Transport, TransportError};
 
-/// The bus, as everybody holds it. Cloning is cheap.
+/// The bus. Cloning is cheap.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) transport: Arc<dyn Transport>,
@@ -21,22 +21,22 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Speaks through a transport, in a realm.
+    /// A bus over a transport, in a realm.
     pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
         Bus { transport, realm }
     }
 
-    /// The realm in which everything here is said.
+    /// The realm: the first token of every subject.
     pub fn realm(&self) -> &Realm {
         &self.realm
     }
 
-    /// Whether the bus is within reach now.
+    /// Whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         self.transport.is_connected()
     }
 
-    /// Tells an event to whoever listens. Nobody need listen; the truth is in the tables.
+    /// Publishes an event. Nothing depends on a subscriber; the truth is in the tables.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<(), TransportError> {
         let body = Encoding::MessagePack.write(event).map_err(TransportError::Refused)?;
         let mut headers = telemetry::inject(&Span::current());
@@ -45,7 +45,7 @@ impl Bus {
         self.transport.publish(Envelope { subject, headers, body }).await
     }
 
-    /// Hears every event of a kind from when this returns. What cannot be read is logged and passed over.
+    /// Subscribes to every event of a kind, from when this returns. What cannot be decoded is logged and skipped.
     pub async fn subscribe<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
         let subject = Subject::of_events::<E>(&self.realm);
         let envelopes = self.transport.subscribe(subject.as_str()).await?;
@@ -63,13 +63,13 @@ impl Bus {
         Ok(EventStream { events: events.boxed() })
     }
 
-    /// Asks by service discovery who is there; collects answers for `wait`.
+    /// Asks by service discovery which services run; collects answers for `wait`.
     pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
         self.transport.discover(wait).await
     }
 }
 
-/// Events as they are heard, each with the trace context that came along.
+/// Events as they arrive, each with the trace context that came along.
 pub struct EventStream<E> {
     events: BoxStream<'static, (E, telemetry::TraceContext)>,
 }

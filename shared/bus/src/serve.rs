@@ -1,7 +1,7 @@
 //! Answering: a service opens one opened with one endpoint a request.
 //!
-//! Each question is answered in a task of its own, at most `CONCURRENT_MAX` at a time and endpoint; whoever comes when
-//! the opened is full is told so at once. What cannot be read is answered with a failure and changes nothing.
+//! Each request is answered in a task of its own, at most `CONCURRENT_MAX` at a time for each endpoint; one more is
+//! answered as busy at once. What cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -27,10 +27,10 @@ use crate::transport::{EndpointInfo, Envelope, Incoming, Registration, ServiceIn
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
-/// Written by the server when the question came in from another account; nobody else may write it there.
+/// Written by the NATS server when the request came from another account; no client can write it there.
 const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
 
-/// Questions that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
+/// Requests that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
 const CONCURRENT_MAX: usize = 64;
 /// No answer may take longer: what lasts is an operation.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
@@ -53,19 +53,19 @@ pub enum Caller {
     },
 }
 
-/// A question as a handler gets it.
+/// A request as a handler receives it.
 #[derive(Clone, Debug)]
 pub struct Call<R> {
-    /// The question.
+    /// The request.
     pub request: R,
     /// Who asks.
     pub caller: Caller,
-    /// `Nats-Msg-Id`, where the asker set one: the same id twice is the same command.
+    /// `Nats-Msg-Id`, where the caller set one: the same id twice is the same command.
     pub message_id: Option<String>,
 }
 
 impl<R> Call<R> {
-    /// The operation id that the asker's message id stands for, where he set one: the same id, the same operation.
+    /// The operation id that the caller's message id stands for, where it set one: the same id, the same operation.
     pub fn operation_of_message(&self) -> Option<OperationId> {
         let id = self.message_id.as_ref()?;
         if let Ok(operation) = OperationId::new(id.clone()) {
@@ -159,7 +159,10 @@ impl Server {
         self
     }
 
-    /// Opens the opened. When this returns, questions reach it.
+    /// Opens the endpoints. When this returns, requests reach them.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached or refuses them.
     pub async fn open(self) -> Result<RunningServer, TransportError> {
         let infos: Vec<EndpointInfo> = self.endpoints.iter().map(|endpoint| endpoint.info.clone()).collect();
         let opened = self.bus.transport.open(&self.info, &infos).await?;
@@ -183,10 +186,10 @@ impl RunningServer {
     }
 }
 
-async fn serve_endpoint(mut questions: BoxStream<'static, Incoming>, handler: Handler) {
+async fn serve_endpoint(mut requests: BoxStream<'static, Incoming>, handler: Handler) {
     let places = Arc::new(Semaphore::new(CONCURRENT_MAX));
     let mut under_way = JoinSet::new();
-    while let Some(incoming) = questions.next().await {
+    while let Some(incoming) = requests.next().await {
         while under_way.try_join_next().is_some() {}
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
@@ -197,8 +200,7 @@ async fn serve_endpoint(mut questions: BoxStream<'static, Incoming>, handler: Ha
                 });
             }
             Err(_) => {
-                let message =
-                    format!("{CONCURRENT_MAX} questions of this kind are being answered; ask again");
+                let message = format!("{CONCURRENT_MAX} requests of this kind are being answered; try again");
                 let busy = Failure { kind: FailureKind::Busy, message };
                 under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(Declined::Failed(busy))));
             }
@@ -216,7 +218,7 @@ where
     if !incoming.reply_allowed {
         tracing::warn!(
             request = R::NAME,
-            "a question named a reply subject that is not its asker's; not answered"
+            "a request named a reply subject that is not its caller's; not answered"
         );
         return;
     }
@@ -234,12 +236,12 @@ where
         let request = read::<R>(envelope, encoding)?;
         let caller = caller_of(envelope);
         if caller != Caller::Service && !R::SENDERS.contains(&Sender::People) {
-            let message = format!("{} is a word between services", R::NAME);
+            let message = format!("{} is a request between services", R::NAME);
             return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
         }
         let call = Call { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
-        // tests there is no hook, and the asker must still get an answer.
+        // tests there is no hook, and the caller must still get a reply.
         let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(call)).catch_unwind()).await;
         match handled {
             Ok(Ok(answer)) => answer,
@@ -266,7 +268,7 @@ fn internal(name: &str) -> Failure {
 fn read<R: Request>(envelope: &Envelope, encoding: Encoding) -> Result<R, Failure> {
     if envelope.body.len() > MESSAGE_BYTES_MAX {
         let message =
-            format!("the question has {} bytes, a word may have {MESSAGE_BYTES_MAX}", envelope.body.len());
+            format!("the request has {} bytes, a message may have {MESSAGE_BYTES_MAX}", envelope.body.len());
         return Err(Failure { kind: FailureKind::TooLarge, message });
     }
     encoding.read::<R>(&envelope.body).map_err(|reason| Failure {
@@ -317,7 +319,7 @@ async fn send<T: Serialize, F: Serialize>(
             encoding.write(&Negative::<F>::Failed(failure))
         }
     };
-    let body = body.expect("the words of the contract can be written in both forms");
+    let body = body.expect("every message of the contract can be written in both encodings");
     let subject = incoming.envelope.subject.clone();
     if let Err(error) = incoming.reply.answer(Envelope { subject: String::new(), headers, body }).await {
         tracing::warn!(subject, %error, "an answer did not get through");

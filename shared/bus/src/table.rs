@@ -28,8 +28,8 @@ pub struct Entry<T> {
 /// Why a table was not read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// Somebody else changed the row first; nothing was changed now.
-    #[error("{table}.{key} was changed by somebody else")]
+    /// Another writer changed the row first; nothing was changed now.
+    #[error("{table}.{key} was changed by another writer")]
     Conflict {
         /// The table.
         table: &'static str,

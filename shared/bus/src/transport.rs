@@ -1,4 +1,4 @@
-//! What is call of whatever carries the words. Two things do: a NATS server, and memory for tests.
+//! What carries messages. There are two: a NATS server, and memory for tests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub struct Envelope {
 /// Why a envelope did not get through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// Nobody serves the subject.
-    #[error("nobody answers on {subject}")]
+    /// No service answers on the subject.
+    #[error("no service answers on {subject}")]
     NoResponder {
         /// The subject.
         subject: String,
@@ -47,7 +47,7 @@ pub enum TransportError {
     Refused(String),
 }
 
-/// What a service says of itself to discovery.
+/// What discovery shows of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceInfo {
     /// Which service.
@@ -58,10 +58,10 @@ pub struct ServiceInfo {
     pub metadata: HashMap<String, String>,
 }
 
-/// Somebody found by discovery.
+/// A service found by discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The service's name as it told it.
+    /// The service's name.
     pub name: String,
     /// Its version.
     pub version: String,
@@ -80,24 +80,24 @@ pub struct EndpointInfo {
     pub metadata: HashMap<String, String>,
 }
 
-/// A question that arrived, and the way back.
+/// A request that arrived, and how to reply.
 pub struct Incoming {
-    /// The question.
+    /// The request.
     pub envelope: Envelope,
     /// Whether the reply subject is one that a caller may name.
     pub reply_allowed: bool,
-    /// The way back.
+    /// Sends the reply.
     pub reply: Box<dyn ReplyHandle>,
 }
 
-/// The way back to one asker.
+/// Sends the reply to one caller.
 #[async_trait]
 pub trait ReplyHandle: Send + Sync {
-    /// Sends the answer.
+    /// Sends the reply.
     async fn answer(self: Box<Self>, answer: Envelope) -> Result<(), TransportError>;
 }
 
-/// An open opened: one stream of questions an endpoint. Dropping a stream closes its endpoint.
+/// Open endpoints: a stream of requests for each. Dropping a stream closes its endpoint.
 pub struct OpenEndpoints {
     /// In the order of the endpoints given.
     pub streams: Vec<BoxStream<'static, Incoming>>,
@@ -105,10 +105,10 @@ pub struct OpenEndpoints {
     pub registration: Box<dyn Registration>,
 }
 
-/// The registration at the door.
+/// The registration of a service with discovery.
 #[async_trait]
 pub trait Registration: Send + Sync {
-    /// Takes it down: discovery no longer finds the service, its endpoints end.
+    /// Ends it: discovery no longer finds the service, its endpoints end.
     async fn deregister(self: Box<Self>);
 }
 
@@ -128,28 +128,28 @@ pub struct Row {
 pub enum Written {
     /// It is stored under this revision.
     At(u64),
-    /// Somebody else wrote first; nothing was changed.
+    /// Another writer was first; nothing was changed.
     Conflict,
 }
 
 /// Carries envelopes and keeps tables.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a question and waits for its answer.
+    /// Sends a request and waits for its reply.
     async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError>;
-    /// Sends a envelope to whoever listens.
+    /// Sends a message to all subscribers.
     async fn publish(&self, envelope: Envelope) -> Result<(), TransportError>;
-    /// Hears every envelope to a subject pattern, from when this returns.
+    /// Receives every message to a subject pattern, from when this returns.
     async fn subscribe(&self, pattern: &str) -> Result<BoxStream<'static, Envelope>, TransportError>;
-    /// Opens a opened; when this returns, questions reach it.
+    /// Opens endpoints; when this returns, requests reach them.
     async fn open(
         &self,
         info: &ServiceInfo,
         endpoints: &[EndpointInfo],
     ) -> Result<OpenEndpoints, TransportError>;
-    /// Asks who is there and collects answers for a while.
+    /// Asks which services run and collects answers for `wait`.
     async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError>;
-    /// Whether the bus is within reach now.
+    /// Whether there is a connection now.
     fn is_connected(&self) -> bool;
     /// Reads a row.
     async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError>;

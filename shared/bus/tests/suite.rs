@@ -14,18 +14,18 @@ use testkit::NatsServer;
 
 const SOON: Duration = Duration::from_secs(5);
 
-struct World {
+struct Fixture {
     bus: Bus,
     transport: Arc<dyn Transport>,
     _server: Option<NatsServer>,
 }
 
-async fn on_memory() -> World {
+async fn on_memory() -> Fixture {
     let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
-    World { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: None }
+    Fixture { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: None }
 }
 
-async fn on_nats() -> World {
+async fn on_nats() -> Fixture {
     let server = NatsServer::start();
     let connection = bus::nats::Connection {
         url: server.url(),
@@ -36,7 +36,7 @@ async fn on_nats() -> World {
     let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
     bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
     let transport: Arc<dyn Transport> = Arc::new(transport);
-    World { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: Some(server) }
+    Fixture { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: Some(server) }
 }
 
 macro_rules! on_both {
@@ -102,12 +102,12 @@ fn get(name: &str) -> GetVm {
     GetVm { vm: VmName::new(name).expect("valid") }
 }
 
-async fn a_question_gets_its_reply(world: World) {
+async fn a_question_gets_its_reply(world: Fixture) {
     let (_desk, _) = opened(&world.bus).await;
     assert_eq!(world.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
 }
 
-async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
+async fn a_refusal_comes_back_as_the_refusal_it_was(world: Fixture) {
     let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("web"), SOON).await {
         Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
@@ -115,7 +115,7 @@ async fn a_refusal_comes_back_as_the_refusal_it_was(world: World) {
     }
 }
 
-async fn a_failure_comes_back_with_its_kind(world: World) {
+async fn a_failure_comes_back_with_its_kind(world: Fixture) {
     let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("broken"), SOON).await {
         Err(CallError::Failed(failure)) => {
@@ -126,7 +126,7 @@ async fn a_failure_comes_back_with_its_kind(world: World) {
     }
 }
 
-async fn nobody_there_is_said_at_once(world: World) {
+async fn nobody_there_is_said_at_once(world: Fixture) {
     match world.bus.call(&ListVms {}, SOON).await {
         Err(CallError::Transport { source: TransportError::NoResponder { subject }, .. }) => {
             assert_eq!(subject, "loam.v1.provisioner.list_vms");
@@ -135,7 +135,7 @@ async fn nobody_there_is_said_at_once(world: World) {
     }
 }
 
-async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
+async fn a_late_answer_is_a_clear_word_within_the_deadline(world: Fixture) {
     let (_desk, _) = opened(&world.bus).await;
     match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
         Err(CallError::Transport { source: TransportError::TimedOut { .. }, .. }) => {}
@@ -143,21 +143,21 @@ async fn a_late_answer_is_a_clear_word_within_the_deadline(world: World) {
     }
 }
 
-async fn raw(world: &World, body: &'static [u8], content_type: Option<&str>) -> Envelope {
+async fn raw(world: &Fixture, body: &'static [u8], content_type: Option<&str>) -> Envelope {
     let headers =
         content_type.map(|text| ("Content-Type".to_string(), text.to_string())).into_iter().collect();
     let subject = "loam.v1.provisioner.get_vm".to_string();
     world.transport.request(Envelope { subject, headers, body: body.into() }, SOON).await.expect("an answer")
 }
 
-async fn a_question_in_json_is_answered_in_json(world: World) {
+async fn a_question_in_json_is_answered_in_json(world: Fixture) {
     let (_desk, _) = opened(&world.bus).await;
     let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
 }
 
-async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
+async fn an_unreadable_question_is_answered_and_not_obeyed(world: Fixture) {
     let (_desk, served) = opened(&world.bus).await;
     for (body, content_type) in [
         (&b"{\"vm\":\"web\""[..], None),
@@ -176,7 +176,7 @@ async fn an_unreadable_question_is_answered_and_not_obeyed(world: World) {
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
-async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
+async fn an_oversized_question_is_answered_and_not_obeyed(world: Fixture) {
     static BIG: [u8; bus::MESSAGE_BYTES_MAX + 1] = [b' '; bus::MESSAGE_BYTES_MAX + 1];
     let (_desk, served) = opened(&world.bus).await;
     let answer = raw(&world, &BIG, Some("application/json")).await;
@@ -184,19 +184,19 @@ async fn an_oversized_question_is_answered_and_not_obeyed(world: World) {
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
-async fn an_event_reaches_every_listener(world: World) {
+async fn an_event_reaches_every_listener(world: Fixture) {
     let mut first = world.bus.subscribe::<VmChanged>().await.expect("listening");
     let mut second = world.bus.subscribe::<VmChanged>().await.expect("listening");
     let event = VmChanged { name: web(), vm: None };
     world.bus.publish(&event).await.expect("told");
     for listener in [&mut first, &mut second] {
-        let (heard, _) =
+        let (received, _) =
             tokio::time::timeout(SOON, listener.next()).await.expect("in time").expect("an event");
-        assert_eq!(heard, event);
+        assert_eq!(received, event);
     }
 }
 
-async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
+async fn a_desk_is_found_by_discovery_until_it_closes(world: Fixture) {
     let (opened, _) = opened(&world.bus).await;
     let wait = Duration::from_millis(300);
     let found = world.bus.discover(wait).await.expect("discovery");
@@ -210,7 +210,7 @@ async fn a_desk_is_found_by_discovery_until_it_closes(world: World) {
     .await;
 }
 
-async fn a_row_is_created_once_and_changed_only_over_its_revision(world: World) {
+async fn a_row_is_created_once_and_changed_only_over_its_revision(world: Fixture) {
     let table = world.bus.table::<String>(bucket::SEEDS);
     let first = table.create("debian", &"one".to_string()).await.expect("created");
     assert!(matches!(table.create("debian", &"two".into()).await, Err(TableError::Conflict { .. })));
@@ -222,7 +222,7 @@ async fn a_row_is_created_once_and_changed_only_over_its_revision(world: World) 
     assert_eq!(table.get("arch").await.expect("read"), None);
 }
 
-async fn rows_are_listed_by_the_beginning_of_their_key(world: World) {
+async fn rows_are_listed_by_the_beginning_of_their_key(world: Fixture) {
     let table = world.bus.table::<u32>(bucket::OPERATIONS);
     assert_eq!(table.all().await.expect("listed"), Vec::new());
     for (key, value) in [("backup.a", 1), ("backup.b", 2), ("upgrade.a", 3)] {
@@ -235,7 +235,7 @@ async fn rows_are_listed_by_the_beginning_of_their_key(world: World) {
     assert_eq!(table.all().await.expect("listed").len(), 3);
 }
 
-async fn a_removed_row_can_be_created_again(world: World) {
+async fn a_removed_row_can_be_created_again(world: Fixture) {
     let table = world.bus.table::<u32>(bucket::SEEDS);
     let revision = table.create("x", &1).await.expect("created");
     table.remove("x", revision).await.expect("removed");
@@ -247,13 +247,12 @@ async fn a_removed_row_can_be_created_again(world: World) {
 
 #[tokio::test]
 async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is_back() {
-    let World { bus, transport, _server } = on_nats().await;
+    let Fixture { bus, transport, _server } = on_nats().await;
     let mut server = _server.expect("on nats there is one");
     let (_desk, _) = opened(&bus).await;
     let call = bus.clone();
     let waiting = tokio::spawn(async move { call.call(&get("slow"), Duration::from_secs(120)).await });
-    testkit::eventually("the question is under way", async || bus.call(&ListVms {}, SOON).await.is_ok())
-        .await;
+    testkit::eventually("the request is under way", async || bus.call(&ListVms {}, SOON).await.is_ok()).await;
     server.kill();
     match tokio::time::timeout(SOON, waiting).await.expect("soon").expect("no panic") {
         Err(CallError::Transport { source: TransportError::Disconnected { .. }, .. }) => {}

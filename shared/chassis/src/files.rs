@@ -1,4 +1,4 @@
-//! Files that decide what we do must not be writable by others: whoever can write them decides for us.
+//! Files that decide what we do must not be writable by others: a writer could change what we do.
 
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be looked at.
+    /// Its metadata cannot be read.
     #[error("looking at {path}")]
     Unreadable {
         /// The file.
@@ -26,7 +26,7 @@ pub enum FileError {
         /// Its mode.
         mode: u32,
     },
-    /// It belongs to somebody else, who can write it whenever he likes.
+    /// It belongs to another user, who can write it at any time.
     #[error("{path} belongs to user {owner}, not to us or root")]
     OwnedByOther {
         /// The file.
@@ -36,17 +36,17 @@ pub enum FileError {
     },
 }
 
-/// Refuses a file or folder that somebody else can write or owns. Links are followed: what counts is what is read.
+/// Refuses a file or folder that another user can write or owns. Links are followed: what counts is what is read.
 pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileError> {
-    let looked =
+    let metadata =
         std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
-    let mode = looked.permissions().mode() & 0o7777;
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o022 != 0 {
         return Err(FileError::WritableByOthers { path: path.into(), mode });
     }
     let we = nix::unistd::geteuid().as_raw();
-    if looked.uid() != we && looked.uid() != 0 {
-        return Err(FileError::OwnedByOther { path: path.into(), owner: looked.uid() });
+    if metadata.uid() != we && metadata.uid() != 0 {
+        return Err(FileError::OwnedByOther { path: path.into(), owner: metadata.uid() });
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn whoever_wants_no_core_dump_has_neither_a_file_nor_a_pipe_for_one() {
-        leave_no_core_dump().expect("nobody forbids it");
+        leave_no_core_dump().expect("prctl allows it");
         assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
         assert_eq!(get_dumpable(), Ok(false));
         let exe =

@@ -21,7 +21,7 @@ use crate::files::{FileError, refuse_if_others_can_write};
 /// The variable that names the settings file.
 const FILE_VARIABLE: &str = "LOAM_CONFIG";
 
-/// What every service is told, and the part `S` that is its own.
+/// The settings that every service has, and the part `S` that is its own.
 #[derive(Clone, Debug)]
 pub struct Settings<S> {
     /// Our name among hosts.
@@ -42,7 +42,7 @@ pub struct Settings<S> {
 pub struct NatsSettings {
     /// One or several URLs, separated by commas.
     pub url: String,
-    /// The file with our nkey seed. Without one we come as nobody, which only an open server in a test accepts.
+    /// The file with our nkey seed. Without one no user is named, which only an open server in a test accepts.
     #[serde(default)]
     pub nkey_file: Option<PathBuf>,
 }

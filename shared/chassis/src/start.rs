@@ -135,7 +135,7 @@ impl Running {
     }
 }
 
-/// Runs a service until it is told to end. `build` turns settings and bus into a service; it runs inside the actix
+/// Runs a service until SIGTERM or SIGINT. `build` turns settings and bus into a service; it runs inside the actix
 /// system, where actors can be started. Returns the process's exit.
 pub fn run<S, B, F>(
     service: contract::Service,
@@ -156,7 +156,7 @@ where
     if std::env::args().nth(1).as_deref() == Some(CHECK_SETTINGS) {
         return Ok(());
     }
-    let instance = operation::fresh_id().to_string();
+    let instance = operation::new_id().to_string();
     let identity = telemetry::Identity {
         service: format!("loam-{service}"),
         version: version.into(),
@@ -247,7 +247,7 @@ async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyh
     Ok(Bus::new(Arc::new(transport), realm))
 }
 
-/// Unfinished operations are read again until that works: forgetting them would leave half-done work in the world.
+/// Unfinished operations are read again until that works: dropping them would leave work half done.
 async fn resume(engine: &Engine) {
     const AGAIN: Duration = Duration::from_secs(1);
     while let Err(error) = engine.resume().await {
@@ -291,7 +291,7 @@ fn executable_digest() -> std::io::Result<String> {
     Ok(digest)
 }
 
-/// After a panic an actor's mailbox stays closed and a task is gone without a word: half a service is worse than
+/// After a panic an actor's mailbox stays closed and a task is gone silently: half a service is worse than
 /// none. The default hook prints the message and place first.
 pub fn end_on_panic() {
     let print = std::panic::take_hook();

@@ -23,7 +23,7 @@ use crate::start::PartCheck;
 pub const ROUNDS: &str = "loam_worker_rounds_total";
 /// How long a round takes, by worker.
 pub const ROUND_DURATION: &str = "loam_worker_round_duration_seconds";
-/// From a look into memory to a walk through a large store.
+/// From a read of memory to a walk through a large store.
 const DURATION_BOUNDS_SECONDS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 14_400.0];
 
 /// The first pause after a failed round; doubled each time, up to the interval.
@@ -76,7 +76,7 @@ impl Workers {
         waker
     }
 
-    /// Starts a worker that somebody holds the waker of already.
+    /// Starts a worker whose waker was handed out already.
     pub fn start_with<W: Worker>(&mut self, worker: W, waker: Waker) {
         let problem = Arc::new(Mutex::new(None::<String>));
         let shown = Arc::clone(&problem);

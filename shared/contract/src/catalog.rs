@@ -1,5 +1,5 @@
-//! The catalog of all messages: whoever needs to know every message walks it (permissions, schemas, golden samples,
-//! commands by name).
+//! The catalog of all messages. What depends on every message walks it: permissions, schemas, golden samples, commands
+//! by name.
 
 use schemars::{Schema, schema_for};
 

@@ -5,7 +5,7 @@
 //!   amount       byte counts
 //!   service      the services by name
 //!   message      Request, DurableCommand, Event: types that know owner, name, senders, reply and refusal; `messages!`
-//!   catalog      the list of all messages; whoever needs to know all of them walks it
+//!   catalog      the list of all messages; permissions, schemas and samples walk it
 //!   subject      where a message travels; the only place that spells subjects
 //!   bucket       which durable tables there are and who may write them
 //!   permissions  who may publish and subscribe to what, computed from catalog and buckets

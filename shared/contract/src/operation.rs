@@ -1,9 +1,9 @@
-//! Operations: work that lasts. A command that begins one is answered at once with its id; progress and outcome
+//! Operations: durable work. A command that begins one is answered at once with its id; progress and outcome
 //! are events, and the operation can be listed, watched and cancelled at the service that carries it out.
 //!
 //! ```text
 //!   begun -> running -> done
-//!                   \-> undoing -> undone      (a step failed, or somebody cancelled)
+//!                   \-> undoing -> undone      (a step failed, or it was cancelled)
 //!                             \--> stuck       (an undo step failed for good: a person is needed)
 //! ```
 
@@ -27,7 +27,7 @@ messages! { Owner::Each =>
     event OperationChanged { "operation", to [], about |it| it.0.id.as_str() }
 }
 
-/// The answer to a command that lasts.
+/// The reply to a durable command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Begun {
@@ -46,7 +46,7 @@ impl Begun {
     }
 }
 
-/// How far an operation has come.
+/// The state of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
@@ -56,9 +56,9 @@ pub enum OperationState {
     Undoing,
     /// All steps are done.
     Done,
-    /// It did not succeed, and the world is as before.
+    /// It did not succeed, and everything is as before.
     Undone,
-    /// It could be neither finished nor undone; `reason` says what a person must look at.
+    /// It could be neither finished nor undone; `reason` says what a person must check.
     Stuck,
 }
 
@@ -69,33 +69,33 @@ impl OperationState {
     }
 }
 
-/// An operation as seen from outside; also the event told at each of its moves.
+/// An operation as seen from outside; also the event published at each change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationReport {
-    /// Which operation.
+    /// Its id.
     pub id: OperationId,
-    /// Who carries it out.
+    /// The service that carries it out.
     pub service: Service,
     /// What it does: the name of the command that began it (`create_vm`).
     pub kind: String,
     /// What it is about, for people and for filters (`web`).
     pub about: String,
-    /// How far it has come.
+    /// Its state.
     pub state: OperationState,
-    /// The step at hand, where one is.
+    /// The current step; absent once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// Steps done so far.
     pub steps_done: u32,
     /// Steps in all.
     pub steps_total: u32,
-    /// Inside the step at hand: how much is done of how much, in bytes.
+    /// How far the current step is, where it counts bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// Why it is undoing, undone or stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it brought about, once done: the last step's output.
+    /// Its result, once done: the last step's output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<serde_json::Value>,
     /// When it was begun.
@@ -114,12 +114,12 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
-    /// Bytes that had to be stored anew, where that is known.
+    /// Bytes that were new and had to be stored, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
 }
 
-/// An operation moved.
+/// An operation changed: a step began or ended, or its progress went on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OperationChanged(pub OperationReport);
@@ -127,7 +127,7 @@ pub struct OperationChanged(pub OperationReport);
 /// Asks a service for its operations, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListOperations {
-    /// Only those that still move.
+    /// Only those that have not ended.
     #[serde(default)]
     pub unfinished_only: bool,
 }
@@ -135,33 +135,33 @@ pub struct ListOperations {
 /// Asks a service for one of its operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetOperation {
-    /// Which.
+    /// The operation.
     pub id: OperationId,
 }
 
-/// Asks a service to give up an operation and undo what it did. Asking twice is the same as asking once.
+/// Cancels an operation: what it did is undone. A no-op where it is cancelled or has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelOperation {
-    /// Which.
+    /// The operation.
     pub id: OperationId,
 }
 
-/// The service knows no such operation.
+/// The service has no such operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("there is no operation {id} at this service")]
 pub struct UnknownOperation {
-    /// What was asked for.
+    /// The id that was asked for.
     pub id: OperationId,
 }
 
-/// Asks a service how it is.
+/// Asks a service for its health.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckHealth {}
 
-/// How a service is.
+/// The health of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
-    /// Who answers.
+    /// The service.
     pub service: Service,
     /// Its version (semantic).
     pub version: String,
@@ -169,25 +169,25 @@ pub struct Health {
     pub build: String,
     /// This run of it; a restart has another.
     pub instance: String,
-    /// Since when it runs.
+    /// When it started.
     pub since: Timestamp,
-    /// The parts of the world it needs, and how each is.
+    /// What it depends on, and whether each works.
     pub parts: Vec<PartHealth>,
 }
 
 impl Health {
-    /// Whether every part is well.
+    /// Whether every part works.
     pub fn is_healthy(&self) -> bool {
         self.parts.iter().all(|part| part.problem.is_none())
     }
 }
 
-/// How one part of the world is, as the service sees it.
+/// Something the service depends on, as the service sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartHealth {
-    /// The part (`libvirt`, `store`).
+    /// Its name (`libvirt`, `store`).
     pub part: String,
-    /// What is wrong with it, if anything is.
+    /// What is wrong with it; absent while it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -10,25 +10,25 @@ messages! { Owner::One(Service::Proxy) =>
     request ListRoutes { "list_routes", from [People], reply Routes, refusal NoRefusal }
 }
 
-/// Asks where each domain leads.
+/// Lists the routes: where requests to each domain go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListRoutes {}
 
-/// The proxy's table.
+/// The proxy's routing table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
     /// Where it listens for HTTP (`0.0.0.0:8080`).
     pub http_listener: String,
-    /// One row a domain.
+    /// One route for each domain.
     pub routes: Vec<RouteRow>,
 }
 
-/// Where one domain leads.
+/// Where requests to one domain go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteRow {
     /// The domain.
     pub domain: DomainName,
-    /// The machine behind it.
+    /// The VM behind it.
     pub vm: VmName,
     /// What a request gets now.
     pub target: RouteTarget,
@@ -38,7 +38,7 @@ pub struct RouteRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteTarget {
-    /// It is led to this address and port.
+    /// It is forwarded to this address and port.
     Address(String),
     /// It gets 503 with Retry-After, for this reason.
     Unavailable(String),

@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Service {
-    /// Makes, starts, renews and removes virtual machines.
+    /// Creates, starts, stops and removes virtual machines; exports their disks.
     Provisioner,
-    /// Copies disks into the store and back.
+    /// Backs disks up into the store and restores them.
     Backup,
-    /// Leads traffic to virtual machines.
+    /// Routes HTTP traffic to virtual machines.
     Proxy,
-    /// Keeps appointments.
+    /// Sends commands on schedule.
     Scheduler,
-    /// Renews the services themselves.
+    /// Upgrades the services themselves.
     Upgrade,
-    /// Watches over the processes of one host (`loam up`).
+    /// Runs the services of one host (`loam up`).
     Supervisor,
 }
 
@@ -29,7 +29,7 @@ impl Service {
     pub const FIVE: [Service; 5] =
         [Service::Provisioner, Service::Backup, Service::Proxy, Service::Scheduler, Service::Upgrade];
 
-    /// Everybody who answers on the bus.
+    /// Every service that answers on the bus.
     pub const ALL: [Service; 6] = [
         Service::Provisioner,
         Service::Backup,

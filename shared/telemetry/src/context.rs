@@ -1,5 +1,5 @@
-//! The thread that binds words into one story: W3C trace context (https://www.w3.org/TR/trace-context/) as text
-//! pairs. Keys are lower case, because NATS headers tell cases apart.
+//! What binds spans of several processes into one trace: W3C trace context (https://www.w3.org/TR/trace-context/) as text
+//! pairs. Keys are lower case, because NATS headers are case-sensitive.
 
 use std::collections::HashMap;
 

@@ -29,7 +29,7 @@ const METRIC_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the last batch may take at the end.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
 
-/// Who speaks: becomes the resource of every span, metric and log record.
+/// Which process this is: becomes the resource of every span, metric and log record.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// `loam-backup`.
@@ -51,7 +51,7 @@ pub enum InitError {
     /// The log filter cannot be read.
     #[error("reading the log filter {FILTER_VARIABLE}")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
-    /// Somebody set telemetry up before.
+    /// Telemetry was set up before in this process.
     #[error("telemetry is set up already in this process")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
@@ -117,7 +117,7 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
 }
 
 impl Handle {
-    /// Sends what is left and ends the exporters, in bounded time. Trouble is told on stderr: there is no one else.
+    /// Sends what is left and ends the exporters, in bounded time. Errors go to stderr: there is nowhere else.
     pub fn flush(self) {
         let Some((traces, metrics, logs)) = self.exporters else {
             return;

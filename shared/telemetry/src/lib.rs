@@ -6,7 +6,7 @@
 //!   opentelemetry meters ------+--> OTLP metrics          ---+--> whatever OTEL_EXPORTER_OTLP_ENDPOINT names
 //! ```
 //!
-//! It promises that nothing breaks and nothing waits where nobody listens: without the endpoint variable no exporter
+//! It promises that nothing breaks and nothing waits where nothing collects: without the endpoint variable no exporter
 //! is built at all, and export runs on threads of its own. `Handle::flush` at the end sends what is left, in bounded
 //! time. It does not know the bus; `inject` and `continue_trace` speak of plain text pairs that any carrier can take along.
 

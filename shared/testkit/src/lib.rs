@@ -10,6 +10,6 @@ mod eventually;
 mod nats_cluster;
 mod nats_server;
 
-pub use eventually::{PATIENCE, eventually, eventually_some};
+pub use eventually::{WAIT_MAX, eventually, eventually_some};
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;

@@ -17,7 +17,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts one on a free port, open to everybody on loopback. `nats-server` is looked for in `PATH`.
+    /// Starts one on a free port, open to everybody on loopback. `nats-server` must be in `PATH`.
     pub fn start() -> NatsServer {
         let folder = tempfile::tempdir().expect("a folder for the server's data");
         let (child, port) = spawn(folder.path(), 0, None);

@@ -9,9 +9,9 @@ use contract::bucket;
 
 use super::NatsTransport;
 
-/// Old servers ignore message lifetimes without a word; this is how we know that ours does not.
+/// Old servers ignore message lifetimes silently; asking for one shows that this server does not.
 const REMOVED_MARKS: Duration = Duration::from_secs(3600);
-/// A row is a word that stays: the same bound, and room for a journal.
+/// A row holds a message, or an operation with its journal.
 const ROW_BYTES_MAX: i32 = 512 * 1024;
 
 /// A bucket could not be made.

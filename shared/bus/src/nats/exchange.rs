@@ -1,4 +1,4 @@
-//! Letters over NATS.
+//! Envelopes over NATS.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -21,11 +21,11 @@ use crate::transport::{
     Transport, TransportError, Written,
 };
 
-/// All instances of a service share its questions: each goes to one of them.
+/// All instances of a service share its requests: each goes to one of them.
 const QUEUE_GROUP: &str = "q";
-/// Reply subjects that the server itself makes for questions from another account.
+/// Reply subjects that the server itself makes for requests from another account.
 const CROSS_ACCOUNT_REPLY: &str = "_R_.";
-/// How soon a waiting asker learns that the connection was lost.
+/// How soon a waiting caller learns that the connection was lost.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl NatsTransport {
@@ -46,7 +46,7 @@ impl NatsTransport {
     ) -> Result<async_nats::Message, TransportError> {
         if !self.is_connected() {
             // The client would hold the envelope back for us, but an old command must not be carried out after its
-            // asker has given up.
+            // caller has given up.
             return Err(TransportError::Disconnected { url: self.url.clone() });
         }
         let mut request = Request::new().payload(body).timeout(Some(deadline));
@@ -60,7 +60,7 @@ impl NatsTransport {
                 RequestErrorKind::TimedOut if self.is_connected() => TransportError::TimedOut { subject, after: deadline },
                 _ => self.cause(error),
             }),
-            // An answer to a question from before the loss does not come any more: the server knows nothing of it.
+            // A reply to a request from before the loss does not come any more: the server has forgotten it.
             () = self.lost_since(connects) => Err(TransportError::Disconnected { url: self.url.clone() }),
         }
     }
@@ -163,14 +163,14 @@ impl Transport for NatsTransport {
             .map_err(|error| self.cause(error))?;
         let mut streams = Vec::new();
         for endpoint in endpoints {
-            let questions = service
+            let requests = service
                 .endpoint_builder()
                 .name(&endpoint.name)
                 .metadata(endpoint.metadata.clone())
                 .add(&endpoint.subject)
                 .await
                 .map_err(|error| self.cause(error))?;
-            let incoming = questions.map(|request| Incoming {
+            let incoming = requests.map(|request| Incoming {
                 envelope: to_envelope(request.message.clone()),
                 reply_allowed: reply_allowed(request.message.reply.as_deref()),
                 reply: Box::new(NatsReply(request)),

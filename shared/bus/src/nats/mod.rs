@@ -1,8 +1,8 @@
 //! The transport that production uses: a NATS server, 2.11 or newer, with JetStream.
 //!
 //! ```text
-//!   connect    who we are (nkey), where the server is, how we reconnect; refuses old servers in words
-//!   exchange   envelopes: ask, tell, hear, open a opened, discover
+//!   connect    who we are (nkey), where the server is, how we reconnect; refuses servers that are too old
+//!   exchange   envelopes: request, publish, subscribe, open endpoints, discover
 //!   tables     JetStream KV by plain requests: direct get, batched list, publish with expected sequence
 //!   bootstrap  the one role that makes buckets; services have no right to
 //! ```
