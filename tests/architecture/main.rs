@@ -5,3 +5,4 @@ mod dashboards;
 mod layers;
 mod pages;
 mod sources;
+mod words;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sources::{files_under, is_build_output, text_of, workspace};
 
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let enter = |path: &Path| !is_build_output(path) && !path.ends_with("fuzz");
     let is_source = |path: &Path| path.extension().is_some_and(|extension| extension == "rs");
     let folders = ["shared", "services", "tests"].map(|name| workspace().join(name));
