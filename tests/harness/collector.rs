@@ -1,4 +1,4 @@
-//! Receives OTLP over HTTP as a collector does, and remembers every span.
+//! Receives OTLP over HTTP as a collector does, and keeps every span.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use prost::Message;
 
 /// A span as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpanSeen {
+pub struct ReceivedSpan {
     /// `service.name` of its resource.
     pub service: String,
     /// Its name.
@@ -29,7 +29,7 @@ pub struct SpanSeen {
     pub attributes: BTreeMap<String, String>,
 }
 
-type Seen = Arc<Mutex<Vec<SpanSeen>>>;
+type Seen = Arc<Mutex<Vec<ReceivedSpan>>>;
 
 /// A collector on a port of the system's choice.
 pub struct Collector {
@@ -41,7 +41,7 @@ impl Collector {
     /// Opens one.
     pub async fn open() -> Collector {
         let seen = Seen::default();
-        // Metrics and logs are taken in like anywhere else, and not looked at.
+        // Metrics and logs are accepted and dropped.
         let router = Router::new()
             .route("/v1/traces", post(receive))
             .route("/v1/metrics", post(async || ()))
@@ -59,7 +59,7 @@ impl Collector {
     }
 
     /// Every span so far.
-    pub fn spans(&self) -> Vec<SpanSeen> {
+    pub fn spans(&self) -> Vec<ReceivedSpan> {
         self.seen.lock().expect("no panic while locked").clone()
     }
 }
@@ -71,7 +71,7 @@ async fn receive(State(seen): State<Seen>, body: Bytes) {
         let attributes = group.resource.map(|resource| resource.attributes).unwrap_or_default();
         let service = texts(attributes).remove("service.name").unwrap_or_default();
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            seen.push(SpanSeen {
+            seen.push(ReceivedSpan {
                 service: service.clone(),
                 name: span.name,
                 trace: hex(&span.trace_id),

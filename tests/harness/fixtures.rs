@@ -1,4 +1,4 @@
-//! What tests grow machines from.
+//! Images and definitions that tests create VMs from.
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,4 +1,4 @@
-//! Things die in the middle; the world ends done or as before, and nothing is left lying about.
+//! Things die in the middle; the installation ends done or as before, and nothing is left lying about.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use contract::backup::StartBackup;
 use contract::operation::OperationState;
 use contract::provisioner::{CreateVm, ListVms, VmState};
 use contract::{OperationId, Service, VmName};
-use system_tests::{World, image};
+use system_tests::{Installation, image};
 use testkit::{eventually, eventually_some};
 
 use crate::backup_restore::{backups, web};
-use crate::provision::grow_web;
+use crate::provision::create_web;
 
 fn id(number: u128) -> OperationId {
     OperationId::from_parts(1_800_000_000_000, number)
@@ -20,7 +20,7 @@ fn id(number: u128) -> OperationId {
 /// Whatever the provisioner left on disk for a machine.
 fn traces_of(state: &Path, name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["vms", "doors"] {
+    for folder in ["vms", "exports"] {
         let Ok(entries) = std::fs::read_dir(state.join(folder)) else { continue };
         for path in entries.flatten().map(|entry| entry.path()) {
             let text = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -34,9 +34,9 @@ fn traces_of(state: &Path, name: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_nothing() {
-    let world = World::simulated().await;
-    grow_web(&world).await;
-    let pattern = world.ask(ListVms {}).await.remove(0).definition;
+    let installation = Installation::simulated().await;
+    create_web(&installation).await;
+    let pattern = installation.ask(ListVms {}).await.remove(0).definition;
     // Killed after ever longer whiles, the process dies at different steps.
     for (round, wait_ms) in [0u64, 20, 60, 120, 250, 500].into_iter().enumerate() {
         let name = VmName::new(format!("vm{round}")).expect("valid");
@@ -44,11 +44,11 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
         definition.name = name.clone();
         definition.domains.clear();
         let operation = id(1000 + round as u128);
-        world.ask(CreateVm { definition, operation_id: Some(operation.clone()) }).await;
+        installation.ask(CreateVm { definition, operation_id: Some(operation.clone()) }).await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.kill(Service::Provisioner).await;
-        let report = world.end_of(Service::Provisioner, &operation).await;
-        let vms = world.ask(ListVms {}).await;
+        installation.kill(Service::Provisioner).await;
+        let report = installation.end_of(Service::Provisioner, &operation).await;
+        let vms = installation.ask(ListVms {}).await;
         let found = vms.iter().find(|vm| vm.definition.name == name);
         match report.state {
             OperationState::Done => {
@@ -56,7 +56,7 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
             }
             OperationState::Undone => {
                 assert!(found.is_none(), "round {round}: {found:?}");
-                assert!(traces_of(world.state(), name.as_str()).is_empty(), "round {round}");
+                assert!(traces_of(installation.state(), name.as_str()).is_empty(), "round {round}");
             }
             other => panic!("round {round}: {other:?} {:?}", report.reason),
         }
@@ -64,39 +64,39 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_whose_services_are_killed_in_the_middle_is_sealed_whole_or_not_at_all() {
-    let world = World::simulated().await;
-    grow_web(&world).await;
+async fn a_backup_whose_services_are_killed_in_the_middle_is_whole_or_does_not_exist() {
+    let installation = Installation::simulated().await;
+    create_web(&installation).await;
     let victims = [Service::Backup, Service::Provisioner, Service::Backup, Service::Provisioner];
     for (round, (victim, wait_ms)) in victims.into_iter().zip([10u64, 30, 120, 250]).enumerate() {
         let operation = id(2000 + round as u128);
-        world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
+        installation.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.kill(victim).await;
-        let report = world.end_of(Service::Backup, &operation).await;
-        let sealed = backups(&world).await.iter().any(|backup| backup.id.as_str() == operation.as_str());
+        installation.kill(victim).await;
+        let report = installation.end_of(Service::Backup, &operation).await;
+        let committed = backups(&installation).await.iter().any(|backup| backup.id.as_str() == operation.as_str());
         match report.state {
-            OperationState::Done => assert!(sealed, "round {round}"),
-            OperationState::Undone => assert!(!sealed, "round {round}"),
+            OperationState::Done => assert!(committed, "round {round}"),
+            OperationState::Undone => assert!(!committed, "round {round}"),
             other => panic!("round {round}: {other:?} {:?}", report.reason),
         }
-        if sealed {
-            world.loam_json(&["backup", "verify", &format!("web@{operation}")]);
+        if committed {
+            installation.loam_json(&["backup", "verify", &format!("web@{operation}")]);
         }
-        eventually("no door stands open", async || sockets(world.state()) == 0).await;
+        eventually("no export stands open", async || sockets(installation.state()) == 0).await;
     }
 }
 
 fn sockets(state: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(state.join("doors")) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(state.join("exports")) else { return 0 };
     entries.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "sock")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_killed_in_the_middle_finishes_or_leaves_the_name_free() {
-    let world = World::simulated().await;
-    grow_web(&world).await;
-    world.loam_json(&["backup", "run", "web"]);
+    let installation = Installation::simulated().await;
+    create_web(&installation).await;
+    installation.loam_json(&["backup", "run", "web"]);
     for (round, (victim, wait_ms)) in
         [(Service::Backup, 20u64), (Service::Provisioner, 60), (Service::Backup, 200)].into_iter().enumerate()
     {
@@ -107,16 +107,16 @@ async fn a_restore_killed_in_the_middle_finishes_or_leaves_the_name_free() {
             as_vm: name.clone(),
             operation_id: Some(operation.clone()),
         };
-        world.ask(command).await;
+        installation.ask(command).await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.kill(victim).await;
-        let report = world.end_of(Service::Backup, &operation).await;
-        let there = world.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == name);
+        installation.kill(victim).await;
+        let report = installation.end_of(Service::Backup, &operation).await;
+        let there = installation.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == name);
         match report.state {
             OperationState::Done => assert!(there, "round {round}"),
             OperationState::Undone => {
                 assert!(!there, "round {round}");
-                assert!(traces_of(world.state(), name.as_str()).is_empty(), "round {round}");
+                assert!(traces_of(installation.state(), name.as_str()).is_empty(), "round {round}");
             }
             other => panic!("round {round}: {other:?} {:?}", report.reason),
         }
@@ -125,18 +125,18 @@ async fn a_restore_killed_in_the_middle_finishes_or_leaves_the_name_free() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_nats_server_is_waited_for_and_nothing_is_forgotten() {
-    let world = World::simulated().await;
-    grow_web(&world).await;
+    let installation = Installation::simulated().await;
+    create_web(&installation).await;
     let operation = id(4000);
-    world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
+    installation.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
     let pid =
-        eventually_some("the server is found", testkit::PATIENCE, async || nats_pid(world.state())).await;
+        eventually_some("the server is found", testkit::WAIT_MAX, async || nats_pid(installation.state())).await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
         .expect("killed");
-    world.ready().await;
-    let report = world.end_of(Service::Backup, &operation).await;
+    installation.ready().await;
+    let report = installation.end_of(Service::Backup, &operation).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
-    assert_eq!(world.ask(ListVms {}).await.len(), 1);
+    assert_eq!(installation.ask(ListVms {}).await.len(), 1);
 }
 
 /// The nats-server whose configuration lies in this state folder.
@@ -151,7 +151,7 @@ fn nats_pid(state: &Path) -> Option<i32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_anybody_there_the_command_says_so_soon_and_with_its_own_exit_code() {
+async fn without_a_bus_the_command_says_so_soon_and_with_its_own_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = std::process::Command::new(system_tests::binary("loam"))
         .args(["--state", &folder.path().display().to_string(), "vm", "list"])
@@ -164,36 +164,36 @@ async fn without_anybody_there_the_command_says_so_soon_and_with_its_own_exit_co
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_others_can_write_is_refused_at_the_start() {
     use std::os::unix::fs::PermissionsExt;
-    let mut world = World::simulated().await;
-    assert!(world.end().await.success());
-    let key = world.state().join("keys").join("backup.nk");
+    let mut installation = Installation::simulated().await;
+    assert!(installation.end().await.success());
+    let key = installation.state().join("keys").join("backup.nk");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o666)).expect("ours");
-    let output = world.loam(&["up", "--hypervisor", "simulated"]);
+    let output = installation.loam(&["up", "--hypervisor", "simulated"]);
     assert!(!output.status.success());
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("backup.nk") && told.contains("chmod"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("backup.nk") && stderr.contains("chmod"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_machines_are_created_at_once_and_both_come_up() {
-    let world = World::simulated().await;
-    let image = image(world.state(), 3);
+    let installation = Installation::simulated().await;
+    let image = image(installation.state(), 3);
     let path = image.path.display().to_string();
-    world.loam_json(&["seed", "add", "tiny", "--from", &path, "--sha256", &image.sha256]);
+    installation.loam_json(&["seed", "add", "tiny", "--from", &path, "--sha256", &image.sha256]);
     for number in 0..2 {
         let script = "#!/bin/sh\n";
         let file = system_tests::definition_file(
-            world.state(),
+            installation.state(),
             &format!("twin{number}"),
             "tiny",
             &format!("twin{number}.example"),
             script,
         );
-        let output = world.loam(&["vm", "create", &file.display().to_string(), "--detach"]);
+        let output = installation.loam(&["vm", "create", &file.display().to_string(), "--detach"]);
         assert!(output.status.success(), "{output:?}");
     }
     eventually("both are ready", async || {
-        let vms = world.ask(ListVms {}).await;
+        let vms = installation.ask(ListVms {}).await;
         vms.len() == 2 && vms.iter().all(|vm| vm.state == VmState::Ready)
     })
     .await;

@@ -2,16 +2,16 @@
 
 use std::process::Stdio;
 
-use system_tests::{World, image};
+use system_tests::{Installation, image};
 use tokio::process::Command;
 
 const SCRIPT: &str = include_str!("people.py");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stock_python_client_creates_backs_up_and_restores_in_json() {
-    let world = World::simulated().await;
-    let image = image(world.state(), 5);
-    let client = world.state().join("client.toml");
+    let installation = Installation::simulated().await;
+    let image = image(installation.state(), 5);
+    let client = installation.state().join("client.toml");
     // The interpreter that has the library; tests/run says which.
     let python = std::env::var("LOAM_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(&python)
@@ -23,8 +23,8 @@ async fn a_stock_python_client_creates_backs_up_and_restores_in_json() {
         .output()
         .await
         .expect("python runs");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
     let said = String::from_utf8(output.stdout).expect("text");
     for line in [
         "created web",
@@ -33,6 +33,6 @@ async fn a_stock_python_client_creates_backs_up_and_restores_in_json() {
         "every endpoint has its schemas",
         "closed to the rest",
     ] {
-        assert!(said.contains(line), "{line:?} is missing in {said}\n{told}");
+        assert!(said.contains(line), "{line:?} is missing in {said}\n{stderr}");
     }
 }

@@ -1,69 +1,69 @@
-//! One command grows a machine, and traffic finds it.
+//! One command creates a VM, and the proxy routes traffic to it.
 
 use contract::provisioner::{CreateVm, CreateVmRefused, ListVms, VmState};
 use contract::supervisor::ListProcesses;
 use contract::{Service, VmName};
-use system_tests::{World, definition_file, get, image};
+use system_tests::{Installation, definition_file, get, image};
 use testkit::eventually;
 
 /// Grows `web` from an image; most tests begin so.
-pub(crate) async fn grow_web(world: &World) {
-    let image = image(world.state(), 1);
+pub(crate) async fn create_web(installation: &Installation) {
+    let image = image(installation.state(), 1);
     let path = image.path.display().to_string();
-    world.loam_json(&["seed", "add", "tiny", "--from", &path, "--sha256", &image.sha256]);
-    let file = definition_file(world.state(), "web", "tiny", "web.example", "#!/bin/sh\necho $GREETING\n");
-    world.loam_json(&["vm", "create", &file.display().to_string()]);
+    installation.loam_json(&["seed", "add", "tiny", "--from", &path, "--sha256", &image.sha256]);
+    let file = definition_file(installation.state(), "web", "tiny", "web.example", "#!/bin/sh\necho $GREETING\n");
+    installation.loam_json(&["vm", "create", &file.display().to_string()]);
 }
 
-async fn status(world: &World, domain: &str) -> u16 {
-    let proxy = world.proxy().await;
+async fn status(installation: &Installation, domain: &str) -> u16 {
+    let proxy = installation.proxy().await;
     get(proxy, domain, "/").await.map_or(0, |answer| answer.status)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_grows_from_a_file_and_the_proxy_leads_to_it_while_it_runs() {
-    let world = World::simulated().await;
-    assert_eq!(status(&world, "web.example").await, 404);
-    grow_web(&world).await;
-    let vms = world.ask(ListVms {}).await;
+async fn a_vm_is_created_from_a_file_and_the_proxy_routes_to_it_while_it_runs() {
+    let installation = Installation::simulated().await;
+    assert_eq!(status(&installation, "web.example").await, 404);
+    create_web(&installation).await;
+    let vms = installation.ask(ListVms {}).await;
     assert_eq!((vms.len(), vms[0].state, vms[0].hypervisor.as_str()), (1, VmState::Ready, "simulated"));
-    eventually("the page is reached", async || status(&world, "web.example").await == 200).await;
+    eventually("the page is reached", async || status(&installation, "web.example").await == 200).await;
 
-    world.loam_json(&["vm", "stop", "web"]);
-    eventually("the page is away", async || status(&world, "web.example").await == 503).await;
-    let answer = get(world.proxy().await, "web.example", "/").await.expect("an answer");
+    installation.loam_json(&["vm", "stop", "web"]);
+    eventually("the page is away", async || status(&installation, "web.example").await == 503).await;
+    let answer = get(installation.proxy().await, "web.example", "/").await.expect("an answer");
     let seconds: u32 = answer.header("Retry-After").expect("a hint").parse().expect("seconds");
     assert!(seconds > 0);
 
-    world.loam_json(&["vm", "start", "web"]);
-    eventually("the page is back", async || status(&world, "web.example").await == 200).await;
+    installation.loam_json(&["vm", "start", "web"]);
+    eventually("the page is back", async || status(&installation, "web.example").await == 200).await;
 
-    world.loam_json(&["vm", "remove", "web"]);
-    eventually("the route is gone", async || status(&world, "web.example").await == 404).await;
-    assert!(world.ask(ListVms {}).await.is_empty());
+    installation.loam_json(&["vm", "remove", "web"]);
+    eventually("the route is gone", async || status(&installation, "web.example").await == 404).await;
+    assert!(installation.ask(ListVms {}).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_kept_over_an_orderly_end_and_a_new_start() {
-    let mut world = World::simulated().await;
-    grow_web(&world).await;
-    let before = world.ask(ListVms {}).await;
-    assert!(world.end().await.success(), "{}", world.logs());
-    world.begin_again().await;
-    let after = world.ask(ListVms {}).await;
+    let mut installation = Installation::simulated().await;
+    create_web(&installation).await;
+    let before = installation.ask(ListVms {}).await;
+    assert!(installation.end().await.success(), "{}", installation.logs());
+    installation.restart().await;
+    let after = installation.ask(ListVms {}).await;
     assert_eq!(
         (after[0].uuid.clone(), after[0].mac.clone()),
         (before[0].uuid.clone(), before[0].mac.clone())
     );
-    eventually("the page is reached", async || status(&world, "web.example").await == 200).await;
-    assert_eq!(world.ask(ListProcesses {}).await.len(), Service::FIVE.len());
+    eventually("the page is reached", async || status(&installation, "web.example").await == 200).await;
+    assert_eq!(installation.ask(ListProcesses {}).await.len(), Service::FIVE.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_definition_is_refused_with_file_line_and_key_before_anything_is_touched() {
-    let world = World::simulated().await;
-    let path = world.state().join("bad.toml");
-    for (text, words) in [
+    let installation = Installation::simulated().await;
+    let path = installation.state().join("bad.toml");
+    for (text, parts) in [
         ("name = \"web\"\nseed = \"tiny\"\ncpu_cout = 2\n", vec!["bad.toml", "3", "cpu_cout"]),
         ("name = \"We b\"\nseed = \"tiny\"\n", vec!["bad.toml", "1", "name"]),
         (
@@ -73,37 +73,37 @@ async fn a_bad_definition_is_refused_with_file_line_and_key_before_anything_is_t
         ("name = \"web\"\nseed == 3\n", vec!["bad.toml", "2"]),
     ] {
         std::fs::write(&path, text).expect("written");
-        let output = world.loam(&["vm", "create", &path.display().to_string()]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        for word in words {
-            assert!(told.contains(word), "{word:?} is missing in {told}");
+        let output = installation.loam(&["vm", "create", &path.display().to_string()]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "{part:?} is missing in {stderr}");
         }
     }
-    assert!(world.ask(ListVms {}).await.is_empty());
+    assert!(installation.ask(ListVms {}).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_machine_cannot_take_name_or_domain_of_the_first() {
-    let world = World::simulated().await;
-    grow_web(&world).await;
-    let mut definition = world.ask(ListVms {}).await.remove(0).definition;
+    let installation = Installation::simulated().await;
+    create_web(&installation).await;
+    let mut definition = installation.ask(ListVms {}).await.remove(0).definition;
     let again = CreateVm { definition: definition.clone(), operation_id: None };
-    assert_eq!(world.refused(again).await, CreateVmRefused::NameTaken(definition.name.clone()));
+    assert_eq!(installation.refused(again).await, CreateVmRefused::NameTaken(definition.name.clone()));
     let owner = definition.name.clone();
     definition.name = VmName::new("other").expect("valid");
     let taken = definition.domains[0].domain.clone();
     let second = CreateVm { definition, operation_id: None };
-    assert_eq!(world.refused(second).await, CreateVmRefused::DomainTaken { domain: taken, vm: owner });
+    assert_eq!(installation.refused(second).await, CreateVmRefused::DomainTaken { domain: taken, vm: owner });
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_that_is_not_what_it_should_be_is_not_added() {
-    let world = World::simulated().await;
-    let image = image(world.state(), 1);
+    let installation = Installation::simulated().await;
+    let image = image(installation.state(), 1);
     let path = image.path.display().to_string();
-    let output = world.loam(&["seed", "add", "tiny", "--from", &path, "--sha256", &"0".repeat(64)]);
+    let output = installation.loam(&["seed", "add", "tiny", "--from", &path, "--sha256", &"0".repeat(64)]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains(&image.sha256), "{output:?}");
-    assert_eq!(world.loam_json(&["seed", "list"]).as_array().map(Vec::len), Some(0));
+    assert_eq!(installation.loam_json(&["seed", "list"]).as_array().map(Vec::len), Some(0));
 }

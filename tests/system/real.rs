@@ -11,7 +11,7 @@ use contract::provisioner::{CreateVm, ListVms, VmState};
 use contract::{OperationId, Service, VmName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use system_tests::{SOON, World, WorldOptions, definition_file, get};
+use system_tests::{CALL_MAX, Installation, InstallationOptions, definition_file, get};
 use testkit::{eventually, eventually_some};
 
 use crate::backup_restore::{backups, web};
@@ -24,10 +24,10 @@ fn guest() -> String {
     std::env::var("LOAM_TEST_GUEST").expect("run inside tests/harness/realm, as tests/run does")
 }
 
-async fn world() -> World {
-    // The realm has no working KVM to look for.
+async fn installation() -> Installation {
+    // The realm has no working KVM.
     let settings = "[provisioner]\nvirt_type = \"qemu\"\n".to_string();
-    World::start(WorldOptions { settings, libvirt: true, ..WorldOptions::default() }).await
+    Installation::start(InstallationOptions { settings, libvirt: true, ..InstallationOptions::default() }).await
 }
 
 fn virsh(arguments: &[&str]) -> String {
@@ -53,19 +53,19 @@ const SERVE: &str = "#!/bin/sh\n\
     mkdir -p /srv/www && echo \"$GREETING from $(hostname)\" > /srv/www/index.html\n\
     printf '#!/bin/sh\\nhttpd -h /srv/www\\n' > /etc/rc.local && chmod 755 /etc/rc.local && sh /etc/rc.local\n";
 
-fn grow(world: &World) {
+fn create(installation: &Installation) {
     let digest = Command::new("sha256sum").arg(guest()).output().expect("coreutils").stdout;
     let digest = String::from_utf8(digest).expect("text");
     let digest = digest.split_whitespace().next().expect("a digest");
-    world.loam_json(&["seed", "add", "tiny", "--from", &guest(), "--sha256", digest]);
-    let file = definition_file(world.state(), "web", "tiny", "web.example", SERVE);
-    world.loam_json(&["vm", "create", &file.display().to_string()]);
+    installation.loam_json(&["seed", "add", "tiny", "--from", &guest(), "--sha256", digest]);
+    let file = definition_file(installation.state(), "web", "tiny", "web.example", SERVE);
+    installation.loam_json(&["vm", "create", &file.display().to_string()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_is_done_from_seed_to_second_machine() {
-    let world = world().await;
-    let output = world.loam(&["demo", "--seed", &guest()]);
+    let installation = installation().await;
+    let output = installation.loam(&["demo", "--seed", &guest()]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     println!("{said}");
@@ -118,9 +118,9 @@ async fn a_guest_boots_straight_from_a_backup_that_is_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
-    let world = world().await;
-    grow(&world);
-    let proxy = world.proxy().await;
+    let installation = installation().await;
+    create(&installation);
+    let proxy = installation.proxy().await;
     let page = async || get(proxy, "web.example", "/").await.map(|answer| answer.body).unwrap_or_default();
     eventually("the page is reached", async || page().await.contains("hello from web")).await;
 
@@ -130,12 +130,12 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
             .enumerate()
     {
         let id = OperationId::from_parts(1_800_000_000_000, 100 + round as u128);
-        world.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(id.clone()) }).await;
+        installation.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(id.clone()) }).await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.kill(victim).await;
-        let report = world.end_of(Service::Backup, &id).await;
-        let sealed = backups(&world).await.iter().any(|backup| backup.id.as_str() == id.as_str());
-        assert_eq!(report.state == OperationState::Done, sealed, "round {round}: {:?}", report.reason);
+        installation.kill(victim).await;
+        let report = installation.end_of(Service::Backup, &id).await;
+        let committed = backups(&installation).await.iter().any(|backup| backup.id.as_str() == id.as_str());
+        assert_eq!(report.state == OperationState::Done, committed, "round {round}: {:?}", report.reason);
         assert_ne!(report.state, OperationState::Stuck, "round {round}: {:?}", report.reason);
         eventually("no backup job is left", async || {
             domains().iter().all(|domain| virsh(&["domjobinfo", domain]).contains("None"))
@@ -144,31 +144,31 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
         assert!(
             domains().iter().all(|domain| virsh(&["checkpoint-list", domain, "--name"]).trim().is_empty())
         );
-        if sealed {
-            world.loam_json(&["backup", "verify", &format!("web@{id}")]);
+        if committed {
+            installation.loam_json(&["backup", "verify", &format!("web@{id}")]);
         }
         assert!(page().await.contains("hello from web"), "round {round}: the machine goes on serving");
     }
 
-    let mut definition = world.ask(ListVms {}).await.remove(0).definition;
+    let mut definition = installation.ask(ListVms {}).await.remove(0).definition;
     definition.domains.clear();
     for (round, wait_ms) in [300u64, 2_500].into_iter().enumerate() {
         definition.name = VmName::new(format!("vm{round}")).expect("valid");
         let id = OperationId::from_parts(1_800_000_000_000, 200 + round as u128);
-        world.ask(CreateVm { definition: definition.clone(), operation_id: Some(id.clone()) }).await;
+        installation.ask(CreateVm { definition: definition.clone(), operation_id: Some(id.clone()) }).await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        world.kill(Service::Provisioner).await;
+        installation.kill(Service::Provisioner).await;
         let report = eventually_some("the creation has ended", GUEST_MAX, async || {
             let ask = contract::operation::GetOperation { id: id.clone() };
-            let report = world.bus().call_at(Service::Provisioner, &ask, SOON).await.ok()?;
+            let report = installation.bus().call_at(Service::Provisioner, &ask, CALL_MAX).await.ok()?;
             report.state.is_final().then_some(report)
         })
         .await;
-        let there = world.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == definition.name);
+        let there = installation.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == definition.name);
         assert_eq!(report.state == OperationState::Done, there, "round {round}: {:?}", report.reason);
-        assert_eq!(domains().len(), world.ask(ListVms {}).await.len(), "round {round}: {:?}", domains());
+        assert_eq!(domains().len(), installation.ask(ListVms {}).await.len(), "round {round}: {:?}", domains());
     }
-    world.loam_json(&["backup", "run", "web"]);
+    installation.loam_json(&["backup", "run", "web"]);
     let id = OperationId::from_parts(1_800_000_000_000, 300);
     let copy = VmName::new("copy").expect("valid");
     let command = RestoreBackup {
@@ -176,63 +176,63 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
         as_vm: copy.clone(),
         operation_id: Some(id.clone()),
     };
-    world.ask(command).await;
+    installation.ask(command).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    world.kill(Service::Provisioner).await;
-    world.kill(Service::Backup).await;
-    let report = world.end_of(Service::Backup, &id).await;
-    let there = world.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == copy);
+    installation.kill(Service::Provisioner).await;
+    installation.kill(Service::Backup).await;
+    let report = installation.end_of(Service::Backup, &id).await;
+    let there = installation.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == copy);
     assert_eq!(report.state == OperationState::Done, there, "{:?}", report.reason);
-    assert_eq!(domains().len(), world.ask(ListVms {}).await.len(), "{:?}", domains());
+    assert_eq!(domains().len(), installation.ask(ListVms {}).await.len(), "{:?}", domains());
 
-    for vm in world.ask(ListVms {}).await {
-        world.loam_json(&["vm", "remove", vm.definition.name.as_str()]);
+    for vm in installation.ask(ListVms {}).await {
+        installation.loam_json(&["vm", "remove", vm.definition.name.as_str()]);
     }
     assert!(domains().is_empty(), "{:?}", domains());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hung_libvirtd_is_said_in_bounded_time_and_used_again_when_it_answers() {
-    let world = world().await;
+async fn a_hung_libvirtd_is_reported_in_bounded_time_and_used_again_when_it_answers() {
+    let installation = installation().await;
     let pid = std::fs::read_to_string("/run/libvirtd.pid").expect("the realm's libvirtd wrote its pid");
     let libvirtd = Pid::from_raw(pid.trim().parse().expect("a pid"));
-    let trouble = async || {
-        let health = world.bus().call_at(Service::Provisioner, &CheckHealth {}, SOON).await.ok()?;
-        health.parts.into_iter().find_map(|part| part.trouble)
+    let problem = async || {
+        let health = installation.bus().call_at(Service::Provisioner, &CheckHealth {}, CALL_MAX).await.ok()?;
+        health.parts.into_iter().find_map(|part| part.problem)
     };
     kill(libvirtd, Signal::SIGSTOP).expect("stopped");
-    eventually("its health says so", async || trouble().await.is_some()).await;
-    assert!(world.ask(ListVms {}).await.is_empty(), "what needs no hypervisor is answered");
+    eventually("its health says so", async || problem().await.is_some()).await;
+    assert!(installation.ask(ListVms {}).await.is_empty(), "what needs no hypervisor is answered");
     kill(libvirtd, Signal::SIGCONT).expect("goes on");
-    eventually("it is well again", async || trouble().await.is_none()).await;
-    grow(&world);
-    assert_eq!(world.ask(ListVms {}).await[0].state, VmState::Ready);
-    world.loam_json(&["vm", "remove", "web"]);
+    eventually("it is healthy again", async || problem().await.is_none()).await;
+    create(&installation);
+    assert_eq!(installation.ask(ListVms {}).await[0].state, VmState::Ready);
+    installation.loam_json(&["vm", "remove", "web"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_grows_from_an_ordinary_debian_cloud_image() {
+async fn a_vm_is_created_from_an_ordinary_debian_cloud_image() {
     let image = std::env::var("LOAM_TEST_DEBIAN").expect("tests/run makes the image with deploy/build-seed");
-    let world = world().await;
+    let installation = installation().await;
     let digest = Command::new("sha256sum").arg(&image).output().expect("coreutils").stdout;
     let digest = String::from_utf8(digest).expect("text");
     let digest = digest.split_whitespace().next().expect("a digest");
-    world.loam_json(&["seed", "add", "debian-12", "--from", &image, "--sha256", digest]);
+    installation.loam_json(&["seed", "add", "debian-12", "--from", &image, "--sha256", digest]);
     let script = "#!/bin/bash\nset -e\nmkdir -p /srv/www\necho \"$GREETING from $(hostname)\" > /srv/www/index.html\n\
                   systemd-run --unit page python3 -m http.server 80 --directory /srv/www\n";
-    std::fs::write(world.state().join("page.sh"), script).expect("written");
-    let file = world.state().join("web.toml");
+    std::fs::write(installation.state().join("page.sh"), script).expect("written");
+    let file = installation.state().join("web.toml");
     let text = "name = \"web\"\nseed = \"debian-12\"\ncpu_count = 2\nram_size = \"768M\"\ndisk_size = \"100G\"\n\
                 domains = [\"web.example\"]\ninstall = [\"page.sh\"]\n\n[env]\nGREETING = \"hello\"\n";
     std::fs::write(&file, text).expect("written");
-    world.loam_json(&["vm", "create", &file.display().to_string()]);
-    let proxy = world.proxy().await;
+    installation.loam_json(&["vm", "create", &file.display().to_string()]);
+    let proxy = installation.proxy().await;
     eventually("the page is reached", async || {
         get(proxy, "web.example", "/").await.is_ok_and(|answer| answer.body.contains("hello from web"))
     })
     .await;
-    world.loam_json(&["backup", "run", "web"]);
-    let backup = backups(&world).await.remove(0);
+    installation.loam_json(&["backup", "run", "web"]);
+    let backup = backups(&installation).await.remove(0);
     assert!(backup.bytes_read.0 < 4 << 30, "only what is allocated of 100 GiB is read: {backup:?}");
-    world.loam_json(&["vm", "remove", "web"]);
+    installation.loam_json(&["vm", "remove", "web"]);
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use contract::Service;
 use contract::operation::CheckHealth;
-use system_tests::{SOON, World, WorldOptions};
+use system_tests::{CALL_MAX, Installation, InstallationOptions};
 use tempfile::TempDir;
 use testkit::{eventually, eventually_some};
 
 use crate::backup_restore::backups;
-use crate::provision::grow_web;
+use crate::provision::create_web;
 
 /// A SeaweedFS server with one user and one bucket, on loopback.
 struct S3 {
@@ -110,7 +110,7 @@ fn spawn(folder: &Path, ports: &[u16]) -> Child {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backups_go_to_s3_and_its_absence_is_said_and_borne() {
+async fn backups_go_to_s3_and_its_absence_is_reported_and_waited_out() {
     let mut s3 = S3::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let secret = folder.path().join("s3.secret");
@@ -123,26 +123,26 @@ async fn backups_go_to_s3_and_its_absence_is_said_and_borne() {
         s3.endpoint(),
         secret.display()
     );
-    let world = World::start(WorldOptions { settings, ..WorldOptions::default() }).await;
-    grow_web(&world).await;
-    world.loam_json(&["backup", "run", "web"]);
-    world.loam_json(&["backup", "restore", "web@latest", "--as", "web2"]);
-    assert_eq!(backups(&world).await.len(), 1);
+    let installation = Installation::start(InstallationOptions { settings, ..InstallationOptions::default() }).await;
+    create_web(&installation).await;
+    installation.loam_json(&["backup", "run", "web"]);
+    installation.loam_json(&["backup", "restore", "web@latest", "--as", "web2"]);
+    assert_eq!(backups(&installation).await.len(), 1);
 
     s3.stop();
-    let output = world.loam(&["backup", "run", "web"]);
+    let output = installation.loam(&["backup", "run", "web"]);
     assert_ne!(output.status.code(), Some(0), "{output:?}");
     eventually("its health names the store", async || {
-        let health = world.bus().call_at(Service::Backup, &CheckHealth {}, SOON).await;
+        let health = installation.bus().call_at(Service::Backup, &CheckHealth {}, CALL_MAX).await;
         health.is_ok_and(|health| {
-            health.parts.iter().any(|part| part.part == "store" && part.trouble.is_some())
+            health.parts.iter().any(|part| part.part == "store" && part.problem.is_some())
         })
     })
     .await;
 
     s3.start_again().await;
     eventually_some("a backup succeeds again, without a restart", Duration::from_secs(120), async || {
-        world.loam(&["backup", "run", "web"]).status.success().then_some(())
+        installation.loam(&["backup", "run", "web"]).status.success().then_some(())
     })
     .await;
 }

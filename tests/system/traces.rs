@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use system_tests::{Collector, SpanSeen, World, WorldOptions};
+use system_tests::{Collector, ReceivedSpan, Installation, InstallationOptions};
 
-use crate::provision::grow_web;
+use crate::provision::create_web;
 
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
@@ -15,22 +15,22 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), collector.endpoint()),
         ("OTEL_BSP_SCHEDULE_DELAY".to_string(), "200".to_string()),
     ];
-    let world = World::start(WorldOptions { environment, ..WorldOptions::default() }).await;
-    grow_web(&world).await;
-    world.loam_json(&["schedule", "add", "often", "--cron", "*/3 * * * * *", "--backup", "web"]);
+    let installation = Installation::start(InstallationOptions { environment, ..InstallationOptions::default() }).await;
+    create_web(&installation).await;
+    installation.loam_json(&["schedule", "add", "often", "--cron", "*/3 * * * * *", "--backup", "web"]);
 
-    let until = tokio::time::Instant::now() + testkit::PATIENCE;
+    let until = tokio::time::Instant::now() + testkit::WAIT_MAX;
     let trace = loop {
         let spans = collector.spans();
         let roots =
             spans.iter().filter(|span| span.service == "loam-scheduler" && span.name == "scheduled_backup");
-        let traces: Vec<Vec<SpanSeen>> = roots.map(|root| of_trace(&spans, &root.trace)).collect();
+        let traces: Vec<Vec<ReceivedSpan>> = roots.map(|root| of_trace(&spans, &root.trace)).collect();
         match traces.iter().map(|trace| lacks(trace)).position(|lack| lack.is_none()) {
             Some(index) => break traces[index].clone(),
-            None if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+            None if tokio::time::Instant::now() < until => tokio::time::sleep(POLL_INTERVAL).await,
             None => {
-                let complaints: Vec<_> = traces.iter().map(|trace| lacks(trace)).collect();
-                panic!("no whole trace among {}: {complaints:#?} of {} spans", traces.len(), spans.len());
+                let missing: Vec<_> = traces.iter().map(|trace| lacks(trace)).collect();
+                panic!("no whole trace among {}: {missing:#?} of {} spans", traces.len(), spans.len());
             }
         }
     };
@@ -49,17 +49,17 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
     ] {
         let span = trace.iter().find(|span| span.service == service && span.name == name);
         let span = span.unwrap_or_else(|| panic!("{service} has no span {name}: {trace:#?}"));
-        assert!(leads_to(&trace, span, root), "{service} {name} does not lead to the root");
+        assert!(descends_from(&trace, span, root), "{service} {name} does not descend from the root");
     }
     assert!(trace.iter().any(|span| span.name.starts_with("store ")), "no span of the store: {trace:#?}");
 }
 
-fn of_trace(spans: &[SpanSeen], trace: &str) -> Vec<SpanSeen> {
+fn of_trace(spans: &[ReceivedSpan], trace: &str) -> Vec<ReceivedSpan> {
     spans.iter().filter(|span| span.trace == trace).cloned().collect()
 }
 
 /// What a trace still lacks: a service, the last step, or a parent that is named and has not arrived.
-fn lacks(trace: &[SpanSeen]) -> Option<String> {
+fn lacks(trace: &[ReceivedSpan]) -> Option<String> {
     let services: BTreeSet<&str> = trace.iter().map(|span| span.service.as_str()).collect();
     for wanted in ["loam-scheduler", "loam-backup", "loam-provisioner"] {
         if !services.contains(wanted) {
@@ -77,7 +77,7 @@ fn lacks(trace: &[SpanSeen]) -> Option<String> {
     orphan.map(|span| format!("the parent of {} {}", span.service, span.name))
 }
 
-fn leads_to(trace: &[SpanSeen], from: &SpanSeen, root: &SpanSeen) -> bool {
+fn descends_from(trace: &[ReceivedSpan], from: &ReceivedSpan, root: &ReceivedSpan) -> bool {
     let mut at = from;
     for _ in 0..trace.len() {
         if at.span == root.span {

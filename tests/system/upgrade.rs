@@ -1,4 +1,4 @@
-//! Services are renewed by signed builds, and the old one comes back when the new one does not stand up.
+//! Services are upgraded by signed builds, and the old build comes back when the new one does not work.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use contract::Service;
 use contract::operation::CheckHealth;
 use contract::upgrade::ListServices;
-use system_tests::{World, binary};
+use system_tests::{Installation, binary};
 
 /// A release of a service: its present executable with something appended, so that the build is another.
-fn release(world: &World, folder: &str, executable: &Path, key: &Path) -> PathBuf {
-    let folder = world.state().join(folder);
+fn release(installation: &Installation, folder: &str, executable: &Path, key: &Path) -> PathBuf {
+    let folder = installation.state().join(folder);
     fs::create_dir_all(&folder).expect("made");
     fs::copy(executable, folder.join("loam-scheduler")).expect("copied");
-    sign(world, &folder, key);
+    sign(installation, &folder, key);
     folder
 }
 
-fn sign(world: &World, folder: &Path, key: &Path) {
+fn sign(installation: &Installation, folder: &Path, key: &Path) {
     let (folder, key) = (folder.display().to_string(), key.display().to_string());
-    let output = world.loam(&[
+    let output = installation.loam(&[
         "release",
         "sign",
         &folder,
@@ -34,102 +34,102 @@ fn sign(world: &World, folder: &Path, key: &Path) {
 }
 
 /// A key pair; the public half is trusted.
-fn trusted_key(world: &World) -> PathBuf {
-    let made = world.state().join("signing");
-    let output = world.loam(&["release", "keygen", "--out", &made.display().to_string()]);
+fn trusted_key(installation: &Installation) -> PathBuf {
+    let made = installation.state().join("signing");
+    let output = installation.loam(&["release", "keygen", "--out", &made.display().to_string()]);
     assert!(output.status.success(), "{output:?}");
     let find = |extension: &str| {
         let entries = fs::read_dir(&made).expect("readable").flatten().map(|entry| entry.path());
         entries.into_iter().find(|path| path.extension().is_some_and(|e| e == extension)).expect("made")
     };
-    let trusted = world.state().join("keys").join("release").join("test.pub");
+    let trusted = installation.state().join("keys").join("release").join("test.pub");
     fs::copy(find("pub"), trusted).expect("trusted");
     find("key")
 }
 
-/// The scheduler's executable, made another build by bytes after its end, which an ELF loader does not look at.
-fn newer_build(world: &World) -> PathBuf {
-    let path = world.state().join("newer-scheduler");
+/// The scheduler's executable, made another build by bytes after its end, which an ELF loader ignores.
+fn newer_build(installation: &Installation) -> PathBuf {
+    let path = installation.state().join("newer-scheduler");
     let mut bytes = fs::read(binary("loam-scheduler")).expect("readable");
     bytes.extend(b"another build");
     fs::write(&path, bytes).expect("written");
     path
 }
 
-async fn build(world: &World) -> String {
-    let health = world.bus().call_at(Service::Scheduler, &CheckHealth {}, system_tests::SOON).await;
+async fn build(installation: &Installation) -> String {
+    let health = installation.bus().call_at(Service::Scheduler, &CheckHealth {}, system_tests::CALL_MAX).await;
     health.expect("the scheduler answers").build
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_every_running_service_with_its_version_and_build() {
-    let world = World::simulated().await;
-    let found = world.ask(ListServices {}).await;
+    let installation = Installation::simulated().await;
+    let found = installation.ask(ListServices {}).await;
     for service in Service::FIVE {
         let row = found.iter().find(|row| row.health.service == service);
         let row = row.unwrap_or_else(|| panic!("{service} was not found: {found:?}"));
         assert_eq!((row.health.version.as_str(), row.health.build.len()), (env!("CARGO_PKG_VERSION"), 16));
     }
-    world.loam_json(&["upgrade", "status"]);
+    installation.loam_json(&["upgrade", "status"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_build_takes_over_and_stays_over_a_restart() {
-    let mut world = World::simulated().await;
-    let key = trusted_key(&world);
-    let before = build(&world).await;
-    let folder = release(&world, "release", &newer_build(&world), &key);
-    world.loam_json(&["upgrade", "apply", &folder.display().to_string()]);
-    let after = build(&world).await;
+    let mut installation = Installation::simulated().await;
+    let key = trusted_key(&installation);
+    let before = build(&installation).await;
+    let folder = release(&installation, "release", &newer_build(&installation), &key);
+    installation.loam_json(&["upgrade", "apply", &folder.display().to_string()]);
+    let after = build(&installation).await;
     assert_ne!(after, before);
-    assert!(world.end().await.success());
-    world.begin_again().await;
-    assert_eq!(build(&world).await, after);
+    assert!(installation.end().await.success());
+    installation.restart().await;
+    assert_eq!(build(&installation).await, after);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_that_does_not_stand_up_makes_room_for_the_old_one() {
-    let world = World::simulated().await;
-    let key = trusted_key(&world);
-    let before = build(&world).await;
+async fn a_build_that_does_not_work_is_replaced_by_the_old_one() {
+    let installation = Installation::simulated().await;
+    let key = trusted_key(&installation);
+    let before = build(&installation).await;
     // Coreutils' `false` ends at once, as a build with a defect may.
-    let dud = Path::new("/bin/false");
-    let folder = release(&world, "dud", dud, &key);
-    let output = world.loam(&["upgrade", "apply", &folder.display().to_string()]);
+    let broken = Path::new("/bin/false");
+    let folder = release(&installation, "broken", broken, &key);
+    let output = installation.loam(&["upgrade", "apply", &folder.display().to_string()]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(build(&world).await, before);
+    assert_eq!(build(&installation).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unsigned_altered_and_foreign_releases_are_refused_and_nothing_changes() {
-    let world = World::simulated().await;
-    let key = trusted_key(&world);
-    let newer = newer_build(&world);
-    let before = (build(&world).await, world.process(Service::Scheduler).await.pid);
+    let installation = Installation::simulated().await;
+    let key = trusted_key(&installation);
+    let newer = newer_build(&installation);
+    let before = (build(&installation).await, installation.process(Service::Scheduler).await.pid);
 
-    let unsigned = release(&world, "unsigned", &newer, &key);
+    let unsigned = release(&installation, "unsigned", &newer, &key);
     fs::remove_file(unsigned.join("release.toml.minisig")).expect("there");
-    let altered = release(&world, "altered", &newer, &key);
+    let altered = release(&installation, "altered", &newer, &key);
     fs::write(altered.join("loam-scheduler"), b"something else").expect("written");
-    let rewritten = release(&world, "rewritten", &newer, &key);
+    let rewritten = release(&installation, "rewritten", &newer, &key);
     let manifest =
         fs::read_to_string(rewritten.join("release.toml")).expect("there").replace("0.2.0", "0.3.0");
     fs::write(rewritten.join("release.toml"), manifest).expect("written");
-    let foreign_key = world.state().join("foreign");
-    let output = world.loam(&["release", "keygen", "--out", &foreign_key.display().to_string()]);
+    let foreign_key = installation.state().join("foreign");
+    let output = installation.loam(&["release", "keygen", "--out", &foreign_key.display().to_string()]);
     assert!(output.status.success());
     let foreign_key = fs::read_dir(&foreign_key).expect("readable").flatten().map(|entry| entry.path());
     let foreign_key =
         foreign_key.into_iter().find(|path| path.extension().is_some_and(|e| e == "key")).expect("made");
-    let foreign = release(&world, "foreign-release", &newer, &foreign_key);
+    let foreign = release(&installation, "foreign-release", &newer, &foreign_key);
 
-    for (folder, word) in
+    for (folder, reason) in
         [(unsigned, "signed"), (altered, "altered"), (rewritten, "trusted"), (foreign, "trusted")]
     {
-        let output = world.loam(&["upgrade", "apply", &folder.display().to_string()]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(3), "{told}");
-        assert!(told.contains(word), "{told}");
+        let output = installation.loam(&["upgrade", "apply", &folder.display().to_string()]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
     }
-    assert_eq!((build(&world).await, world.process(Service::Scheduler).await.pid), before);
+    assert_eq!((build(&installation).await, installation.process(Service::Scheduler).await.pid), before);
 }

@@ -17,15 +17,15 @@ use tempfile::TempDir;
 use testkit::{eventually, eventually_some};
 
 /// How long one question may take.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const CALL_MAX: Duration = Duration::from_secs(20);
 /// How long a whole installation may take to come up on a busy machine.
 const UP_MAX: Duration = Duration::from_secs(90);
 /// How long it may take to end in order.
 const DOWN_MAX: Duration = Duration::from_secs(60);
 
-/// What a test asks of its world.
+/// What a test asks of its installation.
 #[derive(Clone, Debug, Default)]
-pub struct WorldOptions {
+pub struct InstallationOptions {
     /// Settings beyond the usual ones, as TOML tables.
     pub settings: String,
     /// Variables for `loam up` and what it starts.
@@ -35,10 +35,10 @@ pub struct WorldOptions {
 }
 
 /// An installation under test.
-pub struct World {
+pub struct Installation {
     up: Child,
     state: TempDir,
-    options: WorldOptions,
+    options: InstallationOptions,
     bus: Bus,
 }
 
@@ -54,21 +54,21 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-impl World {
-    /// The usual world: simulated hypervisor, local store.
-    pub async fn simulated() -> World {
-        World::start(WorldOptions::default()).await
+impl Installation {
+    /// The usual installation: simulated hypervisor, local store.
+    pub async fn simulated() -> Installation {
+        Installation::start(InstallationOptions::default()).await
     }
 
-    /// A world as asked for.
-    pub async fn start(options: WorldOptions) -> World {
+    /// A installation as asked for.
+    pub async fn start(options: InstallationOptions) -> Installation {
         let state = tempfile::Builder::new().prefix("loam-").tempdir().expect("a folder for the state");
         open_to_qemu(state.path());
         let up = launch(state.path(), &options);
         let bus = connect(state.path()).await;
-        let world = World { up, state, options, bus };
-        world.ready().await;
-        world
+        let installation = Installation { up, state, options, bus };
+        installation.ready().await;
+        installation
     }
 
     /// The operator's connection.
@@ -83,7 +83,7 @@ impl World {
 
     /// Asks and expects a reply; a service that is just starting again is asked again, as any client would.
     pub async fn ask<R: Request>(&self, request: R) -> R::Reply {
-        eventually_some(R::NAME, SOON, async || match self.bus.call(&request, SOON).await {
+        eventually_some(R::NAME, CALL_MAX, async || match self.bus.call(&request, CALL_MAX).await {
             Ok(reply) => Some(reply),
             Err(error) if error.is_transient() => None,
             Err(error) => panic!("{}: {error}", R::NAME),
@@ -96,7 +96,7 @@ impl World {
     where
         R::Reply: std::fmt::Debug,
     {
-        match self.bus.call(&request, SOON).await {
+        match self.bus.call(&request, CALL_MAX).await {
             Err(CallError::Refused(refusal)) => refusal,
             other => panic!("{}: {other:?}", R::NAME),
         }
@@ -106,17 +106,17 @@ impl World {
     pub async fn end_of(&self, service: Service, id: &OperationId) -> OperationReport {
         let ask = contract::operation::GetOperation { id: id.clone() };
         eventually_some(&format!("the end of operation {id}"), Duration::from_secs(180), async || {
-            let report = self.bus.call_at(service, &ask, SOON).await.ok()?;
+            let report = self.bus.call_at(service, &ask, CALL_MAX).await.ok()?;
             report.state.is_final().then_some(report)
         })
         .await
     }
 
-    /// Waits until every service is there and well.
+    /// Waits until every service is there and healthy.
     pub async fn ready(&self) {
-        eventually_some("every service is there and well", UP_MAX, async || {
+        eventually_some("every service is there and healthy", UP_MAX, async || {
             for service in Service::ALL {
-                let health = self.bus.call_at(service, &CheckHealth {}, SOON).await.ok()?;
+                let health = self.bus.call_at(service, &CheckHealth {}, CALL_MAX).await.ok()?;
                 if !health.is_healthy() {
                     return None;
                 }
@@ -126,7 +126,7 @@ impl World {
         .await;
     }
 
-    /// Runs the `loam` command against this world.
+    /// Runs the `loam` command against this installation.
     pub fn loam(&self, arguments: &[&str]) -> Output {
         Command::new(binary("loam"))
             .arg("--state")
@@ -142,8 +142,8 @@ impl World {
         let mut all = arguments.to_vec();
         all.push("--json");
         let output = self.loam(&all);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "loam {}: {}\n{told}", arguments.join(" "), output.status);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "loam {}: {}\n{stderr}", arguments.join(" "), output.status);
         let text = String::from_utf8(output.stdout).expect("text");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("loam {arguments:?}: {error}: {text}"))
     }
@@ -155,8 +155,8 @@ impl World {
 
     /// The process of a service.
     pub async fn process(&self, service: Service) -> Process {
-        eventually_some("the process is listed", SOON, async || {
-            let processes = self.bus.call(&ListProcesses {}, SOON).await.ok()?;
+        eventually_some("the process is listed", CALL_MAX, async || {
+            let processes = self.bus.call(&ListProcesses {}, CALL_MAX).await.ok()?;
             processes.into_iter().find(|process| process.service == service && process.pid.is_some())
         })
         .await
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Starts it again on the same state.
-    pub async fn begin_again(&mut self) {
+    pub async fn restart(&mut self) {
         self.up = launch(self.state.path(), &self.options);
         self.bus = connect(self.state.path()).await;
         self.ready().await;
@@ -206,7 +206,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Installation {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
@@ -230,7 +230,7 @@ fn open_to_qemu(path: &Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the folder is ours");
 }
 
-fn launch(state: &Path, options: &WorldOptions) -> Child {
+fn launch(state: &Path, options: &InstallationOptions) -> Child {
     let hypervisor = if options.libvirt { "libvirt" } else { "simulated" };
     let settings = format!(
         "host = \"h1\"\n{}\n[nats]\nport = 0\n[proxy]\nhttp_listen = \"127.0.0.1:0\"\n",
