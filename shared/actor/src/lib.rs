@@ -9,6 +9,8 @@
 //! entered in a handler is a child of the caller's. It knows no service. After a panic an actix mailbox stays closed:
 //! a panic is a bug and ends the process (the chassis sees to it), the supervisor outside starts it again.
 
+#![warn(clippy::missing_errors_doc)]
+
 use std::time::Duration;
 
 use actix::dev::{MessageResponse, ToEnvelope};
@@ -52,6 +54,9 @@ pub enum AskError {
 }
 
 /// Asks an actor and waits for its answer, within a deadline. `message_name` names the span.
+///
+/// # Errors
+/// When the actor has ended, or does not answer within the deadline.
 pub async fn ask<A, M>(address: &Addr<A>, message: M, deadline: Duration) -> Result<M::Result, AskError>
 where
     M: Message + Send + 'static,

@@ -41,6 +41,9 @@ impl Encoding {
     }
 
     /// Writes a value.
+    ///
+    /// # Errors
+    /// When the value has no form in this encoding, as a map with keys that are no strings has none in JSON.
     pub fn write<T: Serialize>(self, value: &T) -> Result<Bytes, String> {
         match self {
             Encoding::MessagePack => {
@@ -51,6 +54,9 @@ impl Encoding {
     }
 
     /// Reads a value and makes sure that nothing follows it. An empty JSON body is `{}`.
+    ///
+    /// # Errors
+    /// When the body is no such value, or something follows it.
     pub fn read<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, String> {
         match self {
             Encoding::Json if body.is_empty() => serde_json::from_slice(b"{}").map_err(|e| e.to_string()),

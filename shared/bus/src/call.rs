@@ -86,6 +86,9 @@ impl From<Service> for Destination {
 
 impl Bus {
     /// Asks the owner of a request.
+    ///
+    /// # Errors
+    /// A refusal, a failure, or why no reply came.
     pub async fn call<R: Request>(
         &self,
         request: &R,
@@ -98,6 +101,9 @@ impl Bus {
     }
 
     /// Asks at a place named by the caller.
+    ///
+    /// # Errors
+    /// A refusal, a failure, or why no reply came.
     pub async fn call_at<R: Request>(
         &self,
         place: impl Into<Destination>,

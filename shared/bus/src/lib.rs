@@ -19,6 +19,8 @@
 //!
 //! Next: `contract` for the messages, `chassis` for how a service opens its server.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod body;
 mod call;
 pub mod memory;

@@ -37,6 +37,9 @@ impl Bus {
     }
 
     /// Publishes an event. Nothing depends on a subscriber; the truth is in the tables.
+    ///
+    /// # Errors
+    /// When there is no connection, or the server refuses the subject.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<(), TransportError> {
         let body = Encoding::MessagePack.write(event).map_err(TransportError::Refused)?;
         let mut headers = telemetry::inject(&Span::current());
@@ -46,6 +49,9 @@ impl Bus {
     }
 
     /// Subscribes to every event of a kind, from when this returns. What cannot be decoded is logged and skipped.
+    ///
+    /// # Errors
+    /// When there is no connection, or the server refuses the subject.
     pub async fn subscribe<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
         let subject = Subject::of_events::<E>(&self.realm);
         let envelopes = self.transport.subscribe(subject.as_str()).await?;
@@ -64,6 +70,9 @@ impl Bus {
     }
 
     /// Asks by service discovery which services run; collects answers for `wait`.
+    ///
+    /// # Errors
+    /// When there is no connection.
     pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
         self.transport.discover(wait).await
     }

@@ -78,28 +78,45 @@ impl Bus {
 
 impl<T: Serialize + DeserializeOwned> Table<T> {
     /// Reads one row.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached, or the row cannot be decoded.
     pub async fn get(&self, key: &str) -> Result<Option<Entry<T>>, TableError> {
         let row = self.transport.get(self.name, key).await.map_err(|cause| self.link(cause))?;
         row.map(|row| self.read(row)).transpose()
     }
 
     /// Reads every row.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached, or a row cannot be decoded.
     pub async fn all(&self) -> Result<Vec<Entry<T>>, TableError> {
         self.all_under("").await
     }
 
     /// Reads every row whose key begins with whole tokens: `backup.`.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached, or a row cannot be decoded.
     pub async fn all_under(&self, prefix: &str) -> Result<Vec<Entry<T>>, TableError> {
         let rows = self.transport.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
         rows.into_iter().map(|row| self.read(row)).collect()
     }
 
     /// Writes a row that must not be there yet.
+    ///
+    /// # Errors
+    /// A conflict where there is one already; otherwise when the bus cannot be reached, and then it may have been
+    /// written all the same.
     pub async fn create(&self, key: &str, value: &T) -> Result<Revision, TableError> {
         self.update(key, value, 0).await
     }
 
     /// Writes a row over the revision named.
+    ///
+    /// # Errors
+    /// A conflict where the row has another revision; otherwise when the bus cannot be reached, and then it may have
+    /// been written all the same.
     pub async fn update(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError> {
         let body = Encoding::MessagePack
             .write(value)
@@ -110,6 +127,10 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     }
 
     /// Removes a row of the revision named.
+    ///
+    /// # Errors
+    /// A conflict where the row has another revision; otherwise when the bus cannot be reached, and then it may be
+    /// gone all the same.
     pub async fn remove(&self, key: &str, over: Revision) -> Result<(), TableError> {
         let written = self.transport.remove(self.name, key, over).await.map_err(|cause| self.link(cause))?;
         self.settled(key, written).map(|_| ())

@@ -37,6 +37,9 @@ pub enum FileError {
 }
 
 /// Refuses a file or folder that another user can write or owns. Links are followed: what counts is what is read.
+///
+/// # Errors
+/// When others can write it, another user owns it, or its metadata cannot be read.
 pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileError> {
     let metadata =
         std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
@@ -52,6 +55,9 @@ pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileError> {
 }
 
 /// The SHA-256 of a file, 64 hexadecimal digits, read in pieces. It blocks: call it where that may be.
+///
+/// # Errors
+/// When the file cannot be read.
 pub fn sha256_of(path: &Path) -> std::io::Result<String> {
     const PIECE_BYTES: usize = 256 * 1024;
     let mut file = std::fs::File::open(path)?;

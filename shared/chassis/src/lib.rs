@@ -13,6 +13,8 @@
 //! A panic anywhere is a bug and ends the process at once; the supervisor starts it again and sagas resume from their
 //! journals. The chassis knows no service: `run` gets a closure that opens one.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod files;
 mod memory;
 mod settings;

@@ -68,6 +68,9 @@ struct Common {
 }
 
 /// Reads the settings of a service. The file is the one that `LOAM_CONFIG` names, if it names one.
+///
+/// # Errors
+/// What is wrong with which setting, and where it was set.
 pub fn load<S: DeserializeOwned>(service: Service, defaults: &str) -> Result<Settings<S>, SettingsError> {
     let file = std::env::var_os(FILE_VARIABLE).map(PathBuf::from);
     load_from(service, defaults, file.as_deref())

@@ -137,6 +137,9 @@ impl Running {
 
 /// Runs a service until SIGTERM or SIGINT. `build` turns settings and bus into a service; it runs inside the actix
 /// system, where actors can be started. Returns the process's exit.
+///
+/// # Errors
+/// What kept the service from starting.
 pub fn run<S, B, F>(
     service: contract::Service,
     version: &'static str,

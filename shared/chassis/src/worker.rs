@@ -20,9 +20,9 @@ use tracing::Instrument;
 use crate::start::PartCheck;
 
 /// Rounds, by worker and outcome (`done`, `failed`).
-pub const ROUNDS: &str = "loam_worker_rounds_total";
+const ROUNDS: &str = "loam_worker_rounds_total";
 /// How long a round takes, by worker.
-pub const ROUND_DURATION: &str = "loam_worker_round_duration_seconds";
+const ROUND_DURATION: &str = "loam_worker_round_duration_seconds";
 /// From a read of memory to a walk through a large store.
 const DURATION_BOUNDS_SECONDS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 14_400.0];
 

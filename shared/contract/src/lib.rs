@@ -17,6 +17,8 @@
 //! after an optional field is added (`wire/` holds golden samples of every message, made from the schemas). It
 //! performs no IO, keeps no state and knows neither NATS nor actors: `bus` carries the messages.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod amount;
 pub mod backup;
 pub mod bucket;

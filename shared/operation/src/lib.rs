@@ -17,6 +17,8 @@
 //! `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
 //! those of steps.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod begin;
 mod context;
 mod engine;

@@ -20,6 +20,8 @@
 //! repetition, failure and crash at every step. This crate performs no IO and has no clock: pauses and timeouts go
 //! through the runtime. It does not know what an operation is; `operation` joins it to the bus.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod drive;
 pub mod harness;
 mod journal;

@@ -63,6 +63,9 @@ pub struct Handle {
 }
 
 /// Sets telemetry up for this process.
+///
+/// # Errors
+/// When the exporter or the log filter cannot be made of the environment, or telemetry was set up before.
 pub fn init(identity: &Identity) -> Result<Handle, InitError> {
     global::set_text_map_propagator(TraceContextPropagator::new());
     let filter = match std::env::var(FILTER_VARIABLE) {

@@ -10,6 +10,8 @@
 //! is built at all, and export runs on threads of its own. `Handle::flush` at the end sends what is left, in bounded
 //! time. It does not know the bus; `inject` and `continue_trace` speak of plain text pairs that any carrier can take along.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod context;
 mod init;
 

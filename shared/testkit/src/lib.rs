@@ -6,6 +6,8 @@
 //!   eventually   asks again until it holds, or says what it was still waiting for
 //! ```
 
+#![warn(clippy::missing_errors_doc)]
+
 mod eventually;
 mod nats_cluster;
 mod nats_server;

@@ -36,6 +36,9 @@ pub enum BootstrapError {
 }
 
 /// Makes every bucket that is not there yet, on so many servers of a cluster.
+///
+/// # Errors
+/// When the server refuses a bucket or creates it otherwise than asked.
 pub async fn bootstrap(transport: &NatsTransport, replicas: usize) -> Result<(), BootstrapError> {
     let context = jetstream::new(transport.client.clone());
     for table in bucket::ALL {

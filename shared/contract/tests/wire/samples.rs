@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 /// A sample of each case of a schema, and one with nothing optional where that differs.
-pub fn of(schema: &schemars::Schema) -> Vec<Value> {
+pub(crate) fn of(schema: &schemars::Schema) -> Vec<Value> {
     let root = schema.as_value();
     let sampler = Sampler { definitions: root.get("$defs").cloned().unwrap_or_default() };
     let mut samples = sampler.samples(root, true);
