@@ -36,7 +36,7 @@ async fn server(folder: &Path, settings: ServerSettings) -> (NbdServer, PathBuf)
 }
 
 /// An honest client's read.
-async fn is_healthy(socket: &Path) {
+async fn is_well(socket: &Path) {
     let well = async {
         let mut client = Client::at(socket, "vda").await;
         client.send(&request(READ, 0, 1, MIB, 4096)).await;
@@ -67,7 +67,7 @@ async fn nonsense_ends_the_connection_and_no_other() {
         let mut client = Client::connect(&socket).await.unwrap();
         client.send(&words).await;
         assert!(client.is_dropped().await);
-        is_healthy(&socket).await;
+        is_well(&socket).await;
     }
     for words in [
         vec![0x25; 28],
@@ -78,7 +78,7 @@ async fn nonsense_ends_the_connection_and_no_other() {
         let mut client = Client::at(&socket, "vda").await;
         client.send(&words).await;
         assert!(client.is_dropped().await);
-        is_healthy(&socket).await;
+        is_well(&socket).await;
     }
     eventually("all of them are forgotten", || server.connections() == 0).await;
     server.stop().await;
@@ -127,7 +127,7 @@ async fn one_connection_too_many_is_sent_away_and_silence_in_the_handshake_is_no
     let mut one_more = UnixStream::connect(&socket).await.unwrap();
     assert!(matches!(one_more.read(&mut [0; 1]).await, Ok(0) | Err(_)));
     eventually("the silent ones are sent away", || server.connections() == 0).await;
-    is_healthy(&socket).await;
+    is_well(&socket).await;
     server.stop().await;
 }
 
@@ -149,13 +149,13 @@ async fn a_client_that_asks_for_everything_and_takes_nothing_holds_a_bounded_par
             }
         }
         greedy.push(client);
-        is_healthy(&socket).await;
+        is_well(&socket).await;
     }
     let held = resident_bytes().saturating_sub(before);
     println!("four greedy clients hold {} MiB", held / MIB);
     assert!(held < 4 * 80 * MIB, "four connections hold {} MiB", held / MIB);
     eventually("who takes no answers is disconnected", || server.connections() == 0).await;
-    is_healthy(&socket).await;
+    is_well(&socket).await;
     server.stop().await;
 }
 
@@ -187,11 +187,11 @@ async fn random_words_at_any_point_of_the_talk_do_no_harm() {
         let _ = client.0.write_all(&words).await;
         drop(client);
         if round % 30 == 0 {
-            is_healthy(&socket).await;
+            is_well(&socket).await;
         }
     }
     eventually("all of them are forgotten", || server.connections() == 0).await;
-    is_healthy(&socket).await;
+    is_well(&socket).await;
     server.stop().await;
 }
 
@@ -221,7 +221,7 @@ proptest! {
             let _ = client.0.shutdown().await;
             let ended = tokio::time::timeout(Duration::from_secs(20), client.is_dropped()).await;
             assert!(ended.is_ok());
-            is_healthy(&socket).await;
+            is_well(&socket).await;
             server.stop().await;
         });
     }

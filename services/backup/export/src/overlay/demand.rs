@@ -13,16 +13,16 @@ pub(super) struct Demand {
 
 /// One of them, as long as this lives.
 #[derive(Debug)]
-pub(super) struct Call<'a>(&'a Demand);
+pub(super) struct Asked<'a>(&'a Demand);
 
 impl Demand {
     pub(super) fn new() -> Demand {
         Demand { under_way: watch::Sender::new(0) }
     }
 
-    pub(super) fn enter(&self) -> Call<'_> {
+    pub(super) fn enter(&self) -> Asked<'_> {
         self.under_way.send_modify(|count| *count += 1);
-        Call(self)
+        Asked(self)
     }
 
     /// Waits until nobody asks, or the patience is at an end: a guest that never rests does not keep the fill from
@@ -34,7 +34,7 @@ impl Demand {
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|count| *count -= 1);
     }

@@ -9,7 +9,7 @@ use crate::repository::{Repository, Shared};
 use crate::restore::ReadError;
 use crate::walk::Walk;
 
-/// Whether every blob that some disks need lies in a pack that is there and on no list. Call by who has no lease
+/// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease
 /// that was held all the while.
 pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
     let condemned = condemned::all_packs(&shared.store, &shared.keys()).await?;

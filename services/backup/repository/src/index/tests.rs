@@ -9,7 +9,7 @@ use crate::format::blob::BlobKind;
 use crate::format::pack::{Directory, PackKind};
 use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
 use crate::restore::ReadError;
-use crate::restore::plan::{self, Call, Places, Wanted};
+use crate::restore::plan::{self, Asked, Places, Wanted};
 
 fn keys() -> Keys {
     let secret = Secret::passphrase("words").expect("a passphrase");
@@ -81,10 +81,10 @@ fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read
     let mut index = Index::default();
     index.adopt(Arc::new(kept(&keys, &[directory(&ids)])));
     let planned = |asked| plan::by_pack(&index, Places::from([(asked, vec![0])]));
-    assert_eq!(planned(Call::chunk(ids[0], 200)).expect("its length").len(), 1);
-    assert_eq!(planned(Call::recipe(ids[0])).expect("any length").len(), 1);
+    assert_eq!(planned(Asked::chunk(ids[0], 200)).expect("its length").len(), 1);
+    assert_eq!(planned(Asked::recipe(ids[0])).expect("any length").len(), 1);
     for bytes in [0, 199, 201, u32::MAX] {
-        let refused = planned(Call::chunk(ids[0], bytes)).map(drop);
+        let refused = planned(Asked::chunk(ids[0], bytes)).map(drop);
         assert!(matches!(refused, Err(ReadError::Damaged(Damage::Malformed { .. }))), "{bytes}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a target has already of one segment.
 
 use super::ImageError;
-use super::plan::Call;
+use super::plan::Asked;
 use super::request::RestoreReport;
 use super::target::Target;
 use crate::chunker::is_zero;
@@ -27,7 +27,7 @@ pub(super) enum Before {
 #[derive(Default)]
 pub(super) struct Survey {
     /// Chunks to be written, and where.
-    pub(super) wanted: Vec<(Call, u64)>,
+    pub(super) wanted: Vec<(Asked, u64)>,
     pub(super) report: RestoreReport,
     /// Bytes of holes in targets that were known to be zero.
     pub(super) skipped_bytes: u64,
@@ -52,7 +52,7 @@ pub(super) fn survey(
             {
                 survey.report.kept_bytes += bytes;
             }
-            (Piece::Chunk { id, bytes }, _) => survey.wanted.push((Call::chunk(*id, *bytes), at)),
+            (Piece::Chunk { id, bytes }, _) => survey.wanted.push((Asked::chunk(*id, *bytes), at)),
             (Piece::Hole { .. }, Before::Zeros) => survey.skipped_bytes += bytes,
             (Piece::Hole { .. }, Before::Anything) => {
                 target.zero(at..at + bytes)?;

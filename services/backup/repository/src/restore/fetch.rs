@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
 use super::ReadError;
-use super::plan::{self, Call, Places, RangeRead, Wanted};
+use super::plan::{self, Asked, Places, RangeRead, Wanted};
 use crate::format::Damage;
 use crate::format::blob::BlobId;
 use crate::format::pack::open_blob;
@@ -87,7 +87,7 @@ pub(crate) async fn many(
 }
 
 async fn one(shared: &Arc<Shared>, id: BlobId) -> Result<Vec<u8>, ReadError> {
-    let found = many(shared, Places::from([(Call::recipe(id), Vec::new())])).await?;
+    let found = many(shared, Places::from([(Asked::recipe(id), Vec::new())])).await?;
     let (_, content) = found.into_iter().next().expect("one blob was asked for and none is missing");
     Ok(content)
 }
@@ -119,7 +119,7 @@ pub(crate) async fn stream_leaves(
 ) -> Result<Vec<Vec<Piece>>, ReadError> {
     let mut places = Places::default();
     for (index, (_, id)) in leaves.iter().enumerate() {
-        places.entry(Call::recipe(*id)).or_default().push(index as u64);
+        places.entry(Asked::recipe(*id)).or_default().push(index as u64);
     }
     let mut found = vec![Vec::new(); leaves.len()];
     for (indices, text) in many(shared, places).await? {
@@ -153,7 +153,7 @@ pub(crate) async fn leaves(
     let mut places = Places::default();
     for (index, leaf) in leaves.iter().enumerate() {
         if let Some(id) = leaf {
-            places.entry(Call::recipe(*id)).or_default().push(first + index as u64);
+            places.entry(Asked::recipe(*id)).or_default().push(first + index as u64);
         }
     }
     let mut segments = Vec::new();

@@ -20,19 +20,19 @@ pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A blob that is asked for. Whoever has written a recipe may have said anything in it about the length of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Call {
+pub(crate) struct Asked {
     pub(crate) id: BlobId,
     /// How long its recipe says that it is; recipes themselves may have any length.
     pub(crate) bytes: Option<u32>,
 }
 
-impl Call {
-    pub(crate) fn recipe(id: BlobId) -> Call {
-        Call { id, bytes: None }
+impl Asked {
+    pub(crate) fn recipe(id: BlobId) -> Asked {
+        Asked { id, bytes: None }
     }
 
-    pub(crate) fn chunk(id: BlobId, bytes: u32) -> Call {
-        Call { id, bytes: Some(bytes) }
+    pub(crate) fn chunk(id: BlobId, bytes: u32) -> Asked {
+        Asked { id, bytes: Some(bytes) }
     }
 
     /// The place where the index finds it, when it is as long as it should be.
@@ -49,7 +49,7 @@ impl Call {
 }
 
 /// Blobs, each with all places that want it.
-pub(crate) type Places = HashMap<Call, Vec<u64>>;
+pub(crate) type Places = HashMap<Asked, Vec<u64>>;
 
 /// One blob in a range.
 pub(crate) struct Wanted {

@@ -10,7 +10,7 @@ use crate::Damage;
 use crate::format::blob::BlobId;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
-use crate::restore::plan::{Call, Places};
+use crate::restore::plan::{Asked, Places};
 use crate::restore::{ReadError, fetch};
 
 /// How the chunks of a snapshot are checked.
@@ -133,7 +133,7 @@ impl Verification<'_> {
         for (mut at, pieces) in leaves {
             for piece in pieces {
                 if let Piece::Chunk { id, bytes } = piece {
-                    places.entry(Call::chunk(id, bytes)).or_default().push(at);
+                    places.entry(Asked::chunk(id, bytes)).or_default().push(at);
                 }
                 at += u64::from(piece.bytes());
             }
