@@ -15,15 +15,17 @@ use std::io::{Seek, Write};
 
 use crate::chunker::Cutter;
 use crate::collect::condemned;
-use crate::format::blob::{self, BLOB_BYTES_MAX, BlobId, BlobKind};
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
+use crate::format::blob::{self, BLOB_BYTES_MAX};
 use crate::format::config::Config;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackId, PackKind};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackKind};
 use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
+use crate::format::roster::SignedRoster;
 use crate::format::snapshot::Contents;
 use crate::format::stream::Stream;
 use crate::format::{packed, sealed, shard};
-use crate::keys::{Cipher, Keys, Unopened};
+use crate::ids::{BlobId, BlobKind, PackId};
+use crate::keys::{Cipher, Keys};
 use crate::store::names;
 use crate::{index, pin};
 
@@ -72,7 +74,7 @@ fn config(object: &[u8]) {
 }
 
 fn roster(object: &[u8]) {
-    if let Ok(roster) = Unopened::decode(object) {
+    if let Ok(roster) = SignedRoster::decode(object) {
         let repository = crate::RepositoryId::known();
         // The slot that it names does not open, or gives keys that are used.
         if let Ok(keys) = roster.reopen(repository, &Keys::known()) {

@@ -8,11 +8,11 @@ use tokio::task::spawn_blocking;
 use tracing::instrument;
 use ulid::Ulid;
 
-use crate::format::Damage;
-use crate::keys::{
-    KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId, Unopened, WriteOnly,
-};
-use crate::repository::{OpenError, Repository, not_opened, unix_ms_now};
+use crate::damage::{Damage, WriteOnly};
+use crate::format::roster::{self, SignedRoster};
+use crate::keys::{KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId};
+use crate::open_error::{OpenError, not_opened};
+use crate::repository::{Repository, unix_ms_now};
 use crate::rosters::read_roster;
 use crate::store::{Created, StoreError, names};
 
@@ -190,7 +190,7 @@ impl Repository {
     }
 
     /// The roster of this moment, and its keys.
-    async fn roster(&self) -> Result<(Unopened, Keys), KeyError> {
+    async fn roster(&self) -> Result<(SignedRoster, Keys), KeyError> {
         let found = read_roster(&self.shared.store, self.id(), 0).await?;
         let (name, roster) = found.ok_or_else(|| {
             let name = names::rosters(self.id()).to_string();
@@ -203,7 +203,7 @@ impl Repository {
         Ok((roster, keys))
     }
 
-    async fn roster_to_change(&self) -> Result<(Unopened, Keys), KeyError> {
+    async fn roster_to_change(&self) -> Result<(SignedRoster, Keys), KeyError> {
         if !self.can_read() {
             return Err(WriteOnly.into());
         }
@@ -218,7 +218,7 @@ impl Repository {
     async fn commit_roster(&self, roster: Roster, keys: Keys) -> Result<(), KeyError> {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
-        let object = roster.signed(&keys).map_err(RosterError::from).map_err(self.refused())?;
+        let object = roster::encode(&roster, &keys).map_err(RosterError::from).map_err(self.refused())?;
         if store.create_kept(&name, Bytes::from(object)).await? == Created::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }

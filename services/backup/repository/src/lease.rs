@@ -31,10 +31,10 @@ const DEAD_KEPT: Duration = Duration::from_hours(30 * 24);
 /// How often the store is asked for the time when its answer is swept away.
 const CLOCK_LOOKS_MAX: usize = 5;
 
-const BEGUN: &str = "begun";
-const BEAT: &str = "beat";
-const DEAD: &str = "dead";
-const CLOCK: &str = "clock";
+pub(crate) const BEGUN: &str = "begun";
+pub(crate) const BEAT: &str = "beat";
+pub(crate) const DEAD: &str = "dead";
+pub(crate) const CLOCK: &str = "clock";
 
 /// The name of a lease.
 pub(crate) type LeaseId = Ulid;
@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-fn part(id: LeaseId, part: &str) -> Path {
+pub(crate) fn part(id: LeaseId, part: &str) -> Path {
     names::entry(names::LEASES, id).join(part)
 }
 

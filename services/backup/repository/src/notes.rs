@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use ulid::Ulid;
 
-use crate::format::bytes::Cursor;
-use crate::format::{Damage, sealed};
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::format::sealed;
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
@@ -78,7 +79,7 @@ impl Notes<'_> {
     }
 }
 
-fn encode(times: &Times) -> Vec<u8> {
+pub(crate) fn encode(times: &Times) -> Vec<u8> {
     let mut out = Vec::with_capacity(times.len() * 24);
     for (name, at) in times {
         out.extend_from_slice(name);

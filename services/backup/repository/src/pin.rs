@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::{Damage, packed};
+use crate::damage::Damage;
+use crate::format::packed;
 use crate::keys::Keys;
 
 const FILE: &str = "pin";

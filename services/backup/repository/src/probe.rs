@@ -5,7 +5,8 @@
 use tracing::instrument;
 
 use crate::format::config::Config;
-use crate::repository::{OpenError, Repository};
+use crate::open_error::OpenError;
+use crate::repository::Repository;
 use crate::store::{StoreError, names};
 
 impl Repository {

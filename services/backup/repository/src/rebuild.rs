@@ -5,11 +5,13 @@ use std::sync::{Arc, RwLock};
 use futures::StreamExt;
 use tracing::{instrument, warn};
 
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer};
+use crate::ids::PackId;
 use crate::index::{self, Index, ListedPack, SHARD_ROWS};
 use crate::progress::Progress;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::store::names;
 
 /// Packs whose directories are read at one time: small requests, bound by latency.

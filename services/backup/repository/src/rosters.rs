@@ -8,11 +8,14 @@
 
 use tokio::task::spawn_blocking;
 
-use crate::format::{Damage, RepositoryId};
+use crate::damage::Damage;
+use crate::format::roster::SignedRoster;
+use crate::ids::RepositoryId;
 use crate::index::Cache;
-use crate::keys::{Keys, RosterError, Unopened};
+use crate::keys::{Keys, RosterError};
+use crate::open_error::{OpenError, not_opened};
 use crate::pin::{self, PinError};
-use crate::repository::{OpenError, Repository, not_opened};
+use crate::repository::Repository;
 use crate::store::{Store, StoreError, names};
 
 /// How often the newest roster is looked for when another takes its place meanwhile.
@@ -23,7 +26,7 @@ pub(crate) async fn read_roster(
     store: &Store,
     repository: RepositoryId,
     known: u64,
-) -> Result<Option<(String, Unopened)>, OpenError> {
+) -> Result<Option<(String, SignedRoster)>, OpenError> {
     for _ in 0..ROSTER_READS_MAX {
         let listed = store.list(&names::rosters(repository)).await?;
         let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
@@ -38,7 +41,7 @@ pub(crate) async fn read_roster(
             Err(error) => return Err(error.into()),
         };
         let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
-        let roster = Unopened::decode(&object).map_err(damaged)?;
+        let roster = SignedRoster::decode(&object).map_err(damaged)?;
         if roster.roster.number != number {
             return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
         }

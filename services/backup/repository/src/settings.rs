@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use crate::compression::Compression;
 use crate::format::blob::BLOB_BYTES_MAX;
-use crate::keys::random;
-use crate::restore::plan::READ_BYTES_MAX;
+use crate::random::random;
 
 /// Packs are written with one plain PUT each; this size makes few requests and bounded memory.
 pub(crate) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
@@ -19,6 +18,8 @@ const SEGMENTS_MAX: usize = 64;
 /// More uploads at once than this gain nothing on one line.
 const PACKS_MAX: usize = 16;
 
+/// A range of a pack that is read at once is no longer than this: a bounded number of ranges takes bounded memory.
+pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// More ranges at once than this gain nothing on one line.
 const RANGES_MAX: usize = 16;
 

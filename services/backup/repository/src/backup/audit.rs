@@ -9,10 +9,10 @@ use super::CopyError;
 use super::disk::Copy;
 use super::patch::both;
 use crate::chunker::is_zero;
-use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::Piece;
-use crate::keys::random;
+use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
+use crate::random::random;
 use crate::settings::Audit;
 
 /// Of a hole no more than this is read.

@@ -2,9 +2,9 @@
 
 use super::packer::Stopped;
 use super::seal::SealError;
-use crate::format::Damage;
+use crate::damage::Damage;
 use crate::index::IndexError;
-use crate::repository::OpenError;
+use crate::open_error::OpenError;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::source::SourceError;

@@ -23,6 +23,7 @@ mod disk;
 mod error;
 mod packer;
 mod patch;
+mod plan;
 mod request;
 mod seal;
 mod session;
@@ -37,7 +38,6 @@ use tracing::{info, instrument, warn};
 
 use crate::Cancel;
 use crate::collect::{self, condemned};
-use crate::format::pack::PackId;
 use crate::format::private::Private;
 use crate::format::snapshot::{Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
 use crate::index;
@@ -46,13 +46,14 @@ use crate::progress::{Progress, raise};
 use crate::repository::Repository;
 use crate::store::names;
 
-use self::disk::ParentDisk;
 pub use self::error::{BackupError, CopyError};
+use self::plan::ParentDisk;
 pub use self::request::{BackupRequest, Draft};
 pub use self::seal::SealError;
 use self::session::Session;
 pub use self::stream::StreamSource;
 use self::upload::StoredPack;
+use crate::ids::PackId;
 
 /// A backup that failed ends its lease at once when the store lets it, and waits no longer than this.
 const LEASE_END_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::format::Damage;
-use crate::format::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use crate::damage::Damage;
+use crate::format::blob::BLOB_BYTES_MAX;
 use crate::format::pack::{Directory, PackKind, PackSeed, PackWriter};
+use crate::ids::{BlobId, BlobKind};
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::settings::PACK_BYTES_TARGET;

@@ -7,8 +7,8 @@ use futures::{StreamExt, TryStreamExt};
 use super::CopyError;
 use super::disk::Copy;
 use super::packer::Stopped;
-use crate::format::blob::BlobId;
 use crate::format::recipe::Piece;
+use crate::ids::BlobId;
 use crate::recut::{Recut, Step};
 
 /// Reads of one segment at one time.

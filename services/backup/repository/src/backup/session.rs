@@ -9,14 +9,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::packer::{FinishedPack, Packer, Stopped};
 use crate::chunker::{Cut, Cutter};
-use crate::format::blob::{self, BlobId, BlobKind};
-use crate::format::pack::{PackId, PackKind};
+use crate::format::blob;
+use crate::format::pack::PackKind;
 use crate::format::recipe::{self, Piece};
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
 use crate::recut::Part;
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,

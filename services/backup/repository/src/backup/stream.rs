@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::CopyError;
 use super::session::Session;
-use crate::format::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use crate::format::blob::BLOB_BYTES_MAX;
 use crate::format::recipe::{self, Piece};
 use crate::format::snapshot::{DiskRecord, Shape};
 use crate::format::stream::Stream;
+use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 
 /// Something to be backed up from its first byte to its last.

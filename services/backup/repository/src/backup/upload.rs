@@ -7,9 +7,10 @@ use tracing::{Instrument, debug_span};
 
 use super::packer::FinishedPack;
 use super::session::Session;
-use crate::format::pack::{Directory, PackHead, PackId, PackKind};
+use crate::format::pack::{Directory, PackHead, PackKind};
+use crate::ids::PackId;
 use crate::index::{IndexError, SHARD_ROWS, put_shard};
-use crate::repository::Shared;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// Claims that are kept where nothing is stored: 100 MiB of them.

@@ -15,15 +15,16 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::format::pack::PackId;
-use crate::format::{Damage, packed, sealed};
+use crate::damage::Damage;
+use crate::format::{packed, sealed};
+use crate::ids::PackId;
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::lease::{self, LeaseId};
 use crate::store::{Store, StoreError, names};
 
-const PACKS: &str = "packs";
-const WAITS: &str = "waits";
+pub(crate) const PACKS: &str = "packs";
+pub(crate) const WAITS: &str = "waits";
 const WHAT: &str = "list of condemned packs";
 
 /// One list.
@@ -44,7 +45,7 @@ struct Waits {
     leases: Vec<String>,
 }
 
-fn part(id: Ulid, part: &str) -> Path {
+pub(crate) fn part(id: Ulid, part: &str) -> Path {
     names::entry(names::CONDEMNED, id).join(part)
 }
 
@@ -82,11 +83,19 @@ async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexEr
     Ok(Condemned { id, packs })
 }
 
+pub(crate) fn encode_packs(packs: &[PackId]) -> Vec<u8> {
+    packed::body(&PackNames { packs: packs.iter().flat_map(|pack| *pack.as_bytes()).collect() })
+}
+
 pub(crate) fn decode_packs(text: &[u8]) -> Result<Vec<PackId>, Damage> {
     match packed::decode::<PackNames>(text, WHAT)?.packs.as_chunks::<16>() {
         (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
         _ => Err(Damage::Malformed { what: WHAT, why: "a name is cut off" }),
     }
+}
+
+pub(crate) fn encode_waits(leases: &[LeaseId]) -> Vec<u8> {
+    packed::body(&Waits { leases: leases.iter().map(Ulid::to_string).collect() })
 }
 
 pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
@@ -98,8 +107,7 @@ pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
 /// Writes a new list.
 pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Result<(), StoreError> {
     let name = part(Ulid::generate(), PACKS);
-    let packs = packs.iter().flat_map(|pack| *pack.as_bytes()).collect();
-    let object = sealed::seal(keys, &name, packed::body(&PackNames { packs }));
+    let object = sealed::seal(keys, &name, encode_packs(packs));
     store.put(&name, Bytes::from(object)).await
 }
 
@@ -113,8 +121,7 @@ pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<Le
             .map_err(|source| IndexError::Damaged { name: name.to_string(), source }),
         Err(StoreError::NotFound { .. }) => {
             let held = lease::held(store).await?;
-            let waits = Waits { leases: held.iter().map(Ulid::to_string).collect() };
-            let object = sealed::seal(keys, &name, packed::body(&waits));
+            let object = sealed::seal(keys, &name, encode_waits(&held));
             store.put(&name, Bytes::from(object)).await?;
             Ok(held)
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::format::blob::BlobId;
-use crate::format::pack::{PackHead, PackId, PackKind};
+use crate::format::pack::{PackHead, PackKind};
+use crate::ids::{BlobId, PackId};
 use crate::index::{Index, IndexError, ListedPack, Location};
 
 /// What is known of a pack that the index names.

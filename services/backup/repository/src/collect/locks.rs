@@ -8,10 +8,11 @@ use object_store::path::Path;
 
 use super::CollectError;
 use super::marks::Marks;
-use crate::format::pack::PackId;
+use crate::ids::PackId;
 use crate::index::ListedPack;
 use crate::notes::{Name, Notes, Times};
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
+use crate::shared::Shared;
 use crate::store::{ObjectLock, StoreError, names};
 
 /// Locks extended at one time.

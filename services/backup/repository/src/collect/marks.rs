@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::format::pack::{ENTRY_BYTES, PackId};
+use crate::format::pack::ENTRY_BYTES;
+use crate::ids::PackId;
 
 /// What the snapshots need, at one moment.
 #[derive(Default)]

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::notes::Notes;
-use crate::format::bytes::Cursor;
-use crate::format::pack::PackId;
+use crate::cursor::Cursor;
+use crate::ids::PackId;
 use crate::index::Cache;
 use crate::keys::Keys;
 

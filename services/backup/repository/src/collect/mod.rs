@@ -71,7 +71,7 @@ use self::memory::Memory;
 pub use self::outcome::{CollectError, CollectReport};
 pub(crate) use self::stands::stands;
 use crate::Cancel;
-use crate::format::pack::PackId;
+use crate::ids::PackId;
 use crate::index::{self, ListedPack};
 use crate::lease;
 use crate::progress::Progress;

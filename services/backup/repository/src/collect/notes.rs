@@ -12,9 +12,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::format::Damage;
-use crate::format::bytes::Cursor;
-use crate::format::pack::PackId;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::PackId;
 use crate::index::Location;
 
 /// A place that a piece of a recipe names.

@@ -3,7 +3,7 @@
 use crate::Damage;
 use crate::format::snapshot::SnapshotId;
 use crate::index::IndexError;
-use crate::repository::OpenError;
+use crate::open_error::OpenError;
 use crate::restore::ReadError;
 use crate::store::StoreError;
 

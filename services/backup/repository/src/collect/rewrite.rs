@@ -15,16 +15,18 @@ use tracing::debug;
 
 use super::marks::Marks;
 use super::{CollectError, CollectReport, CollectSettings, HELD};
-use crate::format::Damage;
-use crate::format::blob::{self, BlobId};
-use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackId, PackKind, PackSeed, PackWriter};
+use crate::damage::Damage;
+use crate::format::blob;
+use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackKind, PackSeed, PackWriter};
+use crate::ids::{BlobId, PackId};
 use crate::index::{self, ListedPack, Location};
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::plan::{self, RangeRead, Wanted};
 use crate::restore::{ReadError, fetch};
-use crate::settings::PACK_BYTES_TARGET;
+use crate::settings::{PACK_BYTES_TARGET, READ_BYTES_MAX};
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// A pack that is worth rewriting.
@@ -168,7 +170,7 @@ impl Repository {
             let mut writer = match open {
                 Some(writer) => writer,
                 None => {
-                    let room = PACK_BYTES_TARGET + plan::READ_BYTES_MAX as usize;
+                    let room = PACK_BYTES_TARGET + READ_BYTES_MAX as usize;
                     PackWriter::new(&keys, kind, &PackSeed::generate(), room).map_err(damaged)?
                 }
             };

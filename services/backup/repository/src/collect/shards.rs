@@ -4,7 +4,8 @@ use object_store::path::Path;
 
 use crate::format::pack::Directory;
 use crate::index::{self, IndexError, SHARD_ROWS};
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
+use crate::shared::Shared;
 use crate::store::StoreError;
 
 /// Small shards are merged when there are more than this: each backup writes at least one.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{HELD, condemned};
 use crate::Damage;
 use crate::format::snapshot::DiskRecord;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::walk::Walk;
 
 /// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease

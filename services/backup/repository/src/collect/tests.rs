@@ -7,8 +7,7 @@ use proptest::prelude::*;
 
 use super::memory::{Learnt, Memory};
 use super::notes::{Notes, Target};
-use crate::format::RepositoryId;
-use crate::format::pack::PackId;
+use crate::ids::{PackId, RepositoryId};
 use crate::index::Cache;
 use crate::keys::{KdfCost, Keys, Roster, Secret};
 

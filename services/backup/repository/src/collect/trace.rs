@@ -24,16 +24,16 @@ use super::copies::{Copies, Packs};
 use super::marks::Marks;
 use super::memory::{Learnt, Memory};
 use super::notes::{Notes, Target};
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::pack::{Entry, PackId, PackKind};
+use crate::damage::Damage;
+use crate::format::pack::{Entry, PackKind};
 use crate::format::recipe;
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::Location;
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
-use crate::repository::Shared;
 use crate::restore::plan::{self, RangeRead, Wanted};
 use crate::restore::{ReadError, fetch};
+use crate::shared::Shared;
 
 /// Packs worked on at one time: small ones cost little but the wait for the store.
 const PACKS_IN_FLIGHT: usize = 8;

@@ -18,8 +18,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Damage, RepositoryId, VERSION, header, packed};
+use super::{header, packed};
 use crate::chunker::{Chunking, StreamChunking};
+use crate::damage::{Damage, FORMAT_VERSION};
+use crate::ids::RepositoryId;
 use crate::keys::{Keys, SIGNATURE_BYTES};
 use crate::store::{Capabilities, ObjectLock};
 
@@ -51,7 +53,7 @@ impl Config {
     pub(crate) fn encode(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
         let body = packed::body(self);
         let mut object = MAGIC.to_vec();
-        object.extend_from_slice(&VERSION.to_le_bytes());
+        object.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         object.extend_from_slice(&keys.sign(PURPOSE, &body).map_err(Damage::WriteOnly)?);
         object.extend_from_slice(&body);
         Ok(object)
@@ -72,7 +74,7 @@ impl Config {
 impl Claimed {
     /// The config, once the authority vouches for it.
     pub(crate) fn authenticate(self, keys: &Keys) -> Result<Config, Damage> {
-        if keys.vouches(PURPOSE, &self.body, &self.signature) {
+        if keys.is_signed(PURPOSE, &self.body, &self.signature) {
             Ok(self.config)
         } else {
             Err(Damage::NotAuthentic { what: WHAT })

@@ -6,9 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Damage;
-use super::bytes::Cursor;
-use crate::keys::{Cipher, Keys, random};
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::keys::{Cipher, Keys};
+use crate::random::random;
 
 const WHAT: &str = "text for readers";
 const HEADER_BYTES: usize = 1 + 4 + 32;

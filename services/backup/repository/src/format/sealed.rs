@@ -10,9 +10,11 @@
 
 use object_store::path::Path;
 
-use super::bytes::Cursor;
-use super::{Damage, VERSION, header};
-use crate::keys::{Cipher, Keys, TAG_BYTES, random};
+use super::header;
+use crate::cursor::Cursor;
+use crate::damage::{Damage, FORMAT_VERSION};
+use crate::keys::{Cipher, Keys, TAG_BYTES};
+use crate::random::random;
 
 const MAGIC: &[u8; 8] = b"LOAMSEAL";
 const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
@@ -31,7 +33,7 @@ pub(crate) fn seal_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &Seal
     let epoch = keys.current();
     let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + TAG_BYTES);
     object.extend_from_slice(MAGIC);
-    object.extend_from_slice(&VERSION.to_le_bytes());
+    object.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     object.extend_from_slice(&[seed.cipher as u8, 0]);
     object.extend_from_slice(&epoch.number.to_le_bytes());
     object.extend_from_slice(&seed.salt);

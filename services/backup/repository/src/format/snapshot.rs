@@ -20,8 +20,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::blob::BlobId;
 use super::private::Private;
+use crate::ids::BlobId;
 
 /// Names a snapshot. Made by whoever orders the backup, so that ordering twice gives one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -21,8 +21,8 @@ use tracing::warn;
 
 use super::IndexError;
 use super::rows::{self, Encoded, ShardRows};
-use crate::format::RepositoryId;
 use crate::format::pack::Directory;
+use crate::ids::RepositoryId;
 use crate::keys::Keys;
 
 /// Permission bits that let a group or anyone change a folder.

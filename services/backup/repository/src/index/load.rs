@@ -11,8 +11,9 @@ use ulid::Ulid;
 
 use super::rows::ShardRows;
 use super::{Cache, Index, IndexError, ListedPack, list_packs};
-use crate::format::pack::{Directory, PackId};
+use crate::format::pack::Directory;
 use crate::format::{sealed, shard};
+use crate::ids::PackId;
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
 

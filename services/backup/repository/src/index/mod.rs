@@ -28,9 +28,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::rows::ShardRows;
-use crate::format::Damage;
-use crate::format::blob::BlobId;
-use crate::format::pack::{Entry, PackHead, PackId};
+use crate::damage::Damage;
+use crate::format::pack::{Entry, PackHead};
+use crate::ids::{BlobId, PackId};
 use crate::store::StoreError;
 
 pub(crate) use self::cache::Cache;

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use xorf::{BinaryFuse8, Filter};
 
 use super::{IndexError, Location};
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
 use crate::format::pack::{Directory, Entry, PackHead};
+use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
 const MAGIC: &[u8; 8] = b"LOAMROWS";

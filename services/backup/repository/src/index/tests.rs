@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use super::rows::{self, ShardRows};
 use super::*;
-use crate::format::RepositoryId;
-use crate::format::blob::BlobKind;
 use crate::format::pack::{Directory, PackKind};
-use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
+use crate::ids::{BlobKind, RepositoryId};
+use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret};
+use crate::random::random;
 use crate::restore::ReadError;
 use crate::restore::plan::{self, Asked, Places, Wanted};
 

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::recipient::{self, PUBLIC_BYTES};
 use super::{EpochKeys, KEY_BYTES, Key, Role, authority_of};
-use crate::format::Damage;
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
 
 const WHAT: &str = "key bundle";
 

@@ -1,9 +1,9 @@
 //! The keys of one epoch.
 
 use super::recipient::{self, PUBLIC_BYTES};
-use super::{Aead, Cipher, KEY_BYTES, Key, WriteOnly, derive};
-use crate::format::Damage;
-use crate::format::pack::PackId;
+use super::{Aead, Cipher, KEY_BYTES, Key, derive};
+use crate::damage::{Damage, WriteOnly};
+use crate::ids::PackId;
 
 const DATA_PACK: &str = "loam repository v1 data pack";
 const READERS_ONLY: &str = "loam repository v1 for readers";

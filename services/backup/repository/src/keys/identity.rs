@@ -116,6 +116,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn identities_and_recipients_are_written_as_version_1_says() {
+        let identity = Identity(Zeroizing::new([5; 32]));
+        assert_eq!(
+            *identity.file(),
+            "# recipient: loam-recipient-50a61409b1ddd0325e9b16b700e719e9772c07000b1bd7786e907c653d20495d0a0cdd2d\n\
+             loam-identity-0505050505050505050505050505050505050505050505050505050505050505edf5317c\n"
+        );
+    }
+
+    #[test]
     fn identities_and_recipients_are_read_as_they_were_written_and_mistyped_ones_are_not() {
         let identity = Identity::generate();
         let file = identity.file();

@@ -50,8 +50,8 @@ mod slot;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
+use crate::damage::{Damage, WriteOnly};
+use crate::ids::{BlobId, BlobKind};
 
 use self::bundle::Bundle;
 #[doc(hidden)]
@@ -60,7 +60,7 @@ pub(crate) use self::cipher::{Aead, Cipher, TAG_BYTES};
 pub(crate) use self::epoch::EpochKeys;
 pub use self::identity::{Identity, Recipient};
 pub(crate) use self::recipient::PUBLIC_BYTES;
-pub(crate) use self::roster::{Roster, RosterError, Unopened};
+pub(crate) use self::roster::{Roster, RosterError};
 pub use self::secret::{Secret, SecretError};
 pub use self::slot::{KdfCost, Role};
 pub(crate) use self::slot::{Opened, Owner, Slot, SlotId};
@@ -71,13 +71,6 @@ const KEY_BYTES: usize = 32;
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 
 type Key = Zeroizing<[u8; KEY_BYTES]>;
-
-/// Fills a buffer from the system's random generator.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random generator never fails on Linux");
-    bytes
-}
 
 fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(purpose);
@@ -102,15 +95,10 @@ pub(crate) struct Keys {
     slots: u64,
 }
 
-/// This key can store backups and not read them back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this key is write-only: it can store backups but neither read them back nor manage keys")]
-pub struct WriteOnly;
-
 impl Keys {
     fn new(bundle: Bundle, opened: Opened, roster: u64, slots: u64) -> Keys {
         let id =
-            |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.word()), &[&*bundle.ids]);
+            |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.name()), &[&*bundle.ids]);
         let ids = Zeroizing::new(BlobKind::ALL.map(id));
         let seed = derive("loam repository v1 chunker seed", &[&*bundle.ids]);
         let chunker_seed = u64::from_le_bytes(*seed.first_chunk().expect("32 bytes hold 8"));
@@ -176,12 +164,14 @@ impl Keys {
     /// Signs an object of the kind that `purpose` names.
     pub(crate) fn sign(&self, purpose: &str, text: &[u8]) -> Result<[u8; SIGNATURE_BYTES], WriteOnly> {
         let seed = self.bundle.authority_seed.as_ref().ok_or(WriteOnly)?;
-        Ok(sign(seed, purpose, text))
+        let pair = Ed25519KeyPair::from_seed_unchecked(&**seed).expect("any 32 bytes are a seed");
+        let signature = pair.sign(&signed(purpose, text));
+        Ok(signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes"))
     }
 
     /// Whether the authority signed it.
-    pub(crate) fn vouches(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
-        vouches(self.authority(), purpose, text, signature)
+    pub(crate) fn is_signed(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.authority()).verify(&signed(purpose, text), signature).is_ok()
     }
 }
 
@@ -218,21 +208,6 @@ impl Keys {
 /// What is signed: the purpose, so that no object passes for another kind, and the text.
 fn signed(purpose: &str, text: &[u8]) -> Vec<u8> {
     [purpose.as_bytes(), &[0], text].concat()
-}
-
-fn sign(seed: &[u8; KEY_BYTES], purpose: &str, text: &[u8]) -> [u8; SIGNATURE_BYTES] {
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
-    let signature = pair.sign(&signed(purpose, text));
-    signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
-}
-
-fn vouches(
-    authority: &[u8; PUBLIC_BYTES],
-    purpose: &str,
-    text: &[u8],
-    signature: &[u8; SIGNATURE_BYTES],
-) -> bool {
-    UnparsedPublicKey::new(&ED25519, authority).verify(&signed(purpose, text), signature).is_ok()
 }
 
 fn authority_of(seed: &[u8; KEY_BYTES]) -> [u8; PUBLIC_BYTES] {

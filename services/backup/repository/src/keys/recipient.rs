@@ -11,7 +11,8 @@
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::Zeroizing;
 
-use super::{KEY_BYTES, Key, derive, random};
+use super::{KEY_BYTES, Key, derive};
+use crate::random::random;
 
 /// Bytes of a public key, X25519 or Ed25519.
 pub(crate) const PUBLIC_BYTES: usize = 32;

@@ -28,8 +28,10 @@ use zeroize::Zeroizing;
 use super::bundle::Bundle;
 use super::recipient::{self, PUBLIC_BYTES};
 use super::secret::{Secret, SecretKind};
-use super::{Aead, Cipher, KEY_BYTES, Key, Recipient, random};
-use crate::format::{Damage, RepositoryId};
+use super::{Aead, Cipher, KEY_BYTES, Key, Recipient};
+use crate::damage::Damage;
+use crate::ids::RepositoryId;
+use crate::random::random;
 
 const GRANT: &str = "loam repository v1 grant";
 /// A slot that asks for more memory than this was not written by us: opening must not exhaust a machine.

@@ -5,8 +5,8 @@ use super::plan::Asked;
 use super::request::RestoreReport;
 use super::target::Target;
 use crate::chunker::is_zero;
-use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::Piece;
+use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
 /// Holes are looked through in steps of this: only steps that are not all zeros are written.

@@ -9,14 +9,14 @@ use tokio::task::spawn_blocking;
 
 use super::ReadError;
 use super::plan::{self, Asked, Places, RangeRead, Wanted};
-use crate::format::Damage;
-use crate::format::blob::BlobId;
+use crate::damage::Damage;
 use crate::format::pack::open_blob;
 use crate::format::recipe::{self, Disk, Piece};
 use crate::format::snapshot::DiskRecord;
 use crate::format::stream::Stream;
+use crate::ids::BlobId;
 use crate::keys::Keys;
-use crate::repository::Shared;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// Ranges of recipe packs read at one time; recipes are a thousandth of the data.

@@ -11,7 +11,7 @@ use super::{ReadError, RestoreError, fetch};
 use crate::format::recipe::Piece;
 use crate::format::snapshot::DiskRecord;
 use crate::progress::Progress;
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 /// Chunks that are fetched in one go, so that their ranges are long.
 const WINDOW_BYTES: u64 = 16 * 1024 * 1024;

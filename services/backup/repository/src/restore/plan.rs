@@ -7,16 +7,15 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::ReadError;
-use crate::format::Damage;
-use crate::format::blob::BlobId;
+use crate::damage::Damage;
 use crate::format::pack::PackHead;
+use crate::ids::BlobId;
 use crate::index::{Index, Location};
-use crate::repository::Shared;
+use crate::settings::READ_BYTES_MAX;
+use crate::shared::Shared;
 
 /// Blobs closer than this are read together: the bytes between cost less than another request.
 const GAP_BYTES_MAX: u64 = 256 * 1024;
-/// A range is no longer than this, so that a bounded number of ranges is a bounded amount of memory.
-pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A blob that is asked for. Whoever has written a recipe may have said anything in it about the length of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

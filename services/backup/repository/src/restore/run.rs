@@ -18,7 +18,7 @@ use super::target::Target;
 use super::{ImageError, ReadError, RestoreError, fetch};
 use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
 use crate::progress::{Progress, raise};
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 /// A disk on its way to a target.
 pub(super) struct Run {

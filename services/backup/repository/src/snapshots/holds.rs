@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use tracing::instrument;
 
 use super::SnapshotError;
+use crate::damage::Damage;
 use crate::format::snapshot::SnapshotId;
-use crate::format::{Damage, packed, sealed};
+use crate::format::{packed, sealed};
 use crate::repository::{Repository, unix_ms_now};
 use crate::store::{StoreError, names};
 
@@ -54,6 +55,10 @@ pub enum HoldError {
     Store(#[from] StoreError),
 }
 
+pub(crate) fn encode(reason: &str, since_unix_ms: u64) -> Vec<u8> {
+    packed::body(&Record { reason: reason.to_owned(), since_unix_ms })
+}
+
 impl Repository {
     /// Holds a snapshot; a hold that is there already gets the new reason.
     ///
@@ -67,8 +72,7 @@ impl Repository {
         }
         self.snapshot(id).await?;
         let name = names::entry(names::HOLDS, id.ulid());
-        let record = Record { reason: reason.to_owned(), since_unix_ms: unix_ms_now() };
-        let object = sealed::seal(&self.shared.keys(), &name, packed::body(&record));
+        let object = sealed::seal(&self.shared.keys(), &name, encode(reason, unix_ms_now()));
         Ok(self.shared.store.put(&name, Bytes::from(object)).await?)
     }
 

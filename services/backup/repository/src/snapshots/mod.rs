@@ -2,7 +2,7 @@
 
 mod catalogue;
 mod forget;
-mod holds;
+pub(crate) mod holds;
 mod judge;
 
 use std::path::Path;
@@ -15,8 +15,9 @@ use self::catalogue::{Catalogue, Known};
 pub use self::forget::{ForgetError, ForgetPlan};
 pub use self::holds::{Hold, HoldError};
 
+use crate::damage::Damage;
 use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
-use crate::format::{Damage, packed, sealed};
+use crate::format::{packed, sealed};
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::store::{StoreError, Version, names};

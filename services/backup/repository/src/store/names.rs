@@ -22,8 +22,8 @@
 use object_store::path::Path;
 use ulid::Ulid;
 
-use crate::format::RepositoryId;
-use crate::format::pack::{PackId, PackKind};
+use crate::format::pack::PackKind;
+use crate::ids::{PackId, RepositoryId};
 
 /// The folder of the leases.
 pub(crate) const LEASES: &str = "leases";

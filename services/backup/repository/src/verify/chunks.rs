@@ -7,13 +7,13 @@ use tokio::task::spawn_blocking;
 
 use super::{HELD, Verification, VerifyError, damage_of};
 use crate::Damage;
-use crate::format::blob::BlobId;
 use crate::format::pack::open_blob;
+use crate::ids::BlobId;
 use crate::index::Location;
 use crate::progress::raise;
-use crate::repository::Shared;
 use crate::restore::fetch;
 use crate::restore::plan::{self, Places, RangeRead};
+use crate::shared::Shared;
 use crate::store::names;
 
 impl Verification<'_> {

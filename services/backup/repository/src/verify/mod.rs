@@ -23,12 +23,12 @@ use std::sync::{Arc, Mutex};
 use tracing::instrument;
 
 use self::recipes::{Chunks, Sound};
-use crate::format::blob::BlobId;
-use crate::format::pack::PackId;
+use crate::ids::{BlobId, PackId};
 use crate::index;
 use crate::progress::Progress;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::snapshots::SnapshotError;
 use crate::{Cancel, Damage, WriteOnly};
 

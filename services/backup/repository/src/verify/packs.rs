@@ -10,14 +10,15 @@ use super::chunks::check_all;
 use super::rolling::remembered;
 use super::{HELD, Problem, Verification, VerifyError};
 use crate::Damage;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer};
+use crate::ids::PackId;
 use crate::index::{IndexError, ListedPack, Location};
 use crate::lease;
 use crate::notes::Times;
 use crate::progress::raise;
-use crate::repository::Shared;
 use crate::restore::ReadError;
 use crate::settings::PACK_BYTES_TARGET;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 impl Verification<'_> {

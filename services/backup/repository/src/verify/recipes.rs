@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use super::{HELD, Problem, Verification, VerifyError, damage_of};
 use crate::Damage;
-use crate::format::blob::BlobId;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::ids::BlobId;
 use crate::restore::plan::{Asked, Places};
 use crate::restore::{ReadError, fetch};
 

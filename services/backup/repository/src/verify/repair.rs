@@ -17,12 +17,14 @@ use tracing::{instrument, warn};
 
 use super::packs::{directory_in, located};
 use super::{HELD, Problem, VerifyReport};
-use crate::format::blob::{self, BlobId};
-use crate::format::pack::{self, PackId, PackSeed, PackWriter};
+use crate::damage::WriteOnly;
+use crate::format::blob;
+use crate::format::pack::{self, PackSeed, PackWriter};
+use crate::ids::{BlobId, PackId};
 use crate::index::{self, IndexError, ListedPack, Location};
-use crate::keys::WriteOnly;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// No more lost blobs are named than this; all are counted.

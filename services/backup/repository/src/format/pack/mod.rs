@@ -21,11 +21,10 @@
 mod read;
 mod write;
 
-use std::fmt;
-
-use super::Damage;
-use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
-use super::bytes::Cursor;
+use super::blob::BLOB_BYTES_MAX;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES, TAG_BYTES};
 
 pub(crate) use self::read::{Footer, open_blob, open_directory, open_text};
@@ -43,48 +42,6 @@ const SEAL_BYTES: u32 = 1 + TAG_BYTES as u32;
 /// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
 pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
-
-/// Names a pack: 128 random bits, so that a name tells nothing and is never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct PackId([u8; 16]);
-
-impl PackId {
-    pub(crate) fn generate() -> PackId {
-        PackId(crate::keys::random())
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl From<[u8; 16]> for PackId {
-    fn from(bytes: [u8; 16]) -> PackId {
-        PackId(bytes)
-    }
-}
-
-impl fmt::Display for PackId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for PackId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PackId({self})")
-    }
-}
-
-impl std::str::FromStr for PackId {
-    type Err = hex::FromHexError;
-
-    fn from_str(name: &str) -> Result<PackId, hex::FromHexError> {
-        let mut bytes = [0; 16];
-        hex::decode_to_slice(name, &mut bytes)?;
-        Ok(PackId(bytes))
-    }
-}
 
 /// Data and recipes lie in packs of their own, so that reading recipes fetches no data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,7 +96,7 @@ impl PackHead {
     }
 
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<PackHead, Damage> {
-        let id = PackId(cursor.array()?);
+        let id = PackId::from(cursor.array()?);
         let kind = PackKind::from_byte(cursor.u8()?);
         let cipher = Cipher::from_byte(cursor.u8()?);
         let (Some(kind), Some(cipher)) = (kind, cipher) else {

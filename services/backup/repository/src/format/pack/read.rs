@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::{
-    Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackHead, PackId, PackKind, WHAT, bound,
-};
+use super::{Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackHead, PackKind, WHAT, bound};
+use crate::cursor::Cursor;
+use crate::damage::{Damage, FORMAT_VERSION};
 use crate::format::blob;
-use crate::format::bytes::Cursor;
-use crate::format::{Damage, VERSION, header};
+use crate::format::header;
+use crate::ids::PackId;
 use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
 
 const DIRECTORY: &str = "directory of a pack";
@@ -25,7 +25,7 @@ impl Footer {
         let PackHead { id, kind, cipher, epoch, envelope } = self.head;
         let mut footer = [0; FOOTER_BYTES];
         footer[..8].copy_from_slice(MAGIC);
-        footer[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        footer[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         footer[10] = kind as u8;
         footer[11] = cipher as u8;
         footer[12..16].copy_from_slice(&epoch.to_le_bytes());
@@ -61,7 +61,7 @@ impl Footer {
         let directory_bytes = cursor.u32()?;
         cursor.u32()?;
         let directory_offset = cursor.u64()?;
-        if found_kind != kind || PackId(cursor.array()?) != pack {
+        if found_kind != kind || PackId::from(cursor.array()?) != pack {
             return Err(malformed("it is stored under the name of another pack"));
         }
         let head = PackHead { id: pack, kind, cipher, epoch, envelope: cursor.array()? };
@@ -106,11 +106,11 @@ pub(crate) fn open_text<'a>(
     sealed: &'a mut [u8],
 ) -> Result<&'a [u8], Damage> {
     if sealed.len() < TAG_BYTES + 1 {
-        return Err(Damage::Malformed { what: entry.kind.word(), why: "it ends too early" });
+        return Err(Damage::Malformed { what: entry.kind.name(), why: "it ends too early" });
     }
     key.open(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
         .map(|text| &*text)
-        .map_err(|_| Damage::NotAuthentic { what: entry.kind.word() })
+        .map_err(|_| Damage::NotAuthentic { what: entry.kind.name() })
 }
 
 /// Opens and checks one blob of a pack with the pack's key; `sealed` is overwritten.

@@ -1,10 +1,11 @@
 //! Filling a pack.
 
 use super::read::Footer;
-use super::{Directory, Entry, PackHead, PackId, PackKind, bound};
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
-use crate::keys::{Aead, Cipher, Keys, TAG_BYTES, random};
+use super::{Directory, Entry, PackHead, PackKind, bound};
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind, PackId};
+use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
+use crate::random::random;
 
 /// What is random about a pack.
 pub(crate) struct PackSeed {

@@ -31,7 +31,7 @@ use self::loads::Loads;
 use self::recipes::Recipes;
 use super::plan::{Asked, Places};
 use super::{ReadError, RestoreError, fetch};
-use crate::format::Damage;
+use crate::damage::Damage;
 use crate::format::recipe::Piece;
 use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
@@ -227,7 +227,7 @@ impl Inner {
     }
 
     fn failed(&self, source: Arc<ReadError>) -> SourceError {
-        SourceError::Snapshot { disk: self.name.clone(), source }
+        SourceError::Other { what: format!("disk {} of the snapshot", self.name), source: Box::new(source) }
     }
 
     async fn pieces(&self, range: Range<u64>) -> Result<Vec<(u64, Piece)>, Arc<ReadError>> {

@@ -1,6 +1,6 @@
 //! Reading fixed layouts from bytes that may be damaged.
 
-use super::Damage;
+use crate::damage::Damage;
 
 /// Takes fields off the front; every shortage is an error that names the object.
 pub(crate) struct Cursor<'a> {
