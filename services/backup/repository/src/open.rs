@@ -22,7 +22,7 @@ use crate::store::{Created, Store, StoreError, names};
 
 impl Repository {
     /// Makes a repository in an empty place and opens it. The last of its writes is a create-if-absent, so of two
-    /// that try at once one succeeds, and an init that died half way can be repeated.
+    /// that try at once one succeeds, and an init that was interrupted can be repeated.
     ///
     /// # Errors
     /// When there is a repository or anything else already, or the store fails or cannot do what is needed.
@@ -35,7 +35,7 @@ impl Repository {
         Repository::init_with(store, secret, cost, settings, Chunker::default()).await
     }
 
-    /// The same, with disks cut by another chunker than the default. It cannot be changed later.
+    /// As [`Repository::init`], with another chunker for disks than the default. It cannot be changed later.
     ///
     /// # Errors
     /// As [`Repository::init`].
@@ -62,8 +62,8 @@ impl Repository {
         if left_by_a_dead_init == 0 && !store.is_empty().await? {
             return Err(OpenError::Foreign);
         }
-        let capabilities = store.try_out().await?;
-        if !capabilities.suffice() {
+        let capabilities = store.probe_capabilities().await?;
+        if !capabilities.are_sufficient() {
             return Err(OpenError::Unfit);
         }
         if store.object_lock().is_some() && !capabilities.object_lock {
@@ -80,7 +80,7 @@ impl Repository {
             .expect("making keys does not panic")
             .map_err(|error| not_opened(error, names::roster(repository, 1).to_string()))?;
         let roster_name = names::roster(repository, 1);
-        store.create_kept(&roster_name, Bytes::from(roster)).await?;
+        store.create_locked(&roster_name, Bytes::from(roster)).await?;
         let config = Config {
             repository,
             created_unix_ms: now,
@@ -90,7 +90,7 @@ impl Repository {
             object_lock: store.object_lock(),
         };
         let object = config.encode(&keys).map_err(damaged_config)?;
-        match store.create_kept(&names::config(), Bytes::from(object)).await? {
+        match store.create_locked(&names::config(), Bytes::from(object)).await? {
             Created::New => Repository::assemble(store, keys, config, settings).await,
             Created::AlreadyThere => {
                 // Another init was faster.
@@ -137,8 +137,8 @@ impl Repository {
             .await
             .expect("using the cache folder does not panic")
             .map_err(OpenError::Cache)?;
-        let keys = rosters::believed(&store, &cache, repository, keys).await?;
-        let store = store.with_object_lock(config.object_lock).able(config.store);
+        let keys = rosters::checked_against_pin(&store, &cache, repository, keys).await?;
+        let store = store.with_object_lock(config.object_lock).with_capabilities(config.store);
         Ok(Repository { shared: Shared::new(store, Arc::new(keys), config, settings, cache) })
     }
 }

@@ -12,25 +12,25 @@ pub enum OpenError {
     /// There is no repository; init makes one.
     #[error("there is no repository here (make one with init)")]
     NoRepository,
-    /// The place holds something else.
-    #[error("this place is not empty and is not a repository")]
+    /// The location holds something else.
+    #[error("this location is not empty and is not a repository")]
     Foreign,
-    /// Init was asked where a repository is already.
-    #[error("there is a repository here already")]
+    /// `init` where a repository exists.
+    #[error("there is already a repository here")]
     AlreadyThere,
     /// No key slot opens with this secret.
     #[error("the passphrase or key file does not open this repository")]
     WrongSecret,
-    /// The slot that opened the repository is not in its roster any more.
+    /// The slot that opened the repository was removed from its roster.
     #[error("the key that this repository was opened with has been removed")]
     KeyRemoved,
-    /// The store cannot do what a repository needs.
+    /// The store lacks create-if-absent or consistent listing.
     #[error(
         "this store cannot create objects only if they are absent, or does not list them: no backup would be safe"
     )]
     Unfit,
-    /// A repository with locked objects was asked for where none can be locked.
-    #[error("objects cannot be locked here: it takes an S3 bucket that was made with Object Lock")]
+    /// Object Lock was asked for and the store does not have it.
+    #[error("objects cannot be locked here: this needs an S3 bucket that was created with Object Lock")]
     CannotLock,
     /// Written by newer software, or damaged.
     #[error("could not read {name}")]
@@ -44,13 +44,13 @@ pub enum OpenError {
     /// The key derivation cannot be computed here.
     #[error("could not derive a key from the secret: {0}")]
     Kdf(argon2::Error),
-    /// The store shows other keys than this host has seen.
-    #[error("the store is not to be believed")]
+    /// The store has other keys than this host has seen.
+    #[error("the repository's keys are not the ones this host has seen")]
     Pin(#[from] PinError),
     /// The cache folder cannot be used.
     #[error("could not use the cache folder")]
     Cache(#[source] IndexError),
-    /// This slot may not.
+    /// A write-only key cannot do this.
     #[error(transparent)]
     WriteOnly(#[from] WriteOnly),
     /// The store failed.
@@ -58,7 +58,7 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// Why a roster did not open.
+/// The error for a roster that did not open.
 pub(crate) fn not_opened(error: RosterError, name: String) -> OpenError {
     match error {
         RosterError::NoSlot => OpenError::WrongSecret,

@@ -20,7 +20,7 @@ impl std::fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// The identity given at init.
+    /// The id given at init.
     pub fn id(&self) -> RepositoryId {
         self.shared.config.repository
     }
@@ -35,15 +35,15 @@ impl Repository {
         self.shared.refresh().await
     }
 
-    /// The same repository with an index loaded just now, which nobody else changes.
-    pub(crate) async fn frozen(&self) -> Result<Repository, IndexError> {
+    /// The same repository with an index of its own, loaded now; no other operation changes it.
+    pub(crate) async fn with_fresh_index(&self) -> Result<Repository, IndexError> {
         let frozen = Repository { shared: self.shared.with_own_index() };
         frozen.refresh().await?;
         Ok(frozen)
     }
 }
 
-/// The machine's clock, for records that people read. Nothing is decided by it.
+/// The host's clock, for records that people read. Nothing is decided by it.
 pub(crate) fn unix_ms_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

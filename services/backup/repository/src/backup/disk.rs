@@ -41,7 +41,7 @@ pub(super) async fn copy(
         Disk { size_bytes: source.size_bytes(), segment_bytes: chunking.segment_bytes, pages: Vec::new() };
     let phase_bytes = phase_of(session, name, source).await?;
     let cutter = Cutter::new(chunking, &session.keys, phase_bytes);
-    // Where the grid has moved all is cut anew.
+    // Where the grid has moved everything is cut again.
     let parent = parent.filter(|parent| parent.phase_bytes == phase_bytes);
     let copy = Copy { session, name, source, cutter, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);

@@ -160,7 +160,7 @@ impl Copy<'_> {
 
     fn is_audited(&self, plan: &Plan) -> bool {
         matches!(plan, Plan::Unchanged(reads) | Plan::Patch { reads, .. } if !reads.is_empty())
-            && self.session.shared.settings.audit.draws(self.shape.segments())
+            && self.session.shared.settings.audit.selects(self.shape.segments())
     }
 
     /// The parent's pieces of the segments that need them, by where they begin. Damaged ones are left out.

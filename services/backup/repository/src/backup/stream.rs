@@ -18,7 +18,7 @@ use crate::format::stream::Stream;
 use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 
-/// Something to be backed up from its first byte to its last.
+/// Bytes to back up from the first to the last.
 pub type StreamSource = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// A leaf ends after a chunk whose id begins with this many zero bits, 64 chunks on average.

@@ -1,12 +1,12 @@
-//! Lists of packs that are to be deleted.
+//! Lists of condemned packs: those that are to be deleted.
 //!
 //! ```text
-//!   condemned/ID/packs   sealed object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
-//!   condemned/ID/waits   sealed object of MessagePack { leases [ ULID … ] }
+//!   condemned/ID/packs   encrypted object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
+//!   condemned/ID/waits   encrypted object of MessagePack { leases [ ULID … ] }
 //! ```
 //!
-//! A pack on a list stays on it until it is gone, however long that takes: who begins a backup afterwards never
-//! relies on it. That is what makes deleting it late, or twice, safe.
+//! A pack stays on its list until it is gone, however long that takes: a backup that begins afterwards never relies on
+//! it. That makes deleting it late, or twice, safe.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::damage::Damage;
-use crate::format::{packed, sealed};
+use crate::format::{encrypted, packed};
 use crate::ids::PackId;
 use crate::index::IndexError;
 use crate::keys::Keys;
@@ -77,7 +77,7 @@ pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, In
 async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexError> {
     let name = part(id, PACKS);
     let object = store.get(&name).await?;
-    let packs = sealed::open(keys, &name, WHAT, &object)
+    let packs = encrypted::decrypt(keys, &name, WHAT, &object)
         .and_then(|text| decode_packs(&text))
         .map_err(|source| IndexError::Damaged { name: name.to_string(), source })?;
     Ok(Condemned { id, packs })
@@ -107,7 +107,7 @@ pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
 /// Writes a new list.
 pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Result<(), StoreError> {
     let name = part(Ulid::generate(), PACKS);
-    let object = sealed::seal(keys, &name, encode_packs(packs));
+    let object = encrypted::encrypt(keys, &name, encode_packs(packs));
     store.put(&name, Bytes::from(object)).await
 }
 
@@ -116,12 +116,12 @@ pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Res
 pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<LeaseId>, IndexError> {
     let name = part(id, WAITS);
     match store.get(&name).await {
-        Ok(object) => sealed::open(keys, &name, WHAT, &object)
+        Ok(object) => encrypted::decrypt(keys, &name, WHAT, &object)
             .and_then(|text| decode_waits(&text))
             .map_err(|source| IndexError::Damaged { name: name.to_string(), source }),
         Err(StoreError::NotFound { .. }) => {
             let held = lease::held(store).await?;
-            let object = sealed::seal(keys, &name, encode_waits(&held));
+            let object = encrypted::encrypt(keys, &name, encode_waits(&held));
             store.put(&name, Bytes::from(object)).await?;
             Ok(held)
         }
@@ -129,8 +129,8 @@ pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<Le
     }
 }
 
-/// Removes what is left of lists that are gone: a collection beside the one that removed a list may have noted leases
-/// for it once more, and died. Should the list be there after all, its leases are noted anew.
+/// Removes what is left of lists that are gone: a concurrent collection may have noted leases for a list after another
+/// removed it, and died. If the list exists after all, its leases are noted again.
 pub(super) async fn sweep(store: &Store) -> Result<(), StoreError> {
     let listed = store.list(&names::folder(names::CONDEMNED)).await?;
     let id = |path: &Path, of: &str| {

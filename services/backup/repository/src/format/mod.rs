@@ -26,12 +26,12 @@
 
 pub(crate) mod blob;
 pub(crate) mod config;
+pub(crate) mod encrypted;
 pub(crate) mod pack;
 pub(crate) mod packed;
 pub mod private;
 pub(crate) mod recipe;
 pub(crate) mod roster;
-pub(crate) mod sealed;
 pub(crate) mod shard;
 pub mod snapshot;
 pub(crate) mod stream;

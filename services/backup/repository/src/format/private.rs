@@ -20,11 +20,11 @@ const HEADER_BYTES: usize = 1 + 4 + 32;
 pub struct Private(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl Private {
-    pub(crate) fn seal(keys: &Keys, text: &[u8]) -> Result<Private, Damage> {
-        Private::seal_with(keys, text, Cipher::preferred(), &random())
+    pub(crate) fn encrypt(keys: &Keys, text: &[u8]) -> Result<Private, Damage> {
+        Private::encrypt_with(keys, text, Cipher::preferred(), &random())
     }
 
-    pub(crate) fn seal_with(
+    pub(crate) fn encrypt_with(
         keys: &Keys,
         text: &[u8],
         cipher: Cipher,
@@ -36,12 +36,12 @@ impl Private {
         object.extend_from_slice(&epoch.number.to_le_bytes());
         object.extend_from_slice(&envelope);
         let mut sealed = text.to_vec();
-        key.seal(0, &object, &mut sealed);
+        key.encrypt(0, &object, &mut sealed);
         object.extend_from_slice(&sealed);
         Ok(Private(object))
     }
 
-    pub(crate) fn open(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
+    pub(crate) fn decrypt(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
         let mut cursor = Cursor::new(&self.0, WHAT);
         let cipher =
             Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
@@ -50,7 +50,8 @@ impl Private {
         let (bound, sealed) = self.0.split_at(HEADER_BYTES);
         let mut sealed = sealed.to_vec();
         let key = keys.epoch(epoch)?.text(cipher, &envelope)?;
-        let length = key.open(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
+        let length =
+            key.decrypt(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
         sealed.truncate(length);
         Ok(sealed)
     }

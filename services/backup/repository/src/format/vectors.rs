@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::blob;
 use super::config::Config;
+use super::encrypted::{self, EnvelopeSeed};
 use super::pack::{PackKind, PackSeed, PackWriter};
 use super::private::Private;
 use super::recipe::{self, Disk, Piece};
-use super::sealed::{self, SealSeed};
 use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, SnapshotId};
 use super::stream::Stream;
 use super::{packed, shard};
@@ -25,7 +25,7 @@ use crate::ids::{BlobId, BlobKind, PackId, RepositoryId};
 use crate::keys::{Cipher, Keys};
 use crate::snapshots::holds;
 use crate::store::{LockMode, ObjectLock, names};
-use crate::{lease, notes};
+use crate::{lease, object_times};
 use ulid::Ulid;
 
 const CIPHERS: [(&str, Cipher); 2] =
@@ -148,7 +148,7 @@ fn contents(definition: Private) -> Contents {
 
 /// Records whose fields are not all in the vectors above, since they are left out where they say nothing.
 fn records(keys: &Keys) -> Value {
-    let definition = Private::seal_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("sealed");
+    let definition = Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("sealed");
     let consistency = |consistency| hex(&packed::body(&consistency));
     let stands_in = Contents { stands_in: true, parent: None, ..contents(definition.clone()) };
     let mut with_phase = contents(definition);
@@ -175,7 +175,7 @@ fn records(keys: &Keys) -> Value {
         "hold": hex(&holds::encode("evidence", 1_700_000_000_000)),
         "condemned packs": hex(&condemned::encode_packs(&[PackId::from([9; 16]), PackId::from([8; 16])])),
         "leases waited for": hex(&condemned::encode_waits(&[Ulid::from_bytes([5; 16])])),
-        "times of objects": hex(&notes::encode(&[([9; 16], 1_700_000_000_000)].into())),
+        "times of objects": hex(&object_times::encode(&[([9; 16], 1_700_000_000_000)].into())),
     })
 }
 
@@ -234,12 +234,12 @@ fn vectors() -> BTreeMap<String, Value> {
         add(&format!("data pack by {name}"), data);
         add(&format!("index shard of it by {name}"), hex(&shard));
         add(&format!("meta pack by {name}"), pack(&keys, PackKind::Meta, cipher).0);
-        let definition = Private::seal_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
+        let definition = Private::encrypt_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
         let body = packed::body(&contents(definition));
         let name_in_store = names::entry(names::SNAPSHOTS, Ulid::from_bytes([5; 16]));
-        let seed = SealSeed { salt: [4; 32], cipher };
+        let seed = EnvelopeSeed { salt: [4; 32], cipher };
         add(&format!("snapshot by {name}"), hex(&body));
-        let sealed = sealed::seal_with(&keys, &name_in_store, body, &seed);
+        let sealed = encrypted::encrypt_with(&keys, &name_in_store, body, &seed);
         add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&sealed));
     }
     let config = Config {

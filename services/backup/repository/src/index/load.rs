@@ -12,7 +12,7 @@ use ulid::Ulid;
 use super::rows::ShardRows;
 use super::{Cache, Index, IndexError, ListedPack, list_packs};
 use crate::format::pack::Directory;
-use crate::format::{sealed, shard};
+use crate::format::{encrypted, shard};
 use crate::ids::PackId;
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
@@ -37,7 +37,7 @@ pub(crate) async fn refresh(
             outcome => return outcome,
         }
     }
-    Err(IndexError::Restless)
+    Err(IndexError::KeptChanging)
 }
 
 async fn refresh_once(
@@ -127,7 +127,7 @@ pub(crate) async fn read_shard(
     path: Path,
 ) -> Result<(Path, Vec<Directory>), IndexError> {
     let object = store.get(&path).await?;
-    let directories = sealed::open(keys, &path, "index shard", &object)
+    let directories = encrypted::decrypt(keys, &path, "index shard", &object)
         .and_then(|text| shard::decode(&text))
         .map_err(|source| IndexError::Damaged { name: path.to_string(), source })?;
     Ok((path, directories))
@@ -143,7 +143,7 @@ pub(crate) async fn put_shard(
     directories: Vec<Directory>,
 ) -> Result<(), IndexError> {
     let name = names::entry(names::INDEX, Ulid::generate());
-    let object = sealed::seal(keys, &name, shard::encode(&directories));
+    let object = encrypted::encrypt(keys, &name, shard::encode(&directories));
     store.put(&name, Bytes::from(object)).await?;
     match index {
         Some(index) => {

@@ -85,7 +85,7 @@ pub enum IndexError {
     },
     /// Shards kept vanishing while they were read.
     #[error("the index kept changing while it was read")]
-    Restless,
+    KeptChanging,
     /// The local file of a shard could not be used.
     #[error("could not {attempt} the index file {path}")]
     Cache {

@@ -70,7 +70,7 @@ pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Enco
             let mut row = [0; ROW_BYTES];
             row[..32].copy_from_slice(entry.id.as_bytes());
             row[32] = entry.kind as u8;
-            let fields = [pack as u32, slot, offset, entry.sealed_bytes, entry.raw_bytes];
+            let fields = [pack as u32, slot, offset, entry.encrypted_bytes, entry.raw_bytes];
             for (at, field) in row[33..].as_chunks_mut::<4>().0.iter_mut().zip(fields) {
                 *at = field.to_le_bytes();
             }
@@ -233,13 +233,13 @@ impl ShardRows {
 
     fn place(&self, row: &Row) -> Result<Location, IndexError> {
         let damaged = || IndexError::CacheDamaged { path: self.path.clone() };
-        let [pack, slot, offset, sealed_bytes, raw_bytes] = std::array::from_fn(|field| {
+        let [pack, slot, offset, encrypted_bytes, raw_bytes] = std::array::from_fn(|field| {
             u32::from_le_bytes(*row[33 + 4 * field..].first_chunk().expect("a row has five fields"))
         });
         let id: [u8; 32] = *row.first_chunk().expect("a row begins with an id");
         let kind = BlobKind::from_byte(row[32]).ok_or_else(damaged)?;
         let pack = *self.packs.get(pack as usize).ok_or_else(damaged)?;
-        Ok(Location { pack, slot, offset, entry: Entry { id: id.into(), kind, sealed_bytes, raw_bytes } })
+        Ok(Location { pack, slot, offset, entry: Entry { id: id.into(), kind, encrypted_bytes, raw_bytes } })
     }
 }
 

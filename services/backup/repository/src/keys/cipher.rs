@@ -72,14 +72,14 @@ impl Aead {
     }
 
     /// Seals in place and appends the tag. Each `number` is used once per key.
-    pub(crate) fn seal(&self, number: u32, bound: &[u8], text: &mut Vec<u8>) {
+    pub(crate) fn encrypt(&self, number: u32, bound: &[u8], text: &mut Vec<u8>) {
         self.0
             .seal_in_place_append_tag(nonce(number), Aad::from(bound), text)
             .expect("texts are far below the ciphers' 64 GiB");
     }
 
     /// Opens in place and returns the text without the tag.
-    pub(crate) fn open<'a>(
+    pub(crate) fn decrypt<'a>(
         &self,
         number: u32,
         bound: &[u8],

@@ -188,7 +188,7 @@ impl Slot {
         let mut grant = Vec::with_capacity(text.len() + super::TAG_BYTES);
         grant.extend_from_slice(&text);
         zeroize::Zeroize::zeroize(&mut *text);
-        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &self.bound(repository), &mut grant);
+        Aead::new(Cipher::Aes256Gcm, &key).encrypt(0, &self.bound(repository), &mut grant);
         (self.envelope, self.grant) = (envelope, grant);
         Ok(self)
     }
@@ -203,7 +203,7 @@ impl Slot {
                 let key = wrapping_key(secret, *cost, salt)?;
                 let mut text = Zeroizing::new(text.clone());
                 let opened = Aead::new(Cipher::Aes256Gcm, &key)
-                    .open(0, &wrapped_bound(repository, self.id), &mut text)
+                    .decrypt(0, &wrapped_bound(repository, self.id), &mut text)
                     .map_err(|_| SlotError::NotOurs)?;
                 let (private, authority) =
                     opened.split_first_chunk::<KEY_BYTES>().ok_or(SlotError::NotOurs)?;
@@ -224,7 +224,7 @@ impl Slot {
             .map_err(|_| not_authentic.clone())?;
         let mut text = Zeroizing::new(self.grant.clone());
         let text = Aead::new(Cipher::Aes256Gcm, &key)
-            .open(0, &self.bound(repository), &mut text)
+            .decrypt(0, &self.bound(repository), &mut text)
             .map_err(|_| not_authentic.clone())?;
         let bundle = Bundle::decode(text)?;
         match opened.authority {
@@ -279,7 +279,7 @@ impl Lock {
         let mut text = Vec::with_capacity(KEY_BYTES + PUBLIC_BYTES + super::TAG_BYTES);
         text.extend_from_slice(private);
         text.extend_from_slice(authority);
-        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &wrapped_bound(repository, slot), &mut text);
+        Aead::new(Cipher::Aes256Gcm, &key).encrypt(0, &wrapped_bound(repository, slot), &mut text);
         Ok(Lock::Wrapped { kind: secret.kind, cost, salt, text })
     }
 }

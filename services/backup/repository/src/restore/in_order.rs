@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::plan::{Asked, Places};
+use super::plan::{BlobRef, Places};
 use super::{ReadError, RestoreError, fetch};
 use crate::format::recipe::Piece;
 use crate::format::snapshot::DiskRecord;
@@ -71,7 +71,7 @@ async fn fetched(shared: &Arc<Shared>, start: u64, window: &[Piece]) -> Result<(
     let mut length = 0;
     for piece in window {
         if let Piece::Chunk { id, bytes } = piece {
-            places.entry(Asked::chunk(*id, *bytes)).or_default().push(length);
+            places.entry(BlobRef::chunk(*id, *bytes)).or_default().push(length);
         }
         length += u64::from(piece.bytes());
     }

@@ -7,7 +7,7 @@ use tracing::instrument;
 use super::SnapshotError;
 use crate::damage::Damage;
 use crate::format::snapshot::SnapshotId;
-use crate::format::{packed, sealed};
+use crate::format::{encrypted, packed};
 use crate::repository::{Repository, unix_ms_now};
 use crate::store::{StoreError, names};
 
@@ -72,7 +72,7 @@ impl Repository {
         }
         self.snapshot(id).await?;
         let name = names::entry(names::HOLDS, id.ulid());
-        let object = sealed::seal(&self.shared.keys(), &name, encode(reason, unix_ms_now()));
+        let object = encrypted::encrypt(&self.shared.keys(), &name, encode(reason, unix_ms_now()));
         Ok(self.shared.store.put(&name, Bytes::from(object)).await?)
     }
 
@@ -99,9 +99,10 @@ impl Repository {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let Record { reason, since_unix_ms } = sealed::open(&self.shared.keys(), &name, WHAT, &object)
-                .and_then(|text| packed::decode(&text, WHAT))
-                .map_err(|source| HoldError::Damaged { snapshot, source })?;
+            let Record { reason, since_unix_ms } =
+                encrypted::decrypt(&self.shared.keys(), &name, WHAT, &object)
+                    .and_then(|text| packed::decode(&text, WHAT))
+                    .map_err(|source| HoldError::Damaged { snapshot, source })?;
             holds.push(Hold { snapshot, reason, since_unix_ms });
         }
         holds.sort_by_key(|hold| (hold.since_unix_ms, hold.snapshot));

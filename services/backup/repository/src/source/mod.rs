@@ -86,14 +86,14 @@ pub enum SourceError {
         why: String,
     },
     /// A tool that worked for us failed.
-    #[error("could not {attempt} {what}: {said}")]
+    #[error("could not {attempt} {what}: {stderr}")]
     Tool {
         /// What was attempted.
         attempt: &'static str,
         /// The image concerned.
         what: String,
-        /// The tool's words.
-        said: String,
+        /// What it printed to stderr.
+        stderr: String,
     },
     /// The other side refused.
     #[error("{what} refused to {attempt}: {why}")]

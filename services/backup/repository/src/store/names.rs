@@ -49,7 +49,7 @@ pub(super) const FOLDERS: [&str; 12] =
     [KEYS, "data", "meta", INDEX, SNAPSHOTS, HOLDS, LEASES, CONDEMNED, QUARANTINE, VERIFIED, LOCKED, PROBE];
 
 /// Where those objects lie without which a backup cannot be read; the rest can be made anew.
-pub(super) fn kept() -> [Path; 5] {
+pub(super) fn essential() -> [Path; 5] {
     ["config", KEYS, "data", "meta", SNAPSHOTS].map(Path::from)
 }
 

@@ -16,17 +16,17 @@ use crate::support::*;
 /// Rewrites without bounds, so that what rewriting could do wrong has every chance.
 const REWRITING: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::ZERO,
+    lease_timeout: Duration::ZERO,
     rewrite_below_percent: 70,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 /// Takes every pack for old, and nobody for dead.
 const EAGER: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::from_secs(3600), ..REWRITING };
+    CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::from_secs(3600), ..REWRITING };
 /// Takes every pack for old and every holder for dead.
 const RUTHLESS: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO, ..REWRITING };
+    CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::ZERO, ..REWRITING };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
     repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap()
@@ -325,7 +325,7 @@ async fn interrupted(
             let excused = matches!(
                 error,
                 BackupError::Seal(SealError::Stale)
-                    | BackupError::Copy(CopyError::Parent(_) | CopyError::TakenForDead)
+                    | BackupError::Copy(CopyError::Parent(_) | CopyError::LeaseExpired)
             );
             assert!(excused, "{way:?} at {at}: {error:?}");
             assert!(at == 0 || way == InTheWay::Collect(RUTHLESS), "{way:?} at {at}: {error:?}");

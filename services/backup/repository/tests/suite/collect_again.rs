@@ -17,10 +17,10 @@ use crate::support::*;
 /// Rewrites whatever is not wholly needed, so that a decision shows every byte that is thought to be needed.
 const EAGER: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::from_secs(3600),
+    lease_timeout: Duration::from_secs(3600),
     rewrite_below_percent: 100,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 /// Rewrites nothing.
 const SAVING: CollectSettings = CollectSettings { rewrite_bytes_max: 0, ..EAGER };

@@ -27,7 +27,7 @@ use crate::damage::Damage;
 use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES, TAG_BYTES};
 
-pub(crate) use self::read::{Footer, open_blob, open_directory, open_text};
+pub(crate) use self::read::{Footer, decrypt_blob, decrypt_directory, decrypt_encoded};
 pub(crate) use self::write::{PackSeed, PackWriter};
 
 const MAGIC: &[u8; 8] = b"LOAMPACK";
@@ -38,7 +38,7 @@ const FOOTER_CHECKED_BYTES: usize = 80;
 /// Bytes that each blob takes in the directory.
 pub(crate) const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
 /// What sealing adds at most to a blob: how it is encoded, and the tag.
-const SEAL_BYTES: u32 = 1 + TAG_BYTES as u32;
+const OVERHEAD_BYTES: u32 = 1 + TAG_BYTES as u32;
 /// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
 pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
@@ -111,7 +111,7 @@ impl PackHead {
 pub(crate) struct Entry {
     pub(crate) id: BlobId,
     pub(crate) kind: BlobKind,
-    pub(crate) sealed_bytes: u32,
+    pub(crate) encrypted_bytes: u32,
     pub(crate) raw_bytes: u32,
 }
 
@@ -128,7 +128,7 @@ impl Directory {
         let mut offset = 0;
         self.entries.iter().zip(0..).map(move |(entry, slot)| {
             let at = offset;
-            offset += entry.sealed_bytes;
+            offset += entry.encrypted_bytes;
             (slot, at, entry)
         })
     }
@@ -138,7 +138,7 @@ impl Directory {
         for entry in &self.entries {
             out.extend_from_slice(entry.id.as_bytes());
             out.push(entry.kind as u8);
-            out.extend_from_slice(&entry.sealed_bytes.to_le_bytes());
+            out.extend_from_slice(&entry.encrypted_bytes.to_le_bytes());
             out.extend_from_slice(&entry.raw_bytes.to_le_bytes());
         }
     }
@@ -151,16 +151,16 @@ impl Directory {
             let id = BlobId::from(cursor.array()?);
             let blob =
                 BlobKind::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("a kind is unknown"))?;
-            let entry = Entry { id, kind: blob, sealed_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
-            let sealed_bytes = SEAL_BYTES..=entry.raw_bytes.saturating_add(SEAL_BYTES);
+            let entry = Entry { id, kind: blob, encrypted_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
+            let encrypted_bytes = OVERHEAD_BYTES..=entry.raw_bytes.saturating_add(OVERHEAD_BYTES);
             if PackKind::of(blob) != head.kind
                 || entry.raw_bytes as usize > BLOB_BYTES_MAX
-                || !sealed_bytes.contains(&entry.sealed_bytes)
+                || !encrypted_bytes.contains(&entry.encrypted_bytes)
             {
                 return Err(cursor.malformed("an entry makes no sense"));
             }
             end = end
-                .checked_add(entry.sealed_bytes)
+                .checked_add(entry.encrypted_bytes)
                 .ok_or_else(|| cursor.malformed("its blobs are too long together"))?;
             entries.push(entry);
         }

@@ -79,18 +79,18 @@ impl Footer {
 }
 
 /// Opens the directory that a footer tells of.
-pub(crate) fn open_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
+pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
     let PackHead { id, cipher, epoch, .. } = footer.head;
     let mut sealed = sealed.to_vec();
     let text = keys
         .epoch(epoch)?
         .directory(cipher, id)
-        .open(0, Footer::bound(&footer.encode()), &mut sealed)
+        .decrypt(0, Footer::bound(&footer.encode()), &mut sealed)
         .map_err(|_| Damage::NotAuthentic { what: DIRECTORY })?;
     let mut cursor = Cursor::new(text, DIRECTORY);
     let directory = Directory::read(footer.head, &mut cursor)?;
     cursor.end()?;
-    let blobs: u64 = directory.entries.iter().map(|entry| u64::from(entry.sealed_bytes)).sum();
+    let blobs: u64 = directory.entries.iter().map(|entry| u64::from(entry.encrypted_bytes)).sum();
     if blobs != footer.directory_offset {
         return Err(Damage::Malformed { what: WHAT, why: "its blobs do not fill it" });
     }
@@ -98,7 +98,7 @@ pub(crate) fn open_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Res
 }
 
 /// Opens one blob of a pack with the pack's key and returns its encoded text; `sealed` is overwritten.
-pub(crate) fn open_text<'a>(
+pub(crate) fn decrypt_encoded<'a>(
     key: &Aead,
     pack: PackId,
     slot: u32,
@@ -108,13 +108,13 @@ pub(crate) fn open_text<'a>(
     if sealed.len() < TAG_BYTES + 1 {
         return Err(Damage::Malformed { what: entry.kind.name(), why: "it ends too early" });
     }
-    key.open(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
+    key.decrypt(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
         .map(|text| &*text)
         .map_err(|_| Damage::NotAuthentic { what: entry.kind.name() })
 }
 
 /// Opens and checks one blob of a pack with the pack's key; `sealed` is overwritten.
-pub(crate) fn open_blob(
+pub(crate) fn decrypt_blob(
     keys: &Keys,
     key: &Aead,
     pack: PackId,
@@ -122,6 +122,6 @@ pub(crate) fn open_blob(
     entry: &Entry,
     sealed: &mut [u8],
 ) -> Result<Vec<u8>, Damage> {
-    let text = open_text(key, pack, slot, entry, sealed)?;
+    let text = decrypt_encoded(key, pack, slot, entry, sealed)?;
     blob::decode(keys, entry.kind, entry.id, entry.raw_bytes as usize, text)
 }

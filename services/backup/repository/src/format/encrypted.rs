@@ -20,16 +20,16 @@ const MAGIC: &[u8; 8] = b"LOAMSEAL";
 const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
 
 /// What is random about a sealed object.
-pub(crate) struct SealSeed {
+pub(crate) struct EnvelopeSeed {
     pub(crate) salt: [u8; 32],
     pub(crate) cipher: Cipher,
 }
 
-pub(crate) fn seal(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
-    seal_with(keys, name, text, &SealSeed { salt: random(), cipher: Cipher::preferred() })
+pub(crate) fn encrypt(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
+    encrypt_with(keys, name, text, &EnvelopeSeed { salt: random(), cipher: Cipher::preferred() })
 }
 
-pub(crate) fn seal_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &SealSeed) -> Vec<u8> {
+pub(crate) fn encrypt_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &EnvelopeSeed) -> Vec<u8> {
     let epoch = keys.current();
     let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + TAG_BYTES);
     object.extend_from_slice(MAGIC);
@@ -38,12 +38,17 @@ pub(crate) fn seal_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &Seal
     object.extend_from_slice(&epoch.number.to_le_bytes());
     object.extend_from_slice(&seed.salt);
     let bound = [&object, name.as_ref().as_bytes()].concat();
-    epoch.object(seed.cipher, &seed.salt).seal(0, &bound, &mut text);
+    epoch.object(seed.cipher, &seed.salt).encrypt(0, &bound, &mut text);
     object.extend_from_slice(&text);
     object
 }
 
-pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) -> Result<Vec<u8>, Damage> {
+pub(crate) fn decrypt(
+    keys: &Keys,
+    name: &Path,
+    what: &'static str,
+    object: &[u8],
+) -> Result<Vec<u8>, Damage> {
     let mut cursor = Cursor::new(header(MAGIC, what, object)?, what);
     let cipher = Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
     cursor.u8()?;
@@ -54,7 +59,7 @@ pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) 
     let length = keys
         .epoch(epoch)?
         .object(cipher, &salt)
-        .open(0, &bound, &mut text)
+        .decrypt(0, &bound, &mut text)
         .map_err(|_| Damage::NotAuthentic { what })?
         .len();
     text.truncate(length);

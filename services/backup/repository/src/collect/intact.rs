@@ -1,4 +1,4 @@
-//! Whether what a backup relies on is still there, when it may have been taken for dead meanwhile.
+//! Whether what a backup relies on is still there, when its lease may have expired meanwhile.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::restore::ReadError;
 use crate::shared::Shared;
 use crate::walk::Walk;
 
-/// Whether every blob that some disks need lies in a pack that is there and on no list. Asked by who has no lease
-/// that was held all the while.
-pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
+/// Whether every blob that some disks need lies in a pack that exists and is not condemned. For callers whose lease was not
+/// held all the time.
+pub(crate) async fn are_intact(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
     let condemned = condemned::all_packs(&shared.store, &shared.keys()).await?;
-    let seen = Repository { shared: Arc::clone(shared) }.frozen().await?.shared;
-    let mut walk = Walk::new(&seen);
-    let mut all_stand = Ok(true);
+    let fresh = Repository { shared: Arc::clone(shared) }.with_fresh_index().await?.shared;
+    let mut walk = Walk::new(&fresh);
+    let mut all_there = Ok(true);
     for record in disks {
         let walked = walk
             .disk(record, &mut |id| {
-                let index = seen.index.read().expect(HELD);
-                if let Ok(true) = all_stand {
-                    all_stand = index.contains_outside(&condemned, &id);
+                let index = fresh.index.read().expect(HELD);
+                if let Ok(true) = all_there {
+                    all_there = index.contains_outside(&condemned, &id);
                 }
             })
             .await;
@@ -34,5 +34,5 @@ pub(crate) async fn stands(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result
             Err(error) => return Err(error),
         }
     }
-    Ok(all_stand?)
+    Ok(all_there?)
 }
