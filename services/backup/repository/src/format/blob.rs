@@ -3,7 +3,7 @@
 //! ```text
 //!   kind       0 chunk, 1 leaf, 2 page, 3 disk, 4 stream
 //!   id 32      keyed BLAKE3 of the content, under the id key of its kind
-//!   text       0 | content          as it is
+//!   encoding   0 | content          as it is
 //!              1 | zstd frame       where that is shorter by 4 % or more
 //! ```
 //!
@@ -20,8 +20,8 @@ pub(crate) const BLOB_BYTES_MAX: usize = 4 * 1024 * 1024;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// The text that is sealed for a blob: one byte that says how, then the content raw or compressed. `room` more
-/// bytes can be appended without moving it.
+/// The encoding of a blob before encryption: one byte for the compression, then the content. `room` more bytes can be
+/// appended without reallocation.
 pub(crate) fn encode(content: &[u8], compression: Compression, room: usize) -> Vec<u8> {
     let bound = compression.bound(content.len());
     let mut text = vec![0; 1 + bound + room];

@@ -1,4 +1,4 @@
-//! The config object: what makes a place a repository, and the parameters that all writers share.
+//! The config object: it makes a location a repository, and holds the parameters that all writers share.
 //!
 //! ```text
 //!   "LOAMREPO" | version 2 | signature 64 | MessagePack
@@ -13,8 +13,8 @@
 //!   signature  of the MessagePack, for the purpose "loam repository v1 config"
 //! ```
 //!
-//! It is in the clear, so that software without the key can say what it sees; the authority's signature proves that
-//! nobody changed the parameters.
+//! It is not encrypted, so that software without the key can recognise it; the authority's signature proves that the
+//! parameters were not changed.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ pub(crate) struct Config {
     pub(crate) streams: StreamChunking,
     /// What the store was seen to be able to do when the repository was made.
     pub(crate) store: Capabilities,
-    /// How packs and snapshots are locked.
+    /// The Object Lock of packs, snapshots, rosters and this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) object_lock: Option<ObjectLock>,
 }
@@ -72,7 +72,7 @@ impl Config {
 }
 
 impl Claimed {
-    /// The config, once the authority vouches for it.
+    /// The config, after the check of its signature.
     pub(crate) fn authenticate(self, keys: &Keys) -> Result<Config, Damage> {
         if keys.is_signed(PURPOSE, &self.body, &self.signature) {
             Ok(self.config)

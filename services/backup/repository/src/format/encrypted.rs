@@ -1,12 +1,12 @@
-//! A small object sealed under a key of its own and bound to its name.
+//! A small object, encrypted with a key of its own and bound to its name.
 //!
 //! ```text
 //!   "LOAMSEAL" | version 2 | cipher 1 | 0 × 1 | epoch 4 | salt 32 |
-//!   sealed( object key of epoch and salt, number 0, bound = all before | name in the store )
+//!   encrypted( object key of epoch and salt, nonce 0, aad = all before | name in the store )
 //! ```
 //!
-//! Used for snapshots, holds, index shards, leases, lists of condemned packs and what verifications remember. An object
-//! copied to another name does not open.
+//! Used for snapshots, holds, index shards, lists of condemned packs, and times of verifications and locks. An object
+//! copied to another name does not decrypt.
 
 use object_store::path::Path;
 
@@ -19,7 +19,7 @@ use crate::random::random;
 const MAGIC: &[u8; 8] = b"LOAMSEAL";
 const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
 
-/// What is random about a sealed object.
+/// The random parts of an encrypted object.
 pub(crate) struct EnvelopeSeed {
     pub(crate) salt: [u8; 32],
     pub(crate) cipher: Cipher,

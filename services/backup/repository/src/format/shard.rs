@@ -1,7 +1,7 @@
-//! An index shard: the directories of packs that were stored together.
+//! An index shard: the directories of packs.
 //!
 //! ```text
-//!   sealed object of:  ( pack 16 | pack kind 1 | cipher 1 | epoch 4 | envelope 32 | directory as in the pack ) …
+//!   encrypted object of:  ( pack 16 | pack kind 1 | cipher 1 | epoch 4 | envelope 32 | directory as in the pack ) …
 //! ```
 
 use super::pack::{Directory, PackHead};

@@ -1,8 +1,8 @@
-//! Byte for byte what version 1 says about known keys and contents: `tests/golden/v1/vectors.json`.
+//! The bytes that version 1 writes for known keys and contents: `tests/golden/v1/vectors.json`.
 //!
 //! `LOAM_WRITE_SAMPLES=1` writes vectors that are not there yet. One that is there is never changed: a difference means
-//! that what this code writes is not version 1. What zstd makes of a content is left out, because its releases differ;
-//! that old frames are read is shown by the repository that lies beside the vectors.
+//! that what this code writes is not version 1. zstd's frames are left out, because its releases differ;
+//! that old frames are read is shown by the repository beside the vectors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,10 +31,10 @@ use ulid::Ulid;
 const CIPHERS: [(&str, Cipher); 2] =
     [("aes-256-gcm", Cipher::Aes256Gcm), ("chacha20-poly1305", Cipher::ChaCha20Poly1305)];
 
-/// Bytes that look random and follow from a word; zstd leaves them as they are.
-fn noise(word: &str, bytes: usize) -> Vec<u8> {
+/// Bytes that look random and are derived from a seed; zstd cannot compress them.
+fn noise(seed: &str, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
-    blake3::Hasher::new().update(word.as_bytes()).finalize_xof().fill(&mut noise);
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut noise);
     noise
 }
 
@@ -146,7 +146,7 @@ fn contents(definition: Private) -> Contents {
     }
 }
 
-/// Records whose fields are not all in the vectors above, since they are left out where they say nothing.
+/// Records whose fields are not all in the vectors above, since they are left out at their default.
 fn records(keys: &Keys) -> Value {
     let definition = Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("sealed");
     let consistency = |consistency| hex(&packed::body(&consistency));

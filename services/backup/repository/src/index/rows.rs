@@ -5,12 +5,12 @@
 //!   packs × ( pack head 54 )
 //!   blocks × ( first 8 bytes of the block's first id )
 //!   the filter
-//!   blocks × ( 76 × ( id 32 | kind 1 | pack 4 | slot 4 | offset 4 | sealed 4 | raw 4 ) | 0 … | MAC 16 )     4096 bytes
+//!   blocks × ( 76 × ( id 32 | kind 1 | pack 4 | slot 4 | offset 4 | encrypted 4 | raw 4 ) | 0 … | MAC 16 )     4096 bytes
 //! ```
 //!
 //! Rows are sorted by id. Tables and filter are read once and kept; of the rows, one block is read for each blob that
 //! the filter does not rule out. MACs are keyed BLAKE3 over the shard's name and the block's number, so that a file
-//! that is damaged, or that somebody exchanged, is found out before anything relies on it.
+//! that is damaged or replaced is detected before anything relies on it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -120,7 +120,7 @@ impl Encoded {
     }
 }
 
-/// A file is believed only under the name that it was made for.
+/// A file is valid only under the name that it was made for.
 fn mac_key(keys: &Keys, name: &str) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new_keyed(&keys.cache_key());
     hasher.update(name.as_bytes());
@@ -199,7 +199,7 @@ impl ShardRows {
         Ok((self.rows as usize - number * BLOCK_ROWS).min(BLOCK_ROWS))
     }
 
-    /// Tells `each` the rows of a blob: more than one when several packs hold it.
+    /// Calls `each` with the rows of a blob: more than one when several packs hold it.
     pub(super) fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
         let wanted = word(id.as_bytes());
         if !self.filter.contains(&wanted) {

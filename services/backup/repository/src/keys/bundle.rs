@@ -1,4 +1,4 @@
-//! What a slot is granted.
+//! The key bundle that a slot is granted.
 //!
 //! ```text
 //!   role 1 | ids 32 | authority 32 | [ authority seed 32 ]

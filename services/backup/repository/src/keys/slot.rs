@@ -1,9 +1,8 @@
 //! A slot: one way to open the repository.
 //!
-//! Every slot is the recipient of its grant. The private key that opens the grant is either wrapped in the slot itself,
-//! under Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an
-//! identity file that its owner keeps elsewhere. So a new epoch can be granted to all slots by who has the secret of
-//! one.
+//! Every slot has a public key, to which its grant is encrypted. The private key is either wrapped in the slot itself, under
+//! Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an identity file
+//! that its owner keeps elsewhere. So the holder of one secret can grant a new epoch to all slots.
 //!
 //! ```text
 //!   { id, label, role, created_unix_ms, lock, recipient 32, envelope 32, grant }
@@ -11,10 +10,10 @@
 //!   role      "full" or "write-only"; 0 or 1 where it is a byte
 //!   lock      "elsewhere"   or   { "wrapped": { kind, cost { memory_kib, passes, lanes }, salt 32, text } }
 //!   kind      "passphrase" (UTF-8) or "key_file" (all its bytes)
-//!   text      AES-256-GCM, key Argon2id( secret, salt, cost; version 0x13, 32 bytes ), number 0,
-//!             bound = repository 16 | slot 16, of: private key 32 | authority 32
-//!   grant     AES-256-GCM, key agreed( "loam repository v1 grant", repository 16 ) through the envelope, number 0,
-//!             bound = repository 16 | slot 16 | role 1 | recipient 32, of: a key bundle
+//!   text      AES-256-GCM, key Argon2id( secret, salt, cost; version 0x13, 32 bytes ), nonce 0,
+//!             aad = repository 16 | slot 16, of: private key 32 | authority 32
+//!   grant     AES-256-GCM, key agreed( "loam repository v1 grant", repository 16 ) through the envelope, nonce 0,
+//!             aad = repository 16 | slot 16 | role 1 | recipient 32, of: a key bundle
 //!   slot 16   the ULID of the slot as a number, big-endian
 //! ```
 //!
@@ -41,7 +40,7 @@ const PASSES_MAX: u32 = 64;
 /// A slot that asks for more lanes than this was not written by us.
 const LANES_MAX: u32 = 64;
 
-/// The name of a slot.
+/// The id of a slot.
 pub(crate) type SlotId = Ulid;
 
 /// What a slot may do.
@@ -92,7 +91,7 @@ enum Lock {
         #[serde(with = "serde_bytes")]
         text: Vec<u8>,
     },
-    /// With its owner.
+    /// In an identity file of its owner.
     Elsewhere,
 }
 
@@ -121,23 +120,23 @@ pub(crate) enum Owner {
 pub(crate) struct Opened {
     pub(super) slot: SlotId,
     pub(super) private: Key,
-    /// Whom the slot's owner trusts; an identity file does not say.
+    /// The authority that the slot's owner trusts; an identity file has none.
     pub(super) authority: Option<[u8; PUBLIC_BYTES]>,
 }
 
-/// A slot did not give its key.
+/// A slot did not open.
 #[derive(Debug)]
 pub(crate) enum SlotError {
     /// It is for another secret.
     NotOurs,
     /// Its cost cannot be computed here.
     Cost(argon2::Error),
-    /// It was not written as slots are.
+    /// It is malformed or not authentic.
     Damaged(Damage),
 }
 
 impl Slot {
-    /// Makes a slot and grants it its half of the bundle. Takes as long as the cost says: not for an async thread.
+    /// Makes a slot and grants it what its role may have of the bundle. Takes as long as the cost says: not for an async thread.
     pub(super) fn new(
         repository: RepositoryId,
         label: String,
@@ -217,7 +216,7 @@ impl Slot {
         }
     }
 
-    /// Opens the grant.
+    /// Decrypts the grant.
     pub(super) fn bundle(&self, repository: RepositoryId, opened: &Opened) -> Result<Bundle, Damage> {
         let not_authentic = Damage::NotAuthentic { what: "grant of a key slot" };
         let key = recipient::receive(GRANT, &opened.private, &self.envelope, &[repository.as_bytes()])
@@ -233,19 +232,19 @@ impl Slot {
         }
     }
 
-    /// Whether it makes sense to try it at all.
+    /// Refuses costs that no writer of ours uses, before the slot is tried.
     pub(super) fn check(&self) -> Result<(), Damage> {
         match &self.lock {
             Lock::Wrapped { cost, .. }
                 if cost.memory_kib > MEMORY_KIB_MAX || cost.passes > PASSES_MAX || cost.lanes > LANES_MAX =>
             {
-                Err(Damage::Malformed { what: "key slot", why: "its cost is beyond any sense" })
+                Err(Damage::Malformed { what: "key slot", why: "its key derivation costs too much" })
             }
             _ => Ok(()),
         }
     }
 
-    /// How it is opened, in a word.
+    /// `passphrase`, `key-file` or `recipient`.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.lock {
             Lock::Wrapped { kind: SecretKind::Passphrase, .. } => "passphrase",
@@ -254,7 +253,7 @@ impl Slot {
         }
     }
 
-    /// The public key of its owner, where that is somebody's own.
+    /// The public key, where the private one is in an identity file.
     pub(crate) fn recipient(&self) -> Option<Recipient> {
         matches!(self.lock, Lock::Elsewhere).then_some(Recipient(self.recipient))
     }

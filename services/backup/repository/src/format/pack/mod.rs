@@ -1,22 +1,22 @@
-//! A pack: many sealed blobs in one object.
+//! A pack: many encrypted blobs in one object.
 //!
 //! ```text
 //!   blob 0 | blob 1 | … | directory | footer
 //!
-//!   blob       sealed( key of the pack, number = slot, bound = id 32 | kind 1 | pack 16 | slot 4 )
-//!              of the blob's text, see blob.rs; slots count from 0
-//!   directory  sealed( directory key of the pack, number = 0, bound = the footer's first 80 bytes )
-//!              of: count 4 | count × ( id 32 | kind 1 | sealed length 4 | raw length 4 )
-//!              blobs lie one after the other in this order, so offsets are sums; sealed, a blob is 17 bytes longer than
-//!              raw, or shorter where it is compressed
+//!   blob       encrypted( key of the pack, nonce = slot, aad = id 32 | kind 1 | pack 16 | slot 4 )
+//!              of the blob's encoding, see blob.rs; slots count from 0
+//!   directory  encrypted( directory key of the pack, nonce = 0, aad = the footer's first 80 bytes )
+//!              of: count 4 | count × ( id 32 | kind 1 | encrypted length 4 | raw length 4 )
+//!              blobs follow each other in this order, so offsets are sums; encrypted, a blob is 17 bytes longer than raw,
+//!              or shorter where it is compressed
 //!   footer     "LOAMPACK" | version 2 | pack kind 1 | cipher 1 | epoch 4 | directory length 4 | 0 × 4 |
 //!              directory offset 8 | pack 16 | envelope 32 | first 16 bytes of BLAKE3 of the 80 bytes before
 //! ```
 //!
-//! A pack is of data (kind 0: chunks) or of recipes (kind 1: all else). The key of a pack of chunks is agreed with the readers of its epoch and found again through the envelope; that of a
-//! pack of recipes, and of every directory, comes from the epoch's meta key and the pack's random id (the envelope is
-//! zero then). So every slot number is a nonce used once, a pack stored under another's name does not open, and one
-//! ranged read of its end is enough to index it again.
+//! A pack is of data (kind 0: chunks) or of recipes (kind 1: all else). The key of a pack of chunks is agreed with the
+//! readers of its epoch, who derive it from the envelope; that of a pack of recipes, and of every directory, comes from the
+//! epoch's meta key and the pack's random id (the envelope is zero then). So every slot number is a nonce used once, a pack
+//! stored under another's name does not decrypt, and one ranged read of its end is enough to index it again.
 
 mod read;
 mod write;
@@ -33,17 +33,17 @@ pub(crate) use self::write::{PackSeed, PackWriter};
 const MAGIC: &[u8; 8] = b"LOAMPACK";
 /// Bytes at the very end of a pack.
 pub(crate) const FOOTER_BYTES: usize = 96;
-/// How many of them the checksum and the directory's seal cover.
+/// How many of them the checksum and the directory's tag cover.
 const FOOTER_CHECKED_BYTES: usize = 80;
 /// Bytes that each blob takes in the directory.
 pub(crate) const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
-/// What sealing adds at most to a blob: how it is encoded, and the tag.
+/// What encoding and encryption add at most to a blob: the compression byte and the tag.
 const OVERHEAD_BYTES: u32 = 1 + TAG_BYTES as u32;
 /// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
 pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
 
-/// Data and recipes lie in packs of their own, so that reading recipes fetches no data.
+/// Data and recipes are in packs of their own, so that reading recipes fetches no data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum PackKind {
@@ -157,7 +157,7 @@ impl Directory {
                 || entry.raw_bytes as usize > BLOB_BYTES_MAX
                 || !encrypted_bytes.contains(&entry.encrypted_bytes)
             {
-                return Err(cursor.malformed("an entry makes no sense"));
+                return Err(cursor.malformed("an entry is not valid"));
             }
             end = end
                 .checked_add(entry.encrypted_bytes)

@@ -72,13 +72,13 @@ impl Footer {
         Ok(Footer { head, directory_offset, directory_bytes })
     }
 
-    /// Where the directory lies in the pack.
+    /// The range of the encrypted directory in the pack.
     pub(crate) fn directory(&self) -> Range<u64> {
         self.directory_offset..self.directory_offset + u64::from(self.directory_bytes)
     }
 }
 
-/// Opens the directory that a footer tells of.
+/// Decrypts the directory that a footer describes.
 pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
     let PackHead { id, cipher, epoch, .. } = footer.head;
     let mut sealed = sealed.to_vec();
