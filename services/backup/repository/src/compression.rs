@@ -1,12 +1,11 @@
-//! How new blobs are compressed: a matter of whoever writes, of which a reader needs to know nothing.
+//! How new blobs are compressed. The writer chooses; a reader needs no setting.
 //!
 //! ```text
 //!   content ──zstd at a level──> shorter by 4 % or more?  yes: the frame    no: as it is
 //!           ──none─────────────────────────────────────────────────────────> as it is
 //! ```
 //!
-//! Ids name contents and not what is stored of them, so a level may change at any time: what is stored already stays as
-//! it was written.
+//! Ids are hashes of contents, not of stored bytes, so the level may change at any time: stored blobs stay as they are.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +13,7 @@ use std::str::FromStr;
 
 use zstd::bulk::Compressor;
 
-/// zstd's fastest standard level: compression is the wall of a first backup, and higher levels gain little.
+/// zstd's fastest standard level: compression limits the speed of a first backup, and higher levels gain little.
 const LEVEL_DEFAULT: u8 = 1;
 /// zstd calls levels above this "ultra": they want far more memory, for contents far larger than a blob.
 const LEVEL_MAX: u8 = 19;
@@ -44,9 +43,9 @@ pub enum Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ZstdLevel(u8);
 
-/// No way to compress has this name.
+/// The text names no compression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no compression {0:?}; say `none`, or a level of zstd from 1 (fast) to {LEVEL_MAX} (small)")]
+#[error("unknown compression {0:?}: use `none`, or a zstd level from 1 (fast) to {LEVEL_MAX} (small)")]
 pub struct NoCompression(String);
 
 impl Default for ZstdLevel {
@@ -102,7 +101,7 @@ struct Worker {
 }
 
 thread_local! {
-    /// A context costs more to make than a chunk to compress; each worker thread keeps one.
+    /// Making a context costs more than compressing a chunk; each worker thread keeps one.
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
 

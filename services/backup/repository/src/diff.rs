@@ -7,8 +7,9 @@ use tracing::instrument;
 
 use crate::format::recipe::{Disk, LEAVES_PER_PAGE};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot};
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::{ReadError, fetch};
+use crate::shared::Shared;
 
 /// One disk or stream in two snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +116,6 @@ async fn leaves(
     shared: &Arc<Shared>,
     disk: &Disk,
     page: u64,
-) -> Result<Vec<Option<crate::format::blob::BlobId>>, ReadError> {
+) -> Result<Vec<Option<crate::ids::BlobId>>, ReadError> {
     if page < disk.pages.len() as u64 { fetch::page(shared, disk, page).await } else { Ok(Vec::new()) }
 }

@@ -4,26 +4,28 @@
 //!   input   which parser 1 | bytes
 //!
 //!   objects   as they lie in the store
-//!   texts     what is in them when they are opened: a fuzzer cannot seal
-//!   files     what lies in the cache folder
+//!   texts     what they hold when decrypted: a fuzzer cannot encrypt
+//!   files     files of the cache folder
 //! ```
 //!
-//! Whatever comes, each returns, and allocates no more than the input and a constant allow. Keys are ones that
-//! everybody knows. Not part of the crate as it is used.
+//! Each parser returns for any input, and allocates no more than the input and a constant allow. The keys are fixed and
+//! public. Compiled for tests and the fuzzer only.
 
 use std::io::{Seek, Write};
 
 use crate::chunker::Cutter;
 use crate::collect::condemned;
-use crate::format::blob::{self, BLOB_BYTES_MAX, BlobId, BlobKind};
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
+use crate::format::blob::{self, BLOB_BYTES_MAX};
 use crate::format::config::Config;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackId, PackKind};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackKind};
 use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
+use crate::format::roster::SignedRoster;
 use crate::format::snapshot::Contents;
 use crate::format::stream::Stream;
-use crate::format::{packed, sealed, shard};
-use crate::keys::{Cipher, Keys, Unopened};
+use crate::format::{encrypted, packed, shard};
+use crate::ids::{BlobId, BlobKind, PackId};
+use crate::keys::{Cipher, Keys};
 use crate::store::names;
 use crate::{index, pin};
 
@@ -34,7 +36,7 @@ pub type Parser = (&'static str, fn(&[u8]));
 pub const OBJECTS: &[Parser] =
     &[("config", config), ("roster", roster), ("sealed", open_sealed), ("pack", read_pack)];
 
-/// What is in objects when they are opened.
+/// What objects hold when decrypted.
 pub const TEXTS: &[Parser] = &[
     ("contents", contents),
     ("shard", |text| drop(shard::decode(text))),
@@ -49,7 +51,7 @@ pub const TEXTS: &[Parser] = &[
     ("blob", decode_blob),
 ];
 
-/// What lies in the cache folder.
+/// Files of the cache folder.
 pub const FILES: &[Parser] = &[("rows", rows), ("pin", |note| drop(pin::decode(note)))];
 
 /// Gives an input to the parser that it names.
@@ -72,7 +74,7 @@ fn config(object: &[u8]) {
 }
 
 fn roster(object: &[u8]) {
-    if let Ok(roster) = Unopened::decode(object) {
+    if let Ok(roster) = SignedRoster::decode(object) {
         let repository = crate::RepositoryId::known();
         // The slot that it names does not open, or gives keys that are used.
         if let Ok(keys) = roster.reopen(repository, &Keys::known()) {
@@ -83,7 +85,7 @@ fn roster(object: &[u8]) {
 
 fn open_sealed(object: &[u8]) {
     let name = names::entry(names::SNAPSHOTS, ulid::Ulid::from_bytes([5; 16]));
-    if let Ok(text) = sealed::open(&Keys::known(), &name, "snapshot", object) {
+    if let Ok(text) = encrypted::decrypt(&Keys::known(), &name, "snapshot", object) {
         contents(&text);
     }
 }
@@ -99,7 +101,7 @@ fn read_pack(object: &[u8]) {
         let Ok(footer) = footer else { continue };
         let range = footer.directory();
         let sealed = &rest[range.start as usize..range.end as usize];
-        if let Ok(directory) = pack::open_directory(&Keys::known(), &footer, sealed) {
+        if let Ok(directory) = pack::decrypt_directory(&Keys::known(), &footer, sealed) {
             open_blobs(&directory, rest);
         }
     }
@@ -109,14 +111,14 @@ fn open_blobs(directory: &Directory, rest: &[u8]) {
     let keys = Keys::known();
     let Ok(key) = directory.head.key(&keys) else { return };
     for (slot, offset, entry) in directory.placed() {
-        let mut sealed = rest[offset as usize..(offset + entry.sealed_bytes) as usize].to_vec();
-        drop(pack::open_blob(&keys, &key, directory.head.id, slot, entry, &mut sealed));
+        let mut sealed = rest[offset as usize..(offset + entry.encrypted_bytes) as usize].to_vec();
+        drop(pack::decrypt_blob(&keys, &key, directory.head.id, slot, entry, &mut sealed));
     }
 }
 
 fn contents(text: &[u8]) {
     if let Ok(contents) = packed::decode::<Contents>(text, "snapshot") {
-        drop(contents.definition.open(&Keys::known()));
+        drop(contents.definition.decrypt(&Keys::known()));
     }
 }
 
@@ -147,7 +149,7 @@ fn directory(text: &[u8]) {
         let head = PackHead { id: PackId::from([9; 16]), kind, cipher, epoch: 1, envelope: [0; 32] };
         let mut cursor = Cursor::new(text, "directory");
         if let Ok(directory) = Directory::read(head, &mut cursor) {
-            let end = directory.placed().last().map(|(_, offset, entry)| offset + entry.sealed_bytes);
+            let end = directory.placed().last().map(|(_, offset, entry)| offset + entry.encrypted_bytes);
             assert!(end.is_none_or(|end| end > 0));
         }
     }

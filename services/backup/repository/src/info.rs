@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tracing::instrument;
 
 use crate::chunker::Chunker;
-use crate::format::RepositoryId;
+use crate::ids::RepositoryId;
 use crate::index;
 use crate::repository::Repository;
 use crate::restore::ReadError;

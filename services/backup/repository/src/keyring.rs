@@ -1,82 +1,82 @@
 //! Who may open the repository: listing, adding and removing keys, and beginning a new epoch.
 //!
 //! Every change writes the next key roster with one create-if-absent: of two changes at once, one succeeds and the
-//! other is told to look again. Old rosters are removed afterwards.
+//! other fails with [`KeyError::ChangedMeanwhile`]. Old rosters are removed afterwards.
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 use ulid::Ulid;
 
-use crate::format::Damage;
-use crate::keys::{
-    KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId, Unopened, WriteOnly,
-};
-use crate::repository::{OpenError, Repository, not_opened, unix_ms_now};
+use crate::damage::{Damage, WriteOnly};
+use crate::format::roster::{self, SignedRoster};
+use crate::keys::{KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId};
+use crate::open_error::{OpenError, not_opened};
+use crate::repository::{Repository, unix_ms_now};
 use crate::rosters::read_roster;
 use crate::store::{Created, StoreError, names};
 
-/// A label longer than this is no label.
+/// Labels are short names for people.
 const LABEL_CHARS_MAX: usize = 100;
 
 /// One key that opens the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySlot {
-    /// Its name.
+    /// A ULID in lower case.
     pub id: String,
-    /// What its owner called it.
+    /// Free text for people, 1 to 100 characters.
     pub label: String,
-    /// What it may do.
+    /// Whether it can read stored data.
     pub role: Role,
     /// `passphrase`, `key-file` or `recipient`.
     pub kind: &'static str,
-    /// The public key, where the key pair is somebody's own.
+    /// The public key, for the kind `recipient`.
     pub recipient: Option<Recipient>,
     /// When it was added, in milliseconds since 1970.
     pub created_unix_ms: u64,
-    /// Whether the repository was opened with it just now.
+    /// Whether this repository handle was opened with it.
     pub in_use: bool,
 }
 
 /// A key to be added.
 pub enum NewKey {
-    /// A passphrase, key file or identity, and what each guess of it is to cost.
+    /// A passphrase, key file or identity, and the cost of each guess at it.
     Secret(Secret, KdfCost),
-    /// Somebody's public key.
+    /// A public key; its owner keeps the private one.
     Recipient(Recipient),
 }
 
 /// The keys could not be changed. They are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// This key may not.
+    /// A write-only key cannot manage keys.
     #[error(transparent)]
     WriteOnly(#[from] WriteOnly),
     /// No key has this id.
     #[error("there is no key {0}")]
     Unknown(String),
     /// Several keys begin like this.
-    #[error("several keys begin with {0}: give more letters")]
+    #[error("several keys begin with {0}: give more characters")]
     Ambiguous(String),
-    /// Without it nobody could read the repository any more.
+    /// Without it no key could read the repository any more.
     #[error("key {0} is the last that can read this repository: add another first")]
     Last(String),
-    /// The key that is being used; if it were the only one that its owner still has, he would lock himself out.
+    /// The key in use: removing it could lock out its owner.
     #[error("key {0} is the one in use: prove that you have another that can read")]
     InUse(String),
     /// What was given as proof opens nothing, only the key to be removed, or only a write-only key.
     #[error("the proof does not open another key that can read this repository")]
     NoProof,
-    /// Not a usable label.
+    /// The label is empty, too long, or has control characters.
     #[error("a label has 1 to {LABEL_CHARS_MAX} characters, none of them a control character")]
     Label,
-    /// Somebody else changed the keys at the same time.
-    #[error("the keys were changed by somebody else at the same time: look at them and try again")]
+    /// Another process changed the keys at the same time.
+    #[error("the keys were changed by another process at the same time: list them and try again")]
     ChangedMeanwhile,
     /// The roster could not be read.
     #[error("could not read the keys")]
     Open(#[from] OpenError),
-    /// The store failed; whether the change was made is shown by listing the keys.
+    /// The store failed; list the keys to see whether the change was made.
     #[error("could not change the keys")]
     Store(#[from] StoreError),
 }
@@ -123,7 +123,7 @@ impl Repository {
         Ok(id.to_string().to_lowercase())
     }
 
-    /// Calls a key something else.
+    /// Changes the label of a key.
     ///
     /// # Errors
     /// When there is no such key, the label is not usable, this key is write-only, or the store fails.
@@ -135,12 +135,11 @@ impl Repository {
         self.commit_roster(roster.roster.with_label(slot, label), keys).await
     }
 
-    /// Removes a key, and begins an epoch that its owner never learns of: what is stored from now on he cannot read.
-    /// What was stored before he still can, if he kept his key and can reach the store. To remove the key in use,
-    /// another that can read must be proven.
+    /// Removes a key and begins an epoch that is not granted to it: the removed key cannot read what is stored from now
+    /// on. It can still read what was stored before. To remove the key in use, prove another that can read.
     ///
     /// # Errors
-    /// When there is no such key, it is the last that can read, it is in use and nothing is proven, this key is
+    /// When there is no such key, it is the last that can read, it is in use and no other is proven, this key is
     /// write-only, or the store fails.
     #[instrument(name = "repository.remove_key", skip(self, proof))]
     pub async fn remove_key(&self, id: &str, proof: Option<Secret>) -> Result<(), KeyError> {
@@ -175,7 +174,7 @@ impl Repository {
         self.commit_roster(roster, keys).await
     }
 
-    /// Begins a new epoch: what is stored from now on is sealed with new keys, which every key slot is granted.
+    /// Begins a new epoch: what is stored from now on is encrypted with new keys, which every key slot is granted.
     /// Returns its number.
     ///
     /// # Errors
@@ -189,8 +188,8 @@ impl Repository {
         Ok(epoch)
     }
 
-    /// The roster of this moment, and its keys.
-    async fn roster(&self) -> Result<(Unopened, Keys), KeyError> {
+    /// The roster in force, and its keys.
+    async fn roster(&self) -> Result<(SignedRoster, Keys), KeyError> {
         let found = read_roster(&self.shared.store, self.id(), 0).await?;
         let (name, roster) = found.ok_or_else(|| {
             let name = names::rosters(self.id()).to_string();
@@ -203,7 +202,7 @@ impl Repository {
         Ok((roster, keys))
     }
 
-    async fn roster_to_change(&self) -> Result<(Unopened, Keys), KeyError> {
+    async fn roster_to_change(&self) -> Result<(SignedRoster, Keys), KeyError> {
         if !self.can_read() {
             return Err(WriteOnly.into());
         }
@@ -218,11 +217,11 @@ impl Repository {
     async fn commit_roster(&self, roster: Roster, keys: Keys) -> Result<(), KeyError> {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
-        let object = roster.signed(&keys).map_err(RosterError::from).map_err(self.refused())?;
-        if store.create_kept(&name, Bytes::from(object)).await? == Created::AlreadyThere {
+        let object = roster::encode(&roster, &keys).map_err(RosterError::from).map_err(self.refused())?;
+        if store.create_locked(&name, Bytes::from(object)).await? == Created::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }
-        self.take_over(keys).await?;
+        self.use_newer_keys(keys).await?;
         for listed in store.list(&names::rosters(self.id())).await? {
             if names::roster_number(&listed.path).is_some_and(|number| number < roster.number) {
                 store.delete(&listed.path).await?;

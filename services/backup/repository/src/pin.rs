@@ -1,8 +1,8 @@
-//! Whom this host believes about a repository.
+//! What this host has seen of a repository's keys, so that the store cannot replace them.
 //!
-//! A store that is in hostile hands could show a host another key roster: an old one, in which a removed key is still
-//! good, or, to a host whose identity file says only who it is, one of somebody else's making. So the first opening
-//! notes the authority and the number of the roster in the cache folder, and later ones hold the store to it.
+//! An attacker who controls the store could show a host another key roster: an old one, in which a removed key is still
+//! valid, or, to a host whose identity file holds no public key of the repository, a forged one. So the first opening
+//! writes the authority and the number of the roster to the cache folder, and later ones compare.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::{Damage, packed};
+use crate::damage::Damage;
+use crate::format::packed;
 use crate::keys::Keys;
 
 const FILE: &str = "pin";
@@ -22,21 +23,21 @@ pub(crate) struct Pin {
     roster: u64,
 }
 
-/// The store shows something else than it showed before.
+/// The store shows other keys than before.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// Another authority.
     #[error(
-        "the repository's keys are not those that this host has seen before: somebody may have exchanged them \
-         (if you did, remove {pin})"
+        "the repository's keys are not those that this host has seen before: they may have been replaced by an attacker \
+         (if you replaced them, remove {pin})"
     )]
     OtherAuthority {
-        /// The note of what was seen.
+        /// The pin file.
         pin: PathBuf,
     },
     /// An older roster.
     #[error(
-        "the store shows key roster {shown}, and this host has seen {seen}: somebody may have put an old one back \
+        "the store shows key roster {shown}, and this host has seen {seen}: an attacker may have put an old one back \
          (if you restored the store, remove {pin})"
     )]
     RolledBack {
@@ -44,15 +45,15 @@ pub enum PinError {
         shown: u64,
         /// The number seen before.
         seen: u64,
-        /// The note of what was seen.
+        /// The pin file.
         pin: PathBuf,
     },
-    /// The note cannot be read or written.
+    /// The pin cannot be read or written.
     #[error("could not {attempt} {path}")]
     Io {
         /// What was attempted.
         attempt: &'static str,
-        /// The note.
+        /// The pin file.
         path: PathBuf,
         /// What the file system said.
         #[source]
@@ -64,8 +65,8 @@ pub(crate) fn decode(note: &[u8]) -> Result<Pin, Damage> {
     packed::decode(note, "pin")
 }
 
-/// Holds keys against what was noted in `folder`, and notes them.
-pub(crate) fn hold(folder: &Path, keys: &Keys) -> Result<(), PinError> {
+/// Compares keys with the pin in `folder`, and updates it.
+pub(crate) fn check_and_update(folder: &Path, keys: &Keys) -> Result<(), PinError> {
     let path = folder.join(FILE);
     let failed = |attempt| {
         let path = path.clone();

@@ -1,4 +1,4 @@
-//! The reading end of a pipe that does not take a broken writer for the end of the stream.
+//! The reading end of a pipe that reports a broken writer as an error, not as the end of the stream.
 
 use std::error::Error;
 use std::io;
@@ -40,7 +40,7 @@ impl<E: Error + Send + Sync + 'static> AsyncRead for Checked<E> {
         Poll::Ready(match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(io::Error::other(error)),
-            Err(_) => Err(io::Error::other("the reading of the stream ended without a word")),
+            Err(_) => Err(io::Error::other("the writer of the stream ended without an outcome")),
         })
     }
 }

@@ -5,15 +5,15 @@
 use tracing::instrument;
 
 use crate::format::config::Config;
-use crate::repository::{OpenError, Repository};
+use crate::open_error::OpenError;
+use crate::repository::Repository;
 use crate::store::{StoreError, names};
 
 impl Repository {
-    /// Reads the config again, and takes over new keys where an epoch has begun since: one small object and a short
-    /// listing.
+    /// Reads the config again, and uses new keys where an epoch has begun since: one small object and a short listing.
     ///
     /// # Errors
-    /// [`OpenError::NoRepository`] when it is gone, [`OpenError::Foreign`] when another repository is in its place,
+    /// [`OpenError::NoRepository`] when it is gone, [`OpenError::Foreign`] when another repository is at its location,
     /// [`OpenError::Damaged`], or when the store fails.
     #[instrument(name = "repository.probe", skip_all)]
     pub async fn probe(&self) -> Result<(), OpenError> {
@@ -33,6 +33,6 @@ impl Repository {
             })
             .map_err(|source| OpenError::Damaged { name: name.to_string(), source })?;
         found.map(drop).ok_or(OpenError::Foreign)?;
-        self.catch_up_with_keys().await
+        self.refresh_keys().await
     }
 }

@@ -1,10 +1,10 @@
-//! How far a long piece of work has come, for anybody who looks.
+//! The progress of a long operation, readable at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::snapshot::CopyStats;
 
-/// Counters that workers raise and anybody may read at any time, at no cost to the work.
+/// Counters that workers increase; reading them costs the workers nothing.
 #[derive(Debug, Default)]
 pub struct Progress {
     total_bytes: AtomicU64,
@@ -24,7 +24,7 @@ pub struct Progress {
 pub struct ProgressReading {
     /// Bytes of the whole work: virtual disk bytes for backup and restore, stored bytes for verify.
     pub total_bytes: u64,
-    /// Bytes of it that are dealt with.
+    /// Bytes of it that are done.
     pub done_bytes: u64,
     /// Bytes read from the sources (backup) or from the store (restore, verify).
     pub read_bytes: u64,
@@ -60,7 +60,7 @@ impl Progress {
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Adds what another piece of work came to.
+    /// Adds the counters of another operation.
     pub(crate) fn add(&self, other: &Progress) {
         let pairs = [
             (&self.total_bytes, &other.total_bytes),
@@ -89,7 +89,7 @@ impl Progress {
     }
 }
 
-/// Raises a counter.
+/// Increases a counter.
 pub(crate) fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }

@@ -1,15 +1,17 @@
-//! Making the index anew from the packs themselves, when shards are lost or damaged.
+//! Rebuilding the index from the packs, when shards are lost or damaged.
 
 use std::sync::{Arc, RwLock};
 
 use futures::StreamExt;
 use tracing::{instrument, warn};
 
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer};
+use crate::ids::PackId;
 use crate::index::{self, Index, ListedPack, SHARD_ROWS};
 use crate::progress::Progress;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::store::names;
 
 /// Packs whose directories are read at one time: small requests, bound by latency.
@@ -24,7 +26,7 @@ pub struct RebuildReport {
     pub packs: u64,
     /// Blobs in them.
     pub blobs: u64,
-    /// Names of packs that could not be read, with the reason. They are left as they are.
+    /// Names of packs that could not be read, with the reason. They are not changed.
     pub unreadable: Vec<(String, String)>,
 }
 
@@ -33,7 +35,7 @@ impl Repository {
     /// only shards that were there before the packs were listed are removed.
     ///
     /// # Errors
-    /// When the store fails. A damaged pack is no error but is named in the report.
+    /// When the store fails. A damaged pack is not an error but is listed in the report.
     #[instrument(name = "repository.rebuild_index", skip(self, progress))]
     pub async fn rebuild_index(&self, progress: &Arc<Progress>) -> Result<RebuildReport, ReadError> {
         let Shared { store, index, cache, .. } = &*self.shared;
@@ -79,7 +81,7 @@ impl Repository {
     }
 }
 
-/// Reads what a pack says it holds.
+/// Reads the directory of a pack.
 pub(crate) async fn read_directory(
     shared: &Shared,
     id: PackId,
@@ -101,5 +103,5 @@ pub(crate) async fn read_directory(
         Some(at) => tail.slice(at as usize..(range.end - tail_start) as usize),
         None => shared.store.get_range(&name, range.clone()).await?,
     };
-    pack::open_directory(&shared.keys(), &footer, &sealed).map_err(damaged)
+    pack::decrypt_directory(&shared.keys(), &footer, &sealed).map_err(damaged)
 }

@@ -1,7 +1,7 @@
 //! Cutting a segment again of which only some places have changed.
 //!
-//! Promises: the outcome is the one of cutting the whole segment; of what has not changed no more is asked for than
-//! is needed to know that.
+//! Promises: the outcome is the one of cutting the whole segment; of unchanged bytes only those are asked for that
+//! are needed.
 //!
 //! ```text
 //!   before    | chunk | chunk | chunk | chunk |   hole   | chunk |

@@ -1,21 +1,24 @@
-//! Which key roster counts, and whether this host believes it.
+//! Which key roster is in force, and whether it matches what this host has seen before.
 //!
 //! ```text
-//!   store: keys/REPOSITORY/…  ──the highest number──> roster ──opened──> keys ──held against the pin──> used
+//!   store: keys/REPOSITORY/…  ──the highest number──> roster ──opened──> keys ──checked against the pin──> used
 //!                ^                                                                │
 //!                └────────── again, where another process of this host has seen a newer one
 //! ```
 
 use tokio::task::spawn_blocking;
 
-use crate::format::{Damage, RepositoryId};
+use crate::damage::Damage;
+use crate::format::roster::SignedRoster;
+use crate::ids::RepositoryId;
 use crate::index::Cache;
-use crate::keys::{Keys, RosterError, Unopened};
+use crate::keys::{Keys, RosterError};
+use crate::open_error::{OpenError, not_opened};
 use crate::pin::{self, PinError};
-use crate::repository::{OpenError, Repository, not_opened};
+use crate::repository::Repository;
 use crate::store::{Store, StoreError, names};
 
-/// How often the newest roster is looked for when another takes its place meanwhile.
+/// Attempts at reading the newest roster when another replaces it meanwhile.
 const ROSTER_READS_MAX: usize = 5;
 
 /// The newest roster with a number above `known`.
@@ -23,7 +26,7 @@ pub(crate) async fn read_roster(
     store: &Store,
     repository: RepositoryId,
     known: u64,
-) -> Result<Option<(String, Unopened)>, OpenError> {
+) -> Result<Option<(String, SignedRoster)>, OpenError> {
     for _ in 0..ROSTER_READS_MAX {
         let listed = store.list(&names::rosters(repository)).await?;
         let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
@@ -38,7 +41,7 @@ pub(crate) async fn read_roster(
             Err(error) => return Err(error.into()),
         };
         let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
-        let roster = Unopened::decode(&object).map_err(damaged)?;
+        let roster = SignedRoster::decode(&object).map_err(damaged)?;
         if roster.roster.number != number {
             return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
         }
@@ -47,9 +50,9 @@ pub(crate) async fn read_roster(
     Err(StoreError::NotFound { name: names::rosters(repository).to_string() }.into())
 }
 
-/// Holds keys against what this host has seen before. Another process may have changed them since they were read, and
-/// noted it: then the newer ones are returned, and only a store that does not show them is not to be believed.
-pub(crate) async fn believed(
+/// Checks keys against what this host has seen before. Another process of this host may have changed them since they
+/// were read, and updated the pin: then the newer ones are returned. A store that does not have them is refused.
+pub(crate) async fn checked_against_pin(
     store: &Store,
     cache: &Cache,
     repository: RepositoryId,
@@ -61,7 +64,7 @@ pub(crate) async fn believed(
     let mut reads_left = ROSTER_READS_MAX;
     loop {
         let folder = folder.to_owned();
-        let (held, same_keys) = spawn_blocking(move || (pin::hold(&folder, &keys), keys))
+        let (held, same_keys) = spawn_blocking(move || (pin::check_and_update(&folder, &keys), keys))
             .await
             .expect("using the cache folder does not panic");
         keys = match held {
@@ -76,7 +79,7 @@ pub(crate) async fn believed(
     }
 }
 
-/// The keys of the newest roster, by the slot that is open, where it is newer than they are.
+/// The keys of the newest roster, through the slot that is open; `None` where these are the newest.
 async fn newer(store: &Store, repository: RepositoryId, keys: &Keys) -> Result<Option<Keys>, OpenError> {
     let Some((name, roster)) = read_roster(store, repository, keys.roster()).await? else {
         return Ok(None);
@@ -88,16 +91,16 @@ async fn newer(store: &Store, repository: RepositoryId, keys: &Keys) -> Result<O
 }
 
 impl Repository {
-    /// Takes over a roster that was written since the repository was opened.
-    pub(crate) async fn catch_up_with_keys(&self) -> Result<(), OpenError> {
+    /// Uses the keys of a roster that was written since the repository was opened.
+    pub(crate) async fn refresh_keys(&self) -> Result<(), OpenError> {
         match newer(&self.shared.store, self.id(), &self.shared.keys()).await? {
-            Some(keys) => self.take_over(keys).await,
+            Some(keys) => self.use_newer_keys(keys).await,
             None => Ok(()),
         }
     }
 
-    pub(crate) async fn take_over(&self, keys: Keys) -> Result<(), OpenError> {
-        let keys = believed(&self.shared.store, &self.shared.cache, self.id(), keys).await?;
+    pub(crate) async fn use_newer_keys(&self, keys: Keys) -> Result<(), OpenError> {
+        let keys = checked_against_pin(&self.shared.store, &self.shared.cache, self.id(), keys).await?;
         self.shared.use_keys(keys);
         Ok(())
     }

@@ -1,16 +1,15 @@
-//! How much of a machine the engine may use.
+//! How much memory and how many threads the engine may use.
 
 use std::num::NonZero;
 use std::path::PathBuf;
 
 use crate::compression::Compression;
 use crate::format::blob::BLOB_BYTES_MAX;
-use crate::keys::random;
-use crate::restore::plan::READ_BYTES_MAX;
+use crate::random::random;
 
 /// Packs are written with one plain PUT each; this size makes few requests and bounded memory.
 pub(crate) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
-/// What a segment may take while it is worked on: its bytes, and as much again for what is made of them.
+/// Memory of a segment in work: its bytes, and as much again for its chunks.
 pub(crate) const SEGMENT_WORK_BYTES: usize = 8 * 1024 * 1024;
 /// Below this a backup could not hold two data packs, a recipe pack and two segments.
 pub const MEMORY_BYTES_MIN: usize = 3 * PACK_BYTES_TARGET + 2 * SEGMENT_WORK_BYTES;
@@ -19,11 +18,13 @@ const SEGMENTS_MAX: usize = 64;
 /// More uploads at once than this gain nothing on one line.
 const PACKS_MAX: usize = 16;
 
+/// A range of a pack that is read at once is no longer than this: a bounded number of ranges takes bounded memory.
+pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// More ranges at once than this gain nothing on one line.
 const RANGES_MAX: usize = 16;
 
-/// What a place takes in a table that is never quite full.
-const PLACE_BYTES: usize = 96;
+/// Memory of one location in a hash table that is partly empty.
+const LOCATION_BYTES: usize = 96;
 
 /// Bounds on memory and threads, for each backup or restore, and how a backup is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,37 +32,37 @@ pub struct EngineSettings {
     /// The most memory that the buffers of one backup or restore take together; raised to
     /// [`MEMORY_BYTES_MIN`] when less. The index comes on top, with some 1.5 bytes for each chunk stored.
     pub memory_bytes_max: usize,
-    /// Threads that cut, hash, compress and seal.
+    /// Threads that cut, hash, compress and encrypt.
     pub workers: NonZero<usize>,
-    /// The folder that keeps what was learnt of repositories for the next time; it can be thrown away. Without it
-    /// the index is read from the store at each opening, and nothing is remembered of whom to believe.
+    /// The local cache folder; it can be deleted. Without it the index is read from the store at each opening, and keys
+    /// are not checked against those seen before.
     pub cache: Option<PathBuf>,
     /// How new chunks and recipes are compressed.
     pub compression: Compression,
-    /// How far maps of changes are believed.
+    /// How much of what change maps call unchanged is checked.
     pub audit: Audit,
 }
 
-/// How much of what a map of changes calls unchanged is read all the same and compared.
+/// How much of what a change map calls unchanged is read anyway and compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audit {
-    /// Nothing: every map is believed.
+    /// Nothing: maps are trusted.
     Off,
     /// A chunk of one segment in 64, at random, and of no more than about 64 segments of a disk: it costs a few MiB at
-    /// most, and finds a map that is wrong in many places almost surely.
+    /// most, and finds a map that is wrong in many places almost certainly.
     #[default]
     Sample,
     /// Everything. The disk is read whole.
     Everything,
 }
 
-/// Of so many segments, one is audited.
+/// One segment in this many is audited.
 const AUDIT_ONE_IN: u64 = 64;
-/// Where a disk is large, so many of its segments.
+/// At most about this many segments of one disk are audited.
 const AUDITS_MAX: u64 = 64;
 
 impl Default for EngineSettings {
-    /// 256 MiB, a worker for each processor, nothing kept, and zstd at its fastest.
+    /// 256 MiB, a worker for each processor, no cache, and zstd at its fastest.
     fn default() -> EngineSettings {
         let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         EngineSettings {
@@ -75,8 +76,8 @@ impl Default for EngineSettings {
 }
 
 impl Audit {
-    /// Whether the next segment is to be audited, of a disk with so many: at random, so that nobody can know which.
-    pub(crate) fn draws(self, segments: u64) -> bool {
+    /// Whether to audit the next segment of a disk with so many: at random, so that it cannot be predicted.
+    pub(crate) fn selects(self, segments: u64) -> bool {
         let one_in = AUDIT_ONE_IN.max(segments / AUDITS_MAX);
         match self {
             Audit::Off => false,
@@ -96,7 +97,7 @@ impl EngineSettings {
         (self.memory() / 2 / PACK_BYTES_TARGET).clamp(3, PACKS_MAX)
     }
 
-    /// Segments being read or cut at one time: what the packs leave.
+    /// Segments being read or cut at one time, in the memory that packs leave.
     pub(crate) fn segments_in_flight(&self) -> usize {
         let left = self.memory() - self.packs_in_flight() * PACK_BYTES_TARGET;
         (left / SEGMENT_WORK_BYTES).clamp(2, SEGMENTS_MAX)
@@ -107,14 +108,14 @@ impl EngineSettings {
         (self.segments_in_flight() * SEGMENT_WORK_BYTES / (2 * BLOB_BYTES_MAX)).clamp(2, SEGMENTS_MAX)
     }
 
-    /// Ranges of packs being read or opened at one time: each is held once sealed and once open.
+    /// Ranges of packs being read or decrypted at one time: each is held encrypted and decrypted.
     pub(crate) fn ranges_in_flight(&self) -> usize {
         (self.memory() / 2 / READ_BYTES_MAX as usize).clamp(2, RANGES_MAX)
     }
 
-    /// Pieces of recipes that a collection or a verification keeps in mind, in the half of the memory that ranges leave.
-    pub(crate) fn places_looked_up(&self) -> usize {
-        self.memory() / 2 / PLACE_BYTES
+    /// Locations of recipe blobs that a collection or verification caches, in the half of the memory that ranges leave.
+    pub(crate) fn locations_cached(&self) -> usize {
+        self.memory() / 2 / LOCATION_BYTES
     }
 
     /// What a reader of one disk in order keeps decoded: a quarter of the memory.
@@ -122,8 +123,8 @@ impl EngineSettings {
         self.memory() / 4
     }
 
-    /// Parts of a disk being read or waiting for a writer at one time, in half of the memory: each is there up to
-    /// three times, sealed, in chunks, and put together.
+    /// Parts of a disk being read or waiting for a writer at one time, in half of the memory: each is held up to
+    /// three times: encrypted, in chunks, and joined.
     pub(crate) fn parts_in_flight(&self, part_bytes: usize) -> usize {
         (self.memory() / 2 / (3 * part_bytes)).clamp(2, RANGES_MAX)
     }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::format::blob::BlobId;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape};
-use crate::repository::Shared;
+use crate::ids::BlobId;
 use crate::restore::{ReadError, fetch};
+use crate::shared::Shared;
 
 /// A walk over many disks that visits each page and leaf once: disks of one machine share nearly all of them.
 pub(crate) struct Walk<'a> {

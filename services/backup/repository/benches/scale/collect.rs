@@ -9,11 +9,10 @@ use async_trait::async_trait;
 use backup_repository::source::{Change, Extent, ExtentKind};
 use backup_repository::*;
 use bytes::Bytes;
-use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::counting::Counting;
+use super::fake_store::{FakeStore, Requests};
 use super::{GIB, MIB, back_up, cheap, request, secret};
 
 const DISK_BYTES: u64 = 32 * GIB;
@@ -74,20 +73,20 @@ impl DiskSource for Daily {
     }
 }
 
-async fn plan(objects: &Arc<Counting>, cache: Option<&Path>, which: &str) {
+async fn plan(objects: &Arc<FakeStore>, cache: Option<&Path>, which: &str) {
     let settings = EngineSettings { cache: cache.map(Path::to_owned), ..EngineSettings::default() };
     let repository = Repository::open(Store::new(objects.clone()), secret(), settings).await.unwrap();
-    objects.reset();
+    let before = objects.requests();
     let began = Instant::now();
     let report = repository.plan_collection(CollectSettings::default(), &Arc::default()).await.unwrap();
     let took = began.elapsed().as_secs_f64();
-    let (writes, others) = objects.counts();
+    let Requests { writes, others, .. } = objects.requests() - before;
     println!("{which}: {took:.3} s, {} requests; {} packs", writes + others, report.packs);
 }
 
 /// Plans by a host that has never collected, by the same again, and again after one more day.
 pub(crate) async fn collections() {
-    let objects = Arc::new(Counting::new(InMemory::new()));
+    let objects = Arc::new(FakeStore::counting(Arc::default()));
     let store = Store::new(objects.clone());
     let repository = Repository::init(store, secret(), cheap(), EngineSettings::default()).await.unwrap();
     let segments = (DISK_BYTES / SEGMENT_BYTES) as usize;

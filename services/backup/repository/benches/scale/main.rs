@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 mod collect;
-mod counting;
+#[path = "../../tests/suite/support/fake_store.rs"]
+#[expect(dead_code, reason = "a benchmark only counts")]
+mod fake_store;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,7 +25,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use counting::Counting;
+use fake_store::{FakeStore, Requests};
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
@@ -143,15 +145,15 @@ async fn snapshots() {
 async fn requests() {
     let mut seen = Vec::new();
     for disk_bytes in [4 * GIB, 64 * GIB] {
-        let counting = Arc::new(Counting::new(InMemory::new()));
+        let counting = Arc::new(FakeStore::counting(Arc::default()));
         let store = Store::new(counting.clone());
         let repository = Repository::init(store, secret(), cheap(), EngineSettings::default()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let disk = dense(&folder.path().join("disk"), disk_bytes / 32);
-        counting.reset();
+        let before = counting.requests();
         let snapshot = back_up(&repository, request(Box::new(disk), "web".into(), 0)).await;
         let stored = snapshot.contents.stats.stored_bytes;
-        let (writes, others) = counting.counts();
+        let Requests { writes, others, .. } = counting.requests() - before;
         println!("{} MiB stored: {writes} writes, {others} other requests", stored / MIB);
         seen.push((stored, writes + others));
         let info = repository.info().await.unwrap();

@@ -32,7 +32,7 @@ impl fmt::Display for Share {
 /// How soon somebody should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gravity {
+pub enum Severity {
     /// Good to know.
     Notice,
     /// Look today.
@@ -120,18 +120,18 @@ pub enum Finding {
 
 impl Finding {
     /// How soon somebody should look.
-    pub fn gravity(&self) -> Gravity {
+    pub fn severity(&self) -> Severity {
         match self {
-            Finding::LikelyEncryption { .. } => Gravity::Alarm,
+            Finding::LikelyEncryption { .. } => Severity::Alarm,
             Finding::TooSmall { .. }
             | Finding::DiskVanished { .. }
             | Finding::Shrank { .. }
             | Finding::MassChange { .. }
-            | Finding::Late { .. } => Gravity::Warning,
+            | Finding::Late { .. } => Severity::Warning,
             // A disk that shrank lost what was behind its new end.
-            Finding::DiskResized { from_bytes, to_bytes, .. } if to_bytes < from_bytes => Gravity::Warning,
+            Finding::DiskResized { from_bytes, to_bytes, .. } if to_bytes < from_bytes => Severity::Warning,
             Finding::Incompressible { .. } | Finding::DiskResized { .. } | Finding::DiskAppeared { .. } => {
-                Gravity::Notice
+                Severity::Notice
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::statistics::Usual;
+use super::statistics::Baseline;
 use super::{Backup, BadExpectations, Expectations, Finding, Share};
 
 /// Judges backups by checked expectations.
@@ -35,7 +35,7 @@ impl Judge {
             findings.extend(disks(new, last));
             findings.extend(self.late(last.taken_at_unix_ms, new.taken_at_unix_ms));
         }
-        findings.sort_by_key(|finding| Reverse(finding.gravity()));
+        findings.sort_by_key(|finding| Reverse(finding.severity()));
         findings
     }
 
@@ -73,7 +73,7 @@ impl Judge {
 
     fn mass_change(&self, new: &Backup, history: &[&Backup]) -> Option<Finding> {
         let changed = new.changed()?;
-        let usual = Usual::of(history.iter().filter_map(|backup| backup.changed()), self.0.history_min)?;
+        let usual = Baseline::of(history.iter().filter_map(|backup| backup.changed()), self.0.history_min)?;
         let limit = usual.limit(self.0.deviations_max, percent(self.0.changed_percent_min));
         let usually_changed = usual.median;
         (changed > limit).then_some(Finding::MassChange { changed, usually_changed, limit })
@@ -83,7 +83,7 @@ impl Judge {
         let stored = new.stored()?;
         // Of a handful of bytes mostly their recipe is stored.
         let telling = history.iter().filter(|backup| backup.new_bytes >= self.0.new_bytes_min);
-        let usually_stored = Usual::of(telling.filter_map(|b| b.stored()), self.0.history_min)?.median;
+        let usually_stored = Baseline::of(telling.filter_map(|b| b.stored()), self.0.history_min)?.median;
         let is_sudden = stored >= percent(self.0.stored_percent_incompressible)
             && usually_stored <= percent(self.0.stored_percent_compressible);
         is_sudden.then_some(Finding::Incompressible { stored, usually_stored })

@@ -29,5 +29,5 @@ mod statistics;
 
 pub use backup::{Backup, Disk};
 pub use expectations::{BadExpectations, Expectations};
-pub use finding::{Finding, Gravity, Share};
+pub use finding::{Finding, Severity, Share};
 pub use judge::Judge;

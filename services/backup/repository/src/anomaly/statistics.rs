@@ -7,14 +7,14 @@ const NORMAL: f64 = 1.4826;
 
 /// The middle of some values, and how far they usually are from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Usual {
+pub(super) struct Baseline {
     pub(super) median: Share,
     deviation: f64,
 }
 
-impl Usual {
+impl Baseline {
     /// `None` of fewer values than `least`.
-    pub(super) fn of(values: impl Iterator<Item = Share>, least: u16) -> Option<Usual> {
+    pub(super) fn of(values: impl Iterator<Item = Share>, least: u16) -> Option<Baseline> {
         let mut values: Vec<f64> = values.map(Share::value).collect();
         if values.len() < usize::from(least).max(1) {
             return None;
@@ -23,7 +23,7 @@ impl Usual {
         for value in &mut values {
             *value = (*value - middle).abs();
         }
-        Some(Usual { median: Share(middle), deviation: NORMAL * median(&mut values) })
+        Some(Baseline { median: Share(middle), deviation: NORMAL * median(&mut values) })
     }
 
     /// The largest value that is not unusual.
@@ -43,8 +43,8 @@ fn median(values: &mut [f64]) -> f64 {
 mod tests {
     use super::*;
 
-    fn usual(values: &[f64]) -> Option<Usual> {
-        Usual::of(values.iter().map(|&value| Share(value)), 3)
+    fn usual(values: &[f64]) -> Option<Baseline> {
+        Baseline::of(values.iter().map(|&value| Share(value)), 3)
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Holds a map of changes to its word: something that it calls unchanged is read all the same and compared.
+//! Checks change maps: something that a map calls unchanged is read anyway and compared.
 //!
-//! A disk changes behind a map's back when it was written by another program than the one that keeps the map, as when an
-//! image was opened while its machine was off. No backup by that map would ever show it.
+//! A map misses what another program wrote, as when an image was opened while its machine was off. No backup by that map
+//! would ever store it.
 
 use std::ops::Range;
 
@@ -9,16 +9,16 @@ use super::CopyError;
 use super::disk::Copy;
 use super::patch::both;
 use crate::chunker::is_zero;
-use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::Piece;
-use crate::keys::random;
+use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
+use crate::random::random;
 use crate::settings::Audit;
 
 /// Of a hole no more than this is read.
 const HOLE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What is to be compared of one segment: parts of the disk that do not overlap any change.
+/// What to compare of one segment: parts of the disk that do not overlap any change.
 pub(super) struct Probe(Vec<Part>);
 
 struct Part {
@@ -73,7 +73,7 @@ impl Copy<'_> {
                 None => is_zero(&content),
             });
             if !is_as_expected.await {
-                return Err(CopyError::LyingMap { disk: self.name.to_owned(), at: range.start });
+                return Err(CopyError::WrongChangeMap { disk: self.name.to_owned(), at: range.start });
             }
         }
         Ok(())

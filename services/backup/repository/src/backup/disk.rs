@@ -1,90 +1,32 @@
-//! Copies one disk: page by page, its segments many at a time, in order.
+//! Copies one disk: page by page, its segments many at a time, in order. What is done about each: [`super::plan`].
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use tracing::warn;
 
 use super::CopyError;
-use super::audit::Probe;
-use super::patch::Patch;
+use super::plan::{ParentDisk, Task, Work};
 use super::session::Session;
 use crate::chunker::{BLOCK_BYTES, Chunker, Cutter, phase};
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE, Piece};
+use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
 use crate::format::snapshot::{DiskRecord, Shape};
+use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
-use crate::restore::{ReadError, fetch};
-use crate::source::{Change, DiskSource, ExtentKind, Plan, plan};
-
-/// The same disk in the parent snapshot.
-pub(super) struct ParentDisk {
-    disk: Disk,
-    phase_bytes: u32,
-}
-
-impl ParentDisk {
-    /// The parent's disk when its segments are the same stretches as ours, else `None`.
-    pub(super) async fn load(
-        session: &Session,
-        record: &DiskRecord,
-        size_bytes: u64,
-    ) -> Result<Option<ParentDisk>, ReadError> {
-        if record.size_bytes != size_bytes {
-            return Ok(None);
-        }
-        let disk = fetch::disk(&session.shared, record).await?;
-        let same_segments = disk.segment_bytes == session.shared.config.chunking.segment_bytes;
-        Ok(same_segments.then_some(ParentDisk { disk, phase_bytes: record.phase_bytes }))
-    }
-
-    async fn page(&self, session: &Session, page: u64) -> Result<Vec<Option<BlobId>>, ReadError> {
-        fetch::page(&session.shared, &self.disk, page).await
-    }
-
-    /// The pieces of some segments, by where these begin; `first` is the number of the first leaf's segment.
-    async fn pieces(
-        &self,
-        session: &Session,
-        first: u64,
-        leaves: &[Option<BlobId>],
-    ) -> Result<HashMap<u64, Vec<Piece>>, ReadError> {
-        let found = fetch::leaves(&session.shared, &self.disk, first, leaves).await?;
-        Ok(found.into_iter().map(|(segment, pieces)| (segment.start, pieces)).collect())
-    }
-}
-
-/// One segment and what to do about it.
-struct Task {
-    range: Range<u64>,
-    work: Work,
-}
-
-enum Work {
-    /// All zeros.
-    Empty,
-    /// As in the parent.
-    Unchanged { leaf: Option<BlobId>, probe: Option<Probe> },
-    /// Read whole.
-    Read(Vec<Range<u64>>),
-    /// Read in places.
-    Patch { patch: Patch, probe: Option<Probe> },
-}
+use crate::source::{DiskSource, SourceError};
 
 pub(super) struct Copy<'a> {
     pub(super) session: &'a Arc<Session>,
     pub(super) name: &'a str,
-    source: &'a dyn DiskSource,
+    pub(super) source: &'a dyn DiskSource,
     pub(super) cutter: Cutter,
-    parent: Option<ParentDisk>,
-    /// The shape of the disk; its pages come last.
-    shape: Disk,
-    /// What the source says of it that holds data.
-    used_bytes: AtomicU64,
+    pub(super) parent: Option<ParentDisk>,
+    /// Size and segments of the disk; its pages come last.
+    pub(super) shape: Disk,
+    /// Bytes that hold data, by the extents of the source.
+    pub(super) used_bytes: AtomicU64,
 }
 
 /// Stores a disk and returns its record.
@@ -99,7 +41,7 @@ pub(super) async fn copy(
         Disk { size_bytes: source.size_bytes(), segment_bytes: chunking.segment_bytes, pages: Vec::new() };
     let phase_bytes = phase_of(session, name, source).await?;
     let cutter = Cutter::new(chunking, &session.keys, phase_bytes);
-    // Where the grid has moved all is cut anew.
+    // Where the grid has moved everything is cut again.
     let parent = parent.filter(|parent| parent.phase_bytes == phase_bytes);
     let copy = Copy { session, name, source, cutter, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
@@ -152,99 +94,6 @@ async fn phase_of(session: &Session, name: &str, source: &dyn DiskSource) -> Res
 }
 
 impl Copy<'_> {
-    /// Asks the source about the segments of one page and decides about each.
-    async fn plan_page(&self, page: u64) -> Result<Vec<Task>, CopyError> {
-        let first = page * LEAVES_PER_PAGE as u64;
-        let last = first + self.shape.leaves(page) - 1;
-        let window = self.shape.segment(first).start..self.shape.segment(last).end;
-        let mut extents = self.source.extents(window.clone()).await.map_err(|source| self.failed(source))?;
-        let used =
-            extents.iter().filter(|extent| extent.kind == ExtentKind::Data).map(|extent| extent.length);
-        raise(&self.used_bytes, used.sum());
-        let parent_leaves = self.parent_leaves(page).await?;
-        if parent_leaves.is_none() {
-            extents.iter_mut().for_each(|extent| extent.change = Change::Unknown);
-        }
-        let plans = plan(window.clone(), u64::from(self.shape.segment_bytes), &extents)
-            .map_err(|_| self.contradiction(window.start))?;
-        let leaves = parent_leaves.unwrap_or_else(|| vec![None; plans.len()]);
-        let audited: Vec<bool> = plans.iter().map(|plan| self.is_audited(plan)).collect();
-        let mut pieces = self.parent_pieces(first, &leaves, &plans, &audited).await?;
-        let tasks = plans.into_iter().zip(leaves).zip(audited).zip(first..);
-        let tasks = tasks.map(|(((plan, leaf), audited), index)| {
-            let range = self.shape.segment(index);
-            let hole = || Some(vec![Piece::Hole { bytes: (range.end - range.start) as u32 }]);
-            let pieces = leaf.map_or_else(hole, |_| pieces.remove(&range.start));
-            let probe = |reads: &[Range<u64>], changed: &[Range<u64>]| {
-                pieces
-                    .as_ref()
-                    .filter(|_| audited)
-                    .and_then(|pieces| self.probe(&range, pieces, reads, changed))
-            };
-            let work = match plan {
-                Plan::Empty => Work::Empty,
-                Plan::Unchanged(reads) => Work::Unchanged { leaf, probe: probe(&reads, &[]) },
-                Plan::Read(reads) => Work::Read(reads),
-                Plan::Patch { reads, changed } => {
-                    let probe = probe(&reads, &changed);
-                    match pieces {
-                        Some(pieces) => Work::Patch { patch: Patch { reads, changed, pieces }, probe },
-                        None => Work::Read(reads),
-                    }
-                }
-            };
-            Task { range, work }
-        });
-        Ok(tasks.collect())
-    }
-
-    fn is_audited(&self, plan: &Plan) -> bool {
-        matches!(plan, Plan::Unchanged(reads) | Plan::Patch { reads, .. } if !reads.is_empty())
-            && self.session.shared.settings.audit.draws(self.shape.segments())
-    }
-
-    /// The parent's pieces of the segments that are to be patched or audited, by where they begin. What cannot be read
-    /// of them is left out.
-    async fn parent_pieces(
-        &self,
-        first: u64,
-        leaves: &[Option<BlobId>],
-        plans: &[Plan],
-        audited: &[bool],
-    ) -> Result<HashMap<u64, Vec<Piece>>, CopyError> {
-        let Some(parent) = &self.parent else {
-            return Ok(HashMap::new());
-        };
-        let wanted =
-            plans.iter().zip(audited).map(|(plan, audited)| *audited || matches!(plan, Plan::Patch { .. }));
-        let wanted: Vec<_> =
-            leaves.iter().zip(wanted).map(|(leaf, wanted)| leaf.filter(|_| wanted)).collect();
-        match parent.pieces(self.session, first, &wanted).await {
-            Err(error @ (ReadError::Damaged(_) | ReadError::Pack { .. })) => {
-                warn!(disk = self.name, %error, "the parent's recipe is damaged: changed segments are read whole");
-                Ok(HashMap::new())
-            }
-            read => read.map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source }),
-        }
-    }
-
-    /// The parent's leaves of a page, when there is a parent and all of them are stored.
-    async fn parent_leaves(&self, page: u64) -> Result<Option<Vec<Option<BlobId>>>, CopyError> {
-        let Some(parent) = &self.parent else {
-            return Ok(None);
-        };
-        let leaves = parent
-            .page(self.session, page)
-            .await
-            .map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source })?;
-        for leaf in leaves.iter().flatten() {
-            if !self.session.is_stored(leaf)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(leaves))
-    }
-
     /// Deals with one segment; `None` is a segment of zeros.
     async fn segment(&self, task: Task) -> Result<Option<BlobId>, CopyError> {
         let Task { range, work } = task;
@@ -307,11 +156,11 @@ impl Copy<'_> {
         stored.map_err(CopyError::from)
     }
 
-    fn failed(&self, source: crate::source::SourceError) -> CopyError {
+    pub(super) fn failed(&self, source: SourceError) -> CopyError {
         CopyError::Source { disk: self.name.to_owned(), source }
     }
 
-    fn contradiction(&self, at: u64) -> CopyError {
+    pub(super) fn contradiction(&self, at: u64) -> CopyError {
         CopyError::Contradiction { disk: self.name.to_owned(), at }
     }
 }

@@ -2,15 +2,15 @@
 
 use super::packer::Stopped;
 use super::seal::SealError;
-use crate::format::Damage;
+use crate::damage::Damage;
 use crate::index::IndexError;
-use crate::repository::OpenError;
+use crate::open_error::OpenError;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::source::SourceError;
 use crate::store::StoreError;
 
-/// The disks could not be copied. Nothing but unnamed packs was left behind.
+/// The disks could not be copied. Nothing was left behind but packs that no snapshot refers to.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// Two disks or streams of one name, or none at all.
@@ -33,8 +33,8 @@ pub enum CopyError {
         /// How long it is.
         bytes: u64,
     },
-    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
-    #[error("the repository is not there any more")]
+    /// The repository is not where it was opened, as after an unmount. Nothing was written.
+    #[error("the repository is no longer where it was opened")]
     NotThere(#[source] OpenError),
     /// The parent cannot be read.
     #[error("could not read the parent snapshot")]
@@ -65,9 +65,9 @@ pub enum CopyError {
         /// Where.
         at: u64,
     },
-    /// A segment that the map of changes calls unchanged has changed. The disk is then read whole.
-    #[error("the map of changes of disk {disk} is wrong: the segment at byte {at} changed and is not on it")]
-    LyingMap {
+    /// A segment that the change map calls unchanged has changed. The disk is then read whole.
+    #[error("the change map of disk {disk} is wrong: the segment at byte {at} changed and is not in it")]
+    WrongChangeMap {
         /// The disk.
         disk: String,
         /// Where.
@@ -75,33 +75,33 @@ pub enum CopyError {
     },
     /// The store lost a pack whose upload it had confirmed.
     #[error(
-        "the store confirmed {pack} and does not list it with its {bytes} bytes: it does not keep what it is given"
+        "the store confirmed {pack} and does not list it with its {bytes} bytes: it lost what was written"
     )]
-    LyingStore {
+    PackNotKept {
         /// The object.
         pack: String,
         /// How long it should be.
         bytes: u64,
     },
-    /// What is stored already could not be found out.
-    #[error("could not find out what is stored already")]
+    /// The index could not be read.
+    #[error("could not find out what is already stored")]
     Index(#[from] IndexError),
-    /// Packs could not be stored, or named in the index.
+    /// Packs could not be stored, or added to the index.
     #[error("could not store what was read")]
-    Naming(#[source] IndexError),
+    Upload(#[source] IndexError),
     /// The store failed.
     #[error("could not reach the store")]
     Store(#[from] StoreError),
-    /// A pack could not be sealed.
+    /// A pack could not be encrypted.
     #[error("could not begin a pack")]
     Keys(#[source] Damage),
-    /// The storing half ended first; its own error is the one to see.
+    /// The upload ended first; its own error is the one to report.
     #[error("the backup was interrupted while packs were filled")]
     Interrupted,
-    /// It showed no life for so long that a collection gave up on it.
-    #[error("the backup stood still for too long and was taken for dead: begin it again")]
-    TakenForDead,
-    /// It was told to stop.
+    /// It sent no heartbeat for so long that a collection expired its lease.
+    #[error("the backup made no progress for too long and its lease expired: start it again")]
+    LeaseExpired,
+    /// It was cancelled.
     #[error("the backup was cancelled")]
     Cancelled,
 }

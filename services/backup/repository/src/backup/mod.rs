@@ -2,11 +2,11 @@
 //!
 //! Promises: [`Repository::copy`] leaves nothing but packs and index shards until its [`Draft`] is sealed;
 //! [`Repository::seal`] is one create-if-absent write, and doing it again with the same draft and id changes
-//! nothing. A draft can be written down and sealed by another process.
+//! nothing. A draft can be serialized and sealed by another process. To seal is to commit: after it the backup exists.
 //!
 //! ```text
 //!   source ──page plan──> segments in flight (memory bound) ──> worker threads: cut, hash, look up,
-//!                                                              compress, seal into the open pack
+//!                                                              compress, encrypt into the open pack
 //!   uploads in flight (memory bound) <── full packs, at most as many as have a permit
 //!        │ confirmed                                   order of segments ──> leaf ids ──> pages ──> disk
 //!        v
@@ -14,15 +14,16 @@
 //! ```
 //!
 //! Two bounds hold the memory: permits for packs (filled or uploading) and the number of segments in flight. A
-//! worker without a pack permit waits for an upload; uploads wait for nothing but the store, so there is no circle.
+//! worker without a pack permit waits for an upload; uploads wait only for the store, so there is no deadlock.
 //!
-//! It does not know how a disk was frozen in time nor who ordered the backup.
+//! It does not know how a disk was frozen in time nor who asked for the backup.
 
 mod audit;
 mod disk;
 mod error;
 mod packer;
 mod patch;
+mod plan;
 mod request;
 mod seal;
 mod session;
@@ -37,7 +38,6 @@ use tracing::{info, instrument, warn};
 
 use crate::Cancel;
 use crate::collect::{self, condemned};
-use crate::format::pack::PackId;
 use crate::format::private::Private;
 use crate::format::snapshot::{Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
 use crate::index;
@@ -46,22 +46,23 @@ use crate::progress::{Progress, raise};
 use crate::repository::Repository;
 use crate::store::names;
 
-use self::disk::ParentDisk;
 pub use self::error::{BackupError, CopyError};
+use self::plan::ParentDisk;
 pub use self::request::{BackupRequest, Draft};
 pub use self::seal::SealError;
 use self::session::Session;
 pub use self::stream::StreamSource;
 use self::upload::StoredPack;
+use crate::ids::PackId;
 
 /// A backup that failed ends its lease at once when the store lets it, and waits no longer than this.
 const LEASE_END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What becomes of packs that were filled.
+/// What is done with packs that were filled.
 #[derive(Clone, Copy)]
-enum Fate {
-    Stored,
-    Dropped,
+enum NewPacks {
+    Store,
+    Discard,
 }
 
 impl Repository {
@@ -99,21 +100,21 @@ impl Repository {
         let began = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(CopyError::Cancelled),
-            lease = self.announce() => lease?,
+            lease = self.acquire_lease() => lease?,
         };
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CopyError::Cancelled),
             contents = self.copy_all(request, progress, began) => contents,
-            lost = lease::keep(&self.shared.store, began) => match lost {
-                Ok(()) => Err(CopyError::TakenForDead),
+            lost = lease::keep_renewing(&self.shared.store, began) => match lost {
+                Ok(()) => Err(CopyError::LeaseExpired),
                 Err(error) => Err(error.into()),
             },
         };
         match outcome {
             Ok(contents) => Ok(Draft { contents, lease: began.to_string() }),
             Err(error) => {
-                // A lease that cannot be ended now counts as dead after a while.
+                // A lease that cannot be ended now expires.
                 let ending = lease::end(&self.shared.store, began);
                 let _ = tokio::time::timeout(LEASE_END_TIMEOUT, ending).await;
                 Err(error)
@@ -121,10 +122,10 @@ impl Repository {
         }
     }
 
-    /// Takes a lease, in the right place.
-    async fn announce(&self) -> Result<LeaseId, CopyError> {
+    /// Acquires a lease, after checking that the repository is still there.
+    async fn acquire_lease(&self) -> Result<LeaseId, CopyError> {
         self.probe().await.map_err(CopyError::NotThere)?;
-        Ok(lease::take(&self.shared.store).await?)
+        Ok(lease::acquire(&self.shared.store).await?)
     }
 
     /// Copies under a lease that is held already.
@@ -134,11 +135,11 @@ impl Repository {
         progress: &Arc<Progress>,
         lease: LeaseId,
     ) -> Result<Contents, CopyError> {
-        let (session, disks, stored) = self.copy_disks(&mut request, progress, Fate::Stored).await?;
-        self.see_that_they_are_kept(&stored, lease).await?;
+        let (session, disks, stored) = self.copy_disks(&mut request, progress, NewPacks::Store).await?;
+        self.check_packs_are_listed(&stored, lease).await?;
         let stats = progress.stats();
         info!(?stats, "disks copied");
-        let definition = Private::seal(&session.keys, &request.definition).map_err(CopyError::Keys)?;
+        let definition = Private::encrypt(&session.keys, &request.definition).map_err(CopyError::Keys)?;
         let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
         let stands_in = false;
         Ok(Contents {
@@ -154,8 +155,8 @@ impl Repository {
         })
     }
 
-    /// Reads everything as a backup does, and says what it would store. Nothing is written. It may say a little more
-    /// than a backup would store where more than 128 GiB are new and alike.
+    /// Reads everything as a backup does, and returns what it would store. Writes nothing. Where more than 128 GiB are new
+    /// and duplicated, the estimate may be a little too high.
     ///
     /// # Errors
     /// As [`Repository::copy`].
@@ -169,7 +170,7 @@ impl Repository {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CopyError::Cancelled),
-            read = self.copy_disks(&mut request, progress, Fate::Dropped) => read.map(|_| progress.stats()),
+            read = self.copy_disks(&mut request, progress, NewPacks::Discard) => read.map(|_| progress.stats()),
         }
     }
 
@@ -178,7 +179,7 @@ impl Repository {
         &self,
         request: &mut BackupRequest,
         progress: &Arc<Progress>,
-        fate: Fate,
+        new_packs: NewPacks,
     ) -> Result<(Arc<Session>, Vec<DiskRecord>, Vec<StoredPack>), CopyError> {
         let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys()).await?;
         self.refresh().await?;
@@ -202,8 +203,8 @@ impl Repository {
                     _ => None,
                 };
                 let copied = match disk::copy(&session, name, source.as_ref(), parent).await {
-                    Err(lying @ CopyError::LyingMap { .. }) => {
-                        warn!(error = %lying, "the disk is read whole");
+                    Err(wrong @ CopyError::WrongChangeMap { .. }) => {
+                        warn!(error = %wrong, "the disk is read whole");
                         raise(&progress.maps_refused, 1);
                         disk::copy(&session, name, source.as_ref(), None).await
                     }
@@ -219,28 +220,28 @@ impl Repository {
             Ok::<_, CopyError>(disks)
         };
         let uploading = async {
-            match fate {
-                Fate::Stored => upload::all(&session, packs).await.map_err(CopyError::Naming),
-                Fate::Dropped => Ok(upload::none(&session, packs).await),
+            match new_packs {
+                NewPacks::Store => upload::all(&session, packs).await.map_err(CopyError::Upload),
+                NewPacks::Discard => Ok(upload::none(&session, packs).await),
             }
         };
         let (disks, stored) = futures::future::try_join(copying, uploading).await?;
         Ok((session, disks, stored))
     }
 
-    /// Looks whether the store lists every pack that it confirmed: a backup that says it is good is good.
-    async fn see_that_they_are_kept(&self, stored: &[StoredPack], lease: LeaseId) -> Result<(), CopyError> {
+    /// Checks that the store lists every pack that it confirmed, with its length.
+    async fn check_packs_are_listed(&self, stored: &[StoredPack], lease: LeaseId) -> Result<(), CopyError> {
         if stored.is_empty() {
             return Ok(());
         }
         let listed = index::list_packs(&self.shared.store).await?;
         for StoredPack { kind, id, bytes } in stored {
             if listed.get(id).is_none_or(|found| found.bytes != *bytes) {
-                // It was not the store but a collection that gave up on us.
+                // A collection expired our lease and deleted it: not the store's fault.
                 if lease::state(&self.shared.store, lease).await? != LeaseState::Held {
-                    return Err(CopyError::TakenForDead);
+                    return Err(CopyError::LeaseExpired);
                 }
-                return Err(CopyError::LyingStore {
+                return Err(CopyError::PackNotKept {
                     pack: names::pack(*kind, *id).to_string(),
                     bytes: *bytes,
                 });
@@ -258,8 +259,8 @@ impl Repository {
         let parent = self.snapshot(id).await.map_err(CopyError::Parent)?;
         let in_quarantine = self.shared.store.list(&names::folder(names::QUARANTINE)).await?;
         if !condemned.is_empty() || !in_quarantine.is_empty() {
-            let stands = collect::stands(&self.shared, &parent.contents.disks).await;
-            if !stands.map_err(|source| CopyError::ParentRecipe { disk: parent_disks(&parent), source })? {
+            let intact = collect::are_intact(&self.shared, &parent.contents.disks).await;
+            if !intact.map_err(|source| CopyError::ParentRecipe { disk: parent_disks(&parent), source })? {
                 info!(%id, "the parent needs packs that are lost or being collected: all disks are read whole");
                 return Ok(None);
             }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::format::Damage;
-use crate::format::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use crate::damage::Damage;
+use crate::format::blob::BLOB_BYTES_MAX;
 use crate::format::pack::{Directory, PackKind, PackSeed, PackWriter};
+use crate::ids::{BlobId, BlobKind};
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::settings::PACK_BYTES_TARGET;
@@ -26,11 +27,11 @@ pub(super) struct FinishedPack {
 /// A worker could not go on.
 #[derive(Debug)]
 pub(super) enum Stopped {
-    /// The backup ended while it was at work; why, is told by whoever ended it.
+    /// The backup ended while it was at work; the cause is reported elsewhere.
     Ended,
-    /// What is stored already could not be looked up.
+    /// The index could not be read.
     Index(IndexError),
-    /// A pack could not be begun.
+    /// A pack could not be encrypted.
     Keys(Damage),
 }
 
@@ -60,7 +61,7 @@ impl Packer {
         Packer { kind, permits, state: Mutex::new(State { open: None, finished: Some(finished) }) }
     }
 
-    /// Seals an encoded blob into the open pack and hands the pack over when it is full. Blocks while all pack
+    /// Encrypts an encoded blob into the open pack and hands the pack over when it is full. Blocks while all pack
     /// permits are in use: for worker threads only. Returns the bytes that the blob takes.
     pub(super) fn add(
         &self,
@@ -81,14 +82,14 @@ impl Packer {
                 empty.insert(OpenPack { writer, permit })
             }
         };
-        let sealed_bytes = pack.writer.add(kind, id, raw_bytes, text);
+        let encrypted_bytes = pack.writer.add(kind, id, raw_bytes, text);
         if pack.writer.len() >= PACK_BYTES_TARGET {
             state.hand_over()?;
         }
-        Ok(sealed_bytes)
+        Ok(encrypted_bytes)
     }
 
-    /// Hands over the open pack, however little is in it, and says that it was the last.
+    /// Hands over the open pack, however little is in it, and closes the queue.
     pub(super) fn close(&self) -> Result<(), Stopped> {
         let mut state = self.state.lock().map_err(|_| Stopped::Ended)?;
         state.hand_over()?;

@@ -1,4 +1,4 @@
-//! Stores a segment of which some places have changed, reading little more than those.
+//! Stores a segment of which some ranges have changed, reading little more than those.
 
 use std::ops::Range;
 
@@ -7,8 +7,8 @@ use futures::{StreamExt, TryStreamExt};
 use super::CopyError;
 use super::disk::Copy;
 use super::packer::Stopped;
-use crate::format::blob::BlobId;
 use crate::format::recipe::Piece;
+use crate::ids::BlobId;
 use crate::recut::{Recut, Step};
 
 /// Reads of one segment at one time.
@@ -59,13 +59,13 @@ impl Copy<'_> {
     }
 }
 
-/// What one turn of a worker came to.
+/// The outcome of one step of a worker.
 enum Stepped {
     Stored(Result<Option<BlobId>, Stopped>),
     Wants { recut: Recut, bytes: Vec<u8>, ranges: Vec<Range<usize>> },
 }
 
-/// What lies in some ranges and in others, too.
+/// The intersections of some ranges with others.
 pub(super) fn both(some: impl Iterator<Item = Range<u64>>, others: &[Range<u64>]) -> Vec<Range<u64>> {
     let meet = |range: Range<u64>| {
         let met = others.iter().map(move |other| range.start.max(other.start)..range.end.min(other.end));

@@ -1,4 +1,4 @@
-//! What is asked of a backup, and what it leaves to be sealed.
+//! The request for a backup, and the draft that it leaves to be sealed.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ pub struct BackupRequest {
     pub machine: String,
     /// The point in time that the sources show, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// Words of the operator, kept with the snapshot.
+    /// Free text of the operator, stored in the snapshot.
     pub tags: Vec<String>,
     /// The disks by name. They must not change while they are read.
     pub disks: Vec<(String, Box<dyn DiskSource>)>,
@@ -20,8 +20,8 @@ pub struct BackupRequest {
     pub streams: Vec<(String, StreamSource)>,
     /// The machine's definition, opaque here.
     pub definition: Vec<u8>,
-    /// The snapshot that the sources' maps of changes refer to. Without it maps are ignored; a disk that the
-    /// parent does not have, or has in another size, is read whole.
+    /// The snapshot that the sources' change maps refer to. Without it maps are ignored; a disk that the parent does not
+    /// have, or has in another size, is read whole.
     pub parent: Option<SnapshotId>,
     /// The state of the guest's data.
     pub consistency: Consistency,
@@ -42,22 +42,22 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// What the snapshot will say.
+    /// The contents of the future snapshot.
     pub fn contents(&self) -> &Contents {
         &self.contents
     }
 
-    /// Says that it lies where it does because the repository where it belongs could not be reached.
+    /// Marks it as a stand-in: stored here because the repository where it belongs could not be reached.
     #[must_use]
     pub fn standing_in(mut self) -> Draft {
         self.contents.stands_in = true;
         self
     }
 
-    /// Adds a word that is known only after the copy, such as how long it took.
+    /// Adds a tag that is known only after the copy, such as how long it took.
     #[must_use]
-    pub fn tagged(mut self, word: String) -> Draft {
-        self.contents.tags.push(word);
+    pub fn tagged(mut self, tag: String) -> Draft {
+        self.contents.tags.push(tag);
         self
     }
 }

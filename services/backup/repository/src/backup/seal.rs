@@ -1,4 +1,4 @@
-//! Making a backup exist.
+//! Sealing: the commit that makes a backup exist.
 
 use bytes::Bytes;
 use tracing::{instrument, warn};
@@ -8,9 +8,10 @@ use super::Draft;
 use crate::Damage;
 use crate::collect;
 use crate::format::snapshot::{Snapshot, SnapshotId};
-use crate::format::{packed, sealed};
+use crate::format::{encrypted, packed};
 use crate::lease::{self, LeaseId, LeaseState};
-use crate::repository::{OpenError, Repository};
+use crate::open_error::OpenError;
+use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::store::{Created, StoreError, names};
@@ -18,19 +19,19 @@ use crate::store::{Created, StoreError, names};
 /// The draft could not be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// Another backup has this id already.
-    #[error("there is another snapshot {id} already")]
+    /// Another backup has this id.
+    #[error("there is already another snapshot {id}")]
     IdTaken {
         /// The id.
         id: SnapshotId,
     },
-    /// The draft waited for so long that a collection took some of its data, or will.
-    #[error("the draft was left alone for too long and its data is being collected: copy again")]
+    /// The draft waited for so long that a collection deleted some of its data, or will.
+    #[error("the draft waited for too long and its data is being collected: copy again")]
     Stale,
-    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
-    #[error("the repository is not there any more")]
+    /// The repository is not where it was opened, as after an unmount. Nothing was written.
+    #[error("the repository is no longer where it was opened")]
     NotThere(#[source] OpenError),
-    /// Whether the draft's data is still there could not be found out.
+    /// The check whether the draft's data is still there failed.
     #[error("could not check the draft's data")]
     Unchecked(#[source] ReadError),
     /// The snapshot of that id is there but cannot be read.
@@ -42,13 +43,13 @@ pub enum SealError {
         #[source]
         source: Damage,
     },
-    /// The store failed; whether the snapshot exists is shown by sealing again.
+    /// The store failed; seal again to find out whether the snapshot exists.
     #[error("could not seal the backup")]
     Store(#[from] StoreError),
 }
 
 impl Repository {
-    /// Makes the backup exist under `id`. Doing it again with the same draft and id is the same as once.
+    /// Makes the backup exist under `id`. Idempotent for the same draft and id.
     ///
     /// # Errors
     /// When the id belongs to another backup, the draft is stale, or the store fails.
@@ -61,30 +62,30 @@ impl Repository {
         if self.is_sealed(&snapshot).await? {
             return self.confirm(snapshot, copied_under, None).await;
         }
-        match lease::beat(store, copied_under).await? {
+        match lease::renew(store, copied_under).await? {
             LeaseState::Held => self.commit(snapshot, copied_under, None).await,
-            LeaseState::Dead | LeaseState::Ended => {
-                let fresh = lease::take(store).await?;
-                if !self.stands(&snapshot).await? {
+            LeaseState::Expired | LeaseState::Ended => {
+                let fresh = lease::acquire(store).await?;
+                if !self.is_intact(&snapshot).await? {
                     lease::end(store, fresh).await?;
                     return Err(SealError::Stale);
                 }
-                // Should we die between committing and confirming, sealing again must check once more.
-                lease::distrust(store, copied_under).await?;
+                // If we die between committing and confirming, sealing again must check again.
+                lease::expire(store, copied_under).await?;
                 self.commit(snapshot, copied_under, Some(fresh)).await
             }
         }
     }
 
-    /// Gives up a draft: what only it needs may be collected.
+    /// Discards a draft: what only it needs may be collected.
     ///
     /// # Errors
-    /// When the store fails; the draft is then given up by itself after a while.
+    /// When the store fails; the draft's lease then expires.
     pub async fn discard(&self, draft: &Draft) -> Result<(), StoreError> {
         lease::end(&self.shared.store, draft.lease_id()).await
     }
 
-    /// The one write that makes the difference.
+    /// The one write that commits.
     async fn commit(
         &self,
         snapshot: Snapshot,
@@ -92,11 +93,11 @@ impl Repository {
         fresh: Option<LeaseId>,
     ) -> Result<Snapshot, SealError> {
         let name = names::entry(names::SNAPSHOTS, snapshot.id.ulid());
-        let object = sealed::seal(&self.shared.keys(), &name, packed::body(&snapshot.contents));
-        match self.shared.store.create_kept(&name, Bytes::from(object)).await? {
+        let object = encrypted::encrypt(&self.shared.keys(), &name, packed::body(&snapshot.contents));
+        match self.shared.store.create_locked(&name, Bytes::from(object)).await? {
             Created::New => {}
             Created::AlreadyThere => {
-                // Somebody seals the same draft beside us.
+                // Another process seals the same draft.
                 if !self.is_sealed(&snapshot).await? {
                     return Err(SealError::Stale);
                 }
@@ -105,7 +106,7 @@ impl Repository {
         self.confirm(snapshot, copied_under, fresh).await
     }
 
-    /// Makes sure that no collection went on without waiting for us, and takes the snapshot back if one did.
+    /// Makes sure that no collection went on without waiting for us, and removes the snapshot if one did.
     async fn confirm(
         &self,
         snapshot: Snapshot,
@@ -113,25 +114,25 @@ impl Repository {
         fresh: Option<LeaseId>,
     ) -> Result<Snapshot, SealError> {
         let store = &self.shared.store;
-        let stands = match lease::state(store, fresh.unwrap_or(copied_under)).await? {
+        let is_intact = match lease::state(store, fresh.unwrap_or(copied_under)).await? {
             // Held until now, or confirmed and ended before.
             LeaseState::Held | LeaseState::Ended => true,
-            LeaseState::Dead => self.stands(&snapshot).await?,
+            LeaseState::Expired => self.is_intact(&snapshot).await?,
         };
-        if !stands {
+        if !is_intact {
             store.delete(&names::entry(names::SNAPSHOTS, snapshot.id.ulid())).await?;
         }
         for lease in fresh.into_iter().chain([copied_under]) {
             if let Err(error) = lease::end(store, lease).await {
-                // The backup exists or does not; this lease counts as dead after a while.
+                // The backup exists or does not; this lease expires.
                 warn!(%error, %lease, "a lease could not be ended");
             }
         }
-        if stands { Ok(snapshot) } else { Err(SealError::Stale) }
+        if is_intact { Ok(snapshot) } else { Err(SealError::Stale) }
     }
 
-    async fn stands(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
-        collect::stands(&self.shared, &snapshot.contents.disks).await.map_err(SealError::Unchecked)
+    async fn is_intact(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
+        collect::are_intact(&self.shared, &snapshot.contents.disks).await.map_err(SealError::Unchecked)
     }
 
     /// Whether exactly this snapshot exists; another of its id is an error.
@@ -150,7 +151,7 @@ impl Repository {
 
 impl Draft {
     fn lease_id(&self) -> LeaseId {
-        // A draft whose lease has no name has none: it is checked as if its lease had ended.
+        // A draft whose lease id cannot be read is checked as if its lease had ended.
         Ulid::from_string(&self.lease).unwrap_or_else(|_| Ulid::generate())
     }
 }

@@ -1,4 +1,4 @@
-//! One backup under way: what it has claimed to store, its packers, its bounds.
+//! One running backup: what it has claimed to store, its packers, its bounds.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -9,24 +9,25 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::packer::{FinishedPack, Packer, Stopped};
 use crate::chunker::{Cut, Cutter};
-use crate::format::blob::{self, BlobId, BlobKind};
-use crate::format::pack::{PackId, PackKind};
+use crate::format::blob;
+use crate::format::pack::PackKind;
 use crate::format::recipe::{self, Piece};
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
 use crate::recut::Part;
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     /// The keys of the moment when the backup began.
     pub(super) keys: Arc<Keys>,
     pub(super) progress: Arc<Progress>,
-    /// Packs that a collection is about to delete: what they hold counts as unknown.
+    /// Packs that a collection is about to delete: what they hold counts as not stored.
     pub(super) condemned: HashSet<PackId>,
-    /// Blobs that some worker of this backup is storing and that no shard names yet. Never shared with other backups:
-    /// this one may die before, and nobody would find what it stored.
+    /// Blobs that a worker of this backup is storing and that no shard lists yet. Never shared with other backups: this
+    /// one may die before, and then no other process finds what it stored.
     claimed: Mutex<HashSet<BlobId>>,
     packers: [Packer; 2],
     permits: Arc<Semaphore>,
@@ -63,8 +64,8 @@ impl Session {
         StopOnDrop(Arc::clone(&self.permits))
     }
 
-    /// Runs CPU work on a worker thread, at most as many at a time as the settings say. It waits for its turn in a task
-    /// of its own: a future that was given its turn and is not polled would keep it from all others for ever.
+    /// Runs CPU work on a worker thread, at most as many at a time as the settings say. It waits for its permit in a
+    /// task of its own: a future that got the permit and is not polled would block all others.
     pub(super) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Session) -> T + Send + 'static,
@@ -108,7 +109,7 @@ impl Session {
         self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
     }
 
-    /// Stores a blob unless it is stored already, and names it. Blocking.
+    /// Stores a blob unless it is stored already, and returns its id. Blocking.
     pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, Stopped> {
         let id = self.keys.id(kind, content);
         if self.claim(id)? {
@@ -123,7 +124,7 @@ impl Session {
         Ok(id)
     }
 
-    /// Whether a blob is stored where it stays.
+    /// Whether a blob is stored in a pack that is not condemned.
     pub(super) fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
         let index = self.shared.index.read().expect("nobody panics while holding the index");
         index.contains_outside(&self.condemned, id)
@@ -139,16 +140,16 @@ impl Session {
         Ok(self.claimed.lock().map_err(|_| Stopped::Ended)?.insert(id))
     }
 
-    /// Gives up the claims on what some shard names. Only now: a blob is at any time either claimed or in the index.
-    pub(super) fn named(&self, ids: &[BlobId]) {
+    /// Releases the claims on blobs that a shard lists. Only then: a blob is at any time either claimed or in the index.
+    pub(super) fn release_claims(&self, ids: &[BlobId]) {
         let mut claimed = self.claimed.lock().expect("nobody panics while holding the claims");
         for id in ids {
             claimed.remove(id);
         }
     }
 
-    /// Gives up all claims, where nothing is stored.
-    pub(super) fn forget_claims(&self) {
+    /// Releases all claims, where nothing is stored.
+    pub(super) fn release_all_claims(&self) {
         self.claimed.lock().expect("nobody panics while holding the claims").clear();
     }
 

@@ -11,13 +11,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::CopyError;
 use super::session::Session;
-use crate::format::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
+use crate::format::blob::BLOB_BYTES_MAX;
 use crate::format::recipe::{self, Piece};
 use crate::format::snapshot::{DiskRecord, Shape};
 use crate::format::stream::Stream;
+use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 
-/// Something to be backed up from its first byte to its last.
+/// Bytes to back up from the first to the last.
 pub type StreamSource = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// A leaf ends after a chunk whose id begins with this many zero bits, 64 chunks on average.

@@ -1,4 +1,4 @@
-//! Stores finished packs, several at a time, and the index shards that name them.
+//! Stores finished packs, several at a time, and the index shards that list them.
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -7,9 +7,10 @@ use tracing::{Instrument, debug_span};
 
 use super::packer::FinishedPack;
 use super::session::Session;
-use crate::format::pack::{Directory, PackHead, PackId, PackKind};
+use crate::format::pack::{Directory, PackHead, PackKind};
+use crate::ids::PackId;
 use crate::index::{IndexError, SHARD_ROWS, put_shard};
-use crate::repository::Shared;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// Claims that are kept where nothing is stored: 100 MiB of them.
@@ -43,13 +44,13 @@ pub(super) async fn all(
                 confirmed.push(StoredPack { kind, id, bytes });
                 unindexed.push(directory);
                 if unindexed.iter().map(|d| d.entries.len()).sum::<usize>() >= SHARD_ROWS {
-                    name_packs(session, std::mem::take(&mut unindexed)).await?;
+                    index_packs(session, std::mem::take(&mut unindexed)).await?;
                 }
             }
         }
     }
     if !unindexed.is_empty() {
-        name_packs(session, unindexed).await?;
+        index_packs(session, unindexed).await?;
     }
     Ok(confirmed)
 }
@@ -59,30 +60,30 @@ pub(super) async fn none(session: &Session, mut packs: mpsc::Receiver<FinishedPa
     let mut rows = 0;
     while let Some(pack) = packs.recv().await {
         rows += pack.directory.entries.len();
-        // What is claimed stays in memory: from time to time that is given up for counting some of it twice.
+        // Claims take memory: now and then they are released, at the cost of counting some blobs twice.
         if rows > CLAIMS_MAX {
-            session.forget_claims();
+            session.release_all_claims();
             rows = 0;
         }
     }
     Vec::new()
 }
 
-async fn name_packs(session: &Session, directories: Vec<Directory>) -> Result<(), IndexError> {
+async fn index_packs(session: &Session, directories: Vec<Directory>) -> Result<(), IndexError> {
     let Shared { index, store, cache, .. } = &*session.shared;
     let ids: Vec<_> = directories.iter().flat_map(|directory| &directory.entries).map(|e| e.id).collect();
     put_shard(Some(index), store, &session.keys, cache, directories).await?;
-    session.named(&ids);
+    session.release_claims(&ids);
     Ok(())
 }
 
-/// The permit goes when the pack is stored and its memory free.
+/// The permit is released when the pack is stored and its memory free.
 async fn put_pack(session: &Session, pack: FinishedPack) -> Result<(Directory, u64), StoreError> {
     let FinishedPack { object, directory, permit } = pack;
     let bytes = object.len() as u64;
     let name = names::pack(directory.head.kind, directory.head.id);
     let span = debug_span!("repository.put_pack", pack = %directory.head.id, bytes = object.len());
-    session.shared.store.put_kept(&name, object).instrument(span).await?;
+    session.shared.store.put_locked(&name, object).instrument(span).await?;
     drop(permit);
     Ok((directory, bytes))
 }

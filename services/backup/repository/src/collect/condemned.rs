@@ -1,12 +1,12 @@
-//! Lists of packs that are to be deleted.
+//! Lists of condemned packs: those that are to be deleted.
 //!
 //! ```text
-//!   condemned/ID/packs   sealed object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
-//!   condemned/ID/waits   sealed object of MessagePack { leases [ ULID … ] }
+//!   condemned/ID/packs   encrypted object of MessagePack { packs }    the names of packs, 16 bytes each, one after the other
+//!   condemned/ID/waits   encrypted object of MessagePack { leases [ ULID … ] }
 //! ```
 //!
-//! A pack on a list stays on it until it is gone, however long that takes: who begins a backup afterwards never
-//! relies on it. That is what makes deleting it late, or twice, safe.
+//! A pack stays on its list until it is gone, however long that takes: a backup that begins afterwards never relies on
+//! it. That makes deleting it late, or twice, safe.
 
 use std::collections::HashSet;
 
@@ -15,15 +15,16 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::format::pack::PackId;
-use crate::format::{Damage, packed, sealed};
+use crate::damage::Damage;
+use crate::format::{encrypted, packed};
+use crate::ids::PackId;
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::lease::{self, LeaseId};
 use crate::store::{Store, StoreError, names};
 
-const PACKS: &str = "packs";
-const WAITS: &str = "waits";
+pub(crate) const PACKS: &str = "packs";
+pub(crate) const WAITS: &str = "waits";
 const WHAT: &str = "list of condemned packs";
 
 /// One list.
@@ -44,7 +45,7 @@ struct Waits {
     leases: Vec<String>,
 }
 
-fn part(id: Ulid, part: &str) -> Path {
+pub(crate) fn part(id: Ulid, part: &str) -> Path {
     names::entry(names::CONDEMNED, id).join(part)
 }
 
@@ -76,10 +77,14 @@ pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, In
 async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexError> {
     let name = part(id, PACKS);
     let object = store.get(&name).await?;
-    let packs = sealed::open(keys, &name, WHAT, &object)
+    let packs = encrypted::decrypt(keys, &name, WHAT, &object)
         .and_then(|text| decode_packs(&text))
         .map_err(|source| IndexError::Damaged { name: name.to_string(), source })?;
     Ok(Condemned { id, packs })
+}
+
+pub(crate) fn encode_packs(packs: &[PackId]) -> Vec<u8> {
+    packed::body(&PackNames { packs: packs.iter().flat_map(|pack| *pack.as_bytes()).collect() })
 }
 
 pub(crate) fn decode_packs(text: &[u8]) -> Result<Vec<PackId>, Damage> {
@@ -87,6 +92,10 @@ pub(crate) fn decode_packs(text: &[u8]) -> Result<Vec<PackId>, Damage> {
         (packs, []) => Ok(packs.iter().map(|&pack| PackId::from(pack)).collect()),
         _ => Err(Damage::Malformed { what: WHAT, why: "a name is cut off" }),
     }
+}
+
+pub(crate) fn encode_waits(leases: &[LeaseId]) -> Vec<u8> {
+    packed::body(&Waits { leases: leases.iter().map(Ulid::to_string).collect() })
 }
 
 pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
@@ -98,8 +107,7 @@ pub(crate) fn decode_waits(text: &[u8]) -> Result<Vec<LeaseId>, Damage> {
 /// Writes a new list.
 pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Result<(), StoreError> {
     let name = part(Ulid::generate(), PACKS);
-    let packs = packs.iter().flat_map(|pack| *pack.as_bytes()).collect();
-    let object = sealed::seal(keys, &name, packed::body(&PackNames { packs }));
+    let object = encrypted::encrypt(keys, &name, encode_packs(packs));
     store.put(&name, Bytes::from(object)).await
 }
 
@@ -108,13 +116,12 @@ pub(super) async fn condemn(store: &Store, keys: &Keys, packs: &[PackId]) -> Res
 pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<LeaseId>, IndexError> {
     let name = part(id, WAITS);
     match store.get(&name).await {
-        Ok(object) => sealed::open(keys, &name, WHAT, &object)
+        Ok(object) => encrypted::decrypt(keys, &name, WHAT, &object)
             .and_then(|text| decode_waits(&text))
             .map_err(|source| IndexError::Damaged { name: name.to_string(), source }),
         Err(StoreError::NotFound { .. }) => {
             let held = lease::held(store).await?;
-            let waits = Waits { leases: held.iter().map(Ulid::to_string).collect() };
-            let object = sealed::seal(keys, &name, packed::body(&waits));
+            let object = encrypted::encrypt(keys, &name, encode_waits(&held));
             store.put(&name, Bytes::from(object)).await?;
             Ok(held)
         }
@@ -122,8 +129,8 @@ pub(super) async fn waits(store: &Store, keys: &Keys, id: Ulid) -> Result<Vec<Le
     }
 }
 
-/// Removes what is left of lists that are gone: a collection beside the one that removed a list may have noted leases
-/// for it once more, and died. Should the list be there after all, its leases are noted anew.
+/// Removes what is left of lists that are gone: a concurrent collection may have noted leases for a list after another
+/// removed it, and died. If the list exists after all, its leases are noted again.
 pub(super) async fn sweep(store: &Store) -> Result<(), StoreError> {
     let listed = store.list(&names::folder(names::CONDEMNED)).await?;
     let id = |path: &Path, of: &str| {

@@ -1,9 +1,9 @@
-//! Which copy of a blob is the one that stays.
+//! Which copy of a blob is kept.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::format::blob::BlobId;
-use crate::format::pack::{PackHead, PackId, PackKind};
+use crate::format::pack::{PackHead, PackKind};
+use crate::ids::{BlobId, PackId};
 use crate::index::{Index, IndexError, ListedPack, Location};
 
 /// What is known of a pack that the index names.
@@ -15,7 +15,7 @@ struct Known {
     is_condemned: bool,
 }
 
-/// All packs, as they stand at one moment.
+/// All packs at one moment.
 pub(super) struct Packs {
     known: HashMap<PackId, Known>,
 }
@@ -23,8 +23,8 @@ pub(super) struct Packs {
 /// The copies of a blob that must stay; the first is the one to read.
 pub(super) struct Copies {
     pub(super) places: Vec<Location>,
-    /// Whether there is one that may be relied on; then it is the only one named here.
-    pub(super) stand: bool,
+    /// Whether the first is usable; then it is the only one here.
+    pub(super) is_usable: bool,
 }
 
 impl Packs {
@@ -40,9 +40,8 @@ impl Packs {
         Packs { known: index.packs().into_iter().map(known).collect() }
     }
 
-    /// Whether what lies in a pack may be relied on: the index names it, the store lists it, and it is on no list of
-    /// condemned packs.
-    pub(super) fn stands(&self, pack: &PackId) -> bool {
+    /// Whether a pack may be relied on: the index lists it, the store lists it, and it is not condemned.
+    pub(super) fn is_usable(&self, pack: &PackId) -> bool {
         self.known.get(pack).is_some_and(|known| known.listed.is_some() && !known.is_condemned)
     }
 
@@ -69,14 +68,14 @@ impl Packs {
         let mut places = index.find_all(id)?;
         places.sort_by_key(|place| {
             let pack = place.pack.id;
-            (!self.stands(&pack), self.written_unix_ms(&pack), pack, place.slot)
+            (!self.is_usable(&pack), self.written_unix_ms(&pack), pack, place.slot)
         });
-        // Two shards may name one pack while one takes the other's place.
+        // Two shards may list one pack while one replaces the other.
         places.dedup_by_key(|place| (place.pack.id, place.slot));
-        let stand = places.first().is_some_and(|place| self.stands(&place.pack.id));
-        if stand {
+        let is_usable = places.first().is_some_and(|place| self.is_usable(&place.pack.id));
+        if is_usable {
             places.truncate(1);
         }
-        Ok(Copies { places, stand })
+        Ok(Copies { places, is_usable })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condemned;
-use super::memory::Memory;
+use super::needs_cache::NeedsCache;
 use super::{CollectError, CollectReport, Needed};
 use crate::lease;
 use crate::progress::Progress;
@@ -13,12 +13,12 @@ use crate::repository::Repository;
 use crate::store::names;
 
 impl Repository {
-    /// Deletes what may go of all lists, this run's and earlier ones'.
+    /// Deletes what may be deleted of all lists, this run's and earlier ones'.
     pub(super) async fn delete_condemned(
         &self,
         now_unix_ms: i64,
-        silence_max: Duration,
-        memory: &mut Arc<Memory>,
+        lease_timeout: Duration,
+        needs_cache: &mut Arc<NeedsCache>,
         progress: &Arc<Progress>,
         report: &mut CollectReport,
     ) -> Result<(), CollectError> {
@@ -31,10 +31,11 @@ impl Repository {
         for list in &lists {
             waits.push(condemned::waits(store, keys, list.id).await?);
         }
-        let held: HashSet<_> = lease::bury(store, now_unix_ms, silence_max).await?.into_iter().collect();
+        let held: HashSet<_> =
+            lease::expire_silent(store, now_unix_ms, lease_timeout).await?.into_iter().collect();
         // From here on nothing can begin to need a pack of a list whose leases have ended.
         let on_lists: HashSet<_> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
-        let Needed { packs, marks, .. } = self.needed(&on_lists, memory, progress).await?;
+        let Needed { packs, marks, .. } = self.needed(&on_lists, needs_cache, progress).await?;
         for (list, waits) in lists.iter().zip(waits) {
             let blocked = waits.iter().any(|lease| held.contains(lease));
             let there = list.packs.iter().filter_map(|pack| Some((pack, packs.get(pack)?)));

@@ -1,7 +1,7 @@
-//! What processes leave behind that die at a bad moment: small things, which no snapshot needs and nobody reads.
+//! Removes the small objects that processes leave when they die at a bad moment; no snapshot needs them.
 //!
-//! Half written objects in a folder, clocks, ends of leases, notes of lists that are gone, rosters that were replaced.
-//! Whatever may still be at work keeps its files.
+//! Half written objects in a folder, clock objects, rests of leases and of lists that are gone, replaced rosters. What a
+//! live process may still use stays.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ impl Repository {
     pub(super) async fn remove_leftovers(
         &self,
         now_unix_ms: i64,
-        silence_max: Duration,
+        lease_timeout: Duration,
     ) -> Result<(), CollectError> {
         let store = &self.shared.store;
-        lease::sweep(store, now_unix_ms, silence_max).await?;
+        lease::sweep(store, now_unix_ms, lease_timeout).await?;
         condemned::sweep(store).await?;
-        let silence = silence_max.as_millis().try_into().unwrap_or(i64::MAX);
+        let silence = lease_timeout.as_millis().try_into().unwrap_or(i64::MAX);
         store.remove_half_written(now_unix_ms.saturating_sub(silence)).await?;
-        // Those before the one that we hold, whose signature we have seen.
+        // Those before the one in use, whose signature was checked.
         let held = self.shared.keys().roster();
         for listed in store.list(&names::rosters(self.id())).await? {
             if names::roster_number(&listed.path).is_some_and(|number| number < held) {

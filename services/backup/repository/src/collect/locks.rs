@@ -1,4 +1,4 @@
-//! Making locks last: what some snapshot needs stays locked for as long as the repository says.
+//! Extending Object Lock: what a snapshot needs stays locked for the configured days.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,11 @@ use object_store::path::Path;
 
 use super::CollectError;
 use super::marks::Marks;
-use crate::format::pack::PackId;
+use crate::ids::PackId;
 use crate::index::ListedPack;
-use crate::notes::{Name, Notes, Times};
-use crate::repository::{Repository, Shared};
+use crate::object_times::{Name, ObjectTimes, Times};
+use crate::repository::Repository;
+use crate::shared::Shared;
 use crate::store::{ObjectLock, StoreError, names};
 
 /// Locks extended at one time.
@@ -37,15 +38,15 @@ impl Repository {
         };
         let now = store.now();
         let (running_out, known) = self.locks_that_run_out(packs, marks, lock, now).await?;
-        let keep = lock.from(now);
-        // These two are needed whatever happens, and are few.
+        let lock_until = lock.from(now);
+        // These two are always needed.
         let always = [names::config(), names::roster(self.id(), self.shared.keys().roster())];
         for path in &always {
-            store.lock(path, keep).await?;
+            store.lock(path, lock_until).await?;
         }
         let extended: Vec<Option<Name>> = futures::stream::iter(running_out)
             .map(|object| async move {
-                match store.lock(&object.path, keep).await {
+                match store.lock(&object.path, lock_until).await {
                     Ok(()) => Ok(Some(object.name)),
                     // Forgotten or deleted since it was listed.
                     Err(StoreError::NotFound { .. }) => Ok(None),
@@ -55,10 +56,10 @@ impl Repository {
             .buffer_unordered(IN_FLIGHT)
             .try_collect()
             .await?;
-        let until = keep.until.timestamp_millis();
+        let until = lock_until.until.timestamp_millis();
         let extended: Times = extended.into_iter().flatten().map(|name| (name, until)).collect();
         let is_there = |name: &Name| known.contains_key(name);
-        self.locked(&self.shared.keys()).note(&extended, is_there).await?;
+        self.locked(&self.shared.keys()).add(&extended, is_there).await?;
         Ok(extended.len() as u64)
     }
 
@@ -71,7 +72,7 @@ impl Repository {
         now: DateTime<Utc>,
     ) -> Result<(Vec<RunsOut>, HashMap<Name, Path>), CollectError> {
         let store = &self.shared.store;
-        let noted = self.locked(&self.shared.keys()).recall().await?;
+        let noted = self.locked(&self.shared.keys()).load().await?;
         let mut needed = HashMap::new();
         let mut running_out = Vec::new();
         let needed_packs = packs
@@ -84,7 +85,7 @@ impl Repository {
             Some((id.to_bytes(), listed.path))
         });
         for (name, path) in needed_packs.chain(snapshots) {
-            // What was never noted is asked for once: another hand may have written it here, without a lock.
+            // One without a stored time is locked once: another program may have written it without a lock.
             let until = noted.get(&name).and_then(|until| DateTime::from_timestamp_millis(*until));
             if until.is_none_or(|until| lock.runs_out(until, now)) {
                 running_out.push(RunsOut { name, path: path.clone() });
@@ -94,7 +95,7 @@ impl Repository {
         Ok((running_out, needed))
     }
 
-    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> Notes<'a> {
-        Notes { store: &self.shared.store, keys, folder: names::LOCKED, what: "list of locked objects" }
+    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> ObjectTimes<'a> {
+        ObjectTimes { store: &self.shared.store, keys, folder: names::LOCKED, what: "list of locked objects" }
     }
 }

@@ -1,4 +1,4 @@
-//! Finding out what the snapshots need: all at once where all is well, else one snapshot after the other.
+//! Marking what the snapshots need: all at once where nothing is damaged, else one snapshot after the other.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use tracing::warn;
 
 use super::copies::Packs;
 use super::marks::Marks;
-use super::memory::Memory;
+use super::needs_cache::NeedsCache;
 use super::trace::trace;
 use super::{CollectError, HELD};
 use crate::Damage;
-use crate::format::blob::BlobId;
 use crate::format::snapshot::{DiskRecord, SnapshotId};
+use crate::ids::BlobId;
 use crate::index::{Index, IndexError};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -25,21 +25,22 @@ use crate::walk::Walk;
 /// The disks of every snapshot.
 pub(super) type Disks = Vec<(SnapshotId, Vec<DiskRecord>)>;
 
-/// What some disks need, in a repository whose index is frozen. What was found out on the way is remembered.
+/// What some disks need, by an index that does not change. Results are added to the cache.
 pub(super) async fn needed(
     repository: &Repository,
     frozen: &Repository,
     disks: Disks,
     packs: Arc<Packs>,
-    memory: &mut Arc<Memory>,
+    needs_cache: &mut Arc<NeedsCache>,
     progress: &Arc<Progress>,
 ) -> Result<Marks, CollectError> {
     let shared = &frozen.shared;
     let records = disks.iter().flat_map(|(_, records)| records);
     let roots: HashSet<_> = records.map(|record| record.root).collect();
-    match trace(shared, Arc::clone(&packs), memory, roots.into_iter().collect(), progress).await {
-        Ok((marks, learnt)) => {
-            *memory = spawn_blocking(move || learnt.keep()).await.expect("writing a file does not panic");
+    match trace(shared, Arc::clone(&packs), needs_cache, roots.into_iter().collect(), progress).await {
+        Ok((marks, new_needs)) => {
+            *needs_cache =
+                spawn_blocking(move || new_needs.keep()).await.expect("writing a file does not panic");
             Ok(marks)
         }
         Err(ReadError::Index(error)) => Err(error.into()),
@@ -51,7 +52,7 @@ pub(super) async fn needed(
     }
 }
 
-/// Walks every disk by itself, remembering nothing. Says which snapshot cannot be read whole; one that was forgotten and
+/// Walks every disk by itself, without the cache. Reports which snapshot cannot be read whole; one that was forgotten and
 /// collected meanwhile needs nothing.
 async fn one_by_one(
     repository: &Repository,
@@ -90,11 +91,11 @@ async fn one_by_one(
     Ok(marks)
 }
 
-/// Marks the copies of a blob that must stay, and says whether there is any.
+/// Marks the copies of a blob that must stay; false where there is none.
 fn mark(marks: &mut Marks, index: &Index, packs: &Packs, id: &BlobId) -> Result<bool, IndexError> {
     let copies = packs.copies(index, id)?;
     for place in &copies.places {
-        marks.add(place.pack.id, place.slot, place.entry.sealed_bytes);
+        marks.add(place.pack.id, place.slot, place.entry.encrypted_bytes);
     }
     Ok(!copies.places.is_empty())
 }

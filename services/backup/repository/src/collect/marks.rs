@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::format::pack::{ENTRY_BYTES, PackId};
+use crate::format::pack::ENTRY_BYTES;
+use crate::ids::PackId;
 
 /// What the snapshots need, at one moment.
 #[derive(Default)]
@@ -19,8 +20,8 @@ struct Marked {
 }
 
 impl Marks {
-    /// Marks the blob in a slot, and says whether it was not marked before.
-    pub(super) fn add(&mut self, pack: PackId, slot: u32, sealed_bytes: u32) -> bool {
+    /// Marks the blob in a slot; true where it was not marked before.
+    pub(super) fn add(&mut self, pack: PackId, slot: u32, encrypted_bytes: u32) -> bool {
         let marked = self.packs.entry(pack).or_default();
         let (word, bit) = ((slot / 64) as usize, 1 << (slot % 64));
         if word >= marked.slots.len() {
@@ -29,7 +30,7 @@ impl Marks {
         let is_new = marked.slots[word] & bit == 0;
         if is_new {
             marked.slots[word] |= bit;
-            marked.live_bytes += u64::from(sealed_bytes) + ENTRY_BYTES as u64;
+            marked.live_bytes += u64::from(encrypted_bytes) + ENTRY_BYTES as u64;
         }
         is_new
     }

@@ -1,61 +1,60 @@
 //! Collection: deleting packs that nothing needs, while backups run.
 //!
-//! Promises: a blob that a sealed snapshot names, or that a running backup relies on, is never deleted, whatever is
-//! interleaved with what, however many collections run, and whenever one of them dies, stalls or comes late. What is
-//! needed of packs that are mostly waste is put together in new ones, within a budget of bytes.
+//! Promises: a blob that a sealed snapshot refers to, or that a running backup relies on, is never deleted, whatever
+//! interleaves, however many collections run, and whenever one of them dies, stalls or is late. Needed blobs of packs
+//! that are mostly waste are copied into new packs, within a budget of bytes. (restic: prune; borg: compact.)
 //!
 //! ```text
 //!   collection                                         backup
-//!   1  mark: packs that no snapshot needs              a  take a lease
+//!   1  mark: packs that no snapshot needs              a  acquire a lease
 //!   2  rewrite sparse packs; condemn all: write a list b  read the lists: rely on no condemned pack,
 //!   3  note the leases held now                           not even through the parent
-//!   4  wait (in this run or a later one)               c  copy, beating
+//!   4  wait (in this run or a later one)               c  copy, renewing the lease
 //!      until those leases have ended                   d  seal: the snapshot object
-//!   5  mark again, from the snapshots there are now    e  is the lease still there? then end it;
-//!   6  delete what is still not needed                    else look whether every blob is still there and
-//!   7  remove a list when its last pack is gone           not condemned, and unseal if not
+//!   5  mark again, from the snapshots there are now    e  is the lease still held? then end it;
+//!   6  delete what is still not needed                    else check that every blob is still there and
+//!   7  remove a list when its last pack is gone           not condemned, and remove the snapshot if not
 //! ```
 //!
-//! Why it holds: a backup that read the lists before a list was written took its lease before, so the list waits for
-//! it and its snapshot is seen at 5. One that read them after never relies on the packs of the list, because a pack
+//! Why this is safe: a backup that read the lists before a list was written acquired its lease before, so the list waits
+//! for it and its snapshot is seen at 5. One that read them after never relies on the packs of the list, because a pack
 //! stays on its list until it is gone. So after 4 nothing can begin to need them, and what 5 finds unneeded stays so
 //! for ever. A blob with copies in several packs keeps one: 5 finds copies outside of all lists first, and where
 //! there is none, every condemned copy stays, until a later run copies it at 2.
 //!
-//! A holder that was silent for too long is taken for dead before 5; if it lives after all, it finds out at (e).
+//! The lease of a holder without a heartbeat for too long is expired before 5; a holder that is alive finds out at (e).
 //!
-//! What a run finds out is remembered in the cache folder, so that the next one reads and looks up only what is new:
+//! Results of a run are cached in the cache folder, so that the next one reads and looks up only what is new:
 //!
 //! ```text
 //!   which disks a snapshot has      as long as the store lists the same version of its object    see crate::snapshots
-//!   where the blobs lie that a      as long as each of these packs is listed, named by the       see memory.rs
+//!   where the blobs lie that a      as long as each of these packs is listed, named by the       see needs_cache.rs
 //!   piece of a recipe names         index, and on no list of condemned packs
 //! ```
 //!
-//! That does not touch the argument: a piece has the name of its content, and a pack never changes and its name never
-//! comes again, so a note that was true once is true for ever, however old the file; whether the packs are there and may
-//! be relied on is asked anew by each 1 and 5. So what is marked through notes is a copy of everything needed, outside of
-//! all lists, as it is without them. Each note is authenticated with the repository's keys; one that is missing, damaged,
-//! of another repository, or names a pack that went costs reading that piece again. Nothing is deleted because something
-//! is not noted, and nothing is noted by a run that found anything amiss. What is read no more is not checked any more:
-//! that a recipe can still be read is for verifications to find out.
+//! The cache does not weaken this: a recipe blob is named by its content, a pack never changes and its id is never used
+//! again, so an entry that was true once stays true, however old the file; whether the packs are there and usable is
+//! checked again by each 1 and 5. So what is marked through the cache is a copy of everything needed, outside of all
+//! lists, as it is without it. Each entry is authenticated with the repository's keys; one that is missing, damaged, of
+//! another repository, or for a pack that is gone costs reading that blob again. Nothing is deleted because an entry is
+//! missing, and a run that found damage writes none. Recipes that are not read are not checked: that is for `verify`.
 //!
-//! Relied on is only that the store lists what was written before, and that a write which its sender gave up does not
-//! arrive after the silence that makes its sender dead.
+//! Assumptions: the store lists what was written before, and a write that its sender gave up does not arrive after the
+//! lease timeout.
 
 pub(crate) mod condemned;
 mod copies;
 mod delete;
+mod intact;
 mod leftovers;
 mod locks;
 mod mark;
 mod marks;
-mod memory;
-mod notes;
+mod needs;
+mod needs_cache;
 mod outcome;
 mod rewrite;
 mod shards;
-mod stands;
 mod trace;
 
 use std::collections::{HashMap, HashSet};
@@ -66,60 +65,60 @@ use tokio::task::spawn_blocking;
 use tracing::{info, instrument};
 
 use self::copies::Packs;
+pub(crate) use self::intact::are_intact;
 use self::marks::Marks;
-use self::memory::Memory;
+use self::needs_cache::NeedsCache;
 pub use self::outcome::{CollectError, CollectReport};
-pub(crate) use self::stands::stands;
 use crate::Cancel;
-use crate::format::pack::PackId;
+use crate::ids::PackId;
 use crate::index::{self, ListedPack};
 use crate::lease;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshots::SnapshotError;
 
-/// When packs and leases may be taken for abandoned.
+/// When packs and leases count as abandoned, and what is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollectSettings {
     /// Packs younger than this are left alone: a draft that waits to be sealed after a crash finds its packs.
     pub pack_age_min: Duration,
-    /// A backup that has shown no life for this long counts as dead.
-    pub silence_max: Duration,
+    /// The lease of a backup without a heartbeat for this long expires.
+    pub lease_timeout: Duration,
     /// A pack is rewritten when less than this part of it is needed.
     pub rewrite_below_percent: u8,
     /// No more bytes than this are rewritten in one run; 0 rewrites nothing.
     pub rewrite_bytes_max: u64,
-    /// Packs of earlier epochs are rewritten, too, so that keys given out before open nothing any more.
-    pub reseal_old_epochs: bool,
+    /// Rewrites packs of earlier epochs, too, so that keys granted before can decrypt nothing.
+    pub reencrypt_old_epochs: bool,
 }
 
 impl Default for CollectSettings {
-    /// A day for packs, a quarter of an hour for leases, which beat every minute; 4 GiB of packs that are needed to
-    /// less than 70 % are rewritten.
+    /// A day for packs, 15 minutes for leases, which are renewed every minute; up to 4 GiB of packs that are needed to less
+    /// than 70 % are rewritten.
     fn default() -> CollectSettings {
         CollectSettings {
             pack_age_min: Duration::from_hours(24),
-            silence_max: Duration::from_mins(15),
+            lease_timeout: Duration::from_mins(15),
             rewrite_below_percent: 70,
             rewrite_bytes_max: 4 * 1024 * 1024 * 1024,
-            reseal_old_epochs: false,
+            reencrypt_old_epochs: false,
         }
     }
 }
 
 const HELD: &str = "nobody panics while holding the index";
 
-/// What is there and what is needed of it, at one moment.
+/// The packs there are and what is needed of them, at one moment.
 struct Needed {
     packs: HashMap<PackId, ListedPack>,
     marks: Marks,
-    /// The repository as the marks see it.
+    /// The repository with the index that the marks were made with.
     frozen: Repository,
 }
 
 impl Repository {
-    /// Deletes packs that nothing needs. Packs found now are deleted now when no backup is under way, else by a
-    /// later run. May run at any time, beside anything.
+    /// Deletes packs that nothing needs. Packs found now are deleted now when no backup is running, else by a later run.
+    /// Safe at any time, beside any other operation.
     ///
     /// # Errors
     /// When the store fails, a snapshot cannot be read whole, or it is cancelled.
@@ -150,7 +149,7 @@ impl Repository {
         let store = &self.shared.store;
         let now = lease::store_clock(store).await?;
         let already = condemned::all_packs(store, &self.shared.keys()).await?;
-        let needed = self.needed(&already, &mut self.remembered().await, progress).await?;
+        let needed = self.needed(&already, &mut self.needs_cache().await, progress).await?;
         let Needed { packs, marks, frozen } = needed;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
         let unneeded = old_packs.keys().filter(|pack| !marks.needs(pack) && !already.contains(pack));
@@ -177,8 +176,8 @@ impl Repository {
 
         let keys = &self.shared.keys();
         let already = condemned::all_packs(store, keys).await?;
-        let mut memory = self.remembered().await;
-        let Needed { packs, marks, frozen } = self.needed(&already, &mut memory, progress).await?;
+        let mut needs_cache = self.needs_cache().await;
+        let Needed { packs, marks, frozen } = self.needed(&already, &mut needs_cache, progress).await?;
         report.packs = packs.len() as u64;
         report.locks_extended = self.extend_locks(&packs, &marks).await?;
         let old_packs = old_enough(&packs, now, settings.pack_age_min);
@@ -194,17 +193,17 @@ impl Repository {
             report.packs_condemned = unneeded.len() as u64;
             condemned::condemn(store, keys, &unneeded).await?;
         }
-        self.delete_condemned(now, settings.silence_max, &mut memory, progress, &mut report).await?;
+        self.delete_condemned(now, settings.lease_timeout, &mut needs_cache, progress, &mut report).await?;
         shards::tidy(self).await?;
-        self.remove_leftovers(now, settings.silence_max).await?;
+        self.remove_leftovers(now, settings.lease_timeout).await?;
         info!(?report, "collected");
         Ok(report)
     }
 
-    /// What earlier collections found out about recipes.
-    async fn remembered(&self) -> Arc<Memory> {
+    /// What earlier collections cached about recipes.
+    async fn needs_cache(&self) -> Arc<NeedsCache> {
         let (cache, keys) = (self.shared.cache.clone(), self.shared.keys());
-        let opening = spawn_blocking(move || Arc::new(Memory::open(&cache, &keys)));
+        let opening = spawn_blocking(move || Arc::new(NeedsCache::open(&cache, &keys)));
         opening.await.expect("reading a file does not panic")
     }
 
@@ -212,19 +211,19 @@ impl Repository {
     async fn needed(
         &self,
         condemned: &HashSet<PackId>,
-        memory: &mut Arc<Memory>,
+        needs_cache: &mut Arc<NeedsCache>,
         progress: &Arc<Progress>,
     ) -> Result<Needed, CollectError> {
         // First the snapshots, then the index: so whatever a snapshot names is in it.
         let disks = self.all_disks().await?;
-        let frozen = self.frozen().await?;
+        let frozen = self.with_fresh_index().await?;
         let packs = index::list_packs(&self.shared.store).await?;
-        let standing = Packs::new(&frozen.shared.index.read().expect(HELD), &packs, condemned);
-        let marks = mark::needed(self, &frozen, disks, Arc::new(standing), memory, progress).await?;
+        let usable = Packs::new(&frozen.shared.index.read().expect(HELD), &packs, condemned);
+        let marks = mark::needed(self, &frozen, disks, Arc::new(usable), needs_cache, progress).await?;
         Ok(Needed { packs, marks, frozen })
     }
 
-    /// Every disk of every snapshot there is; one forgotten meanwhile is left out.
+    /// Every disk of every snapshot; a snapshot forgotten meanwhile is left out.
     async fn all_disks(&self) -> Result<mark::Disks, CollectError> {
         let snapshots = self.snapshots_as_they_are().await.map_err(|error| match error {
             SnapshotError::Damaged { id, source } => CollectError::Damaged { snapshot: id, source },

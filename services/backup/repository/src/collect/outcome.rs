@@ -1,9 +1,9 @@
-//! What a collection comes to.
+//! The report and the errors of a collection.
 
 use crate::Damage;
 use crate::format::snapshot::SnapshotId;
 use crate::index::IndexError;
-use crate::repository::OpenError;
+use crate::open_error::OpenError;
 use crate::restore::ReadError;
 use crate::store::StoreError;
 
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 pub struct CollectReport {
     /// Packs in the store when it began.
     pub packs: u64,
-    /// Packs newly found to be needed by nothing, or rewritten.
+    /// Packs newly condemned: needed by nothing, or rewritten.
     pub packs_condemned: u64,
     /// Packs, sparse or condemned, of which what is needed was copied into new ones.
     pub packs_rewritten: u64,
@@ -22,13 +22,13 @@ pub struct CollectReport {
     pub packs_deleted: u64,
     /// Their bytes.
     pub bytes_deleted: u64,
-    /// Condemned packs that wait for backups under way to end, or that turned out to be needed.
+    /// Condemned packs that wait for running backups to end, or that turned out to be needed.
     pub packs_waiting: u64,
-    /// Packs and snapshots whose locks were made to last longer.
+    /// Packs and snapshots whose locks were extended.
     pub locks_extended: u64,
 }
 
-/// A collection ended early. What it had begun, the next one carries on.
+/// A collection ended early. The next one continues.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// A snapshot needs what is not there: nothing is deleted until that is understood.
@@ -49,8 +49,8 @@ pub enum CollectError {
         #[source]
         source: Damage,
     },
-    /// The repository is not where it was opened, as when a disk was unmounted. Nothing was written.
-    #[error("the repository is not there any more")]
+    /// The repository is not where it was opened, as after an unmount. Nothing was written.
+    #[error("the repository is no longer where it was opened")]
     NotThere(#[source] OpenError),
     /// What is needed of a sparse pack could not be read. Nothing of it was lost.
     #[error("could not rewrite a sparse pack")]
@@ -61,7 +61,7 @@ pub enum CollectError {
     /// The store failed.
     #[error("could not collect in the store")]
     Store(#[from] StoreError),
-    /// It was told to stop.
+    /// It was cancelled.
     #[error("the collection was cancelled")]
     Cancelled,
 }

@@ -1,11 +1,11 @@
-//! Putting what is still needed of sparse packs together in new ones, and of condemned packs that came to be needed.
+//! Rewriting packs: needed blobs of sparse packs, and of condemned packs that are needed after all, go into new packs.
 //!
-//! A new pack holds copies; until the old one is on a list of condemned packs both count, and should both come to be
-//! condemned, by us and by a collection beside us, each finds the other's list before it deletes and keeps the blob.
-//! So no lease is needed, and a death in the middle leaves copies that the next collection takes away.
+//! A new pack holds copies; until the old one is condemned both count, and where both come to be condemned, by us
+//! and by a concurrent collection, each finds the other's list before it deletes and keeps the blob. So no lease is
+//! needed, and a crash in the middle leaves copies that the next collection deletes.
 //!
-//! A condemned pack comes to be needed when a backup that relied on it before is sealed afterwards. No later backup
-//! relies on it, and it would stay, with all that is waste in it, as long as that snapshot; copied, it goes.
+//! A condemned pack turns out to be needed when a backup that relied on it before is sealed afterwards. No later backup
+//! relies on it, and it would stay, waste included, as long as that snapshot; rewritten, it can be deleted.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,16 +15,18 @@ use tracing::debug;
 
 use super::marks::Marks;
 use super::{CollectError, CollectReport, CollectSettings, HELD};
-use crate::format::Damage;
-use crate::format::blob::{self, BlobId};
-use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackId, PackKind, PackSeed, PackWriter};
+use crate::damage::Damage;
+use crate::format::blob;
+use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackKind, PackSeed, PackWriter};
+use crate::ids::{BlobId, PackId};
 use crate::index::{self, ListedPack, Location};
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::plan::{self, RangeRead, Wanted};
 use crate::restore::{ReadError, fetch};
-use crate::settings::PACK_BYTES_TARGET;
+use crate::settings::{PACK_BYTES_TARGET, READ_BYTES_MAX};
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// A pack that is worth rewriting.
@@ -64,7 +66,7 @@ impl Repository {
             progress.done(pack.live_bytes);
             match outcome {
                 Ok(()) => {}
-                // A collection beside us was faster: what is needed lies elsewhere by now.
+                // A concurrent collection was faster: what is needed is elsewhere by now.
                 Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error),
             }
@@ -84,8 +86,8 @@ impl Repository {
         Ok(emptied)
     }
 
-    /// Packs of which little is needed, that are condemned and needed all the same, or that are sealed with keys of an old
-    /// epoch where that is asked for; those that free most for what they cost come first, as far as the budget goes.
+    /// Packs of which little is needed, that are condemned and needed, or that are encrypted with keys of an old epoch where
+    /// the settings say so; those that free most for their cost come first, as far as the budget goes.
     pub(super) fn sparse(
         &self,
         frozen: &Repository,
@@ -106,7 +108,7 @@ impl Repository {
                 // A small pack that is wholly needed would be no smaller if it were written anew.
                 let needed_bytes = live_bytes + EMPTY_PACK_BYTES as u64;
                 let is_sparse = needed_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
-                let is_old = settings.reseal_old_epochs && head.epoch < epoch;
+                let is_old = settings.reencrypt_old_epochs && head.epoch < epoch;
                 let may = can_read || head.kind == PackKind::Meta;
                 let is_condemned = condemned.contains(&head.id);
                 let wanted = live_bytes > 0 && may && (is_sparse || is_old || is_condemned);
@@ -168,15 +170,16 @@ impl Repository {
             let mut writer = match open {
                 Some(writer) => writer,
                 None => {
-                    let room = PACK_BYTES_TARGET + plan::READ_BYTES_MAX as usize;
+                    let room = PACK_BYTES_TARGET + READ_BYTES_MAX as usize;
                     PackWriter::new(&keys, kind, &PackSeed::generate(), room).map_err(damaged)?
                 }
             };
             for Wanted { location: Location { slot, offset, entry, .. }, .. } in &read.blobs {
                 let at = (u64::from(*offset) - read.range.start) as usize;
-                let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
-                let text = pack::open_text(&key, read.pack.id, *slot, entry, &mut sealed).map_err(damaged)?;
-                // What is copied is what its id says, or the old pack stays.
+                let mut sealed = object[at..at + entry.encrypted_bytes as usize].to_vec();
+                let text =
+                    pack::decrypt_encoded(&key, read.pack.id, *slot, entry, &mut sealed).map_err(damaged)?;
+                // The copy must match its id, or the old pack stays.
                 blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text).map_err(damaged)?;
                 let text = text.to_vec();
                 writer.add(entry.kind, entry.id, entry.raw_bytes as usize, text);
@@ -202,7 +205,7 @@ fn is_gone(error: &CollectError) -> bool {
 }
 
 impl Refill {
-    /// Stores the pack that fills, however little is in it.
+    /// Stores the open pack, however little is in it.
     async fn store(&mut self, repository: &Repository) -> Result<(), CollectError> {
         let Some(writer) = self.open.take() else {
             return Ok(());
@@ -212,9 +215,9 @@ impl Refill {
         let name = names::pack(directory.head.kind, directory.head.id);
         let bytes = object.len() as u64;
         let store = &repository.shared.store;
-        store.put_kept(&name, Bytes::from(object)).await?;
-        // The old pack is given up on the strength of this one.
-        match store.look_up(&name).await {
+        store.put_locked(&name, Bytes::from(object)).await?;
+        // The old pack is deleted because of this one: check that it is stored.
+        match store.head(&name).await {
             Ok(found) if found.bytes == bytes => {}
             _ => {
                 let damage =

@@ -4,16 +4,17 @@ use object_store::path::Path;
 
 use crate::format::pack::Directory;
 use crate::index::{self, IndexError, SHARD_ROWS};
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
+use crate::shared::Shared;
 use crate::store::StoreError;
 
 /// Small shards are merged when there are more than this: each backup writes at least one.
 const SMALL_SHARDS_MAX: usize = 16;
 
 /// Merges small shards and leaves out packs that are gone; no other shard is read. New shards are written before old
-/// ones are removed, so that a reader always finds everything; one that meets a removed shard begins anew.
+/// ones are removed, so that a reader always finds everything; one that misses a removed shard starts again.
 pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
-    let frozen = repository.frozen().await?;
+    let frozen = repository.with_fresh_index().await?;
     let Shared { store, cache, .. } = &*repository.shared;
     let keys = &repository.shared.keys();
     let index = frozen.shared.index.read().expect("nobody panics while holding the index").clone();

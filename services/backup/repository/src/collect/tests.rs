@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::memory::{Learnt, Memory};
-use super::notes::{Notes, Target};
-use crate::format::RepositoryId;
-use crate::format::pack::PackId;
+use super::needs::{Needs, Target};
+use super::needs_cache::{NeedsCache, NewNeeds};
+use crate::ids::{PackId, RepositoryId};
 use crate::index::Cache;
 use crate::keys::{KdfCost, Keys, Roster, Secret};
 
@@ -23,22 +22,22 @@ fn pack(number: u8) -> PackId {
 }
 
 fn target() -> impl Strategy<Value = Target> {
-    (0..5u8, any::<u32>(), any::<u32>()).prop_map(|(number, slot, sealed_bytes)| Target {
+    (0..5u8, any::<u32>(), any::<u32>()).prop_map(|(number, slot, encrypted_bytes)| Target {
         pack: pack(number),
         slot,
-        sealed_bytes,
+        encrypted_bytes,
     })
 }
 
 type Said = Vec<(u32, Vec<Target>)>;
 
-fn notes(said: &Said) -> Notes {
-    let mut notes = Notes::default();
+fn notes(said: &Said) -> Needs {
+    let mut notes = Needs::default();
     said.iter().for_each(|(slot, targets)| notes.add(*slot, targets.iter().copied()));
     notes
 }
 
-fn says(notes: &Notes, said: &Said) -> bool {
+fn says(notes: &Needs, said: &Said) -> bool {
     said.iter().all(|(slot, targets)| notes.of(*slot).is_some_and(|noted| noted.eq(targets.iter().copied())))
 }
 
@@ -53,12 +52,12 @@ proptest! {
         let mut all = notes(&earlier);
         all.add_all(&notes(&said));
         let mut text = all.encode();
-        prop_assert!(says(&Notes::decode(&text).expect("whole"), &said));
-        prop_assert!(Notes::decode(&text[..text.len() - 1]).is_err());
+        prop_assert!(says(&Needs::decode(&text).expect("whole"), &said));
+        prop_assert!(Needs::decode(&text[..text.len() - 1]).is_err());
         // Whatever else is in there, it does no harm.
         let at = damage.0.index(text.len());
         text[at] = damage.1;
-        if let Ok(notes) = Notes::decode(&text) {
+        if let Ok(notes) = Needs::decode(&text) {
             for (slot, _) in &said {
                 let _ = notes.of(*slot).map(Iterator::count);
             }
@@ -71,41 +70,41 @@ fn noted() -> (tempfile::TempDir, Cache, [(PackId, Said); 2]) {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = Cache::open(Some(folder.path()), RepositoryId::known()).expect("made");
     let said = [1, 2].map(|number| {
-        let target = |slot| Target { pack: pack(number + 2), slot, sealed_bytes: 1000 + slot };
+        let target = |slot| Target { pack: pack(number + 2), slot, encrypted_bytes: 1000 + slot };
         (pack(number), (0..50).map(|slot| (slot, (slot..slot + 9).map(target).collect())).collect::<Said>())
     });
-    let mut learnt = Learnt::new(Arc::new(Memory::open(&cache, &Keys::known())));
+    let mut new_needs = NewNeeds::new(Arc::new(NeedsCache::open(&cache, &Keys::known())));
     for (pack, said) in &said {
-        learnt.meet(*pack);
+        new_needs.visit(*pack);
         let (first, second) = said.split_at(20);
-        learnt.add(*pack, &notes(&first.to_vec()));
-        learnt.add(*pack, &notes(&second.to_vec()));
+        new_needs.add(*pack, &notes(&first.to_vec()));
+        new_needs.add(*pack, &notes(&second.to_vec()));
     }
-    learnt.keep();
+    new_needs.keep();
     (folder, cache, said)
 }
 
 #[test]
 fn what_was_learnt_is_remembered_of_packs_that_are_met_and_of_no_others() {
     let (_folder, cache, [(one, of_one), (other, of_other)]) = noted();
-    let memory = Arc::new(Memory::open(&cache, &Keys::known()));
-    assert!(says(&memory.notes(&one), &of_one) && says(&memory.notes(&other), &of_other));
-    let mut learnt = Learnt::new(memory);
-    learnt.meet(one);
-    learnt.keep();
-    let memory = Memory::open(&cache, &Keys::known());
-    assert!(says(&memory.notes(&one), &of_one) && memory.notes(&other).is_empty());
+    let needs_cache = Arc::new(NeedsCache::open(&cache, &Keys::known()));
+    assert!(says(&needs_cache.notes(&one), &of_one) && says(&needs_cache.notes(&other), &of_other));
+    let mut new_needs = NewNeeds::new(needs_cache);
+    new_needs.visit(one);
+    new_needs.keep();
+    let needs_cache = NeedsCache::open(&cache, &Keys::known());
+    assert!(says(&needs_cache.notes(&one), &of_one) && needs_cache.notes(&other).is_empty());
 }
 
 #[test]
 fn without_a_folder_what_was_learnt_lasts_as_long_as_the_process() {
     let cache = Cache::open(None, RepositoryId::known()).expect("none");
-    let mut learnt = Learnt::new(Arc::new(Memory::open(&cache, &Keys::known())));
-    let said = vec![(7, vec![Target { pack: pack(3), slot: 1, sealed_bytes: 2 }])];
-    learnt.meet(pack(1));
-    learnt.add(pack(1), &notes(&said));
-    assert!(says(&learnt.keep().notes(&pack(1)), &said));
-    assert!(Memory::open(&cache, &Keys::known()).notes(&pack(1)).is_empty());
+    let mut new_needs = NewNeeds::new(Arc::new(NeedsCache::open(&cache, &Keys::known())));
+    let said = vec![(7, vec![Target { pack: pack(3), slot: 1, encrypted_bytes: 2 }])];
+    new_needs.visit(pack(1));
+    new_needs.add(pack(1), &notes(&said));
+    assert!(says(&new_needs.keep().notes(&pack(1)), &said));
+    assert!(NeedsCache::open(&cache, &Keys::known()).notes(&pack(1)).is_empty());
 }
 
 #[test]
@@ -114,9 +113,9 @@ fn a_memory_that_was_damaged_cut_or_exchanged_says_the_truth_or_nothing() {
     let path = folder.path().join(RepositoryId::known().to_string()).join("needs");
     let whole = fs::read(&path).expect("written");
     let remembered = |keys: &Keys| {
-        let memory = Memory::open(&cache, keys);
+        let needs_cache = NeedsCache::open(&cache, keys);
         let count = |(pack, said): &(PackId, Said)| {
-            let notes = memory.notes(pack);
+            let notes = needs_cache.notes(pack);
             assert!(notes.is_empty() || says(&notes, said));
             usize::from(!notes.is_empty())
         };

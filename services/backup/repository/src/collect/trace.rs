@@ -1,15 +1,15 @@
-//! Following recipes from their roots to the chunks, through what is remembered where that is enough.
+//! Following recipes from their roots to the chunks, through the cache where it is enough.
 //!
 //! ```text
-//!   roots ──> queue: places of pieces, by pack, youngest pack first
+//!   roots ──> queue: locations of pieces, by pack, youngest pack first
 //!               │ a pack and all that is wanted of it
-//!               ├── noted, and every place named there stands ─────────────> marks, and pieces back into the queue
-//!               └── else: read, opened, each name looked up in the index ──> the same, and a note
+//!               ├── cached, and every pack named there is usable ────────────> marks, and pieces back into the queue
+//!               └── else: read, decrypted, each id looked up in the index ──> the same, and a cache entry
 //! ```
 //!
-//! Pieces are wanted by their place and not by their id: one bit for each, and what is wanted of a pack is read in few
-//! ranges. A piece lies as a rule in the pack of what names it or in an older one, so that most packs come up once.
-//! Whether a recipe fits its disk is not looked at here.
+//! A piece is a recipe blob. Pieces are queued by location, not by id: one bit for each, and what is needed of a pack is
+//! read in few ranges. A piece is usually in the pack of what names it or in an older one, so that most packs come up
+//! once. Whether a recipe fits its disk is not checked here.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -22,18 +22,18 @@ use tokio::task::spawn_blocking;
 
 use super::copies::{Copies, Packs};
 use super::marks::Marks;
-use super::memory::{Learnt, Memory};
-use super::notes::{Notes, Target};
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::pack::{Entry, PackId, PackKind};
+use super::needs::{Needs, Target};
+use super::needs_cache::{NeedsCache, NewNeeds};
+use crate::damage::Damage;
+use crate::format::pack::{Entry, PackKind};
 use crate::format::recipe;
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::Location;
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
-use crate::repository::Shared;
 use crate::restore::plan::{self, RangeRead, Wanted};
 use crate::restore::{ReadError, fetch};
+use crate::shared::Shared;
 
 /// Packs worked on at one time: small ones cost little but the wait for the store.
 const PACKS_IN_FLIGHT: usize = 8;
@@ -46,15 +46,15 @@ struct Piece {
     found: Option<(u32, Entry)>,
 }
 
-/// What is to be looked at, by pack.
+/// What is to be followed, by pack.
 #[derive(Default)]
 struct Queue {
     pieces: BTreeMap<(Reverse<i64>, PackId), Vec<Piece>>,
 }
 
-/// Where pieces lie that were looked up before: a page names nearly all leaves that it named the day before. Emptied when
-/// it is full.
-struct LookedUp {
+/// Locations of pieces that were looked up before: a page names nearly all leaves that it named the day before. Emptied
+/// when full.
+struct LocationCache {
     places: HashMap<BlobId, Target>,
     places_max: usize,
 }
@@ -63,39 +63,39 @@ struct LookedUp {
 struct Found {
     marks: Marks,
     queue: Queue,
-    learnt: Learnt,
-    looked_up: LookedUp,
+    new_needs: NewNeeds,
+    locations: LocationCache,
 }
 
 struct Trace {
-    /// The repository with an index that nobody changes.
+    /// The repository with an index of its own.
     shared: Arc<Shared>,
     packs: Arc<Packs>,
-    memory: Arc<Memory>,
+    needs_cache: Arc<NeedsCache>,
     found: Mutex<Found>,
-    /// Ranges that are held in memory.
+    /// Bounds the ranges that are held in memory.
     ranges: Semaphore,
 }
 
-/// Marks everything that some recipes need. A pack of recipes counts as dealt with when something of it was followed;
-/// the rest at the end, as nothing of it is needed.
+/// Marks everything that some recipes need. In progress, a pack of recipes counts as done when something of it was
+/// followed; packs of which nothing is needed count at the end.
 pub(super) async fn trace(
     shared: &Arc<Shared>,
     packs: Arc<Packs>,
-    memory: &Arc<Memory>,
+    needs_cache: &Arc<NeedsCache>,
     roots: Vec<BlobId>,
     progress: &Arc<Progress>,
-) -> Result<(Marks, Learnt), ReadError> {
+) -> Result<(Marks, NewNeeds), ReadError> {
     let found = Found {
         marks: Marks::default(),
         queue: Queue::default(),
-        learnt: Learnt::new(Arc::clone(memory)),
-        looked_up: LookedUp { places: HashMap::new(), places_max: shared.settings.places_looked_up() },
+        new_needs: NewNeeds::new(Arc::clone(needs_cache)),
+        locations: LocationCache { places: HashMap::new(), places_max: shared.settings.locations_cached() },
     };
     let trace = Arc::new(Trace {
         shared: Arc::clone(shared),
         packs,
-        memory: Arc::clone(memory),
+        needs_cache: Arc::clone(needs_cache),
         found: Mutex::new(found),
         ranges: Semaphore::new(shared.settings.ranges_in_flight()),
     });
@@ -122,12 +122,12 @@ pub(super) async fn trace(
     }
     progress.done(left_bytes);
     drop(under_way);
-    let trace = Arc::into_inner(trace).expect("nobody is under way any more");
-    let Found { marks, learnt, .. } = trace.found.into_inner().expect(NO_PANIC);
-    Ok((marks, learnt))
+    let trace = Arc::into_inner(trace).expect("every task has ended");
+    let Found { marks, new_needs, .. } = trace.found.into_inner().expect(NO_PANIC);
+    Ok((marks, new_needs))
 }
 
-impl LookedUp {
+impl LocationCache {
     fn add(&mut self, id: BlobId, place: Target) {
         if self.places.len() >= self.places_max {
             self.places.clear();
@@ -157,14 +157,14 @@ impl Trace {
         Some((pack, pieces))
     }
 
-    /// Marks the copies of some blobs that must stay; there must be one of each. Returns where they lie, when all of them
-    /// may be relied on.
+    /// Marks the copies of some blobs that must stay; there must be one of each. Returns their locations, when all of them
+    /// are usable.
     fn need_all(&self, ids: &[BlobId], are_pieces: bool) -> Result<Option<Vec<Target>>, ReadError> {
         let mut targets = Vec::with_capacity(ids.len());
         let mut unknown = ids.to_vec();
         if are_pieces {
-            let looked_up = &self.found().looked_up.places;
-            unknown.retain(|id| looked_up.get(id).map(|place| targets.push(*place)).is_none());
+            let locations = &self.found().locations.places;
+            unknown.retain(|id| locations.get(id).map(|place| targets.push(*place)).is_none());
         }
         let index = self.shared.index.read().expect("nobody panics while holding the index");
         let copies = |id: BlobId| match self.packs.copies(&index, &id)? {
@@ -175,15 +175,15 @@ impl Trace {
         let found = &mut *self.found();
         for (id, copies) in &copies {
             self.need(found, copies);
-            if let (true, [place]) = (copies.stand, &copies.places[..]) {
+            if let (true, [place]) = (copies.is_usable, &copies.places[..]) {
                 let target = Target::from(place);
                 targets.push(target);
                 if are_pieces {
-                    found.looked_up.add(*id, target);
+                    found.locations.add(*id, target);
                 }
             }
         }
-        // What lies in condemned packs only will soon lie elsewhere.
+        // What is in condemned packs only will soon be rewritten.
         Ok((targets.len() == ids.len()).then_some(targets))
     }
 
@@ -191,7 +191,7 @@ impl Trace {
     fn need(&self, found: &mut Found, copies: &Copies) {
         for (nth, place) in copies.places.iter().enumerate() {
             let Location { pack, slot, offset, entry } = *place;
-            let is_new = found.marks.add(pack.id, slot, entry.sealed_bytes);
+            let is_new = found.marks.add(pack.id, slot, entry.encrypted_bytes);
             if is_new && nth == 0 && pack.kind == PackKind::Meta {
                 found.queue.push(&self.packs, pack.id, Piece { slot, found: Some((offset, entry)) });
             }
@@ -200,7 +200,7 @@ impl Trace {
 
     /// Goes on from all pieces that are wanted of a pack. Returns its bytes, when it comes up for the first time.
     async fn follow(trace: &Arc<Trace>, pack: PackId, pieces: Vec<Piece>) -> Result<u64, ReadError> {
-        let is_new = trace.found().learnt.meet(pack);
+        let is_new = trace.found().new_needs.visit(pack);
         let recalling = Arc::clone(trace);
         let unknown = spawn_blocking(move || recalling.recall(pack, pieces)).await.expect(NO_PANIC);
         if !unknown.is_empty() {
@@ -211,9 +211,9 @@ impl Trace {
         Ok(trace.packs.find(&pack).filter(|_| is_new).map_or(0, |(_, listed)| listed.bytes))
     }
 
-    /// Goes on from the pieces of a pack whose needs are noted, and returns the others.
+    /// Goes on from the pieces of a pack whose needs are cached, and returns the others.
     fn recall(&self, pack: PackId, mut pieces: Vec<Piece>) -> Vec<Piece> {
-        let notes = self.memory.notes(&pack);
+        let notes = self.needs_cache.notes(&pack);
         let mut unknown = Vec::new();
         let found = &mut *self.found();
         while !pieces.is_empty() {
@@ -227,15 +227,15 @@ impl Trace {
         unknown
     }
 
-    /// Marks what is noted of a piece, if all of it stands.
-    fn recall_one(&self, found: &mut Found, notes: &Notes, slot: u32) -> bool {
+    /// Marks what is cached of a piece, if every pack of it is usable.
+    fn recall_one(&self, found: &mut Found, notes: &Needs, slot: u32) -> bool {
         let Some(targets) = notes.of(slot) else { return false };
-        if !targets.clone().all(|target| self.packs.stands(&target.pack)) {
+        if !targets.clone().all(|target| self.packs.is_usable(&target.pack)) {
             return false;
         }
-        for Target { pack, slot, sealed_bytes } in targets {
+        for Target { pack, slot, encrypted_bytes } in targets {
             let is_recipe = self.packs.find(&pack).is_some_and(|(head, _)| head.kind == PackKind::Meta);
-            if found.marks.add(pack, slot, sealed_bytes) && is_recipe {
+            if found.marks.add(pack, slot, encrypted_bytes) && is_recipe {
                 found.queue.push(&self.packs, pack, Piece { slot, found: None });
             }
         }
@@ -258,7 +258,7 @@ impl Trace {
         located.collect()
     }
 
-    /// Reads pieces that lie beside each other, marks what they name and notes it.
+    /// Reads neighbouring pieces, marks what they name and caches it.
     async fn read(trace: &Arc<Trace>, read: RangeRead) -> Result<(), ReadError> {
         let _held = trace.ranges.acquire().await.expect("it is never closed");
         let object = fetch::range(&trace.shared, &read).await?;
@@ -267,7 +267,7 @@ impl Trace {
     }
 
     fn open(&self, read: &RangeRead, object: &[u8]) -> Result<(), ReadError> {
-        let mut notes = Notes::default();
+        let mut notes = Needs::default();
         fetch::open_all(&self.shared.keys(), read, object, |blob, content| {
             let Location { slot, entry, .. } = blob.location;
             let ids = recipe::named(entry.kind, &content)?;
@@ -276,7 +276,7 @@ impl Trace {
             }
             Ok::<_, ReadError>(())
         })?;
-        self.found().learnt.add(read.pack.id, &notes);
+        self.found().new_needs.add(read.pack.id, &notes);
         Ok(())
     }
 }

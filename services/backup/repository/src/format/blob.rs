@@ -3,18 +3,15 @@
 //! ```text
 //!   kind       0 chunk, 1 leaf, 2 page, 3 disk, 4 stream
 //!   id 32      keyed BLAKE3 of the content, under the id key of its kind
-//!   text       0 | content          as it is
+//!   encoding   0 | content          as it is
 //!              1 | zstd frame       where that is shorter by 4 % or more
 //! ```
 //!
 //! A content is no longer than 4 MiB, and a reader knows its length before it decompresses.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-use super::Damage;
 use crate::compression::Compression;
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
 /// No blob is longer; a reader refuses more before it allocates.
@@ -23,72 +20,8 @@ pub(crate) const BLOB_BYTES_MAX: usize = 4 * 1024 * 1024;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// Names a blob: keyed BLAKE3-256 of its content, under a key of its kind.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct BlobId(#[serde(with = "serde_bytes")] [u8; 32]);
-
-impl From<[u8; 32]> for BlobId {
-    fn from(bytes: [u8; 32]) -> BlobId {
-        BlobId(bytes)
-    }
-}
-
-impl BlobId {
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for BlobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for BlobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlobId({})", hex::encode(&self.0[..6]))
-    }
-}
-
-/// What a blob is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub(crate) enum BlobKind {
-    /// Bytes of a disk.
-    Chunk = 0,
-    /// The recipe of one segment.
-    Leaf = 1,
-    /// The leaves of many segments.
-    Page = 2,
-    /// The pages of one disk.
-    Disk = 3,
-    /// The leaves of one stream.
-    Stream = 4,
-}
-
-impl BlobKind {
-    pub(crate) const ALL: [BlobKind; 5] =
-        [BlobKind::Chunk, BlobKind::Leaf, BlobKind::Page, BlobKind::Disk, BlobKind::Stream];
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            BlobKind::Chunk => "chunk",
-            BlobKind::Leaf => "leaf",
-            BlobKind::Page => "page",
-            BlobKind::Disk => "disk",
-            BlobKind::Stream => "stream",
-        }
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Option<BlobKind> {
-        BlobKind::ALL.get(usize::from(byte)).copied()
-    }
-}
-
-/// The text that is sealed for a blob: one byte that says how, then the content raw or compressed. `room` more
-/// bytes can be appended without moving it.
+/// The encoding of a blob before encryption: one byte for the compression, then the content. `room` more bytes can be
+/// appended without reallocation.
 pub(crate) fn encode(content: &[u8], compression: Compression, room: usize) -> Vec<u8> {
     let bound = compression.bound(content.len());
     let mut text = vec![0; 1 + bound + room];
@@ -114,7 +47,7 @@ pub(crate) fn decode(
     raw_bytes: usize,
     text: &[u8],
 ) -> Result<Vec<u8>, Damage> {
-    let malformed = |why| Damage::Malformed { what: kind.word(), why };
+    let malformed = |why| Damage::Malformed { what: kind.name(), why };
     if raw_bytes > BLOB_BYTES_MAX {
         return Err(malformed("it is longer than any blob"));
     }

@@ -1,4 +1,4 @@
-//! The config object: what makes a place a repository, and the parameters that all writers share.
+//! The config object: it makes a location a repository, and holds the parameters that all writers share.
 //!
 //! ```text
 //!   "LOAMREPO" | version 2 | signature 64 | MessagePack
@@ -13,13 +13,15 @@
 //!   signature  of the MessagePack, for the purpose "loam repository v1 config"
 //! ```
 //!
-//! It is in the clear, so that software without the key can say what it sees; the authority's signature proves that
-//! nobody changed the parameters.
+//! It is not encrypted, so that software without the key can recognise it; the authority's signature proves that the
+//! parameters were not changed.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Damage, RepositoryId, VERSION, header, packed};
+use super::{header, packed};
 use crate::chunker::{Chunking, StreamChunking};
+use crate::damage::{Damage, FORMAT_VERSION};
+use crate::ids::RepositoryId;
 use crate::keys::{Keys, SIGNATURE_BYTES};
 use crate::store::{Capabilities, ObjectLock};
 
@@ -35,7 +37,7 @@ pub(crate) struct Config {
     pub(crate) streams: StreamChunking,
     /// What the store was seen to be able to do when the repository was made.
     pub(crate) store: Capabilities,
-    /// How packs and snapshots are locked.
+    /// The Object Lock of packs, snapshots, rosters and this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) object_lock: Option<ObjectLock>,
 }
@@ -51,7 +53,7 @@ impl Config {
     pub(crate) fn encode(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
         let body = packed::body(self);
         let mut object = MAGIC.to_vec();
-        object.extend_from_slice(&VERSION.to_le_bytes());
+        object.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         object.extend_from_slice(&keys.sign(PURPOSE, &body).map_err(Damage::WriteOnly)?);
         object.extend_from_slice(&body);
         Ok(object)
@@ -70,9 +72,9 @@ impl Config {
 }
 
 impl Claimed {
-    /// The config, once the authority vouches for it.
+    /// The config, after the check of its signature.
     pub(crate) fn authenticate(self, keys: &Keys) -> Result<Config, Damage> {
-        if keys.vouches(PURPOSE, &self.body, &self.signature) {
+        if keys.is_signed(PURPOSE, &self.body, &self.signature) {
             Ok(self.config)
         } else {
             Err(Damage::NotAuthentic { what: WHAT })

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Damage;
+use crate::damage::Damage;
 
 /// The map.
 pub(crate) fn body(record: &impl Serialize) -> Vec<u8> {

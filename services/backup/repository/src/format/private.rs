@@ -1,46 +1,47 @@
-//! A text for readers only, inside an object that every slot can open.
+//! Bytes for readers only, inside an object that every slot can decrypt.
 //!
 //! ```text
-//!   cipher 1 | epoch 4 | envelope 32 | sealed( key agreed with the epoch's readers, number 0, bound = all before )
+//!   cipher 1 | epoch 4 | envelope 32 | encrypted( key agreed with the epoch's readers, nonce 0, aad = all before )
 //! ```
 
 use serde::{Deserialize, Serialize};
 
-use super::Damage;
-use super::bytes::Cursor;
-use crate::keys::{Cipher, Keys, random};
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::keys::{Cipher, Keys};
+use crate::random::random;
 
-const WHAT: &str = "text for readers";
+const WHAT: &str = "private bytes";
 const HEADER_BYTES: usize = 1 + 4 + 32;
 
-/// Bytes that only a slot that may read can open.
+/// Bytes that only a slot with the right to read can decrypt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Private(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl Private {
-    pub(crate) fn seal(keys: &Keys, text: &[u8]) -> Result<Private, Damage> {
-        Private::seal_with(keys, text, Cipher::preferred(), &random())
+    pub(crate) fn encrypt(keys: &Keys, text: &[u8]) -> Result<Private, Damage> {
+        Private::encrypt_with(keys, text, Cipher::preferred(), &random())
     }
 
-    pub(crate) fn seal_with(
+    pub(crate) fn encrypt_with(
         keys: &Keys,
         text: &[u8],
         cipher: Cipher,
         ephemeral: &[u8; 32],
     ) -> Result<Private, Damage> {
         let epoch = keys.current();
-        let (key, envelope) = epoch.new_text(cipher, ephemeral)?;
+        let (key, envelope) = epoch.new_private(cipher, ephemeral)?;
         let mut object = vec![cipher as u8];
         object.extend_from_slice(&epoch.number.to_le_bytes());
         object.extend_from_slice(&envelope);
         let mut sealed = text.to_vec();
-        key.seal(0, &object, &mut sealed);
+        key.encrypt(0, &object, &mut sealed);
         object.extend_from_slice(&sealed);
         Ok(Private(object))
     }
 
-    pub(crate) fn open(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
+    pub(crate) fn decrypt(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
         let mut cursor = Cursor::new(&self.0, WHAT);
         let cipher =
             Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
@@ -48,8 +49,9 @@ impl Private {
         let envelope = cursor.array()?;
         let (bound, sealed) = self.0.split_at(HEADER_BYTES);
         let mut sealed = sealed.to_vec();
-        let key = keys.epoch(epoch)?.text(cipher, &envelope)?;
-        let length = key.open(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
+        let key = keys.epoch(epoch)?.private(cipher, &envelope)?;
+        let length =
+            key.decrypt(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
         sealed.truncate(length);
         Ok(sealed)
     }

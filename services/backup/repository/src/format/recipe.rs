@@ -14,10 +14,11 @@
 //! A recipe follows from the bytes of the disk and nothing else, so equal segments, pages and disks have equal
 //! ids whatever way they were read.
 
-use super::Damage;
-use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
-use super::bytes::Cursor;
+use super::blob::BLOB_BYTES_MAX;
 use super::stream::Stream;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind};
 
 /// Leaves in a page: a page of 4 MiB segments spans 4 GiB and is 33 KB long.
 pub(crate) const LEAVES_PER_PAGE: usize = 1024;

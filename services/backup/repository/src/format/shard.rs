@@ -1,12 +1,12 @@
-//! An index shard: the directories of packs that were stored together.
+//! An index shard: the directories of packs.
 //!
 //! ```text
-//!   sealed object of:  ( pack 16 | pack kind 1 | cipher 1 | epoch 4 | envelope 32 | directory as in the pack ) …
+//!   encrypted object of:  ( pack 16 | pack kind 1 | cipher 1 | epoch 4 | envelope 32 | directory as in the pack ) …
 //! ```
 
-use super::Damage;
-use super::bytes::Cursor;
 use super::pack::{Directory, PackHead};
+use crate::cursor::Cursor;
+use crate::damage::Damage;
 
 pub(crate) fn encode(directories: &[Directory]) -> Vec<u8> {
     let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! A snapshot: one backup of one machine.
 //!
-//! A sealed object holding a MessagePack map. It exists, whole, or the backup does not exist.
+//! An encrypted object of a MessagePack map. The backup exists when this object does.
 //!
 //! ```text
 //!   { machine, taken_at_unix_ms, tags [ … ], disks [ … ], definition, parent, consistency, stats { … }, stands_in }
@@ -8,7 +8,7 @@
 //!   disks        { name, shape, size_bytes, used_bytes, phase_bytes, root 32 }       shape: "disk" or "stream"
 //!   phase_bytes  where on the disk the grid of an aligned chunker begins; left out where it is 0
 //!   root         the id of the blob that begins the recipe, of the kind that the shape says
-//!   definition   a text for readers only, see private.rs
+//!   definition   bytes for readers only, see private.rs
 //!   parent       the id of a snapshot, or nil
 //!   consistency  "crash", "file_system", "application" or "powered_off"
 //!   stands_in    true where the repository in which it belongs could not be reached, else left out
@@ -20,10 +20,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::blob::BlobId;
 use super::private::Private;
+use crate::ids::BlobId;
 
-/// Names a snapshot. Made by whoever orders the backup, so that ordering twice gives one snapshot.
+/// The id of a snapshot. Made by the caller, so that a backup requested twice gives one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SnapshotId(Ulid);
@@ -92,13 +92,13 @@ pub enum Consistency {
     Crash,
     /// File systems were frozen by the guest agent.
     FileSystem,
-    /// Applications were told and flushed, too.
+    /// Applications were flushed, too.
     Application,
     /// The machine was shut down.
     PoweredOff,
 }
 
-/// What a record of a snapshot is.
+/// Whether a record is a disk or a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
@@ -117,9 +117,9 @@ pub struct DiskRecord {
     pub shape: Shape,
     /// Its virtual size.
     pub size_bytes: u64,
-    /// Bytes of it that the source said hold data: allocated, whether zero or not.
+    /// Bytes that hold data by the source's extents: allocated, whether zero or not.
     pub used_bytes: u64,
-    /// Where on the disk the grid begins on which an aligned chunker cut it, less than 4096.
+    /// The offset of the aligned chunker's grid on the disk, less than 4096.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub phase_bytes: u32,
     /// The root of its recipe.
@@ -141,21 +141,20 @@ pub struct CopyStats {
     pub segments_reused: u64,
     /// Segments that hold only zeros.
     pub segments_empty: u64,
-    /// Segments of which something was read although it was said to be unchanged, to hold the map of changes to its
-    /// word.
+    /// Segments of which something was read although the change map calls it unchanged, to check the map.
     pub segments_audited: u64,
-    /// Maps of changes that were found to be wrong; their disks were read whole.
+    /// Change maps that were found to be wrong; their disks were read whole.
     pub maps_refused: u64,
 }
 
-/// All that a snapshot says but for its id.
+/// The contents of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// The machine that was backed up.
     pub machine: String,
     /// The point in time that the disks show, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// Words of the operator.
+    /// Free text of the operator.
     pub tags: Vec<String>,
     /// The disks.
     pub disks: Vec<DiskRecord>,
@@ -167,7 +166,7 @@ pub struct Contents {
     pub consistency: Consistency,
     /// What it took.
     pub stats: CopyStats,
-    /// Whether it lies here because the repository where it belongs could not be reached.
+    /// Whether it is a stand-in: stored here because the repository where it belongs could not be reached.
     #[serde(default, skip_serializing_if = "is_at_home")]
     pub stands_in: bool,
 }
@@ -185,9 +184,9 @@ fn is_at_home(stands_in: &bool) -> bool {
 /// A sealed backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its name.
+    /// The name of its object.
     pub id: SnapshotId,
-    /// What it says.
+    /// Everything but the id.
     pub contents: Contents,
 }
 

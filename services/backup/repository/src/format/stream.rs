@@ -1,8 +1,8 @@
 //! The root of a stream's recipe; the layout is on the page of [`super::recipe`].
 
-use super::Damage;
-use super::blob::BlobId;
-use super::bytes::Cursor;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::BlobId;
 
 const LEAF_BYTES: usize = 8 + 32;
 

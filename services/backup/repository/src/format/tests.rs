@@ -2,15 +2,17 @@
 
 use proptest::prelude::*;
 
-use super::blob::{BlobId, BlobKind};
-use super::bytes::Cursor;
-use super::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackId, PackKind, PackSeed, PackWriter};
+use super::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackKind, PackSeed, PackWriter};
 use super::private::Private;
 use super::recipe::{self, Disk, Piece};
+use super::roster::SignedRoster;
 use super::stream::Stream;
 use super::*;
 use crate::compression::Compression;
-use crate::keys::{Cipher, KdfCost, Keys, Owner, Role, Roster, Secret, Unopened};
+use crate::cursor::Cursor;
+use crate::ids::RepositoryId;
+use crate::ids::{BlobId, BlobKind, PackId};
+use crate::keys::{Cipher, KdfCost, Keys, Owner, Role, Roster, Secret};
 
 const CHEAP: KdfCost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
 
@@ -20,7 +22,8 @@ fn words() -> Secret {
 
 fn fresh_keys() -> (Vec<u8>, Keys, RepositoryId) {
     let id = RepositoryId::generate();
-    let (object, keys) = Roster::first(id, "first".into(), words(), CHEAP, 0).expect("made");
+    let (roster, keys) = Roster::first(id, "first".into(), words(), CHEAP, 0).expect("made");
+    let object = roster::encode(&roster, &keys).expect("full");
     (object, keys, id)
 }
 
@@ -42,7 +45,7 @@ proptest! {
         let _ = Stream::decode(&[b"strm", bytes.as_slice()].concat());
         let _ = shard::decode(&bytes);
         let _ = config::Config::decode(&[b"LOAMREPO\x01\0", bytes.as_slice()].concat());
-        let _ = Unopened::decode(&[b"LOAMKEYS\x01\0", bytes.as_slice()].concat());
+        let _ = SignedRoster::decode(&[b"LOAMKEYS\x01\0", bytes.as_slice()].concat());
         let _ = Directory::read(head(PackKind::Data), &mut Cursor::new(&bytes, "directory"));
         if let Some(footer) = bytes.last_chunk::<FOOTER_BYTES>() {
             let _ = Footer::decode(PackId::from([0; 16]), PackKind::Data, bytes.len() as u64, footer);
@@ -105,14 +108,14 @@ fn read(keys: &Keys, written: &Directory, object: &[u8]) -> Option<Vec<Vec<u8>>>
     let footer = Footer::decode(id, kind, object.len() as u64, object.last_chunk::<FOOTER_BYTES>()?).ok()?;
     let range = footer.directory();
     let sealed = object.get(range.start as usize..range.end as usize)?;
-    let directory = pack::open_directory(keys, &footer, sealed).ok()?;
+    let directory = pack::decrypt_directory(keys, &footer, sealed).ok()?;
     assert_eq!(&directory, written, "an authentic directory is the one that was written");
     let key = directory.head.key(keys).ok()?;
     directory
         .placed()
         .map(|(slot, offset, entry)| {
-            let sealed = &object[offset as usize..(offset + entry.sealed_bytes) as usize];
-            pack::open_blob(keys, &key, id, slot, entry, &mut sealed.to_vec()).ok()
+            let sealed = &object[offset as usize..(offset + entry.encrypted_bytes) as usize];
+            pack::decrypt_blob(keys, &key, id, slot, entry, &mut sealed.to_vec()).ok()
         })
         .collect()
 }
@@ -130,10 +133,10 @@ fn a_leaf_of_a_stream_with_a_hole_is_refused() {
 fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     let (object, keys, id) = fresh_keys();
     let writer = Secret::passphrase("writer").expect("a passphrase");
-    let roster = Unopened::decode(&object).expect("ours").roster;
+    let roster = SignedRoster::decode(&object).expect("ours").roster;
     let owner = Owner::Secret(writer, CHEAP);
     let (roster, _) = roster.with_slot(&keys, "host".into(), Role::WriteOnly, owner, 0).expect("added");
-    let roster = Unopened::decode(&roster.signed(&keys).expect("full")).expect("ours");
+    let roster = SignedRoster::decode(&roster::encode(&roster, &keys).expect("full")).expect("ours");
     let writer = Secret::passphrase("writer").expect("a passphrase");
     let writer = roster.open(id, &writer).expect("opens");
     assert!(!writer.can_read());
@@ -144,24 +147,24 @@ fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     let (object, directory) = pack.finish();
     assert_eq!(read(&keys, &directory, &object), Some(vec![chunk.to_vec()]));
     assert!(matches!(directory.head.key(&writer).map(drop), Err(Damage::WriteOnly(_))));
-    let private = Private::seal(&writer, b"a definition").expect("sealed");
-    assert_eq!(private.open(&keys).expect("opens"), b"a definition");
-    assert!(matches!(private.open(&writer), Err(Damage::WriteOnly(_))));
-    assert!(matches!(roster.roster.signed(&writer), Err(Damage::WriteOnly(_))));
+    let private = Private::encrypt(&writer, b"a definition").expect("sealed");
+    assert_eq!(private.decrypt(&keys).expect("opens"), b"a definition");
+    assert!(matches!(private.decrypt(&writer), Err(Damage::WriteOnly(_))));
+    assert!(matches!(roster::encode(&roster.roster, &writer), Err(Damage::WriteOnly(_))));
 }
 
 #[test]
 fn a_roster_that_was_changed_or_made_by_somebody_else_does_not_open() {
     let (object, _, id) = fresh_keys();
-    assert!(Unopened::decode(&object).expect("ours").open(id, &words()).is_ok());
+    assert!(SignedRoster::decode(&object).expect("ours").open(id, &words()).is_ok());
     for at in 10..object.len() {
         let mut changed = object.clone();
         changed[at] ^= 1;
-        let opened = Unopened::decode(&changed).map(|roster| roster.open(id, &words()).is_ok());
+        let opened = SignedRoster::decode(&changed).map(|roster| roster.open(id, &words()).is_ok());
         assert!(!opened.unwrap_or(false), "byte {at} was changed");
     }
     let other = RepositoryId::generate();
-    assert!(Unopened::decode(&object).expect("ours").open(other, &words()).is_err());
+    assert!(SignedRoster::decode(&object).expect("ours").open(other, &words()).is_err());
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn a_slot_that_would_exhaust_the_machine_is_refused() {
     let at = honest.windows(10).position(|name| name == b"memory_kib").expect("it is there") + 10;
     // The number 8 becomes the largest that fits: 0xce and four bytes.
     let greedy = [&honest[..at], &[0xce, 0xff, 0xff, 0xff, 0xff], &honest[at + 1..]].concat();
-    assert!(matches!(Unopened::decode(&greedy), Err(Damage::Malformed { .. })));
+    assert!(matches!(SignedRoster::decode(&greedy), Err(Damage::Malformed { .. })));
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn only_a_newer_format_is_told_to_be_newer() {
         header(b"LOAMTEST", "test", &[b"LOAMTEST".as_slice(), &version.to_le_bytes()].concat())
             .map(<[u8]>::len)
     };
-    assert_eq!(read(VERSION), Ok(0));
-    assert_eq!(read(VERSION + 1), Err(Damage::Newer { what: "test", found: VERSION + 1 }));
+    assert_eq!(read(FORMAT_VERSION), Ok(0));
+    assert_eq!(read(FORMAT_VERSION + 1), Err(Damage::Newer { what: "test", found: FORMAT_VERSION + 1 }));
     assert!(matches!(read(0), Err(Damage::Malformed { .. })));
 }

@@ -1,35 +1,40 @@
-//! Byte for byte what version 1 says about known keys and contents: `tests/golden/v1/vectors.json`.
+//! The bytes that version 1 writes for known keys and contents: `tests/golden/v1/vectors.json`.
 //!
 //! `LOAM_WRITE_SAMPLES=1` writes vectors that are not there yet. One that is there is never changed: a difference means
-//! that what this code writes is not version 1. What zstd makes of a content is left out, because its releases differ;
-//! that old frames are read is shown by the repository that lies beside the vectors.
+//! that what this code writes is not version 1. zstd's frames are left out, because its releases differ;
+//! that old frames are read is shown by the repository beside the vectors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::blob::{self, BlobId, BlobKind};
+use super::blob;
 use super::config::Config;
-use super::pack::{PackId, PackKind, PackSeed, PackWriter};
+use super::encrypted::{self, EnvelopeSeed};
+use super::pack::{PackKind, PackSeed, PackWriter};
 use super::private::Private;
 use super::recipe::{self, Disk, Piece};
-use super::sealed::{self, SealSeed};
 use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, SnapshotId};
 use super::stream::Stream;
-use super::{RepositoryId, packed, shard};
+use super::{packed, shard};
 use crate::chunker::{Chunker, Chunking, Cut, Cutter, StreamChunking};
+use crate::collect::condemned;
 use crate::compression::Compression;
+use crate::ids::{BlobId, BlobKind, PackId, RepositoryId};
 use crate::keys::{Cipher, Keys};
-use crate::store::names;
+use crate::snapshots::holds;
+use crate::store::{LockMode, ObjectLock, names};
+use crate::{lease, object_times};
+use ulid::Ulid;
 
 const CIPHERS: [(&str, Cipher); 2] =
     [("aes-256-gcm", Cipher::Aes256Gcm), ("chacha20-poly1305", Cipher::ChaCha20Poly1305)];
 
-/// Bytes that look random and follow from a word; zstd leaves them as they are.
-fn noise(word: &str, bytes: usize) -> Vec<u8> {
+/// Bytes that look random and are derived from a seed; zstd cannot compress them.
+fn noise(seed: &str, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
-    blake3::Hasher::new().update(word.as_bytes()).finalize_xof().fill(&mut noise);
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut noise);
     noise
 }
 
@@ -134,11 +139,79 @@ fn contents(definition: Private) -> Contents {
         tags: vec!["nightly".into()],
         disks: vec![record("vda", Shape::Disk, id(1)), record("dump", Shape::Stream, id(2))],
         definition,
-        parent: Some(SnapshotId::from(ulid::Ulid::from_bytes([7; 16]))),
+        parent: Some(SnapshotId::from(Ulid::from_bytes([7; 16]))),
         consistency: Consistency::FileSystem,
         stats: CopyStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..CopyStats::default() },
         stands_in: false,
     }
+}
+
+/// Records whose fields are not all in the vectors above, since they are left out at their default.
+fn records(keys: &Keys) -> Value {
+    let definition = Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("sealed");
+    let consistency = |consistency| hex(&packed::body(&consistency));
+    let stands_in = Contents { stands_in: true, parent: None, ..contents(definition.clone()) };
+    let mut with_phase = contents(definition);
+    with_phase.disks[0].phase_bytes = 3584;
+    with_phase.stats = CopyStats {
+        read_bytes: 1,
+        new_bytes: 2,
+        stored_bytes: 3,
+        segments_read: 4,
+        segments_reused: 5,
+        segments_empty: 6,
+        segments_audited: 7,
+        maps_refused: 8,
+    };
+    json!({
+        "snapshot that stands in": hex(&packed::body(&stands_in)),
+        "snapshot of a disk with phase 3584": hex(&packed::body(&with_phase)),
+        "consistency": [
+            consistency(Consistency::Crash),
+            consistency(Consistency::FileSystem),
+            consistency(Consistency::Application),
+            consistency(Consistency::PoweredOff),
+        ],
+        "hold": hex(&holds::encode("evidence", 1_700_000_000_000)),
+        "condemned packs": hex(&condemned::encode_packs(&[PackId::from([9; 16]), PackId::from([8; 16])])),
+        "leases waited for": hex(&condemned::encode_waits(&[Ulid::from_bytes([5; 16])])),
+        "times of objects": hex(&object_times::encode(&[([9; 16], 1_700_000_000_000)].into())),
+    })
+}
+
+/// The name of every object in the store.
+fn object_names() -> Value {
+    let (id, repository, pack) = (Ulid::from_bytes([5; 16]), RepositoryId::known(), PackId::from([9; 16]));
+    let entry = |folder| names::entry(folder, id).to_string();
+    let lease = [lease::BEGUN, lease::BEAT, lease::DEAD, lease::CLOCK];
+    let lease = lease.map(|part| lease::part(id, part).to_string());
+    let condemned = [condemned::PACKS, condemned::WAITS].map(|part| condemned::part(id, part).to_string());
+    json!({
+        "config": names::config().to_string(),
+        "key roster 7": names::roster(repository, 7).to_string(),
+        "data pack": names::pack(PackKind::Data, pack).to_string(),
+        "meta pack": names::pack(PackKind::Meta, pack).to_string(),
+        "damaged pack": names::quarantined(pack).to_string(),
+        "entries": [
+            entry(names::INDEX), entry(names::SNAPSHOTS), entry(names::HOLDS), entry(names::VERIFIED),
+            entry(names::LOCKED), entry(names::PROBE),
+        ],
+        "lease": lease,
+        "condemned": condemned,
+    })
+}
+
+/// The config of a store that can do everything, locked in either mode.
+fn locked_config(keys: &Keys, config: &Config, mode: LockMode) -> Value {
+    let store = crate::Capabilities {
+        create_if_absent: true,
+        lists_what_was_written: true,
+        object_lock: true,
+        checksums: true,
+        deletes_many: true,
+    };
+    let object_lock = Some(ObjectLock::new(mode, 30).expect("a month"));
+    hex(&Config { store, object_lock, ..config.clone() }.encode(keys).expect("signed"))
 }
 
 fn vectors() -> BTreeMap<String, Value> {
@@ -146,7 +219,7 @@ fn vectors() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let mut add = |name: &str, value: Value| assert!(all.insert(name.to_owned(), value).is_none(), "{name}");
     for kind in BlobKind::ALL {
-        add(&format!("id of a {}", kind.word()), json!(keys.id(kind, b"content").to_string()));
+        add(&format!("id of a {}", kind.name()), json!(keys.id(kind, b"content").to_string()));
     }
     add("chunker seed", json!(keys.chunker_seed()));
     add("cuts", cuts(&keys));
@@ -161,12 +234,12 @@ fn vectors() -> BTreeMap<String, Value> {
         add(&format!("data pack by {name}"), data);
         add(&format!("index shard of it by {name}"), hex(&shard));
         add(&format!("meta pack by {name}"), pack(&keys, PackKind::Meta, cipher).0);
-        let definition = Private::seal_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
+        let definition = Private::encrypt_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
         let body = packed::body(&contents(definition));
-        let name_in_store = names::entry(names::SNAPSHOTS, ulid::Ulid::from_bytes([5; 16]));
-        let seed = SealSeed { salt: [4; 32], cipher };
+        let name_in_store = names::entry(names::SNAPSHOTS, Ulid::from_bytes([5; 16]));
+        let seed = EnvelopeSeed { salt: [4; 32], cipher };
         add(&format!("snapshot by {name}"), hex(&body));
-        let sealed = sealed::seal_with(&keys, &name_in_store, body, &seed);
+        let sealed = encrypted::encrypt_with(&keys, &name_in_store, body, &seed);
         add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&sealed));
     }
     let config = Config {
@@ -182,6 +255,12 @@ fn vectors() -> BTreeMap<String, Value> {
         object_lock: None,
     };
     add("config", hex(&config.encode(&keys).expect("signed")));
+    add("config with a governance lock", locked_config(&keys, &config, LockMode::Governance));
+    add("config with a compliance lock", locked_config(&keys, &config, LockMode::Compliance));
+    add("records", records(&keys));
+    add("names of objects", object_names());
+    add("key of the local cache", hex(&keys.cache_key()));
+    add("grant of a full slot", hex(&keys.granted()));
     let aligned = Config { chunking: Chunker::Aligned.into(), ..config };
     add("config with aligned cuts", hex(&aligned.encode(&keys).expect("signed")));
     all

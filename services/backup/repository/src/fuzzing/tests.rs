@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::compression::Compression;
+use crate::format::roster;
 use crate::keys::{KdfCost, Roster, Secret};
 
 fn corpus(target: &str) -> PathBuf {
@@ -28,8 +29,9 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "objects" => {
             let cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
             let words = Secret::passphrase("words").expect("a passphrase");
-            let (roster, _) =
+            let (roster, keys) =
                 Roster::first(crate::RepositoryId::known(), "first".into(), words, cost, 0).expect("made");
+            let roster = roster::encode(&roster, &keys).expect("full");
             vec![
                 ("config", of("config")),
                 ("roster", roster),

@@ -1,13 +1,13 @@
-//! The folder that keeps what was learnt of a repository, for the next time.
+//! The local cache folder of a repository.
 //!
 //! ```text
 //!   FOLDER/<repository id>/index/<shard>      sorted rows, see rows.rs
-//!   FOLDER/<repository id>/pin                whom this host believes, see crate::pin
-//!   FOLDER/<repository id>/snapshots, clock   what was read of snapshots, and when, see crate::snapshots
+//!   FOLDER/<repository id>/pin                keys that this host has seen, see crate::pin
+//!   FOLDER/<repository id>/snapshots, clock   snapshots that were read, and the latest time, see crate::snapshots
 //!   FOLDER/<repository id>/needs              what recipes name, see crate::collect
 //! ```
 //!
-//! All of it can be thrown away. Without a folder rows lie in nameless files of the system's temporary folder.
+//! All of it can be deleted. Without a folder rows are in nameless files of the system's temporary folder.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -21,17 +21,17 @@ use tracing::warn;
 
 use super::IndexError;
 use super::rows::{self, Encoded, ShardRows};
-use crate::format::RepositoryId;
 use crate::format::pack::Directory;
+use crate::ids::RepositoryId;
 use crate::keys::Keys;
 
 /// Permission bits that let a group or anyone change a folder.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Nobody writes a file of rows for so long.
+/// A file of rows is written in less time than this.
 const WRITTEN_WITHIN: Duration = Duration::from_hours(1);
 
-/// Where the files of one repository lie.
+/// The cache of one repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     folder: Option<PathBuf>,
@@ -48,7 +48,7 @@ impl Cache {
         let failed =
             |source| IndexError::Cache { attempt: "make the folder of", path: index.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&index).map_err(failed)?;
-        // Who can exchange files here can make us believe that something is stored which is not.
+        // With forged files here an attacker could make a backup skip data that is not stored.
         if fs::metadata(&folder).map_err(failed)?.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(failed(io::Error::other("it can be written by others")));
         }
@@ -69,7 +69,7 @@ impl Cache {
     pub(super) fn kept(&self, keys: &Keys, name: &str) -> Option<ShardRows> {
         let path = self.rows_path(name)?;
         let file = File::open(&path).ok()?;
-        // What is damaged is made anew from the store.
+        // A damaged file is rebuilt from the store.
         ShardRows::open(keys, name, file, path).ok().flatten()
     }
 
@@ -102,10 +102,10 @@ impl Cache {
             .ok_or(IndexError::CacheDamaged { path })
     }
 
-    /// Removes the rows of shards that are no more, whichever process kept them, and what dead ones left half written.
+    /// Removes the rows of shards that are gone, and files that a process left half written.
     pub(super) fn keep_only(&self, shards: &HashSet<String>) {
         let Some(folder) = &self.folder else { return };
-        // Whatever cannot be listed or removed costs only its bytes.
+        // What cannot be listed or removed costs only its bytes.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let is_half_written = entry.path().extension().is_some_and(|extension| extension == "new");
             if is_half_written && is_abandoned(&entry) {
@@ -127,8 +127,7 @@ impl Cache {
     }
 }
 
-/// Writes a file under a name of its own, and gives it the right one when it is whole. One that is not is removed: a
-/// full disk is not made fuller.
+/// Writes a file under a temporary name and renames it when it is whole. One that is not is removed: the disk may be full.
 fn write_beside(encoded: &Encoded, path: &Path) -> io::Result<File> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());

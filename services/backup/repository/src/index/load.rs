@@ -11,18 +11,19 @@ use ulid::Ulid;
 
 use super::rows::ShardRows;
 use super::{Cache, Index, IndexError, ListedPack, list_packs};
-use crate::format::pack::{Directory, PackId};
-use crate::format::{sealed, shard};
+use crate::format::pack::Directory;
+use crate::format::{encrypted, shard};
+use crate::ids::PackId;
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
 
 /// Shards read at the same time.
 const READS_IN_FLIGHT: usize = 4;
-/// How often loading begins anew when a shard vanishes while it is read, because a collection merged it.
+/// Attempts at loading when a shard vanishes while it is read, because a collection merged it.
 const LOADS_MAX: usize = 5;
 const HELD: &str = "nobody panics while holding the index";
 
-/// Loads into `index` everything that the store lists and that is not known yet, and drops what is not there any more.
+/// Loads into `index` everything that the store lists and that is not known yet, and drops what is gone.
 pub(crate) async fn refresh(
     index: &RwLock<Index>,
     store: &Store,
@@ -36,7 +37,7 @@ pub(crate) async fn refresh(
             outcome => return outcome,
         }
     }
-    Err(IndexError::Restless)
+    Err(IndexError::KeptChanging)
 }
 
 async fn refresh_once(
@@ -57,14 +58,14 @@ async fn refresh_once(
         loads.push(load(store, keys, cache, listed.path, known).boxed());
     }
     let shards: Vec<_> = futures::stream::iter(loads).buffered(READS_IN_FLIGHT).try_collect().await?;
-    let named = take_over(&mut index.write().expect(HELD), &known, shards, &present);
+    let named = replace_shards(&mut index.write().expect(HELD), &known, shards, &present);
     let cache = cache.clone();
     spawn_blocking(move || cache.keep_only(&named)).await.expect("removing files does not panic");
     Ok(())
 }
 
 /// Makes the index what was listed, and returns the names of its shards.
-fn take_over(
+fn replace_shards(
     index: &mut Index,
     known: &[Arc<ShardRows>],
     shards: Vec<Arc<ShardRows>>,
@@ -119,21 +120,21 @@ async fn keep(
         .expect("sorting rows does not panic")
 }
 
-/// What a shard says.
+/// Reads a shard.
 pub(crate) async fn read_shard(
     store: &Store,
     keys: &Keys,
     path: Path,
 ) -> Result<(Path, Vec<Directory>), IndexError> {
     let object = store.get(&path).await?;
-    let directories = sealed::open(keys, &path, "index shard", &object)
+    let directories = encrypted::decrypt(keys, &path, "index shard", &object)
         .and_then(|text| shard::decode(&text))
         .map_err(|source| IndexError::Damaged { name: path.to_string(), source })?;
     Ok((path, directories))
 }
 
-/// Writes a shard that names some stored packs; an index that is given finds from then on what they hold. A cache folder
-/// keeps its rows, so that nobody here has to read it.
+/// Writes a shard that lists some stored packs; `index`, where given, then contains their blobs. A cache folder keeps its
+/// rows, so that this host does not have to read it.
 pub(crate) async fn put_shard(
     index: Option<&RwLock<Index>>,
     store: &Store,
@@ -142,14 +143,14 @@ pub(crate) async fn put_shard(
     directories: Vec<Directory>,
 ) -> Result<(), IndexError> {
     let name = names::entry(names::INDEX, Ulid::generate());
-    let object = sealed::seal(keys, &name, shard::encode(&directories));
+    let object = encrypted::encrypt(keys, &name, shard::encode(&directories));
     store.put(&name, Bytes::from(object)).await?;
     match index {
         Some(index) => {
             let rows = keep(keys, cache, name.to_string(), directories).await?;
             index.write().expect(HELD).adopt(rows);
         }
-        // Rows that cannot be kept are read again.
+        // Rows that cannot be cached are read again.
         None if cache.folder().is_some() => drop(keep(keys, cache, name.to_string(), directories).await),
         None => {}
     }

@@ -1,9 +1,9 @@
 //! Which pack holds which blob.
 //!
-//! Promises: a blob found here lies in a pack whose upload was confirmed and which a shard in the store names, so that
-//! every other process finds it, too, whatever becomes of this one; a look-up of what
-//! is not stored reads nothing; memory grows by less than 1.5 bytes for each blob stored, whatever the repository's
-//! size; the local files can be thrown away at any time, and a damaged one is found out and made anew.
+//! Promises: a blob found here is in a pack whose upload was confirmed and which a shard in the store lists, so that every
+//! other process finds it, too, whatever happens to this one; a lookup of what is not stored reads nothing; memory is less
+//! than 1.5 bytes for each blob stored, whatever the repository's size; the local files can be deleted at any time, and a
+//! damaged one is detected and rebuilt.
 //!
 //! ```text
 //!   store: index/* shards + listing of packs
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Rows are read with positioned reads and not through a memory map: a failing cache disk is then an error of one
-//! look-up and not the end of the process, and each block is authenticated as it is read.
+//! lookup and not the end of the process, and each block is authenticated as it is read.
 //!
 //! It does not know what a backup or a snapshot is.
 
@@ -28,9 +28,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::rows::ShardRows;
-use crate::format::Damage;
-use crate::format::blob::BlobId;
-use crate::format::pack::{Entry, PackHead, PackId};
+use crate::damage::Damage;
+use crate::format::pack::{Entry, PackHead};
+use crate::ids::{BlobId, PackId};
 use crate::store::StoreError;
 
 pub(crate) use self::cache::Cache;
@@ -50,13 +50,13 @@ pub(crate) struct Location {
     pub(crate) entry: Entry,
 }
 
-/// A shard, as far as it can be told without reading it.
+/// A shard, as far as it is known without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShardOutline<'a> {
     /// The name of its object.
     pub(crate) name: &'a str,
     pub(crate) rows: u32,
-    /// Whether it names packs that the store does not have any more.
+    /// Whether it lists packs that are gone.
     pub(crate) is_stale: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct ShardOutline<'a> {
 #[derive(Clone, Default)]
 pub(crate) struct Index {
     shards: Vec<Arc<ShardRows>>,
-    /// Packs that shards name and the store does not have any more.
+    /// Packs that shards list and the store does not have.
     gone: HashSet<PackId>,
 }
 
@@ -83,9 +83,9 @@ pub enum IndexError {
         #[source]
         source: Damage,
     },
-    /// Shards kept vanishing while they were read.
+    /// Shards kept being merged while they were read.
     #[error("the index kept changing while it was read")]
-    Restless,
+    KeptChanging,
     /// The local file of a shard could not be used.
     #[error("could not {attempt} the index file {path}")]
     Cache {
@@ -98,7 +98,7 @@ pub enum IndexError {
         source: std::io::Error,
     },
     /// The local file of a shard is not as it was written.
-    #[error("the index file {path} is damaged: remove it and begin again")]
+    #[error("the index file {path} is damaged: remove it and try again")]
     CacheDamaged {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum IndexError {
 }
 
 impl Index {
-    /// Tells `each` every place where a blob lies, until it says that it has seen enough.
+    /// Calls `each` with every location of a blob, until it returns [`Enough::Yes`].
     fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location) -> Enough) -> Result<(), IndexError> {
         for shard in &self.shards {
             let mut enough = Enough::No;
@@ -122,7 +122,7 @@ impl Index {
         Ok(())
     }
 
-    /// Where a blob lies.
+    /// A location of a blob.
     pub(crate) fn find(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
         let mut found = None;
         self.visit(id, &mut |place| {
@@ -132,7 +132,7 @@ impl Index {
         Ok(found)
     }
 
-    /// Every place where a blob lies; a place that several shards name is told several times.
+    /// Every location of a blob; one that several shards list is returned several times.
     pub(crate) fn find_all(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
         let mut found = Vec::new();
         self.visit(id, &mut |place| {
@@ -156,7 +156,7 @@ impl Index {
         Ok(contains)
     }
 
-    /// All blobs that lie in one pack. Looks at every row: for damage, not for work.
+    /// All blobs of one pack. Reads every row: for repairs only.
     pub(crate) fn blobs_in(&self, pack: PackId) -> Result<Vec<Location>, IndexError> {
         let mut found = Vec::new();
         self.each(&mut |place| {
@@ -167,7 +167,7 @@ impl Index {
         Ok(found)
     }
 
-    /// Tells `each` every row of packs that are there.
+    /// Calls `each` with every row of packs that exist.
     pub(crate) fn each(&self, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
         for shard in &self.shards {
             shard.each(&mut |place| {
@@ -189,7 +189,7 @@ impl Index {
         self.shards.iter().map(|shard| shard.memory_bytes()).sum()
     }
 
-    /// The heads of all packs that are named and there.
+    /// The heads of all packs that are listed and exist.
     pub(crate) fn packs(&self) -> Vec<PackHead> {
         let named = self.shards.iter().flat_map(|shard| shard.packs());
         named.filter(|head| !self.gone.contains(&head.id)).copied().collect()
@@ -204,7 +204,7 @@ impl Index {
         })
     }
 
-    /// Whether shards name a pack that the store does not have any more.
+    /// Whether shards list a pack that is gone.
     pub(crate) fn is_gone(&self, pack: &PackId) -> bool {
         self.gone.contains(pack)
     }
@@ -222,7 +222,7 @@ enum Enough {
     No,
 }
 
-/// Reads a file of rows as a fuzzer made it, under keys that everybody knows.
+/// Reads a file of rows that a fuzzer made, under fixed public keys.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_rows(file: std::fs::File) {
     let keys = crate::keys::Keys::known();

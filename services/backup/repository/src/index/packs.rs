@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::format::pack::{PackId, PackKind};
+use crate::format::pack::PackKind;
+use crate::ids::PackId;
 use crate::store::{Store, StoreError, names};
 
 /// A pack as the store lists it.

@@ -5,12 +5,12 @@
 //!   packs × ( pack head 54 )
 //!   blocks × ( first 8 bytes of the block's first id )
 //!   the filter
-//!   blocks × ( 76 × ( id 32 | kind 1 | pack 4 | slot 4 | offset 4 | sealed 4 | raw 4 ) | 0 … | MAC 16 )     4096 bytes
+//!   blocks × ( 76 × ( id 32 | kind 1 | pack 4 | slot 4 | offset 4 | encrypted 4 | raw 4 ) | 0 … | MAC 16 )     4096 bytes
 //! ```
 //!
 //! Rows are sorted by id. Tables and filter are read once and kept; of the rows, one block is read for each blob that
 //! the filter does not rule out. MACs are keyed BLAKE3 over the shard's name and the block's number, so that a file
-//! that is damaged, or that somebody exchanged, is found out before anything relies on it.
+//! that is damaged or replaced is detected before anything relies on it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use xorf::{BinaryFuse8, Filter};
 
 use super::{IndexError, Location};
-use crate::format::blob::{BlobId, BlobKind};
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
 use crate::format::pack::{Directory, Entry, PackHead};
+use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
 const MAGIC: &[u8; 8] = b"LOAMROWS";
@@ -70,7 +70,7 @@ pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Enco
             let mut row = [0; ROW_BYTES];
             row[..32].copy_from_slice(entry.id.as_bytes());
             row[32] = entry.kind as u8;
-            let fields = [pack as u32, slot, offset, entry.sealed_bytes, entry.raw_bytes];
+            let fields = [pack as u32, slot, offset, entry.encrypted_bytes, entry.raw_bytes];
             for (at, field) in row[33..].as_chunks_mut::<4>().0.iter_mut().zip(fields) {
                 *at = field.to_le_bytes();
             }
@@ -120,7 +120,7 @@ impl Encoded {
     }
 }
 
-/// A file is believed only under the name that it was made for.
+/// A file is valid only under the name that it was made for.
 fn mac_key(keys: &Keys, name: &str) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new_keyed(&keys.cache_key());
     hasher.update(name.as_bytes());
@@ -199,7 +199,7 @@ impl ShardRows {
         Ok((self.rows as usize - number * BLOCK_ROWS).min(BLOCK_ROWS))
     }
 
-    /// Tells `each` the rows of a blob: more than one when several packs hold it.
+    /// Calls `each` with the rows of a blob: more than one when several packs hold it.
     pub(super) fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
         let wanted = word(id.as_bytes());
         if !self.filter.contains(&wanted) {
@@ -233,13 +233,13 @@ impl ShardRows {
 
     fn place(&self, row: &Row) -> Result<Location, IndexError> {
         let damaged = || IndexError::CacheDamaged { path: self.path.clone() };
-        let [pack, slot, offset, sealed_bytes, raw_bytes] = std::array::from_fn(|field| {
+        let [pack, slot, offset, encrypted_bytes, raw_bytes] = std::array::from_fn(|field| {
             u32::from_le_bytes(*row[33 + 4 * field..].first_chunk().expect("a row has five fields"))
         });
         let id: [u8; 32] = *row.first_chunk().expect("a row begins with an id");
         let kind = BlobKind::from_byte(row[32]).ok_or_else(damaged)?;
         let pack = *self.packs.get(pack as usize).ok_or_else(damaged)?;
-        Ok(Location { pack, slot, offset, entry: Entry { id: id.into(), kind, sealed_bytes, raw_bytes } })
+        Ok(Location { pack, slot, offset, entry: Entry { id: id.into(), kind, encrypted_bytes, raw_bytes } })
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use super::rows::{self, ShardRows};
 use super::*;
-use crate::format::RepositoryId;
-use crate::format::blob::BlobKind;
 use crate::format::pack::{Directory, PackKind};
-use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret, random};
+use crate::ids::{BlobKind, RepositoryId};
+use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret};
+use crate::random::random;
 use crate::restore::ReadError;
-use crate::restore::plan::{self, Asked, Places, Wanted};
+use crate::restore::plan::{self, BlobRef, Places, Wanted};
 
 fn keys() -> Keys {
     let secret = Secret::passphrase("words").expect("a passphrase");
@@ -25,7 +25,7 @@ pub(super) fn directory(ids: &[BlobId]) -> Directory {
         epoch: 1,
         envelope: random(),
     };
-    let entry = |id: &BlobId| Entry { id: *id, kind: BlobKind::Chunk, sealed_bytes: 100, raw_bytes: 200 };
+    let entry = |id: &BlobId| Entry { id: *id, kind: BlobKind::Chunk, encrypted_bytes: 100, raw_bytes: 200 };
     Directory { head, entries: ids.iter().map(entry).collect() }
 }
 
@@ -81,10 +81,10 @@ fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read
     let mut index = Index::default();
     index.adopt(Arc::new(kept(&keys, &[directory(&ids)])));
     let planned = |asked| plan::by_pack(&index, Places::from([(asked, vec![0])]));
-    assert_eq!(planned(Asked::chunk(ids[0], 200)).expect("its length").len(), 1);
-    assert_eq!(planned(Asked::recipe(ids[0])).expect("any length").len(), 1);
+    assert_eq!(planned(BlobRef::chunk(ids[0], 200)).expect("its length").len(), 1);
+    assert_eq!(planned(BlobRef::recipe(ids[0])).expect("any length").len(), 1);
     for bytes in [0, 199, 201, u32::MAX] {
-        let refused = planned(Asked::chunk(ids[0], bytes)).map(drop);
+        let refused = planned(BlobRef::chunk(ids[0], bytes)).map(drop);
         assert!(matches!(refused, Err(ReadError::Damaged(Damage::Malformed { .. }))), "{bytes}");
     }
 }
@@ -92,8 +92,8 @@ fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read
 #[test]
 fn blobs_that_overlap_in_an_index_that_lies_are_read_whole() {
     let head = directory(&[]).head;
-    let wanted = |offset, sealed_bytes| {
-        let entry = Entry { id: random().into(), kind: BlobKind::Chunk, sealed_bytes, raw_bytes: 1 };
+    let wanted = |offset, encrypted_bytes| {
+        let entry = Entry { id: random().into(), kind: BlobKind::Chunk, encrypted_bytes, raw_bytes: 1 };
         Wanted { location: Location { pack: head, slot: 0, offset, entry }, wanted_at: Vec::new() }
     };
     let reads = plan::ranges(vec![wanted(0, 1000), wanted(10, 20)]);

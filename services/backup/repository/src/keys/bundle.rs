@@ -1,4 +1,4 @@
-//! What a slot is granted.
+//! The key bundle that a slot is granted.
 //!
 //! ```text
 //!   role 1 | ids 32 | authority 32 | [ authority seed 32 ]
@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::recipient::{self, PUBLIC_BYTES};
 use super::{EpochKeys, KEY_BYTES, Key, Role, authority_of};
-use crate::format::Damage;
-use crate::format::bytes::Cursor;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
 
 const WHAT: &str = "key bundle";
 

@@ -1,9 +1,9 @@
-//! Sealing with a symmetric key.
+//! Authenticated encryption with a symmetric key.
 //!
 //! ```text
 //!   cipher   0 AES-256-GCM (NIST SP 800-38D), 1 ChaCha20-Poly1305 (RFC 8439)
-//!   nonce    0 × 8 | number 4, big-endian
-//!   sealed   text, as long as it was | tag 16          the bound bytes are authenticated with it
+//!   nonce      0 × 8 | number 4, big-endian
+//!   encrypted  ciphertext, as long as the plaintext | tag 16
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LE
 
 use super::KEY_BYTES;
 
-/// Bytes that either cipher adds to what it seals.
+/// Bytes that either cipher adds.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// How something is sealed; written beside it, so that machines of both kinds share a repository.
+/// The cipher of an object; written beside it, so that hosts of both kinds share a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Cipher {
@@ -25,18 +25,17 @@ pub(crate) enum Cipher {
     ChaCha20Poly1305 = 1,
 }
 
-/// Whether this process does as on a processor without instructions for AES.
+/// Whether this process acts as on a processor without AES instructions.
 static AES_IS_DISREGARDED: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process seals as on a processor without instructions for AES. For tests, which must see on one
-/// machine what machines of both kinds write.
+/// From now on this process encrypts as on a processor without AES instructions. For tests of both ciphers on one host.
 #[doc(hidden)]
 pub fn disregard_aes_instructions() {
     AES_IS_DISREGARDED.store(true, Ordering::Relaxed);
 }
 
 impl Cipher {
-    /// The faster one here: AES, unless the processor has no instructions for it.
+    /// The faster one on this processor: AES, where it has instructions for it.
     pub(crate) fn preferred() -> Cipher {
         if AES_IS_DISREGARDED.load(Ordering::Relaxed) {
             return Cipher::ChaCha20Poly1305;
@@ -55,7 +54,7 @@ impl Cipher {
     }
 }
 
-/// The text did not open: wrong key, or changed since it was sealed.
+/// It did not decrypt: wrong key, or changed since it was encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotAuthentic;
 
@@ -71,21 +70,21 @@ impl Aead {
         Aead(LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both ciphers take 32 bytes")))
     }
 
-    /// Seals in place and appends the tag. Each `number` is used once per key.
-    pub(crate) fn seal(&self, number: u32, bound: &[u8], text: &mut Vec<u8>) {
+    /// Encrypts in place and appends the tag. Each `number` is used once per key.
+    pub(crate) fn encrypt(&self, number: u32, aad: &[u8], text: &mut Vec<u8>) {
         self.0
-            .seal_in_place_append_tag(nonce(number), Aad::from(bound), text)
+            .seal_in_place_append_tag(nonce(number), Aad::from(aad), text)
             .expect("texts are far below the ciphers' 64 GiB");
     }
 
-    /// Opens in place and returns the text without the tag.
-    pub(crate) fn open<'a>(
+    /// Decrypts in place and returns the plaintext without the tag.
+    pub(crate) fn decrypt<'a>(
         &self,
         number: u32,
-        bound: &[u8],
-        sealed: &'a mut [u8],
+        aad: &[u8],
+        encrypted: &'a mut [u8],
     ) -> Result<&'a mut [u8], NotAuthentic> {
-        self.0.open_in_place(nonce(number), Aad::from(bound), sealed).map_err(|_| NotAuthentic)
+        self.0.open_in_place(nonce(number), Aad::from(aad), encrypted).map_err(|_| NotAuthentic)
     }
 }
 

@@ -1,14 +1,14 @@
 //! The keys of one epoch.
 
 use super::recipient::{self, PUBLIC_BYTES};
-use super::{Aead, Cipher, KEY_BYTES, Key, WriteOnly, derive};
-use crate::format::Damage;
-use crate::format::pack::PackId;
+use super::{Aead, Cipher, KEY_BYTES, Key, derive};
+use crate::damage::{Damage, WriteOnly};
+use crate::ids::PackId;
 
 const DATA_PACK: &str = "loam repository v1 data pack";
 const READERS_ONLY: &str = "loam repository v1 for readers";
 
-/// What one epoch's objects are sealed with.
+/// The keys that one epoch's objects are encrypted with.
 pub(crate) struct EpochKeys {
     pub(crate) number: u32,
     pub(super) meta: Key,
@@ -32,7 +32,7 @@ impl EpochKeys {
         Aead::new(cipher, &derive(purpose, &[&*self.meta, name]))
     }
 
-    /// The key of one small sealed object, by its random salt.
+    /// The key of one small object, by its random salt.
     pub(crate) fn object(&self, cipher: Cipher, salt: &[u8; 32]) -> Aead {
         self.meta_key(cipher, "loam repository v1 object", salt)
     }
@@ -47,7 +47,7 @@ impl EpochKeys {
         self.meta_key(cipher, "loam repository v1 directory", pack.as_bytes())
     }
 
-    /// A key of one pack of chunks that only readers can find again, with the envelope that they need for it.
+    /// A new key for one pack of chunks, and the envelope from which only readers derive it again.
     pub(crate) fn new_data_pack(
         &self,
         cipher: Cipher,
@@ -74,8 +74,8 @@ impl EpochKeys {
         Ok(Aead::new(cipher, &key))
     }
 
-    /// A key of one small text that only readers can find again.
-    pub(crate) fn new_text(
+    /// A new key for private bytes, and the envelope from which only readers derive it again.
+    pub(crate) fn new_private(
         &self,
         cipher: Cipher,
         ephemeral: &[u8; KEY_BYTES],
@@ -85,8 +85,8 @@ impl EpochKeys {
         Ok((Aead::new(cipher, &key), envelope))
     }
 
-    /// The key of a small text, from its envelope.
-    pub(crate) fn text(&self, cipher: Cipher, envelope: &[u8; PUBLIC_BYTES]) -> Result<Aead, Damage> {
+    /// The key of private bytes, from their envelope.
+    pub(crate) fn private(&self, cipher: Cipher, envelope: &[u8; PUBLIC_BYTES]) -> Result<Aead, Damage> {
         let reader = self.reader.as_ref().ok_or(Damage::WriteOnly(WriteOnly))?;
         let key = recipient::receive(READERS_ONLY, reader, envelope, &[&*self.meta])
             .map_err(|_| Damage::NotAuthentic { what: "envelope" })?;

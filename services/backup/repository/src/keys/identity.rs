@@ -1,4 +1,4 @@
-//! A key pair of somebody's own: the identity is kept in a file, the recipient is told to whoever adds the slot.
+//! A key pair of its owner: the identity stays in a file, the recipient is given to the person who adds the slot.
 //!
 //! ```text
 //!   # made 2026-01-31, for the host kvm3
@@ -6,8 +6,8 @@
 //!   loam-identity-…
 //! ```
 //!
-//! Both words are 32 bytes in hexadecimal and four more that find mistyping out: the first of the BLAKE3 hash of the
-//! word's beginning, as it stands above, and the 32 bytes.
+//! After the prefix come 32 bytes in hexadecimal and a checksum of four: the first bytes of the BLAKE3 hash of the prefix
+//! and the 32 bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,7 @@ pub struct Recipient(pub(super) [u8; PUBLIC_BYTES]);
 
 /// The text is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a {what} (it begins with `{prefix}` and ends with {hex} hexadecimal digits that fit together)",
+#[error("this is not a {what} (it begins with `{prefix}` and ends with {hex} hexadecimal digits; check for typing errors)",
     hex = 2 * (KEY_BYTES + CHECK_BYTES))]
 pub struct NotAKey {
     what: &'static str,
@@ -67,15 +67,15 @@ impl Identity {
         Identity(recipient::private())
     }
 
-    /// What to tell whoever adds the slot.
+    /// The public half, for the person who adds the slot.
     pub fn recipient(&self) -> Recipient {
         Recipient(recipient::public_of(&self.0))
     }
 
-    /// What to write into the identity file. Keep it as secret as a key.
+    /// The content of the identity file. Keep it secret.
     pub fn file(&self) -> Zeroizing<String> {
-        let word = write(IDENTITY, &self.0);
-        Zeroizing::new(format!("# recipient: {}\n{}\n", self.recipient(), *word))
+        let identity = write(IDENTITY, &self.0);
+        Zeroizing::new(format!("# recipient: {}\n{}\n", self.recipient(), *identity))
     }
 
     /// Reads what [`Identity::file`] wrote; lines that begin with `#` and empty ones are passed over.
@@ -116,20 +116,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn identities_and_recipients_are_written_as_version_1_says() {
+        let identity = Identity(Zeroizing::new([5; 32]));
+        assert_eq!(
+            *identity.file(),
+            "# recipient: loam-recipient-50a61409b1ddd0325e9b16b700e719e9772c07000b1bd7786e907c653d20495d0a0cdd2d\n\
+             loam-identity-0505050505050505050505050505050505050505050505050505050505050505edf5317c\n"
+        );
+    }
+
+    #[test]
     fn identities_and_recipients_are_read_as_they_were_written_and_mistyped_ones_are_not() {
         let identity = Identity::generate();
         let file = identity.file();
         assert_eq!(Identity::parse(&file).expect("ours").0, identity.0);
-        let told = identity.recipient().to_string();
-        assert_eq!(told.parse(), Ok(identity.recipient()));
-        for at in RECIPIENT.len()..told.len() {
-            let mut mistyped = told.clone().into_bytes();
+        let recipient = identity.recipient().to_string();
+        assert_eq!(recipient.parse(), Ok(identity.recipient()));
+        for at in RECIPIENT.len()..recipient.len() {
+            let mut mistyped = recipient.clone().into_bytes();
             mistyped[at] = if mistyped[at] == b'0' { b'1' } else { b'0' };
             let mistyped = String::from_utf8(mistyped).expect("digits");
             assert!(mistyped.parse::<Recipient>().is_err(), "digit {at}");
         }
         assert!(file.parse::<Recipient>().is_err(), "an identity is no recipient");
-        assert!(Identity::parse(&told).is_err(), "a recipient is no identity");
+        assert!(Identity::parse(&recipient).is_err(), "a recipient is no identity");
         assert!(Identity::parse(&format!("{}{}", *file, *file)).is_err(), "two identities");
     }
 }

@@ -1,13 +1,13 @@
-//! Secrets and what is made of them.
+//! Keys: how they are derived from secrets, and what each encrypts.
 //!
 //! ```text
-//!   passphrase | key file ──Argon2id──> opens ─┐
+//!   passphrase | key file ──Argon2id──> unwraps ┐
 //!   identity file (X25519) ────────────────────┴─> a slot's private key ──> its grant: a key bundle
 //!                                                                               │
 //!      for all time      ids (one key per kind of blob), chunker seed, authority (Ed25519: public, or whole)
 //!      for each epoch    meta (symmetric), reader (X25519: public, or whole)
 //!
-//!   what                               is sealed with                                    so it is read by
+//!   what                               is encrypted with                                 so it is read by
 //!   recipes, index, snapshots, leases  meta                                              every slot
 //!   chunks, definitions of machines    fresh X25519 key agreed with the reader, and meta  slots that may read
 //!   key roster, config                 signed by the authority                           everybody
@@ -24,19 +24,19 @@
 //!   pack of recipes      derive( "loam repository v1 meta pack", meta | pack 16 )
 //!   directory of a pack  derive( "loam repository v1 directory", meta | pack 16 )
 //!   pack of chunks       agreed( "loam repository v1 data pack", meta | pack 16 ) with the reader, see recipient.rs
-//!   text for readers     agreed( "loam repository v1 for readers", meta ) with the reader
+//!   private bytes        agreed( "loam repository v1 for readers", meta ) with the reader
 //!   signature            Ed25519 (RFC 8032) by the authority, of: purpose | 0 × 1 | text
 //! ```
 //!
-//! A **write-only** slot is granted the public halves: its host stores backups, finds what is stored already and takes
-//! over what did not change, and can open no byte of any disk, its own included. A new **epoch** gives everybody who
-//! is in the roster new keys; ids stay, so that nothing is stored twice because of it.
+//! A **write-only** slot is granted the public halves: its host stores backups, finds what is already stored and reuses
+//! what did not change, and can decrypt no byte of any disk, its own included. A new **epoch** grants new keys to every
+//! slot in the roster; ids stay, so that nothing is stored twice because of it.
 //!
-//! Promises: no two messages are ever sealed with the same key and nonce; keys are wiped from memory when dropped;
+//! Promises: no two messages are ever encrypted with the same key and nonce; keys are wiped from memory when dropped;
 //! nothing here is printed by `Debug`.
 //!
-//! It deliberately does not hide from a write-only host which ids are stored: whoever holds the id keys can find out
-//! whether a chunk that he knows is in the repository.
+//! It deliberately does not hide from a write-only host which ids are stored: the holder of the id keys can find out
+//! whether a chunk that it knows is in the repository.
 
 mod bundle;
 mod cipher;
@@ -50,8 +50,8 @@ mod slot;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
+use crate::damage::{Damage, WriteOnly};
+use crate::ids::{BlobId, BlobKind};
 
 use self::bundle::Bundle;
 #[doc(hidden)]
@@ -60,7 +60,7 @@ pub(crate) use self::cipher::{Aead, Cipher, TAG_BYTES};
 pub(crate) use self::epoch::EpochKeys;
 pub use self::identity::{Identity, Recipient};
 pub(crate) use self::recipient::PUBLIC_BYTES;
-pub(crate) use self::roster::{Roster, RosterError, Unopened};
+pub(crate) use self::roster::{Roster, RosterError};
 pub use self::secret::{Secret, SecretError};
 pub use self::slot::{KdfCost, Role};
 pub(crate) use self::slot::{Opened, Owner, Slot, SlotId};
@@ -72,13 +72,6 @@ pub(crate) const SIGNATURE_BYTES: usize = 64;
 
 type Key = Zeroizing<[u8; KEY_BYTES]>;
 
-/// Fills a buffer from the system's random generator.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random generator never fails on Linux");
-    bytes
-}
-
 fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(purpose);
     for part in parts {
@@ -89,7 +82,7 @@ fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
     key
 }
 
-/// All that one slot gives to who opens it.
+/// All keys that one slot grants.
 pub(crate) struct Keys {
     bundle: Bundle,
     ids: Zeroizing<[[u8; KEY_BYTES]; BlobKind::ALL.len()]>,
@@ -102,15 +95,10 @@ pub(crate) struct Keys {
     slots: u64,
 }
 
-/// This key can store backups and not read them back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this key is write-only: it can store backups but neither read them back nor manage keys")]
-pub struct WriteOnly;
-
 impl Keys {
     fn new(bundle: Bundle, opened: Opened, roster: u64, slots: u64) -> Keys {
         let id =
-            |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.word()), &[&*bundle.ids]);
+            |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.name()), &[&*bundle.ids]);
         let ids = Zeroizing::new(BlobKind::ALL.map(id));
         let seed = derive("loam repository v1 chunker seed", &[&*bundle.ids]);
         let chunker_seed = u64::from_le_bytes(*seed.first_chunk().expect("32 bytes hold 8"));
@@ -127,7 +115,7 @@ impl Keys {
         self.chunker_seed
     }
 
-    /// What the aligned chunker chooses blocks by.
+    /// The keys of the aligned chunker.
     pub(crate) fn aligned_chunker(&self) -> Key {
         derive("loam repository v1 aligned chunker", &[&*self.bundle.ids])
     }
@@ -137,7 +125,7 @@ impl Keys {
         *derive("loam repository v1 local cache", &[&*self.bundle.ids])
     }
 
-    /// The keys that new objects are sealed with.
+    /// The keys that new objects are encrypted with.
     pub(crate) fn current(&self) -> &EpochKeys {
         self.bundle.epochs.last().expect("a bundle without an epoch is refused when it is read")
     }
@@ -168,7 +156,7 @@ impl Keys {
         self.bundle.authority_seed.is_some()
     }
 
-    /// The public key that vouches for config and roster.
+    /// The public key that config and roster are signed with.
     pub(crate) fn authority(&self) -> &[u8; PUBLIC_BYTES] {
         &self.bundle.authority
     }
@@ -176,18 +164,20 @@ impl Keys {
     /// Signs an object of the kind that `purpose` names.
     pub(crate) fn sign(&self, purpose: &str, text: &[u8]) -> Result<[u8; SIGNATURE_BYTES], WriteOnly> {
         let seed = self.bundle.authority_seed.as_ref().ok_or(WriteOnly)?;
-        Ok(sign(seed, purpose, text))
+        let pair = Ed25519KeyPair::from_seed_unchecked(&**seed).expect("any 32 bytes are a seed");
+        let signature = pair.sign(&signed(purpose, text));
+        Ok(signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes"))
     }
 
     /// Whether the authority signed it.
-    pub(crate) fn vouches(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
-        vouches(self.authority(), purpose, text, signature)
+    pub(crate) fn is_signed(&self, purpose: &str, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.authority()).verify(&signed(purpose, text), signature).is_ok()
     }
 }
 
 #[cfg(any(test, fuzzing))]
 impl Keys {
-    /// Keys that everybody knows, for tests that compare bytes.
+    /// Fixed public keys, for tests that compare bytes.
     pub(crate) fn known() -> Keys {
         let key = |byte| Zeroizing::new([byte; KEY_BYTES]);
         let (reader, seed) = (key(3), key(4));
@@ -215,24 +205,9 @@ impl Keys {
     }
 }
 
-/// What is signed: the purpose, so that no object passes for another kind, and the text.
+/// The signed message: the purpose, so that an object cannot pass as another kind, and the text.
 fn signed(purpose: &str, text: &[u8]) -> Vec<u8> {
     [purpose.as_bytes(), &[0], text].concat()
-}
-
-fn sign(seed: &[u8; KEY_BYTES], purpose: &str, text: &[u8]) -> [u8; SIGNATURE_BYTES] {
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
-    let signature = pair.sign(&signed(purpose, text));
-    signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
-}
-
-fn vouches(
-    authority: &[u8; PUBLIC_BYTES],
-    purpose: &str,
-    text: &[u8],
-    signature: &[u8; SIGNATURE_BYTES],
-) -> bool {
-    UnparsedPublicKey::new(&ED25519, authority).verify(&signed(purpose, text), signature).is_ok()
 }
 
 fn authority_of(seed: &[u8; KEY_BYTES]) -> [u8; PUBLIC_BYTES] {

@@ -1,4 +1,4 @@
-//! Sealing to somebody who is known by a public key only.
+//! Encrypting to the holder of a public key.
 //!
 //! A fresh X25519 pair (RFC 7748) is made for each message and agreed with the recipient's key, as in the key
 //! encapsulation of HPKE (RFC 9180, section 4.1); both public keys go into the derivation, which is BLAKE3's.
@@ -11,12 +11,13 @@
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::Zeroizing;
 
-use super::{KEY_BYTES, Key, derive, random};
+use super::{KEY_BYTES, Key, derive};
+use crate::random::random;
 
 /// Bytes of a public key, X25519 or Ed25519.
 pub(crate) const PUBLIC_BYTES: usize = 32;
 
-/// The two keys do not agree: one of them is no point of the curve worth the name.
+/// The two keys do not agree: one of them is a point of low order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoAgreement;
 

@@ -1,45 +1,33 @@
-//! The key roster: every slot there is, in one object, signed by the authority.
+//! The key roster: every slot of the repository. How it is stored and signed: [`crate::format`].
 //!
-//! ```text
-//!   "LOAMKEYS" | version 2 | signature 64 | MessagePack { repository 16, number, authority 32, slots [ … ] }
-//!
-//!   signature  of the MessagePack, for the purpose "loam repository v1 key roster"
-//!   slots      see slot.rs
-//! ```
-//!
-//! Rosters are numbered; a change writes the next number, which succeeds for one of many writers, and the highest
-//! number is the one that counts. So keys are never half changed, and a slot that somebody planted is in no roster.
+//! Rosters are numbered. A change writes the next number, which succeeds for one of many writers, and the roster with
+//! the highest number is in force. So keys are never half changed, and a slot that an attacker plants is in no roster.
 
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Bundle;
 use super::recipient::PUBLIC_BYTES;
 use super::slot::{Owner, Slot, SlotError, SlotId};
-use super::{KdfCost, Keys, Opened, Role, SIGNATURE_BYTES, Secret, sign, vouches};
-use crate::format::{Damage, RepositoryId, VERSION, header, packed};
+use super::{KdfCost, Keys, Opened, Role, Secret};
+use crate::damage::Damage;
+use crate::ids::RepositoryId;
 
-const MAGIC: &[u8; 8] = b"LOAMKEYS";
 const WHAT: &str = "key roster";
 /// More slots than this were not written by us: trying each costs Argon2id's memory and time.
 const SLOTS_MAX: usize = 256;
 
+/// Serialized as it stands: the names of its fields are part of the format.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Roster {
     repository: RepositoryId,
     pub(crate) number: u64,
+    /// The public key that signs it.
     #[serde(with = "serde_bytes")]
     authority: [u8; PUBLIC_BYTES],
     pub(crate) slots: Vec<Slot>,
 }
 
-/// A roster that was read and whose authority is not known to be ours yet.
-pub(crate) struct Unopened {
-    pub(crate) roster: Roster,
-    body: Vec<u8>,
-    signature: [u8; SIGNATURE_BYTES],
-}
-
-/// The roster does not give its keys.
+/// The roster does not yield its keys.
 #[derive(Debug)]
 pub(crate) enum RosterError {
     /// No slot opens with this secret, or the slot was removed.
@@ -67,38 +55,21 @@ impl From<SlotError> for RosterError {
 }
 
 impl Roster {
-    /// The first roster of a repository, with one slot that may do everything. Slow as the cost says.
+    /// The first roster of a repository, with one full slot. Slow as the cost says.
     pub(crate) fn first(
         repository: RepositoryId,
         label: String,
         secret: Secret,
         cost: KdfCost,
         now_unix_ms: u64,
-    ) -> Result<(Vec<u8>, Keys), RosterError> {
+    ) -> Result<(Roster, Keys), RosterError> {
         let bundle = Bundle::generate();
         let owner = Owner::Secret(secret, cost);
         let (slot, private) = Slot::new(repository, label, Role::Full, owner, now_unix_ms, &bundle)?;
         let private = private.expect("the private key of a secret's slot is at hand");
         let opened = Opened { slot: slot.id, private, authority: Some(bundle.authority) };
         let roster = Roster { repository, number: 1, authority: bundle.authority, slots: vec![slot] };
-        let seed = bundle.authority_seed.as_ref().expect("a new bundle is whole");
-        Ok((roster.encode(|body| sign(seed, MAGIC_WORD, body)), Keys::new(bundle, opened, 1, 1)))
-    }
-
-    fn encode(&self, sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_BYTES]) -> Vec<u8> {
-        let body = packed::body(self);
-        let mut object = MAGIC.to_vec();
-        object.extend_from_slice(&VERSION.to_le_bytes());
-        object.extend_from_slice(&sign(&body));
-        object.extend_from_slice(&body);
-        object
-    }
-
-    /// The object of this roster, signed.
-    pub(crate) fn signed(&self, keys: &Keys) -> Result<Vec<u8>, Damage> {
-        let body = packed::body(self);
-        let signature = keys.sign(MAGIC_WORD, &body).map_err(Damage::WriteOnly)?;
-        Ok(self.encode(|_| signature))
+        Ok((roster, Keys::new(bundle, opened, 1, 1)))
     }
 
     /// The next roster with one more slot. Slow as the cost says.
@@ -117,14 +88,14 @@ impl Roster {
         Ok((self, id))
     }
 
-    /// The next roster, in which a slot is called something else.
+    /// The next roster, in which a slot has another label.
     pub(crate) fn with_label(mut self, slot: SlotId, label: &str) -> Roster {
         self.number += 1;
         self.slots.iter_mut().filter(|other| other.id == slot).for_each(|slot| slot.label = label.to_owned());
         self
     }
 
-    /// The next roster without a slot, and with an epoch that the removed one never learns of.
+    /// The next roster without a slot, and with an epoch that the removed slot is not granted.
     pub(crate) fn without(mut self, keys: Keys, slot: SlotId) -> Result<(Roster, Keys), RosterError> {
         self.slots.retain(|other| other.id != slot);
         self.with_new_epoch(keys)
@@ -141,38 +112,25 @@ impl Roster {
         let count = roster.slots.len() as u64;
         Ok((roster, Keys::new(bundle, keys.opened, number, count)))
     }
-}
 
-const MAGIC_WORD: &str = "loam repository v1 key roster";
-
-impl Unopened {
-    pub(crate) fn decode(object: &[u8]) -> Result<Unopened, Damage> {
-        let rest = header(MAGIC, WHAT, object)?;
-        let (signature, body) =
-            rest.split_first_chunk().ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
-        let roster: Roster = packed::decode(body, WHAT)?;
-        if roster.slots.len() > SLOTS_MAX {
+    /// Refuses what no writer of ours writes, before any slot is tried.
+    pub(crate) fn check(&self) -> Result<(), Damage> {
+        if self.slots.len() > SLOTS_MAX {
             return Err(Damage::Malformed { what: WHAT, why: "it has too many slots" });
         }
-        roster.slots.iter().try_for_each(Slot::check)?;
-        Ok(Unopened { roster, body: body.to_vec(), signature: *signature })
+        self.slots.iter().try_for_each(Slot::check)
     }
 
-    /// Opens it with a secret. Slow as its slots' costs say: not for an async thread.
-    pub(crate) fn open(&self, repository: RepositoryId, secret: &Secret) -> Result<Keys, RosterError> {
-        self.open_other(repository, secret, SlotId::nil())
-    }
-
-    /// Opens it by another slot than `not_this`.
-    pub(crate) fn open_other(
+    /// Tries a secret on every slot but one. Slow as the slots' costs say: not for an async thread.
+    pub(crate) fn open(
         &self,
         repository: RepositoryId,
         secret: &Secret,
-        not_this: SlotId,
+        not_this: Option<SlotId>,
     ) -> Result<Keys, RosterError> {
-        for slot in self.roster.slots.iter().filter(|slot| slot.id != not_this) {
+        for slot in self.slots.iter().filter(|slot| Some(slot.id) != not_this) {
             match slot.open(repository, secret) {
-                Ok(opened) => return self.enter(repository, slot, opened),
+                Ok(opened) => return self.keys(repository, slot, opened),
                 Err(SlotError::NotOurs) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -183,20 +141,16 @@ impl Unopened {
     /// Opens a later roster with the slot that opened an earlier one.
     pub(crate) fn reopen(&self, repository: RepositoryId, keys: &Keys) -> Result<Keys, RosterError> {
         let Opened { slot, private, .. } = &keys.opened;
-        let found = self.roster.slots.iter().find(|other| other.id == *slot).ok_or(RosterError::NoSlot)?;
+        let found = self.slots.iter().find(|other| other.id == *slot).ok_or(RosterError::NoSlot)?;
         let opened = Opened { slot: *slot, private: private.clone(), authority: Some(*keys.authority()) };
-        self.enter(repository, found, opened)
+        self.keys(repository, found, opened)
     }
 
-    fn enter(&self, repository: RepositoryId, slot: &Slot, opened: Opened) -> Result<Keys, RosterError> {
+    fn keys(&self, repository: RepositoryId, slot: &Slot, opened: Opened) -> Result<Keys, RosterError> {
         let bundle = slot.bundle(repository, &opened)?;
-        let ours = self.roster.repository == repository
-            && self.roster.authority == bundle.authority
-            && vouches(&bundle.authority, MAGIC_WORD, &self.body, &self.signature);
-        if ours {
-            Ok(Keys::new(bundle, opened, self.roster.number, self.roster.slots.len() as u64))
-        } else {
-            Err(Damage::NotAuthentic { what: WHAT }.into())
+        if self.repository != repository || self.authority != bundle.authority {
+            return Err(Damage::NotAuthentic { what: WHAT }.into());
         }
+        Ok(Keys::new(bundle, opened, self.number, self.slots.len() as u64))
     }
 }

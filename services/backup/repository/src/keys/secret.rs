@@ -1,4 +1,4 @@
-//! What a person or service proves itself with: a passphrase, a key file or an identity file.
+//! Secrets that open a slot: a passphrase, a key file or an identity file.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +21,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretKind {
-    /// Words that a person can remember.
+    /// Text that a person remembers.
     Passphrase,
     /// Random bytes in a file.
     KeyFile,
@@ -53,7 +53,7 @@ pub enum SecretError {
         #[source]
         source: std::io::Error,
     },
-    /// Others can change the file, so it proves nothing.
+    /// Others can change the file.
     #[error("the secret file {path} can be changed by others (mode {mode:o}): chmod go-w it")]
     WritableByOthers {
         /// The file.

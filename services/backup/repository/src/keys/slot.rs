@@ -1,9 +1,8 @@
 //! A slot: one way to open the repository.
 //!
-//! Every slot is the recipient of its grant. The private key that opens the grant is either wrapped in the slot itself,
-//! under Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an
-//! identity file that its owner keeps elsewhere. So a new epoch can be granted to all slots by who has the secret of
-//! one.
+//! Every slot has a public key, to which its grant is encrypted. The private key is either wrapped in the slot itself, under
+//! Argon2id (RFC 9106) of a passphrase or key file, together with the authority's public key; or it is in an identity file
+//! that its owner keeps elsewhere. So the holder of one secret can grant a new epoch to all slots.
 //!
 //! ```text
 //!   { id, label, role, created_unix_ms, lock, recipient 32, envelope 32, grant }
@@ -11,10 +10,10 @@
 //!   role      "full" or "write-only"; 0 or 1 where it is a byte
 //!   lock      "elsewhere"   or   { "wrapped": { kind, cost { memory_kib, passes, lanes }, salt 32, text } }
 //!   kind      "passphrase" (UTF-8) or "key_file" (all its bytes)
-//!   text      AES-256-GCM, key Argon2id( secret, salt, cost; version 0x13, 32 bytes ), number 0,
-//!             bound = repository 16 | slot 16, of: private key 32 | authority 32
-//!   grant     AES-256-GCM, key agreed( "loam repository v1 grant", repository 16 ) through the envelope, number 0,
-//!             bound = repository 16 | slot 16 | role 1 | recipient 32, of: a key bundle
+//!   text      AES-256-GCM, key Argon2id( secret, salt, cost; version 0x13, 32 bytes ), nonce 0,
+//!             aad = repository 16 | slot 16, of: private key 32 | authority 32
+//!   grant     AES-256-GCM, key agreed( "loam repository v1 grant", repository 16 ) through the envelope, nonce 0,
+//!             aad = repository 16 | slot 16 | role 1 | recipient 32, of: a key bundle
 //!   slot 16   the ULID of the slot as a number, big-endian
 //! ```
 //!
@@ -28,8 +27,10 @@ use zeroize::Zeroizing;
 use super::bundle::Bundle;
 use super::recipient::{self, PUBLIC_BYTES};
 use super::secret::{Secret, SecretKind};
-use super::{Aead, Cipher, KEY_BYTES, Key, Recipient, random};
-use crate::format::{Damage, RepositoryId};
+use super::{Aead, Cipher, KEY_BYTES, Key, Recipient};
+use crate::damage::Damage;
+use crate::ids::RepositoryId;
+use crate::random::random;
 
 const GRANT: &str = "loam repository v1 grant";
 /// A slot that asks for more memory than this was not written by us: opening must not exhaust a machine.
@@ -39,7 +40,7 @@ const PASSES_MAX: u32 = 64;
 /// A slot that asks for more lanes than this was not written by us.
 const LANES_MAX: u32 = 64;
 
-/// The name of a slot.
+/// The id of a slot.
 pub(crate) type SlotId = Ulid;
 
 /// What a slot may do.
@@ -90,7 +91,7 @@ enum Lock {
         #[serde(with = "serde_bytes")]
         text: Vec<u8>,
     },
-    /// With its owner.
+    /// In an identity file of its owner.
     Elsewhere,
 }
 
@@ -119,23 +120,23 @@ pub(crate) enum Owner {
 pub(crate) struct Opened {
     pub(super) slot: SlotId,
     pub(super) private: Key,
-    /// Whom the slot's owner trusts; an identity file does not say.
+    /// The authority that the slot's owner trusts; an identity file has none.
     pub(super) authority: Option<[u8; PUBLIC_BYTES]>,
 }
 
-/// A slot did not give its key.
+/// A slot did not open.
 #[derive(Debug)]
 pub(crate) enum SlotError {
     /// It is for another secret.
     NotOurs,
     /// Its cost cannot be computed here.
     Cost(argon2::Error),
-    /// It was not written as slots are.
+    /// It is malformed or not authentic.
     Damaged(Damage),
 }
 
 impl Slot {
-    /// Makes a slot and grants it its half of the bundle. Takes as long as the cost says: not for an async thread.
+    /// Makes a slot and grants it what its role may have of the bundle. Takes as long as the cost says: not for an async thread.
     pub(super) fn new(
         repository: RepositoryId,
         label: String,
@@ -186,7 +187,7 @@ impl Slot {
         let mut grant = Vec::with_capacity(text.len() + super::TAG_BYTES);
         grant.extend_from_slice(&text);
         zeroize::Zeroize::zeroize(&mut *text);
-        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &self.bound(repository), &mut grant);
+        Aead::new(Cipher::Aes256Gcm, &key).encrypt(0, &self.bound(repository), &mut grant);
         (self.envelope, self.grant) = (envelope, grant);
         Ok(self)
     }
@@ -201,7 +202,7 @@ impl Slot {
                 let key = wrapping_key(secret, *cost, salt)?;
                 let mut text = Zeroizing::new(text.clone());
                 let opened = Aead::new(Cipher::Aes256Gcm, &key)
-                    .open(0, &wrapped_bound(repository, self.id), &mut text)
+                    .decrypt(0, &wrapped_bound(repository, self.id), &mut text)
                     .map_err(|_| SlotError::NotOurs)?;
                 let (private, authority) =
                     opened.split_first_chunk::<KEY_BYTES>().ok_or(SlotError::NotOurs)?;
@@ -215,14 +216,14 @@ impl Slot {
         }
     }
 
-    /// Opens the grant.
+    /// Decrypts the grant.
     pub(super) fn bundle(&self, repository: RepositoryId, opened: &Opened) -> Result<Bundle, Damage> {
         let not_authentic = Damage::NotAuthentic { what: "grant of a key slot" };
         let key = recipient::receive(GRANT, &opened.private, &self.envelope, &[repository.as_bytes()])
             .map_err(|_| not_authentic.clone())?;
         let mut text = Zeroizing::new(self.grant.clone());
         let text = Aead::new(Cipher::Aes256Gcm, &key)
-            .open(0, &self.bound(repository), &mut text)
+            .decrypt(0, &self.bound(repository), &mut text)
             .map_err(|_| not_authentic.clone())?;
         let bundle = Bundle::decode(text)?;
         match opened.authority {
@@ -231,19 +232,19 @@ impl Slot {
         }
     }
 
-    /// Whether it makes sense to try it at all.
+    /// Refuses costs that no writer of ours uses, before the slot is tried.
     pub(super) fn check(&self) -> Result<(), Damage> {
         match &self.lock {
             Lock::Wrapped { cost, .. }
                 if cost.memory_kib > MEMORY_KIB_MAX || cost.passes > PASSES_MAX || cost.lanes > LANES_MAX =>
             {
-                Err(Damage::Malformed { what: "key slot", why: "its cost is beyond any sense" })
+                Err(Damage::Malformed { what: "key slot", why: "its key derivation costs too much" })
             }
             _ => Ok(()),
         }
     }
 
-    /// How it is opened, in a word.
+    /// `passphrase`, `key-file` or `recipient`.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.lock {
             Lock::Wrapped { kind: SecretKind::Passphrase, .. } => "passphrase",
@@ -252,7 +253,7 @@ impl Slot {
         }
     }
 
-    /// The public key of its owner, where that is somebody's own.
+    /// The public key, where the private one is in an identity file.
     pub(crate) fn recipient(&self) -> Option<Recipient> {
         matches!(self.lock, Lock::Elsewhere).then_some(Recipient(self.recipient))
     }
@@ -277,7 +278,7 @@ impl Lock {
         let mut text = Vec::with_capacity(KEY_BYTES + PUBLIC_BYTES + super::TAG_BYTES);
         text.extend_from_slice(private);
         text.extend_from_slice(authority);
-        Aead::new(Cipher::Aes256Gcm, &key).seal(0, &wrapped_bound(repository, slot), &mut text);
+        Aead::new(Cipher::Aes256Gcm, &key).encrypt(0, &wrapped_bound(repository, slot), &mut text);
         Ok(Lock::Wrapped { kind: secret.kind, cost, salt, text })
     }
 }

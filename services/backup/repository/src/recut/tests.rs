@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunker::{Chunker, Chunking};
-use crate::format::blob::BlobId;
+use crate::ids::BlobId;
 use crate::keys::Keys;
 
 /// The leaf of a whole segment; a chunk is named by its content.

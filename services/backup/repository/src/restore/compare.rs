@@ -1,12 +1,12 @@
 //! What a target has already of one segment.
 
 use super::ImageError;
-use super::plan::Asked;
+use super::plan::BlobRef;
 use super::request::RestoreReport;
 use super::target::Target;
 use crate::chunker::is_zero;
-use crate::format::blob::{BlobId, BlobKind};
 use crate::format::recipe::Piece;
+use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
 /// Holes are looked through in steps of this: only steps that are not all zeros are written.
@@ -25,23 +25,23 @@ pub(super) enum Before {
 
 /// What is left to do about a segment.
 #[derive(Default)]
-pub(super) struct Survey {
+pub(super) struct SegmentDiff {
     /// Chunks to be written, and where.
-    pub(super) wanted: Vec<(Asked, u64)>,
+    pub(super) wanted: Vec<(BlobRef, u64)>,
     pub(super) report: RestoreReport,
     /// Bytes of holes in targets that were known to be zero.
     pub(super) skipped_bytes: u64,
 }
 
 /// Looks at one segment, and zeroes what should be zero at once. Hashes: not for an async thread.
-pub(super) fn survey(
+pub(super) fn compare(
     target: &dyn Target,
     keys: &Keys,
     before: Before,
     start: u64,
     pieces: &[Piece],
-) -> Result<Survey, ImageError> {
-    let mut survey = Survey::default();
+) -> Result<SegmentDiff, ImageError> {
+    let mut compare = SegmentDiff::default();
     let mut buffer = Vec::new();
     let mut at = start;
     for piece in pieces {
@@ -50,23 +50,23 @@ pub(super) fn survey(
             (Piece::Chunk { id, .. }, Before::ToCompare)
                 if holds(target, keys, at, (id, bytes), &mut buffer)? =>
             {
-                survey.report.kept_bytes += bytes;
+                compare.report.kept_bytes += bytes;
             }
-            (Piece::Chunk { id, bytes }, _) => survey.wanted.push((Asked::chunk(*id, *bytes), at)),
-            (Piece::Hole { .. }, Before::Zeros) => survey.skipped_bytes += bytes,
+            (Piece::Chunk { id, bytes }, _) => compare.wanted.push((BlobRef::chunk(*id, *bytes), at)),
+            (Piece::Hole { .. }, Before::Zeros) => compare.skipped_bytes += bytes,
             (Piece::Hole { .. }, Before::Anything) => {
                 target.zero(at..at + bytes)?;
-                survey.report.zeroed_bytes += bytes;
+                compare.report.zeroed_bytes += bytes;
             }
             (Piece::Hole { .. }, Before::ToCompare) => {
-                let zeroed = each_dirt(target, at, bytes, &mut buffer, &mut |range| target.zero(range))?;
-                survey.report.zeroed_bytes += zeroed;
-                survey.report.kept_bytes += bytes - zeroed;
+                let zeroed = each_nonzero(target, at, bytes, &mut buffer, &mut |range| target.zero(range))?;
+                compare.report.zeroed_bytes += zeroed;
+                compare.report.kept_bytes += bytes - zeroed;
             }
         }
         at += bytes;
     }
-    Ok(survey)
+    Ok(compare)
 }
 
 /// Where a segment of a target that should be whole is not what its recipe says.
@@ -82,7 +82,7 @@ pub(super) fn first_difference(
         let bytes = u64::from(piece.bytes());
         let right = match piece {
             Piece::Chunk { id, .. } => holds(target, keys, at, (id, bytes), &mut buffer)?,
-            Piece::Hole { .. } => each_dirt(target, at, bytes, &mut buffer, &mut |_| Ok(()))? == 0,
+            Piece::Hole { .. } => each_nonzero(target, at, bytes, &mut buffer, &mut |_| Ok(()))? == 0,
         };
         if !right {
             return Ok(Some(at));
@@ -106,7 +106,7 @@ fn holds(
 }
 
 /// Calls `each` for every stretch of a hole that is not zero; returns how many bytes these were.
-fn each_dirt(
+fn each_nonzero(
     target: &dyn Target,
     start: u64,
     bytes: u64,
@@ -114,19 +114,19 @@ fn each_dirt(
     each: &mut dyn FnMut(std::ops::Range<u64>) -> Result<(), ImageError>,
 ) -> Result<u64, ImageError> {
     let end = start + bytes;
-    let mut dirt = 0;
+    let mut nonzero = 0;
     let mut at = start;
     loop {
         at = target.next_data(at..end)?;
         if at >= end {
-            return Ok(dirt);
+            return Ok(nonzero);
         }
         let length = HOLE_STEP_BYTES.min(end - at);
         buffer.resize(length as usize, 0);
         target.read_at(at, buffer)?;
         if !is_zero(buffer) {
             each(at..at + length)?;
-            dirt += length;
+            nonzero += length;
         }
         at += length;
     }

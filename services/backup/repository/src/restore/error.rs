@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::ImageError;
-use crate::format::Damage;
+use crate::damage::Damage;
 use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::{IndexError, WriteOnly};

@@ -8,15 +8,15 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
 use super::ReadError;
-use super::plan::{self, Asked, Places, RangeRead, Wanted};
-use crate::format::Damage;
-use crate::format::blob::BlobId;
-use crate::format::pack::open_blob;
+use super::plan::{self, BlobRef, Places, RangeRead, Wanted};
+use crate::damage::Damage;
+use crate::format::pack::decrypt_blob;
 use crate::format::recipe::{self, Disk, Piece};
 use crate::format::snapshot::DiskRecord;
 use crate::format::stream::Stream;
+use crate::ids::BlobId;
 use crate::keys::Keys;
-use crate::repository::Shared;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// Ranges of recipe packs read at one time; recipes are a thousandth of the data.
@@ -32,7 +32,7 @@ pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, Re
         Ok(_) => Err(damaged(short)),
         Err(StoreError::NotFound { .. }) => Err(damaged(Damage::Missing { what: "pack" })),
         // Stores complain in various ways about a range beyond the end.
-        Err(error @ StoreError::Failed { .. }) => match shared.store.look_up(&name).await {
+        Err(error @ StoreError::Failed { .. }) => match shared.store.head(&name).await {
             Ok(found) if found.bytes < read.range.end => Err(damaged(short)),
             _ => Err(error.into()),
         },
@@ -52,9 +52,9 @@ pub(crate) fn open_all<E: From<ReadError>>(
     for blob in &read.blobs {
         let at = (u64::from(blob.location.offset) - read.range.start) as usize;
         let entry = &blob.location.entry;
-        let mut sealed = object[at..at + entry.sealed_bytes as usize].to_vec();
-        let content =
-            open_blob(keys, &key, read.pack.id, blob.location.slot, entry, &mut sealed).map_err(damaged)?;
+        let mut sealed = object[at..at + entry.encrypted_bytes as usize].to_vec();
+        let content = decrypt_blob(keys, &key, read.pack.id, blob.location.slot, entry, &mut sealed)
+            .map_err(damaged)?;
         each(blob, content)?;
     }
     Ok(())
@@ -87,7 +87,7 @@ pub(crate) async fn many(
 }
 
 async fn one(shared: &Arc<Shared>, id: BlobId) -> Result<Vec<u8>, ReadError> {
-    let found = many(shared, Places::from([(Asked::recipe(id), Vec::new())])).await?;
+    let found = many(shared, Places::from([(BlobRef::recipe(id), Vec::new())])).await?;
     let (_, content) = found.into_iter().next().expect("one blob was asked for and none is missing");
     Ok(content)
 }
@@ -119,7 +119,7 @@ pub(crate) async fn stream_leaves(
 ) -> Result<Vec<Vec<Piece>>, ReadError> {
     let mut places = Places::default();
     for (index, (_, id)) in leaves.iter().enumerate() {
-        places.entry(Asked::recipe(*id)).or_default().push(index as u64);
+        places.entry(BlobRef::recipe(*id)).or_default().push(index as u64);
     }
     let mut found = vec![Vec::new(); leaves.len()];
     for (indices, text) in many(shared, places).await? {
@@ -153,7 +153,7 @@ pub(crate) async fn leaves(
     let mut places = Places::default();
     for (index, leaf) in leaves.iter().enumerate() {
         if let Some(id) = leaf {
-            places.entry(Asked::recipe(*id)).or_default().push(first + index as u64);
+            places.entry(BlobRef::recipe(*id)).or_default().push(first + index as u64);
         }
     }
     let mut segments = Vec::new();

@@ -65,7 +65,7 @@ pub enum ImageError {
     #[error(
         "{path} does not give back at byte {at} what was written: do not use it, and look for failing hardware"
     )]
-    Unfaithful {
+    ReadBackDiffers {
         /// The image.
         path: PathBuf,
         /// The beginning of the chunk that differs.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::plan::{Asked, Places};
+use super::plan::{BlobRef, Places};
 use super::{ReadError, RestoreError, fetch};
 use crate::format::recipe::Piece;
 use crate::format::snapshot::DiskRecord;
 use crate::progress::Progress;
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 /// Chunks that are fetched in one go, so that their ranges are long.
 const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
@@ -71,7 +71,7 @@ async fn fetched(shared: &Arc<Shared>, start: u64, window: &[Piece]) -> Result<(
     let mut length = 0;
     for piece in window {
         if let Piece::Chunk { id, bytes } = piece {
-            places.entry(Asked::chunk(*id, *bytes)).or_default().push(length);
+            places.entry(BlobRef::chunk(*id, *bytes)).or_default().push(length);
         }
         length += u64::from(piece.bytes());
     }

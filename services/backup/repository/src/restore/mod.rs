@@ -131,10 +131,10 @@ fn disk_record<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a DiskRecord,
 }
 
 /// Nothing differs, or the target is not to be trusted.
-fn faithful(different: Option<u64>, path: &Path) -> Result<(), RestoreError> {
+fn check_read_back(different: Option<u64>, path: &Path) -> Result<(), RestoreError> {
     match different {
         None => Ok(()),
-        Some(at) => Err(ImageError::Unfaithful { path: path.to_owned(), at }.into()),
+        Some(at) => Err(ImageError::ReadBackDiffers { path: path.to_owned(), at }.into()),
     }
 }
 
@@ -213,7 +213,7 @@ impl Restore<'_> {
             ReadBack::Yes => {
                 let written = path.to_owned();
                 blocking(move || uncache(&written)).await?;
-                faithful(run.read_back().await?, path).map(|()| report)
+                check_read_back(run.read_back().await?, path).map(|()| report)
             }
         }
     }
@@ -257,7 +257,7 @@ impl Restore<'_> {
         let (server, nbd) = opened.map_err(|source| served(path, source))?;
         let (image, target) = ServedImage::begin(path, server, nbd);
         let run = Run::new(&self.repository.shared, self.disk.clone(), target, self.progress);
-        faithful(run.read_back().await?, path)?;
+        check_read_back(run.read_back().await?, path)?;
         Ok(image.finish().await?)
     }
 }

@@ -7,32 +7,31 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::ReadError;
-use crate::format::Damage;
-use crate::format::blob::BlobId;
+use crate::damage::Damage;
 use crate::format::pack::PackHead;
+use crate::ids::BlobId;
 use crate::index::{Index, Location};
-use crate::repository::Shared;
+use crate::settings::READ_BYTES_MAX;
+use crate::shared::Shared;
 
 /// Blobs closer than this are read together: the bytes between cost less than another request.
 const GAP_BYTES_MAX: u64 = 256 * 1024;
-/// A range is no longer than this, so that a bounded number of ranges is a bounded amount of memory.
-pub(crate) const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A blob that is asked for. Whoever has written a recipe may have said anything in it about the length of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Asked {
+pub(crate) struct BlobRef {
     pub(crate) id: BlobId,
     /// How long its recipe says that it is; recipes themselves may have any length.
     pub(crate) bytes: Option<u32>,
 }
 
-impl Asked {
-    pub(crate) fn recipe(id: BlobId) -> Asked {
-        Asked { id, bytes: None }
+impl BlobRef {
+    pub(crate) fn recipe(id: BlobId) -> BlobRef {
+        BlobRef { id, bytes: None }
     }
 
-    pub(crate) fn chunk(id: BlobId, bytes: u32) -> Asked {
-        Asked { id, bytes: Some(bytes) }
+    pub(crate) fn chunk(id: BlobId, bytes: u32) -> BlobRef {
+        BlobRef { id, bytes: Some(bytes) }
     }
 
     /// The place where the index finds it, when it is as long as it should be.
@@ -49,7 +48,7 @@ impl Asked {
 }
 
 /// Blobs, each with all places that want it.
-pub(crate) type Places = HashMap<Asked, Vec<u64>>;
+pub(crate) type Places = HashMap<BlobRef, Vec<u64>>;
 
 /// One blob in a range.
 pub(crate) struct Wanted {
@@ -91,7 +90,7 @@ pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
     for blob in wanted {
         let Location { pack, offset, entry, .. } = blob.location;
         let start = u64::from(offset);
-        let end = start + u64::from(entry.sealed_bytes);
+        let end = start + u64::from(entry.encrypted_bytes);
         match reads.last_mut() {
             Some(read)
                 if read.pack.id == pack.id

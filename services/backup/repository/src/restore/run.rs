@@ -1,7 +1,7 @@
 //! Writing one disk to a target, page by page.
 //!
 //! ```text
-//!   page n+1   recipe ──> survey each segment: kept, zeroed, wanted        while
+//!   page n+1   recipe ──> compare each segment: kept, zeroed, wanted        while
 //!   page n     wanted chunks by pack ──ranges in flight──> worker threads: open, check, write at every place
 //! ```
 
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
-use super::compare::{Before, Survey, first_difference, survey};
+use super::compare::{Before, SegmentDiff, compare, first_difference};
 use super::plan::{self, Places, RangeRead};
 use super::request::RestoreReport;
 use super::target::Target;
 use super::{ImageError, ReadError, RestoreError, fetch};
 use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
 use crate::progress::{Progress, raise};
-use crate::repository::Shared;
+use crate::shared::Shared;
 
 /// A disk on its way to a target.
 pub(super) struct Run {
@@ -61,13 +61,13 @@ impl Run {
     /// Surveys the segments of one page and plans the reading of what they want.
     async fn plan(&self, page: u64, before: Before) -> Result<Vec<RangeRead>, RestoreError> {
         let segments = self.segments(page).await?;
-        let mut surveys = futures::stream::iter(segments.into_iter().map(|(range, pieces)| {
+        let mut diffs = futures::stream::iter(segments.into_iter().map(|(range, pieces)| {
             let (target, keys) = (Arc::clone(&self.target), self.shared.keys());
-            blocking(move || survey(&*target, &keys, before, range.start, &pieces))
+            blocking(move || compare(&*target, &keys, before, range.start, &pieces))
         }))
         .buffer_unordered(self.shared.settings.workers.get());
         let mut places = Places::default();
-        while let Some(Survey { wanted, report, skipped_bytes }) = surveys.try_next().await? {
+        while let Some(SegmentDiff { wanted, report, skipped_bytes }) = diffs.try_next().await? {
             for (asked, at) in wanted {
                 places.entry(asked).or_default().push(at);
             }

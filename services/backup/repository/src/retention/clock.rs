@@ -37,12 +37,12 @@ pub struct Clocks {
 
 /// The proof that the clock was looked at and found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trusted {
+pub struct TrustedTime {
     now_unix_ms: u64,
     seen_unix_ms: u64,
 }
 
-impl Trusted {
+impl TrustedTime {
     /// The time it is.
     pub fn now_unix_ms(self) -> u64 {
         self.now_unix_ms
@@ -56,7 +56,7 @@ impl Trusted {
 
 /// Why nothing may be forgotten now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Distrust {
+pub enum ClockError {
     /// Nothing to compare with.
     #[error("nothing is forgotten: the store's clock could not be read, so ours cannot be checked")]
     StoreUnknown,
@@ -64,7 +64,7 @@ pub enum Distrust {
     #[error(
         "nothing is forgotten: our clock is {} after the newest snapshot and {} ahead of the store's, \
          so it seems to have leapt forward",
-        InWords(*since_snapshot), InWords(*ahead_of_store)
+        Rounded(*since_snapshot), Rounded(*ahead_of_store)
     )]
     LeaptForward {
         /// From the newest snapshot to our clock.
@@ -75,7 +75,7 @@ pub enum Distrust {
     /// One of both is wrong.
     #[error(
         "nothing is forgotten: our clock is {} {} the store's, and {} is the most that they may differ",
-        InWords(*by), if *ahead { "ahead of" } else { "behind" }, InWords(DIFFERENCE_MAX)
+        Rounded(*by), if *ahead { "ahead of" } else { "behind" }, Rounded(DIFFERENCE_MAX)
     )]
     Disagree {
         /// Whether ours is the later one.
@@ -86,7 +86,7 @@ pub enum Distrust {
     /// Our clock ran behind when it told this time, or somebody else's ahead.
     #[error(
         "nothing is forgotten: our clock is {} behind what this host has seen before, so it was set back",
-        InWords(*by)
+        Rounded(*by)
     )]
     WentBack {
         /// By how much.
@@ -96,7 +96,7 @@ pub enum Distrust {
     #[error(
         "nothing is forgotten: the newest snapshot says it was taken {} from now: \
          forget that one by its id, or set the clock",
-        InWords(*by)
+        Rounded(*by)
     )]
     SnapshotInFuture {
         /// By how much.
@@ -108,29 +108,29 @@ pub enum Distrust {
 ///
 /// # Errors
 /// When it may not be trusted: the reason.
-pub fn trust(clocks: &Clocks) -> Result<Trusted, Distrust> {
+pub fn check(clocks: &Clocks) -> Result<TrustedTime, ClockError> {
     let Clocks { local_unix_ms: local, store_unix_ms, newest_snapshot_unix_ms, seen_unix_ms } = *clocks;
-    let store = store_unix_ms.ok_or(Distrust::StoreUnknown)?;
+    let store = store_unix_ms.ok_or(ClockError::StoreUnknown)?;
     let by = Duration::from_millis(local.abs_diff(store));
     if by > DIFFERENCE_MAX {
         let ahead = local > store;
         let since_snapshot = newest_snapshot_unix_ms.map(|newest| later(local, newest)).unwrap_or_default();
         return Err(if ahead && since_snapshot > LEAP_MAX {
-            Distrust::LeaptForward { since_snapshot, ahead_of_store: by }
+            ClockError::LeaptForward { since_snapshot, ahead_of_store: by }
         } else {
-            Distrust::Disagree { ahead, by }
+            ClockError::Disagree { ahead, by }
         });
     }
     let seen = seen_unix_ms.unwrap_or(0);
     let by = later(seen, local);
     if by > DIFFERENCE_MAX {
-        return Err(Distrust::WentBack { by });
+        return Err(ClockError::WentBack { by });
     }
     let by = later(newest_snapshot_unix_ms.unwrap_or(0), local);
     if by > DIFFERENCE_MAX {
-        return Err(Distrust::SnapshotInFuture { by });
+        return Err(ClockError::SnapshotInFuture { by });
     }
-    Ok(Trusted { now_unix_ms: local, seen_unix_ms: local.max(seen) })
+    Ok(TrustedTime { now_unix_ms: local, seen_unix_ms: local.max(seen) })
 }
 
 /// How much later one time is than another; nothing when it is earlier.
@@ -139,9 +139,9 @@ fn later(one_unix_ms: u64, other_unix_ms: u64) -> Duration {
 }
 
 /// A length of time for people: its largest unit that fits at least twice.
-struct InWords(Duration);
+struct Rounded(Duration);
 
-impl fmt::Display for InWords {
+impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let (each, unit) = match seconds {
@@ -173,14 +173,14 @@ mod tests {
     }
 
     fn refused(clocks: Clocks) -> String {
-        trust(&clocks).unwrap_err().to_string()
+        check(&clocks).unwrap_err().to_string()
     }
 
     #[test]
     fn clocks_that_agree_are_trusted_and_the_latest_is_to_be_remembered() {
-        assert_eq!(trust(&clocks()), Ok(Trusted { now_unix_ms: NOW, seen_unix_ms: NOW }));
+        assert_eq!(check(&clocks()), Ok(TrustedTime { now_unix_ms: NOW, seen_unix_ms: NOW }));
         let seen = Some(NOW + 9 * MINUTE);
-        let trusted = trust(&Clocks { seen_unix_ms: seen, ..clocks() }).unwrap();
+        let trusted = check(&Clocks { seen_unix_ms: seen, ..clocks() }).unwrap();
         assert_eq!(trusted.seen_unix_ms(), NOW + 9 * MINUTE);
         assert_eq!(trusted.now_unix_ms(), NOW);
     }
@@ -188,22 +188,22 @@ mod tests {
     #[test]
     fn ten_minutes_are_borne_in_every_direction() {
         for near in [NOW - 10 * MINUTE, NOW + 10 * MINUTE] {
-            assert!(trust(&Clocks { store_unix_ms: Some(near), ..clocks() }).is_ok());
-            assert!(trust(&Clocks { newest_snapshot_unix_ms: Some(near), ..clocks() }).is_ok());
-            assert!(trust(&Clocks { seen_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&Clocks { store_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&Clocks { newest_snapshot_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&Clocks { seen_unix_ms: Some(near), ..clocks() }).is_ok());
         }
     }
 
     #[test]
     fn a_first_look_and_an_empty_repository_need_no_past() {
         let first = Clocks { newest_snapshot_unix_ms: None, seen_unix_ms: None, ..clocks() };
-        assert!(trust(&first).is_ok());
+        assert!(check(&first).is_ok());
     }
 
     #[test]
     fn a_machine_that_slept_for_a_year_is_trusted_when_the_store_agrees() {
         let past = Some(NOW - 365 * DAY);
-        assert!(trust(&Clocks { newest_snapshot_unix_ms: past, seen_unix_ms: past, ..clocks() }).is_ok());
+        assert!(check(&Clocks { newest_snapshot_unix_ms: past, seen_unix_ms: past, ..clocks() }).is_ok());
     }
 
     #[test]
@@ -246,8 +246,8 @@ mod tests {
             newest_snapshot_unix_ms: Some(0),
             seen_unix_ms: Some(u64::MAX),
         };
-        assert!(matches!(trust(&clocks), Err(Distrust::LeaptForward { .. })));
+        assert!(matches!(check(&clocks), Err(ClockError::LeaptForward { .. })));
         let back = Clocks { local_unix_ms: 0, store_unix_ms: Some(0), ..clocks };
-        assert!(matches!(trust(&back), Err(Distrust::WentBack { .. })));
+        assert!(matches!(check(&back), Err(ClockError::WentBack { .. })));
     }
 }

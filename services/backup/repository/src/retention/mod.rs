@@ -9,7 +9,7 @@
 //!   Rules, as a person writes them ──checked──> Policy ─┐
 //!   Candidates: id, machine, time, tags, held ──────────┴─ plan ──> Plan: each kept with all its reasons, or forgotten
 //!                                                                     │ printed: the preview
-//!   Clocks: ours, the store's, newest snapshot, seen ── trust ──> Trusted ── only then is the plan carried out
+//!   Clocks: ours, the store's, newest snapshot, seen ── trust ──> TrustedTime ── only then is the plan carried out
 //! ```
 //!
 //! The rules mean what those of restic 0.17 and later do (its manual, "Removing snapshots according to a policy"). They
@@ -36,7 +36,7 @@ mod policy;
 mod span;
 
 pub use count::{Count, NotACount};
-pub use plan::{Judged, MachinePlan, Plan, Reason, Verdict};
+pub use plan::{MachinePlan, Plan, PlannedSnapshot, Reason, Verdict};
 pub use planner::{Candidate, PlanError, plan};
 pub use policy::{BadPolicy, Policy, Rules};
 pub use span::{NotASpan, Span};

@@ -71,7 +71,7 @@ pub enum Verdict {
 
 /// One snapshot and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Judged {
+pub struct PlannedSnapshot {
     /// The snapshot.
     pub id: SnapshotId,
     /// When it was taken, in milliseconds since 1970.
@@ -81,7 +81,7 @@ pub struct Judged {
     pub verdict: Verdict,
 }
 
-impl Judged {
+impl PlannedSnapshot {
     /// Whether it is to be forgotten.
     pub fn is_forgotten(&self) -> bool {
         self.verdict == Verdict::Forget
@@ -94,7 +94,7 @@ pub struct MachinePlan {
     /// The machine.
     pub machine: String,
     /// Its snapshots, newest first.
-    pub snapshots: Vec<Judged>,
+    pub snapshots: Vec<PlannedSnapshot>,
 }
 
 /// A policy, applied. Printed, it says line by line what stays, why, and what goes.
@@ -111,13 +111,13 @@ pub struct Plan {
 
 impl Plan {
     /// All that were judged.
-    pub fn judged(&self) -> impl Iterator<Item = &Judged> {
+    pub fn snapshots(&self) -> impl Iterator<Item = &PlannedSnapshot> {
         self.machines.iter().flat_map(|machine| &machine.snapshots)
     }
 
     /// What is to be forgotten.
     pub fn forgotten(&self) -> impl Iterator<Item = SnapshotId> {
-        self.judged().filter(|judged| judged.is_forgotten()).map(|judged| judged.id)
+        self.snapshots().filter(|judged| judged.is_forgotten()).map(|judged| judged.id)
     }
 }
 
@@ -130,7 +130,7 @@ impl fmt::Display for Plan {
         for MachinePlan { machine, snapshots } in &self.machines {
             let (keep, forget) = counts(snapshots.iter());
             writeln!(f, "{machine}: keep {keep}, forget {forget}")?;
-            for Judged { id, taken_at_unix_ms, verdict } in snapshots {
+            for PlannedSnapshot { id, taken_at_unix_ms, verdict } in snapshots {
                 let taken = shown(*taken_at_unix_ms, self.time_zone);
                 match verdict {
                     Verdict::Forget => writeln!(f, "  forget  {taken}  {id}")?,
@@ -141,7 +141,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        let (keep, forget) = counts(self.judged());
+        let (keep, forget) = counts(self.snapshots());
         write!(f, "in all: keep {keep}, forget {forget}")?;
         if self.out_of_scope > 0 {
             write!(f, ", not looked at {}", self.out_of_scope)?;
@@ -150,7 +150,7 @@ impl fmt::Display for Plan {
     }
 }
 
-fn counts<'a>(judged: impl Iterator<Item = &'a Judged>) -> (usize, usize) {
+fn counts<'a>(judged: impl Iterator<Item = &'a PlannedSnapshot>) -> (usize, usize) {
     judged.fold((0, 0), |(keep, forget), judged| match judged.verdict {
         Verdict::Keep { .. } => (keep + 1, forget),
         Verdict::Forget => (keep, forget + 1),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::calendar::{Period, WallTime, before};
-use super::{Count, Judged, MachinePlan, Plan, Policy, Reason, Rule, Verdict};
+use super::{Count, MachinePlan, Plan, PlannedSnapshot, Policy, Reason, Rule, Verdict};
 use crate::format::snapshot::{Snapshot, SnapshotId};
 
 /// A snapshot as far as retention looks at it.
@@ -85,7 +85,7 @@ pub fn plan(policy: &Policy, snapshots: &[Candidate]) -> Result<Plan, PlanError>
     }
     let machines = machines.into_iter().map(|(machine, mut candidates)| {
         candidates.sort_unstable_by_key(|(taken, candidate)| std::cmp::Reverse((*taken, candidate.id)));
-        MachinePlan { machine: machine.to_owned(), snapshots: judge(policy, &candidates) }
+        MachinePlan { machine: machine.to_owned(), snapshots: apply(policy, &candidates) }
     });
     Ok(Plan { time_zone: policy.rules().time_zone, machines: machines.collect(), out_of_scope })
 }
@@ -97,7 +97,7 @@ fn is_in_scope(policy: &Policy, candidate: &Candidate) -> bool {
 }
 
 /// Judges the snapshots of one machine, newest first.
-fn judge(policy: &Policy, candidates: &[(DateTime<Utc>, &Candidate)]) -> Vec<Judged> {
+fn apply(policy: &Policy, candidates: &[(DateTime<Utc>, &Candidate)]) -> Vec<PlannedSnapshot> {
     let rules = policy.rules();
     let minimum = rules.keep_minimum.get() as usize;
     let window = rules.keep_within.zip(candidates.first()).map(|(span, (newest, _))| {
@@ -123,7 +123,7 @@ fn judge(policy: &Policy, candidates: &[(DateTime<Utc>, &Candidate)]) -> Vec<Jud
             reasons.push(Reason::Minimum);
         }
         let verdict = if reasons.is_empty() { Verdict::Forget } else { Verdict::Keep { reasons } };
-        Judged { id: candidate.id, taken_at_unix_ms: candidate.taken_at_unix_ms, verdict }
+        PlannedSnapshot { id: candidate.id, taken_at_unix_ms: candidate.taken_at_unix_ms, verdict }
     };
     candidates.iter().enumerate().map(one).collect()
 }

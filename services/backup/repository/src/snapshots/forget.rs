@@ -12,7 +12,7 @@ use super::SnapshotError;
 use crate::format::snapshot::SnapshotId;
 use crate::lease;
 use crate::repository::{Repository, unix_ms_now};
-use crate::retention::clock::{self, Clocks, Distrust, Trusted};
+use crate::retention::clock::{self, ClockError, Clocks, TrustedTime};
 use crate::retention::{self, Candidate, Plan, PlanError, Policy};
 use crate::store::StoreError;
 
@@ -26,7 +26,7 @@ pub struct ForgetPlan {
     /// What each snapshot's fate would be.
     pub plan: Plan,
     /// Whether the clock is trusted with it.
-    pub clock: Result<Trusted, Distrust>,
+    pub clock: Result<TrustedTime, ClockError>,
 }
 
 /// Nothing could be planned, or not all of it was forgotten. What was not is as it was.
@@ -40,7 +40,7 @@ pub enum ForgetError {
     Plan(#[from] PlanError),
     /// The clock is not to be trusted with it.
     #[error(transparent)]
-    Clock(#[from] Distrust),
+    Clock(#[from] ClockError),
     /// The store failed.
     #[error("could not reach the store")]
     Store(#[from] StoreError),
@@ -59,7 +59,7 @@ impl Repository {
         let candidates: Vec<_> =
             snapshots.iter().map(|snapshot| Candidate::new(snapshot, held.contains(&snapshot.id))).collect();
         let plan = retention::plan(policy, &candidates)?;
-        Ok(ForgetPlan { plan, clock: self.look_at_the_clock(newest).await? })
+        Ok(ForgetPlan { plan, clock: self.check_clock(newest).await? })
     }
 
     /// Forgets what was planned, and returns what was. A snapshot that was held since the plan was made is not.
@@ -83,7 +83,7 @@ impl Repository {
         Ok(forgotten)
     }
 
-    async fn look_at_the_clock(&self, newest: Option<u64>) -> Result<Result<Trusted, Distrust>, ForgetError> {
+    async fn check_clock(&self, newest: Option<u64>) -> Result<Result<TrustedTime, ClockError>, ForgetError> {
         let folder = self.shared.cache.folder();
         let store = lease::store_clock(&self.shared.store).await;
         let clocks = Clocks {
@@ -92,7 +92,7 @@ impl Repository {
             newest_snapshot_unix_ms: newest,
             seen_unix_ms: folder.and_then(seen),
         };
-        let trusted = clock::trust(&clocks);
+        let trusted = clock::check(&clocks);
         if let (Some(folder), Ok(trusted)) = (folder, &trusted)
             && let Err(error) = remember(folder, trusted.seen_unix_ms())
         {

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use tracing::instrument;
 
 use super::SnapshotError;
+use crate::damage::Damage;
 use crate::format::snapshot::SnapshotId;
-use crate::format::{Damage, packed, sealed};
+use crate::format::{encrypted, packed};
 use crate::repository::{Repository, unix_ms_now};
 use crate::store::{StoreError, names};
 
@@ -54,6 +55,10 @@ pub enum HoldError {
     Store(#[from] StoreError),
 }
 
+pub(crate) fn encode(reason: &str, since_unix_ms: u64) -> Vec<u8> {
+    packed::body(&Record { reason: reason.to_owned(), since_unix_ms })
+}
+
 impl Repository {
     /// Holds a snapshot; a hold that is there already gets the new reason.
     ///
@@ -67,8 +72,7 @@ impl Repository {
         }
         self.snapshot(id).await?;
         let name = names::entry(names::HOLDS, id.ulid());
-        let record = Record { reason: reason.to_owned(), since_unix_ms: unix_ms_now() };
-        let object = sealed::seal(&self.shared.keys(), &name, packed::body(&record));
+        let object = encrypted::encrypt(&self.shared.keys(), &name, encode(reason, unix_ms_now()));
         Ok(self.shared.store.put(&name, Bytes::from(object)).await?)
     }
 
@@ -95,9 +99,10 @@ impl Repository {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let Record { reason, since_unix_ms } = sealed::open(&self.shared.keys(), &name, WHAT, &object)
-                .and_then(|text| packed::decode(&text, WHAT))
-                .map_err(|source| HoldError::Damaged { snapshot, source })?;
+            let Record { reason, since_unix_ms } =
+                encrypted::decrypt(&self.shared.keys(), &name, WHAT, &object)
+                    .and_then(|text| packed::decode(&text, WHAT))
+                    .map_err(|source| HoldError::Damaged { snapshot, source })?;
             holds.push(Hold { snapshot, reason, since_unix_ms });
         }
         holds.sort_by_key(|hold| (hold.since_unix_ms, hold.snapshot));

@@ -2,7 +2,7 @@
 
 mod catalogue;
 mod forget;
-mod holds;
+pub(crate) mod holds;
 mod judge;
 
 use std::path::Path;
@@ -15,8 +15,9 @@ use self::catalogue::{Catalogue, Known};
 pub use self::forget::{ForgetError, ForgetPlan};
 pub use self::holds::{Hold, HoldError};
 
+use crate::damage::Damage;
 use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
-use crate::format::{Damage, packed, sealed};
+use crate::format::{encrypted, packed};
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::store::{StoreError, Version, names};
@@ -92,7 +93,7 @@ impl Repository {
     /// When the store fails or a snapshot cannot be read.
     #[instrument(name = "repository.snapshots", skip_all)]
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
-        if self.shared.store.lists_versions_anyway() {
+        if self.shared.store.lists_versions() {
             return self.snapshots_as_they_are().await;
         }
         let names = async { Ok(self.snapshot_ids().await?.into_iter().map(|id| (id, None)).collect()) };
@@ -178,7 +179,7 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        let contents: Contents = sealed::open(&self.shared.keys(), &name, "snapshot", &object)
+        let contents: Contents = encrypted::decrypt(&self.shared.keys(), &name, "snapshot", &object)
             .and_then(|text| packed::decode(&text, "snapshot"))
             .map_err(|source| SnapshotError::Damaged { id, source })?;
         Ok(Snapshot { id, contents })
@@ -189,7 +190,7 @@ impl Repository {
     /// # Errors
     /// When this key may not read, or the definition does not open.
     pub fn definition(&self, snapshot: &Snapshot) -> Result<Vec<u8>, ReadError> {
-        snapshot.contents.definition.open(&self.shared.keys()).map_err(|damage| match damage {
+        snapshot.contents.definition.decrypt(&self.shared.keys()).map_err(|damage| match damage {
             Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
             damage => ReadError::Damaged(damage),
         })
@@ -231,7 +232,7 @@ impl Repository {
     /// When it is held, or the store fails.
     #[instrument(name = "repository.forget", skip(self))]
     pub async fn forget(&self, id: SnapshotId) -> Result<(), SnapshotError> {
-        match self.shared.store.look_up(&names::entry(names::HOLDS, id.ulid())).await {
+        match self.shared.store.head(&names::entry(names::HOLDS, id.ulid())).await {
             Ok(_) => return Err(SnapshotError::Held { id }),
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -17,13 +17,11 @@ mod nbd;
 pub(crate) mod qemu;
 mod raw;
 
+use std::error::Error;
 use std::ops::Range;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
-use crate::restore::ReadError;
 
 pub(crate) use address::probe;
 pub use address::{DiskAddress, NotADiskAddress};
@@ -49,16 +47,16 @@ pub trait DiskSource: Send + Sync {
 /// A source failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The repository could not give back what it holds.
-    #[error("could not read disk {disk} of the snapshot")]
-    Snapshot {
-        /// The disk.
-        disk: String,
-        /// The cause, which all who waited for the same content share.
+    /// A source of another kind than those of this module failed.
+    #[error("could not read {what}")]
+    Other {
+        /// The disk concerned.
+        what: String,
+        /// The cause.
         #[source]
-        source: Arc<ReadError>,
+        source: Box<dyn Error + Send + Sync>,
     },
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("could not {attempt} {what}")]
     Io {
         /// What was attempted.
@@ -88,14 +86,14 @@ pub enum SourceError {
         why: String,
     },
     /// A tool that worked for us failed.
-    #[error("could not {attempt} {what}: {said}")]
+    #[error("could not {attempt} {what}: {stderr}")]
     Tool {
         /// What was attempted.
         attempt: &'static str,
         /// The image concerned.
         what: String,
-        /// The tool's words.
-        said: String,
+        /// What it printed to stderr.
+        stderr: String,
     },
     /// The other side refused.
     #[error("{what} refused to {attempt}: {why}")]

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::s3::S3;
-use super::{Created, Keep, LockMode, Store, StoreError, names};
+use super::{Created, LockMode, LockUntil, Store, StoreError, names};
 
-/// How long the object is locked that a store is tried out with.
+/// How long the probe object is locked.
 const PROBE_LOCK: Duration = Duration::from_mins(1);
 
 /// What a store was seen to be able to do when the repository was made.
@@ -23,7 +23,7 @@ pub struct Capabilities {
     /// Objects can be locked, so that nobody can delete them for a while (S3 Object Lock).
     #[serde(default, skip_serializing_if = "is_not")]
     pub object_lock: bool,
-    /// What arrives other than it was sent is refused (CRC-64/NVME).
+    /// A body that arrives damaged is refused (CRC-64/NVME).
     #[serde(default, skip_serializing_if = "is_not")]
     pub checksums: bool,
     /// One request deletes many objects (S3 DeleteObjects).
@@ -31,22 +31,22 @@ pub struct Capabilities {
     pub deletes_many: bool,
 }
 
-/// What a store cannot do goes without saying, as it did before anybody asked.
+/// A capability that is missing is left out, as in configs from before it was probed.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_not(can: &bool) -> bool {
     !can
 }
 
 impl Capabilities {
-    /// Whether a repository can live there.
-    pub fn suffice(&self) -> bool {
+    /// Whether a repository can be stored there.
+    pub fn are_sufficient(&self) -> bool {
         self.create_if_absent && self.lists_what_was_written
     }
 }
 
 impl Store {
     /// Writes, lists, overwrites and removes small objects.
-    pub(crate) async fn try_out(&self) -> Result<Capabilities, StoreError> {
+    pub(crate) async fn probe_capabilities(&self) -> Result<Capabilities, StoreError> {
         let name = names::entry(names::PROBE, Ulid::generate());
         let other = names::entry(names::PROBE, Ulid::generate());
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"the second"));
@@ -55,12 +55,12 @@ impl Store {
         let found = self.get(&name).await?;
         self.put(&other, Bytes::from_static(b"the third")).await?;
         let listed = self.list(&names::folder(names::PROBE)).await?;
-        let deletes_many = self.could_delete_all(&[name.clone(), other.clone()]).await?;
+        let deletes_many = self.try_delete_all(&[name.clone(), other.clone()]).await?;
         if !deletes_many {
             self.delete(&name).await?;
             self.delete(&other).await?;
         }
-        let (object_lock, checksums) = match &self.s3 {
+        let (object_lock, checksums) = match self.s3() {
             Some(s3) => (self.can_lock(s3).await?, self.verifies_checksums(s3).await?),
             None => (false, false),
         };
@@ -78,21 +78,21 @@ impl Store {
     /// Locks one small object for a short time. In a bucket with Object Lock its version stays until then.
     async fn can_lock(&self, s3: &S3) -> Result<bool, StoreError> {
         let name = names::entry(names::PROBE, Ulid::generate());
-        if !self.bounded("ask about the locks of", &name, s3.has_object_lock()).await? {
+        if !self.bounded("read the lock settings for", &name, s3.has_object_lock()).await? {
             return Ok(false);
         }
-        let keep = Keep { mode: LockMode::Governance, until: s3.now() + PROBE_LOCK };
+        let lock_until = LockUntil { mode: LockMode::Governance, until: s3.now() + PROBE_LOCK };
         let mut options = PutOptions::default();
-        options.extensions.insert(keep);
+        options.extensions.insert(lock_until);
         self.put_with(&name, Bytes::from_static(b"locked"), options).await?;
-        let lock = self.bounded("look at the lock of", &name, s3.lock_of(&name)).await?;
+        let lock = self.bounded("read the lock of", &name, s3.lock_of(&name)).await?;
         self.delete(&name).await?;
-        Ok(lock.contains(keep.mode_word()))
+        Ok(lock.contains(lock_until.mode_name()))
     }
 
     async fn verifies_checksums(&self, s3: &S3) -> Result<bool, StoreError> {
         let name = names::entry(names::PROBE, Ulid::generate());
-        let verified = self.bounded("try out checksums with", &name, s3.verifies_checksums(&name)).await?;
+        let verified = self.bounded("probe checksums with", &name, s3.verifies_checksums(&name)).await?;
         if !verified {
             self.delete(&name).await?;
         }

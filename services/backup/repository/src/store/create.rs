@@ -9,8 +9,8 @@ use tracing::instrument;
 
 use super::{Store, StoreError};
 
-/// Attempts at one creation that the store says it never heard of, and the first pause between them; each is twice the
-/// one before.
+/// Attempts at a creation that failed and left no object, and the first pause between them; each pause is twice the one
+/// before.
 const ATTEMPTS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
@@ -19,20 +19,20 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 pub(crate) enum Created {
     /// The object is ours.
     New,
-    /// Somebody else has written another one before.
+    /// Another process has written it before.
     AlreadyThere,
 }
 
 impl Store {
-    /// Writes an object only when none of that name exists: the commit primitive. An attempt that was carried out and
-    /// whose answer was lost counts as what it is: `body` must be such that nobody else can have written it.
+    /// Writes an object only when none of that name exists: the commit primitive. An attempt that
+    /// succeeded and whose answer was lost counts as success: `body` must be one that no other process can have written.
     pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
         self.create_with(name, body, PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
     }
 
-    /// The same for an object that is to be locked, where the repository locks.
-    pub(crate) async fn create_kept(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
-        self.create_with(name, body, self.kept(PutMode::Create)).await
+    /// As [`Store::create`], under Object Lock, where the repository has one.
+    pub(crate) async fn create_locked(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+        self.create_with(name, body, self.locked(PutMode::Create)).await
     }
 
     #[instrument(name = "store create", skip_all, fields(otel.kind = "client", object = %name))]
@@ -42,8 +42,8 @@ impl Store {
         body: Bytes,
         options: PutOptions,
     ) -> Result<Created, StoreError> {
-        if self.is_dry {
-            return match self.look_up(name).await {
+        if self.is_dry_run {
+            return match self.head(name).await {
                 Ok(_) => Ok(Created::AlreadyThere),
                 Err(StoreError::NotFound { .. }) => Ok(Created::New),
                 Err(error) => Err(error),
@@ -58,7 +58,7 @@ impl Store {
             match self.get(name).await {
                 Ok(found) if found == body => return Ok(Created::New),
                 Ok(_) => return Ok(Created::AlreadyThere),
-                // It did not arrive, or has not yet. Clients do not send such a request again by themselves.
+                // It did not arrive, or has not yet. Clients do not retry such a request by themselves.
                 Err(StoreError::NotFound { .. })
                     if attempts < ATTEMPTS_MAX && began.elapsed() < self.deadline =>
                 {

@@ -1,25 +1,40 @@
 //! Removing objects.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::instrument;
 
-use super::{Capabilities, Store, StoreError, twice};
+use super::{Backend, Capabilities, Store, StoreError, retry_once};
 
 impl Store {
-    /// The same store, of which no more is asked than it was seen to be able to do.
-    pub(crate) fn able(self, seen: Capabilities) -> Store {
-        Store { bulk: self.bulk.filter(|_| seen.deletes_many), ..self }
+    /// The same store, limited to what it was seen to be able to do at `init`.
+    pub(crate) fn with_capabilities(mut self, seen: Capabilities) -> Store {
+        if let Backend::S3 { bulk, .. } = &mut self.backend
+            && !seen.deletes_many
+        {
+            *bulk = None;
+        }
+        self
+    }
+
+    /// The client that deletes many objects with one request, where there is one.
+    fn bulk(&self) -> Option<&Arc<dyn ObjectStore>> {
+        match &self.backend {
+            Backend::S3 { bulk, .. } => bulk.as_ref(),
+            Backend::Folder(_) | Backend::Other => None,
+        }
     }
 
     /// Removes an object; one that is gone already counts as removed.
     #[instrument(name = "store delete", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn delete(&self, name: &Path) -> Result<(), StoreError> {
-        if self.is_dry {
+        if self.is_dry_run {
             return Ok(());
         }
-        match twice(|| self.bounded("delete", name, self.objects.delete(name))).await {
+        match retry_once(|| self.bounded("delete", name, self.objects.delete(name))).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -29,18 +44,18 @@ impl Store {
     /// removed.
     #[instrument(name = "store delete all", skip_all, fields(otel.kind = "client", objects = names.len()))]
     pub(crate) async fn delete_all(&self, names: &[Path]) -> Result<(), StoreError> {
-        if self.is_dry {
+        if self.is_dry_run {
             return Ok(());
         }
-        twice(|| self.delete_all_once(names)).await
+        retry_once(|| self.delete_all_once(names)).await
     }
 
-    /// Removes objects with one request, where the store can; says whether it can.
-    pub(super) async fn could_delete_all(&self, names: &[Path]) -> Result<bool, StoreError> {
-        if self.bulk.is_none() {
+    /// Removes objects with one request; false where the store cannot.
+    pub(super) async fn try_delete_all(&self, names: &[Path]) -> Result<bool, StoreError> {
+        if self.bulk().is_none() {
             return Ok(false);
         }
-        match twice(|| self.delete_all_once(names)).await {
+        match retry_once(|| self.delete_all_once(names)).await {
             Ok(()) => Ok(true),
             Err(StoreError::Failed { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -49,7 +64,7 @@ impl Store {
 
     async fn delete_all_once(&self, names: &[Path]) -> Result<(), StoreError> {
         let asked = futures::stream::iter(names.to_vec()).map(Ok).boxed();
-        let mut answers = self.bulk.as_ref().unwrap_or(&self.objects).delete_stream(asked);
+        let mut answers = self.bulk().unwrap_or(&self.objects).delete_stream(asked);
         for name in names {
             let answer = async { answers.next().await.transpose() };
             match self.bounded("delete", name, answer).await {

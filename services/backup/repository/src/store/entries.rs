@@ -1,4 +1,4 @@
-//! The names of small objects, without anything else about them.
+//! The ids of small objects, without length and time.
 
 use std::io;
 use std::path::Path as Folder;
@@ -9,10 +9,10 @@ use ulid::Ulid;
 use super::{Store, StoreError, names};
 
 impl Store {
-    /// The ids of all objects `folder/id`, in no particular order. In a folder of this machine only the directory is
-    /// read, which is many times faster than asking for each object's size and time.
+    /// The ids of all objects `folder/id`, in no particular order. In a folder of this host only the directory is read,
+    /// which is many times faster than reading each object's size and time.
     pub(crate) async fn entries(&self, folder: &'static str) -> Result<Vec<Ulid>, StoreError> {
-        let Some(place) = self.folder.as_ref().map(|root| root.join(folder)) else {
+        let Some(place) = self.folder().map(|root| root.join(folder)) else {
             let listed = self.list(&names::folder(folder)).await?;
             return Ok(listed.iter().filter_map(|listed| names::entry_id(&listed.path)).collect());
         };
@@ -26,7 +26,7 @@ impl Store {
     }
 }
 
-/// A directory that nobody has made yet has no entries.
+/// A directory that does not exist yet has no entries.
 fn read(place: &Folder) -> io::Result<Vec<Ulid>> {
     let entries = match std::fs::read_dir(place) {
         Ok(entries) => entries,

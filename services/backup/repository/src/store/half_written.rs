@@ -4,11 +4,11 @@
 //!   data/ab/abcd…#1     an object that was being written; numbered, as two may write one name
 //! ```
 //!
-//! Object stores on a network show an object whole or not at all, and leave nothing behind.
+//! Object stores on a network have an object whole or not at all, and leave nothing behind.
 
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use tokio::task::spawn_blocking;
@@ -20,16 +20,10 @@ use super::{Store, StoreError, names};
 const DEPTH_MAX: usize = 2;
 
 impl Store {
-    /// The same store, known to lie in a folder.
-    pub(super) fn in_folder(mut self, folder: PathBuf) -> Store {
-        self.folder = Some(folder);
-        self
-    }
-
-    /// Removes half written objects that were last written before a time, by the store's clock. Whoever is writing them
-    /// after all gets an error.
+    /// Removes half written objects that were last written before a time, by the store's clock. A process that is still
+    /// writing one gets an error.
     pub(crate) async fn remove_half_written(&self, before_unix_ms: i64) -> Result<(), StoreError> {
-        let Some(folder) = self.folder.clone() else {
+        let Some(folder) = self.folder().map(ToOwned::to_owned) else {
             return Ok(());
         };
         let removed = spawn_blocking(move || {
@@ -90,7 +84,7 @@ fn remove_in(
     Ok(removed)
 }
 
-/// One that vanished meanwhile is no business of ours.
+/// False for one that vanished meanwhile.
 fn is_older(entry: &DirEntry, before_unix_ms: i64) -> bool {
     let written = entry.metadata().and_then(|metadata| metadata.modified());
     let since = written.ok().and_then(|written| written.duration_since(UNIX_EPOCH).ok());

@@ -1,16 +1,29 @@
-//! The objects of a repository, wherever they lie.
+//! The objects of a repository, in a folder, on S3 or in memory.
 //!
-//! Promises: every call ends within a known time; a write that returned is durable; names are built in
-//! one place ([`names`]). Works on anything `object_store` speaks, as long as it can create an object only
-//! when it is absent.
+//! Promises: every call ends within a known time; a write that returned is durable; names are built in one place
+//! ([`names`]). Works on anything `object_store` supports, as long as it can create an object only when it is absent.
 //!
 //! ```text
 //!   engine -> Store { deadline } -> object_store { retries, back-off } -> folder | S3 | memory
+//!
+//!   read      get, get_range     the bytes of an object, or of a part of it
+//!             head               its length and time, without its bytes
+//!   list      list               all objects under a prefix, each with length and time
+//!             entries            the ids in a folder and nothing else                       entries.rs
+//!             versions           the ids in a folder, each with its entity tag              versions.rs
+//!   write     put                replaces an object of that name
+//!             create             only where none of that name exists: the commit            create.rs
+//!             put_locked, create_locked    the same under Object Lock, where the repository has one
+//!             lock               locks an object, or extends its lock                       object_lock.rs
+//!   delete    delete, delete_all    an object that is gone counts as deleted                delete.rs
+//!             remove_half_written   what killed processes left in a folder                  half_written.rs
+//!             undelete           brings back what was deleted or overwritten on S3          undelete.rs
+//!   probe     probe_capabilities    what the store can do, found out by trying              capabilities.rs
 //! ```
 //!
-//! A folder is written with fsync on each file and its directory before a write returns (`object_store` does
-//! so when asked, and [`StoreSettings`] asks). A process killed in the middle of a write may leave a staging
-//! file `…#1` beside the object; listings skip it, it is never read, and a collection removes it.
+//! A folder is written with fsync on each file and its directory before a write returns (`object_store` does so when
+//! asked, and [`StoreSettings`] asks). A process killed in the middle of a write may leave a staging file `…#1` beside
+//! the object; listings skip it, it is never read, and a collection removes it.
 //!
 //! It knows nothing of what the objects hold: see [`crate::format`].
 
@@ -21,9 +34,9 @@ mod entries;
 mod half_written;
 pub mod names;
 mod object_lock;
-mod revive;
 mod s3;
 mod settings;
+mod undelete;
 mod versions;
 
 use std::path::PathBuf;
@@ -34,6 +47,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -43,29 +57,39 @@ use self::s3::S3;
 
 pub use capabilities::Capabilities;
 pub(crate) use create::Created;
-pub(crate) use object_lock::Keep;
+pub(crate) use object_lock::LockUntil;
 pub use object_lock::{LockMode, NotALock, ObjectLock};
-pub use revive::{ReviveError, ReviveReport};
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
+pub use undelete::{UndeleteError, UndeleteReport};
 pub(crate) use versions::Version;
 
-/// Time for one call when a store is given without settings: long enough for a 32 MiB object on a slow line.
+/// Time for one call when a store is made without settings: enough for a 32 MiB object on a slow connection.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 
-/// A place that holds the objects of one repository. Cheap to clone.
+/// Where a store keeps its objects, for what `object_store` alone cannot do.
+#[derive(Clone, Debug)]
+enum Backend {
+    /// A folder of this host.
+    Folder(PathBuf),
+    /// A prefix of an S3 bucket.
+    S3 {
+        client: Arc<S3>,
+        /// The same objects, through a client that deletes many with one request; `None` where the service cannot.
+        bulk: Option<Arc<dyn ObjectStore>>,
+    },
+    /// Anything else, such as memory in tests.
+    Other,
+}
+
+/// The objects of one repository. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// The same objects, where one request can delete many.
-    bulk: Option<Arc<dyn ObjectStore>>,
+    backend: Backend,
     deadline: Duration,
-    /// Where it is a folder.
-    folder: Option<PathBuf>,
-    /// Where it is on S3.
-    s3: Option<Arc<S3>>,
     lock: Option<ObjectLock>,
-    /// What is written is dropped.
-    is_dry: bool,
+    /// Whether writes, locks and deletions are skipped.
+    is_dry_run: bool,
 }
 
 /// One call to the store failed, after its retries.
@@ -78,7 +102,7 @@ pub enum StoreError {
         attempt: &'static str,
         /// The object or prefix concerned.
         name: String,
-        /// What the store said.
+        /// The error of the client.
         #[source]
         source: object_store::Error,
     },
@@ -95,7 +119,7 @@ pub enum StoreError {
         attempt: &'static str,
         /// The object or prefix concerned.
         name: String,
-        /// How long was waited.
+        /// The deadline of one call, retries included.
         deadline: Duration,
     },
 }
@@ -110,55 +134,64 @@ pub(crate) struct Listed {
 }
 
 impl Store {
-    /// A store over any `object_store`; the repository's objects lie at its root. Used by tests and by callers
-    /// who build their own client; [`StoreSettings::open`] is the usual way.
+    /// A store over any `object_store`, with the repository's objects at its root. For tests and for callers that build
+    /// their own client; [`StoreSettings::open`] is the usual way.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Store {
-        Store {
-            objects,
-            bulk: None,
-            deadline: DEADLINE_DEFAULT,
-            folder: None,
-            s3: None,
-            lock: None,
-            is_dry: false,
+        Store { objects, backend: Backend::Other, deadline: DEADLINE_DEFAULT, lock: None, is_dry_run: false }
+    }
+
+    fn in_folder(folder: LocalFileSystem, path: PathBuf) -> Store {
+        Store { backend: Backend::Folder(path), ..Store::new(Arc::new(folder)) }
+    }
+
+    fn on_s3(s3: S3) -> Store {
+        let prefixed = |client: &AmazonS3| Arc::new(PrefixStore::new(client.clone(), s3.prefix().clone()));
+        let (objects, bulk) = (prefixed(s3.objects()), prefixed(s3.bulk()));
+        Store { backend: Backend::S3 { client: Arc::new(s3), bulk: Some(bulk) }, ..Store::new(objects) }
+    }
+
+    fn folder(&self) -> Option<&std::path::Path> {
+        match &self.backend {
+            Backend::Folder(path) => Some(path),
+            Backend::S3 { .. } | Backend::Other => None,
         }
     }
 
-    /// A store on S3.
-    fn on_s3(s3: S3) -> Store {
-        let placed = |client: &AmazonS3| Arc::new(PrefixStore::new(client.clone(), s3.prefix().clone()));
-        let (objects, bulk) = (placed(s3.objects()), placed(s3.bulk()));
-        Store { bulk: Some(bulk), s3: Some(Arc::new(s3)), ..Store::new(objects) }
+    fn s3(&self) -> Option<&S3> {
+        match &self.backend {
+            Backend::S3 { client, .. } => Some(client),
+            Backend::Folder(_) | Backend::Other => None,
+        }
     }
 
-    /// The same store, in which a repository that is made locks what it keeps. One that is opened does as it was made.
+    /// The same store with Object Lock for a repository that `init` makes. One that is opened uses the lock in its config.
     #[must_use]
     pub fn with_object_lock(mut self, lock: Option<ObjectLock>) -> Store {
         self.lock = lock;
         self
     }
 
-    /// The same store, in which nothing is changed: what is written, locked or deleted counts as done and is not. For
-    /// seeing what a change would come to; what reads its own writes back does not find them.
+    /// The same store for a dry run: writes, locks and deletions report success and change nothing. Code that reads its own
+    /// writes does not find them.
     #[must_use]
-    pub fn changing_nothing(mut self) -> Store {
-        self.is_dry = true;
+    pub fn dry_run(mut self) -> Store {
+        self.is_dry_run = true;
         self
     }
 
-    /// Whether what is written is dropped.
-    pub(crate) fn is_dry(&self) -> bool {
-        self.is_dry
+    /// Whether writes, locks and deletions are skipped.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.is_dry_run
     }
 
-    /// How what is kept is locked.
+    /// The Object Lock of new packs, snapshots, rosters and the config.
     pub(crate) fn object_lock(&self) -> Option<ObjectLock> {
         self.lock
     }
 
-    /// The time by the store's clock, as far as it is known without asking.
+    /// The time by the store's clock, as its last answer said; the host's clock elsewhere than on S3.
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.s3.as_ref().map_or_else(Utc::now, |s3| s3.now())
+        self.s3().map_or_else(Utc::now, S3::now)
     }
 
     /// The same store with another bound on the time of one call, retries included.
@@ -184,12 +217,14 @@ impl Store {
         }
     }
 
+    /// The bytes of an object.
     #[instrument(name = "store get", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get(&self, name: &Path) -> Result<Bytes, StoreError> {
         let read = || async { self.objects.get(name).await?.bytes().await };
-        twice(|| self.bounded("read", name, read())).await
+        retry_once(|| self.bounded("read", name, read())).await
     }
 
+    /// A range of the bytes of an object. Where it ends behind the object, stores fail or return less: compare the length.
     #[instrument(name = "store get range", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn get_range(
         &self,
@@ -197,12 +232,13 @@ impl Store {
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, StoreError> {
         let read = || self.objects.get_range(name, range.clone());
-        twice(|| self.bounded("read a range of", name, read())).await
+        retry_once(|| self.bounded("read a range of", name, read())).await
     }
 
-    #[instrument(name = "store look up", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
-    pub(crate) async fn look_up(&self, name: &Path) -> Result<Listed, StoreError> {
-        let meta = twice(|| self.bounded("look up", name, self.objects.head(name))).await?;
+    /// The length and time of an object, without its bytes.
+    #[instrument(name = "store head", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
+    pub(crate) async fn head(&self, name: &Path) -> Result<Listed, StoreError> {
+        let meta = retry_once(|| self.bounded("look up", name, self.objects.head(name))).await?;
         Ok(Listed {
             path: meta.location,
             bytes: meta.size,
@@ -210,19 +246,19 @@ impl Store {
         })
     }
 
-    /// Writes an object, replacing one of that name: for names that nobody else can hold.
+    /// Writes an object, replacing one of that name: for names that no other process uses.
     pub(crate) async fn put(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
         self.put_with(name, body, PutOptions::default()).await
     }
 
-    /// Writes an object that snapshots will need: locked, where the repository locks.
-    pub(crate) async fn put_kept(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
-        self.put_with(name, body, self.kept(PutMode::Overwrite)).await
+    /// As [`Store::put`], for objects that snapshots need: under Object Lock, where the repository has one.
+    pub(crate) async fn put_locked(&self, name: &Path, body: Bytes) -> Result<(), StoreError> {
+        self.put_with(name, body, self.locked(PutMode::Overwrite)).await
     }
 
     #[instrument(name = "store put", skip_all, fields(otel.kind = "client", object = %name))]
     async fn put_with(&self, name: &Path, body: Bytes, options: PutOptions) -> Result<(), StoreError> {
-        if self.is_dry {
+        if self.is_dry_run {
             return Ok(());
         }
         self.bounded("write", name, self.objects.put_opts(name, PutPayload::from(body), options))
@@ -230,7 +266,7 @@ impl Store {
             .map(drop)
     }
 
-    fn kept(&self, mode: PutMode) -> PutOptions {
+    fn locked(&self, mode: PutMode) -> PutOptions {
         let mut options = PutOptions { mode, ..PutOptions::default() };
         if let Some(lock) = self.lock {
             options.extensions.insert(lock.from(self.now()));
@@ -240,10 +276,10 @@ impl Store {
 
     /// Locks an object, or makes its lock last longer.
     #[instrument(name = "store lock", skip_all, fields(otel.kind = "client", object = %name))]
-    pub(crate) async fn lock(&self, name: &Path, keep: Keep) -> Result<(), StoreError> {
-        match &self.s3 {
-            Some(s3) if !self.is_dry => self.bounded("lock", name, s3.lock(name, keep)).await,
-            // Elsewhere nothing can be locked, as in a folder into which a bucket was copied.
+    pub(crate) async fn lock(&self, name: &Path, lock_until: LockUntil) -> Result<(), StoreError> {
+        match self.s3() {
+            Some(s3) if !self.is_dry_run => self.bounded("lock", name, s3.lock(name, lock_until)).await,
+            // Only S3 can lock; the repository may have been copied from a bucket into a folder.
             _ => Ok(()),
         }
     }
@@ -251,7 +287,7 @@ impl Store {
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.
     #[instrument(name = "store list", skip_all, fields(otel.kind = "client", object = %prefix))]
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
-        twice(|| self.list_once(prefix)).await
+        retry_once(|| self.list_once(prefix)).await
     }
 
     async fn list_once(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
@@ -271,13 +307,13 @@ impl Store {
     pub(crate) async fn is_empty(&self) -> Result<bool, StoreError> {
         let root = Path::default();
         let first = || async { self.objects.list(None).take(1).try_next().await };
-        twice(|| self.bounded("list", &root, first())).await.map(|first| first.is_none())
+        retry_once(|| self.bounded("list", &root, first())).await.map(|first| first.is_none())
     }
 }
 
-/// Does once more what can be done twice and failed: clients give up when a line breaks in the middle of an answer, and
+/// Does once more what can be done retry_once and failed: clients give up when a line breaks in the middle of an answer, and
 /// when the answer to a deletion is lost.
-async fn twice<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
+async fn retry_once<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -22,8 +22,8 @@
 use object_store::path::Path;
 use ulid::Ulid;
 
-use crate::format::RepositoryId;
-use crate::format::pack::{PackId, PackKind};
+use crate::format::pack::PackKind;
+use crate::ids::{PackId, RepositoryId};
 
 /// The folder of the leases.
 pub(crate) const LEASES: &str = "leases";
@@ -49,7 +49,7 @@ pub(super) const FOLDERS: [&str; 12] =
     [KEYS, "data", "meta", INDEX, SNAPSHOTS, HOLDS, LEASES, CONDEMNED, QUARANTINE, VERIFIED, LOCKED, PROBE];
 
 /// Where those objects lie without which a backup cannot be read; the rest can be made anew.
-pub(super) fn kept() -> [Path; 5] {
+pub(super) fn essential() -> [Path; 5] {
     ["config", KEYS, "data", "meta", SNAPSHOTS].map(Path::from)
 }
 

@@ -1,12 +1,12 @@
-//! Objects that nobody can delete for a while, whoever holds the credentials: S3 Object Lock.
+//! S3 Object Lock: objects that cannot be deleted for a while, whatever the credentials.
 //!
 //! ```text
 //!   put       a pack, a snapshot, the config, a key roster: locked for the days asked for and a week more
 //!   collect   what some snapshot needs and is locked for fewer days than asked for: again for that long
 //! ```
 //!
-//! So what a repository holds at any time can be brought back for as many days as its lock says, as long as it is
-//! collected once a week. Each object is asked for once a week, not at each backup. In a bucket with Object Lock every
+//! So what a repository holds at any time can be undeleted for as many days as its lock says, as long as it is collected
+//! once a week. Each object's lock is extended once a week, not at each backup. In a bucket with Object Lock every
 //! object has versions: deleting hides an object, and the store frees it when the lock is over and its rules for old
 //! versions say so.
 
@@ -18,22 +18,22 @@ use serde::{Deserialize, Serialize};
 
 const MODE: HeaderName = HeaderName::from_static("x-amz-object-lock-mode");
 const UNTIL: HeaderName = HeaderName::from_static("x-amz-object-lock-retain-until-date");
-/// A lock is as long as asked for, and so much longer, so that it is seldom extended.
+/// A lock is this much longer than configured, so that it is extended seldom.
 const SLACK_DAYS: u32 = 7;
-/// Ten years. A longer one is a slip of the keyboard that nobody could undo.
+/// Ten years. A longer one is a typing error that could not be undone.
 const DAYS_MAX: u32 = 3653;
 
-/// Who may end a lock before its time.
+/// Who may end a lock before it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LockMode {
     /// Those with a special permission.
     Governance,
-    /// Nobody, not even the owner of the bucket.
+    /// No one, not even the owner of the bucket.
     Compliance,
 }
 
-/// How long what is stored can be deleted by nobody.
+/// The mode and the days of a repository's Object Lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct ObjectLock {
@@ -77,7 +77,7 @@ impl ObjectLock {
         if (1..=DAYS_MAX).contains(&days) { Ok(ObjectLock { mode, days }) } else { Err(NotALock { days }) }
     }
 
-    /// Who may end it.
+    /// Who may end it before it expires.
     pub fn mode(&self) -> LockMode {
         self.mode
     }
@@ -88,8 +88,8 @@ impl ObjectLock {
     }
 
     /// What is stored or extended at a moment is locked until then.
-    pub(crate) fn from(&self, now: DateTime<Utc>) -> Keep {
-        Keep { mode: self.mode, until: now + days(self.days + SLACK_DAYS) }
+    pub(crate) fn from(&self, now: DateTime<Utc>) -> LockUntil {
+        LockUntil { mode: self.mode, until: now + days(self.days + SLACK_DAYS) }
     }
 
     /// Whether a lock until `until` is to be extended.
@@ -104,19 +104,19 @@ fn days(days: u32) -> Duration {
 
 /// One object's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keep {
+pub(crate) struct LockUntil {
     pub(crate) mode: LockMode,
     pub(crate) until: DateTime<Utc>,
 }
 
-impl Keep {
+impl LockUntil {
     /// The headers of a request that locks what it writes.
     pub(crate) fn headers(&self) -> [(HeaderName, String); 2] {
-        [(MODE, self.mode_word().to_owned()), (UNTIL, self.until_word())]
+        [(MODE, self.mode_name().to_owned()), (UNTIL, self.until_text())]
     }
 
     /// The mode as S3 writes it.
-    pub(crate) fn mode_word(&self) -> &'static str {
+    pub(crate) fn mode_name(&self) -> &'static str {
         match self.mode {
             LockMode::Governance => "GOVERNANCE",
             LockMode::Compliance => "COMPLIANCE",
@@ -124,7 +124,7 @@ impl Keep {
     }
 
     /// The time as S3 writes it: ISO 8601 in UTC, of whole seconds.
-    pub(crate) fn until_word(&self) -> String {
+    pub(crate) fn until_text(&self) -> String {
         self.until.format("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 }
@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn a_lock_is_written_as_s3_reads_it() {
         let until = DateTime::from_timestamp(1_700_000_000, 999_000_000).expect("a time");
-        let keep = Keep { mode: LockMode::Governance, until };
-        assert_eq!((keep.mode_word(), keep.until_word().as_str()), ("GOVERNANCE", "2023-11-14T22:13:20Z"));
+        let lock_until = LockUntil { mode: LockMode::Governance, until };
+        assert_eq!(
+            (lock_until.mode_name(), lock_until.until_text().as_str()),
+            ("GOVERNANCE", "2023-11-14T22:13:20Z")
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! How a store is named and reached, as typed settings.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::local::LocalFileSystem;
@@ -19,7 +18,7 @@ pub enum StoreUrl {
     S3 {
         /// The bucket, which must exist.
         bucket: String,
-        /// The repository's place in it.
+        /// The prefix of the repository's objects; may be empty.
         prefix: String,
     },
 }
@@ -41,7 +40,7 @@ impl std::str::FromStr for StoreUrl {
             }
             Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
         } else {
-            Err(refuse("known are file:///path and s3://bucket/prefix"))
+            Err(refuse("use file:///path or s3://bucket/prefix"))
         }
     }
 }
@@ -62,7 +61,7 @@ pub struct S3Settings {
     pub endpoint: Option<String>,
     /// The region that signatures name.
     pub region: String,
-    /// Who we are.
+    /// The id of the access key.
     pub access_key_id: String,
     /// The file that holds the secret access key. Never passed by argument or environment.
     pub secret_access_key_file: PathBuf,
@@ -71,9 +70,9 @@ pub struct S3Settings {
 /// Everything needed to reach a store, with all waits bounded.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// Where it is.
+    /// The location.
     pub url: StoreUrl,
-    /// How to reach it when it is on S3.
+    /// Endpoint and credentials, for `s3://`.
     pub s3: Option<S3Settings>,
     /// Time to connect.
     pub connect_timeout: Duration,
@@ -88,7 +87,7 @@ pub struct StoreSettings {
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreSettingsError {
-    /// Not a place we know how to reach.
+    /// Not a URL of a store.
     #[error("`{url}` does not name a store: {why}")]
     Url {
         /// As given.
@@ -138,7 +137,7 @@ impl StoreSettings {
         }
     }
 
-    /// Opens the place, creating nothing. Whether it holds a repository is seen by `Repository::open`.
+    /// Opens the store, creating nothing. Whether it holds a repository: `Repository::open`.
     ///
     /// # Errors
     /// When the settings make no sense, the folder is missing or the secret cannot be read. The S3 service is
@@ -153,14 +152,14 @@ impl StoreSettings {
                     .map_err(StoreSettingsError::Client)?
                     .with_fsync(true)
                     .with_automatic_cleanup(true);
-                Store::new(Arc::new(folder)).in_folder(path.clone())
+                Store::in_folder(folder, path.clone())
             }
             StoreUrl::S3 { bucket, prefix } => Store::on_s3(S3::open(self, bucket, prefix)?),
         };
         Ok(store.with_deadline(self.call_deadline()))
     }
 
-    /// Opens the place for `Repository::init`: a missing folder is made (readable by its owner only).
+    /// Opens the store for `Repository::init`: a missing folder is made (readable by its owner only).
     ///
     /// # Errors
     /// As [`StoreSettings::open`], and when the folder cannot be made.

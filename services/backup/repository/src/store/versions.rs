@@ -1,22 +1,22 @@
-//! The names of small objects, each with what it was when it was listed.
+//! The ids of small objects, each with its version when it was listed.
 
 use futures::TryStreamExt;
 use ulid::Ulid;
 
 use super::{Store, StoreError, names};
 
-/// An object's entity tag: another one whenever the object was written anew. A snapshot may be taken back and another
-/// sealed under its id.
+/// An object's entity tag: it changes whenever the object is written. A snapshot may be removed and another sealed under
+/// its id.
 pub(crate) type Version = String;
 
 impl Store {
-    /// The ids of all objects `folder/id`, in no particular order, with their versions where the store tells them.
+    /// The ids of all objects `folder/id`, in no particular order, with their versions where the store has them.
     pub(crate) async fn versions(
         &self,
         folder: &'static str,
     ) -> Result<Vec<(Ulid, Option<Version>)>, StoreError> {
         let prefix = names::folder(folder);
-        super::twice(|| async {
+        super::retry_once(|| async {
             let mut found = Vec::new();
             let mut pages = self.objects.list(Some(&prefix));
             while let Some(meta) = self.bounded("list", &prefix, pages.try_next()).await? {
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Whether versions cost no more than names alone.
-    pub(crate) fn lists_versions_anyway(&self) -> bool {
-        self.folder.is_none()
+    pub(crate) fn lists_versions(&self) -> bool {
+        self.folder().is_none()
     }
 }

@@ -7,13 +7,13 @@ use tokio::task::spawn_blocking;
 
 use super::{HELD, Verification, VerifyError, damage_of};
 use crate::Damage;
-use crate::format::blob::BlobId;
-use crate::format::pack::open_blob;
+use crate::format::pack::decrypt_blob;
+use crate::ids::BlobId;
 use crate::index::Location;
 use crate::progress::raise;
-use crate::repository::Shared;
 use crate::restore::fetch;
 use crate::restore::plan::{self, Places, RangeRead};
+use crate::shared::Shared;
 use crate::store::names;
 
 impl Verification<'_> {
@@ -85,10 +85,10 @@ pub(super) fn check_all(
         let key =
             key.as_ref().expect("there is a place, so there is a key").as_ref().map_err(Clone::clone)?;
         let at = (u64::from(place.offset) - start) as usize;
-        let end = at + place.entry.sealed_bytes as usize;
+        let end = at + place.entry.encrypted_bytes as usize;
         let cut_off = Damage::Malformed { what: "pack", why: "it ends before this blob does" };
         let mut sealed = bytes.get(at..end).ok_or(cut_off)?.to_vec();
-        open_blob(&keys, key, place.pack.id, place.slot, &place.entry, &mut sealed).map(drop)
+        decrypt_blob(&keys, key, place.pack.id, place.slot, &place.entry, &mut sealed).map(drop)
     };
     places.iter().map(|place| (place.entry.id, check(place))).collect()
 }

@@ -22,13 +22,13 @@ use std::sync::{Arc, Mutex};
 
 use tracing::instrument;
 
-use self::recipes::{Chunks, Sound};
-use crate::format::blob::BlobId;
-use crate::format::pack::PackId;
+use self::recipes::{Chunks, VerifiedLeaves};
+use crate::ids::{BlobId, PackId};
 use crate::index;
 use crate::progress::Progress;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::snapshots::SnapshotError;
 use crate::{Cancel, Damage, WriteOnly};
 
@@ -44,7 +44,7 @@ struct Verification<'a> {
     bad: Mutex<HashSet<BlobId>>,
     /// Packs that were read whole and are as they should be.
     good: Mutex<HashSet<PackId>>,
-    sound: Mutex<Sound>,
+    verified: Mutex<VerifiedLeaves>,
 }
 
 impl Repository {
@@ -81,7 +81,7 @@ impl Repository {
             report: Mutex::default(),
             bad: Mutex::default(),
             good: Mutex::default(),
-            sound: Mutex::new(Sound::new(self.shared.settings.places_looked_up())),
+            verified: Mutex::new(VerifiedLeaves::new(self.shared.settings.locations_cached())),
         };
         match scope {
             VerifyScope::Snapshot(snapshot) => {
@@ -89,11 +89,11 @@ impl Repository {
                 verification.snapshot(snapshot, Chunks::Read).await?;
             }
             VerifyScope::Rolling { bytes_max, older_than } => {
-                self.roll(&verification, bytes_max, older_than).await?;
+                self.verify_rolling(&verification, bytes_max, older_than).await?;
             }
             VerifyScope::Everything => {
                 let listed = index::list_packs(&self.shared.store).await?;
-                verification.packs_remembered(listed.clone(), &listed).await?;
+                verification.packs_recorded(listed.clone(), &listed).await?;
                 for id in self.snapshot_ids().await? {
                     match self.snapshot(id).await {
                         Ok(snapshot) => verification.snapshot(&snapshot, Chunks::LookUp).await?,

@@ -7,22 +7,23 @@ use futures::TryStreamExt;
 use tokio::task::spawn_blocking;
 
 use super::chunks::check_all;
-use super::rolling::remembered;
+use super::rolling::verified_times;
 use super::{HELD, Problem, Verification, VerifyError};
 use crate::Damage;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackId};
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer};
+use crate::ids::PackId;
 use crate::index::{IndexError, ListedPack, Location};
 use crate::lease;
-use crate::notes::Times;
+use crate::object_times::Times;
 use crate::progress::raise;
-use crate::repository::Shared;
 use crate::restore::ReadError;
 use crate::settings::PACK_BYTES_TARGET;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 impl Verification<'_> {
     /// Reads packs whole, and notes those that are as they should be, also when the verification ends early.
-    pub(super) async fn packs_remembered(
+    pub(super) async fn packs_recorded(
         &self,
         chosen: HashMap<PackId, ListedPack>,
         there: &HashMap<PackId, ListedPack>,
@@ -31,8 +32,8 @@ impl Verification<'_> {
         let now = lease::store_clock(&self.shared.store).await?;
         let read = self.packs(chosen).await;
         let good: Times = self.good.lock().expect(HELD).iter().map(|pack| (*pack.as_bytes(), now)).collect();
-        remembered(&self.shared.store, &self.shared.keys())
-            .note(&good, |name| there.contains_key(&PackId::from(*name)))
+        verified_times(&self.shared.store, &self.shared.keys())
+            .add(&good, |name| there.contains_key(&PackId::from(*name)))
             .await
             .map_err(ReadError::Index)?;
         read
@@ -102,7 +103,7 @@ pub(super) fn directory_in(
     let footer = object.last_chunk::<FOOTER_BYTES>().ok_or(short)?;
     let footer = Footer::decode(id, listed.kind, object.len() as u64, footer)?;
     let range = footer.directory();
-    pack::open_directory(&shared.keys(), &footer, &object[range.start as usize..range.end as usize])
+    pack::decrypt_directory(&shared.keys(), &footer, &object[range.start as usize..range.end as usize])
 }
 
 pub(super) fn located(directory: &Directory) -> Vec<Location> {

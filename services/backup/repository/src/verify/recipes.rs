@@ -7,10 +7,10 @@ use std::collections::HashSet;
 
 use super::{HELD, Problem, Verification, VerifyError, damage_of};
 use crate::Damage;
-use crate::format::blob::BlobId;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
-use crate::restore::plan::{Asked, Places};
+use crate::ids::BlobId;
+use crate::restore::plan::{BlobRef, Places};
 use crate::restore::{ReadError, fetch};
 
 /// How the chunks of a snapshot are checked.
@@ -23,14 +23,14 @@ pub(super) enum Chunks {
 }
 
 /// Leaves of which everything is good, each with the bytes that it stands for. Emptied when it is full.
-pub(super) struct Sound {
+pub(super) struct VerifiedLeaves {
     leaves: HashSet<(BlobId, u64)>,
     leaves_max: usize,
 }
 
-impl Sound {
-    pub(super) fn new(leaves_max: usize) -> Sound {
-        Sound { leaves: HashSet::new(), leaves_max }
+impl VerifiedLeaves {
+    pub(super) fn new(leaves_max: usize) -> VerifiedLeaves {
+        VerifiedLeaves { leaves: HashSet::new(), leaves_max }
     }
 
     fn extend(&mut self, leaves: Vec<(BlobId, u64)>) {
@@ -113,11 +113,12 @@ impl Verification<'_> {
 
     /// Whether a leaf is to be followed, and is noted as such. Whoever reads chunks reads them for each snapshot.
     fn follows(&self, leaf: (BlobId, u64), chunks: Chunks, followed: &mut Vec<(BlobId, u64)>) -> bool {
-        let is_sound = chunks == Chunks::LookUp && self.sound.lock().expect(HELD).leaves.contains(&leaf);
-        if !is_sound {
+        let is_verified =
+            chunks == Chunks::LookUp && self.verified.lock().expect(HELD).leaves.contains(&leaf);
+        if !is_verified {
             followed.push(leaf);
         }
-        !is_sound
+        !is_verified
     }
 
     /// Checks the chunks of some leaves, each with the place where it begins.
@@ -133,7 +134,7 @@ impl Verification<'_> {
         for (mut at, pieces) in leaves {
             for piece in pieces {
                 if let Piece::Chunk { id, bytes } = piece {
-                    places.entry(Asked::chunk(id, bytes)).or_default().push(at);
+                    places.entry(BlobRef::chunk(id, bytes)).or_default().push(at);
                 }
                 at += u64::from(piece.bytes());
             }
@@ -144,13 +145,13 @@ impl Verification<'_> {
         match self.first_lost(&places)? {
             Some((at, damage)) => self.lost(id, record, at, damage.into()),
             None => {
-                self.sound.lock().expect(HELD).extend(followed);
+                self.verified.lock().expect(HELD).extend(followed);
                 Ok(())
             }
         }
     }
 
-    /// Notes that a disk or stream cannot be read whole; what is not damage ends the verification.
+    /// ObjectTimes that a disk or stream cannot be read whole; what is not damage ends the verification.
     fn lost(
         &self,
         snapshot: SnapshotId,

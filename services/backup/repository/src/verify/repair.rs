@@ -17,12 +17,14 @@ use tracing::{instrument, warn};
 
 use super::packs::{directory_in, located};
 use super::{HELD, Problem, VerifyReport};
-use crate::format::blob::{self, BlobId};
-use crate::format::pack::{self, PackId, PackSeed, PackWriter};
+use crate::damage::WriteOnly;
+use crate::format::blob;
+use crate::format::pack::{self, PackSeed, PackWriter};
+use crate::ids::{BlobId, PackId};
 use crate::index::{self, IndexError, ListedPack, Location};
-use crate::keys::WriteOnly;
-use crate::repository::{Repository, Shared};
+use crate::repository::Repository;
 use crate::restore::ReadError;
+use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// No more lost blobs are named than this; all are counted.
@@ -102,7 +104,7 @@ impl Repository {
         let Salvaged { pack, saved, bad } = salvaged.await.expect("opening blobs does not panic")?;
         if let Some((object, directory)) = pack {
             let head = directory.head;
-            store.put_kept(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
+            store.put_locked(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
             index::put_shard(None, store, &self.shared.keys(), cache, vec![directory]).await?;
         }
         let place = names::quarantined(id);
@@ -141,8 +143,8 @@ fn salvage(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Re
     let mut outcomes: HashMap<BlobId, bool> = HashMap::new();
     for Location { slot, offset, entry, .. } in &places {
         let at = *offset as usize;
-        let mut sealed = object.get(at..at + entry.sealed_bytes as usize).unwrap_or_default().to_vec();
-        let text = pack::open_text(&key, id, *slot, entry, &mut sealed).and_then(|text| {
+        let mut sealed = object.get(at..at + entry.encrypted_bytes as usize).unwrap_or_default().to_vec();
+        let text = pack::decrypt_encoded(&key, id, *slot, entry, &mut sealed).and_then(|text| {
             blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text)?;
             Ok(text.to_vec())
         });

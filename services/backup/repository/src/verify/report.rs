@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::Damage;
-use crate::format::blob::BlobId;
 use crate::format::snapshot::{Snapshot, SnapshotId};
+use crate::ids::BlobId;
 use crate::restore::ReadError;
 use crate::store::StoreError;
 

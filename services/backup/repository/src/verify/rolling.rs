@@ -7,21 +7,21 @@ use super::{HELD, Verification, VerifyError};
 use crate::index;
 use crate::keys::Keys;
 use crate::lease;
-use crate::notes::Notes;
+use crate::object_times::ObjectTimes;
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::store::{Store, names};
 
 impl Repository {
     /// The packs that were not read for longest, as many as the budget allows.
-    pub(super) async fn roll(
+    pub(super) async fn verify_rolling(
         &self,
         verification: &Verification<'_>,
         bytes_max: u64,
         older_than: Duration,
     ) -> Result<(), VerifyError> {
         let store = &self.shared.store;
-        let memory = remembered(store, &self.shared.keys()).recall().await.map_err(ReadError::Index)?;
+        let memory = verified_times(store, &self.shared.keys()).load().await.map_err(ReadError::Index)?;
         let now = lease::store_clock(store).await?;
         let limit = now.saturating_sub(older_than.as_millis().try_into().unwrap_or(i64::MAX));
         let listed = index::list_packs(store).await?;
@@ -42,11 +42,11 @@ impl Repository {
             chosen.insert(*id, *pack);
         }
         verification.report.lock().expect(HELD).packs_left = (due.len() - chosen.len()) as u64;
-        verification.packs_remembered(chosen, &listed).await
+        verification.packs_recorded(chosen, &listed).await
     }
 }
 
 /// What verifications remember: when each pack was last read and found good.
-pub(super) fn remembered<'a>(store: &'a Store, keys: &'a Keys) -> Notes<'a> {
-    Notes { store, keys, folder: names::VERIFIED, what: "list of verified packs" }
+pub(super) fn verified_times<'a>(store: &'a Store, keys: &'a Keys) -> ObjectTimes<'a> {
+    ObjectTimes { store, keys, folder: names::VERIFIED, what: "list of verified packs" }
 }

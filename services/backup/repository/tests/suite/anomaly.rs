@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backup_repository::anomaly::{Backup, Disk, Expectations, Finding, Gravity, Judge};
+use backup_repository::anomaly::{Backup, Disk, Expectations, Finding, Judge, Severity};
 
 const GIB: u64 = 1 << 30;
 const DAY_MS: u64 = 86_400_000;
@@ -52,14 +52,14 @@ fn a_first_backup_is_not_unusual() {
 fn two_backups_before_are_too_few_for_statistics_and_three_are_enough() {
     let encrypted = |day| Backup { new_bytes: 95 * GIB, stored_bytes: 95 * GIB, ..ordinary(day) };
     assert_eq!(judged(&encrypted(3), &history(2)), []);
-    assert_eq!(only(judged(&encrypted(4), &history(3))).gravity(), Gravity::Alarm);
+    assert_eq!(only(judged(&encrypted(4), &history(3))).severity(), Severity::Alarm);
 }
 
 #[test]
 fn much_that_is_new_and_does_not_compress_looks_like_encryption() {
     let new = Backup { new_bytes: 60 * GIB, stored_bytes: 60 * GIB, ..ordinary(11) };
     let finding = only(judged(&new, &history(10)));
-    assert_eq!(finding.gravity(), Gravity::Alarm);
+    assert_eq!(finding.severity(), Severity::Alarm);
     assert_eq!(
         finding.to_string(),
         "looks as if malware had encrypted it: 60 % of the data is new (usually 2.1 %) and compresses to 100 % \
@@ -71,7 +71,7 @@ fn much_that_is_new_and_does_not_compress_looks_like_encryption() {
 fn an_upgrade_of_the_system_is_much_that_is_new_and_compresses() {
     let new = Backup { new_bytes: 40 * GIB, stored_bytes: 18 * GIB, ..ordinary(11) };
     let finding = only(judged(&new, &history(10)));
-    assert_eq!(finding.gravity(), Gravity::Warning);
+    assert_eq!(finding.severity(), Severity::Warning);
     assert_eq!(
         finding.to_string(),
         "40 % of the data is new, usually 2.1 %, and more than 20 % is unusual here"
@@ -82,7 +82,7 @@ fn an_upgrade_of_the_system_is_much_that_is_new_and_compresses() {
 fn a_copied_film_does_not_compress_and_is_no_mass_of_changes() {
     let new = Backup { new_bytes: 6 * GIB, stored_bytes: 6 * GIB, ..ordinary(11) };
     let finding = only(judged(&new, &history(10)));
-    assert_eq!(finding.gravity(), Gravity::Notice);
+    assert_eq!(finding.severity(), Severity::Notice);
     assert_eq!(finding.to_string(), "new data compresses only to 100 %, usually to 48 %");
 }
 
@@ -180,8 +180,8 @@ fn the_gravest_comes_first_and_findings_are_told_to_programs() {
         ..ordinary(20)
     };
     let findings = judged(&new, &history(10));
-    let gravities: Vec<_> = findings.iter().map(Finding::gravity).collect();
-    assert_eq!(gravities, [Gravity::Alarm, Gravity::Warning, Gravity::Notice]);
+    let gravities: Vec<_> = findings.iter().map(Finding::severity).collect();
+    assert_eq!(gravities, [Severity::Alarm, Severity::Warning, Severity::Notice]);
     let told = serde_json::to_value(&findings).unwrap();
     assert_eq!(told[0]["finding"], "likely_encryption");
     assert_eq!(told[0]["changed"], 0.95);

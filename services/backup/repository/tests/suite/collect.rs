@@ -10,22 +10,23 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::support::fake_store::FakeStore;
 use crate::support::*;
 
 /// Rewrites without bounds, so that what rewriting could do wrong has every chance.
 const REWRITING: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::ZERO,
+    lease_timeout: Duration::ZERO,
     rewrite_below_percent: 70,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 /// Takes every pack for old, and nobody for dead.
 const EAGER: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::from_secs(3600), ..REWRITING };
+    CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::from_secs(3600), ..REWRITING };
 /// Takes every pack for old and every holder for dead.
 const RUTHLESS: CollectSettings =
-    CollectSettings { pack_age_min: Duration::ZERO, silence_max: Duration::ZERO, ..REWRITING };
+    CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::ZERO, ..REWRITING };
 
 async fn collect(repository: &Repository, settings: CollectSettings) -> CollectReport {
     repository.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap()
@@ -295,7 +296,7 @@ async fn interrupted(
         assert!(collect(&repository, EAGER).await.packs_waiting > 0);
     }
     let (other, old_id) = (repository.clone(), old.id);
-    let interruption: faulty::Interruption = Box::new(move || {
+    let interruption: fake_store::Interruption = Box::new(move || {
         let (repository, draft) = (other.clone(), draft.clone());
         Box::pin(async move {
             match way {
@@ -311,12 +312,12 @@ async fn interrupted(
             }
         })
     });
-    let store = Arc::new(faulty::Faulty::after(&objects, at, faulty::Fault::Interrupt(interruption)));
+    let store = Arc::new(FakeStore::faulty(&objects, at, fake_store::Fault::Interrupt(interruption)));
     let ours = reopened(Store::new(store.clone())).await;
     let parent = (way != InTheWay::LetGo).then_some(old.id);
     let request = BackupRequest { parent, ..request(changed) };
     let outcome = ours.backup(request, &Arc::default(), &Cancel::new()).await;
-    let reached = store.has_struck();
+    let reached = store.has_failed();
     match &outcome {
         Ok(snapshot) => assert!(restored(&repository, snapshot).await == changed.bytes, "{way:?} at {at}"),
         Err(error) => {
@@ -324,7 +325,7 @@ async fn interrupted(
             let excused = matches!(
                 error,
                 BackupError::Seal(SealError::Stale)
-                    | BackupError::Copy(CopyError::Parent(_) | CopyError::TakenForDead)
+                    | BackupError::Copy(CopyError::Parent(_) | CopyError::LeaseExpired)
             );
             assert!(excused, "{way:?} at {at}: {error:?}");
             assert!(at == 0 || way == InTheWay::Collect(RUTHLESS), "{way:?} at {at}: {error:?}");
@@ -437,7 +438,7 @@ async fn whatever_is_interleaved_no_sealed_backup_loses_a_chunk() {
         let workers: Vec<_> = [Some(one.clone()), Some(one), Some(other), None]
             .into_iter()
             .map(|cache| {
-                let slow = Arc::new(slow::Slow::new(objects.clone(), rng.random()));
+                let slow = Arc::new(FakeStore::slow(objects.clone(), rng.random()));
                 tokio::spawn(live(slow, cache, rng.random(), disks.clone()))
             })
             .collect();

@@ -11,16 +11,16 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
-use crate::support::counting::Counting;
+use crate::support::fake_store::FakeStore;
 use crate::support::*;
 
 /// Rewrites whatever is not wholly needed, so that a decision shows every byte that is thought to be needed.
 const EAGER: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::from_secs(3600),
+    lease_timeout: Duration::from_secs(3600),
     rewrite_below_percent: 100,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 /// Rewrites nothing.
 const SAVING: CollectSettings = CollectSettings { rewrite_bytes_max: 0, ..EAGER };
@@ -61,11 +61,12 @@ impl Place {
 
     /// What a collection by a host with or without a memory reads from the store: requests and bytes.
     async fn reads(&self, cache: Option<&Path>, settings: CollectSettings) -> (u64, u64) {
-        let counting = Arc::new(Counting::new(self.objects.clone()));
+        let counting = Arc::new(FakeStore::counting(self.objects.clone()));
         let collector = opened_with(Store::new(counting.clone()), cache).await;
-        let before = (counting.reads(), counting.read_bytes());
+        let before = counting.requests();
         collect(&collector, settings).await;
-        (counting.reads() - before.0, counting.read_bytes() - before.1)
+        let asked = counting.requests() - before;
+        (asked.reads, asked.read_bytes)
     }
 
     /// Backs up many days of a disk.

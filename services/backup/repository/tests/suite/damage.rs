@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::support::counting::Counting;
+use crate::support::fake_store::FakeStore;
 use crate::support::*;
 
 /// A repository in a folder with one snapshot of one disk.
@@ -133,12 +133,12 @@ async fn what_many_snapshots_share_is_followed_once() {
     back_up(&repository, request(&disk)).await;
     // What is read beside the packs themselves.
     let recipe_bytes = async || {
-        let counting = Arc::new(Counting::new(objects.clone()));
+        let counting = Arc::new(FakeStore::counting(objects.clone()));
         let verifier = opened_with(Store::new(counting.clone()), None).await;
-        let (before, progress) = (counting.read_bytes(), Arc::<Progress>::default());
+        let (before, progress) = (counting.requests().read_bytes, Arc::<Progress>::default());
         let report = verifier.verify(VerifyScope::Everything, &progress, &Cancel::new()).await.unwrap();
         assert!(report.is_sound(), "{report:?}");
-        counting.read_bytes() - before - progress.read().done_bytes
+        counting.requests().read_bytes - before - progress.read().done_bytes
     };
     let one = recipe_bytes().await;
     let days = 20;

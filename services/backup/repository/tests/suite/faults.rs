@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::faulty::{Fault, Faulty};
+use crate::support::fake_store::{FakeStore, Fault};
 use crate::support::*;
 
 /// Longer than any backup of these tests takes on a busy machine.
@@ -35,7 +35,7 @@ async fn fresh(disk: &MemoryDisk) -> (Arc<InMemory>, usize) {
     new_repository(over(objects.clone())).await;
     let copy = Arc::new(objects.fork());
     let enough = 1000;
-    let counting = Arc::new(Faulty::after(&copy, enough, Fault::Refuse));
+    let counting = Arc::new(FakeStore::faulty(&copy, enough, Fault::Refuse));
     back_up(&reopened(over(counting.clone())).await, request(disk)).await;
     (objects, enough - counting.writes_left())
 }
@@ -47,7 +47,7 @@ async fn a_backup_that_fails_at_any_write_leaves_only_what_nobody_names() {
     assert!(writes >= 6, "lease, packs, shard, beat and snapshot are written: {writes}");
     for good_writes in 0..writes {
         let (objects, _) = fresh(&disk).await;
-        let faulty = Arc::new(Faulty::after(&objects, good_writes, Fault::Refuse));
+        let faulty = Arc::new(FakeStore::faulty(&objects, good_writes, Fault::Refuse));
         let repository = reopened(over(faulty)).await;
         let failed = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
         assert!(failed.is_err(), "at write {good_writes}");
@@ -61,7 +61,7 @@ async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_what_nob
     let (_, writes) = fresh(&disk).await;
     for good_writes in 0..writes {
         let (objects, _) = fresh(&disk).await;
-        let faulty = Arc::new(Faulty::after(&objects, good_writes, Fault::Hang));
+        let faulty = Arc::new(FakeStore::faulty(&objects, good_writes, Fault::Hang));
         let repository = reopened(over(faulty)).await;
         let cancel = Cancel::new();
         let progress = Arc::new(Progress::new());
@@ -88,7 +88,7 @@ async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_what_nob
 async fn a_store_that_never_answers_is_given_up_in_time() {
     let disk = MemoryDisk::new(disk(&mut seeded(), MIB));
     let (objects, _) = fresh(&disk).await;
-    let hung = Arc::new(Faulty::after(&objects, 0, Fault::Hang));
+    let hung = Arc::new(FakeStore::faulty(&objects, 0, Fault::Hang));
     let store = Store::new(hung).with_deadline(Duration::from_millis(100));
     let repository = reopened(store).await;
     let error = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap_err();
@@ -101,7 +101,7 @@ async fn the_next_backup_of_a_process_relies_on_nothing_that_a_failed_one_left_u
     let (_, writes) = fresh(&disk).await;
     for good_writes in 0..writes {
         let (objects, _) = fresh(&disk).await;
-        let faulty = Arc::new(Faulty::after(&objects, good_writes, Fault::RefuseOnce));
+        let faulty = Arc::new(FakeStore::faulty(&objects, good_writes, Fault::RefuseOnce));
         let repository = reopened(over(faulty)).await;
         let outcome = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
         // That of the beat and of the seal are overcome or not, as it happens.
@@ -116,14 +116,14 @@ async fn the_next_backup_of_a_process_relies_on_nothing_that_a_failed_one_left_u
 async fn of_two_backups_in_one_process_neither_relies_on_what_the_other_has_not_named() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (objects, _) = fresh(&disk).await;
-    let faulty = Arc::new(Faulty::after(&objects, 0, Fault::HangOnceIn("index")));
+    let faulty = Arc::new(FakeStore::faulty(&objects, 0, Fault::HangOnceIn("index")));
     let repository = reopened(over(faulty.clone())).await;
     let (progress, cancel) = (Arc::new(Progress::new()), Cancel::new());
     let hung = tokio::spawn({
         let (repository, request, cancel) = (repository.clone(), request(&disk), cancel.clone());
         async move { repository.backup(request, &progress, &cancel).await }
     });
-    eventually("its packs are stored and it names them", || faulty.has_struck()).await;
+    eventually("its packs are stored and it names them", || faulty.has_failed()).await;
     let snapshot = back_up(&repository, request(&disk)).await;
     cancel.cancel();
     assert!(hung.await.unwrap().is_err());
@@ -134,12 +134,12 @@ async fn of_two_backups_in_one_process_neither_relies_on_what_the_other_has_not_
 async fn a_seal_whose_answer_was_lost_is_a_seal() {
     let disk = MemoryDisk::new(disk(&mut seeded(), MIB));
     let (objects, writes) = fresh(&disk).await;
-    let faulty = Arc::new(Faulty::after(&objects, writes - 1, Fault::LoseTheAnswer));
+    let faulty = Arc::new(FakeStore::faulty(&objects, writes - 1, Fault::LoseTheAnswer));
     let repository = reopened(over(faulty.clone())).await;
     let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
     let id = SnapshotId::generate();
     let sealed = repository.seal(&draft, id).await.unwrap();
-    assert!(faulty.has_struck());
+    assert!(faulty.has_failed());
     assert_eq!(repository.seal(&draft, id).await.unwrap(), sealed);
     assert_eq!(repository.snapshots().await.unwrap(), [sealed]);
 }

@@ -19,10 +19,10 @@ const FULL: &str = "No space left on device";
 
 const EAGER: CollectSettings = CollectSettings {
     pack_age_min: std::time::Duration::ZERO,
-    silence_max: std::time::Duration::from_secs(3600),
+    lease_timeout: std::time::Duration::from_secs(3600),
     rewrite_below_percent: 100,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 
 /// Runs a test of this file again, with a file system of `kib` on a folder that only it sees; in there it gives the

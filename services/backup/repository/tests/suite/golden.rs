@@ -18,10 +18,10 @@ use crate::support::*;
 
 const EAGER: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::ZERO,
+    lease_timeout: Duration::ZERO,
     rewrite_below_percent: 101,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: true,
+    reencrypt_old_epochs: true,
 };
 
 fn golden() -> PathBuf {
@@ -172,7 +172,7 @@ async fn write(path: &Path) {
     let draft = repository.copy(draft, &Arc::default(), &Cancel::new()).await.unwrap();
     fs::write(path.join("draft.json"), serde_json::to_vec(&draft).unwrap()).unwrap();
     repository.forget(forgotten.id).await.unwrap();
-    let patient = CollectSettings { silence_max: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
+    let patient = CollectSettings { lease_timeout: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
     let report = repository.collect(patient, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_waiting > 0, "{report:?}");
     let expected = serde_json::to_string_pretty(&told(&repository).await).unwrap() + "\n";

@@ -148,7 +148,7 @@ async fn a_new_epoch_reaches_who_is_open_already_stores_nothing_twice_and_old_pa
     assert_eq!(second.contents.stats.new_bytes, 0);
     let settings = CollectSettings {
         pack_age_min: std::time::Duration::ZERO,
-        reseal_old_epochs: true,
+        reencrypt_old_epochs: true,
         ..CollectSettings::default()
     };
     let report = owner.collect(settings, &Arc::default(), &Cancel::new()).await.unwrap();

@@ -26,14 +26,14 @@ const SNAPSHOTS_MAX: usize = 4;
 /// Rewrites whatever is not wholly needed. Nobody who is alive is silent for so long.
 const PATIENT: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::from_secs(120),
+    lease_timeout: Duration::from_secs(120),
     rewrite_below_percent: 90,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: true,
+    reencrypt_old_epochs: true,
 };
 /// Everybody is dead, and every pack is put together anew: what is left is needed.
 const LAST: CollectSettings =
-    CollectSettings { silence_max: Duration::ZERO, rewrite_below_percent: 101, ..PATIENT };
+    CollectSettings { lease_timeout: Duration::ZERO, rewrite_below_percent: 101, ..PATIENT };
 
 /// A disk that shares most with all others of this test, and differs by its seed.
 fn disk_of(seed: u64) -> MemoryDisk {

@@ -13,10 +13,10 @@ use crate::support::*;
 /// Takes every pack for old and every holder for dead.
 const RUTHLESS: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::ZERO,
+    lease_timeout: Duration::ZERO,
     rewrite_below_percent: 70,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 const NOBODY: &str = "01k9nxqz6r3w4v5t8y2b7c1d0e";
 
@@ -63,7 +63,7 @@ async fn what_killed_processes_leave_behind_is_taken_away_by_a_collection() {
 async fn what_may_still_be_at_work_and_what_is_not_ours_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let repository = new_repository(store(folder.path())).await;
-    let settings = CollectSettings { silence_max: Duration::from_mins(15), ..RUTHLESS };
+    let settings = CollectSettings { lease_timeout: Duration::from_mins(15), ..RUTHLESS };
     let staged = leave(folder.path(), "data/ab/abcdefabcdefabcdefabcdefabcdefab#1");
     let theirs = leave(folder.path(), "notes/shopping list#1");
     let clock = leave(folder.path(), &format!("leases/{NOBODY}/clock"));

@@ -18,7 +18,7 @@ fn month() -> Option<ObjectLock> {
 fn at_once() -> CollectSettings {
     CollectSettings {
         pack_age_min: Duration::ZERO,
-        silence_max: Duration::ZERO,
+        lease_timeout: Duration::ZERO,
         ..CollectSettings::default()
     }
 }
@@ -112,14 +112,14 @@ async fn whatever_an_attacker_with_the_credentials_deletes_or_writes_over_comes_
     let store = server.store_in(LOCKED, "web");
     assert!(Repository::open(store.clone(), secret(), EngineSettings::default()).await.is_err());
 
-    let planned = store.revive(before_the_attack, &Arc::default(), true).await.unwrap();
+    let planned = store.undelete(before_the_attack, &Arc::default(), true).await.unwrap();
     assert!(planned.objects.iter().any(|name| name == "config"), "{planned:?}");
     assert_eq!(
-        store.revive(chrono::Utc::now(), &Arc::default(), true).await.unwrap().objects,
+        store.undelete(chrono::Utc::now(), &Arc::default(), true).await.unwrap().objects,
         Vec::<String>::new()
     );
     let progress = Arc::<Progress>::default();
-    let done = store.revive(before_the_attack, &progress, false).await.unwrap();
+    let done = store.undelete(before_the_attack, &progress, false).await.unwrap();
     assert_eq!(done, planned);
     let reading = progress.read();
     assert!(reading.done_bytes > 0 && reading.done_bytes == reading.total_bytes, "{reading:?}");

@@ -130,9 +130,9 @@ async fn the_child_ends_with_its_source_and_its_words_are_in_the_error() {
     )
     .unwrap();
     let error = open(text(&broken), References::Follow).await.err().unwrap();
-    assert!(matches!(&error, SourceError::Tool { said, .. } if said.contains("qcow2")), "{error}");
+    assert!(matches!(&error, SourceError::Tool { stderr, .. } if stderr.contains("qcow2")), "{error}");
     let error = open(text(&broken), References::Refuse).await.err().unwrap();
-    assert!(matches!(&error, SourceError::Tool { said, .. } if said.contains("qcow2")), "{error}");
+    assert!(matches!(&error, SourceError::Tool { stderr, .. } if stderr.contains("qcow2")), "{error}");
     let error = open("/nowhere/disk", References::Refuse).await.err().unwrap();
     assert!(matches!(error, SourceError::Io { .. }), "{error}");
 }

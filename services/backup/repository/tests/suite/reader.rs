@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use proptest::prelude::*;
 use rand::RngExt;
 
-use crate::support::counting::Counting;
+use crate::support::fake_store::FakeStore;
 use crate::support::*;
 
 proptest! {
@@ -54,8 +54,8 @@ fn check_extents(bytes: &[u8], start: usize, extents: &[Extent], end: usize) -> 
 }
 
 /// A disk without holes or repetitions in a store that counts.
-async fn counted(bytes: usize) -> (Arc<Counting>, Vec<u8>, SnapshotDisk) {
-    let objects = Arc::new(Counting::new(Arc::new(InMemory::new())));
+async fn counted(bytes: usize) -> (Arc<FakeStore>, Vec<u8>, SnapshotDisk) {
+    let objects = Arc::new(FakeStore::counting(Arc::new(InMemory::new())));
     let repository = new_repository(Store::new(objects.clone())).await;
     let mut content = vec![0; bytes];
     rand::Rng::fill_bytes(&mut seeded(), &mut content);
@@ -69,7 +69,7 @@ async fn counted(bytes: usize) -> (Arc<Counting>, Vec<u8>, SnapshotDisk) {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_want_the_same_chunk_cause_one_request() {
     let (objects, bytes, disk) = counted(8 * MIB).await;
-    let before = objects.reads();
+    let before = objects.requests().reads;
     let at = 5 * MIB;
     let reads = (0..64).map(|_| {
         let disk = disk.clone();
@@ -77,31 +77,31 @@ async fn many_who_want_the_same_chunk_cause_one_request() {
     });
     let read: Vec<_> = futures::stream::iter(reads).buffered(64).collect().await;
     assert!(read.iter().all(|read| read == &bytes[at..at + 64]));
-    let requests = objects.reads() - before;
+    let requests = objects.requests().reads - before;
     assert!(requests <= 2, "{requests} requests for what lies in one chunk or two");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_read_fetches_what_it_touches_and_no_more() {
     let (objects, bytes, disk) = counted(32 * MIB).await;
-    let before = objects.read_bytes();
+    let before = objects.requests().read_bytes;
     let mut rng = seeded();
     for _ in 0..20 {
         let at = rng.random_range(0..bytes.len() - 4096);
         assert!(disk.read_at(at as u64, 4096).await.unwrap() == bytes[at..at + 4096]);
     }
-    let fetched = objects.read_bytes() - before;
+    let fetched = objects.requests().read_bytes - before;
     assert!(fetched <= 20 * 2 * 260 * 1024, "{fetched} bytes for 20 small reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_on_and_on_takes_few_long_requests() {
     let (objects, bytes, disk) = counted(48 * MIB).await;
-    let before = objects.reads();
+    let before = objects.requests().reads;
     for at in (0..bytes.len()).step_by(64 * 1024) {
         assert!(disk.read_at(at as u64, 64 * 1024).await.unwrap() == bytes[at..at + 64 * 1024]);
     }
-    let requests = objects.reads() - before;
+    let requests = objects.requests().reads - before;
     assert!(requests <= 80, "{requests} requests for 48 MiB in 768 reads");
 }
 
@@ -128,7 +128,7 @@ async fn what_is_lost_in_the_store_is_an_error_and_never_other_bytes() {
     let disk = repository.open_disk(&snapshot, "vda").await.unwrap();
     remove_all(&objects, "data").await;
     let lost = disk.read_at(0, 4096).await.unwrap_err();
-    assert!(matches!(lost, SourceError::Snapshot { .. }), "{lost}");
+    assert!(matches!(lost, SourceError::Other { .. }), "{lost}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

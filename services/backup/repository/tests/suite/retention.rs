@@ -37,7 +37,7 @@ fn each(hours: i64, from: &str, count: u64) -> Vec<Candidate> {
 }
 
 fn kept_times(plan: &Plan) -> Vec<String> {
-    let kept = plan.judged().filter(|judged| !judged.is_forgotten());
+    let kept = plan.snapshots().filter(|judged| !judged.is_forgotten());
     let time = |ms: u64| DateTime::from_timestamp_millis(ms.cast_signed()).unwrap();
     kept.map(|judged| time(judged.taken_at_unix_ms).format("%Y-%m-%d %H").to_string()).collect()
 }
@@ -100,7 +100,7 @@ fn rules_overlap_and_any_of_them_keeps() {
     let plan = plan(&policy(rules), &each(24, "2016-01-01T12:00:00Z", 3653)).unwrap();
     // The last day is Wednesday, 31 December 2025: 7 days with a Sunday among them, 3 further Sundays, 11 further
     // months, 9 further years, and the oldest, because 75 years are not full.
-    assert_eq!(plan.judged().filter(|judged| !judged.is_forgotten()).count(), 7 + 3 + 11 + 9 + 1);
+    assert_eq!(plan.snapshots().filter(|judged| !judged.is_forgotten()).count(), 7 + 3 + 11 + 9 + 1);
     assert_eq!(kept_times(&plan).last().unwrap(), "2016-01-01 12");
 }
 
@@ -131,7 +131,7 @@ fn snapshots_out_of_scope_are_neither_counted_nor_forgotten() {
         candidate.tags = vec!["nightly".into()];
     }
     let plan = plan(&policy("keep_last = 1\nkeep_minimum = 1\nonly_tags = [\"nightly\"]"), &all).unwrap();
-    assert_eq!((plan.judged().count(), plan.out_of_scope), (8, 2));
+    assert_eq!((plan.snapshots().count(), plan.out_of_scope), (8, 2));
     assert_eq!(plan.forgotten().collect::<Vec<_>>(), (0..7).rev().map(id).collect::<Vec<_>>());
 }
 
@@ -142,7 +142,7 @@ fn a_time_beyond_all_calendars_and_an_id_twice_are_refused() {
     assert!(matches!(plan(&rules, &[far]), Err(PlanError::NoSuchTime { .. })));
     let one = candidate(1, utc("2026-01-01T00:00:00Z"));
     assert_eq!(plan(&rules, &[one.clone(), one]), Err(PlanError::Twice { id: id(1) }));
-    assert_eq!(plan(&rules, &[]).unwrap().judged().count(), 0);
+    assert_eq!(plan(&rules, &[]).unwrap().snapshots().count(), 0);
 }
 
 fn count() -> impl Strategy<Value = Option<Count>> {
@@ -295,7 +295,7 @@ proptest! {
         for machine in ["web", "db"] {
             let of: Vec<_> = all.iter().filter(|c| c.machine == machine).collect();
             let planned = plan(&policy, &of.iter().copied().cloned().collect::<Vec<_>>()).unwrap();
-            let kept: BTreeSet<_> = planned.judged().filter(|j| !j.is_forgotten()).map(|j| j.id).collect();
+            let kept: BTreeSet<_> = planned.snapshots().filter(|j| !j.is_forgotten()).map(|j| j.id).collect();
             prop_assert_eq!(&kept, &by_the_manual(&policy, &of), "{}", planned);
         }
     }

@@ -101,10 +101,10 @@ enum Work {
 
 const EAGER: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
-    silence_max: Duration::from_secs(3600),
+    lease_timeout: Duration::from_secs(3600),
     rewrite_below_percent: 100,
     rewrite_bytes_max: u64::MAX,
-    reseal_old_epochs: false,
+    reencrypt_old_epochs: false,
 };
 
 /// A repository with a snapshot that must survive, one that is to be collected, and a disk to back up.

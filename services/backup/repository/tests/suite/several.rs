@@ -13,8 +13,7 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::support::faulty::{Fault, Faulty};
-use crate::support::slow::Slow;
+use crate::support::fake_store::{FakeStore, Fault};
 use crate::support::*;
 
 const ENOUGH: Duration = Duration::from_secs(120);
@@ -68,7 +67,7 @@ async fn dump(repository: &Repository, snapshot: &Snapshot) -> Vec<u8> {
 async fn a_machine_that_is_read_once_is_whole_in_each_of_two_repositories() {
     let (fast, slow) = (new_repository(memory()).await, Arc::new(InMemory::new()));
     new_repository(Store::new(slow.clone())).await;
-    let slow = reopened(Store::new(Arc::new(Slow::new(slow, 3)))).await;
+    let slow = reopened(Store::new(Arc::new(FakeStore::slow(slow, 3)))).await;
     let bytes = holey(5);
     let read = Arc::new(AtomicU64::new(0));
     let counted = Counted { disk: MemoryDisk::new(bytes.clone()), read: Arc::clone(&read) };
@@ -100,7 +99,7 @@ async fn a_destination_that_breaks_leaves_the_other_to_go_on() {
         new_repository(Store::new(objects.clone())).await;
         // The lease and one pack are stored, then nothing any more.
         let line =
-            Store::new(Arc::new(Faulty::after(&objects, 2, fault))).with_deadline(Duration::from_secs(2));
+            Store::new(Arc::new(FakeStore::faulty(&objects, 2, fault))).with_deadline(Duration::from_secs(2));
         let (breaking, good) = (reopened(line).await, new_repository(memory()).await);
         let bytes = holey(7);
         let (destinations, cancel) = (both(&breaking, &good), Cancel::new());

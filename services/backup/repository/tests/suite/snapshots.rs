@@ -57,11 +57,11 @@ async fn a_list_from_the_local_file_is_the_list_from_the_store_whatever_happened
         assert_eq!(std::fs::read(&file).unwrap().len(), whole.len(), "it was made anew");
     }
     // What is in the file is not read from the store again, as long as the store has the same.
-    let counting = Arc::new(counting::Counting::new(objects.clone()));
+    let counting = Arc::new(fake_store::FakeStore::counting(objects.clone()));
     let counted = open(&Store::new(counting.clone()), folder.path()).await;
-    let reads = counting.reads();
+    let reads = counting.requests().reads;
     assert_eq!(counted.snapshots().await.unwrap(), made);
-    assert_eq!(counting.reads(), reads);
+    assert_eq!(counting.requests().reads, reads);
     let name = Name::from(format!("snapshots/{}", made[0].id));
     objects.put(&name, "damaged".into()).await.unwrap();
     assert!(repository.snapshots().await.is_err());

@@ -154,10 +154,10 @@ async fn a_store_that_confirms_what_it_does_not_keep_is_found_out_before_the_bac
     for folder in ["data/", "meta/"] {
         let objects = Arc::new(InMemory::new());
         new_repository(Store::new(objects.clone())).await;
-        let forgetful = faulty::Faulty::after(&objects, 0, faulty::Fault::Forget(folder));
+        let forgetful = fake_store::FakeStore::faulty(&objects, 0, fake_store::Fault::Forget(folder));
         let repository = reopened(Store::new(Arc::new(forgetful))).await;
         let outcome = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
-        assert!(matches!(outcome, Err(BackupError::Copy(CopyError::LyingStore { .. }))), "{outcome:?}");
+        assert!(matches!(outcome, Err(BackupError::Copy(CopyError::PackNotKept { .. }))), "{outcome:?}");
         assert!(repository.snapshots().await.unwrap().is_empty());
     }
 }

@@ -211,7 +211,7 @@ impl Access {
             return self.open(work).await;
         }
         let secret = self.secret.read()?;
-        let store = self.store.clone().open()?.changing_nothing();
+        let store = self.store.clone().open()?.dry_run();
         let engine = EngineSettings { cache: None, ..self.engine.clone().settings() };
         self.opened(&self.store.store, Repository::open(store, secret, engine), work).await
     }

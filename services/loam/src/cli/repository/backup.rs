@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Expectations, Finding, Gravity, Judge};
+use backup_repository::anomaly::{Expectations, Finding, Judge, Severity};
 use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
 use clap::Args;
 use contract::ByteCount;
@@ -81,7 +81,7 @@ struct Estimate {
 
 #[derive(Serialize)]
 struct FindingView {
-    gravity: Gravity,
+    severity: Severity,
     #[serde(flatten)]
     finding: Finding,
 }
@@ -142,10 +142,10 @@ fn tell(
     let refused = snapshot.contents.stats.maps_refused;
     let refused = (refused > 0)
         .then(|| format!("{refused} maps of changes were found to be wrong; those disks were read whole"));
-    let grave = findings.iter().filter(|finding| finding.gravity() > Gravity::Notice);
+    let grave = findings.iter().filter(|finding| finding.severity() > Severity::Notice);
     let unusual = grave.map(ToString::to_string).chain(refused).chain(unjudged);
     let warnings: Vec<_> = warnings.into_iter().chain(unusual).collect();
-    let view = |finding: Finding| FindingView { gravity: finding.gravity(), finding };
+    let view = |finding: Finding| FindingView { severity: finding.severity(), finding };
     let findings = findings.into_iter().map(view).collect();
     let done = Done { snapshot: (&snapshot).into(), stored_in: places, brought_home, findings };
     Answer::new(done).warn(warnings).give(work.json, |done| {
@@ -163,7 +163,7 @@ fn tell(
             ByteCount(stats.new_bytes),
             ByteCount(stats.stored_bytes)
         );
-        for notice in done.findings.iter().filter(|view| view.gravity == Gravity::Notice) {
+        for notice in done.findings.iter().filter(|view| view.severity == Severity::Notice) {
             println!("note: {}", notice.finding);
         }
     })

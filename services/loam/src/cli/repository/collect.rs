@@ -55,7 +55,7 @@ pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), Trouble> {
         pack_age_min: args.pack_age_min.unwrap_or(usual.pack_age_min),
         rewrite_below_percent: args.rewrite_below.unwrap_or(usual.rewrite_below_percent),
         rewrite_bytes_max: args.rewrite_bytes_max.map_or(usual.rewrite_bytes_max, |bytes| bytes.0),
-        reseal_old_epochs: args.reseal_old_epochs,
+        reencrypt_old_epochs: args.reseal_old_epochs,
         ..usual
     };
     let repository = args.access.open(work).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_repository::{Progress, ReviveReport};
+use backup_repository::{Progress, UndeleteReport};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
@@ -38,8 +38,8 @@ struct Revived {
 pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), Trouble> {
     let store = args.store.open()?;
     let progress = Arc::new(Progress::new());
-    let reviving = work.wait(store.revive(args.since, &progress, args.dry_run));
-    let ReviveReport { objects } = shown("bringing back", &progress, Box::pin(reviving)).await?;
+    let reviving = work.wait(store.undelete(args.since, &progress, args.dry_run));
+    let UndeleteReport { objects } = shown("bringing back", &progress, Box::pin(reviving)).await?;
     Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done| {
         let would = if done.dry_run { "would be " } else { "" };
         println!("objects brought back: {would}{}", done.objects.len());

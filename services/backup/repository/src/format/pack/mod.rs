@@ -1,92 +1,49 @@
-//! A pack: many sealed blobs in one object.
+//! A pack: many encrypted blobs in one object.
 //!
 //! ```text
 //!   blob 0 | blob 1 | … | directory | footer
 //!
-//!   blob       sealed( key of the pack, number = slot, bound = id 32 | kind 1 | pack 16 | slot 4 )
-//!              of the blob's text, see blob.rs; slots count from 0
-//!   directory  sealed( directory key of the pack, number = 0, bound = the footer's first 80 bytes )
-//!              of: count 4 | count × ( id 32 | kind 1 | sealed length 4 | raw length 4 )
-//!              blobs lie one after the other in this order, so offsets are sums; sealed, a blob is 17 bytes longer than
-//!              raw, or shorter where it is compressed
+//!   blob       encrypted( key of the pack, nonce = slot, aad = id 32 | kind 1 | pack 16 | slot 4 )
+//!              of the blob's encoding, see blob.rs; slots count from 0
+//!   directory  encrypted( directory key of the pack, nonce = 0, aad = the footer's first 80 bytes )
+//!              of: count 4 | count × ( id 32 | kind 1 | encrypted length 4 | raw length 4 )
+//!              blobs follow each other in this order, so offsets are sums; encrypted, a blob is 17 bytes longer than raw,
+//!              or shorter where it is compressed
 //!   footer     "LOAMPACK" | version 2 | pack kind 1 | cipher 1 | epoch 4 | directory length 4 | 0 × 4 |
 //!              directory offset 8 | pack 16 | envelope 32 | first 16 bytes of BLAKE3 of the 80 bytes before
 //! ```
 //!
-//! A pack is of data (kind 0: chunks) or of recipes (kind 1: all else). The key of a pack of chunks is agreed with the readers of its epoch and found again through the envelope; that of a
-//! pack of recipes, and of every directory, comes from the epoch's meta key and the pack's random id (the envelope is
-//! zero then). So every slot number is a nonce used once, a pack stored under another's name does not open, and one
-//! ranged read of its end is enough to index it again.
+//! A pack is of data (kind 0: chunks) or of recipes (kind 1: all else). The key of a pack of chunks is agreed with the
+//! readers of its epoch, who derive it from the envelope; that of a pack of recipes, and of every directory, comes from the
+//! epoch's meta key and the pack's random id (the envelope is zero then). So every slot number is a nonce used once, a pack
+//! stored under another's name does not decrypt, and one ranged read of its end is enough to index it again.
 
 mod read;
 mod write;
 
-use std::fmt;
-
-use super::Damage;
-use super::blob::{BLOB_BYTES_MAX, BlobId, BlobKind};
-use super::bytes::Cursor;
+use super::blob::BLOB_BYTES_MAX;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES, TAG_BYTES};
 
-pub(crate) use self::read::{Footer, open_blob, open_directory, open_text};
+pub(crate) use self::read::{Footer, decrypt_blob, decrypt_directory, decrypt_encoded};
 pub(crate) use self::write::{PackSeed, PackWriter};
 
 const MAGIC: &[u8; 8] = b"LOAMPACK";
 /// Bytes at the very end of a pack.
 pub(crate) const FOOTER_BYTES: usize = 96;
-/// How many of them the checksum and the directory's seal cover.
+/// How many of them the checksum and the directory's tag cover.
 const FOOTER_CHECKED_BYTES: usize = 80;
 /// Bytes that each blob takes in the directory.
 pub(crate) const ENTRY_BYTES: usize = 32 + 1 + 4 + 4;
-/// What sealing adds at most to a blob: how it is encoded, and the tag.
-const SEAL_BYTES: u32 = 1 + TAG_BYTES as u32;
+/// What encoding and encryption add at most to a blob: the compression byte and the tag.
+const OVERHEAD_BYTES: u32 = 1 + TAG_BYTES as u32;
 /// Bytes of a pack of which nothing is a blob or its entry: the directory's count and tag, and the footer.
 pub(crate) const EMPTY_PACK_BYTES: usize = 4 + TAG_BYTES + FOOTER_BYTES;
 const WHAT: &str = "pack";
 
-/// Names a pack: 128 random bits, so that a name tells nothing and is never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct PackId([u8; 16]);
-
-impl PackId {
-    pub(crate) fn generate() -> PackId {
-        PackId(crate::keys::random())
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl From<[u8; 16]> for PackId {
-    fn from(bytes: [u8; 16]) -> PackId {
-        PackId(bytes)
-    }
-}
-
-impl fmt::Display for PackId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for PackId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PackId({self})")
-    }
-}
-
-impl std::str::FromStr for PackId {
-    type Err = hex::FromHexError;
-
-    fn from_str(name: &str) -> Result<PackId, hex::FromHexError> {
-        let mut bytes = [0; 16];
-        hex::decode_to_slice(name, &mut bytes)?;
-        Ok(PackId(bytes))
-    }
-}
-
-/// Data and recipes lie in packs of their own, so that reading recipes fetches no data.
+/// Data and recipes are in packs of their own, so that reading recipes fetches no data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum PackKind {
@@ -139,7 +96,7 @@ impl PackHead {
     }
 
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<PackHead, Damage> {
-        let id = PackId(cursor.array()?);
+        let id = PackId::from(cursor.array()?);
         let kind = PackKind::from_byte(cursor.u8()?);
         let cipher = Cipher::from_byte(cursor.u8()?);
         let (Some(kind), Some(cipher)) = (kind, cipher) else {
@@ -154,7 +111,7 @@ impl PackHead {
 pub(crate) struct Entry {
     pub(crate) id: BlobId,
     pub(crate) kind: BlobKind,
-    pub(crate) sealed_bytes: u32,
+    pub(crate) encrypted_bytes: u32,
     pub(crate) raw_bytes: u32,
 }
 
@@ -171,7 +128,7 @@ impl Directory {
         let mut offset = 0;
         self.entries.iter().zip(0..).map(move |(entry, slot)| {
             let at = offset;
-            offset += entry.sealed_bytes;
+            offset += entry.encrypted_bytes;
             (slot, at, entry)
         })
     }
@@ -181,7 +138,7 @@ impl Directory {
         for entry in &self.entries {
             out.extend_from_slice(entry.id.as_bytes());
             out.push(entry.kind as u8);
-            out.extend_from_slice(&entry.sealed_bytes.to_le_bytes());
+            out.extend_from_slice(&entry.encrypted_bytes.to_le_bytes());
             out.extend_from_slice(&entry.raw_bytes.to_le_bytes());
         }
     }
@@ -194,16 +151,16 @@ impl Directory {
             let id = BlobId::from(cursor.array()?);
             let blob =
                 BlobKind::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("a kind is unknown"))?;
-            let entry = Entry { id, kind: blob, sealed_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
-            let sealed_bytes = SEAL_BYTES..=entry.raw_bytes.saturating_add(SEAL_BYTES);
+            let entry = Entry { id, kind: blob, encrypted_bytes: cursor.u32()?, raw_bytes: cursor.u32()? };
+            let encrypted_bytes = OVERHEAD_BYTES..=entry.raw_bytes.saturating_add(OVERHEAD_BYTES);
             if PackKind::of(blob) != head.kind
                 || entry.raw_bytes as usize > BLOB_BYTES_MAX
-                || !sealed_bytes.contains(&entry.sealed_bytes)
+                || !encrypted_bytes.contains(&entry.encrypted_bytes)
             {
-                return Err(cursor.malformed("an entry makes no sense"));
+                return Err(cursor.malformed("an entry is not valid"));
             }
             end = end
-                .checked_add(entry.sealed_bytes)
+                .checked_add(entry.encrypted_bytes)
                 .ok_or_else(|| cursor.malformed("its blobs are too long together"))?;
             entries.push(entry);
         }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::{
-    Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackHead, PackId, PackKind, WHAT, bound,
-};
+use super::{Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackHead, PackKind, WHAT, bound};
+use crate::cursor::Cursor;
+use crate::damage::{Damage, FORMAT_VERSION};
 use crate::format::blob;
-use crate::format::bytes::Cursor;
-use crate::format::{Damage, VERSION, header};
+use crate::format::header;
+use crate::ids::PackId;
 use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
 
 const DIRECTORY: &str = "directory of a pack";
@@ -25,7 +25,7 @@ impl Footer {
         let PackHead { id, kind, cipher, epoch, envelope } = self.head;
         let mut footer = [0; FOOTER_BYTES];
         footer[..8].copy_from_slice(MAGIC);
-        footer[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        footer[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         footer[10] = kind as u8;
         footer[11] = cipher as u8;
         footer[12..16].copy_from_slice(&epoch.to_le_bytes());
@@ -61,7 +61,7 @@ impl Footer {
         let directory_bytes = cursor.u32()?;
         cursor.u32()?;
         let directory_offset = cursor.u64()?;
-        if found_kind != kind || PackId(cursor.array()?) != pack {
+        if found_kind != kind || PackId::from(cursor.array()?) != pack {
             return Err(malformed("it is stored under the name of another pack"));
         }
         let head = PackHead { id: pack, kind, cipher, epoch, envelope: cursor.array()? };
@@ -72,25 +72,25 @@ impl Footer {
         Ok(Footer { head, directory_offset, directory_bytes })
     }
 
-    /// Where the directory lies in the pack.
+    /// The range of the encrypted directory in the pack.
     pub(crate) fn directory(&self) -> Range<u64> {
         self.directory_offset..self.directory_offset + u64::from(self.directory_bytes)
     }
 }
 
-/// Opens the directory that a footer tells of.
-pub(crate) fn open_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
+/// Decrypts the directory that a footer describes.
+pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
     let PackHead { id, cipher, epoch, .. } = footer.head;
     let mut sealed = sealed.to_vec();
     let text = keys
         .epoch(epoch)?
         .directory(cipher, id)
-        .open(0, Footer::bound(&footer.encode()), &mut sealed)
+        .decrypt(0, Footer::bound(&footer.encode()), &mut sealed)
         .map_err(|_| Damage::NotAuthentic { what: DIRECTORY })?;
     let mut cursor = Cursor::new(text, DIRECTORY);
     let directory = Directory::read(footer.head, &mut cursor)?;
     cursor.end()?;
-    let blobs: u64 = directory.entries.iter().map(|entry| u64::from(entry.sealed_bytes)).sum();
+    let blobs: u64 = directory.entries.iter().map(|entry| u64::from(entry.encrypted_bytes)).sum();
     if blobs != footer.directory_offset {
         return Err(Damage::Malformed { what: WHAT, why: "its blobs do not fill it" });
     }
@@ -98,7 +98,7 @@ pub(crate) fn open_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Res
 }
 
 /// Opens one blob of a pack with the pack's key and returns its encoded text; `sealed` is overwritten.
-pub(crate) fn open_text<'a>(
+pub(crate) fn decrypt_encoded<'a>(
     key: &Aead,
     pack: PackId,
     slot: u32,
@@ -106,15 +106,15 @@ pub(crate) fn open_text<'a>(
     sealed: &'a mut [u8],
 ) -> Result<&'a [u8], Damage> {
     if sealed.len() < TAG_BYTES + 1 {
-        return Err(Damage::Malformed { what: entry.kind.word(), why: "it ends too early" });
+        return Err(Damage::Malformed { what: entry.kind.name(), why: "it ends too early" });
     }
-    key.open(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
+    key.decrypt(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
         .map(|text| &*text)
-        .map_err(|_| Damage::NotAuthentic { what: entry.kind.word() })
+        .map_err(|_| Damage::NotAuthentic { what: entry.kind.name() })
 }
 
 /// Opens and checks one blob of a pack with the pack's key; `sealed` is overwritten.
-pub(crate) fn open_blob(
+pub(crate) fn decrypt_blob(
     keys: &Keys,
     key: &Aead,
     pack: PackId,
@@ -122,6 +122,6 @@ pub(crate) fn open_blob(
     entry: &Entry,
     sealed: &mut [u8],
 ) -> Result<Vec<u8>, Damage> {
-    let text = open_text(key, pack, slot, entry, sealed)?;
+    let text = decrypt_encoded(key, pack, slot, entry, sealed)?;
     blob::decode(keys, entry.kind, entry.id, entry.raw_bytes as usize, text)
 }

@@ -1,10 +1,11 @@
 //! Filling a pack.
 
 use super::read::Footer;
-use super::{Directory, Entry, PackHead, PackId, PackKind, bound};
-use crate::format::Damage;
-use crate::format::blob::{BlobId, BlobKind};
-use crate::keys::{Aead, Cipher, Keys, TAG_BYTES, random};
+use super::{Directory, Entry, PackHead, PackKind, bound};
+use crate::damage::Damage;
+use crate::ids::{BlobId, BlobKind, PackId};
+use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
+use crate::random::random;
 
 /// What is random about a pack.
 pub(crate) struct PackSeed {
@@ -49,11 +50,11 @@ impl PackWriter {
     /// Seals an encoded blob into the next slot; returns the bytes it takes.
     pub(crate) fn add(&mut self, kind: BlobKind, id: BlobId, raw_bytes: usize, mut text: Vec<u8>) -> u32 {
         let slot = self.entries.len() as u32;
-        self.key.seal(slot, &bound(id, kind, self.head.id, slot), &mut text);
-        let sealed_bytes = text.len() as u32;
+        self.key.encrypt(slot, &bound(id, kind, self.head.id, slot), &mut text);
+        let encrypted_bytes = text.len() as u32;
         self.bytes.extend_from_slice(&text);
-        self.entries.push(Entry { id, kind, sealed_bytes, raw_bytes: raw_bytes as u32 });
-        sealed_bytes
+        self.entries.push(Entry { id, kind, encrypted_bytes, raw_bytes: raw_bytes as u32 });
+        encrypted_bytes
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,7 +69,7 @@ impl PackWriter {
         let directory_bytes = (sealed.len() + TAG_BYTES) as u32;
         let footer =
             Footer { head: self.head, directory_offset: self.bytes.len() as u64, directory_bytes }.encode();
-        self.directory_key.seal(0, Footer::bound(&footer), &mut sealed);
+        self.directory_key.encrypt(0, Footer::bound(&footer), &mut sealed);
         self.bytes.extend_from_slice(&sealed);
         self.bytes.extend_from_slice(&footer);
         (self.bytes, directory)

@@ -131,7 +131,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::format::Damage;
+    use crate::damage::Damage;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn many_who_ask_at_once_cause_one_load_and_a_failed_one_is_tried_again() {

@@ -29,9 +29,9 @@ use tracing::{debug, instrument};
 use self::ahead::Streams;
 use self::loads::Loads;
 use self::recipes::Recipes;
-use super::plan::{Asked, Places};
+use super::plan::{BlobRef, Places};
 use super::{ReadError, RestoreError, fetch};
-use crate::format::Damage;
+use crate::damage::Damage;
 use crate::format::recipe::Piece;
 use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
@@ -76,7 +76,7 @@ struct Inner {
     repository: Repository,
     name: String,
     recipes: Recipes,
-    chunks: Arc<Loads<Asked, Bytes>>,
+    chunks: Arc<Loads<BlobRef, Bytes>>,
     streams: Mutex<Streams>,
     /// Loads that fetch and open at one time.
     slots: Arc<Semaphore>,
@@ -182,23 +182,27 @@ fn in_groups(pieces: &[(u64, Piece)]) -> impl Iterator<Item = &[(u64, Piece)]> {
 }
 
 /// The chunks among some pieces, each once.
-fn chunks_of(pieces: &[(u64, Piece)]) -> Vec<Asked> {
+fn chunks_of(pieces: &[(u64, Piece)]) -> Vec<BlobRef> {
     let mut seen = std::collections::HashSet::new();
     let chunks = pieces.iter().filter_map(|(_, piece)| match piece {
-        Piece::Chunk { id, bytes } => Some(Asked::chunk(*id, *bytes)),
+        Piece::Chunk { id, bytes } => Some(BlobRef::chunk(*id, *bytes)),
         Piece::Hole { .. } => None,
     });
     chunks.filter(|chunk| seen.insert(*chunk)).collect()
 }
 
 /// Puts together what lies in `range`. A read within one chunk or of a hole copies nothing.
-fn assemble<'a>(range: &Range<u64>, pieces: &[(u64, Piece)], content: &dyn Fn(&Asked) -> &'a Bytes) -> Bytes {
+fn assemble<'a>(
+    range: &Range<u64>,
+    pieces: &[(u64, Piece)],
+    content: &dyn Fn(&BlobRef) -> &'a Bytes,
+) -> Bytes {
     let part = |at: u64, piece: &Piece| {
         let end = at + u64::from(piece.bytes());
         (range.start.max(at) - at) as usize..(range.end.min(end) - at) as usize
     };
     if let [(at, piece @ Piece::Chunk { id, bytes })] = pieces {
-        return content(&Asked::chunk(*id, *bytes)).slice(part(*at, piece));
+        return content(&BlobRef::chunk(*id, *bytes)).slice(part(*at, piece));
     }
     let length = (range.end - range.start) as usize;
     if length <= ZERO_BYTES && pieces.iter().all(|(_, piece)| matches!(piece, Piece::Hole { .. })) {
@@ -210,7 +214,7 @@ fn assemble<'a>(range: &Range<u64>, pieces: &[(u64, Piece)], content: &dyn Fn(&A
         match piece {
             Piece::Hole { .. } => bytes.resize(bytes.len() + part.len(), 0),
             Piece::Chunk { id, bytes: of_chunk } => {
-                bytes.extend_from_slice(&content(&Asked::chunk(*id, *of_chunk))[part]);
+                bytes.extend_from_slice(&content(&BlobRef::chunk(*id, *of_chunk))[part]);
             }
         }
     }
@@ -227,7 +231,7 @@ impl Inner {
     }
 
     fn failed(&self, source: Arc<ReadError>) -> SourceError {
-        SourceError::Snapshot { disk: self.name.clone(), source }
+        SourceError::Other { what: format!("disk {} of the snapshot", self.name), source: Box::new(source) }
     }
 
     async fn pieces(&self, range: Range<u64>) -> Result<Vec<(u64, Piece)>, Arc<ReadError>> {
@@ -259,7 +263,7 @@ impl Inner {
         walk.boxed().await
     }
 
-    fn claim(&self, ids: Vec<Asked>) -> loads::Claim<Asked, Bytes> {
+    fn claim(&self, ids: Vec<BlobRef>) -> loads::Claim<BlobRef, Bytes> {
         let (repository, slots) = (self.repository.clone(), Arc::clone(&self.slots));
         self.chunks.claim(ids, |missing| async move {
             let _slot = slots.acquire().await.expect("the semaphore is never closed");
@@ -268,7 +272,7 @@ impl Inner {
     }
 }
 
-async fn chunks(repository: &Repository, ids: &[Asked]) -> Result<Vec<(Asked, Bytes)>, ReadError> {
+async fn chunks(repository: &Repository, ids: &[BlobRef]) -> Result<Vec<(BlobRef, Bytes)>, ReadError> {
     let places: Places = ids.iter().zip(0..).map(|(id, index)| (*id, vec![index])).collect();
     let found = fetch::many(&repository.shared, places).await?;
     let named = |(places, content): (Vec<u64>, Vec<u8>)| {

@@ -7,8 +7,8 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::loads::Loads;
 use super::{WindowStream, fresh};
-use crate::format::blob::BlobId;
 use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
+use crate::ids::BlobId;
 use crate::repository::Repository;
 use crate::restore::{ReadError, fetch};
 

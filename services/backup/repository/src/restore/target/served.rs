@@ -73,7 +73,7 @@ impl ServedImage {
 }
 
 impl ServedTarget {
-    fn ask<T: Send + 'static>(
+    fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(Arc<NbdSource>) -> BoxFuture<'static, Result<T, SourceError>> + Send + 'static,
     ) -> Result<T, ImageError> {
@@ -96,29 +96,29 @@ impl ServedTarget {
 impl Target for ServedTarget {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ImageError> {
         let length = into.len();
-        let bytes = self.ask(move |nbd| async move { nbd.read_at(offset, length).await }.boxed())?;
+        let bytes = self.submit(move |nbd| async move { nbd.read_at(offset, length).await }.boxed())?;
         into.copy_from_slice(&bytes);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError> {
         let bytes = Bytes::copy_from_slice(bytes);
-        self.ask(move |nbd| async move { nbd.write_at(offset, bytes).await }.boxed())
+        self.submit(move |nbd| async move { nbd.write_at(offset, bytes).await }.boxed())
     }
 
     fn zero(&self, range: Range<u64>) -> Result<(), ImageError> {
-        self.ask(move |nbd| async move { nbd.zero(range).await }.boxed())
+        self.submit(move |nbd| async move { nbd.zero(range).await }.boxed())
     }
 
     fn next_data(&self, range: Range<u64>) -> Result<u64, ImageError> {
         let end = range.end;
         let asked = range.clone();
-        let extents = self.ask(move |nbd| async move { nbd.extents(asked).await }.boxed())?;
+        let extents = self.submit(move |nbd| async move { nbd.extents(asked).await }.boxed())?;
         let zeros = extents.iter().take_while(|extent| extent.kind == ExtentKind::Zero);
         Ok((range.start + zeros.map(|extent| extent.length).sum::<u64>()).min(end))
     }
 
     fn sync(&self) -> Result<(), ImageError> {
-        self.ask(|nbd| async move { nbd.flush().await }.boxed())
+        self.submit(|nbd| async move { nbd.flush().await }.boxed())
     }
 }

@@ -23,14 +23,14 @@ use tokio::task::JoinHandle;
 
 use super::super::SourceError;
 use super::super::nbd::{NbdAddress, NbdSettings, NbdSource};
-use super::inspect::{WORDS_BYTES_MAX, tool, words};
+use super::inspect::{STDERR_BYTES_MAX, stderr_text, tool};
 
 /// After its client has gone it writes what it held back and ends.
 const END_TIMEOUT: Duration = Duration::from_secs(300);
 /// A busy host starts a program slowly.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A child that failed says so at once.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
+const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
 /// Gives the socket the number, and the child the name, that the protocol asks for; see sd_listen_fds(3).
 const HAND_OVER: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
 
@@ -71,7 +71,7 @@ impl Server {
             let mut kept = Vec::new();
             let mut piece = [0; 1024];
             while let Ok(read @ 1..) = stderr.read(&mut piece).await {
-                let room = WORDS_BYTES_MAX.saturating_sub(kept.len());
+                let room = STDERR_BYTES_MAX.saturating_sub(kept.len());
                 kept.extend_from_slice(&piece[..read.min(room)]);
             }
             kept
@@ -89,7 +89,7 @@ impl Server {
 
     /// The child's own words where it has ended, else what we saw of it.
     pub(crate) async fn why(&mut self, attempt: &'static str, seen: SourceError) -> SourceError {
-        match tokio::time::timeout(LAST_WORDS_TIMEOUT, self.child.wait()).await {
+        match tokio::time::timeout(STDERR_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if !status.success() => self.said(attempt).await,
             _ => seen,
         }
@@ -117,6 +117,6 @@ impl Server {
     async fn said(&mut self, attempt: &'static str) -> SourceError {
         // The pipe ends with the child.
         let said = (&mut self.said).await.unwrap_or_default();
-        SourceError::Tool { attempt, what: self.what.clone(), said: words(&said) }
+        SourceError::Tool { attempt, what: self.what.clone(), stderr: stderr_text(&said) }
     }
 }

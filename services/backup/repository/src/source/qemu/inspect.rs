@@ -16,7 +16,7 @@ use super::format::ImageFormat;
 /// It reads a header.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer words of a tool are cut.
-pub(super) const WORDS_BYTES_MAX: usize = 4096;
+pub(super) const STDERR_BYTES_MAX: usize = 4096;
 
 /// What to do about an image that says that its content lies in other files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,14 +128,14 @@ pub(super) async fn run(
         Err(_) => return Err(SourceError::TimedOut { attempt, what, seconds: timeout.as_secs_f32() }),
     };
     if !output.status.success() {
-        return Err(SourceError::Tool { attempt, what, said: words(&output.stderr) });
+        return Err(SourceError::Tool { attempt, what, stderr: stderr_text(&output.stderr) });
     }
     Ok(output)
 }
 
 /// What a tool said, for an error.
-pub(super) fn words(stderr: &[u8]) -> String {
-    let said = String::from_utf8_lossy(&stderr[..stderr.len().min(WORDS_BYTES_MAX)]);
+pub(super) fn stderr_text(stderr: &[u8]) -> String {
+    let said = String::from_utf8_lossy(&stderr[..stderr.len().min(STDERR_BYTES_MAX)]);
     match said.trim() {
         "" => "it did not say why".to_owned(),
         said => said.to_owned(),

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   object_store::AmazonS3 ──┐
-//!   bucket has a lock?       ├──> signing ──> HTTP client ──> the service
-//!   extend an object's lock ─┘
+//!   Object Lock?             ├──> signing ──> HTTP client ──> the service
+//!   extend a lock, versions ─┘
 //! ```
 
 mod signing;
@@ -23,9 +23,9 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use self::signing::{Connector, Line};
+use self::signing::{Connector, RequestSigner};
 pub(super) use self::versions::{Page, Version, changed_since};
-use super::object_lock::Keep;
+use super::object_lock::LockUntil;
 use super::settings::{StoreSettings, StoreSettingsError};
 use crate::keys::secret::{SecretError, read_secret_file};
 
@@ -46,12 +46,12 @@ pub(super) struct S3 {
     bulk: AmazonS3,
     bucket: String,
     prefix: Path,
-    line: Arc<Line>,
+    signer: Arc<RequestSigner>,
     client: HttpClient,
 }
 
 /// What the service answered to a request of our own.
-struct Answer {
+struct Response {
     status: StatusCode,
     body: Bytes,
 }
@@ -80,7 +80,7 @@ impl S3 {
             .with_timeout(settings.request_timeout)
             .with_connect_timeout(settings.connect_timeout)
             .with_allow_http(plain);
-        let line = Line::new(s3.region.clone());
+        let signer = RequestSigner::new(s3.region.clone());
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(&s3.region)
@@ -90,17 +90,17 @@ impl S3 {
             .with_checksum_algorithm(Checksum::CRC64NVME)
             // Under TLS a digest of each pack would only cost time: packs are authenticated by their own seals.
             .with_unsigned_payload(!plain)
-            .with_http_connector(Connector(Arc::clone(&line)))
+            .with_http_connector(Connector(Arc::clone(&signer)))
             .with_client_options(options.clone());
         if let Some(endpoint) = &s3.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
         let bulk = builder.clone().build().map_err(StoreSettingsError::Client)?;
         let objects = builder.with_disable_bulk_delete(true).build().map_err(StoreSettingsError::Client)?;
-        line.sign_as(Arc::clone(objects.credentials()));
-        let client = Connector(Arc::clone(&line)).connect(&options).map_err(StoreSettingsError::Client)?;
+        signer.sign_as(Arc::clone(objects.credentials()));
+        let client = Connector(Arc::clone(&signer)).connect(&options).map_err(StoreSettingsError::Client)?;
         let prefix = Path::from(prefix);
-        Ok(S3 { objects, bulk, bucket: bucket.to_owned(), prefix, line, client })
+        Ok(S3 { objects, bulk, bucket: bucket.to_owned(), prefix, signer, client })
     }
 
     /// The client, which deletes one object with each request, as every service can.
@@ -120,45 +120,46 @@ impl S3 {
 
     /// The time by the store's clock.
     pub(super) fn now(&self) -> DateTime<Utc> {
-        self.line.now()
+        self.signer.now()
     }
 
     /// Whether objects of this bucket can be locked. One that may not be asked counts as one where they cannot.
     pub(super) async fn has_object_lock(&self) -> object_store::Result<bool> {
-        let answer = self.ask(Method::GET, &Path::default(), Some("object-lock"), &[], Bytes::new()).await?;
-        Ok(answer.status.is_success() && contains(&answer.body, b"<ObjectLockEnabled>Enabled<"))
+        let response =
+            self.send(Method::GET, &Path::default(), Some("object-lock"), &[], Bytes::new()).await?;
+        Ok(response.status.is_success() && contains(&response.body, b"<ObjectLockEnabled>Enabled<"))
     }
 
     /// Whether the service refuses an object that does not match its checksum. Leaves none behind.
     pub(super) async fn verifies_checksums(&self, name: &Path) -> object_store::Result<bool> {
         let wrong = (CRC64, BASE64_STANDARD.encode([0; 8]));
         let body = Bytes::from_static(b"this is not what the checksum says");
-        let answer = self.ask(Method::PUT, &self.full(name), None, &[wrong], body).await?;
-        match answer.status {
+        let response = self.send(Method::PUT, &self.full(name), None, &[wrong], body).await?;
+        match response.status {
             status if status.is_success() => Ok(false),
             status if status.is_client_error() => Ok(true),
-            _ => Err(refused("try out checksums with", name, &answer)),
+            _ => Err(refused("probe checksums with", name, &response)),
         }
     }
 
     /// Locks an object, or extends its lock.
-    pub(super) async fn lock(&self, name: &Path, keep: Keep) -> object_store::Result<()> {
+    pub(super) async fn lock(&self, name: &Path, lock_until: LockUntil) -> object_store::Result<()> {
         let body = format!(
             "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>{}</Mode>\
              <RetainUntilDate>{}</RetainUntilDate></Retention>",
-            keep.mode_word(),
-            keep.until_word()
+            lock_until.mode_name(),
+            lock_until.until_text()
         );
-        let answer =
-            self.ask(Method::PUT, &self.full(name), Some("retention"), &[], Bytes::from(body)).await?;
-        self.done("lock", name, &answer)
+        let response =
+            self.send(Method::PUT, &self.full(name), Some("retention"), &[], Bytes::from(body)).await?;
+        self.done("lock", name, &response)
     }
 
     /// The lock of an object, as the service writes it.
     pub(super) async fn lock_of(&self, name: &Path) -> object_store::Result<String> {
-        let answer = self.ask(Method::GET, &self.full(name), Some("retention"), &[], Bytes::new()).await?;
-        self.done("look at the lock of", name, &answer)?;
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+        let response = self.send(Method::GET, &self.full(name), Some("retention"), &[], Bytes::new()).await?;
+        self.done("read the lock of", name, &response)?;
+        Ok(String::from_utf8_lossy(&response.body).into_owned())
     }
 
     /// The next page of the versions of everything whose name begins with a prefix; the first after no other.
@@ -167,11 +168,11 @@ impl S3 {
         if let Some((key, version)) = after.and_then(|page| page.next.as_ref()) {
             query += &format!("&key-marker={}&version-id-marker={}", encoded(key), encoded(version));
         }
-        let answer = self.ask(Method::GET, &Path::default(), Some(&query), &[], Bytes::new()).await?;
-        self.done("list the versions of", prefix, &answer)?;
+        let response = self.send(Method::GET, &Path::default(), Some(&query), &[], Bytes::new()).await?;
+        self.done("list the versions of", prefix, &response)?;
         let broken =
             |why| generic(std::io::Error::other(format!("a listing of versions makes no sense: {why}")));
-        Page::read(&String::from_utf8_lossy(&answer.body)).map_err(broken)
+        Page::read(&String::from_utf8_lossy(&response.body)).map_err(broken)
     }
 
     /// The name of an object in its place, by its key in the bucket.
@@ -181,37 +182,37 @@ impl S3 {
     }
 
     /// Makes an older version of an object the newest.
-    pub(super) async fn bring_back(
+    pub(super) async fn restore_version(
         &self,
         name: &Path,
         version: &str,
-        keep: Option<Keep>,
+        lock_until: Option<LockUntil>,
     ) -> object_store::Result<()> {
         let full = self.full(name);
         let source =
             format!("/{}/{}?versionId={}", encoded(&self.bucket), encoded(full.as_ref()), encoded(version));
         let mut headers = vec![(COPY_SOURCE, source)];
-        if let Some(keep) = keep {
-            headers.extend(keep.headers());
+        if let Some(lock_until) = lock_until {
+            headers.extend(lock_until.headers());
         }
-        let answer = self.ask(Method::PUT, &full, None, &headers, Bytes::new()).await?;
-        self.done("bring back", name, &answer)?;
-        // A copy that fails half way is told of in the body of an answer that began well.
-        if contains(&answer.body, b"<CopyObjectResult") {
+        let response = self.send(Method::PUT, &full, None, &headers, Bytes::new()).await?;
+        self.done("undelete", name, &response)?;
+        // A copy that fails half way reports it in the body of a successful response.
+        if contains(&response.body, b"<CopyObjectResult") {
             Ok(())
         } else {
-            Err(refused("bring back", name, &answer))
+            Err(refused("undelete", name, &response))
         }
     }
 
-    fn done(&self, attempt: &str, name: &Path, answer: &Answer) -> object_store::Result<()> {
-        match answer.status {
+    fn done(&self, attempt: &str, name: &Path, response: &Response) -> object_store::Result<()> {
+        match response.status {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => {
                 let source = Box::new(std::io::Error::other("the service does not have it"));
                 Err(object_store::Error::NotFound { path: name.to_string(), source })
             }
-            _ => Err(refused(attempt, name, answer)),
+            _ => Err(refused(attempt, name, response)),
         }
     }
 
@@ -219,26 +220,26 @@ impl S3 {
         self.prefix.parts().chain(name.parts()).collect()
     }
 
-    /// One request of our own, again while the service is in trouble.
-    async fn ask(
+    /// One request of our own, with retries while the error is transient.
+    async fn send(
         &self,
         method: Method,
         path: &Path,
         query: Option<&str>,
         headers: &[(HeaderName, String)],
         body: Bytes,
-    ) -> object_store::Result<Answer> {
+    ) -> object_store::Result<Response> {
         let mut pause = BACKOFF_FIRST;
         let mut attempt = 1;
         loop {
-            let outcome = self.ask_once(&method, path, query, headers, &body).await;
-            let in_trouble = match &outcome {
-                Ok(answer) => {
-                    answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS
+            let outcome = self.send_once(&method, path, query, headers, &body).await;
+            let is_transient = match &outcome {
+                Ok(response) => {
+                    response.status.is_server_error() || response.status == StatusCode::TOO_MANY_REQUESTS
                 }
                 Err(_) => true,
             };
-            if !in_trouble || attempt == ATTEMPTS_MAX {
+            if !is_transient || attempt == ATTEMPTS_MAX {
                 return outcome;
             }
             tokio::time::sleep(pause).await;
@@ -247,14 +248,14 @@ impl S3 {
         }
     }
 
-    async fn ask_once(
+    async fn send_once(
         &self,
         method: &Method,
         path: &Path,
         query: Option<&str>,
         headers: &[(HeaderName, String)],
         body: &Bytes,
-    ) -> object_store::Result<Answer> {
+    ) -> object_store::Result<Response> {
         let mut address = self.objects.signed_url(method.clone(), path, ADDRESS_LIFETIME).await?;
         address.set_query(query);
         let mut request = http::Request::builder().method(method).uri(address.as_str());
@@ -267,11 +268,11 @@ impl S3 {
                 .header(SHA256, HeaderValue::try_from(BASE64_STANDARD.encode(digest)).map_err(generic)?);
         }
         let mut request: HttpRequest = request.body(body.clone().into()).map_err(generic)?;
-        self.line.sign(&mut request).await.map_err(generic)?;
+        self.signer.sign(&mut request).await.map_err(generic)?;
         let response = self.client.execute(request).await.map_err(generic)?;
         let status = response.status();
         let body = response.into_body().bytes().await.map_err(generic)?;
-        Ok(Answer { status, body })
+        Ok(Response { status, body })
     }
 }
 
@@ -291,11 +292,11 @@ fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_sto
     object_store::Error::Generic { store: "S3", source: Box::new(source) }
 }
 
-fn refused(attempt: &str, name: &Path, answer: &Answer) -> object_store::Error {
-    let said: String = String::from_utf8_lossy(&answer.body).chars().take(500).collect();
+fn refused(attempt: &str, name: &Path, response: &Response) -> object_store::Error {
+    let body: String = String::from_utf8_lossy(&response.body).chars().take(500).collect();
     generic(std::io::Error::other(format!(
-        "could not {attempt} {name}: the service answered {}: {said}",
-        answer.status
+        "could not {attempt} {name}: the service responded {}: {body}",
+        response.status
     )))
 }
 

@@ -1,6 +1,6 @@
-//! What lies between the S3 client and the line: it adds what the client has no words for, and reads the clock.
+//! Between the S3 client and the connection: adds headers that the client does not support, and reads the store's clock.
 //!
-//! A put with a [`Keep`] among its extensions gets the headers of Object Lock, and is signed again, since every header
+//! A put with a [`LockUntil`] among its extensions gets the headers of Object Lock, and is signed again, since every header
 //! that begins with `x-amz-` is part of the signature (AWS Signature Version 4).
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,30 +17,30 @@ use object_store::client::{
     ReqwestConnector,
 };
 
-use crate::store::object_lock::Keep;
+use crate::store::object_lock::LockUntil;
 
 const DIGEST: &str = "x-amz-content-sha256";
 
 /// What all requests to one store share.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct RequestSigner {
     region: String,
     credentials: OnceLock<AwsCredentialProvider>,
-    /// How far the store's clock was ahead of ours when it last answered.
+    /// How far the store's clock was ahead of ours at its last response.
     clock_ahead_ms: AtomicI64,
 }
 
-impl Line {
-    pub(super) fn new(region: String) -> Arc<Line> {
-        Arc::new(Line { region, credentials: OnceLock::new(), clock_ahead_ms: AtomicI64::new(0) })
+impl RequestSigner {
+    pub(super) fn new(region: String) -> Arc<RequestSigner> {
+        Arc::new(RequestSigner { region, credentials: OnceLock::new(), clock_ahead_ms: AtomicI64::new(0) })
     }
 
-    /// Whose requests these are; known only when the client has been built.
+    /// Sets the credentials, which are known only when the client has been built.
     pub(super) fn sign_as(&self, credentials: AwsCredentialProvider) {
-        self.credentials.set(credentials).expect("a line is given its credentials once");
+        self.credentials.set(credentials).expect("the credentials are set once");
     }
 
-    /// The time by the store's clock, as far as its answers told it.
+    /// The time by the store's clock, as its last response said.
     pub(super) fn now(&self) -> DateTime<Utc> {
         Utc::now() + TimeDelta::milliseconds(self.clock_ahead_ms.load(Ordering::Relaxed))
     }
@@ -70,36 +70,36 @@ impl Line {
     }
 }
 
-/// Makes clients whose requests go over a line.
+/// Makes clients whose requests go through a signer.
 #[derive(Debug)]
-pub(super) struct Connector(pub(super) Arc<Line>);
+pub(super) struct Connector(pub(super) Arc<RequestSigner>);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Signing { line: Arc::clone(&self.0), inner }))
+        Ok(HttpClient::new(Signing { signer: Arc::clone(&self.0), inner }))
     }
 }
 
 #[derive(Debug)]
 struct Signing {
-    line: Arc<Line>,
+    signer: Arc<RequestSigner>,
     inner: HttpClient,
 }
 
 #[async_trait]
 impl HttpService for Signing {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if let Some(keep) = request.extensions().get::<Keep>().copied() {
+        if let Some(lock_until) = request.extensions().get::<LockUntil>().copied() {
             let headers = request.headers_mut();
-            for (name, value) in keep.headers() {
+            for (name, value) in lock_until.headers() {
                 headers.insert(name, HeaderValue::try_from(value).expect("letters, digits and dashes"));
             }
             headers.remove(AUTHORIZATION);
-            self.line.sign(&mut request).await?;
+            self.signer.sign(&mut request).await?;
         }
         let response = self.inner.execute(request).await?;
-        self.line.note_clock(&response);
+        self.signer.note_clock(&response);
         Ok(response)
     }
 }

@@ -1,13 +1,11 @@
 //! What the tests of this crate share: seeded disks, a source in memory, places to store.
 
-pub(crate) mod counting;
-pub(crate) mod faulty;
+pub(crate) mod fake_store;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod qemu;
 pub(crate) mod s3;
 pub(crate) mod s3_versions;
-pub(crate) mod slow;
 
 use std::ops::Range;
 use std::sync::Arc;

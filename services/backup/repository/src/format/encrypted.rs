@@ -1,47 +1,54 @@
-//! A small object sealed under a key of its own and bound to its name.
+//! A small object, encrypted with a key of its own and bound to its name.
 //!
 //! ```text
 //!   "LOAMSEAL" | version 2 | cipher 1 | 0 × 1 | epoch 4 | salt 32 |
-//!   sealed( object key of epoch and salt, number 0, bound = all before | name in the store )
+//!   encrypted( object key of epoch and salt, nonce 0, aad = all before | name in the store )
 //! ```
 //!
-//! Used for snapshots, holds, index shards, leases, lists of condemned packs and what verifications remember. An object
-//! copied to another name does not open.
+//! Used for snapshots, holds, index shards, lists of condemned packs, and times of verifications and locks. An object
+//! copied to another name does not decrypt.
 
 use object_store::path::Path;
 
-use super::bytes::Cursor;
-use super::{Damage, VERSION, header};
-use crate::keys::{Cipher, Keys, TAG_BYTES, random};
+use super::header;
+use crate::cursor::Cursor;
+use crate::damage::{Damage, FORMAT_VERSION};
+use crate::keys::{Cipher, Keys, TAG_BYTES};
+use crate::random::random;
 
 const MAGIC: &[u8; 8] = b"LOAMSEAL";
 const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
 
-/// What is random about a sealed object.
-pub(crate) struct SealSeed {
+/// The random parts of an encrypted object.
+pub(crate) struct EnvelopeSeed {
     pub(crate) salt: [u8; 32],
     pub(crate) cipher: Cipher,
 }
 
-pub(crate) fn seal(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
-    seal_with(keys, name, text, &SealSeed { salt: random(), cipher: Cipher::preferred() })
+pub(crate) fn encrypt(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
+    encrypt_with(keys, name, text, &EnvelopeSeed { salt: random(), cipher: Cipher::preferred() })
 }
 
-pub(crate) fn seal_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &SealSeed) -> Vec<u8> {
+pub(crate) fn encrypt_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &EnvelopeSeed) -> Vec<u8> {
     let epoch = keys.current();
     let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + TAG_BYTES);
     object.extend_from_slice(MAGIC);
-    object.extend_from_slice(&VERSION.to_le_bytes());
+    object.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     object.extend_from_slice(&[seed.cipher as u8, 0]);
     object.extend_from_slice(&epoch.number.to_le_bytes());
     object.extend_from_slice(&seed.salt);
     let bound = [&object, name.as_ref().as_bytes()].concat();
-    epoch.object(seed.cipher, &seed.salt).seal(0, &bound, &mut text);
+    epoch.object(seed.cipher, &seed.salt).encrypt(0, &bound, &mut text);
     object.extend_from_slice(&text);
     object
 }
 
-pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) -> Result<Vec<u8>, Damage> {
+pub(crate) fn decrypt(
+    keys: &Keys,
+    name: &Path,
+    what: &'static str,
+    object: &[u8],
+) -> Result<Vec<u8>, Damage> {
     let mut cursor = Cursor::new(header(MAGIC, what, object)?, what);
     let cipher = Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
     cursor.u8()?;
@@ -52,7 +59,7 @@ pub(crate) fn open(keys: &Keys, name: &Path, what: &'static str, object: &[u8]) 
     let length = keys
         .epoch(epoch)?
         .object(cipher, &salt)
-        .open(0, &bound, &mut text)
+        .decrypt(0, &bound, &mut text)
         .map_err(|_| Damage::NotAuthentic { what })?
         .len();
     text.truncate(length);

@@ -1,69 +1,69 @@
-//! Notes about one pack of recipes: where the blobs lie that the pieces in it name.
+//! The needs of one pack of recipes: the locations of the blobs that the pieces in it name.
 //!
 //! ```text
-//!   packs 4 | notes 4 | targets 4 | packs × id 16
-//!   notes × slot 4 | notes × how many targets 4
-//!   targets × pack 4 | targets × slot, less that of the target before 4 | targets × sealed bytes 4
+//!   packs 4 | pieces 4 | targets 4 | packs × id 16
+//!   pieces × slot 4 | pieces × number of targets 4
+//!   targets × pack 4 | targets × slot, less that of the target before 4 | targets × encrypted bytes 4
 //! ```
 //!
-//! Numbers of one sort stand together and neighbours are alike, so that it compresses well: a backup stores the chunks of
-//! a segment in a row.
+//! Numbers of one kind are stored together and neighbours are similar, so that it compresses well: a backup stores the
+//! chunks of a segment in a row.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::format::Damage;
-use crate::format::bytes::Cursor;
-use crate::format::pack::PackId;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::ids::PackId;
 use crate::index::Location;
 
-/// A place that a piece of a recipe names.
+/// The location of a blob that a piece names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) pack: PackId,
     pub(super) slot: u32,
-    pub(super) sealed_bytes: u32,
+    pub(super) encrypted_bytes: u32,
 }
 
 impl From<&Location> for Target {
     fn from(place: &Location) -> Target {
-        Target { pack: place.pack.id, slot: place.slot, sealed_bytes: place.entry.sealed_bytes }
+        Target { pack: place.pack.id, slot: place.slot, encrypted_bytes: place.entry.encrypted_bytes }
     }
 }
 
-/// A place, with a number instead of the pack.
+/// A location, with a number instead of the pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Numbered {
     pack: u32,
     slot: u32,
-    sealed_bytes: u32,
+    encrypted_bytes: u32,
 }
 
-/// What the pieces of one pack name, as far as it was noted.
+/// What the pieces of one pack name, as far as it is known.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(super) struct Needs {
     packs: Vec<PackId>,
     numbers: HashMap<PackId, u32>,
     by_slot: HashMap<u32, Range<usize>>,
     targets: Vec<Numbered>,
 }
 
-impl Notes {
-    /// Notes what the piece in a slot names. A later note takes the place of an earlier one.
+impl Needs {
+    /// Adds what the piece in a slot names; it replaces what was added for that slot before.
     pub(super) fn add(&mut self, slot: u32, targets: impl Iterator<Item = Target>) {
         let start = self.targets.len();
-        for Target { pack, slot, sealed_bytes } in targets {
+        for Target { pack, slot, encrypted_bytes } in targets {
             let number = *self.numbers.entry(pack).or_insert_with(|| {
                 self.packs.push(pack);
                 (self.packs.len() - 1) as u32
             });
-            self.targets.push(Numbered { pack: number, slot, sealed_bytes });
+            self.targets.push(Numbered { pack: number, slot, encrypted_bytes });
         }
         self.by_slot.insert(slot, start..self.targets.len());
     }
 
-    /// Takes over what others say.
-    pub(super) fn add_all(&mut self, others: &Notes) {
+    /// Adds all of `others`.
+    pub(super) fn add_all(&mut self, others: &Needs) {
         for slot in others.by_slot.keys() {
             self.add(*slot, others.of(*slot).into_iter().flatten());
         }
@@ -75,7 +75,7 @@ impl Notes {
         Some(self.targets[range].iter().map(|target| Target {
             pack: self.packs[target.pack as usize],
             slot: target.slot,
-            sealed_bytes: target.sealed_bytes,
+            encrypted_bytes: target.encrypted_bytes,
         }))
     }
 
@@ -103,11 +103,11 @@ impl Notes {
         ranges().for_each(|range| write(range.len() as u32));
         targets.iter().for_each(|target| write(target.pack));
         steps.iter().for_each(|step| write(*step));
-        targets.iter().for_each(|target| write(target.sealed_bytes));
+        targets.iter().for_each(|target| write(target.encrypted_bytes));
         out
     }
 
-    pub(super) fn decode(text: &[u8]) -> Result<Notes, Damage> {
+    pub(super) fn decode(text: &[u8]) -> Result<Needs, Damage> {
         const WHAT: &str = "list of needs";
         let mut cursor = Cursor::new(text, WHAT);
         let malformed = |why| Damage::Malformed { what: WHAT, why };
@@ -128,9 +128,9 @@ impl Notes {
             .into_iter()
             .zip(steps)
             .zip(sizes)
-            .map(|((pack, step), sealed_bytes)| {
+            .map(|((pack, step), encrypted_bytes)| {
                 slot = slot.wrapping_add(step);
-                Numbered { pack, slot, sealed_bytes }
+                Numbered { pack, slot, encrypted_bytes }
             })
             .collect();
         let mut by_slot = HashMap::with_capacity(slots.len());
@@ -144,6 +144,6 @@ impl Notes {
             return Err(malformed("its notes do not fill it"));
         }
         let numbers = packs.iter().copied().zip(0..).collect();
-        Ok(Notes { packs, numbers, by_slot, targets })
+        Ok(Needs { packs, numbers, by_slot, targets })
     }
 }

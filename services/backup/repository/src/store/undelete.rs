@@ -1,9 +1,8 @@
-//! Bringing back what was deleted or written over in a bucket that keeps versions.
+//! Undeleting what was deleted or overwritten in a bucket that keeps versions.
 //!
-//! What was changed since a moment becomes again what it was then: a mark that it was deleted, or another content, is
-//! undone by making the version of that moment the newest. Of what was written since, the version that was written first
-//! counts, as objects are written once. Nothing is removed, and no key of the repository is needed: it may be the config
-//! that was deleted.
+//! What was changed since a point in time becomes again what it was then: a delete marker, or another content, is undone by
+//! making the version of that time the newest. Of objects written since, the first version is used, as objects are written
+//! once. Nothing is removed, and no key of the repository is needed: the config itself may have been deleted.
 
 use std::sync::Arc;
 
@@ -20,41 +19,40 @@ use crate::progress::Progress;
 /// Objects brought back at one time.
 const IN_FLIGHT: usize = 16;
 
-/// What was brought back, or would be.
+/// What was undeleted, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReviveReport {
+pub struct UndeleteReport {
     /// The objects, by name.
     pub objects: Vec<String>,
 }
 
-/// Nothing, or not everything, was brought back.
+/// Nothing, or not everything, was undeleted.
 #[derive(Debug, thiserror::Error)]
-pub enum ReviveError {
-    /// A folder, or another store of which older versions are not to be had.
-    #[error("only a bucket on S3 keeps what was deleted")]
+pub enum UndeleteError {
+    /// A folder, or another store without versions.
+    #[error("only an S3 bucket with versioning keeps what was deleted")]
     NoVersions,
     /// The store failed.
-    #[error("could not bring back what was deleted")]
+    #[error("could not undelete")]
     Store(#[from] StoreError),
 }
 
 impl Store {
-    /// Brings back what was deleted or written over since a moment: the config, key rosters, packs and snapshots.
-    /// Collections and people delete, too: what they deleted since comes back with the rest, and a collection removes it
-    /// again.
+    /// Undeletes what was deleted or overwritten since a point in time: the config, key rosters, packs and snapshots. What
+    /// collections and people deleted since comes back, too, and a collection removes it again.
     ///
     /// # Errors
-    /// When the store keeps no versions, or fails; what was brought back until then stays.
-    #[instrument(name = "store.revive", skip(self, progress))]
-    pub async fn revive(
+    /// When the store keeps no versions, or fails; what was undeleted until then stays.
+    #[instrument(name = "store.undelete", skip(self, progress))]
+    pub async fn undelete(
         &self,
         since: DateTime<Utc>,
         progress: &Arc<Progress>,
         dry_run: bool,
-    ) -> Result<ReviveReport, ReviveError> {
-        let s3 = self.s3.as_ref().ok_or(ReviveError::NoVersions)?;
+    ) -> Result<UndeleteReport, UndeleteError> {
+        let s3 = self.s3().ok_or(UndeleteError::NoVersions)?;
         let mut lost = Vec::new();
-        for place in names::kept() {
+        for place in names::essential() {
             let mut pages = Vec::new();
             loop {
                 let page = s3.versions(&place, pages.last());
@@ -70,36 +68,36 @@ impl Store {
         }
         let objects: Vec<_> = lost.iter().map(|(name, _)| name.to_string()).collect();
         if dry_run {
-            return Ok(ReviveReport { objects });
+            return Ok(UndeleteReport { objects });
         }
         progress.expect_bytes(lost.iter().map(|(_, version)| version.bytes).sum());
         // The config comes first of all: it says how all are to be locked.
         let config = names::config();
         for (name, version) in lost.extract_if(.., |(name, _)| *name == config) {
-            self.bring_back(&name, &version, progress).await?;
+            self.restore_version(&name, &version, progress).await?;
         }
         let store = self.clone().with_object_lock(self.lock_of_config().await?.or(self.lock));
         if let Some(lock) = store.lock {
             store.lock(&config, lock.from(store.now())).await?;
         }
         futures::stream::iter(&lost)
-            .map(|(name, version)| store.bring_back(name, version, progress))
+            .map(|(name, version)| store.restore_version(name, version, progress))
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await?;
-        info!(objects = objects.len(), "brought back");
-        Ok(ReviveReport { objects })
+        info!(objects = objects.len(), "undeleted");
+        Ok(UndeleteReport { objects })
     }
 
-    async fn bring_back(
+    async fn restore_version(
         &self,
         name: &Path,
         version: &Version,
         progress: &Progress,
     ) -> Result<(), StoreError> {
-        let s3 = self.s3.as_ref().expect("whoever comes here is on S3");
-        let keep = self.lock.map(|lock| lock.from(self.now()));
-        self.bounded("bring back", name, s3.bring_back(name, &version.id, keep)).await?;
+        let s3 = self.s3().expect("only a store on S3 undeletes");
+        let lock_until = self.lock.map(|lock| lock.from(self.now()));
+        self.bounded("undelete", name, s3.restore_version(name, &version.id, lock_until)).await?;
         progress.done(version.bytes);
         Ok(())
     }

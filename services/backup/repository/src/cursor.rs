@@ -1,8 +1,8 @@
 //! Reading fixed layouts from bytes that may be damaged.
 
-use super::Damage;
+use crate::damage::Damage;
 
-/// Takes fields off the front; every shortage is an error that names the object.
+/// Takes fields off the front; a field that is cut off is an error that names the object.
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -45,7 +45,7 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
-    /// Says that everything was read.
+    /// Checks that everything was read.
     pub(crate) fn end(self) -> Result<(), Damage> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("something follows its end")) }
     }

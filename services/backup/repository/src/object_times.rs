@@ -1,9 +1,9 @@
-//! What is remembered of many objects: when each pack was last read and found good, until when each is locked.
+//! A time for each of many objects: when each pack was last verified, until when each object is locked.
 //!
 //! ```text
-//!   verified/ID   sealed object of:  ( pack 16 | when it was found good 8 )…
+//!   verified/ID   encrypted object of:  ( pack 16 | when it was verified 8 )…
 //!   locked/ID     the same:  ( pack or snapshot 16 | until when it is locked 8 )…
-//!                 times in milliseconds since 1970, by the store's clock; of several the latest counts
+//!                 times in milliseconds since 1970, by the store's clock; of several the latest is valid
 //! ```
 
 use std::collections::HashMap;
@@ -11,32 +11,33 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use ulid::Ulid;
 
-use crate::format::bytes::Cursor;
-use crate::format::{Damage, sealed};
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::format::encrypted;
 use crate::index::IndexError;
 use crate::keys::Keys;
 use crate::store::{Store, StoreError, names};
 
-/// More notes than this are merged into one.
-const NOTES_MAX: usize = 16;
+/// More objects than this are merged into one.
+const OBJECTS_MAX: usize = 16;
 
-/// The name of a pack or of a snapshot.
+/// The id of a pack or of a snapshot.
 pub(crate) type Name = [u8; 16];
 
 /// A time for each name.
 pub(crate) type Times = HashMap<Name, i64>;
 
-/// Notes of one kind.
-pub(crate) struct Notes<'a> {
+/// The times in one folder.
+pub(crate) struct ObjectTimes<'a> {
     pub(crate) store: &'a Store,
     pub(crate) keys: &'a Keys,
     pub(crate) folder: &'static str,
     pub(crate) what: &'static str,
 }
 
-impl Notes<'_> {
-    /// Reads all notes.
-    pub(crate) async fn recall(&self) -> Result<Times, IndexError> {
+impl ObjectTimes<'_> {
+    /// Reads all times.
+    pub(crate) async fn load(&self) -> Result<Times, IndexError> {
         let mut times = Times::new();
         for listed in self.store.list(&names::folder(self.folder)).await? {
             let object = match self.store.get(&listed.path).await {
@@ -45,22 +46,22 @@ impl Notes<'_> {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            sealed::open(self.keys, &listed.path, self.what, &object)
+            encrypted::decrypt(self.keys, &listed.path, self.what, &object)
                 .and_then(|text| decode(&text, self.what, &mut times))
                 .map_err(|source| IndexError::Damaged { name: listed.path.to_string(), source })?;
         }
         Ok(times)
     }
 
-    /// Adds a note. `there` says what the store has: all else is forgotten when notes are merged.
-    pub(crate) async fn note(&self, times: &Times, there: impl Fn(&Name) -> bool) -> Result<(), IndexError> {
+    /// Stores more times. `there` says what the store has: times of all else are dropped when objects are merged.
+    pub(crate) async fn add(&self, times: &Times, there: impl Fn(&Name) -> bool) -> Result<(), IndexError> {
         if times.is_empty() {
             return Ok(());
         }
         let before = self.store.list(&names::folder(self.folder)).await?;
-        let merged = before.len() >= NOTES_MAX;
+        let merged = before.len() >= OBJECTS_MAX;
         let times = if merged {
-            let mut all = self.recall().await?;
+            let mut all = self.load().await?;
             all.extend(times);
             all.retain(|name, _| there(name));
             all
@@ -68,7 +69,7 @@ impl Notes<'_> {
             times.clone()
         };
         let name = names::entry(self.folder, Ulid::generate());
-        self.store.put(&name, Bytes::from(sealed::seal(self.keys, &name, encode(&times)))).await?;
+        self.store.put(&name, Bytes::from(encrypted::encrypt(self.keys, &name, encode(&times)))).await?;
         if merged {
             for listed in before {
                 self.store.delete(&listed.path).await?;
@@ -78,7 +79,7 @@ impl Notes<'_> {
     }
 }
 
-fn encode(times: &Times) -> Vec<u8> {
+pub(crate) fn encode(times: &Times) -> Vec<u8> {
     let mut out = Vec::with_capacity(times.len() * 24);
     for (name, at) in times {
         out.extend_from_slice(name);

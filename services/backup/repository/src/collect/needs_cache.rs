@@ -1,17 +1,17 @@
-//! What collections remember of recipes, in a local file, so that each piece is read once and not at every run.
+//! A local cache of what recipes need, so that a collection reads each piece once and not at every run.
 //!
 //! ```text
 //!   FOLDER/<repository id>/needs:   "LOAMNEED" | version 4 | blocks
 //!
-//!   block   pack 16 | text bytes 4 | length 4 | text, compressed by zstd | MAC 16 of all before     text: see notes.rs
+//!   block   pack 16 | text bytes 4 | length 4 | text, compressed by zstd | MAC 16 of all before     text: see needs.rs
 //!
-//!   run:   needs ──pread of a pack's block──> notes ──┐                          ┌──> needs, beside and renamed
-//!          what was read and is new ──> nameless file ┴── packs met in this run ─┘
+//!   run:   needs ──pread of a pack's block──> Needs ──┐                             ┌──> needs, beside and renamed
+//!          what was read and is new ──> nameless file ┴── packs visited in this run ─┘
 //! ```
 //!
-//! It can be thrown away: whatever cannot be read, is damaged or comes from another repository counts as not noted. A
-//! run that ends well leaves notes of the packs that it met and of no others, so the file does not grow for ever. Without
-//! a folder, notes live in a nameless file from the first half of a collection to the second.
+//! It can be deleted: what cannot be read, is damaged or comes from another repository counts as not cached. A run that
+//! succeeds keeps entries of the packs that it visited and of no others, so the size of the file is bounded. Without a
+//! folder, entries are in a nameless file from the first half of a collection to the second.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::notes::Notes;
-use crate::format::bytes::Cursor;
-use crate::format::pack::PackId;
+use super::needs::Needs;
+use crate::cursor::Cursor;
+use crate::ids::PackId;
 use crate::index::Cache;
 use crate::keys::Keys;
 
@@ -34,11 +34,11 @@ const VERSION: u32 = 1;
 const FILE_HEADER_BYTES: usize = 8 + 4;
 const HEADER_BYTES: usize = 16 + 4 + 4;
 const MAC_BYTES: usize = 16;
-/// Notes of one pack are no longer than this: a pack of leaves makes some ten MB of them.
+/// The needs of one pack are no longer than this: those of a pack of leaves take some ten MB.
 const TEXT_BYTES_MAX: usize = 256 * 1024 * 1024;
 const ZSTD_LEVEL: i32 = 1;
 
-/// Where a block lies.
+/// The position of a block in the file.
 #[derive(Clone, Copy)]
 struct Block {
     at: u64,
@@ -52,19 +52,19 @@ struct Blocks {
     of: HashMap<PackId, Vec<Block>>,
 }
 
-/// What was noted by earlier runs.
-pub(super) struct Memory {
+/// What earlier runs cached.
+pub(super) struct NeedsCache {
     mac_key: blake3::Hasher,
     folder: Option<PathBuf>,
     kept: Option<Blocks>,
 }
 
-/// What one run learns.
-pub(super) struct Learnt {
-    memory: Arc<Memory>,
+/// What one run adds.
+pub(super) struct NewNeeds {
+    needs_cache: Arc<NeedsCache>,
     new: Option<Blocks>,
     met: HashSet<PackId>,
-    /// There is no room for notes.
+    /// The disk is full, or cannot be written.
     is_full: bool,
 }
 
@@ -119,8 +119,8 @@ impl Blocks {
     }
 
     /// All that the blocks of a pack say.
-    fn notes(&self, mac_key: &blake3::Hasher, pack: &PackId) -> Notes {
-        let mut all = Notes::default();
+    fn notes(&self, mac_key: &blake3::Hasher, pack: &PackId) -> Needs {
+        let mut all = Needs::default();
         for notes in self.of(mac_key, pack).filter_map(|block| opened(pack, &block)) {
             if all.is_empty() {
                 all = notes;
@@ -144,19 +144,19 @@ fn mac_of(mac_key: &blake3::Hasher, block: &[u8]) -> [u8; MAC_BYTES] {
     *mac.as_bytes().first_chunk().expect("a hash is longer than its beginning")
 }
 
-/// What an authentic block says of a pack.
-fn opened(pack: &PackId, block: &[u8]) -> Option<Notes> {
+/// The needs in an authentic block.
+fn opened(pack: &PackId, block: &[u8]) -> Option<Needs> {
     let (header, rest) = block.split_first_chunk::<HEADER_BYTES>()?;
     let (of, text_bytes, length) = fields(header)?;
     if of != *pack || text_bytes > TEXT_BYTES_MAX {
         return None;
     }
     let text = zstd::bulk::decompress(rest.get(..length)?, text_bytes).ok()?;
-    Notes::decode(&text).ok()
+    Needs::decode(&text).ok()
 }
 
-/// The block that says so; `None` where there is too much to say.
-fn sealed(mac_key: &blake3::Hasher, pack: &PackId, notes: &Notes) -> Option<Vec<u8>> {
+/// The block of some needs; `None` where they are too long.
+fn sealed(mac_key: &blake3::Hasher, pack: &PackId, notes: &Needs) -> Option<Vec<u8>> {
     let text = notes.encode();
     if text.len() > TEXT_BYTES_MAX {
         return None;
@@ -169,19 +169,19 @@ fn sealed(mac_key: &blake3::Hasher, pack: &PackId, notes: &Notes) -> Option<Vec<
     Some(block)
 }
 
-impl Memory {
-    /// What the cache folder holds; nothing, where nothing can be read.
-    pub(super) fn open(cache: &Cache, keys: &Keys) -> Memory {
+impl NeedsCache {
+    /// The cache in the folder; empty, where it cannot be read.
+    pub(super) fn open(cache: &Cache, keys: &Keys) -> NeedsCache {
         let mut mac_key = blake3::Hasher::new_keyed(&keys.cache_key());
         mac_key.update(FILE.as_bytes());
         let folder = cache.folder().map(Path::to_owned);
         let file = folder.as_ref().and_then(|folder| File::open(folder.join(FILE)).ok());
         let kept = file.and_then(|file| Blocks::find(file).ok().flatten());
-        Memory { mac_key, folder, kept }
+        NeedsCache { mac_key, folder, kept }
     }
 
-    /// What is noted of a pack.
-    pub(super) fn notes(&self, pack: &PackId) -> Notes {
+    /// The cached needs of a pack.
+    pub(super) fn notes(&self, pack: &PackId) -> Needs {
         self.kept.as_ref().map(|kept| kept.notes(&self.mac_key, pack)).unwrap_or_default()
     }
 
@@ -193,24 +193,24 @@ impl Memory {
     }
 }
 
-impl Learnt {
-    pub(super) fn new(memory: Arc<Memory>) -> Learnt {
-        Learnt { memory, new: None, met: HashSet::new(), is_full: false }
+impl NewNeeds {
+    pub(super) fn new(needs_cache: Arc<NeedsCache>) -> NewNeeds {
+        NewNeeds { needs_cache, new: None, met: HashSet::new(), is_full: false }
     }
 
-    /// This run needs something of a pack: what is noted of it is kept. Says whether it is the first time.
-    pub(super) fn meet(&mut self, pack: PackId) -> bool {
+    /// This run needs something of a pack: its entries are kept. True at the first visit.
+    pub(super) fn visit(&mut self, pack: PackId) -> bool {
         self.met.insert(pack)
     }
 
-    /// Notes more of a pack.
-    pub(super) fn add(&mut self, pack: PackId, notes: &Notes) {
+    /// Adds needs of a pack.
+    pub(super) fn add(&mut self, pack: PackId, notes: &Needs) {
         if self.is_full || notes.is_empty() {
             return;
         }
-        let Some(block) = sealed(&self.memory.mac_key, &pack, notes) else { return };
+        let Some(block) = sealed(&self.needs_cache.mac_key, &pack, notes) else { return };
         if let Err(error) = self.append(pack, &block) {
-            warn!(%error, "what was found out about recipes cannot be noted and will be read again");
+            warn!(%error, "recipes cannot be cached and will be read again");
             self.is_full = true;
         }
     }
@@ -218,34 +218,34 @@ impl Learnt {
     fn append(&mut self, pack: PackId, block: &[u8]) -> io::Result<()> {
         let new = match &mut self.new {
             Some(new) => new,
-            none => none.insert(Blocks::begin(self.memory.nameless()?)?),
+            none => none.insert(Blocks::begin(self.needs_cache.nameless()?)?),
         };
         new.append(pack, block)
     }
 
-    /// Keeps what was learnt and what was known of the packs that this run met; only for a run that ended well.
-    pub(super) fn keep(self) -> Arc<Memory> {
+    /// Keeps new and old entries of the packs that this run visited; only for a run that succeeded.
+    pub(super) fn keep(self) -> Arc<NeedsCache> {
         let is_met = |kept: &Blocks| kept.of.keys().all(|pack| self.met.contains(pack));
-        let is_same = self.new.is_none() && self.memory.kept.as_ref().is_none_or(is_met);
+        let is_same = self.new.is_none() && self.needs_cache.kept.as_ref().is_none_or(is_met);
         if self.is_full || is_same {
-            return self.memory;
+            return self.needs_cache;
         }
         match self.write() {
             Ok(kept) => {
-                let Memory { mac_key, folder, .. } = &*self.memory;
-                Arc::new(Memory { mac_key: mac_key.clone(), folder: folder.clone(), kept: Some(kept) })
+                let NeedsCache { mac_key, folder, .. } = &*self.needs_cache;
+                Arc::new(NeedsCache { mac_key: mac_key.clone(), folder: folder.clone(), kept: Some(kept) })
             }
             Err(error) => {
-                warn!(%error, "what was found out about recipes could not be kept and will be read again");
-                self.memory
+                warn!(%error, "the cache of recipes could not be written and they will be read again");
+                self.needs_cache
             }
         }
     }
 
     /// Writes a file beside the old one, and gives it the name when it is whole.
     fn write(&self) -> io::Result<Blocks> {
-        let Some(folder) = &self.memory.folder else {
-            let mut blocks = Blocks::begin(self.memory.nameless()?)?;
+        let Some(folder) = &self.needs_cache.folder else {
+            let mut blocks = Blocks::begin(self.needs_cache.nameless()?)?;
             self.write_into(&mut blocks)?;
             return Ok(blocks);
         };
@@ -259,16 +259,16 @@ impl Learnt {
     }
 
     fn write_into(&self, blocks: &mut Blocks) -> io::Result<()> {
-        let mac_key = &self.memory.mac_key;
+        let mac_key = &self.needs_cache.mac_key;
         for pack in &self.met {
             let is_new = self.new.as_ref().is_some_and(|new| new.of.contains_key(pack));
             if is_new {
-                let mut notes = self.memory.notes(pack);
+                let mut notes = self.needs_cache.notes(pack);
                 self.new.iter().for_each(|new| notes.add_all(&new.notes(mac_key, pack)));
                 if let Some(block) = sealed(mac_key, pack, &notes) {
                     blocks.append(*pack, &block)?;
                 }
-            } else if let Some(kept) = &self.memory.kept {
+            } else if let Some(kept) = &self.needs_cache.kept {
                 for block in kept.of(mac_key, pack) {
                     blocks.append(*pack, &block)?;
                 }
