@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backup_export::nbd::*;
+use backup_repository::nbd_wire::*;
 use proptest::prelude::*;
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,8 +40,8 @@ async fn server(folder: &Path, settings: ServerSettings) -> (NbdServer, PathBuf)
 async fn is_well(socket: &Path) {
     let well = async {
         let mut client = Client::at(socket, "vda").await;
-        client.send(&request(READ, 0, 1, MIB, 4096)).await;
-        assert_eq!(client.simple().await, Simple { errno: 0, cookie: 1 });
+        client.send(&request(CMD_READ, 0, 1, MIB, 4096)).await;
+        assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 1 });
         client.bytes(4096).await;
     };
     tokio::time::timeout(Duration::from_secs(10), well).await.expect("an honest client is served in time");
@@ -50,17 +51,13 @@ async fn is_well(socket: &Path) {
 async fn nonsense_ends_the_connection_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let (server, socket) = server(folder.path(), impatient()).await;
-    let option = |option: u32, length: u32, data: &[u8]| {
-        let mut bytes = IHAVEOPT.to_be_bytes().to_vec();
-        bytes.extend(option.to_be_bytes());
-        bytes.extend(length.to_be_bytes());
-        bytes.extend(data);
-        bytes
+    let cut = |option: u32, length: u32, data: &[u8]| {
+        [&OptionHeader { option, length }.encode()[..], data].concat()
     };
     for words in [
-        option(GO, u32::MAX, b"endless"),
-        option(GO, 60_000, b"half"),
-        option(1, 4, b"none"),
+        cut(OPT_GO, u32::MAX, b"endless"),
+        cut(OPT_GO, 60_000, b"half"),
+        cut(OPT_EXPORT_NAME, 4, b"none"),
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
         Vec::new(),
     ] {
@@ -71,9 +68,9 @@ async fn nonsense_ends_the_connection_and_no_other() {
     }
     for words in [
         vec![0x25; 28],
-        request(READ, 0, 1, 0, 512)[..20].to_vec(),
-        request(WRITE, 0, 1, 0, u32::MAX),
-        [request(WRITE, 0, 1, 0, 4096), vec![1; 100]].concat(),
+        request(CMD_READ, 0, 1, 0, 512)[..20].to_vec(),
+        request(CMD_WRITE, 0, 1, 0, u32::MAX),
+        [request(CMD_WRITE, 0, 1, 0, 4096), vec![1; 100]].concat(),
     ] {
         let mut client = Client::at(&socket, "vda").await;
         client.send(&words).await;
@@ -89,25 +86,20 @@ async fn options_that_make_no_sense_are_refused_and_the_talk_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (server, socket) = server(folder.path(), ServerSettings::default()).await;
     let mut client = Client::connect(&socket).await.unwrap();
-    let set = |name: &str, queries: &[&str]| {
-        let mut data = string(name);
-        data.extend((queries.len() as u32).to_be_bytes());
-        data.extend(queries.iter().flat_map(|query| string(query)));
-        data
-    };
-    let invalid = 0x8000_0003;
+    let contexts =
+        |export: &str, queries: &[&str]| ContextRequest { export, queries: queries.to_vec() }.encode();
     for (option, data, expected) in [
-        (5, vec![], 0x8000_0001),
-        (99, vec![1; 1000], 0x8000_0001),
-        (GO, vec![0xff; 10], invalid),
-        (GO, go("vdz"), 0x8000_0006),
-        (STRUCTURED, vec![1], invalid),
-        (10, set("vda", &["base:allocation"]), invalid),
-        (STRUCTURED, vec![], 1),
-        (10, set("vdz", &["base:allocation"]), 0x8000_0006),
-        (10, vec![0, 0, 0, 200, 1], invalid),
-        (10, set("vda", &["qemu:dirty-bitmap:x", "base:"]), 1),
-        (9, set("vda", &[]), 4),
+        (OPT_STARTTLS, vec![], REP_ERR_UNSUP),
+        (99, vec![1; 1000], REP_ERR_UNSUP),
+        (OPT_GO, vec![0xff; 10], REP_ERR_INVALID),
+        (OPT_GO, go("vdz"), REP_ERR_UNKNOWN),
+        (OPT_STRUCTURED_REPLY, vec![1], REP_ERR_INVALID),
+        (OPT_SET_META_CONTEXT, contexts("vda", &[BASE_ALLOCATION]), REP_ERR_INVALID),
+        (OPT_STRUCTURED_REPLY, vec![], REP_ACK),
+        (OPT_SET_META_CONTEXT, contexts("vdz", &[BASE_ALLOCATION]), REP_ERR_UNKNOWN),
+        (OPT_SET_META_CONTEXT, vec![0, 0, 0, 200, 1], REP_ERR_INVALID),
+        (OPT_SET_META_CONTEXT, contexts("vda", &["qemu:dirty-bitmap:x", BASE_NAMESPACE]), REP_ACK),
+        (OPT_LIST_META_CONTEXT, contexts("vda", &[]), REP_META_CONTEXT),
     ] {
         client.option(option, &data).await.unwrap();
         assert_eq!(client.option_reply().await.unwrap().0, expected, "option {option} {data:?}");
@@ -142,7 +134,7 @@ async fn a_client_that_asks_for_everything_and_takes_nothing_holds_a_bounded_par
         let mut client = Client::at(&socket, "vda").await;
         // 64 GiB of answers.
         for cookie in 0..2000 {
-            let question = request(READ, 0, cookie, 0, 32 * MIB as u32);
+            let question = request(CMD_READ, 0, cookie, 0, 32 * MIB as u32);
             let asking = client.0.write_all(&question);
             if tokio::time::timeout(Duration::from_millis(20), asking).await.is_err() {
                 break;
@@ -181,7 +173,7 @@ async fn random_words_at_any_point_of_the_talk_do_no_harm() {
             words.splice(0..0, IHAVEOPT.to_be_bytes());
         }
         if round % 2 == 0 && round % 3 == 2 {
-            words.splice(0..0, 0x2560_9513u32.to_be_bytes());
+            words.splice(0..0, REQUEST_MAGIC.to_be_bytes());
         }
         // The server may hang up while this is sent.
         let _ = client.0.write_all(&words).await;

@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use backup_export::nbd::*;
+use backup_repository::nbd_wire::*;
 use backup_repository::{DiskSource, NbdAddress, NbdSettings, NbdSource};
 
-use self::support::client::{Client, READ, Simple, WRITE, request};
+use self::support::client::{Client, request};
 use self::support::*;
 
 const SIZE: u64 = 64 * MIB + 512;
@@ -99,13 +100,13 @@ async fn a_slow_read_does_not_hold_back_the_next_one() {
     let slow = Gated::new(raw(&image), 0..4096);
     let server = serve(folder.path(), exports(slow.clone()), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
-    client.send(&request(READ, 0, 1, 0, 512)).await;
-    client.send(&request(READ, 0, 2, MIB, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 2 });
+    client.send(&request(CMD_READ, 0, 1, 0, 512)).await;
+    client.send(&request(CMD_READ, 0, 2, MIB, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 2 });
     let bytes = std::fs::read(&image).unwrap();
     assert!(client.bytes(512).await == bytes[MIB as usize..][..512]);
     slow.open();
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 1 });
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 1 });
     assert!(client.bytes(512).await == bytes[..512]);
     server.stop().await;
 }
@@ -117,12 +118,12 @@ async fn nobody_writes_to_a_read_only_disk_and_a_refused_write_leaves_the_connec
     sparse_image(&image, SIZE, &[(0, MIB)]);
     let server = serve(folder.path(), exports(raw(&image)), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
-    client.send(&[request(WRITE, 0, 7, 0, 100_000), vec![1; 100_000]].concat()).await;
-    assert_eq!(client.simple().await, Simple { errno: 1, cookie: 7 });
-    client.send(&request(READ, 0, 8, SIZE - 511, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 22, cookie: 8 });
-    client.send(&request(READ, 0, 9, SIZE - 512, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 9 });
+    client.send(&[request(CMD_WRITE, 0, 7, 0, 100_000), vec![1; 100_000]].concat()).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EPERM, cookie: 7 });
+    client.send(&request(CMD_READ, 0, 8, SIZE - 511, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EINVAL, cookie: 8 });
+    client.send(&request(CMD_READ, 0, 9, SIZE - 512, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 9 });
     server.stop().await;
 }
 
@@ -135,11 +136,11 @@ async fn a_failing_source_is_an_error_of_that_read_and_not_of_the_server() {
     let server = serve(folder.path(), exports(source.clone()), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
     source.break_down(true);
-    client.send(&request(READ, 0, 1, 0, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 5, cookie: 1 });
+    client.send(&request(CMD_READ, 0, 1, 0, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EIO, cookie: 1 });
     source.break_down(false);
-    client.send(&request(READ, 0, 2, 0, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 2 });
+    client.send(&request(CMD_READ, 0, 2, 0, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 2 });
     server.stop().await;
 }
 

@@ -40,6 +40,7 @@ mod info;
 mod keyring;
 pub mod keys;
 mod lease;
+pub mod nbd_wire;
 mod notes;
 mod pin;
 mod pipe;

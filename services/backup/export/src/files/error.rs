@@ -4,7 +4,7 @@ use std::io;
 
 use backup_repository::SourceError;
 
-use super::ENTRIES_MAX;
+use super::entry::ENTRIES_MAX;
 use super::probe::FileSystem;
 
 /// A file or folder could not be shown.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType, Metadata};
 
-use super::ENTRIES_MAX;
+use super::entry::{ENTRIES_MAX, Entry, EntryKind};
 use super::error::FilesError;
-use super::tree::{Entry, EntryKind, PIECE_BYTES, Sink};
+use super::sink::{PIECE_BYTES, Sink};
 use super::window::Window;
 
 impl Ext4Read for Window {

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use fatfs::{Dir, FileSystem, FsOptions};
 
-use super::ENTRIES_MAX;
+use super::entry::{ENTRIES_MAX, Entry, EntryKind};
 use super::error::FilesError;
-use super::tree::{Entry, EntryKind, PIECE_BYTES, Sink};
+use super::sink::{PIECE_BYTES, Sink};
 use super::window::Window;
 
 /// The crate wants a disk that it could write, too. It does so only when it changes something.

@@ -1,6 +1,6 @@
 //! The GUID partition table (UEFI specification, chapter 5), by its first or, where that is damaged, its last header.
 
-use super::partitions::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
+use super::table::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
 use super::window::Window;
 
 /// Sectors of disks; the table is counted in them.

@@ -1,6 +1,6 @@
 //! The old partition table: four partitions in the first sector, more in a chain of others.
 
-use super::partitions::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
+use super::table::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
 use super::window::Window;
 
 const SECTOR_BYTES: u64 = 512;

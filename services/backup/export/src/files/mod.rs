@@ -17,6 +17,7 @@
 //! It deliberately does not know XFS, btrfs, NTFS, LVM or LUKS beyond their names: [`mount`](crate::mount) gives those
 //! to the kernel.
 
+mod entry;
 mod error;
 mod ext;
 mod fat;
@@ -25,14 +26,15 @@ mod mbr;
 mod partitions;
 mod probe;
 mod reader;
+mod sink;
+mod table;
 mod tree;
 mod window;
 
+pub use entry::{ENTRIES_MAX, Entry, EntryKind};
 pub use error::FilesError;
-pub use partitions::{Partition, PartitionKind, partitions};
-pub use probe::{FileSystem, file_system};
+pub use partitions::{Partition, Place, file_system, partitions};
+pub use probe::FileSystem;
 pub use reader::bear_readers_panics;
-pub use tree::{Entry, EntryKind, Place, extract, list};
-
-/// A folder with more entries is refused: the listing must fit into memory.
-pub const ENTRIES_MAX: usize = 100_000;
+pub use table::PartitionKind;
+pub use tree::{extract, list};

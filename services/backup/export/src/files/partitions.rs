@@ -1,6 +1,5 @@
 //! How a disk is divided.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,12 +8,18 @@ use backup_repository::DiskSource;
 use super::error::FilesError;
 use super::probe::{FileSystem, probe};
 use super::reader::blocking;
-use super::tree::Place;
+use super::table::{PartitionKind, Slice};
 use super::window::Window;
 use super::{gpt, mbr};
 
-/// More partitions than this are not looked at: Linux makes devices of no more.
-pub(super) const PARTITIONS_MAX: usize = 256;
+/// Where a file system lies on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The disk is one file system, without a partition table.
+    WholeDisk,
+    /// A partition, by its number.
+    Partition(u32),
+}
 
 /// A part of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,48 +34,6 @@ pub struct Partition {
     pub kind: PartitionKind,
     /// What it holds.
     pub holds: FileSystem,
-}
-
-/// What a partition table says of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PartitionKind {
-    /// A type byte of the old table.
-    Mbr(u8),
-    /// A type and a name of GPT.
-    Gpt {
-        /// The type's GUID, in its usual spelling.
-        type_guid: String,
-        /// The name given to the partition, often empty.
-        name: String,
-    },
-}
-
-/// What a table says, before anybody looked at what is there. The bytes lie within the disk.
-pub(super) struct Slice {
-    pub(super) number: u32,
-    pub(super) bytes: Range<u64>,
-    pub(super) kind: PartitionKind,
-}
-
-/// Why a table cannot be used.
-pub(super) enum TableError {
-    Disk(io::Error),
-    Damaged(String),
-}
-
-impl From<io::Error> for TableError {
-    fn from(error: io::Error) -> TableError {
-        TableError::Disk(error)
-    }
-}
-
-impl From<TableError> for FilesError {
-    fn from(error: TableError) -> FilesError {
-        match error {
-            TableError::Disk(error) => FilesError::Disk(error),
-            TableError::Damaged(why) => FilesError::Damaged { what: "partition table", why },
-        }
-    }
 }
 
 /// The partitions of a disk, in the table's order. Empty where there is no table, as on a disk that is one file
@@ -91,6 +54,19 @@ pub async fn partitions(disk: &Arc<dyn DiskSource>) -> Result<Vec<Partition>, Fi
             partitions.push(Partition { number, offset, size_bytes, kind, holds });
         }
         Ok(partitions)
+    })
+    .await
+}
+
+/// Tells what a partition or a whole disk holds.
+///
+/// # Errors
+/// When the disk cannot be read or has no such partition.
+pub async fn file_system(disk: &Arc<dyn DiskSource>, place: Place) -> Result<FileSystem, FilesError> {
+    let mut window = Window::new(disk, 0..disk.size_bytes());
+    blocking(move || {
+        let range = range_of(&mut window, place)?;
+        probe(&mut window.narrowed(range)).map_err(FilesError::Disk)
     })
     .await
 }

@@ -3,15 +3,13 @@
 use std::error::Error;
 
 use backup_repository::SourceError;
+use backup_repository::nbd_wire::*;
 use backup_repository::source::{Extent, ExtentKind};
 use bytes::Bytes;
 
-use super::connection::{Gone, Replies};
 use super::export::Export;
-use super::handshake::ALLOCATION_ID;
-use super::reply::{self, Last};
-use super::request::{Command, Request};
-use super::wire::*;
+use super::reply::{self, ClientGone, Last, Replies};
+use super::request::Command;
 use crate::overlay::{Holes, Overlay, OverlayError};
 
 /// A structured answer comes in chunks of no more: the client can begin with the first while the next is read.
@@ -21,7 +19,7 @@ const ASK_FOR_HOLES_FROM_BYTES: u32 = 64 * 1024;
 /// One answer speaks of no more of the disk, however much it was asked about: its map must fit into memory.
 const STATUS_RANGE_BYTES_MAX: u64 = 1 << 30;
 /// One answer names no more extents; the client asks again from where it ends.
-const STATES_MAX: usize = 16 * 1024;
+const DESCRIPTORS_MAX: usize = 16 * 1024;
 
 /// What a request holds in memory at most while it is worked on.
 pub(super) fn cost_bytes(command: Command, length: u32) -> u32 {
@@ -62,12 +60,12 @@ fn with_causes(error: &dyn Error) -> String {
 /// Why a request came to no good end.
 pub(super) enum Unanswered {
     Failed(Failed),
-    Gone,
+    ClientGone,
 }
 
-impl From<Gone> for Unanswered {
-    fn from(Gone: Gone) -> Unanswered {
-        Unanswered::Gone
+impl From<ClientGone> for Unanswered {
+    fn from(ClientGone: ClientGone) -> Unanswered {
+        Unanswered::ClientGone
     }
 }
 
@@ -109,7 +107,7 @@ impl Work {
     }
 
     /// Answers with an error.
-    pub(super) async fn refuse(&self, errno: u32, why: &str) -> Result<(), Gone> {
+    pub(super) async fn refuse(&self, errno: u32, why: &str) -> Result<(), ClientGone> {
         let cookie = self.request.cookie;
         let reply = match self.structured {
             true => reply::error(cookie, errno, why),
@@ -190,14 +188,13 @@ impl Work {
         let Request { cookie, offset, length, .. } = self.request;
         let end = offset + u64::from(length).min(STATUS_RANGE_BYTES_MAX);
         let extents = self.extents(offset, end).await?;
-        let states: Vec<_> = extents
-            .iter()
-            .take(if one { 1 } else { STATES_MAX })
-            .map(|(length, kind)| {
-                (*length as u32, if *kind == ExtentKind::Zero { STATE_HOLE_AND_ZERO } else { 0 })
-            })
+        let state = |kind| if kind == ExtentKind::Zero { STATE_HOLE | STATE_ZERO } else { 0 };
+        let descriptors = extents
+            .into_iter()
+            .take(if one { 1 } else { DESCRIPTORS_MAX })
+            .map(|(length, kind)| (length as u32, state(kind)))
             .collect();
-        Ok(self.replies.send(reply::block_status(cookie, ALLOCATION_ID, &states)).await?)
+        Ok(self.replies.send(reply::block_status(cookie, descriptors)).await?)
     }
 
     /// Writes, and waits for the disk where that was asked for.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_repository::nbd_wire::Request;
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -12,55 +13,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::commands::{Work, cost_bytes};
+use super::error::PeerError;
 use super::export::Export;
 use super::handshake::{self, Agreed};
-use super::reply::Reply;
-use super::request::{Command, HEADER_BYTES, Request};
+use super::reply::{Replies, Reply, Slot};
+use super::request::{self, Command};
 use super::settings::{REQUEST_BYTES_MAX, ServerSettings};
 
 /// Small replies are gathered up to this before they are written.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// When the server ends, what was asked before is still answered for so long.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A client lost its connection.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PeerError {
-    #[error("could not talk to the client")]
-    Io(#[from] io::Error),
-    #[error("the client does not speak NBD: {0}")]
-    Nonsense(&'static str),
-    #[error("the client asked for an export that is not there")]
-    NoSuchExport,
-    #[error("the client took too long to {0}")]
-    TooSlow(&'static str),
-    #[error("a request ended by a bug of ours")]
-    Bug(#[source] tokio::task::JoinError),
-}
-
-/// The client takes no more answers.
-#[derive(Debug)]
-pub(super) struct Gone;
-
-/// Where a request puts its answers. What the request may hold in memory is given back when the last copy of this
-/// and the last of its answers are gone.
-#[derive(Clone)]
-pub(super) struct Replies {
-    outgoing: mpsc::Sender<(Reply, Arc<Slot>)>,
-    slot: Arc<Slot>,
-}
-
-/// One request among those that may be in flight, and its bytes.
-struct Slot {
-    _request: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
-}
-
-impl Replies {
-    pub(super) async fn send(&self, reply: Reply) -> Result<(), Gone> {
-        self.outgoing.send((reply, Arc::clone(&self.slot))).await.map_err(|_| Gone)
-    }
-}
 
 /// Serves one client until it goes, breaks the protocol, or `stop` is told.
 pub(super) async fn serve<R, W>(
@@ -75,7 +38,8 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let mut reader = BufReader::new(reader);
-    let handshake = timeout(settings.handshake_timeout, handshake::lead(&mut reader, &mut writer, exports));
+    let handshake =
+        timeout(settings.handshake_timeout, handshake::negotiate(&mut reader, &mut writer, exports));
     let agreed = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         agreed = handshake => agreed.map_err(|_| PeerError::TooSlow("choose an export"))??,
@@ -105,8 +69,8 @@ where
     };
     drop(transmission);
     // What was asked before the goodbye is done and answered.
-    let patience = if stop.is_cancelled() { LAST_ANSWERS_TIMEOUT } else { settings.reply_timeout };
-    let rest = timeout(patience, async {
+    let limit = if stop.is_cancelled() { LAST_ANSWERS_TIMEOUT } else { settings.reply_timeout };
+    let rest = timeout(limit, async {
         while let Some(joined) = tasks.join_next().await {
             joined.map_err(PeerError::Bug)?;
         }
@@ -139,9 +103,9 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
             let next = next_request(&mut self.reader, self.settings.request_timeout).await?;
             let Some(request) = next else { return Ok(()) };
             if request.payload_bytes() > REQUEST_BYTES_MAX {
-                return Err(PeerError::Nonsense("it wants to write more than 32 MiB at once"));
+                return Err(PeerError::Protocol("it wants to write more than 32 MiB at once"));
             }
-            let checked = request.check(&terms);
+            let checked = request::check(&request, &terms);
             if checked == Ok(Command::Disconnect) {
                 return Ok(());
             }
@@ -192,29 +156,25 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePerm
 }
 
 /// The next request; `None` when the client has gone between two of them.
-async fn next_request<R>(reader: &mut BufReader<R>, patience: Duration) -> Result<Option<Request>, PeerError>
+async fn next_request<R>(reader: &mut BufReader<R>, limit: Duration) -> Result<Option<Request>, PeerError>
 where
     R: AsyncRead + Unpin,
 {
     if reader.fill_buf().await?.is_empty() {
         return Ok(None);
     }
-    let mut header = [0; HEADER_BYTES];
-    let read = timeout(patience, reader.read_exact(&mut header)).await;
-    read.map_err(|_| PeerError::TooSlow("finish a request"))??;
-    let request =
-        Request::parse(&header).map_err(|_| PeerError::Nonsense("a request does not begin as one"))?;
-    Ok(Some(request))
+    let read = timeout(limit, Request::read(reader)).await;
+    Ok(Some(read.map_err(|_| PeerError::TooSlow("finish a request"))??))
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(
     writer: W,
     mut replies: mpsc::Receiver<(Reply, Arc<Slot>)>,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(), PeerError> {
     let mut writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer);
     while let Some((reply, slot)) = replies.recv().await {
-        let written = timeout(patience, async {
+        let written = timeout(limit, async {
             writer.write_all(&reply.head).await?;
             writer.write_all(&reply.data).await?;
             if replies.is_empty() { writer.flush().await } else { Ok(()) }

@@ -20,15 +20,14 @@
 
 mod commands;
 mod connection;
+mod error;
 mod export;
 mod handshake;
 mod listener;
-mod option;
 mod reply;
 mod request;
 mod server;
 mod settings;
-mod wire;
 
 pub use export::{Export, ExportNameRefused};
 pub use listener::{Listen, ListenError};

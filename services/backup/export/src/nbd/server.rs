@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, PeerError};
+use super::connection;
+use super::error::PeerError;
 use super::export::Export;
 use super::listener::{Listen, ListenError, Listener};
 use super::settings::ServerSettings;

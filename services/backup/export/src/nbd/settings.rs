@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// One request carries or asks for no more: the most that clients send without asking, and what QEMU bounds itself to.
-pub(super) const REQUEST_BYTES_MAX: u32 = 32 * 1024 * 1024;
+use backup_repository::nbd_wire::PAYLOAD_BYTES_MAX_DEFAULT;
+
+/// One request carries or asks for no more: what clients keep to without asking, and what QEMU bounds itself to.
+pub(super) const REQUEST_BYTES_MAX: u32 = PAYLOAD_BYTES_MAX_DEFAULT;
 
 /// How much a server gives to its clients, and how long it waits for them.
 #[derive(Clone, Debug, PartialEq, Eq)]

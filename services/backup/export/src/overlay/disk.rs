@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::BLOCK_BYTES;
 use super::demand::Demand;
 use super::error::OverlayError;
-use super::local::{Content, Local};
+use super::local::{Content, Holes, Local};
 use super::map::Belonging;
 
 /// A read that lies partly here and partly below asks for so many parts at once.
@@ -28,15 +28,6 @@ pub struct OverlaySettings {
     pub path: PathBuf,
     /// Names the disk below, as a snapshot and a disk of it do. An overlay is never used for another.
     pub id: String,
-}
-
-/// Whether zeros may be holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holes {
-    /// They take no room.
-    Allowed,
-    /// Room is kept for what will be written there.
-    Allocated,
 }
 
 /// How much of the disk has become the overlay's own.

@@ -9,9 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
 use super::BLOCK_BYTES;
-use super::disk::{Holes, Overlay, Presence, blocking};
+use super::disk::{Overlay, Presence, blocking};
 use super::error::OverlayError;
-use super::local::Content;
+use super::local::{Content, Holes};
 
 /// The map of the source is asked for in windows of this size.
 const WINDOW_BLOCKS: u64 = (1 << 30) / BLOCK_BYTES;

@@ -15,12 +15,20 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::BLOCK_BYTES;
 use super::bitmap::Bitmap;
 use super::claims::Claims;
-use super::disk::Holes;
 use super::error::OverlayError;
 use super::map::{Belonging, Map, sync_folder_of};
 
 /// Where a file system cannot make holes, zeros are written in pieces of this size.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Whether zeros may be holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holes {
+    /// They take no room.
+    Allowed,
+    /// Room is kept for what will be written there.
+    Allocated,
+}
 
 /// What is put at a place.
 #[derive(Clone, Debug)]
