@@ -73,8 +73,8 @@ async fn whenever_the_server_is_killed_durable_writes_are_there_and_all_else_is_
             let at = random.random_range(0..SIZE / 512 - 400) * 512;
             let bytes = vec![round * 16 + cookie as u8 % 16; random.random_range(1..400) * 512];
             let flags = if random.random_range(0..4) == 0 { CMD_FLAG_FUA } else { 0 };
-            let words = [request(CMD_WRITE, flags, cookie, at, bytes.len() as u32), bytes.clone()].concat();
-            client.send(&words).await;
+            let message = [request(CMD_WRITE, flags, cookie, at, bytes.len() as u32), bytes.clone()].concat();
+            client.send(&message).await;
             assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie });
             maybe.push((at as usize, bytes));
             if flags == CMD_FLAG_FUA {
@@ -88,8 +88,8 @@ async fn whenever_the_server_is_killed_durable_writes_are_there_and_all_else_is_
         for cookie in 100..110 {
             let at = random.random_range(0..SIZE / 512 - 400) * 512;
             let bytes = vec![round * 16 + 15; random.random_range(1..400) * 512];
-            let words = [request(CMD_WRITE, 0, cookie, at, bytes.len() as u32), bytes.clone()].concat();
-            client.0.write_all(&words).await.unwrap();
+            let message = [request(CMD_WRITE, 0, cookie, at, bytes.len() as u32), bytes.clone()].concat();
+            client.0.write_all(&message).await.unwrap();
             maybe.push((at as usize, bytes));
         }
         drop(server);

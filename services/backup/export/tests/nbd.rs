@@ -1,4 +1,4 @@
-//! A served disk, read by the tools of others.
+//! A disk served over NBD, read by the tools of other projects.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,13 +33,13 @@ async fn what_nbdcopy_and_qemu_img_read_is_the_disk_and_its_holes_are_seen() {
     assert!(began.elapsed() < Duration::from_millis(500), "ready in well under a second");
     let uri = server.uri("vda");
 
-    let said = run("nbdinfo", &["--map", &uri]).await;
-    let map: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    let printed = run("nbdinfo", &["--map", &uri]).await;
+    let map: Vec<Vec<&str>> = printed.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
     let of =
         |kind: &str| map.iter().filter(|e| e[2] == kind).map(|e| e[1].parse::<u64>().unwrap()).sum::<u64>();
     // The last byte lies in a block of the file system that holds it.
-    assert!((2 * MIB + 65536..2 * MIB + 65536 + 8192).contains(&of("0")), "{said}");
-    assert_eq!(of("0") + of("3"), SIZE, "{said}");
+    assert!((2 * MIB + 65536..2 * MIB + 65536 + 8192).contains(&of("0")), "{printed}");
+    assert_eq!(of("0") + of("3"), SIZE, "{printed}");
     let info = run("nbdinfo", &[&uri]).await;
     for line in [
         "is_read_only: true",
@@ -68,7 +68,7 @@ async fn what_nbdcopy_and_qemu_img_read_is_the_disk_and_its_holes_are_seen() {
         assert!(same_bytes(&copy, &path("disk")), "{tool} {arguments:?}");
     }
     server.stop().await;
-    assert!(!path("nbd.sock").exists(), "the socket goes with the server");
+    assert!(!path("nbd.sock").exists(), "the socket is removed with the server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +112,7 @@ async fn a_slow_read_does_not_hold_back_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_writes_to_a_read_only_disk_and_a_refused_write_leaves_the_connection_usable() {
+async fn a_read_only_disk_is_not_written_and_a_refused_write_leaves_the_connection_usable() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     sparse_image(&image, SIZE, &[(0, MIB)]);
@@ -153,7 +153,7 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
     let listen = Listen::Unix(socket.clone());
     let start = || NbdServer::start(&listen, exports(raw(&image)), ServerSettings::default());
 
-    // A listener that is gone without having cleaned up.
+    // A listener that ended without removing its socket.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let server = start().await.unwrap();
     assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -167,7 +167,7 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
     let file = start().await.unwrap_err();
     assert!(matches!(file, ListenError::NoSocket(_)), "{file}");
     assert_eq!(std::fs::read(&socket).unwrap(), b"not a socket");
-    let world = Listen::Tcp("0.0.0.0:0".parse().unwrap());
-    let open = NbdServer::start(&world, exports(raw(&image)), ServerSettings::default()).await.unwrap_err();
+    let any = Listen::Tcp("0.0.0.0:0".parse().unwrap());
+    let open = NbdServer::start(&any, exports(raw(&image)), ServerSettings::default()).await.unwrap_err();
     assert!(matches!(open, ListenError::NotLoopback(_)), "{open}");
 }

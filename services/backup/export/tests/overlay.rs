@@ -1,4 +1,4 @@
-//! A disk of a backup that is written, and a backup that stays as it is.
+//! A disk of a backup is written, and the backup stays as it is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -271,7 +271,7 @@ async fn the_fill_waits_while_a_guest_waits_and_a_guest_never_waits_for_the_fill
     eventually("the guest waits for the source", || for_guest.reads() == 1).await;
     let forever = Duration::from_secs(3600);
     let fill =
-        overlay.fill(FillSettings { patience: forever, steps_in_flight: 1, ..FillSettings::default() });
+        overlay.fill(FillSettings { yield_timeout: forever, steps_in_flight: 1, ..FillSettings::default() });
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }

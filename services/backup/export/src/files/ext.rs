@@ -112,7 +112,7 @@ fn failed(path: &Path, error: Ext4Error) -> FilesError {
         Ext4Error::IsADirectory => other("a folder"),
         Ext4Error::NotADirectory => other("not within a folder"),
         Ext4Error::IsASpecialFile => other("a device, pipe or socket"),
-        Ext4Error::TooManySymlinks => other("a link that leads in circles"),
+        Ext4Error::TooManySymlinks => other("a link in a loop"),
         Ext4Error::Encrypted => other("encrypted"),
         Ext4Error::NotAbsolute | Ext4Error::MalformedPath | Ext4Error::PathTooLong => {
             FilesError::NoPath { path }

@@ -52,7 +52,7 @@ pub(super) fn read(window: &mut Window) -> Result<Table, TableError> {
         return Ok(Table::None);
     }
     let Some(entries) = entries(window, 0)? else { return Ok(Table::None) };
-    // The sector may be anything that ends so: code of a boot loader, say.
+    // The sector may be anything with this signature, such as code of a boot loader.
     if entries.iter().any(|entry| !matches!(entry.active, 0 | 0x80)) {
         return Ok(Table::None);
     }

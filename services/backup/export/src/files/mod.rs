@@ -1,4 +1,4 @@
-//! Files of a disk, without mounting it and without being root: what is on it, what is in a folder, give me one file.
+//! Files of a disk, without mounting it and without being root: lists partitions and folders, extracts files.
 //!
 //! ```text
 //!   DiskSource ──blocks──> Window (cache, bounds) ──> partition tables ──> probe: which file system?
@@ -13,7 +13,7 @@
 //! account, as the kernel would after replaying it (ext3, ext4).
 //!
 //! Reading is done on a blocking thread, because the file systems' crates (`ext4-view`, `fatfs`) are not async. Some
-//! damage makes them panic: [`bear_readers_panics`] says what that becomes.
+//! damage makes them panic: [`report_reader_panics`] says what becomes of that.
 //! It deliberately does not know XFS, btrfs, NTFS, LVM or LUKS beyond their names: [`mount`](crate::mount) gives those
 //! to the kernel.
 
@@ -35,6 +35,6 @@ pub use entry::{ENTRIES_MAX, Entry, EntryKind};
 pub use error::FilesError;
 pub use partitions::{Partition, Place, file_system, partitions};
 pub use probe::FileSystem;
-pub use reader::bear_readers_panics;
+pub use reader::report_reader_panics;
 pub use table::PartitionKind;
 pub use tree::{extract, list};

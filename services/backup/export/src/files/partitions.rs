@@ -30,9 +30,9 @@ pub struct Partition {
     pub offset: u64,
     /// Its length in bytes.
     pub size_bytes: u64,
-    /// What the table says of it.
+    /// Its type in the table.
     pub kind: PartitionKind,
-    /// What it holds.
+    /// What begins at its first byte.
     pub holds: FileSystem,
 }
 
@@ -58,7 +58,7 @@ pub async fn partitions(disk: &Arc<dyn DiskSource>) -> Result<Vec<Partition>, Fi
     .await
 }
 
-/// Tells what a partition or a whole disk holds.
+/// What a partition or a whole disk holds.
 ///
 /// # Errors
 /// When the disk cannot be read or has no such partition.
@@ -84,7 +84,7 @@ pub(super) fn range_of(window: &mut Window, place: Place) -> Result<Range<u64>, 
 }
 
 fn slices(window: &mut Window) -> Result<Vec<Slice>, FilesError> {
-    // A file system of its own leaves no room for a table, though FAT looks as if it had one.
+    // A disk that is one file system has no table, though FAT's first sector resembles one.
     if probe(window).map_err(FilesError::Disk)? != FileSystem::Unknown {
         return Ok(Vec::new());
     }

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::error::FilesError;
 
-/// More partitions than this are not looked at: Linux makes devices of no more.
+/// A table with more partitions is refused: Linux makes devices of no more.
 pub(super) const PARTITIONS_MAX: usize = 256;
 
-/// What a partition table says of a partition.
+/// The type of a partition in its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartitionKind {
-    /// A type byte of the old table.
+    /// The type byte of an MBR's entry.
     Mbr(u8),
     /// A type and a name of GPT.
     Gpt {
@@ -22,7 +22,7 @@ pub enum PartitionKind {
     },
 }
 
-/// What a table says, before anybody looked at what is there. The bytes lie within the disk.
+/// An entry of a table, before its partition is read. The bytes lie within the disk.
 pub(super) struct Slice {
     pub(super) number: u32,
     pub(super) bytes: Range<u64>,

@@ -22,10 +22,10 @@ use super::settings::{REQUEST_BYTES_MAX, ServerSettings};
 
 /// Small replies are gathered up to this before they are written.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
-/// When the server ends, what was asked before is still answered for so long.
-const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the server ends, earlier requests are still answered for so long.
+const LAST_REPLIES_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves one client until it goes, breaks the protocol, or `stop` is told.
+/// Serves one client until it disconnects, breaks the protocol, or `stop` is cancelled.
 pub(super) async fn serve<R, W>(
     reader: R,
     mut writer: W,
@@ -45,7 +45,7 @@ where
         agreed = handshake => agreed.map_err(|_| PeerError::TooSlow("choose an export"))??,
     };
     let Some(agreed) = agreed else { return Ok(()) };
-    tracing::debug!(export = agreed.export.name(), "an NBD client reads");
+    tracing::debug!(export = agreed.export.name(), "an NBD client chose an export");
 
     let requests = settings.requests_in_flight.max(1);
     let bytes = settings.bytes_in_flight.clamp(REQUEST_BYTES_MAX as usize, Semaphore::MAX_PERMITS);
@@ -64,12 +64,12 @@ where
     let ended = tokio::select! {
         ended = transmission.take_requests(&mut tasks) => ended,
         () = stop.cancelled() => Ok(()),
-        // The writer ends first only when the client takes nothing any more.
+        // The writer ends first only when the client takes no replies any more.
         written = writing.join_next() => return written.map_or(Ok(()), |joined| joined.map_err(PeerError::Bug)?),
     };
     drop(transmission);
-    // What was asked before the goodbye is done and answered.
-    let limit = if stop.is_cancelled() { LAST_ANSWERS_TIMEOUT } else { settings.reply_timeout };
+    // Requests before the disconnect are carried out and answered.
+    let limit = if stop.is_cancelled() { LAST_REPLIES_TIMEOUT } else { settings.reply_timeout };
     let rest = timeout(limit, async {
         while let Some(joined) = tasks.join_next().await {
             joined.map_err(PeerError::Bug)?;
@@ -92,7 +92,7 @@ struct Transmission<'a, R> {
 }
 
 impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
-    /// Until the client says goodbye or goes.
+    /// Until the client disconnects.
     async fn take_requests(&mut self, tasks: &mut JoinSet<()>) -> Result<(), PeerError> {
         let Agreed { export, structured, allocation } = &self.agreed;
         let terms = export.terms(*structured, *allocation);
@@ -103,7 +103,7 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
             let next = next_request(&mut self.reader, self.settings.request_timeout).await?;
             let Some(request) = next else { return Ok(()) };
             if request.payload_bytes() > REQUEST_BYTES_MAX {
-                return Err(PeerError::Protocol("it wants to write more than 32 MiB at once"));
+                return Err(PeerError::Protocol("a write of more than 32 MiB"));
             }
             let checked = request::check(&request, &terms);
             if checked == Ok(Command::Disconnect) {
@@ -133,12 +133,12 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
         }
     }
 
-    /// Reads what follows the header; where it is not wanted, it goes without being kept.
-    async fn payload(&mut self, request: &Request, wanted: bool) -> Result<Bytes, PeerError> {
+    /// Reads what follows the header; that of a refused request is discarded.
+    async fn payload(&mut self, request: &Request, keep: bool) -> Result<Bytes, PeerError> {
         let length = request.payload_bytes();
         let reader = &mut self.reader;
         let reading = async {
-            if wanted {
+            if keep {
                 let mut bytes = vec![0; length as usize];
                 reader.read_exact(&mut bytes).await?;
                 return Ok(Bytes::from(bytes));
@@ -155,7 +155,7 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePerm
     Arc::clone(semaphore).acquire_many_owned(permits).await.expect("these semaphores are never closed")
 }
 
-/// The next request; `None` when the client has gone between two of them.
+/// The next request; `None` when the client disconnected between two of them.
 async fn next_request<R>(reader: &mut BufReader<R>, limit: Duration) -> Result<Option<Request>, PeerError>
 where
     R: AsyncRead + Unpin,

@@ -11,7 +11,7 @@ pub(super) enum PeerError {
     Io(#[source] io::Error),
     #[error("the client broke the protocol: {0}")]
     Protocol(&'static str),
-    #[error("the client asked for an export that does not exist")]
+    #[error("the client chose an export that does not exist")]
     NoSuchExport,
     #[error("the client took too long to {0}")]
     TooSlow(&'static str),

@@ -18,7 +18,7 @@ pub struct Export {
     pub(super) overlay: Option<Arc<Overlay>>,
 }
 
-/// The name cannot stand in the protocol.
+/// The name is not valid in the protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("an export's name has 1 to {STRING_BYTES_MAX} bytes and no NUL: {name:?} is none")]
 pub struct ExportNameRefused {
@@ -59,8 +59,8 @@ impl Export {
         Terms { size_bytes: self.size_bytes(), writable: self.overlay.is_some(), structured, allocation }
     }
 
-    /// What clients may ask of it. Several connections at once are fine, also where they write: what one was told is
-    /// written, all read, and a flush of one is a flush of all.
+    /// What clients may do with it. Several connections at once are fine, also where they write: what was acknowledged
+    /// to one is read by all, and a flush of one is a flush of all.
     pub(super) fn transmission_flags(&self) -> u16 {
         let always = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_DF | FLAG_CAN_MULTI_CONN | FLAG_SEND_CACHE;
         match self.overlay {

@@ -24,7 +24,7 @@ const RESERVED_BYTES: usize = 124;
 pub(super) struct Agreed {
     pub(super) export: Export,
     pub(super) structured: bool,
-    /// `base:allocation` may be asked for.
+    /// `base:allocation` may be requested.
     pub(super) allocation: bool,
 }
 
@@ -44,7 +44,7 @@ where
     }
     let flags = reader.read_u32().await?;
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
-        return Err(PeerError::Protocol("it wants handshake flags that were not offered"));
+        return Err(PeerError::Protocol("it sets handshake flags that were not offered"));
     }
     let mut handshake = Handshake {
         writer,

@@ -1,4 +1,4 @@
-//! What goes back to the client, as bytes, and the queue that it goes through.
+//! Replies to the client as bytes, and the queue to its connection.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use backup_repository::nbd_wire::*;
 
 use super::settings::REQUEST_BYTES_MAX;
 
-/// What has been agreed on that decides what may be asked.
+/// What was agreed on in the handshake, as far as it decides which requests are granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) size_bytes: u64,
@@ -16,7 +16,7 @@ pub(super) struct Terms {
 /// A granted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// In one chunk, where asked.
+    /// `whole`: in one chunk.
     Read {
         whole: bool,
     },
@@ -33,7 +33,7 @@ pub(super) enum Command {
     },
     Flush,
     Cache,
-    /// Only the first extent, where asked.
+    /// `one`: only the first extent.
     BlockStatus {
         one: bool,
     },
@@ -78,29 +78,29 @@ pub(super) fn check(request: &Request, terms: &Terms) -> Result<Command, Refused
     }
     let whole = matches!(command, Command::Read { whole: true });
     if whole && !terms.structured {
-        return refuse(EINVAL, "one chunk was asked for without structured replies");
+        return refuse(EINVAL, "one chunk is impossible without structured replies");
     }
     if matches!(command, Command::BlockStatus { .. }) {
         if !terms.allocation {
             return refuse(EINVAL, "no meta context was agreed on");
         }
         if request.length == 0 {
-            return refuse(EINVAL, "nothing was asked about");
+            return refuse(EINVAL, "the range is empty");
         }
     }
     if matches!(command, Command::Read { .. } | Command::Cache) && request.length > REQUEST_BYTES_MAX {
-        return refuse(EINVAL, "more than 32 MiB were asked for");
+        return refuse(EINVAL, "more than 32 MiB at once");
     }
     match request.offset.checked_add(u64::from(request.length)) {
         Some(end) if end <= terms.size_bytes => Ok(command),
-        _ if writes => refuse(ENOSPC, "it lies beyond the end of the disk"),
-        _ => refuse(EINVAL, "it lies beyond the end of the disk"),
+        _ if writes => refuse(ENOSPC, "the range ends beyond the disk"),
+        _ => refuse(EINVAL, "the range ends beyond the disk"),
     }
 }
 
 fn check_flush(request: &Request) -> Result<Command, Refused> {
     if request.offset != 0 || request.length != 0 || request.flags & !CMD_FLAG_FUA != 0 {
-        return refuse(EINVAL, "a flush names no place");
+        return refuse(EINVAL, "a flush has no range");
     }
     Ok(Command::Flush)
 }
