@@ -1,4 +1,4 @@
-//! Shows a disk of a backup to the outside world: over NBD, as files, or mounted.
+//! Exports a disk of a backup: over NBD, as files, or mounted.
 //!
 //! ```text
 //!                         DiskSource  (a snapshot's disk, a raw file, another NBD server)
@@ -14,17 +14,17 @@
 //!     room on disk    a socket        nothing            root (or fusermount3)        what it needs
 //! ```
 //!
-//! | I want to | take | root? |
+//! | to | use | root? |
 //! | --- | --- | --- |
-//! | copy a disk, or look at it with QEMU's tools | [`nbd`] with [`Export::read_only`](nbd::Export::read_only) | no |
+//! | copy a disk, or inspect it with QEMU's tools | [`nbd`] with [`Export::read_only`](nbd::Export::read_only) | no |
 //! | boot a guest from a backup, now | [`overlay`] under [`Export::writable`](nbd::Export::writable), and [`fill`](overlay::Overlay::fill) | no |
 //! | list a folder, get one file back | [`files::list`], [`files::extract`] | no |
 //! | give a disk to a program that wants a file | [`mount::DisksMount`] | or `fusermount3` |
 //! | browse any file system that the kernel knows | [`DisksMount::attach`](mount::DisksMount::attach) | yes |
 //!
-//! Promises: the source is only ever read; whatever comes from outside (a client's words, a disk's tables, a file
-//! system's metadata) is bounded before it is believed and ends in an answer or an error; reads are answered as their
-//! bytes come, many at a time; every wait has an end.
+//! Promises: the source is only ever read; whatever comes from outside (a client's requests, a disk's tables, a
+//! file system's metadata) is checked against bounds before it is used, and leads to an answer or an error; reads are
+//! answered as their bytes come, many at a time; every wait has a deadline.
 //!
 //! ```no_run
 //! # async fn example(disk: std::sync::Arc<dyn backup_repository::DiskSource>) -> Result<(), Box<dyn std::error::Error>> {

@@ -37,8 +37,8 @@ async fn files_of_an_ext4_and_a_fat_partition_of_a_gpt_disk_come_out_whole() {
     let disk = raw(&partitioned(folder.path(), "gpt", &[&fat, &ext4]).await);
 
     let found = partitions(&disk).await.unwrap();
-    let told: Vec<_> = found.iter().map(|p| (p.number, p.size_bytes, p.holds)).collect();
-    assert_eq!(told, [(1, 16 * MIB, FileSystem::Fat), (2, 24 * MIB, FileSystem::Ext)]);
+    let listed: Vec<_> = found.iter().map(|p| (p.number, p.size_bytes, p.holds)).collect();
+    assert_eq!(listed, [(1, 16 * MIB, FileSystem::Fat), (2, 24 * MIB, FileSystem::Ext)]);
     assert!(
         matches!(&found[1].kind, PartitionKind::Gpt { type_guid, .. } if type_guid.len() == 36),
         "{found:?}"
@@ -65,7 +65,7 @@ async fn files_of_an_ext4_and_a_fat_partition_of_a_gpt_disk_come_out_whole() {
 }
 
 #[tokio::test]
-async fn links_are_shown_and_lead_nowhere_outside() {
+async fn links_are_shown_and_never_followed_out_of_the_file_system() {
     if !images::tools_are_there() {
         return;
     }
@@ -88,7 +88,7 @@ async fn links_are_shown_and_lead_nowhere_outside() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_shown_is_said_in_words() {
+async fn what_cannot_be_shown_is_an_error_that_says_why() {
     if !images::tools_are_there() {
         return;
     }
@@ -165,8 +165,8 @@ async fn logical_partitions_are_found_and_a_chain_without_end_is_an_error() {
     put(18, 0, 0x83, 2, 5);
     std::fs::write(&path, &disk).unwrap();
     let found = partitions(&raw(&path)).await.unwrap();
-    let told: Vec<_> = found.iter().map(|p| (p.number, p.offset / 512, p.size_bytes / 512)).collect();
-    assert_eq!(told, [(1, 1, 4), (5, 9, 3), (6, 20, 5)]);
+    let listed: Vec<_> = found.iter().map(|p| (p.number, p.offset / 512, p.size_bytes / 512)).collect();
+    assert_eq!(listed, [(1, 1, 4), (5, 9, 3), (6, 20, 5)]);
     let mut put = |sector: usize, start: u32| {
         let entry = &mut disk[sector * 512 + 446 + 16..][..16];
         entry[4] = 5;
@@ -212,6 +212,6 @@ async fn damaged_file_systems_give_bytes_or_errors_and_never_hang() {
         }
     }
     assert!(errors > 0, "some of the damage was noticed");
-    // The readers are others' work; where one gives up with a panic, that too is an error of this one reading.
+    // A panic of a third-party reader is an error of this one read, too.
     println!("{errors} errors, {panics} of them panics of a reader");
 }

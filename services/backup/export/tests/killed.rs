@@ -11,15 +11,15 @@ use std::time::Duration;
 use backup_export::nbd::*;
 use backup_export::overlay::*;
 use backup_repository::DiskSource;
+use backup_repository::nbd_wire::*;
 use rand::RngExt;
 use tokio::io::AsyncWriteExt;
 
-use self::support::client::{Client, Simple, WRITE, request};
+use self::support::client::{Client, request};
 use self::support::*;
 
 const SIZE: u64 = 32 * MIB;
 const FOLDER: &str = "LOAM_TEST_OVERLAY_FOLDER";
-const FUA: u16 = 1;
 
 fn overlay_in(folder: &Path) -> OverlaySettings {
     OverlaySettings { path: folder.join("overlay"), id: "snapshot/vda".into() }
@@ -72,12 +72,12 @@ async fn whenever_the_server_is_killed_durable_writes_are_there_and_all_else_is_
         for cookie in 0..random.random_range(10..40) {
             let at = random.random_range(0..SIZE / 512 - 400) * 512;
             let bytes = vec![round * 16 + cookie as u8 % 16; random.random_range(1..400) * 512];
-            let flags = if random.random_range(0..4) == 0 { FUA } else { 0 };
-            let words = [request(WRITE, flags, cookie, at, bytes.len() as u32), bytes.clone()].concat();
-            client.send(&words).await;
-            assert_eq!(client.simple().await, Simple { errno: 0, cookie });
+            let flags = if random.random_range(0..4) == 0 { CMD_FLAG_FUA } else { 0 };
+            let message = [request(CMD_WRITE, flags, cookie, at, bytes.len() as u32), bytes.clone()].concat();
+            client.send(&message).await;
+            assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie });
             maybe.push((at as usize, bytes));
-            if flags == FUA {
+            if flags == CMD_FLAG_FUA {
                 // A flush of one is a flush of all that was answered before.
                 for (at, bytes) in maybe.drain(..) {
                     durable[at..at + bytes.len()].copy_from_slice(&bytes);
@@ -88,8 +88,8 @@ async fn whenever_the_server_is_killed_durable_writes_are_there_and_all_else_is_
         for cookie in 100..110 {
             let at = random.random_range(0..SIZE / 512 - 400) * 512;
             let bytes = vec![round * 16 + 15; random.random_range(1..400) * 512];
-            let words = [request(WRITE, 0, cookie, at, bytes.len() as u32), bytes.clone()].concat();
-            client.0.write_all(&words).await.unwrap();
+            let message = [request(CMD_WRITE, 0, cookie, at, bytes.len() as u32), bytes.clone()].concat();
+            client.0.write_all(&message).await.unwrap();
             maybe.push((at as usize, bytes));
         }
         drop(server);

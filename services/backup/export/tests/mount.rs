@@ -46,15 +46,15 @@ fn is_mounted(path: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
 }
 
-struct Laid {
+struct Fixture {
     folder: tempfile::TempDir,
     bytes: Vec<u8>,
     ext4: Vec<u8>,
     disks: Vec<(String, Arc<dyn DiskSource>)>,
 }
 
-impl Laid {
-    async fn out() -> Laid {
+impl Fixture {
+    async fn new() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let content = content(folder.path());
         let (ext4, fat) = (ext(folder.path(), "ext4", &content).await, fat(folder.path(), &content).await);
@@ -63,7 +63,7 @@ impl Laid {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let disks = vec![("vda".to_owned(), raw(&disk)), ("nvme0n1".to_owned(), raw(&disk))];
-        Laid { bytes: fs::read(&disk).unwrap(), ext4: fs::read(&ext4).unwrap(), disks, folder }
+        Fixture { bytes: fs::read(&disk).unwrap(), ext4: fs::read(&ext4).unwrap(), disks, folder }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -80,14 +80,14 @@ async fn disks_and_partitions_are_files_whose_bytes_and_holes_the_kernel_reads()
     if !can_mount() {
         return;
     }
-    let laid = Laid::out().await;
-    let mount = laid.mount().await;
-    let shown = names(&laid.path("disks")).await;
+    let fixture = Fixture::new().await;
+    let mount = fixture.mount().await;
+    let shown = names(&fixture.path("disks")).await;
     assert_eq!(shown, ["nvme0n1", "nvme0n1p1", "nvme0n1p2", "vda", "vda1", "vda2"]);
-    assert!(read(&laid.path("disks/vda")).await.unwrap() == laid.bytes);
-    assert!(read(&laid.path("disks/vda2")).await.unwrap() == laid.ext4);
-    read(&laid.path("disks/vdb")).await.unwrap_err();
-    let vda = laid.path("disks/vda");
+    assert!(read(&fixture.path("disks/vda")).await.unwrap() == fixture.bytes);
+    assert!(read(&fixture.path("disks/vda2")).await.unwrap() == fixture.ext4);
+    read(&fixture.path("disks/vdb")).await.unwrap_err();
+    let vda = fixture.path("disks/vda");
     let (written, tail) = spawn_blocking(move || {
         let written = fs::OpenOptions::new().write(true).open(&vda);
         let mut file = fs::File::open(&vda).unwrap();
@@ -98,44 +98,44 @@ async fn disks_and_partitions_are_files_whose_bytes_and_holes_the_kernel_reads()
     })
     .await
     .unwrap();
-    assert!(written.is_err(), "nobody writes");
-    assert!(tail == laid.bytes[laid.bytes.len() - 100..]);
+    assert!(written.is_err(), "the mount is read-only");
+    assert!(tail == fixture.bytes[fixture.bytes.len() - 100..]);
     if have(&["qemu-img"]) {
         let map = run(
             "qemu-img",
-            &["map", "--output=json", "-f", "raw", laid.path("disks/vda2").to_str().unwrap()],
+            &["map", "--output=json", "-f", "raw", fixture.path("disks/vda2").to_str().unwrap()],
         )
         .await;
         assert!(map.contains("\"zero\": true"), "holes are seen: {map}");
     }
 
-    let again = DisksMount::start(&laid.path("disks"), Vec::new()).await;
+    let again = DisksMount::start(&fixture.path("disks"), Vec::new()).await;
     assert!(matches!(again, Err(MountError::Folder { .. })));
     mount.unmount().await.unwrap();
-    assert!(!is_mounted(&laid.path("disks")));
-    assert_eq!(names(&laid.path("disks")).await, Vec::<String>::new());
+    assert!(!is_mounted(&fixture.path("disks")));
+    assert_eq!(names(&fixture.path("disks")).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_system_is_attached_and_all_is_taken_away_when_sigterm_comes() {
+async fn a_file_system_is_attached_and_everything_is_unmounted_on_sigterm() {
     if !can_mount() {
         return;
     }
-    let laid = Laid::out().await;
+    let fixture = Fixture::new().await;
     let mut terminated = signal(SignalKind::terminate()).unwrap();
-    let mut mount = laid.mount().await;
-    mount.attach("vda2", &laid.path("target")).await.unwrap();
-    assert!(read(&laid.path("target/large")).await.unwrap() == large());
-    assert_eq!(read(&laid.path("target/etc/os-release")).await.unwrap(), b"ID=debian\n");
-    let target = laid.path("target");
+    let mut mount = fixture.mount().await;
+    mount.attach("vda2", &fixture.path("target")).await.unwrap();
+    assert!(read(&fixture.path("target/large")).await.unwrap() == large());
+    assert_eq!(read(&fixture.path("target/etc/os-release")).await.unwrap(), b"ID=debian\n");
+    let target = fixture.path("target");
     let written = spawn_blocking(move || fs::write(target.join("etc/new"), "x")).await.unwrap();
     assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    let occupied = mount.attach("vda2", &laid.path("target")).await.unwrap_err();
+    let occupied = mount.attach("vda2", &fixture.path("target")).await.unwrap_err();
     assert!(matches!(occupied, MountError::Folder { .. }), "{occupied}");
-    fs::create_dir(laid.path("other")).unwrap();
-    let whole = mount.attach("vda", &laid.path("other")).await.unwrap_err();
+    fs::create_dir(fixture.path("other")).unwrap();
+    let whole = mount.attach("vda", &fixture.path("other")).await.unwrap_err();
     assert_eq!(whole.to_string(), "vda holds nothing known, which cannot be mounted");
-    let none = mount.attach("vdz", &laid.path("other")).await.unwrap_err();
+    let none = mount.attach("vdz", &fixture.path("other")).await.unwrap_err();
     assert!(matches!(none, MountError::NoSuchDisk { .. }), "{none}");
 
     let ended = tokio::spawn(mount.until(async move {
@@ -144,24 +144,24 @@ async fn a_file_system_is_attached_and_all_is_taken_away_when_sigterm_comes() {
     kill(Pid::this(), Signal::SIGTERM).unwrap();
     ended.await.unwrap().unwrap();
     for name in ["target", "disks"] {
-        assert!(!is_mounted(&laid.path(name)), "{name}");
+        assert!(!is_mounted(&fixture.path(name)), "{name}");
     }
     let loops = run("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]).await;
-    assert!(!loops.contains(laid.folder.path().to_str().unwrap()), "no loop device is left: {loops}");
+    assert!(!loops.contains(fixture.folder.path().to_str().unwrap()), "no loop device is left: {loops}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_still_in_use_is_detached_and_said() {
+async fn what_is_still_in_use_is_detached_and_reported() {
     if !can_mount() {
         return;
     }
-    let laid = Laid::out().await;
-    let mount = laid.mount().await;
-    let vda = laid.path("disks/vda");
+    let fixture = Fixture::new().await;
+    let mount = fixture.mount().await;
+    let vda = fixture.path("disks/vda");
     let held = spawn_blocking(move || fs::File::open(vda).unwrap()).await.unwrap();
     let error = mount.unmount().await.unwrap_err();
     assert!(matches!(error, MountError::StillInUse { .. }), "{error}");
-    assert!(!is_mounted(&laid.path("disks")));
+    assert!(!is_mounted(&fixture.path("disks")));
     spawn_blocking(move || drop(held)).await.unwrap();
 }
 
@@ -170,27 +170,27 @@ async fn a_read_that_fails_below_is_an_error_of_that_read() {
     if !can_mount() {
         return;
     }
-    let laid = Laid::out().await;
-    let source = Gated::new(Arc::clone(&laid.disks[0].1), 0..0);
+    let fixture = Fixture::new().await;
+    let source = Gated::new(Arc::clone(&fixture.disks[0].1), 0..0);
     let disks: Vec<(String, Arc<dyn DiskSource>)> = vec![("vda".into(), source.clone())];
-    let mount = DisksMount::start(&laid.path("disks"), disks).await.unwrap();
+    let mount = DisksMount::start(&fixture.path("disks"), disks).await.unwrap();
     source.break_down(true);
-    assert!(read(&laid.path("disks/vda")).await.is_err());
+    assert!(read(&fixture.path("disks/vda")).await.is_err());
     source.break_down(false);
-    assert!(read(&laid.path("disks/vda")).await.unwrap() == laid.bytes);
+    assert!(read(&fixture.path("disks/vda")).await.unwrap() == fixture.bytes);
     mount.unmount().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_whose_process_is_dead_is_cleared_away() {
+async fn a_mount_whose_process_is_dead_is_unmounted_by_the_next() {
     if !can_mount() {
         return;
     }
-    let laid = Laid::out().await;
-    let mount = laid.mount().await;
-    // What a killed process leaves: a mount on which nobody answers.
+    let fixture = Fixture::new().await;
+    let mount = fixture.mount().await;
+    // What a killed process leaves: a mount without a process that answers.
     let device =
-        fs::metadata(laid.path("disks")).map(|found| std::os::unix::fs::MetadataExt::dev(&found)).unwrap();
+        fs::metadata(fixture.path("disks")).map(|found| std::os::unix::fs::MetadataExt::dev(&found)).unwrap();
     let minor = nix::sys::stat::minor(device);
     let abort = Path::new("/sys/fs/fuse/connections").join(minor.to_string()).join("abort");
     let connections = "/sys/fs/fuse/connections";
@@ -203,10 +203,10 @@ async fn a_mount_whose_process_is_dead_is_cleared_away() {
         run("umount", &[connections]).await;
     }
     std::mem::forget(mount);
-    let disks = laid.path("disks");
+    let disks = fixture.path("disks");
     eventually("it is dead", || fs::read_dir(&disks).is_err()).await;
-    let mount = laid.mount().await;
-    assert!(read(&laid.path("disks/vda2")).await.unwrap() == laid.ext4);
+    let mount = fixture.mount().await;
+    assert!(read(&fixture.path("disks/vda2")).await.unwrap() == fixture.ext4);
     mount.unmount().await.unwrap();
     assert!(!is_mounted(&disks));
 }

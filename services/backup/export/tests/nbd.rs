@@ -1,4 +1,4 @@
-//! A served disk, read by the tools of others.
+//! A disk served over NBD, read by the tools of other projects.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use backup_export::nbd::*;
+use backup_repository::nbd_wire::*;
 use backup_repository::{DiskSource, NbdAddress, NbdSettings, NbdSource};
 
-use self::support::client::{Client, READ, Simple, WRITE, request};
+use self::support::client::{Client, request};
 use self::support::*;
 
 const SIZE: u64 = 64 * MIB + 512;
@@ -32,13 +33,13 @@ async fn what_nbdcopy_and_qemu_img_read_is_the_disk_and_its_holes_are_seen() {
     assert!(began.elapsed() < Duration::from_millis(500), "ready in well under a second");
     let uri = server.uri("vda");
 
-    let said = run("nbdinfo", &["--map", &uri]).await;
-    let map: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    let printed = run("nbdinfo", &["--map", &uri]).await;
+    let map: Vec<Vec<&str>> = printed.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
     let of =
         |kind: &str| map.iter().filter(|e| e[2] == kind).map(|e| e[1].parse::<u64>().unwrap()).sum::<u64>();
     // The last byte lies in a block of the file system that holds it.
-    assert!((2 * MIB + 65536..2 * MIB + 65536 + 8192).contains(&of("0")), "{said}");
-    assert_eq!(of("0") + of("3"), SIZE, "{said}");
+    assert!((2 * MIB + 65536..2 * MIB + 65536 + 8192).contains(&of("0")), "{printed}");
+    assert_eq!(of("0") + of("3"), SIZE, "{printed}");
     let info = run("nbdinfo", &[&uri]).await;
     for line in [
         "is_read_only: true",
@@ -67,7 +68,7 @@ async fn what_nbdcopy_and_qemu_img_read_is_the_disk_and_its_holes_are_seen() {
         assert!(same_bytes(&copy, &path("disk")), "{tool} {arguments:?}");
     }
     server.stop().await;
-    assert!(!path("nbd.sock").exists(), "the socket goes with the server");
+    assert!(!path("nbd.sock").exists(), "the socket is removed with the server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,30 +100,30 @@ async fn a_slow_read_does_not_hold_back_the_next_one() {
     let slow = Gated::new(raw(&image), 0..4096);
     let server = serve(folder.path(), exports(slow.clone()), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
-    client.send(&request(READ, 0, 1, 0, 512)).await;
-    client.send(&request(READ, 0, 2, MIB, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 2 });
+    client.send(&request(CMD_READ, 0, 1, 0, 512)).await;
+    client.send(&request(CMD_READ, 0, 2, MIB, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 2 });
     let bytes = std::fs::read(&image).unwrap();
     assert!(client.bytes(512).await == bytes[MIB as usize..][..512]);
     slow.open();
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 1 });
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 1 });
     assert!(client.bytes(512).await == bytes[..512]);
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_writes_to_a_read_only_disk_and_a_refused_write_leaves_the_connection_usable() {
+async fn a_read_only_disk_is_not_written_and_a_refused_write_leaves_the_connection_usable() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     sparse_image(&image, SIZE, &[(0, MIB)]);
     let server = serve(folder.path(), exports(raw(&image)), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
-    client.send(&[request(WRITE, 0, 7, 0, 100_000), vec![1; 100_000]].concat()).await;
-    assert_eq!(client.simple().await, Simple { errno: 1, cookie: 7 });
-    client.send(&request(READ, 0, 8, SIZE - 511, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 22, cookie: 8 });
-    client.send(&request(READ, 0, 9, SIZE - 512, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 9 });
+    client.send(&[request(CMD_WRITE, 0, 7, 0, 100_000), vec![1; 100_000]].concat()).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EPERM, cookie: 7 });
+    client.send(&request(CMD_READ, 0, 8, SIZE - 511, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EINVAL, cookie: 8 });
+    client.send(&request(CMD_READ, 0, 9, SIZE - 512, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 9 });
     server.stop().await;
 }
 
@@ -135,11 +136,11 @@ async fn a_failing_source_is_an_error_of_that_read_and_not_of_the_server() {
     let server = serve(folder.path(), exports(source.clone()), ServerSettings::default()).await;
     let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
     source.break_down(true);
-    client.send(&request(READ, 0, 1, 0, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 5, cookie: 1 });
+    client.send(&request(CMD_READ, 0, 1, 0, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: EIO, cookie: 1 });
     source.break_down(false);
-    client.send(&request(READ, 0, 2, 0, 512)).await;
-    assert_eq!(client.simple().await, Simple { errno: 0, cookie: 2 });
+    client.send(&request(CMD_READ, 0, 2, 0, 512)).await;
+    assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 2 });
     server.stop().await;
 }
 
@@ -152,7 +153,7 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
     let listen = Listen::Unix(socket.clone());
     let start = || NbdServer::start(&listen, exports(raw(&image)), ServerSettings::default());
 
-    // A listener that is gone without having cleaned up.
+    // A listener that ended without removing its socket.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let server = start().await.unwrap();
     assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -166,7 +167,7 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
     let file = start().await.unwrap_err();
     assert!(matches!(file, ListenError::NoSocket(_)), "{file}");
     assert_eq!(std::fs::read(&socket).unwrap(), b"not a socket");
-    let world = Listen::Tcp("0.0.0.0:0".parse().unwrap());
-    let open = NbdServer::start(&world, exports(raw(&image)), ServerSettings::default()).await.unwrap_err();
+    let any = Listen::Tcp("0.0.0.0:0".parse().unwrap());
+    let open = NbdServer::start(&any, exports(raw(&image)), ServerSettings::default()).await.unwrap_err();
     assert!(matches!(open, ListenError::NotLoopback(_)), "{open}");
 }

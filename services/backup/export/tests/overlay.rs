@@ -1,4 +1,4 @@
-//! A disk of a backup that is written, and a backup that stays as it is.
+//! A disk of a backup is written, and the backup stays as it is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,10 +11,11 @@ use std::time::Duration;
 use backup_export::nbd::*;
 use backup_export::overlay::*;
 use backup_repository::DiskSource;
+use backup_repository::nbd_wire::*;
 use bytes::Bytes;
 use rand::RngExt;
 
-use self::support::client::{Client, READ, Simple, WRITE, request};
+use self::support::client::{Client, request};
 use self::support::*;
 
 const SIZE: u64 = 32 * MIB + 1000;
@@ -270,7 +271,7 @@ async fn the_fill_waits_while_a_guest_waits_and_a_guest_never_waits_for_the_fill
     eventually("the guest waits for the source", || for_guest.reads() == 1).await;
     let forever = Duration::from_secs(3600);
     let fill =
-        overlay.fill(FillSettings { patience: forever, steps_in_flight: 1, ..FillSettings::default() });
+        overlay.fill(FillSettings { yield_timeout: forever, steps_in_flight: 1, ..FillSettings::default() });
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -302,12 +303,12 @@ async fn a_source_that_fails_for_a_while_is_filled_from_later_and_one_that_stays
     let mut client = {
         let server = serve(folder.path(), writable(&overlay), ServerSettings::default()).await;
         let mut client = Client::at(&folder.path().join("nbd.sock"), "vda").await;
-        client.send(&[request(WRITE, 0, 1, 100, 100), vec![1; 100]].concat()).await;
-        assert_eq!(client.simple().await, Simple { errno: 5, cookie: 1 });
-        client.send(&[request(WRITE, 0, 2, 65536, 65536), vec![1; 65536]].concat()).await;
-        assert_eq!(client.simple().await, Simple { errno: 0, cookie: 2 });
-        client.send(&request(READ, 0, 3, 65536, 65536)).await;
-        assert_eq!(client.simple().await, Simple { errno: 0, cookie: 3 });
+        client.send(&[request(CMD_WRITE, 0, 1, 100, 100), vec![1; 100]].concat()).await;
+        assert_eq!(client.simple().await, SimpleReply { errno: EIO, cookie: 1 });
+        client.send(&[request(CMD_WRITE, 0, 2, 65536, 65536), vec![1; 65536]].concat()).await;
+        assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 2 });
+        client.send(&request(CMD_READ, 0, 3, 65536, 65536)).await;
+        assert_eq!(client.simple().await, SimpleReply { errno: 0, cookie: 3 });
         assert!(client.bytes(65536).await == [1; 65536]);
         server.stop().await;
         client

@@ -43,6 +43,7 @@ mod info;
 mod keyring;
 pub mod keys;
 mod lease;
+pub mod nbd_wire;
 mod object_times;
 mod open;
 mod open_error;

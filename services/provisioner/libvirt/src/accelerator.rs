@@ -1,8 +1,8 @@
-//! KVM or emulation, found out by booting something.
+//! KVM or emulation, found out by booting a kernel.
 //!
 //! A device node proves nothing: there are hosts where `/dev/kvm` opens, makes a machine, even runs its firmware, and
-//! then hangs any Linux kernel for ever. So a kernel is booted, without a disk; that it gets as far as complaining about
-//! the missing root file system is the proof.
+//! then hangs any Linux kernel for ever. So a kernel is booted, without a disk; that it gets as far as complaining
+//! about the missing root file system is the proof.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,7 +19,7 @@ const PROOF: &str = "Unable to mount root fs";
 /// With KVM a kernel gets there in under two seconds; emulated it needs five on an idle machine.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the setting asks for.
+/// What the configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wanted {
     /// KVM where it is proven, else emulation.
@@ -28,7 +28,7 @@ pub enum Wanted {
     Always(VirtType),
 }
 
-/// What it is going to be, and why.
+/// What was chosen, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// For [`crate::DomainSpec::virt_type`].
@@ -42,7 +42,7 @@ pub struct Chosen {
 pub fn choose(wanted: Wanted, kernel: Option<&Path>) -> Chosen {
     let emulated = |reason: String| Chosen { virt_type: VirtType::Qemu, reason };
     match wanted {
-        Wanted::Always(virt_type) => Chosen { virt_type, reason: "the settings say so".to_owned() },
+        Wanted::Always(virt_type) => Chosen { virt_type, reason: "set in the configuration".to_owned() },
         Wanted::Auto if !Path::new("/dev/kvm").exists() => emulated("this host has no /dev/kvm".to_owned()),
         Wanted::Auto => match kernel.map(Path::to_owned).or_else(newest_host_kernel) {
             None => emulated("no kernel to probe /dev/kvm with was found".to_owned()),
@@ -93,7 +93,7 @@ pub fn boots(virt_type: VirtType, kernel: &Path, within: Duration) -> Result<(),
     thread::spawn(move || {
         let proven = BufReader::new(console).split(b'\n').map_while(Result::ok);
         let proven = proven.into_iter().any(|line| String::from_utf8_lossy(&line).contains(PROOF));
-        // Nobody listens any more when the time was over.
+        // After the timeout nobody receives this.
         let _ = up.send(proven);
     });
     match is_up.recv_timeout(within) {

@@ -27,8 +27,8 @@ use crate::error::Error;
 use crate::raw;
 use crate::xml::{Element, element};
 
-/// Between two looks whether a backup has ended; its end takes QEMU some milliseconds.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Between two checks whether a backup has ended; its end takes QEMU some milliseconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A backup to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,36 +52,36 @@ pub struct BackupDisk {
     pub scratch: PathBuf,
 }
 
-/// A backup that is under way, whoever began it.
+/// A backup that is running, whoever began it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningBackup {
     /// Where its NBD server listens.
     pub socket: PathBuf,
     /// The checkpoint whose successors' changes it shows.
     pub since: Option<String>,
-    /// What is offered there.
+    /// The disks exported there.
     pub exports: Vec<Export>,
 }
 
-/// One disk on offer.
+/// One disk that is exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
     /// The disk's target in its domain.
     pub target: String,
     /// The NBD export's name.
     pub name: String,
-    /// The NBD metadata context that tells what changed; only in a backup `since` a checkpoint.
+    /// The NBD metadata context that says what changed; only in a backup `since` a checkpoint.
     pub dirty_bitmap: Option<String>,
     /// The file that old blocks go to.
     pub scratch: Option<PathBuf>,
 }
 
-/// A recorded instant.
+/// An instant since which changed blocks are recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Its name.
+    /// Unique in its domain.
     pub name: String,
-    /// The one before it.
+    /// The checkpoint before it; none for the first.
     pub parent: Option<String>,
     /// When it was made, in seconds since 1970.
     pub created_unix_seconds: u64,
@@ -143,14 +143,14 @@ impl Connection {
     /// Begins a backup of a running domain.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain or checkpoint; [`Error::WrongState`] when it does not run, or a backup is
-    /// under way; [`Error::Libvirt`] with QEMU's words, for instance when it may not write the socket's folder, or when
-    /// the checkpoint's bitmap is broken (then a full backup is due).
+    /// [`Error::Unknown`] without such a domain or checkpoint; [`Error::WrongState`] when it does not run;
+    /// [`Error::BackupRunning`]; [`Error::Libvirt`] with QEMU's message, for instance when it may not write the
+    /// socket's folder, or when the checkpoint's bitmap is broken (then a full backup is due).
     pub fn begin_backup(&mut self, uuid: Uuid, spec: &BackupSpec) -> Result<(), Error> {
-        let attempting = format!("begin a backup of domain {uuid}");
+        let attempt = format!("begin a backup of domain {uuid}");
         let (backup, checkpoint) = (spec.backup_document(), spec.checkpoint_document());
-        let begun = self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
-            // libvirt would wait half a minute for the other one before it says so.
+        let begun = self.with_domain(CallClass::Backup, &attempt, uuid, |_, domain| {
+            // libvirt would wait half a minute for the other one before it reports it.
             if is_backed_up(domain)? {
                 return Ok(false);
             }
@@ -158,46 +158,46 @@ impl Connection {
         })?;
         match begun {
             true => Ok(()),
-            false => Err(Error::WrongState { attempting, reason: "a backup of it is under way".to_owned() }),
+            false => Err(Error::BackupRunning { attempt }),
         }
     }
 
-    /// The backup under way on a domain; `None` when there is none.
+    /// The backup that runs on a domain; `None` when there is none.
     ///
     /// # Errors
     /// [`Error::Unknown`] without such a domain.
     pub fn running_backup(&mut self, uuid: Uuid) -> Result<Option<RunningBackup>, Error> {
-        let attempting = format!("tell the backup of domain {uuid}");
-        let document = self.with_domain(CallClass::Query, &attempting, uuid, |_, domain| {
+        let attempt = format!("get the backup of domain {uuid}");
+        let document = self.with_domain(CallClass::Query, &attempt, uuid, |_, domain| {
             match raw::backup_document(domain) {
                 Err(error) if error.code().is(ErrorNumber::NoDomainBackup) => Ok(None),
                 other => other.map(Some),
             }
         })?;
         document
-            .map(|text| running_backup(&text).map_err(|reason| Error::Unreadable { attempting, reason }))
+            .map(|text| running_backup(&text).map_err(|reason| Error::Unreadable { attempt, reason }))
             .transpose()
     }
 
-    /// Ends the backup under way and waits until its server and its scratch files are gone. No other kind of job is
+    /// Ends the running backup and waits until its server and its scratch files are gone. No other kind of job is
     /// touched.
     ///
     /// # Errors
     /// [`Error::Unknown`] without such a domain; [`Error::TimedOut`] when the end does not come.
     pub fn end_backup(&mut self, uuid: Uuid) -> Result<Change, Error> {
-        let attempting = format!("end the backup of domain {uuid}");
-        self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
+        let attempt = format!("end the backup of domain {uuid}");
+        self.with_domain(CallClass::Backup, &attempt, uuid, |_, domain| {
             if !is_backed_up(domain)? {
                 return Ok(Change::AlreadySo);
             }
             match raw::abort_job(domain) {
-                // Somebody ends it already; it takes a moment.
+                // Another call ends it already; that takes a moment.
                 Err(error) if error.code().is(ErrorNumber::OperationInvalid) => {}
                 asked => asked?,
             }
-            // The call's deadline ends this, too: a question on a cut line is an error.
+            // The call's deadline ends this, too: on a cut connection the check is an error.
             while is_backed_up(domain)? {
-                thread::sleep(LOOK_AGAIN);
+                thread::sleep(POLL_INTERVAL);
             }
             Ok(Change::Made)
         })
@@ -208,15 +208,13 @@ impl Connection {
     /// # Errors
     /// [`Error::Unknown`] without such a domain.
     pub fn checkpoints(&mut self, uuid: Uuid) -> Result<Vec<Checkpoint>, Error> {
-        let attempting = format!("list the checkpoints of domain {uuid}");
-        let documents = self.with_domain(CallClass::Query, &attempting, uuid, |_, domain| {
-            raw::checkpoint_documents(domain)
-        })?;
+        let attempt = format!("list the checkpoints of domain {uuid}");
+        let documents = self
+            .with_domain(CallClass::Query, &attempt, uuid, |_, domain| raw::checkpoint_documents(domain))?;
         documents
             .into_iter()
             .map(|document| {
-                checkpoint(document)
-                    .map_err(|reason| Error::Unreadable { attempting: attempting.clone(), reason })
+                checkpoint(document).map_err(|reason| Error::Unreadable { attempt: attempt.clone(), reason })
             })
             .collect()
     }
@@ -232,8 +230,8 @@ impl Connection {
         name: &str,
         part: CheckpointPart,
     ) -> Result<Change, Error> {
-        let attempting = format!("delete checkpoint {name} of domain {uuid}");
-        self.with_domain(CallClass::Backup, &attempting, uuid, |_, domain| {
+        let attempt = format!("delete checkpoint {name} of domain {uuid}");
+        self.with_domain(CallClass::Backup, &attempt, uuid, |_, domain| {
             match raw::checkpoint_delete(domain, name, part == CheckpointPart::Record) {
                 Err(error) if error.code().is(ErrorNumber::NoDomainCheckpoint) => Ok(Change::AlreadySo),
                 deleted => deleted.map(|()| Change::Made),

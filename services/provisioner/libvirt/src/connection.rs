@@ -1,13 +1,14 @@
-//! One line to libvirtd for one thread: opened when first needed, watched during every call, renewed after a loss.
+//! One connection to libvirtd for one thread: opened when first needed, under a deadline during every call, reopened
+//! after a loss.
 //!
 //! ```text
-//!   call --> is the line open? --no--> connect (relay, then libvirt's greeting)
-//!              | yes                       |
-//!              v                           v
-//!          arm the deadline --> C call --> disarm --> answer, or an Error; a lost or cut line is thrown away
+//!   call --> is it open? --no--> connect (relay, then libvirt's handshake)
+//!              | yes                  |
+//!              v                      v
+//!          arm the deadline --> C call --> disarm --> answer, or an Error; a lost or cut connection is dropped
 //! ```
 //!
-//! Nothing is ever asked twice by itself: whether a lost call was carried out is looked up by whoever made it
+//! No call is repeated by itself: whether a lost call was carried out is looked up by whoever made it
 //! ([`Error::outcome_is_open`]). A daemon that was restarted between two calls goes unnoticed.
 //!
 //! It is not shared: libvirt keeps a call's error in its thread, so each thread has a connection of its own.
@@ -27,14 +28,14 @@ use crate::relay::Relay;
 /// Where libvirtd listens on every distribution that has one daemon, and where its proxy does where there are many.
 pub const DAEMON_SOCKET: &str = "/run/libvirt/libvirt-sock";
 
-/// Whom to talk to, and how patiently.
+/// Which daemon to connect to, and the deadlines of calls.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// libvirt's name for the driver, without any parameter: `qemu:///system`.
     pub uri: String,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// A folder of our own for the relay's sockets; made when missing, closed to others. Its path must be short
+    /// A folder of our own for the relay's sockets; created when missing, with mode 0700. Its path must be short
     /// (a socket's path has at most 107 bytes).
     pub runtime_dir: PathBuf,
     /// How long calls may take.
@@ -53,12 +54,12 @@ impl Settings {
     }
 }
 
-/// What asking for a state of affairs did. Asking twice is the same as asking once; the second time says so.
+/// What an idempotent call did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was brought about now.
+    /// The call made it so.
     Made,
-    /// It was so before.
+    /// It was so before: the call was a no-op.
     AlreadySo,
 }
 
@@ -78,7 +79,7 @@ pub struct Connection {
     live: Option<Live>,
 }
 
-/// An open line. The relay is closed first: saying goodbye to a hung daemon would hang.
+/// An open connection. The relay is closed first: libvirt's own way to close would hang with a hung daemon.
 #[derive(Debug)]
 struct Live {
     connect: Connect,
@@ -97,29 +98,29 @@ impl Connection {
         Connection { settings, live: None }
     }
 
-    /// Closes the line; the next call opens another.
-    pub fn hang_up(&mut self) {
+    /// Closes the connection; the next call opens another.
+    pub fn disconnect(&mut self) {
         self.live = None;
     }
 
-    /// The versions of libvirtd and QEMU; also the cheapest question to find out whether the daemon answers.
+    /// The versions of libvirtd and QEMU; also the cheapest call to find out whether the daemon answers.
     ///
     /// # Errors
     /// What any call may meet: see [`Error`].
     pub fn version(&mut self) -> Result<DaemonVersion, Error> {
-        self.call(CallClass::Query, "tell its version", |connect| {
+        self.call(CallClass::Query, "get its version", |connect| {
             Ok(DaemonVersion { libvirt: connect.lib_version()?, hypervisor: connect.hyp_version()? })
         })
     }
 
-    /// Makes one or more calls of libvirt as one deed with one deadline.
+    /// Makes one or more calls of libvirt under one deadline.
     pub(crate) fn call<T>(
         &mut self,
         class: CallClass,
-        attempting: &str,
+        attempt: &str,
         ask: impl FnOnce(&Connect) -> Result<T, virt::error::Error>,
     ) -> Result<T, Error> {
-        let _in = tracing::info_span!("libvirt", attempting, class = ?class).entered();
+        let _in = tracing::info_span!("libvirt", attempting = attempt, class = ?class).entered();
         let limit = self.settings.deadlines.of(class);
         let live = self.opened()?;
         let begun = Instant::now();
@@ -128,12 +129,12 @@ impl Connection {
         let cut = live.relay.disarm();
         let took = begun.elapsed();
         if took > limit.soft {
-            tracing::warn!(?took, attempting, "libvirtd was slow");
+            tracing::warn!(?took, attempt, "libvirtd was slow");
         }
         let outcome = match answer {
             Ok(value) => Ok(value),
-            Err(_) if cut => Err(Error::TimedOut { attempting: attempting.to_owned(), after: limit.hard }),
-            Err(error) => Err(Error::from_libvirt(attempting, &error)),
+            Err(_) if cut => Err(Error::TimedOut { attempt: attempt.to_owned(), after: limit.hard }),
+            Err(error) => Err(Error::from_libvirt(attempt, error)),
         };
         if cut || matches!(outcome, Err(Error::Lost { .. })) {
             self.live = None;
@@ -143,7 +144,7 @@ impl Connection {
 
     fn opened(&mut self) -> Result<&Live, Error> {
         if self.live.as_ref().is_some_and(|live| !live.relay.is_open()) {
-            tracing::info!("libvirtd has hung up; connecting anew");
+            tracing::info!("libvirtd closed the connection; reconnecting");
             self.live = None;
         }
         let live = match self.live.take() {
@@ -155,7 +156,7 @@ impl Connection {
 
     fn open(&self) -> Result<Live, Error> {
         silence_libvirt();
-        let attempting = "open a connection";
+        let attempt = "open a connection";
         let within = self.settings.deadlines.of(CallClass::Connect).hard;
         private_folder(&self.settings.runtime_dir)?;
         let relay = Relay::open(&self.settings.socket, &self.settings.runtime_dir, within)?;
@@ -167,20 +168,20 @@ impl Connection {
             Ok(connect) if !cut => Ok(Live { connect, relay }),
             Ok(connect) => {
                 drop(Live { connect, relay });
-                Err(Error::TimedOut { attempting: attempting.to_owned(), after: within })
+                Err(Error::TimedOut { attempt: attempt.to_owned(), after: within })
             }
-            Err(_) if cut => Err(Error::TimedOut { attempting: attempting.to_owned(), after: within }),
-            Err(error) => Err(Error::from_libvirt(attempting, &error)),
+            Err(_) if cut => Err(Error::TimedOut { attempt: attempt.to_owned(), after: within }),
+            Err(error) => Err(Error::from_libvirt(attempt, error)),
         }
     }
 
     /// How long a call of this class may take at most.
-    pub fn patience(&self, class: CallClass) -> Duration {
+    pub fn deadline(&self, class: CallClass) -> Duration {
         self.settings.deadlines.of(class).hard
     }
 }
 
-/// libvirt's client prints every error to stderr unless told otherwise; ours are returned and logged once.
+/// libvirt's client prints every error to stderr by default; ours are returned and logged once.
 fn silence_libvirt() {
     static ONCE: Once = Once::new();
     ONCE.call_once(virt::error::clear_error_callback);

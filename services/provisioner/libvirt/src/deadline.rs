@@ -1,11 +1,11 @@
-//! How long a call may take before it is worth a warning, and before its line is cut.
+//! How long a call may take before it is worth a warning, and before its connection is cut.
 
 use std::time::Duration;
 
-/// What kind of work a call asks of libvirtd; every call belongs to one.
+/// What kind of work a call is for libvirtd; every call belongs to one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallClass {
-    /// Opening a connection, its greeting included.
+    /// Opening a connection, its handshake included.
     Connect,
     /// Lookup, state, lists, documents: memory only.
     Query,
@@ -15,9 +15,11 @@ pub enum CallClass {
     Start,
     /// Destroy: a process that may hang in the kernel.
     Destroy,
+    /// Suspend, resume, disk errors: QEMU itself has to act or answer.
+    Monitor,
     /// Networks: bridges, firewall rules, dnsmasq.
     Network,
-    /// A question to the guest's agent.
+    /// A command to the guest's agent.
     Agent,
     /// Freezing and thawing: the guest must write out what it holds.
     Freeze,
@@ -30,7 +32,7 @@ pub enum CallClass {
 pub struct Limit {
     /// Longer than this is worth a warning.
     pub soft: Duration,
-    /// After this the line is cut.
+    /// After this the connection is cut.
     pub hard: Duration,
 }
 
@@ -52,8 +54,8 @@ impl Deadlines {
         Deadlines { scale }
     }
 
-    /// The limits of one class. libvirtd answers a healthy question in half a millisecond, and waits itself up to 30 s
-    /// for another job on the same domain: what changes a domain must outlast that.
+    /// The limits of one class. libvirtd, when healthy, answers a query in half a millisecond, and waits itself up to
+    /// 30 s for another job on the same domain: what changes a domain must outlast that.
     pub fn of(&self, class: CallClass) -> Limit {
         let (soft, hard) = match class {
             CallClass::Connect => (1.0, 5.0),
@@ -61,6 +63,7 @@ impl Deadlines {
             CallClass::Define => (1.0, 35.0),
             CallClass::Start => (5.0, 60.0),
             CallClass::Destroy => (10.0, 40.0),
+            CallClass::Monitor => (1.0, 35.0),
             CallClass::Network => (5.0, 30.0),
             CallClass::Agent => (2.0, 12.0),
             CallClass::Freeze => (5.0, 35.0),

@@ -1,92 +1,131 @@
-//! What may go wrong between us and libvirt, told apart by what a person would do about it.
+//! What may go wrong between us and libvirt, sorted by what a person would do about it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use virt::error::{ErrorDomain, ErrorNumber};
 
-/// Why a call to libvirt did not give what it was made for.
+/// What libvirt or QEMU says of an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} (libvirt error {})", .0.message(), .0.code().to_raw())]
+pub struct Reported(virt::error::Error);
+
+/// A call to libvirt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No socket where the daemon should listen: not installed, or not started.
-    #[error("there is no libvirtd socket at {path}: is libvirt installed and its daemon started?")]
+    #[error("no libvirtd socket at {path}: is libvirt installed and its daemon started?")]
     SocketMissing {
-        /// Where it was looked for.
+        /// Where it was expected.
         path: PathBuf,
     },
-    /// A socket without anybody behind it: the daemon has died, or is just starting.
-    #[error("nobody answers behind libvirtd's socket {path}: the daemon has ended or is starting")]
+    /// A socket on which nobody listens: the daemon has died, or is just starting.
+    #[error("nobody listens on libvirtd's socket {path}: the daemon has ended or is starting")]
     SocketRefused {
         /// The socket.
         path: PathBuf,
     },
-    /// The socket, or the call, is not for us.
-    #[error("libvirt does not let us {attempting}: {reason}")]
-    AccessDenied {
-        /// What was being attempted.
-        attempting: String,
-        /// In the words of libvirt or the system.
-        reason: String,
+    /// This process may not connect to the socket.
+    #[error("no permission to connect to libvirtd's socket {path}")]
+    SocketDenied {
+        /// The socket.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
-    /// The daemon did not answer in time and the line was cut. Whether the deed was done must be looked up.
-    #[error("libvirtd did not answer within {after:?} when asked to {attempting}")]
+    /// QEMU may not enter a folder above one that it has to use.
+    #[error(
+        "QEMU cannot use {path}: it runs as user {uid}, who may not enter {closed}: choose another folder, or `chmod \
+         o+x {closed}`"
+    )]
+    FolderClosed {
+        /// What QEMU has to use.
+        path: PathBuf,
+        /// The folder that it may not enter.
+        closed: PathBuf,
+        /// The user QEMU runs as.
+        uid: u32,
+    },
+    /// libvirt does not allow this process the call.
+    #[error("no permission to {attempt}")]
+    AccessDenied {
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Reported,
+    },
+    /// The daemon did not answer in time and the connection was cut. Whether the call was carried out must be looked
+    /// up.
+    #[error("libvirtd did not answer within {after:?} when asked to {attempt}")]
     TimedOut {
-        /// What was being attempted.
-        attempting: String,
-        /// How long we waited.
+        /// What was attempted.
+        attempt: String,
+        /// The call's deadline.
         after: Duration,
     },
-    /// The line broke in the middle of the call. Whether the deed was done must be looked up.
-    #[error("the connection to libvirtd broke while trying to {attempting}: {reason}")]
+    /// The connection broke in the middle of the call. Whether the call was carried out must be looked up.
+    #[error("the connection to libvirtd broke while trying to {attempt}")]
     Lost {
-        /// What was being attempted.
-        attempting: String,
-        /// In libvirt's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Reported,
     },
     /// No such domain, network or checkpoint.
-    #[error("libvirt knows no such thing when asked to {attempting}: {reason}")]
+    #[error("cannot {attempt}: libvirt does not know it")]
     Unknown {
-        /// What was being attempted.
-        attempting: String,
-        /// In libvirt's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Reported,
     },
     /// The guest's agent is absent, not yet started, or hangs.
-    #[error("the guest's agent does not answer when asked to {attempting}: {reason}")]
+    #[error("the guest agent did not answer when asked to {attempt}")]
     AgentSilent {
-        /// What was being attempted.
-        attempting: String,
-        /// In libvirt's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Reported,
     },
     /// The domain is not in a state in which this can be done.
-    #[error("cannot {attempting} now: {reason}")]
+    #[error("cannot {attempt} in the domain's present state")]
     WrongState {
-        /// What was being attempted.
-        attempting: String,
-        /// In libvirt's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause: which state.
+        #[source]
+        source: Reported,
+    },
+    /// A domain has one backup at a time.
+    #[error("cannot {attempt}: another backup of it is running")]
+    BackupRunning {
+        /// What was attempted.
+        attempt: String,
     },
     /// Another job holds the domain; libvirt itself has waited half a minute for it.
-    #[error("another job holds the domain: cannot {attempting}: {reason}")]
+    #[error("cannot {attempt}: another job holds the domain")]
     Busy {
-        /// What was being attempted.
-        attempting: String,
-        /// In libvirt's words: which job.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause: which job.
+        #[source]
+        source: Reported,
     },
-    /// Any other answer of libvirt.
-    #[error("libvirt failed to {attempting}: {reason} (code {code})")]
+    /// Any other error of libvirt.
+    #[error("libvirt failed to {attempt}")]
     Libvirt {
-        /// What was being attempted.
-        attempting: String,
-        /// libvirt's `virErrorNumber`.
-        code: u32,
-        /// In libvirt's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Reported,
     },
-    /// Something exists under our name and is not what we were told to make.
+    /// A network of our name exists and is not what was asked for.
     #[error("network {name} exists and differs: it has {found}, wanted is {wanted}")]
     NetworkDiffers {
         /// The network's name.
@@ -97,18 +136,18 @@ pub enum Error {
         wanted: String,
     },
     /// libvirt answered with a document that we cannot read.
-    #[error("cannot read libvirt's answer when asked to {attempting}: {reason}")]
+    #[error("cannot {attempt}: libvirt's answer is unreadable: {reason}")]
     Unreadable {
-        /// What was being attempted.
-        attempting: String,
-        /// What was wrong with it.
+        /// What was attempted.
+        attempt: String,
+        /// What is wrong with the document.
         reason: String,
     },
     /// A file, a socket or a process of our own side.
-    #[error("cannot {attempting}")]
+    #[error("cannot {attempt}")]
     Io {
-        /// What was being attempted.
-        attempting: String,
+        /// What was attempted.
+        attempt: String,
         /// The cause.
         #[source]
         source: std::io::Error,
@@ -116,7 +155,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when the same call may well succeed later without anybody changing anything but the daemon's health.
+    /// Whether the same call may well succeed later without anybody changing anything but the daemon's health.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -129,54 +168,67 @@ impl Error {
         )
     }
 
-    /// True when nobody can say whether the deed was done: look before doing it again.
+    /// Whether nobody can say if the call was carried out: look it up before repeating it.
     pub fn outcome_is_open(&self) -> bool {
         matches!(self, Error::TimedOut { .. } | Error::Lost { .. })
     }
 
-    pub(crate) fn io(attempting: impl Into<String>, source: std::io::Error) -> Error {
-        Error::Io { attempting: attempting.into(), source }
+    pub(crate) fn io(attempt: impl Into<String>, source: std::io::Error) -> Error {
+        Error::Io { attempt: attempt.into(), source }
     }
 
     /// Sorts libvirt's error by what a person would do about it.
-    pub(crate) fn from_libvirt(attempting: &str, error: &virt::error::Error) -> Error {
-        let attempting = attempting.to_owned();
-        let reason = error.message().to_owned();
-        match error.code().known() {
+    pub(crate) fn from_libvirt(attempt: &str, error: virt::error::Error) -> Error {
+        let attempt = attempt.to_owned();
+        let (code, domain) = (error.code(), error.domain());
+        let source = Reported(error);
+        match code.known() {
             Some(
                 ErrorNumber::AccessDenied
                 | ErrorNumber::AuthFailed
                 | ErrorNumber::AuthCancelled
                 | ErrorNumber::AuthUnavailable
                 | ErrorNumber::OperationDenied,
-            ) => Error::AccessDenied { attempting, reason },
+            ) => Error::AccessDenied { attempt, source },
             Some(
                 ErrorNumber::NoDomain
                 | ErrorNumber::NoNetwork
                 | ErrorNumber::NoDomainCheckpoint
                 | ErrorNumber::NoDomainBackup
                 | ErrorNumber::NoDomainMetadata,
-            ) => Error::Unknown { attempting, reason },
+            ) => Error::Unknown { attempt, source },
             Some(
                 ErrorNumber::AgentUnresponsive
                 | ErrorNumber::AgentUnsynced
                 | ErrorNumber::AgentCommandTimeout,
-            ) => Error::AgentSilent { attempting, reason },
-            Some(ErrorNumber::OperationTimeout) => Error::Busy { attempting, reason },
-            Some(ErrorNumber::OperationInvalid) => Error::WrongState { attempting, reason },
+            ) => Error::AgentSilent { attempt, source },
+            Some(ErrorNumber::OperationTimeout) => Error::Busy { attempt, source },
+            Some(ErrorNumber::OperationInvalid) => Error::WrongState { attempt, source },
             // A broken socket comes as a system or internal error of the RPC layer.
             Some(
                 ErrorNumber::Rpc
                 | ErrorNumber::SystemError
                 | ErrorNumber::InternalError
                 | ErrorNumber::NoConnect,
-            ) if error.domain().is_known_and(|domain| {
+            ) if domain.is_known_and(|domain| {
                 matches!(domain, ErrorDomain::Rpc | ErrorDomain::Remote | ErrorDomain::Streams)
             }) =>
             {
-                Error::Lost { attempting, reason }
+                Error::Lost { attempt, source }
             }
-            _ => Error::Libvirt { attempting, code: error.code().to_raw(), reason },
+            _ => Error::Libvirt { attempt, source },
         }
+    }
+}
+
+/// A domain or network that libvirt does not know is an answer of a lookup, not a failure.
+pub(crate) fn known<T>(looked_up: Result<T, virt::error::Error>) -> Result<Option<T>, virt::error::Error> {
+    match looked_up {
+        Err(error)
+            if matches!(error.code().known(), Some(ErrorNumber::NoDomain | ErrorNumber::NoNetwork)) =>
+        {
+            Ok(None)
+        }
+        other => other.map(Some),
     }
 }

@@ -1,8 +1,8 @@
-//! Everything that Loam says to libvirt, behind one blocking type: [`Connection`].
+//! All of Loam's calls to libvirt, behind one blocking type: [`Connection`].
 //!
-//! **It promises** that every call ends in bounded time, whatever libvirtd does; that a connection heals by itself once
-//! the daemon is back; that asking twice is the same as asking once ([`Change`]); and that an error tells a missing
-//! daemon from a refusing, a silent and a forbidding one ([`Error`]).
+//! **It promises** that every call ends in bounded time, whatever libvirtd does; that a connection is reopened by
+//! itself once the daemon is back; that calls are idempotent ([`Change`]); and that errors distinguish a daemon that is
+//! missing, refuses, does not answer or denies permission ([`Error`]).
 //!
 //! ```text
 //!   one OS thread (a SyncArbiter's)                                             libvirtd
@@ -14,18 +14,18 @@
 //!                                           +-----------------------------+
 //! ```
 //!
-//! libvirt's client cannot be told to give up, but its socket can be taken away: that is what the relay is for.
+//! libvirt's client cannot give up a call, but its socket can be closed under it: that is what the relay is for.
 //!
-//! **It does not know** what a virtual machine is for, who wants it, any bus, or any of our other crates: it is given a
-//! [`DomainSpec`] and gives back libvirt's facts. It keeps no state beyond its socket, and it never decides that a
-//! domain should die. Disk data never passes through here; see [`backup`] for the NBD socket it travels on.
+//! **It does not know** what a virtual machine is for, who wants it, any bus, or any of our other crates: it takes a
+//! [`DomainSpec`] and returns libvirt's facts. It keeps no state beyond its socket, and never decides by itself that a
+//! domain has to end. Disk data never passes through here; see [`backup`] for the NBD socket it travels on.
 //!
 //! **A thread that has used a connection must not end while the process does**: OpenSSL, which comes with libvirt's client,
 //! tidies up at both ends and crashes where they meet. Keep such threads, or join them before the end.
 //!
-//! Where to go next: [`connection`] for how a call is made; [`relay`] for the cut; [`domain`] for the machine's shape;
-//! [`lifecycle`], [`guest`], [`network`] and [`backup`] for what can be asked; [`accelerator`] for KVM or emulation;
-//! [`qemu_user`] for the folders QEMU must reach. `tests/real.rs` runs all of it against a real libvirtd
+//! Where to go next: [`connection`] for how a call is made; [`relay`] for the cut; [`domain`] for the machine's
+//! definition; [`lifecycle`], [`power`], [`guest`], [`network`] and [`backup`] for the calls; [`accelerator`] for KVM
+//! or emulation; [`qemu_user`] for the folders QEMU must reach. `tests/real.rs` runs all of it against a real libvirtd
 //! (`tests/harness/realm cargo nextest run -p provisioner-libvirt`).
 #![allow(unsafe_code)] // libvirt is a C library, and `virt` wraps neither backups, checkpoints nor freezing.
 
@@ -38,6 +38,7 @@ pub mod error;
 pub mod guest;
 pub mod lifecycle;
 pub mod network;
+pub mod power;
 pub mod qemu_user;
 mod raw;
 pub mod relay;
@@ -46,7 +47,8 @@ mod xml;
 pub use connection::{Change, Connection, DaemonVersion, Settings};
 pub use deadline::{CallClass, Deadlines};
 pub use domain::{
-    BackingImage, DiskFormat, DiskSpec, DomainSpec, HostCache, MacAddress, Mark, NetworkCard, VirtType,
+    BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkInterface, VirtType,
 };
 pub use error::Error;
+pub use power::{DiskError, PauseReason, Power};
 pub use uuid::Uuid;

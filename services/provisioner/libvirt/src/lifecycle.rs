@@ -1,15 +1,15 @@
-//! Domains: made, started, asked to stop, stopped, removed and found again.
+//! Domains: defined, started, shut down, destroyed, undefined and found again.
 //!
 //! ```text
 //!              define            start              request_shutdown ... or destroy
 //!   (nothing) --------> Off ------------> Running ---------------------------------> Off --undefine--> (nothing)
 //! ```
 //!
-//! Which of these should happen, and when to lose patience with a guest, is the caller's to decide.
+//! Which of these should happen, and how long a guest has for its shutdown, is the caller's to decide.
 
 use uuid::Uuid;
 use virt::connect::Connect;
-use virt::domain::{Domain, DomainState};
+use virt::domain::Domain;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
 
@@ -17,42 +17,28 @@ use crate::connection::{Change, Connection};
 use crate::deadline::CallClass;
 use crate::domain::mark::MARK_NAMESPACE;
 use crate::domain::{DomainSpec, Mark};
-use crate::error::Error;
+use crate::error::{Error, known};
+use crate::power::{Power, state_of};
 
-/// What a defined domain is doing.
+/// How to ask a guest to shut down (`virsh shutdown --mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Power {
-    /// It executes.
-    Running,
-    /// It has a process and stands still: by request, or after an I/O error such as a full disk.
-    Paused,
-    /// The guest is on its way down.
-    ShuttingDown,
-    /// No process.
-    Off,
-    /// The guest has crashed.
-    Crashed,
-}
-
-/// How to ask a guest to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ShutdownWay {
-    /// Through its agent: sure where an agent runs, and told at once where none does.
+pub enum ShutdownMode {
+    /// Through its agent: sure where an agent runs, and an error at once where none does.
     Agent,
-    /// By the power button: any system may listen, none must.
-    PowerButton,
+    /// By the ACPI power button: a guest may ignore it.
+    Acpi,
 }
 
 /// A domain that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundDomain {
-    /// libvirt's name.
+    /// libvirt's name for it, unique on the host.
     pub name: String,
-    /// Its identity.
+    /// Its UUID.
     pub uuid: Uuid,
     /// What it is doing.
     pub power: Power,
-    /// Whose it is.
+    /// Whose it is, and what it was made from.
     pub mark: Mark,
 }
 
@@ -64,10 +50,10 @@ const UNDEFINE_WITH: sys::virDomainUndefineFlagsValues = sys::VIR_DOMAIN_UNDEFIN
 
 impl Connection {
     /// Makes the domain known to libvirt, or changes it: a running one has the change at its next start. It is not
-    /// started by libvirt when the host starts; that is for whoever keeps it.
+    /// started by libvirt when the host starts: that is for the caller to do.
     ///
     /// # Errors
-    /// [`Error::Libvirt`] when the name is another domain's, or libvirt dislikes the document.
+    /// [`Error::Libvirt`] when the name is another domain's, or libvirt refuses the document.
     pub fn define(&mut self, spec: &DomainSpec) -> Result<(), Error> {
         let document = spec.document();
         self.call(CallClass::Define, &format!("define domain {}", spec.name), |connect| {
@@ -78,7 +64,7 @@ impl Connection {
     /// Starts a defined domain.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when there is none; [`Error::Libvirt`] with QEMU's words when it does not start.
+    /// [`Error::Unknown`] when there is none; [`Error::Libvirt`] with QEMU's message when it does not start.
     pub fn start(&mut self, uuid: Uuid) -> Result<Change, Error> {
         self.call(CallClass::Start, &format!("start domain {uuid}"), |connect| {
             let domain = connect.lookup_domain_by_uuid(uuid)?;
@@ -86,21 +72,21 @@ impl Connection {
                 return Ok(Change::AlreadySo);
             }
             match domain.create() {
-                // Somebody was faster between our two calls.
+                // Another caller was faster, between our two calls.
                 Err(_) if domain.is_active()? => Ok(Change::AlreadySo),
                 started => started.map(|()| Change::Made),
             }
         })
     }
 
-    /// Asks the guest to stop, and comes back when it was asked; [`Connection::power`] tells when it has.
+    /// Asks the guest to shut down, and returns at once; [`Connection::power`] shows when it has.
     ///
     /// # Errors
     /// [`Error::AgentSilent`] when there is no agent to ask: try the power button. [`Error::Unknown`].
-    pub fn request_shutdown(&mut self, uuid: Uuid, way: ShutdownWay) -> Result<Change, Error> {
+    pub fn request_shutdown(&mut self, uuid: Uuid, way: ShutdownMode) -> Result<Change, Error> {
         let flags = match way {
-            ShutdownWay::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
-            ShutdownWay::PowerButton => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            ShutdownMode::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            ShutdownMode::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         };
         self.call(CallClass::Agent, &format!("ask domain {uuid} to shut down"), |connect| {
             let domain = connect.lookup_domain_by_uuid(uuid)?;
@@ -111,7 +97,7 @@ impl Connection {
         })
     }
 
-    /// Ends the domain's process: politely, and by force when that does not help. The guest is not asked.
+    /// Ends the domain's process, by force where it has to be. The guest is not asked.
     ///
     /// # Errors
     /// [`Error::TimedOut`] when its process hangs in the kernel; then the host needs a person.
@@ -130,7 +116,7 @@ impl Connection {
         })
     }
 
-    /// Makes libvirt forget the domain, its checkpoints' records included. Its disks stay; a process stays, too.
+    /// Removes the domain's definition, its checkpoints' records included. Its disks stay; a process stays, too.
     ///
     /// # Errors
     /// What any call may meet.
@@ -146,17 +132,7 @@ impl Connection {
         })
     }
 
-    /// What the domain is doing; `None` when libvirt does not know it.
-    ///
-    /// # Errors
-    /// What any call may meet.
-    pub fn power(&mut self, uuid: Uuid) -> Result<Option<Power>, Error> {
-        self.call(CallClass::Query, &format!("tell the state of domain {uuid}"), |connect| {
-            known(connect.lookup_domain_by_uuid(uuid))?.map(|domain| power_of(&domain)).transpose()
-        })
-    }
-
-    /// The identity behind a name, whoever it belongs to.
+    /// The UUID of the domain with a name, whoever it belongs to.
     ///
     /// # Errors
     /// What any call may meet.
@@ -169,13 +145,13 @@ impl Connection {
     /// The mark on a domain; `None` when there is no such domain, or it is not ours.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] for a mark that is ours and makes no sense.
+    /// [`Error::Unreadable`] for a mark in our name space that is malformed.
     pub fn mark(&mut self, uuid: Uuid) -> Result<Option<Mark>, Error> {
-        let attempting = format!("tell the mark of domain {uuid}");
-        let document = self.call(CallClass::Query, &attempting, |connect| {
+        let attempt = format!("get the mark of domain {uuid}");
+        let document = self.call(CallClass::Query, &attempt, |connect| {
             known(connect.lookup_domain_by_uuid(uuid))?.map_or(Ok(None), |domain| mark_document(&domain))
         })?;
-        document.map(|text| read_mark(&attempting, &text)).transpose()
+        document.map(|text| read_mark(&attempt, &text)).transpose()
     }
 
     /// All domains that carry our mark, running or not, whatever organisation they belong to.
@@ -183,58 +159,36 @@ impl Connection {
     /// # Errors
     /// What any call may meet.
     pub fn marked_domains(&mut self) -> Result<Vec<FoundDomain>, Error> {
-        let attempting = "list the domains";
-        let seen = self.call(CallClass::Query, attempting, |connect| {
+        let attempt = "list the domains";
+        let seen = self.call(CallClass::Query, attempt, |connect| {
             connect.list_all_domains(0)?.iter().filter_map(|domain| seen(domain).transpose()).collect()
         });
         let seen: Vec<(String, Uuid, Power, String)> = seen?;
         seen.into_iter()
             .map(|(name, uuid, power, mark)| {
-                Ok(FoundDomain { name, uuid, power, mark: read_mark(attempting, &mark)? })
+                let mark = read_mark(attempt, &mark)?;
+                Ok(FoundDomain { name, uuid, power: self.with_space_checked(uuid, power), mark })
             })
             .collect()
     }
 
-    /// Does something with a domain that must exist.
+    /// Makes calls about a domain that must exist.
     pub(crate) fn with_domain<T>(
         &mut self,
         class: CallClass,
-        attempting: &str,
+        attempt: &str,
         uuid: Uuid,
         ask: impl FnOnce(&Connect, &Domain) -> Result<T, LibvirtError>,
     ) -> Result<T, Error> {
-        self.call(class, attempting, |connect| ask(connect, &connect.lookup_domain_by_uuid(uuid)?))
+        self.call(class, attempt, |connect| ask(connect, &connect.lookup_domain_by_uuid(uuid)?))
     }
-}
-
-fn is_code(error: &LibvirtError, number: ErrorNumber) -> bool {
-    error.code().is(number)
-}
-
-/// A domain that libvirt does not know is an answer, not a failure.
-fn known<T>(looked_up: Result<T, LibvirtError>) -> Result<Option<T>, LibvirtError> {
-    match looked_up {
-        Err(error) if is_code(&error, ErrorNumber::NoDomain) => Ok(None),
-        other => other.map(Some),
-    }
-}
-
-fn power_of(domain: &Domain) -> Result<Power, LibvirtError> {
-    let (state, _) = domain.state()?;
-    Ok(match state.unwrap_or(DomainState::NoState) {
-        DomainState::Running | DomainState::Blocked | DomainState::NoState => Power::Running,
-        DomainState::Paused | DomainState::PMSuspended => Power::Paused,
-        DomainState::Shutdown => Power::ShuttingDown,
-        DomainState::Shutoff => Power::Off,
-        DomainState::Crashed => Power::Crashed,
-    })
 }
 
 fn mark_document(domain: &Domain) -> Result<Option<String>, LibvirtError> {
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).expect("a small constant");
     match domain.metadata(kind, Some(MARK_NAMESPACE), 0) {
         Err(error)
-            if is_code(&error, ErrorNumber::NoDomainMetadata) || is_code(&error, ErrorNumber::NoDomain) =>
+            if error.code().is(ErrorNumber::NoDomainMetadata) || error.code().is(ErrorNumber::NoDomain) =>
         {
             Ok(None)
         }
@@ -247,12 +201,12 @@ fn seen(domain: &Domain) -> Result<Option<(String, Uuid, Power, String)>, Libvir
     let Some(mark) = mark_document(domain)? else {
         return Ok(None);
     };
-    let Some(power) = known(power_of(domain))? else {
+    let Some(power) = known(state_of(domain))? else {
         return Ok(None);
     };
     Ok(Some((domain.name()?, domain.uuid()?, power, mark)))
 }
 
-fn read_mark(attempting: &str, document: &str) -> Result<Mark, Error> {
-    Mark::read(document).map_err(|reason| Error::Unreadable { attempting: attempting.to_owned(), reason })
+fn read_mark(attempt: &str, document: &str) -> Result<Mark, Error> {
+    Mark::read(document).map_err(|reason| Error::Unreadable { attempt: attempt.to_owned(), reason })
 }

@@ -1,24 +1,24 @@
-//! The network that guests hang on: a bridge of libvirt's with DHCP, made when it is missing.
+//! The guests' network: a bridge of libvirt's with DHCP, created when it is missing.
 //!
 //! ```text
 //!   guest -- tap --+
-//!   guest -- tap --+-- bridge, the host's address -- (NAT) -- the world
+//!   guest -- tap --+-- bridge, the host's address -- (NAT) -- elsewhere
 //!                  |
 //!                dnsmasq: addresses and names
 //! ```
 //!
-//! Two settings cost or save whole seconds at every first boot: spanning tree is off (a fresh port would stay deaf for
-//! the bridge's delay), and dnsmasq does not ping an address before it offers it (three seconds; its own table of
-//! leases is the truth on a bridge that only it serves).
+//! Two settings cost or save whole seconds at every first boot: spanning tree is off (a new port would forward nothing
+//! during the bridge's delay), and dnsmasq does not ping an address before it offers it (three seconds; its own table
+//! of leases is the truth on a bridge that only it serves).
 
 use std::net::Ipv4Addr;
 
-use virt::error::{Error as LibvirtError, ErrorNumber};
+use virt::error::Error as LibvirtError;
 use virt::network::Network;
 
 use crate::connection::{Change, Connection};
 use crate::deadline::CallClass;
-use crate::error::Error;
+use crate::error::{Error, known};
 use crate::xml::{Element, element};
 
 /// A network as it should be.
@@ -35,24 +35,24 @@ pub struct NetworkSpec {
     /// The first and the last address that DHCP gives away.
     pub dhcp: (Ipv4Addr, Ipv4Addr),
     /// Whether guests reach further than the host.
-    pub reach: Reach,
+    pub forward: Forward,
 }
 
-/// How far a guest's packets go.
+/// How far a guest's packets go (libvirt's `<forward>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reach {
+pub enum Forward {
     /// To the host and to each other.
-    HostOnly,
+    Isolated,
     /// Anywhere, behind the host's address.
-    World,
+    Nat,
 }
 
 impl NetworkSpec {
     /// The document that [`Connection::ensure_network`] sends.
     pub fn document(&self) -> String {
-        let forward = match self.reach {
-            Reach::HostOnly => None,
-            Reach::World => Some(element("forward").with("mode", "nat")),
+        let forward = match self.forward {
+            Forward::Isolated => None,
+            Forward::Nat => Some(element("forward").with("mode", "nat")),
         };
         element("network")
             .with("xmlns:dnsmasq", "http://libvirt.org/schemas/network/dnsmasq/1.0")
@@ -72,20 +72,20 @@ impl NetworkSpec {
 }
 
 impl Connection {
-    /// Sees to it that the network exists and is up.
+    /// Creates the network where it is missing, and starts it where it is stopped.
     ///
     /// # Errors
-    /// [`Error::NetworkDiffers`] when one of that name has another bridge or address: it may be somebody else's, so it is
+    /// [`Error::NetworkDiffers`] when one of that name has another bridge or address: it may belong to others, so it is
     /// left alone. [`Error::Libvirt`] when the addresses are in use elsewhere on this host.
     pub fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<Change, Error> {
-        let attempting = format!("make network {}", spec.name);
+        let attempt = format!("make network {}", spec.name);
         let document = spec.document();
-        let (change, found) = self.call(CallClass::Network, &attempting, |connect| {
+        let (change, found) = self.call(CallClass::Network, &attempt, |connect| {
             let network = match known(connect.lookup_network_by_name(&spec.name))? {
                 Some(network) => network,
                 None => match connect.define_network_xml(&document) {
                     Ok(network) => network,
-                    // Somebody was faster between our two calls.
+                    // Another caller was faster, between our two calls.
                     Err(error) => known(connect.lookup_network_by_name(&spec.name))?.ok_or(error)?,
                 },
             };
@@ -95,7 +95,7 @@ impl Connection {
             }
             Ok((bring_up(&network)?, found))
         })?;
-        let found = summary_of(&found).map_err(|reason| Error::Unreadable { attempting, reason })?;
+        let found = summary_of(&found).map_err(|reason| Error::Unreadable { attempt, reason })?;
         if found == spec.summary() {
             Ok(change)
         } else {
@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// Takes the network down and forgets it. Guests on it lose their line.
+    /// Stops the network and removes its definition. Guests on it lose their connection.
     ///
     /// # Errors
     /// What any call may meet.
@@ -125,16 +125,9 @@ fn bring_up(network: &Network) -> Result<Change, LibvirtError> {
         return Ok(Change::AlreadySo);
     }
     match network.create() {
-        // Somebody was faster between our two calls.
+        // Another caller was faster, between our two calls.
         Err(_) if network.is_active()? => Ok(Change::AlreadySo),
         created => created.map(|()| Change::Made),
-    }
-}
-
-fn known<T>(looked_up: Result<T, LibvirtError>) -> Result<Option<T>, LibvirtError> {
-    match looked_up {
-        Err(error) if error.code().is(ErrorNumber::NoNetwork) => Ok(None),
-        other => other.map(Some),
     }
 }
 
@@ -166,7 +159,7 @@ mod tests {
             host_address: Ipv4Addr::new(10, 105, 0, 1),
             prefix_length: 24,
             dhcp: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
-            reach: Reach::World,
+            forward: Forward::Nat,
         }
     }
 
@@ -178,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_network_that_reaches_the_world_is_forwarded() {
+    fn only_a_network_with_nat_is_forwarded() {
         assert!(spec().document().contains("<forward mode=\"nat\"/>"));
-        assert!(!NetworkSpec { reach: Reach::HostOnly, ..spec() }.document().contains("forward"));
+        assert!(!NetworkSpec { forward: Forward::Isolated, ..spec() }.document().contains("forward"));
     }
 }

@@ -1,7 +1,7 @@
-//! The user that libvirt runs QEMU as, and the folders that user must be able to use.
+//! The user that libvirt runs QEMU as, and the folders that this user must be able to use.
 //!
 //! QEMU does not run as root: an NBD socket or a scratch file in a folder of ours fails with "permission denied" unless
-//! that folder is QEMU's to write, and every folder above it open for passing.
+//! QEMU may write that folder and enter every folder above it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Group, Uid, User, chown};
 
 use crate::error::Error;
 
-/// libvirt's own settings, where a host may name another user.
+/// libvirt's configuration, where a host may name another user.
 const QEMU_CONF: &str = "/etc/libvirt/qemu.conf";
 /// What distributions build libvirt with, most particular first: Debian, Fedora and their children.
 const USUAL_NAMES: [&str; 2] = ["libvirt-qemu", "qemu"];
@@ -24,7 +24,7 @@ pub struct QemuUser {
 }
 
 impl QemuUser {
-    /// From libvirt's settings, else from the names that distributions use, else root.
+    /// From libvirt's configuration, else from the names that distributions use, else root.
     ///
     /// # Errors
     /// [`Error::Io`] when the user database cannot be read.
@@ -45,11 +45,11 @@ impl QemuUser {
         Ok(QemuUser { uid: Uid::from_raw(0), gid: Gid::from_raw(0) })
     }
 
-    /// Makes a folder that QEMU may write and others may not read, and checks that QEMU can get there.
+    /// Creates a folder that QEMU may write and others may not read, and checks that QEMU can get there.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be made or given away; [`Error::AccessDenied`] names the folder above it that is
-    /// closed to QEMU.
+    /// [`Error::Io`] when it cannot be created or its owner not be changed; [`Error::FolderClosed`] names the folder
+    /// above it that is closed to QEMU.
     pub fn prepare_folder(&self, folder: &Path) -> Result<(), Error> {
         let made = fs::create_dir_all(folder)
             .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o770)))
@@ -58,31 +58,26 @@ impl QemuUser {
         self.check_way_to(folder)
     }
 
-    /// Checks that QEMU may pass every folder above this path.
+    /// Checks that QEMU may enter every folder above this path.
     ///
     /// # Errors
-    /// [`Error::AccessDenied`] names the first that is closed, and what to do.
+    /// [`Error::FolderClosed`] names the first that is closed, and what to do.
     pub fn check_way_to(&self, path: &Path) -> Result<(), Error> {
         let path =
             path.canonicalize().map_err(|source| Error::io(format!("find {}", path.display()), source))?;
         for folder in path.ancestors().skip(1) {
-            let about = fs::metadata(folder)
-                .map_err(|source| Error::io(format!("look at {}", folder.display()), source))?;
-            if !self.may_pass(about.mode(), about.uid(), about.gid()) {
-                return Err(Error::AccessDenied {
-                    attempting: format!("use {} for QEMU", path.display()),
-                    reason: format!(
-                        "QEMU runs as user {} and may not pass {}: choose another folder, or `chmod o+x` that one",
-                        self.uid,
-                        folder.display()
-                    ),
-                });
+            let about = fs::metadata(folder).map_err(|source| {
+                Error::io(format!("read the permissions of {}", folder.display()), source)
+            })?;
+            if !self.may_enter(about.mode(), about.uid(), about.gid()) {
+                let closed = folder.to_owned();
+                return Err(Error::FolderClosed { path, closed, uid: self.uid.as_raw() });
             }
         }
         Ok(())
     }
 
-    fn may_pass(&self, mode: u32, owner: u32, group: u32) -> bool {
+    fn may_enter(&self, mode: u32, owner: u32, group: u32) -> bool {
         let bit = if self.uid.is_root() {
             return true;
         } else if owner == self.uid.as_raw() {
@@ -96,7 +91,7 @@ impl QemuUser {
     }
 }
 
-/// The value of `key = "value"` in libvirt's settings, unless it is a comment.
+/// The value of `key = "value"` in libvirt's configuration, unless it is a comment.
 fn setting(conf: &str, key: &str) -> Option<String> {
     conf.lines().find_map(|line| {
         let (name, value) = line.split_once('=')?;
@@ -117,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_passed_by_the_right_of_whoever_one_is_to_it() {
+    fn of_owner_group_and_others_one_permission_bit_decides() {
         let qemu = QemuUser { uid: Uid::from_raw(64055), gid: Gid::from_raw(108) };
-        assert!(qemu.may_pass(0o711, 0, 0));
-        assert!(!qemu.may_pass(0o700, 0, 0));
-        assert!(qemu.may_pass(0o710, 0, 108));
-        assert!(!qemu.may_pass(0o701, 0, 108), "the group's right counts, not everybody's");
-        assert!(qemu.may_pass(0o700, 64055, 0));
+        assert!(qemu.may_enter(0o711, 0, 0));
+        assert!(!qemu.may_enter(0o700, 0, 0));
+        assert!(qemu.may_enter(0o710, 0, 108));
+        assert!(!qemu.may_enter(0o701, 0, 108), "the group's bit counts, not that of others");
+        assert!(qemu.may_enter(0o700, 64055, 0));
     }
 }

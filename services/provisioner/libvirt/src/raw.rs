@@ -1,7 +1,7 @@
 //! The calls of libvirt that `virt` does not wrap, each as a safe function; all of this crate's unsafe code.
 //!
-//! Ownership follows libvirt's pages: strings and arrays that a call hands out are freed by `free`, objects by their own
-//! `…Free`; what is passed in is borrowed for the call.
+//! Ownership follows libvirt's pages: strings and arrays that a call hands out are freed by `free`, objects by their
+//! own `…Free`; what is passed in is borrowed for the call.
 
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_char, c_int, c_uint};
@@ -11,9 +11,9 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
-/// A card as libvirt or the guest sees it.
+/// An interface of a domain as libvirt or the guest reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SeenCard {
+pub(crate) struct InterfaceAddresses {
     /// Its hardware address, where known.
     pub(crate) mac: Option<String>,
     /// Its addresses as text, without prefix lengths.
@@ -101,42 +101,70 @@ pub(crate) fn checkpoint_delete(domain: &Domain, name: &str, metadata_only: bool
     }
 }
 
-/// Freezes all file systems; how many.
+/// The disks whose last request failed, by target, with their `VIR_DOMAIN_DISK_ERROR_…`.
+pub(crate) fn disk_errors(domain: &Domain) -> Result<Vec<(String, sys::virDomainDiskErrorCode)>, Error> {
+    // SAFETY: the domain is alive; called without an array libvirt returns how long one must be, and it fills no more
+    // than the length it is given; the texts in it are ours to free.
+    unsafe {
+        let disks = check(sys::virDomainGetDiskErrors(domain.as_ptr(), ptr::null_mut(), 0, 0))?;
+        let none = sys::virDomainDiskError { disk: ptr::null_mut(), error: 0 };
+        let mut errors = vec![none; usize::try_from(disks).expect("a checked count is not negative")];
+        if errors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = check(sys::virDomainGetDiskErrors(
+            domain.as_ptr(),
+            errors.as_mut_ptr(),
+            disks.cast_unsigned(),
+            0,
+        ))?;
+        errors.truncate(usize::try_from(count).expect("a checked count is not negative"));
+        let found: Vec<_> =
+            errors.iter().map(|disk| Ok((owned_text(disk.disk)?, disk.error.cast_unsigned()))).collect();
+        found.into_iter().collect()
+    }
+}
+
+/// Freezes all file systems and returns how many.
 pub(crate) fn freeze(domain: &Domain) -> Result<c_int, Error> {
     // SAFETY: the domain is alive; no list of mount points means all.
     check(unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) })
 }
 
-/// Thaws all file systems; how many.
+/// Thaws all file systems and returns how many.
 pub(crate) fn thaw(domain: &Domain) -> Result<c_int, Error> {
     // SAFETY: the domain is alive; no list of mount points means all.
     check(unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) })
 }
 
 /// How many seconds libvirt waits for this domain's agent in calls that carry no time of their own.
-pub(crate) fn set_agent_patience(domain: &Domain, seconds: c_int) -> Result<(), Error> {
+pub(crate) fn set_agent_timeout(domain: &Domain, seconds: c_int) -> Result<(), Error> {
     // SAFETY: the domain is alive.
     check(unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds, 0) }).map(drop)
 }
 
-/// `virt`'s own wrapper forgets to free each card, and this question is asked often.
-pub(crate) fn cards(
+/// `virt`'s own wrapper does not free each interface, and this call is frequent.
+pub(crate) fn interfaces(
     domain: &Domain,
     source: sys::virDomainInterfaceAddressesSource,
-) -> Result<Vec<SeenCard>, Error> {
+) -> Result<Vec<InterfaceAddresses>, Error> {
     let mut list: *mut sys::virDomainInterfacePtr = ptr::null_mut();
-    // SAFETY: the domain is alive; on success `list` holds `count` cards with `naddrs` addresses each, all ours to free.
+    // SAFETY: the domain is alive; on success `list` holds `count` interfaces with `naddrs` addresses each, all ours to
+    // free.
     unsafe {
         let count = check(sys::virDomainInterfaceAddresses(domain.as_ptr(), &mut list, source as c_uint, 0))?;
-        let mut cards = Vec::new();
+        let mut interfaces = Vec::new();
         for at in 0..usize::try_from(count).expect("a checked count is not negative") {
-            let card = *list.add(at);
-            let addresses =
-                (0..(*card).naddrs as usize).filter_map(|n| borrowed_text((*(*card).addrs.add(n)).addr));
-            cards.push(SeenCard { mac: borrowed_text((*card).hwaddr), addresses: addresses.collect() });
-            sys::virDomainInterfaceFree(card);
+            let interface = *list.add(at);
+            let addresses = (0..(*interface).naddrs as usize)
+                .filter_map(|n| borrowed_text((*(*interface).addrs.add(n)).addr));
+            interfaces.push(InterfaceAddresses {
+                mac: borrowed_text((*interface).hwaddr),
+                addresses: addresses.collect(),
+            });
+            sys::virDomainInterfaceFree(interface);
         }
         libc::free(list.cast());
-        Ok(cards)
+        Ok(interfaces)
     }
 }

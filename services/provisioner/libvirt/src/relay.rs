@@ -1,15 +1,15 @@
-//! The line to libvirtd that we can cut.
+//! A connection to libvirtd that we can cut.
 //!
 //! libvirt's client connects to a socket of ours, and two threads carry the bytes on to the daemon's. A watchdog closes
-//! both ends when an armed deadline passes: the C call that waited for an answer then returns with an error, however
-//! dead the daemon is.
+//! both ends when an armed deadline passes: the C call that waited for an answer then returns with an error, even when
+//! the daemon hangs.
 //!
 //! ```text
 //!   client --> [our socket] --> pump --> daemon      armed(deadline) ... disarmed: nothing happens
 //!   client <--                  pump <-- daemon      armed(deadline) ......|     : both ends closed
 //! ```
 //!
-//! It does not read what passes, and it carries no file descriptors (no call of ours needs them).
+//! It does not interpret what passes, and it carries no file descriptors (no call of ours needs them).
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -28,7 +28,7 @@ use crate::error::Error;
 /// libvirt's largest message is 32 MiB but ours are small documents; this is one read.
 const PUMP_BYTES: usize = 64 * 1024;
 
-/// One line to the daemon. Dropping it closes the line and ends its threads.
+/// One connection to the daemon. Dropping it closes the connection and ends its threads.
 #[derive(Debug)]
 pub struct Relay {
     path: PathBuf,
@@ -37,32 +37,32 @@ pub struct Relay {
 
 #[derive(Debug, Default)]
 struct Shared {
-    line: Mutex<Line>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct State {
     ends: Vec<UnixStream>,
     closed: bool,
     deadline: Option<Instant>,
-    /// True when it was the watchdog that closed the line.
+    /// True when it was the watchdog that closed it.
     cut: bool,
 }
 
 impl Shared {
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().expect("no thread panics while it holds the line")
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics while it holds the state")
     }
 
     fn close(&self) {
-        let mut line = self.line();
-        line.close();
+        let mut state = self.state();
+        state.close();
         self.changed.notify_all();
     }
 }
 
-impl Line {
+impl State {
     fn close(&mut self) {
         self.closed = true;
         for end in self.ends.drain(..) {
@@ -76,8 +76,8 @@ impl Relay {
     /// Connects to the daemon's socket, within `within`, and listens on a private socket in `runtime_dir`.
     ///
     /// # Errors
-    /// [`Error::SocketMissing`], [`Error::SocketRefused`], [`Error::AccessDenied`] or [`Error::TimedOut`] (its queue of
-    /// callers is full: it hangs) for the daemon's socket; [`Error::Io`] for ours.
+    /// [`Error::SocketMissing`], [`Error::SocketRefused`], [`Error::SocketDenied`] or [`Error::TimedOut`] (its queue of
+    /// connections is full: it hangs) for the daemon's socket; [`Error::Io`] for ours.
     pub fn open(daemon_socket: &Path, runtime_dir: &Path, within: Duration) -> Result<Relay, Error> {
         let daemon = connect(daemon_socket, within)?;
         let path = fresh_socket_path(runtime_dir);
@@ -86,10 +86,10 @@ impl Relay {
         let shared = Arc::new(Shared::default());
         let keep = |stream: &UnixStream| {
             let end = stream.try_clone()?;
-            shared.line().ends.push(end);
+            shared.state().ends.push(end);
             Ok(())
         };
-        keep(&daemon).map_err(|source| Error::io("keep hold of libvirtd's socket", source))?;
+        keep(&daemon).map_err(|source| Error::io("duplicate libvirtd's socket", source))?;
 
         let relay = Relay { path: path.clone(), shared: Arc::clone(&shared) };
         let pump = Arc::clone(&shared);
@@ -104,25 +104,25 @@ impl Relay {
         &self.path
     }
 
-    /// False once either side has hung up or the watchdog has cut the line.
+    /// False once either side or the watchdog has closed it.
     pub fn is_open(&self) -> bool {
-        !self.shared.line().closed
+        !self.shared.state().closed
     }
 
-    /// From now on, the line lives until `deadline` unless [`Relay::disarm`] comes first.
+    /// The connection is cut at `deadline` unless [`Relay::disarm`] comes first.
     pub fn arm(&self, deadline: Instant) {
-        self.shared.line().deadline = Some(deadline);
+        self.shared.state().deadline = Some(deadline);
         self.shared.changed.notify_all();
     }
 
-    /// The answer came. True when the watchdog was faster: then the line is gone.
+    /// The answer came. True when the watchdog was faster: then the connection is gone.
     pub fn disarm(&self) -> bool {
-        let mut line = self.shared.line();
-        line.deadline = None;
-        line.cut
+        let mut state = self.shared.state();
+        state.deadline = None;
+        state.cut
     }
 
-    /// Closes the line now.
+    /// Closes the connection now.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -131,8 +131,8 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.close();
-        // The first pump may still wait for libvirt's client; it finds the line closed and ends. If nobody listens any
-        // more, there is nobody to wake.
+        // The first pump may still wait for libvirt's client; it finds the connection closed and ends. If the socket
+        // is gone, so is the pump.
         let _ = UnixStream::connect(&self.path);
     }
 }
@@ -151,7 +151,7 @@ fn fresh_socket_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(format!("libvirt-{}-{number}.sock", std::process::id()))
 }
 
-/// A hung daemon lets callers queue until its backlog is full; then `connect` blocks, but for the send timeout.
+/// A hung daemon lets connections queue until its backlog is full; then `connect` blocks, but for the send timeout.
 fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error> {
     let attempt = || -> io::Result<UnixStream> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -163,12 +163,9 @@ fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error> {
     attempt().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::SocketMissing { path: path.to_owned() },
         io::ErrorKind::ConnectionRefused => Error::SocketRefused { path: path.to_owned() },
-        io::ErrorKind::PermissionDenied => Error::AccessDenied {
-            attempting: format!("open libvirtd's socket {}", path.display()),
-            reason: source.to_string(),
-        },
+        io::ErrorKind::PermissionDenied => Error::SocketDenied { path: path.to_owned(), source },
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Error::TimedOut { attempting: "take our connection".to_owned(), after: within }
+            Error::TimedOut { attempt: "accept a connection".to_owned(), after: within }
         }
         _ => Error::io(format!("connect to libvirtd's socket {}", path.display()), source),
     })
@@ -178,16 +175,16 @@ fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error> {
 fn serve(listener: &UnixListener, path: &Path, daemon: UnixStream, shared: &Arc<Shared>) {
     let accepted = listener.accept();
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, path = %path.display(), "the relay's socket was gone already");
+        tracing::debug!(%error, path = %path.display(), "the relay's socket was removed already");
     }
     let ends = accepted.and_then(|(client, _)| {
         let pair = (client.try_clone()?, daemon.try_clone()?);
-        let mut line = shared.line();
-        if line.closed {
+        let mut state = shared.state();
+        if state.closed {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        line.ends.push(client.try_clone()?);
-        drop(line);
+        state.ends.push(client.try_clone()?);
+        drop(state);
         Ok((client, pair))
     });
     match ends {
@@ -201,7 +198,7 @@ fn serve(listener: &UnixListener, path: &Path, daemon: UnixStream, shared: &Arc<
                 pump(daemon, client_out);
             }
         }
-        Err(error) => tracing::debug!(%error, "libvirt's client never came to the relay"),
+        Err(error) => tracing::debug!(%error, "libvirt's client did not connect to the relay"),
     }
     shared.close();
 }
@@ -220,21 +217,21 @@ fn pump(mut from: UnixStream, mut to: UnixStream) {
 }
 
 fn watchdog(shared: &Shared) {
-    let mut line = shared.line();
-    while !line.closed {
+    let mut state = shared.state();
+    while !state.closed {
         let now = Instant::now();
-        line = match line.deadline {
-            None => shared.changed.wait(line).expect("no thread panics while it holds the line"),
+        state = match state.deadline {
+            None => shared.changed.wait(state).expect("no thread panics while it holds the state"),
             Some(deadline) if deadline <= now => {
-                line.cut = true;
-                line.close();
+                state.cut = true;
+                state.close();
                 return;
             }
             Some(deadline) => {
                 shared
                     .changed
-                    .wait_timeout(line, deadline - now)
-                    .expect("no thread panics while it holds the line")
+                    .wait_timeout(state, deadline - now)
+                    .expect("no thread panics while it holds the state")
                     .0
             }
         };

@@ -1,4 +1,4 @@
-//! A document as a value: built by hand to be sent, or read from libvirt's answer. Escaping is quick-xml's.
+//! A document as a value: built to be sent, or read from libvirt's answer. Escaping is quick-xml's.
 
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesText, Event};

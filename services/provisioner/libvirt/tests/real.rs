@@ -1,10 +1,10 @@
-//! Every promise of this crate, kept by a real libvirtd, a real QEMU and the tiny guest:
+//! Every promise of this crate, against a real libvirtd, a real QEMU and the tiny guest:
 //!
 //! ```text
 //! tests/harness/realm cargo nextest run -p provisioner-libvirt
 //! ```
 //!
-//! Outside a realm these tests say that they were skipped; where `CI` is set that is an error.
+//! Outside a realm these tests are skipped, and print that; where `CI` is set that is an error.
 
 mod realm;
 
@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use provisioner_libvirt::accelerator::{Wanted, boots, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec, CheckpointPart};
-use provisioner_libvirt::lifecycle::{Power, ShutdownWay};
-use provisioner_libvirt::network::{NetworkSpec, Reach};
+use provisioner_libvirt::lifecycle::ShutdownMode;
+use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::qemu_user::QemuUser;
-use provisioner_libvirt::{CallClass, Change, Deadlines, Error, Uuid, VirtType};
+use provisioner_libvirt::{
+    CallClass, Change, Deadlines, DiskError, Error, PauseReason, Power, Uuid, VirtType,
+};
 
 use realm::{Realm, eventually};
 
@@ -29,7 +31,7 @@ const BOOT: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_network_is_made_once_however_often_and_by_however_many_it_is_asked_for() {
+fn a_network_is_created_once_however_many_callers_ask_for_it_at_once() {
     let Some(realm) = Realm::shared() else { return };
     let spec = NetworkSpec {
         name: "twice".into(),
@@ -37,7 +39,7 @@ fn a_network_is_made_once_however_often_and_by_however_many_it_is_asked_for() {
         host_address: Ipv4Addr::new(10, 106, 0, 1),
         prefix_length: 24,
         dhcp: (Ipv4Addr::new(10, 106, 0, 10), Ipv4Addr::new(10, 106, 0, 20)),
-        reach: Reach::HostOnly,
+        forward: Forward::Isolated,
     };
     let asking = |_| {
         let (mut connection, spec) = (realm.connection(), spec.clone());
@@ -56,11 +58,11 @@ fn a_network_is_made_once_however_often_and_by_however_many_it_is_asked_for() {
 }
 
 #[test]
-fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
+fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     let Some(realm) = Realm::shared() else { return };
     let mut connection = realm.connection();
     connection.ensure_network(&realm.network()).expect("a network");
-    let machine = realm.machine("life", 1 << 30);
+    let machine = realm.machine("whole", 1 << 30);
     let (uuid, mac) = (machine.spec.uuid, machine.mac());
 
     assert_eq!(connection.power(uuid).expect("an answer"), None);
@@ -79,7 +81,7 @@ fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
     let silent = connection.agent_ping(uuid);
     assert!(
         matches!(silent, Err(Error::AgentSilent { .. })),
-        "a guest that still boots is silent: {silent:?}"
+        "the agent of a guest that still boots does not answer: {silent:?}"
     );
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
     let address = eventually_some(BOOT, || connection.address(uuid, mac).expect("an answer"));
@@ -88,16 +90,16 @@ fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
     assert!(connection.thaw(uuid).expect("thawed") >= 1);
     assert_eq!(connection.thaw(uuid).expect("nothing to thaw"), 0);
 
-    connection.request_shutdown(uuid, ShutdownWay::Agent).expect("asked");
+    connection.request_shutdown(uuid, ShutdownMode::Agent).expect("asked");
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
-    let off = connection.request_shutdown(uuid, ShutdownWay::Agent).expect("off is what was wanted");
+    let off = connection.request_shutdown(uuid, ShutdownMode::Agent).expect("off is what was wanted");
     assert_eq!(off, Change::AlreadySo);
     let log = machine.spec.console_log.as_ref().expect("it has one");
-    assert!(fs::read_to_string(log).expect("the console").contains("guest: life up after"));
+    assert!(fs::read_to_string(log).expect("the console").contains("guest: whole up after"));
 
     connection.start(uuid).expect("started");
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
-    connection.request_shutdown(uuid, ShutdownWay::PowerButton).expect("asked");
+    connection.request_shutdown(uuid, ShutdownMode::Acpi).expect("asked");
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
 
     connection.start(uuid).expect("started");
@@ -110,17 +112,60 @@ fn a_machine_lives_its_whole_life_and_every_step_may_come_twice() {
 }
 
 #[test]
-fn a_backup_shows_one_instant_and_the_next_only_what_changed() {
+fn a_pause_by_request_and_one_for_lack_of_space_are_different_and_both_are_resumed() {
     let Some(realm) = Realm::shared() else { return };
     let mut connection = realm.connection();
     connection.ensure_network(&realm.network()).expect("a network");
-    let machine = realm.machine("guarded", 512 << 20);
+    let space = realm.small_folder("full", 32);
+    let machine = realm.machine("full", 512 << 20);
+    let uuid = machine.spec.uuid;
+    connection.define(&machine.spec).expect("defined");
+    let off = connection.suspend(uuid);
+    assert!(matches!(off, Err(Error::WrongState { .. })), "{off:?}");
+    assert_eq!(connection.disk_errors(uuid).expect("an answer"), []);
+    connection.start(uuid).expect("started");
+    eventually(BOOT, || connection.agent_ping(uuid).is_ok());
+
+    assert_eq!(connection.suspend(uuid).expect("suspended"), Change::Made);
+    assert_eq!(connection.suspend(uuid).expect("suspended before"), Change::AlreadySo);
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Paused(PauseReason::User)));
+    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
+    assert_eq!(connection.resume(uuid).expect("resumed before"), Change::AlreadySo);
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Running));
+
+    // More than there is space for, but not more than the guest has.
+    let writes = "dd if=/dev/urandom of=/root/new bs=1M count=48; sync";
+    let writer = realm.guest_starts(&mut connection, uuid, writes);
+    let no_space = Power::Paused(PauseReason::NoSpace);
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(no_space));
+    let full = DiskError { target: "vda".into(), no_space: true };
+    assert_eq!(connection.disk_errors(uuid).expect("an answer"), [full]);
+    let found = connection.marked_domains().expect("a list");
+    assert_eq!(found.iter().find(|found| found.uuid == uuid).expect("ours is in it").power, no_space);
+    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(no_space));
+
+    space.resize(256);
+    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
+    realm.guest_ends(&mut connection, uuid, &writer);
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Running));
+    assert_eq!(connection.disk_errors(uuid).expect("an answer"), []);
+    connection.destroy(uuid).expect("destroyed");
+    connection.undefine(uuid).expect("undefined");
+}
+
+#[test]
+fn a_backup_shows_one_instant_and_the_next_one_only_what_changed() {
+    let Some(realm) = Realm::shared() else { return };
+    let mut connection = realm.connection();
+    connection.ensure_network(&realm.network()).expect("a network");
+    let machine = realm.machine("backed-up", 512 << 20);
     let uuid = machine.spec.uuid;
     connection.define(&machine.spec).expect("defined");
     connection.start(uuid).expect("started");
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
 
-    let folder = realm.folder("guarded-backup");
+    let folder = realm.folder("backup");
     QemuUser::find().expect("a user").prepare_folder(&folder).expect("a folder for QEMU");
     let spec = |since: Option<&str>, checkpoint: &str| BackupSpec {
         socket: folder.join("nbd.sock"),
@@ -136,7 +181,7 @@ fn a_backup_shows_one_instant_and_the_next_only_what_changed() {
     connection.begin_backup(uuid, &spec(None, "one")).expect("begun");
     connection.thaw(uuid).expect("thawed");
     let twice = connection.begin_backup(uuid, &spec(None, "again"));
-    assert!(matches!(twice, Err(Error::WrongState { .. })), "one backup at a time: {twice:?}");
+    assert!(matches!(twice, Err(Error::BackupRunning { .. })), "one backup at a time: {twice:?}");
     realm.guest_runs(&mut connection, uuid, "echo after > /root/page; sync");
     let running = connection.running_backup(uuid).expect("an answer").expect("one is running");
     assert_eq!(running.exports[0].dirty_bitmap, None);
@@ -144,8 +189,8 @@ fn a_backup_shows_one_instant_and_the_next_only_what_changed() {
     realm::read_export(&running, &copy);
     assert_eq!(connection.end_backup(uuid).expect("ended"), Change::Made);
     assert_eq!(connection.end_backup(uuid).expect("ended before"), Change::AlreadySo);
-    assert!(!folder.join("vda.scratch").exists(), "libvirt takes its scratch file away");
-    assert!(UnixStream::connect(folder.join("nbd.sock")).is_err(), "nobody serves any more");
+    assert!(!folder.join("vda.scratch").exists(), "libvirt removes its scratch file");
+    assert!(UnixStream::connect(folder.join("nbd.sock")).is_err(), "the NBD server has ended");
     assert_eq!(realm::file_in_disk(&copy, "/root/page"), "before\n", "the backup shows its instant");
 
     realm.guest_runs(&mut connection, uuid, "dd if=/dev/urandom of=/root/new bs=1M count=2; sync");
@@ -168,17 +213,17 @@ fn a_backup_shows_one_instant_and_the_next_only_what_changed() {
     let unknown = connection.begin_backup(uuid, &spec(Some("one"), "three"));
     assert!(unknown.is_err(), "a checkpoint that is gone cannot be built on: {unknown:?}");
 
-    // What is left of checkpoints must not keep a machine from being removed.
+    // A checkpoint that is left must not keep a machine from being removed.
     connection.destroy(uuid).expect("destroyed");
     connection.undefine(uuid).expect("undefined");
 }
 
 #[test]
-fn a_daemon_that_hangs_costs_a_deadline_and_its_return_needs_nobody() {
+fn a_daemon_that_hangs_costs_a_deadline_and_the_connection_recovers_by_itself() {
     let Some(realm) = Realm::alone() else { return };
-    let mut connection = realm.impatient_connection(Deadlines::scaled(0.2));
+    let mut connection = realm.connection_within(Deadlines::scaled(0.2));
     connection.version().expect("a healthy daemon");
-    let limit = connection.patience(CallClass::Query) + connection.patience(CallClass::Connect);
+    let limit = connection.deadline(CallClass::Query) + connection.deadline(CallClass::Connect);
     let frozen = realm.freeze_daemon();
     for _ in 0..3 {
         let begun = Instant::now();
@@ -191,7 +236,7 @@ fn a_daemon_that_hangs_costs_a_deadline_and_its_return_needs_nobody() {
 }
 
 #[test]
-fn a_daemon_that_dies_is_told_and_its_successor_is_found() {
+fn a_daemon_that_dies_is_an_error_and_its_successor_is_found() {
     let Some(realm) = Realm::alone() else { return };
     let mut connection = realm.connection();
     connection.version().expect("a healthy daemon");
@@ -203,15 +248,15 @@ fn a_daemon_that_dies_is_told_and_its_successor_is_found() {
     realm.start_daemon();
     eventually(MOMENT, || connection.version().is_ok());
 
-    // Between two calls nobody notices.
+    // Between two calls a restart goes unnoticed.
     realm.kill_daemon();
     realm.start_daemon();
     eventually(MOMENT, || realm.connection().version().is_ok());
-    connection.version().expect("the connection has healed by itself");
+    connection.version().expect("the connection was reopened by itself");
 }
 
 #[test]
-fn an_accelerator_is_proven_by_a_kernel_that_boots() {
+fn an_accelerator_is_chosen_by_booting_a_kernel() {
     let Some(realm) = Realm::shared() else { return };
     boots(VirtType::Qemu, &realm.kernel(), BOOT).expect("emulation works everywhere");
     let no_kernel = realm.folder("probe").join("no-kernel");
@@ -220,21 +265,21 @@ fn an_accelerator_is_proven_by_a_kernel_that_boots() {
     let chosen = choose(Wanted::Auto, Some(&realm.kernel()));
     assert_eq!(chosen.virt_type, VirtType::Qemu, "a realm has no KVM: {}", chosen.reason);
     let forced = choose(Wanted::Always(VirtType::Kvm), None);
-    assert_eq!(forced.virt_type, VirtType::Kvm, "who sets it, knows");
+    assert_eq!(forced.virt_type, VirtType::Kvm, "a set type is not probed");
 }
 
 #[test]
 fn what_libvirt_does_not_know_is_an_answer_and_not_a_failure() {
     let Some(realm) = Realm::shared() else { return };
     let mut connection = realm.connection();
-    let nobody = Uuid::from_u128(1);
-    assert_eq!(connection.power(nobody).expect("an answer"), None);
-    assert_eq!(connection.find("nobody").expect("an answer"), None);
-    assert_eq!(connection.mark(nobody).expect("an answer"), None);
-    assert_eq!(connection.destroy(nobody).expect("an answer"), Change::AlreadySo);
-    assert_eq!(connection.undefine(nobody).expect("an answer"), Change::AlreadySo);
-    assert!(matches!(connection.agent_ping(nobody), Err(Error::Unknown { .. })));
-    assert!(matches!(connection.running_backup(nobody), Err(Error::Unknown { .. })));
+    let unknown = Uuid::from_u128(1);
+    assert_eq!(connection.power(unknown).expect("an answer"), None);
+    assert_eq!(connection.find("unknown").expect("an answer"), None);
+    assert_eq!(connection.mark(unknown).expect("an answer"), None);
+    assert_eq!(connection.destroy(unknown).expect("an answer"), Change::AlreadySo);
+    assert_eq!(connection.undefine(unknown).expect("an answer"), Change::AlreadySo);
+    assert!(matches!(connection.agent_ping(unknown), Err(Error::Unknown { .. })));
+    assert!(matches!(connection.running_backup(unknown), Err(Error::Unknown { .. })));
 }
 
 #[test]
@@ -244,7 +289,7 @@ fn a_folder_that_qemu_cannot_reach_is_named() {
     assert!(Command::new("chmod").arg("700").arg(&closed).status().expect("chmod").success());
     let refused = QemuUser::find().expect("a user").prepare_folder(&closed.join("inside"));
     let sentence = refused.expect_err("QEMU cannot get there").to_string();
-    assert!(sentence.contains(&format!("may not pass {}", closed.display())), "{sentence}");
+    assert!(sentence.contains(&format!("may not enter {}", closed.display())), "{sentence}");
 }
 
 fn eventually_some<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -1,4 +1,4 @@
-//! A daemon that is missing, deaf or mute, played by a plain socket: no libvirtd is needed to break our line to it.
+//! A daemon that is missing or does not answer, in the shape of a plain socket: no libvirtd is needed for it.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 use provisioner_libvirt::{Connection, Deadlines, Error, Settings};
 
 /// Opening waits 5 s by default; here a quarter of a second.
-const IMPATIENT: f64 = 0.05;
+const SCALE: f64 = 0.05;
 /// Generous for a machine that is busy with other tests, and far below the default's 5 s.
 const SOON: Duration = Duration::from_secs(3);
 
-fn impatient(dir: &Path) -> Connection {
+fn connection_to(dir: &Path) -> Connection {
     Connection::new(Settings {
         socket: dir.join("daemon.sock"),
-        deadlines: Deadlines::scaled(IMPATIENT),
+        deadlines: Deadlines::scaled(SCALE),
         ..Settings::system(dir.join("run"))
     })
 }
 
 #[test]
-fn a_missing_daemon_is_told_from_a_dead_one() {
+fn a_missing_daemon_and_a_dead_one_are_different_errors() {
     let dir = tempfile::tempdir().expect("a folder");
-    let missing = impatient(dir.path()).version();
+    let missing = connection_to(dir.path()).version();
     assert!(matches!(missing, Err(Error::SocketMissing { .. })), "{missing:?}");
     assert!(missing.expect_err("just seen").is_transient());
 
     drop(UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket"));
-    let dead = impatient(dir.path()).version();
+    let dead = connection_to(dir.path()).version();
     assert!(matches!(dead, Err(Error::SocketRefused { .. })), "{dead:?}");
 }
 
 #[test]
-fn a_daemon_that_takes_the_call_and_says_nothing_costs_its_deadline_each_time() {
+fn a_daemon_that_accepts_and_does_not_answer_costs_its_deadline_each_time() {
     let dir = tempfile::tempdir().expect("a folder");
-    let _mute = UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket");
-    let mut connection = impatient(dir.path());
+    let _silent = UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket");
+    let mut connection = connection_to(dir.path());
     for _ in 0..3 {
         let begun = Instant::now();
         let answer = connection.version();
@@ -50,8 +50,8 @@ fn a_daemon_that_takes_the_call_and_says_nothing_costs_its_deadline_each_time() 
 fn a_daemon_whose_queue_is_full_costs_its_deadline() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("daemon.sock");
-    let _mute = UnixListener::bind(&path).expect("a socket");
-    // Somebody else's calls fill the queue that nobody serves.
+    let _silent = UnixListener::bind(&path).expect("a socket");
+    // Other connections fill the queue that nobody accepts from.
     let mut waiting = Vec::new();
     loop {
         let caller =
@@ -63,17 +63,17 @@ fn a_daemon_whose_queue_is_full_costs_its_deadline() {
         waiting.push(caller);
     }
     let begun = Instant::now();
-    let answer = impatient(dir.path()).version();
+    let answer = connection_to(dir.path()).version();
     assert!(matches!(answer, Err(Error::TimedOut { .. })), "{answer:?}");
     assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
 }
 
 #[test]
-fn a_daemon_that_hangs_up_is_a_lost_line() {
+fn a_daemon_that_closes_the_connection_is_a_lost_connection() {
     let dir = tempfile::tempdir().expect("a folder");
-    let rude = UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket");
-    let ending = std::thread::spawn(move || drop(rude.accept()));
-    let answer = impatient(dir.path()).version();
+    let closing = UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket");
+    let ending = std::thread::spawn(move || drop(closing.accept()));
+    let answer = connection_to(dir.path()).version();
     assert!(matches!(answer, Err(Error::Lost { .. })), "{answer:?}");
-    ending.join().expect("it only hangs up");
+    ending.join().expect("it only accepts and closes");
 }

@@ -24,7 +24,7 @@ impl Actor for LibvirtLane {
     /// with it, which tidies up at the end of each thread that used it and at the end of the process, and frees things
     /// twice where the two meet. About one end in a thousand crashed.
     fn stopped(&mut self, _: &mut SyncContext<Self>) {
-        self.connection.hang_up();
+        self.connection.disconnect();
         loop {
             std::thread::park();
         }

@@ -1,13 +1,13 @@
-//! What goes wrong with files of a disk.
+//! Errors about files of a disk.
 
 use std::io;
 
 use backup_repository::SourceError;
 
-use super::ENTRIES_MAX;
+use super::entry::ENTRIES_MAX;
 use super::probe::FileSystem;
 
-/// A file or folder could not be shown.
+/// A file or folder could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// The disk could not be read.
@@ -16,12 +16,12 @@ pub enum FilesError {
     /// There is no such partition.
     #[error("the disk has no partition {wanted}; there are: {there}")]
     NoSuchPartition {
-        /// The number asked for.
+        /// The requested number.
         wanted: u32,
         /// Those that are there, for people.
         there: String,
     },
-    /// It needs a driver of the kernel.
+    /// A file system that only the kernel reads.
     #[error("there is {found}, which only the kernel reads: use a mount")]
     NeedsMount {
         /// What is there.
@@ -38,13 +38,13 @@ pub enum FilesError {
         /// How it shows.
         why: String,
     },
-    /// Nothing has this path.
+    /// There is no such path.
     #[error("{path} does not exist")]
     NotFound {
         /// The path.
         path: String,
     },
-    /// The path is not of the kind that can be shown so.
+    /// What the path names is of another kind than the call needs.
     #[error("{path} is {is}")]
     OtherKind {
         /// The path.
@@ -58,7 +58,7 @@ pub enum FilesError {
         /// The path.
         path: String,
     },
-    /// The file is larger than the caller wants.
+    /// The file is larger than the caller's limit.
     #[error("{path} has {size_bytes} bytes, more than the limit of {bytes_max}")]
     TooLarge {
         /// The path.

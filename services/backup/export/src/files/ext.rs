@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType, Metadata};
 
-use super::ENTRIES_MAX;
+use super::entry::{ENTRIES_MAX, Entry, EntryKind};
 use super::error::FilesError;
-use super::tree::{Entry, EntryKind, PIECE_BYTES, Sink};
+use super::sink::{PIECE_BYTES, Sink};
 use super::window::Window;
 
 impl Ext4Read for Window {
@@ -112,7 +112,7 @@ fn failed(path: &Path, error: Ext4Error) -> FilesError {
         Ext4Error::IsADirectory => other("a folder"),
         Ext4Error::NotADirectory => other("not within a folder"),
         Ext4Error::IsASpecialFile => other("a device, pipe or socket"),
-        Ext4Error::TooManySymlinks => other("a link that leads in circles"),
+        Ext4Error::TooManySymlinks => other("a link in a loop"),
         Ext4Error::Encrypted => other("encrypted"),
         Ext4Error::NotAbsolute | Ext4Error::MalformedPath | Ext4Error::PathTooLong => {
             FilesError::NoPath { path }

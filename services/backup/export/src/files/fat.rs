@@ -6,12 +6,12 @@ use std::path::Path;
 
 use fatfs::{Dir, FileSystem, FsOptions};
 
-use super::ENTRIES_MAX;
+use super::entry::{ENTRIES_MAX, Entry, EntryKind};
 use super::error::FilesError;
-use super::tree::{Entry, EntryKind, PIECE_BYTES, Sink};
+use super::sink::{PIECE_BYTES, Sink};
 use super::window::Window;
 
-/// The crate wants a disk that it could write, too. It does so only when it changes something.
+/// The crate needs a disk that can be written, too. It writes only when it changes something.
 struct Cursor {
     window: Window,
     at: u64,
@@ -135,7 +135,7 @@ fn entry(found: &DirEntry<'_>) -> Entry {
 fn failed(path: &Path, error: io::Error) -> FilesError {
     match error.kind() {
         io::ErrorKind::NotFound => FilesError::NotFound { path: path.display().to_string() },
-        // What the window could not read is passed on by the crate as it is; all else are its own complaints.
+        // The window's errors are passed on by the crate as they are; all others are its own.
         io::ErrorKind::Other
             if error.get_ref().is_some_and(|cause| cause.is::<backup_repository::SourceError>()) =>
         {

@@ -1,6 +1,6 @@
 //! The GUID partition table (UEFI specification, chapter 5), by its first or, where that is damaged, its last header.
 
-use super::partitions::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
+use super::table::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
 use super::window::Window;
 
 /// Sectors of disks; the table is counted in them.
@@ -83,7 +83,7 @@ fn slice(number: u32, entry: &[u8], disk_bytes: u64, sector_bytes: u64) -> Resul
         (Some(start), Some(end)) if start < end && end <= disk_bytes => start..end,
         _ => {
             let why =
-                format!("partition {number} goes from sector {first} to {last}, which the disk has not");
+                format!("partition {number} goes from sector {first} to {last}, which are not on the disk");
             return Err(TableError::Damaged(why));
         }
     };

@@ -1,6 +1,6 @@
 //! The old partition table: four partitions in the first sector, more in a chain of others.
 
-use super::partitions::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
+use super::table::{PARTITIONS_MAX, PartitionKind, Slice, TableError};
 use super::window::Window;
 
 const SECTOR_BYTES: u64 = 512;
@@ -52,7 +52,7 @@ pub(super) fn read(window: &mut Window) -> Result<Table, TableError> {
         return Ok(Table::None);
     }
     let Some(entries) = entries(window, 0)? else { return Ok(Table::None) };
-    // The sector may be anything that ends so: code of a boot loader, say.
+    // The sector may be anything with this signature, such as code of a boot loader.
     if entries.iter().any(|entry| !matches!(entry.active, 0 | 0x80)) {
         return Ok(Table::None);
     }

@@ -1,4 +1,4 @@
-//! Files of a disk, without mounting it and without being root: what is on it, what is in a folder, give me one file.
+//! Files of a disk, without mounting it and without being root: lists partitions and folders, extracts files.
 //!
 //! ```text
 //!   DiskSource ──blocks──> Window (cache, bounds) ──> partition tables ──> probe: which file system?
@@ -13,10 +13,11 @@
 //! account, as the kernel would after replaying it (ext3, ext4).
 //!
 //! Reading is done on a blocking thread, because the file systems' crates (`ext4-view`, `fatfs`) are not async. Some
-//! damage makes them panic: [`bear_readers_panics`] says what that becomes.
+//! damage makes them panic: [`report_reader_panics`] says what becomes of that.
 //! It deliberately does not know XFS, btrfs, NTFS, LVM or LUKS beyond their names: [`mount`](crate::mount) gives those
 //! to the kernel.
 
+mod entry;
 mod error;
 mod ext;
 mod fat;
@@ -25,14 +26,15 @@ mod mbr;
 mod partitions;
 mod probe;
 mod reader;
+mod sink;
+mod table;
 mod tree;
 mod window;
 
+pub use entry::{ENTRIES_MAX, Entry, EntryKind};
 pub use error::FilesError;
-pub use partitions::{Partition, PartitionKind, partitions};
-pub use probe::{FileSystem, file_system};
-pub use reader::bear_readers_panics;
-pub use tree::{Entry, EntryKind, Place, extract, list};
-
-/// A folder with more entries is refused: the listing must fit into memory.
-pub const ENTRIES_MAX: usize = 100_000;
+pub use partitions::{Partition, Place, file_system, partitions};
+pub use probe::FileSystem;
+pub use reader::report_reader_panics;
+pub use table::PartitionKind;
+pub use tree::{extract, list};

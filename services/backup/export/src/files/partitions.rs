@@ -1,6 +1,5 @@
 //! How a disk is divided.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,12 +8,18 @@ use backup_repository::DiskSource;
 use super::error::FilesError;
 use super::probe::{FileSystem, probe};
 use super::reader::blocking;
-use super::tree::Place;
+use super::table::{PartitionKind, Slice};
 use super::window::Window;
 use super::{gpt, mbr};
 
-/// More partitions than this are not looked at: Linux makes devices of no more.
-pub(super) const PARTITIONS_MAX: usize = 256;
+/// Where a file system lies on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The disk is one file system, without a partition table.
+    WholeDisk,
+    /// A partition, by its number.
+    Partition(u32),
+}
 
 /// A part of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,52 +30,10 @@ pub struct Partition {
     pub offset: u64,
     /// Its length in bytes.
     pub size_bytes: u64,
-    /// What the table says of it.
+    /// Its type in the table.
     pub kind: PartitionKind,
-    /// What it holds.
+    /// What begins at its first byte.
     pub holds: FileSystem,
-}
-
-/// What a partition table says of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PartitionKind {
-    /// A type byte of the old table.
-    Mbr(u8),
-    /// A type and a name of GPT.
-    Gpt {
-        /// The type's GUID, in its usual spelling.
-        type_guid: String,
-        /// The name given to the partition, often empty.
-        name: String,
-    },
-}
-
-/// What a table says, before anybody looked at what is there. The bytes lie within the disk.
-pub(super) struct Slice {
-    pub(super) number: u32,
-    pub(super) bytes: Range<u64>,
-    pub(super) kind: PartitionKind,
-}
-
-/// Why a table cannot be used.
-pub(super) enum TableError {
-    Disk(io::Error),
-    Damaged(String),
-}
-
-impl From<io::Error> for TableError {
-    fn from(error: io::Error) -> TableError {
-        TableError::Disk(error)
-    }
-}
-
-impl From<TableError> for FilesError {
-    fn from(error: TableError) -> FilesError {
-        match error {
-            TableError::Disk(error) => FilesError::Disk(error),
-            TableError::Damaged(why) => FilesError::Damaged { what: "partition table", why },
-        }
-    }
 }
 
 /// The partitions of a disk, in the table's order. Empty where there is no table, as on a disk that is one file
@@ -95,6 +58,19 @@ pub async fn partitions(disk: &Arc<dyn DiskSource>) -> Result<Vec<Partition>, Fi
     .await
 }
 
+/// What a partition or a whole disk holds.
+///
+/// # Errors
+/// When the disk cannot be read or has no such partition.
+pub async fn file_system(disk: &Arc<dyn DiskSource>, place: Place) -> Result<FileSystem, FilesError> {
+    let mut window = Window::new(disk, 0..disk.size_bytes());
+    blocking(move || {
+        let range = range_of(&mut window, place)?;
+        probe(&mut window.narrowed(range)).map_err(FilesError::Disk)
+    })
+    .await
+}
+
 /// Where a place lies on the disk that the window shows whole.
 pub(super) fn range_of(window: &mut Window, place: Place) -> Result<Range<u64>, FilesError> {
     let Place::Partition(wanted) = place else { return Ok(0..window.size_bytes()) };
@@ -108,7 +84,7 @@ pub(super) fn range_of(window: &mut Window, place: Place) -> Result<Range<u64>, 
 }
 
 fn slices(window: &mut Window) -> Result<Vec<Slice>, FilesError> {
-    // A file system of its own leaves no room for a table, though FAT looks as if it had one.
+    // A disk that is one file system has no table, though FAT's first sector resembles one.
     if probe(window).map_err(FilesError::Disk)? != FileSystem::Unknown {
         return Ok(Vec::new());
     }

@@ -1,15 +1,8 @@
-//! Which file system, or other thing, begins somewhere: told by its magic numbers.
+//! Which file system, or other thing, begins somewhere: recognised by its magic numbers.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
-use backup_repository::DiskSource;
-
-use super::error::FilesError;
-use super::partitions::range_of;
-use super::reader::blocking;
-use super::tree::Place;
 use super::window::Window;
 
 /// The magic number of btrfs and the descriptor of ISO 9660 lie this far in.
@@ -66,19 +59,7 @@ impl fmt::Display for FileSystem {
     }
 }
 
-/// Tells what a partition or a whole disk holds.
-///
-/// # Errors
-/// When the disk cannot be read or has no such partition.
-pub async fn file_system(disk: &Arc<dyn DiskSource>, place: Place) -> Result<FileSystem, FilesError> {
-    let mut window = Window::new(disk, 0..disk.size_bytes());
-    blocking(move || {
-        let range = range_of(&mut window, place)?;
-        probe(&mut window.narrowed(range)).map_err(FilesError::Disk)
-    })
-    .await
-}
-
+/// What begins at the window's first byte.
 pub(super) fn probe(window: &mut Window) -> io::Result<FileSystem> {
     Ok(recognise(&window.head(HEAD_BYTES)?))
 }

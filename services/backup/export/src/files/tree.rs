@@ -1,6 +1,5 @@
 //! Folders and files, whatever file system they lie in.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,55 +9,17 @@ use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::entry::Entry;
 use super::error::FilesError;
-use super::partitions::range_of;
+use super::partitions::{Place, range_of};
 use super::probe::{FileSystem, probe};
 use super::reader::blocking;
+use super::sink::Sink;
 use super::window::{METADATA_BYTES_MAX, Window};
 use super::{ext, fat};
 
-/// An extracted file goes in pieces of this size, so many of which wait for a slow writer.
-pub(super) const PIECE_BYTES: usize = 1024 * 1024;
+/// Pieces of an extracted file that wait for a slow writer.
 const PIECES_WAITING_MAX: usize = 4;
-
-/// Where a file system lies on a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// The disk is one file system, without a partition table.
-    WholeDisk,
-    /// A partition, by its number.
-    Partition(u32),
-}
-
-/// One thing in a folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name as it is stored: bytes, not always UTF-8.
-    pub name: OsString,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Bytes of a file; of others, what the file system says.
-    pub size_bytes: u64,
-    /// Permission bits (`0o7777`); FAT has none.
-    pub mode: Option<u16>,
-    /// Owner and group; FAT has none.
-    pub owner: Option<(u32, u32)>,
-    /// When it was last changed, in seconds since 1970; FAT does not say in which time zone its times are.
-    pub modified: Option<i64>,
-}
-
-/// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A file.
-    File,
-    /// A folder.
-    Folder,
-    /// A symbolic link, and where it points as it is stored.
-    Link(PathBuf),
-    /// A device, pipe or socket.
-    Special,
-}
 
 /// Lists a folder, sorted by name. A path to anything else gives that one entry; a link is followed where the path
 /// ends with a slash.
@@ -98,7 +59,7 @@ pub async fn extract(
     let (pieces, mut arriving) = mpsc::channel(PIECES_WAITING_MAX);
     let reading = blocking(move || {
         let (found, window) = open(window, place)?;
-        let sink = Sink { pieces, bytes_max, path: path.clone() };
+        let sink = Sink::new(pieces, bytes_max, &path);
         match found {
             FileSystem::Fat => fat::extract(window, &path, &sink),
             _ => ext::extract(window, &path, &sink),
@@ -116,28 +77,6 @@ pub async fn extract(
     let ((), written) = tokio::try_join!(reading, writing)?;
     writer.flush().await.map_err(FilesError::Write)?;
     Ok(written)
-}
-
-/// Where a file's bytes go.
-pub(super) struct Sink {
-    pieces: mpsc::Sender<Bytes>,
-    bytes_max: u64,
-    path: PathBuf,
-}
-
-impl Sink {
-    pub(super) fn check(&self, size_bytes: u64) -> Result<(), FilesError> {
-        if size_bytes <= self.bytes_max {
-            return Ok(());
-        }
-        let path = self.path.display().to_string();
-        Err(FilesError::TooLarge { path, size_bytes, bytes_max: self.bytes_max })
-    }
-
-    /// Passes bytes on; `false` when nobody wants them any more.
-    pub(super) fn take(&self, piece: Vec<u8>) -> bool {
-        self.pieces.blocking_send(piece.into()).is_ok()
-    }
 }
 
 fn checked(path: &Path) -> Result<PathBuf, FilesError> {

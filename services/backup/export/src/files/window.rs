@@ -13,12 +13,12 @@ use tokio::runtime::Handle;
 const BLOCK_BYTES: u64 = 64 * 1024;
 /// Kept blocks: 16 MiB.
 const BLOCKS_KEPT_MAX: usize = 256;
-/// Where blocks are asked for one after the other, so many are read at once: a distant store wants large reads.
+/// Where blocks are asked for one after the other, so many are read at once: a distant store is slow with small reads.
 const AHEAD_BLOCKS: u64 = 16;
-/// Reading the metadata of a whole and sound file system stays below this; a damaged one may lead in circles.
+/// Reading the metadata of a whole and sound file system stays below this; a damaged one may refer to itself.
 pub(super) const METADATA_BYTES_MAX: u64 = 2 << 30;
 
-/// Read only by one thread at a time, which may block.
+/// Read by one thread at a time, which may block.
 pub(super) struct Window {
     disk: Arc<dyn DiskSource>,
     runtime: Handle,
@@ -66,10 +66,9 @@ impl Window {
             let why = format!("{length} bytes at {offset} lie beyond the end");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
-        self.allowance_bytes = self
-            .allowance_bytes
-            .checked_sub(length)
-            .ok_or_else(|| io::Error::other("reading it leads in circles or to far more than it can hold"))?;
+        self.allowance_bytes = self.allowance_bytes.checked_sub(length).ok_or_else(|| {
+            io::Error::other("reading its metadata takes more bytes than any sound file system has")
+        })?;
         let mut at = self.range.start + offset;
         while !buffer.is_empty() {
             let block = self.block(at / BLOCK_BYTES)?;

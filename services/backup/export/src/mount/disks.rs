@@ -19,12 +19,12 @@ use super::nodes::{Node, nodes};
 use super::table::{SOURCE, mounted_on};
 use super::unmount::{detach, unmount};
 
-/// A mount that says nothing for so long is not taken for dead: its process may be stopped.
+/// A mount that does not answer for so long is not taken for dead: its process may be stopped.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the kernel says where nobody answers any more.
-const GONE: [i32; 2] = [Errno::ENOTCONN as i32, Errno::ECONNABORTED as i32];
+/// The kernel's errors for a mount whose process is dead.
+const DEAD: [i32; 2] = [Errno::ENOTCONN as i32, Errno::ECONNABORTED as i32];
 
-/// Disks shown as files. Dropped without [`unmount`](DisksMount::unmount), it detaches what it can, unordered.
+/// Disks shown as files. Dropped without [`unmount`](DisksMount::unmount), it detaches what it can, in no order.
 pub struct DisksMount {
     folder: PathBuf,
     nodes: Arc<[Node]>,
@@ -35,11 +35,11 @@ pub struct DisksMount {
 
 impl DisksMount {
     /// Shows disks as `FOLDER/NAME`, and their partitions as `FOLDER/NAME1` and so on (`NAMEp1` where the name ends
-    /// with a digit). What a dead process left mounted there is cleared away first.
+    /// with a digit). What a dead process left mounted there is unmounted first.
     ///
     /// # Errors
-    /// When the folder is not empty or mounted on already, names collide, disks cannot be read, or FUSE is not to be
-    /// had.
+    /// When the folder is not empty or mounted on already, names collide, disks cannot be read, or FUSE is not
+    /// available.
     pub async fn start(
         folder: &Path,
         disks: Vec<(String, Arc<dyn DiskSource>)>,
@@ -83,12 +83,12 @@ impl DisksMount {
         Ok(())
     }
 
-    /// Waits until told to end (by a signal, say), and unmounts everything.
+    /// Waits for `end` (a signal, for example), and unmounts everything.
     ///
     /// # Errors
     /// As [`unmount`](DisksMount::unmount).
-    pub async fn until(self, told: impl Future<Output = ()>) -> Result<(), MountError> {
-        told.await;
+    pub async fn until(self, end: impl Future<Output = ()>) -> Result<(), MountError> {
+        end.await;
         self.unmount().await
     }
 
@@ -103,7 +103,7 @@ impl DisksMount {
             outcome = outcome.and(attached.unmount().await);
         }
         let taken = match unmount(&folder).await {
-            // Who is not root mounted by `fusermount3`, which unmounts, too.
+            // Without root it was mounted by `fusermount3`, which also unmounts.
             Err(MountError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             taken => taken,
         };
@@ -123,10 +123,10 @@ impl DisksMount {
     }
 }
 
-/// Looks whether disks are mounted there already. A mount whose process is dead is cleared away.
+/// Unmounts what a dead process left mounted there; an error when disks are mounted there by one that lives.
 async fn clear_dead(folder: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Io { attempt: "look for mounts on", path: folder.to_owned(), source };
-    // Nothing is asked of the folder itself: a hung process would have to answer.
+    // The folder itself is not touched: a hung process would have to answer.
     let folder = std::path::absolute(folder).map_err(failed)?;
     let folder = match (folder.parent(), folder.file_name()) {
         (Some(parent), Some(name)) => parent.canonicalize().map_err(failed)?.join(name),
@@ -136,11 +136,11 @@ async fn clear_dead(folder: &Path) -> Result<(), MountError> {
         return Ok(());
     }
     let asked = folder.clone();
-    // What is remembered of the folder is still told when nobody answers any more; what it holds is not.
+    // The kernel still knows the attributes of a dead mount's folder; to list it, the process has to answer.
     let answer = timeout(ANSWER_TIMEOUT, spawn_blocking(move || std::fs::read_dir(asked).map(drop))).await;
     match answer {
-        Ok(Ok(Err(error))) if matches!(error.raw_os_error(), Some(errno) if GONE.contains(&errno)) => {
-            tracing::warn!(folder = %folder.display(), "clearing away what a dead process left mounted");
+        Ok(Ok(Err(error))) if matches!(error.raw_os_error(), Some(errno) if DEAD.contains(&errno)) => {
+            tracing::warn!(folder = %folder.display(), "unmounting what a dead process left mounted");
             detach(&folder).await
         }
         _ => Err(MountError::Folder { path: folder, why: "disks are mounted there already" }),

@@ -1,4 +1,4 @@
-//! What goes wrong with mounts.
+//! Errors about mounts.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::files::{FileSystem, FilesError};
 /// Something could not be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("could not {attempt} {}", path.display())]
     Io {
         /// What was attempted.
@@ -35,8 +35,8 @@ pub enum MountError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The partitions of a disk could not be found.
-    #[error("could not look for the partitions of {disk}")]
+    /// The partition table of a disk could not be read.
+    #[error("could not find the partitions of {disk}")]
     Partitions {
         /// The disk.
         disk: String,
@@ -52,7 +52,7 @@ pub enum MountError {
         /// Those that are there, for people.
         there: String,
     },
-    /// It is nothing that a kernel mounts as it is.
+    /// What it holds is not a file system that the kernel mounts.
     #[error("{name} holds {found}, which cannot be mounted")]
     NotMountable {
         /// The disk or partition.
@@ -60,13 +60,13 @@ pub enum MountError {
         /// What it holds.
         found: FileSystem,
     },
-    /// `mount` did not do it.
-    #[error("mount refused {name}: {said}")]
+    /// `mount` failed.
+    #[error("mount refused {name}: {message}")]
     Refused {
         /// The disk or partition.
         name: String,
-        /// What it said.
-        said: String,
+        /// Its message on stderr.
+        message: String,
     },
     /// `mount` did not end.
     #[error("mount did not end within {seconds} s for {name}")]
@@ -76,7 +76,8 @@ pub enum MountError {
         /// How long was waited.
         seconds: u64,
     },
-    /// Somebody still uses files in it. It was detached: it is gone for all others, and ends with its last user.
+    /// A process still uses files in it. It was detached: others do not see it any more, and it ends with its last
+    /// user.
     #[error("{} was still in use and was detached", path.display())]
     StillInUse {
         /// The mount.

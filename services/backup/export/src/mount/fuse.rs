@@ -1,4 +1,4 @@
-//! The folder, as the kernel asks for it (`linux/fuse.h`). Reads are answered as their bytes come.
+//! The folder as a FUSE file system (`linux/fuse.h`). Reads are answered as their bytes come.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,9 +19,9 @@ use super::nodes::Node;
 
 /// Nothing here ever changes.
 const TIME_TO_LIVE: Duration = Duration::from_secs(24 * 3600);
-/// Reads that the kernel asks for ahead of its users, at most this many at once.
+/// Reads ahead of its users that the kernel has in flight at most.
 const BACKGROUND_MAX: u16 = 64;
-/// How far the kernel reads ahead where a file is read from its beginning on: a distant store wants large reads.
+/// How far the kernel reads ahead where a file is read from its beginning on: a distant store is slow with small reads.
 const READ_AHEAD_BYTES: u32 = 1024 * 1024;
 const BLOCK_BYTES: u32 = 4096;
 
@@ -53,7 +53,7 @@ impl Folder {
         Some(FileAttr {
             ino: inode,
             size,
-            // Of a disk nobody knows how much is stored. Less than its size tells copying tools to ask for holes.
+            // How much of a disk is stored is unknown. Less than its size makes copying tools look for holes.
             blocks: 0,
             atime: self.born,
             mtime: self.born,
@@ -73,7 +73,7 @@ impl Folder {
 
 impl Filesystem for Folder {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A kernel that wants less gets what it wants.
+        // A kernel with a lower limit gets that.
         if let Err(most) = config.set_max_background(BACKGROUND_MAX) {
             let _ = config.set_max_background(most);
         }
@@ -118,7 +118,7 @@ impl Filesystem for Folder {
         reply: ReplyData,
     ) {
         let Some(node) = self.node(inode).cloned() else { return reply.error(Errno::ENOENT) };
-        // How many of these there are at once the kernel bounds: its users wait, and it reads ahead so far only.
+        // The kernel bounds how many of these there are: its users wait, and its read-ahead is limited.
         self.runtime.spawn(async move {
             let start = node.bytes.start.saturating_add(offset).min(node.bytes.end);
             let length = (node.bytes.end - start).min(size.into()) as usize;
@@ -129,7 +129,7 @@ impl Filesystem for Folder {
                 Ok(bytes) if bytes.len() == length => reply.data(&bytes),
                 Ok(_) => reply.error(Errno::EIO),
                 Err(error) => {
-                    tell(&node, &error);
+                    log(&node, &error);
                     reply.error(Errno::EIO);
                 }
             }
@@ -154,7 +154,7 @@ impl Filesystem for Folder {
                 Ok(None) if wanted == ExtentKind::Zero => reply.offset(node.size_bytes().cast_signed()),
                 Ok(None) => reply.error(Errno::ENXIO),
                 Err(error) => {
-                    tell(&node, &error);
+                    log(&node, &error);
                     reply.error(Errno::EIO);
                 }
             }
@@ -180,12 +180,12 @@ impl Filesystem for Folder {
     }
 }
 
-fn tell(node: &Node, error: &SourceError) {
+fn log(node: &Node, error: &SourceError) {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(disk = node.name, %error, cause, "a read of a mounted disk failed");
 }
 
-/// Where the first stretch of a kind begins. The map is asked for in windows, so that it fits into memory.
+/// Where the first extent of a kind begins. The map is requested in windows, so that it fits into memory.
 async fn find(
     disk: &dyn DiskSource,
     range: Range<u64>,

@@ -16,8 +16,8 @@ use crate::files::FileSystem;
 
 /// Mounting reads some metadata, from a distant store perhaps.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(60);
-/// What `mount` complains in is cut after this.
-const SAID_CHARS_MAX: usize = 500;
+/// The error message of `mount` is cut after this.
+const MESSAGE_CHARS_MAX: usize = 500;
 /// The programs of the system and no others.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -58,15 +58,15 @@ impl Attached {
         command.args(["-n", "-t", kind, "-o", &options, "--source"]).arg(image).arg("--target").arg(&target);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
         command.stdin(Stdio::null()).kill_on_drop(true);
-        // From here on it is unmounted whatever happens.
+        // From here on it is unmounted in every case.
         let mut attached = Attached { target, mounted: true };
         let failed = |source| MountError::Io { attempt: "run mount for", path: image.to_owned(), source };
         let outcome = match timeout(MOUNT_TIMEOUT, command.output()).await {
             Ok(Ok(output)) if output.status.success() => Ok(()),
             Ok(Ok(output)) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let said = said.trim().chars().take(SAID_CHARS_MAX).collect();
-                Err(MountError::Refused { name: node.name.clone(), said })
+                let message = String::from_utf8_lossy(&output.stderr);
+                let message = message.trim().chars().take(MESSAGE_CHARS_MAX).collect();
+                Err(MountError::Refused { name: node.name.clone(), message })
             }
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(MountError::TimedOut { name: node.name.clone(), seconds: MOUNT_TIMEOUT.as_secs() }),
@@ -87,7 +87,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         if self.mounted {
-            // Nobody waits here, so nobody can be waited for.
+            // A drop cannot wait for users to finish.
             if let Err(error) = umount2(&self.target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 tracing::warn!(target = %self.target.display(), %error, "a file system could not be unmounted");
             }
@@ -95,7 +95,7 @@ impl Drop for Attached {
     }
 }
 
-/// The folder's path without links, so that nothing that is changed about them later leads elsewhere.
+/// The folder's path without links, so that a link that is changed later has no effect.
 pub(super) fn empty_folder(path: &Path) -> Result<PathBuf, MountError> {
     let failed = |source| MountError::Io { attempt: "look into", path: path.to_owned(), source };
     let path = path.canonicalize().map_err(failed)?;

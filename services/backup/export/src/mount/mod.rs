@@ -1,4 +1,4 @@
-//! Disks as files in a folder, and their file systems mounted by the kernel: for everything that wants a path.
+//! Disks as files in a folder, and their file systems mounted by the kernel: for every program that needs a path.
 //!
 //! ```text
 //!   DiskSource ──> DisksMount (FUSE) ──> FOLDER/vda          the disk
@@ -11,17 +11,17 @@
 //!
 //! | what | needs |
 //! | --- | --- |
-//! | the disks as files | `/dev/fuse`, and root or `fusermount3` (Debian: `fuse3`); only who mounted sees them |
+//! | the disks as files | `/dev/fuse`, and root or `fusermount3` (Debian: `fuse3`); only that user sees them |
 //! | a file system attached | root, a free loop device, `mount` of util-linux, the kernel's driver for it |
 //! | [`files`](crate::files) instead | nothing |
 //!
 //! Promises: all of it is read-only, and nothing is written to the disk below, no journal replayed and no log
 //! recovered: a file system that was not unmounted shows what it held without its journal. At the end everything is
-//! unmounted; where somebody still uses a file after some seconds it is detached, gone for everybody else, and that is
-//! said. If the process is killed instead, reads below its mounts fail with "transport endpoint is not connected";
-//! the next [`DisksMount`] on the same folder clears that away.
+//! unmounted; where a process still uses a file after some seconds the mount is detached, gone for all others, and that
+//! is an error. If this process is killed instead, reads below its mounts fail with "transport endpoint is not
+//! connected"; the next [`DisksMount`] on the same folder unmounts those first.
 //!
-//! It deliberately does not know signals: whoever holds a mount says with [`DisksMount::until`] when it ends.
+//! It does not handle signals: the caller decides with [`DisksMount::until`] when a mount ends.
 
 mod disks;
 mod error;

@@ -26,8 +26,8 @@ impl Node {
     }
 }
 
-/// Finds the partitions of each disk. A disk whose table is damaged is shown without any: its bytes are wanted all
-/// the more.
+/// Finds the partitions of each disk. A disk whose table is damaged is shown without any: its bytes may still be
+/// needed for a rescue.
 pub(super) async fn nodes(disks: Vec<(String, Arc<dyn DiskSource>)>) -> Result<Vec<Node>, MountError> {
     let mut nodes: Vec<Node> = Vec::new();
     for (name, disk) in disks {
@@ -63,7 +63,7 @@ pub(super) async fn nodes(disks: Vec<(String, Arc<dyn DiskSource>)>) -> Result<V
 
 fn check(name: &str) -> Result<(), MountError> {
     let why = match name {
-        "" | "." | ".." => "a file cannot be called so",
+        "" | "." | ".." => "it is no file name",
         _ if name.contains(['/', '\0']) => "it holds a slash or NUL",
         _ if name.len() > NAME_BYTES_MAX => "it is too long",
         _ => return Ok(()),

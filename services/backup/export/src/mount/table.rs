@@ -1,4 +1,4 @@
-//! What is mounted where, as the kernel tells (`proc_pid_mountinfo(5)`).
+//! What is mounted where, from the kernel's table (`proc_pid_mountinfo(5)`).
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,4 @@
-//! Taking a mount away: in order, and if that does not go, all the same.
+//! Unmounting: normally, and by detaching where the mount stays in use.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use tokio::task::spawn_blocking;
 
 use super::error::MountError;
 
-/// How long a user of a mount may take to let go of it. A loop device, too, lets go only some time after its end.
-const LET_GO_TIMEOUT: Duration = Duration::from_secs(10);
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long users of a mount may take to close their files. A loop device, too, is released only some time after.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Unmounts what is mounted on a path. Nothing there is fine.
+/// Unmounts what is mounted on a path. A no-op where nothing is mounted.
 ///
 /// # Errors
 /// When it had to be detached from under its users, or could not even be.
 pub(super) async fn unmount(path: &Path) -> Result<(), MountError> {
-    let give_up = Instant::now() + LET_GO_TIMEOUT;
+    let give_up = Instant::now() + RELEASE_TIMEOUT;
     loop {
         match try_to(path, MntFlags::UMOUNT_NOFOLLOW).await {
             Ok(()) | Err(Errno::EINVAL) => return Ok(()),
-            Err(Errno::EBUSY) if Instant::now() < give_up => tokio::time::sleep(TRY_AGAIN_AFTER).await,
+            Err(Errno::EBUSY) if Instant::now() < give_up => tokio::time::sleep(RETRY_INTERVAL).await,
             Err(Errno::EBUSY) => break,
             Err(errno) => return Err(failed(path, errno)),
         }
@@ -31,7 +31,7 @@ pub(super) async fn unmount(path: &Path) -> Result<(), MountError> {
     Err(MountError::StillInUse { path: path.to_owned() })
 }
 
-/// Takes a mount out of the tree. What uses it still may go on.
+/// Takes a mount out of the tree. Processes that use it may go on.
 pub(super) async fn detach(path: &Path) -> Result<(), MountError> {
     match try_to(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).await {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),

@@ -1,27 +1,25 @@
-//! What a granted request does to the disk, and what is said to it.
+//! Carries out a granted request on the disk, and answers it.
 
 use std::error::Error;
 
 use backup_repository::SourceError;
+use backup_repository::nbd_wire::*;
 use backup_repository::source::{Extent, ExtentKind};
 use bytes::Bytes;
 
-use super::connection::{Gone, Replies};
 use super::export::Export;
-use super::handshake::ALLOCATION_ID;
-use super::reply::{self, Last};
-use super::request::{Command, Request};
-use super::wire::*;
+use super::reply::{self, ClientGone, Last, Replies};
+use super::request::Command;
 use crate::overlay::{Holes, Overlay, OverlayError};
 
 /// A structured answer comes in chunks of no more: the client can begin with the first while the next is read.
 const CHUNK_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Shorter reads are not asked for holes: sending some zeros costs less than asking.
-const ASK_FOR_HOLES_FROM_BYTES: u32 = 64 * 1024;
-/// One answer speaks of no more of the disk, however much it was asked about: its map must fit into memory.
+/// Shorter reads are sent whole: some zeros cost less than finding the holes.
+const FIND_HOLES_FROM_BYTES: u32 = 64 * 1024;
+/// One answer covers no more of the disk, however much was requested: its map must fit into memory.
 const STATUS_RANGE_BYTES_MAX: u64 = 1 << 30;
 /// One answer names no more extents; the client asks again from where it ends.
-const STATES_MAX: usize = 16 * 1024;
+const DESCRIPTORS_MAX: usize = 16 * 1024;
 
 /// What a request holds in memory at most while it is worked on.
 pub(super) fn cost_bytes(command: Command, length: u32) -> u32 {
@@ -59,21 +57,21 @@ fn with_causes(error: &dyn Error) -> String {
     }
 }
 
-/// Why a request came to no good end.
-pub(super) enum Unanswered {
+/// Why a request could not be carried out or answered.
+pub(super) enum RequestError {
     Failed(Failed),
-    Gone,
+    ClientGone,
 }
 
-impl From<Gone> for Unanswered {
-    fn from(Gone: Gone) -> Unanswered {
-        Unanswered::Gone
+impl From<ClientGone> for RequestError {
+    fn from(ClientGone: ClientGone) -> RequestError {
+        RequestError::ClientGone
     }
 }
 
-impl<E: Into<Failed>> From<E> for Unanswered {
-    fn from(error: E) -> Unanswered {
-        Unanswered::Failed(error.into())
+impl<E: Into<Failed>> From<E> for RequestError {
+    fn from(error: E) -> RequestError {
+        RequestError::Failed(error.into())
     }
 }
 
@@ -89,7 +87,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Does it and answers, whatever comes.
+    /// Carries it out and answers.
     pub(super) async fn run(self) {
         let outcome = match self.command {
             Command::Read { whole } if self.structured => self.read_structured(whole).await,
@@ -101,15 +99,15 @@ impl Work {
             Command::Flush => self.change(true).await,
             Command::Disconnect => Ok(()),
         };
-        if let Err(Unanswered::Failed(Failed { errno, why })) = outcome {
+        if let Err(RequestError::Failed(Failed { errno, why })) = outcome {
             tracing::warn!(export = self.export.name(), request = ?self.request, why, "a request failed");
-            // When the client has gone, nobody waits for the answer.
+            // When the client is gone, nobody waits for the answer.
             let _ = self.refuse(errno, &why).await;
         }
     }
 
     /// Answers with an error.
-    pub(super) async fn refuse(&self, errno: u32, why: &str) -> Result<(), Gone> {
+    pub(super) async fn refuse(&self, errno: u32, why: &str) -> Result<(), ClientGone> {
         let cookie = self.request.cookie;
         let reply = match self.structured {
             true => reply::error(cookie, errno, why),
@@ -118,7 +116,7 @@ impl Work {
         self.replies.send(reply).await
     }
 
-    async fn acknowledge(&self) -> Result<(), Unanswered> {
+    async fn acknowledge(&self) -> Result<(), RequestError> {
         let cookie = self.request.cookie;
         let reply = match self.structured {
             true => reply::done(cookie),
@@ -127,30 +125,30 @@ impl Work {
         Ok(self.replies.send(reply).await?)
     }
 
-    async fn read(&self, offset: u64, length: usize) -> Result<Bytes, Unanswered> {
+    async fn read(&self, offset: u64, length: usize) -> Result<Bytes, RequestError> {
         if length == 0 {
             return Ok(Bytes::new());
         }
         let bytes = self.export.disk.read_at(offset, length).await?;
         if bytes.len() != length {
             let why = format!("a read of {length} bytes at {offset} gave {}", bytes.len());
-            return Err(Unanswered::Failed(Failed { errno: EIO, why }));
+            return Err(RequestError::Failed(Failed { errno: EIO, why }));
         }
         Ok(bytes)
     }
 
-    async fn read_simple(&self) -> Result<(), Unanswered> {
+    async fn read_simple(&self) -> Result<(), RequestError> {
         let Request { cookie, offset, length, .. } = self.request;
         let bytes = self.read(offset, length as usize).await?;
         Ok(self.replies.send(reply::simple(cookie, 0, bytes)).await?)
     }
 
-    async fn read_structured(&self, whole: bool) -> Result<(), Unanswered> {
+    async fn read_structured(&self, whole: bool) -> Result<(), RequestError> {
         let Request { cookie, offset, length, .. } = self.request;
         if length == 0 {
             return self.acknowledge().await;
         }
-        if whole || length < ASK_FOR_HOLES_FROM_BYTES {
+        if whole || length < FIND_HOLES_FROM_BYTES {
             let bytes = self.read(offset, length as usize).await?;
             return Ok(self.replies.send(reply::data(cookie, offset, bytes, Last::Yes)).await?);
         }
@@ -176,32 +174,31 @@ impl Work {
     }
 
     /// Extents of the disk that are exactly the range, neighbours of a kind joined.
-    async fn extents(&self, offset: u64, end: u64) -> Result<Vec<(u64, ExtentKind)>, Unanswered> {
+    async fn extents(&self, offset: u64, end: u64) -> Result<Vec<(u64, ExtentKind)>, RequestError> {
         let found = self.export.disk.extents(offset..end).await?;
         let joined = joined(&found);
         if joined.iter().map(|(length, _)| length).sum::<u64>() != end - offset {
             let why = format!("the map of {offset}..{end} does not cover it");
-            return Err(Unanswered::Failed(Failed { errno: EIO, why }));
+            return Err(RequestError::Failed(Failed { errno: EIO, why }));
         }
         Ok(joined)
     }
 
-    async fn block_status(&self, one: bool) -> Result<(), Unanswered> {
+    async fn block_status(&self, one: bool) -> Result<(), RequestError> {
         let Request { cookie, offset, length, .. } = self.request;
         let end = offset + u64::from(length).min(STATUS_RANGE_BYTES_MAX);
         let extents = self.extents(offset, end).await?;
-        let states: Vec<_> = extents
-            .iter()
-            .take(if one { 1 } else { STATES_MAX })
-            .map(|(length, kind)| {
-                (*length as u32, if *kind == ExtentKind::Zero { STATE_HOLE_AND_ZERO } else { 0 })
-            })
+        let state = |kind| if kind == ExtentKind::Zero { STATE_HOLE | STATE_ZERO } else { 0 };
+        let descriptors = extents
+            .into_iter()
+            .take(if one { 1 } else { DESCRIPTORS_MAX })
+            .map(|(length, kind)| (length as u32, state(kind)))
             .collect();
-        Ok(self.replies.send(reply::block_status(cookie, ALLOCATION_ID, &states)).await?)
+        Ok(self.replies.send(reply::block_status(cookie, descriptors)).await?)
     }
 
-    /// Writes, and waits for the disk where that was asked for.
-    async fn change(&self, durable: bool) -> Result<(), Unanswered> {
+    /// Writes, and waits for the disk where the request says so.
+    async fn change(&self, durable: bool) -> Result<(), RequestError> {
         if let Some(overlay) = &self.export.overlay {
             self.write(overlay).await?;
             if durable {
@@ -224,8 +221,8 @@ impl Work {
         }
     }
 
-    /// Reads for nobody: what lies below remembers it.
-    async fn cache(&self) -> Result<(), Unanswered> {
+    /// Reads and sends nothing: the caches below the disk keep what was read.
+    async fn cache(&self) -> Result<(), RequestError> {
         let Request { offset, length, .. } = self.request;
         let end = offset + u64::from(length);
         let mut at = offset;

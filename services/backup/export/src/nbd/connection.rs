@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_repository::nbd_wire::Request;
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -12,57 +13,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::commands::{Work, cost_bytes};
+use super::error::PeerError;
 use super::export::Export;
 use super::handshake::{self, Agreed};
-use super::reply::Reply;
-use super::request::{Command, HEADER_BYTES, Request};
+use super::reply::{Replies, Reply, Slot};
+use super::request::{self, Command};
 use super::settings::{REQUEST_BYTES_MAX, ServerSettings};
 
 /// Small replies are gathered up to this before they are written.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
-/// When the server ends, what was asked before is still answered for so long.
-const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the server ends, earlier requests are still answered for so long.
+const LAST_REPLIES_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client lost its connection.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PeerError {
-    #[error("could not talk to the client")]
-    Io(#[from] io::Error),
-    #[error("the client does not speak NBD: {0}")]
-    Nonsense(&'static str),
-    #[error("the client asked for an export that is not there")]
-    NoSuchExport,
-    #[error("the client took too long to {0}")]
-    TooSlow(&'static str),
-    #[error("a request ended by a bug of ours")]
-    Bug(#[source] tokio::task::JoinError),
-}
-
-/// The client takes no more answers.
-#[derive(Debug)]
-pub(super) struct Gone;
-
-/// Where a request puts its answers. What the request may hold in memory is given back when the last copy of this
-/// and the last of its answers are gone.
-#[derive(Clone)]
-pub(super) struct Replies {
-    outgoing: mpsc::Sender<(Reply, Arc<Slot>)>,
-    slot: Arc<Slot>,
-}
-
-/// One request among those that may be in flight, and its bytes.
-struct Slot {
-    _request: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
-}
-
-impl Replies {
-    pub(super) async fn send(&self, reply: Reply) -> Result<(), Gone> {
-        self.outgoing.send((reply, Arc::clone(&self.slot))).await.map_err(|_| Gone)
-    }
-}
-
-/// Serves one client until it goes, breaks the protocol, or `stop` is told.
+/// Serves one client until it disconnects, breaks the protocol, or `stop` is cancelled.
 pub(super) async fn serve<R, W>(
     reader: R,
     mut writer: W,
@@ -75,13 +38,14 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let mut reader = BufReader::new(reader);
-    let handshake = timeout(settings.handshake_timeout, handshake::lead(&mut reader, &mut writer, exports));
+    let handshake =
+        timeout(settings.handshake_timeout, handshake::negotiate(&mut reader, &mut writer, exports));
     let agreed = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         agreed = handshake => agreed.map_err(|_| PeerError::TooSlow("choose an export"))??,
     };
     let Some(agreed) = agreed else { return Ok(()) };
-    tracing::debug!(export = agreed.export.name(), "an NBD client reads");
+    tracing::debug!(export = agreed.export.name(), "an NBD client chose an export");
 
     let requests = settings.requests_in_flight.max(1);
     let bytes = settings.bytes_in_flight.clamp(REQUEST_BYTES_MAX as usize, Semaphore::MAX_PERMITS);
@@ -100,13 +64,13 @@ where
     let ended = tokio::select! {
         ended = transmission.take_requests(&mut tasks) => ended,
         () = stop.cancelled() => Ok(()),
-        // The writer ends first only when the client takes nothing any more.
+        // The writer ends first only when the client takes no replies any more.
         written = writing.join_next() => return written.map_or(Ok(()), |joined| joined.map_err(PeerError::Bug)?),
     };
     drop(transmission);
-    // What was asked before the goodbye is done and answered.
-    let patience = if stop.is_cancelled() { LAST_ANSWERS_TIMEOUT } else { settings.reply_timeout };
-    let rest = timeout(patience, async {
+    // Requests before the disconnect are carried out and answered.
+    let limit = if stop.is_cancelled() { LAST_REPLIES_TIMEOUT } else { settings.reply_timeout };
+    let rest = timeout(limit, async {
         while let Some(joined) = tasks.join_next().await {
             joined.map_err(PeerError::Bug)?;
         }
@@ -128,7 +92,7 @@ struct Transmission<'a, R> {
 }
 
 impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
-    /// Until the client says goodbye or goes.
+    /// Until the client disconnects.
     async fn take_requests(&mut self, tasks: &mut JoinSet<()>) -> Result<(), PeerError> {
         let Agreed { export, structured, allocation } = &self.agreed;
         let terms = export.terms(*structured, *allocation);
@@ -139,9 +103,9 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
             let next = next_request(&mut self.reader, self.settings.request_timeout).await?;
             let Some(request) = next else { return Ok(()) };
             if request.payload_bytes() > REQUEST_BYTES_MAX {
-                return Err(PeerError::Nonsense("it wants to write more than 32 MiB at once"));
+                return Err(PeerError::Protocol("a write of more than 32 MiB"));
             }
-            let checked = request.check(&terms);
+            let checked = request::check(&request, &terms);
             if checked == Ok(Command::Disconnect) {
                 return Ok(());
             }
@@ -169,12 +133,12 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
         }
     }
 
-    /// Reads what follows the header; where it is not wanted, it goes without being kept.
-    async fn payload(&mut self, request: &Request, wanted: bool) -> Result<Bytes, PeerError> {
+    /// Reads what follows the header; that of a refused request is discarded.
+    async fn payload(&mut self, request: &Request, keep: bool) -> Result<Bytes, PeerError> {
         let length = request.payload_bytes();
         let reader = &mut self.reader;
         let reading = async {
-            if wanted {
+            if keep {
                 let mut bytes = vec![0; length as usize];
                 reader.read_exact(&mut bytes).await?;
                 return Ok(Bytes::from(bytes));
@@ -191,30 +155,26 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePerm
     Arc::clone(semaphore).acquire_many_owned(permits).await.expect("these semaphores are never closed")
 }
 
-/// The next request; `None` when the client has gone between two of them.
-async fn next_request<R>(reader: &mut BufReader<R>, patience: Duration) -> Result<Option<Request>, PeerError>
+/// The next request; `None` when the client disconnected between two of them.
+async fn next_request<R>(reader: &mut BufReader<R>, limit: Duration) -> Result<Option<Request>, PeerError>
 where
     R: AsyncRead + Unpin,
 {
     if reader.fill_buf().await?.is_empty() {
         return Ok(None);
     }
-    let mut header = [0; HEADER_BYTES];
-    let read = timeout(patience, reader.read_exact(&mut header)).await;
-    read.map_err(|_| PeerError::TooSlow("finish a request"))??;
-    let request =
-        Request::parse(&header).map_err(|_| PeerError::Nonsense("a request does not begin as one"))?;
-    Ok(Some(request))
+    let read = timeout(limit, Request::read(reader)).await;
+    Ok(Some(read.map_err(|_| PeerError::TooSlow("finish a request"))??))
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(
     writer: W,
     mut replies: mpsc::Receiver<(Reply, Arc<Slot>)>,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(), PeerError> {
     let mut writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer);
     while let Some((reply, slot)) = replies.recv().await {
-        let written = timeout(patience, async {
+        let written = timeout(limit, async {
             writer.write_all(&reply.head).await?;
             writer.write_all(&reply.data).await?;
             if replies.is_empty() { writer.flush().await } else { Ok(()) }

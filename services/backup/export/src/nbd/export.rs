@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use backup_repository::DiskSource;
+use backup_repository::nbd_wire::*;
 
 use super::request::Terms;
-use super::wire::*;
 use crate::overlay::Overlay;
 
 /// A disk under a name.
@@ -18,7 +18,7 @@ pub struct Export {
     pub(super) overlay: Option<Arc<Overlay>>,
 }
 
-/// The name cannot stand in the protocol.
+/// The name is not valid in the protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("an export's name has 1 to {STRING_BYTES_MAX} bytes and no NUL: {name:?} is none")]
 pub struct ExportNameRefused {
@@ -59,13 +59,13 @@ impl Export {
         Terms { size_bytes: self.size_bytes(), writable: self.overlay.is_some(), structured, allocation }
     }
 
-    /// What clients may ask of it. Several connections at once are fine, also where they write: what one was told is
-    /// written, all read, and a flush of one is a flush of all.
+    /// What clients may do with it. Several connections at once are fine, also where they write: what was acknowledged
+    /// to one is read by all, and a flush of one is a flush of all.
     pub(super) fn transmission_flags(&self) -> u16 {
-        let always = HAS_FLAGS | SEND_FLUSH | SEND_DF | CAN_MULTI_CONN | SEND_CACHE;
+        let always = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_DF | FLAG_CAN_MULTI_CONN | FLAG_SEND_CACHE;
         match self.overlay {
-            None => always | READ_ONLY,
-            Some(_) => always | SEND_FUA | SEND_TRIM | SEND_WRITE_ZEROES,
+            None => always | FLAG_READ_ONLY,
+            Some(_) => always | FLAG_SEND_FUA | FLAG_SEND_TRIM | FLAG_SEND_WRITE_ZEROES,
         }
     }
 }

@@ -1,53 +1,52 @@
-//! Agreeing with a client on an export and on what is spoken about it.
+//! Agreeing with a client on an export and on how replies about it look.
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use backup_repository::nbd_wire::*;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::connection::PeerError;
+use super::error::PeerError;
 use super::export::{Export, find};
-use super::option::{Contexts, Inquiry};
+use super::reply::ALLOCATION_ID;
 use super::settings::REQUEST_BYTES_MAX;
-use super::wire::*;
 
 /// An option's data are an export's name and a few short things.
 const OPTION_BYTES_MAX: u32 = 64 * 1024;
-/// A client that asks more often does not mean to choose. `nbdinfo --list` asks a handful of questions.
+/// A client that sends more options does not mean to choose an export. `nbdinfo --list` sends a handful.
 const OPTIONS_MAX: usize = 256;
-/// The only context there is has this number.
-pub(super) const ALLOCATION_ID: u32 = 1;
 /// Reading less than this is possible and wasteful.
 const PREFERRED_BYTES: u32 = 64 * 1024;
+/// What the oldest way to choose an export adds to its answer, unless the client declined.
+const RESERVED_BYTES: usize = 124;
 
 /// What a handshake came to.
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) export: Export,
     pub(super) structured: bool,
-    /// `base:allocation` may be asked for.
+    /// `base:allocation` may be requested.
     pub(super) allocation: bool,
 }
 
-/// Leads the handshake. `None` means the client went, as it may.
-pub(super) async fn lead<R, W>(
+/// Answers the client's options until it has chosen an export. `None` means that it ended the connection.
+pub(super) async fn negotiate<R, W>(
     reader: &mut R,
     writer: &mut W,
     exports: &[Export],
 ) -> Result<Option<Agreed>, PeerError>
 where
-    R: AsyncRead + Unpin,
+    R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut greeting = Vec::with_capacity(18);
-    greeting.extend(NBDMAGIC.to_be_bytes());
-    greeting.extend(IHAVEOPT.to_be_bytes());
-    greeting.extend((FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES).to_be_bytes());
-    send(writer, &greeting).await?;
-    let Some(flags) = or_gone(reader.read_u32().await)? else { return Ok(None) };
-    if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
-        return Err(PeerError::Nonsense("it wants handshake flags that were not offered"));
+    send(writer, &Greeting { flags: FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES }.encode()).await?;
+    if reader.fill_buf().await?.is_empty() {
+        return Ok(None);
     }
-    let mut talk = Talk {
+    let flags = reader.read_u32().await?;
+    if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
+        return Err(PeerError::Protocol("it sets handshake flags that were not offered"));
+    }
+    let mut handshake = Handshake {
         writer,
         exports,
         no_zeroes: flags & u32::from(FLAG_NO_ZEROES) != 0,
@@ -55,33 +54,22 @@ where
         context_of: None,
     };
     for _ in 0..OPTIONS_MAX {
-        let Some(magic) = or_gone(reader.read_u64().await)? else { return Ok(None) };
-        if magic != IHAVEOPT {
-            return Err(PeerError::Nonsense("an option does not begin as options do"));
+        if reader.fill_buf().await?.is_empty() {
+            return Ok(None);
         }
-        let option = reader.read_u32().await?;
-        let length = reader.read_u32().await?;
+        let OptionHeader { option, length } = OptionHeader::read(reader).await?;
         if length > OPTION_BYTES_MAX {
-            return Err(PeerError::Nonsense("an option is longer than any option can be"));
+            return Err(PeerError::Protocol("an option is longer than any option can be"));
         }
         let mut data = vec![0; length as usize];
         reader.read_exact(&mut data).await?;
-        match talk.answer(option, &data).await? {
+        match handshake.answer(option, &data).await? {
             Next::Option => {}
             Next::Transmission(agreed) => return Ok(Some(agreed)),
-            Next::Goodbye => return Ok(None),
+            Next::End => return Ok(None),
         }
     }
-    Err(PeerError::Nonsense("it asks on and on and chooses no export"))
-}
-
-/// A client may go between two options without a word.
-fn or_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
+    Err(PeerError::Protocol("it sends option after option and chooses no export"))
 }
 
 async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result<()> {
@@ -92,10 +80,10 @@ async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result
 enum Next {
     Option,
     Transmission(Agreed),
-    Goodbye,
+    End,
 }
 
-struct Talk<'a, W> {
+struct Handshake<'a, W> {
     writer: &'a mut W,
     exports: &'a [Export],
     no_zeroes: bool,
@@ -104,21 +92,19 @@ struct Talk<'a, W> {
     context_of: Option<String>,
 }
 
-impl<W: AsyncWrite + Unpin> Talk<'_, W> {
+impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
     async fn answer(&mut self, option: u32, data: &[u8]) -> Result<Next, PeerError> {
         match option {
             OPT_EXPORT_NAME => return self.export_name(data).await,
             OPT_ABORT => {
                 // The client need not wait for the answer.
                 let _ = self.reply(option, REP_ACK, b"").await;
-                return Ok(Next::Goodbye);
+                return Ok(Next::End);
             }
-            OPT_GO | OPT_INFO => return self.inquiry(option, data).await,
+            OPT_GO | OPT_INFO => return self.info(option, data).await,
             OPT_LIST if data.is_empty() => {
                 for export in self.exports {
-                    let name = export.name().as_bytes();
-                    let entry = [&(name.len() as u32).to_be_bytes()[..], name].concat();
-                    self.reply(option, REP_SERVER, &entry).await?;
+                    self.reply(option, REP_SERVER, &string(export.name())).await?;
                 }
                 self.reply(option, REP_ACK, b"").await?;
             }
@@ -136,52 +122,39 @@ impl<W: AsyncWrite + Unpin> Talk<'_, W> {
     }
 
     async fn reply(&mut self, option: u32, kind: u32, data: &[u8]) -> io::Result<()> {
-        let mut reply = Vec::with_capacity(20 + data.len());
-        reply.extend(OPTION_REPLY_MAGIC.to_be_bytes());
-        reply.extend(option.to_be_bytes());
-        reply.extend(kind.to_be_bytes());
-        reply.extend((data.len() as u32).to_be_bytes());
-        reply.extend(data);
-        send(self.writer, &reply).await
+        send(self.writer, &option_reply(option, kind, data)).await
     }
 
-    /// The old way to choose: no answer but the export's size, or the end of the connection.
+    /// The oldest way to choose: no answer but the export's size, or the end of the connection.
     async fn export_name(&mut self, data: &[u8]) -> Result<Next, PeerError> {
         let name = std::str::from_utf8(data).map_err(|_| PeerError::NoSuchExport)?;
         let export = find(self.exports, name).ok_or(PeerError::NoSuchExport)?;
-        let mut reply = Vec::with_capacity(134);
-        reply.extend(export.size_bytes().to_be_bytes());
+        let mut reply = export.size_bytes().to_be_bytes().to_vec();
         reply.extend(export.transmission_flags().to_be_bytes());
         if !self.no_zeroes {
-            reply.extend([0; 124]);
+            reply.extend([0; RESERVED_BYTES]);
         }
         send(self.writer, &reply).await?;
         Ok(Next::Transmission(self.agreed(export)))
     }
 
-    async fn inquiry(&mut self, option: u32, data: &[u8]) -> Result<Next, PeerError> {
-        let Ok(inquiry) = Inquiry::parse(data) else {
-            self.reply(option, REP_ERR_INVALID, b"the request cannot be understood").await?;
+    async fn info(&mut self, option: u32, data: &[u8]) -> Result<Next, PeerError> {
+        let Ok(request) = InfoRequest::decode(data) else {
+            self.reply(option, REP_ERR_INVALID, b"the data of this option are malformed").await?;
             return Ok(Next::Option);
         };
-        let Some(export) = find(self.exports, inquiry.name) else {
+        let Some(export) = find(self.exports, request.export) else {
             self.reply(option, REP_ERR_UNKNOWN, b"no such export").await?;
             return Ok(Next::Option);
         };
-        let mut info = INFO_EXPORT.to_be_bytes().to_vec();
-        info.extend(export.size_bytes().to_be_bytes());
-        info.extend(export.transmission_flags().to_be_bytes());
-        self.reply(option, REP_INFO, &info).await?;
-        if inquiry.wanted.contains(&INFO_NAME) {
-            let info = [&INFO_NAME.to_be_bytes()[..], export.name().as_bytes()].concat();
-            self.reply(option, REP_INFO, &info).await?;
+        let (size_bytes, flags) = (export.size_bytes(), export.transmission_flags());
+        self.reply(option, REP_INFO, &Info::Export { size_bytes, flags }.encode()).await?;
+        if request.wanted.contains(&INFO_NAME) {
+            self.reply(option, REP_INFO, &Info::Name(export.name()).encode()).await?;
         }
-        // Told unasked, too: any client may know that bytes need not be aligned.
-        let mut info = INFO_BLOCK_SIZE.to_be_bytes().to_vec();
-        for size in [1, PREFERRED_BYTES, REQUEST_BYTES_MAX] {
-            info.extend(size.to_be_bytes());
-        }
-        self.reply(option, REP_INFO, &info).await?;
+        // Sent unasked, too: any client may know that bytes need not be aligned.
+        let sizes = Info::BlockSize { min: 1, preferred: PREFERRED_BYTES, max: REQUEST_BYTES_MAX };
+        self.reply(option, REP_INFO, &sizes.encode()).await?;
         self.reply(option, REP_ACK, b"").await?;
         match option {
             OPT_GO => Ok(Next::Transmission(self.agreed(export))),
@@ -194,24 +167,24 @@ impl<W: AsyncWrite + Unpin> Talk<'_, W> {
         if setting {
             self.context_of = None;
         }
-        let Ok(asked) = Contexts::parse(data) else {
-            self.reply(option, REP_ERR_INVALID, b"the request cannot be understood").await?;
+        let Ok(request) = ContextRequest::decode(data) else {
+            self.reply(option, REP_ERR_INVALID, b"the data of this option are malformed").await?;
             return Ok(());
         };
         if !self.structured {
             self.reply(option, REP_ERR_INVALID, b"ask for structured replies first").await?;
             return Ok(());
         }
-        let Some(export) = find(self.exports, asked.name) else {
+        let Some(export) = find(self.exports, request.export) else {
             self.reply(option, REP_ERR_UNKNOWN, b"no such export").await?;
             return Ok(());
         };
-        let named = asked.queries.contains(&BASE_ALLOCATION);
-        let listed = asked.queries.is_empty() || asked.queries.contains(&BASE_NAMESPACE);
+        let named = request.queries.contains(&BASE_ALLOCATION);
+        let listed = request.queries.is_empty() || request.queries.contains(&BASE_NAMESPACE);
         if named || (!setting && listed) {
             let id = if setting { ALLOCATION_ID } else { 0 };
-            let context = [&id.to_be_bytes()[..], BASE_ALLOCATION.as_bytes()].concat();
-            self.reply(option, REP_META_CONTEXT, &context).await?;
+            let context = MetaContext { id, name: BASE_ALLOCATION.to_owned() };
+            self.reply(option, REP_META_CONTEXT, &context.encode()).await?;
             if setting {
                 self.context_of = Some(export.name().to_owned());
             }

@@ -1,4 +1,4 @@
-//! Where clients come in: a Unix socket that only its owner may use, or a TCP port of this host alone.
+//! Where clients connect: a Unix socket that only its owner may use, or a TCP port on loopback.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub enum Listen {
 /// The server cannot listen there.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("could not {attempt} {place}")]
     Io {
         /// What was attempted.
@@ -35,13 +35,13 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
-    /// There is no TLS here: disks are not shown to a network.
+    /// There is no TLS here: disks are not exported to a network.
     #[error("{0} is not a loopback address: reach it through a tunnel, or use a unix socket")]
     NotLoopback(SocketAddr),
-    /// Somebody serves there already.
-    #[error("{0} is in use: somebody answers behind it")]
+    /// Another server listens there.
+    #[error("{0} is in use: another server listens there")]
     InUse(PathBuf),
-    /// What is there is not ours to remove.
+    /// Another kind of file is there, which is not removed.
     #[error("{0} exists and is no socket")]
     NoSocket(PathBuf),
 }
@@ -49,7 +49,7 @@ pub enum ListenError {
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// An open door. The socket file goes with it.
+/// A listening socket. The socket file is removed with it.
 #[derive(Debug)]
 pub(super) enum Listener {
     Unix(UnixListener, SocketFile),
@@ -135,18 +135,18 @@ async fn bind_unix(path: &Path) -> Result<(Socket, SocketFile), ListenError> {
         remove_stale(path).await?;
         socket.bind(&address).map_err(failed_to("bind"))?;
     }
-    // Nobody can connect before `listen`, so nobody gets in before the mode is set.
+    // No client can connect before `listen`, so none can before the mode is set.
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, private).map_err(failed_to("make private"))?;
-    let found = std::fs::symlink_metadata(path).map_err(failed_to("look at"))?;
+    let found = std::fs::symlink_metadata(path).map_err(failed_to("inspect"))?;
     let file = SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() };
     socket.listen(BACKLOG).map_err(failed_to("listen on"))?;
     Ok((socket, file))
 }
 
-/// Removes a socket behind which nobody answers any more.
+/// Removes a socket file on which no server listens any more.
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let found = std::fs::symlink_metadata(path).map_err(failed("look at", path.display()))?;
+    let found = std::fs::symlink_metadata(path).map_err(failed("inspect", path.display()))?;
     if !found.file_type().is_socket() {
         return Err(ListenError::NoSocket(path.to_owned()));
     }
@@ -154,7 +154,7 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed("remove the stale", path.display()))
         }
-        // Whoever answers, or lives and has no time to, keeps the socket.
+        // A server that listens keeps the socket, even where it is too busy to accept.
         _ => Err(ListenError::InUse(path.to_owned())),
     }
 }

@@ -1,9 +1,16 @@
-//! What goes back to the client, as bytes.
+//! Replies to the client as bytes, and the queue to its connection.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 
-use super::wire::*;
+use backup_repository::nbd_wire::{
+    BlockStatus, ChunkError, ChunkHeader, Descriptor, Hole, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
+    REPLY_TYPE_ERROR, REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, SimpleReply,
+};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+/// The id of `base:allocation`, the only context that this server offers.
+pub(super) const ALLOCATION_ID: u32 = 1;
 /// Longer reasons are cut: they are for people.
 const REASON_BYTES_MAX: usize = 512;
 
@@ -21,62 +28,70 @@ pub(super) enum Last {
     No,
 }
 
+/// One request among those that may be in flight, and its bytes.
+pub(super) struct Slot {
+    pub(super) _request: OwnedSemaphorePermit,
+    pub(super) _bytes: OwnedSemaphorePermit,
+}
+
+/// Where a request puts its replies. What the request may hold in memory is given back when the last copy of this
+/// and the last of its replies are gone.
+#[derive(Clone)]
+pub(super) struct Replies {
+    pub(super) outgoing: mpsc::Sender<(Reply, Arc<Slot>)>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// The client takes no more replies.
+#[derive(Debug)]
+pub(super) struct ClientGone;
+
+impl Replies {
+    pub(super) async fn send(&self, reply: Reply) -> Result<(), ClientGone> {
+        self.outgoing.send((reply, Arc::clone(&self.slot))).await.map_err(|_| ClientGone)
+    }
+}
+
 /// A simple reply: an error number, or 0 and the data.
 pub(super) fn simple(cookie: u64, errno: u32, data: Bytes) -> Reply {
-    let mut head = BytesMut::with_capacity(16);
-    head.put_u32(SIMPLE_REPLY_MAGIC);
-    head.put_u32(errno);
-    head.put_u64(cookie);
-    Reply { head: head.freeze(), data }
+    Reply { head: Bytes::copy_from_slice(&SimpleReply { errno, cookie }.encode()), data }
 }
 
 /// Bytes of the disk at `offset`.
 pub(super) fn data(cookie: u64, offset: u64, bytes: Bytes, last: Last) -> Reply {
-    let mut head = chunk(cookie, CHUNK_OFFSET_DATA, 8 + bytes.len(), last);
-    head.put_u64(offset);
-    Reply { head: head.freeze(), data: bytes }
+    chunk(cookie, REPLY_TYPE_OFFSET_DATA, &offset.to_be_bytes(), bytes, last)
 }
 
 /// Zeros at `offset`.
 pub(super) fn hole(cookie: u64, offset: u64, length: u32, last: Last) -> Reply {
-    let mut head = chunk(cookie, CHUNK_OFFSET_HOLE, 12, last);
-    head.put_u64(offset);
-    head.put_u32(length);
-    Reply { head: head.freeze(), data: Bytes::new() }
+    chunk(cookie, REPLY_TYPE_OFFSET_HOLE, &Hole { offset, length }.encode(), Bytes::new(), last)
 }
 
-/// Nothing, and the end of the answer.
+/// The end of an answer that carries nothing else.
 pub(super) fn done(cookie: u64) -> Reply {
-    Reply { head: chunk(cookie, CHUNK_NONE, 0, Last::Yes).freeze(), data: Bytes::new() }
+    chunk(cookie, REPLY_TYPE_NONE, &[], Bytes::new(), Last::Yes)
 }
 
-/// Lengths and states of what lies from the asked offset on, in the context `context`.
-pub(super) fn block_status(cookie: u64, context: u32, states: &[(u32, u32)]) -> Reply {
-    let mut head = chunk(cookie, CHUNK_BLOCK_STATUS, 4 + 8 * states.len(), Last::Yes);
-    head.put_u32(context);
-    for (length, state) in states {
-        head.put_u32(*length);
-        head.put_u32(*state);
-    }
-    Reply { head: head.freeze(), data: Bytes::new() }
+/// What `base:allocation` says from the requested offset on.
+pub(super) fn block_status(cookie: u64, descriptors: Vec<Descriptor>) -> Reply {
+    let status = BlockStatus { context: ALLOCATION_ID, descriptors };
+    chunk(cookie, REPLY_TYPE_BLOCK_STATUS, &status.encode(), Bytes::new(), Last::Yes)
 }
 
 /// An error in a structured answer, and its end.
 pub(super) fn error(cookie: u64, errno: u32, why: &str) -> Reply {
-    let why = &why[..why.floor_char_boundary(REASON_BYTES_MAX)];
-    let mut head = chunk(cookie, CHUNK_ERROR, 6 + why.len(), Last::Yes);
-    head.put_u32(errno);
-    head.put_u16(why.len() as u16);
-    head.put_slice(why.as_bytes());
-    Reply { head: head.freeze(), data: Bytes::new() }
+    let message = why[..why.floor_char_boundary(REASON_BYTES_MAX)].to_owned();
+    chunk(cookie, REPLY_TYPE_ERROR, &ChunkError { errno, message }.encode(), Bytes::new(), Last::Yes)
 }
 
-fn chunk(cookie: u64, kind: u16, payload_bytes: usize, last: Last) -> BytesMut {
-    let mut head = BytesMut::with_capacity(32);
-    head.put_u32(STRUCTURED_REPLY_MAGIC);
-    head.put_u16(if last == Last::Yes { CHUNK_FLAG_DONE } else { 0 });
-    head.put_u16(kind);
-    head.put_u64(cookie);
-    head.put_u32(payload_bytes.try_into().expect("no chunk is longer than a request may ask for"));
-    head
+/// A chunk whose payload are `fields` and `data`.
+fn chunk(cookie: u64, kind: u16, fields: &[u8], data: Bytes, last: Last) -> Reply {
+    let flags = if last == Last::Yes { REPLY_FLAG_DONE } else { 0 };
+    let length = fields.len() + data.len();
+    let length = length.try_into().expect("no chunk is longer than a request may ask for");
+    let header = ChunkHeader { flags, kind, cookie, length }.encode();
+    let mut head = BytesMut::with_capacity(header.len() + fields.len());
+    head.extend_from_slice(&header);
+    head.extend_from_slice(fields);
+    Reply { head: head.freeze(), data }
 }

@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, PeerError};
+use super::connection;
+use super::error::PeerError;
 use super::export::Export;
 use super::listener::{Listen, ListenError, Listener};
 use super::settings::ServerSettings;
@@ -16,7 +17,7 @@ use super::settings::ServerSettings;
 /// After a failed `accept` (no file descriptors left, for one) the server waits this long before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server at work. It ends, with its connections and its socket file, when it is stopped or dropped.
+/// A running server. It ends, with its connections and its socket file, when it is stopped or dropped.
 #[derive(Debug)]
 pub struct NbdServer {
     place: Listen,
@@ -30,7 +31,7 @@ impl NbdServer {
     /// Serves `exports` at a place. Clients can connect as soon as this returns.
     ///
     /// # Errors
-    /// When somebody else serves there, or the place cannot be listened on.
+    /// When another server listens there, or listening fails.
     pub async fn start(
         listen: &Listen,
         exports: Vec<Export>,
@@ -69,7 +70,7 @@ impl NbdServer {
         self.connections_max - self.slots.available_permits()
     }
 
-    /// Takes no more clients and requests, answers what was asked for, for some seconds, and ends.
+    /// Takes no more clients and requests, answers earlier requests for some seconds, and ends.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.accepting.join_next().await.is_some() {}
@@ -103,7 +104,7 @@ async fn accept(listener: Listener, served: Served, slots: Arc<Semaphore>) {
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             tracing::warn!(
                 connections = served.settings.connections_max,
-                "an NBD client too many was sent away"
+                "an NBD client was refused: too many connections"
             );
             continue;
         };
@@ -111,17 +112,17 @@ async fn accept(listener: Listener, served: Served, slots: Arc<Semaphore>) {
         connections.spawn(async move {
             let Served { exports, settings, stop } = &served;
             if let Err(error) = connection::serve(reader, writer, exports, settings, stop).await {
-                tell(&error);
+                log(&error);
             }
             drop(slot);
         });
     }
-    // The door closes first; each connection ends within its own time.
+    // No new clients; each connection ends within its own timeouts.
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-fn tell(error: &PeerError) {
+fn log(error: &PeerError) {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(%error, cause, "an NBD client was disconnected");
 }
@@ -132,7 +133,7 @@ fn percent_encoded(bytes: &[u8]) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             text.push(byte.into());
         } else {
-            write!(text, "%{byte:02X}").expect("a String takes everything");
+            write!(text, "%{byte:02X}").expect("writing to a String cannot fail");
         }
         text
     })

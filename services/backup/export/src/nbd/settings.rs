@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-/// One request carries or asks for no more: the most that clients send without asking, and what QEMU bounds itself to.
-pub(super) const REQUEST_BYTES_MAX: u32 = 32 * 1024 * 1024;
+use backup_repository::nbd_wire::PAYLOAD_BYTES_MAX_DEFAULT;
 
-/// How much a server gives to its clients, and how long it waits for them.
+/// One request carries or asks for no more: what clients keep to by default, and QEMU always.
+pub(super) const REQUEST_BYTES_MAX: u32 = PAYLOAD_BYTES_MAX_DEFAULT;
+
+/// Limits and timeouts of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Connections at a time. One more is closed as soon as it is made, so that its client learns of it.
+    /// Connections at a time. One more is closed at once, so that its client notices.
     pub connections_max: usize,
     /// Requests that one connection may have unanswered; then no more of them are read.
     pub requests_in_flight: usize,
@@ -17,9 +19,9 @@ pub struct ServerSettings {
     pub bytes_in_flight: usize,
     /// From being connected to having chosen an export.
     pub handshake_timeout: Duration,
-    /// From the first byte of a request to its last. How long a client is silent between requests is its own matter.
+    /// From the first byte of a request to its last. Between requests there is no timeout.
     pub request_timeout: Duration,
-    /// How long an answer may stand ready without the client taking any of it: a stopped guest is given some minutes.
+    /// How long a reply may wait for the client to take it: a stopped guest needs some minutes.
     pub reply_timeout: Duration,
 }
 

@@ -78,7 +78,7 @@ impl Bitmap {
         (present, at.min(range.end))
     }
 
-    /// Says that what lies in these blocks has been written.
+    /// Marks these blocks as present.
     pub(super) fn set(&self, range: Range<u64>) {
         let mut at = range.start;
         while at < range.end {
@@ -95,7 +95,7 @@ impl Bitmap {
         }
     }
 
-    /// The pages that changed since this was asked last, with their numbers. A bit that is set meanwhile is in one of
+    /// The pages that changed since the last call, with their numbers. A bit that is set meanwhile is in one of
     /// them or in one of the next time.
     pub(super) fn take_touched(&self) -> Vec<(usize, Vec<u8>)> {
         let mut pages = Vec::new();

@@ -1,16 +1,16 @@
-//! Who writes which blocks just now: a missing block becomes present by one writer at a time.
+//! Locks on ranges of blocks: a missing block becomes present by one writer at a time.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// Claims are held for a local write and never while a source is read, so nobody waits long.
+/// Claims are held for a local write and never while a source is read, so waits are short.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     held: Mutex<Vec<Range<u64>>>,
     released: Condvar,
 }
 
-/// Blocks that nobody else makes present while this lives.
+/// Blocks that no other writer makes present while this lives.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
     claims: &'a Claims,
@@ -23,13 +23,14 @@ impl Claims {
         let overlap = |held: &mut Vec<Range<u64>>| {
             held.iter().any(|other| other.start < blocks.end && blocks.start < other.end)
         };
-        let mut held = self.released.wait_while(self.lock(), overlap).expect("nobody panics with the claims");
+        let mut held =
+            self.released.wait_while(self.lock(), overlap).expect("no thread panics while it holds the lock");
         held.push(blocks.clone());
         Claim { claims: self, blocks }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
-        self.held.lock().expect("nobody panics with the claims")
+        self.held.lock().expect("no thread panics while it holds the lock")
     }
 }
 

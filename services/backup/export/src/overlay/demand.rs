@@ -1,4 +1,4 @@
-//! Whether anybody asks just now: the fill gives way.
+//! Whether guests wait for requests just now: the fill yields to them.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ pub(super) struct Demand {
     under_way: watch::Sender<usize>,
 }
 
-/// One of them, as long as this lives.
+/// One of them, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Asked<'a>(&'a Demand);
+pub(super) struct Waiting<'a>(&'a Demand);
 
 impl Demand {
     pub(super) fn new() -> Demand {
         Demand { under_way: watch::Sender::new(0) }
     }
 
-    pub(super) fn enter(&self) -> Asked<'_> {
+    pub(super) fn enter(&self) -> Waiting<'_> {
         self.under_way.send_modify(|count| *count += 1);
-        Asked(self)
+        Waiting(self)
     }
 
-    /// Waits until nobody asks, or the patience is at an end: a guest that never rests does not keep the fill from
-    /// ever getting done.
-    pub(super) async fn quiet(&self, patience: Duration) {
+    /// Waits until no request is under way, at most `yield_timeout`: a guest that never pauses does not keep the fill
+    /// from finishing.
+    pub(super) async fn quiet(&self, yield_timeout: Duration) {
         let mut under_way = self.under_way.subscribe();
         // Either way it is time to go on.
-        let _ = timeout(patience, under_way.wait_for(|count| *count == 0)).await;
+        let _ = timeout(yield_timeout, under_way.wait_for(|count| *count == 0)).await;
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|count| *count -= 1);
     }

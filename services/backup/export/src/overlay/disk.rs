@@ -15,10 +15,10 @@ use tokio::task::spawn_blocking;
 use super::BLOCK_BYTES;
 use super::demand::Demand;
 use super::error::OverlayError;
-use super::local::{Content, Local};
-use super::map::Belonging;
+use super::local::{Content, Holes, Local};
+use super::map::DiskIdentity;
 
-/// A read that lies partly here and partly below asks for so many parts at once.
+/// A read that lies partly here and partly below has so many parts in flight.
 const PARTS_AT_ONCE: usize = 4;
 
 /// Where an overlay lies and to which disk it belongs.
@@ -28,15 +28,6 @@ pub struct OverlaySettings {
     pub path: PathBuf,
     /// Names the disk below, as a snapshot and a disk of it do. An overlay is never used for another.
     pub id: String,
-}
-
-/// Whether zeros may be holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holes {
-    /// They take no room.
-    Allowed,
-    /// Room is kept for what will be written there.
-    Allocated,
 }
 
 /// How much of the disk has become the overlay's own.
@@ -73,9 +64,9 @@ impl Overlay {
         settings: &OverlaySettings,
         source: Arc<dyn DiskSource>,
     ) -> Result<Arc<Overlay>, OverlayError> {
-        let belonging = Belonging::new(&settings.id, source.size_bytes())?;
+        let identity = DiskIdentity::new(&settings.id, source.size_bytes())?;
         let path = settings.path.clone();
-        let local = blocking(move || Local::open(&path, &belonging)).await?;
+        let local = blocking(move || Local::open(&path, &identity)).await?;
         let file = RawFile::open(local.path())?;
         Ok(Arc::new(Overlay { local: Arc::new(local), file, source, demand: Demand::new() }))
     }
@@ -100,7 +91,7 @@ impl Overlay {
         self.put(offset, bytes.len() as u64, Content::Bytes(bytes)).await
     }
 
-    /// Writes zeros, however many, without carrying them about.
+    /// Writes zeros, however many, without keeping them in memory.
     ///
     /// # Errors
     /// As [`write_at`](Overlay::write_at).
@@ -108,7 +99,8 @@ impl Overlay {
         self.put(offset, length, Content::Zeros(holes)).await
     }
 
-    /// Says that what is there is not needed: whole blocks read as zeros afterwards, parts of blocks stay as they are.
+    /// Declares that what is there is not needed: whole blocks read as zeros afterwards, parts of blocks stay as they
+    /// are.
     ///
     /// # Errors
     /// As [`write_at`](Overlay::write_at).
@@ -125,7 +117,7 @@ impl Overlay {
     /// Waits until everything that was written before is safely on disk.
     ///
     /// # Errors
-    /// When it is not; then the overlay takes nothing any more.
+    /// When it is not; then the overlay refuses every further write.
     pub async fn flush(&self) -> Result<(), OverlayError> {
         let local = Arc::clone(&self.local);
         blocking(move || local.sync()).await
@@ -161,7 +153,7 @@ impl Overlay {
                 zeros => zeros.clone(),
             };
             let local = Arc::clone(&self.local);
-            // A write that has begun is finished even when nobody waits for it any more.
+            // A write that has begun is finished even when its caller is gone.
             if present {
                 blocking(move || local.overwrite(at, to - at, &content)).await?;
             } else if whole {
@@ -176,7 +168,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Reads from the source, which must give what it was asked for.
+    /// Reads from the source, which must give exactly the requested bytes.
     pub(super) async fn read_below(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
         let bytes = self.source.read_at(offset, length).await?;
         if bytes.len() != length {

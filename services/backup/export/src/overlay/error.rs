@@ -1,4 +1,4 @@
-//! What goes wrong with an overlay.
+//! Errors of an overlay.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::DISK_BYTES_MAX;
 /// An overlay could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("could not {attempt} {path}")]
     Io {
         /// What was attempted.
@@ -21,10 +21,10 @@ pub enum OverlayError {
         #[source]
         source: io::Error,
     },
-    /// What lies below could not be read.
+    /// The source below could not be read.
     #[error("could not read the disk below the overlay")]
     Source(#[from] SourceError),
-    /// Somebody else has it open.
+    /// Another process has it open.
     #[error("{path} is in use by another process")]
     InUse {
         /// The map of the overlay.

@@ -1,4 +1,4 @@
-//! Copies what is missing into the overlay, whenever nobody asks for anything else.
+//! Copies what is missing into the overlay, in the pauses between guests' requests.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
 use super::BLOCK_BYTES;
-use super::disk::{Holes, Overlay, Presence, blocking};
+use super::disk::{Overlay, Presence, blocking};
 use super::error::OverlayError;
-use super::local::Content;
+use super::local::{Content, Holes};
 
-/// The map of the source is asked for in windows of this size.
+/// The map of the source is requested in windows of this size.
 const WINDOW_BLOCKS: u64 = (1 << 30) / BLOCK_BYTES;
 /// The first pause after a failure, and the longest: it doubles in between.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How eagerly to fill.
+/// How fast to fill, and how much a guest comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FillSettings {
     /// What is read from the source at a time: a segment of a backup.
     pub step_bytes: u64,
     /// Steps under way at once: a distant store needs some.
     pub steps_in_flight: usize,
-    /// How long a step waits for a guest to rest before it goes on all the same.
-    pub patience: Duration,
+    /// How long a step waits for guests' requests to finish before it goes on nevertheless.
+    pub yield_timeout: Duration,
     /// Copied between two syncs: what a crash costs at most.
     pub sync_every_bytes: u64,
-    /// Failures in a row, without anything copied in between, after which it gives up.
+    /// Failures in a row, without anything copied in between, after which it ends with an error.
     pub failures_max: u32,
 }
 
@@ -38,14 +38,14 @@ impl Default for FillSettings {
         FillSettings {
             step_bytes: 4 * 1024 * 1024,
             steps_in_flight: 4,
-            patience: Duration::from_secs(1),
+            yield_timeout: Duration::from_secs(1),
             sync_every_bytes: 256 * 1024 * 1024,
             failures_max: 10,
         }
     }
 }
 
-/// The filling gave up. What was copied stays, and filling can begin anew.
+/// The fill ended with an error. What was copied stays, and a new fill goes on from there.
 #[derive(Debug, thiserror::Error)]
 #[error("the overlay was not filled: {failures} attempts in a row failed")]
 pub struct FillError {
@@ -56,7 +56,7 @@ pub struct FillError {
     pub source: OverlayError,
 }
 
-/// A filling at work. It ends when it is done, gives up, or this is dropped.
+/// A running fill. It ends when it is done, has failed too often, or this is dropped.
 #[derive(Debug)]
 pub struct Fill {
     task: JoinSet<Result<(), FillError>>,
@@ -64,7 +64,7 @@ pub struct Fill {
 }
 
 impl Overlay {
-    /// Begins to copy what is missing. It makes sense once at a time.
+    /// Begins to copy what is missing. One fill at a time is enough.
     pub fn fill(self: &Arc<Overlay>, settings: FillSettings) -> Fill {
         let mut task = JoinSet::new();
         task.spawn(run(Arc::clone(self), settings));
@@ -81,10 +81,10 @@ impl Fill {
     /// Waits for its end: every block is present and on disk, and the source is needed no more.
     ///
     /// # Errors
-    /// When it gave up.
+    /// When it failed too often.
     pub async fn finished(mut self) -> Result<(), FillError> {
         let outcome =
-            self.task.join_next().await.expect("one task was spawned, and nobody else waits for it");
+            self.task.join_next().await.expect("one task was spawned, and nothing else waits for it");
         outcome.expect("filling does not panic and is not aborted while this waits")
     }
 }
@@ -108,7 +108,7 @@ async fn run(overlay: Arc<Overlay>, settings: FillSettings) -> Result<(), FillEr
         if failures >= settings.failures_max {
             return Err(FillError { failures, source: error });
         }
-        tracing::warn!(%error, failures, "filling an overlay failed and goes on after a pause");
+        tracing::warn!(%error, failures, "filling an overlay failed; retrying after a pause");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
@@ -127,7 +127,7 @@ async fn pass(overlay: &Overlay, settings: &FillSettings) -> Result<(), OverlayE
             continue;
         }
         for steps in steps(overlay, window, settings).await?.chunks(settings.steps_in_flight.max(1)) {
-            let under_way = steps.iter().cloned().map(|step| take(overlay, step, settings.patience));
+            let under_way = steps.iter().cloned().map(|step| take(overlay, step, settings.yield_timeout));
             unsynced_bytes += futures::stream::iter(under_way.collect::<Vec<_>>())
                 .buffer_unordered(settings.steps_in_flight.max(1))
                 .try_fold(0, async |sum, bytes| Ok(sum + bytes))
@@ -181,9 +181,9 @@ async fn steps(
     Ok(cut.collect())
 }
 
-/// Copies a step and tells how much was read for it.
-async fn take(overlay: &Overlay, (blocks, kind): Step, patience: Duration) -> Result<u64, OverlayError> {
-    overlay.demand.quiet(patience).await;
+/// Copies a step and returns how many bytes were read for it.
+async fn take(overlay: &Overlay, (blocks, kind): Step, yield_timeout: Duration) -> Result<u64, OverlayError> {
+    overlay.demand.quiet(yield_timeout).await;
     let (present, end) = overlay.local.bitmap.run(blocks.clone());
     if present && end == blocks.end {
         return Ok(0);

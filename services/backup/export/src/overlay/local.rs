@@ -15,12 +15,20 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::BLOCK_BYTES;
 use super::bitmap::Bitmap;
 use super::claims::Claims;
-use super::disk::Holes;
 use super::error::OverlayError;
-use super::map::{Belonging, Map, sync_folder_of};
+use super::map::{DiskIdentity, Map, sync_folder_of};
 
 /// Where a file system cannot make holes, zeros are written in pieces of this size.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Whether zeros may be holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holes {
+    /// They take no room.
+    Allowed,
+    /// Room is kept for what will be written there.
+    Allocated,
+}
 
 /// What is put at a place.
 #[derive(Clone, Debug)]
@@ -43,38 +51,38 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn open(path: &Path, belonging: &Belonging) -> Result<Local, OverlayError> {
+    pub(super) fn open(path: &Path, identity: &DiskIdentity) -> Result<Local, OverlayError> {
         let failed = |attempt| move |source| OverlayError::Io { attempt, path: path.to_owned(), source };
         let mut map_path = path.as_os_str().to_owned();
         map_path.push(".map");
         let map_path = PathBuf::from(map_path);
-        let exists = |path: &Path| path.try_exists().map_err(failed("look for"));
+        let exists = |path: &Path| path.try_exists().map_err(failed("find"));
         if exists(path)? && !exists(&map_path)? {
             let why = "a file is there that has no map beside it";
             return Err(OverlayError::Unusable { path: path.to_owned(), why });
         }
-        let (map, bitmap) = Map::open(&map_path, belonging)?;
+        let (map, bitmap) = Map::open(&map_path, identity)?;
         let fresh = bitmap.present() == 0;
         let mut options = OpenOptions::new();
-        // Where blocks should be present, a new and empty file would lie about them.
+        // Where blocks should be present, a new and empty file would pass for zeros.
         options.read(true).write(true).create(fresh).mode(0o600);
         let data = options.open(path).map_err(failed("open"))?;
-        let length = data.metadata().map_err(failed("look at"))?.len();
-        if length != belonging.size_bytes {
+        let length = data.metadata().map_err(failed("read the size of"))?.len();
+        if length != identity.size_bytes {
             if !fresh || length != 0 {
                 return Err(OverlayError::Unusable {
                     path: path.to_owned(),
                     why: "it has another size than its disk",
                 });
             }
-            data.set_len(belonging.size_bytes).map_err(failed("size"))?;
+            data.set_len(identity.size_bytes).map_err(failed("size"))?;
             data.sync_all().map_err(failed("sync"))?;
             sync_folder_of(path).map_err(failed("sync the folder of"))?;
         }
         Ok(Local {
             data,
             path: path.to_owned(),
-            size_bytes: belonging.size_bytes,
+            size_bytes: identity.size_bytes,
             map,
             bitmap,
             claims: Claims::default(),
@@ -158,7 +166,7 @@ impl Local {
         Ok(())
     }
 
-    /// After this, all that was written before is there whatever happens: first the data, then the map that says so.
+    /// After this, all that was written before survives a crash: first the data is synced, then the map.
     pub(super) fn sync(&self) -> Result<(), OverlayError> {
         let _turn = self.checkpoint.lock().expect("a checkpoint does not panic");
         self.check()?;

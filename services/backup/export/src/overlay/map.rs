@@ -1,4 +1,4 @@
-//! `NAME.map`: whose overlay this is, and which blocks are present.
+//! `NAME.map`: which disk this is an overlay of, and which blocks are present.
 //!
 //! ```text
 //!   0      magic "LOAM-OVL"
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Pages of the bitmap are written in place. Bits are only ever set, so a page torn by a crash is some map between the
-//! old one and the new one, and both tell the truth.
+//! old one and the new one, and both are true.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -32,24 +32,24 @@ const ID_BYTES_MAX: usize = 1024;
 
 /// An overlay that was closed just now may be finishing a last write.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The disk that an overlay belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Belonging {
+pub(super) struct DiskIdentity {
     pub(super) id: String,
     pub(super) size_bytes: u64,
 }
 
-impl Belonging {
-    pub(super) fn new(id: &str, size_bytes: u64) -> Result<Belonging, OverlayError> {
+impl DiskIdentity {
+    pub(super) fn new(id: &str, size_bytes: u64) -> Result<DiskIdentity, OverlayError> {
         if id.len() > ID_BYTES_MAX {
             return Err(OverlayError::IdTooLong { max: ID_BYTES_MAX });
         }
         if size_bytes > DISK_BYTES_MAX {
             return Err(OverlayError::TooLarge { size_bytes });
         }
-        Ok(Belonging { id: id.to_owned(), size_bytes })
+        Ok(DiskIdentity { id: id.to_owned(), size_bytes })
     }
 
     fn blocks(&self) -> u64 {
@@ -69,7 +69,7 @@ impl Belonging {
         header
     }
 
-    fn parse(header: &[u8; PAGE_BYTES]) -> Result<Belonging, &'static str> {
+    fn parse(header: &[u8; PAGE_BYTES]) -> Result<DiskIdentity, &'static str> {
         if !header.starts_with(MAGIC) {
             return Err("it is not the map of an overlay");
         }
@@ -87,7 +87,7 @@ impl Belonging {
         let size_bytes = u64::from_le_bytes(*header[16..].first_chunk().expect("it lies in the header"));
         let length = usize::from(u16::from_le_bytes([header[24], header[25]]));
         let id = header[ID_AT..HASH_AT].get(..length).and_then(|id| std::str::from_utf8(id).ok());
-        Ok(Belonging { id: id.ok_or("its header is damaged")?.to_owned(), size_bytes })
+        Ok(DiskIdentity { id: id.ok_or("its header is damaged")?.to_owned(), size_bytes })
     }
 }
 
@@ -99,17 +99,19 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Opens the map, or makes an empty one, and says which it was.
-    pub(super) fn open(path: &Path, belonging: &Belonging) -> Result<(Map, Bitmap), OverlayError> {
+    /// Opens the map, or creates an empty one.
+    pub(super) fn open(path: &Path, identity: &DiskIdentity) -> Result<(Map, Bitmap), OverlayError> {
         let failed = |attempt| move |source| OverlayError::Io { attempt, path: path.to_owned(), source };
-        if !path.try_exists().map_err(failed("look for"))? {
-            Map::create(path, belonging).map_err(failed("make"))?;
+        if !path.try_exists().map_err(failed("find"))? {
+            Map::create(path, identity).map_err(failed("make"))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open"))?;
         let give_up = Instant::now() + LOCK_TIMEOUT;
         while let Err(error) = file.try_lock() {
             match error {
-                fs::TryLockError::WouldBlock if Instant::now() < give_up => thread::sleep(LOCK_AGAIN_AFTER),
+                fs::TryLockError::WouldBlock if Instant::now() < give_up => {
+                    thread::sleep(LOCK_RETRY_INTERVAL)
+                }
                 fs::TryLockError::WouldBlock => return Err(OverlayError::InUse { path: path.to_owned() }),
                 fs::TryLockError::Error(error) => return Err(failed("lock")(error)),
             }
@@ -120,23 +122,23 @@ impl Map {
             io::ErrorKind::UnexpectedEof => unusable("it is not the map of an overlay"),
             _ => failed("read")(error),
         })?;
-        let found = Belonging::parse(&header).map_err(unusable)?;
-        if found != *belonging {
-            let name = |of: &Belonging| format!("{} ({} bytes)", of.id, of.size_bytes);
-            let (found, wanted) = (name(&found), name(belonging));
+        let found = DiskIdentity::parse(&header).map_err(unusable)?;
+        if found != *identity {
+            let name = |of: &DiskIdentity| format!("{} ({} bytes)", of.id, of.size_bytes);
+            let (found, wanted) = (name(&found), name(identity));
             return Err(OverlayError::OtherDisk { path: path.to_owned(), found, wanted });
         }
-        // The header tells how much follows, and its hash that it was us who said so.
-        let expected = pages(belonging.blocks()) * PAGE_BYTES;
+        // The header says how much follows, and its hash that we wrote it.
+        let expected = pages(identity.blocks()) * PAGE_BYTES;
         let mut bytes = Vec::with_capacity(expected + 1);
         Read::by_ref(&mut file).take(expected as u64 + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
         let bitmap =
-            Bitmap::from_bytes(belonging.blocks(), &bytes).ok_or_else(|| unusable("its map is damaged"))?;
+            Bitmap::from_bytes(identity.blocks(), &bytes).ok_or_else(|| unusable("its map is damaged"))?;
         Ok((Map { file, path: path.to_owned() }, bitmap))
     }
 
     /// It is there whole or not at all, and never takes the place of another.
-    fn create(path: &Path, belonging: &Belonging) -> io::Result<()> {
+    fn create(path: &Path, identity: &DiskIdentity) -> io::Result<()> {
         let mut new = path.as_os_str().to_owned();
         new.push(format!(".{}.new", std::process::id()));
         let new = PathBuf::from(new);
@@ -147,8 +149,8 @@ impl Map {
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         let made = (|| {
-            file.write_all_at(&belonging.header(), 0)?;
-            file.set_len(((1 + pages(belonging.blocks())) * PAGE_BYTES) as u64)?;
+            file.write_all_at(&identity.header(), 0)?;
+            file.set_len(((1 + pages(identity.blocks())) * PAGE_BYTES) as u64)?;
             file.sync_all()?;
             match fs::hard_link(&new, path) {
                 // Another process was first; then its map is the one.
@@ -187,13 +189,13 @@ mod tests {
 
     #[test]
     fn a_header_is_read_as_written_and_any_changed_bit_is_seen() {
-        let belonging = Belonging::new("01J/vda", 12_345_678).unwrap();
-        let header = belonging.header();
-        assert_eq!(Belonging::parse(&header), Ok(belonging));
+        let identity = DiskIdentity::new("01J/vda", 12_345_678).unwrap();
+        let header = identity.header();
+        assert_eq!(DiskIdentity::parse(&header), Ok(identity));
         for at in 0..PAGE_BYTES {
             let mut damaged = header;
             damaged[at] ^= 4;
-            Belonging::parse(&damaged).unwrap_err();
+            DiskIdentity::parse(&damaged).unwrap_err();
         }
     }
 }

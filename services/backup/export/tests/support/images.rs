@@ -1,4 +1,4 @@
-//! Disks with file systems on them, made by the tools that everybody uses.
+//! Disks with file systems on them, made by the usual tools.
 
 use std::fs;
 use std::os::unix::fs::symlink;

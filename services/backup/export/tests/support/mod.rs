@@ -24,7 +24,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
 pub const MIB: u64 = 1024 * 1024;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether these programs are there. Missing is an error where tests must be complete (`CI=true`).
 pub fn have(tools: &[&str]) -> bool {
@@ -42,21 +42,21 @@ fn find(tool: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(tool)).find(|path| path.is_file())
 }
 
-/// Runs a tool to its end, off the runtime's threads: what it talks to may live on them.
+/// Runs a tool to its end, off the runtime's threads: its server may run on them.
 pub async fn output(tool: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(find(tool).expect("the tool was found before"));
     command.args(arguments).stdin(Stdio::null());
     let running = tokio::task::spawn_blocking(move || command.output().unwrap());
-    tokio::time::timeout(PATIENCE, running).await.expect("the tool ends in time").unwrap()
+    tokio::time::timeout(TIMEOUT, running).await.expect("the tool ends in time").unwrap()
 }
 
 /// Runs a tool that must succeed, and returns what it printed.
 pub async fn run(tool: &str, arguments: &[&str]) -> String {
     let output = output(tool, arguments).await;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{tool} {arguments:?}: {said}{complained}");
-    said
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{tool} {arguments:?}: {printed}{errors}");
+    printed
 }
 
 /// A random number generator whose seed is printed.
@@ -94,9 +94,9 @@ pub fn same_bytes(one: &Path, other: &Path) -> bool {
 
 /// Waits until something holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
-        assert!(Instant::now() < give_up, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

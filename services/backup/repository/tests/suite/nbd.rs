@@ -5,6 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backup_repository::nbd_wire::{
+    ChunkHeader, FLAG_FIXED_NEWSTYLE, FLAG_HAS_FLAGS, FLAG_NO_ZEROES, FLAG_READ_ONLY, Greeting, Info, OPT_GO,
+    OPT_STRUCTURED_REPLY, REP_ACK, REP_ERR_UNSUP, REP_INFO, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
+    REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REQUEST_MAGIC, option_reply,
+};
 use backup_repository::source::{Change, ExtentKind};
 use backup_repository::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,17 +158,17 @@ async fn a_server_that_reads_only_whole_blocks_is_read_at_any_byte() {
     server.wait().unwrap();
 }
 
-/// A server that says one thing when the connection is made and another when the first request comes.
-async fn server_saying(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
+/// A server that sends `first` when the connection is made and `then` when the first request comes.
+async fn server_sending(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(&first).await.unwrap();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         // Stays until the client has gone.
-        while stream.read_buf(&mut heard).await.is_ok_and(|bytes| bytes > 0) {
-            if heard.windows(4).any(|word| word == 0x2560_9513u32.to_be_bytes()) {
+        while stream.read_buf(&mut received).await.is_ok_and(|bytes| bytes > 0) {
+            if received.windows(4).any(|bytes| bytes == REQUEST_MAGIC.to_be_bytes()) {
                 stream.write_all(&then).await.unwrap();
             }
         }
@@ -173,43 +178,32 @@ async fn server_saying(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
 }
 
 fn greeting() -> Vec<u8> {
-    let mut words = b"NBDMAGICIHAVEOPT".to_vec();
-    words.extend_from_slice(&3u16.to_be_bytes());
-    words
-}
-
-fn option_reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
-    let mut words = 0x3e889045565a9u64.to_be_bytes().to_vec();
-    for field in [option, kind, data.len() as u32] {
-        words.extend_from_slice(&field.to_be_bytes());
-    }
-    words.extend_from_slice(data);
-    words
+    Greeting { flags: FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES }.encode().to_vec()
 }
 
 /// A whole handshake without structured replies, for a disk of 1 MiB.
 fn plain_handshake() -> Vec<u8> {
-    let mut export = 0u16.to_be_bytes().to_vec();
-    export.extend_from_slice(&(MIB as u64).to_be_bytes());
-    export.extend_from_slice(&3u16.to_be_bytes());
-    let mut words = greeting();
-    words.extend(option_reply(8, 0x8000_0001, b""));
-    words.extend(option_reply(7, 3, &export));
-    words.extend(option_reply(7, 1, b""));
-    words
+    let export = Info::Export { size_bytes: MIB as u64, flags: FLAG_HAS_FLAGS | FLAG_READ_ONLY };
+    [
+        greeting(),
+        option_reply(OPT_STRUCTURED_REPLY, REP_ERR_UNSUP, b""),
+        option_reply(OPT_GO, REP_INFO, &export.encode()),
+        option_reply(OPT_GO, REP_ACK, b""),
+    ]
+    .concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_talk_nonsense_are_refused_in_time() {
-    let mut endless = option_reply(8, 1, b"");
+async fn servers_that_break_the_protocol_are_refused_in_time() {
+    let mut endless = option_reply(OPT_STRUCTURED_REPLY, REP_ACK, b"");
     endless[16..].fill(0xff);
-    for (words, expected) in [
+    for (bytes, expected) in [
         (b"SSH-2.0-OpenSSH_9.2 and more\r\n".to_vec(), "greet"),
         (greeting(), "no answer within"),
         ([greeting(), endless].concat(), "makes no sense"),
-        ([greeting(), option_reply(7, 1, b"")].concat(), "makes no sense"),
+        ([greeting(), option_reply(OPT_GO, REP_ACK, b"")].concat(), "makes no sense"),
     ] {
-        let settings = server_saying(words, Vec::new()).await;
+        let settings = server_sending(bytes, Vec::new()).await;
         let error = NbdSource::connect(&settings).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -217,24 +211,19 @@ async fn servers_that_talk_nonsense_are_refused_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_make_no_sense_are_errors() {
-    let chunk = |flags: u16, kind: u16, cookie: u64, data: &[u8]| {
-        let mut words = 0x668e_33efu32.to_be_bytes().to_vec();
-        words.extend_from_slice(&flags.to_be_bytes());
-        words.extend_from_slice(&kind.to_be_bytes());
-        words.extend_from_slice(&cookie.to_be_bytes());
-        words.extend_from_slice(&(data.len() as u32).to_be_bytes());
-        words.extend_from_slice(data);
-        words
+    let chunk = |kind: u16, cookie: u64, data: &[u8]| {
+        let header = ChunkHeader { flags: REPLY_FLAG_DONE, kind, cookie, length: data.len() as u32 };
+        [&header.encode()[..], data].concat()
     };
     let outside = [&(1u64 << 40).to_be_bytes()[..], &[0; 16]].concat();
-    for words in [
-        chunk(1, 1, 77, &[0; 16]),
-        chunk(1, 1, 1, &outside),
-        chunk(1, 5, 1, &[0; 12]),
-        chunk(1, 0, 1, &[]),
+    for answer in [
+        chunk(REPLY_TYPE_OFFSET_DATA, 77, &[0; 16]),
+        chunk(REPLY_TYPE_OFFSET_DATA, 1, &outside),
+        chunk(REPLY_TYPE_BLOCK_STATUS, 1, &[0; 12]),
+        chunk(REPLY_TYPE_NONE, 1, &[]),
         b"neither simple nor structured".to_vec(),
     ] {
-        let settings = server_saying(plain_handshake(), words).await;
+        let settings = server_sending(plain_handshake(), answer).await;
         let source = NbdSource::connect(&settings).await.unwrap();
         assert_eq!(source.size_bytes(), MIB as u64);
         let error = tokio::time::timeout(Duration::from_secs(20), source.read_at(0, 4096)).await.unwrap();

@@ -6,12 +6,12 @@
 //! | explicit `<backingStore>` down to an empty one | no probing: an image cannot point at files its owner may not read |
 //! | `discard`, `detect_zeroes` | what the guest frees, the overlay and the next backup need not hold |
 //! | NoCloud as a virtio disk | cloud kernels have no AHCI, so a CD-ROM would not be seen |
-//! | serial console with a log | boot failures can be shown afterwards |
-//! | agent channel | ping, freeze, addresses, orderly shutdown |
+//! | serial console with a log | boot failures can be read afterwards |
+//! | agent channel | ping, freeze, addresses, shutdown |
 //! | entropy with a limit | first boot makes host keys |
-//! | no video, USB, sound | memory, interrupts and attack surface for nobody |
+//! | no video, USB, sound | memory, interrupts and attack surface without a use |
 
-use crate::domain::{DiskFormat, DiskSpec, DomainSpec, HostCache, NetworkCard, VirtType};
+use crate::domain::{DiskCache, DiskFormat, DiskSpec, DomainSpec, NetworkInterface, VirtType};
 use crate::xml::{Element, element};
 
 /// Entropy per second: enough for host keys in the first second, too little to drain the host.
@@ -59,7 +59,7 @@ impl DomainSpec {
             .children(disks)
             .children(self.nocloud_element())
             .child(element("controller").with("type", "usb").with("model", "none"))
-            .children(self.network.as_ref().map(card_element))
+            .children(self.network.as_ref().map(interface_element))
             .children(self.console_elements())
             .child(
                 element("channel")
@@ -96,7 +96,7 @@ impl DomainSpec {
         ('a'..='z')
             .map(|letter| format!("vd{letter}"))
             .find(|target| self.disks.iter().all(|disk| disk.target != *target))
-            .expect("nobody has 26 disks")
+            .expect("a domain has fewer than 26 disks")
     }
 
     fn console_elements(&self) -> Vec<Element> {
@@ -118,8 +118,8 @@ impl DomainSpec {
 
 fn disk_element(disk: &DiskSpec, boot_order: usize) -> Element {
     let cache = match disk.cache {
-        HostCache::Bypassed => "none",
-        HostCache::Used => "writeback",
+        DiskCache::None => "none",
+        DiskCache::Writeback => "writeback",
     };
     // Innermost first: each layer holds the one below it, the last an empty one.
     let chain = disk.backing.iter().rev().fold(element("backingStore"), |below, layer| {
@@ -147,11 +147,11 @@ fn disk_element(disk: &DiskSpec, boot_order: usize) -> Element {
         .child(element("boot").with("order", boot_order))
 }
 
-fn card_element(card: &NetworkCard) -> Element {
+fn interface_element(interface: &NetworkInterface) -> Element {
     element("interface")
         .with("type", "network")
-        .child(element("mac").with("address", card.mac))
-        .child(element("source").with("network", &card.network))
+        .child(element("mac").with("address", interface.mac))
+        .child(element("source").with("network", &interface.network))
         .child(element("model").with("type", "virtio"))
         // No network boot: its option ROM would only cost time.
         .child(element("rom").with("enabled", "no"))
@@ -186,10 +186,10 @@ mod tests {
                 ],
                 target: "vda".into(),
                 serial: "root".into(),
-                cache: HostCache::Bypassed,
+                cache: DiskCache::None,
             }],
             nocloud: Some("/vm/web.nocloud".into()),
-            network: Some(NetworkCard {
+            network: Some(NetworkInterface {
                 network: "loam".into(),
                 mac: "52:54:00:12:34:56".parse().expect("a good address"),
             }),

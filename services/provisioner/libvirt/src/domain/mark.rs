@@ -1,7 +1,7 @@
-//! The stamp on everything we make: without it, nothing of ours touches a domain.
+//! The mark on every domain that we define: a domain without it is never touched.
 //!
-//! A crash may leave a domain that no record knows, or a record without a domain. The mark tells which operation made
-//! it from which specification, so that it can be adopted or cleaned; a domain without a mark belongs to somebody else.
+//! A crash may leave a domain that no record knows, or a record without a domain. The mark says which operation made
+//! it from which specification, so that it can be adopted or removed; a domain without a mark belongs to others.
 
 use crate::xml::{Element, element};
 

@@ -1,10 +1,10 @@
-//! The shape of a virtual machine as we want libvirt to have it, and the mark by which we know it again.
+//! The definition of a virtual machine as libvirt should have it, and the mark by which it is recognised.
 //!
 //! ```text
 //!   DomainSpec --document.rs--> domain XML      q35, no video, no USB:
 //!     Mark ----------------------> <metadata>     vda.. root and data disks (qcow2 over a chain, or raw)
 //!     DiskSpec x n ---------------> <disk>         last: the NoCloud disk, read-only
-//!     NetworkCard ----------------> <interface>    virtio card, serial console with a log file,
+//!     NetworkInterface -----------> <interface>    virtio, serial console with a log file,
 //!                                                  agent channel, entropy, balloon
 //! ```
 //!
@@ -28,27 +28,27 @@ pub use mark::Mark;
 pub struct DomainSpec {
     /// libvirt's name for it; unique on the host.
     pub name: String,
-    /// Its identity for everybody; unique in the world.
+    /// Its UUID, which names it everywhere.
     pub uuid: Uuid,
-    /// Whose it is.
+    /// Whose it is, and what it was made from.
     pub mark: Mark,
     /// Memory, in MiB.
     pub memory_mib: u32,
     /// Virtual processors.
     pub vcpus: u32,
-    /// Hardware or software.
+    /// KVM or emulation.
     pub virt_type: VirtType,
     /// The disks, the one to boot from first.
     pub disks: Vec<DiskSpec>,
     /// A NoCloud disk image (FAT, label `cidata`), shown read-only after the others.
     pub nocloud: Option<PathBuf>,
-    /// The network card.
-    pub network: Option<NetworkCard>,
-    /// A file that keeps what the serial console says; virtlogd writes it.
+    /// Its network interface; without one it has no network.
+    pub network: Option<NetworkInterface>,
+    /// A file that keeps the output of the serial console; virtlogd writes it.
     pub console_log: Option<PathBuf>,
 }
 
-/// Who executes the guest's instructions.
+/// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VirtType {
     /// The processor itself, through KVM.
@@ -66,14 +66,14 @@ impl fmt::Display for VirtType {
     }
 }
 
-/// One disk.
+/// One disk of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
     /// The image that is written.
     pub path: PathBuf,
-    /// Its format.
+    /// Format of the image.
     pub format: DiskFormat,
-    /// What lies below it, nearest first. Complete: libvirt is told not to look by itself, so that no image can name
+    /// What lies below it, nearest first. Complete: libvirt does not probe images, so that none can name
     /// files that its owner should not read.
     pub backing: Vec<BackingImage>,
     /// `vda`, `vdb`, ...: the guest's name, and the name in backups.
@@ -81,7 +81,7 @@ pub struct DiskSpec {
     /// Found inside as `/dev/disk/by-id/virtio-SERIAL`; at most 20 bytes count.
     pub serial: String,
     /// Whether the host's page cache is used.
-    pub cache: HostCache,
+    pub cache: DiskCache,
 }
 
 /// One layer below a disk.
@@ -89,16 +89,16 @@ pub struct DiskSpec {
 pub struct BackingImage {
     /// The image.
     pub path: PathBuf,
-    /// Its format.
+    /// Format of the image.
     pub format: DiskFormat,
 }
 
 /// The formats we make and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskFormat {
-    /// QEMU's own: overlays, checkpoints.
+    /// QEMU's format with overlays and dirty bitmaps, which checkpoints need.
     Qcow2,
-    /// Bytes.
+    /// The disk's bytes and nothing else.
     Raw,
 }
 
@@ -111,18 +111,18 @@ impl fmt::Display for DiskFormat {
     }
 }
 
-/// Whether a disk's data is kept in the host's page cache as well as in the guest's.
+/// libvirt's `cache` of a disk: whether its data is kept in the host's page cache as well as in the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HostCache {
-    /// Past it (`O_DIRECT`): memory is not used twice. Not every file system can.
-    Bypassed,
-    /// Through it.
-    Used,
+pub enum DiskCache {
+    /// Not in the host's (`O_DIRECT`): memory is not used twice. Not every file system can.
+    None,
+    /// In both.
+    Writeback,
 }
 
-impl HostCache {
-    /// What the file system under a folder can do, by trying.
-    pub fn possible_in(folder: &Path) -> HostCache {
+impl DiskCache {
+    /// What the file system under a folder can do, found out by trying.
+    pub fn possible_in(folder: &Path) -> DiskCache {
         let probe = folder.join(format!(".direct-io-{}", std::process::id()));
         let opened = OpenOptions::new()
             .write(true)
@@ -130,19 +130,19 @@ impl HostCache {
             .truncate(true)
             .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits())
             .open(&probe);
-        let cache = if opened.is_ok() { HostCache::Bypassed } else { HostCache::Used };
-        // Where it could not be made there is nothing to remove.
+        let cache = if opened.is_ok() { DiskCache::None } else { DiskCache::Writeback };
+        // Where it could not be created there is nothing to remove.
         let _ = std::fs::remove_file(&probe);
         cache
     }
 }
 
-/// The card and the network it hangs on.
+/// A virtio interface and its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkCard {
+pub struct NetworkInterface {
     /// libvirt's network (see [`crate::network`]).
     pub network: String,
-    /// The card's address, by which its lease is found.
+    /// The interface's hardware address, by which its lease is found.
     pub mac: MacAddress,
 }
 

@@ -1,4 +1,4 @@
-//! What a test finds in a realm: connections, machines, and the daemon itself to be maltreated.
+//! What a test finds in a realm: connections, machines, and the daemon itself, to be stopped and killed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,16 +11,18 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use provisioner_libvirt::backup::RunningBackup;
-use provisioner_libvirt::network::{NetworkSpec, Reach};
+use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::{
-    BackingImage, Connection, Deadlines, DiskFormat, DiskSpec, DomainSpec, HostCache, MacAddress, Mark,
-    NetworkCard, Settings, Uuid, VirtType,
+    BackingImage, Connection, Deadlines, DiskCache, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark,
+    NetworkInterface, Settings, Uuid, VirtType,
 };
 
-/// Between two looks at a condition.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a command given to the guest's agent may take.
 const GUEST_COMMAND: Duration = Duration::from_secs(60);
+/// How long the agent may take to answer.
+const AGENT_ANSWER: Duration = Duration::from_secs(10);
 
 /// The realm, for as long as one test has it.
 pub(crate) struct Realm {
@@ -34,7 +36,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn mac(&self) -> MacAddress {
-        self.spec.network.as_ref().expect("every machine here has a card").mac
+        self.spec.network.as_ref().expect("every machine here has an interface").mac
     }
 }
 
@@ -44,7 +46,7 @@ impl Realm {
         Realm::enter(FlockArg::LockShared)
     }
 
-    /// While no other test runs: for those who stop the daemon that all share.
+    /// While no other test runs: for tests that stop the daemon that all share.
     pub(crate) fn alone() -> Option<Realm> {
         Realm::enter(FlockArg::LockExclusive)
     }
@@ -61,14 +63,14 @@ impl Realm {
 
     pub(crate) fn connection(&self) -> Connection {
         // A busy machine that emulates everything is slow, not broken.
-        self.impatient_connection(Deadlines::scaled(3.0))
+        self.connection_within(Deadlines::scaled(3.0))
     }
 
-    pub(crate) fn impatient_connection(&self, deadlines: Deadlines) -> Connection {
+    pub(crate) fn connection_within(&self, deadlines: Deadlines) -> Connection {
         Connection::new(Settings { deadlines, ..Settings::system("/run/loam-test") })
     }
 
-    /// A fresh folder that QEMU's user can pass.
+    /// A new folder that QEMU's user can enter.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
@@ -86,7 +88,7 @@ impl Realm {
             host_address: Ipv4Addr::new(10, 105, 0, 1),
             prefix_length: 24,
             dhcp: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
-            reach: Reach::World,
+            forward: Forward::Nat,
         }
     }
 
@@ -124,10 +126,10 @@ impl Realm {
                     backing: vec![BackingImage { path: seed, format: DiskFormat::Qcow2 }],
                     target: "vda".into(),
                     serial: "root".into(),
-                    cache: HostCache::possible_in(&folder),
+                    cache: DiskCache::possible_in(&folder),
                 }],
                 nocloud: Some(nocloud),
-                network: Some(NetworkCard {
+                network: Some(NetworkInterface {
                     network: "loam".into(),
                     mac: MacAddress::new([0x52, 0x54, 0, a, b, c]).expect("a good address"),
                 }),
@@ -136,23 +138,40 @@ impl Realm {
         }
     }
 
-    /// Runs a shell line in the guest, through its agent, to its end.
+    /// Runs a shell command in the guest, through its agent, to its end.
     pub(crate) fn guest_runs(&self, connection: &mut Connection, uuid: Uuid, line: &str) {
-        let quick = Duration::from_secs(10);
+        let pid = self.guest_starts(connection, uuid, line);
+        self.guest_ends(connection, uuid, &pid);
+    }
+
+    /// Starts a shell command in the guest, through its agent, and returns its process id there.
+    pub(crate) fn guest_starts(&self, connection: &mut Connection, uuid: Uuid, line: &str) -> String {
         let start =
             format!(r#"{{"execute":"guest-exec","arguments":{{"path":"/bin/sh","arg":["-c","{line}"]}}}}"#);
-        let started = connection.agent_command(uuid, &start, quick).expect("the agent starts it");
-        let pid: String = started.chars().filter(char::is_ascii_digit).collect();
+        let started = connection.agent_command(uuid, &start, AGENT_ANSWER).expect("the agent starts it");
+        started.chars().filter(char::is_ascii_digit).collect()
+    }
+
+    /// Waits until a process in the guest has ended with status 0.
+    pub(crate) fn guest_ends(&self, connection: &mut Connection, uuid: Uuid, pid: &str) {
         let ask = format!(r#"{{"execute":"guest-exec-status","arguments":{{"pid":{pid}}}}}"#);
         let mut ended = String::new();
         eventually(GUEST_COMMAND, || {
-            ended = connection.agent_command(uuid, &ask, quick).expect("the agent tells");
+            ended = connection.agent_command(uuid, &ask, AGENT_ANSWER).expect("the agent answers");
             ended.contains(r#""exited":true"#)
         });
-        assert!(ended.contains(r#""exitcode":0"#), "{line}: {ended}");
+        assert!(ended.contains(r#""exitcode":0"#), "process {pid}: {ended}");
     }
 
-    /// libvirtd, stopped in its tracks until the guard is dropped.
+    /// A folder on a file system of its own with `mib` MiB of space.
+    pub(crate) fn small_folder(&self, name: &str, mib: u32) -> SmallFolder {
+        let folder = self.folder(name);
+        let size = format!("size={mib}m,mode=755");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "loam-test"]).arg(&folder));
+        SmallFolder(folder)
+    }
+
+    /// Stops libvirtd's process until the returned value is dropped.
     pub(crate) fn freeze_daemon(&self) -> FrozenDaemon {
         let daemon = FrozenDaemon(daemon_pid());
         kill(daemon.0, Signal::SIGSTOP).expect("ours to stop");
@@ -167,6 +186,23 @@ impl Realm {
 
     pub(crate) fn start_daemon(&self) {
         run(Command::new("libvirtd").arg("-d"));
+    }
+}
+
+/// Unmounted when dropped.
+pub(crate) struct SmallFolder(PathBuf);
+
+impl SmallFolder {
+    /// Gives it `mib` MiB of space.
+    pub(crate) fn resize(&self, mib: u32) {
+        run(Command::new("mount").args(["-o", &format!("remount,size={mib}m")]).arg(&self.0));
+    }
+}
+
+impl Drop for SmallFolder {
+    fn drop(&mut self) {
+        // A test that failed may have left a machine on it: then it goes when the machine does.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
@@ -189,7 +225,7 @@ pub(crate) fn eventually(within: Duration, mut met: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !met() {
         assert!(begun.elapsed() < within, "not met within {within:?}");
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

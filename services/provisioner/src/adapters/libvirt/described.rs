@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use provisioner_libvirt::network::{NetworkSpec, Reach};
+use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::{
-    BackingImage, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkCard, Uuid,
+    BackingImage, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkInterface, Uuid,
 };
 use sha2::{Digest, Sha256};
 
@@ -32,7 +32,7 @@ impl Libvirt {
             virt_type: self.virt_type,
             disks: machine.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
             nocloud: Some(machine.nocloud.clone()),
-            network: Some(NetworkCard { network: self.network.name.clone(), mac }),
+            network: Some(NetworkInterface { network: self.network.name.clone(), mac }),
             console_log: Some(machine.console_log.clone()),
         })
     }
@@ -95,7 +95,7 @@ pub(super) fn network_spec(wanted: &Network) -> Result<NetworkSpec, String> {
         host_address: wanted.address,
         prefix_length: wanted.prefix,
         dhcp: (Ipv4Addr::from(first), Ipv4Addr::from(last)),
-        reach: Reach::World,
+        forward: Forward::Nat,
     })
 }
 

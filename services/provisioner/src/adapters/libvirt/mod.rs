@@ -11,9 +11,11 @@ use actor::ask;
 use async_trait::async_trait;
 use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
-use provisioner_libvirt::lifecycle::{Power as Doing, ShutdownWay};
+use provisioner_libvirt::lifecycle::ShutdownMode;
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{Connection, Deadlines, Error, HostCache, MacAddress, Settings, VirtType};
+use provisioner_libvirt::{
+    Connection, Deadlines, DiskCache, Error, MacAddress, Power as Doing, Settings, VirtType,
+};
 use sha2::{Digest, Sha256};
 
 use self::described::{network_spec, uuid_of};
@@ -32,7 +34,7 @@ pub struct Libvirt {
     lanes: Addr<LibvirtLane>,
     network: NetworkSpec,
     virt_type: VirtType,
-    cache: HostCache,
+    cache: DiskCache,
 }
 
 impl Libvirt {
@@ -56,7 +58,7 @@ impl Libvirt {
         };
         let vms = state.join("vms");
         let probed =
-            tokio::task::spawn_blocking(move || (choose(wanted, None), HostCache::possible_in(&vms)));
+            tokio::task::spawn_blocking(move || (choose(wanted, None), DiskCache::possible_in(&vms)));
         let (Chosen { virt_type, reason }, cache) = probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "machines run by");
         let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
@@ -121,8 +123,8 @@ impl Hypervisor for Libvirt {
     async fn ask_to_stop(&self, uuid: &str, way: StopWay) -> Result<(), HypervisorError> {
         let uuid = uuid_of(uuid)?;
         let way = match way {
-            StopWay::Agent => ShutdownWay::Agent,
-            StopWay::PowerButton => ShutdownWay::PowerButton,
+            StopWay::Agent => ShutdownMode::Agent,
+            StopWay::PowerButton => ShutdownMode::Acpi,
         };
         self.call(move |line| line.request_shutdown(uuid, way)).await.map(drop)
     }
@@ -234,7 +236,7 @@ fn socket_in(folder: &Path) -> PathBuf {
 
 fn power_of(doing: Doing) -> Power {
     match doing {
-        Doing::Running | Doing::Paused | Doing::ShuttingDown => Power::Running,
+        Doing::Running | Doing::Paused(_) | Doing::ShuttingDown => Power::Running,
         Doing::Off | Doing::Crashed => Power::Off,
     }
 }

@@ -17,10 +17,10 @@ use super::super::SourceError;
 use super::handshake::{Reader, Writer};
 use super::replies::read_all;
 use super::settings::NbdSettings;
-use super::wire::*;
+use crate::nbd_wire::{
+    CMD_BLOCK_STATUS, CMD_FLUSH, CMD_READ, CMD_WRITE, CMD_WRITE_ZEROES, Descriptor, Request,
+};
 
-/// One descriptor of a block status: length and flags.
-pub(super) type Descriptor = (u32, u32);
 /// The descriptors of each context.
 pub(super) type Status = HashMap<u32, Vec<Descriptor>>;
 
@@ -29,14 +29,14 @@ pub(super) struct Connection {
     what: String,
     request_timeout: Duration,
     slots: Semaphore,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Message>,
     pending: Arc<Mutex<Pending>>,
     /// Ends both tasks when the connection is dropped.
     _tasks: JoinSet<()>,
 }
 
-/// A header, and what is to be written.
-type Request = ([u8; 28], Bytes);
+/// A request, and what is to be written.
+type Message = ([u8; Request::BYTES], Bytes);
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -153,12 +153,7 @@ impl Connection {
         let cookie = lock(&self.pending)
             .enter(Waiting { offset, answer, error: None, done })
             .map_err(Failure::Broken)?;
-        let mut header = [0; 28];
-        header[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-        header[6..8].copy_from_slice(&command.to_be_bytes());
-        header[8..16].copy_from_slice(&cookie.to_be_bytes());
-        header[16..24].copy_from_slice(&offset.to_be_bytes());
-        header[24..].copy_from_slice(&length.to_be_bytes());
+        let header = Request { flags: 0, command, cookie, offset, length }.encode();
         let lost = || Failure::Broken("the connection ended".into());
         self.requests.send((header, payload)).await.map_err(|_| lost())?;
         outcome.await.map_err(|_| lost())?
@@ -215,7 +210,7 @@ impl Pending {
     }
 }
 
-async fn write_all(mut writer: Writer, mut requests: mpsc::Receiver<Request>, pending: Arc<Mutex<Pending>>) {
+async fn write_all(mut writer: Writer, mut requests: mpsc::Receiver<Message>, pending: Arc<Mutex<Pending>>) {
     while let Some((header, payload)) = requests.recv().await {
         let sent = async {
             writer.write_all(&header).await?;

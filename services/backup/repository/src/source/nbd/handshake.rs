@@ -7,14 +7,17 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::super::SourceError;
 use super::settings::{NbdAddress, NbdSettings};
-use super::wire::*;
+use crate::nbd_wire::{
+    BASE_ALLOCATION, ContextRequest, DIRTY_BITMAP_PREFIX, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Greeting,
+    INFO_BLOCK_SIZE, Info, InfoRequest, MetaContext, OPT_GO, OPT_SET_META_CONTEXT, OPT_STRUCTURED_REPLY,
+    OptionReplyHeader, PAYLOAD_BYTES_MAX_DEFAULT, REP_ACK, REP_FLAG_ERROR, REP_INFO, REP_META_CONTEXT,
+    option,
+};
 
 /// No answer to an option is longer: names are at most 4 KiB.
 const OPTION_REPLY_BYTES_MAX: u32 = 64 * 1024;
 /// No option gets more answers than this: one for each context or piece of information asked for, and some.
 const OPTION_REPLIES_MAX: usize = 64;
-/// What a server must take in one request when it does not say.
-const BLOCK_BYTES_MAX_DEFAULT: u32 = 32 * 1024 * 1024;
 /// A server whose smallest block is larger than this, or whose largest is smaller, does not keep to the protocol.
 const BLOCK_BYTES_MIN_MOST: u32 = 64 * 1024;
 
@@ -25,7 +28,7 @@ pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 #[derive(Clone, Debug)]
 pub(super) struct Export {
     pub(super) size_bytes: u64,
-    /// What the server is capable of: `EXPORT_…`.
+    /// What the server is capable of: transmission flags `FLAG_…`.
     pub(super) flags: u16,
     /// Requests begin and end at multiples of this.
     pub(super) block_bytes_min: u32,
@@ -41,7 +44,7 @@ pub(super) struct Export {
 enum OptionReply {
     Ack,
     Info(Vec<u8>),
-    Context { id: u32, name: String },
+    Context(MetaContext),
     Error { code: u32, message: String },
 }
 
@@ -91,16 +94,12 @@ fn io_error(settings: &NbdSettings, attempt: &'static str, source: io::Error) ->
 
 impl Handshake<'_> {
     async fn greet(&mut self) -> Result<(), SourceError> {
-        let (magic, style, flags) = self.greeting().await.map_err(|e| self.io(e))?;
-        if magic != NBDMAGIC || style != IHAVEOPT || flags & FLAG_FIXED_NEWSTYLE == 0 {
+        let Greeting { flags } = Greeting::read(&mut self.reader).await.map_err(|e| self.failed(e))?;
+        if flags & FLAG_FIXED_NEWSTYLE == 0 {
             return Err(self.protocol("it does not greet as a fixed newstyle server"));
         }
         let flags = u32::from(flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES));
-        self.writer.write_u32(flags).await.map_err(|e| self.io(e))
-    }
-
-    async fn greeting(&mut self) -> io::Result<(u64, u64, u16)> {
-        Ok((self.reader.read_u64().await?, self.reader.read_u64().await?, self.reader.read_u16().await?))
+        self.writer.write_u32(flags).await.map_err(|e| self.failed(e))
     }
 
     async fn structured_replies(&mut self) -> Result<bool, SourceError> {
@@ -115,19 +114,19 @@ impl Handshake<'_> {
     /// Asks for holes and, when wanted, the map of changes.
     async fn contexts(&mut self) -> Result<(Option<u32>, Option<u32>), SourceError> {
         let dirty = self.settings.dirty_bitmap.as_ref().map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
-        let wanted: Vec<&str> = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();
-        let mut query = text(&self.settings.export);
-        query.extend_from_slice(&(wanted.len() as u32).to_be_bytes());
-        for name in wanted {
-            query.extend_from_slice(&text(name));
-        }
+        let queries = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();
+        let query = ContextRequest { export: &self.settings.export, queries }.encode();
         self.ask(OPT_SET_META_CONTEXT, &query).await?;
         let mut found = (None, None);
         for _ in 0..OPTION_REPLIES_MAX {
             match self.reply(OPT_SET_META_CONTEXT).await? {
                 OptionReply::Ack => return Ok(found),
-                OptionReply::Context { id, name } if name == BASE_ALLOCATION => found.0 = Some(id),
-                OptionReply::Context { id, name } if Some(&name) == dirty.as_ref() => found.1 = Some(id),
+                OptionReply::Context(context) if context.name == BASE_ALLOCATION => {
+                    found.0 = Some(context.id);
+                }
+                OptionReply::Context(context) if Some(&context.name) == dirty.as_ref() => {
+                    found.1 = Some(context.id);
+                }
                 OptionReply::Error { .. } => return Ok((None, None)),
                 _ => return Err(self.protocol("it offered a context that was not asked for")),
             }
@@ -137,12 +136,10 @@ impl Handshake<'_> {
 
     /// Begins the transmission; returns what the server tells about the export.
     async fn go(&mut self) -> Result<Export, SourceError> {
-        let mut query = text(&self.settings.export);
-        query.extend_from_slice(&1u16.to_be_bytes());
-        query.extend_from_slice(&INFO_BLOCK_SIZE.to_be_bytes());
+        let query = InfoRequest { export: &self.settings.export, wanted: vec![INFO_BLOCK_SIZE] }.encode();
         self.ask(OPT_GO, &query).await?;
         let mut told = None;
-        let (mut block_bytes_min, mut block_bytes_max) = (1, BLOCK_BYTES_MAX_DEFAULT);
+        let (mut block_bytes_min, mut block_bytes_max) = (1, PAYLOAD_BYTES_MAX_DEFAULT);
         for _ in 0..OPTION_REPLIES_MAX {
             match self.reply(OPT_GO).await? {
                 OptionReply::Ack => {
@@ -164,65 +161,39 @@ impl Handshake<'_> {
                         dirty_context,
                     });
                 }
-                OptionReply::Info(info) => {
-                    let field = |at: usize| info.get(at..at + 4).and_then(|f| f.first_chunk().copied());
-                    match info.first_chunk().map(|kind| u16::from_be_bytes(*kind)) {
-                        Some(INFO_EXPORT) => {
-                            told = info[2..].first_chunk::<10>().map(|told| {
-                                let (size, flags) = told.split_at(8);
-                                let size = size.first_chunk().expect("it is split after 8 bytes");
-                                (u64::from_be_bytes(*size), u16::from_be_bytes([flags[0], flags[1]]))
-                            });
-                        }
-                        Some(INFO_BLOCK_SIZE) => {
-                            if let (Some(min), Some(max)) = (field(2), field(10)) {
-                                block_bytes_min = u32::from_be_bytes(min);
-                                block_bytes_max = u32::from_be_bytes(max);
-                            }
-                        }
-                        _ => {}
+                OptionReply::Info(info) => match Info::decode(&info) {
+                    Some(Info::Export { size_bytes, flags }) => told = Some((size_bytes, flags)),
+                    Some(Info::BlockSize { min, preferred: _, max }) => {
+                        (block_bytes_min, block_bytes_max) = (min, max);
                     }
-                }
+                    Some(Info::Name(_)) | None => {}
+                },
                 OptionReply::Error { code, message } => {
                     let why = format!("{message} (error {:#x})", code & !REP_FLAG_ERROR);
                     return Err(self.refused("serve this export", why));
                 }
-                OptionReply::Context { .. } => return Err(self.protocol("it answered the wrong thing")),
+                OptionReply::Context(_) => return Err(self.protocol("it answered the wrong thing")),
             }
         }
         Err(self.protocol("it does not stop telling about the export"))
     }
 
-    async fn ask(&mut self, option: u32, data: &[u8]) -> Result<(), SourceError> {
-        let mut message = IHAVEOPT.to_be_bytes().to_vec();
-        message.extend_from_slice(&option.to_be_bytes());
-        message.extend_from_slice(&(data.len() as u32).to_be_bytes());
-        message.extend_from_slice(data);
-        self.writer.write_all(&message).await.map_err(|e| self.io(e))
+    async fn ask(&mut self, number: u32, data: &[u8]) -> Result<(), SourceError> {
+        self.writer.write_all(&option(number, data)).await.map_err(|e| self.failed(e))
     }
 
     async fn reply(&mut self, option: u32) -> Result<OptionReply, SourceError> {
-        let mut header = [0; 20];
-        self.reader.read_exact(&mut header).await.map_err(|e| self.io(e))?;
-        let field = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().expect("20 bytes hold it"));
-        let magic = u64::from_be_bytes(*header.first_chunk().expect("20 bytes hold it"));
-        let (answered, kind, length) = (field(8), field(12), field(16));
-        if magic != OPTION_REPLY_MAGIC || answered != option || length > OPTION_REPLY_BYTES_MAX {
+        let header = OptionReplyHeader::read(&mut self.reader).await.map_err(|e| self.failed(e))?;
+        if header.option != option || header.length > OPTION_REPLY_BYTES_MAX {
             return Err(self.protocol("its answer to an option makes no sense"));
         }
-        let mut data = vec![0; length as usize];
-        self.reader.read_exact(&mut data).await.map_err(|e| self.io(e))?;
-        Ok(match kind {
+        let mut data = vec![0; header.length as usize];
+        self.reader.read_exact(&mut data).await.map_err(|e| self.failed(e))?;
+        Ok(match header.kind {
             REP_ACK => OptionReply::Ack,
             REP_INFO => OptionReply::Info(data),
             REP_META_CONTEXT => {
-                let (id, name) = data
-                    .split_first_chunk::<4>()
-                    .ok_or_else(|| self.protocol("it offered a context without an id"))?;
-                OptionReply::Context {
-                    id: u32::from_be_bytes(*id),
-                    name: String::from_utf8_lossy(name).into(),
-                }
+                OptionReply::Context(MetaContext::decode(&data).map_err(|e| self.failed(e.into()))?)
             }
             code if code & REP_FLAG_ERROR != 0 => {
                 OptionReply::Error { code, message: String::from_utf8_lossy(&data).into() }
@@ -231,8 +202,11 @@ impl Handshake<'_> {
         })
     }
 
-    fn io(&self, source: io::Error) -> SourceError {
-        io_error(self.settings, "agree with", source)
+    fn failed(&self, error: io::Error) -> SourceError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => self.protocol(&error.to_string()),
+            _ => io_error(self.settings, "agree with", error),
+        }
     }
 
     fn protocol(&self, why: &str) -> SourceError {
@@ -242,11 +216,4 @@ impl Handshake<'_> {
     fn refused(&self, attempt: &'static str, why: String) -> SourceError {
         SourceError::Refused { what: self.settings.to_string(), attempt, why }
     }
-}
-
-/// A text with its length before it.
-fn text(text: &str) -> Vec<u8> {
-    let mut bytes = (text.len() as u32).to_be_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
 }

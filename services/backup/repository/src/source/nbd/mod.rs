@@ -18,7 +18,6 @@ mod handshake;
 mod replies;
 mod settings;
 mod status;
-mod wire;
 
 use std::ops::Range;
 
@@ -32,7 +31,7 @@ use super::{DiskSource, Extent, SourceError};
 use self::connection::Connection;
 use self::settings::FLUSH_TIMEOUT;
 pub use self::settings::{NbdAddress, NbdSettings, NotAnNbdUri};
-use self::wire::{EXPORT_FLUSH, EXPORT_READ_ONLY, EXPORT_WRITE_ZEROES};
+use crate::nbd_wire::{FLAG_READ_ONLY, FLAG_SEND_FLUSH, FLAG_SEND_WRITE_ZEROES};
 
 /// One request carries no more: servers refuse more than 32 MiB, and smaller ones flow better.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -71,8 +70,8 @@ impl NbdSource {
 
     /// Whether any byte can be written.
     pub(crate) fn is_writable(&self) -> bool {
-        self.export.flags & EXPORT_READ_ONLY == 0
-            && self.export.flags & EXPORT_FLUSH != 0
+        self.export.flags & FLAG_READ_ONLY == 0
+            && self.export.flags & FLAG_SEND_FLUSH != 0
             && self.export.block_bytes_min == 1
     }
 
@@ -87,7 +86,7 @@ impl NbdSource {
 
     /// Makes a range read as zeros; the server may unmap it.
     pub(crate) async fn zero(&self, range: Range<u64>) -> Result<(), SourceError> {
-        let can = self.export.flags & EXPORT_WRITE_ZEROES != 0;
+        let can = self.export.flags & FLAG_SEND_WRITE_ZEROES != 0;
         let step = if can { ZERO_BYTES_MAX } else { self.step() as u64 };
         let mut at = range.start;
         while at < range.end {

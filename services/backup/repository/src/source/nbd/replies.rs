@@ -7,7 +7,10 @@ use tokio::io::AsyncReadExt;
 
 use super::connection::{Answer, Failure, Pending, Waiting, lock};
 use super::handshake::Reader;
-use super::wire::*;
+use crate::nbd_wire::{
+    BlockStatus, ChunkError, Hole, Malformed, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
+    REPLY_TYPE_FLAG_ERROR, REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, ReplyHeader,
+};
 
 /// A block status answer with more descriptors than this (8 MiB) is a lie.
 const STATUS_BYTES_MAX: u32 = 8 * 1024 * 1024;
@@ -24,45 +27,34 @@ pub(super) async fn read_all(mut reader: Reader, pending: Arc<Mutex<Pending>>) {
     }
 }
 
-fn nonsense(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
 /// Reads one simple reply or one chunk of a structured one.
 async fn read_reply(reader: &mut Reader, pending: &Mutex<Pending>) -> io::Result<()> {
-    match reader.read_u32().await? {
-        SIMPLE_REPLY_MAGIC => {
-            let error = reader.read_u32().await?;
-            let mut waiting = take(pending, reader.read_u64().await?)?;
-            if error != 0 {
-                waiting.error = Some(errno(error));
+    match ReplyHeader::read(reader).await? {
+        ReplyHeader::Simple(reply) => {
+            let mut waiting = take(pending, reply.cookie)?;
+            if reply.errno != 0 {
+                waiting.error = Some(errno(reply.errno));
             } else if let Answer::Read { bytes, filled } = &mut waiting.answer {
                 reader.read_exact(bytes).await?;
                 *filled = bytes.len();
             }
             finish(waiting);
-            Ok(())
         }
-        STRUCTURED_REPLY_MAGIC => {
-            let flags = reader.read_u16().await?;
-            let kind = reader.read_u16().await?;
-            let cookie = reader.read_u64().await?;
-            let length = reader.read_u32().await?;
-            let mut waiting = take(pending, cookie)?;
-            read_chunk(reader, kind, length, &mut waiting).await?;
-            if flags & CHUNK_FLAG_DONE == 0 {
-                lock(pending).waiting.insert(cookie, waiting);
+        ReplyHeader::Chunk(chunk) => {
+            let mut waiting = take(pending, chunk.cookie)?;
+            read_chunk(reader, chunk.kind, chunk.length, &mut waiting).await?;
+            if chunk.flags & REPLY_FLAG_DONE == 0 {
+                lock(pending).waiting.insert(chunk.cookie, waiting);
             } else {
                 finish(waiting);
             }
-            Ok(())
         }
-        _ => Err(nonsense("a reply began with the wrong number")),
     }
+    Ok(())
 }
 
 fn take(pending: &Mutex<Pending>, cookie: u64) -> io::Result<Waiting> {
-    lock(pending).waiting.remove(&cookie).ok_or_else(|| nonsense("a reply to nothing that was asked"))
+    lock(pending).waiting.remove(&cookie).ok_or(Malformed("a reply to no request").into())
 }
 
 fn finish(waiting: Waiting) {
@@ -76,50 +68,38 @@ fn finish(waiting: Waiting) {
 
 async fn read_chunk(reader: &mut Reader, kind: u16, length: u32, waiting: &mut Waiting) -> io::Result<()> {
     match (kind, &mut waiting.answer) {
-        (CHUNK_NONE, _) if length == 0 => Ok(()),
-        (CHUNK_OFFSET_DATA, Answer::Read { bytes, filled }) if length >= 8 => {
+        (REPLY_TYPE_NONE, _) if length == 0 => {}
+        (REPLY_TYPE_OFFSET_DATA, Answer::Read { bytes, filled }) if length >= 8 => {
             let at = place(reader.read_u64().await?, waiting.offset, length - 8, bytes.len())?;
             reader.read_exact(&mut bytes[at..at + length as usize - 8]).await?;
             *filled += length as usize - 8;
-            Ok(())
         }
-        (CHUNK_OFFSET_HOLE, Answer::Read { bytes, filled }) if length == 12 => {
-            let offset = reader.read_u64().await?;
-            let hole = reader.read_u32().await?;
-            let at = place(offset, waiting.offset, hole, bytes.len())?;
-            bytes[at..at + hole as usize].fill(0);
-            *filled += hole as usize;
-            Ok(())
+        (REPLY_TYPE_OFFSET_HOLE, Answer::Read { bytes, filled }) if length == Hole::BYTES => {
+            let hole = Hole::read(reader).await?;
+            let at = place(hole.offset, waiting.offset, hole.length, bytes.len())?;
+            bytes[at..at + hole.length as usize].fill(0);
+            *filled += hole.length as usize;
         }
-        (CHUNK_BLOCK_STATUS, Answer::Status(status)) if length % 8 == 4 && length <= STATUS_BYTES_MAX => {
-            let context = reader.read_u32().await?;
-            let mut raw = vec![0; length as usize - 4];
-            reader.read_exact(&mut raw).await?;
-            let field = |b: &[u8]| u32::from_be_bytes(*b.first_chunk().expect("chunks of 8 hold 4"));
-            let descriptors = raw.chunks_exact(8).map(|d| (field(d), field(&d[4..]))).collect();
+        (REPLY_TYPE_BLOCK_STATUS, Answer::Status(status)) if length <= STATUS_BYTES_MAX => {
+            let BlockStatus { context, descriptors } = BlockStatus::read(reader, length).await?;
             status.insert(context, descriptors);
-            Ok(())
         }
-        (kind, _) if kind & CHUNK_FLAG_ERROR != 0 && (6..=ERROR_BYTES_MAX).contains(&length) => {
-            let code = reader.read_u32().await?;
-            let mut rest = vec![0; length as usize - 4];
-            reader.read_exact(&mut rest).await?;
-            let said = u16::from_be_bytes([rest[0], rest[1]]) as usize;
-            let message = String::from_utf8_lossy(rest[2..].get(..said).unwrap_or_default()).into_owned();
-            waiting.error = Some(if message.is_empty() { errno(code) } else { message });
-            Ok(())
+        (kind, _) if kind & REPLY_TYPE_FLAG_ERROR != 0 && length <= ERROR_BYTES_MAX => {
+            let error = ChunkError::read(reader, length).await?;
+            waiting.error = Some(if error.message.is_empty() { errno(error.errno) } else { error.message });
         }
-        _ => Err(nonsense("a chunk of a reply makes no sense")),
+        _ => return Err(Malformed("a chunk that is no answer to its request").into()),
     }
+    Ok(())
 }
 
 /// Where in the answer a chunk belongs.
-fn place(offset: u64, asked: u64, length: u32, answer_bytes: usize) -> io::Result<usize> {
+fn place(offset: u64, asked: u64, length: u32, answer_bytes: usize) -> Result<usize, Malformed> {
     offset
         .checked_sub(asked)
         .filter(|at| at + u64::from(length) <= answer_bytes as u64)
         .map(|at| at as usize)
-        .ok_or_else(|| nonsense("a chunk lies outside of what was asked"))
+        .ok_or(Malformed("a chunk outside of what was asked"))
 }
 
 /// NBD's error numbers are Linux's.

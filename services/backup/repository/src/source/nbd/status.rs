@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::super::{Change, Extent, ExtentKind, SourceError};
-use super::connection::{Connection, Descriptor};
+use super::connection::Connection;
 use super::handshake::Export;
-use super::wire::{STATE_DIRTY, STATE_ZERO};
+use crate::nbd_wire::{Descriptor, STATE_DIRTY, STATE_ZERO};
 
 /// One question is about no more than this: lengths are 32 bits wide, and servers want them aligned.
 const STATUS_BYTES_MAX: u64 = 1 << 30;
