@@ -50,7 +50,8 @@ pub(super) struct Record {
     pub(super) upstream: Option<SocketAddr>,
     pub(super) tries: u32,
     pub(super) status: u16,
-    pub(super) source: Option<Arc<Source>>,
+    /// The request's body, where it has one: counted when the line is written.
+    pub(super) request_body: Option<Arc<Source>>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) outcome: Outcome,
@@ -78,7 +79,7 @@ impl Record {
             upstream: None,
             tries: 0,
             status: 0,
-            source: None,
+            request_body: None,
             bytes_in: 0,
             bytes_out: 0,
             // Until somebody says otherwise: whoever drops us half way does so because the client is gone.
@@ -109,7 +110,7 @@ impl Drop for Record {
         // A client that went before there was an answer is counted as nginx does; it saw nothing of the number.
         const CLIENT_CLOSED: u16 = 499;
         let status = if self.status == 0 { CLIENT_CLOSED } else { self.status };
-        let bytes_in = self.source.as_ref().map_or(self.bytes_in, |source| source.taken());
+        let bytes_in = self.request_body.as_ref().map_or(self.bytes_in, |body| body.taken());
         let span = &self.trace.span;
         span.record("http.response.status_code", status);
         let owner = self.route.as_ref().map(|route| route.owner.as_str());

@@ -15,10 +15,9 @@ use super::admission::Place;
 use super::exchange;
 use super::guard::{Guard, Protocol};
 use super::line::Line;
+use super::settings::BUFFER_BYTES;
 use super::shared::Shared;
 
-/// What hyper keeps of a body on its way, each way. Larger reads save system calls, smaller ones memory.
-pub(super) const BUFFER_BYTES: usize = 128 * 1024;
 /// hyper reads so many fields without being told; the guard has counted them before.
 const FIELDS_BY_DEFAULT: usize = 100;
 /// A silent HTTP/2 connection is asked whether it still lives, and has so long to say so.

@@ -24,12 +24,11 @@ use proxy_domain::retry::{Progress, Replay, may_retry};
 use super::access::{Outcome, Record};
 use super::answer::Problem;
 use super::client_body::{Fate, RequestBody, Source};
-use super::guard::REFUSED_METHOD;
 use super::head;
 use super::line::Line;
 use super::shared::Shared;
 use super::trace::Trace;
-use super::tunnel;
+use super::tunnel::{self, GrantedUpgrade, UpgradeReply};
 use super::upstream::{Failure, Upstream};
 use super::upstream_body::{AnswerBody, UpstreamBody};
 
@@ -43,23 +42,23 @@ pub(super) async fn answer(
     let identity = shared.settings.trusted.identify(line.peer.ip(), Scheme::Http, &head.headers);
     let trace = Trace::begin(&head, identity.peer_is_trusted);
     let mut record = Record::begin(trace, &head, identity.client(), line.clone(), shared.metrics.clone());
-    let led = match line.refused.get() {
-        Some(&violation) if head.method.as_str() == REFUSED_METHOD => Err(Problem::Framing(violation)),
-        _ => lead(&shared, head, body, &identity, &mut record).await,
+    let reply = match line.refusal(&head) {
+        Some(violation) => Err(Problem::Framing(violation)),
+        None => lead(&shared, head, body, &identity, &mut record).await,
     };
-    Ok(match led {
-        Ok(Led::Answered(response, upstream)) => streamed(shared, response, upstream, record),
-        Ok(Led::Switched(switched)) => switched.begin(shared, line, record),
+    Ok(match reply {
+        Ok(Reply::Response(response, upstream)) => streamed(shared, response, upstream, record),
+        Ok(Reply::Upgrade(granted)) => granted.begin(shared, line, record),
         Err(problem) => page(&problem, record),
     })
 }
 
-/// Where a request led.
-pub(super) enum Led {
-    /// A machine answered, over this connection.
-    Answered(Response<Incoming>, Box<Upstream>),
-    /// A machine granted an upgrade.
-    Switched(Box<tunnel::Switched>),
+/// What the upstream replied.
+enum Reply {
+    /// A response, over this connection.
+    Response(Response<Incoming>, Box<Upstream>),
+    /// 101: the upgrade is granted.
+    Upgrade(Box<GrantedUpgrade>),
 }
 
 async fn lead(
@@ -68,7 +67,7 @@ async fn lead(
     body: Incoming,
     identity: &Identity,
     record: &mut Record,
-) -> Result<Led, Problem> {
+) -> Result<Reply, Problem> {
     let asked = examine(&head, shared.settings.limits.head.fields_max)?;
     // The entry is taken once; whatever happens to the table, this request keeps it.
     let route = shared.table.load().find(&asked.host).cloned();
@@ -84,31 +83,39 @@ async fn lead(
     let has_body = !body.is_end_stream();
     head::prepare(&mut head, &asked, identity, &record.trace, has_body);
     if let (Some(protocol), Some(on_upgrade)) = (asked.upgrade, on_upgrade) {
-        return tunnel::ask(shared, head, protocol, on_upgrade, address, record).await;
+        return Ok(match tunnel::ask(shared, head, protocol, on_upgrade, route, address, record).await? {
+            UpgradeReply::Granted(granted) => Reply::Upgrade(granted),
+            UpgradeReply::Declined(response, upstream) => Reply::Response(response, upstream),
+        });
     }
     let keep = head.method.is_idempotent();
-    record.source = has_body.then(|| Source::new(body, keep, shared.settings.pace));
-    forward(shared, head, address, record).await
+    let source = has_body.then(|| Source::new(body, keep, shared.settings.pace));
+    record.request_body = source.clone();
+    let (response, upstream) = forward(shared, head, source, address, record).await?;
+    Ok(Reply::Response(response, upstream))
 }
 
 /// Asks the machine, twice if that is safe.
 async fn forward(
     shared: &Shared,
     head: Parts,
+    source: Option<Arc<Source>>,
     address: SocketAddr,
     record: &mut Record,
-) -> Result<Led, Problem> {
-    let source = record.source.clone();
+) -> Result<(Response<Incoming>, Box<Upstream>), Problem> {
+    let connect_max = shared.settings.timeouts.connect;
     let body = || source.as_ref().map_or(RequestBody::Empty, Source::body);
     let method = head.method.clone();
     let mut request = Request::from_parts(head, body());
     shared.budget.lock().unwrap_or_else(PoisonError::into_inner).request();
+    let mut attempt = 0;
     loop {
-        record.tries += 1;
-        let pooled = if record.tries == 1 { shared.pool.take(address) } else { None };
+        attempt += 1;
+        record.tries = attempt;
+        let pooled = if attempt == 1 { shared.pool.take(address) } else { None };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
-            None => connect(shared, address, record).await?,
+            None => Upstream::connect(address, connect_max, &shared.metrics, &record.trace.span).await?,
         };
         // A kept connection may have been closed while the request was on its way; a fresh one that breaks is in earnest.
         let spare = (upstream.reused && method.is_idempotent()).then(|| request_again(&request));
@@ -117,7 +124,7 @@ async fn forward(
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Problem::WrongProtocol);
             }
-            Ok(response) => return Ok(Led::Answered(response, upstream)),
+            Ok(response) => return Ok((response, upstream)),
             Err(failure) => failure,
         };
         match source.as_ref().map(|source| source.fate()) {
@@ -125,9 +132,7 @@ async fn forward(
             Some(Fate::TooSlow) => return Err(Problem::BodyTooSlow),
             Some(Fate::Sound) | None => {}
         }
-        let problem = failure.problem();
-        failure.log(&record.trace.span, address);
-        shared.metrics.upstream_failed(failure.kind());
+        let problem = failure.report(&record.trace.span, address, &shared.metrics);
         let (progress, again) = match failure {
             Failure::Unsent(request) => (Progress::NothingSent, Some(*request)),
             Failure::Broke(_) => (Progress::Sent, spare.map(|head| Request::from_parts(head, body()))),
@@ -135,25 +140,12 @@ async fn forward(
         };
         let replay = source.as_ref().map_or(Replay::Whole, |source| source.replay());
         match again {
-            Some(again) if may_retry(&method, replay, progress, record.tries) && shared.pay_for_retry() => {
+            Some(again) if may_retry(&method, replay, progress, attempt) && shared.pay_for_retry() => {
                 request = again;
             }
             _ => return Err(problem),
         }
     }
-}
-
-/// Connects, and counts it when that fails.
-pub(super) async fn connect(
-    shared: &Shared,
-    address: SocketAddr,
-    record: &Record,
-) -> Result<Box<Upstream>, Problem> {
-    Upstream::connect(address, shared.settings.timeouts.connect).await.map_err(|failure| {
-        failure.log(&record.trace.span, address);
-        shared.metrics.upstream_failed(failure.kind());
-        failure.problem()
-    })
 }
 
 fn request_again(request: &Request<RequestBody>) -> Parts {

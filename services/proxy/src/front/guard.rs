@@ -24,14 +24,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use super::line::Line;
+use super::line::{Line, REFUSED_REQUEST};
 use super::settings::Settings;
 use clock::{Linger, ReadClock, Waiting, WriteClock};
 pub(super) use greet::Protocol;
-
-/// The method of the made-up request. A client that uses it gets no more than his own refusal.
-pub(super) const REFUSED_METHOD: &str = "LOAM-REFUSED";
-const REFUSED_REQUEST: &[u8] = b"LOAM-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// What is read at once while bytes must be held back.
 const READ_BYTES: usize = 8 * 1024;
@@ -104,8 +100,7 @@ impl Guard {
     }
 
     fn refuse(&mut self, violation: Violation) {
-        // Only the first reason counts, and there is only one: nothing is judged after a refusal.
-        self.line.refused.get_or_init(|| violation);
+        self.line.refuse(violation);
         self.stage = Stage::Refusing(0);
     }
 

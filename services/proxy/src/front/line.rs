@@ -6,10 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use http::request::Parts;
 use proxy_domain::framing::Violation;
 
 use super::admission::Place;
 use super::stall::Stalls;
+
+/// The method of the request that the guard makes up. A client that uses it has a request like any other.
+const REFUSED_METHOD: &str = "LOAM-REFUSED";
+/// That request.
+pub(super) const REFUSED_REQUEST: &[u8] =
+    b"LOAM-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// One client connection: the guard reads its bytes, exchanges answer its requests, a tunnel may inherit it.
 #[derive(Debug)]
@@ -17,7 +24,7 @@ pub(super) struct Line {
     pub(super) peer: SocketAddr,
     _place: Place,
     /// Why the guard refused the rest of the stream. The request it made up to say so is answered with this.
-    pub(super) refused: OnceLock<Violation>,
+    refused: OnceLock<Violation>,
     /// Requests that came over HTTP/2; those over HTTP/1 are counted by the guard, as heads.
     asked: AtomicU64,
     /// Requests that were answered to the last byte.
@@ -39,6 +46,16 @@ impl Line {
             stalls: Stalls::default(),
             guard: AtomicWaker::new(),
         }
+    }
+
+    /// Notes why the rest of the stream is refused. The first reason stands: nothing is judged after it.
+    pub(super) fn refuse(&self, violation: Violation) {
+        self.refused.get_or_init(|| violation);
+    }
+
+    /// The reason, if this is the request that the guard made up to have it sent.
+    pub(super) fn refusal(&self, head: &Parts) -> Option<Violation> {
+        if head.method.as_str() == REFUSED_METHOD { self.refused.get().copied() } else { None }
     }
 
     pub(super) fn asked(&self) -> u64 {

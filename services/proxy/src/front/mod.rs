@@ -40,6 +40,7 @@ mod shared;
 mod stall;
 mod trace;
 mod tunnel;
+mod tunnels;
 mod upstream;
 mod upstream_body;
 

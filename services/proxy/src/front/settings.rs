@@ -6,6 +6,9 @@ use proxy_domain::forwarded::TrustedPeers;
 use proxy_domain::framing::HeadLimits;
 use proxy_domain::pace::PaceLimits;
 
+/// hyper's buffer for each direction of a connection. Larger reads save system calls, smaller ones memory.
+pub(super) const BUFFER_BYTES: usize = 128 * 1024;
+
 /// How the front behaves; the default is fit for the open network.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {

@@ -13,7 +13,7 @@ use super::admission::Admission;
 use super::metrics::Metrics;
 use super::pool::Pool;
 use super::settings::Settings;
-use super::tunnel::Tunnels;
+use super::tunnels::Tunnels;
 
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -11,7 +11,6 @@
 //! time after its route was taken away, or with the front.
 
 mod flow;
-mod registry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +19,10 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use proxy_domain::Route;
 use proxy_domain::hygiene::clean_response;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -29,22 +30,30 @@ use tokio::time::timeout;
 use super::access::{Outcome, Record};
 use super::answer::Problem;
 use super::client_body::RequestBody;
-use super::exchange::{Led, connect};
 use super::guard::Guard;
 use super::line::Line;
 use super::shared::Shared;
+use super::upstream::{Failure, Upstream};
 use super::upstream_body::AnswerBody;
 use flow::End;
-pub(super) use registry::Tunnels;
 
 /// Takes hyper's promise of the client's connection out of a head.
 pub(super) fn take_upgrade(head: &mut Parts) -> Option<OnUpgrade> {
     head.extensions.remove()
 }
 
-/// A machine has granted an upgrade.
+/// What a machine replied to a request for an upgrade.
+pub(super) enum UpgradeReply {
+    /// 101.
+    Granted(Box<GrantedUpgrade>),
+    /// Any other response, over this connection.
+    Declined(Response<Incoming>, Box<Upstream>),
+}
+
+/// Both ends of a tunnel that begins when the client has its 101.
 #[derive(Debug)]
-pub(super) struct Switched {
+pub(super) struct GrantedUpgrade {
+    route: Arc<Route>,
     on_upgrade: OnUpgrade,
     headers: HeaderMap,
     machine: End,
@@ -56,22 +65,20 @@ pub(super) async fn ask(
     head: Parts,
     protocol: HeaderValue,
     on_upgrade: OnUpgrade,
+    route: Arc<Route>,
     address: SocketAddr,
     record: &mut Record,
-) -> Result<Led, Problem> {
+) -> Result<UpgradeReply, Problem> {
     record.tries = 1;
-    let mut upstream = connect(shared, address, record).await?;
-    let first_byte = shared.settings.timeouts.first_byte;
-    let failed = |failure: super::upstream::Failure| {
-        failure.log(&record.trace.span, address);
-        shared.metrics.upstream_failed(failure.kind());
-        failure.problem()
-    };
+    let (timeouts, metrics, span) = (&shared.settings.timeouts, &shared.metrics, &record.trace.span);
+    let mut upstream = Upstream::connect(address, timeouts.connect, metrics, span).await?;
+    let first_byte = timeouts.first_byte;
+    let failed = |failure: Failure| failure.report(span, address, metrics);
     let request = Request::from_parts(head, RequestBody::Empty);
     let response = upstream.ask(request, first_byte, || 0).await.map_err(failed)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         upstream.once_only();
-        return Ok(Led::Answered(response, upstream));
+        return Ok(UpgradeReply::Declined(response, upstream));
     }
     let switched_to = response.headers().get(UPGRADE);
     if !switched_to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())) {
@@ -82,13 +89,14 @@ pub(super) async fn ask(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
     let (socket, early) = upstream.into_tunnel(first_byte).await.map_err(failed)?;
-    Ok(Led::Switched(Box::new(Switched { on_upgrade, headers, machine: End { socket, early } })))
+    let machine = End { socket, early };
+    Ok(UpgradeReply::Granted(Box::new(GrantedUpgrade { route, on_upgrade, headers, machine })))
 }
 
-impl Switched {
+impl GrantedUpgrade {
     /// Answers 101 and leaves a task behind that joins both ends.
     pub(super) fn begin(
-        self,
+        mut self: Box<Self>,
         shared: Arc<Shared>,
         line: Arc<Line>,
         mut record: Record,
@@ -96,10 +104,36 @@ impl Switched {
         record.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         let mut response = Response::new(AnswerBody::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = std::mem::take(&mut self.headers);
         let tasks = shared.tasks.clone();
-        tasks.spawn(run(shared, line, self.on_upgrade, self.machine, record));
+        tasks.spawn(self.run(shared, line, record));
         response
+    }
+
+    /// Joins both ends until the tunnel is over.
+    async fn run(self: Box<Self>, shared: Arc<Shared>, line: Arc<Line>, mut record: Record) {
+        let timeouts = &shared.settings.timeouts;
+        let entry = shared.tunnels.enter(self.route, &shared);
+        let client = match timeout(timeouts.head_read, self.on_upgrade).await {
+            Ok(Ok(upgraded)) => Ok(take_apart(upgraded)),
+            Ok(Err(error)) => Err(NoClient::Gone(error)),
+            Err(_) => Err(NoClient::TooSlow),
+        };
+        match client {
+            Ok(client) => {
+                let moved = flow::Moved::default();
+                record.outcome = tokio::select! {
+                    outcome = flow::join(client, self.machine, timeouts.tunnel_idle, &moved) => outcome,
+                    () = entry.cut() => Outcome::Cut,
+                };
+                (record.bytes_in, record.bytes_out) = (moved.client_bytes(), moved.machine_bytes());
+            }
+            Err(error) => tracing::debug!(
+                parent: &record.trace.span, error = &error as &dyn std::error::Error, "a tunnel did not begin"
+            ),
+        }
+        // The place of the connection is given back only now.
+        drop(line);
     }
 }
 
@@ -110,32 +144,6 @@ enum NoClient {
     Gone(#[source] hyper::Error),
     #[error("the switch was not finished in time")]
     TooSlow,
-}
-
-async fn run(shared: Arc<Shared>, line: Arc<Line>, on_upgrade: OnUpgrade, machine: End, mut record: Record) {
-    let timeouts = &shared.settings.timeouts;
-    let route = record.route.clone().expect("only routed requests are asked to switch");
-    let entry = shared.tunnels.enter(route, &shared);
-    let client = match timeout(timeouts.head_read, on_upgrade).await {
-        Ok(Ok(upgraded)) => Ok(take_apart(upgraded)),
-        Ok(Err(error)) => Err(NoClient::Gone(error)),
-        Err(_) => Err(NoClient::TooSlow),
-    };
-    match client {
-        Ok(client) => {
-            let moved = flow::Moved::default();
-            record.outcome = tokio::select! {
-                outcome = flow::join(client, machine, timeouts.tunnel_idle, &moved) => outcome,
-                () = entry.cut() => Outcome::Cut,
-            };
-            (record.bytes_in, record.bytes_out) = (moved.client_bytes(), moved.machine_bytes());
-        }
-        Err(error) => tracing::debug!(
-            parent: &record.trace.span, error = &error as &dyn std::error::Error, "a tunnel did not begin"
-        ),
-    }
-    // The place of the connection is given back only now.
-    drop(line);
 }
 
 /// The client's socket, with what had been read from it already.

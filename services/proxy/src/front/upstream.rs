@@ -14,10 +14,12 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Span;
 
 use super::answer::Problem;
 use super::client_body::RequestBody;
-use super::connection::BUFFER_BYTES;
+use super::metrics::Metrics;
+use super::settings::BUFFER_BYTES;
 
 /// A connection, and hyper's end of it.
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// For the metric.
-    pub(super) fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
@@ -60,7 +62,7 @@ impl Failure {
     }
 
     /// What the client is told.
-    pub(super) fn problem(&self) -> Problem {
+    fn problem(&self) -> Problem {
         match self {
             Self::Connect(_) => Problem::Unreachable,
             Self::Unsent(_) | Self::Broke(_) => Problem::BrokeOff,
@@ -68,20 +70,31 @@ impl Failure {
         }
     }
 
-    /// Says why in the log, within the request's span.
-    pub(super) fn log(&self, span: &tracing::Span, address: SocketAddr) {
+    /// Logs the failure within the request's span, counts it, and returns what the client is told.
+    pub(super) fn report(&self, span: &Span, address: SocketAddr, metrics: &Metrics) -> Problem {
         let cause: Option<&dyn std::error::Error> = match self {
             Self::Connect(error) => Some(error),
             Self::Broke(error) => Some(error),
             Self::ConnectTimeout | Self::Unsent(_) | Self::Silent => None,
         };
         tracing::warn!(parent: span, %address, kind = self.kind(), error = cause, "asking a machine failed");
+        metrics.upstream_failed(self.kind());
+        self.problem()
     }
 }
 
 impl Upstream {
-    /// Connects to a machine.
-    pub(super) async fn connect(address: SocketAddr, within: Duration) -> Result<Box<Self>, Failure> {
+    /// Connects to a machine; a failure is logged and counted.
+    pub(super) async fn connect(
+        address: SocketAddr,
+        within: Duration,
+        metrics: &Metrics,
+        span: &Span,
+    ) -> Result<Box<Self>, Problem> {
+        Self::open(address, within).await.map_err(|failure| failure.report(span, address, metrics))
+    }
+
+    async fn open(address: SocketAddr, within: Duration) -> Result<Box<Self>, Failure> {
         let socket = match timeout(within, TcpStream::connect(address)).await {
             Ok(connected) => connected.map_err(Failure::Connect)?,
             Err(_) => return Err(Failure::ConnectTimeout),

@@ -7,11 +7,11 @@ use proxy_domain::{Route, RouteTable};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::front::shared::Shared;
+use super::shared::Shared;
 
 /// The open tunnels of a front.
 #[derive(Debug, Default)]
-pub(in crate::front) struct Tunnels {
+pub(super) struct Tunnels {
     book: Mutex<Book>,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Entry<'_> {
 
 impl Tunnels {
     /// How many are open.
-    pub(in crate::front) fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.book().open.len()
     }
 
@@ -72,7 +72,7 @@ impl Tunnels {
     }
 
     /// Gives tunnels whose machine lost their domain the drain time, and then ends those that it did not get back.
-    pub(in crate::front) fn end_orphans(&self, shared: &Arc<Shared>) {
+    pub(super) fn end_orphans(&self, shared: &Arc<Shared>) {
         let table = shared.table.load();
         let mut orphans = Vec::new();
         for (id, tunnel) in &mut self.book().open {
