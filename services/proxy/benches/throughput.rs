@@ -1,12 +1,12 @@
-//! The front beside nginx, in one run: the same machine behind them, the same clients before them.
+//! The HTTP frontend beside nginx, in one run: the same upstream behind them, the same clients before them.
 //!
 //! ```text
-//!   core 1: clients ──> core 0: front, or nginx with one worker ──> core 1: machine
+//!   core 1: clients ──> core 0: frontend, or nginx with one worker ──> core 1: upstream
 //! ```
 //!
-//! Rounds alternate, so that whatever else the computer does falls on both. CPU time for a request is the figure to
-//! trust; requests per second depend on what the clients leave over. Both write an access line for each request, to
-//! `/dev/null`, and both say who the client is. Needs Debian's `nginx-light`; leaves no files behind.
+//! Rounds alternate, so that other load on the host affects both. CPU time per request is the figure to trust; requests
+//! per second depend on the CPU time that the clients leave. Both write an access record for each request to
+//! `/dev/null`, and both send forwarding headers. Needs Debian's `nginx-light`; leaves no files behind.
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use contract::{DomainName, VmName};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use proxy::front::{Front, Settings};
-use proxy_domain::{Claim, RouteTable, Target};
+use proxy::adapters::frontend::{HttpFrontend, Settings};
+use proxy::ports::Frontend;
+use proxy_domain::{DomainClaim, RouteTable, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -30,8 +31,8 @@ const SMALL_BYTES: usize = 1024;
 const LARGE_BYTES: usize = 10 * 1024 * 1024;
 
 fn main() {
-    if let Ok(machine) = std::env::var("LOAM_BENCH_FRONT_TO") {
-        return serve_front(machine.parse().expect("an address"));
+    if let Ok(upstream) = std::env::var("LOAM_BENCH_UPSTREAM") {
+        return serve_frontend(upstream.parse().expect("an address"));
     }
     pin_to_core(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -39,13 +40,13 @@ fn main() {
 }
 
 async fn compare() {
-    let machine = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let machine_address = machine.local_addr().expect("bound");
-    tokio::spawn(serve_machine(machine));
+    let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let upstream_address = upstream.local_addr().expect("bound");
+    tokio::spawn(serve_upstream(upstream));
     let folder = tempfile::tempdir().expect("a folder for nginx's temporary files");
-    let proxies = [start_front(machine_address), start_nginx(machine_address, folder.path()).await];
+    let proxies = [start_frontend(upstream_address), start_nginx(upstream_address, folder.path()).await];
 
-    for (what, path, clients) in [("1 KiB answers", "/small", CLIENTS), ("10 MiB answers", "/large", 4)] {
+    for (what, path, clients) in [("1 KiB responses", "/small", CLIENTS), ("10 MiB responses", "/large", 4)] {
         let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (proxy, rounds) in proxies.iter().zip(&mut rounds) {
@@ -54,23 +55,23 @@ async fn compare() {
             }
         }
         println!("\n{what}, {clients} connections, median of {ROUNDS} rounds of {} s", ROUND.as_secs());
-        println!("{:8} {:>12} {:>16} {:>9} {:>9}", "", "requests/s", "CPU µs/request", "p50 ms", "p99 ms");
+        println!("{:9} {:>12} {:>16} {:>9} {:>9}", "", "requests/s", "CPU µs/request", "p50 ms", "p99 ms");
         let medians = rounds.map(Round::median);
         for (proxy, round) in proxies.iter().zip(&medians) {
             println!(
-                "{:8} {:>12.0} {:>16.1} {:>9.2} {:>9.2}",
+                "{:9} {:>12.0} {:>16.1} {:>9.2} {:>9.2}",
                 proxy.name, round.requests_per_second, round.cpu_us, round.p50_ms, round.p99_ms
             );
         }
-        let [front, nginx] = medians;
+        let [frontend, nginx] = medians;
         println!(
-            "front / nginx: CPU for a request × {:.2}, requests/s × {:.2}",
-            front.cpu_us / nginx.cpu_us,
-            front.requests_per_second / nginx.requests_per_second
+            "frontend / nginx: CPU for a request × {:.2}, requests/s × {:.2}",
+            frontend.cpu_us / nginx.cpu_us,
+            frontend.requests_per_second / nginx.requests_per_second
         );
     }
     for proxy in &proxies {
-        println!("{:8} resident {} KiB", proxy.name, resident_kib(proxy.process.id()));
+        println!("{:9} resident {} KiB", proxy.name, resident_kib(proxy.process.id()));
     }
 }
 
@@ -89,41 +90,41 @@ impl Drop for Proxy {
     }
 }
 
-fn start_front(machine: SocketAddr) -> Proxy {
+fn start_frontend(upstream: SocketAddr) -> Proxy {
     let mut process = Command::new(std::env::current_exe().expect("this program"))
-        .env("LOAM_BENCH_FRONT_TO", machine.to_string())
+        .env("LOAM_BENCH_UPSTREAM", upstream.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program starts again");
     let mut line = String::new();
     let stdout = process.stdout.take().expect("piped");
-    std::io::BufReader::new(stdout).read_line(&mut line).expect("the front says where it listens");
-    Proxy { name: "front", process, address: line.trim().parse().expect("an address") }
+    std::io::BufReader::new(stdout).read_line(&mut line).expect("the frontend prints its address");
+    Proxy { name: "frontend", process, address: line.trim().parse().expect("an address") }
 }
 
-/// What the front's own process does.
-fn serve_front(machine: SocketAddr) {
+/// Runs in the frontend's own process.
+fn serve_frontend(upstream: SocketAddr) {
     pin_to_core(0);
     let log = std::fs::OpenOptions::new().append(true).open("/dev/null").expect("/dev/null");
     tracing_subscriber::fmt().json().with_writer(std::sync::Mutex::new(log)).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let front = Front::start(SocketAddr::from(([127, 0, 0, 1], 0)), Settings::default())
+        let frontend = HttpFrontend::start(SocketAddr::from(([127, 0, 0, 1], 0)), Settings::default())
             .await
             .expect("a free port");
-        let claim = Claim {
-            owner: VmName::new("web").expect("valid"),
+        let claim = DomainClaim {
+            vm: VmName::new("web").expect("valid"),
             domains: vec![DomainName::new("web.example").expect("valid")],
-            target: Target::Up(machine),
+            target: Target::Up(upstream),
         };
-        front.swap(RouteTable::build(&front.table(), [claim]).0);
-        println!("{}", front.address());
-        std::io::stdout().flush().expect("somebody reads");
+        frontend.swap(RouteTable::build(&frontend.table(), [claim]).0);
+        println!("{}", frontend.address());
+        std::io::stdout().flush().expect("the parent reads");
         std::future::pending::<()>().await;
     });
 }
 
-async fn start_nginx(machine: SocketAddr, folder: &Path) -> Proxy {
+async fn start_nginx(upstream: SocketAddr, folder: &Path) -> Proxy {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
     let folder = folder.display();
@@ -134,11 +135,11 @@ async fn start_nginx(machine: SocketAddr, folder: &Path) -> Proxy {
            access_log /dev/null combined; keepalive_requests 1000000000; tcp_nodelay on;
            client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
            uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-           upstream machine {{ server {machine}; keepalive 128; keepalive_requests 1000000000; }}
+           upstream upstream {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}
            server {{
              listen 127.0.0.1:{port}; server_name web.example;
              location / {{
-               proxy_pass http://machine; proxy_http_version 1.1; proxy_set_header Connection \"\";
+               proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection \"\";
                proxy_set_header Host $host; proxy_set_header X-Real-IP $remote_addr;
                proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
              }}
@@ -161,7 +162,7 @@ async fn start_nginx(machine: SocketAddr, folder: &Path) -> Proxy {
     proxy
 }
 
-/// What one round showed.
+/// The figures of one round.
 #[derive(Clone, Copy)]
 struct Round {
     requests_per_second: f64,
@@ -171,7 +172,7 @@ struct Round {
 }
 
 impl Round {
-    /// Every figure's own median.
+    /// The median of each figure.
     fn median(rounds: Vec<Round>) -> Round {
         let middle = |figure: fn(&Round) -> f64| {
             let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
@@ -189,11 +190,11 @@ impl Round {
 
 async fn measure(proxy: &Proxy, path: &'static str, clients: usize) -> Round {
     let (cpu_before, began) = (cpu(proxy.process.id()), Instant::now());
-    let mut waits = load(proxy.address, path, clients, ROUND).await;
+    let mut latencies = load(proxy.address, path, clients, ROUND).await;
     let (cpu, took) = (cpu(proxy.process.id()) - cpu_before, began.elapsed());
-    waits.sort();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-    let requests = waits.len() as f64;
+    latencies.sort();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+    let requests = latencies.len() as f64;
     Round {
         requests_per_second: requests / took.as_secs_f64(),
         cpu_us: cpu.as_secs_f64() * 1e6 / requests,
@@ -202,12 +203,12 @@ async fn measure(proxy: &Proxy, path: &'static str, clients: usize) -> Round {
     }
 }
 
-/// Asks over and over on every connection; how long each answer took.
+/// Sends requests on every connection, one after another; returns how long each response took.
 async fn load(address: SocketAddr, path: &'static str, clients: usize, duration: Duration) -> Vec<Duration> {
     let until = Instant::now() + duration;
     let clients = (0..clients).map(|_| tokio::spawn(client(address, path, until)));
-    let waits = futures::future::try_join_all(clients).await.expect("no client panics");
-    waits.into_iter().flatten().collect()
+    let latencies = futures::future::try_join_all(clients).await.expect("no client panics");
+    latencies.into_iter().flatten().collect()
 }
 
 async fn client(address: SocketAddr, path: &str, until: Instant) -> Vec<Duration> {
@@ -216,14 +217,14 @@ async fn client(address: SocketAddr, path: &str, until: Instant) -> Vec<Duration
     );
     let mut socket = TcpStream::connect(address).await.expect("the proxy listens");
     socket.set_nodelay(true).expect("a TCP socket");
-    let (mut buffer, mut waits) = (vec![0; 256 * 1024], Vec::new());
+    let (mut buffer, mut latencies) = (vec![0; 256 * 1024], Vec::new());
     while Instant::now() < until {
-        let asked = Instant::now();
+        let sent = Instant::now();
         socket.write_all(request.as_bytes()).await.expect("the proxy reads");
         let mut filled = 0;
         let (head, body) = loop {
-            let count = socket.read(&mut buffer[filled..]).await.expect("the proxy answers");
-            assert!(count > 0, "the proxy hung up");
+            let count = socket.read(&mut buffer[filled..]).await.expect("the proxy responds");
+            assert!(count > 0, "the proxy closed the connection");
             filled += count;
             if let Some(end) = buffer[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break (end + 4, filled - end - 4);
@@ -234,22 +235,23 @@ async fn client(address: SocketAddr, path: &str, until: Instant) -> Vec<Duration
         let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
         let mut left = length.expect("a length").parse::<usize>().expect("a number") - body;
         while left > 0 {
-            let count = socket.read(&mut buffer).await.expect("the proxy answers");
-            assert!(count > 0, "the proxy hung up");
+            let count = socket.read(&mut buffer).await.expect("the proxy responds");
+            assert!(count > 0, "the proxy closed the connection");
             left -= count;
         }
-        waits.push(asked.elapsed());
+        latencies.push(sent.elapsed());
     }
-    waits
+    latencies
 }
 
-/// The machine: as little work as can be.
-async fn serve_machine(listener: TcpListener) {
-    let answer = |bytes: usize| {
+/// The upstream, with as little work as possible.
+async fn serve_upstream(listener: TcpListener) {
+    let response = |bytes: usize| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {bytes}\r\n\r\n");
         [head.into_bytes(), vec![b'x'; bytes]].concat()
     };
-    let answers: &'static [Vec<u8>; 2] = Box::leak(Box::new([answer(SMALL_BYTES), answer(LARGE_BYTES)]));
+    let responses: &'static [Vec<u8>; 2] =
+        Box::leak(Box::new([response(SMALL_BYTES), response(LARGE_BYTES)]));
     loop {
         let (mut socket, _) = listener.accept().await.expect("the listener lasts");
         socket.set_nodelay(true).expect("a TCP socket");
@@ -262,8 +264,8 @@ async fn serve_machine(listener: TcpListener) {
                 }
                 if buffer[..filled].ends_with(b"\r\n\r\n") {
                     filled = 0;
-                    let answer = &answers[usize::from(buffer.starts_with(b"GET /large"))];
-                    if socket.write_all(answer).await.is_err() {
+                    let response = &responses[usize::from(buffer.starts_with(b"GET /large"))];
+                    if socket.write_all(response).await.is_err() {
                         return;
                     }
                 }
@@ -272,7 +274,7 @@ async fn serve_machine(listener: TcpListener) {
     }
 }
 
-/// Time on a processor, all threads together.
+/// CPU time of all threads.
 fn cpu(process: u32) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let nanoseconds = tasks.map(|task| {
@@ -294,7 +296,7 @@ fn cores(core: usize) -> CpuSet {
     set
 }
 
-/// On a machine with one core everything shares it, and the figures are worth less.
+/// On a host with one core everything shares it, and the figures mean less.
 fn pin_to_core(core: usize) {
     if let Err(error) = sched_setaffinity(Pid::from_raw(0), &cores(core)) {
         eprintln!("not pinned to core {core}: {error}");

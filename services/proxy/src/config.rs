@@ -1,29 +1,35 @@
-//! Settings of the proxy, the part `[proxy]`.
+//! Settings of the proxy.
+//!
+//! ```toml
+//! [proxy]
+//! http_listen = "127.0.0.1:8080"      # port 0: the system chooses
+//! trusted_networks = ["10.0.0.0/8"]   # of proxies in front of this one, whose X-Forwarded-For is believed
+//! ```
 
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::front::Settings;
+use crate::adapters::frontend::Settings;
 
-/// On loopback, so that nothing is open to the network before somebody says so.
+/// On loopback: nothing is open to the network by default.
 pub const DEFAULTS: &str = "[proxy]\nhttp_listen = \"127.0.0.1:8080\"\n";
 
-/// The settings.
+/// The section `[proxy]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where to listen for HTTP; port 0 lets the system choose.
+    /// The address to listen on for HTTP; port 0 lets the system choose.
     pub http_listen: SocketAddr,
-    /// Networks of the proxies in front of us, whose `X-Forwarded-For` counts.
+    /// Networks of the proxies in front of this one, whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_networks: Vec<IpNet>,
 }
 
 impl Config {
-    /// How the front behaves.
-    pub fn front(&self) -> Settings {
+    /// The settings of the HTTP frontend.
+    pub fn frontend(&self) -> Settings {
         let mut settings = Settings::default();
         settings.trusted.networks = self.trusted_networks.clone();
         settings

@@ -1,50 +1,47 @@
-//! The proxy leads HTTP traffic to virtual machines.
+//! The proxy forwards HTTP requests to virtual machines, by the domain they name.
 //!
 //! ```text
-//!   clients --HTTP--> front --> machines            an immutable table, swapped whole
+//!   clients --HTTP--> frontend --> VMs              an immutable route table, swapped whole
 //!                       ^
 //!                       | swap
-//!   provisioner --> RouteKeeper <--> routes (table: what was known last)
+//!   provisioner --> RouteKeeper <--> table `routes`: the VMs known last
 //!     list_vms, vm_changed   ^
-//!                            | list_routes (desk)
+//!                            | list_routes
 //! ```
 //!
-//! Promises: a machine is reached as soon as it is ready, without a restart and without touching a connection that
-//! leads elsewhere; while it does not answer, clients get 503 with Retry-After; without the provisioner, traffic goes
-//! where it went before, also after our own restart.
+//! Promises: a VM gets requests as soon as it is ready, without a restart and without touching connections of other
+//! routes; while it is down, clients get 503 with Retry-After; without the provisioner, requests go where they went
+//! before, also after a restart of the proxy.
 //!
-//! It does not know libvirt or disks, and it never decides that a machine is gone: it is told.
-//! Next: [`front`] for the data plane, [`actors`] for the table's keeper, `proxy-domain` for what is decided.
+//! It does not know libvirt or disks, and it never decides that a VM is gone: the provisioner does.
+//! Next: [`adapters::frontend`] for the data plane, [`actors`] for the keeper of the route table, `proxy-domain` for
+//! all decisions.
 
 pub mod actors;
+pub mod adapters;
 pub mod config;
-pub mod front;
+mod metrics;
+pub mod ports;
 mod wiring;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bus::Bus;
 
 use crate::actors::RouteKeeper;
-use crate::config::Config;
-use crate::front::Front;
+use crate::ports::Frontend;
 
-/// What is under way when we end may take this long.
+/// How long exchanges and tunnels may go on when the service ends.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Opens the front and its keeper. Call it inside an actix system.
-pub async fn open(bus: Bus, config: Config) -> anyhow::Result<chassis::Service> {
-    let front = Front::start(config.http_listen, config.front()).await.context("opening the HTTP front")?;
-    let front = Arc::new(front);
-    let keeper = RouteKeeper::start(bus, Arc::clone(&front));
-    Ok(chassis::Service {
+/// Starts the actor and returns the service's endpoints. Call it inside an actix system.
+pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
+    let keeper = RouteKeeper::start(bus, Arc::clone(&frontend));
+    chassis::Service {
         endpoints: Some(wiring::endpoints(keeper.clone())),
         parts: vec![("routes", wiring::routes_check(keeper))],
-        end: Some(Box::pin(async move {
-            front.stop(DRAIN_MAX).await;
-        })),
+        end: Some(frontend.stop(DRAIN_MAX)),
         ..chassis::Service::default()
-    })
+    }
 }

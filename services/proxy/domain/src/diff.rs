@@ -1,4 +1,4 @@
-//! What changed between two route tables: for the log, and for tunnels whose route is gone.
+//! What changed between two route tables: for the log, and for tunnels whose route was removed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use crate::table::RouteTable;
 /// The difference between two tables, each list sorted by domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableDiff {
-    /// Routes of domains that had none.
+    /// Routes of domains that had no route.
     pub added: Vec<Arc<Route>>,
-    /// Routes of domains that have none any more.
+    /// Routes of domains that have no route any more.
     pub removed: Vec<Arc<Route>>,
-    /// Routes that differ: as they were, as they are.
+    /// Routes that differ: before and after.
     pub changed: Vec<(Arc<Route>, Arc<Route>)>,
 }
 
 impl TableDiff {
-    /// What must be said to come from `before` to `after`.
+    /// The changes from `before` to `after`.
     pub fn between(before: &RouteTable, after: &RouteTable) -> Self {
         let mut diff = Self::default();
         for new in after.routes() {
-            match before.get(new.host.as_str()) {
+            match before.get(new.domain.as_str()) {
                 None => diff.added.push(new.clone()),
                 Some(old) if old != new => diff.changed.push((old.clone(), new.clone())),
                 Some(_) => {}
             }
         }
-        let gone = before.routes().filter(|old| after.get(old.host.as_str()).is_none());
+        let gone = before.routes().filter(|old| after.get(old.domain.as_str()).is_none());
         diff.removed.extend(gone.cloned());
-        diff.added.sort_by(|a, b| a.host.cmp(&b.host));
-        diff.removed.sort_by(|a, b| a.host.cmp(&b.host));
-        diff.changed.sort_by(|a, b| a.1.host.cmp(&b.1.host));
+        diff.added.sort_by(|a, b| a.domain.cmp(&b.domain));
+        diff.removed.sort_by(|a, b| a.domain.cmp(&b.domain));
+        diff.changed.sort_by(|a, b| a.1.domain.cmp(&b.1.domain));
         diff
     }
 
@@ -41,9 +41,9 @@ impl TableDiff {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
-    /// Whether some machine lost a domain: it is routed no more, or to another machine.
-    pub fn takes_away(&self) -> bool {
-        !self.removed.is_empty() || self.changed.iter().any(|(old, new)| old.owner != new.owner)
+    /// Whether some VM lost a domain: it has no route any more, or belongs to another VM.
+    pub fn revokes_a_domain(&self) -> bool {
+        !self.removed.is_empty() || self.changed.iter().any(|(old, new)| old.vm != new.vm)
     }
 }
 
@@ -52,17 +52,17 @@ impl fmt::Display for TableDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for route in &self.added {
-            write!(f, "{separator}+{} ({} at {})", route.host, route.owner, route.target)?;
+            write!(f, "{separator}+{} ({} at {})", route.domain, route.vm, route.target)?;
             separator = ", ";
         }
         for route in &self.removed {
-            write!(f, "{separator}-{}", route.host)?;
+            write!(f, "{separator}-{}", route.domain)?;
             separator = ", ";
         }
         for (old, new) in &self.changed {
-            write!(f, "{separator}~{}: {} -> {}", new.host, old.target, new.target)?;
-            if old.owner != new.owner {
-                write!(f, " (was {}, is {})", old.owner, new.owner)?;
+            write!(f, "{separator}~{}: {} -> {}", new.domain, old.target, new.target)?;
+            if old.vm != new.vm {
+                write!(f, " (was {}, is {})", old.vm, new.vm)?;
             }
             separator = ", ";
         }
@@ -78,11 +78,11 @@ mod tests {
     use contract::{DomainName, VmName};
 
     use super::*;
-    use crate::route::{Claim, DownReason, Target};
+    use crate::route::{DomainClaim, DownReason, Target};
 
     fn table(entries: &[(&str, &str, Target)]) -> RouteTable {
-        let claims = entries.iter().map(|(owner, domain, target)| Claim {
-            owner: VmName::new(*owner).expect("valid"),
+        let claims = entries.iter().map(|(vm, domain, target)| DomainClaim {
+            vm: VmName::new(*vm).expect("valid"),
             domains: vec![DomainName::new(*domain).expect("valid")],
             target: *target,
         });
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_diff_names_what_was_added_removed_and_changed() {
-        let stopped = Target::Down { why: DownReason::Stopped, retry_after: Duration::from_secs(30) };
+        let stopped = Target::Down { reason: DownReason::Stopped, retry_after: Duration::from_secs(30) };
         let before = table(&[
             ("a", "same.example", up(1)),
             ("a", "old.example", up(2)),
@@ -108,15 +108,15 @@ mod tests {
             diff.to_string(),
             "+new.example (c at 10.0.0.2:3), -old.example, ~api.example: stopped -> 10.0.0.2:80"
         );
-        assert!(diff.takes_away());
+        assert!(diff.revokes_a_domain());
     }
 
     #[test]
-    fn a_new_address_takes_nothing_away_but_a_new_owner_does() {
+    fn a_new_address_revokes_no_domain_but_a_new_vm_does() {
         let before = table(&[("a", "x.example", up(1))]);
-        assert!(!TableDiff::between(&before, &table(&[("a", "x.example", up(2))])).takes_away());
+        assert!(!TableDiff::between(&before, &table(&[("a", "x.example", up(2))])).revokes_a_domain());
         let moved = TableDiff::between(&before, &table(&[("b", "x.example", up(2))]));
-        assert!(moved.takes_away());
+        assert!(moved.revokes_a_domain());
         assert!(moved.to_string().ends_with("(was a, is b)"));
         assert!(TableDiff::between(&before, &before.clone()).is_empty());
     }

@@ -1,8 +1,8 @@
-//! Who the client is, and how that is said upstream.
+//! The client's address and scheme, and the headers that tell the upstream.
 //!
-//! What a stranger says about where he comes from is thrown away. What a trusted proxy in front of us says is read
-//! from the right: each trusted hop vouches for the one before it, and the first address that is not trusted is the
-//! client. Logs, limits and upstreams all get that one identity.
+//! Forwarding headers from an untrusted peer are discarded. Those of a trusted proxy are read from the right: each
+//! trusted hop vouches for the one before it, and the first address that is not trusted is the client's. Log, limits
+//! and upstreams all get this one address.
 //!
 //! ```text
 //!   X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.0.0.4      peer 10.0.0.5      trusted 10.0.0.0/8
@@ -22,21 +22,21 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const PREFIX: &str = "x-forwarded-";
 
-/// Longer chains are loops or lies; the walk ends here.
+/// Longer chains are loops or forged.
 const HOPS_MAX: usize = 32;
 
-/// The proxies in front of us whose word counts.
+/// The proxies in front of this one whose forwarding headers are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedPeers {
+pub struct TrustedProxies {
     /// Networks they are in.
     pub networks: Vec<IpNet>,
-    /// The field in which they say it. The other one is not read, since they pass it on as the client wrote it.
-    pub speak: ChainField,
+    /// The header that they set. The other one is ignored: they pass it on as the client sent it.
+    pub header: ForwardedHeader,
 }
 
-/// The field that carries the chain of addresses.
+/// The header that lists the client and the hops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChainField {
+pub enum ForwardedHeader {
     /// `X-Forwarded-For` and `X-Forwarded-Proto`.
     #[default]
     XForwardedFor,
@@ -44,17 +44,17 @@ pub enum ChainField {
     Forwarded,
 }
 
-/// The scheme that the client used towards the outermost trusted proxy, or towards us.
+/// The scheme that the client used towards the outermost trusted proxy, or towards this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain.
+    /// Without TLS.
     Http,
     /// Over TLS.
     Https,
 }
 
 impl Scheme {
-    /// As it stands in a field.
+    /// As in a header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -68,44 +68,44 @@ impl Scheme {
     }
 }
 
-/// Who asks, as far as we can vouch for it.
+/// The client of a request, as far as it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The client, then the trusted hops it came through, our peer last. Never empty.
-    chain: Vec<IpAddr>,
-    /// How the client connected.
+pub struct ClientInfo {
+    /// The client, then the trusted hops, the peer of the connection last. Never empty.
+    addresses: Vec<IpAddr>,
+    /// The client's scheme.
     pub scheme: Scheme,
-    /// Whether our peer is trusted, so that its trace context counts too.
+    /// Whether the peer is a trusted proxy, whose trace context is believed too.
     pub peer_is_trusted: bool,
 }
 
-impl Identity {
+impl ClientInfo {
     /// The client's address.
-    pub fn client(&self) -> IpAddr {
-        self.chain[0]
+    pub fn address(&self) -> IpAddr {
+        self.addresses[0]
     }
 }
 
-/// Whether a field says who the client is; such fields are set by us alone.
-pub fn is_ours(name: &HeaderName) -> bool {
+/// Whether a header tells who the client is; only this proxy sets these.
+pub fn is_forwarding_header(name: &HeaderName) -> bool {
     name == FORWARDED || name == X_REAL_IP || name.as_str().starts_with(PREFIX)
 }
 
-impl TrustedPeers {
+impl TrustedProxies {
     /// Whether the address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Finds out who asks, from the peer's address and what its head says. `own_scheme` is how the peer reached us.
-    pub fn identify(&self, peer: IpAddr, own_scheme: Scheme, headers: &HeaderMap) -> Identity {
+    /// The client of a request from `peer`, whose connection to this proxy uses `own_scheme`.
+    pub fn client_info(&self, peer: IpAddr, own_scheme: Scheme, headers: &HeaderMap) -> ClientInfo {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.contains(peer);
-        let mut chain = vec![peer];
+        let mut addresses = vec![peer];
         let mut scheme = own_scheme;
         if peer_is_trusted {
-            let hops = match self.speak {
-                ChainField::XForwardedFor => {
+            let hops = match self.header {
+                ForwardedHeader::XForwardedFor => {
                     let proto = values(headers, &X_FORWARDED_PROTO).next_back().and_then(Scheme::read);
                     scheme = proto.unwrap_or(scheme);
                     values(headers, &X_FORWARDED_FOR)
@@ -114,32 +114,33 @@ impl TrustedPeers {
                         .take(HOPS_MAX)
                         .collect()
                 }
-                ChainField::Forwarded => forwarded_hops(headers),
+                ForwardedHeader::Forwarded => forwarded_hops(headers),
             };
             for (address, proto) in hops {
                 scheme = proto.unwrap_or(scheme);
-                // What cannot be read vouches for nobody before it.
+                // An invalid hop vouches for none before it.
                 let Some(address) = address else { break };
-                chain.push(address);
+                addresses.push(address);
                 if !self.contains(address) {
                     break;
                 }
             }
         }
-        chain.reverse();
-        Identity { chain, scheme, peer_is_trusted }
+        addresses.reverse();
+        ClientInfo { addresses, scheme, peer_is_trusted }
     }
 }
 
-/// Replaces whatever a head says about its client by what we vouch for. `host` is the host that was asked for.
-pub fn announce(headers: &mut HeaderMap, identity: &Identity, host: &HeaderValue) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in forged {
+/// Replaces all headers about the client by verified ones. `host` is the requested host.
+pub fn set_forwarding_headers(headers: &mut HeaderMap, client: &ClientInfo, host: &HeaderValue) {
+    let received: Vec<HeaderName> =
+        headers.keys().filter(|name| is_forwarding_header(name)).cloned().collect();
+    for name in received {
         headers.remove(name);
     }
     let value = |text: &str| HeaderValue::from_str(text).expect("addresses and schemes are visible ASCII");
     let (mut plain, mut standard) = (String::with_capacity(48), String::with_capacity(96));
-    for (position, address) in identity.chain.iter().enumerate() {
+    for (position, address) in client.addresses.iter().enumerate() {
         let separator = if position == 0 { "" } else { ", " };
         write!(plain, "{separator}{address}").expect("writing to a string cannot fail");
         match address {
@@ -148,7 +149,7 @@ pub fn announce(headers: &mut HeaderMap, identity: &Identity, host: &HeaderValue
         }
         .expect("writing to a string cannot fail");
         if position == 0 {
-            write!(standard, ";proto={}", identity.scheme.as_str()).expect("writing to a string cannot fail");
+            write!(standard, ";proto={}", client.scheme.as_str()).expect("writing to a string cannot fail");
             if let Ok(host) = host.to_str() {
                 write!(standard, ";host=\"{host}\"").expect("writing to a string cannot fail");
             }
@@ -156,14 +157,14 @@ pub fn announce(headers: &mut HeaderMap, identity: &Identity, host: &HeaderValue
     }
     headers.insert(X_FORWARDED_FOR, value(&plain));
     headers.insert(FORWARDED, value(&standard));
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(identity.scheme.as_str()));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     headers.insert(X_FORWARDED_HOST, host.clone());
-    let client = plain.split(',').next().unwrap_or(&plain);
-    headers.insert(X_REAL_IP, value(client));
+    let address = plain.split(',').next().unwrap_or(&plain);
+    headers.insert(X_REAL_IP, value(address));
     headers.append(VIA, HeaderValue::from_static("1.1 loam"));
 }
 
-/// The comma-separated members of all fields of a name, left to right.
+/// The comma-separated members of all headers of a name, left to right.
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> {
     headers
         .get_all(name)
@@ -172,7 +173,7 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIter
         .map(str::trim)
 }
 
-/// The hops of `Forwarded`, right to left: whom each names, and the scheme it saw.
+/// The hops of `Forwarded`, right to left: the address that each names, and the scheme it saw.
 fn forwarded_hops(headers: &HeaderMap) -> Vec<(Option<IpAddr>, Option<Scheme>)> {
     let mut hops = Vec::new();
     for value in headers.get_all(FORWARDED).iter().rev() {
@@ -203,7 +204,7 @@ fn forwarded_hops(headers: &HeaderMap) -> Vec<(Option<IpAddr>, Option<Scheme>)> 
     hops
 }
 
-/// Splits at a separator that does not stand in quotes.
+/// Splits at separators outside quotes.
 fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |character| {

@@ -1,29 +1,29 @@
-//! The host a request names: `Web.Example.:8080` and `web.example` are the same place.
+//! The host of a request: `Web.Example.:8080` and `web.example` are the same.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// A host in canonical form: a DNS name in lower case without a final dot, or an address. The port is left out.
+/// A host in canonical form: a DNS name in lower case without a final dot, or an IP address. The port is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A DNS name, as it stands in a route table.
+    /// A DNS name, as in a route table.
     Name(Box<str>),
-    /// An address literal; routes have names, so it matches none.
+    /// An IP address; routes have names, so it matches none.
     Address(IpAddr),
 }
 
-/// Why a text names no host.
+/// Why a text is not a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidHost {
-    /// Nothing stands before the port.
+    /// There is nothing before the port.
     #[error("the host is empty")]
     Empty,
-    /// The name has a character, or an empty or too long label, that no DNS name has.
+    /// The name has a character or a label that no DNS name has.
     #[error("the host is not a DNS name or an address")]
     Name,
-    /// What follows the colon is not a port.
+    /// The port is not a number up to 65535.
     #[error("the port of the host is not a number up to 65535")]
     Port,
 }
@@ -32,7 +32,11 @@ const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
 impl Host {
-    /// Reads the value of a `Host` field or an `:authority`.
+    /// Parses the value of a `Host` field or an `:authority`.
+    ///
+    /// # Errors
+    ///
+    /// The text is neither a DNS name nor an IP address, or its port is invalid.
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
         if let Some(literal) = text.strip_prefix('[') {
             let (address, port) = literal.split_once(']').ok_or(InvalidHost::Name)?;
@@ -50,8 +54,8 @@ impl Host {
         if let Ok(address) = name.parse::<Ipv4Addr>() {
             return Ok(Self::Address(address.into()));
         }
-        let sound = name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label);
-        if !sound {
+        let valid = name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label);
+        if !valid {
             return Err(InvalidHost::Name);
         }
         Ok(Self::Name(name.to_ascii_lowercase().into_boxed_str()))
@@ -68,7 +72,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Underscores are no host name, yet browsers send them: such a host is merely unknown.
+/// Underscores are not valid in host names, yet browsers send them: such a host is valid and has no route.
 fn is_label(label: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&label.len())
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -79,9 +83,9 @@ fn check_port(text: &str) -> Result<(), InvalidHost> {
     let Some(port) = text.strip_prefix(':') else {
         return if text.is_empty() { Ok(()) } else { Err(InvalidHost::Port) };
     };
-    let sound =
+    let valid =
         port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
-    if sound { Ok(()) } else { Err(InvalidHost::Port) }
+    if valid { Ok(()) } else { Err(InvalidHost::Port) }
 }
 
 #[cfg(test)]
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn address_literals_are_read_whole() {
+    fn ip_addresses_are_parsed() {
         let loopback = Host::Address(Ipv6Addr::LOCALHOST.into());
         assert_eq!(Host::parse("[::1]"), Ok(loopback.clone()));
         assert_eq!(Host::parse("[::1]:8080"), Ok(loopback.clone()));
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn invalid_hosts_are_refused() {
         for text in [
             "", ":80", ".", "a..b", ".a", "a b", "a/b", "u@a", "a:b", "a:65536", "a:1:2", "::1", "[::1",
             "[::1]x", "[web]", "a%2e", "wéb", "a\t", "a,b",
@@ -143,7 +147,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_what_was_written_changes_nothing(text in "\\PC{0,40}") {
+        fn a_displayed_host_parses_to_itself(text in "\\PC{0,40}") {
             if let Ok(host) = Host::parse(&text) {
                 prop_assert_eq!(Host::parse(&host.to_string()), Ok(host));
             }

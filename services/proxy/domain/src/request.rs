@@ -1,6 +1,6 @@
-//! Judges a parsed request head, HTTP/1 and HTTP/2 alike: is it sound, and which host does it ask for?
+//! Validates a parsed request head, HTTP/1 and HTTP/2 alike, and finds the requested host.
 //!
-//! HTTP/1 bytes have passed [`crate::framing`] before; here is what only a parsed head shows.
+//! HTTP/1 bytes have passed [`crate::framing`] before; here are the checks that need a parsed head.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -9,34 +9,34 @@ use thiserror::Error;
 
 use crate::host::{Host, InvalidHost};
 
-/// Why a request is refused before anybody is asked.
+/// Why a request is refused before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// `CONNECT` asks for a forward proxy.
-    #[error("the method CONNECT is not offered here")]
+pub enum RequestError {
+    /// `CONNECT` needs a forward proxy.
+    #[error("the method CONNECT is not supported")]
     Connect,
     /// No host, or several.
-    #[error("exactly one host is needed")]
+    #[error("exactly one Host field is required")]
     HostCount,
-    /// The host cannot be read.
+    /// The host is invalid.
     #[error("{0}")]
     Host(#[from] InvalidHost),
     /// The request line or `:authority` names another host than the `Host` field.
-    #[error("the request names two hosts")]
-    HostsUnlike,
+    #[error("the request names two different hosts")]
+    HostMismatch,
     /// A request target that is neither a path nor `*` with `OPTIONS`.
     #[error("the request target is not a path")]
     Target,
-    /// More fields than are read.
+    /// More fields than the limit.
     #[error("there are too many header fields")]
     TooManyFields,
     /// An expectation other than `100-continue`.
-    #[error("the only expectation known is 100-continue")]
+    #[error("the only supported expectation is 100-continue")]
     Expectation,
 }
 
-impl Refusal {
-    /// The HTTP status code that answers it.
+impl RequestError {
+    /// The status code of the response.
     pub fn status(self) -> u16 {
         match self {
             Self::Connect => 501,
@@ -47,27 +47,31 @@ impl Refusal {
     }
 }
 
-/// What a sound request asks for.
+/// The target of a valid request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The host.
+pub struct RequestTarget {
+    /// The requested host.
     pub host: Host,
-    /// The protocol to switch to, if the request asks for that and may: HTTP/1.1, `Connection: upgrade`, no body.
+    /// The protocol of a valid upgrade request: HTTP/1.1, `Connection: upgrade`, no body.
     pub upgrade: Option<HeaderValue>,
 }
 
-/// Judges a head. `fields_max` bounds the number of its fields.
-pub fn examine(head: &Parts, fields_max: usize) -> Result<Call, Refusal> {
+/// Validates a head. `fields_max` bounds the number of its fields.
+///
+/// # Errors
+///
+/// The first rule that the head violates.
+pub fn validate(head: &Parts, fields_max: usize) -> Result<RequestTarget, RequestError> {
     if head.method == Method::CONNECT {
-        return Err(Refusal::Connect);
+        return Err(RequestError::Connect);
     }
     if head.headers.len() > fields_max {
-        return Err(Refusal::TooManyFields);
+        return Err(RequestError::TooManyFields);
     }
     let path = head.uri.path();
     let is_target = path.starts_with('/') || (path == "*" && head.method == Method::OPTIONS);
     if !is_target {
-        return Err(Refusal::Target);
+        return Err(RequestError::Target);
     }
     if head
         .headers
@@ -75,30 +79,30 @@ pub fn examine(head: &Parts, fields_max: usize) -> Result<Call, Refusal> {
         .iter()
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
-        return Err(Refusal::Expectation);
+        return Err(RequestError::Expectation);
     }
-    Ok(Call { host: host(head)?, upgrade: upgrade(head) })
+    Ok(RequestTarget { host: host(head)?, upgrade: upgrade(head) })
 }
 
-fn host(head: &Parts) -> Result<Host, Refusal> {
+fn host(head: &Parts) -> Result<Host, RequestError> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
-        return Err(Refusal::HostCount);
+        return Err(RequestError::HostCount);
     }
     let field =
         field.map(|value| value.to_str().map_err(|_| InvalidHost::Name).and_then(Host::parse)).transpose()?;
     let authority = head.uri.authority().map(|authority| Host::parse(authority.as_str())).transpose()?;
     match (authority, field) {
-        (Some(authority), Some(field)) if authority != field => Err(Refusal::HostsUnlike),
+        (Some(authority), Some(field)) if authority != field => Err(RequestError::HostMismatch),
         (Some(host), _) | (None, Some(host)) => Ok(host),
-        (None, None) => Err(Refusal::HostCount),
+        (None, None) => Err(RequestError::HostCount),
     }
 }
 
 fn upgrade(head: &Parts) -> Option<HeaderValue> {
     let protocol = head.headers.get(UPGRADE)?;
-    let asks = head
+    let requested = head
         .headers
         .get_all(CONNECTION)
         .iter()
@@ -109,7 +113,7 @@ fn upgrade(head: &Parts) -> Option<HeaderValue> {
             .headers
             .get(CONTENT_LENGTH)
             .is_some_and(|length| length.as_bytes().iter().any(|&digit| digit != b'0'));
-    (asks && !has_body && head.version == http::Version::HTTP_11).then(|| protocol.clone())
+    (requested && !has_body && head.version == http::Version::HTTP_11).then(|| protocol.clone())
 }
 
 #[cfg(test)]
@@ -126,8 +130,8 @@ mod tests {
         request.body(()).expect("valid").into_parts().0
     }
 
-    fn host_of(target: &str, fields: &[(&str, &str)]) -> Result<String, Refusal> {
-        examine(&head(target, fields), 100).map(|asked| asked.host.to_string())
+    fn host_of(target: &str, fields: &[(&str, &str)]) -> Result<String, RequestError> {
+        validate(&head(target, fields), 100).map(|target| target.host.to_string())
     }
 
     #[test]
@@ -135,40 +139,40 @@ mod tests {
         assert_eq!(host_of("/", &[("host", "A.example:80")]), Ok("a.example".into()));
         assert_eq!(host_of("http://a.example/x", &[("host", "a.example.")]), Ok("a.example".into()));
         assert_eq!(host_of("http://a.example/x", &[]), Ok("a.example".into()));
-        assert_eq!(host_of("http://a.example/x", &[("host", "b.example")]), Err(Refusal::HostsUnlike));
-        assert_eq!(host_of("/", &[]), Err(Refusal::HostCount));
-        assert_eq!(host_of("/", &[("host", "a"), ("host", "a")]), Err(Refusal::HostCount));
-        assert_eq!(host_of("/", &[("host", "a/b")]), Err(Refusal::Host(InvalidHost::Name)));
-        assert_eq!(host_of("http://user@a.example/", &[]), Err(Refusal::Host(InvalidHost::Name)));
+        assert_eq!(host_of("http://a.example/x", &[("host", "b.example")]), Err(RequestError::HostMismatch));
+        assert_eq!(host_of("/", &[]), Err(RequestError::HostCount));
+        assert_eq!(host_of("/", &[("host", "a"), ("host", "a")]), Err(RequestError::HostCount));
+        assert_eq!(host_of("/", &[("host", "a/b")]), Err(RequestError::Host(InvalidHost::Name)));
+        assert_eq!(host_of("http://user@a.example/", &[]), Err(RequestError::Host(InvalidHost::Name)));
     }
 
     #[test]
     fn a_target_is_a_path() {
-        assert_eq!(host_of("*", &[("host", "a")]), Err(Refusal::Target));
+        assert_eq!(host_of("*", &[("host", "a")]), Err(RequestError::Target));
         let mut options = head("*", &[("host", "a")]);
         options.method = Method::OPTIONS;
-        assert!(examine(&options, 100).is_ok());
+        assert!(validate(&options, 100).is_ok());
         options.method = Method::CONNECT;
-        assert_eq!(examine(&options, 100), Err(Refusal::Connect));
+        assert_eq!(validate(&options, 100), Err(RequestError::Connect));
     }
 
     #[test]
-    fn an_upgrade_counts_only_when_it_is_asked_for_properly_and_has_no_body() {
-        let asked = |fields: &[(&str, &str)]| {
+    fn an_upgrade_needs_the_connection_option_and_no_body() {
+        let is_upgrade = |fields: &[(&str, &str)]| {
             let fields: Vec<_> =
                 fields.iter().copied().chain([("host", "a"), ("upgrade", "websocket")]).collect();
-            examine(&head("/", &fields), 100).expect("sound").upgrade.is_some()
+            validate(&head("/", &fields), 100).expect("valid").upgrade.is_some()
         };
-        assert!(asked(&[("connection", "keep-alive, Upgrade")]));
-        assert!(asked(&[("connection", "upgrade"), ("content-length", "0")]));
-        assert!(!asked(&[]));
-        assert!(!asked(&[("connection", "upgrade"), ("content-length", "1")]));
-        assert!(!asked(&[("connection", "upgrade"), ("transfer-encoding", "chunked")]));
+        assert!(is_upgrade(&[("connection", "keep-alive, Upgrade")]));
+        assert!(is_upgrade(&[("connection", "upgrade"), ("content-length", "0")]));
+        assert!(!is_upgrade(&[]));
+        assert!(!is_upgrade(&[("connection", "upgrade"), ("content-length", "1")]));
+        assert!(!is_upgrade(&[("connection", "upgrade"), ("transfer-encoding", "chunked")]));
     }
 
     #[test]
-    fn expectations_and_numbers_of_fields_are_bounded() {
-        assert_eq!(host_of("/", &[("host", "a"), ("expect", "200-ok")]), Err(Refusal::Expectation));
-        assert_eq!(examine(&head("/", &[("host", "a"), ("x", "1")]), 1), Err(Refusal::TooManyFields));
+    fn other_expectations_and_too_many_fields_are_refused() {
+        assert_eq!(host_of("/", &[("host", "a"), ("expect", "200-ok")]), Err(RequestError::Expectation));
+        assert_eq!(validate(&head("/", &[("host", "a"), ("x", "1")]), 1), Err(RequestError::TooManyFields));
     }
 }

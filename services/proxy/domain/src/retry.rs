@@ -1,79 +1,79 @@
-//! What may be tried a second time.
+//! Which requests may be sent a second time.
 //!
-//! A request that may have been worked on is repeated only if repeating it cannot do harm, and only while most
-//! requests succeed: an upstream in trouble is not helped by twice the load.
+//! A request that an upstream may have processed is repeated only if it is idempotent, and only while most requests
+//! succeed: an overloaded upstream must not get twice the load.
 
 use http::Method;
 
-/// Tries for one request, the first included.
-pub const TRIES_MAX: u32 = 2;
-/// The largest body that is kept for a second try.
+/// Attempts for one request, the first included.
+pub const ATTEMPTS_MAX: u32 = 2;
+/// The largest body that is kept for a second attempt.
 pub const REPLAY_BYTES_MAX: u64 = 64 * 1024;
 
-/// How far a failed try had come.
+/// How far a failed attempt had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// No byte of the request was sent: no connection, or it was found closed.
+    /// No byte of the request was sent: the connection was already closed.
     NothingSent,
-    /// Something was sent and no answer began.
+    /// Bytes were sent, and no response began.
     Sent,
-    /// The answer had begun.
-    Answering,
+    /// The response had begun.
+    Responding,
 }
 
-/// What there is to send again.
+/// Whether the body can be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// The request has no body, or every byte taken from the client so far is still there.
+pub enum BodyReplay {
+    /// The request has no body, or every byte read from the client so far was kept.
     Whole,
-    /// Part of the body is gone.
+    /// Part of the body was not kept.
     Lost,
 }
 
 /// Whether a request that failed may be sent again.
-pub fn may_retry(method: &Method, replay: Replay, progress: Progress, tries: u32) -> bool {
-    tries < TRIES_MAX
-        && replay == Replay::Whole
+pub fn may_retry(method: &Method, replay: BodyReplay, progress: Progress, attempts: u32) -> bool {
+    attempts < ATTEMPTS_MAX
+        && replay == BodyReplay::Whole
         && match progress {
             Progress::NothingSent => true,
             Progress::Sent => method.is_idempotent(),
-            Progress::Answering => false,
+            Progress::Responding => false,
         }
 }
 
 /// Allows retries for a fifth of recent requests.
 ///
-/// Every request pays one coin in, every retry takes five out. The purse is bounded, so that good times long ago
-/// do not pay for a storm now, and it starts with enough for a few retries on a quiet proxy.
+/// Every request deposits one token, every retry withdraws five. The balance is bounded, so that earlier traffic does
+/// not pay for a burst of retries, and it starts with enough for a few retries on a quiet proxy.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    coins: u32,
+    tokens: u32,
 }
 
 /// A fifth of requests may be retried.
-const COINS_A_RETRY: u32 = 5;
+const TOKENS_PER_RETRY: u32 = 5;
 /// A hundred retries in a row at most.
-const COINS_MAX: u32 = 100 * COINS_A_RETRY;
-/// Ten retries before the first request was ever counted.
-const COINS_AT_START: u32 = 10 * COINS_A_RETRY;
+const TOKENS_MAX: u32 = 100 * TOKENS_PER_RETRY;
+/// Ten retries before the first request.
+const TOKENS_AT_START: u32 = 10 * TOKENS_PER_RETRY;
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { coins: COINS_AT_START }
+        Self { tokens: TOKENS_AT_START }
     }
 }
 
 impl RetryBudget {
     /// Counts a request.
-    pub fn request(&mut self) {
-        self.coins = (self.coins + 1).min(COINS_MAX);
+    pub fn deposit(&mut self) {
+        self.tokens = (self.tokens + 1).min(TOKENS_MAX);
     }
 
-    /// Pays for a retry; false when the purse is empty.
+    /// Pays for a retry; false when the balance is too low.
     #[must_use]
-    pub fn take(&mut self) -> bool {
-        let left = self.coins.checked_sub(COINS_A_RETRY);
-        self.coins = left.unwrap_or(self.coins);
+    pub fn withdraw(&mut self) -> bool {
+        let left = self.tokens.checked_sub(TOKENS_PER_RETRY);
+        self.tokens = left.unwrap_or(self.tokens);
         left.is_some()
     }
 }
@@ -85,32 +85,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_cannot_do_harm_is_repeated() {
+    fn only_unsent_or_idempotent_requests_are_repeated() {
         let may = |method: &Method, replay, progress| may_retry(method, replay, progress, 1);
-        assert!(may(&Method::POST, Replay::Whole, Progress::NothingSent));
-        assert!(may(&Method::GET, Replay::Whole, Progress::Sent));
-        assert!(may(&Method::PUT, Replay::Whole, Progress::Sent));
-        assert!(!may(&Method::POST, Replay::Whole, Progress::Sent));
-        assert!(!may(&Method::PUT, Replay::Lost, Progress::Sent));
-        assert!(!may(&Method::POST, Replay::Lost, Progress::NothingSent));
-        assert!(!may(&Method::GET, Replay::Whole, Progress::Answering));
-        assert!(!may_retry(&Method::GET, Replay::Whole, Progress::NothingSent, TRIES_MAX));
+        assert!(may(&Method::POST, BodyReplay::Whole, Progress::NothingSent));
+        assert!(may(&Method::GET, BodyReplay::Whole, Progress::Sent));
+        assert!(may(&Method::PUT, BodyReplay::Whole, Progress::Sent));
+        assert!(!may(&Method::POST, BodyReplay::Whole, Progress::Sent));
+        assert!(!may(&Method::PUT, BodyReplay::Lost, Progress::Sent));
+        assert!(!may(&Method::POST, BodyReplay::Lost, Progress::NothingSent));
+        assert!(!may(&Method::GET, BodyReplay::Whole, Progress::Responding));
+        assert!(!may_retry(&Method::GET, BodyReplay::Whole, Progress::NothingSent, ATTEMPTS_MAX));
     }
 
     proptest! {
         #[test]
-        fn retries_stay_within_a_fifth_of_requests_and_the_purse(moves in prop::collection::vec(any::<bool>(), 0..4000)) {
+        fn retries_stay_within_a_fifth_of_requests_and_the_balance(moves in prop::collection::vec(any::<bool>(), 0..4000)) {
             let mut budget = RetryBudget::default();
             let (mut requests, mut retries) = (0, 0);
             for is_request in moves {
                 if is_request {
-                    budget.request();
+                    budget.deposit();
                     requests += 1;
-                } else if budget.take() {
+                } else if budget.withdraw() {
                     retries += 1;
                 }
-                prop_assert!(retries * COINS_A_RETRY <= requests + COINS_AT_START);
-                prop_assert!(budget.coins <= COINS_MAX);
+                prop_assert!(retries * TOKENS_PER_RETRY <= requests + TOKENS_AT_START);
+                prop_assert!(budget.tokens <= TOKENS_MAX);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One entry of the route table, the claims it is made from, and what happens when two claim the same.
+//! One entry of the route table, and the claims that tables are built from.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,41 +6,39 @@ use std::time::Duration;
 
 use contract::{DomainName, VmName};
 
-/// Where the requests of one domain go.
+/// Where the requests for one domain go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The domain that is asked for.
-    pub host: DomainName,
-    /// The virtual machine that it belongs to.
-    pub owner: VmName,
-    /// Where that machine answers, or why it does not.
+    /// The requested domain.
+    pub domain: DomainName,
+    /// The VM that the domain belongs to.
+    pub vm: VmName,
+    /// The VM's address, or why it has none.
     pub target: Target,
 }
 
-/// Where a machine answers.
+/// The upstream of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// It answers HTTP at this address.
+    /// It accepts HTTP at this address and port.
     Up(SocketAddr),
-    /// It does not answer now; clients are told why and when to come again.
+    /// It is down: clients get 503 with Retry-After.
     Down {
-        /// Why, in a word.
-        why: DownReason,
-        /// When it is sensible to try again; sent in whole seconds, rounded up.
+        /// Shown on the error page.
+        reason: DownReason,
+        /// Sent as Retry-After, in whole seconds, rounded up.
         retry_after: Duration,
     },
 }
 
-/// Why a machine does not answer.
+/// Why a VM is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownReason {
-    /// Somebody stopped it.
+    /// It was stopped by a command, or is being stopped or removed.
     Stopped,
     /// It is starting and not ready yet.
     Starting,
-    /// It is being renewed, restored or moved.
-    Maintenance,
-    /// It should run and does not.
+    /// It should run and does not exist on its host.
     Failed,
 }
 
@@ -50,8 +48,7 @@ impl fmt::Display for DownReason {
         f.write_str(match self {
             Self::Stopped => "stopped",
             Self::Starting => "starting",
-            Self::Maintenance => "under maintenance",
-            Self::Failed => "out of order",
+            Self::Failed => "down",
         })
     }
 }
@@ -60,35 +57,35 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up(address) => address.fmt(f),
-            Self::Down { why, .. } => why.fmt(f),
+            Self::Down { reason, .. } => reason.fmt(f),
         }
     }
 }
 
-/// One machine's wish: these domains, to this target.
+/// The domains that a VM's definition claims for one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The machine.
-    pub owner: VmName,
-    /// Its domains.
+pub struct DomainClaim {
+    /// The VM.
+    pub vm: VmName,
+    /// The domains.
     pub domains: Vec<DomainName>,
-    /// Where it answers.
+    /// Where their requests go.
     pub target: Target,
 }
 
-/// A domain that was claimed by a second machine, and stayed with the first.
+/// A domain that a second VM claims; it stays with the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
+pub struct DomainConflict {
     /// The domain.
-    pub host: DomainName,
-    /// Who has it.
-    pub kept_by: VmName,
-    /// Who asked for it as well, and did not get it.
-    pub refused_to: VmName,
+    pub domain: DomainName,
+    /// The VM that has it.
+    pub owner: VmName,
+    /// The VM that claims it in vain.
+    pub refused: VmName,
 }
 
-impl fmt::Display for Conflict {
+impl fmt::Display for DomainConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} stays with {}; {} claims it too", self.host, self.kept_by, self.refused_to)
+        write!(f, "{} stays with {}; {} claims it too", self.domain, self.owner, self.refused)
     }
 }

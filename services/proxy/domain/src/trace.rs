@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-/// The field that carries the context.
+/// The header with the trace context.
 pub const TRACEPARENT: &str = "traceparent";
-/// The field in which vendors add theirs; it is worth nothing without the first.
+/// The header with vendor data; it has no meaning without `traceparent`.
 pub const TRACESTATE: &str = "tracestate";
 
-/// Trace, calling span, and whether it is recorded.
+/// The trace, the parent span, and whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
-    /// The trace; never zero.
+    /// The trace id; never zero.
     pub trace_id: u128,
-    /// The calling span; never zero.
+    /// The parent span's id; never zero.
     pub span_id: u64,
     /// Whether the caller records the trace.
     pub sampled: bool,
 }
 
 impl TraceParent {
-    /// Reads the field (version 00, or the same beginning of a later version).
+    /// Parses the header (version 00, or the same beginning of a later version).
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (version, trace_id, span_id, flags) =
@@ -44,10 +44,10 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Exactly so many digits, in lower case as the standard asks.
+/// Exactly `digits` digits, in lower case as the standard requires.
 fn hex(text: &str, digits: usize) -> Option<u128> {
-    let sound = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    sound.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+    let valid = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    valid.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_context_is_not_taken_for_one() {
+    fn invalid_headers_are_rejected() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert!(TraceParent::parse(good).expect("valid").sampled);
         assert!(TraceParent::parse(&format!("01{}-more", &good[2..])).is_some());
@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(trace_id in 1u128.., span_id in 1u64.., sampled in any::<bool>()) {
+        fn a_displayed_context_parses_to_itself(trace_id in 1u128.., span_id in 1u64.., sampled in any::<bool>()) {
             let parent = TraceParent { trace_id, span_id, sampled };
             prop_assert_eq!(TraceParent::parse(&parent.to_string()), Some(parent));
         }

@@ -1,14 +1,14 @@
-//! The one actor of the proxy, with the size of its mailbox. Requests do not pass through it: the front reads the
-//! table that it was given last.
+//! The one actor of the proxy, with the size of its mailbox. HTTP requests do not pass through it: the frontend reads
+//! the route table in force.
 //!
 //! ```text
-//!   desk --------\
-//!   vm_changed ---(128)--> RouteKeeper --swap--> front
-//!   timer -------/              |
-//!                               +--> provisioner: list_vms        table `routes`: what was known last
+//!   list_routes --\
+//!   vm_changed ---(128)--> RouteKeeper --swap--> frontend
+//!   timer --------/              |
+//!                                +--> provisioner: list_vms        table `routes`: the VMs known last
 //! ```
 
 mod route_keeper;
 
 pub use route_keeper::RouteKeeper;
-pub(crate) use route_keeper::{Rows, TroubleAt};
+pub(crate) use route_keeper::{GetProblem, GetRoutes};

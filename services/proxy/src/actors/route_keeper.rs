@@ -1,6 +1,6 @@
-//! The RouteKeeper knows the machines as far as traffic is concerned and puts a table in force at every change. It
-//! begins with what was known last, hears changes as they happen, and reads the whole list calmly again and again,
-//! because events can be lost. When it dies, the row and the list give everything back.
+//! The RouteKeeper knows the VMs and their domains, and puts a new route table in force at every change. It starts from
+//! the stored VMs, applies `vm_changed` events, and reads the whole list periodically, because events can be lost. After
+//! a crash, the stored row and the list restore everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,103 +12,107 @@ use actor::Traced;
 use bus::{Bus, CallError, Table, TableError};
 use contract::provisioner::{ListVms, VmChanged};
 use contract::proxy::{RouteRow, RouteTarget, Routes};
-use contract::message::Nothing;
+use contract::message::NoRefusal;
 use contract::{VmName, bucket};
 use futures::StreamExt;
-use proxy_domain::{KnownVm, RouteTable, Target, claims};
+use proxy_domain::{RouteTable, Target, UpstreamVm, claims};
 use tracing::Span;
 
-use crate::front::Front;
+use crate::ports::Frontend;
 
-/// Events of a burst of changes, and every question of the desk.
+/// A burst of events, and the requests meanwhile.
 const MAILBOX: usize = 128;
-/// How often the whole list is read again.
-const READ_EVERY: Duration = Duration::from_secs(10);
-/// How often, while the provisioner does not answer or events cannot be heard.
-const TRY_EVERY: Duration = Duration::from_secs(1);
-/// The list is read from memory there.
-const LIST_MAX: Duration = Duration::from_secs(5);
+/// How often the whole list is read.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+/// How often, while the provisioner does not reply or the subscription fails.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The provisioner lists VMs from memory.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The one row of the table.
-const ROW: &str = "known";
+const ROW: &str = "vms";
 
 /// Keeps the route table.
 pub struct RouteKeeper {
     bus: Bus,
-    front: Arc<Front>,
-    known: BTreeMap<VmName, KnownVm>,
-    row: Table<Vec<KnownVm>>,
-    /// Counts changes, so that a list asked for before a change does not take it back.
+    frontend: Arc<dyn Frontend>,
+    vms: BTreeMap<VmName, UpstreamVm>,
+    table: Table<Vec<UpstreamVm>>,
+    /// Counts events, so that a list requested before an event does not undo it.
     changes: u64,
-    next_reading: Option<SpawnHandle>,
-    trouble: Option<String>,
+    next_refresh: Option<SpawnHandle>,
+    problem: Option<String>,
 }
 
-/// Where each domain leads.
+/// Asks for the route of each domain.
 #[derive(Message)]
 #[rtype(result = "Routes")]
-pub(crate) struct Rows;
+pub(crate) struct GetRoutes;
 
-/// What is wrong with the table, if anything is.
+/// Asks why the route table may be out of date; `None` if it is not.
 #[derive(Message)]
 #[rtype(result = "Option<String>")]
-pub(crate) struct TroubleAt;
+pub(crate) struct GetProblem;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Heard(VmChanged);
+struct Changed(VmChanged);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Read;
+struct Refresh;
 
 impl RouteKeeper {
-    pub(crate) fn start(bus: Bus, front: Arc<Front>) -> Addr<RouteKeeper> {
-        let row = bus.table(bucket::ROUTES);
-        let trouble = Some("the provisioner was not asked yet".to_string());
-        let keeper =
-            RouteKeeper { bus, front, known: BTreeMap::new(), row, changes: 0, next_reading: None, trouble };
+    pub(crate) fn start(bus: Bus, frontend: Arc<dyn Frontend>) -> Addr<RouteKeeper> {
+        let keeper = RouteKeeper {
+            table: bus.table(bucket::ROUTES),
+            bus,
+            frontend,
+            vms: BTreeMap::new(),
+            changes: 0,
+            next_refresh: None,
+            problem: Some("the provisioner has not replied yet".to_string()),
+        };
         actor::start(MAILBOX, keeper)
     }
 
-    /// Puts a table of what is known in force.
+    /// Puts a route table for the known VMs in force.
     fn apply(&mut self) {
-        let (table, conflicts) = RouteTable::build(&self.front.table(), claims(self.known.values()));
+        let (table, conflicts) = RouteTable::build(&self.frontend.table(), claims(self.vms.values()));
         for conflict in conflicts {
             tracing::warn!(%conflict, "a domain is claimed twice");
         }
-        self.front.swap(table);
+        self.frontend.swap(table);
     }
 
-    /// Takes over a whole list, if nothing was heard since it was asked for.
-    fn take(&mut self, listed: Vec<KnownVm>, asked_at: u64) -> bool {
-        if self.changes != asked_at {
+    /// Replaces the known VMs by a list, unless a change was received since it was requested.
+    fn replace(&mut self, listed: Vec<UpstreamVm>, changes_before: u64) -> bool {
+        if self.changes != changes_before {
             return false;
         }
-        let listed: BTreeMap<_, _> =
-            listed.into_iter().map(|machine| (machine.name.clone(), machine)).collect();
-        if listed != self.known {
-            self.known = listed;
+        let listed: BTreeMap<_, _> = listed.into_iter().map(|vm| (vm.name.clone(), vm)).collect();
+        if listed != self.vms {
+            self.vms = listed;
             self.apply();
         }
         true
     }
 
-    fn remember(&self) {
-        let (row, known) = (self.row.clone(), self.known.values().cloned().collect::<Vec<_>>());
+    fn store(&self) {
+        let (table, vms) = (self.table.clone(), self.vms.values().cloned().collect::<Vec<_>>());
         tokio::spawn(async move {
-            if let Err(error) = write(&row, &known).await {
-                tracing::debug!(%error, "what is known was not written down; the next reading tries again");
+            if let Err(error) = write(&table, &vms).await {
+                tracing::debug!(%error, "the known VMs were not stored; the next refresh tries again");
             }
         });
     }
 }
 
-/// Two proxies write the same; whoever is last is right.
-async fn write(row: &Table<Vec<KnownVm>>, known: &Vec<KnownVm>) -> Result<(), TableError> {
-    match row.get(ROW).await? {
-        Some(held) if held.value == *known => Ok(()),
-        Some(held) => row.update(ROW, known, held.revision).await.map(|_| ()),
-        None => row.create(ROW, known).await.map(|_| ()),
+/// Two proxies store the same list, so the last one to write is right.
+async fn write(table: &Table<Vec<UpstreamVm>>, vms: &Vec<UpstreamVm>) -> Result<(), TableError> {
+    match table.get(ROW).await? {
+        Some(stored) if stored.value == *vms => Ok(()),
+        Some(stored) => table.update(ROW, vms, stored.revision).await.map(|_| ()),
+        None => table.create(ROW, vms).await.map(|_| ()),
     }
 }
 
@@ -116,109 +120,110 @@ impl Actor for RouteKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let row = self.row.clone();
-        let recall = async move { row.get(ROW).await };
-        ctx.wait(recall.into_actor(self).map(|recalled, this, ctx| {
-            match recalled {
+        let table = self.table.clone();
+        let stored = async move { table.get(ROW).await };
+        ctx.wait(stored.into_actor(self).map(|stored, this, ctx| {
+            match stored {
                 Ok(Some(entry)) => {
-                    this.take(entry.value, 0);
+                    this.replace(entry.value, 0);
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "what was known last cannot be read"),
+                Err(error) => tracing::warn!(%error, "the stored VMs cannot be read"),
             }
-            tokio::spawn(hear(this.bus.clone(), ctx.address()));
+            tokio::spawn(subscribe(this.bus.clone(), ctx.address()));
         }));
     }
 }
 
-/// Hears changes for as long as the keeper lives. The whole list is read after listening has begun, so that nothing
-/// falls between.
-async fn hear(bus: Bus, keeper: Addr<RouteKeeper>) {
+/// Passes events on for as long as the keeper lives. The list is read after the subscription has begun, so that no
+/// change falls between.
+async fn subscribe(bus: Bus, keeper: Addr<RouteKeeper>) {
     while keeper.connected() {
         match bus.subscribe::<VmChanged>().await {
             Ok(mut changes) => {
-                if keeper.send(Traced::here(Read)).await.is_err() {
+                if keeper.send(Traced::here(Refresh)).await.is_err() {
                     return;
                 }
                 while let Some((change, context)) = changes.next().await {
-                    let span = tracing::info_span!("heard", otel.name = "vm_changed", vm = %change.name);
+                    let span = tracing::info_span!("event", otel.name = "vm_changed", vm = %change.name);
                     telemetry::continue_trace(&span, &context);
-                    if keeper.send(Traced { message: Heard(change), span }).await.is_err() {
+                    if keeper.send(Traced { message: Changed(change), span }).await.is_err() {
                         return;
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "changes cannot be heard yet"),
+            Err(error) => tracing::warn!(%error, "subscribing to vm_changed failed"),
         }
-        tokio::time::sleep(TRY_EVERY).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
-impl Handler<Traced<Heard>> for RouteKeeper {
+impl Handler<Traced<Changed>> for RouteKeeper {
     type Result = ();
-    fn handle(&mut self, heard: Traced<Heard>, _: &mut Context<Self>) {
-        let _in = heard.span.enter();
+    fn handle(&mut self, changed: Traced<Changed>, _: &mut Context<Self>) {
+        let _in = changed.span.enter();
         self.changes += 1;
-        let VmChanged { name, vm } = heard.message.0;
+        let VmChanged { name, vm } = changed.message.0;
         let before = match vm {
-            Some(vm) => self.known.insert(name.clone(), vm.into()),
-            None => self.known.remove(&name),
+            Some(vm) => self.vms.insert(name.clone(), vm.into()),
+            None => self.vms.remove(&name),
         };
-        if before.as_ref() != self.known.get(&name) {
+        if before.as_ref() != self.vms.get(&name) {
             self.apply();
-            self.remember();
+            self.store();
         }
     }
 }
 
-impl Handler<Traced<Read>> for RouteKeeper {
+impl Handler<Traced<Refresh>> for RouteKeeper {
     type Result = ();
-    fn handle(&mut self, _: Traced<Read>, ctx: &mut Context<Self>) {
-        let (bus, asked_at) = (self.bus.clone(), self.changes);
-        let list = async move { bus.call(&ListVms {}, LIST_MAX).await };
-        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<NoRefusal>>, this, ctx| {
+    fn handle(&mut self, _: Traced<Refresh>, ctx: &mut Context<Self>) {
+        let (bus, changes_before) = (self.bus.clone(), self.changes);
+        let list = async move { bus.call(&ListVms {}, LIST_TIMEOUT).await };
+        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<Nothing>>, this, ctx| {
             let again = match listed {
                 Ok(vms) => {
-                    this.trouble = None;
-                    let taken = this.take(vms.into_iter().map(KnownVm::from).collect(), asked_at);
-                    this.remember();
-                    if taken { READ_EVERY } else { TRY_EVERY }
+                    this.problem = None;
+                    let vms = vms.into_iter().map(UpstreamVm::from).collect();
+                    let replaced = this.replace(vms, changes_before);
+                    this.store();
+                    if replaced { REFRESH_INTERVAL } else { RETRY_INTERVAL }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "machines cannot be listed; traffic goes where it went");
-                    this.trouble = Some(error.to_string());
-                    TRY_EVERY
+                    tracing::debug!(%error, "the VMs cannot be listed; the routes stay as they are");
+                    this.problem = Some(error.to_string());
+                    RETRY_INTERVAL
                 }
             };
-            // One reading follows another, however often somebody asks for one in between.
-            let next = ctx.notify_later(Traced { message: Read, span: Span::none() }, again);
-            if let Some(before) = this.next_reading.replace(next) {
+            // One timer, however many refreshes were requested meanwhile.
+            let next = ctx.notify_later(Traced { message: Refresh, span: Span::none() }, again);
+            if let Some(before) = this.next_refresh.replace(next) {
                 ctx.cancel_future(before);
             }
         }));
     }
 }
 
-impl Handler<Traced<Rows>> for RouteKeeper {
-    type Result = actix::MessageResult<Traced<Rows>>;
-    fn handle(&mut self, _: Traced<Rows>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<Traced<GetRoutes>> for RouteKeeper {
+    type Result = actix::MessageResult<Traced<GetRoutes>>;
+    fn handle(&mut self, _: Traced<GetRoutes>, _: &mut Context<Self>) -> Self::Result {
         let row = |route: &proxy_domain::Route| RouteRow {
-            domain: route.host.clone(),
-            vm: route.owner.clone(),
+            domain: route.domain.clone(),
+            vm: route.vm.clone(),
             target: match route.target {
                 Target::Up(address) => RouteTarget::Address(address.to_string()),
-                Target::Down { why, .. } => RouteTarget::Unavailable(why.to_string()),
+                Target::Down { reason, .. } => RouteTarget::Unavailable(reason.to_string()),
             },
         };
-        let mut routes: Vec<RouteRow> = self.front.table().routes().map(|route| row(route)).collect();
+        let mut routes: Vec<RouteRow> = self.frontend.table().routes().map(|route| row(route)).collect();
         routes.sort_by(|a, b| a.domain.cmp(&b.domain));
-        actix::MessageResult(Routes { http_listener: self.front.address().to_string(), routes })
+        actix::MessageResult(Routes { http_listener: self.frontend.address().to_string(), routes })
     }
 }
 
-impl Handler<Traced<TroubleAt>> for RouteKeeper {
+impl Handler<Traced<GetProblem>> for RouteKeeper {
     type Result = Option<String>;
-    fn handle(&mut self, _: Traced<TroubleAt>, _: &mut Context<Self>) -> Self::Result {
-        self.trouble.clone()
+    fn handle(&mut self, _: Traced<GetProblem>, _: &mut Context<Self>) -> Self::Result {
+        self.problem.clone()
     }
 }

@@ -1,14 +1,14 @@
-//! The line before a chunk: its size, and extensions that are read over.
+//! The line before a chunk: its size, and extensions, which are ignored.
 
 use super::Violation;
 use super::field::is_text;
 
 /// Sixteen digits hold every 64-bit size.
 const SIZE_DIGITS_MAX: usize = 16;
-/// Nobody uses extensions; a line longer than this only makes us keep bytes.
+/// Extensions are not used in practice; longer lines would only take memory.
 const LINE_BYTES_MAX: usize = 256;
 
-/// Reads a chunk's size line. `None`: the line has not ended yet. Otherwise its length with CR LF, and the size.
+/// Parses a chunk's size line. `None`: the line is incomplete. Otherwise its length with CR LF, and the size.
 pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, Violation> {
     let digits = bytes.iter().take(SIZE_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits > SIZE_DIGITS_MAX || (digits == 0 && !bytes.is_empty()) {

@@ -1,4 +1,4 @@
-//! The grammar of single fields: which bytes may stand where.
+//! The grammar of single fields: which bytes are allowed where.
 
 /// A character of a method or a field name.
 pub(super) fn is_token(byte: u8) -> bool {
@@ -32,7 +32,7 @@ pub(super) fn is_target(byte: u8) -> bool {
     (0x21..=0x7e).contains(&byte)
 }
 
-/// Cuts spaces and tabs from both ends.
+/// Removes spaces and tabs from both ends.
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;

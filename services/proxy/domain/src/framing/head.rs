@@ -1,7 +1,7 @@
-//! A head or a trailer section, line by line, as it arrives.
+//! Parses a head or a trailer section line by line, as it arrives.
 //!
-//! Every line is judged once, when its end is seen, however slowly the bytes come; the facts that decide the
-//! framing are gathered on the way.
+//! Every line is checked once, when its end arrives, however slowly the bytes come; the fields that decide the framing
+//! are collected on the way.
 
 use memchr::memchr;
 
@@ -12,12 +12,12 @@ use super::{HeadLimits, State, Violation};
 #[derive(Debug)]
 pub(super) struct HeadReader {
     part: Part,
-    /// Offset of the first line not judged yet.
+    /// Offset of the first line that is not checked yet.
     line_start: usize,
-    /// Offset up to which no line end was found in that line.
+    /// Offset up to which that line has no line end.
     searched: usize,
     fields: usize,
-    facts: Facts,
+    facts: FramingFields,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +27,9 @@ enum Part {
     Trailers,
 }
 
-/// What the head says about its framing.
+/// What the head says about framing.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct FramingFields {
     http_10: bool,
     hosts: usize,
     content_length: Option<u64>,
@@ -48,14 +48,14 @@ impl HeadReader {
     }
 
     fn at(part: Part) -> Self {
-        Self { part, line_start: 0, searched: 0, fields: 0, facts: Facts::default() }
+        Self { part, line_start: 0, searched: 0, fields: 0, facts: FramingFields::default() }
     }
 
-    pub(super) fn facts(&self) -> &Facts {
+    pub(super) fn facts(&self) -> &FramingFields {
         &self.facts
     }
 
-    /// Judges the lines that ended. `Some(length)` once the section is complete.
+    /// Checks the lines that are complete. `Some(length)` once the section is complete.
     pub(super) fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Violation> {
         while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + found;
@@ -90,10 +90,10 @@ impl HeadReader {
         }
     }
 
-    /// Judges one line without its CR LF; true when it was the last.
+    /// Checks one line without its CR LF; true when it was the last.
     fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<bool, Violation> {
         match self.part {
-            // One empty line before a request is an old client's slip after a body, and read over by everyone.
+            // Old clients send one empty line after a body; every parser ignores it (RFC 9112, 2.2).
             Part::RequestLine { skipped_empty: false } if line.is_empty() => {
                 self.part = Part::RequestLine { skipped_empty: true };
                 Ok(false)
@@ -109,7 +109,7 @@ impl HeadReader {
             Part::Fields | Part::Trailers if line.is_empty() => Ok(true),
             Part::Fields => {
                 let (name, value) = self.field(line, limits)?;
-                self.facts.learn(name, value)?;
+                self.facts.record(name, value)?;
                 Ok(false)
             }
             Part::Trailers => {
@@ -144,7 +144,7 @@ impl HeadReader {
     }
 }
 
-/// Judges the request line; true for HTTP/1.0.
+/// Checks the request line; true for HTTP/1.0.
 fn request_line(line: &[u8]) -> Result<bool, Violation> {
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -152,11 +152,11 @@ fn request_line(line: &[u8]) -> Result<bool, Violation> {
     else {
         return Err(Violation::RequestLine);
     };
-    let sound = !method.is_empty()
+    let valid = !method.is_empty()
         && method.iter().all(|&byte| is_token(byte))
         && !target.is_empty()
         && target.iter().all(|&byte| is_target(byte));
-    if !sound {
+    if !valid {
         return Err(Violation::RequestLine);
     }
     let http_10 = match version {
@@ -175,9 +175,9 @@ fn request_line(line: &[u8]) -> Result<bool, Violation> {
     Ok(http_10)
 }
 
-impl Facts {
-    fn learn(&mut self, name: &[u8], value: &[u8]) -> Result<(), Violation> {
-        // Most fields are told apart by their length alone.
+impl FramingFields {
+    fn record(&mut self, name: &[u8], value: &[u8]) -> Result<(), Violation> {
+        // The length alone tells most fields apart.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
             6 if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
@@ -191,7 +191,7 @@ impl Facts {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = content_length(value)?;
                 if self.content_length.is_some_and(|earlier| earlier != length) {
-                    return Err(Violation::ContentLengthUnlike);
+                    return Err(Violation::ContentLengthMismatch);
                 }
                 self.content_length = Some(length);
             }
@@ -220,7 +220,7 @@ impl Facts {
         Ok(match self.content_length {
             _ if self.chunked => State::ChunkSize,
             Some(left) if left > 0 => State::Body { left },
-            _ if self.upgrade && self.connection_upgrade && !self.http_10 => State::Held,
+            _ if self.upgrade && self.connection_upgrade && !self.http_10 => State::UpgradePending,
             _ => State::Head(HeadReader::request()),
         })
     }
@@ -233,7 +233,7 @@ fn content_length(value: &[u8]) -> Result<u64, Violation> {
     value
         .iter()
         .try_fold(0u64, |length, digit| length.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        // Some readers count in signed 64 bits; nobody sends eight exabytes in earnest.
+        // Some parsers count in signed 64 bits.
         .filter(|&length| i64::try_from(length).is_ok())
         .ok_or(Violation::ContentLength)
 }

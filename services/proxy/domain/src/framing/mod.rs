@@ -1,20 +1,20 @@
-//! The strict reader of a client's HTTP/1 byte stream.
+//! A strict parser of the framing of a client's HTTP/1 byte stream.
 //!
-//! It promises that no two readers can disagree about what it lets through: where a head ends, how long a body is,
-//! where the next request begins. Whatever leaves room for a second reading is refused, so nothing can be smuggled
-//! past a parser that is kinder than this one.
+//! It promises that no two parsers can disagree about what it passes: where a head ends, how long a body is, where the
+//! next request begins. What leaves room for a second reading is refused, so that no request is smuggled past a more
+//! lenient parser.
 //!
 //! ```text
-//!   bytes ──> Framing::approve ──> so many may pass, then ─┬─ More    the rest is the start of something: read on
-//!                                                          ├─ Hold    an upgrade was asked: wait for the answer
-//!                                                          └─ Refuse  400 and close, with the reason
+//!   bytes ──> Framing::check ──> so many pass, then ─┬─ More    the rest is incomplete: read more
+//!                                                    ├─ Hold    an upgrade was requested: wait for the response
+//!                                                    └─ Refuse  respond with 400 and the reason, and close
 //!
 //!   Head ──> Body(length) ──> Head          Head ──> ChunkSize ──> ChunkData ──> ... ──> Trailers ──> Head
-//!     └────> Held (upgrade) ──> Head | Tunnel
+//!     └────> UpgradePending ──> Head | Tunnel
 //! ```
 //!
-//! It does not know sockets, timers, routes or what a request means; it keeps no bytes, only where it stands.
-//! The lines of a head are judged in `head.rs`, the grammar of single fields in `field.rs`.
+//! It does not know sockets, timers, routes or what a request means; it keeps no bytes, only its state.
+//! The lines of a head are checked in `head.rs`, the grammar of single fields in `field.rs`.
 
 mod chunk;
 mod field;
@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use head::HeadReader;
 
-/// How large a head may be. Beyond these the request is refused, however valid it is.
+/// How large a head may be. Larger ones are refused, even if valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// All bytes of the head, or of a trailer section, with its line ends.
@@ -38,13 +38,13 @@ pub struct HeadLimits {
 }
 
 impl Default for HeadLimits {
-    /// 32 KiB and 100 fields hold every browser's cookies; a request line of 16 KiB holds every address in use.
+    /// 32 KiB and 100 fields are enough for every browser's cookies, a request line of 16 KiB for every URL in use.
     fn default() -> Self {
         Self { block_bytes_max: 32 * 1024, fields_max: 100, request_line_bytes_max: 16 * 1024 }
     }
 }
 
-/// Why a byte stream was refused. Its text is the sentence the client reads.
+/// Why a byte stream was refused. Its text is shown on the error page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs)] // each variant is its own sentence
 pub enum Violation {
@@ -52,7 +52,7 @@ pub enum Violation {
     RequestLine,
     #[error("the HTTP version is not supported")]
     Version,
-    #[error("the method CONNECT is not offered here")]
+    #[error("the method CONNECT is not supported")]
     Connect,
     #[error("the request line is too long")]
     RequestLineTooLong,
@@ -62,25 +62,25 @@ pub enum Violation {
     TooManyFields,
     #[error("a line ends without CR LF")]
     BareLineEnd,
-    #[error("a control character stands in the head")]
+    #[error("the head contains a control character")]
     ControlCharacter,
-    #[error("a header field is folded over two lines")]
+    #[error("a header field is folded over several lines")]
     FoldedField,
     #[error("a header field has no valid name")]
     FieldName,
-    #[error("exactly one Host field is needed")]
+    #[error("exactly one Host field is required")]
     HostCount,
     #[error("Content-Length is not a number")]
     ContentLength,
-    #[error("Content-Length is given twice with unlike values")]
-    ContentLengthUnlike,
+    #[error("Content-Length is given twice with different values")]
+    ContentLengthMismatch,
     #[error("Transfer-Encoding is not exactly 'chunked'")]
     TransferEncoding,
     #[error("Transfer-Encoding is not allowed in HTTP/1.0")]
     TransferEncodingInHttp10,
     #[error("Content-Length and Transfer-Encoding exclude each other")]
     LengthAndEncoding,
-    #[error("the only expectation known is 100-continue")]
+    #[error("the only supported expectation is 100-continue")]
     Expectation,
     #[error("a chunk size is not a hexadecimal number of at most 16 digits")]
     ChunkSize,
@@ -89,14 +89,14 @@ pub enum Violation {
     #[error("a trailer field would change the framing")]
     FramingInTrailer,
     #[error("the request head did not arrive in time")]
-    HeadTooSlow,
+    HeadTimeout,
 }
 
 impl Violation {
-    /// The HTTP status code that answers it. The connection is closed after the answer in every case.
+    /// The status code of the response. The connection is closed after it in every case.
     pub fn status(self) -> u16 {
         match self {
-            Self::HeadTooSlow => 408,
+            Self::HeadTimeout => 408,
             Self::RequestLineTooLong => 414,
             Self::Expectation => 417,
             Self::HeadTooLarge | Self::TooManyFields => 431,
@@ -107,12 +107,12 @@ impl Violation {
     }
 }
 
-/// What follows after the bytes that may pass.
+/// What to do after the bytes that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The bytes left over are the start of something: keep them, read more, ask again.
+    /// The bytes left over are incomplete: keep them, read more, check again.
     More,
-    /// An upgrade without a body was asked for. Nothing more may pass until [`Framing::resume`] or [`Framing::tunnel`].
+    /// An upgrade without a body was requested. Nothing more may pass until [`Framing::resume`] or [`Framing::tunnel`].
     Hold,
     /// The bytes left over are refused, and everything after them.
     Refuse(Violation),
@@ -120,7 +120,7 @@ pub enum Next {
 
 /// How many leading bytes may pass, how many heads ended among them, and what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Approval {
+pub struct Checked {
     /// Leading bytes that may pass.
     pub passed: usize,
     /// Request heads that ended within them.
@@ -129,7 +129,7 @@ pub struct Approval {
     pub next: Next,
 }
 
-/// Where the reader stands in one client's stream.
+/// The state of the parser within one client's stream.
 #[derive(Debug)]
 pub struct Framing {
     limits: HeadLimits,
@@ -144,32 +144,32 @@ enum State {
     ChunkData { left: u64 },
     ChunkEnd,
     Trailers(HeadReader),
-    Held,
+    UpgradePending,
     Tunnel,
     Refused(Violation),
 }
 
-/// One step: so many bytes may pass and the reader stands elsewhere, or more bytes are needed first.
+/// One step: so many bytes may pass and lead to another state, or more bytes are needed first.
 enum Step {
     Passed(usize, State),
-    Starved,
+    NeedMore,
 }
 
 impl Framing {
-    /// A reader at the start of a connection.
+    /// A parser at the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self { limits, state: State::Head(HeadReader::request()) }
     }
 
-    /// Judges `pending`: every byte received and not yet passed, oldest first. Bytes that did not pass must be given
-    /// again, with more behind them, in the next call.
-    pub fn approve(&mut self, pending: &[u8]) -> Approval {
+    /// Checks `pending`: every byte received and not yet passed, oldest first. Bytes that did not pass must be given
+    /// again, followed by more, in the next call.
+    pub fn check(&mut self, pending: &[u8]) -> Checked {
         let mut passed = 0;
         let mut heads = 0;
         loop {
             let rest = &pending[passed..];
-            if matches!(self.state, State::Held) {
-                return Approval { passed, heads, next: Next::Hold };
+            if matches!(self.state, State::UpgradePending) {
+                return Checked { passed, heads, next: Next::Hold };
             }
             let was_in_head = matches!(self.state, State::Head(_));
             match self.step(rest) {
@@ -178,12 +178,12 @@ impl Framing {
                     heads += u64::from(was_in_head);
                     self.state = state;
                 }
-                Ok(Step::Starved) => {
-                    return Approval { passed, heads, next: Next::More };
+                Ok(Step::NeedMore) => {
+                    return Checked { passed, heads, next: Next::More };
                 }
                 Err(violation) => {
                     self.state = State::Refused(violation);
-                    return Approval { passed, heads, next: Next::Refuse(violation) };
+                    return Checked { passed, heads, next: Next::Refuse(violation) };
                 }
             }
         }
@@ -191,17 +191,17 @@ impl Framing {
 
     /// The upgrade was declined: what follows is the next request.
     pub fn resume(&mut self) {
-        if matches!(self.state, State::Held) {
+        if matches!(self.state, State::UpgradePending) {
             self.state = State::Head(HeadReader::request());
         }
     }
 
-    /// The upgrade was granted, or the connection speaks HTTP/2: what follows is not HTTP/1 and is not looked at.
+    /// The upgrade was granted, or the protocol is HTTP/2: what follows is not HTTP/1 and is not checked.
     pub fn tunnel(&mut self) {
         self.state = State::Tunnel;
     }
 
-    /// Whether the reader stands before or within a head.
+    /// Whether the next byte belongs to a head.
     pub fn in_head(&self) -> bool {
         matches!(self.state, State::Head(_))
     }
@@ -210,13 +210,13 @@ impl Framing {
         match &mut self.state {
             State::Head(reader) => {
                 let Some(length) = reader.read(rest, &self.limits)? else {
-                    return Ok(Step::Starved);
+                    return Ok(Step::NeedMore);
                 };
                 Ok(Step::Passed(length, reader.facts().body()?))
             }
             State::Trailers(reader) => {
                 let Some(length) = reader.read(rest, &self.limits)? else {
-                    return Ok(Step::Starved);
+                    return Ok(Step::NeedMore);
                 };
                 Ok(Step::Passed(length, State::Head(HeadReader::request())))
             }
@@ -227,18 +227,18 @@ impl Framing {
                 if left == 0 { State::ChunkEnd } else { State::ChunkData { left } }
             })),
             State::ChunkSize => match chunk::size_line(rest)? {
-                None => Ok(Step::Starved),
+                None => Ok(Step::NeedMore),
                 Some((length, 0)) => Ok(Step::Passed(length, State::Trailers(HeadReader::trailers()))),
                 Some((length, size)) => Ok(Step::Passed(length, State::ChunkData { left: size })),
             },
             State::ChunkEnd => match rest {
-                [] | [b'\r'] => Ok(Step::Starved),
+                [] | [b'\r'] => Ok(Step::NeedMore),
                 [b'\r', b'\n', ..] => Ok(Step::Passed(2, State::ChunkSize)),
                 _ => Err(Violation::ChunkEnd),
             },
-            State::Tunnel if rest.is_empty() => Ok(Step::Starved),
+            State::Tunnel if rest.is_empty() => Ok(Step::NeedMore),
             State::Tunnel => Ok(Step::Passed(rest.len(), State::Tunnel)),
-            State::Held => Ok(Step::Starved),
+            State::UpgradePending => Ok(Step::NeedMore),
             State::Refused(violation) => Err(*violation),
         }
     }
@@ -246,7 +246,7 @@ impl Framing {
 
 fn pass_counted(rest: &[u8], left: u64, after: impl FnOnce(u64) -> State) -> Step {
     if rest.is_empty() {
-        return Step::Starved;
+        return Step::NeedMore;
     }
     let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
     Step::Passed(count, after(left - count as u64))

@@ -1,5 +1,5 @@
-//! Properties of the strict reader: it does not matter how the bytes arrive, what is sound passes whole, and what was
-//! tampered with never passes as something longer or shorter than it is.
+//! Properties of the strict parser: it does not matter how the bytes arrive, valid requests pass whole, and damaged
+//! ones never pass as something longer or shorter than they are.
 
 use proptest::prelude::*;
 
@@ -9,18 +9,18 @@ fn framing() -> Framing {
     Framing::new(HeadLimits::default())
 }
 
-/// Feeds the stream in pieces, as a caller does that keeps what did not pass.
+/// Checks a stream that arrives in pieces, keeping what did not pass.
 fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Next) {
     let mut framing = framing();
     let (mut pending, mut passed, mut heads) = (Vec::new(), 0, 0);
     let mut next = Next::More;
     for piece in pieces {
         pending.extend_from_slice(piece);
-        let approval = framing.approve(&pending);
-        pending.drain(..approval.passed);
-        passed += approval.passed;
-        heads += approval.heads;
-        next = approval.next;
+        let checked = framing.check(&pending);
+        pending.drain(..checked.passed);
+        passed += checked.passed;
+        heads += checked.heads;
+        next = checked.next;
         if next != Next::More {
             break;
         }
@@ -84,7 +84,7 @@ impl Body {
 
 proptest! {
     #[test]
-    fn sound_requests_pass_whole_and_are_counted(requests in prop::collection::vec(request(), 1..5)) {
+    fn valid_requests_pass_whole_and_are_counted(requests in prop::collection::vec(request(), 1..5)) {
         let stream = requests.concat();
         prop_assert_eq!(feed([&stream[..]]), (stream.len(), requests.len() as u64, Next::More));
     }
@@ -156,7 +156,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
-            Violation::ContentLengthUnlike,
+            Violation::ContentLengthMismatch,
         ),
         ("GET / HTTP/1.1\r\n\r\n", Violation::HostCount),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Violation::HostCount),
@@ -200,20 +200,20 @@ fn a_body_ends_where_its_framing_says_and_nowhere_else() {
 }
 
 #[test]
-fn after_an_upgrade_was_asked_nothing_passes_until_the_answer_is_known() {
+fn after_an_upgrade_request_nothing_passes_until_the_response_is_known() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let smuggled = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut framing = framing();
-    let approval = framing.approve(&[&head[..], smuggled].concat());
-    assert_eq!(approval, Approval { passed: head.len(), heads: 1, next: Next::Hold });
-    assert_eq!(framing.approve(smuggled).next, Next::Hold);
+    let checked = framing.check(&[&head[..], smuggled].concat());
+    assert_eq!(checked, Checked { passed: head.len(), heads: 1, next: Next::Hold });
+    assert_eq!(framing.check(smuggled).next, Next::Hold);
     framing.resume();
-    assert_eq!(framing.approve(smuggled), Approval { passed: smuggled.len(), heads: 1, next: Next::More });
+    assert_eq!(framing.check(smuggled), Checked { passed: smuggled.len(), heads: 1, next: Next::More });
 
     let mut granted = self::framing();
-    granted.approve(head);
+    granted.check(head);
     granted.tunnel();
-    assert_eq!(granted.approve(b"\x81\x05hello"), Approval { passed: 7, heads: 0, next: Next::More });
+    assert_eq!(granted.check(b"\x81\x05hello"), Checked { passed: 7, heads: 0, next: Next::More });
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn an_upgrade_with_a_body_is_an_ordinary_request() {
 #[test]
 fn a_head_has_bounds_in_bytes_fields_and_its_first_line() {
     let limits = HeadLimits { block_bytes_max: 200, fields_max: 3, request_line_bytes_max: 50 };
-    let refused = |text: String| match Framing::new(limits).approve(text.as_bytes()).next {
+    let refused = |text: String| match Framing::new(limits).check(text.as_bytes()).next {
         Next::Refuse(violation) => Some(violation.status()),
         Next::More | Next::Hold => None,
     };

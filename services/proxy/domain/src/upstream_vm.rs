@@ -1,0 +1,116 @@
+//! What the proxy knows of each VM, and the domains that it claims.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use contract::provisioner::{DomainRoute, Vm, VmState};
+use contract::{Timestamp, VmName};
+use serde::{Deserialize, Serialize};
+
+use crate::route::{DomainClaim, DownReason, Target};
+
+/// A starting VM is ready within seconds.
+const RETRY_STARTING: Duration = Duration::from_secs(5);
+/// A VM that is stopped or missing needs a command first.
+const RETRY_DOWN: Duration = Duration::from_secs(60);
+
+/// A VM as the proxy sees it. Stored, so that routes survive a restart without the provisioner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamVm {
+    /// The VM's name, unique in a realm.
+    pub name: VmName,
+    /// The domains it claims, and the port for each.
+    pub domains: Vec<DomainRoute>,
+    /// The last known state.
+    pub state: VmState,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// When it was created; the older VM keeps a domain that two claim.
+    pub created: Timestamp,
+}
+
+impl From<Vm> for UpstreamVm {
+    fn from(vm: Vm) -> Self {
+        UpstreamVm {
+            name: vm.definition.name,
+            domains: vm.definition.domains,
+            state: vm.state,
+            // The contract has addresses as text; an invalid one counts as none.
+            address: vm.address.and_then(|text| text.parse().ok()),
+            created: vm.created,
+        }
+    }
+}
+
+/// The claims of all VMs, the oldest VM first.
+pub fn claims<'a>(vms: impl IntoIterator<Item = &'a UpstreamVm>) -> Vec<DomainClaim> {
+    let mut vms: Vec<&UpstreamVm> = vms.into_iter().collect();
+    vms.sort_by_key(|vm| (vm.created, vm.name.clone()));
+    vms.into_iter().flat_map(claims_of).collect()
+}
+
+/// One claim for each port, since each port is a target of its own.
+fn claims_of(vm: &UpstreamVm) -> Vec<DomainClaim> {
+    let mut ports: Vec<u16> = vm.domains.iter().map(|route| route.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let of_port = |port: u16| DomainClaim {
+        vm: vm.name.clone(),
+        domains: vm.domains.iter().filter(|r| r.port == port).map(|r| r.domain.clone()).collect(),
+        target: target(vm, port),
+    };
+    ports.into_iter().map(of_port).collect()
+}
+
+fn target(vm: &UpstreamVm, port: u16) -> Target {
+    let down = |reason, retry_after| Target::Down { reason, retry_after };
+    match (vm.state, vm.address) {
+        (VmState::Ready, Some(address)) => Target::Up(SocketAddr::new(address, port)),
+        (VmState::Creating | VmState::Starting | VmState::Ready, _) => {
+            down(DownReason::Starting, RETRY_STARTING)
+        }
+        (VmState::Stopping | VmState::Stopped | VmState::Removing, _) => {
+            down(DownReason::Stopped, RETRY_DOWN)
+        }
+        (VmState::Missing, _) => down(DownReason::Failed, RETRY_DOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(name: &str, created: i64, state: VmState) -> UpstreamVm {
+        let route = |domain: &str, port| DomainRoute { domain: domain.parse().expect("valid"), port };
+        UpstreamVm {
+            name: name.parse().expect("valid"),
+            domains: vec![route("a.example", 80), route("b.example", 8080), route("c.example", 80)],
+            state,
+            address: Some("10.88.0.5".parse().expect("valid")),
+            created: Timestamp::from_timestamp(created, 0).expect("valid"),
+        }
+    }
+
+    #[test]
+    fn each_port_is_a_target_and_the_older_vm_comes_first() {
+        let (young, old) = (vm("young", 2, VmState::Ready), vm("old", 1, VmState::Ready));
+        let claims = claims([&young, &old]);
+        let shown: Vec<String> =
+            claims.iter().map(|c| format!("{} {} {}", c.vm, c.domains.len(), c.target)).collect();
+        assert_eq!(
+            shown,
+            ["old 2 10.88.0.5:80", "old 1 10.88.0.5:8080", "young 2 10.88.0.5:80", "young 1 10.88.0.5:8080"]
+        );
+    }
+
+    #[test]
+    fn only_a_ready_vm_with_an_address_gets_requests() {
+        for state in
+            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
+        {
+            assert!(matches!(target(&vm("web", 1, state), 80), Target::Down { .. }), "{state:?}");
+        }
+        let without_address = UpstreamVm { address: None, ..vm("web", 1, VmState::Ready) };
+        assert!(matches!(target(&without_address, 80), Target::Down { reason: DownReason::Starting, .. }));
+    }
+}
