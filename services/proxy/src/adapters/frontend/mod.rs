@@ -162,7 +162,7 @@ impl Frontend for HttpFrontend {
             tracing::info!(routes = table.len(), changes = %diff, "routes changed");
         }
         if diff.revokes_a_domain() {
-            self.shared.tunnels.drain_orphans(&self.shared);
+            self.shared.tunnels.drain_orphans();
         }
         diff
     }

@@ -1,11 +1,10 @@
 //! What all connections of a frontend share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use proxy_domain::RouteTable;
 use proxy_domain::retry::RetryBudget;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,16 +18,14 @@ use crate::metrics::Metrics;
 pub(super) struct Shared {
     pub(super) settings: Settings,
     /// Read once per request, swapped whole.
-    pub(super) table: ArcSwap<RouteTable>,
+    pub(super) table: Arc<ArcSwap<RouteTable>>,
     pub(super) pool: UpstreamPool,
     pub(super) retry_budget: Mutex<RetryBudget>,
     pub(super) limiter: ConnectionLimiter,
-    pub(super) tunnels: Tunnels,
+    pub(super) tunnels: Arc<Tunnels>,
     pub(super) metrics: Metrics,
     /// The listener, every client connection and every tunnel.
     pub(super) tasks: TaskTracker,
-    /// Where tasks run, whichever thread spawns them.
-    pub(super) runtime: Handle,
     /// Accept nothing new, finish what has begun.
     pub(super) stop: CancellationToken,
     /// End now.
@@ -38,17 +35,19 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Self {
         let metrics = Metrics::new();
+        let table = Arc::<ArcSwap<RouteTable>>::default();
+        let abort = CancellationToken::new();
+        let drain = settings.timeouts.drain;
         Self {
-            table: ArcSwap::default(),
+            tunnels: Tunnels::new(table.clone(), drain, abort.clone(), metrics.clone()),
+            table,
             pool: UpstreamPool::new(&settings),
             retry_budget: Mutex::default(),
             limiter: ConnectionLimiter::new(&settings.limits, metrics.clone()),
-            tunnels: Tunnels::default(),
             metrics,
             tasks: TaskTracker::new(),
-            runtime: Handle::current(),
             stop: CancellationToken::new(),
-            abort: CancellationToken::new(),
+            abort,
             settings,
         }
     }

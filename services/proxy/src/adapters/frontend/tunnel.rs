@@ -117,7 +117,7 @@ impl GrantedUpgrade {
         mut record: AccessRecord,
     ) {
         let timeouts = &shared.settings.timeouts;
-        let tunnel = shared.tunnels.register(self.route, &shared);
+        let tunnel = shared.tunnels.register(self.route);
         let client = match timeout(timeouts.head_read, self.on_upgrade).await {
             Ok(Ok(upgraded)) => Ok(client_end(upgraded)),
             Ok(Err(error)) => Err(UpgradeError::ClientClosed(error)),
