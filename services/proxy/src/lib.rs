@@ -20,28 +20,33 @@
 pub mod actors;
 pub mod adapters;
 pub mod config;
+mod handlers;
 mod metrics;
 pub mod ports;
+mod refresh;
 mod wiring;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Bus;
+use chassis::{Waker, Workers};
 
 use crate::actors::RouteKeeper;
+use crate::handlers::Handlers;
 use crate::ports::Frontend;
+use crate::refresh::RefreshRoutes;
 
 /// How long exchanges and tunnels may go on when the service ends.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Starts the actor and returns the service's endpoints. Call it inside an actix system.
+/// Starts the actor and the worker that keep the route table. Call it inside an actix system.
 pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
-    let keeper = RouteKeeper::start(bus, Arc::clone(&frontend));
-    chassis::Service {
-        endpoints: Some(wiring::endpoints(keeper.clone())),
-        parts: vec![("routes", wiring::routes_check(keeper))],
-        end: Some(frontend.stop(DRAIN_MAX)),
-        ..chassis::Service::default()
-    }
+    let refresh = Waker::default();
+    let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), refresh.clone());
+    let mut workers = Workers::default();
+    workers.start_with(RefreshRoutes { bus, keeper: keeper.clone() }, refresh);
+    chassis::Service::new(wiring::wiring(Handlers { keeper }))
+        .with_workers(workers)
+        .ending_with(frontend.stop(DRAIN_MAX))
 }

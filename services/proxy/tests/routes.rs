@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, Serving};
+use bus::{Bus, RunningServer};
 use contract::provisioner::{DomainRoute, ListVms, Vm, VmChanged, VmDefinition, VmState};
 use contract::proxy::{ListRoutes, RouteTarget};
 use contract::{ByteCount, Realm, Service};
@@ -69,7 +69,7 @@ async fn status(proxy: SocketAddr, host: &str) -> u16 {
     fetch(proxy, host).await.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
-async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
+async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> RunningServer {
     let mut server = bus.server(bus::ServiceInfo {
         service: Service::Provisioner,
         version: "0.1.0".into(),
@@ -83,37 +83,45 @@ async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> Serving {
     server.open().await.expect("opens")
 }
 
-async fn proxy_on(carrier: &MemoryTransport) -> (SocketAddr, Serving) {
-    let (address, serving, _) = whole_proxy_on(carrier).await;
-    (address, serving)
+/// A proxy on the bus, and everything that ends with it.
+struct Proxy {
+    address: SocketAddr,
+    server: RunningServer,
+    running: chassis::Running,
 }
 
-/// The proxy, its open endpoints, and the rest of its service.
-async fn whole_proxy_on(carrier: &MemoryTransport) -> (SocketAddr, Serving, chassis::Service) {
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
-    let address = "127.0.0.1:0".parse().expect("valid");
-    let frontend = HttpFrontend::start(address, Settings::default()).await.expect("a free port");
-    let mut built = proxy::open(bus.clone(), Arc::new(frontend));
-    let mut server = bus.server(bus::ServiceInfo {
-        service: Service::Proxy,
-        version: "0.1.0".into(),
-        metadata: Default::default(),
-    });
-    built.endpoints.take().expect("the proxy has endpoints")(&mut server);
-    let serving = server.open().await.expect("opens");
-    let routes = bus.call(&ListRoutes {}, TIMEOUT).await.expect("replied");
-    (routes.http_listener.parse().expect("an address"), serving, built)
+impl Proxy {
+    async fn on(transport: &MemoryTransport) -> Proxy {
+        let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
+        let address = "127.0.0.1:0".parse().expect("valid");
+        let frontend = HttpFrontend::start(address, Settings::default()).await.expect("a free port");
+        let service = proxy::open(bus.clone(), Arc::new(frontend));
+        let mut server = bus.server(bus::ServiceInfo {
+            service: Service::Proxy,
+            version: "0.1.0".into(),
+            metadata: Default::default(),
+        });
+        let running = service.serve(&mut server);
+        let server = server.open().await.expect("opens");
+        let routes = bus.call(&ListRoutes {}, TIMEOUT).await.expect("replied");
+        Proxy { address: routes.http_listener.parse().expect("an address"), server, running }
+    }
+
+    async fn end(self) {
+        self.server.close().await;
+        self.running.shut_down().await;
+    }
 }
 
 #[actix::test]
 async fn routes_follow_vm_changed_events() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let backend = upstream().await;
     let vms = Arc::new(Mutex::new(Vec::new()));
     let _provisioner = provisioner(&bus, &vms).await;
-    let (proxy, _serving) = proxy_on(&carrier).await;
-    assert_eq!(status(proxy, "web.example").await, 404);
+    let proxy = Proxy::on(&transport).await;
+    assert_eq!(status(proxy.address, "web.example").await, 404);
 
     let report = async |state: Option<VmState>| {
         let vm = state.map(|state| vm("web", "web.example", state, backend));
@@ -121,46 +129,46 @@ async fn routes_follow_vm_changed_events() {
         bus.publish(&VmChanged { name: "web".parse().expect("valid"), vm }).await.expect("published");
     };
     report(Some(VmState::Ready)).await;
-    eventually("the upstream responds", async || status(proxy, "web.example").await == 200).await;
+    eventually("the upstream responds", async || status(proxy.address, "web.example").await == 200).await;
     report(Some(VmState::Stopped)).await;
-    eventually("the VM is down", async || status(proxy, "web.example").await == 503).await;
+    eventually("the VM is down", async || status(proxy.address, "web.example").await == 503).await;
     let rows = bus.call(&ListRoutes {}, TIMEOUT).await.expect("replied").routes;
     assert_eq!(rows[0].target, RouteTarget::Unavailable("stopped".into()));
-    let page = fetch(proxy, "web.example").await.to_ascii_lowercase();
+    let page = fetch(proxy.address, "web.example").await.to_ascii_lowercase();
     assert!(page.contains("\r\nretry-after: 60\r\n"), "{page}");
     report(None).await;
-    eventually("the route is removed", async || status(proxy, "web.example").await == 404).await;
+    eventually("the route is removed", async || status(proxy.address, "web.example").await == 404).await;
 }
 
 #[actix::test]
 async fn a_proxy_that_starts_without_the_provisioner_has_the_routes_it_had_before() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let backend = upstream().await;
     let vms = Arc::new(Mutex::new(vec![vm("web", "web.example", VmState::Ready, backend)]));
     let provisioner = provisioner(&bus, &vms).await;
-    let (first, serving) = proxy_on(&carrier).await;
-    eventually("the upstream responds", async || status(first, "web.example").await == 200).await;
+    let first = Proxy::on(&transport).await;
+    eventually("the upstream responds", async || status(first.address, "web.example").await == 200).await;
     let row = bus.table::<Vec<proxy_domain::UpstreamVm>>(contract::bucket::ROUTES);
     eventually("the VMs are stored", async || row.get("vms").await.expect("readable").is_some()).await;
 
-    serving.close().await;
+    first.end().await;
     provisioner.close().await;
-    let (second, _serving) = proxy_on(&carrier).await;
-    eventually("the upstream responds", async || status(second, "web.example").await == 200).await;
+    let second = Proxy::on(&transport).await;
+    eventually("the upstream responds", async || status(second.address, "web.example").await == 200).await;
 }
 
 #[actix::test]
 async fn a_domain_that_two_vms_claim_stays_with_the_first() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let (backend, other) = (upstream().await, upstream().await);
     let first = vm("web", "web.example", VmState::Ready, backend);
     let mut second = vm("also", "web.example", VmState::Ready, other);
     second.created += Duration::from_secs(60);
     let vms = Arc::new(Mutex::new(vec![second, first]));
     let _provisioner = provisioner(&bus, &vms).await;
-    let (_, _serving) = proxy_on(&carrier).await;
+    let _proxy = Proxy::on(&transport).await;
     let target = async || {
         let routes = bus.call(&ListRoutes {}, TIMEOUT).await.expect("replied").routes;
         routes.into_iter().next().map(|row| (row.vm.to_string(), row.target))
@@ -181,38 +189,40 @@ async fn a_domain_that_two_vms_claim_stays_with_the_first() {
 
 #[actix::test]
 async fn a_change_without_an_event_is_found_at_the_next_refresh() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let backend = upstream().await;
     let vms = Arc::new(Mutex::new(Vec::new()));
     let _provisioner = provisioner(&bus, &vms).await;
-    let (proxy, _serving) = proxy_on(&carrier).await;
+    let proxy = Proxy::on(&transport).await;
     *vms.lock().expect("no panic") = vec![vm("web", "web.example", VmState::Ready, backend)];
-    eventually("the upstream responds", async || status(proxy, "web.example").await == 200).await;
+    eventually("the upstream responds", async || status(proxy.address, "web.example").await == 200).await;
 }
 
 #[actix::test]
 async fn a_provisioner_that_does_not_reply_is_a_health_problem_until_it_does() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
-    let (_, _serving, built) = whole_proxy_on(&carrier).await;
-    let (part, check) = &built.parts[0];
-    assert_eq!(*part, "routes");
-    let problem = check().await.expect("nobody lists VMs");
-    assert!(problem.contains("provisioner"), "{problem}");
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
+    let proxy = Proxy::on(&transport).await;
+    let (part, check) = &proxy.running.parts[0];
+    assert_eq!(*part, "refresh_routes");
+    eventually("health names the service that does not reply", async || {
+        check().await.is_some_and(|problem| problem.contains("provisioner"))
+    })
+    .await;
     let _provisioner = provisioner(&bus, &Arc::default()).await;
     eventually("it is healthy", async || check().await.is_none()).await;
 }
 
 #[actix::test]
 async fn a_running_request_gets_its_response_before_the_proxy_ends() {
-    let carrier = MemoryTransport::new();
-    let bus = Bus::new(Arc::new(carrier.clone()), Realm::default());
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let backend = listener.local_addr().expect("bound");
     let vms = Arc::new(Mutex::new(vec![vm("web", "web.example", VmState::Ready, backend)]));
     let _provisioner = provisioner(&bus, &vms).await;
-    let (proxy, _serving, built) = whole_proxy_on(&carrier).await;
+    let Proxy { address: proxy, server: _server, running } = Proxy::on(&transport).await;
     eventually("the domain is routed", async || {
         let routes = bus.call(&ListRoutes {}, TIMEOUT).await.expect("replied").routes;
         routes.iter().any(|row| matches!(row.target, RouteTarget::Address(_)))
@@ -223,7 +233,7 @@ async fn a_running_request_gets_its_response_before_the_proxy_ends() {
     let mut head = [0; 1024];
     assert!(upstream.read(&mut head).await.expect("a request") > 0);
 
-    let ending = tokio::spawn(built.end.expect("the frontend has an orderly end"));
+    let ending = tokio::spawn(running.shut_down());
     eventually("nothing new is accepted", async || TcpStream::connect(proxy).await.is_err()).await;
     let late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
     upstream.write_all(late).await.expect("replied");

@@ -69,7 +69,7 @@ impl Waker {
 }
 
 impl Workers {
-    /// Starts a worker; its first round begins at once.
+    /// Starts a worker; its first round begins at once, and until it has ended health says so.
     pub fn start<W: Worker>(&mut self, worker: W) -> Waker {
         let waker = Waker::default();
         self.start_with(worker, waker.clone());
@@ -78,7 +78,7 @@ impl Workers {
 
     /// Starts a worker whose waker was handed out already.
     pub fn start_with<W: Worker>(&mut self, worker: W, waker: Waker) {
-        let problem = Arc::new(Mutex::new(None::<String>));
+        let problem = Arc::new(Mutex::new(Some("its first round has not ended yet".to_string())));
         let shown = Arc::clone(&problem);
         let check: PartCheck = Arc::new(move || {
             let problem = shown.lock().expect("no code here panics while it holds the lock").clone();
@@ -229,6 +229,13 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(7)).await;
         assert_eq!(rounds.load(Ordering::SeqCst), 4);
         assert_eq!(problem(&workers).await, None);
+        workers.shut_down().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_not_healthy_before_its_first_round_has_ended() {
+        let (workers, _, _) = start(0, true);
+        assert_eq!(problem(&workers).await.as_deref(), Some("its first round has not ended yet"));
         workers.shut_down().await;
     }
 

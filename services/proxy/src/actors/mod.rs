@@ -2,13 +2,13 @@
 //! the route table in force.
 //!
 //! ```text
-//!   list_routes --\
-//!   vm_changed ---(128)--> RouteKeeper --swap--> frontend
-//!   timer --------/              |
-//!                                +--> provisioner: list_vms        table `routes`: the VMs known last
+//!   list_routes -----\
+//!   vm_changed -----(128)--> RouteKeeper --swap--> frontend
+//!   refresh_routes --/             |
+//!    (worker: list_vms)            +--> table `routes`: the VMs known last
 //! ```
 
 mod route_keeper;
 
 pub use route_keeper::RouteKeeper;
-pub(crate) use route_keeper::{GetProblem, GetRoutes};
+pub(crate) use route_keeper::{GetChanges, GetRoutes, Replace};

@@ -1,33 +1,28 @@
 //! The RouteKeeper knows the VMs and their domains, and puts a new route table in force at every change. It starts from
-//! the stored VMs, applies `vm_changed` events, and reads the whole list periodically, because events can be lost. After
-//! a crash, the stored row and the list restore everything.
+//! the stored VMs, applies `vm_changed` events, and takes over the whole list that the worker `refresh_routes` reads
+//! periodically, because events can be lost. After a crash, the stored row and the list restore everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actor::Traced;
-use bus::{Bus, CallError, Table, TableError};
-use contract::provisioner::{ListVms, VmChanged};
+use bus::{Bus, Table, TableError};
+use chassis::Waker;
+use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
-use contract::message::NoRefusal;
 use contract::{VmName, bucket};
 use futures::StreamExt;
 use proxy_domain::{RouteTable, Target, UpstreamVm, claims};
-use tracing::Span;
 
 use crate::ports::Frontend;
 
 /// A burst of events, and the requests meanwhile.
 const MAILBOX: usize = 128;
-/// How often the whole list is read.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-/// How often, while the provisioner does not reply or the subscription fails.
+/// The pause before subscribing again, after the subscription failed or ended.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// The provisioner lists VMs from memory.
-const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The one row of the table.
 const ROW: &str = "vms";
 
@@ -39,8 +34,8 @@ pub struct RouteKeeper {
     table: Table<Vec<UpstreamVm>>,
     /// Counts events, so that a list requested before an event does not undo it.
     changes: u64,
-    next_refresh: Option<SpawnHandle>,
-    problem: Option<String>,
+    /// Makes the next refresh come at once.
+    refresh: Waker,
 }
 
 /// Asks for the route of each domain.
@@ -48,29 +43,33 @@ pub struct RouteKeeper {
 #[rtype(result = "Routes")]
 pub(crate) struct GetRoutes;
 
-/// Asks why the route table may be out of date; `None` if it is not.
+/// Asks how many changes were received so far; [`Replace`] names the number.
 #[derive(Message)]
-#[rtype(result = "Option<String>")]
-pub(crate) struct GetProblem;
+#[rtype(result = "u64")]
+pub(crate) struct GetChanges;
+
+/// Takes over a list of all VMs. The answer is `false`, and nothing is replaced, when a change was received since
+/// `changes_before`: the list may be older than it.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct Replace {
+    pub(crate) listed: Vec<UpstreamVm>,
+    pub(crate) changes_before: u64,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Changed(VmChanged);
 
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Refresh;
-
 impl RouteKeeper {
-    pub(crate) fn start(bus: Bus, frontend: Arc<dyn Frontend>) -> Addr<RouteKeeper> {
+    pub(crate) fn start(bus: Bus, frontend: Arc<dyn Frontend>, refresh: Waker) -> Addr<RouteKeeper> {
         let keeper = RouteKeeper {
             table: bus.table(bucket::ROUTES),
             bus,
             frontend,
             vms: BTreeMap::new(),
             changes: 0,
-            next_refresh: None,
-            problem: Some("the provisioner has not replied yet".to_string()),
+            refresh,
         };
         actor::start(MAILBOX, keeper)
     }
@@ -130,20 +129,18 @@ impl Actor for RouteKeeper {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "the stored VMs cannot be read"),
             }
-            tokio::spawn(subscribe(this.bus.clone(), ctx.address()));
+            tokio::spawn(subscribe(this.bus.clone(), ctx.address(), this.refresh.clone()));
         }));
     }
 }
 
 /// Passes events on for as long as the keeper lives. The list is read after the subscription has begun, so that no
 /// change falls between.
-async fn subscribe(bus: Bus, keeper: Addr<RouteKeeper>) {
+async fn subscribe(bus: Bus, keeper: Addr<RouteKeeper>, refresh: Waker) {
     while keeper.connected() {
         match bus.subscribe::<VmChanged>().await {
             Ok(mut changes) => {
-                if keeper.send(Traced::here(Refresh)).await.is_err() {
-                    return;
-                }
+                refresh.wake();
                 while let Some((change, context)) = changes.next().await {
                     let span = tracing::info_span!("event", otel.name = "vm_changed", vm = %change.name);
                     telemetry::continue_trace(&span, &context);
@@ -175,32 +172,20 @@ impl Handler<Traced<Changed>> for RouteKeeper {
     }
 }
 
-impl Handler<Traced<Refresh>> for RouteKeeper {
-    type Result = ();
-    fn handle(&mut self, _: Traced<Refresh>, ctx: &mut Context<Self>) {
-        let (bus, changes_before) = (self.bus.clone(), self.changes);
-        let list = async move { bus.call(&ListVms {}, LIST_TIMEOUT).await };
-        ctx.spawn(list.into_actor(self).map(move |listed: Result<_, CallError<Nothing>>, this, ctx| {
-            let again = match listed {
-                Ok(vms) => {
-                    this.problem = None;
-                    let vms = vms.into_iter().map(UpstreamVm::from).collect();
-                    let replaced = this.replace(vms, changes_before);
-                    this.store();
-                    if replaced { REFRESH_INTERVAL } else { RETRY_INTERVAL }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the VMs cannot be listed; the routes stay as they are");
-                    this.problem = Some(error.to_string());
-                    RETRY_INTERVAL
-                }
-            };
-            // One timer, however many refreshes were requested meanwhile.
-            let next = ctx.notify_later(Traced { message: Refresh, span: Span::none() }, again);
-            if let Some(before) = this.next_refresh.replace(next) {
-                ctx.cancel_future(before);
-            }
-        }));
+impl Handler<Traced<GetChanges>> for RouteKeeper {
+    type Result = u64;
+    fn handle(&mut self, _: Traced<GetChanges>, _: &mut Context<Self>) -> u64 {
+        self.changes
+    }
+}
+
+impl Handler<Traced<Replace>> for RouteKeeper {
+    type Result = bool;
+    fn handle(&mut self, replace: Traced<Replace>, _: &mut Context<Self>) -> bool {
+        let Replace { listed, changes_before } = replace.message;
+        let replaced = self.replace(listed, changes_before);
+        self.store();
+        replaced
     }
 }
 
@@ -218,12 +203,5 @@ impl Handler<Traced<GetRoutes>> for RouteKeeper {
         let mut routes: Vec<RouteRow> = self.frontend.table().routes().map(|route| row(route)).collect();
         routes.sort_by(|a, b| a.domain.cmp(&b.domain));
         actix::MessageResult(Routes { http_listener: self.frontend.address().to_string(), routes })
-    }
-}
-
-impl Handler<Traced<GetProblem>> for RouteKeeper {
-    type Result = Option<String>;
-    fn handle(&mut self, _: Traced<GetProblem>, _: &mut Context<Self>) -> Self::Result {
-        self.problem.clone()
     }
 }
