@@ -1,4 +1,4 @@
-//! Where two snapshots differ, found in their recipes without reading any data.
+//! Differences of two snapshots, found in their recipes without reading any data.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ pub struct DiskDiff {
     pub size_bytes_before: Option<u64>,
     /// Its size in the second.
     pub size_bytes_after: Option<u64>,
-    /// Stretches of whole segments that differ, joined where they touch. A stream, and a disk that is only in one of
+    /// Ranges of whole segments that differ, joined where they touch. A stream, and a disk that is only in one of
     /// both, differs from end to end or not at all; so does nearly all of one whose aligned cuts moved in between, as
-    /// when it was partitioned anew ([`DiskRecord::phase_bytes`]).
+    /// when it was partitioned again ([`DiskRecord::phase_bytes`]).
     pub ranges: Vec<Range<u64>>,
 }
 

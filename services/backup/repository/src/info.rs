@@ -1,4 +1,4 @@
-//! What a repository is and how much is in it.
+//! A summary of a repository.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::store::{Capabilities, ObjectLock};
 
-/// A repository at a glance.
+/// A summary of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Its identity.
@@ -20,9 +20,9 @@ pub struct Info {
     pub created_unix_ms: u64,
     /// What the store was seen to be able to do then.
     pub store: Capabilities,
-    /// How disks are cut.
+    /// The chunker of disks.
     pub chunker: Chunker,
-    /// How what it keeps is locked.
+    /// The Object Lock of packs and snapshots.
     pub object_lock: Option<ObjectLock>,
     /// Snapshots in it.
     pub snapshots: u64,
@@ -30,7 +30,7 @@ pub struct Info {
     pub packs: u64,
     /// Their bytes in the store.
     pub stored_bytes: u64,
-    /// Blobs that the index names.
+    /// Blobs in the index.
     pub blobs: u64,
     /// Bytes of memory that the index takes here.
     pub index_memory_bytes: u64,
@@ -43,7 +43,7 @@ pub struct Info {
 }
 
 impl Repository {
-    /// Looks at the whole repository: loads the index and lists packs and snapshots.
+    /// Loads the index and lists packs and snapshots.
     ///
     /// # Errors
     /// When the store fails or the index is damaged.

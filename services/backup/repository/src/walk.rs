@@ -20,8 +20,8 @@ impl<'a> Walk<'a> {
         Walk { shared, visited: HashSet::new() }
     }
 
-    /// Tells `each` the ids of all blobs that a disk needs and that this walk has not gone through before; a chunk
-    /// may be told more than once.
+    /// Calls `each` with the ids of all blobs that a disk needs and that this walk has not visited before; a chunk may come
+    /// more than once.
     pub(crate) async fn disk(
         &mut self,
         record: &DiskRecord,

@@ -167,7 +167,7 @@ impl Connection {
         seen.into_iter()
             .map(|(name, uuid, power, mark)| {
                 let mark = read_mark(attempt, &mark)?;
-                Ok(FoundDomain { name, uuid, power: self.with_space_checked(uuid, power), mark })
+                Ok(FoundDomain { name, uuid, power: self.with_disks_checked(uuid, power), mark })
             })
             .collect()
     }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! QEMU pauses a guest by itself when a write finds no space on the host: the guest sees no error, and once there is
-//! room a [`Connection::resume`] repeats the write. libvirt calls every such pause an I/O error; which it was is known
-//! to the disks ([`Connection::disk_errors`]).
+//! room a [`Connection::resume`] repeats the write. libvirt calls every such pause an I/O error, or gives no reason;
+//! the disks know whether it was space ([`Connection::disk_errors`]).
 
 use std::fmt;
 
@@ -65,7 +65,11 @@ pub enum PauseReason {
     Watchdog,
     /// The guest sleeps (ACPI S3) and can be woken.
     Sleeping,
-    /// libvirt does not say, or says what this crate does not know.
+    /// It was started from a snapshot of a paused domain.
+    Snapshot,
+    /// libvirt paused it for a job of its own, and could not let it run again.
+    ResumeFailed,
+    /// libvirt gives no reason, or one that this crate does not know.
     Unknown,
 }
 
@@ -82,6 +86,8 @@ impl fmt::Display for PauseReason {
             PauseReason::Crashed => "guest panic",
             PauseReason::Watchdog => "watchdog fired",
             PauseReason::Sleeping => "guest sleeps",
+            PauseReason::Snapshot => "started from a snapshot of a paused machine",
+            PauseReason::ResumeFailed => "libvirt could not resume it after a job",
             PauseReason::Unknown => "unknown",
         })
     }
@@ -105,17 +111,18 @@ impl Connection {
         let state = self.call(CallClass::Query, &format!("get the state of domain {uuid}"), |connect| {
             known(connect.lookup_domain_by_uuid(uuid))?.map(|domain| state_of(&domain)).transpose()
         })?;
-        Ok(state.map(|power| self.with_space_checked(uuid, power)))
+        Ok(state.map(|power| self.with_disks_checked(uuid, power)))
     }
 
-    /// The disks that stopped a domain. Empty when it runs, is off, or was paused for another reason.
+    /// The disks that stopped a domain. Empty when it is not paused. QEMU keeps a disk's first error until the domain is
+    /// off: one that was paused for lack of space before shows it again in a later pause for another reason.
     ///
     /// # Errors
     /// [`Error::Unknown`] without such a domain; [`Error::Busy`] while another job holds it.
     pub fn disk_errors(&mut self, uuid: Uuid) -> Result<Vec<DiskError>, Error> {
         let attempt = format!("get the disk errors of domain {uuid}");
         self.with_domain(CallClass::Monitor, &attempt, uuid, |_, domain| {
-            if !domain.is_active()? {
+            if !matches!(state_of(domain)?, Power::Paused(_)) {
                 return Ok(Vec::new());
             }
             let found = raw::disk_errors(domain)?.into_iter();
@@ -171,14 +178,16 @@ impl Connection {
         })
     }
 
-    /// Distinguishes a lack of space from other I/O errors. The query of the disks may fail where that of the state did
-    /// not: then it stays an I/O error.
-    pub(crate) fn with_space_checked(&mut self, uuid: Uuid, power: Power) -> Power {
-        if power != Power::Paused(PauseReason::IoError) {
+    /// Finds out from the disks whether one of them paused a domain, and why. The query of the disks may fail where
+    /// that of the state did not: then the reason stays what libvirt says.
+    pub(crate) fn with_disks_checked(&mut self, uuid: Uuid, power: Power) -> Power {
+        // Where a disk fails in the moment of a resume, libvirt notices the pause and not its reason.
+        if !matches!(power, Power::Paused(PauseReason::IoError | PauseReason::Unknown)) {
             return power;
         }
         match self.disk_errors(uuid) {
             Ok(disks) if disks.iter().any(|disk| disk.no_space) => Power::Paused(PauseReason::NoSpace),
+            Ok(disks) if !disks.is_empty() => Power::Paused(PauseReason::IoError),
             Ok(_) => power,
             Err(error) => {
                 tracing::warn!(%uuid, %error, "cannot find out which disk paused a domain");
@@ -188,7 +197,7 @@ impl Connection {
     }
 }
 
-/// What libvirt knows without asking QEMU: a lack of space is an I/O error still.
+/// What libvirt knows without asking QEMU: a lack of space is an I/O error or an unknown reason still.
 pub(crate) fn state_of(domain: &Domain) -> Result<Power, LibvirtError> {
     let (_, reason) = domain.state()?;
     Ok(match reason {
@@ -226,9 +235,9 @@ fn paused_for(reason: DomainPausedReasonEnum) -> Power {
         DomainPausedReason::PostCopyFailed => PauseReason::MigrationFailed,
         DomainPausedReason::Crashed => PauseReason::Crashed,
         DomainPausedReason::Watchdog => PauseReason::Watchdog,
-        DomainPausedReason::FromSnapshot | DomainPausedReason::APIError | DomainPausedReason::Unknown => {
-            PauseReason::Unknown
-        }
+        DomainPausedReason::FromSnapshot => PauseReason::Snapshot,
+        DomainPausedReason::APIError => PauseReason::ResumeFailed,
+        DomainPausedReason::Unknown => PauseReason::Unknown,
     })
 }
 

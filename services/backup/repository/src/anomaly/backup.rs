@@ -1,4 +1,4 @@
-//! What is looked at of a backup.
+//! The facts about a backup that are compared.
 
 use super::Share;
 
@@ -11,7 +11,7 @@ pub struct Disk {
     pub size_bytes: u64,
 }
 
-/// A backup as far as it is judged.
+/// The facts about one backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// When it was taken, in milliseconds since 1970.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What is usual, as a person writes it. [`Judge`](super::Judge) takes one that makes sense.
+/// Thresholds, as a person writes them. [`Detector`](super::Detector) accepts valid ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Expectations {
@@ -12,7 +12,7 @@ pub struct Expectations {
     pub used_bytes_min: u64,
     /// Used bytes may shrink by so many percent from one backup to the next.
     pub shrink_percent_max: u8,
-    /// So many backups before the new one are looked at.
+    /// So many backups before the new one are compared.
     pub history_max: u16,
     /// With fewer backups before, nothing is said about changes and compression.
     pub history_min: u16,
@@ -21,11 +21,11 @@ pub struct Expectations {
     pub deviations_max: u16,
     /// Changes below this share of the used bytes are never unusual: quiet machines have tiny deviations.
     pub changed_percent_min: u8,
-    /// New bytes below this are never unusual, and tell nothing of how a machine's data compresses.
+    /// New bytes below this are never unusual, and too few to tell how a machine's data compresses.
     pub new_bytes_min: u64,
     /// New data that is stored with at least so many percent of its size does not compress.
     pub stored_percent_incompressible: u8,
-    /// The second sign is looked at where usually at most so many percent are stored.
+    /// The second sign is checked where usually at most so many percent are stored.
     pub stored_percent_compressible: u8,
     /// The next backup is expected within so many hours; 0 expects none.
     pub age_hours_max: u32,
@@ -58,7 +58,7 @@ pub struct BadExpectations {
     why: &'static str,
 }
 
-/// Three are the least of which a middle and a spread can be told.
+/// A median and a deviation need at least three values.
 const HISTORY_LEAST: u16 = 3;
 /// Years of daily backups; what a machine did earlier says nothing of today.
 const HISTORY_MOST: u16 = 3650;
@@ -89,7 +89,7 @@ impl Expectations {
             return refuse("history_min", self.history_min.into(), why);
         }
         if self.history_max > HISTORY_MOST {
-            return refuse("history_max", self.history_max.into(), "no more than 3650 are looked at");
+            return refuse("history_max", self.history_max.into(), "the most is 3650");
         }
         if self.deviations_max == 0 {
             return refuse("deviations_max", 0, "half of all backups would be unusual");

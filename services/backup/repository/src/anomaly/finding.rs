@@ -1,4 +1,4 @@
-//! What may be unusual about a backup, in numbers and in words.
+//! What may be unusual about a backup, with its numbers.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,15 +29,15 @@ impl fmt::Display for Share {
     }
 }
 
-/// How soon somebody should look.
+/// How soon an operator should act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Notice,
-    /// Look today.
+    /// Check today.
     Warning,
-    /// Look now, and forget no older backup before.
+    /// Check now, and forget no older backup before.
     Alarm,
 }
 
@@ -45,7 +45,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
-    /// Much is new, and unlike before it does not compress: as when malware encrypts.
+    /// Much is new, and unlike before it does not compress: a sign of encrypting malware.
     LikelyEncryption {
         /// New bytes of those in use.
         changed: Share,
@@ -86,7 +86,7 @@ pub enum Finding {
         /// More than this is unusual for this machine.
         limit: Share,
     },
-    /// The backup before lies long back.
+    /// The backup before is too old.
     Late {
         /// Since then.
         age: Duration,
@@ -119,7 +119,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// How soon somebody should look.
+    /// How soon an operator should act.
     pub fn severity(&self) -> Severity {
         match self {
             Finding::LikelyEncryption { .. } => Severity::Alarm,
@@ -149,7 +149,7 @@ impl fmt::Display for Finding {
                 write!(f, "{} in use, and {} is the least expected", Size(*used_bytes), Size(*least_bytes))
             }
             Finding::DiskVanished { disk, size_bytes } => {
-                write!(f, "disk {disk} of {} is not there any more", Size(*size_bytes))
+                write!(f, "disk {disk} of {} is missing", Size(*size_bytes))
             }
             Finding::Shrank { from_bytes, to_bytes } => {
                 write!(f, "{} in use, and the backup before had {}", Size(*to_bytes), Size(*from_bytes))

@@ -1,11 +1,11 @@
-//! What is usual, told so that a few wild values change nothing.
+//! A robust baseline: a few outliers change little.
 
 use super::Share;
 
 /// Makes the median of distances comparable with a standard deviation (Hampel 1974; NIST/SEMATECH e-Handbook 1.3.5.6).
 const NORMAL: f64 = 1.4826;
 
-/// The middle of some values, and how far they usually are from it.
+/// The median of some values, and their deviation from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Baseline {
     pub(super) median: Share,

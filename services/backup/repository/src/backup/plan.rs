@@ -85,7 +85,7 @@ struct Planned {
     plan: Plan,
     /// The parent's leaf of the same segment; `None` where it holds only zeros there, or there is no parent.
     leaf: Option<BlobId>,
-    /// Whether what the map of changes says of it is checked.
+    /// Whether what the change map says of it is checked.
     audited: bool,
 }
 

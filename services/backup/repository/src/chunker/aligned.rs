@@ -26,23 +26,23 @@ use super::{BLOCK_BYTES, blocks};
 /// The two keys, one after the other.
 pub(crate) const KEYS_BYTES: usize = 32;
 
-/// Chooses blocks.
-pub(super) struct Judge {
+/// Selects blocks.
+pub(super) struct BlockSelector {
     universal: LessSafeKey,
     cipher: EncryptingKey,
 }
 
-impl Judge {
-    pub(super) fn new(keys: &[u8; KEYS_BYTES]) -> Judge {
+impl BlockSelector {
+    pub(super) fn new(keys: &[u8; KEYS_BYTES]) -> BlockSelector {
         let (first, second) = keys.split_at(KEYS_BYTES / 2);
         let universal = UnboundKey::new(&AES_128_GCM, first).expect("16 bytes are a key");
         let cipher = UnboundCipherKey::new(&AES_128, second).expect("16 bytes are a key");
         let cipher = EncryptingKey::ecb(cipher).expect("a key of AES can be used with ECB");
-        Judge { universal: LessSafeKey::new(universal), cipher }
+        BlockSelector { universal: LessSafeKey::new(universal), cipher }
     }
 
     fn choice(&self, block: &[u8]) -> u32 {
-        // Nobody sees the tag, so its nonce may be the same each time.
+        // The tag is not visible, so its nonce may be the same each time.
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let tag = self.universal.seal_in_place_separate_tag(nonce, Aad::from(block), &mut []);
         let mut hidden = [0; 16];

@@ -5,13 +5,13 @@
 //!
 //! ```text
 //!   segment   |ddddddd|0000000000000|dddddddddddddddddd|      zero runs of 64 KiB or more, on a 4 KiB grid
-//!   pieces    |c | c  |    hole     | c |  c   |c |  c |      the chunker starts afresh in each data stretch
+//!   pieces    |c | c  |    hole     | c |  c   |c |  c |      the chunker restarts in each data stretch
 //!
 //!   chunker   FastCDC           at any byte             parameters.rs
 //!             aligned           on a grid of 4 KiB      aligned.rs; where the grid begins: phase.rs
 //! ```
 //!
-//! It does not know where a segment comes from nor what becomes of the pieces.
+//! It does not know where a segment comes from nor what the pieces are used for.
 
 pub(crate) mod aligned;
 mod parameters;
@@ -20,7 +20,7 @@ pub(crate) mod phase;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::aligned::Judge;
+use self::aligned::BlockSelector;
 pub use self::parameters::Chunker;
 pub(crate) use self::parameters::{Chunking, StreamChunking};
 use crate::keys::Keys;
@@ -45,7 +45,7 @@ pub(crate) struct Cutter {
 #[derive(Clone)]
 enum Rule {
     FastCdc { seed: u64 },
-    Aligned { judge: Arc<Judge>, phase: usize },
+    Aligned { selector: Arc<BlockSelector>, phase: usize },
 }
 
 impl Cutter {
@@ -54,7 +54,7 @@ impl Cutter {
         let rule = match chunking.chunker() {
             Chunker::FastCdc => Rule::FastCdc { seed: keys.chunker_seed() },
             Chunker::Aligned => Rule::Aligned {
-                judge: Arc::new(Judge::new(&keys.aligned_chunker())),
+                selector: Arc::new(BlockSelector::new(&keys.aligned_chunker())),
                 phase: phase as usize % BLOCK_BYTES,
             },
         };
@@ -82,9 +82,9 @@ impl Cutter {
                     chunker.rechunk(&segment[range]).map(|chunk| chunk.offset + chunk.length).collect()
                 });
             }
-            Rule::Aligned { judge, phase } => cut_stretches(stretches, &mut cuts, |range| {
+            Rule::Aligned { selector, phase } => cut_stretches(stretches, &mut cuts, |range| {
                 let behind_a_line = (range.start + BLOCK_BYTES - phase) % BLOCK_BYTES;
-                judge.ends(&self.chunking, behind_a_line, &segment[range])
+                selector.ends(&self.chunking, behind_a_line, &segment[range])
             }),
         }
         cuts
@@ -152,7 +152,7 @@ pub(crate) fn blocks(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Whether all bytes are zero; compares words, so that it runs at the speed of memory.
+/// Whether all bytes are zero; compares machine words, so that it runs at the speed of memory.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<64>();
     words.iter().all(|word| word == &[0; 64]) && rest.iter().all(|&byte| byte == 0)

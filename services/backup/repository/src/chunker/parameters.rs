@@ -1,4 +1,4 @@
-//! What decides where a repository cuts: chosen at init, stored in its config, equal for all writers.
+//! Chunking parameters: chosen at init, stored in the config, equal for all writers.
 
 use fastcdc::v2020::{FastCDC, Normalization};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ const SEGMENT_BYTES_MOST: u32 = 64 * 1024 * 1024;
 /// How disks are cut into chunks of 16 to 256 KiB. Streams are always cut by FastCDC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Chunker {
-    /// FastCDC (Xia et al. 2020), which looks at every byte and cuts anywhere.
+    /// FastCDC (Xia et al. 2020), which reads every byte and cuts anywhere.
     #[default]
     FastCdc,
     /// Content-defined as well, but on the grid of 4 KiB on which guest file systems place their data. A keyed
@@ -45,7 +45,7 @@ pub(crate) struct StreamChunking {
     chunk_bytes_max: u32,
 }
 
-/// Cut points are part of the format: another chunker or version is another word here.
+/// Cut points are part of the format: another chunker or version gets another name here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Algorithm {
@@ -151,7 +151,7 @@ impl StreamChunking {
             && self.chunk_bytes_max as usize <= BLOB_BYTES_MAX
     }
 
-    /// The most bytes of a stream in one chunk: with so many at hand, the first cut is where it always is.
+    /// The most bytes of a stream in one chunk: with so many available, the first cut does not change.
     pub(crate) fn chunk_bytes_max(&self) -> usize {
         self.chunk_bytes_max as usize
     }

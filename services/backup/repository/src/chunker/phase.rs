@@ -1,7 +1,7 @@
-//! Where the grid begins on a disk: partitions of old do not begin on multiples of 4 KiB.
+//! The offset of the grid on a disk: old partitions do not begin on multiples of 4 KiB.
 //!
 //! Systems up to about 2008 began the first partition at sector 63 and the others where a cylinder of 255 x 63 sectors
-//! does; all that is in such a partition lies off the grid by as much as its beginning.
+//! does; everything in such a partition is off the grid by as much as its beginning.
 
 use super::BLOCK_BYTES;
 

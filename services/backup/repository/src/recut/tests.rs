@@ -20,7 +20,7 @@ fn piece(segment: &[u8], cut: Cut) -> Piece {
     }
 }
 
-/// The leaf by a map of changes, and how many bytes were asked for.
+/// The leaf by a change map, and how many bytes were asked for.
 fn patched(cutter: &Cutter, before: &[Piece], now: &[u8], changed: &[Range<usize>]) -> (Vec<Piece>, usize) {
     let mut seen = vec![0; now.len()];
     let mut read = 0;

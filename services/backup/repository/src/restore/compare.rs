@@ -1,4 +1,4 @@
-//! What a target has already of one segment.
+//! What a target already has of one segment.
 
 use super::ImageError;
 use super::plan::BlobRef;
@@ -9,7 +9,7 @@ use crate::format::recipe::Piece;
 use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
-/// Holes are looked through in steps of this: only steps that are not all zeros are written.
+/// Holes are compared in steps of this: only steps that are not all zeros are written.
 const HOLE_STEP_BYTES: u64 = 64 * 1024;
 
 /// What is known of a target before it is written.
@@ -19,7 +19,7 @@ pub(super) enum Before {
     Zeros,
     /// Nothing, and it is not to be read.
     Anything,
-    /// Nothing; it is read, and what is right is kept.
+    /// Nothing; it is read, and what matches is kept.
     ToCompare,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct SegmentDiff {
     pub(super) skipped_bytes: u64,
 }
 
-/// Looks at one segment, and zeroes what should be zero at once. Hashes: not for an async thread.
+/// Compares one segment, and zeroes at once what should be zero. Hashes: not for an async thread.
 pub(super) fn compare(
     target: &dyn Target,
     keys: &Keys,
@@ -69,7 +69,7 @@ pub(super) fn compare(
     Ok(compare)
 }
 
-/// Where a segment of a target that should be whole is not what its recipe says.
+/// Where a written segment differs from its recipe.
 pub(super) fn first_difference(
     target: &dyn Target,
     keys: &Keys,
@@ -92,7 +92,7 @@ pub(super) fn first_difference(
     Ok(None)
 }
 
-/// Whether the chunk lies where it should.
+/// Whether the target holds the chunk at its offset.
 fn holds(
     target: &dyn Target,
     keys: &Keys,
@@ -105,7 +105,7 @@ fn holds(
     Ok(keys.id(BlobKind::Chunk, buffer) == *id)
 }
 
-/// Calls `each` for every stretch of a hole that is not zero; returns how many bytes these were.
+/// Calls `each` for every range of a hole that is not zero; returns how many bytes these were.
 fn each_nonzero(
     target: &dyn Target,
     start: u64,

@@ -1,4 +1,4 @@
-//! What can go wrong on the way out.
+//! What can go wrong while stored content is read or restored.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ pub enum ReadError {
         #[source]
         source: Damage,
     },
-    /// This key may not.
+    /// A write-only key cannot read.
     #[error(transparent)]
     WriteOnly(WriteOnly),
     /// The index could not be loaded.
@@ -35,7 +35,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What it means that something of a pack does not open.
+    /// The error for damage met in a pack.
     pub(crate) fn of(damage: Damage, pack: impl FnOnce() -> String) -> ReadError {
         match damage {
             Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
@@ -53,13 +53,13 @@ pub enum RestoreError {
         /// What was asked for.
         disk: String,
     },
-    /// It is a stream, which has no places to write to or read from at random.
+    /// It is a stream, which has no random access.
     #[error("{stream} is a stream and not a disk: restore it to a file or to stdout")]
     NotADisk {
         /// What was asked for.
         stream: String,
     },
-    /// The store or what it holds is not in order.
+    /// The repository could not be read.
     #[error("could not read the disk from the repository")]
     Read(#[from] ReadError),
     /// The image could not be written.
@@ -76,10 +76,10 @@ pub enum RestoreError {
     /// A part of the disk could not be read for a stream.
     #[error("could not read the disk from the repository")]
     Source(#[source] SourceError),
-    /// Whoever takes the stream does not take it any more.
+    /// The writer failed.
     #[error("could not write to the stream")]
     Stream(#[source] std::io::Error),
-    /// It was told to stop.
+    /// It was cancelled.
     #[error("the restore was cancelled")]
     Cancelled,
 }

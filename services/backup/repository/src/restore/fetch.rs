@@ -31,7 +31,7 @@ pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, Re
         Ok(object) if object.len() as u64 == read.range.end - read.range.start => Ok(object),
         Ok(_) => Err(damaged(short)),
         Err(StoreError::NotFound { .. }) => Err(damaged(Damage::Missing { what: "pack" })),
-        // Stores complain in various ways about a range beyond the end.
+        // Stores report a range beyond the end in various ways.
         Err(error @ StoreError::Failed { .. }) => match shared.store.head(&name).await {
             Ok(found) if found.bytes < read.range.end => Err(damaged(short)),
             _ => Err(error.into()),
@@ -40,7 +40,7 @@ pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, Re
     }
 }
 
-/// Opens and checks every blob of a range and gives it to `each`. CPU work: not for an async thread.
+/// Decrypts and checks every blob of a range and passes it to `each`. CPU work: not for an async thread.
 pub(crate) fn open_all<E: From<ReadError>>(
     keys: &Keys,
     read: &RangeRead,
@@ -60,7 +60,7 @@ pub(crate) fn open_all<E: From<ReadError>>(
     Ok(())
 }
 
-/// Reads many blobs, in no particular order, each with the places that want it.
+/// Reads many blobs, in no particular order, each with the positions that want it.
 pub(crate) async fn many(
     shared: &Arc<Shared>,
     places: Places,

@@ -21,8 +21,8 @@ use crate::source::SourceError;
 /// The image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// Something of that name is there.
-    #[error("{path} exists already")]
+    /// The path exists.
+    #[error("{path} already exists")]
     Exists {
         /// The path.
         path: PathBuf,
@@ -33,20 +33,20 @@ pub enum ImageError {
         /// The partial image.
         path: PathBuf,
     },
-    /// What lies under the name of the partial image was not left by a restore of ours.
-    #[error("{path} was not left by a restore: look what it is, and move it away")]
+    /// The file at the partial image's path was not left by a restore of ours.
+    #[error("{path} was not left by a restore: check what it is, and move it away")]
     NotOurs {
         /// The partial image.
         path: PathBuf,
     },
-    /// Somebody uses what was to be overwritten.
+    /// The target is in use.
     #[error("{path} is in use: it is mounted, part of a volume group, or open in QEMU or another restore")]
     InUse {
         /// The file or device.
         path: PathBuf,
     },
     /// Only files and block devices hold disks.
-    #[error("{path} is not what a disk can be restored to here: a file or a block device")]
+    #[error("cannot restore a disk to {path}: it is neither a file nor a block device")]
     NotADisk {
         /// What was given.
         path: PathBuf,
@@ -61,9 +61,9 @@ pub enum ImageError {
         /// The size of the disk.
         needs_bytes: u64,
     },
-    /// It does not give back what was written to it.
+    /// It does not read back what was written to it.
     #[error(
-        "{path} does not give back at byte {at} what was written: do not use it, and look for failing hardware"
+        "{path} does not read back at byte {at} what was written: do not use it, and check for failing hardware"
     )]
     ReadBackDiffers {
         /// The image.
@@ -80,13 +80,13 @@ pub enum ImageError {
         #[source]
         source: SourceError,
     },
-    /// The restore ended while a thread was at work; its own error is the one to see.
+    /// The restore ended while a thread was at work; its own error is the one to report.
     #[error("the restore ended while {path} was written")]
     Stopped {
         /// The image.
         path: PathBuf,
     },
-    /// The file system said no.
+    /// The file system failed.
     #[error("could not {attempt} {path}")]
     Io {
         /// What was attempted.
@@ -106,12 +106,12 @@ pub fn partial_path(image: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What to do with a partial image that a dead restore left.
+/// What to do with a partial image that an interrupted restore left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leftover {
-    /// Write on: it is compared before it is believed.
+    /// Continue: it is compared before it is kept.
     Continue,
-    /// Begin anew.
+    /// Start again.
     Replace,
 }
 
@@ -121,14 +121,13 @@ pub(super) struct Image {
     file: File,
     partial: PathBuf,
     path: PathBuf,
-    /// Whether something was left that may be right in places.
+    /// Whether something was left that may match in places.
     continued: bool,
     remove_on_drop: bool,
 }
 
 impl Image {
-    /// Begins an image of that size. The lock goes with the process, so what a dead restore left behind is taken
-    /// over.
+    /// Begins an image of that size. The lock ends with the process, so what an interrupted restore left can be continued.
     pub(super) fn begin(
         path: &Path,
         size_bytes: u64,

@@ -1,8 +1,8 @@
 //! Restore: a disk of a snapshot becomes a disk again.
 //!
-//! Promises: every chunk is opened and hashed before it is written; a new image appears under its name only when it
-//! is whole and on stable storage; a path that exists is never touched unless it is to be written into, and then only
-//! where it differs; what died half way can be run again and does only what is left.
+//! Promises: every chunk is decrypted and hashed before it is written; a new image appears under its name only when it
+//! is whole and on stable storage; an existing path is never touched unless it is the target, and then only where it
+//! differs; an interrupted restore can be run again and does only what is left.
 //!
 //! ```text
 //!   snapshot ──> disk ──> page ──> leaves ──┬─ in any order, planned by pack ──> raw | qcow2 | existing | device
@@ -10,8 +10,8 @@
 //!                                           └─ at random, as it is asked for ──> SnapshotDisk
 //! ```
 //!
-//! Holes stay holes. What an existing target holds is never believed: it is hashed against the recipe. Nor is what a
-//! dead restore left, so no journal is kept that could be wrong. It does not know what the image is for.
+//! Holes stay holes. What an existing target holds, or an interrupted restore left, is never trusted: it is hashed and
+//! compared with the recipe, so no journal is kept that could be wrong. It does not know what the image is for.
 
 mod compare;
 mod error;
@@ -52,7 +52,7 @@ const QEMU_SECTOR_BYTES: u64 = 512;
 
 impl Repository {
     /// Writes a disk of a snapshot as a sparse raw image at `path`, which must not exist. Until it is whole it is
-    /// called [`partial_path`]; one left there by an earlier attempt that died is compared and continued.
+    /// called [`partial_path`]; one left there by an interrupted attempt is compared and continued.
     ///
     /// # Errors
     /// When the disk is unknown, content is damaged, the store or the file system fails, or it is cancelled.
@@ -69,7 +69,7 @@ impl Repository {
     }
 
     /// Writes a disk of a snapshot to a target. A restore that is cancelled or dropped may write for a moment longer
-    /// to a target that exists; another that begins meanwhile is told that it is in use.
+    /// to a target that exists; another that begins meanwhile fails as in use.
     ///
     /// # Errors
     /// When the disk is unknown, content is damaged, the target is not fit or in use, the store, the file system or
@@ -130,7 +130,7 @@ fn disk_record<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a DiskRecord,
     }
 }
 
-/// Nothing differs, or the target is not to be trusted.
+/// The error of a target that does not read back what was written, at its first difference.
 fn check_read_back(different: Option<u64>, path: &Path) -> Result<(), RestoreError> {
     match different {
         None => Ok(()),
@@ -142,7 +142,7 @@ fn served(path: &Path, source: SourceError) -> ImageError {
     ImageError::Served { path: path.to_owned(), source }
 }
 
-/// One restore, and the ways it can go.
+/// One restore, by kind of target.
 struct Restore<'a> {
     repository: &'a Repository,
     request: &'a RestoreRequest,

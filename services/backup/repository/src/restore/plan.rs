@@ -17,11 +17,11 @@ use crate::shared::Shared;
 /// Blobs closer than this are read together: the bytes between cost less than another request.
 const GAP_BYTES_MAX: u64 = 256 * 1024;
 
-/// A blob that is asked for. Whoever has written a recipe may have said anything in it about the length of a chunk.
+/// A blob as a recipe refers to it. A malicious writer can put any length of a chunk into a recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct BlobRef {
     pub(crate) id: BlobId,
-    /// How long its recipe says that it is; recipes themselves may have any length.
+    /// Its length by its recipe; `None` for recipe blobs, whose length is not recorded.
     pub(crate) bytes: Option<u32>,
 }
 
@@ -34,12 +34,12 @@ impl BlobRef {
         BlobRef { id, bytes: Some(bytes) }
     }
 
-    /// The place where the index finds it, when it is as long as it should be.
+    /// Its location by the index, checked against the recipe's length.
     pub(crate) fn find(&self, index: &Index) -> Result<Location, ReadError> {
         let location = index.find(&self.id)?.ok_or(Damage::BlobMissing { id: self.id })?;
         match self.bytes {
             Some(bytes) if bytes != location.entry.raw_bytes => {
-                let why = "it says another length of a chunk than the pack that holds it";
+                let why = "it has another length of a chunk than the pack that holds it";
                 Err(Damage::Malformed { what: "leaf", why }.into())
             }
             _ => Ok(location),
@@ -47,7 +47,7 @@ impl BlobRef {
     }
 }
 
-/// Blobs, each with all places that want it.
+/// Blobs, each with all positions that want it.
 pub(crate) type Places = HashMap<BlobRef, Vec<u64>>;
 
 /// One blob in a range.
@@ -97,7 +97,7 @@ pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
                     && start.saturating_sub(read.range.end) <= GAP_BYTES_MAX
                     && end - read.range.start <= READ_BYTES_MAX =>
             {
-                // Those who wrote the index may have let blobs overlap.
+                // A malicious writer can make blobs in the index overlap.
                 read.range.end = read.range.end.max(end);
                 read.blobs.push(blob);
             }

@@ -1,4 +1,4 @@
-//! What a restore is asked for, and what it tells.
+//! The request for a restore, and its report.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,24 @@ use crate::source::{ImageFormat, References};
 /// Where a disk goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestoreTarget {
-    /// A new raw image, sparse. It has its name only when it is whole, see [`super::partial_path`]; what an attempt
-    /// that died left under that name is compared chunk by chunk and continued.
+    /// A new raw image, sparse. It has its name only when it is whole, see [`super::partial_path`]; what an
+    /// interrupted attempt left there is compared chunk by chunk and continued.
     NewRaw {
         /// Its path, where nothing may be.
         path: PathBuf,
     },
-    /// A new qcow2 image, written through `qemu-nbd`. It has its name only when it is whole; what an attempt that
-    /// died left is begun anew. Its size is rounded up to 512 bytes.
+    /// A new qcow2 image, written through `qemu-nbd`. It has its name only when it is whole; what an interrupted
+    /// attempt left is replaced. Its size is rounded up to 512 bytes.
     NewQcow2 {
         /// Its path, where nothing may be.
         path: PathBuf,
     },
     /// An image or block device with something on it: all of it is read, and only chunks that differ are written.
-    /// What dies half way is simply run again.
+    /// An interrupted restore is simply run again.
     Existing {
         /// The file or device.
         path: PathBuf,
-        /// Its format; `None` is what its first bytes say, and raw where they say nothing.
+        /// Its format; `None` detects it by its first bytes, raw where they are unknown.
         format: Option<ImageFormat>,
         /// What to do when a file is not as long as the disk.
         resize: Resize,
@@ -41,7 +41,7 @@ pub enum RestoreTarget {
 }
 
 impl RestoreTarget {
-    /// An existing image or block device of the disk's size, in the format that its first bytes tell.
+    /// An existing image or block device of the disk's size, in the format that its first bytes show.
     pub fn existing(path: &Path) -> RestoreTarget {
         RestoreTarget::Existing {
             path: path.to_owned(),
@@ -52,14 +52,14 @@ impl RestoreTarget {
     }
 }
 
-/// What to do when an existing file is longer or shorter than the disk. A device may always be larger: what lies
-/// behind the disk is left as it is.
+/// What to do when an existing file is longer or shorter than the disk. A device may always be larger:
+/// bytes behind the disk are not changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resize {
     /// Refuse.
     #[default]
     Never,
-    /// Make a raw file exactly as long as the disk; what lies behind is lost.
+    /// Make a raw file exactly as long as the disk; bytes behind it are lost.
     ToFit,
 }
 
@@ -69,11 +69,11 @@ pub enum DeviceBefore {
     /// Anything: where the disk has zeros, zeros are written.
     #[default]
     Anything,
-    /// Zeros and nothing else, as whoever says so knows: only data is written.
+    /// Zeros and nothing else, which the caller must know: only data is written.
     Zeros,
 }
 
-/// What becomes of an unfinished new image when the restore fails or is cancelled.
+/// What to do with an unfinished new image when the restore fails or is cancelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unfinished {
     /// It is removed.
@@ -83,7 +83,7 @@ pub enum Unfinished {
     Keep,
 }
 
-/// Whether to read all again when it is written.
+/// Whether to read the target back when it is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadBack {
     /// Every chunk was checked before it was written; the target is trusted to keep it.
@@ -107,7 +107,7 @@ pub struct RestoreRequest {
 }
 
 impl RestoreRequest {
-    /// The disk to that place, and nothing else.
+    /// The disk to that target, with default options.
     pub fn new(disk: &str, target: RestoreTarget) -> RestoreRequest {
         RestoreRequest {
             disk: disk.to_owned(),
@@ -126,6 +126,6 @@ pub struct RestoreReport {
     pub written_bytes: u64,
     /// Bytes that were made zero.
     pub zeroed_bytes: u64,
-    /// Bytes that were there already.
+    /// Bytes that already matched.
     pub kept_bytes: u64,
 }

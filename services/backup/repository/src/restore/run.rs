@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   page n+1   recipe ──> compare each segment: kept, zeroed, wanted        while
-//!   page n     wanted chunks by pack ──ranges in flight──> worker threads: open, check, write at every place
+//!   page n     wanted chunks by pack ──ranges in flight──> worker threads: decrypt, check, write at every position
 //! ```
 
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl Run {
         Ok(*self.report.lock().expect("nobody panics while counting"))
     }
 
-    /// Surveys the segments of one page and plans the reading of what they want.
+    /// Compares the segments of one page and plans the reading of what they lack.
     async fn plan(&self, page: u64, before: Before) -> Result<Vec<RangeRead>, RestoreError> {
         let segments = self.segments(page).await?;
         let mut diffs = futures::stream::iter(segments.into_iter().map(|(range, pieces)| {
@@ -118,7 +118,7 @@ impl Run {
             .await
     }
 
-    /// Reads the whole target and compares it with the recipe; tells where it differs.
+    /// Reads the whole target and compares it with the recipe; returns the first difference.
     pub(super) async fn read_back(&self) -> Result<Option<u64>, RestoreError> {
         for page in 0..self.disk.pages.len() as u64 {
             let segments = self.segments(page).await?;

@@ -1,36 +1,36 @@
-//! Which calendar period an instant falls into, and what lies a span before it.
+//! The calendar period of an instant, and the instant a span before it.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
 use super::{Rule, Span};
 
-/// No time zone ever skipped more at once than the day that Samoa left out in 2011.
+/// No time zone ever skipped more at once than the day that Samoa skipped in 2011.
 const SKIPPED_HOURS_MAX: i64 = 26;
 
 /// One period of a rule's kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Period(i64, i32);
 
-/// An instant as the clocks on the wall show it.
+/// An instant in local time.
 #[derive(Clone, Copy)]
-pub(super) struct WallTime {
+pub(super) struct LocalTime {
     at: NaiveDateTime,
     offset_seconds: i32,
 }
 
-impl WallTime {
-    pub(super) fn of(instant: DateTime<Utc>, zone: Tz) -> WallTime {
+impl LocalTime {
+    pub(super) fn of(instant: DateTime<Utc>, zone: Tz) -> LocalTime {
         let local = instant.with_timezone(&zone);
-        WallTime { at: local.naive_local(), offset_seconds: local.offset().fix().local_minus_utc() }
+        LocalTime { at: local.naive_local(), offset_seconds: local.offset().fix().local_minus_utc() }
     }
 
-    /// The period of a rule in which this lies; [`Rule::Last`] knows none.
+    /// The period of a rule that contains this; [`Rule::Last`] has none.
     pub(super) fn period(&self, rule: Rule) -> Option<Period> {
         let (day, week) = (self.at.date(), self.at.iso_week());
         Some(match rule {
             Rule::Last => return None,
-            // By its offset, too: the hour that comes twice is two hours.
+            // By its offset, too: the hour that is repeated in autumn is two hours.
             Rule::Hourly => Period(self.at.and_utc().timestamp().div_euclid(3600), self.offset_seconds),
             Rule::Daily => Period(day.num_days_from_ce().into(), 0),
             Rule::Weekly => Period(week.year().into(), week.week() as i32),
@@ -40,15 +40,15 @@ impl WallTime {
     }
 }
 
-/// The instant a span before another: years, months and days on the calendar of the zone, hours as they pass. Where
-/// the wall shows that time twice, the earlier; where never, the last one before. `None` is before all time.
+/// The instant a span before another: years, months and days on the calendar of the zone, hours as elapsed time. Where
+/// the local time occurs twice, the earlier; where never, the last one before. `None` is out of range.
 pub(super) fn before(instant: DateTime<Utc>, span: Span, zone: Tz) -> Option<DateTime<Utc>> {
-    let wall = WallTime::of(instant, zone).at;
-    let wall = wall.checked_sub_months(Months::new(span.months))?;
-    let wall = wall.checked_sub_days(Days::new(span.days.into()))?;
+    let local_time = LocalTime::of(instant, zone).at;
+    let local_time = local_time.checked_sub_months(Months::new(span.months))?;
+    let local_time = local_time.checked_sub_days(Days::new(span.days.into()))?;
     let local = (0..=SKIPPED_HOURS_MAX).find_map(|hours| {
-        let wall = wall.checked_sub_signed(TimeDelta::hours(hours))?;
-        zone.from_local_datetime(&wall).earliest()
+        let local_time = local_time.checked_sub_signed(TimeDelta::hours(hours))?;
+        zone.from_local_datetime(&local_time).earliest()
     })?;
     local.with_timezone(&Utc).checked_sub_signed(TimeDelta::hours(span.hours.into()))
 }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     fn same(rule: Rule, zone: Tz, one: &str, other: &str) -> bool {
-        let period = |text| WallTime::of(utc(text), zone).period(rule);
+        let period = |text| LocalTime::of(utc(text), zone).period(rule);
         period(one) == period(other)
     }
 
@@ -88,23 +88,23 @@ mod tests {
     }
 
     #[test]
-    fn hours_begin_where_the_wall_says_so() {
+    fn hours_begin_in_local_time() {
         assert!(!same(Rule::Hourly, Tz::Asia__Kathmandu, "2026-01-01T00:10:00Z", "2026-01-01T00:20:00Z"));
     }
 
     #[test]
-    fn a_span_reckons_on_the_calendar() {
+    fn a_span_counts_on_the_calendar() {
         for (from, span, zone, to) in [
             ("2026-03-31T12:00:00Z", "1m", Tz::UTC, "2026-02-28T12:00:00Z"),
             ("2024-02-29T12:00:00Z", "1y", Tz::UTC, "2023-02-28T12:00:00Z"),
             // The day has 23 hours.
             ("2026-03-29T10:00:00Z", "1d", Tz::Europe__Vienna, "2026-03-28T11:00:00Z"),
             ("2026-03-29T10:00:00Z", "24h", Tz::Europe__Vienna, "2026-03-28T10:00:00Z"),
-            // 02:30 never was: 01:30 is the last before.
+            // 02:30 does not exist: 01:30 is the last before.
             ("2026-03-30T00:30:00Z", "1d", Tz::Europe__Vienna, "2026-03-29T00:30:00Z"),
-            // 02:30 was twice: the first.
+            // 02:30 occurs twice: the first.
             ("2026-10-26T01:30:00Z", "1d", Tz::Europe__Vienna, "2026-10-25T00:30:00Z"),
-            // The whole of 30 December 2011 never was.
+            // 30 December 2011 does not exist there.
             ("2011-12-30T20:00:00Z", "1d", Tz::Pacific__Apia, "2011-12-30T09:00:00Z"),
         ] {
             assert_eq!(before(utc(from), span.parse().unwrap(), zone), Some(utc(to)), "{from} - {span}");

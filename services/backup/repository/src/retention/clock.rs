@@ -1,7 +1,7 @@
-//! Whether a clock may be trusted with forgetting.
+//! Checks of the clock before anything is forgotten.
 //!
-//! A clock that runs wrong dates snapshots wrongly, and then rules of time keep the wrong ones. So before anything is
-//! forgotten our clock is compared with what we know:
+//! A wrong clock dates snapshots wrongly, and then time-based rules keep the wrong ones. So before anything is forgotten
+//! the host's clock is compared with other times:
 //!
 //! ```text
 //!                    seen by us    newest snapshot     store's clock
@@ -10,8 +10,8 @@
 //!                          snapshots in the future: refused
 //! ```
 //!
-//! What cannot be read counts as not trusted. A store in a folder of this machine has this machine's clock, and proves
-//! nothing against it: then only what was seen and what is stored speak.
+//! A time that cannot be read fails the check. A store in a folder of this host has this host's clock, and proves nothing
+//! about it: then only the times seen and stored are compared.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,20 +22,20 @@ pub const DIFFERENCE_MAX: Duration = Duration::from_mins(10);
 /// A clock so far ahead of all backups, and of the store, has leapt.
 pub const LEAP_MAX: Duration = Duration::from_hours(30 * 24);
 
-/// All that is known of the time, in milliseconds since 1970.
+/// The times to compare, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clocks {
-    /// This machine's clock.
+    /// The host's clock.
     pub local_unix_ms: u64,
     /// The store's clock at the same moment; `None` when it could not be read.
     pub store_unix_ms: Option<u64>,
     /// When the newest snapshot of all machines says it was taken; `None` when there is none.
     pub newest_snapshot_unix_ms: Option<u64>,
-    /// The latest time that this host remembers to have seen; `None` the first time.
+    /// The latest time that this host has stored; `None` the first time.
     pub seen_unix_ms: Option<u64>,
 }
 
-/// The proof that the clock was looked at and found right.
+/// The proof that the clock passed its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedTime {
     now_unix_ms: u64,
@@ -48,19 +48,19 @@ impl TrustedTime {
         self.now_unix_ms
     }
 
-    /// The latest time seen, to be remembered for the next look.
+    /// The latest time seen, to be stored for the next check.
     pub fn seen_unix_ms(self) -> u64 {
         self.seen_unix_ms
     }
 }
 
-/// Why nothing may be forgotten now.
+/// Why the clock did not pass, so that nothing may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClockError {
-    /// Nothing to compare with.
+    /// The store's clock could not be read.
     #[error("nothing is forgotten: the store's clock could not be read, so ours cannot be checked")]
     StoreUnknown,
-    /// All windows of time would be empty.
+    /// The clock is far ahead: all time windows would be empty.
     #[error(
         "nothing is forgotten: our clock is {} after the newest snapshot and {} ahead of the store's, \
          so it seems to have leapt forward",
@@ -72,7 +72,7 @@ pub enum ClockError {
         /// From the store's clock to ours.
         ahead_of_store: Duration,
     },
-    /// One of both is wrong.
+    /// One of the two clocks is wrong.
     #[error(
         "nothing is forgotten: our clock is {} {} the store's, and {} is the most that they may differ",
         Rounded(*by), if *ahead { "ahead of" } else { "behind" }, Rounded(DIFFERENCE_MAX)
@@ -83,7 +83,7 @@ pub enum ClockError {
         /// By how much.
         by: Duration,
     },
-    /// Our clock ran behind when it told this time, or somebody else's ahead.
+    /// The clock was set back, or was ahead when that time was seen.
     #[error(
         "nothing is forgotten: our clock is {} behind what this host has seen before, so it was set back",
         Rounded(*by)
@@ -92,7 +92,7 @@ pub enum ClockError {
         /// By how much.
         by: Duration,
     },
-    /// A snapshot's time is not to be trusted, or our clock.
+    /// A snapshot's time is wrong, or the clock.
     #[error(
         "nothing is forgotten: the newest snapshot says it was taken {} from now: \
          forget that one by its id, or set the clock",
@@ -104,10 +104,10 @@ pub enum ClockError {
     },
 }
 
-/// Judges our clock.
+/// Checks the host's clock.
 ///
 /// # Errors
-/// When it may not be trusted: the reason.
+/// The reason, when it does not pass.
 pub fn check(clocks: &Clocks) -> Result<TrustedTime, ClockError> {
     let Clocks { local_unix_ms: local, store_unix_ms, newest_snapshot_unix_ms, seen_unix_ms } = *clocks;
     let store = store_unix_ms.ok_or(ClockError::StoreUnknown)?;
@@ -138,7 +138,7 @@ fn later(one_unix_ms: u64, other_unix_ms: u64) -> Duration {
     Duration::from_millis(one_unix_ms.saturating_sub(other_unix_ms))
 }
 
-/// A length of time for people: its largest unit that fits at least twice.
+/// A duration for people: in its largest unit that fits at least twice.
 struct Rounded(Duration);
 
 impl fmt::Display for Rounded {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_agree_are_trusted_and_the_latest_is_to_be_remembered() {
+    fn clocks_that_agree_are_trusted_and_the_latest_time_is_returned() {
         assert_eq!(check(&clocks()), Ok(TrustedTime { now_unix_ms: NOW, seen_unix_ms: NOW }));
         let seen = Some(NOW + 9 * MINUTE);
         let trusted = check(&Clocks { seen_unix_ms: seen, ..clocks() }).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_minutes_are_borne_in_every_direction() {
+    fn ten_minutes_are_tolerated_in_every_direction() {
         for near in [NOW - 10 * MINUTE, NOW + 10 * MINUTE] {
             assert!(check(&Clocks { store_unix_ms: Some(near), ..clocks() }).is_ok());
             assert!(check(&Clocks { newest_snapshot_unix_ms: Some(near), ..clocks() }).is_ok());
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_look_and_an_empty_repository_need_no_past() {
+    fn the_first_check_and_an_empty_repository_need_no_history() {
         let first = Clocks { newest_snapshot_unix_ms: None, seen_unix_ms: None, ..clocks() };
         assert!(check(&first).is_ok());
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_is_too_large_to_be_judged() {
+    fn no_number_is_too_large_to_be_checked() {
         let clocks = Clocks {
             local_unix_ms: u64::MAX,
             store_unix_ms: Some(0),

@@ -39,7 +39,7 @@ impl fmt::Display for Count {
 
 /// The text is not a count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a count (a number above 0, or `all`; leave a rule out to not use it)")]
+#[error("`{0}` is not a count (a number above 0, or `all`; leave a rule out to disable it)")]
 pub struct NotACount(String);
 
 impl FromStr for Count {
@@ -74,7 +74,7 @@ impl Visitor<'_> for NumberOrAll {
     type Value = Count;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number above 0, or `all` (leave a rule out to not use it)")
+        f.write_str("a number above 0, or `all` (leave a rule out to disable it)")
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Count, E> {

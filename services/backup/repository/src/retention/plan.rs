@@ -1,4 +1,4 @@
-//! What a policy makes of the snapshots; printed, it is the preview.
+//! The outcome of a policy; printed, it is the preview.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::format::snapshot::SnapshotId;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "because", rename_all = "snake_case")]
 pub enum Reason {
-    /// Somebody forbade to forget it.
+    /// It has a hold.
     Held,
     /// It has a tag that keeps.
     Tag {
@@ -25,18 +25,18 @@ pub enum Reason {
         /// The policy's span.
         span: Span,
     },
-    /// A rule that counts wants it.
+    /// A rule that counts matches.
     Rule {
-        /// Which.
+        /// The rule.
         rule: Rule,
-        /// As the how-manyeth, from the newest.
+        /// Its number within the rule, from the newest, starting at 1.
         nth: u32,
-        /// Of how many at most.
+        /// The count of the rule.
         of: Count,
     },
     /// It is the oldest of all, and this rule has counts left.
     Oldest {
-        /// Which.
+        /// The rule.
         rule: Rule,
     },
     /// It is among the newest that are kept in any case.
@@ -56,27 +56,27 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of a snapshot.
+/// Keep or forget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
     /// It stays.
     Keep {
-        /// All that speaks for it; never empty.
+        /// Every rule that matches; never empty.
         reasons: Vec<Reason>,
     },
-    /// No rule wants it.
+    /// No rule matches.
     Forget,
 }
 
-/// One snapshot and what becomes of it.
+/// One snapshot and its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedSnapshot {
     /// The snapshot.
     pub id: SnapshotId,
     /// When it was taken, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// What becomes of it.
+    /// Keep or forget.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
@@ -97,7 +97,7 @@ pub struct MachinePlan {
     pub snapshots: Vec<PlannedSnapshot>,
 }
 
-/// A policy, applied. Printed, it says line by line what stays, why, and what goes.
+/// A policy, applied. Printed, it lists each snapshot: kept with the reasons, or forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The time zone of the policy, in which times are printed.
@@ -105,17 +105,17 @@ pub struct Plan {
     pub time_zone: Tz,
     /// The machines by name.
     pub machines: Vec<MachinePlan>,
-    /// Snapshots that the policy does not look at, and which stay.
+    /// Snapshots out of the policy's scope, which are kept.
     pub out_of_scope: usize,
 }
 
 impl Plan {
-    /// All that were judged.
+    /// All snapshots in scope.
     pub fn snapshots(&self) -> impl Iterator<Item = &PlannedSnapshot> {
         self.machines.iter().flat_map(|machine| &machine.snapshots)
     }
 
-    /// What is to be forgotten.
+    /// The ids of snapshots to forget.
     pub fn forgotten(&self) -> impl Iterator<Item = SnapshotId> {
         self.snapshots().filter(|judged| judged.is_forgotten()).map(|judged| judged.id)
     }
@@ -144,7 +144,7 @@ impl fmt::Display for Plan {
         let (keep, forget) = counts(self.snapshots());
         write!(f, "in all: keep {keep}, forget {forget}")?;
         if self.out_of_scope > 0 {
-            write!(f, ", not looked at {}", self.out_of_scope)?;
+            write!(f, ", out of scope {}", self.out_of_scope)?;
         }
         writeln!(f, " (times in {})", self.time_zone.name())
     }
@@ -157,7 +157,7 @@ fn counts<'a>(judged: impl Iterator<Item = &'a PlannedSnapshot>) -> (usize, usiz
     })
 }
 
-/// A time as people write it, by weekday, too: weekly rules are easier to follow so.
+/// A local time with its weekday, for weekly rules.
 fn shown(unix_ms: u64, zone: Tz) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(DateTime::from_timestamp_millis);
     time.map_or_else(

@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::calendar::{Period, WallTime, before};
+use super::calendar::{LocalTime, Period, before};
 use super::{Count, MachinePlan, Plan, PlannedSnapshot, Policy, Reason, Rule, Verdict};
 use crate::format::snapshot::{Snapshot, SnapshotId};
 
-/// A snapshot as far as retention looks at it.
+/// The facts about a snapshot that retention uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its name.
     pub id: SnapshotId,
-    /// The machine, whose snapshots are judged among themselves.
+    /// The machine; rules apply to each machine's snapshots by themselves.
     pub machine: String,
     /// When it was taken, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// Words of the operator.
+    /// Free text of the operator.
     pub tags: Vec<String>,
-    /// Whether somebody forbade to forget it.
+    /// Whether it has a hold.
     pub held: bool,
 }
 
 impl Candidate {
-    /// The candidate that a snapshot is.
+    /// The candidate of a snapshot.
     pub fn new(snapshot: &Snapshot, held: bool) -> Candidate {
         let contents = &snapshot.contents;
         Candidate {
@@ -44,17 +44,15 @@ impl Candidate {
 /// No plan could be made. Nothing is to be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// No calendar reaches so far.
-    #[error(
-        "could not plan: snapshot {id} says it was taken {unix_ms} ms after 1970, which no calendar knows"
-    )]
+    /// The time is out of the calendar's range.
+    #[error("could not plan: snapshot {id} says it was taken {unix_ms} ms after 1970, which is out of range")]
     NoSuchTime {
         /// The snapshot.
         id: SnapshotId,
         /// What it says.
         unix_ms: u64,
     },
-    /// To keep one and forget the other would forget both.
+    /// Forgetting one would forget the other.
     #[error("could not plan: snapshot {id} is listed twice")]
     Twice {
         /// The snapshot.
@@ -62,10 +60,10 @@ pub enum PlanError {
     },
 }
 
-/// Decides about every snapshot that the policy looks at. In any order they give the same plan.
+/// Decides about every snapshot in the policy's scope. The order of the snapshots does not matter.
 ///
 /// # Errors
-/// When a snapshot's time is beyond all calendars or its id comes twice.
+/// When a snapshot's time is out of range or its id comes twice.
 pub fn plan(policy: &Policy, snapshots: &[Candidate]) -> Result<Plan, PlanError> {
     let mut ids = HashSet::with_capacity(snapshots.len());
     let mut machines: BTreeMap<&str, Vec<(DateTime<Utc>, &Candidate)>> = BTreeMap::new();
@@ -96,7 +94,7 @@ fn is_in_scope(policy: &Policy, candidate: &Candidate) -> bool {
         && rules.only_tags.iter().all(|tag| candidate.has_tag(tag))
 }
 
-/// Judges the snapshots of one machine, newest first.
+/// Applies the policy to the snapshots of one machine, newest first.
 fn apply(policy: &Policy, candidates: &[(DateTime<Utc>, &Candidate)]) -> Vec<PlannedSnapshot> {
     let rules = policy.rules();
     let minimum = rules.keep_minimum.get() as usize;
@@ -116,9 +114,9 @@ fn apply(policy: &Policy, candidates: &[(DateTime<Utc>, &Candidate)]) -> Vec<Pla
         {
             reasons.push(Reason::Within { span });
         }
-        let wall = WallTime::of(*taken, rules.time_zone);
+        let local_time = LocalTime::of(*taken, rules.time_zone);
         let is_oldest = nth + 1 == candidates.len();
-        reasons.extend(tallies.iter_mut().filter_map(|tally| tally.offer(&wall, is_oldest)));
+        reasons.extend(tallies.iter_mut().filter_map(|tally| tally.offer(&local_time, is_oldest)));
         if nth < minimum {
             reasons.push(Reason::Minimum);
         }
@@ -133,7 +131,7 @@ struct Tally {
     rule: Rule,
     count: Count,
     kept: u32,
-    /// A set, not the last one alone: clocks on walls have been set back over midnight.
+    /// A set, not the last one alone: local time has been set back over midnight.
     periods: HashSet<Period>,
 }
 
@@ -143,12 +141,12 @@ impl Tally {
     }
 
     /// Offers the next older snapshot.
-    fn offer(&mut self, wall: &WallTime, is_oldest: bool) -> Option<Reason> {
+    fn offer(&mut self, local_time: &LocalTime, is_oldest: bool) -> Option<Reason> {
         let Tally { rule, count: of, .. } = *self;
         if !of.has_room(self.kept) {
             return None;
         }
-        let is_last_of_period = wall.period(rule).is_none_or(|period| self.periods.insert(period));
+        let is_last_of_period = local_time.period(rule).is_none_or(|period| self.periods.insert(period));
         if is_last_of_period {
             self.kept = self.kept.saturating_add(1);
             return Some(Reason::Rule { rule, nth: self.kept, of });

@@ -1,4 +1,4 @@
-//! What an operator wants kept.
+//! Retention policies.
 
 use std::num::NonZero;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Count, Rule, Span};
 
-/// What the last few snapshots are kept for whatever the rules say: a clock or a rule gone wrong.
+/// The newest few are kept whatever the rules say: a protection against a wrong clock or rule.
 const MINIMUM_DEFAULT: NonZero<u32> = NonZero::new(3).expect("three is not zero");
 
 /// A policy as a person writes it, in a file or as options. [`Policy`] is one that was checked.
 ///
-/// A snapshot is kept when one of the rules wants it. What is not written is not used.
+/// A snapshot is kept when one of the rules matches. A rule that is left out is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
@@ -45,10 +45,10 @@ pub struct Rules {
     /// The IANA time zone whose hours, days, weeks, months and years are meant; UTC unless written.
     #[serde(with = "zone")]
     pub time_zone: Tz,
-    /// Only these machines; all when empty. Snapshots of others are not looked at.
+    /// Only these machines; all when empty. Snapshots of others are out of scope.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only_machines: Vec<String>,
-    /// Only snapshots that have all of these tags; others are not looked at.
+    /// Only snapshots that have all of these tags; others are out of scope.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only_tags: Vec<String>,
 }
@@ -73,16 +73,16 @@ impl Default for Rules {
     }
 }
 
-/// The rules make no policy.
+/// The rules are not a valid policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPolicy {
     /// No rule keeps anything, which can only be a mistake.
-    #[error("the policy says nothing to keep: write at least one of its keep rules")]
+    #[error("the policy keeps nothing: give at least one keep rule")]
     NothingToKeep,
-    /// A name that nothing can have.
+    /// An empty name.
     #[error("{field} has an empty name")]
     EmptyName {
-        /// Where.
+        /// The list that has it.
         field: &'static str,
     },
 }
@@ -93,7 +93,7 @@ pub enum BadPolicy {
 pub struct Policy(Rules);
 
 impl Policy {
-    /// What was written.
+    /// The rules as written.
     pub fn rules(&self) -> &Rules {
         &self.0
     }
@@ -180,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_refused_in_words() {
+    fn an_invalid_policy_is_refused_with_the_reason() {
         for (text, why) in [
-            ("", "says nothing to keep"),
-            ("keep_minimum = 5", "says nothing to keep"),
-            ("only_machines = [\"web\"]", "says nothing to keep"),
+            ("", "keeps nothing"),
+            ("keep_minimum = 5", "keeps nothing"),
+            ("only_machines = [\"web\"]", "keeps nothing"),
             ("keep_last = 0", "a number above 0"),
             ("keep_last = -1", "a number above 0"),
             ("keep_last = 5000000000", "a number above 0"),

@@ -44,14 +44,14 @@ impl FromStr for Span {
                 "d" | "day" | "days" => (&mut span.days, 1),
                 "h" | "hour" | "hours" => (&mut span.hours, 1),
                 "" => return Err(refuse("its unit is missing")),
-                _ => return Err(refuse("known are hours, days, weeks, months and years")),
+                _ => return Err(refuse("units are hours, days, weeks, months and years")),
             };
             let sum = number.checked_mul(times).and_then(|more| part.checked_add(more));
             *part = sum.filter(|&sum| sum <= PART_MAX).ok_or_else(|| refuse("it is too long"))?;
             rest = after.trim_start();
         }
         if span == (Span { months: 0, days: 0, hours: 0 }) {
-            return Err(refuse("it is nothing"));
+            return Err(refuse("it is zero"));
         }
         Ok(span)
     }
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_span_is_refused_in_words() {
+    fn an_invalid_span_is_refused_with_the_reason() {
         for (text, why) in [
             ("30", "unit is missing"),
-            ("0d", "it is nothing"),
-            ("", "it is nothing"),
+            ("0d", "it is zero"),
+            ("", "it is zero"),
             ("-3d", "number is missing"),
-            ("3 fortnights", "known are"),
+            ("3 fortnights", "units are"),
             ("99999999999d", "too large"),
             ("4000000000y", "too long"),
             ("400000d1d", "too long"),

@@ -1,15 +1,15 @@
-//! One read, several repositories: what is read of a disk goes to each of them.
+//! Backup into several repositories at once: each disk is read once.
 //!
 //! ```text
-//!   source ──read once──> Tee ──┬──> repository A: cut, hash, seal, upload
+//!   source ──read once──> Tee ──┬──> repository A: cut, hash, encrypt, upload
 //!                  64 MiB kept  └──> repository B: the same, with keys of its own
 //! ```
 //!
-//! Promises: each destination gets what it would have got alone, and one that fails leaves the others to go on; the
-//! slowest sets the pace, so what is kept for it is bounded; a range that one of them asks for much later, or alone, is
-//! read again.
+//! Promises: each destination gets what it would have got alone, and one that fails does not stop the others; the slowest
+//! sets the pace, so what is buffered for it is bounded; a range that one of them asks for much later, or alone, is read
+//! again.
 //!
-//! It does not know which destination is the one that counts.
+//! It does not know which destination is the main one.
 
 mod stream;
 mod tee;
@@ -29,14 +29,14 @@ use crate::{Cancel, Progress, Repository};
 pub struct Destination<'a> {
     /// The repository.
     pub repository: &'a Repository,
-    /// The snapshot in it that the sources' maps of changes refer to.
+    /// The snapshot in it that the sources' change maps refer to.
     pub parent: Option<SnapshotId>,
-    /// How far it is; fresh.
+    /// The progress of this copy; must be fresh.
     pub progress: Arc<Progress>,
 }
 
-/// Copies disks and streams into several repositories at once, as [`Repository::copy`] does into one, and returns what
-/// became of each, in their order. The request's own parent does not count.
+/// Copies disks and streams into several repositories at once, as [`Repository::copy`] does into one, and returns the
+/// outcome of each, in their order. The request's own parent is ignored.
 pub async fn back_up_to_several(
     request: BackupRequest,
     destinations: &[Destination<'_>],

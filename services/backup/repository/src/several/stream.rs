@@ -10,17 +10,17 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::backup::StreamSource;
 use crate::pipe::Checked;
 
-/// Bytes between the one that reads and each of the others.
+/// Bytes buffered for each reader.
 const PIPE_BYTES: usize = 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
-/// As many streams with the same bytes. The slowest sets the pace; one that is dropped is not waited for.
+/// Splits a stream into several with the same bytes. The slowest sets the pace; one that is dropped is not waited for.
 pub(super) fn split(mut source: StreamSource, readers: usize) -> Vec<StreamSource> {
     let (mut writers, mut ends) = (Vec::new(), Vec::new());
     for _ in 0..readers {
         let (writer, reader) = tokio::io::duplex(PIPE_BYTES);
-        let (told, outcome) = oneshot::channel::<Result<(), Arc<io::Error>>>();
-        writers.push(Some((writer, told)));
+        let (done, outcome) = oneshot::channel::<Result<(), Arc<io::Error>>>();
+        writers.push(Some((writer, done)));
         ends.push(Checked::new(reader, outcome));
     }
     let copying = tokio::spawn(async move {
@@ -43,9 +43,9 @@ pub(super) fn split(mut source: StreamSource, readers: usize) -> Vec<StreamSourc
                 Err(error) => break Err(Arc::new(error)),
             }
         };
-        for (writer, told) in writers.into_iter().flatten() {
-            // Whoever listens no more has given up by himself.
-            let _ = told.send(ended.clone());
+        for (writer, done) in writers.into_iter().flatten() {
+            // A reader that is gone has given up by itself.
+            let _ = done.send(ended.clone());
             drop(writer);
         }
     });

@@ -1,4 +1,4 @@
-//! One disk for several readers, which all read it once from its beginning to its end.
+//! One disk for several readers, which all read it once from beginning to end.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::source::{DiskSource, Extent, SourceError};
 
-/// How far one reader may be ahead of another, and how much is kept for that one.
+/// How far one reader may be ahead of another, and how much is buffered for the slower one.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const HELD: &str = "nobody panics while holding what was read";
@@ -18,12 +18,12 @@ const HELD: &str = "nobody panics while holding what was read";
 pub(super) struct Tee {
     source: Box<dyn DiskSource>,
     state: Mutex<State>,
-    /// A reader got on, or ended.
+    /// Notified when a reader advanced, or ended.
     moved: Notify,
 }
 
 struct State {
-    /// The furthest place from which each has asked for anything; one that has ended is beyond all disks.
+    /// The furthest offset that each has read from; one that has ended is beyond all disks.
     positions: Vec<u64>,
     /// What one has read and others have not, the oldest first.
     kept: VecDeque<Kept>,
@@ -32,17 +32,17 @@ struct State {
 struct Kept {
     range: Range<u64>,
     content: Arc<OnceCell<Bytes>>,
-    /// Who has not had it yet.
+    /// The readers that have not read it yet.
     wanted_by: Vec<usize>,
 }
 
 impl State {
-    /// The furthest place that a reader may begin to read at.
+    /// The furthest offset at which a reader may begin to read.
     fn limit(&self) -> u64 {
         self.positions.iter().min().map_or(u64::MAX, |slowest| slowest.saturating_add(AHEAD_BYTES_MAX))
     }
 
-    /// What is to be read, by whoever comes first.
+    /// The content of a range, which the first reader to await it reads from the source.
     fn claim(&mut self, reader: usize, range: &Range<u64>) -> Arc<OnceCell<Bytes>> {
         let known =
             self.kept.iter().position(|kept| kept.range == *range && kept.wanted_by.contains(&reader));
@@ -71,7 +71,7 @@ impl State {
     fn move_to(&mut self, reader: usize, position: u64) {
         let at = &mut self.positions[reader];
         *at = position.max(*at);
-        // Readers do not ask for quite the same: what nobody will come for any more goes.
+        // Readers do not read exactly the same ranges: drop what none will read any more.
         let slowest = self.positions.iter().min().copied().unwrap_or(u64::MAX);
         self.kept.retain(|kept| kept.range.end.saturating_add(AHEAD_BYTES_MAX) > slowest);
         let mut bytes: u64 = self.kept.iter().map(|kept| kept.range.end - kept.range.start).sum();
@@ -83,7 +83,7 @@ impl State {
     }
 }
 
-/// A reader's end.
+/// One reader.
 pub(super) struct Reader {
     tee: Arc<Tee>,
     reader: usize,
@@ -96,7 +96,7 @@ impl Tee {
         (0..readers).map(|reader| Reader { tee: Arc::clone(&tee), reader }).collect()
     }
 
-    /// Waits until the slowest is near enough. The slowest itself never waits: it is where it asks to read.
+    /// Waits until the slowest is near enough. The slowest itself never waits.
     async fn may_read(&self, reader: usize, start: u64) {
         self.move_to(reader, start);
         loop {

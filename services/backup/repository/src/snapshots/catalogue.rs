@@ -1,17 +1,17 @@
-//! Snapshots that were read before, in a local file: a snapshot never changes, so each is read once.
+//! A local cache of snapshots: a snapshot never changes, so each is read from the store once.
 //!
 //! ```text
 //!   FOLDER/<repository id>/snapshots:   ( id 16 | length 1 | version | length 4 | contents | MAC 16 ) …
 //!
-//!   version    what the store called the object when it was listed; empty where it was not asked
+//!   version    the object's entity tag when it was listed; empty where it was not asked for
 //!   contents   as in the snapshot
 //! ```
 //!
-//! An id can come twice, when a backup was taken back and another sealed in its place: who relies on contents compares
-//! versions. Of two records of one id the later one counts.
+//! An id can come twice, when a backup was removed and another sealed under its id: callers that rely on contents compare
+//! versions. Of two records of one id the later one is valid.
 //!
-//! It can be thrown away. A record that is damaged, or that another process is just appending, ends the reading; what
-//! follows is read from the store again and the file is written anew.
+//! It can be deleted. A record that is damaged, or that another process is just appending, ends the reading; what follows
+//! is read from the store again and the file is rewritten.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -30,14 +30,14 @@ use crate::store::Version;
 const FILE: &str = "snapshots";
 const MAC_BYTES: usize = 16;
 
-/// A snapshot that was read, and which version of the object it was, where that was asked.
+/// A snapshot that was read, and the version of its object, where it was asked for.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) snapshot: Snapshot,
     pub(super) version: Option<Version>,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Default)]
 pub(super) struct Catalogue {
     pub(super) known: HashMap<SnapshotId, Known>,
@@ -107,13 +107,13 @@ impl Catalogue {
     }
 }
 
-/// Notes snapshots that were read from the store, in a file that had so many records and was whole or not. `all` is
-/// everything there is now. A note that cannot be made costs only another reading.
+/// Adds snapshots that were read from the store to a file with `had` records, which was whole or not. `all` is everything
+/// there is now. A failure to write costs only another reading.
 pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[Known], new: &[Known]) {
     let stale = had + new.len() > 2 * all.len() + 16;
     let outcome = if whole && !stale { append(folder, keys, new) } else { write_anew(folder, keys, all) };
     if let Err(error) = outcome {
-        debug!(%error, "the local list of snapshots could not be written");
+        debug!(%error, "the local cache of snapshots could not be written");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Forgetting by rules: planned first, and carried out only while the clock can be trusted.
+//! Forgetting by a retention policy: planned first, and carried out only when the clock passes its checks.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,25 +20,25 @@ const CLOCK_FILE: &str = "clock";
 /// Snapshots forgotten at one time: small requests, bound by latency.
 const IN_FLIGHT: usize = 16;
 
-/// What would be forgotten, and whether it may be.
+/// A plan of what to forget, and the check of the clock.
 #[derive(Debug)]
 pub struct ForgetPlan {
-    /// What each snapshot's fate would be.
+    /// Which snapshots are kept, why, and which are forgotten.
     pub plan: Plan,
-    /// Whether the clock is trusted with it.
+    /// The check of the clock; where it failed, nothing is forgotten.
     pub clock: Result<TrustedTime, ClockError>,
 }
 
-/// Nothing could be planned, or not all of it was forgotten. What was not is as it was.
+/// The plan could not be made or carried out. What was not forgotten is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// The snapshots could not be listed or removed.
-    #[error("could not look at the snapshots")]
+    #[error("could not list or remove snapshots")]
     Snapshots(#[from] SnapshotError),
-    /// They make no plan.
+    /// No plan could be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The clock is not to be trusted with it.
+    /// The clock did not pass its checks.
     #[error(transparent)]
     Clock(#[from] ClockError),
     /// The store failed.
@@ -47,7 +47,7 @@ pub enum ForgetError {
 }
 
 impl Repository {
-    /// Plans what a policy forgets, and looks at the clock. Forgets nothing.
+    /// Plans what a policy forgets, and checks the clock. Forgets nothing.
     ///
     /// # Errors
     /// When the store fails or a snapshot cannot be read.
@@ -62,11 +62,11 @@ impl Repository {
         Ok(ForgetPlan { plan, clock: self.check_clock(newest).await? })
     }
 
-    /// Forgets what was planned, and returns what was. A snapshot that was held since the plan was made is not.
+    /// Forgets what was planned, and returns what was forgotten. A snapshot that was held since the plan was made is kept.
     ///
     /// # Errors
-    /// When the clock is not trusted: then nothing is forgotten. When the store fails in the middle, the rest of the
-    /// plan stays.
+    /// When the clock did not pass its checks: then nothing is forgotten. When the store fails in the middle, the rest is
+    /// kept.
     #[instrument(name = "repository.forget_planned", skip_all)]
     pub async fn forget_planned(&self, planned: ForgetPlan) -> Result<Vec<SnapshotId>, ForgetError> {
         planned.clock?;
@@ -94,9 +94,9 @@ impl Repository {
         };
         let trusted = clock::check(&clocks);
         if let (Some(folder), Ok(trusted)) = (folder, &trusted)
-            && let Err(error) = remember(folder, trusted.seen_unix_ms())
+            && let Err(error) = store_seen(folder, trusted.seen_unix_ms())
         {
-            warn!(%error, "what time it was could not be noted for the next time");
+            warn!(%error, "the time could not be stored for the next check of the clock");
         }
         Ok(trusted)
     }
@@ -106,7 +106,7 @@ fn seen(folder: &Path) -> Option<u64> {
     fs::read_to_string(folder.join(CLOCK_FILE)).ok()?.trim().parse().ok()
 }
 
-fn remember(folder: &Path, seen_unix_ms: u64) -> io::Result<()> {
+fn store_seen(folder: &Path, seen_unix_ms: u64) -> io::Result<()> {
     let path = folder.join(CLOCK_FILE);
     let beside = path.with_extension(format!("{}.new", std::process::id()));
     fs::write(&beside, seen_unix_ms.to_string())?;

@@ -1,4 +1,4 @@
-//! Holds: a snapshot that is held is not forgotten, by no rule and by nobody who does not release it first.
+//! Holds: a held snapshot is not forgotten, by policy or by id, until it is released.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,14 +15,14 @@ use crate::store::{StoreError, names};
 const REASON_CHARS_MAX: usize = 500;
 const WHAT: &str = "hold";
 
-/// Why a snapshot is kept.
+/// A hold on a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Which.
+    /// The held snapshot.
     pub snapshot: SnapshotId,
-    /// In the words of who holds it.
+    /// Free text, 1 to 500 characters.
     pub reason: String,
-    /// Since when, in milliseconds since 1970.
+    /// When it was placed, in milliseconds since 1970.
     pub since_unix_ms: u64,
 }
 
@@ -36,12 +36,12 @@ struct Record {
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// No usable reason.
-    #[error("say in up to {REASON_CHARS_MAX} characters why the snapshot is held")]
+    #[error("a hold needs a reason of 1 to {REASON_CHARS_MAX} characters")]
     Reason,
-    /// There is nothing to hold.
+    /// There is no such snapshot.
     #[error("could not find the snapshot to hold")]
     Snapshot(#[from] SnapshotError),
-    /// A hold cannot be read. It still holds.
+    /// A hold cannot be read. It is still in force.
     #[error("could not read the hold on {snapshot}")]
     Damaged {
         /// The snapshot.
@@ -109,7 +109,7 @@ impl Repository {
         Ok(holds)
     }
 
-    /// The snapshots that are held. What cannot be read holds all the same.
+    /// The held snapshots; holds that cannot be read count.
     pub(super) async fn held(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let ids = self.shared.store.entries(names::HOLDS).await?;
         Ok(ids.into_iter().map(SnapshotId::from).collect())

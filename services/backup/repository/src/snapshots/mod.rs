@@ -1,9 +1,9 @@
-//! Which backups there are, which are held, and which are forgotten.
+//! Snapshots: finding, listing, holding and forgetting them.
 
+mod anomalies;
 mod catalogue;
 mod forget;
 pub(crate) mod holds;
-mod judge;
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ use crate::store::{StoreError, Version, names};
 /// Snapshots read at the same time when they are listed.
 const SNAPSHOT_READS_IN_FLIGHT: usize = 16;
 
-/// A snapshot that is listed, and as which version, where that was asked.
+/// The id of a listed snapshot, and its version where it was asked for.
 type Versioned = (SnapshotId, Option<Version>);
 
 const NO_PANIC: &str = "reading a local file does not panic";
@@ -45,14 +45,14 @@ pub enum SnapshotError {
         asked: String,
     },
     /// Several snapshots begin like this.
-    #[error("{count} snapshots begin with {prefix}: give more letters")]
+    #[error("{count} snapshots begin with {prefix}: give more characters")]
     Ambiguous {
         /// What was asked for.
         prefix: String,
         /// How many there are.
         count: usize,
     },
-    /// Somebody holds it.
+    /// It has a hold.
     #[error("snapshot {id} is held: release it first")]
     Held {
         /// The snapshot.
@@ -72,7 +72,7 @@ pub enum SnapshotError {
     Store(#[from] StoreError),
 }
 
-/// Which snapshot is meant.
+/// Selects one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
     /// The one taken last of a machine.
@@ -100,7 +100,7 @@ impl Repository {
         self.read_or_known(names, &|_, _| true).await
     }
 
-    /// All snapshots, oldest first, each as the store holds it now: for those who destroy what no snapshot names.
+    /// All snapshots, oldest first, each as the store has it now: for collections, which delete what no snapshot needs.
     pub(crate) async fn snapshots_as_they_are(&self) -> Result<Vec<Snapshot>, SnapshotError> {
         let names = async {
             let listed = self.shared.store.versions(names::SNAPSHOTS).await?;
@@ -109,7 +109,7 @@ impl Repository {
         self.read_or_known(names, &|known, listed| listed.is_some() && known == listed).await
     }
 
-    /// Reads the snapshots that are listed, but for those that were read before and whose version is good enough.
+    /// Reads the listed snapshots, except those that are cached in a version that is good enough.
     async fn read_or_known(
         &self,
         listing: impl Future<Output = Result<Vec<Versioned>, StoreError>>,
@@ -142,13 +142,13 @@ impl Repository {
         .expect(NO_PANIC)
     }
 
-    /// What is read is at least as new as the version that was listed before: should another have taken its place since,
-    /// nobody will see that version listed again.
+    /// What is read is at least as new as the version that was listed before: if another has replaced it since, that version
+    /// is never listed again.
     async fn read_snapshots(&self, listed: Vec<Versioned>) -> Result<Vec<Known>, SnapshotError> {
         let read = |(id, version)| async move { Ok(Known { snapshot: self.snapshot(id).await?, version }) };
         futures::stream::iter(listed.into_iter().map(read))
             .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
-            // One that is forgotten while we list is simply not there any more.
+            // One that is forgotten meanwhile is left out.
             .filter_map(async |read| match read {
                 Err(SnapshotError::Unknown { .. }) => None,
                 read => Some(read),
@@ -188,7 +188,7 @@ impl Repository {
     /// The machine's definition that a snapshot holds.
     ///
     /// # Errors
-    /// When this key may not read, or the definition does not open.
+    /// When this key is write-only, or the definition does not decrypt.
     pub fn definition(&self, snapshot: &Snapshot) -> Result<Vec<u8>, ReadError> {
         snapshot.contents.definition.decrypt(&self.shared.keys()).map_err(|damage| match damage {
             Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
@@ -196,7 +196,7 @@ impl Repository {
         })
     }
 
-    /// The snapshot that is meant.
+    /// The selected snapshot.
     ///
     /// # Errors
     /// When none or several fit, or the store fails.
@@ -219,14 +219,14 @@ impl Repository {
                 let snapshots = self.snapshots().await?;
                 let latest = snapshots.into_iter().rfind(|s| &s.contents.machine == machine);
                 let asked = || SnapshotError::Unknown { asked: format!("of machine {machine}") };
-                // A backup that was taken back may have been sealed again under its id since it was listed and remembered.
+                // A removed backup may have been sealed again under its id since it was cached.
                 self.snapshot(latest.ok_or_else(asked)?.id).await
             }
         }
     }
 
-    /// Removes a snapshot; one that is gone already counts as removed. What only it used stays in the store until
-    /// a collection takes it.
+    /// Removes a snapshot; one that is gone counts as removed. What only it used stays in the store until a collection deletes
+    /// it.
     ///
     /// # Errors
     /// When it is held, or the store fails.

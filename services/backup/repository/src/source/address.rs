@@ -12,10 +12,10 @@ use super::{DiskSource, ImageFormat, NbdSettings, NbdSource, NotAnNbdUri, QemuIm
 /// A place where a disk can be read.
 ///
 /// ```text
-///   /images/web.qcow2                          a file or block device; its first bytes tell the format
-///   raw:/dev/vg/web   qcow2:/images/web        the same in a format that is said
+///   /images/web.qcow2                          a file or block device; the format is detected by its first bytes
+///   raw:/dev/vg/web   qcow2:/images/web        the same in a given format
 ///   nbd+unix:///vda?socket=/run/web.sock       an export of an NBD server
-///   nbd://host:10809/vda?bitmap=since          the same over TCP, with a map of changes
+///   nbd://host:10809/vda?bitmap=since          the same over TCP, with a change map
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskAddress {
@@ -23,7 +23,7 @@ pub enum DiskAddress {
     Image {
         /// The file or device.
         path: PathBuf,
-        /// Its format; `None` is what its first bytes say, and raw where they say nothing.
+        /// Its format; `None` detects it by its first bytes, raw where they are unknown.
         format: Option<ImageFormat>,
         /// A persistent bitmap of a qcow2 image that says what changed since the parent.
         dirty_bitmap: Option<String>,
@@ -32,13 +32,13 @@ pub enum DiskAddress {
     Nbd(NbdSettings),
 }
 
-/// The text does not say where a disk is.
+/// The text is not the address of a disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotADiskAddress {
     /// It is empty.
     #[error("a disk needs an address: a path, FORMAT:PATH, nbd+unix://… or nbd://…")]
     Empty,
-    /// It begins like an NBD URI and is none.
+    /// It begins like an NBD URI and is not valid.
     #[error(transparent)]
     Nbd(#[from] NotAnNbdUri),
     /// It begins like some other URI.
@@ -96,7 +96,7 @@ impl fmt::Display for DiskAddress {
 }
 
 impl DiskAddress {
-    /// The same disk with a map of changes: QEMU's bitmap of that name.
+    /// The same disk with a change map: QEMU's bitmap of that name.
     #[must_use]
     pub fn with_dirty_bitmap(mut self, name: &str) -> DiskAddress {
         match &mut self {
@@ -110,7 +110,7 @@ impl DiskAddress {
     ///
     /// # Errors
     /// When it is not there, cannot be read, refers to other files and `references` does not allow it, or has no
-    /// such map of changes.
+    /// such change map.
     pub async fn open(&self, references: References) -> Result<Box<dyn DiskSource>, SourceError> {
         match self {
             DiskAddress::Nbd(settings) => Ok(Box::new(NbdSource::connect(settings).await?)),
@@ -127,7 +127,7 @@ impl DiskAddress {
                     }
                     (ImageFormat::Raw, Some(name)) => Err(SourceError::Refused {
                         what: path.display().to_string(),
-                        attempt: "tell what changed",
+                        attempt: "list changes",
                         why: format!("a raw image holds no bitmap {name}"),
                     }),
                     (format, bitmap) => {
@@ -145,7 +145,7 @@ pub(crate) async fn probe(path: &Path) -> Result<ImageFormat, SourceError> {
     let path = path.to_owned();
     let probed = spawn_blocking(move || ImageFormat::probe(&path)).await;
     probed.expect("probing a file does not panic").map_err(|source| SourceError::Io {
-        attempt: "look at",
+        attempt: "inspect",
         what,
         source,
     })
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_writes_says_where_the_disk_is() {
+    fn addresses_are_parsed_as_a_person_writes_them() {
         for (text, expected) in [
             ("/images/web", image("/images/web", None)),
             ("web.img", image("web.img", None)),

@@ -1,8 +1,8 @@
-//! What a source says about its bytes, and what a backup makes of it.
+//! Extents of a source, and the plan that a backup makes of them.
 
 use std::ops::Range;
 
-/// What lies in a stretch of a disk.
+/// What a range of a disk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentKind {
     /// Bytes that must be read.
@@ -11,10 +11,10 @@ pub enum ExtentKind {
     Zero,
 }
 
-/// Whether a stretch changed since the parent snapshot.
+/// Whether a range changed since the parent snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The source keeps no map of changes.
+    /// The source keeps no change map.
     Unknown,
     /// Something in it was written.
     Dirty,
@@ -22,21 +22,21 @@ pub enum Change {
     Clean,
 }
 
-/// One stretch of a disk.
+/// One range of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Its length in bytes.
     pub length: u64,
-    /// What lies there.
+    /// Data or zeros.
     pub kind: ExtentKind,
     /// Whether it changed.
     pub change: Change,
 }
 
-/// Data stretches closer than this are read in one request: a hole reads as zeros, and a request costs more.
+/// Data ranges closer than this are read in one request: a hole reads as zeros, and a request costs more.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
-/// A segment of which more than one part in so many changed is read whole: there is little to be spared.
+/// A segment of which more than one part in so many changed is read whole: there is little to save.
 const PATCH_PART: u64 = 2;
 
 /// What to do about one segment.
@@ -44,11 +44,11 @@ const PATCH_PART: u64 = 2;
 pub(crate) enum Plan {
     /// All zeros.
     Empty,
-    /// Nothing changed since the parent; should it be read all the same, these are the ranges, all else is zero.
+    /// Nothing changed since the parent; should it be read for an audit, these are the ranges, all else is zero.
     Unchanged(Vec<Range<u64>>),
-    /// Read what lies in these ranges, all else is zero.
+    /// Read these ranges, all else is zero.
     Read(Vec<Range<u64>>),
-    /// Read what is needed to know what became of the places that changed.
+    /// Read what is needed to cut the changed ranges again.
     Patch {
         /// What may be other than zero, as above.
         reads: Vec<Range<u64>>,
@@ -108,7 +108,7 @@ pub(crate) fn plan(
     if current.is_some() || extents.any(|extent| extent.length > 0) { Err(DoNotCover) } else { Ok(plans) }
 }
 
-/// Adds a range to some, or makes it one with the last where no more than `gap` lies between.
+/// Adds a range to a list, or joins it with the last where the gap between is no more than `gap`.
 fn extend(ranges: &mut Vec<Range<u64>>, range: Range<u64>, gap: u64) {
     match ranges.last_mut() {
         _ if range.is_empty() => {}

@@ -1,15 +1,15 @@
-//! What a backup reads: disks that say where their data is.
+//! Sources of a backup: disks that report where their data is.
 //!
 //! ```text
 //!   DiskSource: size, extents (data or zero, changed since the parent or not), read_at
 //!       |-- RawFile       holes by SEEK_HOLE
 //!       |-- NbdSource     block status and dirty bitmap over NBD, many requests in flight
-//!       |-- QemuImage     qcow2 and other formats, through a qemu-nbd of our own
+//!       |-- QemuImage     qcow2 and other formats, through our own qemu-nbd
 //!       '-- SnapshotDisk  what was backed up, see [`crate::restore`]
 //! ```
 //!
-//! Promises: a read gives exactly the bytes asked for or an error; every wait is bounded. A source must not change
-//! while it is read: freezing it in time is the caller's art. [`DiskAddress`] is what a person writes.
+//! Promises: a read returns exactly the bytes asked for or an error; every wait is bounded. A source must not change while
+//! it is read: the caller freezes it. [`DiskAddress`] is what a person writes.
 
 mod address;
 mod extents;
@@ -37,14 +37,14 @@ pub trait DiskSource: Send + Sync {
     /// Its virtual size.
     fn size_bytes(&self) -> u64;
 
-    /// Says what lies in `range`: extents in order, without gaps or overlaps, together exactly the range.
+    /// The extents of `range`: in order, without gaps or overlaps, together exactly the range.
     async fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, SourceError>;
 
     /// Reads `length` bytes at `offset`, which lie within the disk. Called for many ranges at once.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError>;
 }
 
-/// A source failed.
+/// A source could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A source of another kind than those of this module failed.
@@ -74,10 +74,10 @@ pub enum SourceError {
         attempt: &'static str,
         /// The server concerned.
         what: String,
-        /// How long was waited.
+        /// The timeout.
         seconds: f32,
     },
-    /// The other side does not keep to its protocol.
+    /// The server violated its protocol.
     #[error("{what} broke the protocol: {why}")]
     Protocol {
         /// The server concerned.
@@ -85,7 +85,7 @@ pub enum SourceError {
         /// What it did.
         why: String,
     },
-    /// A tool that worked for us failed.
+    /// A QEMU tool failed.
     #[error("could not {attempt} {what}: {stderr}")]
     Tool {
         /// What was attempted.
@@ -95,14 +95,14 @@ pub enum SourceError {
         /// What it printed to stderr.
         stderr: String,
     },
-    /// The other side refused.
+    /// The server refused.
     #[error("{what} refused to {attempt}: {why}")]
     Refused {
         /// The server concerned.
         what: String,
         /// What was attempted.
         attempt: &'static str,
-        /// What it said.
+        /// The reason it gave.
         why: String,
     },
 }

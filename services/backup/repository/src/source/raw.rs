@@ -21,7 +21,7 @@ pub struct RawFile {
     file: Arc<File>,
     path: PathBuf,
     size_bytes: u64,
-    /// Block devices know no holes.
+    /// Block devices have no holes.
     sparse: bool,
 }
 
@@ -81,7 +81,7 @@ impl DiskSource for RawFile {
     }
 }
 
-/// Where the file's position stands is of no account: all reads name their offset.
+/// The file's position does not matter: all reads name their offset.
 fn holes(file: &File, range: Range<u64>) -> io::Result<Vec<Extent>> {
     let seek = |from: u64, whence| match lseek(file, from.cast_signed(), whence) {
         Ok(at) => Ok(at.cast_unsigned().min(range.end)),

@@ -1,10 +1,10 @@
 //! Copying snapshots into another repository, under their own ids.
 //!
-//! Each repository has keys of its own, so chunks are cut and sealed anew; what the other has already is not stored
-//! again, and of a snapshot whose predecessor is there too only the segments that differ are read.
+//! Each repository has keys of its own, so chunks are cut and encrypted again; what the other already has is not stored
+//! again, and of a snapshot whose predecessor was copied too only the segments that differ are read.
 //!
 //! ```text
-//!   ours: predecessor ──diff── snapshot ──> disk with a map of changes ──backup──> theirs, on top of the predecessor
+//!   ours: predecessor ──diff── snapshot ──> disk with a change map ──backup──> theirs, on top of the predecessor
 //! ```
 
 use std::ops::Range;
@@ -30,9 +30,9 @@ const PIPE_BYTES: usize = 8 * 1024 * 1024;
 /// What was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransferReport {
-    /// Snapshots that the other repository has now and had not before.
+    /// Snapshots that were copied.
     pub copied: Vec<SnapshotId>,
-    /// Snapshots that it had already.
+    /// Snapshots that the other repository already had.
     pub already_there: Vec<SnapshotId>,
 }
 
@@ -40,12 +40,12 @@ pub struct TransferReport {
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// A snapshot could not be found on one of the sides.
-    #[error("could not look at the snapshots")]
+    #[error("could not list the snapshots")]
     Snapshots(#[from] SnapshotError),
     /// Ours could not be read.
     #[error("could not read snapshot {snapshot}")]
     Read {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
         /// The cause.
         #[source]
@@ -54,7 +54,7 @@ pub enum TransferError {
     /// Theirs could not be written.
     #[error("could not copy snapshot {snapshot}")]
     Copy {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
         /// The cause.
         #[source]
@@ -63,7 +63,7 @@ pub enum TransferError {
     /// Theirs could not be sealed.
     #[error("could not seal snapshot {snapshot}")]
     Seal {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
         /// The cause.
         #[source]
@@ -78,8 +78,8 @@ struct Successor {
 }
 
 impl Repository {
-    /// Copies snapshots to another repository, oldest first. One that is there already is not looked at. `progress`
-    /// sums up over all of them.
+    /// Copies snapshots to another repository, oldest first. One that is already there is skipped. `progress` is
+    /// the sum over all of them.
     ///
     /// # Errors
     /// When a side fails or it is cancelled.
@@ -175,19 +175,19 @@ impl Repository {
         }
     }
 
-    /// A stream of ours as something to be backed up. When it cannot be read to its end, its reader gets an error.
+    /// A stream of this repository as a source of a backup. When it cannot be read to its end, its reader gets an error.
     fn piped(&self, snapshot: &Snapshot, record: &DiskRecord, cancel: &Cancel) -> StreamSource {
         let (repository, snapshot, record, cancel) =
             (self.clone(), snapshot.clone(), record.clone(), cancel.clone());
         let (mut writer, reader) = tokio::io::duplex(PIPE_BYTES);
-        let (told, outcome) = tokio::sync::oneshot::channel();
+        let (done, outcome) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             let (progress, range) = (Arc::default(), 0..record.size_bytes);
             let written = repository
                 .restore_stream(&snapshot, &record.name, range, &mut writer, &progress, &cancel)
                 .await;
-            // Whoever listens no more has given up by himself.
-            let _ = told.send(written);
+            // A reader that is gone has given up by itself.
+            let _ = done.send(written);
             drop(writer);
         });
         Box::new(Checked::new(reader, outcome))

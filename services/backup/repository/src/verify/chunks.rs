@@ -1,4 +1,4 @@
-//! Opening and hashing chunks.
+//! Decrypting and hashing chunks.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::store::names;
 
 impl Verification<'_> {
-    /// Reads chunks and notes the bad ones.
+    /// Reads chunks and reports the bad ones.
     pub(super) async fn read_chunks(&self, places: &Places) -> Result<(), VerifyError> {
         let known = {
             let index = self.shared.index.read().expect(HELD);
@@ -27,7 +27,7 @@ impl Verification<'_> {
                     Ok(_) => {
                         known.insert(*asked, at.clone());
                     }
-                    // What is not to be found cannot be read; the caller tells of it.
+                    // What the index lacks cannot be read; the caller reports it.
                     Err(error) => {
                         damage_of(error)?;
                     }
@@ -72,7 +72,7 @@ impl Verification<'_> {
     }
 }
 
-/// Opens and hashes blobs of one pack, in bytes that begin at `start` of it.
+/// Decrypts and hashes blobs of one pack, in bytes that begin at `start` of it.
 pub(super) fn check_all(
     shared: &Shared,
     places: &[Location],

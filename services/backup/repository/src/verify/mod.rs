@@ -1,13 +1,13 @@
-//! Reading everything again and comparing it with its name.
+//! Verification: reading stored data again and comparing it with its ids.
 //!
-//! Promises: rot, truncation, swapped, missing and foreign packs are each found and named; nothing is changed; one
-//! damaged thing does not hide the next.
+//! Promises: bit rot, truncation, swapped, missing and foreign packs are each found and reported; nothing is changed; one
+//! damaged object does not hide the next.
 //!
 //! ```text
-//!   everything:  each pack ─GET─> footer, directory, every blob opened and hashed ──> bad blobs
+//!   everything:  each pack ─GET─> footer, directory, every blob decrypted and hashed ──> bad blobs
 //!                each snapshot ──> recipe ──> every chunk known, and not bad?
-//!   rolling:     as many packs as the budget allows, those first that were not read for longest; the rest next time
-//!   a snapshot:  recipe ──> its chunks by pack ──ranges──> opened and hashed
+//!   rolling:     as many packs as the budget allows, the longest unread first; the rest next time
+//!   a snapshot:  recipe ──> its chunks by pack ──ranges──> decrypted and hashed
 //! ```
 
 mod chunks;
@@ -35,14 +35,14 @@ use crate::{Cancel, Damage, WriteOnly};
 pub use self::repair::QuarantineReport;
 pub use self::report::{Problem, VerifyError, VerifyReport, VerifyScope};
 
-/// One verification under way.
+/// One running verification.
 struct Verification<'a> {
     shared: &'a Arc<Shared>,
     progress: &'a Arc<Progress>,
     report: Mutex<VerifyReport>,
     /// Blobs that cannot be read where the index says they are.
     bad: Mutex<HashSet<BlobId>>,
-    /// Packs that were read whole and are as they should be.
+    /// Packs that were read whole and are intact.
     good: Mutex<HashSet<PackId>>,
     verified: Mutex<VerifiedLeaves>,
 }
@@ -51,7 +51,7 @@ impl Repository {
     /// Reads again what is in scope and compares it with its ids.
     ///
     /// # Errors
-    /// When the store fails or it is cancelled. Damage is no error but is in the report.
+    /// When the store fails or it is cancelled. Damage is not an error: it is in the report.
     #[instrument(name = "repository.verify", skip_all)]
     pub async fn verify(
         &self,
@@ -128,7 +128,7 @@ impl Verification<'_> {
     }
 }
 
-/// Damage is to be reported, all else ends the verification.
+/// Damage is reported, any other error ends the verification.
 fn damage_of(error: ReadError) -> Result<Damage, VerifyError> {
     match error {
         ReadError::Damaged(damage) | ReadError::Pack { source: damage, .. } => Ok(damage),

@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 impl Verification<'_> {
-    /// Reads packs whole, and notes those that are as they should be, also when the verification ends early.
+    /// Reads packs whole, and records the intact ones, also when the verification ends early.
     pub(super) async fn packs_recorded(
         &self,
         chosen: HashMap<PackId, ListedPack>,
@@ -51,7 +51,7 @@ impl Verification<'_> {
         let name = names::pack(listed.kind, id).to_string();
         let object = match self.shared.store.get(&names::pack(listed.kind, id)).await {
             Ok(object) => object,
-            // Deleted since it was listed: whether anybody needs it, the snapshots will tell.
+            // Deleted since it was listed: the check of the snapshots shows whether it is needed.
             Err(StoreError::NotFound { .. }) => {
                 self.progress.done(listed.bytes);
                 return Ok(());

@@ -1,7 +1,7 @@
-//! Following the recipes of a snapshot: every chunk that they name must be there, and be what they say.
+//! Following the recipes of a snapshot: every chunk that they name must exist and match.
 //!
-//! Snapshots of one machine share nearly all of their leaves. One all of whose chunks are known to be good is not followed
-//! again for the next snapshot.
+//! Snapshots of one machine share nearly all of their leaves. A leaf whose chunks are all intact is not followed again for
+//! the next snapshot.
 
 use std::collections::HashSet;
 
@@ -18,11 +18,11 @@ use crate::restore::{ReadError, fetch};
 pub(super) enum Chunks {
     /// By reading them.
     Read,
-    /// By asking whether they were found bad before.
+    /// By looking up whether they were found bad before.
     LookUp,
 }
 
-/// Leaves of which everything is good, each with the bytes that it stands for. Emptied when it is full.
+/// Leaves whose chunks are all intact, each with the bytes that it covers. Emptied when full.
 pub(super) struct VerifiedLeaves {
     leaves: HashSet<(BlobId, u64)>,
     leaves_max: usize,
@@ -111,7 +111,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Whether a leaf is to be followed, and is noted as such. Whoever reads chunks reads them for each snapshot.
+    /// Whether a leaf is to be followed; then it is recorded. With [`Chunks::Read`] chunks are read for each snapshot.
     fn follows(&self, leaf: (BlobId, u64), chunks: Chunks, followed: &mut Vec<(BlobId, u64)>) -> bool {
         let is_verified =
             chunks == Chunks::LookUp && self.verified.lock().expect(HELD).leaves.contains(&leaf);
@@ -151,7 +151,7 @@ impl Verification<'_> {
         }
     }
 
-    /// ObjectTimes that a disk or stream cannot be read whole; what is not damage ends the verification.
+    /// Reports that a disk or stream cannot be read whole; an error that is not damage ends the verification.
     fn lost(
         &self,
         snapshot: SnapshotId,

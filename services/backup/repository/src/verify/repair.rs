@@ -1,12 +1,12 @@
-//! Quarantine: packs that are damaged go out of the way, and what is good in them is saved.
+//! Quarantine: damaged packs are moved aside, and their intact blobs are saved.
 //!
 //! ```text
-//!   damaged pack ──good blobs──> new pack, index shard;   then the pack itself ──> quarantine/ID, and is no pack any more
+//!   damaged pack ──good blobs──> new pack, index shard;   then the pack itself ──> quarantine/ID, where it is no pack
 //! ```
 //!
-//! What is lost is then unknown to the index, so the next backup of a disk that still has it stores it again under the
-//! same id, and every snapshot that names it is whole again. As long as something is in quarantine, a backup looks
-//! whether all that its parent names is there before it takes anything over.
+//! Lost blobs are then unknown to the index, so the next backup of a disk that still has them stores them again under the
+//! same ids, and every snapshot that refers to them is whole again. As long as something is in quarantine, a backup checks
+//! that everything its parent refers to exists before it reuses anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const LOST_NAMED_MAX: usize = 1000;
 pub struct QuarantineReport {
     /// Names under which the packs are now found.
     pub packs: Vec<String>,
-    /// Blobs that were good and are in new packs.
+    /// Blobs that were intact and are in new packs.
     pub blobs_saved: u64,
     /// Blobs that were not, and are in no other pack.
     pub blobs_lost: u64,
@@ -44,8 +44,8 @@ pub struct QuarantineReport {
 }
 
 impl Repository {
-    /// Takes the packs out of the way that a verification found damaged. Safe beside backups and collections; begun
-    /// again after a crash it goes on.
+    /// Moves packs aside that a verification found damaged. Safe beside backups and collections; run again after a crash it
+    /// continues.
     ///
     /// # Errors
     /// When this key is write-only or the store fails.
@@ -95,13 +95,13 @@ impl Repository {
         let name = names::pack(listed.kind, id);
         let object = match store.get(&name).await {
             Ok(object) => object,
-            // Deleted by a collection, or quarantined by somebody else.
+            // Deleted by a collection, or quarantined by another process.
             Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let (shared, bytes) = (Arc::clone(&self.shared), object.clone());
         let salvaged = spawn_blocking(move || salvage(&shared, id, listed, &bytes));
-        let Salvaged { pack, saved, bad } = salvaged.await.expect("opening blobs does not panic")?;
+        let Salvaged { pack, saved, bad } = salvaged.await.expect("decrypting blobs does not panic")?;
         if let Some((object, directory)) = pack {
             let head = directory.head;
             store.put_locked(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
@@ -124,7 +124,7 @@ struct Salvaged {
     bad: Vec<BlobId>,
 }
 
-/// Moves every blob that opens into a new pack. Where the directory is damaged, the index says what there was.
+/// Copies every blob that decrypts into a new pack. Where the directory is damaged, the index lists the blobs.
 fn salvage(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Result<Salvaged, IndexError> {
     let keys = shared.keys();
     let places = match directory_in(shared, id, listed, object) {

@@ -1,4 +1,4 @@
-//! What a verification is asked and what it answers.
+//! The scope, the report and the errors of a verification.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::store::StoreError;
 /// A report names no more problems than this, so that a lost disk does not fill the memory; all are counted.
 const PROBLEMS_NAMED_MAX: usize = 1000;
 
-/// What is to be read again.
+/// What to verify.
 #[derive(Clone, Copy, Debug)]
 pub enum VerifyScope<'a> {
     /// All that this snapshot needs.
     Snapshot(&'a Snapshot),
     /// Every pack, and every snapshot's recipe.
     Everything,
-    /// Packs that were not found good for a while, within a budget. What is found is remembered in the store.
+    /// Packs that were not verified for a while, within a budget. Times of verification are stored in the repository.
     Rolling {
         /// No more bytes than this are read, but for the first pack.
         bytes_max: u64,
-        /// A pack is due when it was found good longer ago than this, by the store's clock, or never.
+        /// A pack is due when it was verified longer ago than this, by the store's clock, or never.
         older_than: Duration,
     },
 }
 
-/// Something that is not as it was stored.
+/// Damage that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A pack as a whole.
@@ -59,21 +59,21 @@ pub enum Problem {
         snapshot: SnapshotId,
         /// The disk.
         disk: String,
-        /// Where on the disk the first trouble of this stretch lies.
+        /// The offset on the disk of the first damage in a range of segments.
         at_byte: u64,
         /// What is wrong.
         damage: Damage,
     },
 }
 
-/// What a verification saw.
+/// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Packs read whole.
     pub packs: u64,
-    /// Packs that are due and were left for the next time.
+    /// Packs that are due and did not fit the budget.
     pub packs_left: u64,
-    /// Blobs opened and hashed.
+    /// Blobs decrypted and hashed.
     pub blobs: u64,
     /// Snapshots walked.
     pub snapshots: u64,
@@ -84,7 +84,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything was as it should be.
+    /// Whether no damage was found.
     pub fn is_sound(&self) -> bool {
         self.problems_total == 0
     }
@@ -97,13 +97,13 @@ impl VerifyReport {
     }
 }
 
-/// The verification could not be carried through.
+/// The verification could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The store failed or the index is damaged; the index can be rebuilt.
     #[error("could not read the repository")]
     Read(#[from] ReadError),
-    /// It was told to stop.
+    /// It was cancelled.
     #[error("the verification was cancelled")]
     Cancelled,
 }

@@ -1,4 +1,4 @@
-//! Which packs are due, from what verifications remember.
+//! Which packs are due for verification.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::restore::ReadError;
 use crate::store::{Store, names};
 
 impl Repository {
-    /// The packs that were not read for longest, as many as the budget allows.
+    /// Verifies the packs that were not read for longest, as many as the budget allows.
     pub(super) async fn verify_rolling(
         &self,
         verification: &Verification<'_>,
@@ -21,20 +21,20 @@ impl Repository {
         older_than: Duration,
     ) -> Result<(), VerifyError> {
         let store = &self.shared.store;
-        let memory = verified_times(store, &self.shared.keys()).load().await.map_err(ReadError::Index)?;
+        let times = verified_times(store, &self.shared.keys()).load().await.map_err(ReadError::Index)?;
         let now = lease::store_clock(store).await?;
         let limit = now.saturating_sub(older_than.as_millis().try_into().unwrap_or(i64::MAX));
         let listed = index::list_packs(store).await?;
         let mut due: Vec<_> = listed
             .iter()
-            .map(|(id, pack)| (memory.get(id.as_bytes()).copied(), *id, *pack))
+            .map(|(id, pack)| (times.get(id.as_bytes()).copied(), *id, *pack))
             .filter(|(verified, ..)| verified.is_none_or(|verified| verified <= limit))
             .collect();
         due.sort_by_key(|(verified, id, _)| (*verified, *id));
         let mut left = bytes_max;
         let mut chosen = HashMap::new();
         for (_, id, pack) in &due {
-            // A budget smaller than any pack still gets on, by one pack a time.
+            // A budget smaller than any pack still makes progress, by one pack at a time.
             if pack.bytes > left && !chosen.is_empty() {
                 break;
             }
@@ -46,7 +46,7 @@ impl Repository {
     }
 }
 
-/// What verifications remember: when each pack was last read and found good.
+/// When each pack was last verified.
 pub(super) fn verified_times<'a>(store: &'a Store, keys: &'a Keys) -> ObjectTimes<'a> {
     ObjectTimes { store, keys, folder: names::VERIFIED, what: "list of verified packs" }
 }

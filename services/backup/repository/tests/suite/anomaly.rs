@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backup_repository::anomaly::{Backup, Disk, Expectations, Finding, Judge, Severity};
+use backup_repository::anomaly::{Backup, Detector, Disk, Expectations, Finding, Severity};
 
 const GIB: u64 = 1 << 30;
 const DAY_MS: u64 = 86_400_000;
@@ -29,7 +29,7 @@ fn history(days: u64) -> Vec<Backup> {
 }
 
 fn judged(new: &Backup, earlier: &[Backup]) -> Vec<Finding> {
-    Judge::try_from(Expectations::default()).unwrap().judge(new, earlier)
+    Detector::try_from(Expectations::default()).unwrap().find(new, earlier)
 }
 
 /// The only finding.
@@ -126,9 +126,9 @@ fn a_disk_that_shrinks_on_the_inside_is_noticed() {
 
 #[test]
 fn less_than_the_least_is_too_small_from_the_first_backup_on() {
-    let judge =
-        Judge::try_from(Expectations { used_bytes_min: 150 * GIB, ..Expectations::default() }).unwrap();
-    let finding = only(judge.judge(&ordinary(1), &[]));
+    let detector =
+        Detector::try_from(Expectations { used_bytes_min: 150 * GIB, ..Expectations::default() }).unwrap();
+    let finding = only(detector.find(&ordinary(1), &[]));
     assert_eq!(finding.to_string(), "100.0 GiB in use, and 150.0 GiB is the least expected");
 }
 
@@ -141,7 +141,7 @@ fn disks_that_come_go_or_change_size_are_named() {
         said,
         [
             "disk vda had 10.0 GiB and has 8.0 GiB",
-            "disk vdb of 20.0 GiB is not there any more",
+            "disk vdb of 20.0 GiB is missing",
             "disk vdc had 5.0 GiB and has 6.0 GiB",
             "disk vdd of 1.0 GiB is new",
         ]
@@ -150,16 +150,16 @@ fn disks_that_come_go_or_change_size_are_named() {
 
 #[test]
 fn a_backup_that_comes_late_or_not_at_all_is_noticed() {
-    let judge = Judge::try_from(Expectations::default()).unwrap();
-    let finding = only(judge.judge(&ordinary(14), &history(10)));
+    let detector = Detector::try_from(Expectations::default()).unwrap();
+    let finding = only(detector.find(&ordinary(14), &history(10)));
     assert_eq!(finding.to_string(), "no backup for 4.0 days, and one was expected within 36.0 hours");
     let age = Duration::from_hours(37);
     let hours = |hours: u64| hours * 3_600_000;
     let expected = Duration::from_hours(36);
-    assert_eq!(judge.late(0, hours(37)), Some(Finding::Late { age, expected }));
-    assert_eq!(judge.late(0, hours(36)), None);
-    assert_eq!(judge.late(hours(5), 0), None);
-    let whenever = Judge::try_from(Expectations { age_hours_max: 0, ..Expectations::default() }).unwrap();
+    assert_eq!(detector.late(0, hours(37)), Some(Finding::Late { age, expected }));
+    assert_eq!(detector.late(0, hours(36)), None);
+    assert_eq!(detector.late(hours(5), 0), None);
+    let whenever = Detector::try_from(Expectations { age_hours_max: 0, ..Expectations::default() }).unwrap();
     assert_eq!(whenever.late(0, u64::MAX), None);
 }
 
@@ -199,7 +199,7 @@ fn expectations_that_contradict_themselves_are_refused_in_words() {
         ("deviations_max = 0", "half of all backups"),
     ] {
         let expectations: Expectations = toml::from_str(text).unwrap();
-        let refused = Judge::try_from(expectations).unwrap_err().to_string();
+        let refused = Detector::try_from(expectations).unwrap_err().to_string();
         assert!(refused.contains(why), "{text}: {refused}");
     }
     assert!(toml::from_str::<Expectations>("shrink_percent = 3").is_err());

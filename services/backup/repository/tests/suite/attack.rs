@@ -1,6 +1,6 @@
 //! A simulated attack, judged by the numbers of real backups: a calm machine is left alone, malware raises the alarm.
 
-use backup_repository::anomaly::{Backup, Disk, Expectations, Finding, Judge};
+use backup_repository::anomaly::{Backup, Detector, Disk, Expectations, Finding};
 use backup_repository::{Repository, Snapshot};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -76,8 +76,8 @@ impl Machine {
             new_bytes: contents.stats.new_bytes,
             stored_bytes: contents.stats.stored_bytes,
         };
-        let judge = Judge::try_from(Expectations::default()).unwrap();
-        let findings = judge.judge(&backup, &self.backups);
+        let detector = Detector::try_from(Expectations::default()).unwrap();
+        let findings = detector.find(&backup, &self.backups);
         println!("{backup:?}\n  {}", findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; "));
         self.backups.push(backup);
         findings

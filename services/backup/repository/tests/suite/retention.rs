@@ -66,7 +66,7 @@ web: keep 6, forget 2
   keep    Tue 2026-11-17 04:00:00  00000000000000000000000002  held
   keep    Mon 2026-11-16 16:00:00  00000000000000000000000001  tag release
   keep    Mon 2026-11-16 04:00:00  00000000000000000000000000  oldest weekly
-in all: keep 7, forget 2, not looked at 1 (times in Europe/Vienna)
+in all: keep 7, forget 2, out of scope 1 (times in Europe/Vienna)
 ";
     assert_eq!(preview, expected);
 }

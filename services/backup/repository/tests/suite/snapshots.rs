@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Expectations, Finding, Judge};
+use backup_repository::anomaly::{Detector, Expectations, Finding};
 use backup_repository::retention::{Count, Policy, Rules};
 use backup_repository::*;
 use object_store::memory::InMemory;
@@ -131,18 +131,18 @@ async fn nothing_is_forgotten_by_a_clock_that_cannot_be_trusted() {
 async fn an_attack_that_encrypts_a_disk_is_told_with_its_backup() {
     let mut rng = seeded();
     let repository = new_repository(memory()).await;
-    let judge = Judge::try_from(Expectations::default()).unwrap();
+    let detector = Detector::try_from(Expectations::default()).unwrap();
     let mut disk = MemoryDisk::new(vec![0; 48 * MIB]);
     crate::support::text(&mut rng, &mut disk.bytes);
     for days_ago in (1..=5).rev() {
         let at = days_ago as usize * 3 * MIB;
         crate::support::text(&mut rng, &mut disk.bytes[at..at + 2 * MIB]);
         let calm = taken(&repository, &disk, days_ago).await;
-        assert_eq!(repository.judge(&calm, &judge).await.unwrap(), [], "day {days_ago}");
+        assert_eq!(repository.find_anomalies(&calm, &detector).await.unwrap(), [], "day {days_ago}");
     }
     rng.fill_bytes(&mut disk.bytes);
     let attacked = taken(&repository, &disk, 0).await;
-    let findings = repository.judge(&attacked, &judge).await.unwrap();
+    let findings = repository.find_anomalies(&attacked, &detector).await.unwrap();
     assert!(matches!(findings[..], [Finding::LikelyEncryption { .. }, ..]), "{findings:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Byte streams, disks of many pages, maps of changes that lie, and stores that do.
+//! Byte streams, disks of many pages, change maps that lie, and stores that do.
 
 use std::num::NonZero;
 use std::ops::Range;

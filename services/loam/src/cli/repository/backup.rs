@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Expectations, Finding, Judge, Severity};
+use backup_repository::anomaly::{Detector, Expectations, Finding, Severity};
 use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
 use clap::Args;
 use contract::ByteCount;
@@ -88,7 +88,7 @@ struct FindingView {
 
 pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
     let expectations = Expectations { used_bytes_min: args.min_size.0, ..Expectations::default() };
-    let judge = Judge::try_from(expectations).map_err(trouble::of)?;
+    let detector = Detector::try_from(expectations).map_err(trouble::of)?;
     let definition = args.definition.as_deref().map(read_definition).transpose()?.unwrap_or_default();
     if args.parent.is_none() && args.disk.iter().any(|disk| has_bitmap(&disk.value)) {
         let why = "a bitmap says what changed since some backup: name that one with --parent";
@@ -120,7 +120,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         });
     }
     let stored = destinations.back_up(request, args.parent.as_deref(), work).await?;
-    let judged = stored.repository.judge(&stored.snapshot, &judge).await;
+    let judged = stored.repository.find_anomalies(&stored.snapshot, &detector).await;
     let (findings, unjudged) = match judged {
         Ok(findings) => (findings, None),
         Err(error) => {

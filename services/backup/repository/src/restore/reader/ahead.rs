@@ -1,9 +1,9 @@
-//! Noticing that somebody reads on and on.
+//! Read-ahead: detects sequential readers.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Readers that are told apart; one client may read in several places at once.
+/// Sequential readers that are tracked; one client may read in several places at once.
 const STREAMS_MAX: usize = 8;
 /// What is read ahead at the second read of a stream; it doubles with each further one.
 const AHEAD_BYTES_FIRST: u64 = 256 * 1024;
@@ -30,7 +30,7 @@ impl Streams {
         Streams { streams: VecDeque::new(), window_max }
     }
 
-    /// Notes a read and tells what to read ahead because of it. Clients with many requests in flight send them a
+    /// Records a read and returns what to read ahead because of it. Clients with many requests in flight send them a
     /// little out of order, so a read counts as the next one when it begins within its own length of the end.
     pub(super) fn note(&mut self, read: &Range<u64>) -> Option<Range<u64>> {
         let slack = read.end - read.start;
@@ -66,7 +66,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn reading_on_reads_ahead_more_and_more_and_nothing_twice() {
+    fn a_sequential_reader_gets_a_growing_read_ahead_and_nothing_twice() {
         let mut streams = Streams::new(8 * MIB);
         let mut ahead = Vec::new();
         for at in (0..64 * MIB).step_by(64 * 1024) {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_here_and_there_reads_nothing_ahead() {
+    fn random_reads_read_nothing_ahead() {
         let mut streams = Streams::new(8 * MIB);
         for at in [0, 90 * MIB, 5 * MIB, 4096, 90 * MIB, 30 * MIB, 5 * MIB + 12288] {
             assert_eq!(streams.note(&(at..at + 1024)), None, "at {at}");
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn two_readers_are_told_apart() {
+    fn two_sequential_readers_are_tracked() {
         let mut streams = Streams::new(8 * MIB);
         let mut ahead = 0;
         for step in 0..8 {

@@ -1,12 +1,12 @@
-//! Each thing is loaded once, however many ask for it.
+//! Each value is loaded once, however many callers want it.
 //!
 //! ```text
-//!   claim(keys) ──> kept: here it is
-//!               ──> under way: wait with whoever began it
-//!               ──> neither: one load of all such keys, a task of its own; when it ends, its things are kept
+//!   claim(keys) ──> kept: returned
+//!               ──> loading: wait for that load
+//!               ──> neither: one load of all such keys, a task of its own; when it ends, its values are kept
 //! ```
 //!
-//! A load goes on when whoever asked has gone: what it brings is kept for the next.
+//! A load goes on when its caller is gone: its values are kept for the next one.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -31,7 +31,7 @@ struct State<K, V> {
     under_way: HashMap<K, Loading<K, V>>,
 }
 
-/// Things that are there, and things that will be.
+/// Values that are kept, and values that are being loaded.
 pub(super) struct Claim<K, V> {
     there: HashMap<K, V>,
     coming: Vec<(Vec<K>, Loading<K, V>)>,
@@ -42,7 +42,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// `weigh` tells the bytes that a kept thing takes.
+    /// `weigh` returns the bytes that a kept value takes.
     pub(super) fn new(bytes_max: usize, weigh: fn(&V) -> usize) -> Arc<Loads<K, V>> {
         let state = State { kept: Lru::new(bytes_max), under_way: HashMap::new() };
         Arc::new(Loads { state: Mutex::new(state), weigh })
@@ -52,7 +52,7 @@ where
         self.state.lock().expect("nobody panics while holding what was loaded")
     }
 
-    /// Begins one load of whatever is neither there nor under way.
+    /// Begins one load of what is neither kept nor being loaded.
     pub(super) fn claim<F>(
         self: &Arc<Self>,
         keys: impl IntoIterator<Item = K>,
@@ -134,7 +134,7 @@ mod tests {
     use crate::damage::Damage;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn many_who_ask_at_once_cause_one_load_and_a_failed_one_is_tried_again() {
+    async fn concurrent_claims_cause_one_load_and_a_failed_load_is_retried() {
         let loads = Loads::new(100, |_: &u32| 1);
         let (begun, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let load = |keys: Vec<u32>| {
@@ -151,7 +151,7 @@ mod tests {
             let all = claim.all().await.unwrap();
             assert_eq!((all[&1], all[&2], all[&(3 + asker % 2)]), (2, 3, 4 + asker % 2));
         }
-        assert_eq!(begun.load(Ordering::SeqCst), 2, "the second asker wanted one thing more");
+        assert_eq!(begun.load(Ordering::SeqCst), 2, "the second caller wanted one key more");
 
         let missing = || Err(ReadError::Damaged(Damage::Missing { what: "pack" }));
         assert!(loads.claim([9], |_| async move { missing() }).all().await.is_err());

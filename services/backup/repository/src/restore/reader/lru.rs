@@ -1,4 +1,4 @@
-//! What was used last is kept, as much as fits.
+//! A cache bounded in bytes that drops the least recently used values.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;

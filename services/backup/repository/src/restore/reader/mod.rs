@@ -1,16 +1,16 @@
 //! A disk of a snapshot, read at random.
 //!
-//! Promises: a read gives the bytes that were backed up or an error; chunks that many want at once are fetched once;
-//! what is held is bounded in bytes; a disk that is open outlives a collection that moves its chunks.
+//! Promises: a read returns the bytes that were backed up or an error; chunks that many readers want at once are fetched
+//! once; the cache is bounded in bytes; an open disk survives a collection that moves its chunks.
 //!
 //! ```text
-//!   read_at ──> recipe: page, 32 leaves (kept) ──> chunks: kept | under way | one load for all others
-//!      │                                                                        by pack, neighbours in one range
-//!      '── reads on from the last one? ──> the next stretch is loaded meanwhile, up to 8 MiB ahead
+//!   read_at ──> recipe: page, 32 leaves (kept) ──> chunks: kept | loading | one load for all others
+//!      │                                                                      by pack, neighbours in one range
+//!      '── sequential? ──> the next range is loaded meanwhile, up to 8 MiB ahead
 //! ```
 //!
-//! It serves NBD, mounts and readers of file systems alike: small reads here and there fetch what they touch and no
-//! more, long ones find what they want already there. It does not know who reads.
+//! It serves NBD, mounts and file system readers alike: small random reads fetch what they touch and no more, sequential
+//! ones find their data already loaded. It does not know who reads.
 
 mod ahead;
 mod loads;
@@ -39,15 +39,15 @@ use crate::source::{Change, DiskSource, Extent, ExtentKind, SourceError};
 
 /// Recipes are a thousandth of the data, and every read needs them.
 const RECIPES_ONE_PART_IN: usize = 4;
-/// One load ahead brings no more, so that whoever catches up does not wait for all that was begun.
+/// The largest load of a read-ahead, so that a reader that catches up waits for a part of it only.
 const LOAD_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// How much of a machine one open disk may use.
+/// How much memory one open disk may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderSettings {
     /// Bytes of decoded chunks and recipes that are kept, least recently used first to go.
     pub cache_bytes_max: usize,
-    /// Bytes that are read ahead of somebody who reads on and on; 0 reads nothing ahead.
+    /// Bytes that are read ahead of a sequential reader; 0 reads nothing ahead.
     pub read_ahead_bytes_max: usize,
 }
 
@@ -58,7 +58,7 @@ impl Default for ReaderSettings {
     }
 }
 
-/// Reads of holes up to this length copy nothing either: zeros are there once for all.
+/// Reads of holes up to this length copy nothing: they share one buffer of zeros.
 const ZERO_BYTES: usize = 4 * 1024 * 1024;
 static ZEROS: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; ZERO_BYTES]));
 
@@ -78,7 +78,7 @@ struct Inner {
     recipes: Recipes,
     chunks: Arc<Loads<BlobRef, Bytes>>,
     streams: Mutex<Streams>,
-    /// Loads that fetch and open at one time.
+    /// Loads that fetch and decrypt at one time.
     slots: Arc<Semaphore>,
 }
 

@@ -36,13 +36,13 @@ pub(in crate::restore) struct FileTarget {
 }
 
 impl FileTarget {
-    /// Takes a file that was made for this restore.
+    /// A file that was created for this restore.
     pub(in crate::restore) fn fresh(file: File, path: PathBuf) -> FileTarget {
         FileTarget { file, path, device: false }
     }
 
-    /// Opens what is there already, so that nobody else writes it meanwhile: devices that are mounted or belong to a
-    /// volume group, and images that QEMU has open, are refused.
+    /// Opens an existing target exclusively: devices that are mounted or belong to a volume group, and images that QEMU has
+    /// open, are refused.
     pub(in crate::restore) fn existing(
         path: &Path,
         size_bytes: u64,
@@ -52,12 +52,12 @@ impl FileTarget {
             let path = path.to_owned();
             move |source| ImageError::Io { attempt, path, source }
         };
-        let kind = fs::metadata(path).map_err(failed("look at"))?.file_type();
+        let kind = fs::metadata(path).map_err(failed("inspect"))?.file_type();
         let file_will_do = matches!(fit, Fit::Either(_)) && kind.is_file();
         if !file_will_do && !kind.is_block_device() {
             return Err(ImageError::NotADisk { path: path.to_owned() });
         }
-        // On a block device this asks for it alone, see open(2).
+        // On a block device this opens it exclusively, see open(2).
         let flags = if kind.is_block_device() { libc::O_EXCL } else { 0 };
         let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -65,7 +65,7 @@ impl FileTarget {
             }
             opened => opened.map_err(failed("open"))?,
         };
-        let opened = file.metadata().map_err(failed("look at"))?.file_type();
+        let opened = file.metadata().map_err(failed("inspect"))?.file_type();
         if opened != kind {
             return Err(ImageError::NotADisk { path: path.to_owned() });
         }
@@ -108,7 +108,7 @@ impl FileTarget {
         ImageError::Io { attempt, path: self.path.clone(), source: source.into() }
     }
 
-    /// Lets the system make the zeros: a hole where it can, else zeros without a hole. `false` when it cannot.
+    /// Zeroes a range by fallocate: a hole where possible, else zeros without a hole. `false` when it cannot.
     fn punch(&self, range: &Range<u64>) -> Result<bool, ImageError> {
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         for how in [FallocateFlags::FALLOC_FL_PUNCH_HOLE, FallocateFlags::FALLOC_FL_ZERO_RANGE] {
@@ -155,7 +155,7 @@ impl Target for FileTarget {
         self.write_zeros(end..range.end)
     }
 
-    /// Where the file's position stands is of no account: all reads and writes name their offset.
+    /// The file's position does not matter: all reads and writes name their offset.
     fn next_data(&self, range: Range<u64>) -> Result<u64, ImageError> {
         if self.device {
             return Ok(range.start);
@@ -173,12 +173,12 @@ impl Target for FileTarget {
     }
 }
 
-/// Whatever of a synced file or device is in memory is dropped, so that it is read from where it is stored.
+/// Drops a synced file or device from the page cache, so that it is read from stable storage.
 pub(in crate::restore) fn uncache(path: &Path) -> Result<(), ImageError> {
     let dropped = File::open(path)
         .and_then(|file| Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?));
     dropped.map_err(|source| ImageError::Io {
-        attempt: "drop from memory what was written to",
+        attempt: "drop from the page cache",
         path: path.to_owned(),
         source,
     })

@@ -1,4 +1,4 @@
-//! What a restore writes to: a file or device, or an image behind a `qemu-nbd` of ours.
+//! Restore targets: a file or device, or an image behind our own `qemu-nbd`.
 //!
 //! ```text
 //!   worker threads ──read, write, zero──> FileTarget    pwrite, fallocate
@@ -16,18 +16,18 @@ pub(super) use self::file::{FileTarget, Fit, uncache};
 pub(super) use self::served::ServedImage;
 use super::ImageError;
 
-/// Something to be written at any place, by many threads at once. Calls block.
+/// A target with random access, written by many threads at once. Calls block.
 pub(super) trait Target: Send + Sync {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ImageError>;
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ImageError>;
 
-    /// Makes a range read as zeros, and gives its space back where that can be.
+    /// Makes a range read as zeros, and frees its space where possible.
     fn zero(&self, range: Range<u64>) -> Result<(), ImageError>;
 
-    /// The first place in `range` that may hold something else than zeros; its end when there is none.
+    /// The first offset in `range` that may hold something else than zeros; its end when there is none.
     fn next_data(&self, range: Range<u64>) -> Result<u64, ImageError>;
 
-    /// What was written is on stable storage afterwards.
+    /// Puts what was written on stable storage.
     fn sync(&self) -> Result<(), ImageError>;
 }

@@ -1,7 +1,7 @@
 //! An image that `qemu-nbd` writes for us.
 //!
-//! Worker threads hand over jobs and wait; one async task does them, many at a time. When the restore is dropped the
-//! task goes, and every thread that waits gets an error.
+//! Worker threads submit jobs and wait; one async task runs them, many at a time. When the restore is dropped the task
+//! ends, and every waiting thread gets an error.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,14 +23,14 @@ const JOBS_IN_FLIGHT: usize = 16;
 
 type Job = Box<dyn FnOnce(Arc<NbdSource>) -> BoxFuture<'static, ()> + Send>;
 
-/// The image, its server, and the task that speaks with it.
+/// The image, its server, and the task that runs the jobs.
 pub(in crate::restore) struct ServedImage {
     pump: AbortOnDropHandle<()>,
     server: Server,
     path: PathBuf,
 }
 
-/// The way for worker threads.
+/// The target that worker threads use.
 pub(in crate::restore) struct ServedTarget {
     jobs: mpsc::Sender<Job>,
     path: PathBuf,
@@ -56,12 +56,12 @@ impl ServedImage {
     /// Closes the connection when all was written and synced, and waits until the server has closed the image.
     pub(in crate::restore) async fn finish(self) -> Result<(), ImageError> {
         self.pump.abort();
-        // It ends by being aborted, and drops the connection; there is nothing else to learn.
+        // It ends by being aborted, and drops the connection.
         let _ = self.pump.await;
         self.server.end().await.map_err(|source| ImageError::Served { path: self.path, source })
     }
 
-    /// The server's own words about a failure, where it has ended with some.
+    /// The error with the server's stderr, where it has ended.
     pub(in crate::restore) async fn why(mut self, error: ImageError) -> ImageError {
         match error {
             ImageError::Served { path, source } => {
@@ -81,7 +81,7 @@ impl ServedTarget {
         let job: Job = Box::new(move |nbd| {
             work(nbd)
                 .map(|outcome| {
-                    // A thread that asks waits for the answer.
+                    // The submitting thread waits for the outcome.
                     let _ = done.send(outcome);
                 })
                 .boxed()

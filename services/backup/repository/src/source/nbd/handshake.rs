@@ -36,7 +36,7 @@ pub(super) struct Export {
     pub(super) block_bytes_max: u32,
     /// The id of `base:allocation`, when the server can tell holes.
     pub(super) base_context: Option<u32>,
-    /// The id of the map of changes, when one was asked for.
+    /// The id of the change map, when one was asked for.
     pub(super) dirty_context: Option<u32>,
 }
 
@@ -111,7 +111,7 @@ impl Handshake<'_> {
         }
     }
 
-    /// Asks for holes and, when wanted, the map of changes.
+    /// Asks for holes and, when wanted, the change map.
     async fn contexts(&mut self) -> Result<(Option<u32>, Option<u32>), SourceError> {
         let dirty = self.settings.dirty_bitmap.as_ref().map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
         let queries = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();

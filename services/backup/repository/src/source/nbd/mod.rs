@@ -1,7 +1,7 @@
 //! A disk behind an NBD server: QEMU's, of a running machine or of an image file.
 //!
-//! Promises: many requests in flight on one connection, each with a deadline; a server that hangs, lies or dies ends
-//! the reading with an error; a map of changes that was asked for and is not there is refused, never ignored.
+//! Promises: many requests in flight on one connection, each with a deadline; a server that hangs, violates the protocol or
+//! dies ends the reading with an error; a change map that was asked for and is not there is refused, never ignored.
 //!
 //! ```text
 //!   connect ─ handshake ─> [ writer task ] ──requests──> server

@@ -48,7 +48,7 @@ pub struct NbdSettings {
 }
 
 impl NbdSettings {
-    /// The export of that name, with the usual waits and without a map of changes.
+    /// The export of that name, with the usual waits and without a change map.
     pub fn new(address: NbdAddress, export: &str) -> NbdSettings {
         NbdSettings {
             address,
@@ -60,7 +60,7 @@ impl NbdSettings {
         }
     }
 
-    /// The same with a map of changes.
+    /// The same with a change map.
     #[must_use]
     pub fn with_dirty_bitmap(mut self, name: &str) -> NbdSettings {
         self.dirty_bitmap = Some(name.to_owned());

@@ -1,4 +1,4 @@
-//! A `qemu-nbd` of our own.
+//! Our own `qemu-nbd`.
 //!
 //! ```text
 //!   socket in a private folder, listening ──> handed to the child (systemd's LISTEN_FDS) ──> folder removed
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The child ends with its only client: when we close, are dropped, or are killed and the kernel closes for us. Handed
-//! a socket that listens already, there is nothing to wait for and no name by which anybody else could come.
+//! a listening socket, there is nothing to wait for and no name by which another client could connect.
 
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -29,9 +29,9 @@ use super::inspect::{STDERR_BYTES_MAX, stderr_text, tool};
 const END_TIMEOUT: Duration = Duration::from_secs(300);
 /// A busy host starts a program slowly.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// A child that failed says so at once.
+/// A child that failed has already ended.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
-/// Gives the socket the number, and the child the name, that the protocol asks for; see sd_listen_fds(3).
+/// Passes the socket as file descriptor 3 with LISTEN_FDS and LISTEN_PID, see sd_listen_fds(3).
 const HAND_OVER: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
 
 /// A child that serves one image to us.
@@ -64,7 +64,7 @@ impl Server {
         command.args(["-c", HAND_OVER, "qemu-nbd"]).args(arguments);
         command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
         let mut child = command.spawn().map_err(failed("run qemu-nbd to serve"))?;
-        // Our copy of the listening socket would keep a dead child's clients waiting.
+        // Our copy of the listening socket would keep clients waiting after the child has died.
         drop(command);
         let mut stderr = child.stderr.take().expect("its errors are piped");
         let said = tokio::spawn(async move {
@@ -87,7 +87,7 @@ impl Server {
         }
     }
 
-    /// The child's own words where it has ended, else what we saw of it.
+    /// The error with the child's stderr where it has ended, else the error that was seen.
     pub(crate) async fn why(&mut self, attempt: &'static str, seen: SourceError) -> SourceError {
         match tokio::time::timeout(STDERR_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if !status.success() => self.said(attempt).await,

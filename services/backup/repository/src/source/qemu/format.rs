@@ -1,4 +1,4 @@
-//! Formats of image files, told apart by how they begin.
+//! Formats of image files, detected by their magic numbers.
 
 use std::fmt;
 use std::fs::File;
@@ -18,15 +18,15 @@ pub enum ImageFormat {
     Vmdk,
     /// VirtualBox's.
     Vdi,
-    /// Hyper-V's of today.
+    /// Hyper-V's current one.
     Vhdx,
-    /// Hyper-V's of old, also called VHD; QEMU's word is `vpc`.
+    /// Hyper-V's older one, also called VHD; QEMU's name is `vpc`.
     Vpc,
-    /// QEMU's, tried for a while and given up.
+    /// QEMU's, deprecated.
     Qed,
 }
 
-/// Where each format has its letters: `docs/interop` of QEMU, and its block drivers.
+/// Offset and magic number of each format: `docs/interop` of QEMU, and its block drivers.
 const MAGICS: &[(u64, &[u8], ImageFormat)] = &[
     (0, b"QFI\xfb", ImageFormat::Qcow2),
     (0, b"KDMV", ImageFormat::Vmdk),
@@ -37,7 +37,7 @@ const MAGICS: &[(u64, &[u8], ImageFormat)] = &[
     (0, b"conectix", ImageFormat::Vpc),
     (0, b"QED\0", ImageFormat::Qed),
 ];
-/// All letters lie within this.
+/// All magic numbers are within this.
 const PROBE_BYTES: usize = 128;
 
 impl ImageFormat {
@@ -51,8 +51,8 @@ impl ImageFormat {
         ImageFormat::Qed,
     ];
 
-    /// QEMU's word for it.
-    pub fn word(self) -> &'static str {
+    /// QEMU's name of it.
+    pub fn name(self) -> &'static str {
         match self {
             ImageFormat::Raw => "raw",
             ImageFormat::Qcow2 => "qcow2",
@@ -64,8 +64,8 @@ impl ImageFormat {
         }
     }
 
-    /// The format whose letters a file begins with; raw where there are none. A guest can write such letters onto
-    /// its own raw disk: say `raw` where that matters.
+    /// The format by the file's magic number; raw where there is none. A guest can write a magic number onto its own raw
+    /// disk: give the format where that matters.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -94,11 +94,11 @@ impl ImageFormat {
 
 impl fmt::Display for ImageFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.name())
     }
 }
 
-/// The word is not the name of an image format.
+/// The text is not the name of an image format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an image format (raw, qcow2, vmdk, vdi, vhdx, vpc, qed)")]
 pub struct NotAnImageFormat(String);
@@ -106,8 +106,8 @@ pub struct NotAnImageFormat(String);
 impl FromStr for ImageFormat {
     type Err = NotAnImageFormat;
 
-    fn from_str(word: &str) -> Result<ImageFormat, NotAnImageFormat> {
-        let found = ImageFormat::ALL.into_iter().find(|format| format.word() == word);
-        found.ok_or_else(|| NotAnImageFormat(word.to_owned()))
+    fn from_str(name: &str) -> Result<ImageFormat, NotAnImageFormat> {
+        let found = ImageFormat::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| NotAnImageFormat(name.to_owned()))
     }
 }

@@ -1,4 +1,4 @@
-//! What an image file refers to, asked before it is opened.
+//! Other files that an image refers to, checked before it is opened.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -13,19 +13,19 @@ use tokio::process::Command;
 use super::super::SourceError;
 use super::format::ImageFormat;
 
-/// It reads a header.
+/// `qemu-img info` reads a header.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer words of a tool are cut.
+/// Longer stderr of a tool is cut.
 pub(super) const STDERR_BYTES_MAX: usize = 4096;
 
-/// What to do about an image that says that its content lies in other files.
+/// What to do about an image that refers to other files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum References {
-    /// Refuse it: whoever made the image could make us read any file of this host, as backing file, data file or
-    /// extent, and find it in his backup.
+    /// Refuse it: its author could make us read any file of this host, as backing file, data file or extent, and store it
+    /// in a backup.
     #[default]
     Refuse,
-    /// Follow them: the image was made by somebody who may read what it names.
+    /// Follow them: the author of the image may read what it names.
     Follow,
 }
 
@@ -67,7 +67,7 @@ impl Info {
 /// Refuses an image that refers to other files. Nothing that it refers to is opened for this.
 pub(super) async fn refuse_references(path: &Path, format: ImageFormat) -> Result<(), SourceError> {
     let mut command = tool("qemu-img");
-    // `-U`: looking at the header of an image in use is safe; opening it is refused later where it is not.
+    // `-U`: reading the header of an image in use is safe; opening it is refused later where it is not.
     command.args(["info", "-U", "--output=json"]).arg(options(path, format)?);
     let output = run(command, "inspect", path, INSPECT_TIMEOUT).await?;
     let what = path.display().to_string();
@@ -77,8 +77,8 @@ pub(super) async fn refuse_references(path: &Path, format: ImageFormat) -> Resul
         None => Ok(()),
         Some(reference) => {
             let why = format!(
-                "it refers to {reference}, so that whoever made it could have any file of this host read; allow \
-                 that only for images from somebody you trust"
+                "it refers to {reference}, so that its author could have any file of this host read; allow that \
+                 only for images that you trust"
             );
             Err(SourceError::Refused { what, attempt: "be read", why })
         }
@@ -88,20 +88,20 @@ pub(super) async fn refuse_references(path: &Path, format: ImageFormat) -> Resul
 /// The image as QEMU's tools take it: this file in this format, and nothing behind it whatever it says, even where
 /// it was exchanged after it was looked at.
 pub(super) fn options(path: &Path, format: ImageFormat) -> Result<String, SourceError> {
-    let failed = |source| SourceError::Io { attempt: "look at", what: path.display().to_string(), source };
+    let failed = |source| SourceError::Io { attempt: "inspect", what: path.display().to_string(), source };
     let path = std::path::absolute(path).map_err(failed)?;
     let kind = fs::metadata(&path).map_err(failed)?.file_type();
     let name = path.to_str().ok_or_else(|| failed(std::io::Error::other("its name is not UTF-8")))?;
     let driver = if kind.is_block_device() { "host_device" } else { "file" };
     let file = serde_json::json!({ "driver": driver, "filename": name });
-    let mut options = serde_json::json!({ "driver": format.word(), "file": file });
+    let mut options = serde_json::json!({ "driver": format.name(), "file": file });
     if matches!(format, ImageFormat::Qcow2 | ImageFormat::Qed | ImageFormat::Vmdk) {
         options["backing"] = Value::Null;
     }
     Ok(format!("json:{options}"))
 }
 
-/// One of QEMU's tools with nothing of our environment but the way to programs.
+/// One of QEMU's tools with nothing of our environment but `PATH`.
 pub(super) fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("LC_ALL", "C");
@@ -133,11 +133,11 @@ pub(super) async fn run(
     Ok(output)
 }
 
-/// What a tool said, for an error.
+/// The stderr of a tool, for an error.
 pub(super) fn stderr_text(stderr: &[u8]) -> String {
     let said = String::from_utf8_lossy(&stderr[..stderr.len().min(STDERR_BYTES_MAX)]);
     match said.trim() {
-        "" => "it did not say why".to_owned(),
+        "" => "no message".to_owned(),
         said => said.to_owned(),
     }
 }

@@ -1,16 +1,14 @@
-//! Image files of any format that QEMU knows, read and written through a `qemu-nbd` of our own.
+//! Image files of any format that QEMU supports, read and written through our own `qemu-nbd`.
 //!
-//! Promises: an image that refers to other files is refused unless that is allowed; the child ends with us, however we
-//! end; its words are in the error when it fails. Two who must not use an image at one time are told so by QEMU's
-//! own locks.
+//! Promises: an image that refers to other files is refused unless that is allowed; the child ends with us, however we end;
+//! its stderr is in the error when it fails. QEMU's own locks keep two processes from using an image at the same time.
 //!
 //! ```text
 //!   probe ──> inspect (qemu-img info) ──> qemu-nbd -r ──our only connection──> NbdSource
 //!                    '── refers to others: refused
 //! ```
 //!
-//! It needs `qemu-img` and `qemu-nbd` of QEMU 6 or newer in `PATH`, and knows nothing of the formats but how they
-//! begin.
+//! It needs `qemu-img` and `qemu-nbd` of QEMU 6 or newer in `PATH`, and knows only the magic numbers of the formats.
 
 mod child;
 mod format;
@@ -51,7 +49,7 @@ impl QemuImage {
     /// Opens an image read-only. `dirty_bitmap` names a persistent bitmap in it that says what changed.
     ///
     /// # Errors
-    /// When the image refers to other files and `references` does not allow it, when somebody is writing it, when it
+    /// When the image refers to other files and `references` does not allow it, when another process is writing it, when it
     /// has no such bitmap, or QEMU's tools are missing or fail.
     pub async fn open(
         path: &Path,
@@ -64,7 +62,7 @@ impl QemuImage {
     }
 }
 
-/// Opens an image read-only, for a caller who ends the server himself.
+/// Opens an image read-only, for a caller that ends the server itself.
 pub(crate) async fn open_for_reading(
     path: &Path,
     format: ImageFormat,
@@ -92,7 +90,7 @@ async fn image_arguments(
         }
         References::Follow => {
             let failed =
-                |source| SourceError::Io { attempt: "look at", what: path.display().to_string(), source };
+                |source| SourceError::Io { attempt: "inspect", what: path.display().to_string(), source };
             arguments.push(format!("--format={format}").into());
             // An absolute path is never taken for a protocol.
             arguments.push(std::path::absolute(path).map_err(failed)?.into());
@@ -122,11 +120,11 @@ pub(crate) async fn open_for_writing(
 /// Makes an empty qcow2 image of that virtual size in a file that exists; what it held is lost. QEMU rounds sizes up
 /// to 512 bytes.
 pub(crate) async fn create_qcow2(path: &Path, size_bytes: u64) -> Result<(), SourceError> {
-    let failed = |source| SourceError::Io { attempt: "make", what: path.display().to_string(), source };
+    let failed = |source| SourceError::Io { attempt: "create", what: path.display().to_string(), source };
     let mut command = inspect::tool("qemu-img");
     command.args(["create", "-q", "-f", "qcow2"]).arg(std::path::absolute(path).map_err(failed)?);
     command.arg(size_bytes.to_string());
-    inspect::run(command, "make the qcow2 image", path, CREATE_TIMEOUT).await.map(drop)
+    inspect::run(command, "create the qcow2 image", path, CREATE_TIMEOUT).await.map(drop)
 }
 
 #[async_trait]

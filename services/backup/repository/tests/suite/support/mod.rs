@@ -77,7 +77,7 @@ pub(crate) struct MemoryDisk {
 }
 
 impl MemoryDisk {
-    /// A disk without a map of changes.
+    /// A disk without a change map.
     pub(crate) fn new(bytes: Vec<u8>) -> MemoryDisk {
         MemoryDisk { bytes, dirty: None }
     }

@@ -1,4 +1,4 @@
-//! The judge.
+//! The detector.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use super::statistics::Baseline;
 use super::{Backup, BadExpectations, Expectations, Finding, Share};
 
-/// Judges backups by checked expectations.
+/// Finds anomalies by checked expectations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judge(Expectations);
+pub struct Detector(Expectations);
 
-impl TryFrom<Expectations> for Judge {
+impl TryFrom<Expectations> for Detector {
     type Error = BadExpectations;
 
-    fn try_from(expectations: Expectations) -> Result<Judge, BadExpectations> {
+    fn try_from(expectations: Expectations) -> Result<Detector, BadExpectations> {
         expectations.check()?;
-        Ok(Judge(expectations))
+        Ok(Detector(expectations))
     }
 }
 
-impl Judge {
-    /// What is unusual about `new`, gravest first. `earlier` are backups of the same machine in any order; those
-    /// that were not taken before the new one are not looked at.
-    pub fn judge(&self, new: &Backup, earlier: &[Backup]) -> Vec<Finding> {
+impl Detector {
+    /// What is unusual about `new`, most severe first. `earlier` are backups of the same machine in any order; those that
+    /// were not taken before the new one are ignored.
+    pub fn find(&self, new: &Backup, earlier: &[Backup]) -> Vec<Finding> {
         let mut history: Vec<&Backup> =
             earlier.iter().filter(|backup| backup.taken_at_unix_ms < new.taken_at_unix_ms).collect();
         history.sort_by_key(|backup| Reverse(backup.taken_at_unix_ms));

@@ -1,28 +1,32 @@
-//! Holding a snapshot against those of its machine that were taken before.
+//! Comparing a snapshot with the earlier ones of its machine.
 
-use crate::anomaly::{Backup, Disk, Finding, Judge};
+use crate::anomaly::{Backup, Detector, Disk, Finding};
 use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
 use crate::snapshots::SnapshotError;
 
 impl Repository {
-    /// What is unusual about a snapshot, gravest first.
+    /// What is unusual about a snapshot, most severe first.
     ///
     /// # Errors
     /// When the store fails or an earlier snapshot cannot be read.
-    pub async fn judge(&self, snapshot: &Snapshot, judge: &Judge) -> Result<Vec<Finding>, SnapshotError> {
+    pub async fn find_anomalies(
+        &self,
+        snapshot: &Snapshot,
+        detector: &Detector,
+    ) -> Result<Vec<Finding>, SnapshotError> {
         let earlier: Vec<_> = self
             .snapshots()
             .await?
             .iter()
             .filter(|other| other.id != snapshot.id && other.contents.machine == snapshot.contents.machine)
-            .map(judged)
+            .map(backup_of)
             .collect();
-        Ok(judge.judge(&judged(snapshot), &earlier))
+        Ok(detector.find(&backup_of(snapshot), &earlier))
     }
 }
 
-fn judged(snapshot: &Snapshot) -> Backup {
+fn backup_of(snapshot: &Snapshot) -> Backup {
     let contents = &snapshot.contents;
     Backup {
         taken_at_unix_ms: contents.taken_at_unix_ms,
