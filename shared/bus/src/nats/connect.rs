@@ -1,6 +1,7 @@
 //! The connection: bounded waits, endless reconnects, errors that say what to do.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -94,6 +95,7 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         Some(path) => ConnectOptions::with_nkey(read_seed(path)?),
     };
     let server = url.clone();
+    let is_first = AtomicBool::new(true);
     let options = options
         .name(&connection.name)
         .custom_inbox_prefix(&connection.inbox_prefix)
@@ -102,7 +104,11 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         .subscription_capacity(QUEUE)
         .client_capacity(QUEUE)
         .retry_on_initial_connect()
-        .reconnect_delay_callback(|attempts| {
+        .reconnect_delay_callback(move |attempts| {
+            // The client asks before its very first attempt, too: that one waits for nothing.
+            if is_first.swap(false, Ordering::Relaxed) {
+                return Duration::ZERO;
+            }
             let doubled = RECONNECT_FIRST.saturating_mul(1 << attempts.min(8));
             doubled.min(RECONNECT_MAX)
         })
@@ -122,9 +128,11 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
 
 /// A flush answered by the server is the first proof of contact; the client queues it until there is one.
 async fn first_contact(client: &Client) {
-    const BETWEEN: Duration = Duration::from_millis(20);
+    const PAUSE_MAX: Duration = Duration::from_millis(20);
+    let mut pause = Duration::from_millis(1);
     while client.connection_state() != State::Connected || client.flush().await.is_err() {
-        tokio::time::sleep(BETWEEN).await;
+        tokio::time::sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
-use super::trouble;
-use crate::cli::exit::{Exit, Trouble};
+use super::errors;
+use crate::cli::exit::{CliError, Exit};
 
 /// Being written, readable by its owner only; dropped, it was never there.
 pub(super) struct NewFile {
@@ -17,11 +17,11 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    pub(super) fn begin(path: &Path) -> Result<NewFile, Trouble> {
+    pub(super) fn begin(path: &Path) -> Result<NewFile, CliError> {
         let failed = |error| failed(path, error);
         if path.try_exists().map_err(failed)? {
             let sentence = format!("{} exists already", path.display());
-            return Err(Trouble::new(Exit::Failed, sentence).of_kind("exists"));
+            return Err(CliError::new(Exit::Failed, sentence).with_kind("exists"));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let draft = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
@@ -34,7 +34,7 @@ impl NewFile {
     }
 
     /// Gives it its name, if nothing has that name by now.
-    pub(super) async fn finish(mut self) -> Result<(), Trouble> {
+    pub(super) async fn finish(mut self) -> Result<(), CliError> {
         self.writer.flush().await.map_err(|error| failed(&self.path, error))?;
         self.writer.sync_all().await.map_err(|error| failed(&self.path, error))?;
         let path = self.path;
@@ -42,12 +42,12 @@ impl NewFile {
     }
 
     /// Writes and finishes.
-    pub(super) async fn whole(self, content: &[u8]) -> Result<(), Trouble> {
+    pub(super) async fn whole(self, content: &[u8]) -> Result<(), CliError> {
         self.draft.as_file().write_all(content).map_err(|error| failed(&self.path, error))?;
         self.finish().await
     }
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Trouble {
-    trouble::while_doing(format_args!("writing {}", path.display()), error)
+fn failed(path: &Path, error: std::io::Error) -> CliError {
+    errors::while_doing(format_args!("writing {}", path.display()), error)
 }

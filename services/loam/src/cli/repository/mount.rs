@@ -1,4 +1,4 @@
-//! `loam repository mount`: all disks of a snapshot as files, and their file systems, until told to end.
+//! `loam repository mount`: all disks of a snapshot as files, and their file systems, until Ctrl-C.
 //!
 //! ```text
 //!   FOLDER/vda, vda1, vda2            the disks and partitions (FUSE)
@@ -18,10 +18,11 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::trouble;
+use super::errors;
 use super::which::Which;
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
+use crate::stdio;
 
 const DISKS: &str = "disks";
 
@@ -29,9 +30,9 @@ const DISKS: &str = "disks";
 pub(in crate::cli) struct MountArgs {
     #[command(flatten)]
     which: Which,
-    /// An empty folder to mount on
+    /// Empty folder to mount on
     folder: PathBuf,
-    /// Mount the file systems, too, read-only and by the kernel; needs root
+    /// Also mount the file systems, read-only and by the kernel; needs root
     #[arg(long)]
     file_system: bool,
     #[command(flatten)]
@@ -45,7 +46,7 @@ struct Mounted {
     file_systems: Vec<PathBuf>,
 }
 
-pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
     let snapshot = args.which.find(&repository, work).await?;
     let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
@@ -55,7 +56,7 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
     }
     let mut folders = Folders::default();
     let on = if args.file_system { folders.make(args.folder.join(DISKS))? } else { args.folder.clone() };
-    let mut mount = DisksMount::start(&on, disks).await.map_err(trouble::of)?;
+    let mut mount = DisksMount::start(&on, disks).await.map_err(errors::of)?;
     let names: Vec<String> = mount.names().map(str::to_owned).collect();
     let mut warnings = Vec::new();
     let mut file_systems = Vec::new();
@@ -68,7 +69,7 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
                 Err(MountError::NotMountable { .. }) => folders.remove(&target),
                 Err(error) => {
                     folders.remove(&target);
-                    warnings.push(trouble::sentence(&error));
+                    warnings.push(errors::message(&error));
                 }
             }
         }
@@ -78,15 +79,17 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
         disks: names.iter().map(|name| on.join(name)).collect(),
         file_systems,
     };
-    let told = Answer::new(mounted).warn(warnings).give(work.json, |mounted| {
+    let shown = Answer::new(mounted).warn(warnings).give(work.json, |mounted, text| {
         for path in mounted.disks.iter().chain(&mounted.file_systems) {
-            println!("{}", path.display());
+            text.line(format_args!("{}", path.display()));
         }
-        eprintln!("mounted until Ctrl-C");
     });
+    if !work.json {
+        stdio::note("mounted until Ctrl-C");
+    }
     let unmounted = mount.until(work.cancel.cancelled()).await;
-    unmounted.map_err(|error| trouble::of(error).after_the_answer())?;
-    told
+    unmounted.map_err(|error| errors::of(error).after_answer())?;
+    shown
 }
 
 /// Folders that were made to be mounted on, and go when they are not needed any more.
@@ -94,9 +97,9 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
 struct Folders(Vec<PathBuf>);
 
 impl Folders {
-    fn make(&mut self, path: PathBuf) -> Result<PathBuf, Trouble> {
+    fn make(&mut self, path: PathBuf) -> Result<PathBuf, CliError> {
         let made = std::fs::create_dir(&path);
-        made.map_err(|error| trouble::while_doing(format_args!("making {}", path.display()), error))?;
+        made.map_err(|error| errors::while_doing(format_args!("making {}", path.display()), error))?;
         self.0.push(path.clone());
         Ok(path)
     }

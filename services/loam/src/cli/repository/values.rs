@@ -104,7 +104,7 @@ pub(super) fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     at.ok_or_else(|| "write a time as in 2026-11-26T04:00:00Z, or how long ago, as in 36h".to_owned())
 }
 
-/// The state of the guest's data, as one of its words.
+/// The state of the guest's data, as an option value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State(pub Consistency);
 

@@ -1,0 +1,200 @@
+//! The status that a person sees while `loam up` runs: one line for each process.
+//!
+//! On a terminal the lines are updated in place; elsewhere a line is written when it changes. Services report their own
+//! health over the bus.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use bus::Bus;
+use contract::Service;
+use contract::operation::{CheckHealth, Health};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use super::keeper::{Phase, ProcessStatus};
+use crate::stdio;
+
+/// How often services are asked for their health.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A service may check its own parts for three seconds before it answers.
+const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// The health of every service that answered.
+pub(super) type HealthTable = HashMap<Service, Health>;
+
+/// Asks every service for its health, for ever.
+pub(super) async fn poll_health(bus: Bus, sender: watch::Sender<HealthTable>) {
+    loop {
+        let asked = Service::FIVE.map(|service| {
+            let bus = bus.clone();
+            async move { (service, bus.call_at(service, &CheckHealth {}, ASK_MAX).await) }
+        });
+        let answers = futures::future::join_all(asked).await;
+        let table =
+            answers.into_iter().filter_map(|(service, answer)| Some((service, answer.ok()?))).collect();
+        if sender.send(table).is_err() {
+            return;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// What is shown beside a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    state: String,
+    detail: String,
+}
+
+/// The line of a process.
+fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
+    let since = status.since.with_timezone(&chrono::Local).format("%H:%M:%S");
+    let again = match status.restarts {
+        0 => String::new(),
+        times => format!("  restarted {times} times"),
+    };
+    match (&status.phase, health) {
+        (Phase::Ended, _) => Line { state: "ended".into(), detail: String::new() },
+        (Phase::Down(why), _) => {
+            Line { state: "down".into(), detail: format!("since {since}{again}  {why}") }
+        }
+        (Phase::Up(_), None) => Line { state: "starting".into(), detail: format!("since {since}{again}") },
+        (Phase::Up(_), Some(health)) => {
+            let problems = health.parts.iter().filter_map(|part| {
+                part.problem.as_ref().map(|problem| format!("  {}: {problem}", part.part))
+            });
+            let problems: String = problems.collect();
+            let state = if problems.is_empty() { "healthy" } else { "degraded" };
+            let Health { version, build, .. } = health;
+            let detail = format!("{version}  build {build}  since {since}{again}{note}{problems}");
+            Line { state: state.into(), detail }
+        }
+    }
+}
+
+/// The lines, on a terminal or in a log.
+pub(super) struct StatusView {
+    shown: Shown,
+    last: HashMap<String, Line>,
+    simulated: bool,
+}
+
+enum Shown {
+    InPlace { screen: MultiProgress, bars: Vec<(String, ProgressBar)> },
+    Plain,
+}
+
+impl StatusView {
+    /// A head line, and a line for each name, in this order.
+    pub(super) fn of(head: &str, names: &[String], simulated: bool) -> StatusView {
+        stdio::line(head);
+        if simulated {
+            stdio::line("SIMULATED hypervisor: no VM really exists");
+        }
+        let shown = if std::io::stdout().is_terminal() {
+            let screen = MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout());
+            let style = ProgressStyle::with_template("{msg}").expect("a fixed template that is right");
+            let bars = names.iter().map(|name| {
+                let bar = screen.add(ProgressBar::no_length().with_style(style.clone()));
+                bar.set_message(format!("{name:<12} not started yet"));
+                (name.clone(), bar)
+            });
+            let bars = bars.collect();
+            Shown::InPlace { screen, bars }
+        } else {
+            Shown::Plain
+        };
+        StatusView { shown, last: HashMap::new(), simulated }
+    }
+
+    /// Shows the state of a service.
+    pub(super) fn show(&mut self, service: Service, status: &ProcessStatus, health: Option<&Health>) {
+        let simulated = self.simulated && service == Service::Provisioner;
+        let note = if simulated { "  SIMULATED hypervisor" } else { "" };
+        self.put(service.name(), line(status, health, note));
+    }
+
+    /// Shows a process that is not asked for its health; it is healthy while it runs.
+    pub(super) fn show_plain(&mut self, name: &str, status: &ProcessStatus, detail: &str) {
+        let mut line = line(status, None, "");
+        if matches!(status.phase, Phase::Up(_)) {
+            line.state = "healthy".into();
+            line.detail = format!("{detail}  {}", line.detail);
+        }
+        self.put(name, line);
+    }
+
+    fn put(&mut self, name: &str, line: Line) {
+        if self.last.get(name) == Some(&line) {
+            return;
+        }
+        let text = format!("{name:<12} {:<9} {}", line.state, line.detail);
+        match &self.shown {
+            Shown::InPlace { bars, .. } => {
+                if let Some((_, bar)) = bars.iter().find(|(known, _)| known == name) {
+                    bar.set_message(text);
+                    bar.tick();
+                }
+            }
+            Shown::Plain => stdio::line(text.trim_end()),
+        }
+        self.last.insert(name.into(), line);
+    }
+
+    /// Shows that all services are ready: what a script waits for.
+    pub(super) fn all_ready(&self) {
+        const TEXT: &str = "all services are ready";
+        match &self.shown {
+            // Above the lines; a terminal that cannot be written to has no reader.
+            Shown::InPlace { screen, .. } => drop(screen.println(TEXT)),
+            Shown::Plain => stdio::line(TEXT),
+        }
+    }
+
+    /// Leaves the lines on the terminal.
+    pub(super) fn leave(self) {
+        if let Shown::InPlace { bars, .. } = self.shown {
+            for (_, bar) in bars {
+                bar.abandon();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::operation::PartHealth;
+
+    use super::*;
+
+    fn status(phase: Phase) -> ProcessStatus {
+        ProcessStatus {
+            phase,
+            since: chrono::Utc::now(),
+            restarts: 2,
+            executable: "/usr/bin/loam-backup".into(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_is_wrong() {
+        let down = line(&status(Phase::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
+        assert_eq!(down.state, "down");
+        assert!(down.detail.contains("unknown field `x`") && down.detail.contains("restarted 2 times"));
+        let part = PartHealth { part: "store".into(), problem: Some("no answer within 3 s".into()) };
+        let health = Health {
+            service: Service::Backup,
+            version: "0.1.0".into(),
+            build: "a1b2".into(),
+            instance: "1".into(),
+            since: chrono::Utc::now(),
+            parts: vec![part],
+        };
+        let degraded = line(&status(Phase::Up(7)), Some(&health), "");
+        assert_eq!(degraded.state, "degraded");
+        assert!(degraded.detail.ends_with("store: no answer within 3 s"), "{}", degraded.detail);
+        assert_eq!(line(&status(Phase::Up(7)), None, "").state, "starting");
+    }
+}
