@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bus::nats::{Connection, bootstrap, connect};
 use clap::Subcommand;
-use contract::{Realm, rights};
+use contract::{Realm, permissions};
 
 use super::client::ClientFile;
 use super::exit::{CliError, Exit};

@@ -188,8 +188,8 @@ mod tests {
             progress: None,
             reason: None,
             output: None,
-            begun: chrono::Utc::now(),
-            moved: chrono::Utc::now(),
+            started: chrono::Utc::now(),
+            updated: chrono::Utc::now(),
             trace_id: None,
         }
     }

@@ -48,7 +48,7 @@ impl Session {
     /// Asks a service by name.
     pub(super) async fn ask_at<R: Request>(
         &self,
-        place: impl Into<Place>,
+        place: impl Into<Destination>,
         request: R,
     ) -> Result<R::Reply, CliError> {
         self.bus.call_at(place, &request, REQUEST_MAX).await.map_err(of_call)

@@ -76,7 +76,8 @@ pub fn render(realm: &Realm, keys: &PublicKeys, paths: ServerPaths<'_>) -> Strin
     }
     line("    ]".into());
     line("    imports: [".into());
-    for subject in permissions::exported_requests(realm).into_iter().chain(permissions::exported_discovery()) {
+    for subject in permissions::exported_requests(realm).into_iter().chain(permissions::exported_discovery())
+    {
         line(format!(
             "      {{ service: {{ account: {ACCOUNT_SERVICES}, subject: \"{subject}\" }}, share: true }}"
         ));

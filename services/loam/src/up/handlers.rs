@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bus::{Bus, Declined, TransportError, ServiceInfo, RunningServer};
+use bus::{Bus, Declined, RunningServer, ServiceInfo, TransportError};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::operation::{CheckHealth, Health};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
-use contract::message::{Failure, FailureKind, Nothing};
 use contract::{HostName, Service};
 use tokio::sync::Mutex;
 
@@ -46,7 +46,7 @@ impl Handlers {
         self: Arc<Handlers>,
         bus: &Bus,
         identity: Identity,
-    ) -> Result<Serving, TransportError> {
+    ) -> Result<RunningServer, TransportError> {
         let version = env!("CARGO_PKG_VERSION");
         let card = ServiceInfo {
             service: Service::Supervisor,
@@ -69,8 +69,9 @@ impl Handlers {
         let mut server = bus.server(card);
         server.on::<CheckHealth, _, _>(move |_| std::future::ready(Ok(health.clone())));
         let (list, list_here) = (Arc::clone(&self), Arc::clone(&self));
-        server
-            .on::<ListProcesses, _, _>(move |_| std::future::ready(Ok::<_, Declined<NoRefusal>>(list.list())));
+        server.on::<ListProcesses, _, _>(move |_| {
+            std::future::ready(Ok::<_, Declined<NoRefusal>>(list.list()))
+        });
         server.on_host::<ListProcesses, _, _>(&host, move |_| std::future::ready(Ok(list_here.list())));
         let (replace, replace_here) = (Arc::clone(&self), self);
         server.on::<ReplaceService, _, _>(move |asked| Arc::clone(&replace).replace(asked.request));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::nats::{Connection, NatsTransport, bootstrap, connect};
 use bus::{Bus, RunningServer};
-use contract::{Service, rights};
+use contract::{Service, permissions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,7 @@ pub(super) struct Host {
 #[derive(Default)]
 pub(super) struct Started {
     pub(super) keepers: Vec<Keeper>,
-    pub(super) serving: Option<Serving>,
+    pub(super) serving: Option<RunningServer>,
     pub(super) status_view: Option<StatusView>,
 }
 
@@ -127,7 +127,8 @@ impl Host {
 
     async fn make_buckets(&self, url: &str) -> anyhow::Result<()> {
         let key = keys::of_bootstrap(&self.keys);
-        let carrier = self.connect(url, &key, "bootstrap", permissions::BOOTSTRAP_INBOX_PREFIX.into()).await?;
+        let carrier =
+            self.connect(url, &key, "bootstrap", permissions::BOOTSTRAP_INBOX_PREFIX.into()).await?;
         bootstrap(&carrier, self.settings.nats.replicas).await?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use bus::{Declined, Server, RunningServer};
+use bus::{Declined, RunningServer, Server};
 use contract::backup::{Backup, ListBackups, StartBackup};
 use contract::operation::{
     Begun, CancelOperation, CheckHealth, GetOperation, Health, ListOperations, OperationReport,
@@ -33,7 +33,7 @@ pub(crate) const BACKED_UP: &str = "01KB5X0000000000000000000C";
 
 pub(crate) struct Installation {
     bus: TestBus,
-    _serving: Vec<Serving>,
+    _serving: Vec<RunningServer>,
 }
 
 impl Installation {

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::Declined;
+use contract::message::NoRefusal;
 use contract::operation::Begun;
 use contract::provisioner::{RemoveVm, StopVm, VmRefused};
 use contract::scheduler::ListSchedules;
-use contract::message::NoRefusal;
 use contract::{OperationId, Service, VmName};
 
 use crate::test_bus::{TestBus, card};
@@ -76,7 +76,7 @@ async fn nobody_makes_or_changes_a_stream_that_republishes_to_anothers_command()
 }
 
 /// Serves the provisioner's `stop_vm` and records which VMs it was asked to stop.
-async fn stopping(test_bus: &TestBus) -> (bus::Serving, Arc<Mutex<Vec<VmName>>>) {
+async fn stopping(test_bus: &TestBus) -> (bus::RunningServer, Arc<Mutex<Vec<VmName>>>) {
     let asked_for: Arc<Mutex<Vec<VmName>>> = Arc::default();
     let note = Arc::clone(&asked_for);
     let mut server = test_bus.service(Service::Provisioner).await.server(card(Service::Provisioner));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bus::{CallError, Caller, Declined};
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
-use contract::provisioner::{CloseDisks, ListVms};
 use contract::message::NoRefusal;
+use contract::provisioner::{CloseDisks, ListVms};
 use contract::{OperationId, Service};
 use loam::state::keys::OPERATOR;
 use testkit::eventually;

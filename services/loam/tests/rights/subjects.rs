@@ -2,7 +2,7 @@
 //! may ask it.
 
 use contract::message::Owner;
-use contract::{Realm, Service, book, bucket, rights};
+use contract::{Realm, Service, book, bucket, permissions};
 
 /// Calls of JetStream's API that create, change, read or remove.
 const STREAM_CALLS: [&str; 11] = [

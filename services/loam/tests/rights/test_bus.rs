@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bus::Bus;
 use bus::nats::{Connection, bootstrap, connect};
-use contract::{Realm, Service, rights};
+use contract::{Realm, Service, permissions};
 use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
 use loam::state::keys::{self, OPERATOR, PublicKeys};

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Expectations, Finding, Severity, Detector};
+use backup_repository::anomaly::{Detector, Expectations, Finding, Severity};
 use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
 use clap::Args;
 use contract::ByteCount;

@@ -1,7 +1,7 @@
 //! `loam repository ls` and `extract`: what is on a disk, without mounting it and without being root.
 //!
 //! A damaged disk is an ordinary error that names it, also where it makes the reader of its file system panic
-//! ([`bear_readers_panics`](files::bear_readers_panics)): for these two commands alone, because nothing else reads file
+//! ([`report_reader_panics`](files::report_reader_panics)): for these two commands alone, because nothing else reads file
 //! systems in this process, and the thread that is lost by it ends with the command.
 
 use std::path::PathBuf;
@@ -212,7 +212,7 @@ impl<'a> Disk<'a> {
         work: &'a Work,
     ) -> Result<Disk<'a>, CliError> {
         let (_, source) = which.open_disk(repository, name, work).await?;
-        files::bear_readers_panics();
+        files::report_reader_panics();
         Ok(Disk { name, source, work })
     }
 

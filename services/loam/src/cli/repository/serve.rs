@@ -44,7 +44,7 @@ pub(in crate::cli) struct ServeArgs {
 }
 
 #[derive(Serialize)]
-struct Serving {
+struct RunningServer {
     uri: String,
     snapshot: String,
     disk: String,
@@ -71,7 +71,7 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), CliError> {
     let export = export.map_err(errors::of)?;
     let (listen, _folder) = place(&args)?;
     let server = work.wait(NbdServer::start(&listen, vec![export], ServerSettings::default())).await?;
-    let serving = Serving {
+    let serving = RunningServer {
         uri: server.uri(&args.disk),
         snapshot: snapshot.id.to_string(),
         disk: args.disk.clone(),
