@@ -1,7 +1,7 @@
 //! KVM or emulation, found out by booting a kernel.
 //!
 //! A device node proves nothing: there are hosts where `/dev/kvm` opens, makes a machine, even runs its firmware, and
-//! then hangs any Linux kernel for ever. So a kernel is booted, without a disk; that it gets as far as complaining
+//! then hangs any Linux kernel for ever. So a kernel is booted, without a disk; that it gets as far as its message
 //! about the missing root file system is the proof.
 
 use std::fs;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::domain::VirtType;
 
-/// The kernel's complaint about the missing disk: it is up.
+/// The kernel's message about the missing disk: it is up.
 const PROOF: &str = "Unable to mount root fs";
 /// With KVM a kernel gets there in under two seconds; emulated it needs five on an idle machine.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ const HEAD_BYTES: usize = 68 * 1024;
 
 /// What a partition or disk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "they are names of things everybody knows")]
+#[allow(missing_docs, reason = "they are well-known names")]
 pub enum FileSystem {
     /// ext2, ext3 or ext4.
     Ext,

@@ -187,7 +187,7 @@ impl InfoRequest<'_> {
     pub fn decode(mut data: &[u8]) -> Result<InfoRequest<'_>, Malformed> {
         let export = take_string(&mut data)?;
         let count = u16::from_be_bytes(take(&mut data)?);
-        // The bytes are at hand and few; the count itself is not believed.
+        // The bytes are at hand and few; the count itself is not trusted.
         let (pairs, rest) = data.as_chunks::<2>();
         if pairs.len() != usize::from(count) || !rest.is_empty() {
             return Err(Malformed("an option whose count is wrong"));
