@@ -2,7 +2,7 @@
 //! may ask it.
 
 use contract::message::Owner;
-use contract::{Realm, Service, book, bucket, permissions};
+use contract::{Realm, Service, catalog, bucket, permissions};
 
 /// Calls of JetStream's API that create, change, read or remove.
 const STREAM_CALLS: [&str; 11] = [
@@ -25,13 +25,13 @@ const CONSUMER_CALLS: [&str; 5] =
 pub(crate) fn literal() -> Vec<String> {
     let realm = Realm::default();
     let mut all = Vec::new();
-    for entry in book::requests() {
+    for entry in catalog::requests() {
         for owner in owners(entry.owner) {
             all.push(format!("{realm}.v1.{owner}.{}", entry.name));
             all.push(format!("{realm}.v1.{owner}.{}.h1", entry.name));
         }
     }
-    for entry in book::events() {
+    for entry in catalog::events() {
         match entry.owner {
             Owner::One(owner) => all.push(format!("{realm}.v1.event.{owner}.{}.web", entry.name)),
             Owner::Each => all.push(format!("{realm}.v1.event.{}.web", entry.name)),

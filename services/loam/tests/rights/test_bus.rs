@@ -11,7 +11,7 @@ use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
 use loam::state::keys::{self, OPERATOR, PublicKeys};
 use nkeys::KeyPair;
-use testkit::{NatsServer, PATIENCE};
+use testkit::{NatsServer, WAIT_MAX};
 
 use crate::raw_client::RawClient;
 
@@ -35,7 +35,7 @@ impl TestBus {
         let text = text.replace(&format!("store_dir: \"{}\", ", store.display()), "");
         let test_bus = TestBus { server: NatsServer::start_with(&text), keys, state, _folder: folder };
         let connection = test_bus.connection("bootstrap", permissions::BOOTSTRAP_INBOX_PREFIX.into());
-        let carrier = connect(&connection, PATIENCE).await.expect("let in");
+        let carrier = connect(&connection, WAIT_MAX).await.expect("let in");
         bootstrap(&carrier, 1).await.expect("the bootstrap role makes the buckets");
         test_bus
     }
@@ -75,7 +75,7 @@ impl TestBus {
     }
 
     async fn bus(&self, name: &str, inbox_prefix: String) -> Bus {
-        let carrier = connect(&self.connection(name, inbox_prefix), PATIENCE).await.expect("let in");
+        let carrier = connect(&self.connection(name, inbox_prefix), WAIT_MAX).await.expect("let in");
         Bus::new(Arc::new(carrier), Realm::default())
     }
 }
