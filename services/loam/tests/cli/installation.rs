@@ -166,8 +166,8 @@ fn operations() -> Vec<OperationReport> {
         progress: None,
         reason,
         output,
-        begun: now() - chrono::TimeDelta::seconds(6),
-        moved: now(),
+        started: now() - chrono::TimeDelta::seconds(6),
+        updated: now(),
         trace_id: None,
     };
     let long =
