@@ -1,4 +1,4 @@
-//! Connecting, and agreeing with the server on what is spoken and about which export.
+//! The handshake: protocol features and the export.
 
 use std::io;
 
@@ -21,7 +21,7 @@ const BLOCK_BYTES_MIN_MOST: u32 = 64 * 1024;
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// What was agreed on.
+/// The negotiated export.
 #[derive(Clone, Debug)]
 pub(super) struct Export {
     pub(super) size_bytes: u64,
@@ -31,7 +31,7 @@ pub(super) struct Export {
     pub(super) block_bytes_min: u32,
     /// No request carries more.
     pub(super) block_bytes_max: u32,
-    /// The id of `base:allocation`, when the server can tell holes.
+    /// The id of `base:allocation`, when the server reports holes.
     pub(super) base_context: Option<u32>,
     /// The id of the change map, when one was asked for.
     pub(super) dirty_context: Option<u32>,
@@ -51,7 +51,7 @@ struct Handshake<'a> {
     writer: Writer,
 }
 
-/// Connects and agrees. The caller sets the deadline.
+/// Connects and negotiates. The caller sets the deadline.
 pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, Writer), SourceError> {
     let (reader, writer): (Reader, Writer) = match &settings.address {
         NbdAddress::Unix(path) => {
@@ -79,7 +79,7 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
     if settings.dirty_bitmap.is_some() && dirty_context.is_none() {
         let bitmap = settings.dirty_bitmap.as_deref().unwrap_or_default();
         let why = format!("it has no bitmap {bitmap} on this export");
-        return Err(handshake.refused("tell what changed", why));
+        return Err(handshake.refused("list changes", why));
     }
     let export = handshake.go().await?;
     Ok((Export { base_context, dirty_context, ..export }, handshake.reader, handshake.writer))
@@ -108,7 +108,7 @@ impl Handshake<'_> {
         match self.reply(OPT_STRUCTURED_REPLY).await? {
             OptionReply::Ack => Ok(true),
             OptionReply::Error { .. } => Ok(false),
-            _ => Err(self.protocol("it answered the wrong thing")),
+            _ => Err(self.protocol("it sent a reply to another option")),
         }
     }
 
@@ -135,24 +135,24 @@ impl Handshake<'_> {
         Err(self.protocol("it does not stop offering contexts"))
     }
 
-    /// Begins the transmission; returns what the server tells about the export.
+    /// Begins the transmission; returns what the server reports about the export.
     async fn go(&mut self) -> Result<Export, SourceError> {
         let mut query = text(&self.settings.export);
         query.extend_from_slice(&1u16.to_be_bytes());
         query.extend_from_slice(&INFO_BLOCK_SIZE.to_be_bytes());
         self.ask(OPT_GO, &query).await?;
-        let mut told = None;
+        let mut size_and_flags = None;
         let (mut block_bytes_min, mut block_bytes_max) = (1, BLOCK_BYTES_MAX_DEFAULT);
         for _ in 0..OPTION_REPLIES_MAX {
             match self.reply(OPT_GO).await? {
                 OptionReply::Ack => {
                     let (size_bytes, flags) =
-                        told.ok_or_else(|| self.protocol("it did not tell the size"))?;
+                        size_and_flags.ok_or_else(|| self.protocol("it did not report the size"))?;
                     if !(1..=BLOCK_BYTES_MIN_MOST).contains(&block_bytes_min)
                         || !block_bytes_min.is_power_of_two()
                         || block_bytes_max < BLOCK_BYTES_MIN_MOST
                     {
-                        return Err(self.protocol("the sizes of its blocks make no sense"));
+                        return Err(self.protocol("the sizes of its blocks are not valid"));
                     }
                     let (base_context, dirty_context) = (None, None);
                     return Ok(Export {
@@ -168,8 +168,8 @@ impl Handshake<'_> {
                     let field = |at: usize| info.get(at..at + 4).and_then(|f| f.first_chunk().copied());
                     match info.first_chunk().map(|kind| u16::from_be_bytes(*kind)) {
                         Some(INFO_EXPORT) => {
-                            told = info[2..].first_chunk::<10>().map(|told| {
-                                let (size, flags) = told.split_at(8);
+                            size_and_flags = info[2..].first_chunk::<10>().map(|field| {
+                                let (size, flags) = field.split_at(8);
                                 let size = size.first_chunk().expect("it is split after 8 bytes");
                                 (u64::from_be_bytes(*size), u16::from_be_bytes([flags[0], flags[1]]))
                             });
@@ -187,10 +187,10 @@ impl Handshake<'_> {
                     let why = format!("{message} (error {:#x})", code & !REP_FLAG_ERROR);
                     return Err(self.refused("serve this export", why));
                 }
-                OptionReply::Context { .. } => return Err(self.protocol("it answered the wrong thing")),
+                OptionReply::Context { .. } => return Err(self.protocol("it sent a reply to another option")),
             }
         }
-        Err(self.protocol("it does not stop telling about the export"))
+        Err(self.protocol("it does not stop sending information about the export"))
     }
 
     async fn ask(&mut self, option: u32, data: &[u8]) -> Result<(), SourceError> {

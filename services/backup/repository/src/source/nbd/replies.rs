@@ -1,4 +1,4 @@
-//! Reading what a server answers, and giving it to whoever asked.
+//! Reads replies and completes the requests that wait for them.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,9 @@ use super::connection::{Answer, Failure, Pending, Waiting, lock};
 use super::handshake::Reader;
 use super::wire::*;
 
-/// A block status answer with more descriptors than this (8 MiB) is a lie.
+/// A block status answer with more descriptors than this (8 MiB) is not valid.
 const STATUS_BYTES_MAX: u32 = 8 * 1024 * 1024;
-/// An error message longer than this is a lie.
+/// An error message longer than this is not valid.
 const ERROR_BYTES_MAX: u32 = 8 * 1024;
 
 /// Reads replies until the connection breaks; then everything that waits fails.
@@ -119,7 +119,7 @@ fn place(offset: u64, asked: u64, length: u32, answer_bytes: usize) -> io::Resul
         .checked_sub(asked)
         .filter(|at| at + u64::from(length) <= answer_bytes as u64)
         .map(|at| at as usize)
-        .ok_or_else(|| nonsense("a chunk lies outside of what was asked"))
+        .ok_or_else(|| nonsense("a chunk is outside of the requested range"))
 }
 
 /// NBD's error numbers are Linux's.
