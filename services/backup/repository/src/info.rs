@@ -53,7 +53,7 @@ impl Repository {
         let packs: HashMap<_, _> = index::list_packs(&self.shared.store).await?;
         let snapshots = self.snapshot_ids().await?.len() as u64;
         let keys = self.shared.keys();
-        let index = self.shared.index.read().expect("nobody panics while holding the index");
+        let index = self.shared.index.read().expect("no thread panics while holding the index");
         Ok(Info {
             id: self.id(),
             created_unix_ms: self.shared.config.created_unix_ms,

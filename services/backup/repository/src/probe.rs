@@ -1,6 +1,6 @@
 //! Whether an open repository is still where it was opened.
 //!
-//! A folder whose disk was unmounted lists as empty and not as an error; only the config object tells the two apart.
+//! A folder whose disk was unmounted lists as empty and not as an error; only reading the config object shows the difference.
 
 use tracing::instrument;
 

@@ -75,7 +75,7 @@ impl Repository {
         store.delete_all(&old_shards.into_iter().map(|shard| shard.path).collect::<Vec<_>>()).await?;
         let fresh = RwLock::new(Index::default());
         index::refresh(&fresh, store, keys, cache).await?;
-        let held = "nobody panics while holding the index";
+        let held = "no thread panics while holding the index";
         *index.write().expect(held) = fresh.into_inner().expect(held);
         Ok(report)
     }

@@ -185,7 +185,7 @@ impl Recut {
         Outcome::EndsTooEarly
     }
 
-    /// Whether what lies before the window may be cut in another way than before.
+    /// Whether the bytes before the window may be cut in another way than before.
     fn starts_too_late(&self, window: &Window, segment: &[u8], view: &Range<usize>) -> bool {
         if view.start == 0 {
             return false;
@@ -195,7 +195,7 @@ impl Recut {
             Piece::Hole { .. } => {
                 window.changed.start - view.start < self.cutter.chunking().hole_bytes_min as usize
             }
-            // The cut before looked at the first byte; and the change may be the end of a run of zeros that begins
+            // The cut before depends on the first byte; and the change may be the end of a run of zeros that begins
             // before the window.
             Piece::Chunk { .. } => {
                 window.changed.start == view.start || first_data(segment, view) > window.changed.start

@@ -30,7 +30,7 @@ use rand::rngs::StdRng;
 use engines::{Engine, Place};
 use meter::Taken;
 
-/// The first run warms caches for all of them; the middle of three is told.
+/// The first run warms caches for all of them; the median of three is printed.
 const RUNS: usize = 3;
 const MIB: usize = 1024 * 1024;
 

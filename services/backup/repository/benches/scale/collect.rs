@@ -111,5 +111,5 @@ pub(crate) async fn collections() {
     plan(&objects, Some(cache.path()), "after one more day").await;
     let needs = cache.path().join(repository.id().to_string()).join("needs");
     let bytes = std::fs::metadata(needs).map_or(0, |file| file.len());
-    println!("what is remembered of recipes: {} KiB", bytes / 1024);
+    println!("the cache of recipes: {} KiB", bytes / 1024);
 }

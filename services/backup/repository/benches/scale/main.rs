@@ -1,7 +1,7 @@
 //! What the repository costs where it is large: a disk of 1 TiB, a hundred thousand snapshots, requests to the store,
 //! collections.
 //!
-//! `-- disk`, `-- snapshots`, `-- collect` or `-- requests` (which tells the memory of the index, too) prints only one of
+//! `-- disk`, `-- snapshots`, `-- collect` or `-- requests` (which prints the memory of the index, too) prints only one of
 //! them.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]

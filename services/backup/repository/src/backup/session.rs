@@ -126,7 +126,7 @@ impl Session {
 
     /// Whether a blob is stored in a pack that is not condemned.
     pub(super) fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
-        let index = self.shared.index.read().expect("nobody panics while holding the index");
+        let index = self.shared.index.read().expect("no thread panics while holding the index");
         index.contains_outside(&self.condemned, id)
     }
 
@@ -142,7 +142,7 @@ impl Session {
 
     /// Releases the claims on blobs that a shard lists. Only then: a blob is at any time either claimed or in the index.
     pub(super) fn release_claims(&self, ids: &[BlobId]) {
-        let mut claimed = self.claimed.lock().expect("nobody panics while holding the claims");
+        let mut claimed = self.claimed.lock().expect("no thread panics while holding the claims");
         for id in ids {
             claimed.remove(id);
         }
@@ -150,7 +150,7 @@ impl Session {
 
     /// Releases all claims, where nothing is stored.
     pub(super) fn release_all_claims(&self) {
-        self.claimed.lock().expect("nobody panics while holding the claims").clear();
+        self.claimed.lock().expect("no thread panics while holding the claims").clear();
     }
 
     /// Hands over the packs that are not full and ends their queue.

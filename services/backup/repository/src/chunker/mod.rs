@@ -25,7 +25,7 @@ pub use self::parameters::Chunker;
 pub(crate) use self::parameters::{Chunking, StreamChunking};
 use crate::keys::Keys;
 
-/// The grid on which zero runs are looked for: the block size of nearly every guest file system.
+/// The grid of zero runs: the block size of nearly every guest file system.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// One piece of a segment, as a range of its bytes.

@@ -10,8 +10,8 @@ use crate::restore::ReadError;
 use crate::shared::Shared;
 use crate::walk::Walk;
 
-/// Whether every blob that some disks need lies in a pack that exists and is not condemned. For callers whose lease was not
-/// held all the time.
+/// Whether every blob that some disks need is in a pack that exists and is not condemned. For callers whose lease was
+/// not held all the time.
 pub(crate) async fn are_intact(shared: &Arc<Shared>, disks: &[DiskRecord]) -> Result<bool, ReadError> {
     let condemned = condemned::all_packs(&shared.store, &shared.keys()).await?;
     let fresh = Repository { shared: Arc::clone(shared) }.with_fresh_index().await?.shared;

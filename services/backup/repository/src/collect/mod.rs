@@ -28,7 +28,7 @@
 //!
 //! ```text
 //!   which disks a snapshot has      as long as the store lists the same version of its object    see crate::snapshots
-//!   where the blobs lie that a      as long as each of these packs is listed, named by the       see needs_cache.rs
+//!   the locations of the blobs      as long as each of these packs is listed, indexed and        see needs_cache.rs
 //!   piece of a recipe names         index, and on no list of condemned packs
 //! ```
 //!
@@ -106,7 +106,7 @@ impl Default for CollectSettings {
     }
 }
 
-const HELD: &str = "nobody panics while holding the index";
+const HELD: &str = "no thread panics while holding the index";
 
 /// The packs there are and what is needed of them, at one moment.
 struct Needed {

@@ -58,7 +58,7 @@ impl Repository {
         let keys = self.shared.keys();
         let mut refills = PackKind::ALL.map(|kind| Refill { kind, open: None, stored: Vec::new() });
         let mut emptied = Vec::new();
-        // Of a blob that lies in condemned packs only, every copy is marked.
+        // Of a blob that is in condemned packs only, every copy is marked.
         let mut moved = HashSet::new();
         for pack in sparse {
             let refill = &mut refills[pack.listed.kind as usize];

@@ -17,7 +17,7 @@ pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
     let frozen = repository.with_fresh_index().await?;
     let Shared { store, cache, .. } = &*repository.shared;
     let keys = &repository.shared.keys();
-    let index = frozen.shared.index.read().expect("nobody panics while holding the index").clone();
+    let index = frozen.shared.index.read().expect("no thread panics while holding the index").clone();
     let to_replace: Vec<_> = index
         .outlines()
         .filter(|shard| shard.is_stale || (shard.rows as usize) < SHARD_ROWS / 2)

@@ -1,4 +1,4 @@
-//! What is remembered of recipes says what was noted, or nothing.
+//! The cache of needs returns what was added, or nothing.
 
 use std::fs;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn says(notes: &Needs, said: &Said) -> bool {
 
 proptest! {
     #[test]
-    fn notes_say_after_decoding_what_they_said_before(
+    fn needs_are_decoded_as_they_were_encoded(
         said in prop::collection::btree_map(any::<u32>(), prop::collection::vec(target(), 0..20), 0..20),
         damage in any::<(prop::sample::Index, u8)>(),
     ) {
@@ -85,7 +85,7 @@ fn noted() -> (tempfile::TempDir, Cache, [(PackId, Said); 2]) {
 }
 
 #[test]
-fn what_was_learnt_is_remembered_of_packs_that_are_met_and_of_no_others() {
+fn needs_are_cached_of_packs_that_are_visited_and_of_no_others() {
     let (_folder, cache, [(one, of_one), (other, of_other)]) = noted();
     let needs_cache = Arc::new(NeedsCache::open(&cache, &Keys::known()));
     assert!(says(&needs_cache.notes(&one), &of_one) && says(&needs_cache.notes(&other), &of_other));
@@ -97,7 +97,7 @@ fn what_was_learnt_is_remembered_of_packs_that_are_met_and_of_no_others() {
 }
 
 #[test]
-fn without_a_folder_what_was_learnt_lasts_as_long_as_the_process() {
+fn without_a_folder_needs_are_cached_as_long_as_the_process_lives() {
     let cache = Cache::open(None, RepositoryId::known()).expect("none");
     let mut new_needs = NewNeeds::new(Arc::new(NeedsCache::open(&cache, &Keys::known())));
     let said = vec![(7, vec![Target { pack: pack(3), slot: 1, encrypted_bytes: 2 }])];
@@ -108,11 +108,11 @@ fn without_a_folder_what_was_learnt_lasts_as_long_as_the_process() {
 }
 
 #[test]
-fn a_memory_that_was_damaged_cut_or_exchanged_says_the_truth_or_nothing() {
+fn a_cache_that_was_damaged_cut_or_replaced_returns_true_entries_or_none() {
     let (folder, cache, said) = noted();
     let path = folder.path().join(RepositoryId::known().to_string()).join("needs");
     let whole = fs::read(&path).expect("written");
-    let remembered = |keys: &Keys| {
+    let cached = |keys: &Keys| {
         let needs_cache = NeedsCache::open(&cache, keys);
         let count = |(pack, said): &(PackId, Said)| {
             let notes = needs_cache.notes(pack);
@@ -121,18 +121,18 @@ fn a_memory_that_was_damaged_cut_or_exchanged_says_the_truth_or_nothing() {
         };
         said.iter().map(count).sum::<usize>()
     };
-    assert_eq!(remembered(&Keys::known()), 2);
-    assert_eq!(remembered(&other_keys()), 0, "it is of another repository");
+    assert_eq!(cached(&Keys::known()), 2);
+    assert_eq!(cached(&other_keys()), 0, "it is of another repository");
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x80;
         fs::write(&path, &damaged).expect("written");
-        assert!(remembered(&Keys::known()) < 2, "byte {at} was changed");
+        assert!(cached(&Keys::known()) < 2, "byte {at} was changed");
         fs::write(&path, &whole[..at]).expect("written");
-        assert!(remembered(&Keys::known()) < 2, "it was cut at {at}");
+        assert!(cached(&Keys::known()) < 2, "it was cut at {at}");
     }
     // The block of one pack under the name of the other.
     let swapped: Vec<u8> = whole.iter().map(|byte| if *byte == 1 { 2 } else { *byte }).collect();
     fs::write(&path, swapped).expect("written");
-    assert!(remembered(&Keys::known()) < 2);
+    assert!(cached(&Keys::known()) < 2);
 }

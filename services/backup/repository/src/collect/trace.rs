@@ -166,7 +166,7 @@ impl Trace {
             let locations = &self.found().locations.places;
             unknown.retain(|id| locations.get(id).map(|place| targets.push(*place)).is_none());
         }
-        let index = self.shared.index.read().expect("nobody panics while holding the index");
+        let index = self.shared.index.read().expect("no thread panics while holding the index");
         let copies = |id: BlobId| match self.packs.copies(&index, &id)? {
             Copies { places, .. } if places.is_empty() => Err(Damage::BlobMissing { id }.into()),
             copies => Ok((id, copies)),

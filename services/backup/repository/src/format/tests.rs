@@ -154,7 +154,7 @@ fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
 }
 
 #[test]
-fn a_roster_that_was_changed_or_made_by_somebody_else_does_not_open() {
+fn a_roster_that_was_changed_or_forged_does_not_open() {
     let (object, _, id) = fresh_keys();
     assert!(SignedRoster::decode(&object).expect("ours").open(id, &words()).is_ok());
     for at in 10..object.len() {
@@ -177,7 +177,7 @@ fn a_slot_that_would_exhaust_the_machine_is_refused() {
 }
 
 #[test]
-fn only_a_newer_format_is_told_to_be_newer() {
+fn only_a_newer_format_is_reported_as_newer() {
     let read = |version: u16| {
         header(b"LOAMTEST", "test", &[b"LOAMTEST".as_slice(), &version.to_le_bytes()].concat())
             .map(<[u8]>::len)

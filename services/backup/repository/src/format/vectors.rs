@@ -267,7 +267,7 @@ fn vectors() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn what_is_written_is_byte_for_byte_what_version_1_says() {
+fn what_is_written_is_byte_for_byte_version_1() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/vectors.json");
     let mut golden: BTreeMap<String, Value> = match std::fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).expect("the vectors are JSON"),

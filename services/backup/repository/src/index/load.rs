@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError, names};
 const READS_IN_FLIGHT: usize = 4;
 /// Attempts at loading when a shard vanishes while it is read, because a collection merged it.
 const LOADS_MAX: usize = 5;
-const HELD: &str = "nobody panics while holding the index";
+const HELD: &str = "no thread panics while holding the index";
 
 /// Loads into `index` everything that the store lists and that is not known yet, and drops what is gone.
 pub(crate) async fn refresh(

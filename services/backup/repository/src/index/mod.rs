@@ -41,7 +41,7 @@ pub(crate) use self::packs::{ListedPack, list_packs};
 /// crash.
 pub(crate) const SHARD_ROWS: usize = 256 * 1024;
 
-/// Where a blob lies.
+/// The location of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) pack: PackHead,

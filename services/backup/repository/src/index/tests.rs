@@ -41,7 +41,7 @@ fn kept(keys: &Keys, directories: &[Directory]) -> ShardRows {
 }
 
 #[test]
-fn every_blob_of_a_shard_is_found_where_it_lies_and_no_other() {
+fn every_blob_of_a_shard_is_found_at_its_location_and_no_other() {
     let (keys, ids) = (keys(), ids(10_000));
     let directories: Vec<_> = ids.chunks(512).map(directory).collect();
     let mut index = Index::default();
@@ -76,7 +76,7 @@ fn a_blob_in_several_packs_is_found_outside_of_those_that_are_condemned() {
 }
 
 #[test]
-fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read() {
+fn a_recipe_with_a_wrong_length_of_a_chunk_is_detected_before_the_chunk_is_read() {
     let (keys, ids) = (keys(), ids(1));
     let mut index = Index::default();
     index.adopt(Arc::new(kept(&keys, &[directory(&ids)])));
@@ -90,7 +90,7 @@ fn a_recipe_that_lies_about_the_length_of_a_chunk_is_found_out_before_it_is_read
 }
 
 #[test]
-fn blobs_that_overlap_in_an_index_that_lies_are_read_whole() {
+fn blobs_that_overlap_in_a_forged_index_are_read_whole() {
     let head = directory(&[]).head;
     let wanted = |offset, encrypted_bytes| {
         let entry = Entry { id: random().into(), kind: BlobKind::Chunk, encrypted_bytes, raw_bytes: 1 };

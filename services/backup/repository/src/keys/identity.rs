@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identities_and_recipients_are_written_as_version_1_says() {
+    fn identities_and_recipients_are_written_as_in_version_1() {
         let identity = Identity(Zeroizing::new([5; 32]));
         assert_eq!(
             *identity.file(),

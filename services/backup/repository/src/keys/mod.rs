@@ -10,7 +10,7 @@
 //!   what                               is encrypted with                                 so it is read by
 //!   recipes, index, snapshots, leases  meta                                              every slot
 //!   chunks, definitions of machines    fresh X25519 key agreed with the reader, and meta  slots that may read
-//!   key roster, config                 signed by the authority                           everybody
+//!   key roster, config                 signed by the authority                           every slot
 //! ```
 //!
 //! ```text

@@ -57,7 +57,7 @@ struct Write {
     noise: Option<u64>,
     /// On the grid, or at any byte.
     on_grid: bool,
-    /// Whether it stands in the map only, and changes nothing.
+    /// Whether it is in the map only, and changes nothing.
     touched_only: bool,
 }
 

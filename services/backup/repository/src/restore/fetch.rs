@@ -78,7 +78,7 @@ pub(crate) async fn many(
             Ok::<_, ReadError>(found)
         })
         .await
-        .expect("opening blobs does not panic")
+        .expect("decrypting blobs does not panic")
     }))
     .buffer_unordered(RECIPE_READS_IN_FLIGHT)
     .try_collect()

@@ -144,13 +144,13 @@ impl Image {
         }
         let mut file = open(&partial).map_err(failed("make"))?;
         lock(&file, &partial)?;
-        if leftover == Leftover::Replace && file.metadata().map_err(failed("look at"))?.len() > 0 {
-            // A new file instead of an emptied one: a server of the dead restore may still be closing the old one.
+        if leftover == Leftover::Replace && file.metadata().map_err(failed("inspect"))?.len() > 0 {
+            // A new file instead of an emptied one: a server of the interrupted restore may still be closing the old one.
             std::fs::remove_file(&partial).map_err(failed("remove"))?;
             file = open(&partial).map_err(failed("make"))?;
             lock(&file, &partial)?;
         }
-        let continued = file.metadata().map_err(failed("look at"))?.len() > 0;
+        let continued = file.metadata().map_err(failed("inspect"))?.len() > 0;
         file.set_len(size_bytes).map_err(failed("size"))?;
         let remove_on_drop = unfinished == Unfinished::Remove;
         Ok(Image { file, partial, path: path.to_owned(), continued, remove_on_drop })
@@ -228,7 +228,7 @@ fn lock(file: &File, partial: &Path) -> Result<(), ImageError> {
         Err(TryLockError::Error(source)) => return Err(ImageError::Io { attempt: "lock", path, source }),
     }
     let ours = file.metadata().map_err(|source| ImageError::Io {
-        attempt: "look at",
+        attempt: "inspect",
         path: path.clone(),
         source,
     })?;

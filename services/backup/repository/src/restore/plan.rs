@@ -67,13 +67,13 @@ pub(crate) struct RangeRead {
 pub(crate) async fn planned(shared: &Arc<Shared>, places: Places) -> Result<Vec<RangeRead>, ReadError> {
     let shared = Arc::clone(shared);
     spawn_blocking(move || {
-        by_pack(&shared.index.read().expect("nobody panics while holding the index"), places)
+        by_pack(&shared.index.read().expect("no thread panics while holding the index"), places)
     })
     .await
     .expect("planning does not panic")
 }
 
-/// Plans the reading of every blob once, in the order in which it lies in the packs.
+/// Plans the reading of every blob once, in the order of the packs.
 pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, ReadError> {
     let mut wanted = Vec::with_capacity(places.len());
     for (asked, wanted_at) in places {

@@ -55,7 +55,7 @@ impl Run {
         }
         let target = Arc::clone(&self.target);
         blocking(move || target.sync()).await?;
-        Ok(*self.report.lock().expect("nobody panics while counting"))
+        Ok(*self.report.lock().expect("no thread panics while counting"))
     }
 
     /// Compares the segments of one page and plans the reading of what they lack.
@@ -72,7 +72,7 @@ impl Run {
                 places.entry(asked).or_default().push(at);
             }
             self.progress.done(report.kept_bytes + report.zeroed_bytes + skipped_bytes);
-            let mut sum = self.report.lock().expect("nobody panics while counting");
+            let mut sum = self.report.lock().expect("no thread panics while counting");
             sum.kept_bytes += report.kept_bytes;
             sum.zeroed_bytes += report.zeroed_bytes;
         }
@@ -106,14 +106,14 @@ impl Run {
                         for &at in &blob.wanted_at {
                             target.write_at(at, &content)?;
                             progress.done(content.len() as u64);
-                            report.lock().expect("nobody panics while counting").written_bytes +=
+                            report.lock().expect("no thread panics while counting").written_bytes +=
                                 content.len() as u64;
                         }
                         Ok(())
                     })
                 })
                 .await
-                .expect("opening chunks does not panic")
+                .expect("decrypting chunks does not panic")
             })
             .await
     }

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_written_as_restic_does_or_in_words() {
+    fn a_span_is_written_as_in_restic_or_in_full() {
         for (text, short) in [
             ("2y5m7d3h", "2y5m7d3h"),
             ("30d", "30d"),

@@ -13,7 +13,7 @@ use crate::source::{DiskSource, Extent, SourceError};
 /// How far one reader may be ahead of another, and how much is buffered for the slower one.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const HELD: &str = "nobody panics while holding what was read";
+const HELD: &str = "no thread panics while holding what was read";
 
 pub(super) struct Tee {
     source: Box<dyn DiskSource>,

@@ -20,7 +20,7 @@ pub struct Capabilities {
     pub create_if_absent: bool,
     /// What was just written is listed, with its length and the store's time.
     pub lists_what_was_written: bool,
-    /// Objects can be locked, so that nobody can delete them for a while (S3 Object Lock).
+    /// Objects can be locked, so that they cannot be deleted for a while (S3 Object Lock).
     #[serde(default, skip_serializing_if = "is_not")]
     pub object_lock: bool,
     /// A body that arrives damaged is refused (CRC-64/NVME).

@@ -238,7 +238,7 @@ impl Store {
     /// The length and time of an object, without its bytes.
     #[instrument(name = "store head", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
     pub(crate) async fn head(&self, name: &Path) -> Result<Listed, StoreError> {
-        let meta = retry_once(|| self.bounded("look up", name, self.objects.head(name))).await?;
+        let meta = retry_once(|| self.bounded("read the length of", name, self.objects.head(name))).await?;
         Ok(Listed {
             path: meta.location,
             bytes: meta.size,

@@ -115,7 +115,7 @@ impl Repository {
     }
 }
 
-const HELD: &str = "nobody panics while holding the report";
+const HELD: &str = "no thread panics while holding the report";
 
 impl Verification<'_> {
     fn problem(&self, problem: Problem) {

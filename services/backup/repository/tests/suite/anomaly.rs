@@ -1,4 +1,4 @@
-//! What is unusual about a backup is found, told in words, and calm days are left alone.
+//! What is unusual about a backup is found and reported, and ordinary days have no findings.
 
 use std::time::Duration;
 
@@ -172,7 +172,7 @@ fn backups_from_later_are_no_history_and_order_does_not_matter() {
 }
 
 #[test]
-fn the_gravest_comes_first_and_findings_are_told_to_programs() {
+fn the_most_severe_comes_first_and_findings_are_serialized_for_programs() {
     let new = Backup {
         disks: vec![disk("vda", 200), disk("vdb", 1)],
         new_bytes: 95 * GIB,
@@ -182,13 +182,13 @@ fn the_gravest_comes_first_and_findings_are_told_to_programs() {
     let findings = judged(&new, &history(10));
     let gravities: Vec<_> = findings.iter().map(Finding::severity).collect();
     assert_eq!(gravities, [Severity::Alarm, Severity::Warning, Severity::Notice]);
-    let told = serde_json::to_value(&findings).unwrap();
-    assert_eq!(told[0]["finding"], "likely_encryption");
-    assert_eq!(told[0]["changed"], 0.95);
+    let serialized = serde_json::to_value(&findings).unwrap();
+    assert_eq!(serialized[0]["finding"], "likely_encryption");
+    assert_eq!(serialized[0]["changed"], 0.95);
 }
 
 #[test]
-fn expectations_that_contradict_themselves_are_refused_in_words() {
+fn contradictory_expectations_are_refused_with_the_reason() {
     for (text, why) in [
         ("shrink_percent_max = 0", "1 to 100 percent"),
         ("changed_percent_min = 101", "1 to 100 percent"),

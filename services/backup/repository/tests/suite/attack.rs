@@ -1,4 +1,4 @@
-//! A simulated attack, judged by the numbers of real backups: a calm machine is left alone, malware raises the alarm.
+//! A simulated attack, by the numbers of real backups: an ordinary machine has no findings, malware raises an alarm.
 
 use backup_repository::anomaly::{Backup, Detector, Disk, Expectations, Finding};
 use backup_repository::{Repository, Snapshot};
@@ -38,7 +38,7 @@ impl Machine {
                 machine.write_text(at, 10_000);
             }
             let findings = machine.back_up().await;
-            assert_eq!(findings, [], "a calm day was found unusual");
+            assert_eq!(findings, [], "an ordinary day was found unusual");
         }
         machine
     }
@@ -58,7 +58,7 @@ impl Machine {
         self.disk.write(at, &noise);
     }
 
-    /// Backs up, a day after the last time, and judges.
+    /// Backs up, a day after the last time, and returns the findings.
     async fn back_up(&mut self) -> Vec<Finding> {
         let mut request = request(&self.disk);
         request.taken_at_unix_ms += self.backups.len() as u64 * DAY_MS;

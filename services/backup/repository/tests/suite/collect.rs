@@ -21,10 +21,10 @@ const REWRITING: CollectSettings = CollectSettings {
     rewrite_bytes_max: u64::MAX,
     reencrypt_old_epochs: false,
 };
-/// Takes every pack for old, and nobody for dead.
+/// Every pack counts as old, and no lease as expired.
 const EAGER: CollectSettings =
     CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::from_secs(3600), ..REWRITING };
-/// Takes every pack for old and every holder for dead.
+/// Every pack counts as old and every lease as expired.
 const RUTHLESS: CollectSettings =
     CollectSettings { pack_age_min: Duration::ZERO, lease_timeout: Duration::ZERO, ..REWRITING };
 
@@ -116,7 +116,7 @@ async fn how_far_it_is_comes_to_the_whole_work_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn young_packs_of_a_dead_backup_are_left_alone() {
+async fn young_packs_of_an_interrupted_backup_are_kept() {
     let mut rng = seeded();
     let (_, repository, one) = place(&mut rng).await;
     let draft = copy(&repository, request(&one)).await;
@@ -127,11 +127,11 @@ async fn young_packs_of_a_dead_backup_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_way_keeps_what_it_relies_on() {
+async fn a_running_backup_keeps_what_it_relies_on() {
     let mut rng = seeded();
     let (_, repository, one) = place(&mut rng).await;
     let old = back_up(&repository, request(&one)).await;
-    // Copied, not sealed: all it needs lies in the packs of the old backup.
+    // Copied, not sealed: all it needs is in the packs of the old backup.
     let draft = copy(&repository, request(&one)).await;
     repository.forget(old.id).await.unwrap();
     let report = collect(&repository, EAGER).await;
@@ -184,7 +184,7 @@ async fn a_condemned_pack_that_came_to_be_needed_is_put_together_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_was_taken_for_dead_cannot_seal_what_is_gone() {
+async fn a_backup_whose_lease_expired_cannot_seal_what_is_gone() {
     let mut rng = seeded();
     let (_, repository, one) = place(&mut rng).await;
     let draft = copy(&repository, request(&one)).await;
@@ -321,7 +321,7 @@ async fn interrupted(
     match &outcome {
         Ok(snapshot) => assert!(restored(&repository, snapshot).await == changed.bytes, "{way:?} at {at}"),
         Err(error) => {
-            // Only who was taken for dead, or whose parent was taken from it, may fail.
+            // Only a backup whose lease expired, or whose parent was forgotten, may fail.
             let excused = matches!(
                 error,
                 BackupError::Seal(SealError::Stale)
@@ -384,7 +384,7 @@ async fn live(
                 };
                 let disk = &disks[rng.random_range(0..disks.len())];
                 let request = BackupRequest { parent, ..request(disk) };
-                // A parent that is forgotten meanwhile, or being taken for dead, is part of life.
+                // A parent that is forgotten meanwhile, or an expired lease, is expected.
                 if let Ok(draft) = repository.copy(request, &Arc::default(), &Cancel::new()).await {
                     drafts.push(draft);
                 }
@@ -433,7 +433,7 @@ async fn whatever_is_interleaved_no_sealed_backup_loses_a_chunk() {
         };
         let objects = Arc::new(InMemory::new());
         new_repository(Store::new(objects.clone())).await;
-        // Two processes of one host that remembers, one of another, and one of a host that does not.
+        // Two processes of one host with a cache, one of another, and one of a host without.
         let (one, other) = (Arc::new(tempfile::tempdir().unwrap()), Arc::new(tempfile::tempdir().unwrap()));
         let workers: Vec<_> = [Some(one.clone()), Some(one), Some(other), None]
             .into_iter()

@@ -1,4 +1,4 @@
-//! A collection remembers what earlier ones found out: it costs less and decides the same, whatever becomes of the file.
+//! A collection uses the cache of earlier ones: it costs less and decides the same, whatever happens to the file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ async fn what_was_rewritten_or_merged_into_other_shards_is_read_again_and_nothin
     assert!(sound(&place.repository).await);
 }
 
-/// A host, how it is called, and where it remembers.
+/// A host, its name, and its cache folder.
 type Host = (&'static str, Option<tempfile::TempDir>);
 
 /// What one host would do, opened anew.
@@ -174,7 +174,7 @@ async fn something(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_that_remembers_decides_as_one_that_does_not() {
+async fn a_collection_with_a_cache_decides_as_one_without() {
     let mut rng = seeded();
     for round in 0..4 {
         let objects = Arc::new(InMemory::new());
@@ -182,7 +182,7 @@ async fn a_collection_that_remembers_decides_as_one_that_does_not() {
         let mut disk = MemoryDisk::tracked(disk(&mut rng, 6 * MIB));
         let mut drafts = Vec::new();
         let folder = || Some(tempfile::tempdir().unwrap());
-        // One looks after each step, one seldom, and one has no memory.
+        // One collects after each step, one seldom, and one has no cache.
         let hosts: [Host; 3] = [("often", folder()), ("seldom", folder()), ("never", None)];
         for step in 0..40 {
             let host = hosts.choose(&mut rng).unwrap();
@@ -300,5 +300,5 @@ async fn the_memory_does_not_grow_for_ever() {
     println!("{sizes:?}");
     assert!(sizes[11] < 3 * sizes[0], "{sizes:?}");
     let left = |name: &str| fs::read_dir(place.file(name)).unwrap().count();
-    assert!(left("") <= 5, "files that nobody needs are not left behind");
+    assert!(left("") <= 5, "files that are not needed are removed");
 }

@@ -61,7 +61,7 @@ async fn a_higher_level_stores_fewer_bytes_of_the_same_chunks_and_gives_the_same
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_stored_is_known_again_whatever_it_is_compressed_with() {
+async fn stored_blobs_are_found_again_whatever_their_compression() {
     let store = memory();
     let first = new_repository(store.clone()).await;
     let disk = MemoryDisk::new(disk(&mut seeded(), 8 * MIB));

@@ -183,7 +183,7 @@ async fn truncated_swapped_and_missing_packs_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_under_another_name_is_not_believed() {
+async fn a_snapshot_under_another_name_is_refused() {
     let stored = Stored::new(&mut seeded()).await;
     let files = stored.files("snapshots");
     fs::copy(&files[0], &files[1]).unwrap();
@@ -200,7 +200,7 @@ async fn a_lost_or_damaged_index_is_rebuilt_from_the_packs() {
         let bytes = fs::read(&shard).unwrap().len();
         flip(&shard, rng.random_range(0..bytes));
     }
-    assert!(!stored.restores_rightly_or_not_at_all().await, "a damaged index is not believed");
+    assert!(!stored.restores_rightly_or_not_at_all().await, "a damaged index is not used");
     let report = stored.open().await.rebuild_index(&Arc::default()).await.unwrap();
     assert_eq!((report.packs, report.unreadable.len()), (4, 0), "{report:?}");
     assert!(stored.restores_rightly_or_not_at_all().await);

@@ -18,11 +18,11 @@ fn over(objects: Arc<dyn object_store::ObjectStore>) -> Store {
     Store::new(objects).with_deadline(PATIENCE)
 }
 
-/// Everything that can be said of a repository whose backup died: no snapshot, nothing damaged, and the next
+/// What holds of a repository whose backup died: no snapshot, nothing damaged, and the next
 /// backup works.
 async fn as_if_nothing_had_been(objects: &Arc<InMemory>, disk: &MemoryDisk) {
     let repository = reopened(over(objects.clone())).await;
-    assert_eq!(repository.snapshots().await.unwrap(), [], "what died half way does not exist");
+    assert_eq!(repository.snapshots().await.unwrap(), [], "an interrupted backup does not exist");
     let snapshot = back_up(&repository, request(disk)).await;
     assert!(restored(&repository, &snapshot).await == disk.bytes);
     let report = repository.verify(VerifyScope::Everything, &Arc::default(), &Cancel::new()).await.unwrap();
@@ -41,7 +41,7 @@ async fn fresh(disk: &MemoryDisk) -> (Arc<InMemory>, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_fails_at_any_write_leaves_only_what_nobody_names() {
+async fn a_backup_that_fails_at_any_write_leaves_only_unreferenced_packs() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (_, writes) = fresh(&disk).await;
     assert!(writes >= 6, "lease, packs, shard, beat and snapshot are written: {writes}");
@@ -56,7 +56,7 @@ async fn a_backup_that_fails_at_any_write_leaves_only_what_nobody_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_what_nobody_names() {
+async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_unreferenced_packs() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (_, writes) = fresh(&disk).await;
     for good_writes in 0..writes {
@@ -96,7 +96,7 @@ async fn a_store_that_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_backup_of_a_process_relies_on_nothing_that_a_failed_one_left_unnamed() {
+async fn the_next_backup_of_a_process_relies_on_nothing_that_a_failed_one_left_unindexed() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (_, writes) = fresh(&disk).await;
     for good_writes in 0..writes {
@@ -113,7 +113,7 @@ async fn the_next_backup_of_a_process_relies_on_nothing_that_a_failed_one_left_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_backups_in_one_process_neither_relies_on_what_the_other_has_not_named() {
+async fn of_two_backups_in_one_process_neither_relies_on_what_the_other_has_not_indexed() {
     let disk = MemoryDisk::new(disk(&mut seeded(), 6 * MIB));
     let (objects, _) = fresh(&disk).await;
     let faulty = Arc::new(FakeStore::faulty(&objects, 0, Fault::HangOnceIn("index")));
@@ -144,7 +144,7 @@ async fn a_seal_whose_answer_was_lost_is_a_seal() {
     assert_eq!(repository.snapshots().await.unwrap(), [sealed]);
 }
 
-/// A server that takes connections and answers every request with the same words, or never.
+/// A server that takes connections and answers every request with the same bytes, or never.
 async fn http_server(answer: Option<&'static str>) -> StoreSettings {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

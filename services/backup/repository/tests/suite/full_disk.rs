@@ -45,10 +45,10 @@ fn on_a_small_disk(test: &str, kib: u32) -> Option<PathBuf> {
     let again = std::env::current_exe().unwrap();
     command.arg("--mount").arg(again).args(["--exact", "--nocapture", &format!("full_disk::{test}")]);
     let ran = command.env(PLACE, folder.path()).output().expect("unshare is installed");
-    let told = String::from_utf8_lossy(&ran.stdout);
-    print!("{told}");
+    let printed = String::from_utf8_lossy(&ran.stdout);
+    print!("{printed}");
     eprint!("{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(ran.status.success() && told.contains("1 passed"), "what happened in there is told above");
+    assert!(ran.status.success() && printed.contains("1 passed"), "its output is above");
     None
 }
 

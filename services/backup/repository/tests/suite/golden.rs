@@ -1,6 +1,6 @@
-//! What version 1 wrote is read for ever.
+//! What version 1 wrote stays readable.
 //!
-//! `tests/golden/v1` holds a repository as it was written when the format became lasting. It is written once, by
+//! `tests/golden/v1` holds a repository as it was written when the format became stable. It is written once, by
 //! `LOAM_WRITE_SAMPLES=1` where it is missing, and never again: code that cannot read it is wrong.
 
 use std::fs;
@@ -90,8 +90,8 @@ async fn bytes_of(repository: &Repository, snapshot: &Snapshot, disk: &DiskRecor
     bytes
 }
 
-/// What a repository says and holds, in a form that a person can compare.
-async fn told(repository: &Repository) -> Value {
+/// The contents of a repository, in a form that a person can compare.
+async fn described(repository: &Repository) -> Value {
     let mut snapshots = Vec::new();
     for snapshot in repository.snapshots().await.unwrap() {
         let mut disks = Vec::new();
@@ -175,7 +175,7 @@ async fn write(path: &Path) {
     let patient = CollectSettings { lease_timeout: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
     let report = repository.collect(patient, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_waiting > 0, "{report:?}");
-    let expected = serde_json::to_string_pretty(&told(&repository).await).unwrap() + "\n";
+    let expected = serde_json::to_string_pretty(&described(&repository).await).unwrap() + "\n";
     fs::write(path.join("expected.json"), expected).unwrap();
 }
 
@@ -187,7 +187,7 @@ async fn what_version_1_wrote_is_read_for_ever() {
     let place = Place::new();
     for secret in place.secrets() {
         let repository = place.open(secret).await;
-        assert_eq!(told(&repository).await, expected());
+        assert_eq!(described(&repository).await, expected());
         sound(&repository).await;
     }
 }
@@ -215,14 +215,14 @@ async fn what_version_1_began_is_carried_on() {
     assert_eq!(report.packs_waiting, 0, "{report:?}");
     repository.rebuild_index(&Arc::default()).await.unwrap();
     sound(&repository).await;
-    assert_eq!(told(&repository).await, expected());
+    assert_eq!(described(&repository).await, expected());
 }
 
 #[test]
 fn a_reader_written_from_the_pages_alone_reads_what_version_1_wrote() {
     let place = Place::new();
     let store = place.path.join("store");
-    let read = python::told(&python::read(&store, "--key-file", &place.path.join("key")));
+    let read = python::parsed(&python::read(&store, "--key-file", &place.path.join("key")));
     for (read, expected) in
         std::iter::zip(read["snapshots"].as_array().unwrap(), expected()["snapshots"].as_array().unwrap())
     {

@@ -121,7 +121,7 @@ async fn make(kind: Kind) -> Made {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_written_from_the_pages_alone_reads_everything_back() {
     let made = make(Kind::Wide).await;
-    let by_words = python::told(&made.read_with("--passphrase-file", "words"));
+    let by_words = python::parsed(&made.read_with("--passphrase-file", "words"));
     assert_eq!(by_words["epochs"], json!([1, 2]));
     let packs = by_words["packs"].as_array().unwrap();
     for (kind, cipher, epoch) in [
@@ -148,11 +148,11 @@ async fn a_reader_written_from_the_pages_alone_reads_everything_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reader_is_let_in_by_every_kind_of_key_and_reads_no_disk_with_a_write_only_one() {
     let made = make(Kind::Aligned).await;
-    let by_words = python::told(&made.read_with("--passphrase-file", "words"));
+    let by_words = python::parsed(&made.read_with("--passphrase-file", "words"));
     for (secret, file) in [("--key-file", "key"), ("--identity-file", "identity")] {
-        assert_eq!(python::told(&made.read_with(secret, file)), by_words, "{file}");
+        assert_eq!(python::parsed(&made.read_with(secret, file)), by_words, "{file}");
     }
-    let by_writer = python::told(&made.read_with("--identity-file", "writer"));
+    let by_writer = python::parsed(&made.read_with("--identity-file", "writer"));
     assert_eq!((&by_writer["can_read"], &by_writer["packs"]), (&json!(false), &by_words["packs"]));
     assert_eq!(by_writer["snapshots"][1]["disks"][0]["sha256"], Value::Null);
 }

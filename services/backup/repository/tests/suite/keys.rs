@@ -67,7 +67,7 @@ async fn a_write_only_key_backs_up_deduplicates_and_takes_over_what_did_not_chan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_pair_of_somebodys_own_opens_what_its_public_half_was_added_to() {
+async fn an_identity_opens_the_repository_that_its_recipient_was_added_to() {
     let store = memory();
     let owner = new_repository(store.clone()).await;
     let identity = Identity::generate();
@@ -162,7 +162,7 @@ async fn a_new_epoch_reaches_who_is_open_already_stores_nothing_twice_and_old_pa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_shows_an_old_roster_or_another_authority_is_not_believed() {
+async fn an_old_roster_or_another_authority_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (place, cache) = (folder.path().join("r"), folder.path().join("cache"));
     let store = || StoreSettings::new(format!("file://{}", place.display()).parse().unwrap());
@@ -188,7 +188,7 @@ async fn a_store_that_shows_an_old_roster_or_another_authority_is_not_believed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_changes_of_the_keys_at_once_one_succeeds_and_the_other_is_told() {
+async fn of_two_concurrent_changes_of_the_keys_one_succeeds_and_the_other_fails() {
     let store = memory();
     let owner = new_repository(store.clone()).await;
     let changes = (0..4).map(|number| {
@@ -211,7 +211,7 @@ async fn keys_that_change_while_a_repository_is_opened_are_not_taken_for_old_one
     let settings = || EngineSettings { cache: Some(cache.path().to_owned()), ..EngineSettings::default() };
     let store = store.open_for_init().unwrap();
     let first = Repository::init(store.clone(), secret(), cheap(), settings()).await.unwrap();
-    // Two processes of one host change the keys, and a third opens the repository and looks again and again.
+    // Two processes of one host change the keys, and a third opens the repository again and again.
     let rotating = tokio::spawn(async move {
         for _ in 0..60 {
             first.rotate_keys().await.unwrap();

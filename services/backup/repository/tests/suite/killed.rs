@@ -159,7 +159,7 @@ async fn a_qcow2_restore_that_is_killed_leaves_no_server_and_can_be_run_again() 
     qemu::run("qemu-img", &["compare", "-f", "raw", "-F", "qcow2", raw, image]);
 }
 
-/// Whether a process has this word in its arguments.
+/// Whether a process has this text in its arguments.
 fn anybody_names(word: &str) -> bool {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok()).any(|line| {

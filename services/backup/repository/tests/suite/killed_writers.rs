@@ -18,22 +18,22 @@ use crate::support::*;
 const ORDER: &str = "LOAM_TEST_WORK";
 const DISK_BYTES: usize = 5 * MIB;
 const KILLS: usize = 60;
-/// A child dies at most so long after it has begun: longer than any piece of work here takes.
+/// A child is killed at most so long after it has begun: longer than any work here takes.
 const LIFE_MAX: Duration = Duration::from_millis(250);
 /// So many snapshots are kept; more only make checking slow.
 const SNAPSHOTS_MAX: usize = 4;
 
-/// Rewrites whatever is not wholly needed. Nobody who is alive is silent for so long.
-const PATIENT: CollectSettings = CollectSettings {
+/// Rewrites everything that is not wholly needed. No live process is without a heartbeat for so long.
+const LONG_LEASES: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
     lease_timeout: Duration::from_secs(120),
     rewrite_below_percent: 90,
     rewrite_bytes_max: u64::MAX,
     reencrypt_old_epochs: true,
 };
-/// Everybody is dead, and every pack is put together anew: what is left is needed.
+/// Every lease is expired, and every pack rewritten: what is left is needed.
 const LAST: CollectSettings =
-    CollectSettings { lease_timeout: Duration::ZERO, rewrite_below_percent: 101, ..PATIENT };
+    CollectSettings { lease_timeout: Duration::ZERO, rewrite_below_percent: 101, ..LONG_LEASES };
 
 /// A disk that shares most with all others of this test, and differs by its seed.
 fn disk_of(seed: u64) -> MemoryDisk {
@@ -50,10 +50,10 @@ async fn opened(folder: &Path) -> Repository {
     Repository::open(settings.open().unwrap(), secret(), engine).await.unwrap()
 }
 
-/// Says something to whoever watches this process, at once.
-fn say(words: std::fmt::Arguments<'_>) {
+/// Prints a line for the parent process, at once.
+fn print_line(line: std::fmt::Arguments<'_>) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\n> {words}").unwrap();
+    writeln!(out, "\n> {line}").unwrap();
     out.flush().unwrap();
 }
 
@@ -63,13 +63,13 @@ async fn back_up_for_ever(repository: &Repository, mut seed: u64) {
         let request = BackupRequest { machine: format!("seed {seed}"), ..request(&disk_of(seed)) };
         let draft = repository.copy(request, &Arc::default(), &Cancel::new()).await.unwrap();
         let id = SnapshotId::generate();
-        say(format_args!("sealing {id} {seed}"));
+        print_line(format_args!("sealing {id} {seed}"));
         repository.seal(&draft, id).await.unwrap();
-        say(format_args!("sealed {id} {seed}"));
+        print_line(format_args!("sealed {id} {seed}"));
         mine.push(id);
         if mine.len() > SNAPSHOTS_MAX {
             let oldest = mine.remove(0);
-            say(format_args!("forgetting {oldest}"));
+            print_line(format_args!("forgetting {oldest}"));
             repository.forget(oldest).await.unwrap();
         }
         seed += 1;
@@ -78,14 +78,14 @@ async fn back_up_for_ever(repository: &Repository, mut seed: u64) {
 
 async fn collect_for_ever(repository: &Repository) {
     loop {
-        let report = repository.collect(PATIENT, &Arc::default(), &Cancel::new()).await.unwrap();
-        say(format_args!("collected {}", report.packs_deleted));
+        let report = repository.collect(LONG_LEASES, &Arc::default(), &Cancel::new()).await.unwrap();
+        print_line(format_args!("collected {}", report.packs_deleted));
     }
 }
 
 async fn forget_and_collect(repository: &Repository, ids: &str) {
     for id in ids.split_whitespace() {
-        say(format_args!("forgetting {id}"));
+        print_line(format_args!("forgetting {id}"));
         repository.forget(id.parse().unwrap()).await.unwrap();
     }
     repository.collect(LAST, &Arc::default(), &Cancel::new()).await.unwrap();
@@ -95,7 +95,7 @@ async fn forget_and_collect(repository: &Repository, ids: &str) {
 async fn rotate_for_ever(repository: &Repository) {
     loop {
         let epoch = repository.rotate_keys().await.unwrap();
-        say(format_args!("rotated {epoch}"));
+        print_line(format_args!("rotated {epoch}"));
     }
 }
 
@@ -105,7 +105,7 @@ async fn the_child_does_what_it_is_ordered() {
     let Ok(order) = std::env::var(ORDER) else { return };
     let [folder, work, with] = order.splitn(3, '|').collect::<Vec<_>>().try_into().unwrap();
     let repository = opened(Path::new(folder)).await;
-    say(format_args!("begun"));
+    print_line(format_args!("begun"));
     match work {
         "back up" => back_up_for_ever(&repository, with.parse().unwrap()).await,
         "collect" => collect_for_ever(&repository).await,
@@ -130,26 +130,26 @@ impl Work {
             .unwrap();
         let said = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut begun = Work { child, said };
-        assert_eq!(begun.hear().as_deref(), Some("begun"), "{work}");
+        assert_eq!(begun.next_line().as_deref(), Some("begun"), "{work}");
         begun
     }
 
-    /// The next thing that the child says; `None` when it is dead.
-    fn hear(&mut self) -> Option<String> {
+    /// The next line that the child prints; `None` when it is dead.
+    fn next_line(&mut self) -> Option<String> {
         self.said.by_ref().map_while(Result::ok).find_map(|line| line.strip_prefix("> ").map(str::to_owned))
     }
 
-    /// Kills it, and returns all that it said and nobody has heard.
+    /// Kills it, and returns all lines that were not read yet.
     fn kill(mut self) -> Vec<String> {
         let ended = self.child.try_wait().unwrap();
         assert!(ended.is_none(), "it ended by itself: {ended:?}");
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        std::iter::from_fn(|| self.hear()).collect()
+        std::iter::from_fn(|| self.next_line()).collect()
     }
 }
 
-/// What must be, and what may be, by all that was heard.
+/// What must exist, and what may exist, by all lines.
 #[derive(Default)]
 struct Known {
     sealed: BTreeMap<SnapshotId, u64>,
@@ -160,7 +160,7 @@ struct Known {
 }
 
 impl Known {
-    fn hear(&mut self, words: &str) {
+    fn note(&mut self, words: &str) {
         match *words.split(' ').collect::<Vec<_>>() {
             ["sealing", id, seed] => drop(self.unsure.insert(id.parse().unwrap(), seed.parse().unwrap())),
             ["sealed", id, seed] => drop(self.sealed.insert(id.parse().unwrap(), seed.parse().unwrap())),
@@ -175,8 +175,8 @@ impl Known {
         }
     }
 
-    fn hear_all(&mut self, words: Vec<String>) {
-        words.iter().for_each(|words| self.hear(words));
+    fn note_all(&mut self, words: Vec<String>) {
+        words.iter().for_each(|words| self.note(words));
     }
 
     /// No sealed snapshot is lost, everything verifies, and the keys are whole.
@@ -187,7 +187,7 @@ impl Known {
             assert!(found.contains(id), "{id} was sealed and is lost");
         }
         for id in &found {
-            assert!(self.sealed.contains_key(id) || self.unsure.contains_key(id), "nobody sealed {id}");
+            assert!(self.sealed.contains_key(id) || self.unsure.contains_key(id), "no process sealed {id}");
         }
         let unsure = std::mem::take(&mut self.unsure);
         self.sealed.extend(unsure.into_iter().filter(|(id, _)| found.contains(id)));
@@ -199,7 +199,7 @@ impl Known {
         repository
     }
 
-    /// All is as it should be, restores to what it was, and one collection leaves nothing that nobody needs.
+    /// Everything verifies and restores, and one collection leaves nothing that is not needed.
     async fn holds_for_good(&mut self, folder: &Path) {
         let repository = self.holds(folder).await;
         repository.collect(LAST, &Arc::default(), &Cancel::new()).await.unwrap();
@@ -211,16 +211,16 @@ impl Known {
         // The other reader knows nothing of index and collection: it counts.
         s3::write_secret(&folder.join("words"), "correct horse");
         let read = python::read(&folder.join("store"), "--passphrase-file", &folder.join("words"));
-        let read = python::told(&read);
+        let read = python::parsed(&read);
         assert_eq!(read["blobs"], read["blobs_needed"], "every copy in the store is needed");
         assert_eq!(read["snapshots"].as_array().unwrap().len(), self.sealed.len());
         let mut left = Vec::new();
         files_in(&folder.join("store"), &mut left);
         left.retain(|path| {
             let name = path.strip_prefix(folder.join("store")).unwrap().to_str().unwrap();
-            // What verifications remember is bounded, and grows no more.
+            // The stored times of verifications are bounded.
             let wanted = ["config", "keys/", "data/", "meta/", "index/", "snapshots/", "verified/"];
-            // That its holder was taken for dead is remembered until it cannot come back.
+            // An expired lease is kept until its holder cannot come back.
             let of_the_dead = name.starts_with("leases/") && !name.ends_with("clock");
             name.contains('#') || !(of_the_dead || wanted.iter().any(|folder| name.starts_with(folder)))
         });
@@ -244,7 +244,7 @@ async fn whatever_is_killed_at_whatever_moment_loses_nothing_and_leaves_nothing_
     let mut kill = 0;
     // On a busy machine most may die before they have done anything.
     while kill < KILLS || known.epoch <= 2 || known.sealed.is_empty() {
-        assert!(kill < 20 * KILLS, "nobody ever gets anything done");
+        assert!(kill < 20 * KILLS, "no process ever finishes anything");
         let (work, with) = match rng.random_range(0..10) {
             0..5 => ("back up", (kill * 1000).to_string()),
             5..8 => {
@@ -257,22 +257,22 @@ async fn whatever_is_killed_at_whatever_moment_loses_nothing_and_leaves_nothing_
         let work = Work::begin(folder, work, &with);
         // The moment is what this test varies.
         std::thread::sleep(rng.random_range(Duration::ZERO..LIFE_MAX));
-        known.hear_all(work.kill());
+        known.note_all(work.kill());
         known.holds(folder).await;
         kill += 1;
     }
     known.holds_for_good(folder).await;
 }
 
-/// Works on until all have been heard to do something, or it takes too long.
+/// Goes on until every process has reported something, or it takes too long.
 fn until_all_have_worked(works: &mut [(Work, u64)], known: &mut Known, turns: usize) {
     let give_up = Instant::now() + Duration::from_secs(60);
     for _ in 0..turns {
         for (work, _) in works.iter_mut() {
-            let said = work.hear().expect("nobody has killed it");
-            known.hear(&said);
+            let said = work.next_line().expect("it is alive");
+            known.note(&said);
         }
-        assert!(Instant::now() < give_up, "they stand in each other's way");
+        assert!(Instant::now() < give_up, "they block each other");
     }
 }
 
@@ -295,10 +295,10 @@ async fn two_writers_and_a_collector_at_once_do_each_other_no_harm_and_neither_d
         until_all_have_worked(&mut works, &mut known, 2);
         let victim = rng.random_range(0..works.len());
         let (work, seed) = works.remove(victim);
-        known.hear_all(work.kill());
+        known.note_all(work.kill());
         let work = if victim == 2 { "collect" } else { "back up" };
         works.insert(victim, begin(work, seed + 1000));
     }
-    works.into_iter().for_each(|(work, _)| known.hear_all(work.kill()));
+    works.into_iter().for_each(|(work, _)| known.note_all(work.kill()));
     known.holds_for_good(folder).await;
 }

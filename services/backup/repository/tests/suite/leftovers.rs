@@ -10,7 +10,7 @@ use rand::Rng;
 
 use crate::support::*;
 
-/// Takes every pack for old and every holder for dead.
+/// Every pack counts as old and every lease as expired.
 const RUTHLESS: CollectSettings = CollectSettings {
     pack_age_min: Duration::ZERO,
     lease_timeout: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! What is locked on S3 stays, whoever holds the credentials.
+//! What is locked on S3 cannot be deleted, whatever the credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ async fn made(server: &S3Server) -> Repository {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_snapshot_needs_can_be_deleted_by_nobody_and_is_locked_anew_in_time() {
+async fn what_a_snapshot_needs_cannot_be_deleted_and_its_lock_is_extended_in_time() {
     let server = S3Server::start_and_warm_up().await;
     let repository = made(&server).await;
     let info = repository.info().await.unwrap();
@@ -65,7 +65,7 @@ async fn what_a_snapshot_needs_can_be_deleted_by_nobody_and_is_locked_anew_in_ti
     let again =
         Repository::open(server.store_in(LOCKED, "web"), secret(), EngineSettings::default()).await.unwrap();
     assert!(again.snapshots().await.unwrap().is_empty());
-    assert_eq!(again.info().await.unwrap().object_lock, month(), "a repository remembers how it locks");
+    assert_eq!(again.info().await.unwrap().object_lock, month(), "the lock is in the config");
     let still = server.versions(LOCKED).await;
     assert!(versions.iter().filter(|old| old.key.contains("/data/")).all(|old| still.contains(old)));
 }

@@ -56,7 +56,7 @@ async fn an_image_that_refers_to_other_files_is_refused_unless_that_is_allowed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_bytes_tell_the_format_and_a_word_overrules_them() {
+async fn the_first_bytes_show_the_format_and_an_explicit_one_overrules_them() {
     qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     for format in ["qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed"] {
@@ -109,7 +109,7 @@ async fn a_persistent_bitmap_is_chosen_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_child_ends_with_its_source_and_its_words_are_in_the_error() {
+async fn the_child_ends_with_its_source_and_its_stderr_is_in_the_error() {
     qemu::must_be_there();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.qcow2");

@@ -61,7 +61,7 @@ async fn counted(bytes: usize) -> (Arc<FakeStore>, Vec<u8>, SnapshotDisk) {
     rand::Rng::fill_bytes(&mut seeded(), &mut content);
     let snapshot = back_up(&repository, request(&MemoryDisk::new(content.clone()))).await;
     let disk = repository.open_disk(&snapshot, "vda").await.unwrap();
-    // The recipe is at hand.
+    // The recipe is cached.
     disk.read_at(0, 1).await.unwrap();
     (objects, content, disk)
 }
@@ -78,7 +78,7 @@ async fn many_who_want_the_same_chunk_cause_one_request() {
     let read: Vec<_> = futures::stream::iter(reads).buffered(64).collect().await;
     assert!(read.iter().all(|read| read == &bytes[at..at + 64]));
     let requests = objects.requests().reads - before;
-    assert!(requests <= 2, "{requests} requests for what lies in one chunk or two");
+    assert!(requests <= 2, "{requests} requests for one chunk or two");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn an_open_disk_is_read_on_when_its_chunks_have_moved() {
     let bytes = disk(&mut seeded(), 12 * MIB);
     let first = back_up(&repository, request(&MemoryDisk::new(bytes.clone()))).await;
     let opened = repository.open_disk(&first, "vda").await.unwrap();
-    // The same chunks once more, by somebody who does not see ours.
+    // The same chunks again, by a reader without our index.
     let other = Arc::new(InMemory::new());
     copy_all(&objects, &other).await;
     remove_all(&other, "data").await;

@@ -68,7 +68,7 @@ async fn what_exists_is_never_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_restore_left_is_taken_over_and_a_living_one_is_left_alone() {
+async fn what_an_interrupted_restore_left_is_continued_and_a_running_one_is_not_disturbed() {
     let restorable = Restorable::new().await;
     let partial = partial_path(&restorable.path());
     let living = lock(&partial);

@@ -37,13 +37,13 @@ fn each(hours: i64, from: &str, count: u64) -> Vec<Candidate> {
 }
 
 fn kept_times(plan: &Plan) -> Vec<String> {
-    let kept = plan.snapshots().filter(|judged| !judged.is_forgotten());
+    let kept = plan.snapshots().filter(|snapshot| !snapshot.is_forgotten());
     let time = |ms: u64| DateTime::from_timestamp_millis(ms.cast_signed()).unwrap();
-    kept.map(|judged| time(judged.taken_at_unix_ms).format("%Y-%m-%d %H").to_string()).collect()
+    kept.map(|snapshot| time(snapshot.taken_at_unix_ms).format("%Y-%m-%d %H").to_string()).collect()
 }
 
 #[test]
-fn the_preview_says_line_by_line_what_stays_and_why() {
+fn the_preview_lists_line_by_line_what_is_kept_and_why() {
     let mut all = each(12, "2026-11-16T03:00:00Z", 8);
     all[1].tags = vec!["release".into()];
     all[2].held = true;
@@ -72,12 +72,12 @@ in all: keep 7, forget 2, out of scope 1 (times in Europe/Vienna)
 }
 
 #[test]
-fn a_plan_is_told_to_programs_too() {
-    let told =
+fn a_plan_is_serialized_for_programs() {
+    let serialized =
         plan(&policy("keep_daily = 1\nkeep_minimum = 1"), &each(12, "2026-11-16T03:00:00Z", 3)).unwrap();
-    let told = serde_json::to_value(&told).unwrap();
-    assert_eq!(told["time_zone"], "UTC");
-    let snapshots = &told["machines"][0]["snapshots"];
+    let serialized = serde_json::to_value(&serialized).unwrap();
+    assert_eq!(serialized["time_zone"], "UTC");
+    let snapshots = &serialized["machines"][0]["snapshots"];
     assert_eq!(snapshots[0]["verdict"], "keep");
     assert_eq!(snapshots[0]["reasons"][0]["because"], "rule");
     assert_eq!(snapshots[0]["reasons"][0]["of"], 1);
@@ -100,7 +100,7 @@ fn rules_overlap_and_any_of_them_keeps() {
     let plan = plan(&policy(rules), &each(24, "2016-01-01T12:00:00Z", 3653)).unwrap();
     // The last day is Wednesday, 31 December 2025: 7 days with a Sunday among them, 3 further Sundays, 11 further
     // months, 9 further years, and the oldest, because 75 years are not full.
-    assert_eq!(plan.snapshots().filter(|judged| !judged.is_forgotten()).count(), 7 + 3 + 11 + 9 + 1);
+    assert_eq!(plan.snapshots().filter(|snapshot| !snapshot.is_forgotten()).count(), 7 + 3 + 11 + 9 + 1);
     assert_eq!(kept_times(&plan).last().unwrap(), "2016-01-01 12");
 }
 
@@ -204,7 +204,7 @@ fn without_forgotten(plan: &Plan, all: &[Candidate]) -> Vec<Candidate> {
     all.iter().filter(|candidate| !gone.contains(&candidate.id)).cloned().collect()
 }
 
-/// What the rules of restic's manual keep of one machine, read word by word.
+/// What the rules of restic's manual keep of one machine, read literally.
 fn by_the_manual(policy: &Policy, machine: &[&Candidate]) -> BTreeSet<SnapshotId> {
     let rules = policy.rules();
     let mut sorted = machine.to_vec();
@@ -257,7 +257,7 @@ proptest! {
         let minimum = policy.rules().keep_minimum.get() as usize;
         for machine in plan(&policy, &all).unwrap().machines {
             let newest = machine.snapshots.iter().take(minimum);
-            prop_assert!(newest.clone().all(|judged| !judged.is_forgotten()));
+            prop_assert!(newest.clone().all(|snapshot| !snapshot.is_forgotten()));
             prop_assert!(machine.snapshots.is_sorted_by_key(|j| std::cmp::Reverse((j.taken_at_unix_ms, j.id))));
         }
     }

@@ -14,7 +14,7 @@ use crate::support::proxy::{Fault, Plan, Proxy};
 use crate::support::s3::S3Server;
 use crate::support::*;
 
-/// Whatever is wrong, work ends within this: a commit, a look whether it was made and tidying up, each with its retries.
+/// Whatever fails, work ends within this: a commit, the check whether it was made and cleaning up, each with its retries.
 const BOUND: Duration = Duration::from_secs(40);
 
 const LASTING: [Fault; 10] = [
@@ -59,7 +59,7 @@ fn impatient(mut settings: StoreSettings) -> Store {
     settings.open().unwrap()
 }
 
-fn patient(mut settings: StoreSettings) -> Store {
+fn with_retries(mut settings: StoreSettings) -> Store {
     settings.request_timeout = Duration::from_secs(2);
     settings.retry_timeout = Duration::from_secs(30);
     settings.open().unwrap()
@@ -184,7 +184,7 @@ async fn broken_and_mended(work: Work, good_requests_max: usize) {
             println!("{fault:?} after {good} requests, {} ms: {said:?}", took.as_millis());
             assert!(took < BOUND, "{fault:?} after {good} requests: {took:?}");
             match (&said, words_of(fault)) {
-                (Err(said), Some(words)) => assert!(said.contains(words), "{fault:?}: {said}"),
+                (Err(error), Some(text)) => assert!(error.contains(text), "{fault:?}: {error}"),
                 (Ok(()), Some(_)) => panic!("{fault:?} after {good} requests cannot be overcome"),
                 (_, None) => {}
             }
@@ -273,7 +273,7 @@ async fn what_goes_wrong_now_and_then_is_overcome() {
         fault
     });
     let proxy = Proxy::start(server.port(), plan).await;
-    all_kinds_of_work(patient(server.settings_by(proxy.port(), "moods")), &mut rng).await;
+    all_kinds_of_work(with_retries(server.settings_by(proxy.port(), "faults")), &mut rng).await;
 }
 
 /// A commit is not sent again by the client itself, as it is not known to have failed: these are the moments at which
@@ -288,7 +288,7 @@ async fn a_commit_that_is_lost_and_lost_again_or_arrives_late_is_made_once() {
         request.is_create.then(|| LOST.get(count.fetch_add(1, Ordering::SeqCst)).copied())?
     });
     let proxy = Proxy::start(server.port(), plan).await;
-    let repository = new_repository(patient(server.settings_by(proxy.port(), "commit"))).await;
+    let repository = new_repository(with_retries(server.settings_by(proxy.port(), "commit"))).await;
     let disk = MemoryDisk::new(disk(&mut seeded(), MIB));
     let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();
     creates.store(0, Ordering::SeqCst);

@@ -40,7 +40,7 @@ impl DiskSource for Counted {
     }
 }
 
-/// Noise, and between a hole that is longer than anybody waits for.
+/// Noise, and in between a hole that is longer than any reader waits for.
 fn holey(seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; 200 * MIB];
     let mut rng = StdRng::seed_from_u64(seed);
@@ -80,7 +80,7 @@ async fn a_machine_that_is_read_once_is_whole_in_each_of_two_repositories() {
     };
     let (destinations, cancel) = (both(&fast, &slow), Cancel::new());
     let copied = back_up_to_several(request, &destinations, &cancel);
-    let drafts = tokio::time::timeout(ENOUGH, copied).await.expect("nobody waits for ever");
+    let drafts = tokio::time::timeout(ENOUGH, copied).await.expect("it ends in time");
     let id = SnapshotId::generate();
     for (repository, draft) in [&fast, &slow].into_iter().zip(drafts) {
         let snapshot = repository.seal(&draft.unwrap(), id).await.unwrap();
@@ -105,14 +105,14 @@ async fn a_destination_that_breaks_leaves_the_other_to_go_on() {
         let (destinations, cancel) = (both(&breaking, &good), Cancel::new());
         let request = request(&MemoryDisk::new(bytes.clone()));
         let copied = back_up_to_several(request, &destinations, &cancel);
-        let drafts = tokio::time::timeout(ENOUGH, copied).await.expect("nobody waits for ever");
+        let drafts = tokio::time::timeout(ENOUGH, copied).await.expect("it ends in time");
         let [broken, draft] = <[_; 2]>::try_from(drafts).unwrap();
         assert!(broken.is_err(), "hangs: {hangs}");
         let snapshot = good.seal(&draft.unwrap().standing_in(), SnapshotId::generate()).await.unwrap();
         assert!(snapshot.contents.stands_in);
         assert!(restored(&good, &snapshot).await == bytes);
 
-        // When the other is there again, the backup is brought home, and stands in for nothing any more.
+        // When the other is reachable again, the backup is copied there, and is no stand-in any more.
         let home = reopened(Store::new(objects)).await;
         let report = good.copy_to(&home, &[snapshot.id], &Arc::default(), &Cancel::new()).await.unwrap();
         assert_eq!(report.copied, [snapshot.id]);
@@ -146,7 +146,7 @@ fn breaking_stream() -> impl tokio::io::AsyncRead + Send + Sync + Unpin {
             buffer: &mut tokio::io::ReadBuf<'_>,
         ) -> std::task::Poll<std::io::Result<()>> {
             if self.0 == 0 {
-                return std::task::Poll::Ready(Err(std::io::Error::other("the dump died")));
+                return std::task::Poll::Ready(Err(std::io::Error::other("the dump failed")));
             }
             let length = buffer.remaining().min(self.0);
             buffer.put_slice(&vec![7; length]);

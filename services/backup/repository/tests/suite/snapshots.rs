@@ -1,4 +1,4 @@
-//! Snapshots are listed, held, forgotten by rules, judged, compared and copied elsewhere.
+//! Snapshots are listed, held, forgotten by policy, checked for anomalies, compared and copied.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ async fn a_policy_forgets_what_it_planned_but_nothing_that_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_forgotten_by_a_clock_that_cannot_be_trusted() {
+async fn nothing_is_forgotten_while_the_clock_fails_its_checks() {
     let (store, folder) = (memory(), tempfile::tempdir().unwrap());
     new_repository(store.clone()).await;
     let repository = open(&store, folder.path()).await;
@@ -112,7 +112,7 @@ async fn nothing_is_forgotten_by_a_clock_that_cannot_be_trusted() {
         assert!(matches!(refused, ForgetError::Clock(_)), "{refused}");
         assert_eq!(repository.snapshot_ids().await.unwrap().len(), 2);
     };
-    // This host remembers a later time.
+    // This host has stored a later time.
     let seen = folder.path().join(repository.id().to_string()).join("clock");
     std::fs::write(&seen, (now_ms() + DAY_MS).to_string()).unwrap();
     refused().await;
@@ -128,7 +128,7 @@ async fn nothing_is_forgotten_by_a_clock_that_cannot_be_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attack_that_encrypts_a_disk_is_told_with_its_backup() {
+async fn an_attack_that_encrypts_a_disk_is_reported_with_its_backup() {
     let mut rng = seeded();
     let repository = new_repository(memory()).await;
     let detector = Detector::try_from(Expectations::default()).unwrap();
@@ -137,8 +137,8 @@ async fn an_attack_that_encrypts_a_disk_is_told_with_its_backup() {
     for days_ago in (1..=5).rev() {
         let at = days_ago as usize * 3 * MIB;
         crate::support::text(&mut rng, &mut disk.bytes[at..at + 2 * MIB]);
-        let calm = taken(&repository, &disk, days_ago).await;
-        assert_eq!(repository.find_anomalies(&calm, &detector).await.unwrap(), [], "day {days_ago}");
+        let ordinary = taken(&repository, &disk, days_ago).await;
+        assert_eq!(repository.find_anomalies(&ordinary, &detector).await.unwrap(), [], "day {days_ago}");
     }
     rng.fill_bytes(&mut disk.bytes);
     let attacked = taken(&repository, &disk, 0).await;
@@ -209,7 +209,7 @@ async fn snapshots_copied_to_another_repository_are_the_same_there_and_cost_what
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_verification_gets_through_all_packs_within_its_budget_and_remembers() {
+async fn rolling_verifications_cover_all_packs_within_their_budget() {
     let mut rng = seeded();
     let repository = new_repository(memory()).await;
     for days_ago in 1..=3 {
@@ -277,7 +277,7 @@ impl<S: futures::Stream<Item = object_store::Result<object_store::ObjectMeta>> +
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_latest_is_what_is_sealed_now_and_not_what_was_remembered_of_its_id() {
+async fn the_latest_is_what_is_sealed_now_and_not_what_was_cached_of_its_id() {
     let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", place.path().display()).parse().unwrap();
     let store = StoreSettings::new(url).open_for_init().unwrap();
@@ -285,7 +285,7 @@ async fn the_latest_is_what_is_sealed_now_and_not_what_was_remembered_of_its_id(
     let repository = Repository::init(store, secret(), cheap(), settings).await.unwrap();
     let mut disk = MemoryDisk::new(disk(&mut seeded(), 5 * MIB));
     let first = back_up(&repository, request(&disk)).await;
-    assert_eq!(repository.snapshots().await.unwrap().len(), 1, "it is remembered now");
+    assert_eq!(repository.snapshots().await.unwrap().len(), 1, "it is cached now");
 
     disk.write(MIB, b"something else");
     let draft = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap();

@@ -90,7 +90,7 @@ impl DiskSource for ManySegments {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_of_many_pages_is_stored_by_one_worker_without_standing_still() {
+async fn a_disk_of_many_pages_is_stored_by_one_worker_without_a_deadlock() {
     let store = memory();
     new_repository(store.clone()).await;
     let settings = EngineSettings { workers: NonZero::<usize>::MIN, ..EngineSettings::default() };
@@ -105,7 +105,7 @@ async fn a_disk_of_many_pages_is_stored_by_one_worker_without_standing_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_of_changes_that_lies_is_found_out_and_the_disk_is_read_whole() {
+async fn a_wrong_change_map_is_detected_and_the_disk_is_read_whole() {
     let mut rng = seeded();
     let store = memory();
     new_repository(store.clone()).await;

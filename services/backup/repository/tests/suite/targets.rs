@@ -191,9 +191,9 @@ async fn a_range_that_the_disk_does_not_have_is_refused() {
     }
 }
 
-/// A writer that takes nothing more holds the restore up, and no memory grows; told to stop, it stops.
+/// A writer that accepts nothing more blocks the restore, and memory stays bounded; cancelled, it stops.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_nobody_reads_waits_until_it_is_cancelled_or_broken() {
+async fn a_stream_without_a_reader_waits_until_it_is_cancelled_or_broken() {
     let one = Restorable::of(disk(&mut seeded(), 24 * MIB)).await;
     let (mut writer, reader) = tokio::io::duplex(1000);
     let (progress, cancel) = (Arc::new(Progress::new()), Cancel::new());
@@ -275,7 +275,7 @@ async fn a_qcow2_image_of_an_odd_size_ends_in_zeros() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_qcow2_restore_that_fails_says_why_and_leaves_nothing() {
+async fn a_qcow2_restore_that_fails_reports_why_and_leaves_nothing() {
     qemu::must_be_there();
     let one = Restorable::of(disk(&mut seeded(), 4 * MIB)).await;
     let nowhere = one.path("not-there/out.qcow2");
@@ -337,7 +337,7 @@ async fn a_block_device_is_written_whole_or_where_it_differs_and_read_whole() {
     assert!(report.zeroed_bytes >= 4 * MIB as u64, "{report:?}");
     let read = fs::read(&path).unwrap();
     assert!(read[..bytes.len()] == bytes);
-    assert!(read[bytes.len()..].iter().all(|&byte| byte == 0xee), "what lies behind is left as it is");
+    assert!(read[bytes.len()..].iter().all(|&byte| byte == 0xee), "bytes behind it are not changed");
 
     let written = device.written_bytes();
     let again = one.restore(RestoreTarget::existing(&path)).await.unwrap();
@@ -359,7 +359,7 @@ async fn a_block_device_is_written_whole_or_where_it_differs_and_read_whole() {
     let opened = source.parse::<DiskAddress>().unwrap().open(References::Refuse).await.unwrap();
     assert_eq!(opened.size_bytes(), 14 * MIB as u64);
     let whole = opened.extents(0..14 * MIB as u64).await.unwrap();
-    assert_eq!(whole.len(), 1, "a device tells nothing of holes, so all is read: {whole:?}");
+    assert_eq!(whole.len(), 1, "a device has no holes, so all is read: {whole:?}");
     let by_device =
         BackupRequest { disks: vec![("vda".into(), opened)], ..request(&MemoryDisk::new(Vec::new())) };
     let snapshot = back_up(&one.repository, by_device).await;
@@ -368,7 +368,7 @@ async fn a_block_device_is_written_whole_or_where_it_differs_and_read_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_said_to_be_empty_gets_data_only_and_one_too_small_or_in_use_nothing() {
+async fn a_device_declared_empty_gets_data_only_and_one_too_small_or_in_use_nothing() {
     let mut bytes = disk(&mut seeded(), 8 * MIB);
     bytes[2 * MIB..6 * MIB].fill(0);
     let one = Restorable::of(bytes.clone()).await;

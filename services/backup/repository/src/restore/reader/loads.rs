@@ -49,7 +49,7 @@ where
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
-        self.state.lock().expect("nobody panics while holding what was loaded")
+        self.state.lock().expect("no thread panics while holding what was loaded")
     }
 
     /// Begins one load of what is neither kept nor being loaded.

@@ -154,7 +154,7 @@ impl SnapshotDisk {
     /// Begins to load what is likely to be wanted next, and waits for nothing.
     fn read_ahead(&self, read: &Range<u64>) {
         let inner = &self.inner;
-        let noted = inner.streams.lock().expect("nobody panics while holding the streams").note(read);
+        let noted = inner.streams.lock().expect("no thread panics while holding the streams").note(read);
         let Some(ahead) = noted.map(|range| range.start..range.end.min(inner.recipes.size_bytes())) else {
             return;
         };
@@ -169,7 +169,7 @@ impl SnapshotDisk {
                         inner.claim(chunks_of(group));
                     }
                 }
-                // Whoever comes to want it meets the error himself.
+                // A reader that needs it gets the error itself.
                 Err(error) => debug!(%error, "could not read ahead"),
             }
         });
@@ -191,7 +191,7 @@ fn chunks_of(pieces: &[(u64, Piece)]) -> Vec<BlobRef> {
     chunks.filter(|chunk| seen.insert(*chunk)).collect()
 }
 
-/// Puts together what lies in `range`. A read within one chunk or of a hole copies nothing.
+/// The bytes of `range`. A read within one chunk or of a hole copies nothing.
 fn assemble<'a>(
     range: &Range<u64>,
     pieces: &[(u64, Piece)],

@@ -1,7 +1,7 @@
 //! Many requests on one connection.
 //!
-//! The reader task owns the answers, the writer task the requests, so that a caller who goes away never leaves half a
-//! message behind. After the first error every request, present or future, fails with it.
+//! The reader task owns the replies, the writer task the requests, so that a cancelled caller never leaves half a message
+//! on the connection. After the first error every request, present or future, fails with it.
 
 use std::collections::HashMap;
 use std::io;
@@ -61,7 +61,7 @@ pub(super) enum Answer {
         filled: usize,
     },
     Status(Status),
-    /// It is done; there is nothing to tell.
+    /// Done, without data.
     Done,
 }
 
@@ -187,7 +187,7 @@ impl Connection {
 }
 
 pub(super) fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
-    pending.lock().expect("nobody panics while holding the pending requests")
+    pending.lock().expect("no thread panics while holding the pending requests")
 }
 
 impl Pending {
@@ -204,7 +204,7 @@ impl Pending {
     pub(super) fn fail(&mut self, why: &str) {
         let why = self.broken.get_or_insert_with(|| why.to_owned()).clone();
         for (_, waiting) in self.waiting.drain() {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = waiting.done.send(Err(Failure::Broken(why.clone())));
         }
     }

@@ -1,4 +1,4 @@
-//! Connecting, and agreeing with the server on what is spoken and about which export.
+//! The handshake: protocol features and the export.
 
 use std::io;
 
@@ -24,7 +24,7 @@ const BLOCK_BYTES_MIN_MOST: u32 = 64 * 1024;
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// What was agreed on.
+/// The negotiated export.
 #[derive(Clone, Debug)]
 pub(super) struct Export {
     pub(super) size_bytes: u64,
@@ -34,7 +34,7 @@ pub(super) struct Export {
     pub(super) block_bytes_min: u32,
     /// No request carries more.
     pub(super) block_bytes_max: u32,
-    /// The id of `base:allocation`, when the server can tell holes.
+    /// The id of `base:allocation`, when the server reports holes.
     pub(super) base_context: Option<u32>,
     /// The id of the change map, when one was asked for.
     pub(super) dirty_context: Option<u32>,
@@ -54,7 +54,7 @@ struct Handshake<'a> {
     writer: Writer,
 }
 
-/// Connects and agrees. The caller sets the deadline.
+/// Connects and negotiates. The caller sets the deadline.
 pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, Writer), SourceError> {
     let (reader, writer): (Reader, Writer) = match &settings.address {
         NbdAddress::Unix(path) => {
@@ -82,7 +82,7 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
     if settings.dirty_bitmap.is_some() && dirty_context.is_none() {
         let bitmap = settings.dirty_bitmap.as_deref().unwrap_or_default();
         let why = format!("it has no bitmap {bitmap} on this export");
-        return Err(handshake.refused("tell what changed", why));
+        return Err(handshake.refused("list changes", why));
     }
     let export = handshake.go().await?;
     Ok((Export { base_context, dirty_context, ..export }, handshake.reader, handshake.writer))
@@ -107,7 +107,7 @@ impl Handshake<'_> {
         match self.reply(OPT_STRUCTURED_REPLY).await? {
             OptionReply::Ack => Ok(true),
             OptionReply::Error { .. } => Ok(false),
-            _ => Err(self.protocol("it answered the wrong thing")),
+            _ => Err(self.protocol("it sent a reply to another option")),
         }
     }
 
@@ -134,22 +134,22 @@ impl Handshake<'_> {
         Err(self.protocol("it does not stop offering contexts"))
     }
 
-    /// Begins the transmission; returns what the server tells about the export.
+    /// Begins the transmission; returns what the server reports about the export.
     async fn go(&mut self) -> Result<Export, SourceError> {
         let query = InfoRequest { export: &self.settings.export, wanted: vec![INFO_BLOCK_SIZE] }.encode();
         self.ask(OPT_GO, &query).await?;
-        let mut told = None;
+        let mut size_and_flags = None;
         let (mut block_bytes_min, mut block_bytes_max) = (1, PAYLOAD_BYTES_MAX_DEFAULT);
         for _ in 0..OPTION_REPLIES_MAX {
             match self.reply(OPT_GO).await? {
                 OptionReply::Ack => {
                     let (size_bytes, flags) =
-                        told.ok_or_else(|| self.protocol("it did not tell the size"))?;
+                        size_and_flags.ok_or_else(|| self.protocol("it did not report the size"))?;
                     if !(1..=BLOCK_BYTES_MIN_MOST).contains(&block_bytes_min)
                         || !block_bytes_min.is_power_of_two()
                         || block_bytes_max < BLOCK_BYTES_MIN_MOST
                     {
-                        return Err(self.protocol("the sizes of its blocks make no sense"));
+                        return Err(self.protocol("the sizes of its blocks are not valid"));
                     }
                     let (base_context, dirty_context) = (None, None);
                     return Ok(Export {
@@ -162,7 +162,7 @@ impl Handshake<'_> {
                     });
                 }
                 OptionReply::Info(info) => match Info::decode(&info) {
-                    Some(Info::Export { size_bytes, flags }) => told = Some((size_bytes, flags)),
+                    Some(Info::Export { size_bytes, flags }) => size_and_flags = Some((size_bytes, flags)),
                     Some(Info::BlockSize { min, preferred: _, max }) => {
                         (block_bytes_min, block_bytes_max) = (min, max);
                     }
@@ -172,10 +172,10 @@ impl Handshake<'_> {
                     let why = format!("{message} (error {:#x})", code & !REP_FLAG_ERROR);
                     return Err(self.refused("serve this export", why));
                 }
-                OptionReply::Context(_) => return Err(self.protocol("it answered the wrong thing")),
+                OptionReply::Context(_) => return Err(self.protocol("it sent a reply to another option")),
             }
         }
-        Err(self.protocol("it does not stop telling about the export"))
+        Err(self.protocol("it does not stop sending information about the export"))
     }
 
     async fn ask(&mut self, number: u32, data: &[u8]) -> Result<(), SourceError> {

@@ -1,4 +1,4 @@
-//! Reading what a server answers, and giving it to whoever asked.
+//! Reads replies and completes the requests that wait for them.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use crate::nbd_wire::{
     REPLY_TYPE_FLAG_ERROR, REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, ReplyHeader,
 };
 
-/// A block status answer with more descriptors than this (8 MiB) is a lie.
+/// A block status answer with more descriptors than this (8 MiB) is not valid.
 const STATUS_BYTES_MAX: u32 = 8 * 1024 * 1024;
-/// An error message longer than this is a lie.
+/// An error message longer than this is not valid.
 const ERROR_BYTES_MAX: u32 = 8 * 1024;
 
 /// Reads replies until the connection breaks; then everything that waits fails.

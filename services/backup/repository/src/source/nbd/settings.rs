@@ -87,7 +87,7 @@ impl fmt::Display for NbdSettings {
 )]
 pub struct NotAnNbdUri(String);
 
-/// As the NBD project's `uri.md` has it, with one word more: `bitmap=NAME` in the query asks for QEMU's map of
+/// As in the NBD project's `uri.md`, with one parameter more: `bitmap=NAME` in the query asks for QEMU's map of
 /// changes of that name.
 impl FromStr for NbdSettings {
     type Err = NotAnNbdUri;
@@ -105,7 +105,7 @@ fn parsed(uri: &str) -> Option<NbdSettings> {
         let known = match key {
             "socket" => &mut socket,
             "bitmap" => &mut bitmap,
-            // A word that is not understood, such as one about TLS, must not be ignored.
+            // An unknown parameter, such as one about TLS, must not be ignored.
             _ => return None,
         };
         if known.replace(decoded(value).filter(|value| !value.is_empty())?).is_some() {

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::handshake::Export;
 use crate::nbd_wire::{Descriptor, STATE_DIRTY, STATE_ZERO};
 
-/// One question is about no more than this: lengths are 32 bits wide, and servers want them aligned.
+/// One request covers no more than this: lengths are 32 bits wide, and servers want them aligned.
 const STATUS_BYTES_MAX: u64 = 1 << 30;
 
 /// Asks until the whole range is known.
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
         0
     }
 
-    /// Goes on by as many bytes, which lie in the current descriptor, and tells its flags.
+    /// Advances by as many bytes, which are in the current descriptor, and returns its flags.
     fn take(&mut self, bytes: u64) -> u32 {
         self.used += bytes;
         self.descriptors.first().map_or(0, |&(_, flags)| flags)

@@ -86,7 +86,7 @@ pub(super) async fn refuse_references(path: &Path, format: ImageFormat) -> Resul
 }
 
 /// The image as QEMU's tools take it: this file in this format, and nothing behind it whatever it says, even where
-/// it was exchanged after it was looked at.
+/// it was replaced after it was inspected.
 pub(super) fn options(path: &Path, format: ImageFormat) -> Result<String, SourceError> {
     let failed = |source| SourceError::Io { attempt: "inspect", what: path.display().to_string(), source };
     let path = std::path::absolute(path).map_err(failed)?;

@@ -34,12 +34,12 @@ const SHA256: HeaderName = HeaderName::from_static("x-amz-checksum-sha256");
 /// The checksum that all puts carry: it costs next to nothing, and what arrives damaged is refused.
 const CRC64: HeaderName = HeaderName::from_static("x-amz-checksum-crc64nvme");
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
-/// A signature made only to learn an object's address.
+/// The lifetime of a signature made only to get an object's URL.
 const ADDRESS_LIFETIME: Duration = Duration::from_secs(60);
 const ATTEMPTS_MAX: u32 = 4;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
-/// One place in a bucket.
+/// One prefix of a bucket.
 #[derive(Debug)]
 pub(super) struct S3 {
     objects: AmazonS3,
@@ -276,7 +276,7 @@ impl S3 {
     }
 }
 
-/// As it stands in a query: all but letters, digits and a few marks in per cent (RFC 3986, section 2.3). Slashes stay.
+/// Percent-encoded for a query (RFC 3986, section 2.3). Slashes stay.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

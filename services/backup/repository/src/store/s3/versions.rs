@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_tells_what_an_object_was_at_a_moment() {
+    fn a_listing_shows_the_version_of_an_object_at_a_time() {
         let page = || Page::read(LISTING).expect("it is one");
         assert_eq!(page().next, Some(("p/a&b".into(), "v1".into())));
         let of_a = |since| changed_since(vec![page()], since).remove("p/a").map(|version| version.id);

@@ -62,7 +62,7 @@ pub(crate) fn disk(rng: &mut StdRng, bytes: usize) -> Vec<u8> {
     disk
 }
 
-/// Words of a language nobody speaks; they compress to about half.
+/// Random letters; they compress to about half.
 pub(crate) fn text(rng: &mut StdRng, into: &mut [u8]) {
     for byte in into {
         *byte = b"etaoin shrdlu\n"[rng.random_range(0..14)];
@@ -159,7 +159,7 @@ pub(crate) fn partition(disk: &mut [u8], first: u32) {
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
 
-/// The least cost: tests do not guard secrets.
+/// The least cost: tests protect no secrets.
 pub(crate) fn cheap() -> KdfCost {
     KdfCost { memory_kib: 8, passes: 1, lanes: 1 }
 }
@@ -218,7 +218,7 @@ pub(crate) async fn restored(repository: &Repository, snapshot: &Snapshot) -> Ve
     std::fs::read(path).unwrap()
 }
 
-/// Everything that lies in a folder of a store.
+/// Every object in a folder of a store.
 pub(crate) async fn names_in(objects: &InMemory, folder: &str) -> Vec<object_store::path::Path> {
     let prefix = object_store::path::Path::from(folder);
     objects.list(Some(&prefix)).map_ok(|meta| meta.location).try_collect().await.unwrap()
@@ -284,7 +284,7 @@ pub(crate) fn sha256_of_file(path: &std::path::Path) -> String {
 pub(crate) async fn eventually(what: &str, so: impl Fn() -> bool) {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !so() {
-        assert!(std::time::Instant::now() < give_up, "waited in vain: {what}");
+        assert!(std::time::Instant::now() < give_up, "did not happen in time: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }

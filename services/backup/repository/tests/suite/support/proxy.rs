@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   client ── one request a connection ──> plan(request) ── no fault ──> server
-//!                                               └── a fault: refused, unheard, cut off, slow, answered and not told
+//!                                               └── a fault: refused, lost, cut off, slow, carried out without a response
 //! ```
 //!
 //! It listens on the loopback interface only, and ends when it is dropped.
@@ -21,15 +21,15 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a slow answer brings at a time, and how often.
 const DRIP_BYTES: usize = 16;
 const DRIP_EVERY: Duration = Duration::from_millis(50);
-/// How long after its client gave up a late request arrives: after a look whether it did, before the next attempt.
+/// How long after its client gave up a late request arrives: after the check whether it did, before the next attempt.
 const LATE_BY: Duration = Duration::from_millis(50);
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The server does not hear of it; this is answered: a status with its words, and an S3 error code.
+    /// The server does not get it; this is the response: a status line, and an S3 error code.
     Answer(&'static str, &'static str),
-    /// It is heard and never answered, and the server does not hear of it.
+    /// It is accepted and never answered, and the server does not get it.
     Hang,
     /// It is never answered, and the server hears of it when the client has given up.
     ArriveLate,
