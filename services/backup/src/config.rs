@@ -1,11 +1,11 @@
-//! The settings of the backup service, read once.
+//! The settings of the backup service, read once at its start.
 //!
 //! ```toml
 //! [backup]
 //! store = "s3://bucket/prefix"        # or file:///folder; without it the folder "store" of the state folder
 //! key_file = "/etc/loam/store.key"    # or passphrase_file; without either "keys/backup.key" of the state folder
-//! create_repository = false           # true: make a repository where nothing was before
-//! memory_budget = "768M"              # for all copies, restores and verifications together
+//! create_repository = false           # true: create a repository where nothing was before
+//! memory_budget = "960M"              # for all that read and write the repository together
 //! compression = 1                     # of what is new: a level of zstd from 1 (fast) to 19 (small), or "none"
 //! [backup.s3]                         # only for s3://
 //! endpoint = "http://127.0.0.1:8333"  # without it AWS itself
@@ -14,67 +14,71 @@
 //! secret_access_key_file = "/etc/loam/s3.secret"
 //! ```
 //!
-//! A file that holds a secret must be ours alone: nobody else may write it or read it.
+//! A file that holds a secret may be read and written by its owner only.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backup_repository::{
-    Compression, EngineSettings, KdfCost, NoCompression, S3Settings, StoreSettings, StoreSettingsError,
-    StoreUrl,
+    CollectSettings, Compression, EngineSettings, KdfCost, NoCompression, S3Settings, StoreSettings,
+    StoreSettingsError, StoreUrl,
 };
 use chassis::{FileError, Settings, refuse_if_others_can_write};
 use contract::ByteCount;
 use contract::amount::InvalidSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::actors::{COPIES_MAX, READS_MAX};
-use crate::adapters::shelf::{Making, SecretFile, Shelf};
+use crate::actors::{COPIES_MAX, MAINTENANCE_MAX, READS_MAX};
+use crate::adapters::repository::{Creation, RepositoryConfig, SecretFile};
 
-/// Enough for four pieces of work at once on a machine of 2 GiB.
-const MEMORY_BUDGET: ByteCount = ByteCount::mib(768);
+/// Enough for the five operations that move data at one time, on a host of 2 GiB.
+const MEMORY_BUDGET: ByteCount = ByteCount::mib(960);
+/// How often the store is checked and listed. This service is the only one that writes there, so the list rarely
+/// surprises.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// Permission bits that let others see a file.
 const READABLE_BY_OTHERS: u32 = 0o077;
 const REGION: &str = "us-east-1";
 
-/// The part `[backup]`.
+/// The table `[backup]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the backups lie.
+    /// The URL of the store.
     #[serde(default)]
     pub store: Option<String>,
-    /// How to reach an S3 store.
+    /// How an S3 store is reached.
     #[serde(default)]
     pub s3: Option<S3>,
-    /// Random bytes that open the repository.
+    /// The file of random bytes that opens the repository.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-    /// A passphrase that opens the repository.
+    /// The file with a passphrase that opens the repository.
     #[serde(default)]
     pub passphrase_file: Option<PathBuf>,
-    /// Whether to make a repository where nothing was before.
+    /// Whether to create a repository where nothing was before.
     #[serde(default)]
     pub create_repository: bool,
-    /// Memory for the buffers of all heavy work together.
+    /// Memory for the buffers of all operations that move data, in bytes, together.
     #[serde(default = "memory_budget", deserialize_with = "size")]
     pub memory_budget: ByteCount,
-    /// How new data is compressed.
+    /// How new data is compressed: a zstd level, or not at all.
     #[serde(default, deserialize_with = "compression")]
     pub compression: Compression,
 }
 
-/// The part `[backup.s3]`.
+/// The table `[backup.s3]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct S3 {
-    /// The service; AWS itself where absent.
+    /// The URL of the service; AWS itself where absent.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// The region that signatures name.
+    /// The region that requests are signed for.
     #[serde(default = "region")]
     pub region: String,
-    /// Who we are.
+    /// The id of the access key.
     pub access_key_id: String,
     /// The file with the secret access key.
     pub secret_access_key_file: PathBuf,
@@ -88,7 +92,7 @@ fn region() -> String {
     REGION.into()
 }
 
-/// A size as people write it, or a plain number.
+/// A size as text (`960M`), or a number of bytes.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -102,17 +106,17 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
     }
 }
 
-/// A level as a number or as people write it, or `none`.
+/// A level as a number or as text, or `none`.
 fn compression<'de, D: Deserializer<'de>>(from: D) -> Result<Compression, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Said {
+    enum Value {
         Level(i64),
         Text(String),
     }
-    let text = match Said::deserialize(from)? {
-        Said::Level(level) => level.to_string(),
-        Said::Text(text) => text,
+    let text = match Value::deserialize(from)? {
+        Value::Level(level) => level.to_string(),
+        Value::Text(text) => text,
     };
     text.parse().map_err(|error: NoCompression| serde::de::Error::custom(error))
 }
@@ -120,25 +124,25 @@ fn compression<'de, D: Deserializer<'de>>(from: D) -> Result<Compression, D::Err
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The store is not one.
+    /// The store cannot be used.
     #[error("backup.store")]
     Store(#[from] StoreSettingsError),
-    /// Both kinds of secret are named.
+    /// Both kinds of secret are set.
     #[error("backup.key_file and backup.passphrase_file are both set; keep one")]
     TwoSecrets,
-    /// A folder store needs no S3 settings; somebody meant something else.
+    /// A store in a folder needs no S3 settings; something else was meant.
     #[error("backup.s3 is set, but backup.store is not s3://bucket/prefix")]
     S3WithoutNeed,
     /// There is no key yet.
     #[error(
-        "there is no key file {0}; make one with `head -c 64 /dev/urandom > {0} && chmod 600 {0}` and keep a copy \
+        "there is no key file {0}; create one with `head -c 64 /dev/urandom > {0} && chmod 600 {0}` and keep a copy \
          elsewhere: without it no backup can ever be read"
     )]
     NoKey(PathBuf),
-    /// A secret file is not to be trusted.
+    /// Others can change a file with a secret.
     #[error("a file with a secret")]
     Untrusted(#[from] FileError),
-    /// A secret file is no secret.
+    /// Others can read a file with a secret.
     #[error("{path} can be read by others (mode {mode:o}); run `chmod go= {path}`")]
     ReadableByOthers {
         /// The file.
@@ -148,11 +152,11 @@ pub enum ConfigError {
     },
 }
 
-/// Turns settings into a shelf: where the repository is and how it is opened. Contacts no store.
+/// Where the repository is and how it is opened. Contacts no store.
 ///
 /// # Errors
 /// When a value makes no sense or a secret file is open to others.
-pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
+pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig, ConfigError> {
     let (own, state) = (&settings.own, &settings.state_dir);
     let url: StoreUrl = match &own.store {
         Some(text) => text.parse()?,
@@ -171,26 +175,28 @@ pub fn shelf(settings: &Settings<Config>) -> Result<Shelf, ConfigError> {
         (Some(path), None) => SecretFile::Key(path.clone()),
         (None, None) => SecretFile::Key(state.join("keys/backup.key")),
     };
-    refuse_if_not_ours_alone(secret.path())?;
+    refuse_if_others_have_access(secret.path())?;
     let engine = EngineSettings {
         memory_bytes_max: usize::try_from(own.memory_budget.0).unwrap_or(usize::MAX)
-            / (COPIES_MAX + READS_MAX),
+            / (COPIES_MAX + READS_MAX + MAINTENANCE_MAX),
         cache: Some(state.join("backup/cache")),
         compression: own.compression,
         ..EngineSettings::default()
     };
-    Ok(Shelf {
+    Ok(RepositoryConfig {
         store,
         secret,
         engine,
-        making: if own.create_repository { Making::Allowed } else { Making::Forbidden },
+        creation: if own.create_repository { Creation::Allowed } else { Creation::Forbidden },
         kdf: KdfCost::default(),
+        collection: CollectSettings::default(),
+        refresh_interval: REFRESH_INTERVAL,
         note: state.join("backup/repository.json"),
     })
 }
 
 fn s3_settings(s3: &S3) -> Result<S3Settings, ConfigError> {
-    refuse_if_not_ours_alone(&s3.secret_access_key_file)?;
+    refuse_if_others_have_access(&s3.secret_access_key_file)?;
     Ok(S3Settings {
         endpoint: s3.endpoint.clone(),
         region: s3.region.clone(),
@@ -199,14 +205,14 @@ fn s3_settings(s3: &S3) -> Result<S3Settings, ConfigError> {
     })
 }
 
-fn refuse_if_not_ours_alone(path: &Path) -> Result<(), ConfigError> {
+fn refuse_if_others_have_access(path: &Path) -> Result<(), ConfigError> {
     if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(ConfigError::NoKey(path.into()));
     }
     refuse_if_others_can_write(path)?;
-    let looked =
+    let metadata =
         std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
-    let mode = looked.permissions().mode() & 0o7777;
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & READABLE_BY_OTHERS != 0 {
         return Err(ConfigError::ReadableByOthers { path: path.into(), mode });
     }
@@ -223,79 +229,85 @@ mod tests {
 
     fn settings(state: &Path, own: &str) -> Settings<Config> {
         Settings {
-            host: HostName::new("h1").expect("a name"),
+            host: HostName::new("h1").expect("a valid name"),
             state_dir: state.into(),
             realm: Realm::default(),
             nats: chassis::NatsSettings { url: "nats://127.0.0.1:4222".into(), nkey_file: None },
-            own: toml::from_str(own).expect("readable"),
+            own: toml::from_str(own).expect("valid TOML"),
         }
     }
 
     fn secret(path: &Path, mode: u32) {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        fs::write(path, [7; 64]).expect("written");
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        fs::create_dir_all(path.parent().expect("a parent folder")).expect("the folder is created");
+        fs::write(path, [7; 64]).expect("the file is written");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode is set");
     }
 
     #[test]
-    fn the_defaults_are_a_folder_and_a_key_in_the_state_folder_and_make_no_repository() {
-        let state = tempfile::tempdir().expect("a folder");
-        let missing = shelf(&settings(state.path(), "")).expect_err("no key");
+    fn the_defaults_are_a_folder_and_a_key_in_the_state_folder_and_create_no_repository() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let missing = repository_config(&settings(state.path(), "")).expect_err("there is no key");
         assert!(missing.to_string().contains("head -c 64 /dev/urandom"), "{missing}");
         secret(&state.path().join("keys/backup.key"), 0o600);
-        let shelf = shelf(&settings(state.path(), "")).expect("usable");
-        assert_eq!(shelf.store.url, StoreUrl::Folder(state.path().join("store")));
-        assert_eq!(shelf.making, Making::Forbidden);
+        let config = repository_config(&settings(state.path(), "")).expect("the settings are valid");
+        assert_eq!(config.store.url, StoreUrl::Folder(state.path().join("store")));
+        assert_eq!(config.creation, Creation::Forbidden);
     }
 
     #[test]
     fn a_secret_that_others_can_read_or_write_is_refused() {
-        let state = tempfile::tempdir().expect("a folder");
+        let state = tempfile::tempdir().expect("a temporary folder");
         let key = state.path().join("keys/backup.key");
         for mode in [0o640, 0o604, 0o620, 0o602] {
             secret(&key, mode);
-            assert!(shelf(&settings(state.path(), "")).is_err(), "{mode:o}");
+            assert!(repository_config(&settings(state.path(), "")).is_err(), "{mode:o}");
         }
     }
 
     #[test]
-    fn contradictions_are_refused_in_words() {
-        let state = tempfile::tempdir().expect("a folder");
+    fn contradictions_are_refused_with_a_sentence() {
+        let state = tempfile::tempdir().expect("a temporary folder");
         secret(&state.path().join("keys/backup.key"), 0o600);
-        let told = |own: &str| shelf(&settings(state.path(), own)).expect_err("refused").to_string();
-        assert!(told("key_file = \"/a\"\npassphrase_file = \"/b\"").contains("keep one"));
-        assert!(told("[s3]\naccess_key_id = \"a\"\nsecret_access_key_file = \"/b\"").contains("backup.s3"));
-        assert!(told("store = \"ftp://x\"").contains("backup.store"));
-        assert!(told("store = \"s3://bucket\"").contains("backup.store"));
+        let refusal = |own: &str| {
+            repository_config(&settings(state.path(), own)).expect_err("a contradiction").to_string()
+        };
+        assert!(refusal("key_file = \"/a\"\npassphrase_file = \"/b\"").contains("keep one"));
+        assert!(
+            refusal("[s3]\naccess_key_id = \"a\"\nsecret_access_key_file = \"/b\"").contains("backup.s3")
+        );
+        assert!(refusal("store = \"ftp://x\"").contains("backup.store"));
+        assert!(refusal("store = \"s3://bucket\"").contains("backup.store"));
     }
 
     #[test]
-    fn sizes_are_written_as_people_write_them() {
+    fn sizes_are_text_or_bytes() {
         let budget = |own: &str| toml::from_str::<Config>(own).map(|config| config.memory_budget);
-        assert_eq!(budget("").expect("read"), MEMORY_BUDGET);
-        assert_eq!(budget("memory_budget = \"1G\"").expect("read"), ByteCount::gib(1));
-        assert_eq!(budget("memory_budget = 4096").expect("read"), ByteCount(4096));
+        assert_eq!(budget("").expect("valid TOML"), MEMORY_BUDGET);
+        assert_eq!(budget("memory_budget = \"1G\"").expect("valid TOML"), ByteCount::gib(1));
+        assert_eq!(budget("memory_budget = 4096").expect("valid TOML"), ByteCount(4096));
         assert!(budget("memory_budget = \"much\"").is_err());
         assert!(budget("memory = \"1G\"").is_err());
     }
 
     #[test]
     fn a_compression_is_a_level_or_none() {
-        let said = |own: &str| toml::from_str::<Config>(own).map(|config| config.compression.to_string());
+        let compression =
+            |own: &str| toml::from_str::<Config>(own).map(|config| config.compression.to_string());
         for (own, is) in [
             ("", "1"),
             ("compression = 7", "7"),
             ("compression = \"7\"", "7"),
             ("compression = \"none\"", "none"),
         ] {
-            assert_eq!(said(own).expect("read"), is, "{own}");
+            assert_eq!(compression(own).expect("valid TOML"), is, "{own}");
         }
         for own in ["compression = 0", "compression = 20", "compression = \"fast\"", "compression = true"] {
-            said(own).expect_err(own);
+            compression(own).expect_err(own);
         }
-        let state = tempfile::tempdir().expect("a folder");
+        let state = tempfile::tempdir().expect("a temporary folder");
         secret(&state.path().join("keys/backup.key"), 0o600);
-        let shelf = shelf(&settings(state.path(), "compression = 7")).expect("usable");
-        assert_eq!(shelf.engine.compression.to_string(), "7");
+        let config =
+            repository_config(&settings(state.path(), "compression = 7")).expect("the settings are valid");
+        assert_eq!(config.engine.compression.to_string(), "7");
     }
 }

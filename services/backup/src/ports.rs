@@ -1,22 +1,22 @@
-//! What we ask of the world beyond the bus and the store: to read a disk through its door.
+//! What the service needs beyond the bus and the store: to read a disk through its NBD export.
 //!
 //! ```text
-//!   Doors --by--> NbdDoors   the unix socket of QEMU's NBD server
+//!   DiskExports --by--> NbdExports   the unix socket of QEMU's NBD server
 //! ```
 //!
-//! The provisioner is asked over the bus (`provisioner.rs`), the store through `backup-repository`
-//! (`adapters/shelf.rs`); neither needs a port, because tests have the real thing for both.
+//! The provisioner is called over the bus (`adapters/provisioner.rs`), the store is used through `backup-repository`
+//! (`adapters/repository.rs`); neither needs a port, because tests use the real thing for both.
 
 use async_trait::async_trait;
 use backup_repository::{DiskSource, SourceError};
 use contract::provisioner::DiskExport;
 
-/// Reads disks through the doors that the provisioner opened.
+/// Reads disks through the exports that the provisioner opened.
 #[async_trait]
-pub trait Doors: Send + Sync + 'static {
-    /// Goes through a door: the disk behind it, ready to be read.
+pub trait DiskExports: Send + Sync + 'static {
+    /// Connects to an export: the disk, ready to be read.
     ///
     /// # Errors
-    /// When nobody is behind the door, or does not answer in time.
-    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError>;
+    /// When nothing serves the export, or it does not answer in time.
+    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError>;
 }

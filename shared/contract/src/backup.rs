@@ -1,4 +1,7 @@
-//! Messages of the backup service.
+//! Messages of the backup service: what is backed up, restored, verified, forgotten and collected.
+//!
+//! Every command is a durable operation. Its output is the type that stands beside it here: `StartBackup` ends with a
+//! `Backup`, `RestoreBackup` with a `RestoredVm`, and so on.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,10 +21,10 @@ messages! { Owner::One(Service::Backup) =>
         "verify_backup", from [People], refusal VerifyBackupRefused, about |it| it.backup.to_string()
     }
     schedulable VerifyRepository {
-        "verify_repository", from [People], refusal RepositoryRefused, about |_it| REPOSITORY.into()
+        "verify_repository", from [People], refusal VerifyRepositoryRefused, about |_it| REPOSITORY.into()
     }
     schedulable CollectRepository {
-        "collect_repository", from [People], refusal RepositoryRefused, about |_it| REPOSITORY.into()
+        "collect_repository", from [People], refusal CollectRepositoryRefused, about |_it| REPOSITORY.into()
     }
     schedulable ApplyRetention {
         "apply_retention", from [People], refusal ApplyRetentionRefused, about |_it| REPOSITORY.into()
@@ -30,32 +33,32 @@ messages! { Owner::One(Service::Backup) =>
     event BackupSealed { "backup_sealed", to [], about |it| it.0.vm.as_str() }
 }
 
-/// Backs a machine up.
+/// Backs up a running or stopped VM: all its disks at one moment. Ends with a [`Backup`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StartBackup {
-    /// Which.
+    /// The VM to back up.
     pub vm: VmName,
-    /// The schedule that asks, if one does.
+    /// The schedule that sends this, where one does; kept with the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleId>,
-    /// The same id twice is the same command. The backup will carry this id.
+    /// The same id twice is the same command. The backup gets this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Why a backup is not begun.
+/// Why a backup does not begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum StartBackupRefused {
-    /// No such machine.
-    #[error("there is no vm {0}")]
+    /// There is no such VM.
+    #[error("there is no vm {0}; `loam vm list` lists them")]
     Unknown(VmName),
-    /// A backup of it is under way.
-    #[error("operation {by} backs up vm {vm} already")]
+    /// Another operation backs it up: a VM has one backup at a time.
+    #[error("operation {by} backs up vm {vm} already; wait for it or cancel it")]
     UnderWay {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// The operation.
+        /// The operation that backs it up.
         by: OperationId,
     },
     /// The id was used for another command.
@@ -63,12 +66,13 @@ pub enum StartBackupRefused {
     IdReused(OperationId),
 }
 
-/// Makes a second machine from a backup, with a new name, MAC and UUID.
+/// Creates another VM from a backup, with a new name, MAC address and UUID and without domains. Ends with a
+/// [`RestoredVm`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoreBackup {
-    /// Which backup.
+    /// The backup to restore.
     pub backup: BackupRef,
-    /// The new machine's name.
+    /// The name of the new VM.
     pub as_vm: VmName,
     /// The same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,18 +83,18 @@ pub struct RestoreBackup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum RestoreBackupRefused {
-    /// No such backup.
-    #[error("there is no backup {0}")]
+    /// There is no such backup.
+    #[error("there is no backup {0}; `loam backup list` lists them")]
     Unknown(BackupRef),
-    /// More than one backup begins so.
-    #[error("{given} may be any of {}", .candidates.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
+    /// The id of more than one backup begins so.
+    #[error("{given} may be any of {}", list(candidates))]
     Ambiguous {
         /// What was given.
         given: BackupRef,
-        /// What it may mean.
+        /// The first ten backups that it may mean, newest first.
         candidates: Vec<BackupId>,
     },
-    /// There is a machine of that name.
+    /// There is a VM of that name.
     #[error("there is a vm {0} already; choose another name")]
     NameTaken(VmName),
     /// The id was used for another command.
@@ -98,10 +102,20 @@ pub enum RestoreBackupRefused {
     IdReused(OperationId),
 }
 
-/// Reads a backup back from the store and checks every byte of it; an operation.
+/// What `RestoreBackup` ends with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoredVm {
+    /// The new VM.
+    pub vm: VmName,
+    /// The backup that its disks came from.
+    pub backup: BackupId,
+}
+
+/// Reads all that one backup needs from the store and checks every byte of it. Ends with a [`VerifiedBackup`], or
+/// undone with a reason that names the damage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyBackup {
-    /// Which backup.
+    /// The backup to verify.
     pub backup: BackupRef,
     /// The same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,15 +126,15 @@ pub struct VerifyBackup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyBackupRefused {
-    /// No such backup.
+    /// There is no such backup.
     #[error("there is no backup {0}; `loam backup list` lists them")]
     Unknown(BackupRef),
-    /// More than one backup begins so.
-    #[error("{given} may be any of {}", .candidates.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
+    /// The id of more than one backup begins so.
+    #[error("{given} may be any of {}", list(candidates))]
     Ambiguous {
         /// What was given.
         given: BackupRef,
-        /// What it may mean.
+        /// The first ten backups that it may mean, newest first.
         candidates: Vec<BackupId>,
     },
     /// The id was used for another command.
@@ -128,13 +142,27 @@ pub enum VerifyBackupRefused {
     IdReused(OperationId),
 }
 
+/// What `VerifyBackup` ends with where nothing is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VerifiedBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// Chunks that were decrypted and hashed.
+    pub chunks: u64,
+    /// Bytes read from the store.
+    pub bytes_read: ByteCount,
+}
+
 /// What operations on the whole repository are about.
 pub const REPOSITORY: &str = "repository";
 
-/// Reads packs back from the store and checks every byte of them.
+/// Reads packs back from the store and checks every byte of them, backups of other makers included. Without
+/// `bytes_max` it also checks that every backup finds all that it needs. Ends with a [`VerifiedRepository`], or undone
+/// with a reason that names the damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyRepository {
-    /// At most this many bytes, those first that were not verified for the longest time; everything where absent.
+    /// A rolling verification: at most this many bytes of packs, those first that were not verified for the longest
+    /// time; at least one pack is read. Everything where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<ByteCount>,
     /// The same id twice is the same command.
@@ -142,7 +170,35 @@ pub struct VerifyRepository {
     pub operation_id: Option<OperationId>,
 }
 
-/// Deletes what no snapshot and no running backup needs (restic calls it prune).
+/// Why a verification of the repository does not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyRepositoryRefused {
+    /// Another operation verifies it.
+    #[error("operation {0} verifies the repository already; wait for it or cancel it")]
+    UnderWay(OperationId),
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
+}
+
+/// What `VerifyRepository` ends with where nothing is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VerifiedRepository {
+    /// Packs that were read whole.
+    pub packs: u64,
+    /// Packs that a rolling verification left for the next ones.
+    pub packs_left: u64,
+    /// Chunks that were decrypted and hashed.
+    pub chunks: u64,
+    /// Backups of which it was checked that everything they need is there; none in a rolling verification.
+    pub backups: u64,
+    /// Bytes read from the store.
+    pub bytes_read: ByteCount,
+}
+
+/// Deletes what no backup needs any more (restic: prune; borg: compact). Backups may run meanwhile. Ends with a
+/// [`CollectedRepository`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CollectRepository {
     /// The same id twice is the same command.
@@ -150,20 +206,36 @@ pub struct CollectRepository {
     pub operation_id: Option<OperationId>,
 }
 
-/// Why an operation on the repository does not begin.
+/// Why a collection does not begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum RepositoryRefused {
-    /// One of the same kind is under way.
-    #[error("operation {0} does this already; wait for it or cancel it")]
+pub enum CollectRepositoryRefused {
+    /// Another operation collects.
+    #[error("operation {0} collects the repository already; wait for it or cancel it")]
     UnderWay(OperationId),
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),
 }
 
-/// Forgets the backups that no rule keeps. Rules are applied to each VM by itself; what they free is deleted by
-/// `CollectRepository`.
+/// What `CollectRepository` ends with. A pack is one object of the store, some 32 MiB of chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectedRepository {
+    /// Packs in the store when it began.
+    pub packs: u64,
+    /// Packs that were deleted.
+    pub packs_deleted: u64,
+    /// Bytes of deleted packs.
+    pub bytes_deleted: ByteCount,
+    /// Bytes that were copied out of packs of which little was needed, into new ones.
+    pub bytes_rewritten: ByteCount,
+    /// Packs that a later collection deletes: backups under way may still need them.
+    pub packs_waiting: u64,
+}
+
+/// Forgets the backups that no rule keeps. Rules are applied to each VM by itself, and only to backups that this
+/// service made. Whatever the rules say, the newest three backups of each VM and backups under a hold are kept. What
+/// only forgotten backups used is deleted by `CollectRepository`. Ends with an [`AppliedRetention`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRetention {
     /// Which backups are kept.
@@ -176,27 +248,28 @@ pub struct ApplyRetention {
     pub operation_id: Option<OperationId>,
 }
 
-/// How many backups of a VM are kept; a backup that any rule keeps is kept. Days, weeks, months and years are those of
-/// UTC, and the newest backup of each counts.
+/// How many backups of a VM are kept, each from 1; at least one rule must be given. A backup that any rule keeps is
+/// kept. Hours, days, weeks, months and years are those of UTC; the newest backup of each counts, and periods without
+/// a backup do not. While such a rule has not found as many as it wants, the oldest backup is kept too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionRules {
-    /// The newest ones.
+    /// This many of the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
-    /// One an hour.
+    /// One an hour, for this many hours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly: Option<u32>,
-    /// One a day.
+    /// One a day, for this many days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily: Option<u32>,
-    /// One a week (ISO 8601).
+    /// One a week (ISO 8601: from Monday), for this many weeks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weekly: Option<u32>,
-    /// One a month.
+    /// One a month, for this many months.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monthly: Option<u32>,
-    /// One a year.
+    /// One a year, for this many years.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yearly: Option<u32>,
 }
@@ -208,7 +281,10 @@ pub enum ApplyRetentionRefused {
     /// The rules would keep nothing, or cannot be followed.
     #[error("the retention rules cannot be applied: {0}")]
     BadRules(String),
-    /// One is under way.
+    /// There is no backup of that VM.
+    #[error("there is no backup of vm {0}; `loam backup list` lists them")]
+    NoBackups(VmName),
+    /// Another operation applies retention.
     #[error("operation {0} applies retention already; wait for it or cancel it")]
     UnderWay(OperationId),
     /// The id was used for another command.
@@ -216,50 +292,78 @@ pub enum ApplyRetentionRefused {
     IdReused(OperationId),
 }
 
+/// What `ApplyRetention` ends with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AppliedRetention {
+    /// Backups that were forgotten, at most 2,000 in one run.
+    pub forgotten: Vec<BackupId>,
+    /// Backups that are kept, newest first for each VM, and why; the first 500.
+    pub kept: Vec<KeptBackup>,
+    /// How many are kept in all.
+    pub kept_total: u64,
+    /// Backups that no rule keeps and that the next run forgets, because one run forgets no more than 2,000.
+    pub left: u64,
+}
+
+/// A backup that retention keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeptBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its VM.
+    pub vm: VmName,
+    /// All rules that keep it, in words: `daily 2 of 7`, `held`, `minimum`.
+    pub reasons: Vec<String>,
+}
+
 /// A committed backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backup {
-    /// Its id.
+    /// Its id, which is that of the operation that made it.
     pub id: BackupId,
-    /// The machine.
+    /// The VM that was backed up.
     pub vm: VmName,
-    /// The moment that it shows.
+    /// The moment whose content it holds.
     pub taken: Timestamp,
-    /// How trustworthy that moment is.
+    /// In what state the disks were at that moment.
     pub consistency: Consistency,
-    /// Its disks.
+    /// All disks of the VM.
     pub disks: Vec<BackedUpDisk>,
-    /// The schedule that asked for it, if one did.
+    /// The schedule that sent the command, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleId>,
-    /// Bytes read from the machine.
+    /// Bytes read from the disks; what is not allocated is not read.
     pub bytes_read: ByteCount,
-    /// Bytes that were new to the store, before compression.
+    /// Bytes that the store did not hold yet, before compression.
     pub bytes_new: ByteCount,
-    /// Bytes written to the store.
+    /// Bytes written to the store, after compression and encryption.
     pub bytes_stored: ByteCount,
-    /// How long it took, in milliseconds.
+    /// How long copying took, in milliseconds.
     pub took_ms: u64,
 }
 
 /// A disk inside a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BackedUpDisk {
-    /// Its name.
+    /// The name of the disk at its VM (`vda`).
     pub disk: DiskName,
-    /// Its size.
+    /// Its virtual size.
     pub size: ByteCount,
 }
 
-/// Asks which backups there are, newest first.
+/// Lists the backups, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListBackups {
-    /// Only those of this machine.
+    /// Only those of this VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmName>,
 }
 
-/// A backup is complete and safe in the store.
+/// A backup is complete and committed to the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct BackupSealed(pub Backup);
+
+fn list(ids: &[BackupId]) -> String {
+    ids.iter().map(BackupId::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,4 +1,4 @@
-//! Whether a backup may begin: a machine has one at a time, because its disks are opened at one moment for one
+//! Whether a backup may begin: a VM has one at a time, because its disks are opened at one moment for one
 //! operation.
 
 use contract::backup::StartBackupRefused;
@@ -7,9 +7,9 @@ use contract::{OperationId, VmName};
 /// A backup that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderWay {
-    /// The operation.
+    /// The operation that backs it up.
     pub operation: OperationId,
-    /// The machine.
+    /// The VM.
     pub vm: VmName,
 }
 
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_has_one_backup_at_a_time() {
+    fn a_vm_has_one_backup_at_a_time() {
         let [web, db] = ["web", "db"].map(|name| VmName::new(name).expect("a name"));
         let [first, second] = [1, 2].map(OperationId::from_bits);
         let under_way = [UnderWay { operation: first.clone(), vm: web.clone() }];

@@ -1,26 +1,30 @@
 //! What the backup service decides; it does nothing itself.
 //!
 //! ```text
-//!   StartBackup   --admission--> may it begin?      --plan--> which disks, under which words
-//!   "web@latest"  --reference--> one backup, none, or several
-//!   snapshots     --catalogue--> the backups of the contract, newest first
-//!   RestoreBackup --plan-------> the new machine's definition and disks
-//!   VerifyReport  --findings---> one sentence that names what is damaged
+//!   StartBackup    --admission--> may it begin?      --plan--> which disks, with which tags
+//!   "web@latest"   --reference--> one backup, none, or several
+//!   snapshots      --snapshot---> the backups of the contract, newest first
+//!   RestoreBackup  --plan-------> the new VM's definition and disks
+//!   ApplyRetention --retention--> which backups are forgotten in this run, which are kept and why
+//!   damage         --findings---> one sentence that names it
+//!   a question     --repository_state--> answered now, or after which refresh
 //! ```
 //!
 //! Promises: the same question gets the same answer; nothing here waits, reads a clock or touches a store.
-//! It does not know the store's format: snapshots come as [`catalogue::Facts`]. Next: the service's `sagas`, which
-//! carry out what is decided here.
+//! It does not know the store's format: snapshots come as [`snapshot::Facts`]. Next: the service's `sagas`, which carry
+//! out what is decided here.
 
 pub mod admission;
-pub mod catalogue;
 pub mod findings;
 pub mod plan;
 pub mod reference;
+pub mod repository_state;
+pub mod retention;
+pub mod snapshot;
 
 use contract::OperationId;
 
-/// The id of an operation that another operation begins at a neighbour: the same parent and purpose give the same
+/// The id of an operation that another operation begins at another service: the same parent and purpose give the same
 /// id, so that asking again after a crash is asking for the same thing.
 pub fn derived_id(parent: &OperationId, purpose: &str) -> OperationId {
     let hash = blake3::hash(format!("{parent} {purpose}").as_bytes());

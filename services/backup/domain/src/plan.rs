@@ -1,4 +1,4 @@
-//! What a backup reads and what a restore makes.
+//! Which disks a backup reads and which VM a restore creates.
 
 use std::collections::BTreeSet;
 
@@ -6,22 +6,22 @@ use contract::backup::Backup;
 use contract::provisioner::{DiskSize, OpenedDisks, VmDefinition};
 use contract::{DiskName, HostName, VmName};
 
-/// Why doors or a definition cannot be used.
+/// Why disk exports or a definition cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// The doors are on another host; a unix socket does not reach that far.
-    #[error("the disks are on host {there} and this backup service is on {here}; run one there")]
+    /// The exports are on another host; a unix socket cannot be reached from here.
+    #[error("the disks are on host {there} and this backup service is on {here}; run one on {there}")]
     Elsewhere {
-        /// Where they are.
+        /// The host of the exports.
         there: HostName,
-        /// Where we are.
+        /// Our host.
         here: HostName,
     },
-    /// The machine has no disk.
+    /// The VM has no disk.
     #[error("vm {0} has no disk to back up")]
     NoDisk(VmName),
-    /// Two doors of one name.
-    #[error("disk {0} is offered twice")]
+    /// Two exports of one disk.
+    #[error("disk {0} is exported twice")]
     Twice(DiskName),
     /// The backup's definition cannot be read.
     #[error("the definition kept with the backup cannot be read: {0}")]
@@ -32,19 +32,19 @@ pub enum Unusable {
 ///
 /// # Errors
 /// When they are elsewhere, none, or named twice.
-pub fn check_doors(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusable> {
+pub fn check_exports(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusable> {
     check_host(here, &opened.host)?;
     if opened.doors.is_empty() {
         return Err(Unusable::NoDisk(opened.definition.name.clone()));
     }
     let mut seen = BTreeSet::new();
-    match opened.doors.iter().find(|door| !seen.insert(&door.disk)) {
-        Some(door) => Err(Unusable::Twice(door.disk.clone())),
+    match opened.doors.iter().find(|export| !seen.insert(&export.disk)) {
+        Some(export) => Err(Unusable::Twice(export.disk.clone())),
         None => Ok(()),
     }
 }
 
-/// Checks that files or sockets of a host are ours to touch.
+/// Checks that files or sockets are on our host.
 ///
 /// # Errors
 /// When they are on another host.
@@ -60,8 +60,8 @@ pub fn write_definition(definition: &VmDefinition) -> Vec<u8> {
     serde_json::to_vec(definition).expect("a definition is plain data")
 }
 
-/// The machine that a restore makes: as it was, under a new name. Domains stay with the machine that has them: two
-/// machines that answer for one name would be a trap.
+/// The definition of the VM that a restore creates: as it was, under a new name. It gets no domains: two VMs that
+/// answer for one domain would be a trap.
 ///
 /// # Errors
 /// When the kept definition cannot be read.
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn opened(disks: &[&str]) -> OpenedDisks {
-        let door = |disk: &&str| DiskExport {
+        let export = |disk: &&str| DiskExport {
             disk: DiskName::new(*disk).expect("a name"),
             size: ByteCount::gib(2),
             socket: "/run/x".into(),
@@ -108,7 +108,7 @@ mod tests {
         };
         OpenedDisks {
             host: HostName::new("h1").expect("a name"),
-            doors: disks.iter().map(door).collect(),
+            doors: disks.iter().map(export).collect(),
             definition: definition(),
             consistency: Consistency::Crash,
             lease_seconds: 90,
@@ -116,16 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_takes_every_disk_once_from_its_own_host() {
+    fn a_backup_reads_every_disk_once_and_only_on_its_own_host() {
         let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a name"));
-        assert_eq!(check_doors(&here, &opened(&["vda", "vdb"])), Ok(()));
-        assert!(matches!(check_doors(&here, &opened(&[])), Err(Unusable::NoDisk(_))));
-        assert!(matches!(check_doors(&here, &opened(&["vda", "vda"])), Err(Unusable::Twice(_))));
-        assert!(matches!(check_doors(&other, &opened(&["vda"])), Err(Unusable::Elsewhere { .. })));
+        assert_eq!(check_exports(&here, &opened(&["vda", "vdb"])), Ok(()));
+        assert!(matches!(check_exports(&here, &opened(&[])), Err(Unusable::NoDisk(_))));
+        assert!(matches!(check_exports(&here, &opened(&["vda", "vda"])), Err(Unusable::Twice(_))));
+        assert!(matches!(check_exports(&other, &opened(&["vda"])), Err(Unusable::Elsewhere { .. })));
     }
 
     #[test]
-    fn a_restored_machine_has_a_new_name_and_no_domains() {
+    fn a_restored_vm_has_a_new_name_and_no_domains() {
         let as_vm = VmName::new("web2").expect("a name");
         let restored = restored_definition(&write_definition(&definition()), &as_vm).expect("readable");
         assert_eq!(restored.name, as_vm);

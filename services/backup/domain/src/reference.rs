@@ -1,20 +1,58 @@
-//! Which backup a person means.
+//! Which backup a reference means.
 
-use contract::BackupRef;
-use contract::backup::{Backup, RestoreBackupRefused};
+use contract::backup::{Backup, RestoreBackupRefused, VerifyBackupRefused};
+use contract::{BackupId, BackupRef};
 
-/// The word for the newest backup of a machine.
+/// Stands for the newest backup of a VM.
 const LATEST: &str = "latest";
 /// A refusal names no more candidates than this: more do not help to choose.
 const CANDIDATES_MAX: usize = 10;
+
+/// Why a reference does not mean one backup.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// There is no such backup.
+    #[error("there is no backup {0}; `loam backup list` lists them")]
+    Unknown(BackupRef),
+    /// The id of more than one backup begins so.
+    #[error("{given} may be any of {}", .candidates.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", "))]
+    Ambiguous {
+        /// What was given.
+        given: BackupRef,
+        /// What it may mean, newest first.
+        candidates: Vec<BackupId>,
+    },
+}
+
+impl From<ReferenceError> for RestoreBackupRefused {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Unknown(given) => RestoreBackupRefused::Unknown(given),
+            ReferenceError::Ambiguous { given, candidates } => {
+                RestoreBackupRefused::Ambiguous { given, candidates }
+            }
+        }
+    }
+}
+
+impl From<ReferenceError> for VerifyBackupRefused {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Unknown(given) => VerifyBackupRefused::Unknown(given),
+            ReferenceError::Ambiguous { given, candidates } => {
+                VerifyBackupRefused::Ambiguous { given, candidates }
+            }
+        }
+    }
+}
 
 /// Finds the backup that a reference means among `backups`, which are sorted newest first.
 ///
 /// # Errors
 /// When none fits, or more than one begins so.
-pub fn resolve<'a>(reference: &BackupRef, backups: &'a [Backup]) -> Result<&'a Backup, RestoreBackupRefused> {
+pub fn resolve<'a>(reference: &BackupRef, backups: &'a [Backup]) -> Result<&'a Backup, ReferenceError> {
     let of_vm = || backups.iter().filter(|backup| backup.vm == reference.vm);
-    let unknown = || RestoreBackupRefused::Unknown(reference.clone());
+    let unknown = || ReferenceError::Unknown(reference.clone());
     if reference.which == LATEST {
         return of_vm().next().ok_or_else(unknown);
     }
@@ -23,7 +61,7 @@ pub fn resolve<'a>(reference: &BackupRef, backups: &'a [Backup]) -> Result<&'a B
     match fitting[..] {
         [] => Err(unknown()),
         [only] => Ok(only),
-        _ => Err(RestoreBackupRefused::Ambiguous {
+        _ => Err(ReferenceError::Ambiguous {
             given: reference.clone(),
             candidates: fitting.iter().take(CANDIDATES_MAX).map(|backup| backup.id.clone()).collect(),
         }),
@@ -53,15 +91,15 @@ mod tests {
         }
     }
 
-    fn meant(text: &str, backups: &[Backup]) -> Result<BackupId, RestoreBackupRefused> {
+    fn meant(text: &str, backups: &[Backup]) -> Result<BackupId, ReferenceError> {
         resolve(&text.parse().expect("a reference"), backups).map(|backup| backup.id.clone())
     }
 
     #[test]
-    fn latest_is_the_newest_of_that_machine() {
+    fn latest_is_the_newest_of_that_vm() {
         let all = [backup("db", 9, 30), backup("web", 2, 20), backup("web", 1, 10)];
         assert_eq!(meant("web@latest", &all), Ok(all[1].id.clone()));
-        assert!(matches!(meant("mail@latest", &all), Err(RestoreBackupRefused::Unknown(_))));
+        assert!(matches!(meant("mail@latest", &all), Err(ReferenceError::Unknown(_))));
     }
 
     #[test]
@@ -71,14 +109,14 @@ mod tests {
         let whole = format!("web@{}", all[1].id);
         assert_eq!(meant(&whole, &all), Ok(all[1].id.clone()));
         assert_eq!(meant(&whole[..7], &all), Ok(all[1].id.clone()));
-        assert!(matches!(meant(&whole.replace("web", "db"), &all), Err(RestoreBackupRefused::Unknown(_))));
+        assert!(matches!(meant(&whole.replace("web", "db"), &all), Err(ReferenceError::Unknown(_))));
     }
 
     #[test]
     fn an_ambiguous_beginning_is_refused_with_what_it_may_mean() {
         let all = [backup("web", 2, 20), backup("web", 1, 10)];
         match meant("web@0", &all) {
-            Err(RestoreBackupRefused::Ambiguous { candidates, .. }) => assert_eq!(candidates.len(), 2),
+            Err(ReferenceError::Ambiguous { candidates, .. }) => assert_eq!(candidates.len(), 2),
             other => panic!("{other:?}"),
         }
     }

@@ -1,22 +1,22 @@
-//! The actors of the backup service.
+//! What lives as long as the backup service and is asked by its handlers and sagas.
 //!
 //! ```text
-//!   desk, sagas --64--> Librarian    keeps the open repository, or why it is shut, and the list of backups
-//!                          | opens and lists on tasks; each outcome comes back as a message
-//!                          v
-//!                       the store
+//!   handlers, sagas ------> RepositoryKeeper   the open repository, or why there is none, and the list of backups
+//!                              ^ refreshed in rounds by the worker `refresh_repository`
 //!
-//!   sagas -----64-----> Copyists     gives out places: so many disks are copied, so many read back, at one time
+//!   sagas ------64--------> TransferSlots      gives out slots: so many copies and reads at one time
 //! ```
 //!
-//! Work with bytes happens in the sagas' own tasks and on the engine's threads, never in an actor. A number is the
-//! size of the mailbox. When an actor dies the process dies; operations go on from their journals.
+//! Work with bytes is done in the tasks of the sagas and on the engine's threads, never here. The number is the size of
+//! the mailbox. When an actor dies the process dies; operations go on from their journals.
 
-mod copyists;
-mod librarian;
+mod repository_keeper;
+mod transfer_slots;
 
-pub use copyists::{COPIES_MAX, Copyists, CopyistsError, Desk as CopyistsDesk, READS_MAX, Trade};
-pub use librarian::{Catalogue, Freshness, Librarian, Library, Pace, StoreShut};
+pub use repository_keeper::{RefreshRepository, RepositoryClosed, RepositoryKeeper};
+pub use transfer_slots::{
+    COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotError, SlotKind, TransferSlots, TransferSlotsHandle,
+};
 
-/// Askers that may wait at one actor: more than operations and questions that can be under way.
+/// Requests that may wait at one actor: more than operations that can be under way.
 const MAILBOX: usize = 64;

@@ -1,9 +1,13 @@
-//! The real things behind what the service asks for.
+//! The real things behind what the service needs.
 //!
-//! - `nbd`: disks through NBD sockets, for the port `Doors`;
-//! - `shelf`: the repository in a folder or in S3, opened with the secret;
-//! - `snapshots`: the repository's words in the domain's.
+//! - `nbd`: disks through NBD sockets, for the port `DiskExports`;
+//! - `provisioner`: the provisioner, over the bus;
+//! - `repository`: the repository in a folder or in S3, opened with the secret; `listing`: what it holds;
+//! - `snapshots`, `retention`: values of the repository as values of the domain, and back.
 
+pub mod listing;
 pub mod nbd;
-pub mod shelf;
+pub mod provisioner;
+pub mod repository;
+pub mod retention;
 pub mod snapshots;

@@ -1,24 +1,24 @@
-//! Doors of QEMU's NBD servers, on unix sockets of this host.
+//! Disk exports of QEMU's NBD servers, on unix sockets of this host.
 
 use async_trait::async_trait;
 use backup_repository::{DiskSource, NbdAddress, NbdSettings, NbdSource, SourceError};
 use contract::provisioner::DiskExport;
 
-use crate::ports::Doors;
+use crate::ports::DiskExports;
 
 /// Reads only what is allocated, many requests in flight, each with a deadline.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NbdDoors;
+pub struct NbdExports;
 
 #[async_trait]
-impl Doors for NbdDoors {
-    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
-        let settings = NbdSettings::new(NbdAddress::Unix(door.socket.clone()), &door.export);
+impl DiskExports for NbdExports {
+    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
+        let settings = NbdSettings::new(NbdAddress::Unix(export.socket.clone()), &export.export);
         let source = NbdSource::connect(&settings).await?;
-        if source.size_bytes() != door.size.0 {
+        if source.size_bytes() != export.size.0 {
             return Err(SourceError::Protocol {
                 what: settings.to_string(),
-                why: format!("it has {} bytes where {} were told", source.size_bytes(), door.size.0),
+                why: format!("it has {} bytes where {} were announced", source.size_bytes(), export.size.0),
             });
         }
         Ok(Box::new(source))

@@ -1,8 +1,6 @@
-//! The repository's words in the domain's, and back.
+//! Snapshots of the repository as values of the domain, and back.
 
-use std::error::Error;
-
-use backup_domain::catalogue::{self, Facts, NotOurs};
+use backup_domain::snapshot::{self, Facts, ForeignSnapshot};
 use backup_repository::{Consistency as Stored, Snapshot, SnapshotId};
 use contract::BackupId;
 use contract::backup::Backup;
@@ -11,10 +9,19 @@ use contract::provisioner::Consistency;
 /// The backup that a snapshot is.
 ///
 /// # Errors
-/// When somebody else made it.
-pub fn backup_of(snapshot: &Snapshot) -> Result<Backup, NotOurs> {
+/// When another program made it.
+pub fn backup_of(snapshot: &Snapshot) -> Result<Backup, ForeignSnapshot> {
+    snapshot::backup(&facts(snapshot))
+}
+
+/// Whether this service made a snapshot.
+pub fn is_made_here(snapshot: &Snapshot) -> bool {
+    snapshot::is_made_here(&facts(snapshot))
+}
+
+fn facts(snapshot: &Snapshot) -> Facts {
     let contents = &snapshot.contents;
-    catalogue::backup(&Facts {
+    Facts {
         id: snapshot.id.to_string(),
         machine: contents.machine.clone(),
         taken_at_unix_ms: contents.taken_at_unix_ms,
@@ -28,10 +35,10 @@ pub fn backup_of(snapshot: &Snapshot) -> Result<Backup, NotOurs> {
         bytes_read: contents.stats.read_bytes,
         bytes_new: contents.stats.new_bytes,
         bytes_stored: contents.stats.stored_bytes,
-    })
+    }
 }
 
-/// How the repository calls a moment's trustworthiness.
+/// A consistency as the repository stores it.
 pub fn stored(consistency: Consistency) -> Stored {
     match consistency {
         Consistency::Filesystem => Stored::FileSystem,
@@ -40,21 +47,14 @@ pub fn stored(consistency: Consistency) -> Stored {
     }
 }
 
-/// The snapshot that carries a backup's id.
+/// The snapshot of a backup: both have one id.
 pub fn snapshot_id(id: &BackupId) -> SnapshotId {
     id.as_str().parse().expect("both are ULIDs")
 }
 
-/// An error and its causes in one line.
-pub fn in_words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+/// The backup of a snapshot.
+pub fn backup_id(id: SnapshotId) -> BackupId {
+    BackupId::new(id.to_string().to_ascii_uppercase()).expect("both are ULIDs")
 }
 
 #[cfg(test)]
@@ -64,8 +64,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_and_its_backup_carry_one_id() {
+    fn a_snapshot_and_its_backup_have_one_id() {
         let id = BackupId::from(&OperationId::from_bits(u128::MAX / 3));
-        assert_eq!(snapshot_id(&id).to_string().to_ascii_uppercase(), id.as_str());
+        assert_eq!(backup_id(snapshot_id(&id)), id);
     }
 }

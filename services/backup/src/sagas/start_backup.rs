@@ -1,82 +1,76 @@
-//! A backup: the disks at one moment, copied into the store and sealed.
+//! A backup: the disks of a VM at one moment, copied into the repository and sealed.
 //!
 //! ```text
-//!   queue        wait for a place among the copyists            undo: give it back
-//!   open_disks   the provisioner opens doors at one moment      undo: close them, or leave them to their lease
-//!   copy         the engine reads the doors, the lease is kept  undo: give the draft up
+//!   queue        wait for a transfer slot                         undo: give it back
+//!   open_disks   the provisioner exports the disks at one moment  undo: close them, or leave them to their lease
+//!   copy         the engine reads them, the lease is renewed      undo: discard the draft
 //!   close_disks  close them, or leave them to their lease
-//!   seal         the backup exists; tell it                     undo: it does not
+//!   seal         the backup exists; publish it                    undo: forget it
 //! ```
 //!
 //! Sealing is last, so that nothing that fails later can turn a sealed backup back. The snapshot's id is the
-//! operation's: sealing twice is sealing once. What `copy` brings is a draft that another process can seal.
+//! operation's: sealing twice is sealing once. The output of `copy` is a draft that another process can seal.
 
 use std::time::{Duration, Instant};
 
-use backup_domain::{catalogue, plan};
-use backup_repository::{BackupRequest, CopyError, Draft, Progress, ReadError, SealError};
-use contract::backup::{BackupSealed, StartBackup};
+use backup_domain::{plan, snapshot};
+use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError};
+use contract::backup::{self, Backup, BackupSealed};
+use contract::message::with_causes;
 use contract::provisioner::OpenedDisks;
-use contract::{BackupId, Request, Timestamp};
-use operation::{Context, Work};
-use saga::{Step, StepFuture, Trail, Trouble, output};
+use contract::{BackupId, Timestamp};
+use operation::Saga;
+use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::World;
-use super::work::{lasting, leave, metered, passing, repository, take};
-use crate::actors::Trade;
-use crate::adapters::snapshots::{backup_of, in_words, snapshot_id, stored};
-use crate::provisioner::Lease;
+use super::steps::{
+    QUEUE_MAX, TRANSFER_MAX, permanent, queue_copy, read_error, release_slot, repository, take_slot,
+    transient, with_progress,
+};
+use crate::actors::SlotKind;
+use crate::adapters::provisioner::Lease;
+use crate::adapters::snapshots::{backup_of, snapshot_id, stored};
+use crate::state::ServiceState;
 
-/// Waiting for other backups: a night of them.
-const QUEUE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Freezing, opening, thawing, and one repetition of the question.
+/// Freezing, opening, thawing, and one repetition of the request.
 const OPEN_MAX: Duration = Duration::from_secs(200);
-/// A machine that is being started or stopped is free again after this.
-const OPEN_PATIENCE: Duration = Duration::from_secs(120);
-/// A large disk over a slow line.
-const COPY_MAX: Duration = Duration::from_secs(48 * 3600);
+/// A VM that is being started or stopped is free again after this.
+const OPEN_RETRY_FOR: Duration = Duration::from_secs(120);
 /// Closing is tried this long; then the lease does it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+const CLOSE_RETRY_FOR: Duration = Duration::from_secs(60);
 const CLOSE_MAX: Duration = Duration::from_secs(200);
 /// One small object, with the store's own retries.
 const SEAL_MAX: Duration = Duration::from_secs(600);
-/// A copied backup is worth waiting for; while it waits it holds neither doors nor a place.
-const SEAL_PATIENCE: Duration = Duration::from_secs(3600);
+/// A copied backup is worth waiting for; while it waits it holds neither disk exports nor a slot.
+const SEAL_RETRY_FOR: Duration = Duration::from_secs(3600);
 /// How long the undo of sealing waits for the store.
-const FORGET_PATIENCE: Duration = Duration::from_secs(60);
+const FORGET_RETRY_FOR: Duration = Duration::from_secs(60);
 /// The lease is renewed this often, or sooner where it is short.
-const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// After a question that was not answered.
-const AGAIN: Duration = Duration::from_secs(2);
+const RENEW_INTERVAL: Duration = Duration::from_secs(30);
+/// After a request that was not answered.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-type Here = Context<World, StartBackup>;
+type Context = operation::Context<ServiceState, backup::StartBackup>;
 
-/// The work that `StartBackup` begins.
-pub struct Start;
+/// The saga of `StartBackup`.
+pub struct StartBackup;
 
-impl Work for Start {
-    const KIND: &'static str = StartBackup::NAME;
-    type World = World;
-    type Input = StartBackup;
+impl Saga for StartBackup {
+    type Command = backup::StartBackup;
+    type State = ServiceState;
 
-    fn about(input: &StartBackup) -> String {
-        input.vm.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("queue", QUEUE_MAX, queue).undone_by(leave_queue),
-            Step::new("open_disks", OPEN_MAX, open_disks).undone_by(close_disks).with_patience(OPEN_PATIENCE),
-            Step::new("copy", COPY_MAX, copy).undone_by(discard),
+            Step::new("queue", QUEUE_MAX, queue_copy).undone_by(undo),
+            Step::new("open_disks", OPEN_MAX, open_disks).undone_by(close_disks).retrying_for(OPEN_RETRY_FOR),
+            Step::new("copy", TRANSFER_MAX, copy).undone_by(discard),
             Step::new("close_disks", CLOSE_MAX, close_disks),
-            Step::new("seal", SEAL_MAX, seal).undone_by(unseal).with_patience(SEAL_PATIENCE),
+            Step::new("seal", SEAL_MAX, seal).undone_by(unseal).retrying_for(SEAL_RETRY_FOR),
         ]
     }
 }
 
-/// Doors, and since when.
+/// Disk exports, and the moment whose content they show.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Moment {
     opened: OpenedDisks,
@@ -90,191 +84,166 @@ struct Copied {
     draft: String,
 }
 
-fn queue<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        take(context, Trade::Copy).await?;
-        output(&())
-    })
+impl Copied {
+    fn encode(draft: &Draft) -> Result<Copied, StepError> {
+        let bytes = rmp_serde::to_vec_named(draft).map_err(|error| permanent(&error))?;
+        Ok(Copied { draft: hex::encode(bytes) })
+    }
+
+    fn decode(&self) -> Result<Draft, StepError> {
+        let bytes = hex::decode(&self.draft).map_err(|error| permanent(&error))?;
+        rmp_serde::from_slice(&bytes).map_err(|error| permanent(&error))
+    }
 }
 
-fn leave_queue<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        leave(context).await?;
-        context.world.metrics.backup_undone();
-        output(&())
-    })
+async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    release_slot(context, outputs).await?;
+    context.state.metrics.backup_undone();
+    Ok(())
 }
 
-fn open_disks<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move { output(&open(context).await?) })
-}
-
-async fn open(context: &Here) -> Result<Moment, Trouble> {
-    let opened = context.world.provisioner.open_disks(&context.input.vm, &context.id).await?;
-    plan::check_doors(&context.world.host, &opened).map_err(|unusable| lasting(&unusable))?;
+async fn open_disks(context: &Context, _: &Outputs) -> Result<Moment, StepError> {
+    let opened = context.state.provisioner.open_disks(&context.command.vm, &context.id).await?;
+    plan::check_exports(&context.state.host, &opened).map_err(|unusable| permanent(&unusable))?;
     Ok(Moment { opened, taken: chrono::Utc::now() })
 }
 
-fn close_disks<'a>(context: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let until = Instant::now() + CLOSE_PATIENCE;
-        while let Err(trouble) = context.world.provisioner.close_disks(&context.id).await {
-            if Instant::now() >= until {
-                tracing::warn!(operation = %context.id, %trouble, "the disks were left to their lease");
-                break;
-            }
-            tokio::time::sleep(AGAIN).await;
+async fn close_disks(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let until = Instant::now() + CLOSE_RETRY_FOR;
+    while let Err(error) = context.state.provisioner.close_disks(&context.id).await {
+        if Instant::now() >= until {
+            tracing::warn!(operation = %context.id, %error, "the disk exports were left to their lease");
+            break;
         }
-        leave(context).await?;
-        output(&())
-    })
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    release_slot(context, outputs).await
 }
 
-fn copy<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(copy_disks(context, trail))
-}
-
-async fn copy_disks(context: &Here, trail: &Trail<'_>) -> Result<Value, Trouble> {
-    let world = &context.world;
-    // After a crash the place that `queue` took is free again.
-    take(context, Trade::Copy).await?;
-    let repository = repository(world).await?;
-    let Moment { opened, taken } = still_open(context, trail.of("open_disks")?).await?;
+async fn copy(context: &Context, outputs: &Outputs) -> Result<Copied, StepError> {
+    let state = &context.state;
+    // After a crash the slot that `queue` took is free again.
+    take_slot(context, SlotKind::Copy).await?;
+    let repository = repository(state).await?;
+    let Moment { opened, taken } = open_again(context, outputs).await?;
     let mut disks = Vec::with_capacity(opened.doors.len());
-    for door in &opened.doors {
-        let disk = world.doors.reach(door).await.map_err(|error| passing(&error))?;
-        disks.push((door.disk.to_string(), disk));
+    for export in &opened.doors {
+        let disk = state.exports.connect(export).await.map_err(|error| transient(&error))?;
+        disks.push((export.disk.to_string(), disk));
     }
     let request = BackupRequest {
-        machine: context.input.vm.to_string(),
+        machine: context.command.vm.to_string(),
         taken_at_unix_ms: u64::try_from(taken.timestamp_millis()).unwrap_or_default(),
-        tags: catalogue::tags(context.input.schedule.as_ref()),
+        tags: snapshot::tags(context.command.schedule.as_ref()),
         disks,
         streams: Vec::new(),
         definition: plan::write_definition(&opened.definition),
-        // Doors do not say yet what changed since the last backup.
+        // Exports do not say yet what changed since the last backup.
         parent: None,
         consistency: stored(opened.consistency),
     };
-    let (progress, began) = (Progress::new().into(), Instant::now());
-    let work = metered(&context.meter, &progress, repository.copy(request, &progress, &context.cancel));
+    let (progress, started) = (Progress::new().into(), Instant::now());
+    let work =
+        with_progress(&context.progress, &progress, repository.copy(request, &progress, &context.cancel));
     let copied = tokio::select! {
         copied = work => copied,
-        () = until_gone(context, Duration::from_secs(opened.lease_seconds.into())) => {
-            return Err(Trouble::Passing("the doors to the disks were closed; opening them anew".into()));
+        () = lease_lost(context, Duration::from_secs(opened.lease_seconds.into())) => {
+            return Err(StepError::Transient("the disk exports were closed; opening them anew".into()));
         }
     };
-    let draft = match copied {
-        Ok(draft) => draft,
-        Err(error @ (CopyError::DiskNames | CopyError::Cancelled)) => return Err(lasting(&error)),
-        Err(error) => {
-            world.library.look_again().await;
-            return Err(passing(&error));
+    let draft = copied.map_err(|error| match error {
+        CopyError::DiskNames | CopyError::Cancelled => permanent(&error),
+        error => {
+            state.repository.report_change();
+            transient(&error)
         }
-    };
-    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    write_down(&draft.tagged(catalogue::took_tag(took_ms)))
+    })?;
+    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Copied::encode(&draft.tagged(snapshot::took_tag(took_ms)))
 }
 
-/// The doors of the trail while their lease lives; else new ones, at a new moment. Copying begins at its beginning
-/// either way, so that all that is sealed is of one moment.
-async fn still_open(context: &Here, before: Moment) -> Result<Moment, Trouble> {
-    match context.world.provisioner.renew_disks(&context.id).await? {
-        Lease::Goes(_) => Ok(before),
-        Lease::Gone => open(context).await,
+/// The exports that `open_disks` opened while their lease lives; else new ones, at a new moment. Copying starts at the
+/// beginning either way, so that all that is sealed is of one moment.
+async fn open_again(context: &Context, outputs: &Outputs) -> Result<Moment, StepError> {
+    match context.state.provisioner.renew_disks(&context.id).await? {
+        Lease::Held(_) => outputs.get("open_disks"),
+        Lease::Lost => open_disks(context, outputs).await,
     }
 }
 
-/// Keeps the lease; returns when it is known to be gone. A provisioner that does not answer may be starting again.
-async fn until_gone(context: &Here, lease: Duration) {
-    let mut pause = RENEW_EVERY.min(lease / 3);
+/// Renews the lease; returns when it is known to be lost. A provisioner that does not answer may be starting again.
+async fn lease_lost(context: &Context, lease: Duration) {
+    let mut pause = RENEW_INTERVAL.min(lease / 3);
     loop {
         tokio::time::sleep(pause).await;
-        match context.world.provisioner.renew_disks(&context.id).await {
-            Ok(Lease::Goes(lease)) => pause = RENEW_EVERY.min(lease / 3),
-            Ok(Lease::Gone) => return,
-            Err(trouble) => {
-                tracing::warn!(operation = %context.id, %trouble, "the lease was not renewed; asking again");
-                pause = AGAIN;
+        match context.state.provisioner.renew_disks(&context.id).await {
+            Ok(Lease::Held(lease)) => pause = RENEW_INTERVAL.min(lease / 3),
+            Ok(Lease::Lost) => return,
+            Err(error) => {
+                tracing::warn!(operation = %context.id, %error, "the lease was not renewed; trying again");
+                pause = RETRY_PAUSE;
             }
         }
     }
-}
-
-fn write_down(draft: &Draft) -> Result<Value, Trouble> {
-    let bytes = rmp_serde::to_vec_named(draft).map_err(|error| lasting(&error))?;
-    output(&Copied { draft: hex::encode(bytes) })
-}
-
-fn read_back(copied: &Copied) -> Result<Draft, Trouble> {
-    let bytes = hex::decode(&copied.draft).map_err(|error| lasting(&error))?;
-    rmp_serde::from_slice(&bytes).map_err(|error| lasting(&error))
 }
 
 /// What only the draft needs may be collected at once; without this a collection waits until the draft is stale.
-fn discard<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(copied) = trail.if_done::<Copied>("copy") {
-            let repository = context.world.library.repository().await;
-            let discarded = match &repository {
-                Ok(repository) => {
-                    repository.discard(&read_back(&copied)?).await.map_err(|error| in_words(&error))
-                }
-                Err(shut) => Err(shut.to_string()),
-            };
-            if let Err(why) = discarded {
-                tracing::warn!(operation = %context.id, why, "a draft was left to become stale by itself");
-            }
-        }
-        output(&())
-    })
+async fn discard(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let Some(copied) = outputs.find::<Copied>("copy")? else {
+        return Ok(());
+    };
+    let draft = copied.decode()?;
+    let discarded = match context.state.repository.repository() {
+        Ok(repository) => repository.discard(&draft).await.map_err(|error| with_causes(&error)),
+        Err(closed) => Err(closed.to_string()),
+    };
+    if let Err(error) = discarded {
+        tracing::warn!(operation = %context.id, error, "a draft was left to become stale by itself");
+    }
+    Ok(())
 }
 
-fn seal<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let world = &context.world;
-        let draft = read_back(&trail.of("copy")?)?;
-        let repository = repository(world).await?;
-        let id = snapshot_id(&BackupId::from(&context.id));
-        let sealed = repository.seal(&draft, id).await.map_err(|error| match error {
-            SealError::Store(_) | SealError::Unchecked(ReadError::Store(_) | ReadError::Index(_)) => {
-                passing(&error)
-            }
-            error => lasting(&error),
-        })?;
-        let backup = backup_of(&sealed).map_err(|not_ours| lasting(&not_ours))?;
-        world.metrics.sealed(&backup);
-        world.library.look_again().await;
-        let event = BackupSealed(backup);
-        if let Err(error) = world.bus.publish(&event).await {
-            tracing::warn!(backup = %event.0.id, error = in_words(&error), "nobody was told of a sealed backup");
-        }
-        output(&event.0)
-    })
-}
-
-/// An operation that ends undone left no backup, and nobody was told of one. Where the store stays away, what may
-/// have been sealed is left: it is whole, and waiting for a person would help nobody.
-fn unseal<'a>(context: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let until = Instant::now() + FORGET_PATIENCE;
-        while trail.if_done::<Copied>("copy").is_some()
-            && let Err(trouble) = forget(context).await
-        {
-            if Instant::now() >= until {
-                tracing::warn!(operation = %context.id, %trouble, "a backup may have been left in the store");
-                break;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-        output(&())
-    })
-}
-
-async fn forget(context: &Here) -> Result<(), Trouble> {
-    let repository = repository(&context.world).await?;
+async fn seal(context: &Context, outputs: &Outputs) -> Result<Backup, StepError> {
+    let state = &context.state;
+    let draft = outputs.get::<Copied>("copy")?.decode()?;
+    let repository = repository(state).await?;
     let id = snapshot_id(&BackupId::from(&context.id));
-    repository.forget(id).await.map_err(|error| passing(&error))?;
-    context.world.library.look_again().await;
+    let sealed = repository.seal(&draft, id).await.map_err(|error| match &error {
+        SealError::Store(_) => transient(&error),
+        SealError::Unchecked(read) => read_error(read, &error),
+        _ => permanent(&error),
+    })?;
+    let backup = backup_of(&sealed).map_err(|foreign| permanent(&foreign))?;
+    state.metrics.backup_sealed(&backup);
+    state.repository.report_change();
+    let event = BackupSealed(backup);
+    if let Err(error) = state.bus.publish(&event).await {
+        tracing::warn!(backup = %event.0.id, error = with_causes(&error), "a sealed backup was not published");
+    }
+    Ok(event.0)
+}
+
+/// An operation that ends undone left no backup. While the store stays away, what may have been sealed is left: it is
+/// whole, and waiting for a person would help nobody.
+async fn unseal(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    if outputs.find::<Copied>("copy")?.is_none() {
+        return Ok(());
+    }
+    let until = Instant::now() + FORGET_RETRY_FOR;
+    while let Err(error) = forget(context).await {
+        if Instant::now() >= until {
+            tracing::warn!(operation = %context.id, %error, "a backup may have been left in the store");
+            break;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn forget(context: &Context) -> Result<(), StepError> {
+    let repository = repository(&context.state).await?;
+    let id = snapshot_id(&BackupId::from(&context.id));
+    repository.forget(id).await.map_err(|error| transient(&error))?;
+    context.state.repository.report_change();
     Ok(())
 }

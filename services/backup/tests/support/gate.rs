@@ -1,49 +1,52 @@
-//! Doors behind which reading stands still until a test lets it go on.
+//! Disk exports that stop answering reads until a test lets them go on.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup::ports::Doors;
+use backup::ports::DiskExports;
 use backup_repository::source::Extent;
 use backup_repository::{DiskSource, SourceError};
 use bytes::Bytes;
 use contract::provisioner::DiskExport;
 use tokio::sync::watch;
 
-/// Doors that can be held shut for readers; clones are the same doors.
+/// Exports whose reads can be stopped; clones are the same exports.
 #[derive(Clone)]
-pub struct GatedDoors {
-    inner: Arc<dyn Doors>,
-    open: Arc<watch::Sender<bool>>,
+pub struct GatedExports {
+    inner: Arc<dyn DiskExports>,
+    reading: Arc<watch::Sender<bool>>,
 }
 
 struct GatedSource {
     inner: Box<dyn DiskSource>,
-    open: watch::Receiver<bool>,
+    reading: watch::Receiver<bool>,
 }
 
-impl GatedDoors {
-    /// Doors that stand open for readers until they are shut.
-    pub fn of(inner: Arc<dyn Doors>) -> Self {
-        GatedDoors { inner, open: Arc::new(watch::Sender::new(true)) }
+impl GatedExports {
+    /// Exports that answer reads until they are stopped.
+    pub fn of(inner: Arc<dyn DiskExports>) -> Self {
+        GatedExports { inner, reading: Arc::new(watch::Sender::new(true)) }
     }
 
-    /// Readers stand still.
-    pub fn shut(&self) {
-        self.open.send_replace(false);
+    /// Reads wait.
+    pub fn stop(&self) {
+        self.reading.send_replace(false);
     }
 
-    /// Readers go on.
-    pub fn open(&self) {
-        self.open.send_replace(true);
+    /// Reads go on.
+    pub fn go_on(&self) {
+        self.reading.send_replace(true);
     }
 }
 
 #[async_trait]
-impl Doors for GatedDoors {
-    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
-        Ok(Box::new(GatedSource { inner: self.inner.reach(door).await?, open: self.open.subscribe() }))
+impl DiskExports for GatedExports {
+    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
+        Ok(Box::new(GatedSource {
+            inner: self.inner.connect(export).await?,
+            reading: self.reading.subscribe(),
+        }))
     }
 }
 
@@ -58,9 +61,9 @@ impl DiskSource for GatedSource {
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
-        let mut open = self.open.clone();
-        // The doors outlive the test.
-        let _ = open.wait_for(|open| *open).await;
+        let mut reading = self.reading.clone();
+        // An error says that the test has ended.
+        let _ = reading.wait_for(|reading| *reading).await;
         self.inner.read_at(offset, length).await
     }
 }

@@ -1,5 +1,5 @@
-//! What the tests of the backup service share: a fake provisioner that behaves like the contract, a repository in a
-//! folder, and the service with real actors on the memory bus.
+//! What the tests of the backup service share: a fake provisioner that keeps the contract, a repository in a folder, and
+//! the service with real actors on the memory bus.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
@@ -13,61 +13,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backup::actors::Pace;
-use backup::adapters::shelf::{Making, SecretFile, Shelf};
-use backup::ports::Doors;
-use backup_repository::{DiskSource, EngineSettings, KdfCost, RawFile, SourceError, StoreSettings, StoreUrl};
+use backup::adapters::repository::{Creation, RepositoryConfig, SecretFile};
+use backup::ports::DiskExports;
+use backup_repository::{
+    CollectSettings, DiskSource, EngineSettings, KdfCost, RawFile, SourceError, StoreSettings, StoreUrl,
+};
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, RunningServer};
+use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{Begun, OperationReport};
 use contract::provisioner::DiskExport;
 use contract::{HostName, OperationId, Realm, Service, VmName};
-use operation::Operations;
+use operation::Engine;
 
 pub use provisioner::FakeProvisioner;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub fn host() -> HostName {
-    HostName::new("h1").expect("a name")
+    HostName::new("h1").expect("a valid name")
 }
 
 pub fn vm(name: &str) -> VmName {
-    VmName::new(name).expect("a name")
+    VmName::new(name).expect("a valid name")
 }
 
-/// Doors whose socket is the raw image itself: what is behind a door does not matter to a saga.
-pub struct RawDoors;
+/// Exports whose socket is the raw image itself: what serves an export does not matter to a saga.
+pub struct RawExports;
 
 #[async_trait]
-impl Doors for RawDoors {
-    async fn reach(&self, door: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
-        Ok(Box::new(RawFile::open(&door.socket)?))
+impl DiskExports for RawExports {
+    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
+        Ok(Box::new(RawFile::open(&export.socket)?))
     }
 }
 
-/// A shelf for a repository in a folder, cheap to open, quick to give up.
-pub fn shelf(folder: &Path) -> Shelf {
+/// A repository in a folder, cheap to open, checked often, collected at once.
+pub fn repository_config(folder: &Path) -> RepositoryConfig {
     let key = folder.join("store.key");
     if !key.exists() {
-        std::fs::write(&key, [7; 64]).expect("written");
+        std::fs::write(&key, [7; 64]).expect("the file is written");
     }
-    Shelf {
+    RepositoryConfig {
         store: StoreSettings::new(StoreUrl::Folder(folder.join("store"))),
         secret: SecretFile::Key(key),
         engine: EngineSettings { memory_bytes_max: 0, ..EngineSettings::default() },
-        making: Making::Allowed,
+        creation: Creation::Allowed,
         kdf: KdfCost { memory_kib: 8, passes: 1, lanes: 1 },
+        collection: CollectSettings { pack_age_min: Duration::ZERO, ..CollectSettings::default() },
+        refresh_interval: Duration::from_millis(200),
         note: folder.join("repository.json"),
-    }
-}
-
-/// Looks often, so that tests need not wait.
-pub fn quick() -> Pace {
-    Pace {
-        between_looks: Duration::from_millis(200),
-        back_off: Duration::from_millis(50),
-        back_off_max: Duration::from_millis(200),
     }
 }
 
@@ -82,53 +76,54 @@ pub fn raw_image(path: &Path, seed: u64, bytes: usize) {
         state ^= state << 17;
         word.copy_from_slice(&state.to_le_bytes());
     }
-    std::fs::write(path, content).expect("written");
+    std::fs::write(path, content).expect("the file is written");
 }
 
 /// The service with its actors, and the fake provisioner, on one memory bus.
-pub struct Office {
+pub struct TestService {
     pub bus: Bus,
     pub provisioner: FakeProvisioner,
-    pub operations: Operations,
+    pub engine: Engine,
     pub folder: PathBuf,
+    running: chassis::Running,
     /// Ours is the last.
-    desks: Vec<Serving>,
+    servers: Vec<RunningServer>,
 }
 
-impl Office {
-    /// Opens both desks.
-    pub async fn open(folder: &Path, shelf: Shelf, doors: Arc<dyn Doors>) -> Office {
+impl TestService {
+    /// Opens the service and the provisioner.
+    pub async fn open(folder: &Path, config: RepositoryConfig, exports: Arc<dyn DiskExports>) -> TestService {
         let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
-        let (provisioner, desk) = FakeProvisioner::open(&bus, folder).await;
-        Office::beside(bus, provisioner, vec![desk], folder, shelf, doors).await
+        let (provisioner, server) = FakeProvisioner::open(&bus, folder).await;
+        TestService::beside(bus, provisioner, vec![server], folder, config, exports).await
     }
 
-    /// Opens the service's desk on a bus that has a provisioner.
+    /// Opens the service on a bus that has a provisioner.
     pub async fn beside(
         bus: Bus,
         provisioner: FakeProvisioner,
-        mut desks: Vec<Serving>,
+        mut servers: Vec<RunningServer>,
         folder: &Path,
-        shelf: Shelf,
-        doors: Arc<dyn Doors>,
-    ) -> Office {
-        let mut service = backup::build(bus.clone(), host(), shelf, quick(), doors);
+        config: RepositoryConfig,
+        exports: Arc<dyn DiskExports>,
+    ) -> TestService {
+        let service = backup::open(bus.clone(), host(), config, exports);
         let mut server = bus.server(ServiceInfo {
             service: Service::Backup,
             version: "0.1.0".into(),
             metadata: Default::default(),
         });
-        service.endpoints.take().expect("it has endpoints")(&mut server);
-        let operations = service.operations.take().expect("it has operations");
-        operations.serve(&mut server);
-        desks.push(server.open().await.expect("opens"));
-        Office { bus, provisioner, operations, folder: folder.into(), desks }
+        let running = service.serve(&mut server);
+        let engine = running.engine.clone().expect("the service has operations");
+        servers.push(server.open().await.expect("the endpoints open"));
+        TestService { bus, provisioner, engine, folder: folder.into(), running, servers }
     }
 
-    /// Ends our desk, as the end of a process does, and hands over the others.
-    pub fn close_backup(mut self) -> Vec<Serving> {
-        drop(self.desks.pop());
-        self.desks
+    /// Ends the service, as the end of a process does, and hands over the other servers.
+    pub async fn close(mut self) -> Vec<RunningServer> {
+        drop(self.servers.pop());
+        self.running.shut_down().await;
+        self.servers
     }
 
     /// Waits until an operation has ended.
@@ -137,9 +132,9 @@ impl Office {
     }
 
     pub async fn ended_id(&self, id: &OperationId) -> OperationReport {
-        let patience = Duration::from_secs(120);
-        testkit::eventually_some(&format!("operation {id} ends"), patience, async || {
-            let report = self.operations.find(id).await.expect("readable");
+        let timeout = Duration::from_secs(120);
+        testkit::eventually_some(&format!("operation {id} ends"), timeout, async || {
+            let report = self.engine.find(id).await.expect("the table can be read");
             report.filter(|report| report.state.is_final())
         })
         .await
@@ -148,7 +143,7 @@ impl Office {
     /// Waits until an operation is in a step.
     pub async fn at_step(&self, begun: &Begun, step: &str) {
         testkit::eventually(&format!("{begun:?} is at {step}"), async || {
-            let report = self.operations.find(begun.operation()).await.expect("readable");
+            let report = self.engine.find(begun.operation()).await.expect("the table can be read");
             report.is_some_and(|report| report.step.as_deref() == Some(step))
         })
         .await;

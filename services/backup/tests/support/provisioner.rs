@@ -1,12 +1,13 @@
-//! A provisioner without a hypervisor, honest to the contract: doors are leased to one operation, names are
-//! reserved, adopting and removing are operations that can be watched and cancelled. It stalls and forgets on
+//! A provisioner without a hypervisor that keeps the contract: disk exports are leased to one operation, names are
+//! reserved, adopting and removing are operations that can be watched and cancelled. It stalls and loses its leases on
 //! request.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bus::{Bus, Declined, ServiceInfo, RunningServer};
+use bus::{Bus, Declined, RunningServer, ServiceInfo};
+use contract::message::NoRefusal;
 use contract::operation::{
     Begun, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };
@@ -15,14 +16,14 @@ use contract::{ByteCount, DiskName, OperationId, SeedName, Service, VmName};
 
 use super::host;
 
-/// Its state, for tests to look at and to change.
+/// Its state, for tests to inspect and to change.
 #[derive(Default)]
 pub struct State {
-    /// Machines: each with its definition and the doors that it has when opened.
+    /// VMs: each with its definition and the exports of its disks when they are opened.
     pub vms: BTreeMap<VmName, (VmDefinition, Vec<DiskExport>)>,
-    /// Doors that stand open.
+    /// Exports that are open.
     pub open: BTreeMap<OperationId, VmName>,
-    /// How often doors were opened at a new moment.
+    /// How often disks were opened at a new moment.
     pub moments: usize,
     /// Reserved names.
     pub reserved: BTreeMap<VmName, (OperationId, ReservedVm, VmDefinition)>,
@@ -32,7 +33,7 @@ pub struct State {
     pub adopting_stalls: bool,
     /// The lease that it gives.
     pub lease_seconds: u32,
-    /// Adoptions under way: which machine each makes.
+    /// Adoptions under way: which VM each creates.
     adopting: BTreeMap<OperationId, VmName>,
 }
 
@@ -43,11 +44,11 @@ pub struct FakeProvisioner {
     folder: PathBuf,
 }
 
-/// A small machine.
+/// A small VM.
 pub fn definition(name: &VmName) -> VmDefinition {
     VmDefinition {
         name: name.clone(),
-        seed: SeedName::new("debian-12").expect("a name"),
+        seed: SeedName::new("debian-12").expect("a valid name"),
         cpu_count: 1,
         ram_size: ByteCount::mib(256),
         disk_size: ByteCount::mib(64),
@@ -58,8 +59,8 @@ pub fn definition(name: &VmName) -> VmDefinition {
 }
 
 impl FakeProvisioner {
-    /// Opens its desk; disks of restored machines lie in `folder`.
-    pub async fn open(bus: &Bus, folder: &Path) -> (FakeProvisioner, Serving) {
+    /// Opens its endpoints; disks of restored VMs are in `folder`.
+    pub async fn open(bus: &Bus, folder: &Path) -> (FakeProvisioner, RunningServer) {
         let this = FakeProvisioner {
             state: Arc::new(Mutex::new(State { lease_seconds: 90, ..State::default() })),
             folder: folder.into(),
@@ -72,8 +73,8 @@ impl FakeProvisioner {
         macro_rules! on {
             ($request:ty, $method:ident) => {{
                 let this = this.clone();
-                server.on::<$request, _, _>(move |asked| {
-                    let answer = this.$method(asked.request);
+                server.on::<$request, _, _>(move |call| {
+                    let answer = this.$method(call.request);
                     async move { answer.map_err(Declined::Refused) }
                 });
             }};
@@ -88,25 +89,25 @@ impl FakeProvisioner {
         on!(RemoveVm, remove_vm);
         on!(GetOperation, get_operation);
         on!(CancelOperation, cancel_operation);
-        (this, server.open().await.expect("opens"))
+        (this, server.open().await.expect("the endpoints open"))
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds the lock")
     }
 
-    /// A machine whose one disk is behind a door.
-    pub fn add_vm(&self, name: &VmName, door: DiskExport) {
-        self.state().vms.insert(name.clone(), (definition(name), vec![door]));
+    /// A VM with one disk, of this export.
+    pub fn add_vm(&self, name: &VmName, export: DiskExport) {
+        self.state().vms.insert(name.clone(), (definition(name), vec![export]));
     }
 
-    /// A machine whose one disk is a raw image, behind a door that is the image itself.
+    /// A VM whose one disk is a raw image; the socket of its export is the image itself.
     pub fn add_raw_vm(&self, name: &VmName, image: &Path) {
-        let size = std::fs::metadata(image).expect("there").len();
+        let size = std::fs::metadata(image).expect("the file exists").len();
         self.add_vm(
             name,
             DiskExport {
-                disk: DiskName::new("vda").expect("a name"),
+                disk: DiskName::new("vda").expect("a valid name"),
                 size: ByteCount(size),
                 socket: image.into(),
                 export: "vda".into(),
@@ -114,8 +115,8 @@ impl FakeProvisioner {
         );
     }
 
-    /// Forgets every lease, as a provisioner does that was started again.
-    pub fn forget_doors(&self) {
+    /// Loses every lease, as a provisioner does that was started again.
+    pub fn lose_exports(&self) {
         self.state().open.clear();
     }
 
@@ -128,9 +129,9 @@ impl FakeProvisioner {
         }
     }
 
-    fn get_vm(&self, asked: GetVm) -> Result<Vm, VmRefused> {
+    fn get_vm(&self, request: GetVm) -> Result<Vm, VmRefused> {
         let state = self.state();
-        let (definition, _) = state.vms.get(&asked.vm).ok_or(VmRefused::Unknown(asked.vm))?;
+        let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::Unknown(request.vm))?;
         Ok(Vm {
             definition: definition.clone(),
             uuid: "6e9e8a4e-5c4c-4a39-b9c1-30a1d6a4d0f5".into(),
@@ -144,45 +145,45 @@ impl FakeProvisioner {
         })
     }
 
-    fn open_disks(&self, asked: OpenDisks) -> Result<OpenedDisks, OpenDisksRefused> {
+    fn open_disks(&self, request: OpenDisks) -> Result<OpenedDisks, OpenDisksRefused> {
         let mut state = self.state();
-        let Some((definition, doors)) = state.vms.get(&asked.vm).cloned() else {
-            return Err(OpenDisksRefused::Unknown(asked.vm));
+        let Some((definition, exports)) = state.vms.get(&request.vm).cloned() else {
+            return Err(OpenDisksRefused::Unknown(request.vm));
         };
-        let other = state.open.iter().find(|(id, vm)| **vm == asked.vm && **id != asked.operation_id);
+        let other = state.open.iter().find(|(id, vm)| **vm == request.vm && **id != request.operation_id);
         if let Some((by, _)) = other {
-            return Err(OpenDisksRefused::Busy { vm: asked.vm.clone(), by: by.clone() });
+            return Err(OpenDisksRefused::Busy { vm: request.vm.clone(), by: by.clone() });
         }
-        if state.open.insert(asked.operation_id, asked.vm).is_none() {
+        if state.open.insert(request.operation_id, request.vm).is_none() {
             state.moments += 1;
         }
         Ok(OpenedDisks {
             host: host(),
-            doors,
+            doors: exports,
             definition,
             consistency: Consistency::Filesystem,
             lease_seconds: state.lease_seconds,
         })
     }
 
-    fn renew_disks(&self, asked: RenewDisks) -> Result<Renewed, NotOpen> {
+    fn renew_disks(&self, request: RenewDisks) -> Result<Renewed, NotOpen> {
         let state = self.state();
-        match state.open.contains_key(&asked.operation_id) {
+        match state.open.contains_key(&request.operation_id) {
             true => Ok(Renewed { lease_seconds: state.lease_seconds }),
-            false => Err(NotOpen { operation_id: asked.operation_id }),
+            false => Err(NotOpen { operation_id: request.operation_id }),
         }
     }
 
-    fn close_disks(&self, asked: CloseDisks) -> Result<Closed, contract::Nothing> {
-        let stood_open = self.state().open.remove(&asked.operation_id).is_some();
-        Ok(Closed { stood_open })
+    fn close_disks(&self, request: CloseDisks) -> Result<Closed, NoRefusal> {
+        let was_open = self.state().open.remove(&request.operation_id).is_some();
+        Ok(Closed { stood_open: was_open })
     }
 
-    fn reserve_vm(&self, asked: ReserveVm) -> Result<ReservedVm, CreateVmRefused> {
+    fn reserve_vm(&self, request: ReserveVm) -> Result<ReservedVm, CreateVmRefused> {
         let mut state = self.state();
-        let name = asked.definition.name.clone();
+        let name = request.definition.name.clone();
         match state.reserved.get(&name) {
-            Some((by, reserved, _)) if *by == asked.operation_id => return Ok(reserved.clone()),
+            Some((by, reserved, _)) if *by == request.operation_id => return Ok(reserved.clone()),
             Some(_) => return Err(CreateVmRefused::NameTaken(name)),
             None if state.vms.contains_key(&name) => return Err(CreateVmRefused::NameTaken(name)),
             None => {}
@@ -191,16 +192,16 @@ impl FakeProvisioner {
             disk: disk.disk.clone(),
             path: self.folder.join(format!("{name}-{}.raw", disk.disk)),
         };
-        let reserved = ReservedVm { host: host(), disks: asked.disks.iter().map(place).collect() };
-        let row = (asked.operation_id, reserved.clone(), asked.definition);
+        let reserved = ReservedVm { host: host(), disks: request.disks.iter().map(place).collect() };
+        let row = (request.operation_id, reserved.clone(), request.definition);
         state.reserved.insert(name, row);
         Ok(reserved)
     }
 
-    fn release_vm(&self, asked: ReleaseVm) -> Result<Released, contract::Nothing> {
+    fn release_vm(&self, request: ReleaseVm) -> Result<Released, NoRefusal> {
         let mut state = self.state();
-        let ours = state.reserved.get(&asked.vm).is_some_and(|(by, ..)| *by == asked.operation_id);
-        if ours && let Some((_, reserved, _)) = state.reserved.remove(&asked.vm) {
+        let ours = state.reserved.get(&request.vm).is_some_and(|(by, ..)| *by == request.operation_id);
+        if ours && let Some((_, reserved, _)) = state.reserved.remove(&request.vm) {
             for place in reserved.disks {
                 // It may never have been written.
                 let _ = std::fs::remove_file(place.path);
@@ -209,22 +210,23 @@ impl FakeProvisioner {
         Ok(Released { was_reserved: ours })
     }
 
-    fn adopt_vm(&self, asked: AdoptVm) -> Result<Begun, AdoptVmRefused> {
+    fn adopt_vm(&self, request: AdoptVm) -> Result<Begun, AdoptVmRefused> {
         let mut state = self.state();
-        if state.operations.contains_key(&asked.operation_id) {
-            return Ok(Begun::AlreadyBegun(asked.operation_id));
+        let id = request.operation_id.expect("the service sends an id");
+        if state.operations.contains_key(&id) {
+            return Ok(Begun::AlreadyBegun(id));
         }
-        match state.reserved.get(&asked.vm) {
-            Some((by, reserved, _)) if *by == asked.reserved_by => {
+        match state.reserved.get(&request.vm) {
+            Some((by, reserved, _)) if *by == request.reserved_by => {
                 if let Some(missing) = reserved.disks.iter().find(|place| !place.path.exists()) {
                     return Err(AdoptVmRefused::DiskMissing(missing.disk.clone()));
                 }
             }
             _ => {
-                return Err(AdoptVmRefused::NotReserved { vm: asked.vm, reserved_by: asked.reserved_by });
+                return Err(AdoptVmRefused::NotReserved { vm: request.vm, reserved_by: request.reserved_by });
             }
         }
-        let (id, vm) = (asked.operation_id, asked.vm);
+        let vm = request.vm;
         state.operations.insert(id.clone(), report(&id, "adopt_vm", &vm));
         if state.adopting_stalls {
             state.adopting.insert(id.clone(), vm);
@@ -234,31 +236,31 @@ impl FakeProvisioner {
         Ok(Begun::Begun(id))
     }
 
-    fn remove_vm(&self, asked: RemoveVm) -> Result<Begun, VmRefused> {
+    fn remove_vm(&self, request: RemoveVm) -> Result<Begun, VmRefused> {
         let mut state = self.state();
-        let id = asked.operation_id.expect("the service gives an id");
+        let id = request.operation_id.expect("the service sends an id");
         if state.operations.contains_key(&id) {
             return Ok(Begun::AlreadyBegun(id));
         }
-        let (_, doors) = state.vms.remove(&asked.vm).ok_or(VmRefused::Unknown(asked.vm.clone()))?;
-        for door in doors {
-            std::fs::remove_file(door.socket).expect("it had a disk");
+        let (_, exports) = state.vms.remove(&request.vm).ok_or(VmRefused::Unknown(request.vm.clone()))?;
+        for export in exports {
+            std::fs::remove_file(export.socket).expect("it had a disk");
         }
-        let done = OperationReport { state: OperationState::Done, ..report(&id, "remove_vm", &asked.vm) };
+        let done = OperationReport { state: OperationState::Done, ..report(&id, "remove_vm", &request.vm) };
         state.operations.insert(id.clone(), done);
         Ok(Begun::Begun(id))
     }
 
-    fn get_operation(&self, asked: GetOperation) -> Result<OperationReport, UnknownOperation> {
+    fn get_operation(&self, request: GetOperation) -> Result<OperationReport, UnknownOperation> {
         let state = self.state();
-        state.operations.get(&asked.id).cloned().ok_or(UnknownOperation { id: asked.id })
+        state.operations.get(&request.id).cloned().ok_or(UnknownOperation { id: request.id })
     }
 
-    fn cancel_operation(&self, asked: CancelOperation) -> Result<OperationReport, UnknownOperation> {
+    fn cancel_operation(&self, request: CancelOperation) -> Result<OperationReport, UnknownOperation> {
         let mut state = self.state();
-        // An adoption that is given up leaves the reservation as it was.
-        let was_adopting = state.adopting.remove(&asked.id).is_some();
-        let report = state.operations.get_mut(&asked.id).ok_or(UnknownOperation { id: asked.id })?;
+        // An adoption that is cancelled leaves the reservation as it was.
+        let was_adopting = state.adopting.remove(&request.id).is_some();
+        let report = state.operations.get_mut(&request.id).ok_or(UnknownOperation { id: request.id })?;
         if was_adopting {
             report.state = OperationState::Undone;
             report.reason = Some("cancelled".into());
@@ -269,14 +271,14 @@ impl FakeProvisioner {
 
 fn finish_adoption(state: &mut State, id: &OperationId, vm: &VmName) {
     let (_, reserved, definition) = state.reserved.remove(vm).expect("it was reserved");
-    let door = |place: &DiskPlace| DiskExport {
+    let export = |place: &DiskPlace| DiskExport {
         disk: place.disk.clone(),
-        size: ByteCount(std::fs::metadata(&place.path).expect("written").len()),
+        size: ByteCount(std::fs::metadata(&place.path).expect("the file is written").len()),
         socket: place.path.clone(),
         export: place.disk.to_string(),
     };
-    let doors = reserved.disks.iter().map(door).collect();
-    state.vms.insert(vm.clone(), (definition, doors));
+    let exports = reserved.disks.iter().map(export).collect();
+    state.vms.insert(vm.clone(), (definition, exports));
     let report = state.operations.get_mut(id).expect("it was begun");
     report.state = OperationState::Done;
 }
@@ -294,8 +296,8 @@ fn report(id: &OperationId, kind: &str, vm: &VmName) -> OperationReport {
         progress: None,
         reason: None,
         output: None,
-        begun: chrono::Utc::now(),
-        moved: chrono::Utc::now(),
+        started: chrono::Utc::now(),
+        updated: chrono::Utc::now(),
         trace_id: None,
     }
 }

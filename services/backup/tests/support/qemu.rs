@@ -3,27 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use backup::adapters::nbd::NbdDoors;
-use backup::ports::Doors;
+use backup::adapters::nbd::NbdExports;
+use backup::ports::DiskExports;
 use contract::provisioner::DiskExport;
 use contract::{ByteCount, DiskName};
 
-/// Whether QEMU's tools are there. Missing is an error where tests must be complete (`CI=true`).
-pub fn is_there() -> bool {
+/// Whether QEMU's tools are installed. Missing is an error where tests must be complete (`CI=true`).
+pub fn is_installed() -> bool {
     let runs = |tool: &&str| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
-    let there = ["qemu-nbd", "qemu-img", "qemu-io"].iter().all(runs);
-    assert!(there || std::env::var("CI").as_deref() != Ok("true"), "qemu-utils are not installed");
-    if !there {
+    let installed = ["qemu-nbd", "qemu-img", "qemu-io"].iter().all(runs);
+    assert!(installed || std::env::var("CI").as_deref() != Ok("true"), "qemu-utils are not installed");
+    if !installed {
         println!("skipped: qemu-utils are not installed");
     }
-    there
+    installed
 }
 
 /// Runs a tool that must succeed.
 pub fn run(tool: &str, arguments: &[&str]) {
     let output = Command::new(tool).args(arguments).output().expect("it runs");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{tool} {arguments:?}: {told}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{tool} {arguments:?}: {errors}");
 }
 
 /// A `qemu-nbd` that serves one qcow2 read-only on a unix socket as `vda`; it ends when this is dropped.
@@ -43,13 +43,14 @@ impl Served {
             .spawn()
             .expect("it starts");
         let served = Served { child, socket, size };
-        testkit::eventually("qemu-nbd answers", async || NbdDoors.reach(&served.door()).await.is_ok()).await;
+        testkit::eventually("qemu-nbd answers", async || NbdExports.connect(&served.export()).await.is_ok())
+            .await;
         served
     }
 
-    pub fn door(&self) -> DiskExport {
+    pub fn export(&self) -> DiskExport {
         DiskExport {
-            disk: DiskName::new("vda").expect("a name"),
+            disk: DiskName::new("vda").expect("a valid name"),
             size: ByteCount(self.size),
             socket: self.socket.clone(),
             export: "vda".into(),

@@ -21,7 +21,7 @@ pub struct TinyS3 {
 }
 
 #[derive(Clone)]
-struct Shop {
+struct Served {
     objects: Objects,
     down: Arc<AtomicBool>,
 }
@@ -29,7 +29,7 @@ struct Shop {
 impl TinyS3 {
     pub async fn start() -> TinyS3 {
         let down = Arc::new(AtomicBool::new(false));
-        let shop = Shop { objects: Objects::default(), down: Arc::clone(&down) };
+        let shop = Served { objects: Objects::default(), down: Arc::clone(&down) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let router =
@@ -55,7 +55,7 @@ impl Drop for TinyS3 {
 }
 
 async fn answer(
-    State(shop): State<Shop>,
+    State(shop): State<Served>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,

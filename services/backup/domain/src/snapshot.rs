@@ -1,4 +1,4 @@
-//! Backups as the contract speaks of them, from what the store says of its snapshots.
+//! Snapshots of the repository as backups of the contract.
 
 use std::cmp::Reverse;
 
@@ -7,25 +7,25 @@ use contract::backup::{BackedUpDisk, Backup};
 use contract::provisioner::Consistency;
 use contract::{BackupId, ByteCount, DiskName, ScheduleId, VmName};
 
-/// A tag that names the schedule which asked.
+/// A tag that names the schedule which sent the command.
 const SCHEDULE_TAG: &str = "schedule=";
-/// A tag that says how long the copy took, in milliseconds.
+/// A tag that says how long the copy took, in milliseconds. Every snapshot of this service has it.
 const TOOK_TAG: &str = "took_ms=";
 
-/// What a snapshot in the store says of itself.
+/// What a snapshot records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Its id as text.
+    /// Its id: a ULID.
     pub id: String,
-    /// The machine as text.
+    /// The name of the machine that was backed up.
     pub machine: String,
-    /// The moment that it shows, in milliseconds since 1970.
+    /// The moment whose content it holds, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// How trustworthy that moment is.
+    /// In what state the disks were at that moment.
     pub consistency: Consistency,
     /// Disks: name and size in bytes.
     pub disks: Vec<(String, u64)>,
-    /// Words kept with it.
+    /// Its tags.
     pub tags: Vec<String>,
     /// Bytes read from the machine.
     pub bytes_read: u64,
@@ -35,22 +35,22 @@ pub struct Facts {
     pub bytes_stored: u64,
 }
 
-/// A snapshot that is not one of ours: its words do not fit the contract.
+/// A snapshot that this service did not make: it does not fit the contract.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("snapshot {id} was not made by this service: {why}")]
-pub struct NotOurs {
+pub struct ForeignSnapshot {
     /// The snapshot.
     pub id: String,
-    /// Which word does not fit.
+    /// What does not fit.
     pub why: String,
 }
 
-/// The words to be kept with a backup before it is copied.
+/// The tags of a backup before it is copied.
 pub fn tags(schedule: Option<&ScheduleId>) -> Vec<String> {
     schedule.map(|id| format!("{SCHEDULE_TAG}{id}")).into_iter().collect()
 }
 
-/// The word that says how long its copy took.
+/// The tag that says how long its copy took.
 pub fn took_tag(took_ms: u64) -> String {
     format!("{TOOK_TAG}{took_ms}")
 }
@@ -58,23 +58,23 @@ pub fn took_tag(took_ms: u64) -> String {
 /// The backup that a snapshot is.
 ///
 /// # Errors
-/// When the snapshot was made by somebody else, under words that the contract does not know.
-pub fn backup(facts: &Facts) -> Result<Backup, NotOurs> {
-    let not_ours = |why: String| NotOurs { id: facts.id.clone(), why };
+/// When the snapshot was made by another program, with a name, id or time that the contract cannot express.
+pub fn backup(facts: &Facts) -> Result<Backup, ForeignSnapshot> {
+    let foreign = |why: String| ForeignSnapshot { id: facts.id.clone(), why };
     let tag = |name: &str| facts.tags.iter().find_map(|tag| tag.strip_prefix(name));
     let disks = facts
         .disks
         .iter()
         .map(|(name, bytes)| Ok(BackedUpDisk { disk: DiskName::new(name.clone())?, size: ByteCount(*bytes) }))
         .collect::<Result<_, contract::InvalidName>>()
-        .map_err(|error| not_ours(error.to_string()))?;
+        .map_err(|error| foreign(error.to_string()))?;
     let taken = i64::try_from(facts.taken_at_unix_ms)
         .ok()
         .and_then(DateTime::from_timestamp_millis)
-        .ok_or_else(|| not_ours("its time is beyond all calendars".into()))?;
+        .ok_or_else(|| foreign("its time is beyond all calendars".into()))?;
     Ok(Backup {
-        id: BackupId::new(facts.id.to_ascii_uppercase()).map_err(|error| not_ours(error.to_string()))?,
-        vm: VmName::new(facts.machine.clone()).map_err(|error| not_ours(error.to_string()))?,
+        id: BackupId::new(facts.id.to_ascii_uppercase()).map_err(|error| foreign(error.to_string()))?,
+        vm: VmName::new(facts.machine.clone()).map_err(|error| foreign(error.to_string()))?,
         taken,
         consistency: facts.consistency,
         disks,
@@ -86,7 +86,12 @@ pub fn backup(facts: &Facts) -> Result<Backup, NotOurs> {
     })
 }
 
-/// Sorts backups as people want to see them: newest first.
+/// Whether this service made a snapshot. Others may have added theirs to the same repository.
+pub fn is_made_here(facts: &Facts) -> bool {
+    facts.tags.iter().any(|tag| tag.starts_with(TOOK_TAG)) && backup(facts).is_ok()
+}
+
+/// Sorts backups, newest first.
 pub fn newest_first(mut backups: Vec<Backup>) -> Vec<Backup> {
     backups.sort_by_key(|backup| Reverse((backup.taken, backup.id.clone())));
     backups
@@ -111,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_becomes_the_backup_that_it_is() {
+    fn a_snapshot_becomes_a_backup_of_the_contract() {
         let backup = backup(&facts()).expect("ours");
         assert_eq!(backup.id.as_str(), "01J4ZZZZZZZZZZZZZZZZZZZZZZ");
         assert_eq!(backup.schedule.map(|id| id.to_string()).as_deref(), Some("nightly"));
@@ -128,10 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_somebody_else_is_told_by_its_words() {
+    fn a_snapshot_of_another_program_is_named_with_what_does_not_fit() {
         let foreign = Facts { machine: "Some Machine".into(), ..facts() };
         assert!(backup(&foreign).expect_err("foreign").to_string().contains("vm name"));
         let timeless = Facts { taken_at_unix_ms: u64::MAX, ..facts() };
         assert!(backup(&timeless).is_err());
+    }
+
+    #[test]
+    fn only_a_snapshot_with_the_tag_of_this_service_was_made_here() {
+        assert!(is_made_here(&facts()));
+        assert!(!is_made_here(&Facts { tags: vec!["schedule=nightly".into()], ..facts() }));
+        assert!(!is_made_here(&Facts { machine: "Some Machine".into(), ..facts() }));
     }
 }

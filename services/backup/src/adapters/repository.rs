@@ -1,20 +1,21 @@
-//! The shelf: where the repository stands and how it is opened.
+//! The repository: where it is and how it is opened.
 //!
-//! Promises: a repository is made only when the settings ask for it, and never where one was opened before: an
-//! unmounted disk looks like an empty place, and a second repository there would hide all backups. Which one was
+//! Promises: a repository is created only when the settings ask for it, and never where one was opened before: an
+//! unmounted disk looks like an empty folder, and a second repository there would hide all backups. Which one was
 //! opened last is noted in a small file of the state folder.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backup_repository::{
-    EngineSettings, KdfCost, OpenError, Repository, Secret, SecretError, Store, StoreSettings,
-    StoreSettingsError,
+    CollectSettings, EngineSettings, KdfCost, OpenError, Repository, Secret, SecretError, Store,
+    StoreSettings, StoreSettingsError,
 };
 use serde::{Deserialize, Serialize};
 
-/// What proves who we are to the repository. Read anew at each opening, so that it is not kept in memory.
+/// The file with the secret that opens the repository. Read at each opening, so that it is not kept in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretFile {
     /// At least 32 random bytes.
@@ -24,7 +25,7 @@ pub enum SecretFile {
 }
 
 impl SecretFile {
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         match self {
             SecretFile::Key(path) | SecretFile::Passphrase(path) => path,
@@ -39,35 +40,39 @@ impl SecretFile {
     }
 }
 
-/// Whether a repository may be made where there is none.
+/// Whether a repository may be created where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Making {
-    /// Make one in an empty place.
+pub enum Creation {
+    /// Create one in an empty place.
     Allowed,
     /// Never.
     Forbidden,
 }
 
-/// Everything needed to open the repository, again and again.
+/// Everything needed to open the repository, again and again, and to maintain it.
 #[derive(Clone, Debug)]
-pub struct Shelf {
+pub struct RepositoryConfig {
     /// The store.
     pub store: StoreSettings,
     /// The secret.
     pub secret: SecretFile,
     /// The engine's bounds.
     pub engine: EngineSettings,
-    /// Whether to make a repository.
-    pub making: Making,
-    /// What a new repository makes each guess of its secret cost.
+    /// Whether to create a repository.
+    pub creation: Creation,
+    /// What each guess of the secret of a new repository costs.
     pub kdf: KdfCost,
+    /// When packs and leases count as abandoned, and how much a collection rewrites.
+    pub collection: CollectSettings,
+    /// The pause between two checks whether the repository is there and which backups it holds.
+    pub refresh_interval: Duration,
     /// Where the repository opened last is noted.
     pub note: PathBuf,
 }
 
 /// Why the repository is not open.
 #[derive(Debug, thiserror::Error)]
-pub enum ShelfError {
+pub enum RepositoryError {
     /// The store's settings cannot be used, or its folder is not there.
     #[error("opening the store")]
     Store(#[from] StoreSettingsError),
@@ -77,29 +82,29 @@ pub enum ShelfError {
     /// The store answers, and the repository does not open.
     #[error("opening the repository at {url}")]
     Open {
-        /// Where.
+        /// The URL of the store.
         url: String,
         /// Why not.
         #[source]
         source: Box<OpenError>,
     },
-    /// There is none, and none is to be made.
-    #[error("there is no repository at {url}; to make one, set backup.create_repository = true")]
+    /// There is none, and none is to be created.
+    #[error("there is no repository at {url}; to create one, set backup.create_repository = true")]
     None {
-        /// Where.
+        /// The URL of the store.
         url: String,
     },
     /// There was one, and it is gone.
     #[error(
-        "the repository {id} is not at {url} any more; no other is made in its place (is the disk mounted?)"
+        "the repository {id} is not at {url} any more; no other is created in its place (is the disk mounted?)"
     )]
     Gone {
-        /// Where.
+        /// The URL of the store.
         url: String,
         /// The repository that was there.
         id: String,
     },
-    /// The note cannot be kept.
+    /// The note cannot be read or written.
     #[error("noting the repository in {path}")]
     Note {
         /// The note.
@@ -110,40 +115,40 @@ pub enum ShelfError {
     },
 }
 
-/// What the note says.
+/// Which repository was opened last.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     url: String,
     repository: String,
 }
 
-impl Shelf {
-    /// Opens the repository, or makes it where that is asked for and nothing was there before.
+impl RepositoryConfig {
+    /// Opens the repository, or creates it where the settings ask for it and nothing was there before.
     ///
     /// # Errors
     /// When the store or the secret fails, or there is no repository.
-    pub async fn open(&self) -> Result<Repository, ShelfError> {
+    pub async fn open(&self) -> Result<Repository, RepositoryError> {
         let url = self.store.url.to_string();
-        let shelf = self.clone();
-        let (known, store, secret) = blocking(move || shelf.reach()).await?;
+        let config = self.clone();
+        let (known, store, secret) = blocking(move || config.reach()).await?;
         let known_here = known.filter(|note| note.url == url);
         let opened = Repository::open(store.clone(), secret, self.engine.clone()).await;
         let repository = match (opened, known_here) {
             (Err(OpenError::NoRepository), Some(Note { repository: id, .. })) => {
-                return Err(ShelfError::Gone { url, id });
+                return Err(RepositoryError::Gone { url, id });
             }
-            (Err(OpenError::NoRepository), None) if self.making == Making::Allowed => {
+            (Err(OpenError::NoRepository), None) if self.creation == Creation::Allowed => {
                 let file = self.secret.clone();
                 let secret = blocking(move || Ok(file.read()?)).await?;
-                let made = Repository::init(store, secret, self.kdf, self.engine.clone())
+                let created = Repository::init(store, secret, self.kdf, self.engine.clone())
                     .await
-                    .map_err(|source| ShelfError::Open { url: url.clone(), source: source.into() })?;
-                tracing::info!(url, repository = %made.id(), "a repository was made");
-                made
+                    .map_err(|source| RepositoryError::Open { url: url.clone(), source: source.into() })?;
+                tracing::info!(url, repository = %created.id(), "a repository was created");
+                created
             }
-            (Err(OpenError::NoRepository), None) => return Err(ShelfError::None { url }),
+            (Err(OpenError::NoRepository), None) => return Err(RepositoryError::None { url }),
             (Err(source), _) => {
-                return Err(ShelfError::Open { url, source: source.into() });
+                return Err(RepositoryError::Open { url, source: source.into() });
             }
             (Ok(repository), _) => repository,
         };
@@ -153,11 +158,11 @@ impl Shelf {
         Ok(repository)
     }
 
-    fn reach(&self) -> Result<(Option<Note>, Store, Secret), ShelfError> {
+    fn reach(&self) -> Result<(Option<Note>, Store, Secret), RepositoryError> {
         let known = read_note(&self.note)?;
         let was_here = known.as_ref().is_some_and(|note| note.url == self.store.url.to_string());
-        let store = match self.making {
-            Making::Allowed if !was_here => self.store.open_for_init()?,
+        let store = match self.creation {
+            Creation::Allowed if !was_here => self.store.open_for_init()?,
             _ => self.store.open()?,
         };
         Ok((known, store, self.secret.read()?))
@@ -166,13 +171,13 @@ impl Shelf {
 
 /// Runs file work off the async threads: a folder may be on a disk that hangs.
 async fn blocking<T: Send + 'static>(
-    job: impl FnOnce() -> Result<T, ShelfError> + Send + 'static,
-) -> Result<T, ShelfError> {
+    job: impl FnOnce() -> Result<T, RepositoryError> + Send + 'static,
+) -> Result<T, RepositoryError> {
     tokio::task::spawn_blocking(job).await.expect("file work does not panic")
 }
 
-fn read_note(path: &Path) -> Result<Option<Note>, ShelfError> {
-    let failed = |source| ShelfError::Note { path: path.into(), source };
+fn read_note(path: &Path) -> Result<Option<Note>, RepositoryError> {
+    let failed = |source| RepositoryError::Note { path: path.into(), source };
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -181,8 +186,8 @@ fn read_note(path: &Path) -> Result<Option<Note>, ShelfError> {
 }
 
 /// Written beside and renamed, so that a crash leaves the old note or the new one.
-fn write_note(path: &Path, note: &Note) -> Result<(), ShelfError> {
-    let failed = |source| ShelfError::Note { path: path.into(), source };
+fn write_note(path: &Path, note: &Note) -> Result<(), RepositoryError> {
+    let failed = |source| RepositoryError::Note { path: path.into(), source };
     if read_note(path)?.as_ref() == Some(note) {
         return Ok(());
     }

@@ -1,0 +1,239 @@
+//! What is known of the repository, and whether that answers a question: the state behind the `RepositoryKeeper`.
+//!
+//! ```text
+//!   closed (why) --refresh done--> open (content) --refresh done--> open (newer content)
+//!        ^------------------------------/ refresh failed
+//!
+//!   question --> ready: content that is new enough | closed: why | after: the refresh that will answer it
+//! ```
+//!
+//! Refreshes are numbered. A refresh shows what was reported before it began; so a question that the content at hand
+//! does not answer waits for a refresh that begins later. Time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Content younger than this is fresh: nobody types faster.
+const FRESH_FOR: Duration = Duration::from_secs(2);
+
+/// How new an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It shows every change that was reported.
+    AtHand,
+    /// It was read from the store just now.
+    Fresh,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// This content answers it.
+    Ready(T),
+    /// The repository cannot be used, for this reason.
+    Closed(String),
+    /// The refresh of this number will answer it.
+    After(u64),
+}
+
+/// What a refresh changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// The repository was closed and is open.
+    Opened,
+    /// It was open, or nothing was known of it, and it is closed.
+    Closed,
+    /// It is as it was, open or closed.
+    Same,
+}
+
+/// What is known of the repository, with content `T` while it is open.
+#[derive(Clone, Debug)]
+pub struct RepositoryState<T> {
+    content: Result<T, String>,
+    /// Changes that were reported.
+    changes: u64,
+    /// Those that the content shows.
+    changes_shown: u64,
+    /// Refreshes that began.
+    began: u64,
+    /// The number of the last refresh that ended.
+    ended: u64,
+    /// Changes that had been reported when the refresh under way began.
+    under_way: Option<u64>,
+    refreshed: Option<Instant>,
+}
+
+impl<T: Clone> RepositoryState<T> {
+    /// Closed, because no refresh has ended yet.
+    pub fn new() -> Self {
+        RepositoryState {
+            content: Err("it is being opened".into()),
+            changes: 0,
+            changes_shown: 0,
+            began: 0,
+            ended: 0,
+            under_way: None,
+            refreshed: None,
+        }
+    }
+
+    /// Notes that the store's content changed, or that the store may not be healthy.
+    pub fn change(&mut self) {
+        self.changes += 1;
+    }
+
+    /// Begins a refresh. One that never ended, because it was cut off, is forgotten.
+    pub fn begin(&mut self) {
+        self.began += 1;
+        self.under_way = Some(self.changes);
+    }
+
+    /// Ends the refresh under way with what it found.
+    pub fn end(&mut self, found: Result<T, String>, now: Instant) -> Transition {
+        let transition = match (&self.content, &found) {
+            (Err(_), Ok(_)) => Transition::Opened,
+            (Ok(_), Err(_)) => Transition::Closed,
+            (Err(_), Err(_)) if self.ended == 0 => Transition::Closed,
+            _ => Transition::Same,
+        };
+        self.content = found;
+        self.changes_shown = self.under_way.take().unwrap_or(self.changes_shown);
+        self.ended = self.began;
+        self.refreshed = Some(now);
+        transition
+    }
+
+    /// The content, or why there is none.
+    pub fn content(&self) -> &Result<T, String> {
+        &self.content
+    }
+
+    /// Answers a question that is asked now.
+    pub fn answer(&self, freshness: Freshness, now: Instant) -> Answer<T> {
+        let content = match &self.content {
+            Ok(content) => content,
+            Err(reason) => return Answer::Closed(reason.clone()),
+        };
+        let is_young = self.refreshed.is_some_and(|at| now.saturating_duration_since(at) < FRESH_FOR);
+        let is_complete = self.changes_shown == self.changes;
+        match freshness {
+            Freshness::AtHand if is_complete => Answer::Ready(content.clone()),
+            Freshness::AtHand if self.under_way == Some(self.changes) => Answer::After(self.began),
+            Freshness::Fresh if is_complete && is_young && self.under_way.is_none() => {
+                Answer::Ready(content.clone())
+            }
+            _ => Answer::After(self.began + 1),
+        }
+    }
+
+    /// Answers a question that waits for the refresh of a number, once that has ended; at once where the repository
+    /// is closed.
+    pub fn answer_after(&self, refresh: u64) -> Option<Result<T, String>> {
+        (self.ended >= refresh || self.content.is_err()).then(|| self.content.clone())
+    }
+}
+
+impl<T: Clone> Default for RepositoryState<T> {
+    fn default() -> Self {
+        RepositoryState::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refresh(state: &mut RepositoryState<u32>, found: Result<u32, String>, now: Instant) -> Transition {
+        state.begin();
+        state.end(found, now)
+    }
+
+    fn open(now: Instant) -> RepositoryState<u32> {
+        let mut state = RepositoryState::new();
+        assert_eq!(refresh(&mut state, Ok(1), now), Transition::Opened);
+        state
+    }
+
+    #[test]
+    fn a_repository_that_nobody_opened_yet_is_closed_and_says_so_at_once() {
+        let mut state = RepositoryState::<u32>::new();
+        let closed = Answer::Closed("it is being opened".into());
+        assert_eq!(state.answer(Freshness::Fresh, Instant::now()), closed);
+        state.begin();
+        assert_eq!(state.answer(Freshness::AtHand, Instant::now()), closed);
+    }
+
+    #[test]
+    fn opening_and_closing_are_reported_once() {
+        let now = Instant::now();
+        let mut state = RepositoryState::new();
+        let away = || Err("away".to_string());
+        assert_eq!(refresh(&mut state, away(), now), Transition::Closed, "the first refresh says why");
+        assert_eq!(refresh(&mut state, away(), now), Transition::Same);
+        assert_eq!(refresh(&mut state, Ok(1), now), Transition::Opened);
+        assert_eq!(refresh(&mut state, Ok(2), now), Transition::Same);
+        assert_eq!(refresh(&mut state, away(), now), Transition::Closed);
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Closed("away".into()));
+    }
+
+    #[test]
+    fn content_at_hand_answers_however_old_it_is_while_nothing_changed() {
+        let now = Instant::now();
+        let mut state = open(now);
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(state.answer(Freshness::AtHand, later), Answer::Ready(1));
+        state.begin();
+        assert_eq!(state.answer(Freshness::AtHand, later), Answer::Ready(1), "also during a refresh");
+    }
+
+    #[test]
+    fn a_fresh_answer_is_young_or_comes_from_a_refresh_that_begins_later() {
+        let now = Instant::now();
+        let mut state = open(now);
+        assert_eq!(state.answer(Freshness::Fresh, now + Duration::from_secs(1)), Answer::Ready(1));
+        assert_eq!(state.answer(Freshness::Fresh, now + Duration::from_secs(3)), Answer::After(2));
+        state.begin();
+        assert_eq!(state.answer(Freshness::Fresh, now), Answer::After(3), "this one may have listed already");
+        state.end(Ok(2), now);
+        assert_eq!(state.answer_after(3), None);
+        refresh(&mut state, Ok(3), now);
+        assert_eq!(state.answer_after(3), Some(Ok(3)));
+    }
+
+    #[test]
+    fn a_reported_change_is_shown_by_the_first_refresh_that_began_after_it() {
+        let now = Instant::now();
+        let mut state = open(now);
+        state.change();
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(2));
+        state.begin();
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(2), "it began after the change");
+        state.change();
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3), "it began before the second");
+        state.end(Ok(2), now);
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3));
+        refresh(&mut state, Ok(3), now);
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Ready(3));
+    }
+
+    #[test]
+    fn whoever_waits_is_answered_when_the_repository_closes() {
+        let now = Instant::now();
+        let mut state = open(now);
+        state.change();
+        refresh(&mut state, Err("away".into()), now);
+        assert_eq!(state.answer_after(9), Some(Err("away".into())));
+    }
+
+    #[test]
+    fn a_refresh_that_was_cut_off_shows_nothing() {
+        let now = Instant::now();
+        let mut state = open(now);
+        state.change();
+        state.begin();
+        state.begin();
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3));
+        state.end(Ok(2), now);
+        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Ready(2));
+    }
+}

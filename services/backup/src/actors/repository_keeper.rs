@@ -1,0 +1,153 @@
+//! The keeper of the open repository: gives it out, or the reason why it is closed, and the list of its backups.
+//!
+//! Which content answers a question is decided by `backup_domain::repository_state`; the worker `refresh_repository`
+//! opens, checks and lists the repository in rounds, and at once when a question or a change needs it. The repository
+//! itself is given out without waiting. Nothing here is durable.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use backup_domain::repository_state::{Answer, Freshness, RepositoryState, Transition};
+use backup_repository::Repository;
+use chassis::{PartCheck, Waker, Worker};
+use contract::backup::Backup;
+use contract::message::with_causes;
+use tokio::sync::watch;
+
+use crate::adapters::listing::Listing;
+use crate::adapters::repository::RepositoryConfig;
+use crate::metrics::Metrics;
+
+/// How long one refresh may take; a store that hangs is a store that is down.
+const REFRESH_MAX: Duration = Duration::from_secs(30);
+/// The worker cuts a round off a little later, so that the state learns why.
+const ROUND_MAX: Duration = Duration::from_secs(35);
+/// The refresh under way may have begun before what the question is about; the next one answers.
+const ANSWER_MAX: Duration = REFRESH_MAX.saturating_mul(2);
+
+/// The repository cannot be used now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the backup store cannot be used: {reason}")]
+pub struct RepositoryClosed {
+    /// Why, with all causes.
+    pub reason: String,
+}
+
+/// The handle. Cloning is cheap.
+#[derive(Clone, Default)]
+pub struct RepositoryKeeper(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<RepositoryState<Listing>>,
+    ended: watch::Sender<()>,
+    refresh: Waker,
+}
+
+impl RepositoryKeeper {
+    /// The open repository; answered at once.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub fn repository(&self) -> Result<Repository, RepositoryClosed> {
+        let listing = self.state().content().clone();
+        listing.map(|listing| listing.repository).map_err(|reason| RepositoryClosed { reason })
+    }
+
+    /// The backups that there are, newest first.
+    ///
+    /// # Errors
+    /// When the repository is closed, or the store does not answer within the time of two refreshes.
+    pub async fn backups(&self, freshness: Freshness) -> Result<Arc<Vec<Backup>>, RepositoryClosed> {
+        let mut ended = self.0.ended.subscribe();
+        let answer = self.state().answer(freshness, Instant::now());
+        let listing = match answer {
+            Answer::Ready(listing) => Ok(listing),
+            Answer::Closed(reason) => Err(reason),
+            Answer::After(refresh) => {
+                self.0.refresh.wake();
+                let answered = ended.wait_for(|()| self.state().answer_after(refresh).is_some());
+                match tokio::time::timeout(ANSWER_MAX, answered).await {
+                    Ok(_) => self.state().content().clone(),
+                    Err(_) => Err("it could not be listed in time".into()),
+                }
+            }
+        };
+        listing.map(|listing| listing.backups).map_err(|reason| RepositoryClosed { reason })
+    }
+
+    /// Reports that the store's content changed, or that the store may not be healthy.
+    pub fn report_change(&self) {
+        self.state().change();
+        self.0.refresh.wake();
+    }
+
+    /// The health check of the store: why it is closed, or which backups cannot be listed.
+    pub fn check(&self) -> PartCheck {
+        let keeper = self.clone();
+        Arc::new(move || {
+            let problem = match keeper.state().content() {
+                Ok(listing) => (!listing.damaged.is_empty()).then(|| listing.damaged.join("; ")),
+                Err(reason) => Some(reason.clone()),
+            };
+            Box::pin(async move { problem })
+        })
+    }
+
+    /// Wakes the worker.
+    pub fn waker(&self) -> Waker {
+        self.0.refresh.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, RepositoryState<Listing>> {
+        self.0.state.lock().expect("no code here panics while it holds the lock")
+    }
+}
+
+/// The worker that keeps what the keeper knows up to date.
+pub struct RefreshRepository {
+    /// How the repository is opened.
+    pub config: Arc<RepositoryConfig>,
+    /// The keeper that learns what was found.
+    pub keeper: RepositoryKeeper,
+    /// Counts whether it is open.
+    pub metrics: Metrics,
+}
+
+impl Worker for RefreshRepository {
+    fn name(&self) -> &'static str {
+        "refresh_repository"
+    }
+
+    fn interval(&self) -> Duration {
+        self.config.refresh_interval
+    }
+
+    fn timeout(&self) -> Duration {
+        ROUND_MAX
+    }
+
+    async fn round(&mut self) -> Result<(), String> {
+        self.keeper.state().begin();
+        let before = self.keeper.state().content().clone().ok();
+        let url = &self.config.store.url;
+        let found = match tokio::time::timeout(REFRESH_MAX, Listing::read(&self.config, before)).await {
+            Ok(found) => found.map_err(|error| with_causes(&error)),
+            Err(_) => Err(format!("{url} did not answer within {} s", REFRESH_MAX.as_secs())),
+        };
+        for damaged in found.iter().flat_map(|listing| &listing.damaged) {
+            tracing::warn!(damaged, "a backup cannot be listed");
+        }
+        let outcome = found.as_ref().map(drop).map_err(String::clone);
+        match self.keeper.state().end(found, Instant::now()) {
+            Transition::Opened => {
+                tracing::info!(store = %url, "the repository is open");
+                self.metrics.store_open(true);
+            }
+            Transition::Closed => self.metrics.store_open(false),
+            Transition::Same => {}
+        }
+        self.keeper.0.ended.send_replace(());
+        outcome
+    }
+}

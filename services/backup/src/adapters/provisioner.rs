@@ -1,0 +1,195 @@
+//! The provisioner, over the bus: each call with its deadline, each error as transient or permanent.
+
+use std::time::Duration;
+
+use bus::{Bus, CallError};
+use contract::message::Failure;
+use contract::operation::{CancelOperation, GetOperation, OperationReport, OperationState};
+use contract::provisioner::{
+    AdoptVm, CloseDisks, GetVm, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm, RemoveVm, RenewDisks,
+    Renewed, ReserveVm, ReservedVm, VmRefused,
+};
+use contract::{OperationId, Service, VmName};
+use operation::call_error;
+use saga::StepError;
+
+/// Requests that are answered from memory.
+const QUICK: Duration = Duration::from_secs(10);
+/// Opening freezes the guest's file systems and starts a backup job; closing ends it.
+const EXPORT_MAX: Duration = Duration::from_secs(90);
+
+/// The provisioner, over the bus.
+#[derive(Clone)]
+pub struct Provisioner(Bus);
+
+/// Whether disk exports are still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// They are, for this long without another renewal.
+    Held(Duration),
+    /// They are not: the lease ran out, or the provisioner was started again.
+    Lost,
+}
+
+/// How another service's operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// It was never begun.
+    Unknown,
+    /// It is done.
+    Done,
+    /// Everything is as before; this is why.
+    Undone(String),
+    /// A person is needed.
+    Stuck(String),
+}
+
+impl Provisioner {
+    /// The provisioner on this bus.
+    pub fn new(bus: Bus) -> Self {
+        Provisioner(bus)
+    }
+
+    /// Whether there is a VM of that name.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn has_vm(&self, vm: &VmName) -> Result<bool, Failure> {
+        match self.0.call(&GetVm { vm: vm.clone() }, QUICK).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Refused(VmRefused::Unknown(_))) => Ok(false),
+            Err(error) => Err(error.into_failure()),
+        }
+    }
+
+    /// Opens exports of the disks of a VM. One that another operation works on may be free soon, so that is transient.
+    ///
+    /// # Errors
+    /// When they are not opened.
+    pub async fn open_disks(&self, vm: &VmName, id: &OperationId) -> Result<OpenedDisks, StepError> {
+        let open = OpenDisks { vm: vm.clone(), operation_id: id.clone() };
+        self.0.call(&open, EXPORT_MAX).await.map_err(|error| match error {
+            CallError::Refused(busy @ OpenDisksRefused::Busy { .. }) => {
+                StepError::Transient(busy.to_string())
+            }
+            error => call_error(error),
+        })
+    }
+
+    /// Renews the lease of the exports.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn renew_disks(&self, id: &OperationId) -> Result<Lease, StepError> {
+        let renew = RenewDisks { operation_id: id.clone() };
+        match self.0.call(&renew, QUICK).await {
+            Ok(Renewed { lease_seconds }) => Ok(Lease::Held(Duration::from_secs(lease_seconds.into()))),
+            Err(CallError::Refused(_)) => Ok(Lease::Lost),
+            Err(error) => Err(call_error(error)),
+        }
+    }
+
+    /// Closes the exports; a no-op where they are closed.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn close_disks(&self, id: &OperationId) -> Result<(), StepError> {
+        let close = CloseDisks { operation_id: id.clone() };
+        self.0.call(&close, EXPORT_MAX).await.map(drop).map_err(call_error)
+    }
+
+    /// Reserves a name and the paths of its disks.
+    ///
+    /// # Errors
+    /// When they are not reserved.
+    pub async fn reserve(&self, reserve: &ReserveVm) -> Result<ReservedVm, StepError> {
+        self.0.call(reserve, QUICK).await.map_err(call_error)
+    }
+
+    /// Releases a reserved name.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn release(&self, vm: &VmName, id: &OperationId) -> Result<(), StepError> {
+        let release = ReleaseVm { vm: vm.clone(), operation_id: id.clone() };
+        self.0.call(&release, EXPORT_MAX).await.map(drop).map_err(call_error)
+    }
+
+    /// Begins to create a VM of a reserved name.
+    ///
+    /// # Errors
+    /// When it is not begun.
+    pub async fn adopt(&self, adopt: &AdoptVm) -> Result<(), StepError> {
+        self.0.call(adopt, QUICK).await.map(drop).map_err(call_error)
+    }
+
+    /// Begins to remove a VM; a no-op where there is none.
+    ///
+    /// # Errors
+    /// When it is not begun.
+    pub async fn remove(&self, vm: &VmName, id: &OperationId) -> Result<Begin, StepError> {
+        let remove = RemoveVm { vm: vm.clone(), operation_id: Some(id.clone()) };
+        match self.0.call(&remove, QUICK).await {
+            Ok(_) => Ok(Begin::Begun),
+            Err(CallError::Refused(VmRefused::Unknown(_))) => Ok(Begin::NothingToDo),
+            Err(CallError::Refused(locked @ VmRefused::Locked { .. })) => {
+                Err(StepError::Transient(locked.to_string()))
+            }
+            Err(error) => Err(call_error(error)),
+        }
+    }
+
+    /// An operation of the provisioner, if it was begun.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn operation(&self, id: &OperationId) -> Result<Option<OperationReport>, StepError> {
+        let get = GetOperation { id: id.clone() };
+        match self.0.call_at(Service::Provisioner, &get, QUICK).await {
+            Ok(report) => Ok(Some(report)),
+            Err(CallError::Refused(_)) => Ok(None),
+            Err(error) => Err(call_error(error)),
+        }
+    }
+
+    /// Cancels an operation of the provisioner.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn cancel(&self, id: &OperationId) -> Result<(), StepError> {
+        let cancel = CancelOperation { id: id.clone() };
+        match self.0.call_at(Service::Provisioner, &cancel, QUICK).await {
+            // One that was never begun need not be cancelled.
+            Ok(_) | Err(CallError::Refused(_)) => Ok(()),
+            Err(error) => Err(call_error(error)),
+        }
+    }
+
+    /// Waits for the end of one of its operations.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn outcome(&self, id: &OperationId, timeout: Duration) -> Result<Child, StepError> {
+        let why = |report: OperationReport| report.reason.unwrap_or_else(|| "no reason was given".into());
+        match operation::wait_for_operation(&self.0, Service::Provisioner, id, timeout, |_| {}).await {
+            Ok(report) => Ok(match report.state {
+                OperationState::Done => Child::Done,
+                OperationState::Stuck => Child::Stuck(why(report)),
+                OperationState::Undone | OperationState::Running | OperationState::Undoing => {
+                    Child::Undone(why(report))
+                }
+            }),
+            Err(CallError::Refused(_)) => Ok(Child::Unknown),
+            Err(error) => Err(call_error(error)),
+        }
+    }
+}
+
+/// Whether an operation was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It was begun, now or before.
+    Begun,
+    /// Everything is so already.
+    NothingToDo,
+}

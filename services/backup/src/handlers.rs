@@ -1,0 +1,171 @@
+//! The handlers: what is checked before an operation begins, and the requests that are answered at once.
+//!
+//! | message             | what is checked before it begins                                  |
+//! | ------------------- | ------------------------------------------------------------------ |
+//! | `StartBackup`       | repository open, VM known, no other backup of it under way         |
+//! | `RestoreBackup`     | repository open, backup found, name free                           |
+//! | `VerifyBackup`      | repository open, backup found                                      |
+//! | `VerifyRepository`  | repository open, no other one under way                            |
+//! | `CollectRepository` | repository open, no other one under way                            |
+//! | `ApplyRetention`    | repository open, no other one under way, rules usable, VM has backups |
+//!
+//! A command that was received before is answered without a check: it has changed what a check would see.
+
+use std::sync::Arc;
+
+use backup_domain::admission::{UnderWay, may_begin};
+use backup_domain::reference::{ReferenceError, resolve};
+use backup_domain::repository_state::Freshness;
+use bus::{Call, Declined};
+use contract::backup::{
+    ApplyRetention, ApplyRetentionRefused, Backup, CollectRepository, CollectRepositoryRefused, ListBackups,
+    RestoreBackup, RestoreBackupRefused, StartBackup, StartBackupRefused, VerifyBackup, VerifyBackupRefused,
+    VerifyRepository, VerifyRepositoryRefused,
+};
+use contract::message::{Failure, NoRefusal};
+use contract::operation::OperationReport;
+use contract::{BackupRef, OperationId, Request, VmName};
+use operation::{Candidate, Engine};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::actors::RepositoryClosed;
+use crate::adapters::retention::policy_of;
+use crate::state::ServiceState;
+
+/// What the handlers share.
+pub(crate) struct Handlers {
+    state: Arc<ServiceState>,
+    engine: Engine,
+    admission: Arc<Mutex<()>>,
+}
+
+/// Held from a check until the operation has begun: of two commands that exclude each other, one sees the other.
+type Admission = OwnedMutexGuard<()>;
+
+impl From<RepositoryClosed> for Failure {
+    fn from(closed: RepositoryClosed) -> Failure {
+        Failure::unavailable(&closed)
+    }
+}
+
+fn failed<F>(closed: RepositoryClosed) -> Declined<F> {
+    Declined::Failed(closed.into())
+}
+
+impl Handlers {
+    pub(crate) fn new(state: Arc<ServiceState>, engine: Engine) -> Self {
+        Handlers { state, engine, admission: Arc::default() }
+    }
+
+    async fn admission(&self) -> Admission {
+        Arc::clone(&self.admission).lock_owned().await
+    }
+
+    /// Operations of a command that have not ended.
+    async fn unfinished<R: Request>(&self) -> Result<impl Iterator<Item = OperationReport>, Failure> {
+        let unfinished = self.engine.list(true).await.map_err(|error| Failure::unavailable(&error))?;
+        Ok(unfinished.into_iter().filter(|report| report.kind == R::NAME))
+    }
+
+    /// Checks that a command on the whole repository may begin: it is open, and no other one is under way.
+    async fn admit<R: Request>(
+        &self,
+        id: &OperationId,
+        under_way: fn(OperationId) -> R::Refusal,
+    ) -> Result<Admission, Declined<R::Refusal>> {
+        self.state.repository.repository().map_err(failed)?;
+        let admission = self.admission().await;
+        match self.unfinished::<R>().await?.find(|other| other.id != *id) {
+            Some(other) => Err(Declined::Refused(under_way(other.id))),
+            None => Ok(admission),
+        }
+    }
+
+    /// Checks that a reference means one backup. One that is not in the list at hand is looked for in the store.
+    async fn resolve<F: From<ReferenceError>>(&self, reference: &BackupRef) -> Result<(), Declined<F>> {
+        let repository = &self.state.repository;
+        let at_hand = repository.backups(Freshness::AtHand).await.map_err(failed)?;
+        if resolve(reference, &at_hand).is_ok() {
+            return Ok(());
+        }
+        let fresh = repository.backups(Freshness::Fresh).await.map_err(failed)?;
+        resolve(reference, &fresh).map(drop).map_err(|error| Declined::Refused(error.into()))
+    }
+}
+
+pub(crate) async fn check_start_backup(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<StartBackup>,
+) -> Result<Admission, Declined<StartBackupRefused>> {
+    let Candidate { id, command: StartBackup { vm, .. }, .. } = candidate;
+    handlers.state.repository.repository().map_err(failed)?;
+    if !handlers.state.provisioner.has_vm(&vm).await? {
+        return Err(Declined::Refused(StartBackupRefused::Unknown(vm)));
+    }
+    let admission = handlers.admission().await;
+    let under_way: Vec<_> = handlers
+        .unfinished::<StartBackup>()
+        .await?
+        .filter_map(|report| Some(UnderWay { operation: report.id, vm: VmName::new(report.about).ok()? }))
+        .collect();
+    may_begin(&vm, &id, &under_way).map_err(Declined::Refused)?;
+    Ok(admission)
+}
+
+pub(crate) async fn check_restore_backup(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<RestoreBackup>,
+) -> Result<(), Declined<RestoreBackupRefused>> {
+    let RestoreBackup { backup, as_vm, .. } = candidate.command;
+    handlers.resolve(&backup).await?;
+    if handlers.state.provisioner.has_vm(&as_vm).await? {
+        return Err(Declined::Refused(RestoreBackupRefused::NameTaken(as_vm)));
+    }
+    Ok(())
+}
+
+pub(crate) async fn check_verify_backup(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<VerifyBackup>,
+) -> Result<(), Declined<VerifyBackupRefused>> {
+    handlers.resolve(&candidate.command.backup).await
+}
+
+pub(crate) async fn check_verify_repository(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<VerifyRepository>,
+) -> Result<Admission, Declined<VerifyRepositoryRefused>> {
+    handlers.admit::<VerifyRepository>(&candidate.id, VerifyRepositoryRefused::UnderWay).await
+}
+
+pub(crate) async fn check_collect_repository(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<CollectRepository>,
+) -> Result<Admission, Declined<CollectRepositoryRefused>> {
+    handlers.admit::<CollectRepository>(&candidate.id, CollectRepositoryRefused::UnderWay).await
+}
+
+pub(crate) async fn check_apply_retention(
+    handlers: Arc<Handlers>,
+    candidate: Candidate<ApplyRetention>,
+) -> Result<Admission, Declined<ApplyRetentionRefused>> {
+    let Candidate { id, command: ApplyRetention { keep, vm, .. }, .. } = candidate;
+    policy_of(&keep).map_err(|why| Declined::Refused(ApplyRetentionRefused::BadRules(why)))?;
+    if let Some(vm) = vm {
+        let backups = handlers.state.repository.backups(Freshness::AtHand).await.map_err(failed)?;
+        if !backups.iter().any(|backup| backup.vm == vm) {
+            return Err(Declined::Refused(ApplyRetentionRefused::NoBackups(vm)));
+        }
+    }
+    handlers.admit::<ApplyRetention>(&id, ApplyRetentionRefused::UnderWay).await
+}
+
+pub(crate) async fn list_backups(
+    handlers: Arc<Handlers>,
+    call: Call<ListBackups>,
+) -> Result<Vec<Backup>, Declined<NoRefusal>> {
+    let vm = call.request.vm;
+    let backups = handlers.state.repository.backups(Freshness::AtHand).await.map_err(failed)?;
+    let is_wanted = |backup: &&Backup| vm.as_ref().is_none_or(|vm| *vm == backup.vm);
+    Ok(backups.iter().filter(is_wanted).cloned().collect())
+}
