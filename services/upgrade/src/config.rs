@@ -2,8 +2,8 @@
 //!
 //! ```toml
 //! [upgrade]
-//! ready_seconds = 60     # how long a new build may take until it is well
-//! soak_seconds = 5       # how long it must then stay well
+//! ready_seconds = 60     # how long a new build may take to become healthy
+//! soak_seconds = 5       # how long it must then stay healthy
 //! ```
 
 use std::time::Duration;
@@ -30,12 +30,12 @@ impl Config {
         Config { ready_seconds, soak_seconds }
     }
 
-    /// How long a new build may take until it is well.
+    /// How long a new build may take to become healthy.
     pub fn ready_within(&self) -> Duration {
         Duration::from_secs(self.ready_seconds.into())
     }
 
-    /// How long it must then stay well.
+    /// How long it must then stay healthy.
     pub fn soak(&self) -> Duration {
         Duration::from_secs(self.soak_seconds.into())
     }

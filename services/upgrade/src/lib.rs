@@ -1,32 +1,35 @@
-//! The upgrade service renews the services themselves: one at a time, by a signed build, and back if it will not do.
+//! The upgrade service replaces the services themselves: one at a time, by a signed build, and rolls back to the build
+//! before when the new one is not healthy.
 //!
 //! ```text
-//!   apply_release --> Gatekeeper --> shelf: copy the release, verify the copy      refused: nothing was touched
+//!   apply_release --> admission: copy the release, verify the copy      refused: nothing was touched
 //!                         |
-//!                         +--begin--> saga: stage -> note -> replace -> prove
-//!                                                              |          |
-//!                                            supervisor: end the old,     +-- not well: the old one is put back
-//!                                            start the new
-//!   list_services --> survey: who answers to discovery, and how each is
+//!                         +--begin--> saga: stage -> inspect -> replace -> await_healthy
+//!                                                                 |            |
+//!                                              supervisor: stop the old,       +-- not healthy: roll back
+//!                                              start the new
+//!   list_services --> discovery: which services answer, and the health of each
 //! ```
 //!
 //! Promises:
 //!
-//! - an executable runs only if a key in `{state}/keys/release` signed its digest; what is checked is our own copy,
-//!   so that nobody can change it between the check and its use;
-//! - a build that is not ready in time, dies or answers ill during its soak is replaced by the one before;
-//! - whatever step the process dies at, the upgrade goes on or back after its next start;
+//! - an executable runs only if a key in `{state}/keys/release` signed its digest; the copy in our own folder is what is
+//!   checked, so that nobody can change it between the check and its use;
+//! - a build that is not ready in time, dies or reports a problem during its soak is replaced by the one before;
+//! - whatever step the process dies at, the upgrade is finished or rolled back after its next start;
 //! - one upgrade at a time.
 //!
-//! It does not know how processes are started, that is the supervisor's trade; it cannot replace the supervisor, nor
-//! itself. Next: `upgrade-domain` for what is trusted and what counts as proven, `sagas` for the steps.
+//! It does not know how processes are started: the supervisor does that. It cannot replace the supervisor, nor itself.
+//! Next: `upgrade-domain` for what is trusted and what counts as healthy, `sagas` for the steps.
 
-mod actors;
+mod admission;
 pub mod config;
+mod discovery;
+mod handlers;
 mod metrics;
+pub mod release_dir;
 pub mod sagas;
-pub mod shelf;
-mod survey;
+mod state;
 mod wiring;
 
 use std::sync::Arc;
@@ -34,28 +37,26 @@ use std::sync::Arc;
 use bus::Bus;
 use chassis::Settings;
 use contract::Service;
-use operation::Operations;
+use operation::Engine;
 
-use crate::actors::Gatekeeper;
+pub use crate::state::UpgradeState;
+
+use crate::admission::Admission;
 use crate::config::Config;
-use crate::sagas::{ApplyRelease, World};
-use crate::shelf::Shelf;
+use crate::handlers::Handlers;
+use crate::release_dir::ReleaseDir;
+use crate::sagas::ApplyRelease;
 
-/// Starts the actors and gives back what answers. Call it inside an actix system.
+/// Opens the service: what it answers, and its operations.
 pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
-    let world = Arc::new(World {
+    let state = Arc::new(UpgradeState {
         bus: bus.clone(),
         host: settings.host,
-        shelf: Shelf::in_state(&settings.state_dir),
+        releases: ReleaseDir::in_state(&settings.state_dir),
         ready_within: settings.own.ready_within(),
         soak: settings.own.soak(),
     });
-    let operations =
-        Operations::of(bus.clone(), Service::Upgrade).with::<ApplyRelease>(Arc::clone(&world)).open();
-    let gatekeeper = Gatekeeper::start(world.shelf.clone(), operations.clone());
-    chassis::Service {
-        endpoints: Some(wiring::endpoints(bus, gatekeeper)),
-        operations: Some(operations),
-        ..chassis::Service::default()
-    }
+    let engine = Engine::of(bus.clone(), Service::Upgrade).with(ApplyRelease, &state).open();
+    let handlers = Handlers { bus, admission: Admission::new(state.releases.clone(), engine.clone()) };
+    chassis::Service::new(wiring::wiring(handlers, &engine)).with_engine(engine)
 }

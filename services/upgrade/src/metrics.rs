@@ -1,25 +1,25 @@
-//! What the upgrade service counts.
+//! The metrics of the upgrade service.
 
 use telemetry::KeyValue;
 
-/// Releases by outcome (`refused`, `applied`, `put_back`).
+/// Releases by outcome (`refused`, `applied`, `rolled_back`).
 pub(crate) const RELEASES: &str = "loam_upgrade_releases_total";
 
-/// What came of a release.
+/// The outcome of a release.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
     Refused,
     Applied,
-    PutBack,
+    RolledBack,
 }
 
-/// Counts a release. They are rare: looking the instrument up each time costs nothing that matters.
+/// Counts a release. They are rare: making the instrument anew each time costs nothing that matters.
 pub(crate) fn count(outcome: Outcome) {
-    let word = match outcome {
+    let label = match outcome {
         Outcome::Refused => "refused",
         Outcome::Applied => "applied",
-        Outcome::PutBack => "put_back",
+        Outcome::RolledBack => "rolled_back",
     };
     let releases = telemetry::meter("loam_upgrade").u64_counter(RELEASES).build();
-    releases.add(1, &[KeyValue::new("outcome", word)]);
+    releases.add(1, &[KeyValue::new("outcome", label)]);
 }

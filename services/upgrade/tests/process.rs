@@ -41,13 +41,13 @@ async fn every_process_is_found_on_its_host_and_asked_there() {
         name: "test".into(),
         inbox_prefix: inbox_prefix(Service::Upgrade),
     };
-    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
-    let bus = Bus::new(Arc::new(carrier), Realm::default());
+    let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    let bus = Bus::new(Arc::new(transport), Realm::default());
     let _processes = [start(&server, "h1"), start(&server, "h2")];
 
     let mut found = Vec::new();
-    eventually("both are found and well", async || {
+    eventually("both are found and healthy", async || {
         found = bus.call(&ListServices {}, SOON).await.unwrap_or_default();
         found.len() == 2 && found.iter().all(|running| running.health.is_healthy())
     })

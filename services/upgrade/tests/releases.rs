@@ -15,16 +15,17 @@ use contract::operation::{Begun, CancelOperation, OperationReport, OperationStat
 use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
 use contract::{OperationId, Service};
 use minisign::KeyPair;
-use operation::{Context, Work, fresh_id, wait_for_operation};
-use saga::Ending;
+use operation::{Context, Saga, new_id, wait_for_operation};
+use saga::Outcome;
 use saga::harness::check;
-use support::{Host, build_of, card, host, manifest};
+use support::{Host, build_of, host, manifest, service_info};
 use testkit::eventually;
-use upgrade::sagas::{self, Applied, Folder, World};
-use upgrade::shelf::Shelf;
+use upgrade::UpgradeState;
+use upgrade::release_dir::ReleaseDir;
+use upgrade::sagas::{self, Applied};
 
 const CALL_MAX: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 async fn apply(
     host: &Host,
@@ -36,7 +37,7 @@ async fn apply(
 }
 
 async fn outcome(host: &Host, id: &OperationId) -> OperationReport {
-    wait_for_operation(&host.bus, Service::Upgrade, id, PATIENCE, |_| {}).await.expect("it ends")
+    wait_for_operation(&host.bus, Service::Upgrade, id, WAIT_MAX, |_| {}).await.expect("it ends")
 }
 
 async fn applied(host: &Host, folder: &Path) -> OperationReport {
@@ -51,22 +52,25 @@ async fn refused(host: &Host, folder: &Path) -> ApplyReleaseRefused {
         other => panic!("{other:?}"),
     };
     assert_eq!(host.supervisor.runs(), host.installed());
-    assert_eq!((host.supervisor.started(), host.builds().len(), host.receipts()), (1, 0, 0));
+    assert_eq!((host.supervisor.started(), host.builds().len(), host.received()), (1, 0, 0));
     refusal
 }
 
 #[actix::test]
-async fn a_signed_release_replaces_the_service_and_only_two_builds_stay_on_the_shelf() {
+async fn a_signed_release_replaces_the_service_and_only_two_builds_stay_on_the_disk() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
+    let _upgrade = host.upgrade(10, 0).await;
     let mut before = build_of(&host.installed());
     for round in ["one", "two", "three"] {
-        let folder = host.release(round, &format!("well: {round}"));
+        let folder = host.release(round, &format!("healthy: {round}"));
         let build = build_of(&folder.join("loam-proxy"));
         let report = applied(&host, &folder).await;
         assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
-        let told = what_was_applied(&report);
-        assert_eq!((told.service, &told.build, told.build_before), (Service::Proxy, &build, Some(before)));
+        let applied = what_was_applied(&report);
+        assert_eq!(
+            (applied.service, &applied.build, applied.build_before),
+            (Service::Proxy, &build, Some(before))
+        );
         let place = host.state().join("releases/proxy").join(&build).join("loam-proxy");
         assert_eq!(host.supervisor.runs(), place);
         before = build;
@@ -82,8 +86,8 @@ fn what_was_applied(report: &OperationReport) -> Applied {
 #[actix::test]
 async fn an_unsigned_release_is_refused() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     std::fs::remove_file(folder.join("release.toml.minisig")).expect("removed");
     assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Unsigned(_)));
 }
@@ -91,9 +95,9 @@ async fn an_unsigned_release_is_refused() {
 #[actix::test]
 async fn an_altered_release_is_refused() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
-    std::fs::write(folder.join("loam-proxy"), "well: mine").expect("written");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
+    std::fs::write(folder.join("loam-proxy"), "healthy: mine").expect("written");
     let refusal = refused(&host, &folder).await;
     assert!(
         matches!(&refusal, ApplyReleaseRefused::Altered { file, .. } if file == "loam-proxy"),
@@ -108,8 +112,8 @@ async fn an_altered_release_is_refused() {
 #[actix::test]
 async fn a_release_signed_by_a_stranger_is_refused() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     let text = std::fs::read_to_string(folder.join("release.toml")).expect("readable");
     let stranger = KeyPair::generate_unencrypted_keypair().expect("made");
     host.sign(&folder, &text, &stranger);
@@ -121,8 +125,8 @@ async fn a_release_signed_by_a_stranger_is_refused() {
 #[actix::test]
 async fn without_a_key_or_with_keys_that_others_can_write_nothing_is_trusted() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     let key = host.keys().join("ours.pub");
     for (path, fine) in [(key.clone(), 0o644), (host.keys(), 0o755)] {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(fine | 0o022)).expect("set");
@@ -137,10 +141,10 @@ async fn without_a_key_or_with_keys_that_others_can_write_nothing_is_trusted() {
 }
 
 #[actix::test]
-async fn what_is_not_replaceable_or_unknown_is_refused() {
+async fn services_that_are_unknown_or_not_replaceable_are_refused() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
     for (service, not) in [("upgrade", Service::Upgrade), ("supervisor", Service::Supervisor)] {
         host.sign(&folder, &manifest(service, "loam-proxy", &digest), &host.signer);
@@ -151,23 +155,23 @@ async fn what_is_not_replaceable_or_unknown_is_refused() {
 }
 
 #[actix::test]
-async fn a_service_that_nobody_runs_here_changes_nothing() {
+async fn a_release_of_a_service_that_does_not_run_here_changes_nothing() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
     host.sign(&folder, &manifest("backup", "loam-proxy", &digest), &host.signer);
     let report = applied(&host, &folder).await;
     assert_eq!(report.state, OperationState::Undone);
-    assert_eq!(report.reason.as_deref(), Some("note: backup is not under supervision here"));
+    assert_eq!(report.reason.as_deref(), Some("inspect: the supervisor of this host does not run backup"));
     assert!(!host.state().join("releases/backup").join(&digest[..16]).exists());
 }
 
 #[actix::test]
 async fn path_tricks_are_refused() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release("new", "healthy: new");
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
     let unreadable = async |folder: &Path, why: &str| match refused(&host, folder).await {
         ApplyReleaseRefused::Unreadable(reason) => assert!(reason.contains(why), "{reason}"),
@@ -189,18 +193,18 @@ async fn path_tricks_are_refused() {
 }
 
 #[actix::test]
-async fn a_build_that_never_becomes_ready_brings_the_old_one_back() {
+async fn a_build_that_never_becomes_healthy_is_rolled_back() {
     for (behaviour, why) in [
         ("silent", "does not answer"),
-        ("ill", "the address is in use"),
-        ("dies", "another run of it answers"),
+        ("unhealthy", "the address is in use"),
+        ("dies", "another instance answers"),
     ] {
         let host = Host::new().await;
-        let _desk = host.upgrade(1, 5).await;
+        let _upgrade = host.upgrade(1, 5).await;
         let report = applied(&host, &host.release("new", behaviour)).await;
         assert_eq!(report.state, OperationState::Undone, "{behaviour}");
         let reason = report.reason.expect("a reason");
-        assert!(reason.starts_with("prove: ") && reason.contains(why), "{reason}");
+        assert!(reason.starts_with("await_healthy: ") && reason.contains(why), "{reason}");
         assert_eq!(host.supervisor.runs(), host.installed());
         assert_eq!(host.builds(), Vec::<String>::new());
         let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
@@ -210,27 +214,27 @@ async fn a_build_that_never_becomes_ready_brings_the_old_one_back() {
 }
 
 #[actix::test]
-async fn what_happens_to_the_folder_after_the_answer_does_not_matter() {
+async fn changes_to_the_folder_after_the_answer_do_not_matter() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 1).await;
-    let folder = host.release("new", "well: new");
+    let _upgrade = host.upgrade(10, 1).await;
+    let folder = host.release("new", "healthy: new");
     let build = build_of(&folder.join("loam-proxy"));
     let begun = apply(&host, &folder, None).await.expect("begun");
     std::fs::write(folder.join("loam-proxy"), "dies: mine").expect("written");
     let report = outcome(&host, begun.operation()).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     assert_eq!(what_was_applied(&report).build, build);
-    assert_eq!(std::fs::read_to_string(host.supervisor.runs()).expect("readable"), "well: new");
+    assert_eq!(std::fs::read_to_string(host.supervisor.runs()).expect("readable"), "healthy: new");
 }
 
 #[actix::test]
 async fn one_upgrade_at_a_time_and_a_cancelled_one_is_undone() {
     let host = Host::new().await;
-    let _desk = host.upgrade(600, 0).await;
+    let _upgrade = host.upgrade(600, 0).await;
     let first = apply(&host, &host.release("new", "silent"), None).await.expect("begun");
     let first = first.operation().clone();
     eventually("the new one is started", async || host.supervisor.started() == 2).await;
-    let second = apply(&host, &host.release("other", "well: other"), None).await;
+    let second = apply(&host, &host.release("other", "healthy: other"), None).await;
     assert!(
         matches!(&second, Err(CallError::Refused(ApplyReleaseRefused::UnderWay(id))) if *id == first),
         "{second:?}"
@@ -244,13 +248,13 @@ async fn one_upgrade_at_a_time_and_a_cancelled_one_is_undone() {
 #[actix::test]
 async fn the_same_id_is_the_same_upgrade_even_when_its_folder_is_gone() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let (folder, id) = (host.release("new", "well: new"), fresh_id());
+    let _upgrade = host.upgrade(10, 0).await;
+    let (folder, id) = (host.release("new", "healthy: new"), new_id());
     assert_eq!(apply(&host, &folder, Some(&id)).await.expect("begun"), Begun::Begun(id.clone()));
     assert_eq!(outcome(&host, &id).await.state, OperationState::Done);
     std::fs::remove_dir_all(&folder).expect("removed");
     assert_eq!(apply(&host, &folder, Some(&id)).await.expect("known"), Begun::AlreadyBegun(id.clone()));
-    let other = apply(&host, &host.release("other", "well: other"), Some(&id)).await;
+    let other = apply(&host, &host.release("other", "healthy: other"), Some(&id)).await;
     assert!(matches!(other, Err(CallError::Refused(ApplyReleaseRefused::IdReused(_)))), "{other:?}");
     assert_eq!(host.supervisor.started(), 2);
 }
@@ -258,9 +262,9 @@ async fn the_same_id_is_the_same_upgrade_even_when_its_folder_is_gone() {
 #[actix::test]
 async fn every_service_found_is_listed_also_one_that_does_not_answer() {
     let host = Host::new().await;
-    let _desk = host.upgrade(10, 0).await;
-    let mute = host.bus.server(card(Service::Backup, "backup-build"));
-    let _mute = mute.open().await.expect("the desk opens");
+    let _upgrade = host.upgrade(10, 0).await;
+    let silent = host.bus.server(service_info(Service::Backup, "backup-build"));
+    let _silent = silent.open().await.expect("the memory bus opens servers");
     let services = host.bus.call(&ListServices {}, CALL_MAX).await.expect("listed");
     let names: Vec<Service> = services.iter().map(|found| found.health.service).collect();
     assert_eq!(names, [Service::Backup, Service::Proxy, Service::Upgrade, Service::Supervisor]);
@@ -273,34 +277,34 @@ async fn every_service_found_is_listed_also_one_that_does_not_answer() {
 async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() {
     let hosts: RefCell<HashMap<OperationId, (Arc<Host>, PathBuf)>> = RefCell::default();
     let fresh = async || {
-        let here = Arc::new(Host::new().await);
-        let folder = here.release("new", "well: new");
-        let (id, shelf) = (fresh_id(), Shelf::in_state(&here.state()));
-        let release = shelf.receive(&id, &folder).expect("received");
-        let place = shelf.place(&release);
-        hosts.borrow_mut().insert(id.clone(), (Arc::clone(&here), place));
+        let test_host = Arc::new(Host::new().await);
+        let folder = test_host.release("new", "healthy: new");
+        let (id, releases) = (new_id(), ReleaseDir::in_state(&test_host.state()));
+        let release = releases.receive(&id, &folder).expect("received");
+        let executable = releases.executable_of(&release);
+        hosts.borrow_mut().insert(id.clone(), (Arc::clone(&test_host), executable));
         Context {
-            world: Arc::new(World {
-                bus: here.bus.clone(),
+            state: Arc::new(UpgradeState {
+                bus: test_host.bus.clone(),
                 host: host(),
-                shelf,
+                releases,
                 ready_within: Duration::from_secs(5),
                 soak: Duration::ZERO,
             }),
-            input: Folder { folder },
+            command: ApplyRelease { folder, operation_id: None },
             id,
-            meter: Default::default(),
+            progress: Default::default(),
             cancel: Default::default(),
         }
     };
-    let judge = async |context: &Context<World, Folder>, ending: &Ending| {
-        let (here, place) = hosts.borrow_mut().remove(&context.id).expect("made before");
-        let (runs, builds) = (here.supervisor.runs(), here.builds().len());
-        match ending {
-            Ending::Done if runs == place && builds == 1 => Ok(()),
-            Ending::Undone(_) if runs == here.installed() && builds == 0 => Ok(()),
-            other => Err(format!("{other:?}: {} runs, {builds} builds on the shelf", runs.display())),
+    let judge = async |context: &Context<UpgradeState, ApplyRelease>, outcome: &Outcome| {
+        let (test_host, executable) = hosts.borrow_mut().remove(&context.id).expect("made before");
+        let (runs, builds) = (test_host.supervisor.runs(), test_host.builds().len());
+        match outcome {
+            Outcome::Done if runs == executable && builds == 1 => Ok(()),
+            Outcome::Undone(_) if runs == test_host.installed() && builds == 0 => Ok(()),
+            other => Err(format!("{other:?}: {} runs, {builds} builds on the disk", runs.display())),
         }
     };
-    rehearse(&sagas::ApplyRelease::steps(), fresh, judge).await;
+    check(&sagas::ApplyRelease::steps(), fresh, judge).await;
 }

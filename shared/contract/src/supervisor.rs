@@ -1,4 +1,4 @@
-//! Messages of the supervisor: `loam up`, which watches over the processes of one host.
+//! Messages of the supervisor: `loam up`, which starts and restarts the processes of one host.
 
 use std::path::PathBuf;
 
@@ -17,33 +17,33 @@ messages! { Owner::One(Service::Supervisor) =>
     }
 }
 
-/// Asks for the processes of the host.
+/// Lists the supervised processes of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListProcesses {}
 
-/// A process under supervision.
+/// A supervised process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
-    /// The service it runs.
+    /// The service that it runs.
     pub service: Service,
     /// Its process id; absent while it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The executable it was started from.
     pub executable: PathBuf,
-    /// Since when it runs, or is down.
+    /// When it was started or, without a `pid`, when it ended.
     pub since: Timestamp,
-    /// How often it was started again after it died.
+    /// How often it was started again after it died, since the supervisor was started.
     pub restarts: u32,
 }
 
-/// Ends a service in order and starts it from another executable. The supervisor keeps that executable across its
-/// own restarts. Asking again for what runs already is a no-op.
+/// Stops a service by SIGTERM and starts it from another executable, which the supervisor remembers across its own
+/// restarts. A no-op where the service runs from that executable already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplaceService {
-    /// Which.
+    /// The service to replace.
     pub service: Service,
-    /// The executable, inside the supervisor's releases folder.
+    /// The executable: an absolute path inside the supervisor's releases folder.
     pub executable: PathBuf,
 }
 
@@ -51,22 +51,22 @@ pub struct ReplaceService {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplaceServiceRefused {
-    /// The executable lies elsewhere, is missing, or others can write it.
+    /// The executable is outside the releases folder, is missing, or others can write it.
     #[error("{path}: {reason}")]
     NotUsable {
         /// The executable.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the executable.
         reason: String,
     },
-    /// The service is not under this supervisor.
-    #[error("{0} is not under supervision here")]
+    /// This supervisor does not run the service.
+    #[error("the supervisor of this host does not run {0}")]
     NotHere(Service),
 }
 
 /// The service was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Replaced {
-    /// The executable it ran from before.
+    /// The executable that the service ran from before.
     pub before: PathBuf,
 }

@@ -16,42 +16,42 @@ messages! { Owner::One(Service::Upgrade) =>
     }
 }
 
-/// Asks which services run, with version and build, by service discovery.
+/// Lists the services that answer to service discovery, with version, build and health.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListServices {}
 
-/// A service that runs.
+/// A service that answers to discovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunningService {
-    /// How it answered.
+    /// Its health; one that does not answer in time has a part `answer` with that problem.
     pub health: Health,
-    /// On which host.
+    /// The host it runs on; empty where it announced none.
     pub host: String,
 }
 
-/// Replaces one service by the build in a release folder; an operation.
+/// Replaces one service on the upgrade service's host by the build in a release folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRelease {
-    /// The folder, an absolute path on the upgrade service's host.
+    /// The folder with `release.toml`, its signature and the executable: an absolute path on the upgrade service's host.
     pub folder: PathBuf,
-    /// The same id twice is the same command.
+    /// The id of the operation, where the sender chooses it: the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// What a release folder says of itself: `release.toml`, signed by `release.toml.minisig`.
+/// The manifest of a release folder: `release.toml`, signed by `release.toml.minisig`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseManifest {
-    /// The service it renews.
+    /// The service that is replaced.
     pub service: Service,
-    /// The version (semantic).
+    /// The version of the new build (semantic).
     pub version: String,
-    /// The executable's file name in the folder.
+    /// The executable's file name in the folder: letters, digits, `-`, `_`, `.` and `+`, at most 100.
     pub file: String,
-    /// SHA-256 of the executable, 64 hexadecimal digits.
+    /// SHA-256 of the executable, 64 lower-case hexadecimal digits.
     pub sha256: String,
-    /// When it was made.
+    /// When the release was made.
     pub made: Timestamp,
 }
 
@@ -62,27 +62,27 @@ pub enum ApplyReleaseRefused {
     /// The folder or a file of it cannot be read, or the manifest cannot be understood.
     #[error("{0}")]
     Unreadable(String),
-    /// There is no signature.
-    #[error("the release is not signed: {0} is missing")]
+    /// There is no signature at this path.
+    #[error("the release is not signed: {0} is missing; sign release.toml with minisign")]
     Unsigned(String),
-    /// The signature fits no trusted key, or the manifest was altered.
+    /// No trusted key made the signature, or the manifest was altered.
     #[error("the release is not trusted: {0}")]
     Untrusted(String),
     /// The executable is not the one that was signed.
     #[error("the release was altered: {file} has SHA-256 {found}, the signed manifest says {signed}")]
     Altered {
-        /// The file.
+        /// The executable's file name.
         file: String,
-        /// What it hashes to.
+        /// Its SHA-256.
         found: String,
-        /// What was signed.
+        /// The SHA-256 in the signed manifest.
         signed: String,
     },
-    /// Another upgrade is under way.
-    #[error("operation {0} is under way")]
+    /// Another upgrade has not ended.
+    #[error("operation {0} applies a release already; wait for it or cancel it")]
     UnderWay(OperationId),
     /// The service is not one that can be replaced this way.
-    #[error("{0} cannot be replaced while it carries the upgrade out itself")]
+    #[error("{0} cannot be replaced by an upgrade; install its new executable and restart it")]
     NotReplaceable(Service),
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]

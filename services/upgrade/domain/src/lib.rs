@@ -1,4 +1,4 @@
-//! The upgrade service's decisions: which release is to be trusted, and when a new build has proven itself.
+//! The upgrade service's decisions: which release is trusted, and whether a new build is healthy.
 //!
 //! ```text
 //!   signature + manifest bytes --TrustedKeys::verify--> trusted bytes --Release::read--> Release
@@ -7,17 +7,17 @@
 //!
 //!   digest of the executable --Release::check--> the one that was signed, or altered
 //!
-//!   what is seen of the new build, again and again --Proof::see--> wait / proven / failed
+//!   what is observed of the new build, again and again --HealthWatch::observe--> wait / healthy / failed
 //! ```
 //!
-//! Nothing of a manifest is read before its signature fits a trusted key. A signature says who made a release, not
-//! that it is the newest: protection against old releases comes with a signed list of them, which there is not yet.
-//! Nothing here touches a disk or a clock. Next: `upgrade` carries out what is decided here.
+//! Nothing of a manifest is read before its signature was verified with a trusted key. A signature says who made a
+//! release, not that it is the newest: protection against old releases needs a signed list of them, which does not
+//! exist yet. Nothing here touches a disk or a clock. Next: `upgrade` carries out what is decided here.
 
-mod proof;
+mod health_watch;
 mod release;
 mod trust;
 
-pub use proof::{Proof, Seen, Verdict};
+pub use health_watch::{HealthWatch, Observation, Verdict};
 pub use release::{BUILD_DIGITS, Release};
 pub use trust::TrustedKeys;

@@ -1,4 +1,4 @@
-//! What a trusted manifest says, checked.
+//! The manifest of a release, checked.
 
 use contract::Service;
 use contract::upgrade::{ApplyReleaseRefused, ReleaseManifest};
@@ -9,7 +9,7 @@ pub const BUILD_DIGITS: usize = 16;
 const NAME_MAX: usize = 100;
 const DIGEST_DIGITS: usize = 64;
 
-/// A release whose manifest was read and makes sense.
+/// A release whose manifest was read and is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     manifest: ReleaseManifest,
@@ -17,6 +17,9 @@ pub struct Release {
 
 impl Release {
     /// Reads a manifest. Call it with bytes whose signature was verified.
+    ///
+    /// # Errors
+    /// When it cannot be read, or names a service that is not replaced by releases.
     pub fn read(manifest: &[u8]) -> Result<Release, ApplyReleaseRefused> {
         let unreadable = |reason: String| ApplyReleaseRefused::Unreadable(format!("release.toml: {reason}"));
         let text = std::str::from_utf8(manifest).map_err(|_| unreadable("it is not UTF-8".into()))?;
@@ -38,7 +41,7 @@ impl Release {
             return Err(unreadable(reason.into()));
         }
         match manifest.service {
-            // The one carries the upgrade out, the other replaces processes and is not among them.
+            // The one runs the upgrade, the other replaces processes and is none of them.
             Service::Upgrade | Service::Supervisor => {
                 Err(ApplyReleaseRefused::NotReplaceable(manifest.service))
             }
@@ -49,6 +52,9 @@ impl Release {
     }
 
     /// Makes sure that the executable, whose SHA-256 was found to be `found`, is the one that was signed.
+    ///
+    /// # Errors
+    /// When it is not.
     pub fn check(&self, found: &str) -> Result<(), ApplyReleaseRefused> {
         if found == self.manifest.sha256 {
             return Ok(());
@@ -60,12 +66,12 @@ impl Release {
         })
     }
 
-    /// The service that it renews.
+    /// The service that it replaces.
     pub fn service(&self) -> Service {
         self.manifest.service
     }
 
-    /// Its version.
+    /// Its version (semantic), as in the manifest.
     pub fn version(&self) -> &str {
         &self.manifest.version
     }
@@ -75,7 +81,7 @@ impl Release {
         &self.manifest.file
     }
 
-    /// How the executable will name itself once it runs.
+    /// The build that its executable reports in its health once it runs.
     pub fn build(&self) -> &str {
         &self.manifest.sha256[..BUILD_DIGITS]
     }
@@ -118,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_makes_sense_is_read() {
+    fn a_valid_manifest_is_read() {
         let release = read("proxy", "loam-proxy", "1.2.3-rc.1+5", DIGEST).expect("read");
         assert_eq!((release.service(), release.version()), (Service::Proxy, "1.2.3-rc.1+5"));
         assert_eq!((release.file(), release.build()), ("loam-proxy", "0123456789abcdef"));
@@ -139,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_a_reason() {
+    fn an_invalid_manifest_is_refused_with_a_reason() {
         for (service, version, digest) in [
             ("kernel", "1.0.0", DIGEST),
             ("proxy", "1.0", DIGEST),

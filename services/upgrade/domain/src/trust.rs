@@ -1,16 +1,19 @@
-//! Whose releases are trusted. Keys and signatures are minisign's (https://jedisct1.github.io/minisign/).
+//! Which keys are trusted to sign releases. Keys and signatures are minisign's (https://jedisct1.github.io/minisign/).
 
 use contract::upgrade::ApplyReleaseRefused;
 use minisign_verify::{Error, PublicKey, Signature};
 
-/// The keys whose releases are trusted; where there is none, nothing is.
+/// The keys whose signatures are trusted; without any, no release is.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedKeys {
     keys: Vec<PublicKey>,
 }
 
 impl TrustedKeys {
-    /// Adds a key, given as the text of a minisign public key file. Says what is wrong with the text.
+    /// Adds a key, given as the text of a minisign public key file.
+    ///
+    /// # Errors
+    /// What is wrong with the text, where it is no key.
     pub fn trust(&mut self, text: &str) -> Result<(), String> {
         let key = PublicKey::decode(text).map_err(|error| error.to_string())?;
         self.keys.push(key);
@@ -18,6 +21,9 @@ impl TrustedKeys {
     }
 
     /// Whether a signature, given as the text of a `.minisig` file, was made over these bytes by a trusted key.
+    ///
+    /// # Errors
+    /// Why it is not trusted.
     pub fn verify(&self, signed: &[u8], signature: &str) -> Result<(), ApplyReleaseRefused> {
         let untrusted = |reason: &str| Err(ApplyReleaseRefused::Untrusted(reason.into()));
         if self.keys.is_empty() {

@@ -1,5 +1,5 @@
-//! A host in miniature: a state folder, a supervisor that starts "executables" (files whose text says how they
-//! behave), and whoever signs releases.
+//! A simulated host: a state folder, a supervisor that starts "executables" (files whose text says how they behave),
+//! and a key that signs releases.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, Declined, ServiceInfo, RunningServer};
+use bus::{Bus, Declined, RunningServer, ServiceInfo};
 use chassis::{NatsSettings, Settings, sha256_of};
+use contract::message::NoRefusal;
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
-use contract::message::Nothing;
 use contract::{HostName, Realm, Service, Timestamp};
 use minisign::KeyPair;
-use operation::fresh_id;
+use operation::new_id;
 use tempfile::TempDir;
 use upgrade::config::Config;
 use upgrade_domain::BUILD_DIGITS;
 
 pub(crate) const HOST: &str = "h1";
-/// What the service ran from before anything was upgraded.
-pub(crate) const OLD: &str = "well: the old one";
+/// The executable that the service runs from before any upgrade.
+pub(crate) const OLD: &str = "healthy: the old one";
 
 pub(crate) fn host() -> HostName {
     HostName::new(HOST).expect("valid")
 }
 
-/// Starts processes of the proxy as their executables say: `well`, `ill`, `silent`, or `dies` after a few answers.
+/// Starts processes of the proxy as their executables say: `healthy`, `unhealthy`, `silent`, or `dies` after a few answers.
 pub(crate) struct Supervisor {
     bus: Bus,
     state: Mutex<Running>,
@@ -36,34 +36,34 @@ pub(crate) struct Supervisor {
 struct Running {
     executable: PathBuf,
     before: PathBuf,
-    desk: Option<Serving>,
+    server: Option<RunningServer>,
     started: usize,
 }
 
 impl Supervisor {
-    async fn open(bus: &Bus, installed: &Path) -> (Arc<Supervisor>, Serving) {
+    async fn open(bus: &Bus, installed: &Path) -> (Arc<Supervisor>, RunningServer) {
         let supervisor = Arc::new(Supervisor {
             bus: bus.clone(),
             state: Mutex::new(Running {
                 executable: installed.into(),
                 before: installed.into(),
-                desk: None,
+                server: None,
                 started: 0,
             }),
         });
         supervisor.start(installed).await;
-        let mut server = bus.server(card(Service::Supervisor, "supervisor-build"));
+        let mut server = bus.server(service_info(Service::Supervisor, "supervisor-build"));
         let this = Arc::clone(&supervisor);
         server.on_host::<ListProcesses, _, _>(&host(), move |_| {
             let listed = this.list();
             async move { Ok::<_, Declined<NoRefusal>>(listed) }
         });
         let this = Arc::clone(&supervisor);
-        server.on_host::<ReplaceService, _, _>(&host(), move |asked| {
+        server.on_host::<ReplaceService, _, _>(&host(), move |call| {
             let this = Arc::clone(&this);
-            async move { this.replace(asked.request).await }
+            async move { this.replace(call.request).await }
         });
-        (supervisor, server.open().await.expect("the desk opens"))
+        (supervisor, server.open().await.expect("the memory bus opens servers"))
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
@@ -85,20 +85,20 @@ impl Supervisor {
         }]
     }
 
-    async fn replace(&self, order: ReplaceService) -> Result<Replaced, Declined<ReplaceServiceRefused>> {
-        if order.service != Service::Proxy {
-            return Err(Declined::Refused(ReplaceServiceRefused::NotHere(order.service)));
+    async fn replace(&self, command: ReplaceService) -> Result<Replaced, Declined<ReplaceServiceRefused>> {
+        if command.service != Service::Proxy {
+            return Err(Declined::Refused(ReplaceServiceRefused::NotHere(command.service)));
         }
-        if !order.executable.is_file() {
+        if !command.executable.is_file() {
             return Err(Declined::Refused(ReplaceServiceRefused::NotUsable {
-                path: order.executable.display().to_string(),
+                path: command.executable.display().to_string(),
                 reason: "it is missing".into(),
             }));
         }
         let running = self.runs();
-        if running != order.executable {
+        if running != command.executable {
             self.state.lock().expect("no panic").before = running;
-            self.start(&order.executable).await;
+            self.start(&command.executable).await;
         }
         Ok(Replaced { before: self.state.lock().expect("no panic").before.clone() })
     }
@@ -106,50 +106,50 @@ impl Supervisor {
     async fn start(&self, executable: &Path) {
         let text = std::fs::read_to_string(executable).expect("readable");
         let build = build_of(executable);
-        drop(self.state.lock().expect("no panic").desk.take());
-        let desk = if text.starts_with("silent") {
+        drop(self.state.lock().expect("no panic").server.take());
+        let server = if text.starts_with("silent") {
             None
         } else {
-            let mut server = self.bus.server(card(Service::Proxy, &build));
-            let process = Mutex::new((fresh_id().to_string(), 0));
+            let mut server = self.bus.server(service_info(Service::Proxy, &build));
+            let process = Mutex::new((new_id().to_string(), 0));
             server.on_host::<CheckHealth, _, _>(&host(), move |_| {
                 let mut process = process.lock().expect("no panic");
                 process.1 += 1;
                 if text.starts_with("dies") && process.1 % 3 == 0 {
-                    process.0 = fresh_id().to_string();
+                    process.0 = new_id().to_string();
                 }
-                let ill = text.starts_with("ill").then(|| "the address is in use".to_string());
-                let health = health(&build, &process.0, ill);
+                let problem = text.starts_with("unhealthy").then(|| "the address is in use".to_string());
+                let health = health(&build, &process.0, problem);
                 async move { Ok::<_, Declined<NoRefusal>>(health) }
             });
-            Some(server.open().await.expect("the desk opens"))
+            Some(server.open().await.expect("the memory bus opens servers"))
         };
         let mut state = self.state.lock().expect("no panic");
-        state.desk = desk;
+        state.server = server;
         state.executable = executable.into();
         state.started += 1;
     }
 }
 
-fn health(build: &str, instance: &str, trouble: Option<String>) -> Health {
+fn health(build: &str, instance: &str, problem: Option<String>) -> Health {
     Health {
         service: Service::Proxy,
         version: "0.1.0".into(),
         build: build.into(),
         instance: instance.into(),
         since: Timestamp::default(),
-        parts: vec![PartHealth { part: "listener".into(), trouble }],
+        parts: vec![PartHealth { part: "listener".into(), problem }],
     }
 }
 
-pub(crate) fn card(service: Service, build: &str) -> ServiceInfo {
+pub(crate) fn service_info(service: Service, build: &str) -> ServiceInfo {
     ServiceInfo {
         service,
         version: "0.1.0".into(),
         metadata: HashMap::from([
             ("host".into(), HOST.into()),
             ("build".into(), build.into()),
-            ("instance".into(), fresh_id().to_string()),
+            ("instance".into(), new_id().to_string()),
         ]),
     }
 }
@@ -158,13 +158,13 @@ pub(crate) fn build_of(executable: &Path) -> String {
     sha256_of(executable).expect("readable")[..BUILD_DIGITS].into()
 }
 
-/// The host.
+/// A host with a supervisor that runs the proxy.
 pub(crate) struct Host {
     folder: TempDir,
     pub(crate) bus: Bus,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) signer: KeyPair,
-    _desk: Serving,
+    _supervisor_server: RunningServer,
 }
 
 impl Host {
@@ -173,13 +173,13 @@ impl Host {
         let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
         let installed = folder.path().join("loam-proxy");
         std::fs::write(&installed, OLD).expect("written");
-        let (supervisor, desk) = Supervisor::open(&bus, &installed).await;
+        let (supervisor, server) = Supervisor::open(&bus, &installed).await;
         let host = Host {
             folder,
             bus,
             supervisor,
             signer: KeyPair::generate_unencrypted_keypair().expect("made"),
-            _desk: desk,
+            _supervisor_server: server,
         };
         std::fs::create_dir_all(host.keys()).expect("made");
         host.trust("ours.pub", &host.signer);
@@ -213,16 +213,14 @@ impl Host {
         }
     }
 
-    /// Opens the upgrade service's desk; it closes with the value returned.
-    pub(crate) async fn upgrade(&self, ready_seconds: u32, soak_seconds: u32) -> Serving {
+    /// Opens the upgrade service; it ends when the value returned is dropped.
+    pub(crate) async fn upgrade(&self, ready_seconds: u32, soak_seconds: u32) -> RunningServer {
         let service = upgrade::open(self.bus.clone(), self.settings(ready_seconds, soak_seconds));
-        let mut server = self.bus.server(card(Service::Upgrade, "upgrade-build"));
-        (service.endpoints.expect("it answers"))(&mut server);
-        let operations = service.operations.expect("it has some");
-        operations.serve(&mut server);
-        let serving = server.open().await.expect("the desk opens");
-        operations.resume().await.expect("readable");
-        serving
+        let mut server = self.bus.server(service_info(Service::Upgrade, "upgrade-build"));
+        let engine = service.serve(&mut server).engine.expect("it has operations");
+        let running = server.open().await.expect("the memory bus opens servers");
+        engine.resume().await.expect("readable");
+        running
     }
 
     /// Makes a release folder, signed by our key.
@@ -242,7 +240,7 @@ impl Host {
         std::fs::write(folder.join("release.toml.minisig"), signature.into_string()).expect("written");
     }
 
-    /// The builds on the shelf.
+    /// The installed builds.
     pub(crate) fn builds(&self) -> Vec<String> {
         let Ok(builds) = std::fs::read_dir(self.state().join("releases/proxy")) else {
             return Vec::new();
@@ -250,8 +248,8 @@ impl Host {
         builds.map(|build| build.expect("readable").file_name().into_string().expect("text")).collect()
     }
 
-    /// What was received and not cleared away.
-    pub(crate) fn receipts(&self) -> usize {
+    /// How many received releases there are.
+    pub(crate) fn received(&self) -> usize {
         std::fs::read_dir(self.state().join("releases/.incoming")).map_or(0, Iterator::count)
     }
 }

@@ -1,4 +1,4 @@
-//! Taking a release in: copied once into a folder of our own, and verified there.
+//! Receiving a release: copied once into a folder of our own, and verified there.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,50 +11,50 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use sha2::{Digest, Sha256};
 use upgrade_domain::Release;
 
-use super::{Shelf, ShelfError, disk, remove_folder, sync_folder};
+use super::{ReleaseDir, ReleaseDirError, disk, remove_folder, sync_folder};
 
 const MANIFEST: &str = "release.toml";
 const SIGNATURE: &str = "release.toml.minisig";
 /// The copy of the executable, whatever it was called where it came from.
 const EXECUTABLE: &str = "executable";
 /// A manifest has a few lines.
-const MANIFEST_MAX: u64 = 64 * 1024;
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 /// A minisign signature has four lines.
-const SIGNATURE_MAX: u64 = 4 * 1024;
+const SIGNATURE_BYTES_MAX: u64 = 4 * 1024;
 /// Our executables have some tens of megabytes.
-const EXECUTABLE_MAX: u64 = 512 * 1024 * 1024;
+const EXECUTABLE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 const PIECE_BYTES: usize = 256 * 1024;
 
-impl Shelf {
+impl ReleaseDir {
     /// Copies a release into the folder of an operation and verifies the copy: the signature before anything is read,
     /// then the manifest, then the executable's digest. Where it is refused, nothing is left behind.
-    pub fn receive(&self, id: &OperationId, folder: &Path) -> Result<Release, ShelfError> {
+    pub fn receive(&self, id: &OperationId, folder: &Path) -> Result<Release, ReleaseDirError> {
         let received = self.receive_into(&self.incoming(id), folder);
         if received.is_err() {
-            self.forget(id)?;
+            self.discard(id)?;
         }
         received
     }
 
     /// Reads what was received before, verifying manifest and signature once more.
-    pub fn received(&self, id: &OperationId) -> Result<Release, ShelfError> {
+    pub fn received(&self, id: &OperationId) -> Result<Release, ReleaseDirError> {
         let ours = self.incoming(id);
-        let text = |name: &str, most| read_plain(&ours.join(name), most);
+        let text = |name: &str, bytes_max| read_plain(&ours.join(name), bytes_max);
         let manifest =
-            text(MANIFEST, MANIFEST_MAX).map_err(|error| unreadable(&ours.join(MANIFEST), &error))?;
-        let signature =
-            text(SIGNATURE, SIGNATURE_MAX).map_err(|error| unreadable(&ours.join(SIGNATURE), &error))?;
+            text(MANIFEST, MANIFEST_BYTES_MAX).map_err(|error| unreadable(&ours.join(MANIFEST), &error))?;
+        let signature = text(SIGNATURE, SIGNATURE_BYTES_MAX)
+            .map_err(|error| unreadable(&ours.join(SIGNATURE), &error))?;
         self.trusted_keys()?.verify(&manifest, &String::from_utf8_lossy(&signature))?;
         Ok(Release::read(&manifest)?)
     }
 
-    /// The verified copy of an executable that waits to be installed, if it still does.
-    pub(super) fn waiting_executable(&self, id: &OperationId) -> PathBuf {
+    /// The verified copy of an executable, until it is installed.
+    pub(super) fn received_executable(&self, id: &OperationId) -> PathBuf {
         self.incoming(id).join(EXECUTABLE)
     }
 
     /// The operations for which something was received.
-    pub fn receipts(&self) -> Result<Vec<OperationId>, ShelfError> {
+    pub fn received_ids(&self) -> Result<Vec<OperationId>, ReleaseDirError> {
         let folder = self.all_incoming();
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -70,7 +70,7 @@ impl Shelf {
     }
 
     /// Removes what was received for an operation.
-    pub fn forget(&self, id: &OperationId) -> Result<(), ShelfError> {
+    pub fn discard(&self, id: &OperationId) -> Result<(), ReleaseDirError> {
         remove_folder(&self.incoming(id))
     }
 
@@ -82,21 +82,22 @@ impl Shelf {
         self.all_incoming().join(id.as_str())
     }
 
-    fn receive_into(&self, ours: &Path, folder: &Path) -> Result<Release, ShelfError> {
+    fn receive_into(&self, ours: &Path, folder: &Path) -> Result<Release, ReleaseDirError> {
         if !folder.is_absolute() {
             let reason = format!("{}: write the folder as an absolute path", folder.display());
             return Err(ApplyReleaseRefused::Unreadable(reason).into());
         }
         let keys = self.trusted_keys()?;
         let from = |name: &str| folder.join(name);
-        let manifest =
-            read_plain(&from(MANIFEST), MANIFEST_MAX).map_err(|error| unreadable(&from(MANIFEST), &error))?;
-        let signature = read_plain(&from(SIGNATURE), SIGNATURE_MAX).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                ApplyReleaseRefused::Unsigned(from(SIGNATURE).display().to_string()).into()
-            }
-            _ => unreadable(&from(SIGNATURE), &error),
-        })?;
+        let manifest = read_plain(&from(MANIFEST), MANIFEST_BYTES_MAX)
+            .map_err(|error| unreadable(&from(MANIFEST), &error))?;
+        let signature =
+            read_plain(&from(SIGNATURE), SIGNATURE_BYTES_MAX).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    ApplyReleaseRefused::Unsigned(from(SIGNATURE).display().to_string()).into()
+                }
+                _ => unreadable(&from(SIGNATURE), &error),
+            })?;
         keys.verify(&manifest, &String::from_utf8_lossy(&signature))?;
         let release = Release::read(&manifest)?;
 
@@ -110,7 +111,7 @@ impl Shelf {
             });
             written.map_err(disk("writing", &path))?;
         }
-        let source = open_plain(&from(release.file()), EXECUTABLE_MAX)
+        let source = open_plain(&from(release.file()), EXECUTABLE_BYTES_MAX)
             .map_err(|error| unreadable(&from(release.file()), &error))?;
         let digest = copy_executable(source, &from(release.file()), &ours.join(EXECUTABLE))?;
         release.check(&digest)?;
@@ -119,36 +120,36 @@ impl Shelf {
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> ShelfError {
+fn unreadable(path: &Path, error: &io::Error) -> ReleaseDirError {
     ApplyReleaseRefused::Unreadable(format!("{}: {error}", path.display())).into()
 }
 
-/// Opens a plain file of bounded size: no link that leads elsewhere, no pipe on which we would wait for ever.
-fn open_plain(path: &Path, most: u64) -> io::Result<File> {
+/// Opens a plain file of bounded size: no symbolic link, no pipe on which we would wait for ever.
+fn open_plain(path: &Path, bytes_max: u64) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a plain file"));
     }
-    if metadata.len() > most {
-        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    if metadata.len() > bytes_max {
+        return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
     }
     Ok(file)
 }
 
-fn read_plain(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+fn read_plain(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_plain(path, most)?.take(most).read_to_end(&mut bytes)?;
+    open_plain(path, bytes_max)?.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Copies and answers with the SHA-256 of what was written.
-fn copy_executable(source: File, from: &Path, to: &Path) -> Result<String, ShelfError> {
+/// Copies, and returns the SHA-256 of what was written.
+fn copy_executable(source: File, from: &Path, to: &Path) -> Result<String, ReleaseDirError> {
     let mut copy =
         OpenOptions::new().write(true).create_new(true).mode(0o700).open(to).map_err(disk("making", to))?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut source = source.take(EXECUTABLE_MAX);
+    let mut source = source.take(EXECUTABLE_BYTES_MAX);
     loop {
         let count = source.read(&mut piece).map_err(|error| unreadable(from, &error))?;
         if count == 0 {

@@ -8,40 +8,40 @@ use chassis::sha256_of;
 use contract::{OperationId, Service};
 use upgrade_domain::{BUILD_DIGITS, Release};
 
-use super::{Shelf, ShelfError, disk, remove_folder, sync_folder};
+use super::{ReleaseDir, ReleaseDirError, disk, remove_folder, sync_folder};
 
-impl Shelf {
+impl ReleaseDir {
     /// Where a release's executable is, or will be.
-    pub fn place(&self, release: &Release) -> PathBuf {
+    pub fn executable_of(&self, release: &Release) -> PathBuf {
         self.folder(release.service(), release.build()).join(format!("loam-{}", release.service()))
     }
 
-    /// Puts the executable received for an operation in its place and checks it there. Doing so twice is calm.
-    pub fn install(&self, id: &OperationId, release: &Release) -> Result<PathBuf, ShelfError> {
-        let place = self.place(release);
+    /// Puts the executable received for an operation in its place, after a check; a no-op where the right one is there.
+    pub fn install(&self, id: &OperationId, release: &Release) -> Result<PathBuf, ReleaseDirError> {
+        let executable = self.executable_of(release);
         let folder = self.folder(release.service(), release.build());
-        if place.is_file() && release.check(&digest(&place)?).is_ok() {
-            return Ok(place);
+        if executable.is_file() && release.check(&digest(&executable)?).is_ok() {
+            return Ok(executable);
         }
-        let waiting = self.waiting_executable(id);
-        release.check(&digest(&waiting)?)?;
+        let received = self.received_executable(id);
+        release.check(&digest(&received)?)?;
         DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(disk("making", &folder))?;
-        std::fs::set_permissions(&waiting, Permissions::from_mode(0o755))
-            .map_err(disk("opening", &waiting))?;
-        std::fs::rename(&waiting, &place).map_err(disk("placing", &place))?;
-        for step in folder.ancestors().take(3) {
-            sync_folder(step)?;
+        std::fs::set_permissions(&received, Permissions::from_mode(0o755))
+            .map_err(disk("making executable", &received))?;
+        std::fs::rename(&received, &executable).map_err(disk("renaming to", &executable))?;
+        for parent in folder.ancestors().take(3) {
+            sync_folder(parent)?;
         }
-        Ok(place)
+        Ok(executable)
     }
 
-    /// Removes a release's executable; calm where there is none.
-    pub fn uninstall(&self, release: &Release) -> Result<(), ShelfError> {
+    /// Removes a release's executable; a no-op where there is none.
+    pub fn uninstall(&self, release: &Release) -> Result<(), ReleaseDirError> {
         remove_folder(&self.folder(release.service(), release.build()))
     }
 
     /// Removes every build of a service but those that hold one of these executables.
-    pub fn keep_only(&self, service: Service, executables: &[&Path]) -> Result<(), ShelfError> {
+    pub fn keep_only(&self, service: Service, executables: &[PathBuf]) -> Result<(), ReleaseDirError> {
         let folder = self.releases.join(service.name());
         for entry in std::fs::read_dir(&folder).map_err(disk("reading", &folder))? {
             let build = entry.map_err(disk("reading", &folder))?;
@@ -60,12 +60,12 @@ impl Shelf {
 }
 
 /// Which build an executable is.
-pub fn build_of(executable: &Path) -> Result<String, ShelfError> {
+pub fn build_of(executable: &Path) -> Result<String, ReleaseDirError> {
     let mut digest = digest(executable)?;
     digest.truncate(BUILD_DIGITS);
     Ok(digest)
 }
 
-fn digest(path: &Path) -> Result<String, ShelfError> {
+fn digest(path: &Path) -> Result<String, ReleaseDirError> {
     sha256_of(path).map_err(disk("reading", path))
 }

@@ -1,0 +1,182 @@
+//! Whether a new build is healthy.
+//!
+//! ```text
+//!   no answer --answers, healthy--> soaking --healthy for the whole soak--> healthy
+//!        |                            |
+//!        | not healthy in time        | another instance or build answers, a problem, restarted
+//!        +-----------> failed <-------+
+//! ```
+
+use std::time::Duration;
+
+use contract::operation::Health;
+
+/// What is observed of a service at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// Its health; absent where it does not answer.
+    pub health: Option<Health>,
+    /// How often its supervisor had to start it again; absent where the supervisor does not answer.
+    pub restarts: Option<u32>,
+}
+
+/// What follows from what was observed so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided: observe again a little later.
+    Wait,
+    /// It became healthy in time and stayed so for its soak.
+    Healthy,
+    /// It is not usable, for this reason.
+    Failed(String),
+}
+
+/// Watches a new build from the moment that it was started.
+#[derive(Clone, Debug)]
+pub struct HealthWatch {
+    build: String,
+    ready_within: Duration,
+    soak: Duration,
+    /// The instance that answered first.
+    instance: Option<String>,
+    restarts: Option<u32>,
+    healthy_since: Option<Duration>,
+}
+
+impl HealthWatch {
+    /// Begins to watch a build that must be healthy within a time and stay so for another.
+    pub fn new(build: impl Into<String>, ready_within: Duration, soak: Duration) -> HealthWatch {
+        HealthWatch {
+            build: build.into(),
+            ready_within,
+            soak,
+            instance: None,
+            restarts: None,
+            healthy_since: None,
+        }
+    }
+
+    /// Takes in what was observed, so long after the start.
+    pub fn observe(&mut self, after: Duration, observed: &Observation) -> Verdict {
+        if let (Some(before), Some(now)) = (self.restarts, observed.restarts)
+            && now > before
+        {
+            return Verdict::Failed("it died and was started again".into());
+        }
+        self.restarts = self.restarts.or(observed.restarts);
+        if let Some(health) = &observed.health {
+            if health.build != self.build {
+                let reason = format!("build {} answers instead of {}", health.build, self.build);
+                return Verdict::Failed(reason);
+            }
+            if self.instance.as_ref().is_some_and(|first| *first != health.instance) {
+                return Verdict::Failed("it died and another instance answers".into());
+            }
+            self.instance = Some(health.instance.clone());
+        }
+        match (problem(observed.health.as_ref()), self.healthy_since) {
+            (None, None) if self.soak.is_zero() => Verdict::Healthy,
+            (None, None) => {
+                self.healthy_since = Some(after);
+                Verdict::Wait
+            }
+            (None, Some(since)) if after.saturating_sub(since) >= self.soak => Verdict::Healthy,
+            (None, Some(_)) => Verdict::Wait,
+            (Some(problem), Some(_)) => Verdict::Failed(format!("it was ready, and then: {problem}")),
+            (Some(problem), None) if after >= self.ready_within => {
+                let seconds = self.ready_within.as_secs();
+                Verdict::Failed(format!("it was not ready within {seconds} s: {problem}"))
+            }
+            (Some(_), None) => Verdict::Wait,
+        }
+    }
+}
+
+fn problem(health: Option<&Health>) -> Option<String> {
+    let Some(health) = health else {
+        return Some("it does not answer".into());
+    };
+    health.parts.iter().find_map(|part| Some(format!("{}: {}", part.part, part.problem.as_ref()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::Service;
+    use contract::operation::PartHealth;
+
+    use super::*;
+
+    const READY: Duration = Duration::from_secs(60);
+    const SOAK: Duration = Duration::from_secs(5);
+
+    fn healthy(build: &str, instance: &str) -> Observation {
+        let health = Health {
+            service: Service::Proxy,
+            version: "1.0.0".into(),
+            build: build.into(),
+            instance: instance.into(),
+            since: chrono::DateTime::UNIX_EPOCH,
+            parts: vec![PartHealth { part: "listener".into(), problem: None }],
+        };
+        Observation { health: Some(health), restarts: Some(3) }
+    }
+
+    fn unhealthy(build: &str, instance: &str) -> Observation {
+        let mut observed = healthy(build, instance);
+        if let Some(health) = &mut observed.health {
+            health.parts[0].problem = Some("the address is in use".into());
+        }
+        observed
+    }
+
+    fn silent() -> Observation {
+        Observation { health: None, restarts: Some(3) }
+    }
+
+    /// The verdict on the last of some observations, a second apart; all before it are undecided.
+    fn verdict(observations: &[Observation]) -> Verdict {
+        let mut watch = HealthWatch::new("new", READY, SOAK);
+        let (last, before) = observations.split_last().expect("some");
+        for (second, observed) in before.iter().enumerate() {
+            assert_eq!(watch.observe(Duration::from_secs(second as u64), observed), Verdict::Wait);
+        }
+        watch.observe(Duration::from_secs(before.len() as u64), last)
+    }
+
+    fn failed(observations: &[Observation], why: &str) {
+        match verdict(observations) {
+            Verdict::Failed(reason) => assert!(reason.contains(why), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_build_that_stays_healthy_for_the_whole_soak_is_healthy() {
+        let mut observations = vec![silent(), silent(), unhealthy("new", "a")];
+        observations.extend((0..5).map(|_| healthy("new", "a")));
+        assert_eq!(verdict(&observations), Verdict::Wait);
+        observations.push(healthy("new", "a"));
+        assert_eq!(verdict(&observations), Verdict::Healthy);
+    }
+
+    #[test]
+    fn a_build_that_never_gets_ready_has_failed_when_its_time_is_over() {
+        failed(&vec![silent(); 61], "does not answer");
+        failed(&vec![unhealthy("new", "a"); 61], "the address is in use");
+    }
+
+    #[test]
+    fn a_build_that_dies_has_failed_at_once() {
+        let mut restarted = silent();
+        restarted.restarts = Some(4);
+        failed(&[silent(), restarted], "started again");
+        failed(&[healthy("new", "a"), healthy("new", "b")], "another instance");
+        failed(&[healthy("new", "a"), silent()], "was ready, and then");
+        failed(&[healthy("new", "a"), unhealthy("new", "a")], "was ready, and then");
+    }
+
+    #[test]
+    fn another_build_that_answers_is_a_failure() {
+        failed(&[silent(), healthy("old", "a")], "build old answers");
+    }
+}
