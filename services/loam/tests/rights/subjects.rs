@@ -2,7 +2,7 @@
 //! may ask it.
 
 use contract::message::Owner;
-use contract::{Realm, Service, catalog, bucket, permissions};
+use contract::{Realm, Service, bucket, catalog, permissions};
 
 /// Calls of JetStream's API that create, change, read or remove.
 const STREAM_CALLS: [&str; 11] = [
