@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use contract::message::{Failure, FailureKind, with_causes};
+use contract::message::{Caller, Failure, FailureKind, with_causes};
 use contract::{HostName, Owner, Request, Service, Subject};
 use serde::Deserialize;
 use tracing::{Instrument, Span, field};
@@ -11,7 +11,7 @@ use tracing::{Instrument, Span, field};
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
 use crate::metrics;
 use crate::publish::Bus;
-use crate::serve::{ERROR_CODE_HEADER, Refusal};
+use crate::serve::{ERROR_CODE_HEADER, Refusal, on_behalf_of};
 use crate::transport::{Envelope, TransportError};
 
 /// Why a call brought no reply.
@@ -94,10 +94,21 @@ impl Bus {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
-        match R::OWNER {
-            Owner::One(service) => self.call_at(service, request, deadline).await,
-            Owner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
-        }
+        self.call_at(owner_of::<R>(), request, deadline).await
+    }
+
+    /// Sends a request to its owner on behalf of another caller: the owner sees that one as the caller, and checks that
+    /// it may send the request.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub async fn call_for<R: Request>(
+        &self,
+        caller: &Caller,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        self.send(owner_of::<R>().into(), on_behalf_of(caller), request, deadline).await
     }
 
     /// Asks at a place named by the caller.
@@ -110,7 +121,16 @@ impl Bus {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
-        let place = place.into();
+        self.send(place.into(), None, request, deadline).await
+    }
+
+    async fn send<R: Request>(
+        &self,
+        place: Destination,
+        header: Option<(String, String)>,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
         let span = tracing::info_span!(
             "call",
             otel.name = R::NAME,
@@ -119,7 +139,7 @@ impl Bus {
             rpc.system = "nats",
             rpc.service = place.service.name()
         );
-        let called = self.exchange(&place, request, deadline).instrument(span.clone()).await;
+        let called = self.exchange(&place, header, request, deadline).instrument(span.clone()).await;
         metrics::called::<R>(&called);
         if let Err(error) = &called
             && !matches!(error, CallError::Refused(_))
@@ -132,6 +152,7 @@ impl Bus {
     async fn exchange<R: Request>(
         &self,
         place: &Destination,
+        header: Option<(String, String)>,
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
@@ -149,12 +170,21 @@ impl Bus {
         }
         let mut headers = telemetry::inject(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
+        headers.extend(header);
         let answer = self
             .transport
             .request(Envelope { subject: subject.to_string(), headers, body }, deadline)
             .await
             .map_err(link)?;
         read_answer::<R>(service, &answer)
+    }
+}
+
+/// The one service that answers a request.
+fn owner_of<R: Request>() -> Service {
+    match R::OWNER {
+        Owner::One(service) => service,
+        Owner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
     }
 }
 

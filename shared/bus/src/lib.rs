@@ -33,7 +33,8 @@ mod transport;
 
 pub use body::{Encoding, MESSAGE_BYTES_MAX};
 pub use call::{CallError, Destination};
+pub use contract::message::Caller;
 pub use publish::{Bus, EventStream};
-pub use serve::{Call, Caller, Declined, RunningServer, Server};
+pub use serve::{Call, Declined, RunningServer, Server};
 pub use table::{Entry, Revision, Table, TableError};
 pub use transport::{Envelope, Peer, ServiceInfo, Transport, TransportError};

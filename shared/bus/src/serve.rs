@@ -9,12 +9,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::message::{Failure, FailureKind, Sender};
+use contract::message::{Caller, Failure, FailureKind, Sender};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, field};
@@ -29,6 +29,9 @@ const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 /// Written by the NATS server when the request came from another account; no client can write it there.
 const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
+/// Written by a service that sends a request for somebody else (the scheduler, for whoever saved a schedule), in the form
+/// of the server's header. It counts only where the server wrote none: people cannot choose who they are.
+const ON_BEHALF_OF_HEADER: &str = "Loam-On-Behalf-Of";
 
 /// Requests that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
 const CONCURRENT_MAX: usize = 64;
@@ -38,20 +41,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) type Refusal<R> = <R as Request>::Refusal;
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// A service of this installation.
-    Service,
-    /// A person or another system, as the server wrote it down.
-    Person {
-        /// The NATS account.
-        account: String,
-        /// The user in it, where the server knows one.
-        user: Option<String>,
-    },
-}
 
 /// A request as a handler receives it.
 #[derive(Clone, Debug)]
@@ -277,13 +266,23 @@ fn read<R: Request>(envelope: &Envelope, encoding: Encoding) -> Result<R, Failur
     })
 }
 
+/// The value of the headers that name a person.
+#[derive(Serialize, Deserialize)]
+struct RequestInfo {
+    acc: Option<String>,
+    user: Option<String>,
+}
+
+/// The header of a request that is sent for a person; none for a service.
+pub(crate) fn on_behalf_of(caller: &Caller) -> Option<(String, String)> {
+    let Caller::Person { account, user } = caller else { return None };
+    let info = RequestInfo { acc: Some(account.clone()), user: user.clone() };
+    Some((ON_BEHALF_OF_HEADER.into(), serde_json::to_string(&info).expect("plain strings")))
+}
+
 fn caller_of(envelope: &Envelope) -> Caller {
-    #[derive(serde::Deserialize)]
-    struct RequestInfo {
-        acc: Option<String>,
-        user: Option<String>,
-    }
-    match envelope.headers.get(REQUEST_INFO_HEADER) {
+    let headers = &envelope.headers;
+    match headers.get(REQUEST_INFO_HEADER).or_else(|| headers.get(ON_BEHALF_OF_HEADER)) {
         None => Caller::Service,
         Some(text) => match serde_json::from_str::<RequestInfo>(text) {
             Ok(info) => Caller::Person { account: info.acc.unwrap_or_default(), user: info.user },

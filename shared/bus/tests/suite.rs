@@ -1,14 +1,14 @@
 //! One suite for both carriers: what holds for the fake holds for the real thing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Declined, Envelope, ServiceInfo, TableError, Transport, TransportError};
+use bus::{Bus, CallError, Caller, Declined, Envelope, ServiceInfo, TableError, Transport, TransportError};
 use contract::message::{Failure, FailureKind};
-use contract::provisioner::{GetVm, ListVms, Vm, VmChanged, VmRefused};
-use contract::{Realm, Service, VmName, bucket};
+use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
+use contract::{OperationId, Realm, Service, VmName, bucket};
 use futures::StreamExt;
 use testkit::NatsServer;
 
@@ -51,6 +51,7 @@ on_both!(
     a_refusal_comes_back_as_the_refusal_it_was,
     a_failure_comes_back_with_its_kind,
     nobody_there_is_said_at_once,
+    a_request_sent_for_a_person_shows_that_person_as_its_caller,
     a_late_answer_is_a_clear_word_within_the_deadline,
     a_question_in_json_is_answered_in_json,
     an_unreadable_question_is_answered_and_not_obeyed,
@@ -122,6 +123,28 @@ async fn a_failure_comes_back_with_its_kind(world: Fixture) {
             assert_eq!(failure.kind, FailureKind::Unavailable);
             assert_eq!(failure.message, "libvirt is down");
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_request_sent_for_a_person_shows_that_person_as_its_caller(world: Fixture) {
+    let seen: Arc<Mutex<Vec<Caller>>> = Arc::default();
+    let seen_by_server = Arc::clone(&seen);
+    let mut server = world.bus.server(info());
+    server.on::<ListVms, _, _>(move |call| {
+        seen_by_server.lock().expect("no panic").push(call.caller);
+        async { Ok(Vec::new()) }
+    });
+    server.on::<CloseDisks, _, _>(|_| async { panic!("people may not send it") });
+    let _running = server.open().await.expect("the server opens");
+    let person = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
+    for caller in [&person, &Caller::Service] {
+        world.bus.call_for(caller, &ListVms {}, SOON).await.expect("a reply");
+    }
+    assert_eq!(*seen.lock().expect("no panic"), [person.clone(), Caller::Service]);
+    let close = CloseDisks { operation_id: OperationId::from_bits(7) };
+    match world.bus.call_for(&person, &close, SOON).await {
+        Err(CallError::Failed(failure)) => assert_eq!(failure.kind, FailureKind::NotAllowed),
         other => panic!("{other:?}"),
     }
 }

@@ -2,6 +2,8 @@
 //! may be refused. Each module of messages declares all of that in one table (`messages!`), from which catalog,
 //! permissions, subjects, samples and schemas follow.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,32 @@ pub enum Sender {
     To(Service, Service),
 }
 
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Caller {
+    /// A service of this installation.
+    Service,
+    /// A person or another system, in an account of its own, as the bus server stamped the request.
+    Person {
+        /// The NATS account.
+        account: String,
+        /// The user in the account (the public nkey, where users have one); absent where the server does not know it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Service => f.write_str("a service"),
+            Caller::Person { account, user: Some(user) } => write!(f, "{user} of account {account}"),
+            Caller::Person { account, user: None } => write!(f, "account {account}"),
+        }
+    }
+}
+
 /// A command or query. The answer is a `Reply`, or a `Refusal` from an owner that understood and says no.
 pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Who answers.
@@ -56,7 +84,8 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'st
 /// A command that starts durable work. It is answered at once with the id of an operation, which survives its process
 /// and can be listed, watched and cancelled. The same id and command twice are one operation.
 pub trait DurableCommand: Request<Reply = Begun> + Clone {
-    /// Whether a schedule may send it.
+    /// Whether a schedule may send it. The scheduler sets the operation id and, where the command has a field
+    /// `schedule`, its own schedule.
     const SCHEDULABLE: bool;
     /// The id that the sender chose for the operation, where it did.
     fn operation_id(&self) -> Option<&OperationId>;

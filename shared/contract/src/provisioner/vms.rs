@@ -22,7 +22,8 @@ messages! { Owner::One(Service::Provisioner) =>
     event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
 }
 
-/// What a person wants a machine to be: the TOML file, checked, with the scripts' texts inside.
+/// What a person wants a machine to be: the TOML file, checked, with the scripts' texts inside. Fields that may hold
+/// secrets are marked `x-secret` in the schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmDefinition {
     /// Its name.
@@ -40,6 +41,7 @@ pub struct VmDefinition {
     pub domains: Vec<DomainRoute>,
     /// Variables for its scripts.
     #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
     pub env: BTreeMap<String, String>,
     /// Scripts run over SSH after the first boot, in this order.
     #[serde(default)]
@@ -61,6 +63,7 @@ pub struct Script {
     /// Where it came from, for people (`install.sh`).
     pub name: String,
     /// Its text; its first line names the interpreter (`#!/bin/sh`).
+    #[schemars(extend("x-secret" = true))]
     pub text: String,
 }
 
