@@ -1,4 +1,4 @@
-//! Settings of the scheduler: none so far; a key in `[scheduler]` is a mistake and is named.
+//! Settings of the scheduler: none so far; a key in `[scheduler]` is refused by name.
 
 use serde::Deserialize;
 

@@ -1,49 +1,53 @@
-//! The scheduler keeps appointments: at its time it asks another service for the work that a schedule names.
+//! The scheduler runs commands on schedule: when a schedule fires, the command that it names is sent to its service.
 //!
 //! ```text
-//!   add, remove, list ---> Timekeeper --Fire--> Caller --start_backup--> backup
-//!                            |    ^                |
-//!                       schedules clock           runs
-//!                       (table)                   (table: creating the key {schedule}.{due} is the right to fire)
+//!   add, remove, list ---> handlers --changes--> Ticker --fire--> Dispatcher --command--> the service it names
+//!                             |                 |      |              |
+//!                         schedules         schedules clock         runs
+//!                          (table)           (table)               (table: who creates the key {schedule}.{due} sends)
 //! ```
 //!
 //! Promises:
 //!
-//! - an appointment fires exactly once, also with two schedulers at work: whoever creates its row may ask;
-//! - what was being asked for when the process died is asked for again, with the same operation id, after its start;
-//! - a backup service that is away is asked again for up to ten minutes; then the appointment is written down as not
-//!   kept, with the reason;
-//! - after we were away ourselves, one run is made for the latest appointment missed within 24 hours;
-//! - the newest hundred runs of a schedule are kept for looking back;
-//! - one trace leads from the appointment through everything that it sets in motion.
+//! - a run is made exactly once, also by two schedulers: whoever creates its row sends the command;
+//! - a command that was being sent when the process died is sent again, with the same operation id, after its start;
+//! - a service that does not answer is tried for up to ten minutes; then the run is recorded as not started, with the
+//!   reason;
+//! - after the scheduler itself was away, one run is made for the latest one missed within 24 hours;
+//! - a command is sent on behalf of whoever added the schedule, with what that caller may do;
+//! - the newest hundred runs of a schedule are kept;
+//! - one trace spans a run and everything that it starts.
 //!
-//! It does not know what a backup is, nor whether it went well: it begins work, and the operation tells the rest.
-//! Next: `scheduler-domain` for when an appointment falls due, `actors` for who does what.
+//! It knows no command by name: `commands` finds the type in the catalog. Nor does it know how a run ends: it starts an
+//! operation, whose report says the rest. Next: `scheduler-domain` for when a schedule fires, `ticker` for the clock,
+//! `dispatcher` for sending.
 
 pub mod actors;
 pub mod adapters;
+mod commands;
 pub mod config;
-mod diary;
+mod dispatcher;
+mod handlers;
 mod metrics;
 pub mod ports;
+mod store;
 mod wiring;
 
 use std::sync::Arc;
 
 use bus::Bus;
 
-use crate::actors::{Caller, Timekeeper};
-use crate::diary::Diary;
+use crate::actors::Ticker;
+use crate::dispatcher::Dispatcher;
+use crate::handlers::Handlers;
 use crate::ports::Clock;
+use crate::store::ScheduleStore;
 
-/// Starts the actors and gives back what answers. Call it inside an actix system.
+/// Starts the ticker and opens the service. Call it inside an actix system.
 pub fn open(bus: Bus, clock: Arc<dyn Clock>) -> chassis::Service {
-    let diary = Diary::of(&bus);
-    let caller = Caller::start(bus, diary.clone(), Arc::clone(&clock));
-    let timekeeper = Timekeeper::start(diary, caller, clock);
-    chassis::Service {
-        endpoints: Some(wiring::endpoints(timekeeper.clone())),
-        parts: vec![("schedules", wiring::schedules_check(timekeeper))],
-        ..chassis::Service::default()
-    }
+    let store = ScheduleStore::of(&bus);
+    let dispatcher = Dispatcher::new(bus, store.clone(), Arc::clone(&clock));
+    let ticker = Ticker::start(store.clone(), dispatcher, Arc::clone(&clock));
+    let handlers = Handlers { store, ticker: ticker.clone(), clock };
+    chassis::Service::new(wiring::wiring(handlers)).with_part("schedules", handlers::schedules_check(ticker))
 }

@@ -1,4 +1,4 @@
-//! The scheduler as a process: the real clock stands behind the port.
+//! The scheduler as a process, with the system's clock.
 
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
-//! What the scheduler counts.
+//! The metrics of the scheduler.
 
 use chrono::TimeDelta;
-use contract::scheduler::RunOutcome;
+use contract::scheduler::{RunOutcome, ScheduledCommand};
 use telemetry::{Counter, Histogram, KeyValue};
 
-/// Appointments by outcome (`begun`, `not_begun`).
+/// Runs by outcome (`started`, `not_started`) and command.
 pub(crate) const RUNS: &str = "loam_scheduler_runs_total";
-/// How long after its due time an appointment was fired.
+/// How long after its due time a run fired.
 pub(crate) const LATENESS: &str = "loam_scheduler_lateness_seconds";
 
 /// The instruments.
@@ -29,12 +29,13 @@ impl Metrics {
         self.lateness.record(late.as_seconds_f64(), &[]);
     }
 
-    pub(crate) fn settled(&self, outcome: &RunOutcome) {
-        let word = match outcome {
-            RunOutcome::Asking(_) => return,
-            RunOutcome::Begun(_) => "begun",
-            RunOutcome::NotBegun(_) => "not_begun",
+    pub(crate) fn recorded(&self, command: &ScheduledCommand, outcome: &RunOutcome) {
+        let label = match outcome {
+            RunOutcome::Sending(_) => return,
+            RunOutcome::Started(_) => "started",
+            RunOutcome::NotStarted(_) => "not_started",
         };
-        self.runs.add(1, &[KeyValue::new("outcome", word)]);
+        let command = KeyValue::new("command", command.command.clone());
+        self.runs.add(1, &[KeyValue::new("outcome", label), command]);
     }
 }

@@ -1,11 +1,11 @@
-//! What the scheduler asks of the world, besides the bus.
+//! What the scheduler needs of its surroundings, besides the bus.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::Timestamp;
 
-/// Time: the wall clock, which people and servers set, and waiting, which they do not disturb.
+/// Time: the wall clock, which people and servers set, and waiting, which that does not disturb.
 #[async_trait]
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use contract::permissions::inbox_prefix;
 use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunOutcome};
 use contract::{Request, ScheduleId, Service};
-use support::World;
+use support::Installation;
 use testkit::{NatsServer, eventually};
 
 /// How long the first contact with the server may take.
@@ -49,23 +49,23 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
-async fn world(server: &NatsServer) -> World {
+async fn installation(server: &NatsServer) -> Installation {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
         name: "test".into(),
         inbox_prefix: inbox_prefix(Service::Backup),
     };
-    let carrier = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&carrier, 1).await.expect("buckets can be made");
-    World::on(Arc::new(carrier), "2026-05-01T12:00:00Z")
+    let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    Installation::on(Arc::new(transport), "2026-05-01T12:00:00Z")
 }
 
-/// Asks until somebody answers: processes take a moment to start.
-async fn answered<R: Request>(world: &World, request: &R) -> R::Reply {
+/// Sends a request until it is answered: processes take a moment to start.
+async fn answered<R: Request>(installation: &Installation, request: &R) -> R::Reply {
     let mut reply = None;
     eventually(R::NAME, async || {
-        reply = world.call(request).await.ok();
+        reply = installation.call(request).await.ok();
         reply.is_some()
     })
     .await;
@@ -77,45 +77,45 @@ fn add(id: &str, cron: &str) -> AddSchedule {
 }
 
 #[actix::test]
-async fn two_processes_keep_every_appointment_once() {
+async fn two_processes_make_each_run_once() {
     let server = NatsServer::start();
-    let world = world(&server).await;
-    let _desk = world.backup.open(&world.bus).await;
+    let installation = installation(&server).await;
+    let _owners = installation.owners.open(&installation.bus).await;
     let _processes = [Process::start(&server), Process::start(&server)];
-    answered(&world, &add("busy", "* * * * * *")).await;
-    eventually("it is kept several times", async || world.backup.asked().len() >= 6).await;
+    answered(&installation, &add("busy", "* * * * * *")).await;
+    eventually("it fires several times", async || installation.owners.received().len() >= 6).await;
     let id = ScheduleId::new("busy").expect("valid");
-    answered(&world, &RemoveSchedule { id }).await;
-    let asked = world.backup.asked();
-    let ids: BTreeSet<_> = asked.iter().map(|request| &request.operation_id).collect();
-    assert_eq!(ids.len(), asked.len(), "no appointment is asked for twice");
+    answered(&installation, &RemoveSchedule { id }).await;
+    let received = installation.owners.received();
+    let ids: BTreeSet<_> = received.iter().map(|command| &command.id).collect();
+    assert_eq!(ids.len(), received.len(), "no command is sent twice");
 }
 
 #[actix::test]
-async fn a_process_killed_while_it_asks_asks_again_after_its_start() {
+async fn a_process_killed_while_it_sends_sends_again_after_its_start() {
     let server = NatsServer::start();
-    let world = world(&server).await;
+    let installation = installation(&server).await;
     let process = Process::start(&server);
-    answered(&world, &add("busy", "*/2 * * * * *")).await;
+    answered(&installation, &add("busy", "*/2 * * * * *")).await;
     let list = ListRuns { id: ScheduleId::new("busy").expect("valid") };
-    let mut asking = None;
-    eventually("it asks, and nobody answers", async || {
-        asking = answered(&world, &list).await.pop().map(|run| run.outcome);
-        asking.is_some()
+    let mut outcome = None;
+    eventually("it sends, and nobody answers", async || {
+        outcome = answered(&installation, &list).await.pop().map(|run| run.outcome);
+        outcome.is_some()
     })
     .await;
     process.kill();
-    let Some(RunOutcome::Asking(id)) = asking else {
-        panic!("nobody answered it: {asking:?}");
+    let Some(RunOutcome::Sending(id)) = outcome else {
+        panic!("nobody answered it: {outcome:?}");
     };
 
-    let _desk = world.backup.open(&world.bus).await;
+    let _owners = installation.owners.open(&installation.bus).await;
     let _process = Process::start(&server);
-    eventually("it is asked for again and written down", async || {
-        let runs = answered(&world, &list).await;
-        runs.iter().any(|run| run.outcome == RunOutcome::Begun(id.clone()))
+    eventually("it is sent again and recorded", async || {
+        let runs = answered(&installation, &list).await;
+        runs.iter().any(|run| run.outcome == RunOutcome::Started(id.clone()))
     })
     .await;
-    let asked = world.backup.asked();
-    assert!(asked.iter().any(|request| request.operation_id.as_ref() == Some(&id)));
+    let received = installation.owners.received();
+    assert!(received.iter().any(|command| command.id == id));
 }

@@ -1,12 +1,12 @@
-//! The id with which an appointment asks for its work.
+//! The operation id of a run.
 
 use contract::{OperationId, ScheduleId, Timestamp};
 
 /// Bits of an id below its 48 bits of time.
 const REST_BITS: u32 = 80;
 
-/// The operation id of an appointment: the due time in its first 48 bits, so that ids sort, and the rest derived from
-/// schedule and due time, so that whoever asks again (after a crash, on another host) asks for the same operation.
+/// The operation id of a run: the due time in its first 48 bits, so that ids sort, and the rest derived from schedule
+/// and due time, so that a command sent again (after a crash, by another scheduler) starts no second operation.
 pub fn operation_for(schedule: &ScheduleId, due: Timestamp) -> OperationId {
     let name = format!("{schedule}.{}", due.timestamp());
     let mut digest = [0; 16];
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_appointment_has_the_same_id_and_ids_sort_by_due_time() {
+    fn the_same_run_has_the_same_id_and_ids_sort_by_due_time() {
         let nightly = ScheduleId::new("nightly").expect("valid");
         let hourly = ScheduleId::new("hourly").expect("valid");
         let due: Timestamp = "2026-05-02T03:00:00Z".parse().expect("valid");

@@ -1,16 +1,14 @@
-//! The actors of the scheduler, with the size of each mailbox.
+//! The actor of the scheduler, with the size of its mailbox.
 //!
 //! ```text
-//!   desk --(256)--> Timekeeper --(64)--> Caller --call--> backup
-//!                       ^                   |
-//!                       +---- Fired --------+        the answer to Fire
+//!   handlers --(256): Added, Removed, GetProblem--> Ticker --fire--> dispatcher
+//!                                                     ^                 |
+//!                                                     +---- Fired ------+
 //! ```
 //!
-//! The Timekeeper knows when, the Caller knows how to ask. Both keep in memory only what the diary can give back.
+//! It keeps in memory only what the store can give back.
 
-mod caller;
-mod timekeeper;
+mod ticker;
 
-pub use caller::Caller;
-pub use timekeeper::Timekeeper;
-pub(crate) use timekeeper::{Add, Remove, Runs, Statuses, TroubleAt};
+pub use ticker::Ticker;
+pub(crate) use ticker::{Added, GetProblem, Removed};

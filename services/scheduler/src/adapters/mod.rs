@@ -1,4 +1,4 @@
-//! The real thing behind the ports. Its counterpart for tests, a clock set by hand, lives with the tests.
+//! Implementations of the ports. The one for tests, a clock set by hand, lives with the tests.
 
 mod system_clock;
 

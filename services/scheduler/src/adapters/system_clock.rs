@@ -1,4 +1,4 @@
-//! The machine's clock.
+//! The system's clock.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use contract::Timestamp;
 
 use crate::ports::Clock;
 
-/// The machine's clock.
+/// The system's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

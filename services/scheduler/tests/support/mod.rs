@@ -1,4 +1,4 @@
-//! A clock set by hand, a backup desk that writes down what it is asked, and schedulers that can be killed.
+//! A clock set by hand, services that record the commands they receive, and schedulers that can be killed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,18 +6,22 @@ use std::time::Duration;
 use actix::Arbiter;
 use async_trait::async_trait;
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Transport, Declined, ServiceInfo, RunningServer};
+use bus::{Bus, Call, CallError, Caller, Declined, RunningServer, Server, ServiceInfo, Transport};
 use chrono::TimeDelta;
-use contract::backup::{StartBackup, StartBackupRefused};
+use contract::backup::{StartBackup, VerifyRepository};
 use contract::operation::Begun;
-use contract::scheduler::{AddSchedule, ListRuns, Run, RunOutcome, Schedule, ScheduleStatus, ScheduledWork};
-use contract::{Realm, Request, ScheduleId, Service, Timestamp, VmName};
+use contract::provisioner::StopVm;
+use contract::scheduler::{
+    AddSchedule, ListRuns, Run, RunOutcome, Schedule, ScheduleStatus, ScheduledCommand,
+};
+use contract::{DurableCommand, OperationId, Realm, Request, ScheduleId, Service, Timestamp};
 use scheduler::ports::Clock;
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(10);
 
-/// Time that stands still until somebody moves it: a steady clock, and a wall clock beside it.
+/// Time that stands still until it is moved: a steady clock, and a wall clock beside it.
 pub(crate) struct ManualClock {
     steady: watch::Sender<Duration>,
     wall_at_zero: Mutex<Timestamp>,
@@ -35,7 +39,7 @@ impl ManualClock {
         self.steady.send_modify(|steady| *steady += Duration::from_secs(seconds));
     }
 
-    /// Somebody sets the wall clock; no time goes by.
+    /// The wall clock is set; no time goes by.
     pub(crate) fn set(&self, text: &str) {
         let steady = TimeDelta::from_std(*self.steady.borrow()).expect("small");
         *self.wall_at_zero.lock().expect("no panic") = at(text) - steady;
@@ -52,7 +56,7 @@ impl Clock for ManualClock {
     async fn pass(&self, duration: Duration) {
         let until = *self.steady.borrow() + duration;
         let mut steady = self.steady.subscribe();
-        steady.wait_for(|steady| *steady >= until).await.expect("the clock outlives whoever waits");
+        steady.wait_for(|steady| *steady >= until).await.expect("the clock outlives its users");
     }
 }
 
@@ -60,69 +64,86 @@ pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().expect("RFC 3339")
 }
 
-/// A question as it came, and the trace that it came in.
-type Heard = (StartBackup, Option<String>);
-
-/// What the backup service is asked.
-#[derive(Clone, Default)]
-pub(crate) struct BackupDesk {
-    asked: Arc<Mutex<Vec<Heard>>>,
+/// A command as a service received it.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) command: &'static str,
+    pub(crate) body: Value,
+    pub(crate) id: OperationId,
+    pub(crate) caller: Caller,
+    pub(crate) trace: Option<String>,
 }
 
-impl BackupDesk {
-    /// Opens the desk; it closes with the value returned.
-    pub(crate) async fn open(&self, bus: &Bus) -> Serving {
-        let mut server = bus.server(card(Service::Backup));
-        let this = self.clone();
-        server.on::<StartBackup, _, _>(move |asked| {
-            let this = this.clone();
-            async move { this.answer(asked.request) }
-        });
-        server.open().await.expect("the desk opens")
+/// The services that own the scheduled commands: they record what they receive, and refuse what is about `nobody`.
+#[derive(Clone, Default)]
+pub(crate) struct Owners {
+    received: Arc<Mutex<Vec<Received>>>,
+}
+
+impl Owners {
+    /// Opens the services; they close with the value returned.
+    pub(crate) async fn open(&self, bus: &Bus) -> [RunningServer; 2] {
+        let mut backup = bus.server(info(Service::Backup));
+        self.answer::<StartBackup>(&mut backup);
+        self.answer::<VerifyRepository>(&mut backup);
+        let mut provisioner = bus.server(info(Service::Provisioner));
+        self.answer::<StopVm>(&mut provisioner);
+        [backup.open().await.expect("the server opens"), provisioner.open().await.expect("the server opens")]
     }
 
-    fn answer(&self, request: StartBackup) -> Result<Begun, Declined<StartBackupRefused>> {
-        let mut asked = self.asked.lock().expect("no panic");
-        let known = asked.iter().any(|(before, _)| *before == request);
-        asked.push((request.clone(), telemetry::trace_id(&tracing::Span::current())));
-        if request.vm.as_str() == "nobody" {
-            return Err(Declined::Refused(StartBackupRefused::Unknown(request.vm)));
+    fn answer<C: DurableCommand>(&self, server: &mut Server) {
+        let this = self.clone();
+        server.on::<C, _, _>(move |call| {
+            let this = this.clone();
+            async move { this.receive(call) }
+        });
+    }
+
+    fn receive<C: DurableCommand>(&self, call: Call<C>) -> Result<Begun, Declined<C::Refusal>> {
+        let id = call.request.operation_id().cloned().expect("the scheduler sets it");
+        let received = Received {
+            command: C::NAME,
+            body: serde_json::to_value(&call.request).expect("plain data"),
+            id: id.clone(),
+            caller: call.caller,
+            trace: telemetry::trace_id(&tracing::Span::current()),
+        };
+        let mut all = self.received.lock().expect("no panic");
+        let known = all.iter().any(|before| before.id == id);
+        all.push(received);
+        if call.request.about() == "nobody" {
+            return Err(Declined::Refused(C::id_reused(id)));
         }
-        let id = request.operation_id.expect("the scheduler names its operation");
         Ok(if known { Begun::AlreadyBegun(id) } else { Begun::Begun(id) })
     }
 
-    pub(crate) fn asked(&self) -> Vec<StartBackup> {
-        self.asked.lock().expect("no panic").iter().map(|(request, _)| request.clone()).collect()
-    }
-
-    pub(crate) fn traces(&self) -> Vec<Option<String>> {
-        self.asked.lock().expect("no panic").iter().map(|(_, trace)| trace.clone()).collect()
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("no panic").clone()
     }
 }
 
-fn card(service: Service) -> ServiceInfo {
+fn info(service: Service) -> ServiceInfo {
     ServiceInfo { service, version: "0.1.0".into(), metadata: Default::default() }
 }
 
-/// A bus with one table space, a clock and a backup desk.
-pub(crate) struct World {
+/// A bus with its tables, a clock and the services that own the scheduled commands.
+pub(crate) struct Installation {
     pub(crate) bus: Bus,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) backup: BackupDesk,
+    pub(crate) owners: Owners,
 }
 
-impl World {
-    pub(crate) fn at(time: &str) -> World {
-        World::on(Arc::new(MemoryTransport::new()), time)
+impl Installation {
+    pub(crate) fn at(time: &str) -> Installation {
+        Installation::on(Arc::new(MemoryTransport::new()), time)
     }
 
-    /// On a bus of one's own.
-    pub(crate) fn on(carrier: Arc<dyn Carrier>, time: &str) -> World {
-        World {
-            bus: Bus::new(carrier, Realm::default()),
+    /// On a given transport.
+    pub(crate) fn on(transport: Arc<dyn Transport>, time: &str) -> Installation {
+        Installation {
+            bus: Bus::new(transport, Realm::default()),
             clock: ManualClock::at(time),
-            backup: BackupDesk::default(),
+            owners: Owners::default(),
         }
     }
 
@@ -133,10 +154,9 @@ impl World {
         let (bus, clock) = (self.bus.clone(), Arc::clone(&self.clock));
         arbiter.spawn(async move {
             let service = scheduler::open(bus.clone(), clock);
-            let mut server = bus.server(card(Service::Scheduler));
-            let endpoints = service.endpoints.expect("it answers");
-            endpoints(&mut server);
-            let _serving = server.open().await.expect("the desk opens");
+            let mut server = bus.server(info(Service::Scheduler));
+            let _running = service.serve(&mut server);
+            let _server = server.open().await.expect("the server opens");
             ready.send(()).expect("the test waits");
             std::future::pending::<()>().await;
         });
@@ -156,25 +176,25 @@ impl World {
         self.call(&ListRuns { id: ScheduleId::new(id).expect("valid") }).await.expect("listed")
     }
 
-    /// Waits until a schedule has so many runs, all of them settled.
-    pub(crate) async fn settled(&self, id: &str, count: usize) -> Vec<Run> {
+    /// Waits until a schedule has so many runs, each with its outcome.
+    pub(crate) async fn finished(&self, id: &str, count: usize) -> Vec<Run> {
         let mut runs = Vec::new();
-        testkit::eventually(&format!("{count} settled runs of {id}"), async || {
+        testkit::eventually(&format!("{count} finished runs of {id}"), async || {
             runs = self.runs(id).await;
-            runs.len() == count && !runs.iter().any(|run| matches!(run.outcome, RunOutcome::Asking(_)))
+            runs.len() == count && !runs.iter().any(|run| matches!(run.outcome, RunOutcome::Sending(_)))
         })
         .await;
         runs
     }
 }
 
-/// A scheduler at work.
+/// A running scheduler.
 pub(crate) struct Scheduler {
     arbiter: Arbiter,
 }
 
 impl Scheduler {
-    /// Ends it where it stands, as SIGKILL would.
+    /// Ends it at whatever it does, as SIGKILL would.
     pub(crate) fn kill(self) {
         self.arbiter.stop();
         self.arbiter.join().expect("its thread ends");
@@ -186,6 +206,10 @@ pub(crate) fn schedule(id: &str, cron: &str, vm: &str) -> Schedule {
         id: ScheduleId::new(id).expect("valid"),
         cron: cron.into(),
         time_zone: "UTC".into(),
-        work: ScheduledWork::Backup { vm: VmName::new(vm).expect("valid") },
+        command: command(Service::Backup, "start_backup", json!({ "vm": vm })),
     }
+}
+
+pub(crate) fn command(service: Service, command: &str, body: Value) -> ScheduledCommand {
+    ScheduledCommand { service, command: command.into(), body }
 }

@@ -1,81 +1,83 @@
-//! The diary: what is written down of schedules and runs, and the moves on it. Every change is a compare-and-set, so
-//! that two schedulers can keep one diary.
+//! The schedule store: schedules and their runs as rows. Every change is a compare-and-set, so that two schedulers can
+//! share the tables.
 
 use std::cmp::Reverse;
 
-use bus::{Bus, Entry, Table, TableError};
-use contract::scheduler::{Run, RunOutcome, Schedule, ScheduledWork};
+use bus::{Bus, Caller, Entry, Table, TableError};
+use contract::scheduler::{Run, RunOutcome, Schedule, ScheduledCommand};
 use contract::{ScheduleId, Timestamp, bucket};
-use scheduler_domain::{goes_beyond, operation_for};
+use scheduler_domain::{is_news, operation_for};
 use serde::{Deserialize, Serialize};
 
-/// Runs of a schedule that are kept for looking back.
-const RUNS_KEPT: usize = 100;
+/// Runs of a schedule that are kept.
+const RUNS_MAX: usize = 100;
 /// How often a change is tried when others change the same row; there are two or three of them at most.
 const CHANGE_TRIES: usize = 5;
 
-/// A schedule as it is kept.
+/// A schedule as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ScheduleRow {
     pub(crate) schedule: Schedule,
     pub(crate) added: Timestamp,
-    /// The latest appointment that was kept.
+    pub(crate) created_by: Caller,
+    /// When the latest run that was made was due.
     #[serde(default)]
-    pub(crate) kept: Option<Timestamp>,
+    pub(crate) last_due: Option<Timestamp>,
 }
 
 impl ScheduleRow {
-    /// Nothing up to this moment needs to be kept any more.
-    pub(crate) fn kept_up_to(&self) -> Timestamp {
-        self.kept.unwrap_or(self.added)
+    /// Runs that were due up to this moment need not be made any more.
+    pub(crate) fn done_until(&self) -> Timestamp {
+        self.last_due.unwrap_or(self.added)
     }
 }
 
-/// A run as it is kept: with everything needed to ask again, should the schedule be gone by then.
+/// A run as it is stored: with everything needed to send the command again, should the schedule be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRow {
     pub(crate) run: Run,
-    pub(crate) work: ScheduledWork,
-    /// Which run of which scheduler made the row, so that it knows its own when an answer was lost.
-    by: String,
+    pub(crate) command: ScheduledCommand,
+    pub(crate) created_by: Caller,
+    /// The scheduler instance that made the row, so that it knows its own when an answer was lost.
+    instance: String,
 }
 
-/// What came of adding a schedule.
-pub(crate) enum Added {
-    /// It is there, new or the very same as before.
-    There(ScheduleRow),
-    /// Another has the name.
+/// The answer to adding a schedule.
+pub(crate) enum StoreAnswer {
+    /// It is stored, new or the very same as before.
+    Stored(Box<ScheduleRow>),
+    /// Another schedule has the name.
     NameTaken,
 }
 
-/// What came of claiming an appointment.
+/// The answer to claiming a run.
 pub(crate) enum Claim {
-    /// It is ours to ask.
-    Ours(Entry<RunRow>),
-    /// Somebody keeps it, or kept it.
-    Kept,
-    /// The schedule is no more, or another now.
+    /// We make it.
+    Ours(Box<Entry<RunRow>>),
+    /// Another scheduler makes or made it.
+    Done,
+    /// The schedule was removed or replaced.
     Gone,
 }
 
-/// The two tables.
+/// The two tables. Cloning is cheap.
 #[derive(Clone)]
-pub(crate) struct Diary {
+pub(crate) struct ScheduleStore {
     schedules: Table<ScheduleRow>,
     runs: Table<RunRow>,
-    we: String,
+    instance: String,
 }
 
 fn run_key(schedule: &ScheduleId, due: Timestamp) -> String {
     format!("{schedule}.{}", due.timestamp())
 }
 
-impl Diary {
-    pub(crate) fn of(bus: &Bus) -> Diary {
-        Diary {
+impl ScheduleStore {
+    pub(crate) fn of(bus: &Bus) -> ScheduleStore {
+        ScheduleStore {
             schedules: bus.table(bucket::SCHEDULES),
             runs: bus.table(bucket::RUNS),
-            we: operation::fresh_id().to_string(),
+            instance: operation::new_id().to_string(),
         }
     }
 
@@ -84,22 +86,34 @@ impl Diary {
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
-    pub(crate) async fn add(&self, schedule: &Schedule, now: Timestamp) -> Result<Added, TableError> {
-        let row = ScheduleRow { schedule: schedule.clone(), added: now, kept: None };
+    pub(crate) async fn add(
+        &self,
+        schedule: &Schedule,
+        created_by: &Caller,
+        now: Timestamp,
+    ) -> Result<StoreAnswer, TableError> {
+        let row = ScheduleRow {
+            schedule: schedule.clone(),
+            added: now,
+            created_by: created_by.clone(),
+            last_due: None,
+        };
         let conflict = match self.schedules.create(schedule.id.as_str(), &row).await {
-            Ok(_) => return Ok(Added::There(row)),
+            Ok(_) => return Ok(StoreAnswer::Stored(Box::new(row))),
             Err(error @ TableError::Conflict { .. }) => error,
             Err(error) => return Err(error),
         };
         match self.schedules.get(schedule.id.as_str()).await? {
-            Some(known) if known.value.schedule == *schedule => Ok(Added::There(known.value)),
-            Some(_) => Ok(Added::NameTaken),
+            Some(known) if known.value.schedule == *schedule => {
+                Ok(StoreAnswer::Stored(Box::new(known.value)))
+            }
+            Some(_) => Ok(StoreAnswer::NameTaken),
             // It was removed a moment ago.
             None => Err(conflict),
         }
     }
 
-    /// Removes a schedule and what it leaves in the diary; nothing where there is none.
+    /// Removes a schedule and its runs; nothing where there is none.
     pub(crate) async fn remove(&self, id: &ScheduleId) -> Result<Option<Schedule>, TableError> {
         let mut tries = 0;
         let schedule = loop {
@@ -114,11 +128,11 @@ impl Diary {
                 }
             }
         };
-        self.drop_runs(self.run_rows(id).await?).await?;
+        self.remove_runs(self.run_rows(id).await?).await?;
         Ok(Some(schedule))
     }
 
-    /// Claims an appointment and moves the schedule past it.
+    /// Claims a run and moves the schedule past it.
     pub(crate) async fn claim(
         &self,
         schedule: &Schedule,
@@ -126,32 +140,33 @@ impl Diary {
         now: Timestamp,
     ) -> Result<Claim, TableError> {
         let known = self.schedules.get(schedule.id.as_str()).await?;
-        if known.is_none_or(|row| row.value.schedule != *schedule) {
+        let Some(known) = known.filter(|row| row.value.schedule == *schedule) else {
             return Ok(Claim::Gone);
-        }
+        };
         let key = run_key(&schedule.id, due);
         let value = RunRow {
             run: Run {
                 schedule: schedule.id.clone(),
                 due,
                 fired: now,
-                outcome: RunOutcome::Asking(operation_for(&schedule.id, due)),
+                outcome: RunOutcome::Sending(operation_for(&schedule.id, due)),
             },
-            work: schedule.work.clone(),
-            by: self.we.clone(),
+            command: schedule.command.clone(),
+            created_by: known.value.created_by,
+            instance: self.instance.clone(),
         };
         let claim = match self.runs.create(&key, &value).await {
-            Ok(revision) => Claim::Ours(Entry { key, value, revision }),
+            Ok(revision) => Claim::Ours(Box::new(Entry { key, value, revision })),
             // Perhaps it is ours: the answer to our own creation may have been lost.
             Err(TableError::Conflict { .. }) => match self.runs.get(&key).await? {
-                Some(row) if self.made(&row.value) && is_asking(&row.value) => Claim::Ours(row),
-                _ => Claim::Kept,
+                Some(row) if self.is_ours(&row.value) && is_sending(&row.value) => Claim::Ours(Box::new(row)),
+                _ => Claim::Done,
             },
             Err(error) => return Err(error),
         };
         if let Err(error) = self.move_past(&schedule.id, due, now).await {
-            // The claim holds; the next look finds the row of the run and moves the schedule then.
-            tracing::warn!(schedule = %schedule.id, %error, "an appointment is kept but not yet ticked off");
+            // The claim holds; the next time the row of the run is found, and the schedule is moved then.
+            tracing::warn!(schedule = %schedule.id, %error, "a run is claimed, the schedule does not show it yet");
         }
         Ok(claim)
     }
@@ -162,10 +177,10 @@ impl Diary {
             let Some(mut row) = self.schedules.get(id.as_str()).await? else {
                 return Ok(());
             };
-            if !goes_beyond(due, row.value.kept_up_to(), now) {
+            if !is_news(due, row.value.done_until(), now) {
                 return Ok(());
             }
-            row.value.kept = Some(due);
+            row.value.last_due = Some(due);
             match self.schedules.update(&row.key, &row.value, row.revision).await {
                 Err(TableError::Conflict { .. }) if tries < CHANGE_TRIES => tries += 1,
                 outcome => return outcome.map(|_| ()),
@@ -173,8 +188,8 @@ impl Diary {
         }
     }
 
-    /// Writes down what came of a run. Nothing where somebody else did, or the run is no more.
-    pub(crate) async fn settle(
+    /// Records the outcome of a run. Nothing where another scheduler did, or the run was removed.
+    pub(crate) async fn record(
         &self,
         row: &Entry<RunRow>,
         outcome: RunOutcome,
@@ -184,7 +199,7 @@ impl Diary {
         match self.runs.update(&row.key, &value, row.revision).await {
             Ok(_) => Ok(Some(value.run)),
             Err(TableError::Conflict { .. }) => {
-                // An update whose answer was lost looks like somebody else's; the row itself tells.
+                // An update whose answer was lost looks like another scheduler's; the row itself shows whose it was.
                 let now = self.runs.get(&row.key).await?;
                 Ok(now.is_some_and(|now| now.value == value).then_some(value.run))
             }
@@ -192,10 +207,10 @@ impl Diary {
         }
     }
 
-    /// The run that a schedule made last.
+    /// The latest run of a schedule.
     pub(crate) async fn last_run(&self, row: &ScheduleRow) -> Result<Option<Run>, TableError> {
-        let Some(kept) = row.kept else { return Ok(None) };
-        let last = self.runs.get(&run_key(&row.schedule.id, kept)).await?;
+        let Some(due) = row.last_due else { return Ok(None) };
+        let last = self.runs.get(&run_key(&row.schedule.id, due)).await?;
         Ok(last.map(|row| row.value.run))
     }
 
@@ -205,33 +220,33 @@ impl Diary {
             return Ok(None);
         }
         let rows = self.run_rows(id).await?;
-        Ok(Some(rows.into_iter().take(RUNS_KEPT).map(|row| row.value.run).collect()))
+        Ok(Some(rows.into_iter().take(RUNS_MAX).map(|row| row.value.run).collect()))
     }
 
-    /// The runs of a schedule that are still being asked for.
-    pub(crate) async fn unsettled(&self, id: &ScheduleId) -> Result<Vec<Entry<RunRow>>, TableError> {
+    /// The runs of a schedule whose command is still being sent.
+    pub(crate) async fn unfinished_runs(&self, id: &ScheduleId) -> Result<Vec<Entry<RunRow>>, TableError> {
         let mut rows = self.run_rows(id).await?;
-        rows.retain(|row| is_asking(&row.value));
+        rows.retain(|row| is_sending(&row.value));
         Ok(rows)
     }
 
-    /// Whether this run of the scheduler made the row.
-    pub(crate) fn made(&self, row: &RunRow) -> bool {
-        row.by == self.we
+    /// Whether this instance made the row.
+    pub(crate) fn is_ours(&self, row: &RunRow) -> bool {
+        row.instance == self.instance
     }
 
-    /// Removes settled runs beyond the newest hundred.
+    /// Removes runs beyond the newest hundred, unless their command is still being sent.
     pub(crate) async fn prune(&self, id: &ScheduleId) -> Result<(), TableError> {
         let mut rows = self.run_rows(id).await?;
-        let mut old = rows.split_off(rows.len().min(RUNS_KEPT));
-        old.retain(|row| !is_asking(&row.value));
-        self.drop_runs(old).await
+        let mut old = rows.split_off(rows.len().min(RUNS_MAX));
+        old.retain(|row| !is_sending(&row.value));
+        self.remove_runs(old).await
     }
 
-    async fn drop_runs(&self, rows: Vec<Entry<RunRow>>) -> Result<(), TableError> {
+    async fn remove_runs(&self, rows: Vec<Entry<RunRow>>) -> Result<(), TableError> {
         for row in rows {
             match self.runs.remove(&row.key, row.revision).await {
-                // Somebody settled it in between, or removed it himself.
+                // Another scheduler recorded an outcome in between, or removed it.
                 Ok(()) | Err(TableError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -246,6 +261,6 @@ impl Diary {
     }
 }
 
-fn is_asking(row: &RunRow) -> bool {
-    matches!(row.run.outcome, RunOutcome::Asking(_))
+fn is_sending(row: &RunRow) -> bool {
+    matches!(row.run.outcome, RunOutcome::Sending(_))
 }

@@ -1,4 +1,4 @@
-//! When: a cron text in a time zone, checked once.
+//! When a schedule fires: a cron text in a time zone, checked once.
 
 use chrono::SubsecRound;
 use chrono_tz::Tz;
@@ -6,67 +6,70 @@ use contract::Timestamp;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-/// The longest cron text we read; real ones have a tenth of it.
-pub const TEXT_MAX: usize = 200;
+/// The longest cron text that is read; real ones have a tenth of it.
+pub const CRON_CHARS_MAX: usize = 200;
 
-/// The short names that can stand for five fields.
+/// The nicknames that can stand for five fields.
 const NICKNAMES: [&str; 7] =
     ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
-/// Why a text is not a cadence.
+/// Why a text is not a cron schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CadenceError {
-    /// The cron text cannot be read, or never comes to pass.
+pub enum CronError {
+    /// The cron text cannot be read, or never fires.
     #[error("{0}")]
     BadCron(String),
-    /// No such time zone.
+    /// There is no such time zone.
     #[error("{0:?} is not a time zone")]
     UnknownTimeZone(String),
 }
 
-/// A cron text in a time zone, known to come to pass at least once.
+/// A cron text in a time zone, known to fire at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cadence {
+pub struct CronSchedule {
     cron: Cron,
     zone: Tz,
 }
 
-impl Cadence {
-    /// Reads a cron text: five fields (minute, hour, day, month, weekday), six (seconds first) or a short name such
-    /// as `@daily`; and the name of a time zone. Both are checked for sense: from `now` on it must come to pass.
-    pub fn read(cron: &str, time_zone: &str, now: Timestamp) -> Result<Cadence, CadenceError> {
+impl CronSchedule {
+    /// Parses a cron text: five fields (minute, hour, day of month, month, weekday), six (seconds first) or a nickname
+    /// such as `@daily`; and the name of a time zone. From `now` on it must fire at least once.
+    ///
+    /// # Errors
+    /// What is wrong with the text or the time zone.
+    pub fn parse(cron: &str, time_zone: &str, now: Timestamp) -> Result<CronSchedule, CronError> {
         let zone: Tz = time_zone
             .parse()
-            .map_err(|_| CadenceError::UnknownTimeZone(time_zone.chars().take(80).collect()))?;
-        let cadence = Cadence { cron: parse(cron)?, zone };
-        match cadence.next_after(now) {
-            Some(_) => Ok(cadence),
-            None => Err(CadenceError::BadCron("there is no such day, it never comes to pass".into())),
+            .map_err(|_| CronError::UnknownTimeZone(time_zone.chars().take(80).collect()))?;
+        let schedule = CronSchedule { cron: parse(cron)?, zone };
+        match schedule.next_after(now) {
+            Some(_) => Ok(schedule),
+            None => Err(CronError::BadCron("there is no such day, it never fires".into())),
         }
     }
 
-    /// The first appointment after an instant.
+    /// The first time that it fires after an instant.
     pub fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
         let start = instant.with_timezone(&self.zone).trunc_subsecs(0);
         self.cron.find_next_occurrence(&start, false).ok().map(|next| next.to_utc())
     }
 
-    /// The last appointment at or before an instant.
+    /// The last time that it fires at or before an instant.
     pub fn last_until(&self, instant: Timestamp) -> Option<Timestamp> {
         let start = instant.with_timezone(&self.zone).trunc_subsecs(0);
         self.cron.find_previous_occurrence(&start, true).ok().map(|last| last.to_utc())
     }
 }
 
-fn parse(text: &str) -> Result<Cron, CadenceError> {
-    let bad = |reason: String| Err(CadenceError::BadCron(reason));
-    if text.len() > TEXT_MAX {
-        return bad(format!("a cron text has at most {TEXT_MAX} characters"));
+fn parse(text: &str) -> Result<Cron, CronError> {
+    let bad = |reason: String| Err(CronError::BadCron(reason));
+    if text.len() > CRON_CHARS_MAX {
+        return bad(format!("a cron text has at most {CRON_CHARS_MAX} characters"));
     }
     let text = text.trim();
     if text.contains('@') {
         if !NICKNAMES.contains(&text.to_ascii_lowercase().as_str()) {
-            return bad(format!("the short names are {}", NICKNAMES.join(", ")));
+            return bad(format!("the nicknames are {}", NICKNAMES.join(", ")));
         }
     } else if !matches!(text.split_whitespace().count(), 5 | 6) {
         return bad(
@@ -90,16 +93,16 @@ mod tests {
         text.parse().expect("RFC 3339")
     }
 
-    fn cadence(cron: &str, zone: &str) -> Cadence {
-        Cadence::read(cron, zone, at("2026-01-01T00:00:00Z")).expect("a cadence")
+    fn schedule(cron: &str, zone: &str) -> CronSchedule {
+        CronSchedule::parse(cron, zone, at("2026-01-01T00:00:00Z")).expect("a cron schedule")
     }
 
-    /// The appointments in (from, until], as wall-clock times of Paris.
+    /// When it fires in (from, until], as wall-clock times of Paris.
     fn in_paris(cron: &str, from: &str, until: &str) -> Vec<String> {
-        let cadence = cadence(cron, "Europe/Paris");
+        let schedule = schedule(cron, "Europe/Paris");
         let (mut after, until) = (at(from), at(until));
         let mut found = Vec::new();
-        while let Some(next) = cadence.next_after(after).filter(|next| *next <= until) {
+        while let Some(next) = schedule.next_after(after).filter(|next| *next <= until) {
             found.push(next.with_timezone(&chrono_tz::Europe::Paris).format("%dT%H:%M%:z").to_string());
             after = next;
         }
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn five_fields_six_fields_and_short_names_are_read() {
+    fn five_fields_six_fields_and_nicknames_are_read() {
         let from = at("2026-05-04T10:20:30Z");
         for (cron, next) in [
             ("30 3 * * *", "2026-05-05T03:30:00Z"),
@@ -118,21 +121,21 @@ mod tests {
             ("@Hourly", "2026-05-04T11:00:00Z"),
             ("0 0 29 2 *", "2028-02-29T00:00:00Z"),
         ] {
-            assert_eq!(cadence(cron, "UTC").next_after(from), Some(at(next)), "{cron}");
+            assert_eq!(schedule(cron, "UTC").next_after(from), Some(at(next)), "{cron}");
         }
     }
 
     #[test]
-    fn an_appointment_is_not_its_own_successor_also_inside_its_second() {
-        let daily = cadence("@daily", "UTC");
+    fn it_fires_once_in_its_second_and_next_a_day_later() {
+        let daily = schedule("@daily", "UTC");
         assert_eq!(daily.next_after(at("2026-05-05T00:00:00Z")), Some(at("2026-05-06T00:00:00Z")));
         assert_eq!(daily.next_after(at("2026-05-05T00:00:00.4Z")), Some(at("2026-05-06T00:00:00Z")));
         assert_eq!(daily.last_until(at("2026-05-05T00:00:00Z")), Some(at("2026-05-05T00:00:00Z")));
     }
 
     #[test]
-    fn a_wall_clock_time_is_kept_in_its_zone_the_whole_year() {
-        let nightly = cadence("30 3 * * *", "Europe/Paris");
+    fn a_wall_clock_time_holds_in_its_zone_the_whole_year() {
+        let nightly = schedule("30 3 * * *", "Europe/Paris");
         assert_eq!(nightly.next_after(at("2026-01-10T12:00:00Z")), Some(at("2026-01-11T02:30:00Z")));
         assert_eq!(nightly.next_after(at("2026-07-10T12:00:00Z")), Some(at("2026-07-11T01:30:00Z")));
     }
@@ -154,15 +157,15 @@ mod tests {
             "*/99999999999999999999 * * * *",
             &"*".repeat(300),
         ] {
-            let refused = Cadence::read(bad, "UTC", now);
+            let refused = CronSchedule::parse(bad, "UTC", now);
             assert!(
-                matches!(&refused, Err(CadenceError::BadCron(reason)) if !reason.is_empty()),
+                matches!(&refused, Err(CronError::BadCron(reason)) if !reason.is_empty()),
                 "{bad}: {refused:?}"
             );
         }
         assert_eq!(
-            Cadence::read("@daily", "Mars/Olympus", now),
-            Err(CadenceError::UnknownTimeZone("Mars/Olympus".into()))
+            CronSchedule::parse("@daily", "Mars/Olympus", now),
+            Err(CronError::UnknownTimeZone("Mars/Olympus".into()))
         );
     }
 
@@ -170,9 +173,9 @@ mod tests {
     fn a_day_that_does_not_exist_is_refused() {
         let now = at("2026-01-01T00:00:00Z");
         for never in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 0 30 FEB *"] {
-            let refused = Cadence::read(never, "Europe/Paris", now);
+            let refused = CronSchedule::parse(never, "Europe/Paris", now);
             assert!(
-                matches!(&refused, Err(CadenceError::BadCron(reason)) if reason.contains("never")),
+                matches!(&refused, Err(CronError::BadCron(reason)) if reason.contains("never")),
                 "{never}: {refused:?}"
             );
         }

@@ -1,0 +1,142 @@
+//! What answers the requests: each reads or changes a few rows, and reports the change to the ticker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::{Addr, Context, Handler, Message};
+use actor::{Traced, ask};
+use bus::{Call, Declined, TableError};
+use chassis::PartCheck;
+use contract::message::{Failure, FailureKind, NoRefusal};
+use contract::scheduler::{
+    AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, Run, Schedule, ScheduleStatus,
+    UnknownSchedule,
+};
+use contract::{ScheduleId, Timestamp};
+use scheduler_domain::{CRON_CHARS_MAX, CronError, CronSchedule};
+
+use crate::actors::{Added, GetProblem, Removed, Ticker};
+use crate::commands;
+use crate::ports::Clock;
+use crate::store::{ScheduleRow, ScheduleStore, StoreAnswer};
+
+/// The ticker answers from memory.
+const TICKER_MAX: Duration = Duration::from_secs(30);
+/// Schedules in all: their list must fit into one answer.
+const SCHEDULES_MAX: usize = 300;
+
+/// What the handlers share.
+pub(crate) struct Handlers {
+    pub(crate) store: ScheduleStore,
+    pub(crate) ticker: Addr<Ticker>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+pub(crate) async fn add_schedule(
+    handlers: Arc<Handlers>,
+    call: Call<AddSchedule>,
+) -> Result<ScheduleStatus, Declined<AddScheduleRefused>> {
+    let (schedule, now) = (call.request.schedule, handlers.clock.now());
+    check_cron(&schedule, now).map_err(Declined::Refused)?;
+    commands::check(&schedule.command, &call.caller).map_err(Declined::Refused)?;
+    handlers.check_room(&schedule.id).await?;
+    match handlers.store.add(&schedule, &call.caller, now).await.map_err(unavailable)? {
+        StoreAnswer::NameTaken => Err(Declined::Refused(AddScheduleRefused::NameTaken(schedule.id))),
+        StoreAnswer::Stored(row) => {
+            let status = handlers.status(&row, now).await.map_err(unavailable)?;
+            handlers.report(Added(*row)).await?;
+            Ok(status)
+        }
+    }
+}
+
+pub(crate) async fn remove_schedule(
+    handlers: Arc<Handlers>,
+    call: Call<RemoveSchedule>,
+) -> Result<Schedule, Declined<UnknownSchedule>> {
+    let id = call.request.id;
+    let removed = handlers.store.remove(&id).await.map_err(unavailable)?;
+    handlers.report(Removed(id.clone())).await?;
+    removed.ok_or(Declined::Refused(UnknownSchedule { id }))
+}
+
+pub(crate) async fn list_schedules(
+    handlers: Arc<Handlers>,
+    _: Call<ListSchedules>,
+) -> Result<Vec<ScheduleStatus>, Declined<NoRefusal>> {
+    let (mut statuses, now) = (Vec::new(), handlers.clock.now());
+    for row in handlers.store.schedules().await.map_err(unavailable)? {
+        statuses.push(handlers.status(&row, now).await.map_err(unavailable)?);
+    }
+    statuses.sort_by(|one, other| one.schedule.id.cmp(&other.schedule.id));
+    Ok(statuses)
+}
+
+pub(crate) async fn list_runs(
+    handlers: Arc<Handlers>,
+    call: Call<ListRuns>,
+) -> Result<Vec<Run>, Declined<UnknownSchedule>> {
+    let id = call.request.id;
+    let runs = handlers.store.runs_of(&id).await.map_err(unavailable)?;
+    runs.ok_or(Declined::Refused(UnknownSchedule { id }))
+}
+
+/// Whether the ticker can read the schedules.
+pub(crate) fn schedules_check(ticker: Addr<Ticker>) -> PartCheck {
+    Arc::new(move || {
+        let ticker = ticker.clone();
+        Box::pin(async move {
+            match ask(&ticker, GetProblem, TICKER_MAX).await {
+                Ok(problem) => problem,
+                Err(error) => Some(error.to_string()),
+            }
+        })
+    })
+}
+
+impl Handlers {
+    async fn check_room(&self, id: &ScheduleId) -> Result<(), Declined<AddScheduleRefused>> {
+        let rows = self.store.schedules().await.map_err(unavailable)?;
+        if rows.len() < SCHEDULES_MAX || rows.iter().any(|row| row.schedule.id == *id) {
+            return Ok(());
+        }
+        let message = format!("there are {SCHEDULES_MAX} schedules already; remove one first");
+        Err(Failure { kind: FailureKind::Busy, message }.into())
+    }
+
+    async fn status(&self, row: &ScheduleRow, now: Timestamp) -> Result<ScheduleStatus, TableError> {
+        let cron = CronSchedule::parse(&row.schedule.cron, &row.schedule.time_zone, now);
+        Ok(ScheduleStatus {
+            schedule: row.schedule.clone(),
+            created_by: row.created_by.clone(),
+            next: cron.ok().and_then(|cron| cron.next_after(now)),
+            last: self.store.last_run(row).await?,
+        })
+    }
+
+    /// Reports a change to the ticker.
+    async fn report<M, F>(&self, change: M) -> Result<(), Declined<F>>
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Ticker: Handler<Traced<M>>,
+        Context<Ticker>: ToEnvelope<Ticker, Traced<M>>,
+    {
+        ask(&self.ticker, change, TICKER_MAX).await.map_err(|error| Failure::unavailable(&error).into())
+    }
+}
+
+fn check_cron(schedule: &Schedule, now: Timestamp) -> Result<(), AddScheduleRefused> {
+    match CronSchedule::parse(&schedule.cron, &schedule.time_zone, now) {
+        Ok(_) => Ok(()),
+        Err(CronError::UnknownTimeZone(zone)) => Err(AddScheduleRefused::UnknownTimeZone(zone)),
+        Err(CronError::BadCron(reason)) => {
+            let cron = schedule.cron.chars().take(CRON_CHARS_MAX).collect();
+            Err(AddScheduleRefused::BadCron { cron, reason })
+        }
+    }
+}
+
+fn unavailable<F>(error: TableError) -> Declined<F> {
+    Failure::unavailable(&error).into()
+}
