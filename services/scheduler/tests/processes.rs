@@ -69,7 +69,7 @@ async fn answered<R: Request>(installation: &Installation, request: &R) -> R::Re
         reply.is_some()
     })
     .await;
-    reply.expect("just seen")
+    reply.expect("it was answered")
 }
 
 fn add(id: &str, cron: &str) -> AddSchedule {

@@ -138,7 +138,7 @@ async fn no_answer_for_ten_minutes_is_recorded_with_the_reason() {
         matches!(outcome, Some(RunOutcome::NotStarted(_)))
     })
     .await;
-    let Some(RunOutcome::NotStarted(reason)) = outcome else { unreachable!("just seen") };
+    let Some(RunOutcome::NotStarted(reason)) = outcome else { unreachable!("it ended so") };
     assert!(reason.starts_with("tried for 10 minutes: ") && reason.contains("nobody answers"), "{reason}");
 }
 
@@ -338,7 +338,7 @@ async fn a_command_that_cannot_be_scheduled_is_refused_when_the_schedule_is_adde
 }
 
 #[actix::test]
-async fn each_run_is_sent_on_behalf_of_whoever_added_the_schedule() {
+async fn each_run_is_sent_on_behalf_of_the_caller_that_added_the_schedule() {
     let installation = Installation::at("2026-05-01T12:00:00Z");
     let _owners = installation.owners.open(&installation.bus).await;
     let scheduler = installation.scheduler().await;
@@ -346,7 +346,7 @@ async fn each_run_is_sent_on_behalf_of_whoever_added_the_schedule() {
     let add = AddSchedule { schedule: schedule("nightly", "0 3 * * *", "web") };
     let status = installation.bus.call_for(&person, &add, CALL_MAX).await.expect("added");
     assert_eq!(status.created_by, person);
-    // The very same by somebody else changes nothing.
+    // Another caller that adds the very same changes nothing.
     assert_eq!(installation.call(&add).await.expect("a no-op").created_by, person);
     installation.clock.advance(DAY);
     installation.finished("nightly", 1).await;

@@ -33,7 +33,7 @@ fn start(server: &NatsServer, host: &str) -> Process {
 }
 
 #[tokio::test]
-async fn every_process_is_found_on_its_host_and_asked_there() {
+async fn every_process_is_found_on_its_host_and_checked_there() {
     let server = NatsServer::start();
     let connection = bus::nats::Connection {
         url: server.url(),
@@ -55,7 +55,7 @@ async fn every_process_is_found_on_its_host_and_asked_there() {
     let hosts: Vec<&str> = found.iter().map(|running| running.host.as_str()).collect();
     assert_eq!(hosts, ["h1", "h2"]);
     let [one, other] = [&found[0].health, &found[1].health];
-    assert_ne!(one.instance, other.instance, "each was asked on its own host");
+    assert_ne!(one.instance, other.instance, "each host's instance answers for itself");
     assert_eq!(one.build, other.build);
     assert_eq!(one.service, Service::Upgrade);
 }

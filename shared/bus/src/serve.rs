@@ -345,3 +345,24 @@ fn schemas<R: Request>() -> HashMap<String, String> {
         ("refusal_schema".into(), text(schemars::schema_for!(R::Refusal))),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_stamp_outweighs_what_a_sender_claims_about_its_caller() {
+        let alice = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
+        let claimed = on_behalf_of(&Caller::Person { account: "PEOPLE".into(), user: Some("root".into()) });
+        let stamp = (REQUEST_INFO_HEADER.to_string(), r#"{"acc":"PEOPLE","user":"alice"}"#.to_string());
+        let mut envelope = Envelope { headers: claimed.into_iter().collect(), ..Envelope::default() };
+        envelope.headers.extend([stamp]);
+        assert_eq!(caller_of(&envelope), alice);
+        envelope.headers = on_behalf_of(&alice).into_iter().collect();
+        assert_eq!(caller_of(&envelope), alice);
+        envelope.headers = [(ON_BEHALF_OF_HEADER.to_string(), "not JSON".to_string())].into();
+        assert_eq!(caller_of(&envelope), Caller::Person { account: String::new(), user: None });
+        envelope.headers = on_behalf_of(&Caller::Service).into_iter().collect();
+        assert_eq!(caller_of(&envelope), Caller::Service);
+    }
+}

@@ -115,9 +115,7 @@ pub enum AddScheduleRefused {
         known: Vec<String>,
     },
     /// The field holds secrets, and schedules can be read by everybody who may list them.
-    #[error(
-        "field {field} of {command} may hold secrets, and a schedule does not keep secrets; leave it out"
-    )]
+    #[error("field {field} of {command} may hold secrets, which a schedule must not hold; leave it out")]
     SecretField {
         /// The command named.
         command: String,

@@ -86,8 +86,8 @@ mod tests {
                 walked = Some(next);
                 after = next;
             }
-            let seen = schedule.last_until(now).filter(|seen| *seen > start);
-            prop_assert_eq!(seen, walked, "{} at {}", cron, now);
+            let found = schedule.last_until(now).filter(|found| *found > start);
+            prop_assert_eq!(found, walked, "{} at {}", cron, now);
         }
 
         /// A text that a person can send never ends the process, whatever it holds.

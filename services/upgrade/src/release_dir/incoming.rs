@@ -27,7 +27,10 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 impl ReleaseDir {
     /// Copies a release into the folder of an operation and verifies the copy: the signature before anything is read,
-    /// then the manifest, then the executable's digest. Where it is refused, nothing is left behind.
+    /// then the manifest, then the executable's digest.
+    ///
+    /// # Errors
+    /// When the release is refused or our disk fails; nothing is left behind.
     pub fn receive(&self, id: &OperationId, folder: &Path) -> Result<Release, ReleaseDirError> {
         let received = self.receive_into(&self.incoming(id), folder);
         if received.is_err() {
@@ -37,6 +40,9 @@ impl ReleaseDir {
     }
 
     /// Reads what was received before, verifying manifest and signature once more.
+    ///
+    /// # Errors
+    /// When nothing was received for the operation, or its signer is not trusted any more.
     pub fn received(&self, id: &OperationId) -> Result<Release, ReleaseDirError> {
         let ours = self.incoming(id);
         let text = |name: &str, bytes_max| read_plain(&ours.join(name), bytes_max);
@@ -54,6 +60,9 @@ impl ReleaseDir {
     }
 
     /// The operations for which something was received.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
     pub fn received_ids(&self) -> Result<Vec<OperationId>, ReleaseDirError> {
         let folder = self.all_incoming();
         let entries = match std::fs::read_dir(&folder) {
@@ -69,7 +78,10 @@ impl ReleaseDir {
         Ok(ids)
     }
 
-    /// Removes what was received for an operation.
+    /// Removes what was received for an operation; a no-op where nothing was.
+    ///
+    /// # Errors
+    /// When our disk fails.
     pub fn discard(&self, id: &OperationId) -> Result<(), ReleaseDirError> {
         remove_folder(&self.incoming(id))
     }

@@ -17,6 +17,9 @@ impl ReleaseDir {
     }
 
     /// Puts the executable received for an operation in its place, after a check; a no-op where the right one is there.
+    ///
+    /// # Errors
+    /// When the executable is not the signed one, or our disk fails.
     pub fn install(&self, id: &OperationId, release: &Release) -> Result<PathBuf, ReleaseDirError> {
         let executable = self.executable_of(release);
         let folder = self.folder(release.service(), release.build());
@@ -36,11 +39,17 @@ impl ReleaseDir {
     }
 
     /// Removes a release's executable; a no-op where there is none.
+    ///
+    /// # Errors
+    /// When our disk fails.
     pub fn uninstall(&self, release: &Release) -> Result<(), ReleaseDirError> {
         remove_folder(&self.folder(release.service(), release.build()))
     }
 
     /// Removes every build of a service but those that hold one of these executables.
+    ///
+    /// # Errors
+    /// When our disk fails; some builds may be removed then.
     pub fn keep_only(&self, service: Service, executables: &[PathBuf]) -> Result<(), ReleaseDirError> {
         let folder = self.releases.join(service.name());
         for entry in std::fs::read_dir(&folder).map_err(disk("reading", &folder))? {
@@ -59,7 +68,10 @@ impl ReleaseDir {
     }
 }
 
-/// Which build an executable is.
+/// The build of an executable: the first 16 hexadecimal digits of its SHA-256.
+///
+/// # Errors
+/// When it cannot be read.
 pub fn build_of(executable: &Path) -> Result<String, ReleaseDirError> {
     let mut digest = digest(executable)?;
     digest.truncate(BUILD_DIGITS);

@@ -1,4 +1,4 @@
-//! The keys whose releases are trusted.
+//! The keys that may sign releases.
 
 use std::io;
 use std::path::Path;

@@ -128,7 +128,7 @@ async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<Applied, 
     let started = Instant::now();
     loop {
         let observed = state.observe(service).await;
-        let verdict = observed.map_or(Verdict::Wait, |seen| watch.observe(started.elapsed(), &seen));
+        let verdict = observed.map_or(Verdict::Wait, |observed| watch.observe(started.elapsed(), &observed));
         match verdict {
             Verdict::Healthy => break,
             Verdict::Failed(reason) => return Err(StepError::Permanent(reason)),
