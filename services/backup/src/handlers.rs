@@ -5,9 +5,9 @@
 //! | `StartBackup`       | repository open, VM known, no other backup of it under way         |
 //! | `RestoreBackup`     | repository open, backup found, name free                           |
 //! | `VerifyBackup`      | repository open, backup found                                      |
-//! | `VerifyRepository`  | repository open, no other one under way                            |
-//! | `CollectRepository` | repository open, no other one under way                            |
-//! | `ApplyRetention`    | repository open, no other one under way, rules usable, VM has backups |
+//! | `VerifyRepository`  | no other one under way, repository open                            |
+//! | `CollectRepository` | no other one under way, repository open                            |
+//! | `ApplyRetention`    | rules usable, VM has backups, no other one under way, repository open |
 //!
 //! A command that was received before is answered without a check: it has changed what a check would see.
 
@@ -67,18 +67,18 @@ impl Handlers {
         Ok(unfinished.into_iter().filter(|report| report.kind == R::NAME))
     }
 
-    /// Checks that a command on the whole repository may begin: it is open, and no other one is under way.
+    /// Checks that a command on the whole repository may begin: no other one is under way, and the repository is open.
     async fn admit<R: Request>(
         &self,
         id: &OperationId,
         under_way: fn(OperationId) -> R::Refusal,
     ) -> Result<Admission, Declined<R::Refusal>> {
-        self.state.repository.repository().map_err(failed)?;
         let admission = self.admission().await;
-        match self.unfinished::<R>().await?.find(|other| other.id != *id) {
-            Some(other) => Err(Declined::Refused(under_way(other.id))),
-            None => Ok(admission),
+        if let Some(other) = self.unfinished::<R>().await?.find(|other| other.id != *id) {
+            return Err(Declined::Refused(under_way(other.id)));
         }
+        self.state.repository.repository().map_err(failed)?;
+        Ok(admission)
     }
 
     /// Checks that a reference means one backup. One that is not in the list at hand is looked for in the store.

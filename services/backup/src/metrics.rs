@@ -136,9 +136,9 @@ impl Metrics {
         self.verified_packs.add(verified.packs, &[]);
     }
 
-    /// A verification found damage in a `backup` or in the `repository`.
-    pub fn damage_found(&self, where_: &'static str) {
-        self.verifications.add(1, &[scope(where_), outcome("damaged")]);
+    /// A verification found damage, by its scope: `backup` or `repository`.
+    pub fn damage_found(&self, verified: &'static str) {
+        self.verifications.add(1, &[scope(verified), outcome("damaged")]);
     }
 
     /// A collection ended.

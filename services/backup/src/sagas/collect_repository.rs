@@ -45,7 +45,7 @@ async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
 }
 
 async fn collect(context: &Context, _: &Outputs) -> Result<CollectedRepository, StepError> {
-    with_maintenance_slot(context, delete_unneeded(context)).await
+    with_maintenance_slot(context, Box::pin(delete_unneeded(context))).await
 }
 
 async fn delete_unneeded(context: &Context) -> Result<CollectedRepository, StepError> {

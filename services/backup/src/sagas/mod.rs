@@ -9,7 +9,7 @@
 //!   apply_retention     queue -> plan -> forget
 //! ```
 //!
-//! Each passes `saga::harness` (tests/harness.rs): every step twice, failing, and with a crash after each record. What
+//! Each passes `saga::harness` (tests/suite/saga_harness.rs): every step twice, failing, and with a crash after each record. What
 //! several of them do stands in `steps`.
 
 mod apply_retention;

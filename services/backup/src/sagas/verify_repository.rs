@@ -41,7 +41,7 @@ impl Saga for VerifyRepository {
 }
 
 async fn verify(context: &Context, _: &Outputs) -> Result<VerifiedRepository, StepError> {
-    with_maintenance_slot(context, read_packs(context)).await
+    with_maintenance_slot(context, Box::pin(read_packs(context))).await
 }
 
 async fn read_packs(context: &Context) -> Result<VerifiedRepository, StepError> {

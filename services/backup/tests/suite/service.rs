@@ -1,20 +1,18 @@
 //! The whole service with its real actors on the memory bus: a repository in a folder, disks behind real NBD
 //! servers, a fake provisioner.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::gate::GatedExports;
+use crate::support::*;
 use backup::adapters::nbd::NbdExports;
 use bus::CallError;
 use contract::backup::*;
 use contract::operation::{Begun, CancelOperation, OperationState};
 use contract::{OperationId, Service, VmName};
 use futures::StreamExt;
-use support::gate::GatedExports;
-use support::*;
 
 const DISK_BYTES: u64 = 64 << 20;
 
@@ -30,14 +28,6 @@ fn verify(backup: &str) -> VerifyBackup {
     VerifyBackup { backup: backup.parse().expect("a valid reference"), operation_id: None }
 }
 
-/// Waits until the repository is open; commands before that fail as unavailable.
-async fn ready(service: &TestService) {
-    testkit::eventually("the store is open", async || {
-        service.bus.call(&ListBackups::default(), DEADLINE).await.is_ok()
-    })
-    .await;
-}
-
 async fn backups(service: &TestService) -> Vec<Backup> {
     let listed = service.bus.call(&ListBackups::default(), DEADLINE).await;
     listed.expect("the backups are listed")
@@ -50,7 +40,7 @@ async fn service_with_web(folder: &Path) -> (TestService, GatedExports) {
     let image = folder.join("web.raw");
     raw_image(&image, 1, 4 << 20);
     service.provisioner.add_raw_vm(&vm("web"), &image);
-    ready(&service).await;
+    service.ready().await;
     (service, exports)
 }
 
@@ -69,7 +59,7 @@ async fn a_disk_behind_qemu_is_backed_up_changed_backed_up_again_restored_and_ve
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service =
         TestService::open(folder.path(), repository_config(folder.path()), Arc::new(NbdExports)).await;
-    ready(&service).await;
+    service.ready().await;
     let mut events = service.bus.subscribe::<BackupSealed>().await.expect("subscribed");
     let (web, image) = (vm("web"), folder.path().join("web.qcow2"));
     let path = image.to_str().expect("text");
@@ -236,7 +226,7 @@ async fn a_verification_of_a_damaged_backup_names_what_is_damaged() {
     let (service, _) = service_with_web(folder.path()).await;
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     assert_eq!(service.ended(&begun).await.state, OperationState::Done);
-    let largest = largest_file(&folder.path().join("store"));
+    let largest = files_under(&folder.path().join("store")).into_iter().max().expect("a file").1;
     let mut bytes = std::fs::read(&largest).expect("the file exists");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -246,23 +236,6 @@ async fn a_verification_of_a_damaged_backup_names_what_is_damaged() {
     assert_eq!(report.state, OperationState::Undone);
     let reason = report.reason.expect("an undone operation has a reason");
     assert!(reason.contains("the backup is damaged") && reason.contains("pack"), "{reason}");
-}
-
-fn largest_file(folder: &Path) -> std::path::PathBuf {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("it can be read") {
-            let entry = entry.expect("it can be read");
-            let metadata = entry.metadata().expect("the file exists");
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else {
-                found.push((metadata.len(), entry.path()));
-            }
-        }
-    }
-    found.into_iter().max().expect("a file").1
 }
 
 #[actix::test]
@@ -285,7 +258,7 @@ async fn an_operation_left_by_a_dead_process_is_finished_by_the_next() {
         exports,
     )
     .await;
-    ready(&next).await;
+    next.ready().await;
     assert_eq!(next.engine.resume().await.expect("the operations are resumed"), 1);
     let report = tokio::time::timeout(Duration::from_secs(60), next.ended(&begun)).await.expect("it ends");
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);

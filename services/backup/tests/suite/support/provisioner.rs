@@ -120,15 +120,6 @@ impl FakeProvisioner {
         self.state().open.clear();
     }
 
-    /// Lets stalled adoptions end.
-    pub fn go_on(&self) {
-        let mut state = self.state();
-        state.adopting_stalls = false;
-        for (id, vm) in std::mem::take(&mut state.adopting) {
-            finish_adoption(&mut state, &id, &vm);
-        }
-    }
-
     fn get_vm(&self, request: GetVm) -> Result<Vm, VmRefused> {
         let state = self.state();
         let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::Unknown(request.vm))?;

@@ -1,13 +1,12 @@
 //! Every saga passes the harness, with a fake provisioner and a real repository in a folder: each step twice, failing,
 //! and with a crash after each record.
 
-mod support;
-
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::*;
 use backup::ServiceState;
 use backup::actors::{COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotKind};
 use backup::sagas;
@@ -19,7 +18,6 @@ use contract::backup::*;
 use contract::{BackupId, BackupRef, OperationId, Realm};
 use operation::{Context, Saga};
 use saga::{Fenced, Journal, JournalEntry, Outcome, Runtime, StepError, StepFuture, drive};
-use support::*;
 
 const IMAGE_BYTES: usize = 1024 * 1024;
 

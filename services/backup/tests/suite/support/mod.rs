@@ -1,13 +1,13 @@
 //! What the tests of the backup service share: a fake provisioner that keeps the contract, a repository in a folder, and
 //! the service with real actors on the memory bus.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
-
 pub mod gate;
 pub mod provisioner;
 pub mod qemu;
 pub mod s3;
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,19 @@ use async_trait::async_trait;
 use backup::adapters::repository::{Creation, RepositoryConfig, SecretFile};
 use backup::ports::DiskExports;
 use backup_repository::{
-    CollectSettings, DiskSource, EngineSettings, KdfCost, RawFile, SourceError, StoreSettings, StoreUrl,
+    CollectSettings, DiskSource, EngineSettings, KdfCost, RawFile, S3Settings, SourceError, StoreSettings,
+    StoreUrl,
 };
 use bus::memory::MemoryTransport;
 use bus::{Bus, RunningServer, ServiceInfo};
+use contract::backup::ListBackups;
 use contract::operation::{Begun, OperationReport};
 use contract::provisioner::DiskExport;
 use contract::{HostName, OperationId, Realm, Service, VmName};
 use operation::Engine;
 
 pub use provisioner::FakeProvisioner;
+use s3::TinyS3;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -63,6 +66,26 @@ pub fn repository_config(folder: &Path) -> RepositoryConfig {
         refresh_interval: Duration::from_millis(200),
         note: folder.join("repository.json"),
     }
+}
+
+/// A repository in S3 that is given up quickly.
+pub fn s3_config(folder: &Path, server: &TinyS3) -> RepositoryConfig {
+    let secret = folder.join("s3.secret");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(&secret).expect("the folder is created");
+    file.write_all(b"hush").expect("the file is written");
+    let mut config = repository_config(folder);
+    config.store.url = "s3://backups/loam".parse().expect("a url");
+    config.store.s3 = Some(S3Settings {
+        endpoint: Some(server.endpoint()),
+        region: "us-east-1".into(),
+        access_key_id: "loam".into(),
+        secret_access_key_file: secret,
+    });
+    config.store.retries_max = 1;
+    config.store.retry_timeout = Duration::from_secs(2);
+    config
 }
 
 /// A sparse raw image with some content that no two seeds share.
@@ -126,6 +149,14 @@ impl TestService {
         self.servers
     }
 
+    /// Waits until the repository is open; commands before that fail as unavailable.
+    pub async fn ready(&self) {
+        testkit::eventually("the repository is open", async || {
+            self.bus.call(&ListBackups::default(), DEADLINE).await.is_ok()
+        })
+        .await;
+    }
+
     /// Waits until an operation has ended.
     pub async fn ended(&self, begun: &Begun) -> OperationReport {
         self.ended_id(begun.operation()).await
@@ -148,4 +179,21 @@ impl TestService {
         })
         .await;
     }
+}
+
+/// All files below a folder, with their sizes in bytes.
+pub fn files_under(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the folder can be read") {
+            let entry = entry.expect("the entry can be read");
+            let metadata = entry.metadata().expect("the file exists");
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push((metadata.len(), entry.path()));
+            }
+        }
+    }
+    found
 }

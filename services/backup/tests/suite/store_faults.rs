@@ -1,21 +1,17 @@
 //! A store that is down: refused at once with a sentence, bounded in time, used again when it returns.
 
-mod support;
-
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::gate::GatedExports;
+use crate::support::s3::TinyS3;
+use crate::support::*;
 use backup::adapters::repository::{Creation, RepositoryConfig};
-use backup_repository::S3Settings;
 use bus::CallError;
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::message::FailureKind;
 use contract::operation::OperationState;
-use support::gate::GatedExports;
-use support::s3::TinyS3;
-use support::*;
 
 fn start() -> StartBackup {
     StartBackup { vm: vm("web"), schedule: None, operation_id: None }
@@ -100,26 +96,6 @@ async fn an_empty_folder_where_a_repository_was_gets_no_second_one() {
     })
     .await;
     assert_eq!(std::fs::read_dir(&here).expect("the file exists").count(), 0);
-}
-
-fn s3_config(folder: &Path, server: &TinyS3) -> RepositoryConfig {
-    use std::io::Write;
-    let secret = folder.join("s3.secret");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).open(&secret).expect("the folder is created");
-    file.write_all(b"hush").expect("the file is written");
-    let mut config = repository_config(folder);
-    config.store.url = "s3://backups/loam".parse().expect("a url");
-    config.store.s3 = Some(S3Settings {
-        endpoint: Some(server.endpoint()),
-        region: "us-east-1".into(),
-        access_key_id: "loam".into(),
-        secret_access_key_file: secret,
-    });
-    config.store.retries_max = 1;
-    config.store.retry_timeout = Duration::from_secs(2);
-    config
 }
 
 #[actix::test]
