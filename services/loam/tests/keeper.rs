@@ -1,4 +1,4 @@
-//! What a keeper promises, on real processes: started again when they die, ended in order, never outliving us.
+//! What a keeper promises, on real processes: restarted when they die, ended in order, never outliving the supervisor.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use loam::up::child::{BECOME, Launch};
+use loam::up::child::{EXEC, Launch};
 use loam::up::keeper::{END_MAX, Keeper, Phase};
 use testkit::eventually;
 use tokio_util::sync::CancellationToken;
 
 const LOAM: &str = env!("CARGO_BIN_EXE_loam");
 
-struct Stage {
+struct Fixture {
     folder: tempfile::TempDir,
     script: Arc<Mutex<String>>,
-    hurry: CancellationToken,
+    force: CancellationToken,
 }
 
-impl Stage {
-    fn playing(script: &str) -> Stage {
-        Stage {
+impl Fixture {
+    fn with_script(script: &str) -> Fixture {
+        Fixture {
             folder: tempfile::tempdir().expect("a folder"),
             script: Arc::new(Mutex::new(script.into())),
-            hurry: CancellationToken::new(),
+            force: CancellationToken::new(),
         }
     }
 
@@ -32,89 +32,90 @@ impl Stage {
         let script = Arc::clone(&self.script);
         let plan = move || {
             let text = script.lock().expect("no panic").clone();
-            Ok(Launch::of("actor", Path::new("/bin/sh")).arg("-c").arg(text))
+            Ok(Launch::of("script", Path::new("/bin/sh")).arg("-c").arg(text))
         };
-        let log = self.folder.path().join("actor.log");
-        Keeper::start("actor", PathBuf::from(LOAM), log, Box::new(plan), self.hurry.clone())
+        let log = self.folder.path().join("script.log");
+        Keeper::start("script", PathBuf::from(LOAM), log, Box::new(plan), self.force.clone())
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("actor.log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join("script.log")).unwrap_or_default()
     }
 
-    /// Waits until the script has said something; then its traps are set, too.
-    async fn said(&self, words: &str) {
-        eventually("the script speaks", async || self.log().contains(words)).await;
+    /// Waits until the script has written something; then its traps are set, too.
+    async fn wrote(&self, text: &str) {
+        eventually("the script writes", async || self.log().contains(text)).await;
     }
 }
 
 #[tokio::test]
-async fn what_dies_is_started_again_and_its_last_words_are_known() {
-    let stage = Stage::playing("echo my last words; exit 3");
-    let keeper = stage.keep();
-    eventually("it was started again", async || keeper.view().restarts >= 3).await;
-    eventually("its end is told", async || {
-        matches!(keeper.view().phase, Phase::Down(why) if why.contains("3") && why.contains("my last words"))
+async fn a_process_that_dies_is_restarted_and_its_last_line_is_known() {
+    let fixture = Fixture::with_script("echo my last line; exit 3");
+    let keeper = fixture.keep();
+    eventually("it was started again", async || keeper.status().restarts >= 3).await;
+    eventually("the reason is known", async || {
+        matches!(keeper.status().phase, Phase::Down(why) if why.contains("3") && why.contains("my last line"))
     })
     .await;
     keeper.end().await;
 }
 
 #[tokio::test]
-async fn a_restart_starts_what_the_plan_says_now_and_is_no_death() {
-    let stage = Stage::playing("echo first; exec sleep 600");
-    let keeper = stage.keep();
-    stage.said("first").await;
-    *stage.script.lock().expect("no panic") = "echo second; exec sleep 600".into();
+async fn a_restart_starts_what_the_plan_says_now_and_does_not_count_as_a_death() {
+    let fixture = Fixture::with_script("echo first; exec sleep 600");
+    let keeper = fixture.keep();
+    fixture.wrote("first").await;
+    *fixture.script.lock().expect("no panic") = "echo second; exec sleep 600".into();
     keeper.handle().restart().await.expect("restarted");
-    stage.said("second").await;
-    let view = keeper.view();
-    assert!(matches!(view.phase, Phase::Up(_)) && view.restarts == 0, "{view:?}");
+    fixture.wrote("second").await;
+    let status = keeper.status();
+    assert!(matches!(status.phase, Phase::Up(_)) && status.restarts == 0, "{status:?}");
     let handle = keeper.handle();
     keeper.end().await;
-    assert_eq!(handle.view().phase, Phase::Ended);
-    assert!(handle.restart().await.is_err(), "nobody is there to start anything any more");
+    assert_eq!(handle.status().phase, Phase::Ended);
+    assert!(handle.restart().await.is_err(), "its keeper has ended");
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_killed_and_at_once_if_we_are_in_a_hurry() {
-    let stage = Stage::playing("trap '' TERM; echo deaf; while :; do sleep 0.1; done");
-    let keeper = stage.keep();
-    stage.said("deaf").await;
-    stage.hurry.cancel();
+async fn a_process_that_does_not_end_is_killed_at_once_when_forced() {
+    let fixture = Fixture::with_script("trap '' TERM; echo deaf; while :; do sleep 0.1; done");
+    let keeper = fixture.keep();
+    fixture.wrote("deaf").await;
+    fixture.force.cancel();
     let begun = Instant::now();
     keeper.end().await;
-    assert!(begun.elapsed() < END_MAX, "it was not waited for");
+    assert!(begun.elapsed() < END_MAX, "it was not given time");
 }
 
 #[tokio::test]
-async fn what_was_asked_to_end_may_end_in_order() {
-    let stage = Stage::playing("trap 'echo in order; exit 0' TERM; echo ready; while :; do sleep 0.1; done");
-    let keeper = stage.keep();
-    stage.said("ready").await;
+async fn a_process_may_end_in_order_after_sigterm() {
+    let fixture =
+        Fixture::with_script("trap 'echo in order; exit 0' TERM; echo ready; while :; do sleep 0.1; done");
+    let keeper = fixture.keep();
+    fixture.wrote("ready").await;
     keeper.end().await;
-    assert!(stage.log().contains("in order"));
+    assert!(fixture.log().contains("in order"));
 }
 
 #[tokio::test]
 async fn a_process_dies_with_its_supervisor_however_that_dies() {
-    let script = format!("{LOAM} {BECOME} $$ /bin/sleep 600 & echo $!; wait");
+    let script = format!("{LOAM} {EXEC} $$ /bin/sleep 600 & echo $!; wait");
     let mut supervisor =
         Command::new("/bin/sh").arg("-c").arg(script).stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();
     BufReader::new(supervisor.stdout.take().expect("piped")).read_line(&mut line).expect("its child's id");
     let stat = format!("/proc/{}/stat", line.trim());
-    // Name and state of a process; whoever is dead and not yet buried is in state Z.
+    // Name and state of a process; a dead process that was not waited for is in state Z.
     let stat = || std::fs::read_to_string(&stat).unwrap_or_default();
     eventually("it became the program", async || stat().contains("(sleep)")).await;
     supervisor.kill().expect("killed");
-    supervisor.wait().expect("buried");
+    supervisor.wait().expect("waited for");
     eventually("it is dead", async || stat().is_empty() || stat().contains(") Z ")).await;
 }
 
 #[test]
-fn nothing_becomes_another_program_for_a_stranger() {
-    let output = Command::new(LOAM).args([BECOME, "1", "/bin/true"]).output().expect("started");
+fn only_the_supervisor_can_start_another_program_this_way() {
+    let output = Command::new(LOAM).args([EXEC, "1", "/bin/true"]).output().expect("started");
     assert!(!output.status.success(), "its parent is not the one named");
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("loam: "));
 }

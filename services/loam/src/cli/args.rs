@@ -1,243 +1,344 @@
 //! The command line.
+//!
+//! Global options are accepted after every command and shown by `loam --help` alone: a command's own help lists what is
+//! its own. Every name and id completes itself from the bus (`completion`).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, Parser, Subcommand};
-use contract::{BackupRef, OperationId, ScheduleId, SeedName, Service, VmName};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
+use contract::{BackupRef, ScheduleId, SeedName, Service, VmName};
 
+use super::completion::{self, Shell};
 use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
-/// `loam repository` needs no service: there these are of no use.
-const SERVICES: &str = "Where the services are";
+const GLOBAL: &str = "Global options";
+const REPOSITORY: &str = "repository";
+const REPOSITORY_ELSEWHERE: &str = "\
+Options that open a repository, such as --store and --passphrase-file: see `loam repository --help`
+Global options, such as --json: see `loam --help`";
+const GLOBAL_ELSEWHERE: &str = "Global options, such as --json and --state: see `loam --help`";
 
-/// Grows virtual machines, guards their disks, leads traffic to them, keeps their appointments and renews itself.
+/// Manage virtual machines: create, back up, route, schedule, upgrade
 #[derive(Debug, Parser)]
 #[command(name = "loam", version, after_help = super::exit::TABLE, disable_help_subcommand = true)]
 pub(super) struct Args {
-    /// The state folder of the host
+    /// State directory of this host
     #[arg(long, global = true, env = "LOAM_STATE", default_value = STATE_DEFAULT, value_name = "DIR")]
-    #[arg(help_heading = SERVICES)]
+    #[arg(help_heading = GLOBAL)]
     pub state: PathBuf,
-    /// Where the bus is, instead of what client.toml in the state folder says
-    #[arg(long, global = true, value_name = "URL", help_heading = SERVICES)]
+    /// URL of the message bus (default: from client.toml in the state directory)
+    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub url: Option<String>,
-    /// The file with your nkey seed, instead of what client.toml says
-    #[arg(long, global = true, value_name = "FILE", help_heading = SERVICES)]
+    /// File with your nkey seed (default: from client.toml in the state directory)
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub key: Option<PathBuf>,
-    /// Answer in JSON
-    #[arg(long, global = true)]
+    /// Print results and errors as JSON
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// Reads the command line.
+pub(super) fn parse(words: &[OsString]) -> Result<Args, clap::Error> {
+    Args::from_arg_matches(&command().try_get_matches_from(words)?)
+}
+
+/// The command line as clap knows it, with the global options hidden below the first level.
+pub(super) fn command() -> clap::Command {
+    let command = Args::command();
+    let global: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    hide_below(command, &global)
+}
+
+fn hide_below(command: clap::Command, global: &[clap::Arg]) -> clap::Command {
+    command.mut_subcommands(|below| {
+        let below = if below.get_name() == REPOSITORY { show_repository_options_once(below) } else { below };
+        // A command's own option of that name, such as `bus prepare --url`, stays.
+        let own: Vec<_> = below.get_arguments().map(|arg| arg.get_id().clone()).collect();
+        let hidden = global.iter().filter(|arg| !own.contains(arg.get_id()));
+        let mut below = below.args(hidden.map(|arg| arg.clone().hide(true)));
+        if below.get_after_help().is_none() {
+            below = below.after_help(GLOBAL_ELSEWHERE);
+        }
+        hide_below(below, global)
+    })
+}
+
+/// `loam repository --help` shows the options that open a repository; the help of its commands does not.
+fn show_repository_options_once(command: clap::Command) -> clap::Command {
+    fn hide(command: clap::Command) -> clap::Command {
+        let has_some = command.get_arguments().any(opens_a_repository);
+        let command = command.mut_args(|arg| if opens_a_repository(&arg) { arg.hide(true) } else { arg });
+        let command = if has_some { command.after_help(REPOSITORY_ELSEWHERE) } else { command };
+        command.mut_subcommands(hide)
+    }
+    let snapshots = command.get_subcommands().find(|below| below.get_name() == "snapshots");
+    let options =
+        snapshots.expect("the list is a command").get_arguments().filter(|arg| opens_a_repository(arg));
+    let shown = clap::Command::new("").disable_help_flag(true).help_template("{all-args}");
+    let text = shown.args(options.cloned().collect::<Vec<_>>()).render_help().to_string();
+    let end = format!("{}\n\n{}", text.trim_end(), super::repository::HELP_END);
+    command.after_help(end).mut_subcommands(hide)
+}
+
+fn opens_a_repository(arg: &clap::Arg) -> bool {
+    arg.get_help_heading() == Some(super::repository::OPTIONS)
+}
+
+impl Command {
+    /// Whether showing something is all that the command does: then nothing is done when it cannot be written.
+    pub(super) fn only_shows(&self) -> bool {
+        match self {
+            Command::Status | Command::Proxy { .. } | Command::Completion { .. } => true,
+            Command::Seed(command) => matches!(command, Seed::List),
+            Command::Vm(command) => matches!(command, Vm::List | Vm::Show { .. }),
+            Command::Backup(command) => matches!(command, Backup::List { .. }),
+            Command::Schedule(command) => matches!(command, Schedule::List | Schedule::Runs { .. }),
+            Command::Upgrade(command) => matches!(command, Upgrade::Status),
+            Command::Op(command) => matches!(command, Op::List { .. } | Op::Show { .. }),
+            Command::Repository(command) => command.only_shows(),
+            Command::Up { .. } | Command::Bus(_) | Command::Release(_) | Command::Demo(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Start the message bus and all services on this host, and watch over them until Ctrl-C
+    /// Run the message bus and all services on this host until Ctrl-C
     Up {
-        /// The settings file
+        /// Settings file (default: built-in settings)
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// What runs the machines, whatever the settings say; everything that shows a pretended one says so
+        /// Hypervisor that runs the VMs (default: the one in the settings, or else libvirt)
         #[arg(long, value_enum)]
         hypervisor: Option<Hypervisor>,
     },
-    /// How every service is
+    /// Show the health of all services
     Status,
-    /// Cloud images that machines grow from
+    /// Manage seeds, the base images of VMs
     #[command(subcommand)]
     Seed(Seed),
-    /// Virtual machines
+    /// Manage VMs
     #[command(subcommand)]
     Vm(Vm),
-    /// Where each domain leads
+    /// List domains and the VMs they are routed to
     Proxy {
         #[command(subcommand)]
         command: Option<Proxy>,
     },
-    /// Backups of machines
+    /// Back up and restore VMs
     #[command(subcommand)]
     Backup(Backup),
-    /// Appointments
+    /// Run backups on a schedule
     #[command(subcommand)]
     Schedule(Schedule),
-    /// Running services and their renewal
+    /// Show versions of services, and replace services by signed releases
     #[command(subcommand)]
     Upgrade(Upgrade),
-    /// Operations: work that lasts
+    /// List, follow and cancel operations
     #[command(subcommand)]
     Op(Op),
-    /// Prepare a message bus that `loam up` does not run, as in containers
+    /// Prepare a NATS server that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
-    /// Back up, restore and look after a store of backups itself, with no service running
+    /// Work on a backup repository directly, with no service running
     #[command(subcommand)]
     Repository(super::repository::RepositoryCommand),
-    /// Make keys, and sign builds of services
+    /// Make signing keys and sign releases of services
     #[command(subcommand)]
     Release(super::release::ReleaseCommand),
-    /// Do the main job by itself, to show that it works
+    /// Create, back up, restore and remove a VM, to show that everything works
     #[command(hide = true)]
     Demo(super::demo::DemoArgs),
-    /// Write the completions of a shell to stdout
-    #[command(alias = "completions")]
+    /// Print the script that completes commands, options and names in a shell
+    ///
+    /// Put `source <(loam completion bash)` into ~/.bashrc, the same with zsh into ~/.zshrc, or
+    /// `loam completion fish | source` into ~/.config/fish/config.fish.
     Completion {
-        /// Which shell
-        shell: clap_complete::Shell,
+        /// The shell
+        shell: Shell,
     },
-}
-
-/// How a command that lasts is given.
-#[derive(Clone, Copy, Debug, Arguments)]
-pub(super) struct Lasting {
-    /// Return at once with the operation's id
-    #[arg(long)]
-    pub detach: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Seed {
-    /// Make a seed of a cloud image (qcow2 or raw)
+    /// Add a seed from a cloud image (qcow2 or raw)
     Add {
-        /// Its name
+        /// Name of the seed
         name: SeedName,
-        /// A file on the provisioner's host, or an http(s) URL
+        /// Image to add: a file on the provisioner's host, or an http(s) URL
         #[arg(long, value_name = "FILE|URL")]
         from: String,
-        /// What the image must hash to
+        /// SHA-256 of the image, 64 hexadecimal digits
         #[arg(long, value_name = "DIGEST")]
         sha256: String,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
-    /// List the seeds
+    /// List seeds
     List,
-    /// Remove a seed that no machine grows from
+    /// Remove a seed that no VM uses
     Remove {
-        /// Which
+        /// Name of the seed
+        #[arg(add = ArgValueCompleter::new(completion::seeds))]
         name: SeedName,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
-    /// Make a machine from its definition and start it
+    /// Create a VM from its definition and start it
     Create {
-        /// The definition
+        /// Definition of the VM, a TOML file
         file: PathBuf,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
-    /// List the machines
+    /// List VMs
     List,
-    /// Show one machine
+    /// Show one VM
     Show {
-        /// Which
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
     },
-    /// Start a machine that is off
+    /// Open a shell in a VM over SSH, or run one command
+    ///
+    /// Needs root: it uses the key that the provisioner keeps in the state directory. Ends with the exit code of ssh.
+    Ssh {
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: VmName,
+        /// Command to run in the VM (default: a shell)
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Start a stopped VM
     Start {
-        /// Which
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
-    /// Shut a machine down
+    /// Shut down a VM, and power it off after 3 minutes
     Stop {
-        /// Which
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
-    /// Remove a machine with its disk; its backups stay
+    /// Remove a VM and its disk; its backups stay
     Remove {
-        /// Which
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum Proxy {
-    /// List the domains; what `loam proxy` alone does, too
+    /// List routes; the same as `loam proxy`
     Routes,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Backup {
-    /// Back a machine up now
+    /// Back up a VM now
     Run {
-        /// Which
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
     /// List backups, newest first
     List {
-        /// Only those of this machine
+        /// Only backups of this VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: Option<VmName>,
     },
-    /// Make a second machine from a backup
+    /// Create a new VM from a backup
     Restore {
-        /// VM@latest, or VM@ and the first characters of an id
+        /// VM@latest, or VM@ID with the first characters of a backup's id
+        #[arg(add = ArgValueCompleter::new(completion::backups))]
         backup: BackupRef,
-        /// The new machine's name
+        /// Name of the new VM
         #[arg(long = "as", value_name = "NAME")]
         as_vm: VmName,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
-    /// Read a backup back and check every byte
+    /// Read a backup and check every byte
     Verify {
-        /// VM@latest, or VM@ and the first characters of an id
+        /// VM@latest, or VM@ID with the first characters of a backup's id
+        #[arg(add = ArgValueCompleter::new(completion::backups))]
         backup: BackupRef,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Schedule {
-    /// Add an appointment
+    /// Add a schedule
     Add {
-        /// Its name
+        /// Name of the schedule
+        #[arg(value_name = "NAME")]
         id: ScheduleId,
-        /// When: five fields, six with seconds first, or @daily and its like
+        /// When to run: five cron fields, six with seconds first, or @daily and the like
         #[arg(long)]
         cron: String,
-        /// In which time zone, as in Europe/Paris
+        /// Time zone of the cron fields, such as Europe/Paris
         #[arg(long, default_value = "UTC")]
         zone: String,
-        /// What: back this machine up
-        #[arg(long, value_name = "VM")]
+        /// Back up this VM
+        #[arg(long, value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
         backup: VmName,
     },
-    /// List the appointments
+    /// List schedules
     List,
-    /// Remove an appointment
+    /// Remove a schedule; what it has started goes on
     Remove {
-        /// Which
+        /// Name of the schedule
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
         id: ScheduleId,
     },
-    /// How it went lately
+    /// List the latest runs of a schedule
     Runs {
-        /// Which
+        /// Name of the schedule
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
         id: ScheduleId,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Upgrade {
-    /// Every running service with its version and build
+    /// List running services with version and build
     Status,
-    /// Replace a service by a signed build
+    /// Replace a service by a signed release
     Apply {
-        /// The release folder, on the upgrade service's host
+        /// Release directory on the upgrade service's host
+        #[arg(value_name = "DIR")]
         folder: PathBuf,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
     },
 }
 
@@ -245,28 +346,89 @@ pub(super) enum Upgrade {
 pub(super) enum Op {
     /// List operations, newest first
     List {
-        /// Only those that still move
+        /// Only operations that have not ended
         #[arg(long)]
         unfinished: bool,
-        /// Only those of this service
-        #[arg(long)]
+        /// Only operations of this service
+        #[arg(long, add = ArgValueCandidates::new(completion::workers))]
         service: Option<Service>,
     },
     /// Show one operation
     Show {
-        /// Which
-        id: OperationId,
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
     },
-    /// Watch one operation until it ends
+    /// Follow an operation until it ends
     Watch {
-        /// Which
-        id: OperationId,
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
     },
-    /// Give an operation up: what it did is undone
+    /// Cancel an operation and undo what it did
     Cancel {
-        /// Which
-        id: OperationId,
-        #[command(flatten)]
-        lasting: Lasting,
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
+        /// Do not wait until it is undone
+        #[arg(long)]
+        detach: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_are_read_after_every_command_and_shown_by_the_first_help_alone() {
+        let words = ["loam", "vm", "show", "web", "--state", "/x", "--json"].map(OsString::from);
+        let args = parse(&words).expect("understood");
+        assert_eq!((args.state, args.json), (PathBuf::from("/x"), true));
+        let help = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            parse(&words).expect_err("help").to_string()
+        };
+        assert!(help(&["loam", "--help"]).contains("--state <DIR>"));
+        let below = help(&["loam", "vm", "show", "--help"]);
+        assert!(!below.contains("--state <DIR>") && below.contains("see `loam --help`"), "{below}");
+        assert!(help(&["loam", "repository", "--help"]).contains("--cache <DIR>"));
+        let below = help(&["loam", "repository", "keys", "add", "--help"]);
+        assert!(
+            !below.contains("--cache <DIR>") && below.contains("see `loam repository --help`"),
+            "{below}"
+        );
+        assert!(below.contains("--store <URL>"), "what is required stays in the usage: {below}");
+    }
+
+    #[test]
+    fn every_line_of_help_is_one_sentence_that_begins_with_a_capital_and_ends_without_a_stop() {
+        fn check(command: &clap::Command) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let helps = command.get_arguments().map(|arg| {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                (format!("{} {}", command.get_name(), arg.get_id()), help)
+            });
+            for (place, help) in std::iter::once((command.get_name().to_string(), about)).chain(helps) {
+                let first = help.chars().next().unwrap_or_default();
+                assert!(first.is_uppercase() || help.starts_with("http"), "{place}: {help:?}");
+                assert!(!help.ends_with('.') && !help.contains('\n'), "{place}: {help:?}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
+
+    #[test]
+    fn both_spellings_of_the_routes_are_understood() {
+        for words in [&["loam", "proxy"][..], &["loam", "proxy", "routes"]] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            parse(&words).expect("understood");
+        }
+    }
 }

@@ -4,50 +4,55 @@ use contract::Service;
 use contract::backup::{Backup, ListBackups, RestoreBackup, StartBackup, VerifyBackup};
 
 use super::args;
-use super::exit::Trouble;
-use super::output::{show, table, time};
+use super::exit::CliError;
+use super::output::{Text, cut, extra, number, short, short_length, show, time, whole};
 use super::session::Session;
-use super::work::follow;
+use super::watch::follow;
 
-pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), CliError> {
     let service = Service::Backup;
     match command {
-        args::Backup::Run { vm, lasting } => {
+        args::Backup::Run { vm, detach } => {
             let begun = session.ask(StartBackup { vm, schedule: None, operation_id: None }).await?;
-            follow(session, service, begun, lasting).await
+            follow(session, service, begun, detach).await
         }
         args::Backup::List { vm } => {
-            show(session.json, &session.ask(ListBackups { vm }).await?, |all| list(all))
+            show(session.json, &session.ask(ListBackups { vm }).await?, |all, text| list(all, text))
         }
-        args::Backup::Restore { backup, as_vm, lasting } => {
+        args::Backup::Restore { backup, as_vm, detach } => {
             let begun = session.ask(RestoreBackup { backup, as_vm, operation_id: None }).await?;
-            follow(session, service, begun, lasting).await
+            follow(session, service, begun, detach).await
         }
-        args::Backup::Verify { backup, lasting } => {
+        args::Backup::Verify { backup, detach } => {
             let begun = session.ask(VerifyBackup { backup, operation_id: None }).await?;
-            follow(session, service, begun, lasting).await
+            follow(session, service, begun, detach).await
         }
     }
 }
 
-fn list(backups: &[Backup]) {
+fn list(backups: &[Backup], text: &mut Text) {
+    let length = short_length(backups.iter().map(|backup| backup.id.as_str()));
     let rows = backups.iter().map(|backup| {
         let consistency = serde_json::to_value(backup.consistency).ok();
-        let consistency =
-            consistency.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default();
+        let consistency = consistency.and_then(|value| value.as_str().map(|name| name.replace('_', " ")));
         [
-            format!("{}@{}", backup.vm, backup.id),
+            format!("{}@{}", backup.vm, short(backup.id.as_str(), length)),
             time(&backup.taken),
-            consistency,
+            consistency.unwrap_or_default(),
             backup.bytes_read.to_string(),
             backup.bytes_new.to_string(),
             backup.bytes_stored.to_string(),
             backup.schedule.as_ref().map_or_else(|| "-".into(), ToString::to_string),
         ]
     });
-    table(
-        ["BACKUP", "TAKEN", "CONSISTENT AS", "READ", "NEW", "STORED", "SCHEDULE"],
-        rows.collect(),
-        "no backups; `loam backup run` makes one",
-    );
+    let head = [
+        whole("BACKUP"),
+        whole("TAKEN"),
+        extra(cut("CONSISTENCY")),
+        extra(number("READ")),
+        number("NEW"),
+        number("STORED"),
+        cut("SCHEDULE"),
+    ];
+    text.table(head, rows.collect(), "no backups; `loam backup run` makes one");
 }

@@ -1,8 +1,8 @@
-//! A bus that `loam up` does not run, as in containers or a cluster: its settings, its keys, its tables.
+//! A NATS server that `loam up` does not run, as in containers or a cluster: its configuration, keys and buckets.
 //!
 //! ```text
-//!   loam bus prepare   keys (kept once made), nats/nats.conf and client.toml in the state folder; contacts nobody
-//!   loam bus buckets   makes the tables that are not there yet, by the bootstrap role; then everybody may come
+//!   loam bus prepare   keys (kept once made), nats/nats.conf and client.toml in the state directory; contacts nobody
+//!   loam bus buckets   creates the buckets that do not exist yet, as the bootstrap role; then services may connect
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -13,46 +13,46 @@ use clap::Subcommand;
 use contract::{Realm, rights};
 
 use super::client::ClientFile;
-use super::exit::{Exit, Trouble};
-use crate::nats::render::{Place, render};
+use super::exit::{CliError, Exit};
+use crate::nats::render::{ServerPaths, render};
 use crate::state::keys::{self, OPERATOR};
 use crate::state::{State, StateError, write_private};
 
-/// A server that starts beside us needs a moment; one that is not there must be told of soon.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A server that starts at the same time needs a moment; a missing one must be reported soon.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BusCommand {
-    /// Make keys, and write the server's settings for them into the state folder
+    /// Make keys, and write the NATS server's configuration for them into the state directory
     Prepare {
-        /// Where the server shall listen
+        /// Address and port that the server listens on
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: String,
-        /// Where the server keeps its data, as it sees the folder
+        /// Data directory of the server, as the server sees it
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-        /// How people reach it
+        /// URL by which clients reach the server
         #[arg(long)]
         url: String,
     },
-    /// Make the tables that are not there yet
+    /// Create the JetStream buckets that do not exist yet
     Buckets {
-        /// Where the bus is
+        /// URL of the server
         #[arg(long)]
         url: String,
-        /// The bootstrap role's nkey seed
+        /// File with the bootstrap role's nkey seed
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// On how many servers each table is kept
+        /// Number of servers that keep each bucket
         #[arg(long, default_value_t = 1)]
         replicas: usize,
     },
 }
 
-pub(super) fn run(state: &State, command: BusCommand) -> Result<(), Trouble> {
+pub(super) fn run(state: &State, command: BusCommand) -> Result<(), CliError> {
     match command {
         BusCommand::Prepare { listen, data, url } => {
-            prepare(state, &listen, &data, url).map_err(|error| Trouble::of_start(error.into()))
+            prepare(state, &listen, &data, url).map_err(|error| CliError::of_start(error.into()))
         }
         BusCommand::Buckets { url, key, replicas } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,25 +68,25 @@ fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), 
     let realm = Realm::default();
     state.prepare()?;
     let public = keys::prepare(state)?;
-    let place = Place { listen, store: data };
-    write_private(&state.nats().join("nats.conf"), render(&realm, &public, place).as_bytes())?;
+    let paths = ServerPaths { listen, store: data };
+    write_private(&state.nats().join("nats.conf"), render(&realm, &public, paths).as_bytes())?;
     let client =
         ClientFile { url, key: keys::of_person(&state.keys(), OPERATOR), person: OPERATOR.into(), realm };
     let text = toml::to_string(&client).expect("a few texts are plain data");
     write_private(&state.client(), text.as_bytes())
 }
 
-async fn make_buckets(url: String, key: PathBuf, replicas: usize) -> Result<(), Trouble> {
+async fn make_buckets(url: String, key: PathBuf, replicas: usize) -> Result<(), CliError> {
     let connection = Connection {
         url,
         nkey_file: Some(key),
         name: "loam-bootstrap".into(),
         inbox_prefix: rights::BOOTSTRAP_INBOX_PREFIX.into(),
     };
-    let carrier = connect(&connection, PATIENCE)
+    let carrier = connect(&connection, CONNECT_MAX)
         .await
-        .map_err(|error| Trouble::new(Exit::Unreachable, format!("{:#}", anyhow::Error::from(error))))?;
-    bootstrap(&carrier, replicas).await.map_err(|error| Trouble::of_start(error.into()))
+        .map_err(|error| CliError::new(Exit::Unreachable, format!("{:#}", anyhow::Error::from(error))))?;
+    bootstrap(&carrier, replicas).await.map_err(|error| CliError::of_start(error.into()))
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
-//! How a command ends: one code a kind of end, one sentence for people, one object for programs.
+//! How a command ends: one exit code for each kind of end, one sentence for people, one object for programs.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::stdio;
+
 /// The codes, as `--help` shows them.
 pub const TABLE: &str = "\
 Exit codes:
-  0    done
-  1    failed, or begun and undone again
+  0    done, also when the reader of standard output closed it early
+  1    failed, or begun and undone; a listing could not be written
   2    wrong arguments or a wrong input file
-  3    refused by the service asked, or by a repository
+  3    refused by a service or a repository
   4    the bus, the service or the store cannot be reached
-  5    stuck: a person must look at it
-  6    done, with warnings
-  130  interrupted; what a service has begun goes on";
+  5    an operation is stuck: a person must look at it
+  6    done, with warnings; done, but the result could not be written
+  130  interrupted; what a service has begun goes on
+  141  the reader closed standard output before a disk, stream or file was whole";
 
 /// A code of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,91 +26,107 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments or input.
     Usage = 2,
-    /// The service says no, or the repository does.
+    /// The service or the repository refuses.
     Refused = 3,
-    /// No bus or store, or nobody answers.
+    /// The bus, the service or the store does not answer.
     Unreachable = 4,
-    /// Neither done nor undone.
+    /// An operation is neither done nor undone.
     Stuck = 5,
-    /// It is done, and somebody should look at how.
+    /// It is done, with warnings.
     Warnings = 6,
     /// Ctrl-C.
     Interrupted = 130,
+    /// The reader closed standard output in the middle of data; what SIGPIPE would end with.
+    ReaderGone = 141,
 }
 
-/// Why a command did not end well.
+impl Exit {
+    /// The name for programs, where an error has no finer one.
+    fn kind(self) -> &'static str {
+        match self {
+            Exit::Failed => "failed",
+            Exit::Usage => "arguments",
+            Exit::Refused => "refused",
+            Exit::Unreachable => "unreachable",
+            Exit::Stuck => "stuck",
+            Exit::Warnings => "warnings",
+            Exit::Interrupted => "interrupted",
+            Exit::ReaderGone => "reader_gone",
+        }
+    }
+}
+
+/// Why a command does not end with 0.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct CliError {
     exit: Exit,
-    sentence: String,
-    /// A word for programs, finer than the code.
-    kind: Option<&'static str>,
-    /// Whether stdout has an answer already.
-    told: bool,
+    message: String,
+    kind: &'static str,
+    /// Whether standard output has an answer already.
+    shown: bool,
 }
 
-impl Trouble {
-    /// A trouble of this kind, in one sentence.
-    pub fn new(exit: Exit, sentence: impl Into<String>) -> Trouble {
-        Trouble { exit, sentence: sentence.into(), kind: None, told: false }
+impl CliError {
+    /// An error that ends with this code, in one sentence.
+    pub fn new(exit: Exit, message: impl Into<String>) -> CliError {
+        CliError { exit, message: message.into(), kind: exit.kind(), shown: false }
     }
 
-    /// A trouble that the answer on stdout shows in full; programs are not told twice.
-    pub fn told(exit: Exit, sentence: impl Into<String>) -> Trouble {
-        Trouble { told: true, ..Trouble::new(exit, sentence) }
+    /// An error that the answer on standard output contains: programs get no second object.
+    pub fn already_shown(exit: Exit, message: impl Into<String>) -> CliError {
+        CliError::new(exit, message).after_answer()
     }
 
-    /// The same, with a word that programs can tell it by.
+    /// The same, with a name for programs that is finer than the code.
     #[must_use]
-    pub fn of_kind(self, kind: &'static str) -> Trouble {
-        Trouble { kind: Some(kind), ..self }
+    pub fn with_kind(self, kind: &'static str) -> CliError {
+        CliError { kind, ..self }
     }
 
-    /// The same, when an answer was shown before it came: programs get no second one on stdout.
+    /// The same, after an answer was shown: programs get no second object.
     #[must_use]
-    pub fn after_the_answer(self) -> Trouble {
-        Trouble { told: true, ..self }
+    pub fn after_answer(self) -> CliError {
+        CliError { shown: true, ..self }
     }
 
     /// The same, with something added to its sentence.
     #[must_use]
-    pub fn and(mut self, more: &str) -> Trouble {
-        self.sentence.push_str(more);
+    pub fn append(mut self, more: &str) -> CliError {
+        self.message.push_str(more);
         self
     }
 
-    /// The word that programs can tell it by.
-    pub fn kind(&self) -> Option<&'static str> {
+    /// The name for programs.
+    pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// What kind of end it is.
+    /// The code.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 
     /// The sentence.
-    pub fn sentence(&self) -> &str {
-        &self.sentence
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// What kept `loam up` from running.
-    pub fn of_start(error: anyhow::Error) -> Trouble {
+    pub fn of_start(error: anyhow::Error) -> CliError {
         let exit = if error.is::<crate::up::settings::SettingsError>() { Exit::Usage } else { Exit::Failed };
-        Trouble::new(exit, format!("{error:#}"))
+        CliError::new(exit, format!("{error:#}"))
     }
 
-    /// Tells it: a sentence on stderr, or an object on stdout, unless there is one already.
-    pub(super) fn tell(&self, json: bool) -> ExitCode {
+    /// Writes the sentence to standard error, or the object to standard output unless there is one already.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
-        if json && !self.told {
-            let mut error = json!({ "exit_code": code, "message": self.sentence });
-            if let Some(kind) = self.kind {
-                error["kind"] = kind.into();
-            }
-            println!("{}", json!({ "outcome": "failed", "error": error }));
+        if self.exit == Exit::ReaderGone {
+            // Who closed standard output knows it.
+        } else if json && !self.shown {
+            let error = json!({ "exit_code": code, "kind": self.kind, "message": self.message });
+            stdio::line(json!({ "outcome": "failed", "error": error }));
         } else {
-            eprintln!("loam: {}", self.sentence);
+            stdio::note(format_args!("loam: {}", self.message));
         }
         ExitCode::from(code)
     }

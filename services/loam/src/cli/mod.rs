@@ -1,18 +1,19 @@
 //! The operator's commands.
 //!
 //! ```text
-//!   args (clap) -> one module a noun: says words over the bus -> output: a table or JSON -> exit: a code
+//!   args (clap) -> one module a noun: requests over the bus -> output: a table or JSON -> exit: a code
 //!                        |
-//!                        +- work: what lasts is watched, with a bar, until it ends
+//!                        +- watch: an operation is followed, with a bar, until it ends
 //! ```
 //!
 //! A command is an ordinary client on the bus, with a person's key. It decides nothing that a service decides. The
-//! commands of `repository` are not said to anybody: they work on a store themselves.
+//! commands of `repository` ask no service: they work on a store themselves.
 
 mod args;
 mod backup;
 mod bus;
 pub mod client;
+mod completion;
 mod demo;
 pub mod exit;
 mod op;
@@ -20,69 +21,103 @@ mod output;
 mod proxy;
 mod release;
 mod repository;
+mod result;
 mod schedule;
 mod seed;
 mod session;
+mod ssh;
 mod upgrade;
 pub(crate) mod vm;
-mod work;
+mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-
 use args::{Args, Command};
-use client::Whereabouts;
-use exit::{Exit, Trouble};
+use client::BusAddress;
+use exit::{CliError, Exit};
 use session::Session;
 
 use crate::state::State;
+use crate::stdio;
 
-/// Reads the arguments, does what they say, and tells how it went.
+/// Reads the arguments, runs the command and reports how it ended.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let json = args.json;
-    match carry_out(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => trouble.tell(json),
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if completion::answer(&words) {
+        return ExitCode::SUCCESS;
     }
+    let args = match args::parse(&words) {
+        Ok(args) => args,
+        Err(error) => return not_run(&error, words.iter().any(|word| word == "--json")),
+    };
+    let (json, only_shows) = (args.json, args.command.only_shows());
+    let ended = match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(json),
+    };
+    ended_with(ended, only_shows)
 }
 
-fn carry_out(args: Args) -> Result<(), Trouble> {
+/// A command line that runs nothing: `--help`, `--version`, or one that is wrong.
+fn not_run(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        stdio::keep(error.print());
+        return ended_with(ExitCode::SUCCESS, true);
+    }
+    if json {
+        let text = error.to_string();
+        let message =
+            text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+        return CliError::new(Exit::Usage, message.trim_start_matches("error: ")).report(true);
+    }
+    // A standard error that is closed leaves no place to report that.
+    drop(error.print());
+    ExitCode::from(Exit::Usage as u8)
+}
+
+/// The exit code of a command whose answer may not have been written: its own, unless that says that all is well.
+fn ended_with(code: ExitCode, only_shows: bool) -> ExitCode {
+    let Some(failure) = stdio::failure() else { return code };
+    let exit = if only_shows { Exit::Failed } else { Exit::Warnings };
+    let report = CliError::already_shown(exit, failure).report(false);
+    if code == ExitCode::SUCCESS { report } else { code }
+}
+
+fn run(args: Args) -> Result<(), CliError> {
     match args.command {
         Command::Up { config, hypervisor } => {
             let options = crate::up::Options { state: args.state, config, hypervisor };
-            crate::up::run(&options).map_err(Trouble::of_start)
+            crate::up::run(&options).map_err(CliError::of_start)
         }
         Command::Bus(command) => bus::run(&State::at(args.state), command),
-        Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "loam", &mut std::io::stdout());
-            Ok(())
-        }
+        Command::Completion { shell } => completion::print(shell),
         Command::Release(command) => release::run(args.json, command),
         Command::Repository(command) => repository::run(args.json, command),
         command => {
-            let whereabouts = Whereabouts { state: &args.state, url: args.url, key: args.key };
-            speak(whereabouts, args.json, command)
+            let state = State::at(&args.state);
+            let address = BusAddress { state: &args.state, url: args.url, key: args.key };
+            run_on_bus(address, &state, args.json, command)
         }
     }
 }
 
-/// Carries out whatever is said over the bus.
-fn speak(whereabouts: Whereabouts<'_>, json: bool, command: Command) -> Result<(), Trouble> {
+/// Runs a command that asks services.
+fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Command) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Trouble::new(Exit::Failed, format!("starting: {error}")))?;
+        .map_err(|error| CliError::new(Exit::Failed, format!("starting: {error}")))?;
     runtime.block_on(async {
-        // A definition is read before anybody is asked anything: what is wrong in it is wrong without a bus.
+        // A definition is read before anybody is asked: what is wrong in it is wrong without a bus.
         if let Command::Vm(args::Vm::Create { file, .. }) = &command {
             vm::read(file)?;
         }
-        let session = Session::open(whereabouts, json).await?;
+        let session = Session::open(address, json).await?;
         match command {
             Command::Status => upgrade::status(&session).await,
             Command::Seed(command) => seed::run(&session, command).await,
+            Command::Vm(args::Vm::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
             Command::Vm(command) => vm::run(&session, command).await,
             Command::Proxy { .. } => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,
@@ -94,24 +129,7 @@ fn speak(whereabouts: Whereabouts<'_>, json: bool, command: Command) -> Result<(
             | Command::Bus(_)
             | Command::Release(_)
             | Command::Repository(_)
-            | Command::Completion { .. } => unreachable!("carried out without a bus"),
+            | Command::Completion { .. } => unreachable!("these run without a bus"),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_contradicts_itself_nowhere() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn both_spellings_of_the_routes_and_of_the_completions_are_understood() {
-        for words in [&["loam", "proxy"][..], &["loam", "proxy", "routes"], &["loam", "completion", "bash"]] {
-            Args::try_parse_from(words).expect("understood");
-        }
-    }
 }

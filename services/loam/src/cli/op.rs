@@ -1,101 +1,214 @@
 //! `loam op`.
 
-use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport};
+use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, OperationState};
 use contract::{OperationId, Service};
 
 use super::args;
-use super::exit::{Exit, Trouble};
-use super::output::{show, table, time};
+use super::exit::{CliError, Exit};
+use super::output::{Text, cut, extra, short, short_length, show, time, whole};
 use super::session::Session;
-use super::work::watch;
+use super::watch::{title, watch};
 
-/// The services that carry operations out.
-const WORKERS: [Service; 3] = [Service::Provisioner, Service::Backup, Service::Upgrade];
+/// The services that run operations.
+pub(super) const WORKERS: [Service; 3] = [Service::Provisioner, Service::Backup, Service::Upgrade];
+/// An ambiguous prefix names so many of the ids that it may mean.
+const CANDIDATES_SHOWN: usize = 5;
 
-pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), CliError> {
     match command {
         args::Op::List { unfinished, service } => {
-            let mut reports = Vec::new();
-            for worker in
-                WORKERS.into_iter().filter(|worker| service.is_none_or(|service| service == *worker))
-            {
-                reports.extend(session.ask_at(worker, ListOperations { unfinished_only: unfinished }).await?);
-            }
-            reports.sort_by_key(|report| std::cmp::Reverse(report.begun));
-            show(session.json, &reports, |reports| list(reports))
+            let mut reports = all(session, unfinished).await?;
+            let length = short_length(reports.iter().map(|report| report.id.as_str()));
+            reports.retain(|report| service.is_none_or(|service| service == report.service));
+            show(session.json, &reports, |reports, text| list(reports, length, text))
         }
-        args::Op::Show { id } => {
-            let (_, report) = find(session, &id).await?;
-            show(session.json, &report, one)
-        }
+        args::Op::Show { id } => show(session.json, &find(session, &id).await?, one),
         args::Op::Watch { id } => {
-            let (service, _) = find(session, &id).await?;
-            watch(session, service, &id).await
+            let report = find(session, &id).await?;
+            watch(session, report.service, &report.id).await
         }
-        args::Op::Cancel { id, lasting } => {
-            let (service, _) = find(session, &id).await?;
-            let report = session.ask_at(service, CancelOperation { id: id.clone() }).await?;
-            if lasting.detach || report.state.is_final() {
-                return show(session.json, &report, one);
-            }
-            match watch(session, service, &id).await {
-                // Undone is what was asked for.
-                Err(trouble) if trouble.exit() == Exit::Failed => {
-                    let (_, report) = find(session, &id).await?;
-                    show(session.json, &report, one)
-                }
-                ended => ended,
-            }
-        }
+        args::Op::Cancel { id, detach } => cancel(session, &id, detach).await,
     }
 }
 
-/// Looks for an operation at each service that has some.
-async fn find(session: &Session, id: &OperationId) -> Result<(Service, OperationReport), Trouble> {
+/// The operations of all services, newest first.
+async fn all(session: &Session, unfinished_only: bool) -> Result<Vec<OperationReport>, CliError> {
+    let mut reports = Vec::new();
+    for worker in WORKERS {
+        reports.extend(session.ask_at(worker, ListOperations { unfinished_only }).await?);
+    }
+    reports.sort_by_key(|report| std::cmp::Reverse(report.begun));
+    Ok(reports)
+}
+
+async fn cancel(session: &Session, given: &str, detach: bool) -> Result<(), CliError> {
+    let before = find(session, given).await?;
+    let (service, id) = (before.service, before.id.clone());
+    if before.state.is_final() {
+        return ended_already(session, &before);
+    }
+    let report = session.ask_at(service, CancelOperation { id: id.clone() }).await?;
+    if detach {
+        return show(session.json, &report, |report, text| {
+            text.line(format_args!("{} ({}) is being undone", title(report), report.id));
+        });
+    }
+    match watch(session, service, &id).await {
+        // Undone is what was asked for.
+        Err(error) if error.exit() == Exit::Failed => {
+            let report = get(session, service, &id).await?;
+            show(session.json, &report, |report, text| {
+                text.line(format_args!("{} ({}) was cancelled and undone", title(report), report.id));
+            })
+        }
+        Ok(()) => Err(too_late(&get(session, service, &id).await?).after_answer()),
+        stuck => stuck,
+    }
+}
+
+/// Cancelling twice is cancelling once; what is done or stuck cannot be cancelled any more.
+fn ended_already(session: &Session, report: &OperationReport) -> Result<(), CliError> {
+    if report.state != OperationState::Undone {
+        return Err(too_late(report));
+    }
+    show(session.json, report, |report, text| {
+        text.line(format_args!("{} ({}) was undone already", title(report), report.id));
+    })
+}
+
+fn too_late(report: &OperationReport) -> CliError {
+    let message = format!(
+        "{} ({}) ended at {} and is {}; nothing was cancelled",
+        title(report),
+        report.id,
+        time(&report.moved),
+        state(report)
+    );
+    CliError::new(Exit::Refused, message)
+}
+
+async fn get(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, CliError> {
+    session.ask_at(service, GetOperation { id: id.clone() }).await
+}
+
+/// The operation with this id, or the only one whose id begins so.
+async fn find(session: &Session, given: &str) -> Result<OperationReport, CliError> {
+    let given = given.to_ascii_uppercase();
+    let Ok(id) = given.parse::<OperationId>() else {
+        return only_one(all(session, false).await?, &given);
+    };
     for service in WORKERS {
-        match session.ask_at(service, GetOperation { id: id.clone() }).await {
-            Ok(report) => return Ok((service, report)),
-            Err(trouble) if trouble.exit() == Exit::Refused => {}
-            Err(trouble) => return Err(trouble),
+        match get(session, service, &id).await {
+            Err(error) if error.exit() == Exit::Refused => {}
+            answer => return answer,
         }
     }
-    Err(Trouble::new(Exit::Refused, format!("there is no operation {id}")))
+    Err(unknown(&given))
 }
 
-fn word(report: &OperationReport) -> String {
+fn unknown(given: &str) -> CliError {
+    CliError::new(
+        Exit::Refused,
+        format!("there is no operation {given}; `loam op list` shows which there are"),
+    )
+    .with_kind("no_operation")
+}
+
+fn only_one(reports: Vec<OperationReport>, prefix: &str) -> Result<OperationReport, CliError> {
+    let mut fitting: Vec<_> =
+        reports.into_iter().filter(|report| report.id.as_str().starts_with(prefix)).collect();
+    match fitting.len() {
+        1 => Ok(fitting.remove(0)),
+        0 => Err(unknown(prefix)),
+        count => {
+            let ids: Vec<_> =
+                fitting.iter().take(CANDIDATES_SHOWN).map(|report| report.id.as_str()).collect();
+            let more = if count > CANDIDATES_SHOWN { ", ..." } else { "" };
+            let message = format!("{prefix} may be any of {count} operations: {}{more}", ids.join(", "));
+            Err(CliError::new(Exit::Usage, message))
+        }
+    }
+}
+
+fn state(report: &OperationReport) -> String {
     let state = serde_json::to_value(&report.state).ok();
     state.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
 }
 
-fn list(reports: &[OperationReport]) {
+fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
     let rows = reports.iter().map(|report| {
-        let what = format!("{} {}", report.kind, report.about);
-        let how = report.step.clone().or_else(|| report.reason.clone()).unwrap_or_default();
-        [report.id.to_string(), report.service.to_string(), what, word(report), how, time(&report.begun)]
+        let step = report.step.clone().or_else(|| report.reason.clone()).unwrap_or_default();
+        [
+            short(report.id.as_str(), length),
+            report.service.to_string(),
+            title(report),
+            state(report),
+            time(&report.begun),
+            step,
+        ]
     });
-    table(
-        ["OPERATION", "SERVICE", "WHAT", "STATE", "STEP OR REASON", "BEGUN"],
-        rows.collect(),
-        "no operations",
-    );
+    let head = [
+        whole("ID"),
+        extra(whole("SERVICE")),
+        cut("OPERATION"),
+        whole("STATE"),
+        whole("BEGUN"),
+        cut("STEP OR REASON"),
+    ];
+    text.table(head, rows.collect(), "no operations");
 }
 
-fn one(report: &OperationReport) {
-    let line = |name: &str, value: String| println!("{name:<10} {value}");
-    line("operation", report.id.to_string());
-    line("service", report.service.to_string());
-    line("what", format!("{} {}", report.kind, report.about));
-    line("state", word(report));
-    line("steps", format!("{} of {}", report.steps_done, report.steps_total));
-    if let Some(step) = &report.step {
-        line("step", step.clone());
+fn one(report: &OperationReport, text: &mut Text) {
+    text.field("id", Some(&report.id));
+    text.field("service", Some(report.service));
+    text.field("operation", Some(title(report)));
+    text.field("state", Some(state(report)));
+    text.field("steps", Some(format_args!("{} of {}", report.steps_done, report.steps_total)));
+    text.field("step", report.step.as_ref());
+    text.field("reason", report.reason.as_ref());
+    text.field("begun", Some(time(&report.begun)));
+    text.field("changed", Some(time(&report.moved)));
+    text.field("trace", report.trace_id.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(id: &str) -> OperationReport {
+        OperationReport {
+            id: id.parse().expect("an id"),
+            service: Service::Provisioner,
+            kind: "create_vm".into(),
+            about: "web".into(),
+            state: OperationState::Done,
+            step: None,
+            steps_done: 3,
+            steps_total: 3,
+            progress: None,
+            reason: None,
+            output: None,
+            begun: chrono::Utc::now(),
+            moved: chrono::Utc::now(),
+            trace_id: None,
+        }
     }
-    if let Some(reason) = &report.reason {
-        line("reason", reason.clone());
+
+    #[test]
+    fn a_prefix_names_an_operation_only_where_it_is_the_only_one() {
+        let all = || vec![report("01KB0000000000000000000001"), report("01KB0000000000000000000002")];
+        let found = only_one(all(), "01KB0000000000000000000002").expect("only one");
+        assert_eq!(found.id.as_str(), "01KB0000000000000000000002");
+        let ambiguous = only_one(all(), "01KB").expect_err("two");
+        assert_eq!(ambiguous.exit(), Exit::Usage);
+        assert!(ambiguous.message().contains("any of 2 operations: 01KB"), "{}", ambiguous.message());
+        assert_eq!(only_one(all(), "NOPE").expect_err("none").exit(), Exit::Refused);
     }
-    line("begun", time(&report.begun));
-    line("moved", time(&report.moved));
-    if let Some(trace) = &report.trace_id {
-        line("trace", trace.clone());
+
+    #[test]
+    fn what_has_ended_cannot_be_cancelled_and_the_answer_says_how_it_ended() {
+        let message = too_late(&report("01KB0000000000000000000001")).message().to_string();
+        assert!(message.starts_with("create vm web (01KB0000000000000000000001) ended at"), "{message}");
+        assert!(message.ends_with("is done; nothing was cancelled"), "{message}");
     }
 }

@@ -2,16 +2,16 @@
 
 use contract::proxy::{ListRoutes, RouteTarget, Routes};
 
-use super::exit::Trouble;
-use super::output::{show, table};
+use super::exit::CliError;
+use super::output::{Text, cut, show, whole};
 use super::session::Session;
 
-pub(super) async fn run(session: &Session) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session) -> Result<(), CliError> {
     show(session.json, &session.ask(ListRoutes {}).await?, routes)
 }
 
-fn routes(routes: &Routes) {
-    println!("listening for HTTP on {}", routes.http_listener);
+fn routes(routes: &Routes, text: &mut Text) {
+    text.line(format_args!("listening for HTTP on {}", routes.http_listener));
     let rows = routes.routes.iter().map(|row| {
         let target = match &row.target {
             RouteTarget::Address(address) => address.clone(),
@@ -19,5 +19,6 @@ fn routes(routes: &Routes) {
         };
         [row.domain.to_string(), row.vm.to_string(), target]
     });
-    table(["DOMAIN", "VM", "LEADS TO"], rows.collect(), "no routes; a machine's `domains` make them");
+    let head = [whole("DOMAIN"), whole("VM"), cut("TARGET")];
+    text.table(head, rows.collect(), "no routes; `domains` in a VM's definition make them");
 }

@@ -1,8 +1,8 @@
-//! `loam release`: keys, and signed release folders. It contacts nobody.
+//! `loam release`: keys, and signed release directories. It contacts nobody.
 //!
 //! ```text
-//!   keygen --out DIR    DIR/release.key   secret, ours alone, without a passphrase: keep it off the hosts it serves
-//!                       DIR/release.pub   copy it into {state}/keys/release of every host that shall trust it
+//!   keygen --out DIR    DIR/release.key   secret, without a passphrase: keep it off the hosts that trust it
+//!                       DIR/release.pub   copy it into {state}/keys/release of every host that trusts it
 //!   sign DIR            DIR/loam-proxy, there already    ->  DIR/release.toml  ->  DIR/release.toml.minisig
 //! ```
 //!
@@ -19,7 +19,7 @@ use contract::upgrade::ReleaseManifest;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 use serde_json::json;
 
-use super::exit::{Exit, Trouble};
+use super::exit::{CliError, Exit};
 use super::output::show;
 
 const SECRET_KEY: &str = "release.key";
@@ -31,56 +31,62 @@ const FOR_ALL: u32 = 0o644;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReleaseCommand {
-    /// Make a key pair to sign releases with
+    /// Make a key pair that signs releases
     Keygen {
-        /// The folder to write it into
+        /// Directory for the key pair
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Sign the executable `loam-SERVICE` in a folder
+    /// Sign the executable `loam-SERVICE` in a directory
     Sign {
-        /// The folder
+        /// Release directory
+        #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// The service that the release renews
+        /// Service that the release replaces
         #[arg(long)]
         service: Service,
-        /// Its version, as in 1.2.3
+        /// Version of the release, such as 1.2.3
         #[arg(long)]
         version: String,
-        /// The secret key
+        /// File with the secret key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
 }
 
 /// Carries a command out; `json` chooses how the answer is shown.
-pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), Trouble> {
+pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), CliError> {
     match command {
         ReleaseCommand::Keygen { out } => {
             let (secret, public) = generate(&out)?;
             let answer = json!({ "secret_key": secret, "public_key": public });
-            show(json, &answer, |_| {
-                println!("secret key {}", secret.display());
-                println!(
+            show(json, &answer, |_, text| {
+                text.line(format_args!("secret key {}", secret.display()));
+                text.line(format_args!(
                     "public key {}; copy it into keys/release of each host's state folder",
                     public.display()
-                );
+                ));
             })
         }
         ReleaseCommand::Sign { folder, service, version, key } => {
             let manifest = sign(&folder, service, version, &key)?;
-            show(json, &manifest, |manifest| {
-                println!("signed {} {} as {}", manifest.service, manifest.version, &manifest.sha256[..16]);
+            show(json, &manifest, |manifest, text| {
+                text.line(format_args!(
+                    "signed {} {}, SHA-256 {}…",
+                    manifest.service,
+                    manifest.version,
+                    &manifest.sha256[..16]
+                ));
             })
         }
     }
 }
 
-fn failed(doing: &str, path: &Path, error: impl std::fmt::Display) -> Trouble {
-    Trouble::new(Exit::Failed, format!("{doing} {}: {error}", path.display()))
+fn failed(doing: &str, path: &Path, error: impl std::fmt::Display) -> CliError {
+    CliError::new(Exit::Failed, format!("{doing} {}: {error}", path.display()))
 }
 
-fn generate(folder: &Path) -> Result<(PathBuf, PathBuf), Trouble> {
+fn generate(folder: &Path) -> Result<(PathBuf, PathBuf), CliError> {
     std::fs::create_dir_all(folder).map_err(|error| failed("making", folder, error))?;
     let (secret, public) = (folder.join(SECRET_KEY), folder.join(PUBLIC_KEY));
     let broken = |error| failed("making a key for", folder, error);
@@ -92,18 +98,18 @@ fn generate(folder: &Path) -> Result<(PathBuf, PathBuf), Trouble> {
     Ok((secret, public))
 }
 
-/// Keys are never written over: releases signed with a lost key cannot be told from forged ones.
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Trouble> {
+/// Keys are never overwritten: releases signed with a lost key cannot be distinguished from forged ones.
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failed("writing", path, error))
 }
 
-fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<ReleaseManifest, Trouble> {
+fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<ReleaseManifest, CliError> {
     let key = read_key(key)?;
     let file = format!("loam-{service}");
     let executable = folder.join(&file);
     let sha256 = chassis::sha256_of(&executable)
-        .map_err(|error| Trouble::new(Exit::Usage, format!("reading {}: {error}", executable.display())))?;
+        .map_err(|error| CliError::new(Exit::Usage, format!("reading {}: {error}", executable.display())))?;
     let manifest = ReleaseManifest { service, version, file, sha256, made: chrono::Utc::now() };
     let text = toml::to_string(&manifest).expect("names, digests and times are plain data");
     let path = folder.join(MANIFEST);
@@ -116,8 +122,8 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
     Ok(manifest)
 }
 
-fn read_key(path: &Path) -> Result<SecretKey, Trouble> {
-    let usage = |sentence: String| Trouble::new(Exit::Usage, sentence);
+fn read_key(path: &Path) -> Result<SecretKey, CliError> {
+    let usage = |sentence: String| CliError::new(Exit::Usage, sentence);
     let unreadable = |error: &dyn std::fmt::Display| usage(format!("reading {}: {error}", path.display()));
     let mode = std::fs::metadata(path).map_err(|error| unreadable(&error))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
@@ -153,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_never_written_over_and_open_keys_never_used() {
+    fn keys_are_never_overwritten_and_keys_open_to_others_never_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let (secret, _) = generate(folder.path()).expect("made");
         assert_eq!(generate(folder.path()).expect_err("there already").exit(), Exit::Failed);
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).expect("set");
         let refused = sign(folder.path(), Service::Proxy, "0.2.0".into(), &secret).expect_err("open");
-        assert!(refused.sentence().contains("chmod go="), "{}", refused.sentence());
+        assert!(refused.message().contains("chmod go="), "{}", refused.message());
     }
 }

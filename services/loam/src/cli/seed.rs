@@ -6,51 +6,51 @@ use contract::Service;
 use contract::provisioner::{AddSeed, ListSeeds, RemoveSeed, Seed};
 
 use super::args;
-use super::exit::{Exit, Trouble};
-use super::output::{show, table, time};
+use super::exit::{CliError, Exit};
+use super::output::{Text, cut, number, show, time, whole};
 use super::session::Session;
-use super::work::follow;
+use super::watch::follow;
 
-pub(super) async fn run(session: &Session, command: args::Seed) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session, command: args::Seed) -> Result<(), CliError> {
     match command {
-        args::Seed::Add { name, from, sha256, lasting } => {
+        args::Seed::Add { name, from, sha256, detach } => {
             let from = absolute(from)?;
             let begun = session.ask(AddSeed { name, from, sha256, operation_id: None }).await?;
-            follow(session, Service::Provisioner, begun, lasting).await
+            follow(session, Service::Provisioner, begun, detach).await
         }
-        args::Seed::List => show(session.json, &session.ask(ListSeeds {}).await?, |seeds| list(seeds)),
+        args::Seed::List => {
+            show(session.json, &session.ask(ListSeeds {}).await?, |seeds, text| list(seeds, text))
+        }
         args::Seed::Remove { name } => {
             let removed = session.ask(RemoveSeed { name }).await?;
-            show(session.json, &removed, |seed| println!("removed {}", seed.name))
+            show(session.json, &removed, |seed, text| {
+                text.line(format_args!("seed {} is removed", seed.name))
+            })
         }
     }
 }
 
-/// A path is made absolute here, where the person's folder is known; a URL stays what it is.
-fn absolute(from: String) -> Result<String, Trouble> {
+/// A path is made absolute here, where the working directory is known; a URL stays what it is.
+fn absolute(from: String) -> Result<String, CliError> {
     if from.contains("://") {
         return Ok(from);
     }
     let path = std::path::absolute(Path::new(&from))
-        .map_err(|error| Trouble::new(Exit::Usage, format!("{from}: {error}")))?;
+        .map_err(|error| CliError::new(Exit::Usage, format!("{from}: {error}")))?;
     let text = path.to_str().map(str::to_string);
-    text.ok_or_else(|| Trouble::new(Exit::Usage, format!("{}: the path is not UTF-8", path.display())))
+    text.ok_or_else(|| CliError::new(Exit::Usage, format!("{}: the path is not UTF-8", path.display())))
 }
 
-fn list(seeds: &[Seed]) {
+fn list(seeds: &[Seed], text: &mut Text) {
     let rows = seeds.iter().map(|seed| {
-        let digest = seed.sha256.chars().take(16).collect();
         [
             seed.name.to_string(),
             seed.virtual_size.to_string(),
             seed.stored_size.to_string(),
-            digest,
             time(&seed.added),
+            seed.sha256.clone(),
         ]
     });
-    table(
-        ["NAME", "DISK", "STORED", "SHA-256", "ADDED"],
-        rows.collect(),
-        "no seeds; `loam seed add` adds one",
-    );
+    let head = [whole("NAME"), number("DISK SIZE"), number("STORED"), whole("ADDED"), cut("SHA-256")];
+    text.table(head, rows.collect(), "no seeds; `loam seed add` adds one");
 }

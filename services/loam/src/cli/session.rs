@@ -1,23 +1,24 @@
-//! A person's connection to the bus, and how he asks.
+//! A person's connection to the bus, and requests over it.
 
 use std::fmt::{Debug, Display};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::nats::{Connection, connect};
+use bus::nats::{ConnectError, Connection, connect};
 use bus::{Bus, CallError, Place};
 use contract::Request;
 use contract::rights::inbox_prefix_of_person;
 
-use super::client::Whereabouts;
-use super::exit::{Exit, Trouble};
+use super::client::{AS_ROOT, BusAddress};
+use super::exit::{CliError, Exit};
 
-/// The bus is on this host or near: what does not answer by then is not there.
-const BUS_PATIENCE: Duration = Duration::from_secs(5);
-/// One question. Some are answered only after a guest's file systems were looked at.
-const QUESTION_MAX: Duration = Duration::from_secs(30);
+/// The bus is on this host or near: one that does not answer by then is away.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// One request. Some are answered only after a guest's file systems were frozen.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// A person at work.
+/// A connection with the key of a person.
 pub(super) struct Session {
     /// The bus.
     pub bus: Bus,
@@ -27,23 +28,21 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects with the key of a person.
-    pub(super) async fn open(whereabouts: Whereabouts<'_>, json: bool) -> Result<Session, Trouble> {
-        let file = whereabouts.look_up()?;
+    pub(super) async fn open(address: BusAddress<'_>, json: bool) -> Result<Session, CliError> {
+        let file = address.read()?;
         let connection = Connection {
             url: file.url,
             nkey_file: Some(file.key),
             name: format!("loam-{}", file.person),
             inbox_prefix: inbox_prefix_of_person(&file.person),
         };
-        let carrier = connect(&connection, BUS_PATIENCE)
-            .await
-            .map_err(|error| Trouble::new(Exit::Unreachable, error.to_string()))?;
+        let carrier = connect(&connection, CONNECT_MAX).await.map_err(|error| not_connected(&error))?;
         Ok(Session { bus: Bus::new(Arc::new(carrier), file.realm), json })
     }
 
     /// Asks the owner of a request.
-    pub(super) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, Trouble> {
-        self.bus.call(&request, QUESTION_MAX).await.map_err(of_call)
+    pub(super) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, CliError> {
+        self.bus.call(&request, REQUEST_MAX).await.map_err(of_call)
     }
 
     /// Asks a service by name.
@@ -51,17 +50,29 @@ impl Session {
         &self,
         place: impl Into<Place>,
         request: R,
-    ) -> Result<R::Reply, Trouble> {
-        self.bus.call_at(place, &request, QUESTION_MAX).await.map_err(of_call)
+    ) -> Result<R::Reply, CliError> {
+        self.bus.call_at(place, &request, REQUEST_MAX).await.map_err(of_call)
+    }
+}
+
+fn not_connected(error: &ConnectError) -> CliError {
+    match error {
+        ConnectError::Key { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+            CliError::new(Exit::Unreachable, format!("reading the key {path}: {source}; {AS_ROOT}"))
+        }
+        ConnectError::Key { path, source } => {
+            CliError::new(Exit::Usage, format!("reading the key {path}: {source}"))
+        }
+        _ => CliError::new(Exit::Unreachable, error.to_string()),
     }
 }
 
 /// What a call that brought no reply means for the command.
-pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> Trouble {
+pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> CliError {
     let exit = match &error {
         CallError::Refused(_) => Exit::Refused,
         CallError::Link { .. } => Exit::Unreachable,
         CallError::Failed(_) | CallError::Unreadable { .. } => Exit::Failed,
     };
-    Trouble::new(exit, error.to_string())
+    CliError::new(exit, error.to_string())
 }

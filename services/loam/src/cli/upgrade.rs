@@ -6,26 +6,26 @@ use contract::upgrade::{ApplyRelease, ListServices, RunningService};
 use serde::Serialize;
 
 use super::args;
-use super::exit::{Exit, Trouble};
-use super::output::{show, table, time};
+use super::exit::{CliError, Exit};
+use super::output::{Text, cut, show, time, whole};
 use super::session::Session;
-use super::work::follow;
+use super::watch::follow;
 
-pub(super) async fn run(session: &Session, command: args::Upgrade) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session, command: args::Upgrade) -> Result<(), CliError> {
     match command {
         args::Upgrade::Status => {
-            show(session.json, &session.ask(ListServices {}).await?, |services| running(services))
+            show(session.json, &session.ask(ListServices {}).await?, |services, text| running(services, text))
         }
-        args::Upgrade::Apply { folder, lasting } => {
+        args::Upgrade::Apply { folder, detach } => {
             let folder = std::path::absolute(&folder)
-                .map_err(|error| Trouble::new(Exit::Usage, format!("{}: {error}", folder.display())))?;
+                .map_err(|error| CliError::new(Exit::Usage, format!("{}: {error}", folder.display())))?;
             let begun = session.ask(ApplyRelease { folder, operation_id: None }).await?;
-            follow(session, Service::Upgrade, begun, lasting).await
+            follow(session, Service::Upgrade, begun, detach).await
         }
     }
 }
 
-fn running(services: &[RunningService]) {
+fn running(services: &[RunningService], text: &mut Text) {
     let rows = services.iter().map(|running| {
         let health = &running.health;
         let since = time(&health.since);
@@ -37,50 +37,61 @@ fn running(services: &[RunningService]) {
             since,
         ]
     });
-    table(["SERVICE", "VERSION", "BUILD", "HOST", "SINCE"], rows.collect(), "no service was found");
+    let head = [whole("SERVICE"), whole("VERSION"), whole("BUILD"), cut("HOST"), whole("SINCE")];
+    text.table(head, rows.collect(), "no service answers");
 }
 
-/// One service as it was found, or why it was not.
+/// A service's health, or why it is not known.
 #[derive(Serialize)]
-struct Found {
+struct ServiceStatus {
     service: Service,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<Health>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<String>,
+    problem: Option<String>,
 }
 
-/// Asks every service how it is; ends with 1 where one is not well.
-pub(super) async fn status(session: &Session) -> Result<(), Trouble> {
+/// Asks every service for its health; ends with 1 where one is degraded or does not answer.
+pub(super) async fn status(session: &Session) -> Result<(), CliError> {
     let mut found = Vec::new();
     for service in Service::ALL {
         found.push(match session.ask_at(service, CheckHealth {}).await {
-            Ok(health) => Found { service, trouble: worst(&health), health: Some(health) },
-            Err(trouble) => Found { service, health: None, trouble: Some(trouble.sentence().into()) },
+            Ok(health) => ServiceStatus { service, problem: problems(&health), health: Some(health) },
+            Err(error) => ServiceStatus { service, health: None, problem: Some(error.message().into()) },
         });
     }
-    show(session.json, &found, |found| {
+    show(session.json, &found, |found, text| {
         let rows = found.iter().map(|found| {
             let version = found.health.as_ref().map_or_else(|| "-".into(), |health| health.version.clone());
             let since = found.health.as_ref().map_or_else(|| "-".into(), |health| time(&health.since));
-            let how = found.trouble.clone().unwrap_or_else(|| "well".into());
-            [found.service.to_string(), version, since, how]
+            let state = match (&found.health, &found.problem) {
+                (None, _) => "unreachable",
+                (Some(_), Some(_)) => "degraded",
+                (Some(_), None) => "healthy",
+            };
+            [found.service.to_string(), version, since, state.into()]
         });
-        table(["SERVICE", "VERSION", "SINCE", "HOW"], rows.collect(), "");
+        text.table([whole("SERVICE"), whole("VERSION"), whole("SINCE"), whole("STATE")], rows.collect(), "");
+        for found in found {
+            if let Some(problem) = &found.problem {
+                text.line(format_args!("{}: {problem}", found.service));
+            }
+        }
     })?;
-    let ill: Vec<&str> = found.iter().filter(|f| f.trouble.is_some()).map(|f| f.service.name()).collect();
-    if ill.is_empty() {
+    let degraded: Vec<&str> =
+        found.iter().filter(|f| f.problem.is_some()).map(|f| f.service.name()).collect();
+    if degraded.is_empty() {
         Ok(())
     } else {
-        Err(Trouble::told(Exit::Failed, format!("not well: {}", ill.join(", "))))
+        Err(CliError::already_shown(Exit::Failed, format!("not healthy: {}", degraded.join(", "))))
     }
 }
 
-fn worst(health: &Health) -> Option<String> {
-    let troubles: Vec<String> = health
+fn problems(health: &Health) -> Option<String> {
+    let problems: Vec<String> = health
         .parts
         .iter()
-        .filter_map(|part| part.trouble.as_ref().map(|trouble| format!("{}: {trouble}", part.part)))
+        .filter_map(|part| part.trouble.as_ref().map(|problem| format!("{}: {problem}", part.part)))
         .collect();
-    (!troubles.is_empty()).then(|| troubles.join("; "))
+    (!problems.is_empty()).then(|| problems.join("; "))
 }

@@ -7,44 +7,45 @@ use contract::provisioner::{CreateVm, GetVm, ListVms, RemoveVm, StartVm, StopVm,
 use provisioner_domain::parse_definition;
 
 use super::args;
-use super::exit::{Exit, Trouble};
-use super::output::{show, table, time};
+use super::exit::{CliError, Exit};
+use super::output::{Text, cut, extra, number, show, time, whole};
 use super::session::Session;
-use super::work::follow;
+use super::watch::follow;
 
-pub(super) async fn run(session: &Session, command: args::Vm) -> Result<(), Trouble> {
+pub(super) async fn run(session: &Session, command: args::Vm) -> Result<(), CliError> {
     let service = Service::Provisioner;
     match command {
-        args::Vm::Create { file, lasting } => {
+        args::Vm::Create { file, detach } => {
             let definition = read(&file)?;
             let begun = session.ask(CreateVm { definition, operation_id: None }).await?;
-            follow(session, service, begun, lasting).await
+            follow(session, service, begun, detach).await
         }
-        args::Vm::List => show(session.json, &session.ask(ListVms {}).await?, |vms| list(vms)),
+        args::Vm::List => show(session.json, &session.ask(ListVms {}).await?, |vms, text| list(vms, text)),
+        args::Vm::Ssh { .. } => unreachable!("`ssh` is another module"),
         args::Vm::Show { vm } => show(session.json, &session.ask(GetVm { vm }).await?, one),
-        args::Vm::Start { vm, lasting } => {
-            follow(session, service, session.ask(StartVm { vm, operation_id: None }).await?, lasting).await
+        args::Vm::Start { vm, detach } => {
+            follow(session, service, session.ask(StartVm { vm, operation_id: None }).await?, detach).await
         }
-        args::Vm::Stop { vm, lasting } => {
-            follow(session, service, session.ask(StopVm { vm, operation_id: None }).await?, lasting).await
+        args::Vm::Stop { vm, detach } => {
+            follow(session, service, session.ask(StopVm { vm, operation_id: None }).await?, detach).await
         }
-        args::Vm::Remove { vm, lasting } => {
-            follow(session, service, session.ask(RemoveVm { vm, operation_id: None }).await?, lasting).await
+        args::Vm::Remove { vm, detach } => {
+            follow(session, service, session.ask(RemoveVm { vm, operation_id: None }).await?, detach).await
         }
     }
 }
 
-/// Reads a definition; scripts are found beside it.
-pub(crate) fn read(file: &Path) -> Result<VmDefinition, Trouble> {
-    let usage = |sentence: String| Trouble::new(Exit::Usage, sentence);
-    let text =
-        std::fs::read_to_string(file).map_err(|error| usage(format!("{}: {error}", file.display())))?;
+/// Reads a definition; its scripts are files beside it.
+pub(crate) fn read(file: &Path) -> Result<VmDefinition, CliError> {
+    let usage = |message: String| CliError::new(Exit::Usage, message);
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| usage(format!("reading {}: {error}", file.display())))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let beside = |script: &Path| std::fs::read_to_string(folder.join(script));
     parse_definition(&file.display().to_string(), &text, &beside).map_err(|error| usage(error.to_string()))
 }
 
-/// How it is, in one word; a machine that does not really exist says so.
+/// The state in one word; a VM that does not really exist is called simulated.
 fn state(vm: &Vm) -> String {
     let state = serde_json::to_value(vm.state).ok().and_then(|value| value.as_str().map(str::to_string));
     let state = state.unwrap_or_default();
@@ -56,41 +57,44 @@ fn domains(vm: &Vm) -> String {
     domains.join(" ")
 }
 
-fn list(vms: &[Vm]) {
+fn list(vms: &[Vm], text: &mut Text) {
     let rows = vms.iter().map(|vm| {
-        let address = vm.address.clone().unwrap_or_else(|| "-".into());
-        let shape = format!("{} × {}", vm.definition.cpu_count, vm.definition.ram_size);
         [
             vm.definition.name.to_string(),
             state(vm),
-            address,
-            shape,
+            vm.address.clone().unwrap_or_else(|| "-".into()),
+            vm.definition.cpu_count.to_string(),
+            vm.definition.ram_size.to_string(),
             vm.definition.disk_size.to_string(),
             domains(vm),
         ]
     });
-    table(
-        ["NAME", "STATE", "ADDRESS", "CPU × RAM", "DISK", "DOMAINS"],
-        rows.collect(),
-        "no machines; `loam vm create` makes one",
-    );
+    let head = [
+        whole("NAME"),
+        whole("STATE"),
+        whole("ADDRESS"),
+        extra(number("CPUS")),
+        number("MEMORY"),
+        number("DISK"),
+        cut("DOMAINS"),
+    ];
+    text.table(head, rows.collect(), "no VMs; `loam vm create` makes one");
 }
 
-fn one(vm: &Vm) {
-    let line = |name: &str, value: String| println!("{name:<12} {value}");
-    line("name", vm.definition.name.to_string());
-    line("state", state(vm));
-    line("host", vm.host.to_string());
-    line("address", vm.address.clone().unwrap_or_else(|| "-".into()));
-    line("seed", vm.definition.seed.to_string());
-    line("cpu", vm.definition.cpu_count.to_string());
-    line("ram", vm.definition.ram_size.to_string());
-    line("disk", vm.definition.disk_size.to_string());
-    line("domains", domains(vm));
-    line("uuid", vm.uuid.clone());
-    line("mac", vm.mac.clone());
-    line("created", time(&vm.created));
-    if let Some(operation) = &vm.locked_by {
-        line("locked by", operation.to_string());
+fn one(vm: &Vm, text: &mut Text) {
+    text.field("name", Some(&vm.definition.name));
+    text.field("state", Some(state(vm)));
+    text.field("host", Some(&vm.host));
+    text.field("address", Some(vm.address.as_deref().unwrap_or("-")));
+    text.field("seed", Some(&vm.definition.seed));
+    text.field("cpus", Some(vm.definition.cpu_count));
+    text.field("memory", Some(vm.definition.ram_size));
+    text.field("disk", Some(vm.definition.disk_size));
+    for route in &vm.definition.domains {
+        text.field("domain", Some(format_args!("{} -> port {}", route.domain, route.port)));
     }
+    text.field("uuid", Some(&vm.uuid));
+    text.field("mac", Some(&vm.mac));
+    text.field("created", Some(time(&vm.created)));
+    text.field("locked by", vm.locked_by.as_ref().map(|operation| format!("operation {operation}")));
 }

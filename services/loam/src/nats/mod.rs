@@ -1,4 +1,4 @@
-//! The message bus of one host: a `nats-server` with accounts, keys and least rights.
+//! The message bus of one host: a `nats-server` with accounts, keys and least permissions.
 //!
 //! ```text
 //!   account LOAM (JetStream)                       account PEOPLE (no JetStream)
@@ -8,10 +8,10 @@
 //!   account SYS: nobody
 //! ```
 //!
-//! `render` writes the server's settings, `table` the same as a page for people; both from `contract::rights`, so
+//! `render` writes the server's configuration, `table` the same as a page for people; both from `contract::rights`, so
 //! that what is written, what is tested and what is shown cannot differ. `server` finds and starts the program.
 //! What no rule of the server can prevent (a service names another's command as the reply subject of its own table
-//! reads) the bus refuses at the desk: such a letter carries no way back. See `tests/rights.rs`.
+//! reads) the receiving service refuses: such a message has no reply subject. See `tests/rights`.
 
 pub mod render;
 pub mod server;

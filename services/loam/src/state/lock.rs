@@ -1,4 +1,4 @@
-//! One supervisor a state folder: the lock is the kernel's, so it ends with the process however that ends.
+//! One supervisor for each state directory: the lock is the kernel's, so it ends with the process however that ends.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,13 +8,13 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{State, StateError};
 
-/// Held for as long as the supervisor lives.
+/// Held while the supervisor runs.
 #[derive(Debug)]
 pub struct Lock {
     _held: Flock<File>,
 }
 
-/// Takes the folder, or says that somebody has it.
+/// Locks the directory.
 pub fn take(state: &State) -> Result<Lock, StateError> {
     let path = state.run().join("lock");
     let file = OpenOptions::new()
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_supervisors_never_share_a_folder() {
+    fn two_supervisors_never_share_a_state_directory() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path());
         state.prepare().expect("made");

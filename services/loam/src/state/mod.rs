@@ -1,17 +1,16 @@
-//! The state folder: everything that one host keeps, and who may look at it.
+//! The state directory: everything that one host keeps, and who may read it.
 //!
 //! ```text
-//!   {state}/               0755   QEMU's own user must be able to walk through it to the disks
-//!     client.toml                 where the bus is and with which key a person comes
-//!     keys/                0700   one nkey seed a role, the store's key, keys/release/: whose releases are trusted
+//!   {state}/               0755   QEMU's own user must be able to enter it to reach the disks
+//!     client.toml                 where the bus is, and the key that people use
+//!     keys/                0700   an nkey seed for each role, the store's key, keys/release/: trusted signing keys
 //!     nats/                0700   nats.conf (generated at each start) and the server's data
 //!     run/                 0700   the lock, and each service's settings (generated at each start)
-//!     log/                 0700   what the services say
+//!     log/                 0700   the logs of the services
 //!     releases/            0755   executables put in place by the upgrade service, {service}/current.toml
 //! ```
 //!
-//! Making it twice is the same as making it once: what is there is kept. It does not know what the services keep
-//! here beside it. Next: `keys`, `lock`.
+//! Preparing it is idempotent: what exists is kept. It does not know what the services keep here. Next: `keys`, `lock`.
 
 pub mod keys;
 pub mod lock;
@@ -23,26 +22,26 @@ use contract::Service;
 
 pub use write::{StateError, write_private};
 
-/// Where the state lies unless somebody says otherwise.
+/// The default state directory.
 pub const STATE_DEFAULT: &str = "/var/lib/loam";
 
-/// Who may pass through a folder.
+/// Modes of folders.
 const FOR_ALL: u32 = 0o755;
 const FOR_US: u32 = 0o700;
 
-/// The paths of one state folder.
+/// The paths of one state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     root: PathBuf,
 }
 
 impl State {
-    /// Names the folder; nothing is touched.
+    /// Names the directory; changes nothing.
     pub fn at(root: impl Into<PathBuf>) -> State {
         State { root: root.into() }
     }
 
-    /// Makes the folders that are not there yet.
+    /// Makes the folders that do not exist yet.
     pub fn prepare(&self) -> Result<(), StateError> {
         write::folder(&self.root, FOR_ALL)?;
         for private in [self.keys(), self.nats(), self.run(), self.log()] {
@@ -52,7 +51,7 @@ impl State {
         write::folder(&self.releases(), FOR_ALL)
     }
 
-    /// The folder itself.
+    /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -64,19 +63,27 @@ impl State {
     pub fn trusted_keys(&self) -> PathBuf {
         self.keys().join("release")
     }
-    /// The key that the embedded store is sealed with.
+    /// The key that encrypts the built-in backup store.
     pub fn backup_key(&self) -> PathBuf {
         self.keys().join("backup.key")
+    }
+    /// The key with which the provisioner logs in to its VMs.
+    pub fn ssh_key(&self) -> PathBuf {
+        self.keys().join("ssh_ed25519")
+    }
+    /// The host keys of VMs that were reached with `loam vm ssh`.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.root.join("known_hosts")
     }
     /// The NATS server's settings and data.
     pub fn nats(&self) -> PathBuf {
         self.root.join("nats")
     }
-    /// What holds only while we run.
+    /// Files that are valid only while `loam up` runs.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
-    /// What the services say.
+    /// Logs.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
     }
@@ -88,15 +95,15 @@ impl State {
     pub fn releases(&self) -> PathBuf {
         self.root.join("releases")
     }
-    /// Which release of a service is in use.
+    /// The record of the release that a service runs from.
     pub fn current_release(&self, service: Service) -> PathBuf {
         self.releases().join(service.name()).join("current.toml")
     }
-    /// The settings that we write for a service.
+    /// The settings file written for a service.
     pub fn settings_of(&self, service: Service) -> PathBuf {
         self.run().join(format!("{service}.toml"))
     }
-    /// How a person reaches the bus.
+    /// How clients of this host reach the bus.
     pub fn client(&self) -> PathBuf {
         self.root.join("client.toml")
     }
@@ -109,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_lie_in_folders_of_our_own_and_disks_can_be_reached() {
+    fn secrets_are_in_private_folders_and_disks_can_be_reached() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path().join("loam"));
         for _ in 0..2 {

@@ -1,14 +1,14 @@
-//! Writing into the state folder so that a crash leaves the old file or the new one, never half of either.
+//! Writes to the state directory: a crash leaves the old file or the new one, never half of either.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Only we may read and write it.
+/// Only its owner may read and write it.
 const FILE_FOR_US: u32 = 0o600;
 
-/// The state folder cannot be used.
+/// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file or folder cannot be made or read.
@@ -28,11 +28,11 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
-    /// A key file is one that somebody else can write.
+    /// Somebody else can write a key file.
     #[error(transparent)]
     Untrusted(#[from] chassis::FileError),
-    /// Another process has the folder.
-    #[error("another `loam up` runs on {path}; end it first, or choose another folder with --state")]
+    /// Another process has locked the directory.
+    #[error("another `loam up` runs on {path}; end it first, or choose another directory with --state")]
     Taken {
         /// The folder.
         path: PathBuf,
@@ -54,10 +54,10 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateError> {
         .create(path)
         .map_err(StateError::disk("making the folder", path))?;
     std::fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(StateError::disk("setting the rights of", path))
+        .map_err(StateError::disk("setting the mode of", path))
 }
 
-/// Writes a file that only we may read, in one move.
+/// Writes a file that only its owner may read, atomically.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let failed = |error| StateError::disk("writing", path)(error);
     let folder = path.parent().expect("files of the state folder lie in a folder");

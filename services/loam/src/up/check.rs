@@ -1,7 +1,7 @@
-//! Asking each service, before anything is touched, whether it understands its part of the settings.
+//! Lets each service check its part of the settings, before anything is changed.
 //!
-//! Only a service knows its keys. Its executable, told `--check-settings`, reads them and ends; what it complains of is
-//! looked up in the person's file, so that the answer names file, line and key like every other.
+//! Only a service knows its keys. Its executable, called with `--check-settings`, reads them and ends; its error is looked
+//! up in the person's file, so that the message names file, line and key like every other.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::state::State;
 
 /// Reading a file takes milliseconds, starting a large program on a busy machine a second.
 const CHECK_MAX: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const POLL_EVERY: Duration = Duration::from_millis(5);
 
-/// Asks them all; the first complaint is the error.
-pub(super) fn ask_services(
+/// Checks the settings of all services; the first error ends it.
+pub(super) fn check_services(
     file: &Path,
     settings: &Settings,
     state: &State,
@@ -30,18 +30,18 @@ pub(super) fn ask_services(
     let keys = state.keys();
     let common = Common { state, settings, url: "", keys: &keys, hypervisor };
     for service in Service::FIVE {
-        let Some(complaint) = ask(&executables.choose(service), &settings_to_check(&common, service))? else {
+        let Some(problem) = check(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;
         };
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let line = line_of(&text, service, &complaint);
-        return Err(SettingsError::Wrong { path: file.into(), line, reason: complaint }.into());
+        let line = line_of(&text, service, &problem);
+        return Err(SettingsError::Wrong { path: file.into(), line, reason: problem }.into());
     }
     Ok(())
 }
 
-/// What a service says of settings; nothing if they are right.
-fn ask(executable: &Path, settings: &str) -> anyhow::Result<Option<String>> {
+/// What is wrong with the settings of a service, if anything is.
+fn check(executable: &Path, settings: &str) -> anyhow::Result<Option<String>> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(settings.as_bytes())?;
     let mut child = Command::new(executable)
@@ -62,8 +62,8 @@ fn ask(executable: &Path, settings: &str) -> anyhow::Result<Option<String>> {
     if output.status.success() {
         return Ok(None);
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(Some(plainly(&said, &file.path().display().to_string())))
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Some(plain(&stderr, &file.path().display().to_string())))
 }
 
 /// Whether it ended by itself in time; if not, it is killed.
@@ -74,25 +74,25 @@ fn wait(child: &mut Child) -> std::io::Result<bool> {
             child.kill()?;
             return Ok(false);
         }
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(POLL_EVERY);
     }
     Ok(true)
 }
 
-/// The complaint without what belongs to our way of asking.
-fn plainly(said: &str, asked_with: &str) -> String {
-    let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it does not say why");
+/// The error without the parts that belong to this check.
+fn plain(stderr: &str, temporary: &str) -> String {
+    let first = stderr.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it gives no reason");
     let first = first.strip_prefix("Error: ").unwrap_or(first);
     let first = first.strip_prefix("settings: ").unwrap_or(first);
-    first.replace(&format!(" in {asked_with}"), "")
+    first.replace(&format!(" in {temporary}"), "")
 }
 
-/// The line of the person's file that a complaint is about: the key that it names, in the service's part; else where
-/// that part begins.
-fn line_of(text: &str, service: Service, complaint: &str) -> usize {
-    // "... for key `proxy.a`" says which; otherwise the first name is the one that does not fit, others would.
-    let at = complaint.find("for key `").unwrap_or(0);
-    let named = complaint[at..].split('`').nth(1).and_then(|name| name.rsplit('.').next());
+/// The line of the person's file that an error is about: the key that it names, in the service's part; else the first
+/// line of that part.
+fn line_of(text: &str, service: Service, problem: &str) -> usize {
+    // "... for key `proxy.a`" names it; otherwise the first name is the wrong one, the others are what is expected.
+    let at = problem.find("for key `").unwrap_or(0);
+    let named = problem[at..].split('`').nth(1).and_then(|name| name.rsplit('.').next());
     let (mut inside, mut head) = (false, 1);
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -120,8 +120,8 @@ mod tests {
         "host = \"h1\"\n[backup]\nworkers = 1\n[proxy]\n# where\nhttp_lisen = \"x\"\n[proxy.more]\n";
 
     #[test]
-    fn a_complaint_is_found_in_the_persons_file() {
-        let line = |complaint| line_of(FILE, Service::Proxy, complaint);
+    fn a_problem_is_found_in_the_persons_file() {
+        let line = |problem| line_of(FILE, Service::Proxy, problem);
         assert_eq!(line("unknown field `http_lisen`, expected `http_listen` or `trusted_networks`"), 6);
         assert_eq!(line("unknown field `more`, expected `http_listen`"), 7);
         assert_eq!(line("invalid value for key `proxy.http_lisen`"), 6);
@@ -130,9 +130,9 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_is_told_without_our_way_of_asking() {
+    fn an_error_has_no_parts_of_the_check() {
         let said = "Error: settings: invalid type: string \"x\" for key `proxy.a` in /tmp/x\n\nCaused by:\n    more\n";
-        assert_eq!(plainly(said, "/tmp/x"), "invalid type: string \"x\" for key `proxy.a`");
-        assert_eq!(plainly("", "/tmp/x"), "it does not say why");
+        assert_eq!(plain(said, "/tmp/x"), "invalid type: string \"x\" for key `proxy.a`");
+        assert_eq!(plain("", "/tmp/x"), "it gives no reason");
     }
 }

@@ -1,4 +1,4 @@
-//! One host: what it needs to come to life, in the order in which it is started.
+//! One host: what it runs, in the order in which it is started.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,27 +12,27 @@ use contract::{Service, rights};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::board::{self, Board, HealthTable};
-use super::child::OURSELVES;
-use super::desk::{Desk, Identity};
-use super::ending;
+use super::child::SELF_EXE;
+use super::handlers::{Handlers, Identity};
 use super::keeper::{self, Keeper, Phase};
 use super::release::Executables;
 use super::service::{self, Common};
 use super::settings::{Hypervisor, Settings};
-use crate::nats::render::{Place, render};
+use super::shutdown;
+use super::status_view::{self, HealthTable, StatusView};
+use crate::nats::render::{ServerPaths, render};
 use crate::nats::server;
 use crate::state::keys::{self, OPERATOR, PublicKeys};
 use crate::state::{State, write_private};
 
-/// How long the bus may take to answer for the first time.
-const BUS_PATIENCE: Duration = Duration::from_secs(30);
-/// How often the board looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Digits of an executable's SHA-256 that name a build, as the services tell it.
+/// How long the bus may take to accept the first connection.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// How often the status view is updated.
+const POLL_EVERY: Duration = Duration::from_millis(250);
+/// Digits of an executable's SHA-256 that name a build, as services report it.
 const BUILD_DIGITS: usize = 16;
 
-/// A host that is to come to life.
+/// A host that is to be started.
 pub(super) struct Host {
     pub(super) settings: Settings,
     pub(super) state: State,
@@ -41,7 +41,7 @@ pub(super) struct Host {
     pub(super) server: Option<PathBuf>,
     pub(super) hypervisor: Option<Hypervisor>,
     pub(super) instance: String,
-    pub(super) hurry: CancellationToken,
+    pub(super) force: CancellationToken,
 }
 
 /// What has been started so far, in this order.
@@ -49,20 +49,20 @@ pub(super) struct Host {
 pub(super) struct Started {
     pub(super) keepers: Vec<Keeper>,
     pub(super) serving: Option<Serving>,
-    pub(super) board: Option<Board>,
+    pub(super) status_view: Option<StatusView>,
 }
 
 impl Host {
-    /// Starts everything, shows how it is, and ends it in order when told to.
-    pub(super) async fn live(self) -> anyhow::Result<()> {
-        let mut signals = ending::Signals::listen()?;
+    /// Starts everything, shows its status, and ends it in order at a signal.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut signals = shutdown::Signals::listen()?;
         let mut started = Started::default();
         let outcome = tokio::select! {
             never = self.start_and_watch(&mut started) => never.map(|never| match never {}),
-            name = signals.next() => { tracing::info!(name, "told to end"); Ok(()) }
+            name = signals.next() => { tracing::info!(name, "shutting down"); Ok(()) }
         };
-        signals.hurry_at_next(self.hurry.clone());
-        ending::in_order(started).await;
+        signals.force_at_next(self.force.clone());
+        shutdown::in_order(started).await;
         outcome
     }
 
@@ -82,23 +82,24 @@ impl Host {
         for service in Service::FIVE {
             service::write_settings(&common, service)?;
         }
-        let mut handles = HashMap::new();
+        let mut keepers = HashMap::new();
         for service in Service::FIVE {
             let keeper = self.keep_service(service);
-            handles.insert(service, keeper.handle());
+            keepers.insert(service, keeper.handle());
             started.keepers.push(keeper);
         }
         let bus = self.connect_supervisor(&url).await?;
-        let mut build = chassis::sha256_of(Path::new(OURSELVES)).context("hashing our executable")?;
+        let mut build = chassis::sha256_of(Path::new(SELF_EXE)).context("hashing our executable")?;
         build.truncate(BUILD_DIGITS);
         let identity =
             Identity { host: self.settings.host.clone(), build, instance: self.instance.clone(), since };
-        let desk = Desk::over(self.executables.clone(), handles);
-        started.serving = Some(desk.open(&bus, identity).await.context("opening the supervisor's desk")?);
+        let handlers = Handlers::over(self.executables.clone(), keepers);
+        started.serving =
+            Some(handlers.open(&bus, identity).await.context("opening the supervisor's endpoints")?);
         self.watch(&url, bus, started).await
     }
 
-    /// Starts our server, or takes the user's; says where it is.
+    /// Starts a server, or takes the one in the settings; returns its URL.
     async fn open_bus(&self, public: &PublicKeys, started: &mut Started) -> anyhow::Result<String> {
         let Some(program) = self.server.clone() else {
             return Ok(self.settings.nats.url.clone().expect("without a server there is a url"));
@@ -107,21 +108,21 @@ impl Host {
         let listen = if wanted == 0 { "127.0.0.1:-1".to_string() } else { format!("127.0.0.1:{wanted}") };
         let store = self.state.nats().join("data");
         let config = self.state.nats().join("nats.conf");
-        let text = render(&self.settings.realm, public, Place { listen: &listen, store: &store });
+        let text = render(&self.settings.realm, public, ServerPaths { listen: &listen, store: &store });
         write_private(&config, text.as_bytes())?;
         if wanted != 0 {
             server::refuse_taken_port(wanted)?;
         }
-        server::forget_ports(&self.state);
+        server::remove_ports_files(&self.state);
         let port = server::ChosenPort::default();
         let (plan_port, state) = (Arc::clone(&port), self.state.clone());
         let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
         let keeper = self.keep(server::NAME, Box::new(plan));
         let handle = keeper.handle();
         started.keepers.push(keeper);
-        let told = server::port_told(&self.state, &handle).await?;
-        port.set(told).expect("the port is told once");
-        Ok(format!("nats://127.0.0.1:{told}"))
+        let chosen = server::wait_for_port(&self.state, &handle).await?;
+        port.set(chosen).expect("the port is set once");
+        Ok(format!("nats://127.0.0.1:{chosen}"))
     }
 
     async fn make_buckets(&self, url: &str) -> anyhow::Result<()> {
@@ -151,7 +152,7 @@ impl Host {
             name: format!("loam-{name}@{}", self.settings.host),
             inbox_prefix,
         };
-        Ok(connect(&connection, BUS_PATIENCE).await?)
+        Ok(connect(&connection, CONNECT_MAX).await?)
     }
 
     fn write_client(&self, url: &str) -> anyhow::Result<()> {
@@ -172,7 +173,7 @@ impl Host {
     }
 
     fn keep(&self, name: &str, plan: keeper::Plan) -> Keeper {
-        Keeper::start(name, OURSELVES.into(), self.state.log_of(name), plan, self.hurry.clone())
+        Keeper::start(name, SELF_EXE.into(), self.state.log_of(name), plan, self.force.clone())
     }
 
     async fn watch(
@@ -181,34 +182,37 @@ impl Host {
         bus: Bus,
         started: &mut Started,
     ) -> anyhow::Result<std::convert::Infallible> {
-        let (tell, health) = watch::channel(HealthTable::new());
-        let _asking = tokio::spawn(board::ask_all(bus, tell));
+        let (sender, health) = watch::channel(HealthTable::new());
+        let _polling = tokio::spawn(status_view::poll_health(bus, sender));
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
         let names: Vec<String> = started.keepers.iter().map(|keeper| keeper.name.clone()).collect();
-        let board =
-            started.board.insert(Board::of(&head, &names, self.settings.is_simulated(self.hypervisor)));
-        let mut all_ready_told = false;
+        let shown = started.status_view.insert(StatusView::of(
+            &head,
+            &names,
+            self.settings.is_simulated(self.hypervisor),
+        ));
+        let mut all_ready_shown = false;
         loop {
             let table = health.borrow().clone();
             let mut ready = 0;
             for keeper in &started.keepers {
-                let view = keeper.view();
+                let status = keeper.status();
                 let Ok(service) = keeper.name.parse::<Service>() else {
-                    board.show_plain(&keeper.name, &view, url);
+                    shown.show_plain(&keeper.name, &status, url);
                     continue;
                 };
                 // An answer from before the last start is another process's.
-                let current = table.get(&service).filter(|health| health.since >= view.since);
-                let up = matches!(view.phase, Phase::Up(_));
+                let current = table.get(&service).filter(|health| health.since >= status.since);
+                let up = matches!(status.phase, Phase::Up(_));
                 ready += usize::from(up && current.is_some_and(|health| health.is_well()));
-                board.show(service, &view, current);
+                shown.show(service, &status, current);
             }
-            if ready == Service::FIVE.len() && !all_ready_told {
-                all_ready_told = true;
-                board.all_ready();
+            if ready == Service::FIVE.len() && !all_ready_shown {
+                all_ready_shown = true;
+                shown.all_ready();
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }

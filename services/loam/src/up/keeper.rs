@@ -1,4 +1,4 @@
-//! Keeps one process alive.
+//! Keeps one process running.
 //!
 //! ```text
 //!              +--- died: wait 0.2 s, 0.4 s, ... 10 s ---+
@@ -10,7 +10,7 @@
 //!            ended
 //! ```
 //!
-//! A keeper does not know what its process does, nor whether it is well: `board` asks.
+//! A keeper does not know what its process does, nor whether it is healthy: `status_view` asks.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -28,42 +28,42 @@ use tokio_util::sync::CancellationToken;
 use super::child::Launch;
 use super::log;
 
-/// The first wait after a death; doubled each time.
-const AGAIN_FIRST: Duration = Duration::from_millis(200);
-/// The longest wait: a cause that is mended is noticed soon.
-const AGAIN_MAX: Duration = Duration::from_secs(10);
-/// Who lived this long did not die of his start.
-const SETTLED: Duration = Duration::from_secs(30);
-/// How long a process may take to end in order.
+/// The first wait after a process died; doubled each time.
+const RESTART_FIRST: Duration = Duration::from_millis(200);
+/// The longest wait: a repaired cause is noticed soon.
+const RESTART_MAX: Duration = Duration::from_secs(10);
+/// A process that ran this long did not die of its start: the next wait is short again.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// How long a process may take to end after SIGTERM.
 pub const END_MAX: Duration = Duration::from_secs(15);
-/// Orders come from one desk and one end.
+/// Orders come from the handlers and from the shutdown.
 const ORDERS: usize = 4;
 
-/// What a process is at.
+/// Whether a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It runs under this id.
     Up(u32),
     /// It died or could not be started, for this reason; it will be started again.
     Down(String),
-    /// It was ended.
+    /// It was ended by us.
     Ended,
 }
 
-/// A process as it is now.
+/// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
-    /// What it is at.
+pub struct ProcessStatus {
+    /// Whether it runs.
     pub phase: Phase,
-    /// Since when.
+    /// When `phase` last changed.
     pub since: Timestamp,
-    /// How often it was started again after it died.
+    /// How often it was restarted after it died.
     pub restarts: u32,
-    /// From which executable.
+    /// The executable it runs from.
     pub executable: PathBuf,
 }
 
-/// Says what is to be started, each time anew; or why that cannot be said.
+/// Decides at each start what is started, or why nothing can be.
 pub type Plan = Box<dyn Fn() -> Result<Launch, String> + Send + Sync>;
 
 enum Order {
@@ -71,68 +71,68 @@ enum Order {
     End,
 }
 
-/// Holds on to a process.
+/// Keeps a process running.
 pub struct Keeper {
     /// Its name.
     pub name: String,
-    view: watch::Receiver<View>,
+    status: watch::Receiver<ProcessStatus>,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
 }
 
-/// Orders the restart of a process from elsewhere.
+/// Reads the state of a process and restarts it.
 #[derive(Clone)]
 pub struct Handle {
-    view: watch::Receiver<View>,
+    status: watch::Receiver<ProcessStatus>,
     orders: mpsc::Sender<Order>,
 }
 
 impl Keeper {
-    /// Starts to keep a process. `hurry` cuts the patience of every end short.
+    /// Starts a process and keeps it running. `force` kills it at once where it would be given time to end.
     pub fn start(
         name: &str,
-        ourselves: PathBuf,
+        self_exe: PathBuf,
         log: PathBuf,
         plan: Plan,
-        hurry: CancellationToken,
+        force: CancellationToken,
     ) -> Keeper {
-        let first = View {
+        let first = ProcessStatus {
             phase: Phase::Down("not started yet".into()),
             since: chrono::Utc::now(),
             restarts: 0,
             executable: PathBuf::new(),
         };
-        let (tell, view) = watch::channel(first);
+        let (sender, status) = watch::channel(first);
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let keeping = Keeping { name: name.into(), ourselves, log, plan, hurry, tell, inbox };
-        Keeper { name: name.into(), view, orders, task: tokio::spawn(keeping.live()) }
+        let task = KeeperTask { name: name.into(), self_exe, log, plan, force, sender, inbox };
+        Keeper { name: name.into(), status, orders, task: tokio::spawn(task.run()) }
     }
 
-    /// How the process is.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
+    /// The state of the process.
+    pub fn status(&self) -> ProcessStatus {
+        self.status.borrow().clone()
     }
 
     /// A handle for whoever may order a restart.
     pub fn handle(&self) -> Handle {
-        Handle { view: self.view.clone(), orders: self.orders.clone() }
+        Handle { status: self.status.clone(), orders: self.orders.clone() }
     }
 
     /// Ends the process in order, in bounded time.
     pub async fn end(self) {
         if self.orders.send(Order::End).await.is_err() {
-            tracing::warn!(process = self.name, "its keeper is gone already");
+            tracing::warn!(process = self.name, "its keeper has ended already");
         }
         if let Err(error) = self.task.await {
-            tracing::error!(process = self.name, %error, "its keeper did not end well");
+            tracing::error!(process = self.name, %error, "its keeper failed");
         }
     }
 }
 
 impl Handle {
-    /// How the process is.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
+    /// The state of the process.
+    pub fn status(&self) -> ProcessStatus {
+        self.status.borrow().clone()
     }
 
     /// Ends the process in order and starts what the plan now says.
@@ -144,62 +144,62 @@ impl Handle {
     }
 }
 
-struct Keeping {
+struct KeeperTask {
     name: String,
-    ourselves: PathBuf,
+    self_exe: PathBuf,
     log: PathBuf,
     plan: Plan,
-    hurry: CancellationToken,
-    tell: watch::Sender<View>,
+    force: CancellationToken,
+    sender: watch::Sender<ProcessStatus>,
     inbox: mpsc::Receiver<Order>,
 }
 
 enum Next {
-    Again,
+    Start,
     End,
 }
 
-impl Keeping {
-    async fn live(mut self) {
-        let mut wait = AGAIN_FIRST;
+impl KeeperTask {
+    async fn run(mut self) {
+        let mut wait = RESTART_FIRST;
         let mut waiting: Option<oneshot::Sender<Result<(), String>>> = None;
         loop {
             let started = Instant::now();
             let outcome = self.launch();
-            if let Some(asker) = waiting.take() {
-                // An asker who left wanted no answer.
-                drop(asker.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone)));
+            if let Some(done) = waiting.take() {
+                // A caller that is gone needs no answer.
+                drop(done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone)));
             }
             let why = match outcome {
                 Err(why) => why,
                 Ok(mut child) => {
                     tokio::select! {
-                        status = child.wait() => self.last_words(status),
+                        status = child.wait() => self.death_reason(status),
                         order = self.inbox.recv() => {
                             self.stop(&mut child).await;
                             match order {
-                                Some(Order::Restart(asker)) => { waiting = Some(asker); continue; }
+                                Some(Order::Restart(done)) => { waiting = Some(done); continue; }
                                 Some(Order::End) | None => return self.ended(),
                             }
                         }
                     }
                 }
             };
-            if started.elapsed() >= SETTLED {
-                wait = AGAIN_FIRST;
+            if started.elapsed() >= STABLE_AFTER {
+                wait = RESTART_FIRST;
             }
             tracing::warn!(
                 process = self.name,
                 why,
-                "it is down; starting it again in {} ms",
+                "the process died; restarting it in {} ms",
                 wait.as_millis()
             );
-            self.show(|view| {
-                view.restarts += 1;
-                view.phase = Phase::Down(why);
+            self.change(|status| {
+                status.restarts += 1;
+                status.phase = Phase::Down(why);
             });
-            match self.rest(wait, &mut waiting).await {
-                Next::Again => wait = (wait * 2).min(AGAIN_MAX),
+            match self.wait_to_restart(wait, &mut waiting).await {
+                Next::Start => wait = (wait * 2).min(RESTART_MAX),
                 Next::End => return self.ended(),
             }
         }
@@ -209,25 +209,25 @@ impl Keeping {
         let launch = (self.plan)()?;
         let failed = |error: std::io::Error| format!("starting {}: {error}", launch.program.display());
         let log = log::open(&self.log).map_err(failed)?;
-        let child = launch.start(&self.ourselves, log).map_err(failed)?;
+        let child = launch.start(&self.self_exe, log).map_err(failed)?;
         let pid = child.id().expect("a child that was not waited for has an id");
         tracing::info!(process = self.name, pid, executable = %launch.program.display(), "started");
-        self.show(|view| {
-            view.phase = Phase::Up(pid);
-            view.executable = launch.program;
+        self.change(|status| {
+            status.phase = Phase::Up(pid);
+            status.executable = launch.program;
         });
         Ok(child)
     }
 
-    async fn rest(
+    async fn wait_to_restart(
         &mut self,
         wait: Duration,
         waiting: &mut Option<oneshot::Sender<Result<(), String>>>,
     ) -> Next {
         tokio::select! {
-            () = tokio::time::sleep(wait) => Next::Again,
+            () = tokio::time::sleep(wait) => Next::Start,
             order = self.inbox.recv() => match order {
-                Some(Order::Restart(asker)) => { *waiting = Some(asker); Next::Again }
+                Some(Order::Restart(done)) => { *waiting = Some(done); Next::Start }
                 Some(Order::End) | None => Next::End,
             },
         }
@@ -237,12 +237,12 @@ impl Keeping {
         if let Some(pid) = child.id()
             && let Err(errno) = kill(Pid::from_raw(pid as i32), Signal::SIGTERM)
         {
-            tracing::debug!(process = self.name, %errno, "it was gone already");
+            tracing::debug!(process = self.name, %errno, "it had ended already");
         }
         tokio::select! {
             ended = child.wait() => tracing::info!(process = self.name, ?ended, "ended"),
-            () = self.patience() => {
-                tracing::warn!(process = self.name, "it does not end; killing it");
+            () = self.grace_period() => {
+                tracing::warn!(process = self.name, "it did not end in time; killing it");
                 if let Err(error) = child.kill().await {
                     tracing::error!(process = self.name, %error, "it could not be killed");
                 }
@@ -250,29 +250,29 @@ impl Keeping {
         }
     }
 
-    async fn patience(&self) {
+    async fn grace_period(&self) {
         tokio::select! {
             () = tokio::time::sleep(END_MAX) => {}
-            () = self.hurry.cancelled() => {}
+            () = self.force.cancelled() => {}
         }
     }
 
-    fn last_words(&self, status: std::io::Result<ExitStatus>) -> String {
+    fn death_reason(&self, status: std::io::Result<ExitStatus>) -> String {
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         match log::last_line(&self.log) {
-            Some(words) => format!("{how}: {words}"),
+            Some(line) => format!("{how}: {line}"),
             None => how,
         }
     }
 
     fn ended(&mut self) {
-        self.show(|view| view.phase = Phase::Ended);
+        self.change(|status| status.phase = Phase::Ended);
     }
 
-    fn show(&self, change: impl FnOnce(&mut View)) {
-        self.tell.send_modify(|view| {
-            change(view);
-            view.since = chrono::Utc::now();
+    fn change(&self, change: impl FnOnce(&mut ProcessStatus)) {
+        self.sender.send_modify(|status| {
+            change(status);
+            status.since = chrono::Utc::now();
         });
     }
 }

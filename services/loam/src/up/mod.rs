@@ -1,31 +1,31 @@
-//! `loam up`: the supervisor of one host. It starts the message bus and the five services, keeps them alive, and
-//! ends them in order.
+//! `loam up`: the supervisor of one host. It starts the message bus and the five services, restarts them when they die,
+//! and ends them in order.
 //!
 //! ```text
-//!   settings read, programs found, services asked whether they understand their parts: nothing is touched before
-//!     -> state folder, lock, keys      made once, kept
+//!   settings read, programs found, each service checks its part of the settings: nothing is changed before
+//!     -> state directory, lock, keys   made once, kept
 //!     -> nats-server                   unless [nats] url names another bus
 //!     -> buckets                       by the bootstrap role, whose connection then closes
-//!     -> provisioner, backup, proxy, scheduler, upgrade        each under a keeper
-//!     -> desk (list_processes, replace_service) and board
-//!   Ctrl-C, SIGTERM -> desk closed, services in reverse order, nats-server last; a second one: at once
+//!     -> provisioner, backup, proxy, scheduler, upgrade        each under a keeper, which restarts it
+//!     -> handlers (list_processes, replace_service) and status view
+//!   Ctrl-C, SIGTERM -> endpoints closed, services in reverse order, nats-server last; a second one: at once
 //! ```
 //!
-//! It does not know what the services do, and it keeps no truth of its own but which executable each runs from. Its
-//! processes die with it, whatever happens to it: their work is resumed from journals at the next start.
+//! It does not know what the services do, and it stores nothing of its own but which executable each runs from. Its
+//! processes die with it, however it dies: their work is resumed from journals at the next start.
 
-mod board;
 mod check;
 pub mod child;
-mod desk;
-mod ending;
+mod handlers;
 mod host;
 pub mod keeper;
 pub mod log;
-mod output;
+mod redirect;
 pub mod release;
 mod service;
 pub mod settings;
+mod shutdown;
+mod status_view;
 
 use std::path::PathBuf;
 
@@ -39,22 +39,22 @@ use host::Host;
 use release::Executables;
 use settings::{Hypervisor, Settings};
 
-/// What the person asked for.
+/// The options of `loam up`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The state folder.
+    /// The state directory.
     pub state: PathBuf,
     /// The settings file.
     pub config: Option<PathBuf>,
-    /// What is to run the machines, whatever the settings say.
+    /// The hypervisor, instead of the one in the settings.
     pub hypervisor: Option<Hypervisor>,
 }
 
-/// Runs until told to end.
+/// Runs until a signal ends it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let settings = Settings::read(options.config.as_deref())?;
-    let ourselves = std::env::current_exe().context("finding our own executable")?;
-    let installed = ourselves.parent().context("our executable lies in no folder")?;
+    let executable = std::env::current_exe().context("finding our own executable")?;
+    let installed = executable.parent().context("our executable lies in no folder")?;
     let state = State::at(std::path::absolute(&options.state)?);
     let executables = Executables::of(state.clone(), installed.into());
     executables.check()?;
@@ -63,12 +63,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => Some(server::find(settings.nats.server.as_deref(), std::env::var_os("PATH").as_deref())?),
     };
     if let Some(file) = &options.config {
-        check::ask_services(file, &settings, &state, &executables, options.hypervisor)?;
+        check::check_services(file, &settings, &state, &executables, options.hypervisor)?;
     }
     state.prepare()?;
     let _lock = lock::take(&state)?;
     chassis::end_on_panic();
-    let log = output::into(&state.log_of(Service::Supervisor.name()))?;
+    let log = redirect::stderr_into(&state.log_of(Service::Supervisor.name()))?;
     let identity = telemetry::Identity {
         service: format!("loam-{}", Service::Supervisor),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         host: settings.host.to_string(),
     };
     let telemetry = telemetry::init(&identity)?;
-    // One thread: the kernel ends a child when the thread that started it ends, and this one lives to the last.
+    // One thread: the kernel ends a child when the thread that started it ends, and this one ends last.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Host {
         keys: settings.nats.keys.clone().unwrap_or_else(|| state.keys()),
@@ -86,9 +86,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         state,
         executables,
         server,
-        hurry: CancellationToken::new(),
+        force: CancellationToken::new(),
     };
-    let outcome = runtime.block_on(host.live());
+    let outcome = runtime.block_on(host.run());
     if let Err(error) = &outcome {
         tracing::error!("ending: {error:#}");
     }

@@ -1,7 +1,7 @@
 //! Which executable a service runs from: the one installed beside `loam`, or the one that an upgrade put in place.
 //!
-//! `{state}/releases/{service}/current.toml` remembers an upgrade together with the digest of the executable that
-//! was installed then. Whoever installs another one afterwards means it: then the installed one wins.
+//! `{state}/releases/{service}/current.toml` records an upgrade together with the digest of the executable that was
+//! installed then. When another one is installed afterwards, the installed one is used.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{State, StateError, write_private};
 
-/// What an upgrade left.
+/// The record of an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Current {
     executable: PathBuf,
     sha256: String,
-    /// What it ran from before, so that asking twice is answered alike.
+    /// What it ran from before, so that a repeated request gets the same answer.
     before: PathBuf,
     installed_sha256: String,
 }
@@ -29,7 +29,7 @@ pub struct Executables {
     installed: PathBuf,
 }
 
-/// Why it is not clear what to run.
+/// Why an executable cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// An executable is not where it was installed.
@@ -38,8 +38,8 @@ pub enum ReleaseError {
     /// A file cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// An executable cannot be looked at.
-    #[error("looking at {path}")]
+    /// An executable cannot be read.
+    #[error("reading {path}")]
     Disk {
         /// The file.
         path: PathBuf,
@@ -60,7 +60,7 @@ impl Executables {
         self.installed.join(format!("loam-{service}"))
     }
 
-    /// Makes sure that every service is installed, before anything is started.
+    /// Checks that every service is installed, before anything is started.
     pub fn check(&self) -> Result<(), ReleaseError> {
         let missing =
             Service::FIVE.into_iter().map(|service| self.installed(service)).find(|path| !path.is_file());
@@ -76,10 +76,10 @@ impl Executables {
         let verdict = || -> Result<(), String> {
             let digest = |path: &Path| chassis::sha256_of(path).map_err(|error| error.to_string());
             if digest(&installed)? != current.installed_sha256 {
-                return Err("another one was installed since".into());
+                return Err("another executable was installed since".into());
             }
             if digest(&current.executable)? != current.sha256 {
-                return Err("it was altered".into());
+                return Err("its content has changed".into());
             }
             self.usable(&current.executable).map_err(|error| error.to_string())
         };
@@ -87,7 +87,7 @@ impl Executables {
             Ok(()) => current.executable,
             Err(reason) => {
                 let release = current.executable.display();
-                tracing::warn!(%service, %release, reason, "the release is not used; running what is installed");
+                tracing::warn!(%service, %release, reason, "the release is not used; running the installed executable");
                 installed
             }
         }
@@ -99,14 +99,13 @@ impl Executables {
         match toml::from_str(&text) {
             Ok(current) => Some(current),
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "it cannot be read; running what is installed");
+                tracing::warn!(file = %path.display(), %error, "the record cannot be read; running the installed executable");
                 None
             }
         }
     }
 
-    /// Whether an executable may be run as a release: inside our folder, and nobody else can write it or put
-    /// another in its place.
+    /// Whether an executable may be run as a release: inside the releases folder, and nobody else can write or replace it.
     pub fn usable(&self, executable: &Path) -> Result<(), ReplaceServiceRefused> {
         let refused = |reason: String| ReplaceServiceRefused::NotUsable {
             path: executable.display().to_string(),
@@ -123,8 +122,8 @@ impl Executables {
         Ok(())
     }
 
-    /// Remembers what a service is to run from; answers with what it ran from before.
-    pub fn remember(&self, service: Service, executable: &Path) -> Result<PathBuf, ReleaseError> {
+    /// Records what a service is to run from; returns what it ran from before.
+    pub fn record(&self, service: Service, executable: &Path) -> Result<PathBuf, ReleaseError> {
         let running = self.choose(service);
         if running == executable {
             return Ok(self.current(service).map_or(running, |current| current.before));
@@ -178,30 +177,30 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_remembered_and_can_be_taken_back() {
+    fn an_upgrade_is_recorded_and_can_be_rolled_back() {
         let host = host();
         let proxy = Service::Proxy;
         assert_eq!(host.executables.choose(proxy), host.installed);
         for _ in 0..2 {
-            assert_eq!(host.executables.remember(proxy, &host.release).expect("kept"), host.installed);
+            assert_eq!(host.executables.record(proxy, &host.release).expect("kept"), host.installed);
             assert_eq!(host.executables.choose(proxy), host.release);
         }
-        assert_eq!(host.executables.remember(proxy, &host.installed).expect("taken back"), host.release);
+        assert_eq!(host.executables.record(proxy, &host.installed).expect("rolled back"), host.release);
         assert_eq!(host.executables.choose(proxy), host.installed);
     }
 
     #[test]
-    fn what_is_installed_later_wins() {
+    fn an_executable_that_is_installed_later_is_used() {
         let host = host();
-        host.executables.remember(Service::Proxy, &host.release).expect("kept");
-        std::fs::write(&host.installed, "installed anew").expect("written");
+        host.executables.record(Service::Proxy, &host.release).expect("kept");
+        std::fs::write(&host.installed, "installed again").expect("written");
         assert_eq!(host.executables.choose(Service::Proxy), host.installed);
     }
 
     #[test]
     fn an_altered_release_is_not_run() {
         let host = host();
-        host.executables.remember(Service::Proxy, &host.release).expect("kept");
+        host.executables.record(Service::Proxy, &host.release).expect("kept");
         std::fs::write(&host.release, "altered").expect("written");
         assert_eq!(host.executables.choose(Service::Proxy), host.installed);
     }

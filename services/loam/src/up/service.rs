@@ -1,4 +1,4 @@
-//! What each service is told: the settings file written for it, and how it is started.
+//! The settings file written for each service, and how it is started.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use super::settings::{Hypervisor, Settings};
 use crate::state::keys;
 use crate::state::{State, StateError, write_private};
 
-/// What all of them are told.
+/// What the settings of all services have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Common<'a> {
-    /// The state folder.
+    /// The state directory.
     pub(super) state: &'a State,
-    /// What the user wrote.
+    /// The person's settings.
     pub(super) settings: &'a Settings,
-    /// Where the bus is.
+    /// The URL of the bus.
     pub(super) url: &'a str,
     /// The folder with the nkeys.
     pub(super) keys: &'a Path,
-    /// What is to run the machines, where the person said so.
+    /// The hypervisor, where the command line names one.
     pub(super) hypervisor: Option<Hypervisor>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn write_settings(common: &Common<'_>, service: Service) -> Result<()
     write_private(&common.state.settings_of(service), text.as_bytes())
 }
 
-/// The same without the bus, whose keys may not be made yet: for asking the service whether it understands them.
+/// The same without the bus, whose keys may not be made yet: for the service to check.
 pub(super) fn settings_to_check(common: &Common<'_>, service: Service) -> String {
     let mut all = settings(common, service);
     all.remove("nats");
@@ -50,7 +50,7 @@ fn settings(common: &Common<'_>, service: Service) -> toml::Table {
             }
         }
         Service::Backup => {
-            // The embedded store is ours to make; a store that the user named may hold another's backups.
+            // The built-in store is made here; a store that the person named may hold somebody else's backups.
             if !part.contains_key("store") && !part.contains_key("create_repository") {
                 part.insert("create_repository".into(), true.into());
             }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_embedded_store_is_made_without_being_asked() {
+    fn only_the_built_in_store_is_created_by_default() {
         assert_eq!(part("", Service::Backup)["create_repository"].as_bool(), Some(true));
         let own = part("[backup]\nstore = \"s3://bucket\"\n", Service::Backup);
         assert!(!own.contains_key("create_repository"));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_simulated_hypervisor_goes_over_what_the_file_says() {
+    fn the_hypervisor_of_the_command_line_replaces_the_one_in_the_file() {
         let provisioner =
             part("[provisioner]\nhypervisor = \"libvirt\"\nready_seconds = 5\n", Service::Provisioner);
         assert_eq!(provisioner["hypervisor"].as_str(), Some("simulated"));

@@ -25,7 +25,7 @@ const PORT_DEFAULT: u16 = 4222;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Our name among hosts.
+    /// The name of this host.
     #[serde(default = "localhost")]
     pub host: HostName,
     /// The first token of every subject.
@@ -46,12 +46,12 @@ pub struct Settings {
     upgrade: toml::Table,
 }
 
-/// What runs the machines.
+/// What runs the VMs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Hypervisor {
-    /// QEMU, through libvirt
+    /// QEMU through libvirt
     Libvirt,
-    /// Nothing: no machine really exists
+    /// None: VMs are simulated, no VM really exists
     Simulated,
 }
 
@@ -65,23 +65,23 @@ impl Hypervisor {
     }
 }
 
-/// How the bus is run, or where it is.
+/// The NATS server that is started, or where another one is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nats {
-    /// The port on loopback of the server that we start; 0 lets the system choose.
+    /// The loopback port of the server that is started; 0 lets the system choose.
     #[serde(default = "port_default")]
     pub port: u16,
-    /// The server's program, where it is not found by itself.
+    /// The server's program, where it is neither beside `loam` nor in `PATH`.
     #[serde(default)]
     pub server: Option<PathBuf>,
-    /// A bus of the user's own; then no server is started.
+    /// The URL of another server; then none is started.
     #[serde(default)]
     pub url: Option<String>,
-    /// The folder with one nkey seed a role; ours where absent.
+    /// The folder with one nkey seed for each role; the state directory's where absent.
     #[serde(default)]
     pub keys: Option<PathBuf>,
-    /// On how many servers each bucket is kept.
+    /// The number of servers that keep each bucket.
     #[serde(default = "one")]
     pub replicas: usize,
 }
@@ -102,7 +102,7 @@ impl Default for Nats {
     }
 }
 
-/// The file cannot be used; nothing was touched.
+/// The file cannot be used; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// It cannot be read.
@@ -114,7 +114,7 @@ pub enum SettingsError {
         #[source]
         source: std::io::Error,
     },
-    /// It is not to be trusted.
+    /// It cannot be trusted.
     #[error(transparent)]
     Untrusted(#[from] chassis::FileError),
     /// A key is unknown or a value is wrong.
@@ -145,25 +145,25 @@ impl Settings {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let words = text.lines().nth(line - 1).unwrap_or_default().trim();
+            let content = text.lines().nth(line - 1).unwrap_or_default().trim();
             SettingsError::Wrong {
                 path: path.into(),
                 line,
-                reason: format!("{} (`{words}`)", error.message()),
+                reason: format!("{} (`{content}`)", error.message()),
             }
         })
     }
 
-    /// Whether machines are only pretended: what the person says at the start goes over what the file says.
-    pub fn is_simulated(&self, said: Option<Hypervisor>) -> bool {
+    /// Whether VMs are simulated: the command line replaces what the file says.
+    pub fn is_simulated(&self, given: Option<Hypervisor>) -> bool {
         let simulated = Hypervisor::Simulated.name();
-        match said {
-            Some(said) => said == Hypervisor::Simulated,
+        match given {
+            Some(given) => given == Hypervisor::Simulated,
             None => self.provisioner.get("hypervisor").and_then(toml::Value::as_str) == Some(simulated),
         }
     }
 
-    /// The part of one service, as the user wrote it.
+    /// The part of one service, as the person wrote it.
     pub fn part(&self, service: Service) -> toml::Table {
         match service {
             Service::Provisioner => self.provisioner.clone(),
@@ -192,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn pretended_machines_are_known_as_such_whoever_asked_for_them() {
+    fn simulated_vms_are_known_as_such_whoever_chose_them() {
         let file = |text| Settings::parse(text, Path::new("loam.toml")).expect("read");
-        let pretending = file("[provisioner]\nhypervisor = \"simulated\"\n");
-        assert!(pretending.is_simulated(None) && !pretending.is_simulated(Some(Hypervisor::Libvirt)));
+        let simulated = file("[provisioner]\nhypervisor = \"simulated\"\n");
+        assert!(simulated.is_simulated(None) && !simulated.is_simulated(Some(Hypervisor::Libvirt)));
         assert!(!file("").is_simulated(None) && file("").is_simulated(Some(Hypervisor::Simulated)));
     }
 

@@ -1,4 +1,4 @@
-//! Looking after a repository: holds, forgetting, collecting, checking, copying.
+//! Maintenance of a repository: holds, forget, collect, verify, copy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::place::{MIB, Place, text};
 
 #[test]
-fn rules_are_shown_first_and_then_carried_out_and_the_room_comes_back() {
+fn rules_are_shown_first_and_then_applied_and_the_space_is_freed() {
     let place = Place::with_repository();
     let mut ids = Vec::new();
     for seed in 21..24 {
@@ -23,8 +23,8 @@ fn rules_are_shown_first_and_then_carried_out_and_the_room_comes_back() {
     assert_eq!(preview["snapshots"], serde_json::json!([ids[1]]), "{preview}");
     assert_eq!(preview["plan"]["machines"][0]["snapshots"][2]["reasons"][0]["because"], "held");
     assert_eq!(place.ask("info", &[])["snapshots"], 3);
-    let told = place.run("forget", &rules).text();
-    assert!(told.contains("keep 2, forget 1"), "{told}");
+    let shown = place.run("forget", &rules).text();
+    assert!(shown.contains("keep 2, forget 1"), "{shown}");
     place.ask("release", &[&ids[0]]);
     place.ask("forget", &[&ids[0][..20]]);
 
@@ -54,8 +54,8 @@ fn damage_is_found_and_the_command_fails_with_a_list() {
     let found = place.run("verify", &["--all", "--json"]).json_of(1);
     assert_eq!(found["outcome"], "failed");
     assert!(found["problems_total"].as_u64().unwrap() > 0 && found.get("error").is_none(), "{found}");
-    let told = place.run("verify", &["latest"]);
-    assert!(told.code == Some(1) && told.stderr.contains("problems were found"), "{}", told.stderr);
+    let shown = place.run("verify", &["latest"]);
+    assert!(shown.code == Some(1) && shown.stderr.contains("problems were found"), "{}", shown.stderr);
 
     // Out of the way, it is no loss for long: the disk is still there.
     let put_away = place.run("verify", &["--all", "--quarantine", "--json"]).json_of(1);
@@ -64,7 +64,8 @@ fn damage_is_found_and_the_command_fails_with_a_list() {
     assert_eq!(place.ask("verify", &["--all"])["problems_total"], 0);
 }
 
-fn largest_file(folder: &Path) -> PathBuf {
+/// The largest file of a store: a pack.
+pub(crate) fn largest_file(folder: &Path) -> PathBuf {
     let mut todo = vec![folder.to_owned()];
     let mut files = Vec::new();
     while let Some(folder) = todo.pop() {

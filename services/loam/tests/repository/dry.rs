@@ -1,4 +1,4 @@
-//! What a command would do is told, and nothing is changed.
+//! Dry runs show what a command would do, and change nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::place::{MIB, Place, ended, text};
 
-/// Every file below a folder, with its content; what is remembered of stores may change at any time.
+/// Every file below a folder, with its content; the cache may change at any time.
 fn everything(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -24,7 +24,7 @@ fn everything(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_dry_run_of_any_command_tells_what_would_be_done_and_changes_nothing() {
+fn a_dry_run_of_any_command_shows_what_would_be_done_and_changes_nothing() {
     let place = Place::with_repository();
     place.write_secret("other", b"another horse\n");
     place.write_disk("disk", 8 * MIB, 1);
@@ -64,8 +64,8 @@ fn a_dry_run_of_any_command_tells_what_would_be_done_and_changes_nothing() {
     }
     let third = format!("file://{}", place.arg("third"));
     let init = ["--store", &third, "--passphrase-file", "other", "--dry-run"];
-    let told = ended(place.bare("init", &init)).text();
-    assert!(told.contains("would make") && !place.path("third").exists(), "{told}");
+    let shown = ended(place.bare("init", &init)).text();
+    assert!(shown.contains("would make") && !place.path("third").exists(), "{shown}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod chunkers;
 mod clean;
+mod closed;
 mod compressed;
 mod dry;
 mod dumped;

@@ -11,9 +11,9 @@ fn failure(ended: &Ended) -> (i64, String, String) {
     let json = ended.json();
     assert_eq!(json["outcome"], "failed", "{json}");
     let error = &json["error"];
-    let told = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
     assert_eq!(error["exit_code"].as_i64(), ended.code.map(i64::from));
-    (error["exit_code"].as_i64().expect("a number"), told("kind"), told("message"))
+    (error["exit_code"].as_i64().expect("a number"), text("kind"), text("message"))
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_newer_format_asks_for_an_upgrade() {
     let place = Place::with_repository();
     let config = place.path("store/config");
     let mut object = fs::read(&config).unwrap();
-    // The version follows the eight letters that say what it is.
+    // The version follows the eight bytes of the magic number.
     object[8..10].copy_from_slice(&9u16.to_le_bytes());
     fs::remove_file(&config).unwrap();
     fs::write(&config, object).unwrap();
@@ -116,7 +116,7 @@ fn arguments_that_make_no_sense_end_with_two() {
 }
 
 #[test]
-fn a_name_of_nothing_is_told() {
+fn an_unknown_name_is_reported() {
     let place = Place::with_repository();
     let (code, kind, _) = failure(&place.run("restore", &["latest", "--disk", "vda=x", "--json"]));
     assert_eq!((code, kind.as_str()), (1, "no_snapshot"));

@@ -77,12 +77,12 @@ fn a_restore_into_what_exists_writes_only_what_differs() {
 }
 
 #[test]
-fn a_dry_run_tells_sizes_and_writes_nothing() {
+fn a_dry_run_shows_sizes_and_writes_nothing() {
     let place = Place::with_repository();
     place.write_disk("disk", 8 * MIB, 4);
     place.back_up("web", "disk");
-    let told = place.ask("restore", &["latest", "--disk", "vda=back", "--dry-run"]);
-    assert_eq!((&told["dry_run"], &told["disks"][0]["used_bytes"]), (&true.into(), &(2 * MIB).into()));
+    let shown = place.ask("restore", &["latest", "--disk", "vda=back", "--dry-run"]);
+    assert_eq!((&shown["dry_run"], &shown["disks"][0]["used_bytes"]), (&true.into(), &(2 * MIB).into()));
     assert!(!place.path("back").exists());
     let none = place.run("restore", &["latest", "--disk", "vdz=back", "--dry-run"]);
     assert!(none.code == Some(1) && none.stderr.contains("no disk vdz"), "{}", none.stderr);
@@ -116,13 +116,13 @@ fn what_looks_unusual_is_stored_and_warned_of() {
     let warned = place.run("backup", &[&small[..], &["--json"]].concat()).json_of(6);
     assert_eq!(warned["outcome"], "ok_with_warnings");
     assert_eq!(warned["findings"][0]["finding"], "too_small");
-    let told = place.run("backup", &small);
-    assert!(told.code == Some(6) && told.stderr.contains("warning: 2.0 MiB in use"), "{}", told.stderr);
+    let shown = place.run("backup", &small);
+    assert!(shown.code == Some(6) && shown.stderr.contains("warning: 2.0 MiB in use"), "{}", shown.stderr);
     assert_eq!(place.ask("info", &[])["snapshots"], 2);
 }
 
 #[test]
-fn a_second_backup_stores_what_changed_and_diff_tells_where() {
+fn a_second_backup_stores_what_changed_and_diff_shows_where() {
     let place = Place::with_repository();
     let mut content = place.write_disk("disk", 16 * MIB, 7);
     let before = place.back_up("web", "disk");

@@ -38,7 +38,7 @@ fn ids(listed: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn a_backup_goes_to_two_places_and_what_stood_in_for_one_that_was_away_is_brought_home() {
+fn a_backup_goes_to_two_places_and_what_stood_in_for_one_that_was_away_is_copied_to_first() {
     let place = with_two();
     place.write_disk("disk", 12 * MIB, 1);
     let first = back_up(&place).json_of(0);
@@ -59,12 +59,12 @@ fn a_backup_goes_to_two_places_and_what_stood_in_for_one_that_was_away_is_brough
     place.write_disk("disk", 12 * MIB, 3);
     let third = back_up(&place).json_of(0);
     let id = text(&alone["snapshot"]["id"]);
-    assert_eq!(third["brought_home"], serde_json::json!([id]));
-    assert_eq!(ids(&place.ask("snapshots", &[])), ids_in_second(&place), "both tell the same story");
+    assert_eq!(third["copied_to_first"], serde_json::json!([id]));
+    assert_eq!(ids(&place.ask("snapshots", &[])), ids_in_second(&place), "both have the same snapshots");
     place.ask("restore", &[&id, "--disk", "vda=back"]);
     assert_eq!(fs::read(place.path("back")).unwrap(), content);
     let again = back_up(&place).json_of(0);
-    assert_eq!(again["brought_home"], serde_json::json!([]));
+    assert_eq!(again["copied_to_first"], serde_json::json!([]));
 
     // The second is away.
     fs::rename(place.path("second"), place.path("away")).unwrap();

@@ -1,14 +1,14 @@
-//! Who may say and hear what, asked of a real server with the settings that `loam up` writes.
+//! Who may publish and subscribe to what, on a real server with the configuration that `loam up` writes.
 //!
-//! `catalogue` lists every place that means something, `visitor` speaks NATS by hand so that each refusal is seen,
-//! `realm` founds a town: server, keys, buckets. The expectation is `contract::rights`; what people read about it is
-//! `deploy/nats/permissions.md`, held to the same source by `written.rs`.
+//! `subjects` lists every subject that means something, `raw_client` speaks NATS by hand so that each refusal is seen,
+//! `test_bus` starts server, keys and buckets. The expectation is `contract::rights`; people read it in
+//! `deploy/nats/permissions.md`, which `written` compares with the same source.
 
-mod catalogue;
 mod injections;
 mod people;
-mod realm;
-mod visitor;
+mod raw_client;
+mod subjects;
+mod test_bus;
 mod written;
 
 use contract::rights::{self, Rights};
@@ -16,11 +16,11 @@ use contract::{Realm, Service};
 use loam::state::keys::OPERATOR;
 use nkeys::KeyPair;
 
-use catalogue::{covers, patterns, places};
-use realm::Town;
-use visitor::Visitor;
+use raw_client::RawClient;
+use subjects::{covers, literal, patterns};
+use test_bus::TestBus;
 
-/// Everybody the server knows, with what he may.
+/// Everybody the server knows, with their permissions.
 fn everybody() -> Vec<(String, Rights)> {
     let realm = Realm::default();
     let mut all: Vec<(String, Rights)> = Service::ALL
@@ -33,22 +33,22 @@ fn everybody() -> Vec<(String, Rights)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_may_say_and_hear_what_the_contract_grants_and_nothing_else() {
-    let town = Town::found().await;
+async fn everybody_may_publish_and_subscribe_to_what_the_contract_grants_and_nothing_else() {
+    let test_bus = TestBus::start().await;
     let granted = |list: &[String], asked: &str| list.iter().any(|right| covers(right, asked));
     let mut wrong = Vec::new();
     for (name, rights) in everybody() {
-        let mut visitor = town.visitor(&name);
-        for place in places() {
-            let (may, expected) = (visitor.may_say(&place), granted(&rights.publish, &place));
+        let mut client = test_bus.raw_client(&name);
+        for subject in literal() {
+            let (may, expected) = (client.may_publish(&subject), granted(&rights.publish, &subject));
             if may != expected {
-                wrong.push(format!("{name} says {place}: {may}, granted: {expected}"));
+                wrong.push(format!("{name} publishes {subject}: {may}, granted: {expected}"));
             }
         }
-        for place in places().into_iter().chain(patterns()) {
-            let (may, expected) = (visitor.may_hear(&place), granted(&rights.subscribe, &place));
+        for subject in literal().into_iter().chain(patterns()) {
+            let (may, expected) = (client.may_subscribe(&subject), granted(&rights.subscribe, &subject));
             if may != expected {
-                wrong.push(format!("{name} hears {place}: {may}, granted: {expected}"));
+                wrong.push(format!("{name} subscribes to {subject}: {may}, granted: {expected}"));
             }
         }
     }
@@ -56,25 +56,26 @@ async fn everybody_may_say_and_hear_what_the_contract_grants_and_nothing_else() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_do_not_come_in() {
-    let town = Town::found().await;
-    let refused = |key: Option<&KeyPair>| Visitor::come(&town.server.url(), key).err().expect("refused");
+async fn strangers_cannot_connect() {
+    let test_bus = TestBus::start().await;
+    let refused =
+        |key: Option<&KeyPair>| RawClient::connect(&test_bus.server.url(), key).err().expect("refused");
     assert!(refused(None).contains("Authorization Violation"));
     assert!(refused(Some(&KeyPair::new_user())).contains("Authorization Violation"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_answers_a_question_once_and_cannot_write_to_its_asker_otherwise() {
-    let town = Town::found().await;
-    let (mut asker, mut answerer) = (town.visitor("backup"), town.visitor("provisioner"));
-    answerer.listen("loam.v1.provisioner.>");
-    asker.listen("_INBOX_backup.>");
+async fn a_service_replies_to_a_request_once_and_cannot_write_to_the_caller_otherwise() {
+    let test_bus = TestBus::start().await;
+    let (mut asker, mut answerer) = (test_bus.raw_client("backup"), test_bus.raw_client("provisioner"));
+    answerer.subscribe("loam.v1.provisioner.>");
+    asker.subscribe("_INBOX_backup.>");
     assert!(answerer.round().errors.is_empty() && asker.round().errors.is_empty());
-    assert!(!answerer.may_say("_INBOX_backup.a"), "unasked");
-    asker.say("loam.v1.provisioner.get_vm", "_INBOX_backup.a", &[], "{}");
+    assert!(!answerer.may_publish("_INBOX_backup.a"), "without a request");
+    asker.publish("loam.v1.provisioner.get_vm", "_INBOX_backup.a", &[], "{}");
     let question = answerer.wait_for_message();
     assert_eq!(question.reply.as_deref(), Some("_INBOX_backup.a"));
-    assert!(answerer.may_say("_INBOX_backup.a"), "the answer");
+    assert!(answerer.may_publish("_INBOX_backup.a"), "the reply");
     assert_eq!(asker.wait_for_message().subject, "_INBOX_backup.a");
-    assert!(!answerer.may_say("_INBOX_backup.a"), "a second answer");
+    assert!(!answerer.may_publish("_INBOX_backup.a"), "a second reply");
 }

@@ -1,14 +1,14 @@
-//! What is written about the rights under `deploy/nats` is what the server is told. After a change of the contract's
-//! rights: run with `LOAM_WRITE_SAMPLES=1` and read the difference.
+//! The files under `deploy/nats` say what the server is configured with. After a change of the contract's permissions:
+//! run with `LOAM_WRITE_SAMPLES=1` and read the difference.
 
 use std::path::Path;
 
 use contract::{Realm, Service};
-use loam::nats::render::{Place, render};
+use loam::nats::render::{ServerPaths, render};
 use loam::nats::table;
 use loam::state::keys::{OPERATOR, PublicKeys};
 
-fn hold(file: &str, text: &str) {
+fn compare(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats").join(file);
     if std::env::var_os("LOAM_WRITE_SAMPLES").is_some() {
         std::fs::write(&path, text).expect("written");
@@ -18,8 +18,8 @@ fn hold(file: &str, text: &str) {
 }
 
 #[test]
-fn the_page_of_rights_is_up_to_date() {
-    hold("permissions.md", &table::page());
+fn the_page_of_permissions_is_up_to_date() {
+    compare("permissions.md", &table::page());
 }
 
 #[test]
@@ -30,6 +30,6 @@ fn the_sample_of_the_server_settings_is_up_to_date() {
         bootstrap: key("bootstrap"),
         people: vec![(OPERATOR.into(), key(OPERATOR))],
     };
-    let place = Place { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data") };
-    hold("nats.sample.conf", &render(&Realm::default(), &keys, place));
+    let paths = ServerPaths { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data") };
+    compare("nats.sample.conf", &render(&Realm::default(), &keys, paths));
 }

@@ -1,22 +1,22 @@
-//! What the demo's machine is: its definition, and the script that makes it serve a page that it can change itself.
+//! The demo's VM: its definition, and the script that makes it serve a page that it can change itself.
 
 use std::path::{Path, PathBuf};
 
 use contract::DomainName;
 
-use super::super::exit::{Exit, Trouble};
+use super::super::exit::{CliError, Exit};
 
-/// What its page says from the first moment on.
-pub(super) const GREETING: &str = "grown by the demo";
-/// The mark by which its machines are known.
+/// The text of its page.
+pub(super) const GREETING: &str = "created by the demo";
+/// The variable that marks VMs of the demo.
 pub(super) const MARK: &str = "LOAM_DEMO";
-/// Under which name it is reached.
+/// Its domain.
 pub(super) const DOMAIN: &str = "web.example";
-/// Where the page takes notes.
+/// The path that appends a note to the page.
 pub(super) const NOTE_PATH: &str = "/cgi-bin/note";
 
-/// Serves `/srv/www/index.html`, and writes what is posted to `/cgi-bin/note` at its end: with systemd and Python where
-/// they are, with busybox else. Either way it is served again after every boot.
+/// Serves `/srv/www/index.html`, and appends what is posted to `/cgi-bin/note`: with systemd and Python where they are
+/// installed, else with busybox. Either way it is served again after every boot.
 const INSTALL: &str = r##"#!/bin/sh
 set -eu
 mkdir -p /srv/www/cgi-bin
@@ -67,7 +67,7 @@ sync
 "##;
 
 /// Writes `web.toml` and its script into a folder.
-pub(super) fn write(folder: &Path, vm: &str, seed: &str) -> Result<PathBuf, Trouble> {
+pub(super) fn write(folder: &Path, vm: &str, seed: &str) -> Result<PathBuf, CliError> {
     let domain = DomainName::new(DOMAIN).expect("a fixed name that fits");
     let file = folder.join("web.toml");
     let text = format!(
@@ -77,7 +77,7 @@ pub(super) fn write(folder: &Path, vm: &str, seed: &str) -> Result<PathBuf, Trou
     );
     for (path, text) in [(&file, text.as_str()), (&folder.join("install.sh"), INSTALL)] {
         std::fs::write(path, text)
-            .map_err(|error| Trouble::new(Exit::Failed, format!("writing {}: {error}", path.display())))?;
+            .map_err(|error| CliError::new(Exit::Failed, format!("writing {}: {error}", path.display())))?;
     }
     Ok(file)
 }
@@ -88,7 +88,7 @@ mod tests {
     use crate::cli::vm;
 
     #[test]
-    fn the_definition_is_one_that_loam_reads_and_bears_the_mark() {
+    fn the_definition_is_one_that_loam_reads_and_has_the_mark() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = write(folder.path(), "web", "loam-demo").expect("written");
         let definition = vm::read(&file).expect("read");

@@ -1,21 +1,21 @@
-//! `loam demo`: the main job from the first seed to a second machine grown from a backup, said over the bus like
-//! everything here, each step with its time.
+//! `loam demo`: everything from the first seed to a second VM restored from a backup, by requests over the bus, each step
+//! with its time.
 //!
 //! ```text
 //!   seed -> web (install script serves a page) -> page through the proxy -> backup
 //!        -> page changed through the proxy -> a schedule's backup stores only what changed
-//!        -> web2 from the first backup -> its page is as it was -> who runs -> everything removed but the backups
+//!        -> web2 from the first backup -> its page is as it was -> services listed -> all removed but the backups
 //! ```
 //!
-//! What it makes is marked, and it removes nothing without its mark: a machine of yours that is called as its own
-//! stops it. After a failure things stay as they are, to be looked at; the next run removes them. Where machines are
+//! What it makes is marked, and it removes nothing without its mark: a VM of yours with the name of one of its own stops
+//! it. After a failure everything stays, so that a person can find out why; the next run removes it. Where VMs are
 //! simulated it says so, and makes a disk image itself if it is given none.
 
-mod guard;
+mod backups;
+mod cleanup;
 mod guest;
-mod page;
-mod play;
-mod tidy;
+mod http;
+mod steps;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,74 +23,75 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{Exit, Trouble};
+use super::exit::{CliError, Exit};
 use super::output::show;
 use super::session::Session;
+use crate::stdio;
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// The image that the machine grows from (qcow2 or raw); needed where machines are real
+    /// Image for the VM (qcow2 or raw); needed where VMs are real
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
-    /// What the image must hash to, 64 hexadecimal digits; it is hashed here where absent
+    /// SHA-256 of the image, 64 hexadecimal digits (default: computed here)
     #[arg(long, value_name = "DIGEST", requires = "seed")]
     sha256: Option<String>,
 }
 
-/// How machines that are only pretended call their hypervisor.
+/// The hypervisor of simulated VMs.
 const SIMULATED: &str = "simulated";
-/// A machine that is ready serves its page at once, or after its server's own start.
-const PAGE_PATIENCE: Duration = Duration::from_secs(60);
+/// A VM that is ready serves its page at once, or after its web server has started.
+const PAGE_MAX: Duration = Duration::from_secs(60);
 const BETWEEN: Duration = Duration::from_millis(500);
 
-/// A step that was taken.
+/// A step that was run.
 #[derive(Clone, Debug, Serialize)]
-struct Taken {
+struct StepDone {
     step: &'static str,
     took_ms: u128,
     facts: String,
 }
 
-/// The steps so far, shown as they are taken.
+/// The steps so far, shown one by one.
 struct Steps<'a> {
     session: &'a Session,
-    taken: Vec<Taken>,
+    done: Vec<StepDone>,
 }
 
 impl Steps<'_> {
-    /// Takes a step. What goes wrong in it carries its name.
-    async fn take<T>(
+    /// Runs a step. Its errors carry its name.
+    async fn run<T>(
         &mut self,
         step: &'static str,
-        work: impl Future<Output = Result<(T, String), Trouble>>,
-    ) -> Result<T, Trouble> {
+        work: impl Future<Output = Result<(T, String), CliError>>,
+    ) -> Result<T, CliError> {
         let begun = Instant::now();
-        let (value, facts) = work.await.map_err(|trouble| {
-            let sentence = format!("step {} ({step}): {}", self.taken.len() + 1, trouble.sentence());
-            Trouble::new(trouble.exit(), sentence)
+        let (value, facts) = work.await.map_err(|error| {
+            let message = format!("step {} ({step}): {}", self.done.len() + 1, error.message());
+            CliError::new(error.exit(), message)
         })?;
         let took_ms = begun.elapsed().as_millis();
         if !self.session.json {
             let seconds = Duration::from_millis(took_ms as u64).as_secs_f32();
-            println!("{:>2}. {step:<28} {seconds:>7.2} s   {facts}", self.taken.len() + 1);
+            stdio::line(format_args!("{:>2}. {step:<31} {seconds:>7.2} s   {facts}", self.done.len() + 1));
         }
-        self.taken.push(Taken { step, took_ms, facts });
+        self.done.push(StepDone { step, took_ms, facts });
         Ok(value)
     }
 }
 
-/// Does the main job.
-pub(super) async fn run(session: &Session, args: DemoArgs) -> Result<(), Trouble> {
+/// Runs all steps.
+pub(super) async fn run(session: &Session, args: DemoArgs) -> Result<(), CliError> {
     let begun = Instant::now();
-    let mut steps = Steps { session, taken: Vec::new() };
-    play::play(session, args, &mut steps).await?;
+    let mut steps = Steps { session, done: Vec::new() };
+    steps::run(session, args, &mut steps).await?;
     let took_s = begun.elapsed().as_secs_f32();
-    show(session.json, &steps.taken, |taken| {
-        println!("the whole job is done: {} steps in {took_s:.1} s", taken.len());
+    show(session.json, &steps.done, |done, text| {
+        text.line(format_args!("the demo is done: {} steps in {took_s:.1} s", done.len()));
     })
 }
 
 /// A step whose outcome is not what was promised.
-fn broken(sentence: impl Into<String>) -> Trouble {
-    Trouble::new(Exit::Failed, sentence)
+fn failed(message: impl Into<String>) -> CliError {
+    CliError::new(Exit::Failed, message)
 }

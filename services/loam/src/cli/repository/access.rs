@@ -1,4 +1,4 @@
-//! Where the repository is, who opens it, and how much of this machine its engine may use.
+//! Where the repository is, which secret opens it, and how much of this machine its engine may use.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind::NotFound;
@@ -11,65 +11,65 @@ use backup_repository::{
 use clap::Args;
 use contract::ByteCount;
 
-use super::trouble;
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use super::{OPTIONS, errors};
+use crate::cli::exit::CliError;
 
 /// The store itself.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 pub(super) struct StoreArgs {
-    /// Where the repository is: file:///absolute/folder or s3://bucket/prefix
+    /// Location of the repository: file:///absolute/folder or s3://bucket/prefix
     #[arg(long, value_name = "URL")]
     store: StoreUrl,
-    /// The S3 service, as in http://127.0.0.1:9000; AWS itself unless given
+    /// URL of the S3 service, such as http://127.0.0.1:9000 (default: AWS)
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// The region that S3 signatures name
+    /// S3 region
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]
     region: String,
-    /// Who we are for S3
+    /// S3 access key id
     #[arg(long, value_name = "ID", requires = "secret_access_key_file")]
     access_key_id: Option<String>,
-    /// A file with the secret access key for S3, which nobody else can write
+    /// File with the S3 secret access key, which only its owner can write
     #[arg(long, value_name = "FILE", requires = "access_key_id")]
     secret_access_key_file: Option<PathBuf>,
 }
 
-/// A second repository, which backups go to.
+/// A second repository that backups go to.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "A second repository")]
+#[command(next_help_heading = "Second repository")]
 pub(super) struct SecondArgs {
-    /// Where it is. A backup goes here, too; and here alone while the first cannot be reached
+    /// Location of the second repository; backups go to both, and to this alone while the first cannot be reached
     #[arg(long = "to", value_name = "URL")]
     to_store: Option<StoreUrl>,
-    /// Its S3 service
+    /// URL of its S3 service (default: AWS)
     #[arg(long, value_name = "URL", requires = "to_store")]
     to_endpoint: Option<String>,
-    /// Its region
+    /// Its S3 region
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]
     to_region: String,
-    /// Who we are there
+    /// Its S3 access key id
     #[arg(long, value_name = "ID", requires = "to_secret_access_key_file")]
     to_access_key_id: Option<String>,
-    /// A file with the secret access key for it
+    /// File with its S3 secret access key
     #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
     to_secret_access_key_file: Option<PathBuf>,
-    /// A file with its passphrase
+    /// File with its passphrase
     #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with_all = ["to_key_file", "to_identity_file"])]
     to_passphrase_file: Option<PathBuf>,
-    /// Its key file
+    /// File with at least 32 random bytes that opens it
     #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with = "to_identity_file")]
     to_key_file: Option<PathBuf>,
-    /// A file with a private key that opens it
+    /// File with a private key that opens it
     #[arg(long, value_name = "FILE", requires = "to_store")]
     to_identity_file: Option<PathBuf>,
 }
 
 impl StoreArgs {
     /// The store alone, for what needs no key.
-    pub(super) fn open(self) -> Result<Store, Trouble> {
-        self.settings().open().map_err(trouble::of)
+    pub(super) fn open(self) -> Result<Store, CliError> {
+        self.settings().open().map_err(errors::of)
     }
 
     fn settings(self) -> StoreSettings {
@@ -86,18 +86,18 @@ impl StoreArgs {
     }
 }
 
-/// What proves that we may: exactly one of three files, each of which only its owner can write.
+/// The secret: exactly one of three files, each of which only its owner can write.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 #[group(required = true, multiple = false)]
 pub(super) struct SecretArgs {
-    /// A file with the passphrase
+    /// File with the passphrase
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// A file of at least 32 random bytes
+    /// File with at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// A file with a private key, as `keys identity` makes it
+    /// File with a private key, as `keys identity` makes it
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
 }
@@ -107,10 +107,10 @@ impl SecretArgs {
         self.passphrase_file.is_none() && self.key_file.is_none() && self.identity_file.is_none()
     }
 
-    fn read(&self) -> Result<Secret, Trouble> {
+    fn read(&self) -> Result<Secret, CliError> {
         let SecretArgs { passphrase_file, key_file, identity_file } = self;
         let secret = secret_of(passphrase_file.as_ref(), key_file.as_ref(), identity_file.as_ref());
-        secret.expect("the group is required").map_err(trouble::of)
+        secret.expect("the group is required").map_err(errors::of)
     }
 }
 
@@ -127,16 +127,17 @@ pub(super) fn secret_of(
 
 /// How much of this machine may be used.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 pub(super) struct EngineArgs {
-    /// A folder that keeps what was learnt for the next time, or `none`; $XDG_CACHE_HOME/loam unless given. Without it
-    /// the index is read anew each time, and exchanged keys are not noticed
+    /// Cache directory, or `none` (default: $XDG_CACHE_HOME/loam)
+    ///
+    /// Without a cache the index is read each time, and replaced keys are not noticed.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// The most memory that buffers take together, as in 512M
+    /// Maximum memory of all buffers together
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: ByteCount,
-    /// Said by the commands that store something.
+    /// Set by the commands that store something.
     #[arg(skip)]
     compression: Compression,
 }
@@ -163,10 +164,10 @@ fn cache_default() -> Option<PathBuf> {
     Some(caches.join("loam"))
 }
 
-/// For commands that change something.
+/// For commands that change a repository.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct DryRun {
-    /// Say what would be done, and change nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }
@@ -182,31 +183,31 @@ pub(super) struct Access {
     engine: EngineArgs,
 }
 
-/// How what is new is stored.
+/// How new data is stored.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct CompressionArgs {
-    /// How new data is compressed: `none`, or a level of zstd from 1 (fast) to 19 (small). What is stored stays as it is
+    /// Compression of new data: `none`, or a zstd level from 1 (fast) to 19 (small)
     #[arg(long, value_name = "LEVEL|none", default_value_t)]
     compression: Compression,
 }
 
 impl Access {
-    /// The same, where what is new is compressed like this.
+    /// The same, with this compression of new data.
     pub(super) fn compressing(mut self, how: CompressionArgs) -> Access {
         self.engine.compression = how.compression;
         self
     }
 
-    /// Opens the repository. Nothing is ever made by it.
-    pub(super) async fn open(&self, work: &Work) -> Result<Repository, Trouble> {
+    /// Opens the repository; never makes one.
+    pub(super) async fn open(&self, work: &Work) -> Result<Repository, CliError> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
-        let store = self.store.clone().settings().open().map_err(trouble::of)?;
+        let store = self.store.clone().settings().open().map_err(errors::of)?;
         self.opened(&place, Repository::open(store, secret, self.engine.clone().settings()), work).await
     }
 
-    /// Opens it to change something, or to see what would be changed. What this machine remembers is then left alone, too.
-    pub(super) async fn open_to_change(&self, dry_run: bool, work: &Work) -> Result<Repository, Trouble> {
+    /// Opens it to change something, or to show what would change: then the cache is left alone as well.
+    pub(super) async fn open_to_change(&self, dry_run: bool, work: &Work) -> Result<Repository, CliError> {
         if !dry_run {
             return self.open(work).await;
         }
@@ -216,10 +217,10 @@ impl Access {
         self.opened(&self.store.store, Repository::open(store, secret, engine), work).await
     }
 
-    /// Opens it for who wants to see what was backed up: a write-only key is refused before anything is begun.
-    pub(super) async fn open_to_read(&self, work: &Work) -> Result<Repository, Trouble> {
+    /// Opens it to read backups: a write-only key is refused before anything is done.
+    pub(super) async fn open_to_read(&self, work: &Work) -> Result<Repository, CliError> {
         let repository = self.open(work).await?;
-        if repository.can_read() { Ok(repository) } else { Err(trouble::of(WriteOnly)) }
+        if repository.can_read() { Ok(repository) } else { Err(errors::of(WriteOnly)) }
     }
 
     /// Makes a repository.
@@ -228,39 +229,38 @@ impl Access {
         lock: Option<ObjectLock>,
         chunker: Chunker,
         work: &Work,
-    ) -> Result<Repository, Trouble> {
+    ) -> Result<Repository, CliError> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
-        let store =
-            self.store.clone().settings().open_for_init().map_err(trouble::of)?.with_object_lock(lock);
+        let store = self.store.clone().settings().open_for_init().map_err(errors::of)?.with_object_lock(lock);
         let settings = self.engine.clone().settings();
         let init = Repository::init_with(store, secret, KdfCost::default(), settings, chunker);
         self.opened(&place, init, work).await
     }
 
     /// Whether a repository could be made.
-    pub(super) async fn could_init(&self, work: &Work) -> Result<(), Trouble> {
+    pub(super) async fn could_init(&self, work: &Work) -> Result<(), CliError> {
         let secret = self.secret.read()?;
         let store = match self.store.clone().settings().open() {
             // Init makes the folder.
             Err(StoreSettingsError::FolderMissing { source, .. }) if source.kind() == NotFound => {
                 return Ok(());
             }
-            store => store.map_err(trouble::of)?,
+            store => store.map_err(errors::of)?,
         };
         let settings = EngineSettings { cache: None, ..self.engine.clone().settings() };
         let found = Repository::open(store, secret, settings);
-        match work.unless_told(async { Ok::<_, Trouble>(found.await) }, |never| never).await? {
+        match work.unless_cancelled(async { Ok::<_, CliError>(found.await) }, |never| never).await? {
             Err(OpenError::NoRepository) => Ok(()),
             Err(error @ (OpenError::Foreign | OpenError::Store(_))) => {
-                Err(trouble::while_doing(&self.store.store, error))
+                Err(errors::while_doing(&self.store.store, error))
             }
-            _ => Err(trouble::while_doing(&self.store.store, OpenError::AlreadyThere)),
+            _ => Err(errors::while_doing(&self.store.store, OpenError::AlreadyThere)),
         }
     }
 
-    /// The way to a second repository, where one is given, with the same share of this machine.
-    pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, Trouble> {
+    /// Access to the second repository, where one is given, with the same cache and memory.
+    pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, CliError> {
         let Some(store) = second.to_store else { return Ok(None) };
         let secret = SecretArgs {
             passphrase_file: second.to_passphrase_file,
@@ -268,8 +268,8 @@ impl Access {
             identity_file: second.to_identity_file,
         };
         if secret.is_none() {
-            return Err(trouble::usage(
-                "--to needs what opens that repository, such as --to-passphrase-file",
+            return Err(errors::usage(
+                "--to needs a secret that opens that repository, such as --to-passphrase-file",
             ));
         }
         let store = StoreArgs {
@@ -282,7 +282,7 @@ impl Access {
         Ok(Some(Access { store, secret, engine: self.engine.clone() }))
     }
 
-    /// Where it is, for people.
+    /// Its location, for people.
     pub(super) fn place(&self) -> String {
         self.store.store.to_string()
     }
@@ -292,9 +292,9 @@ impl Access {
         place: &StoreUrl,
         opening: impl Future<Output = Result<Repository, OpenError>>,
         work: &Work,
-    ) -> Result<Repository, Trouble> {
-        // It is large, and a part of every command.
+    ) -> Result<Repository, CliError> {
+        // The future is large, and part of every command.
         let opening = Box::pin(opening);
-        work.unless_told(opening, |error| trouble::while_doing(place, error)).await
+        work.unless_cancelled(opening, |error| errors::while_doing(place, error)).await
     }
 }

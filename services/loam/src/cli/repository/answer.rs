@@ -8,10 +8,11 @@
 
 use serde::Serialize;
 
-use crate::cli::exit::{Exit, Trouble};
-use crate::cli::output::show;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::output::{Text, show};
+use crate::stdio;
 
-/// What a command did, and what somebody should look at.
+/// What a command did, and warnings for a person.
 pub(super) struct Answer<T> {
     did: T,
     warnings: Vec<String>,
@@ -47,40 +48,44 @@ impl<T: Serialize> Answer<T> {
         self
     }
 
-    /// What would have been done, and was not.
+    /// Marks the result of a dry run.
     pub(super) fn dry(mut self, is_dry: bool) -> Answer<T> {
         self.is_dry = is_dry;
         self
     }
 
-    /// What was found is bad, and still worth showing.
+    /// A result that is shown and still is a failure.
     pub(super) fn fail(mut self, why: Option<String>) -> Answer<T> {
         self.failure = why;
         self
     }
 
-    /// Shows it, and ends as it did.
-    pub(super) fn give(self, json: bool, for_people: impl FnOnce(&T)) -> Result<(), Trouble> {
+    /// Shows the result, and returns how the command ends.
+    pub(super) fn give(self, json: bool, for_people: impl FnOnce(&T, &mut Text)) -> Result<(), CliError> {
         let outcome = match (&self.failure, self.warnings.is_empty()) {
             (Some(_), _) => Outcome::Failed,
             (None, false) => Outcome::OkWithWarnings,
             (None, true) => Outcome::Ok,
         };
         let Answer { did, warnings, failure, is_dry } = self;
-        show(json, &Shown { outcome, warnings: &warnings, dry_run: is_dry, did: &did }, |_| {
-            for_people(&did);
+        show(json, &Shown { outcome, warnings: &warnings, dry_run: is_dry, did: &did }, |_, text| {
+            for_people(&did, text);
             if is_dry {
-                println!("nothing was changed: this was a dry run");
-            }
-            for warning in &warnings {
-                eprintln!("warning: {warning}");
+                text.line("nothing was changed: this was a dry run");
             }
         })?;
+        if !json {
+            for warning in &warnings {
+                stdio::note(format_args!("warning: {warning}"));
+            }
+        }
         match (failure, warnings.len()) {
-            (Some(why), _) => Err(Trouble::told(Exit::Failed, why)),
+            (Some(why), _) => Err(CliError::already_shown(Exit::Failed, why)),
             (None, 0) => Ok(()),
-            (None, 1) => Err(Trouble::told(Exit::Warnings, "done, with a warning")),
-            (None, more) => Err(Trouble::told(Exit::Warnings, format!("done, with {more} warnings"))),
+            (None, 1) => Err(CliError::already_shown(Exit::Warnings, "done, with a warning")),
+            (None, more) => {
+                Err(CliError::already_shown(Exit::Warnings, format!("done, with {more} warnings")))
+            }
         }
     }
 }

@@ -13,46 +13,47 @@ use serde::Serialize;
 use super::access::{Access, CompressionArgs, SecondArgs};
 use super::answer::Answer;
 use super::destinations::{Destinations, Estimated, Stored};
+use super::errors;
 use super::snapshots::SnapshotView;
-use super::trouble;
 use super::values::{Named, State, disk_address};
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
 
 /// A definition is a page of text; a larger file is a mistake.
 const DEFINITION_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BackupArgs {
-    /// The machine's name; this host's unless given
+    /// Name of the machine (default: the host name)
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
-    /// A disk, as NAME=ADDRESS: a path, raw:PATH, qcow2:PATH, nbd://… or nbd+unix://…; may be given again
+    /// Disk to back up: ADDRESS is a path, raw:PATH, qcow2:PATH, nbd://… or nbd+unix://…; can be repeated
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = disk_address)]
     disk: Vec<Named<DiskAddress>>,
-    /// Back up stdin as a stream of this name, such as a dump of a database
+    /// Back up standard input as a stream of this name, such as a database dump
     #[arg(long, value_name = "NAME")]
     stdin: Option<String>,
-    /// The snapshot since which the disks' maps of changes count: `auto` (the machine's latest), `none` or an id. Needed
-    /// where an address names a bitmap
+    /// Snapshot that dirty bitmaps refer to: `auto` (the machine's latest), `none` or an id
+    ///
+    /// Needed where an address names a bitmap.
     #[arg(long, value_name = "auto|none|ID")]
     parent: Option<String>,
-    /// A word to keep with the snapshot; may be given again
+    /// Tag of the snapshot; can be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// A file to keep as the machine's definition
+    /// File to store as the definition of the machine
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
-    /// In what state the guest's data is
+    /// Consistency of the guest's data
     #[arg(long, value_enum, default_value = "crash")]
     consistency: State,
-    /// Follow what images refer to, such as backing files. Only for images that nobody else could have prepared
+    /// Follow references of images, such as backing files; only for images from trusted sources
     #[arg(long)]
     follow_references: bool,
     /// Warn when the disks hold less than this
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
-    /// Read everything and say what would be stored, in the first place that can be reached; write nothing
+    /// Read everything and show what the first reachable repository would store, and write nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -66,10 +67,10 @@ pub(in crate::cli) struct BackupArgs {
 #[derive(Serialize)]
 struct Done {
     snapshot: SnapshotView,
-    /// Where it is.
+    /// The repositories that have it.
     stored_in: Vec<String>,
-    /// Earlier backups that were in the second repository alone.
-    brought_home: Vec<SnapshotId>,
+    /// Earlier backups that were in the second repository alone, and were copied to the first.
+    copied_to_first: Vec<SnapshotId>,
     findings: Vec<FindingView>,
 }
 
@@ -86,19 +87,19 @@ struct FindingView {
     finding: Finding,
 }
 
-pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
     let expectations = Expectations { used_bytes_min: args.min_size.0, ..Expectations::default() };
-    let judge = Judge::try_from(expectations).map_err(trouble::of)?;
+    let judge = Judge::try_from(expectations).map_err(errors::of)?;
     let definition = args.definition.as_deref().map(read_definition).transpose()?.unwrap_or_default();
     if args.parent.is_none() && args.disk.iter().any(|disk| has_bitmap(&disk.value)) {
-        let why = "a bitmap says what changed since some backup: name that one with --parent";
-        return Err(trouble::usage(why));
+        let why = "a bitmap says what changed since a backup: name that backup with --parent";
+        return Err(errors::usage(why));
     }
     let machine = args.machine.clone().map_or_else(name_of_host, Ok)?;
     let access = args.access.clone().compressing(args.compression);
     let second = access.second(args.second.clone())?;
     let mut destinations = Destinations::open(&access, second, work).await?;
-    let brought_home = if args.dry_run { Vec::new() } else { destinations.bring_home(work).await? };
+    let copied_to_first = if args.dry_run { Vec::new() } else { destinations.copy_to_first(work).await? };
     let request = BackupRequest {
         machine: machine.clone(),
         taken_at_unix_ms: unix_ms_now(),
@@ -113,10 +114,10 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
         let Estimated { stats, warnings } =
             destinations.estimate(request, args.parent.as_deref(), work).await?;
         let estimate = Estimate { machine, stats };
-        return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done| {
+        return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done, text| {
             let CopyStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
             let (read, new, stored) = (ByteCount(read_bytes), ByteCount(new_bytes), ByteCount(stored_bytes));
-            println!("read {read}, new {new}, would store {stored}");
+            text.line(format_args!("read {read}, new {new}, would store {stored}"));
         });
     }
     let stored = destinations.back_up(request, args.parent.as_deref(), work).await?;
@@ -124,47 +125,50 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), Trouble> {
     let (findings, unjudged) = match judged {
         Ok(findings) => (findings, None),
         Err(error) => {
-            (Vec::new(), Some(format!("not compared with earlier backups: {}", trouble::sentence(&error))))
+            (Vec::new(), Some(format!("not compared with earlier backups: {}", errors::message(&error))))
         }
     };
-    tell(stored, brought_home, findings, unjudged, work)
+    show(stored, copied_to_first, findings, unjudged, work)
 }
 
-/// The backup exists now: whatever is unusual about it is a warning.
-fn tell(
+/// The backup is stored: whatever is unusual about it is a warning.
+fn show(
     stored: Stored,
-    brought_home: Vec<SnapshotId>,
+    copied_to_first: Vec<SnapshotId>,
     findings: Vec<Finding>,
     unjudged: Option<String>,
     work: &Work,
-) -> Result<(), Trouble> {
+) -> Result<(), CliError> {
     let Stored { snapshot, places, warnings, .. } = stored;
     let refused = snapshot.contents.stats.maps_refused;
-    let refused = (refused > 0)
-        .then(|| format!("{refused} maps of changes were found to be wrong; those disks were read whole"));
+    let refused =
+        (refused > 0).then(|| format!("{refused} dirty bitmaps were wrong; those disks were read whole"));
     let grave = findings.iter().filter(|finding| finding.gravity() > Gravity::Notice);
     let unusual = grave.map(ToString::to_string).chain(refused).chain(unjudged);
     let warnings: Vec<_> = warnings.into_iter().chain(unusual).collect();
     let view = |finding: Finding| FindingView { gravity: finding.gravity(), finding };
     let findings = findings.into_iter().map(view).collect();
-    let done = Done { snapshot: (&snapshot).into(), stored_in: places, brought_home, findings };
-    Answer::new(done).warn(warnings).give(work.json, |done| {
+    let done = Done { snapshot: (&snapshot).into(), stored_in: places, copied_to_first, findings };
+    Answer::new(done).warn(warnings).give(work.json, |done, text| {
         let stats = &snapshot.contents.stats;
-        println!("sealed {} of {}", done.snapshot.id, snapshot.contents.machine);
+        text.line(format_args!("snapshot {} of {} is stored", done.snapshot.id, snapshot.contents.machine));
         if done.stored_in.len() > 1 {
-            println!("stored in {}", done.stored_in.join(" and "));
+            text.line(format_args!("stored in {}", done.stored_in.join(" and ")));
         }
-        if !done.brought_home.is_empty() {
-            println!("brought home {} earlier backups", done.brought_home.len());
+        if !done.copied_to_first.is_empty() {
+            text.line(format_args!(
+                "copied {} earlier backups from the second repository",
+                done.copied_to_first.len()
+            ));
         }
-        println!(
+        text.line(format_args!(
             "read {}, new {}, stored {}",
             ByteCount(stats.read_bytes),
             ByteCount(stats.new_bytes),
             ByteCount(stats.stored_bytes)
-        );
+        ));
         for notice in done.findings.iter().filter(|view| view.gravity == Gravity::Notice) {
-            println!("note: {}", notice.finding);
+            text.line(format_args!("note: {}", notice.finding));
         }
     })
 }
@@ -176,31 +180,30 @@ fn has_bitmap(address: &DiskAddress) -> bool {
     }
 }
 
-async fn open_disks(args: &BackupArgs, work: &Work) -> Result<Vec<(String, Box<dyn DiskSource>)>, Trouble> {
+async fn open_disks(args: &BackupArgs, work: &Work) -> Result<Vec<(String, Box<dyn DiskSource>)>, CliError> {
     let references = if args.follow_references { References::Follow } else { References::Refuse };
     let mut disks = Vec::with_capacity(args.disk.len());
     for Named { name, value: address } in &args.disk {
-        let failed = |error| trouble::while_doing(format_args!("opening disk {name}"), error);
-        disks.push((name.clone(), work.unless_told(address.open(references), failed).await?));
+        let failed = |error| errors::while_doing(format_args!("opening disk {name}"), error);
+        disks.push((name.clone(), work.unless_cancelled(address.open(references), failed).await?));
     }
     Ok(disks)
 }
 
-/// What a machine is called that says no other name.
-fn name_of_host() -> Result<String, Trouble> {
+/// The default name of a machine.
+fn name_of_host() -> Result<String, CliError> {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty())
-        .ok_or_else(|| trouble::usage("this host has no name: give --machine"))
+    name.filter(|name| !name.is_empty()).ok_or_else(|| errors::usage("this host has no name: give --machine"))
 }
 
-fn read_definition(path: &Path) -> Result<Vec<u8>, Trouble> {
-    let unreadable = |error: std::io::Error| trouble::usage(format!("reading {}: {error}", path.display()));
+fn read_definition(path: &Path) -> Result<Vec<u8>, CliError> {
+    let unreadable = |error: std::io::Error| errors::usage(format!("reading {}: {error}", path.display()));
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(DEFINITION_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() as u64 > DEFINITION_BYTES_MAX {
         let most = ByteCount(DEFINITION_BYTES_MAX);
-        return Err(trouble::usage(format!("{} is longer than {most}", path.display())));
+        return Err(errors::usage(format!("{} is longer than {most}", path.display())));
     }
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! `loam repository collect`: gives back the room of what nobody needs any more.
+//! `loam repository collect`: deletes data that no snapshot needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,27 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::trouble;
+use super::errors;
 use super::values::duration;
 use super::work::{Work, shown};
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
+use crate::cli::output::Text;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CollectArgs {
-    /// Say what would be done, and change nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Rewrite no more than this of packs that are mostly waste; 0 rewrites nothing
+    /// Maximum size of packs to rewrite; 0 rewrites none (default: 4G)
     #[arg(long, value_name = "SIZE")]
     rewrite_bytes_max: Option<ByteCount>,
-    /// Rewrite packs of which less than this part is needed
+    /// Rewrite packs of which less than PERCENT is needed (default: 70)
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     rewrite_below: Option<u8>,
-    /// Rewrite packs of earlier epochs, too, so that keys given out before open nothing any more
+    /// Also rewrite packs of earlier epochs, so that removed keys open nothing any more
     #[arg(long)]
-    reseal_old_epochs: bool,
-    /// Leave younger packs alone, as in 24h
+    reencrypt_old_epochs: bool,
+    /// Skip packs younger than TIME (default: 24h)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pack_age_min: Option<Duration>,
     #[command(flatten)]
@@ -49,25 +50,25 @@ struct Collected {
     locks_extended: u64,
 }
 
-pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), CliError> {
     let usual = CollectSettings::default();
     let settings = CollectSettings {
         pack_age_min: args.pack_age_min.unwrap_or(usual.pack_age_min),
         rewrite_below_percent: args.rewrite_below.unwrap_or(usual.rewrite_below_percent),
         rewrite_bytes_max: args.rewrite_bytes_max.map_or(usual.rewrite_bytes_max, |bytes| bytes.0),
-        reseal_old_epochs: args.reseal_old_epochs,
+        reseal_old_epochs: args.reencrypt_old_epochs,
         ..usual
     };
     let repository = args.access.open(work).await?;
     let progress = Arc::new(Progress::new());
     let report = if args.dry_run {
         let planning = work.wait(repository.plan_collection(settings, &progress));
-        shown("looking for what nobody needs", &progress, Box::pin(planning)).await?
+        shown("looking for unneeded data", &progress, Box::pin(planning)).await?
     } else {
         let collecting = repository.collect(settings, &progress, &work.cancel);
-        shown("collecting", &progress, Box::pin(collecting)).await.map_err(trouble::of)?
+        shown("collecting", &progress, Box::pin(collecting)).await.map_err(errors::of)?
     };
-    Answer::new(Collected::new(report, args.dry_run)).give(work.json, tell)
+    Answer::new(Collected::new(report, args.dry_run)).give(work.json, lines)
 }
 
 impl Collected {
@@ -96,16 +97,23 @@ impl Collected {
     }
 }
 
-fn tell(done: &Collected) {
+fn lines(done: &Collected, text: &mut Text) {
     let would = if done.dry_run { "would be " } else { "" };
-    println!("packs       {}", done.packs);
-    println!("condemned   {would}{}", done.packs_condemned);
-    println!("rewritten   {would}{}, {}", done.packs_rewritten, ByteCount(done.bytes_rewritten));
-    println!("deleted     {would}{}, {}", done.packs_deleted, ByteCount(done.bytes_deleted));
+    text.line(format_args!("packs       {}", done.packs));
+    text.line(format_args!("condemned   {would}{}", done.packs_condemned));
+    text.line(format_args!(
+        "rewritten   {would}{}, {}",
+        done.packs_rewritten,
+        ByteCount(done.bytes_rewritten)
+    ));
+    text.line(format_args!("deleted     {would}{}, {}", done.packs_deleted, ByteCount(done.bytes_deleted)));
     if done.packs_waiting > 0 {
-        println!("waiting     {} for backups under way, until a later run", done.packs_waiting);
+        text.line(format_args!(
+            "waiting     {} for backups under way, until a later run",
+            done.packs_waiting
+        ));
     }
     if done.locks_extended > 0 {
-        println!("locked      {} objects for longer", done.locks_extended);
+        text.line(format_args!("locked      {} objects for longer", done.locks_extended));
     }
 }

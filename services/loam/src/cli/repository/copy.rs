@@ -9,18 +9,18 @@ use serde::Serialize;
 use super::access::{Access, CompressionArgs, DryRun, SecondArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
-use super::{trouble, which};
-use crate::cli::exit::Trouble;
+use super::{errors, snapshot_arg};
+use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArgs {
-    /// The snapshots: `latest`, ids, or the first characters of them
+    /// Snapshots to copy: `latest`, ids or their first characters
     #[arg(value_name = "SNAPSHOT", required_unless_present = "all", conflicts_with = "all")]
     snapshots: Vec<String>,
-    /// All snapshots
+    /// Copy all snapshots
     #[arg(long)]
     all: bool,
-    /// Only those of this machine
+    /// Only snapshots of this machine
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     #[command(flatten)]
@@ -39,31 +39,36 @@ struct Copied {
     already_there: Vec<SnapshotId>,
 }
 
-pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), CliError> {
     let other = args.access.second(args.second.clone())?;
-    let other =
-        other.ok_or_else(|| trouble::usage("say where to copy to with --to"))?.compressing(args.compression);
+    let other = other
+        .ok_or_else(|| errors::usage("give the repository to copy to with --to"))?
+        .compressing(args.compression);
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
     let ids = chosen(&repository, &args, work).await?;
     if args.dry.dry_run {
         let there = work.wait(other.snapshot_ids()).await?;
         let (already_there, copied) = ids.into_iter().partition(|id| there.contains(id));
-        return tell(Copied { copied, already_there }, true, work);
+        return show(Copied { copied, already_there }, true, work);
     }
     let progress = Arc::new(Progress::new());
     let copying = repository.copy_to(&other, &ids, &progress, &work.cancel);
-    let report = shown("copy", &progress, Box::pin(copying)).await.map_err(trouble::of)?;
-    tell(Copied { copied: report.copied, already_there: report.already_there }, false, work)
+    let report = shown("copy", &progress, Box::pin(copying)).await.map_err(errors::of)?;
+    show(Copied { copied: report.copied, already_there: report.already_there }, false, work)
 }
 
-fn tell(copied: Copied, is_dry: bool, work: &Work) -> Result<(), Trouble> {
-    Answer::new(copied).dry(is_dry).give(work.json, |done| {
-        println!("copied {} snapshots; {} were there already", done.copied.len(), done.already_there.len());
+fn show(copied: Copied, is_dry: bool, work: &Work) -> Result<(), CliError> {
+    Answer::new(copied).dry(is_dry).give(work.json, |done, text| {
+        text.line(format_args!(
+            "copied {} snapshots; {} were copied before",
+            done.copied.len(),
+            done.already_there.len()
+        ));
     })
 }
 
-async fn chosen(repository: &Repository, args: &CopyArgs, work: &Work) -> Result<Vec<SnapshotId>, Trouble> {
+async fn chosen(repository: &Repository, args: &CopyArgs, work: &Work) -> Result<Vec<SnapshotId>, CliError> {
     let mut ids = Vec::new();
     if args.all {
         for snapshot in work.wait(repository.snapshots()).await? {
@@ -72,8 +77,8 @@ async fn chosen(repository: &Repository, args: &CopyArgs, work: &Work) -> Result
             }
         }
     }
-    for word in &args.snapshots {
-        ids.push(which::find(repository, word, args.machine.as_deref(), work).await?.id);
+    for name in &args.snapshots {
+        ids.push(snapshot_arg::find(repository, name, args.machine.as_deref(), work).await?.id);
     }
     Ok(ids)
 }

@@ -1,14 +1,14 @@
-//! Where a backup goes: one repository, or two from the same reading.
+//! Where a backup goes: one repository, or two from one reading of the disks.
 //!
 //! ```text
 //!   first        second
-//!   there        there         the backup is in both; what stood in the second is brought home before
-//!   not there    there         it is in the second, marked as standing in: a warning
-//!   there        in trouble    it is in the first: a warning
-//!   refuses us   …             failed: a wrong secret or exchanged keys are mended, not gone around
+//!   reachable    reachable     the backup is in both; backups of the second alone are copied to the first before
+//!   away         reachable     it is in the second, marked as standing in: a warning
+//!   reachable    any error     it is in the first: a warning
+//!   refuses      …             failed: a wrong secret or replaced keys must be repaired, not gone around
 //! ```
 //!
-//! So no backup is ever in another place than it seems without somebody being told, each time until it is mended.
+//! So a backup that is in one repository alone is warned of each time, until both have it.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use backup_repository::{
 
 use super::access::Access;
 use super::work::{Work, shown};
-use super::{trouble, which};
-use crate::cli::exit::{Exit, Trouble};
+use super::{errors, snapshot_arg};
+use crate::cli::exit::{CliError, Exit};
 
-/// Repositories that are there.
+/// Repositories that were opened.
 pub(super) struct Destinations {
-    /// The first comes first.
-    places: Vec<Place>,
-    /// Whether the first of all is missing.
+    /// In the order of the command line.
+    places: Vec<OpenRepository>,
+    /// Whether the first repository is away, so that the second stands in for it.
     stands_in: bool,
     pub(super) warnings: Vec<String>,
 }
 
-struct Place {
+struct OpenRepository {
     name: String,
     repository: Repository,
 }
@@ -39,14 +39,14 @@ struct Place {
 /// A backup that is stored.
 pub(super) struct Stored {
     pub(super) snapshot: Snapshot,
-    /// Where it is; the first is the one that counts.
+    /// The repositories that have it.
     pub(super) places: Vec<String>,
     /// A repository that has it.
     pub(super) repository: Repository,
     pub(super) warnings: Vec<String>,
 }
 
-/// What a backup would come to.
+/// What a backup would store.
 pub(super) struct Estimated {
     pub(super) stats: CopyStats,
     pub(super) warnings: Vec<String>,
@@ -57,10 +57,10 @@ impl Destinations {
         first: &Access,
         second: Option<Access>,
         work: &Work,
-    ) -> Result<Destinations, Trouble> {
+    ) -> Result<Destinations, CliError> {
         let mut found = Destinations { places: Vec::new(), stands_in: false, warnings: Vec::new() };
         let Some(second) = second else {
-            found.places.push(Place { name: first.place(), repository: first.open(work).await? });
+            found.places.push(OpenRepository { name: first.place(), repository: first.open(work).await? });
             return Ok(found);
         };
         let (one, other) = (first.open(work).await, second.open(work).await);
@@ -72,72 +72,70 @@ impl Destinations {
             }
             (one, _) => Some(one?),
         };
-        found.places.extend(one.map(|repository| Place { name: first.place(), repository }));
+        found.places.extend(one.map(|repository| OpenRepository { name: first.place(), repository }));
         match other {
-            Ok(repository) => found.places.push(Place { name: second.place(), repository }),
-            // Arguments that cannot be right are told before anything is done.
+            Ok(repository) => found.places.push(OpenRepository { name: second.place(), repository }),
+            // Wrong arguments are reported before anything is done.
             Err(wrong) if wrong.exit() == Exit::Usage => return Err(wrong),
-            // Whatever else is wrong with the second does not cost the backup.
-            Err(trouble) => found.warnings.push(missed(&second, &trouble)),
+            // Any other error of the second repository does not prevent the backup.
+            Err(error) => found.warnings.push(missed(&second, &error)),
         }
         Ok(found)
     }
 
-    /// Copies to the first what stands in the second for want of it.
-    pub(super) async fn bring_home(&mut self, work: &Work) -> Result<Vec<SnapshotId>, Trouble> {
-        let [home, away] = &self.places[..] else { return Ok(Vec::new()) };
-        let at_home = work.wait(home.repository.snapshot_ids()).await?;
-        let mut ids: Vec<_> = work.wait(away.repository.snapshots()).await?;
-        ids.retain(|snapshot| snapshot.contents.stands_in && !at_home.contains(&snapshot.id));
+    /// Copies to the first the backups that went to the second alone while the first was away.
+    pub(super) async fn copy_to_first(&mut self, work: &Work) -> Result<Vec<SnapshotId>, CliError> {
+        let [first, second] = &self.places[..] else { return Ok(Vec::new()) };
+        let in_first = work.wait(first.repository.snapshot_ids()).await?;
+        let mut ids: Vec<_> = work.wait(second.repository.snapshots()).await?;
+        ids.retain(|snapshot| snapshot.contents.stands_in && !in_first.contains(&snapshot.id));
         let ids: Vec<_> = ids.into_iter().map(|snapshot| snapshot.id).collect();
         if ids.is_empty() {
             return Ok(ids);
         }
-        let (from, to) = (&away.name, &home.name);
-        if !away.repository.can_read() {
+        let (from, to) = (&second.name, &first.name);
+        if !second.repository.can_read() {
             self.warnings.push(format!(
-                "{} backups are in {from} and not in {to}: bring them home with `loam repository copy --all` and a key that may read",
+                "{} backups are in {from} and not in {to}: copy them with `loam repository copy --all` and a key that may read",
                 ids.len()
             ));
             return Ok(Vec::new());
         }
         let progress = Arc::new(Progress::new());
-        let copying = away.repository.copy_to(&home.repository, &ids, &progress, &work.cancel);
-        match shown("bringing home", &progress, Box::pin(copying)).await {
+        let copying = second.repository.copy_to(&first.repository, &ids, &progress, &work.cancel);
+        match shown("copying earlier backups", &progress, Box::pin(copying)).await {
             Ok(report) => Ok(report.copied),
             Err(_) if work.cancel.is_cancelled() => Err(interrupted()),
             Err(error) => {
-                let why = trouble::sentence(&error);
-                self.warnings.push(format!(
-                    "{} backups of {from} could not be brought home to {to}: {why}",
-                    ids.len()
-                ));
+                let why = errors::message(&error);
+                self.warnings
+                    .push(format!("{} backups of {from} could not be copied to {to}: {why}", ids.len()));
                 Ok(Vec::new())
             }
         }
     }
 
-    /// The snapshot in each place that maps of changes refer to.
+    /// The snapshot in each repository that dirty bitmaps refer to.
     async fn parents(
         &self,
         asked: Option<&str>,
         machine: &str,
         work: &Work,
-    ) -> Result<Vec<Option<SnapshotId>>, Trouble> {
-        let Some(Place { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
+    ) -> Result<Vec<Option<SnapshotId>>, CliError> {
+        let Some(OpenRepository { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
         let counts = match asked {
             Some("none") => None,
             None | Some("auto") => {
                 match repository.find(&Selector::Latest { machine: machine.to_owned() }).await {
                     Ok(snapshot) => Some(snapshot.id),
                     Err(SnapshotError::Unknown { .. }) => None,
-                    Err(error) => return Err(trouble::of(error)),
+                    Err(error) => return Err(errors::of(error)),
                 }
             }
-            // In a place that stands in, what the map refers to may be missing: then the disks are read whole.
-            Some(id) => match which::find(repository, id, Some(machine), work).await {
+            // A repository that stands in may lack the snapshot: then the disks are read whole.
+            Some(id) => match snapshot_arg::find(repository, id, Some(machine), work).await {
                 Ok(snapshot) => Some(snapshot.id),
-                Err(unknown) if self.stands_in && unknown.kind() == Some("no_snapshot") => None,
+                Err(unknown) if self.stands_in && unknown.kind() == "no_snapshot" => None,
                 Err(error) => return Err(error),
             },
         };
@@ -155,12 +153,12 @@ impl Destinations {
         request: BackupRequest,
         parent: Option<&str>,
         work: &Work,
-    ) -> Result<Estimated, Trouble> {
+    ) -> Result<Estimated, CliError> {
         let parent = self.parents(parent, &request.machine, work).await?.into_iter().next().flatten();
         let title = format!("estimate {}", request.machine);
         let (request, progress) = (BackupRequest { parent, ..request }, Arc::new(Progress::new()));
         let reading = self.places[0].repository.estimate(request, &progress, &work.cancel);
-        let stats = shown(&title, &progress, Box::pin(reading)).await.map_err(trouble::of)?;
+        let stats = shown(&title, &progress, Box::pin(reading)).await.map_err(errors::of)?;
         Ok(Estimated { stats, warnings: self.warnings })
     }
 
@@ -170,7 +168,7 @@ impl Destinations {
         request: BackupRequest,
         parent: Option<&str>,
         work: &Work,
-    ) -> Result<Stored, Trouble> {
+    ) -> Result<Stored, CliError> {
         let parents = self.parents(parent, &request.machine, work).await?;
         let title = format!("backup {}", request.machine);
         let to: Vec<_> = self
@@ -189,18 +187,18 @@ impl Destinations {
         self.seal(drafts, &work.cancel).await
     }
 
-    /// From here on it is a write or two, and not worth being interrupted.
-    async fn seal(self, drafts: Vec<Result<Draft, CopyError>>, cancel: &Cancel) -> Result<Stored, Trouble> {
+    /// From here on it is a write or two, which is not interrupted.
+    async fn seal(self, drafts: Vec<Result<Draft, CopyError>>, cancel: &Cancel) -> Result<Stored, CliError> {
         let Destinations { places, mut stands_in, mut warnings } = self;
         let id = SnapshotId::generate();
-        let (mut stored, mut failure): (Option<Stored>, Option<Trouble>) = (None, None);
-        for (Place { name, repository }, draft) in places.into_iter().zip(drafts) {
+        let (mut stored, mut failure): (Option<Stored>, Option<CliError>) = (None, None);
+        for (OpenRepository { name, repository }, draft) in places.into_iter().zip(drafts) {
             let sealed = match draft {
                 Ok(draft) => {
                     let draft = if stands_in { draft.standing_in() } else { draft };
-                    repository.seal(&draft, id).await.map_err(trouble::of)
+                    repository.seal(&draft, id).await.map_err(errors::of)
                 }
-                Err(error) => Err(trouble::of(error)),
+                Err(error) => Err(errors::of(error)),
             };
             match sealed {
                 Ok(snapshot) => match &mut stored {
@@ -212,34 +210,34 @@ impl Destinations {
                 },
                 Err(_) if cancel.is_cancelled() => failure = Some(interrupted()),
                 Err(error) => {
-                    // Whichever comes next stands in for it.
+                    // The next repository stands in for it.
                     stands_in |= stored.is_none();
-                    warnings.push(not_in(&name, error.sentence()));
+                    warnings.push(not_in(&name, error.message()));
                     failure.get_or_insert(error);
                 }
             }
         }
-        let told = || Trouble::new(Exit::Failed, "the backup was stored nowhere");
-        let mut stored = stored.ok_or_else(|| failure.unwrap_or_else(told))?;
+        let nowhere = || CliError::new(Exit::Failed, "the backup was stored nowhere");
+        let mut stored = stored.ok_or_else(|| failure.unwrap_or_else(nowhere))?;
         stored.warnings = warnings;
         Ok(stored)
     }
 }
 
-fn missed(access: &Access, away: &Trouble) -> String {
-    not_in(&access.place(), away.sentence())
+fn missed(access: &Access, away: &CliError) -> String {
+    not_in(&access.place(), away.message())
 }
 
 fn not_in(place: &str, why: &str) -> String {
     format!("the backup is not in {place}: {why}")
 }
 
-/// Whether a repository is out of reach, or its place is empty as where a disk is not mounted. Anything else that is
-/// wrong with it is for somebody to look at.
-fn is_away(trouble: &Trouble) -> bool {
-    trouble.exit() == Exit::Unreachable || trouble.kind() == Some("no_repository")
+/// Whether a repository cannot be reached, or its folder is empty, as where a disk is not mounted. Any other error
+/// needs a person.
+fn is_away(error: &CliError) -> bool {
+    error.exit() == Exit::Unreachable || error.kind() == "no_repository"
 }
 
-fn interrupted() -> Trouble {
-    Trouble::new(Exit::Interrupted, "interrupted").of_kind("interrupted")
+fn interrupted() -> CliError {
+    CliError::new(Exit::Interrupted, "interrupted").with_kind("interrupted")
 }

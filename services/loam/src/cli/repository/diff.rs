@@ -7,19 +7,18 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::snapshots::printable;
-use super::which;
+use super::snapshot_arg;
 use super::work::Work;
-use crate::cli::exit::Trouble;
-use crate::cli::output::table;
+use crate::cli::exit::CliError;
+use crate::cli::output::{Text, cut, number, printable};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
-    /// The first snapshot: an id, or the first characters of one
+    /// First snapshot: an id or its first characters
     before: String,
-    /// The second: an id, the first characters of one, or `latest`
+    /// Second snapshot: `latest`, an id or its first characters
     after: String,
-    /// Name the places that differ, in bytes
+    /// Show the byte ranges that differ
     #[arg(long)]
     ranges: bool,
     #[command(flatten)]
@@ -44,11 +43,11 @@ struct DiskView {
     ranges: Option<Vec<[u64; 2]>>,
 }
 
-pub(super) async fn run(args: DiffArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: DiffArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
-    let before = which::find(&repository, &args.before, None, work).await?;
+    let before = snapshot_arg::find(&repository, &args.before, None, work).await?;
     let machine = Some(before.contents.machine.as_str());
-    let after = which::find(&repository, &args.after, machine, work).await?;
+    let after = snapshot_arg::find(&repository, &args.after, machine, work).await?;
     let view = |disk: DiskDiff| DiskView {
         differing_bytes: disk.bytes(),
         stretches: disk.ranges.len(),
@@ -58,10 +57,10 @@ pub(super) async fn run(args: DiffArgs, work: &Work) -> Result<(), Trouble> {
         size_bytes_after: disk.size_bytes_after,
     };
     let disks = work.wait(repository.diff(&before, &after)).await?.into_iter().map(view).collect();
-    Answer::new(Diff { before: before.id, after: after.id, disks }).give(work.json, tell)
+    Answer::new(Diff { before: before.id, after: after.id, disks }).give(work.json, lines)
 }
 
-fn tell(diff: &Diff) {
+fn lines(diff: &Diff, text: &mut Text) {
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), |bytes| ByteCount(bytes).to_string());
     let rows = diff.disks.iter().map(|disk| {
         [
@@ -72,10 +71,11 @@ fn tell(diff: &Diff) {
             disk.stretches.to_string(),
         ]
     });
-    table(["DISK", "BEFORE", "AFTER", "DIFFERS IN", "STRETCHES"], rows.collect(), "neither has disks");
+    let head = [cut("DISK"), number("BEFORE"), number("AFTER"), number("DIFFERENT"), number("RANGES")];
+    text.table(head, rows.collect(), "neither snapshot has disks");
     for disk in &diff.disks {
         for [from, to] in disk.ranges.iter().flatten() {
-            println!("{}  {from}..{to}", printable(&disk.name));
+            text.line(format_args!("{}  {from}..{to}", printable(&disk.name)));
         }
     }
 }

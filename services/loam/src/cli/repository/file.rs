@@ -1,4 +1,4 @@
-//! A new file that has its name only when it is whole.
+//! A new file that gets its name when it is complete.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
-use super::trouble;
-use crate::cli::exit::{Exit, Trouble};
+use super::errors;
+use crate::cli::exit::{CliError, Exit};
 
-/// Being written, readable by its owner only; dropped, it was never there.
+/// A file being written, readable by its owner only; dropped, it leaves nothing.
 pub(super) struct NewFile {
     path: PathBuf,
     draft: NamedTempFile,
@@ -17,11 +17,11 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    pub(super) fn begin(path: &Path) -> Result<NewFile, Trouble> {
+    pub(super) fn begin(path: &Path) -> Result<NewFile, CliError> {
         let failed = |error| failed(path, error);
         if path.try_exists().map_err(failed)? {
             let sentence = format!("{} exists already", path.display());
-            return Err(Trouble::new(Exit::Failed, sentence).of_kind("exists"));
+            return Err(CliError::new(Exit::Failed, sentence).with_kind("exists"));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let draft = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
@@ -33,8 +33,8 @@ impl NewFile {
         &mut self.writer
     }
 
-    /// Gives it its name, if nothing has that name by now.
-    pub(super) async fn finish(mut self) -> Result<(), Trouble> {
+    /// Gives it its name, unless another file has that name by now.
+    pub(super) async fn finish(mut self) -> Result<(), CliError> {
         self.writer.flush().await.map_err(|error| failed(&self.path, error))?;
         self.writer.sync_all().await.map_err(|error| failed(&self.path, error))?;
         let path = self.path;
@@ -42,12 +42,12 @@ impl NewFile {
     }
 
     /// Writes and finishes.
-    pub(super) async fn whole(self, content: &[u8]) -> Result<(), Trouble> {
+    pub(super) async fn whole(self, content: &[u8]) -> Result<(), CliError> {
         self.draft.as_file().write_all(content).map_err(|error| failed(&self.path, error))?;
         self.finish().await
     }
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Trouble {
-    trouble::while_doing(format_args!("writing {}", path.display()), error)
+fn failed(path: &Path, error: std::io::Error) -> CliError {
+    errors::while_doing(format_args!("writing {}", path.display()), error)
 }

@@ -1,6 +1,6 @@
 //! `loam repository ls` and `extract`: what is on a disk, without mounting it and without being root.
 //!
-//! A damaged disk is an ordinary error that names it, also where it makes the reader of its file system panic
+//! A damaged disk is an ordinary error that names it, even where it makes the reader of its file system panic
 //! ([`bear_readers_panics`](files::bear_readers_panics)): for these two commands alone, because nothing else reads file
 //! systems in this process, and the thread that is lost by it ends with the command.
 
@@ -16,26 +16,27 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
+use super::errors;
 use super::file::NewFile;
-use super::snapshots::{DiskView, disks, printable};
-use super::trouble;
+use super::snapshot_arg::SnapshotArg;
+use super::snapshots::{DiskView, disks};
 use super::values::Destination;
-use super::which::Which;
 use super::work::{Work, bar_of};
-use crate::cli::exit::Trouble;
-use crate::cli::output::{table, time};
+use crate::cli::exit::CliError;
+use crate::cli::output::{Text, cut, number, printable, time, whole};
+use crate::stdio;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
     #[command(flatten)]
-    which: Which,
-    /// The disk; without it the disks of the snapshot are listed
+    snapshot: SnapshotArg,
+    /// Disk to look into (default: list the disks)
     #[arg(long, value_name = "NAME")]
     disk: Option<String>,
-    /// The partition, by its number; needed where several hold files
+    /// Number of the partition; needed where several hold files
     #[arg(long, value_name = "N", requires = "disk")]
     partition: Option<u32>,
-    /// A folder or file; without it, and without a partition, the partitions are listed
+    /// Folder or file (default: list the partitions)
     #[arg(requires = "disk")]
     path: Option<PathBuf>,
     #[command(flatten)]
@@ -45,16 +46,16 @@ pub(in crate::cli) struct LsArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExtractArgs {
     #[command(flatten)]
-    which: Which,
-    /// The disk
+    snapshot: SnapshotArg,
+    /// Name of the disk
     #[arg(long, value_name = "NAME")]
     disk: String,
-    /// The partition, by its number; needed where several hold files
+    /// Number of the partition; needed where several hold files
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// The file on the disk
+    /// File on the disk
     path: PathBuf,
-    /// A new file to write it to; stdout unless said
+    /// New file to write it to; `-` is standard output
     #[arg(long, value_name = "FILE|-", default_value = "-")]
     to: Destination,
     #[command(flatten)]
@@ -122,15 +123,15 @@ impl From<Entry> for EntryView {
     }
 }
 
-pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), CliError> {
     let listing = match &args.disk {
         None => {
             let repository = args.access.open(work).await?;
-            Listing::Disks { disks: disks(&args.which.find(&repository, work).await?) }
+            Listing::Disks { disks: disks(&args.snapshot.find(&repository, work).await?) }
         }
         Some(name) => {
             let repository = args.access.open_to_read(work).await?;
-            let disk = Disk::open(&args.which, &repository, name, work).await?;
+            let disk = Disk::open(&args.snapshot, &repository, name, work).await?;
             match (args.partition, args.path) {
                 (None, None) => Listing::Partitions { partitions: disk.parts().await? },
                 (partition, path) => {
@@ -142,23 +143,28 @@ pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), Trouble> {
             }
         }
     };
-    Answer::new(listing).give(work.json, show)
+    Answer::new(listing).give(work.json, lines)
 }
 
-pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), CliError> {
     if args.to == Destination::Stdout && work.json {
-        return Err(trouble::usage("stdout takes the file or the answer in JSON: say --to FILE"));
+        return Err(errors::usage("stdout takes the file or the result in JSON: give --to FILE"));
     }
     let repository = args.access.open_to_read(work).await?;
-    let disk = Disk::open(&args.which, &repository, &args.disk, work).await?;
+    let disk = Disk::open(&args.snapshot, &repository, &args.disk, work).await?;
     let place = disk.place(args.partition).await?;
     // A file may have holes, but hardly more than its disk has bytes.
     let bytes_max = disk.source.size_bytes();
     let path = args.path;
     match args.to {
         Destination::Stdout => {
-            let mut out = tokio::io::stdout();
-            disk.wait(files::extract(&disk.source, place, &path, &mut out, bytes_max)).await.map(drop)
+            let mut stdout = stdio::data();
+            let extracting = files::extract(&disk.source, place, &path, &mut stdout, bytes_max);
+            work.unless_cancelled(extracting, |error| {
+                errors::or_reader_gone(error).unwrap_or_else(|error| disk.failed(error))
+            })
+            .await
+            .map(drop)
         }
         Destination::Path(to) => {
             let mut file = NewFile::begin(&to)?;
@@ -172,8 +178,13 @@ pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), Troubl
             let bytes = disk.wait(extracting).await?;
             bar.finish_and_clear();
             file.finish().await?;
-            Answer::new(Extracted { path, to, bytes }).give(work.json, |done| {
-                println!("{} is in {}: {}", done.path.display(), done.to.display(), ByteCount(done.bytes));
+            Answer::new(Extracted { path, to, bytes }).give(work.json, |done, text| {
+                text.line(format_args!(
+                    "{} is extracted to {}: {}",
+                    done.path.display(),
+                    done.to.display(),
+                    ByteCount(done.bytes)
+                ));
             })
         }
     }
@@ -186,7 +197,7 @@ struct Extracted {
     bytes: u64,
 }
 
-/// A disk whose files are looked at.
+/// A disk whose files are read.
 struct Disk<'a> {
     name: &'a str,
     source: Arc<dyn DiskSource>,
@@ -195,23 +206,26 @@ struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     async fn open(
-        which: &Which,
+        snapshot: &SnapshotArg,
         repository: &Repository,
         name: &'a str,
         work: &'a Work,
-    ) -> Result<Disk<'a>, Trouble> {
-        let (_, source) = which.open_disk(repository, name, work).await?;
+    ) -> Result<Disk<'a>, CliError> {
+        let (_, source) = snapshot.open_disk(repository, name, work).await?;
         files::bear_readers_panics();
         Ok(Disk { name, source, work })
     }
 
-    async fn wait<T>(&self, doing: impl Future<Output = Result<T, FilesError>>) -> Result<T, Trouble> {
-        let failed = |error| trouble::while_doing(format_args!("disk {}", printable(self.name)), error);
-        self.work.unless_told(doing, failed).await
+    async fn wait<T>(&self, doing: impl Future<Output = Result<T, FilesError>>) -> Result<T, CliError> {
+        self.work.unless_cancelled(doing, |error| self.failed(error)).await
+    }
+
+    fn failed(&self, error: FilesError) -> CliError {
+        errors::while_doing(format_args!("disk {}", printable(self.name)), error)
     }
 
     /// The partitions, or the one file system that a disk without a table is.
-    async fn parts(&self) -> Result<Vec<PartitionView>, Trouble> {
+    async fn parts(&self) -> Result<Vec<PartitionView>, CliError> {
         let partitions = self.wait(files::partitions(&self.source)).await?;
         if !partitions.is_empty() {
             return Ok(partitions.into_iter().map(PartitionView::from).collect());
@@ -227,8 +241,8 @@ impl<'a> Disk<'a> {
         }])
     }
 
-    /// Where the files are: as said, or the only place that holds any.
-    async fn place(&self, partition: Option<u32>) -> Result<Place, Trouble> {
+    /// Where the files are: in the partition that was given, or in the only one that holds files.
+    async fn place(&self, partition: Option<u32>) -> Result<Place, CliError> {
         if let Some(number) = partition {
             return Ok(Place::Partition(number));
         }
@@ -241,13 +255,13 @@ impl<'a> Disk<'a> {
             [only] => Ok(Place::Partition(only.number)),
             _ => {
                 let all: Vec<_> = partitions.iter().map(|p| format!("{} ({})", p.number, p.holds)).collect();
-                Err(trouble::usage(format!("choose a partition with --partition: {}", all.join(", "))))
+                Err(errors::usage(format!("choose a partition with --partition: {}", all.join(", "))))
             }
         }
     }
 }
 
-fn show(listing: &Listing) {
+fn lines(listing: &Listing, text: &mut Text) {
     match listing {
         Listing::Disks { disks } => {
             let rows = disks.iter().map(|disk| {
@@ -256,9 +270,10 @@ fn show(listing: &Listing) {
                     Shape::Stream => "stream",
                 };
                 let (size, used) = (ByteCount(disk.size_bytes), ByteCount(disk.used_bytes));
-                [printable(&disk.name), shape.into(), size.to_string(), used.to_string()]
+                [disk.name.clone(), shape.into(), size.to_string(), used.to_string()]
             });
-            table(["DISK", "SHAPE", "SIZE", "USED"], rows.collect(), "the snapshot has no disks");
+            let head = [cut("DISK"), whole("KIND"), number("SIZE"), number("USED")];
+            text.table(head, rows.collect(), "the snapshot has no disks");
         }
         Listing::Partitions { partitions } => {
             let rows = partitions.iter().map(|part| {
@@ -272,10 +287,12 @@ fn show(listing: &Listing) {
                     ByteCount(part.size_bytes).to_string(),
                     part.holds.clone(),
                     read.to_owned(),
-                    printable(part.name.as_deref().unwrap_or_default()),
+                    part.name.clone().unwrap_or_default(),
                 ]
             });
-            table(["PARTITION", "SIZE", "HOLDS", "READ BY", "NAME"], rows.collect(), "nothing");
+            let head =
+                [whole("PARTITION"), number("SIZE"), whole("CONTENT"), whole("READ WITH"), cut("NAME")];
+            text.table(head, rows.collect(), "no partitions");
         }
         Listing::Entries { entries } => {
             let rows = entries.iter().map(|entry| {
@@ -288,9 +305,17 @@ fn show(listing: &Listing) {
                     None => entry.name.clone(),
                 };
                 let size = entry.size_bytes.to_string();
-                [mode, owner, entry.kind.to_owned(), size, changed, printable(&name)]
+                [mode, owner, entry.kind.to_owned(), size, changed, name]
             });
-            table(["MODE", "OWNER", "KIND", "BYTES", "CHANGED", "NAME"], rows.collect(), "an empty folder");
+            let head = [
+                whole("MODE"),
+                whole("OWNER"),
+                whole("KIND"),
+                number("BYTES"),
+                whole("MODIFIED"),
+                whole("NAME"),
+            ];
+            text.table(head, rows.collect(), "an empty folder");
         }
     }
 }

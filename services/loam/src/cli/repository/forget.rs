@@ -10,15 +10,15 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::work::Work;
-use super::{trouble, which};
-use crate::cli::exit::Trouble;
+use super::{errors, snapshot_arg};
+use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ForgetArgs {
-    /// The snapshots: ids, or the first characters of them
+    /// Snapshots to remove: ids or their first characters
     #[arg(value_name = "SNAPSHOT", conflicts_with = "RuleArgs")]
     snapshots: Vec<String>,
-    /// Say what would be forgotten and why, and forget nothing
+    /// Show what would be removed and why, and remove nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -27,52 +27,52 @@ pub(in crate::cli) struct ForgetArgs {
     access: Access,
 }
 
-/// A snapshot is kept when one of these wants it.
+/// A snapshot is kept when it fits one of these.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Rules: what one of them wants is kept")]
+#[command(next_help_heading = "Rules: a snapshot that fits one of them is kept")]
 struct RuleArgs {
-    /// The newest ones: a number, or `all`
+    /// Keep the last N snapshots of each machine, or `all`
     #[arg(long, value_name = "N")]
     keep_last: Option<Count>,
-    /// The last of each of so many hours
+    /// Keep the last snapshot of each of N hours
     #[arg(long, value_name = "N")]
     keep_hourly: Option<Count>,
-    /// The last of each of so many days
+    /// Keep the last snapshot of each of N days
     #[arg(long, value_name = "N")]
     keep_daily: Option<Count>,
-    /// The last of each of so many weeks
+    /// Keep the last snapshot of each of N weeks
     #[arg(long, value_name = "N")]
     keep_weekly: Option<Count>,
-    /// The last of each of so many months
+    /// Keep the last snapshot of each of N months
     #[arg(long, value_name = "N")]
     keep_monthly: Option<Count>,
-    /// The last of each of so many years
+    /// Keep the last snapshot of each of N years
     #[arg(long, value_name = "N")]
     keep_yearly: Option<Count>,
-    /// All that are younger than this when the machine's newest was taken, as in 30d or 1y6m
+    /// Keep snapshots newer than TIME before the machine's latest, such as 30d or 1y6m
     #[arg(long, value_name = "TIME")]
     keep_within: Option<Span>,
-    /// All with this tag; may be given again
+    /// Keep snapshots with this tag; can be repeated
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
-    /// So many of each machine's newest in any case; 3 unless said
+    /// Keep at least the last N snapshots of each machine (default: 3)
     #[arg(long, value_name = "N")]
     keep_minimum: Option<NonZero<u32>>,
-    /// The time zone whose hours, days, weeks, months and years are meant, as in Europe/Vienna; UTC unless said
+    /// Time zone of hours, days, weeks, months and years, such as Europe/Vienna (default: UTC)
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
-    /// Look only at snapshots of this machine; may be given again
+    /// Only consider snapshots of this machine; can be repeated
     #[arg(long, value_name = "NAME")]
     machine: Vec<String>,
-    /// Look only at snapshots with this tag; given again, with all of them
+    /// Only consider snapshots with this tag; repeated: with all of them
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
 }
 
 impl TryFrom<RuleArgs> for Policy {
-    type Error = Trouble;
+    type Error = CliError;
 
-    fn try_from(args: RuleArgs) -> Result<Policy, Trouble> {
+    fn try_from(args: RuleArgs) -> Result<Policy, CliError> {
         let mut rules = Rules {
             keep_last: args.keep_last,
             keep_hourly: args.keep_hourly,
@@ -90,23 +90,23 @@ impl TryFrom<RuleArgs> for Policy {
             rules.keep_minimum = minimum;
         }
         if let Some(zone) = args.time_zone {
-            let unknown = || trouble::usage(format!("there is no time zone {zone} (write Europe/Vienna)"));
+            let unknown = || errors::usage(format!("there is no time zone {zone} (write Europe/Vienna)"));
             rules.time_zone = zone.parse().map_err(|_| unknown())?;
         }
-        Policy::try_from(rules).map_err(trouble::of)
+        Policy::try_from(rules).map_err(errors::of)
     }
 }
 
 #[derive(Serialize)]
 struct Forgotten {
     dry_run: bool,
-    /// What is forgotten, or would be.
+    /// The snapshots that were removed, or would be.
     snapshots: Vec<SnapshotId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Plan>,
 }
 
-pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), CliError> {
     if args.snapshots.is_empty() {
         let policy = Policy::try_from(args.rules)?;
         let repository = args.access.open(work).await?;
@@ -114,8 +114,8 @@ pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), Trouble> {
     }
     let repository = args.access.open(work).await?;
     let mut snapshots = Vec::with_capacity(args.snapshots.len());
-    for word in &args.snapshots {
-        snapshots.push(which::find(&repository, word, None, work).await?.id);
+    for name in &args.snapshots {
+        snapshots.push(snapshot_arg::find(&repository, name, None, work).await?.id);
     }
     if !args.dry_run {
         for id in &snapshots {
@@ -123,9 +123,11 @@ pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), Trouble> {
         }
     }
     let forgotten = Forgotten { dry_run: args.dry_run, snapshots, plan: None };
-    Answer::new(forgotten).give(work.json, |done| {
+    Answer::new(forgotten).give(work.json, |done, text| {
         let what = if done.dry_run { "would forget" } else { "forgot" };
-        done.snapshots.iter().for_each(|id| println!("{what} {id}"));
+        for id in &done.snapshots {
+            text.line(format_args!("{what} {id}"));
+        }
     })
 }
 
@@ -134,7 +136,7 @@ async fn by_rules(
     policy: &Policy,
     dry_run: bool,
     work: &Work,
-) -> Result<(), Trouble> {
+) -> Result<(), CliError> {
     let planned = work.wait(repository.plan_to_forget(policy)).await?;
     let plan = planned.plan.clone();
     let (snapshots, warning) = if dry_run {
@@ -144,14 +146,14 @@ async fn by_rules(
         (work.wait(repository.forget_planned(planned)).await?, None)
     };
     let forgotten = Forgotten { dry_run, snapshots, plan: Some(plan) };
-    Answer::new(forgotten).warn(warning).give(work.json, |done| {
+    Answer::new(forgotten).warn(warning).give(work.json, |done, text| {
         if let Some(plan) = &done.plan {
-            print!("{plan}");
+            text.block(plan);
         }
         if done.dry_run {
-            println!("nothing was forgotten: this was a dry run");
+            text.line("nothing was forgotten: this was a dry run");
         } else if !done.snapshots.is_empty() {
-            println!("`loam repository collect` gives back the room");
+            text.line("`loam repository collect` frees the space");
         }
     })
 }

@@ -1,4 +1,4 @@
-//! `loam repository hold`, `release` and `holds`: snapshots that are forgotten by no rule and by nobody.
+//! `loam repository hold`, `release` and `holds`: snapshots that neither rules nor people can remove.
 
 use backup_repository::{Hold, SnapshotId};
 use clap::Args;
@@ -6,17 +6,17 @@ use serde::Serialize;
 
 use super::access::{Access, DryRun};
 use super::answer::Answer;
-use super::snapshots::{at, printable};
-use super::which;
+use super::snapshot_arg;
+use super::snapshots::at;
 use super::work::Work;
-use crate::cli::exit::Trouble;
-use crate::cli::output::table;
+use crate::cli::exit::CliError;
+use crate::cli::output::{cut, whole};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HoldArgs {
-    /// The snapshot: its id, or the first characters of it
+    /// Id of the snapshot or its first characters
     snapshot: String,
-    /// Why, for who wants to forget it
+    /// Why it is held, shown to whoever tries to remove it
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub(in crate::cli) struct HoldArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReleaseArgs {
-    /// The snapshot: its id, or the first characters of it
+    /// Id of the snapshot or its first characters
     snapshot: String,
     #[command(flatten)]
     dry: DryRun,
@@ -65,33 +65,32 @@ impl From<Hold> for HoldView {
     }
 }
 
-pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
-    let snapshot = which::find(&repository, &args.snapshot, None, work).await?.id;
+    let snapshot = snapshot_arg::find(&repository, &args.snapshot, None, work).await?.id;
     work.wait(repository.hold(snapshot, &args.reason)).await?;
     let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);
-    answer.give(work.json, |one| println!("{} is held", one.snapshot))
+    answer.give(work.json, |one, text| text.line(format_args!("snapshot {} is held", one.snapshot)))
 }
 
-pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let snapshot = match args.snapshot.parse() {
-        // A hold may have outlived its snapshot in a store that was meddled with.
+        // A hold may have outlived its snapshot in a store that was tampered with.
         Ok(id) => id,
-        Err(_) => which::find(&repository, &args.snapshot, None, work).await?.id,
+        Err(_) => snapshot_arg::find(&repository, &args.snapshot, None, work).await?.id,
     };
     work.wait(repository.release(snapshot)).await?;
     let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);
-    answer.give(work.json, |one| println!("{} is not held", one.snapshot))
+    answer.give(work.json, |one, text| text.line(format_args!("snapshot {} is not held", one.snapshot)))
 }
 
-pub(super) async fn holds(args: HoldsArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn holds(args: HoldsArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let holds = work.wait(repository.holds()).await?.into_iter().map(HoldView::from).collect();
-    Answer::new(Holds { holds }).give(work.json, |answer| {
+    Answer::new(Holds { holds }).give(work.json, |answer, text| {
         let rows = answer.holds.iter();
-        let rows =
-            rows.map(|hold| [hold.snapshot.to_string(), at(hold.since_unix_ms), printable(&hold.reason)]);
-        table(["SNAPSHOT", "SINCE", "REASON"], rows.collect(), "nothing is held");
+        let rows = rows.map(|hold| [hold.snapshot.to_string(), at(hold.since_unix_ms), hold.reason.clone()]);
+        text.table([whole("SNAPSHOT"), whole("SINCE"), cut("REASON")], rows.collect(), "no snapshot is held");
     })
 }

@@ -7,22 +7,22 @@ use serde::Serialize;
 
 use super::access::{Access, DryRun};
 use super::answer::Answer;
+use super::errors;
 use super::snapshots::at;
-use super::trouble;
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InitArgs {
-    /// Lock what is stored, so that nobody can delete it for some days: for a bucket that was made with Object Lock
+    /// Lock stored objects against deletion with S3 Object Lock; the bucket must be made for it
     #[arg(long, value_name = "MODE", value_enum, requires = "lock_days")]
     object_lock: Option<Lock>,
-    /// For how many days, 1 to 3653, what snapshots need is locked at any time; `collect` makes locks last
+    /// Days, 1 to 3653, for which data that snapshots need is locked; `collect` extends locks
     #[arg(long, value_name = "DAYS", requires = "object_lock")]
     lock_days: Option<u32>,
-    /// How disks are cut into chunks; it cannot be changed later
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = Cuts::Fastcdc)]
-    chunker: Cuts,
+    /// Chunker that splits disks into chunks; cannot be changed later
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = ChunkerName::Fastcdc)]
+    chunker: ChunkerName,
     #[command(flatten)]
     dry: DryRun,
     #[command(flatten)]
@@ -32,9 +32,9 @@ pub(in crate::cli) struct InitArgs {
 /// Who may end a lock before its time.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Lock {
-    /// Those with a special permission
+    /// Users with a special permission can end a lock
     Governance,
-    /// Nobody at all
+    /// Nobody can end a lock
     Compliance,
 }
 
@@ -47,30 +47,30 @@ impl From<Lock> for LockMode {
     }
 }
 
-/// The chunkers by their names here.
+/// The chunkers by their names on the command line.
 #[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-enum Cuts {
-    /// Anywhere: finds again what moved by any number of bytes
+enum ChunkerName {
+    /// Content-defined: finds data again that moved by any number of bytes
     Fastcdc,
-    /// On a grid of 4 KiB, where guests' file systems place their data: a third less CPU time
+    /// Content-defined on a grid of 4 KiB, where file systems place their data: a third less CPU time
     Aligned,
 }
 
-impl From<Cuts> for Chunker {
-    fn from(cuts: Cuts) -> Chunker {
-        match cuts {
-            Cuts::Fastcdc => Chunker::FastCdc,
-            Cuts::Aligned => Chunker::Aligned,
+impl From<ChunkerName> for Chunker {
+    fn from(name: ChunkerName) -> Chunker {
+        match name {
+            ChunkerName::Fastcdc => Chunker::FastCdc,
+            ChunkerName::Aligned => Chunker::Aligned,
         }
     }
 }
 
-impl From<Chunker> for Cuts {
-    fn from(chunker: Chunker) -> Cuts {
+impl From<Chunker> for ChunkerName {
+    fn from(chunker: Chunker) -> ChunkerName {
         match chunker {
-            Chunker::FastCdc => Cuts::Fastcdc,
-            Chunker::Aligned => Cuts::Aligned,
+            Chunker::FastCdc => ChunkerName::Fastcdc,
+            Chunker::Aligned => ChunkerName::Aligned,
         }
     }
 }
@@ -86,7 +86,7 @@ struct InfoView {
     repository: String,
     created_unix_ms: u64,
     store: StoreView,
-    chunker: Cuts,
+    chunker: ChunkerName,
     #[serde(skip_serializing_if = "Option::is_none")]
     object_lock: Option<ObjectLock>,
     snapshots: u64,
@@ -101,7 +101,7 @@ struct InfoView {
 
 /// Where a repository would be made.
 #[derive(Serialize)]
-struct Place {
+struct PlannedInit {
     store: String,
 }
 
@@ -142,44 +142,48 @@ impl From<Info> for InfoView {
     }
 }
 
-pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
     let lock = args.object_lock.zip(args.lock_days).map(|(mode, days)| ObjectLock::new(mode.into(), days));
-    let lock = lock.transpose().map_err(|error| trouble::usage(error.to_string()))?;
+    let lock = lock.transpose().map_err(|error| errors::usage(error.to_string()))?;
     if args.dry.dry_run {
         args.access.could_init(work).await?;
-        let place = Place { store: args.access.place() };
-        return Answer::new(place)
-            .dry(true)
-            .give(work.json, |place| println!("would make a repository in {}", place.store));
+        let planned = PlannedInit { store: args.access.place() };
+        return Answer::new(planned).dry(true).give(work.json, |place, text| {
+            text.line(format_args!("would make a repository in {}", place.store))
+        });
     }
     let repository = args.access.init(lock, args.chunker.into(), work).await?;
-    let info = look(&repository, work).await?;
-    Answer::new(info).give(work.json, |info| {
-        println!("made repository {}", info.repository);
-        println!("keep what opens it in a second place: without it nothing can be read back by anybody");
+    let info = info_of(&repository, work).await?;
+    Answer::new(info).give(work.json, |info, text| {
+        text.line(format_args!("made repository {}", info.repository));
+        text.line("keep its secret in a second place: without it nobody can read the backups");
     })
 }
 
-pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
-    Answer::new(look(&repository, work).await?).give(work.json, |info| {
-        println!("repository   {}", info.repository);
-        println!("made         {}", at(info.created_unix_ms));
-        println!("snapshots    {}", info.snapshots);
-        println!("store        {}", able(info));
+    Answer::new(info_of(&repository, work).await?).give(work.json, |info, text| {
+        text.line(format_args!("repository   {}", info.repository));
+        text.line(format_args!("made         {}", at(info.created_unix_ms)));
+        text.line(format_args!("snapshots    {}", info.snapshots));
+        text.line(format_args!("store        {}", able(info)));
         let cuts = match info.chunker {
-            Cuts::Fastcdc => "anywhere (FastCDC)",
-            Cuts::Aligned => "on a grid of 4 KiB (aligned)",
+            ChunkerName::Fastcdc => "anywhere (FastCDC)",
+            ChunkerName::Aligned => "on a grid of 4 KiB (aligned)",
         };
-        println!("disks        cut {cuts}");
-        println!("stored       {} in {} packs", ByteCount(info.stored_bytes), info.packs);
-        println!("index        {} blobs, {} of memory", info.blobs, ByteCount(info.index_memory_bytes));
+        text.line(format_args!("disks        cut {cuts}"));
+        text.line(format_args!("stored       {} in {} packs", ByteCount(info.stored_bytes), info.packs));
+        text.line(format_args!(
+            "index        {} blobs, {} of memory",
+            info.blobs,
+            ByteCount(info.index_memory_bytes)
+        ));
         let may = if info.can_read { "may read" } else { "is write-only" };
-        println!("keys         {}, in epoch {}; the one in use {may}", info.keys, info.epoch);
+        text.line(format_args!("keys         {}, in epoch {}; the one in use {may}", info.keys, info.epoch));
     })
 }
 
-async fn look(repository: &Repository, work: &Work) -> Result<InfoView, Trouble> {
+async fn info_of(repository: &Repository, work: &Work) -> Result<InfoView, CliError> {
     work.wait(repository.info()).await.map(InfoView::from)
 }
 

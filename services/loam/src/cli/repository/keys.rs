@@ -8,34 +8,28 @@ use serde::Serialize;
 
 use super::access::{Access, DryRun, secret_of};
 use super::answer::Answer;
+use super::errors;
 use super::file::NewFile;
 use super::snapshots::at;
 use super::work::Work;
-use super::{EXIT_CODES, trouble};
-use crate::cli::exit::Trouble;
-use crate::cli::output::table;
+use crate::cli::exit::CliError;
+use crate::cli::output::{cut, whole};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeysCommand {
-    /// List the keys that open the repository
-    #[command(after_help = EXIT_CODES)]
+    /// List keys
     List(Box<ListArgs>),
     /// Add a key
-    #[command(after_help = EXIT_CODES)]
     Add(Box<AddArgs>),
-    /// Call a key something else
-    #[command(after_help = EXIT_CODES)]
+    /// Change the label of a key
     Label(Box<LabelArgs>),
-    /// Remove a key; what is stored from then on its owner cannot read
-    #[command(after_help = EXIT_CODES)]
+    /// Remove a key; its owner cannot read what is stored from then on
     Remove(Box<RemoveArgs>),
-    /// Begin a new epoch: what is stored from then on is sealed with new keys
-    #[command(after_help = EXIT_CODES)]
+    /// Begin a new epoch: new data is encrypted with new keys
     Rotate(Box<RotateArgs>),
-    /// Make a key pair: the private key goes into a new file, the recipient to whoever adds it to a repository
-    #[command(after_help = EXIT_CODES)]
+    /// Make a key pair: write the private key to a file and print the public one, the recipient
     Identity {
-        /// The new file, readable by you only
+        /// New file for the private key, readable by its owner only
         file: PathBuf,
     },
 }
@@ -48,40 +42,40 @@ pub(in crate::cli) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AddArgs {
-    /// What to call it
+    /// Label of the key (default: the date)
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
-    /// It may store backups and read nothing back, for hosts that might be broken into
+    /// Only allow storing backups, not reading them, for hosts that might be broken into
     #[arg(long)]
     write_only: bool,
     #[command(flatten)]
-    key: NewKeyArgs,
-    #[command(flatten)]
     dry: DryRun,
+    #[command(flatten)]
+    key: NewKeyArgs,
     #[command(flatten)]
     access: Access,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "The new key")]
+#[command(next_help_heading = "New key")]
 #[group(required = true, multiple = false)]
 struct NewKeyArgs {
-    /// A file with the new passphrase
+    /// File with the new passphrase
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
-    /// A file of at least 32 random bytes
+    /// File with at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     new_key_file: Option<PathBuf>,
-    /// The public key of somebody, as `keys identity` printed it for him
+    /// Public key of another person or host, as `keys identity` printed it
     #[arg(long, value_name = "RECIPIENT")]
     recipient: Option<Recipient>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LabelArgs {
-    /// Its id, or the first characters of it
+    /// Id of the key or its first characters
     id: String,
-    /// What to call it from now on
+    /// New label
     label: String,
     #[command(flatten)]
     dry: DryRun,
@@ -91,12 +85,12 @@ pub(in crate::cli) struct LabelArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RemoveArgs {
-    /// Its id, or the first characters of it
+    /// Id of the key or its first characters
     id: String,
     #[command(flatten)]
-    proof: ProofArgs,
-    #[command(flatten)]
     dry: DryRun,
+    #[command(flatten)]
+    proof: ProofArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -105,13 +99,13 @@ pub(in crate::cli) struct RemoveArgs {
 #[command(next_help_heading = "Proof of another key, to remove the one in use")]
 #[group(multiple = false)]
 struct ProofArgs {
-    /// A file with its passphrase
+    /// File with its passphrase
     #[arg(long, value_name = "FILE")]
     proof_passphrase_file: Option<PathBuf>,
-    /// The key file
+    /// File with its random bytes
     #[arg(long, value_name = "FILE")]
     proof_key_file: Option<PathBuf>,
-    /// A file with the private key
+    /// File with its private key
     #[arg(long, value_name = "FILE")]
     proof_identity_file: Option<PathBuf>,
 }
@@ -124,7 +118,7 @@ pub(in crate::cli) struct RotateArgs {
     access: Access,
 }
 
-pub(super) async fn run(command: KeysCommand, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(command: KeysCommand, work: &Work) -> Result<(), CliError> {
     match command {
         KeysCommand::List(args) => list(*args, work).await,
         KeysCommand::Add(args) => add(*args, work).await,
@@ -159,10 +153,10 @@ impl From<KeySlot> for KeyView {
     }
 }
 
-async fn list(args: ListArgs, work: &Work) -> Result<(), Trouble> {
+async fn list(args: ListArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let keys = work.wait(repository.keys()).await?.into_iter().map(KeyView::from).collect();
-    Answer::new(Keys { keys }).give(work.json, |answer| {
+    Answer::new(Keys { keys }).give(work.json, |answer, text| {
         let rows = answer.keys.iter().map(|key| {
             let role = match key.role {
                 Role::Full => "full",
@@ -178,7 +172,8 @@ async fn list(args: ListArgs, work: &Work) -> Result<(), Trouble> {
                 in_use.into(),
             ]
         });
-        table(["KEY", "LABEL", "MAY", "KIND", "ADDED", ""], rows.collect(), "no keys");
+        let head = [whole("KEY"), cut("LABEL"), whole("ROLE"), whole("KIND"), whole("ADDED"), whole("")];
+        text.table(head, rows.collect(), "no keys");
     })
 }
 
@@ -188,12 +183,12 @@ struct Added {
     label: String,
 }
 
-async fn add(args: AddArgs, work: &Work) -> Result<(), Trouble> {
+async fn add(args: AddArgs, work: &Work) -> Result<(), CliError> {
     let NewKeyArgs { new_passphrase_file, new_key_file, recipient } = &args.key;
     let key = match (recipient, secret_of(new_passphrase_file.as_ref(), new_key_file.as_ref(), None)) {
         (Some(recipient), _) => NewKey::Recipient(*recipient),
         (None, secret) => {
-            let secret = secret.expect("the group is required").map_err(trouble::of)?;
+            let secret = secret.expect("the group is required").map_err(errors::of)?;
             NewKey::Secret(secret, KdfCost::default())
         }
     };
@@ -203,7 +198,7 @@ async fn add(args: AddArgs, work: &Work) -> Result<(), Trouble> {
     let id = work.wait(repository.add_key(&label, role, key)).await?;
     Answer::new(Added { id, label })
         .dry(args.dry.dry_run)
-        .give(work.json, |added| println!("added key {} ({})", added.id, added.label))
+        .give(work.json, |added, text| text.line(format_args!("added key {} ({})", added.id, added.label)))
 }
 
 #[derive(Serialize)]
@@ -212,13 +207,13 @@ struct Labelled {
     label: String,
 }
 
-async fn label(args: LabelArgs, work: &Work) -> Result<(), Trouble> {
+async fn label(args: LabelArgs, work: &Work) -> Result<(), CliError> {
     let LabelArgs { id, label, dry, access } = args;
     let repository = access.open_to_change(dry.dry_run, work).await?;
     work.wait(repository.label_key(&id, &label)).await?;
     Answer::new(Labelled { id, label })
         .dry(dry.dry_run)
-        .give(work.json, |done| println!("key {} is called {}", done.id, done.label))
+        .give(work.json, |done, text| text.line(format_args!("key {} has the label {}", done.id, done.label)))
 }
 
 #[derive(Serialize)]
@@ -226,17 +221,17 @@ struct Removed {
     id: String,
 }
 
-async fn remove(args: RemoveArgs, work: &Work) -> Result<(), Trouble> {
+async fn remove(args: RemoveArgs, work: &Work) -> Result<(), CliError> {
     let ProofArgs { proof_passphrase_file, proof_key_file, proof_identity_file } = &args.proof;
     let proof =
         secret_of(proof_passphrase_file.as_ref(), proof_key_file.as_ref(), proof_identity_file.as_ref());
-    let proof = proof.transpose().map_err(trouble::of)?;
+    let proof = proof.transpose().map_err(errors::of)?;
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     work.wait(repository.remove_key(&args.id, proof)).await?;
-    Answer::new(Removed { id: args.id }).dry(args.dry.dry_run).give(work.json, |removed| {
-        println!("removed key {}", removed.id);
-        println!("what was stored before, its owner can read if he kept it and reaches the store;");
-        println!("`loam repository collect --reseal-old-epochs` seals that anew");
+    Answer::new(Removed { id: args.id }).dry(args.dry.dry_run).give(work.json, |removed, text| {
+        text.line(format_args!("removed key {}", removed.id));
+        text.line("who kept a copy of it and can reach the store can still read what was stored before:");
+        text.line("`loam repository collect --reencrypt-old-epochs` encrypts that with new keys");
     })
 }
 
@@ -245,12 +240,12 @@ struct Rotated {
     epoch: u32,
 }
 
-async fn rotate(args: RotateArgs, work: &Work) -> Result<(), Trouble> {
+async fn rotate(args: RotateArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let epoch = work.wait(repository.rotate_keys()).await?;
     Answer::new(Rotated { epoch })
         .dry(args.dry.dry_run)
-        .give(work.json, |done| println!("epoch {} has begun", done.epoch))
+        .give(work.json, |done, text| text.line(format_args!("epoch {} has begun", done.epoch)))
 }
 
 #[derive(Serialize)]
@@ -259,9 +254,9 @@ struct Made {
     recipient: String,
 }
 
-async fn identity(file: &Path, work: &Work) -> Result<(), Trouble> {
+async fn identity(file: &Path, work: &Work) -> Result<(), CliError> {
     let identity = Identity::generate();
     NewFile::begin(file)?.whole(identity.file().as_bytes()).await?;
     let made = Made { file: file.to_owned(), recipient: identity.recipient().to_string() };
-    Answer::new(made).give(work.json, |made| println!("{}", made.recipient))
+    Answer::new(made).give(work.json, |made, text| text.line(format_args!("{}", made.recipient)))
 }

@@ -1,17 +1,17 @@
-//! `loam repository`: commands on a store itself. No service runs and no bus is asked, so that disaster recovery needs
-//! this program, the store, and a secret.
+//! `loam repository`: commands that open a repository themselves. They need no service and no bus, so that disaster
+//! recovery needs this program, the store, and a secret.
 //!
 //! ```text
 //!   args ──> access: store, secret, cache ──> Repository (the engine, in this process)
 //!              │                                   │            │ Progress
-//!              │                              what it did       └──> work: a bar on stderr, Ctrl-C
+//!              │                                 result         └──> work: a bar on stderr, Ctrl-C
 //!              v                                   v
-//!   trouble: an exit code, a word, a sentence    answer: ok | ok with warnings, a table or JSON
+//!   errors: exit code, kind, message    answer: ok | ok with warnings, a table or JSON
 //! ```
 //!
-//! Promises: a repository is made by `init` and nothing else; secrets come from files that only their owner can write,
-//! never from arguments or the environment; Ctrl-C ends in order, and a second one at once; with `--json` there is one
-//! object on stdout, whatever happens. Next: `answer` for outcomes, `trouble` for exit codes.
+//! Promises: `init` alone makes a repository; secrets come from files that only their owner can write, never from
+//! arguments or the environment; Ctrl-C ends in order, and a second one at once; with `--json` there is one object on
+//! stdout, whatever happens. Next: `answer` for outcomes, `errors` for exit codes.
 
 mod access;
 mod answer;
@@ -20,6 +20,7 @@ mod collect;
 mod copy;
 mod destinations;
 mod diff;
+mod errors;
 mod file;
 mod files;
 mod forget;
@@ -30,11 +31,10 @@ mod mount;
 mod restore;
 mod revive;
 mod serve;
+mod snapshot_arg;
 mod snapshots;
-mod trouble;
 mod values;
 mod verify;
-mod which;
 mod work;
 
 use std::time::Duration;
@@ -42,126 +42,131 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::work::Work;
-use super::exit::Trouble;
+use super::exit::CliError;
 
-/// Threads that still write or wait for stdin are given this long when the command has ended.
+/// How long threads that still write or wait for stdin get when the command has ended.
 const THREADS_END_MAX: Duration = Duration::from_secs(1);
 
-const EXIT_CODES: &str = "\
+/// The heading of the options that open a repository.
+pub(super) const OPTIONS: &str = "Options that open a repository";
+
+/// The end of `loam repository --help`.
+pub(super) const HELP_END: &str = "\
 Exit codes:
-  0    done
-  1    failed: no repository there, something else there, a newer format, damage, ...
+  0    done, also when the reader of standard output closed it early
+  1    failed: no repository, a foreign folder, a newer format, damage, ...
   2    wrong arguments, or a secret file that cannot be used
-  3    refused: wrong or removed secret, write-only key, held snapshot, distrusted clock
+  3    refused: wrong or removed secret, write-only key, held snapshot, untrusted clock
   4    the store cannot be reached
-  6    done, with warnings
-  130  interrupted; it can be run again";
+  6    done, with warnings; done, but the result could not be written
+  130  interrupted; it can be run again
+  141  the reader closed standard output before a disk, stream or file was whole
+
+Global options, such as --json: see `loam --help`";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RepositoryCommand {
-    /// Make a repository in an empty place
+    /// Initialize a new repository
     ///
-    /// The folder is made where it is missing; a bucket must exist. Needs a passphrase or key file, which becomes the
-    /// first key. Whoever loses all keys loses all backups.
-    #[command(after_help = EXIT_CODES)]
+    /// A missing folder is created; a bucket must exist. The passphrase, key file or identity becomes the first key.
+    /// Without any of its keys nobody can read the backups.
     Init(Box<init::InitArgs>),
-    /// What a repository is and how much is in it
-    #[command(after_help = EXIT_CODES)]
+    /// Show properties and statistics of a repository
     Info(Box<init::InfoArgs>),
-    /// List the snapshots, oldest first
-    #[command(after_help = EXIT_CODES)]
+    /// List snapshots, oldest first
     Snapshots(Box<snapshots::SnapshotsArgs>),
-    /// Back up disks and stdin as one snapshot
+    /// Back up disks and standard input as one snapshot
     ///
-    /// The disks must not change while they are read: of a running machine give an NBD export that is frozen in time.
-    /// Only what the repository does not hold is stored. With --to the same reading goes to a second repository, too;
-    /// while the first cannot be reached it goes to that one alone, with a warning, and is brought home by the first
-    /// backup after. It ends with 6 when the backup is there but looks unusual: too
-    /// small, a disk gone, far more changed than usual, as when malware encrypts.
-    #[command(after_help = EXIT_CODES)]
+    /// Disks must not change while they are read: of a running VM give an NBD export of a point in time. Only data that
+    /// the repository does not hold is stored. With --to the backup goes to a second repository as well; while the first
+    /// cannot be reached it goes to the second alone, with a warning, and the next backup copies it to the first. Ends
+    /// with 6 when the backup is stored but looks unusual: too small, a disk missing, far more changed than usual, as
+    /// when malware encrypts.
     Backup(Box<backup::BackupArgs>),
-    /// Write disks or streams of a snapshot back
+    /// Restore disks and streams of a snapshot
     ///
-    /// A new image has its name only when it is whole and on stable storage. Needs a key that may read, and room.
-    #[command(after_help = EXIT_CODES)]
+    /// A new image gets its name when it is complete and on stable storage. Needs a key that may read.
     Restore(Box<restore::RestoreArgs>),
-    /// Show a disk over NBD until Ctrl-C, for QEMU, nbdcopy and the like
+    /// Serve a disk over NBD until Ctrl-C, for QEMU, nbdcopy and the like
     ///
-    /// Prints the URI when clients may connect. With --overlay a machine can boot from it at once. Ends with 0 on Ctrl-C.
-    #[command(after_help = EXIT_CODES)]
+    /// Prints the URI when clients may connect. With --overlay a VM can boot from it at once. Ends with 0 on Ctrl-C.
     Serve(Box<serve::ServeArgs>),
-    /// Show all disks as files in a folder until Ctrl-C, and their file systems
+    /// Mount the disks of a snapshot as files until Ctrl-C
     ///
-    /// Needs /dev/fuse, and root or fusermount3; --file-system needs root. All is read-only. Ends with 0 on Ctrl-C, and
-    /// with 6 where a file system could not be mounted.
-    #[command(after_help = EXIT_CODES)]
+    /// Needs /dev/fuse, and root or fusermount3; --file-system needs root. Everything is read-only. Ends with 0 on
+    /// Ctrl-C, and with 6 where a file system could not be mounted.
     Mount(Box<mount::MountArgs>),
-    /// List disks, partitions, folders: ext2/3/4 and FAT, without a mount and without root
-    #[command(after_help = EXIT_CODES)]
+    /// List disks, partitions or files of a snapshot (ext2/3/4, FAT), without root
     Ls(Box<files::LsArgs>),
-    /// Get one file of a disk: from ext2/3/4 and FAT, without a mount and without root
-    #[command(after_help = EXIT_CODES)]
+    /// Extract one file of a disk (ext2/3/4, FAT), without root
     Extract(Box<files::ExtractArgs>),
-    /// Where the disks of two snapshots differ, in segments of 4 MiB
-    #[command(after_help = EXIT_CODES)]
+    /// Show differences between the disks of two snapshots, in segments of 4 MiB
     Diff(Box<diff::DiffArgs>),
     /// Read stored data again and check every byte
     ///
     /// Ends with 1 when anything is not as it was stored. Needs a key that may read.
-    #[command(after_help = EXIT_CODES)]
     Verify(Box<verify::VerifyArgs>),
-    /// Make the index anew from the packs, when it is lost or damaged
+    /// Build a new index from the packs, when it is lost or damaged
     ///
-    /// Ends with 6 when packs could not be read; `verify --all` then tells what is lost.
-    #[command(after_help = EXIT_CODES)]
+    /// Ends with 6 when packs could not be read: `verify --all` then shows what is lost.
     RebuildIndex(Box<verify::RebuildIndexArgs>),
-    /// Forget snapshots, by name or by rules; `collect` then gives back the room
+    /// Remove snapshots by id or by rules; `collect` frees their space
     ///
-    /// By rules nothing is forgotten while the clock cannot be trusted. Held snapshots are never forgotten.
-    #[command(after_help = EXIT_CODES)]
+    /// Rules remove nothing while the clock cannot be trusted. Held snapshots are never removed.
     Forget(Box<forget::ForgetArgs>),
-    /// Keep a snapshot whatever rules and people say, until it is released
-    #[command(after_help = EXIT_CODES)]
+    /// Protect a snapshot from `forget` until it is released
     Hold(Box<holds::HoldArgs>),
-    /// End a hold
-    #[command(after_help = EXIT_CODES)]
+    /// End the hold of a snapshot
     Release(Box<holds::ReleaseArgs>),
-    /// List what is held, and why
-    #[command(after_help = EXIT_CODES)]
+    /// List held snapshots and why they are held
     Holds(Box<holds::HoldsArgs>),
-    /// Delete what no snapshot needs, beside running backups; packs that are mostly waste are rewritten
-    #[command(after_help = EXIT_CODES)]
+    /// Delete data that no snapshot needs (restic: prune), also while backups run
     Collect(Box<collect::CollectArgs>),
-    /// Bring back what was deleted or written over in a bucket that keeps versions, as one with Object Lock does
+    /// Bring back deleted or overwritten objects in a bucket that keeps versions
     ///
-    /// Needs no key of the repository: it may be its config that was deleted. What people and collections deleted since
-    /// then comes back, too; the next `collect` removes again what nobody needs. Afterwards run
-    /// `rebuild-index` and `verify --all`.
-    #[command(after_help = EXIT_CODES)]
+    /// Needs no key of the repository, since its config may have been deleted. Objects that people and `collect` deleted
+    /// since then come back as well; the next `collect` removes them again. Then run `rebuild-index` and `verify --all`.
     Revive(Box<revive::ReviveArgs>),
-    /// Copy snapshots into a second repository, which must exist
+    /// Copy snapshots to a second repository, which must exist
     ///
-    /// What it has already is not stored again. Needs a key that may read here, and any key there.
-    #[command(after_help = EXIT_CODES)]
+    /// Data that it holds already is not stored again. Needs a key that may read here, and any key there.
     Copy(Box<copy::CopyArgs>),
-    /// Who may open the repository
+    /// Manage the keys that open a repository
     #[command(subcommand)]
     Keys(keys::KeysCommand),
 }
 
-/// Carries a command out; `json` chooses how the answer is shown.
-pub(super) fn run(json: bool, command: RepositoryCommand) -> Result<(), Trouble> {
+impl RepositoryCommand {
+    /// Whether showing something is all that the command does.
+    pub(super) fn only_shows(&self) -> bool {
+        use keys::KeysCommand;
+        match self {
+            RepositoryCommand::Info(_)
+            | RepositoryCommand::Snapshots(_)
+            | RepositoryCommand::Ls(_)
+            | RepositoryCommand::Diff(_)
+            | RepositoryCommand::Holds(_)
+            | RepositoryCommand::Keys(KeysCommand::List(_)) => true,
+            // The URI and the recipient are what the command is for.
+            RepositoryCommand::Serve(_) | RepositoryCommand::Keys(KeysCommand::Identity { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Runs a command; `json` chooses how the answer is shown.
+pub(super) fn run(json: bool, command: RepositoryCommand) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| trouble::while_doing("starting", error))?;
+    let runtime = runtime.map_err(|error| errors::while_doing("starting", error))?;
     let outcome = runtime.block_on(async {
         let work = Work::begin(json)?;
-        Box::pin(carry_out(command, &work)).await
+        Box::pin(run_command(command, &work)).await
     });
     runtime.shutdown_timeout(THREADS_END_MAX);
     outcome
 }
 
-async fn carry_out(command: RepositoryCommand, work: &Work) -> Result<(), Trouble> {
+async fn run_command(command: RepositoryCommand, work: &Work) -> Result<(), CliError> {
     match command {
         RepositoryCommand::Init(args) => init::init(*args, work).await,
         RepositoryCommand::Info(args) => init::info(*args, work).await,

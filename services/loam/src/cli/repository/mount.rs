@@ -1,4 +1,4 @@
-//! `loam repository mount`: all disks of a snapshot as files, and their file systems, until told to end.
+//! `loam repository mount`: all disks of a snapshot as files, and their file systems, until Ctrl-C.
 //!
 //! ```text
 //!   FOLDER/vda, vda1, vda2            the disks and partitions (FUSE)
@@ -18,20 +18,21 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::trouble;
-use super::which::Which;
+use super::errors;
+use super::snapshot_arg::SnapshotArg;
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
+use crate::stdio;
 
 const DISKS: &str = "disks";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MountArgs {
     #[command(flatten)]
-    which: Which,
-    /// An empty folder to mount on
+    snapshot: SnapshotArg,
+    /// Empty folder to mount on
     folder: PathBuf,
-    /// Mount the file systems, too, read-only and by the kernel; needs root
+    /// Also mount the file systems, read-only and by the kernel; needs root
     #[arg(long)]
     file_system: bool,
     #[command(flatten)]
@@ -45,9 +46,9 @@ struct Mounted {
     file_systems: Vec<PathBuf>,
 }
 
-pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
-    let snapshot = args.which.find(&repository, work).await?;
+    let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
     for record in snapshot.contents.disks.iter().filter(|record| record.shape == Shape::Disk) {
         let disk = work.wait(repository.open_disk(&snapshot, &record.name)).await?;
@@ -55,7 +56,7 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
     }
     let mut folders = Folders::default();
     let on = if args.file_system { folders.make(args.folder.join(DISKS))? } else { args.folder.clone() };
-    let mut mount = DisksMount::start(&on, disks).await.map_err(trouble::of)?;
+    let mut mount = DisksMount::start(&on, disks).await.map_err(errors::of)?;
     let names: Vec<String> = mount.names().map(str::to_owned).collect();
     let mut warnings = Vec::new();
     let mut file_systems = Vec::new();
@@ -68,7 +69,7 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
                 Err(MountError::NotMountable { .. }) => folders.remove(&target),
                 Err(error) => {
                     folders.remove(&target);
-                    warnings.push(trouble::sentence(&error));
+                    warnings.push(errors::message(&error));
                 }
             }
         }
@@ -78,32 +79,34 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), Trouble> {
         disks: names.iter().map(|name| on.join(name)).collect(),
         file_systems,
     };
-    let told = Answer::new(mounted).warn(warnings).give(work.json, |mounted| {
+    let shown = Answer::new(mounted).warn(warnings).give(work.json, |mounted, text| {
         for path in mounted.disks.iter().chain(&mounted.file_systems) {
-            println!("{}", path.display());
+            text.line(format_args!("{}", path.display()));
         }
-        eprintln!("mounted until Ctrl-C");
     });
+    if !work.json {
+        stdio::note("mounted until Ctrl-C");
+    }
     let unmounted = mount.until(work.cancel.cancelled()).await;
-    unmounted.map_err(|error| trouble::of(error).after_the_answer())?;
-    told
+    unmounted.map_err(|error| errors::of(error).after_answer())?;
+    shown
 }
 
-/// Folders that were made to be mounted on, and go when they are not needed any more.
+/// Folders made to be mounted on; they are removed when the command ends.
 #[derive(Default)]
 struct Folders(Vec<PathBuf>);
 
 impl Folders {
-    fn make(&mut self, path: PathBuf) -> Result<PathBuf, Trouble> {
+    fn make(&mut self, path: PathBuf) -> Result<PathBuf, CliError> {
         let made = std::fs::create_dir(&path);
-        made.map_err(|error| trouble::while_doing(format_args!("making {}", path.display()), error))?;
+        made.map_err(|error| errors::while_doing(format_args!("making {}", path.display()), error))?;
         self.0.push(path.clone());
         Ok(path)
     }
 
     fn remove(&mut self, path: &Path) {
         self.0.retain(|made| made != path);
-        // Whatever keeps it from going is seen by who looks into the folder.
+        // What prevents its removal can be seen in the folder.
         let _ = std::fs::remove_dir(path);
     }
 }
@@ -111,7 +114,7 @@ impl Folders {
 impl Drop for Folders {
     fn drop(&mut self) {
         for path in self.0.iter().rev() {
-            // One that is still mounted on stays.
+            // A folder that is still a mount point stays.
             let _ = std::fs::remove_dir(path);
         }
     }

@@ -22,45 +22,47 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
+use super::errors;
 use super::file::NewFile;
-use super::trouble;
-use super::values::{Destination, Named, Places, disk_destination};
-use super::which::Which;
+use super::snapshot_arg::SnapshotArg;
+use super::values::{ByteRange, Destination, Named, disk_destination};
 use super::work::{Work, shown};
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
+use crate::cli::output::Text;
+use crate::stdio;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestoreArgs {
     #[command(flatten)]
-    which: Which,
-    /// A disk or stream and where it goes, as NAME=PATH or NAME=- (stdout); may be given again
+    snapshot: SnapshotArg,
+    /// Disk or stream to restore, and the file to write; `-` is standard output; can be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = disk_destination, required_unless_present = "definition")]
     disk: Vec<Named<Destination>>,
-    /// The format of the image; raw for a new one, and what its first bytes say for an existing one, unless given
+    /// Format of the image (default: raw for a new one, detected for an existing one)
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write into images or block devices that exist, and only what differs
+    /// Write into existing images or block devices, and only what differs
     #[arg(long, conflicts_with = "range")]
     into_existing: bool,
-    /// Make an existing raw file as long as the disk; what lies behind is lost
+    /// Resize an existing raw file to the disk's size; data behind it is lost
     #[arg(long, requires = "into_existing")]
     resize: bool,
-    /// Follow what an existing image refers to, such as a backing file
+    /// Follow references of an existing image, such as a backing file
     #[arg(long, requires = "into_existing")]
     follow_references: bool,
-    /// Only the bytes from A up to before B, as in 1M..2M
+    /// Only restore bytes from A up to but not including B, such as 1M..2M
     #[arg(long, value_name = "A..B")]
-    range: Option<Places>,
-    /// Read all again from the disk when it is written, and compare
+    range: Option<ByteRange>,
+    /// Read everything again when it is written, and compare
     #[arg(long, conflicts_with = "range")]
     read_back: bool,
     /// Keep an unfinished raw image when interrupted: the same command continues it
     #[arg(long)]
     keep_unfinished: bool,
-    /// Write the machine's definition to this new file
+    /// Write the machine's definition to a new file
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
-    /// Say what would be written, and write nothing
+    /// Show what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -121,22 +123,22 @@ enum Task<'a> {
     InOrder(Range<u64>, &'a Destination),
 }
 
-pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), CliError> {
     let to_stdout = args.disk.iter().filter(|disk| disk.value == Destination::Stdout).count();
     if to_stdout > 1 || (to_stdout == 1 && work.json) {
-        return Err(trouble::usage("stdout takes one disk or the answer in JSON, not two things at once"));
+        return Err(errors::usage("stdout takes one disk, or the result in JSON: not both"));
     }
     if args.range.is_some() && args.disk.len() > 1 {
-        return Err(trouble::usage("--range is of one disk"));
+        return Err(errors::usage("--range needs exactly one disk"));
     }
     let repository = args.access.open_to_read(work).await?;
-    let snapshot = args.which.find(&repository, work).await?;
+    let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks = Vec::with_capacity(args.disk.len());
     for disk in &args.disk {
         disks.push(restore(&repository, &snapshot, disk, &args, work).await?);
     }
     if let Some(path) = args.definition.as_deref().filter(|_| !args.dry_run) {
-        let definition = repository.definition(&snapshot).map_err(trouble::of)?;
+        let definition = repository.definition(&snapshot).map_err(errors::of)?;
         NewFile::begin(path)?.whole(&definition).await?;
     }
     let done = Done {
@@ -146,10 +148,10 @@ pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), Trouble> {
         disks,
         definition: args.definition,
     };
-    Answer::new(done).give(work.json, |done| {
-        // Where the disk itself went to stdout, nothing else may.
+    Answer::new(done).give(work.json, |done, text| {
+        // Where the disk itself went to standard output, nothing else may.
         if to_stdout == 0 {
-            tell(done);
+            lines(done, text);
         }
     })
 }
@@ -160,9 +162,9 @@ async fn restore(
     disk: &Named<Destination>,
     args: &RestoreArgs,
     work: &Work,
-) -> Result<DiskDone, Trouble> {
+) -> Result<DiskDone, CliError> {
     let Named { name, value: destination } = disk;
-    let no_such = || trouble::of(RestoreError::NoSuchDisk { disk: name.clone() });
+    let no_such = || errors::of(RestoreError::NoSuchDisk { disk: name.clone() });
     let record = snapshot.disk(name).ok_or_else(no_such)?;
     let mut done = DiskDone {
         name: name.clone(),
@@ -190,12 +192,12 @@ async fn restore(
             let in_order = async {
                 match destination {
                     Destination::Stdout => {
-                        let mut out = tokio::io::stdout();
-                        let to = &mut out;
-                        repository
+                        let mut stdout = stdio::data();
+                        let to = &mut stdout;
+                        let written = repository
                             .restore_stream(snapshot, name, range, to, &progress, &work.cancel)
-                            .await
-                            .map_err(trouble::of)
+                            .await;
+                        written.map_err(|error| errors::or_reader_gone(error).unwrap_or_else(errors::of))
                     }
                     Destination::Path(path) => {
                         let mut file = NewFile::begin(path)?;
@@ -203,7 +205,7 @@ async fn restore(
                         repository
                             .restore_stream(snapshot, name, range, to, &progress, &work.cancel)
                             .await
-                            .map_err(trouble::of)?;
+                            .map_err(errors::of)?;
                         file.finish().await
                     }
                 }
@@ -223,14 +225,14 @@ fn task<'a>(
     size_bytes: u64,
     destination: &'a Destination,
     args: &RestoreArgs,
-) -> Result<Task<'a>, Trouble> {
-    let range = args.range.as_ref().map_or(0..size_bytes, |places| places.on(size_bytes));
+) -> Result<Task<'a>, CliError> {
+    let range = args.range.as_ref().map_or(0..size_bytes, |range| range.on(size_bytes));
     let path = match destination {
         Destination::Path(path) if args.range.is_none() && shape == Shape::Disk => path,
         _ if args.into_existing || args.format == Some(Format::Qcow2) || args.read_back => {
             let why = "goes from its first byte to its last into a new file or to stdout: \
                        without --into-existing, --read-back and --format qcow2";
-            return Err(trouble::usage(format!("{name} {why}")));
+            return Err(errors::usage(format!("{name} {why}")));
         }
         _ => return Ok(Task::InOrder(range, destination)),
     };
@@ -250,29 +252,32 @@ fn task<'a>(
     Ok(Task::Image(RestoreRequest { unfinished, read_back, ..RestoreRequest::new(name, target) }))
 }
 
-fn hinted(error: RestoreError) -> Trouble {
+fn hinted(error: RestoreError) -> CliError {
     let exists = matches!(&error, RestoreError::Image(ImageError::Exists { .. }));
-    let trouble = trouble::of(error);
-    if exists { trouble.and(" (--into-existing writes into it)") } else { trouble }
+    let error = errors::of(error);
+    if exists { error.append(" (--into-existing writes into it)") } else { error }
 }
 
-fn tell(done: &Done) {
+fn lines(done: &Done, text: &mut Text) {
     for disk in &done.disks {
         let (size, used) = (ByteCount(disk.size_bytes), ByteCount(disk.used_bytes));
         let to = disk.to.display();
         match &disk.report {
-            None => println!("{} would go to {to}: {size}, of which {used} hold data", disk.name),
-            Some(Report { written_bytes, zeroed_bytes, kept_bytes }) => println!(
-                "{} is in {to}: {size}, written {}, zeroed {}, there already {}",
+            None => text.line(format_args!(
+                "{} would be restored to {to}: {size}, of which {used} hold data",
+                disk.name
+            )),
+            Some(Report { written_bytes, zeroed_bytes, kept_bytes }) => text.line(format_args!(
+                "{} is restored to {to}: {size}, written {}, zeroed {}, unchanged {}",
                 disk.name,
                 ByteCount(*written_bytes),
                 ByteCount(*zeroed_bytes),
                 ByteCount(*kept_bytes)
-            ),
+            )),
         }
     }
     if let Some(path) = &done.definition {
-        let would_be = if done.dry_run { "would go to" } else { "is in" };
-        println!("the definition {would_be} {}", Path::display(path));
+        let would_be = if done.dry_run { "would be written to" } else { "is written to" };
+        text.line(format_args!("the definition {would_be} {}", Path::display(path)));
     }
 }

@@ -11,18 +11,17 @@ use super::access::StoreArgs;
 use super::answer::Answer;
 use super::values::moment;
 use super::work::{Work, shown};
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
 
 /// More names than this are not shown to people.
 const NAMES_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReviveArgs {
-    /// The moment before the attack, as in 2026-11-26T04:00:00Z, or how long ago, as in 36h: what was changed since
-    /// becomes what it was then
+    /// Time before the attack, such as 2026-11-26T04:00:00Z, or how long ago, such as 36h
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: DateTime<Utc>,
-    /// Say what would come back, and change nothing
+    /// Show what would come back, and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -35,19 +34,19 @@ struct Revived {
     objects: Vec<String>,
 }
 
-pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), CliError> {
     let store = args.store.open()?;
     let progress = Arc::new(Progress::new());
     let reviving = work.wait(store.revive(args.since, &progress, args.dry_run));
     let ReviveReport { objects } = shown("bringing back", &progress, Box::pin(reviving)).await?;
-    Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done| {
+    Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done, text| {
         let would = if done.dry_run { "would be " } else { "" };
-        println!("objects brought back: {would}{}", done.objects.len());
+        text.line(format_args!("objects brought back: {would}{}", done.objects.len()));
         for name in done.objects.iter().take(NAMES_SHOWN) {
-            println!("  {name}");
+            text.line(format_args!("  {name}"));
         }
         if done.objects.len() > NAMES_SHOWN {
-            println!("  … (--json names all)");
+            text.line("  … (--json names all)");
         }
     })
 }

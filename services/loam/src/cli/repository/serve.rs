@@ -1,4 +1,4 @@
-//! `loam repository serve`: a disk of a snapshot over NBD, until told to end.
+//! `loam repository serve`: a disk of a snapshot over NBD, until Ctrl-C.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,30 +12,31 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::trouble;
-use super::which::Which;
+use super::errors;
+use super::snapshot_arg::SnapshotArg;
 use super::work::{Work, bar_of};
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
+use crate::stdio;
 
 const DRAW_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
-    which: Which,
-    /// The disk, which is the export's name, too
+    snapshot: SnapshotArg,
+    /// Name of the disk and of the export
     #[arg(long, value_name = "NAME")]
     disk: String,
-    /// Listen on this Unix socket, which only you may use; one in a new folder unless said
+    /// Unix socket to listen on, for its owner only (default: one in a new folder)
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     socket: Option<PathBuf>,
-    /// Listen on this loopback address; port 0 lets the system choose
+    /// Loopback address to listen on; port 0 lets the system choose
     #[arg(long, value_name = "127.0.0.1:PORT")]
     listen: Option<SocketAddr>,
-    /// Let clients write: what they write goes into this file, and the snapshot stays as it is
+    /// Allow writes: they go to this file, and the snapshot stays as it is
     #[arg(long, value_name = "FILE")]
     overlay: Option<PathBuf>,
-    /// Copy the disk into the overlay meanwhile; when all is there, the file is the disk as a raw image
+    /// Copy the disk into the overlay in the background, until the file is the whole disk as a raw image
     #[arg(long, requires = "overlay")]
     fill: bool,
     #[command(flatten)]
@@ -51,9 +52,9 @@ struct Serving {
     writable: bool,
 }
 
-pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
-    let (snapshot, disk) = args.which.open_disk(&repository, &args.disk, work).await?;
+    let (snapshot, disk) = args.snapshot.open_disk(&repository, &args.disk, work).await?;
     let size_bytes = disk.size_bytes();
     let overlay = match &args.overlay {
         None => None,
@@ -67,7 +68,7 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
         None => Export::read_only(&args.disk, disk),
         Some(overlay) => Export::writable(&args.disk, Arc::clone(overlay)),
     };
-    let export = export.map_err(trouble::of)?;
+    let export = export.map_err(errors::of)?;
     let (listen, _folder) = place(&args)?;
     let server = work.wait(NbdServer::start(&listen, vec![export], ServerSettings::default())).await?;
     let serving = Serving {
@@ -77,11 +78,13 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
         size_bytes,
         writable: overlay.is_some(),
     };
-    // Programs read this line and go on; what happens later is told by the exit code.
-    Answer::new(serving).give(work.json, |serving| {
-        println!("{}", serving.uri);
-        eprintln!("serving until Ctrl-C");
+    // Programs read this line and go on; the exit code says what happens later.
+    Answer::new(serving).give(work.json, |serving, text| {
+        text.line(&serving.uri);
     })?;
+    if !work.json {
+        stdio::note("serving until Ctrl-C");
+    }
     let mut outcome = match overlay.as_ref().filter(|_| args.fill) {
         Some(overlay) => filled(overlay, work).await,
         None => Ok(()),
@@ -91,29 +94,29 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), Trouble> {
     }
     server.stop().await;
     if let Some(overlay) = overlay {
-        // Stopped in order means that nothing that was told to be written is lost.
-        outcome = outcome.and(overlay.flush().await.map_err(trouble::of));
+        // Stopped in order: no write that was confirmed is lost.
+        outcome = outcome.and(overlay.flush().await.map_err(errors::of));
     }
-    outcome.map_err(Trouble::after_the_answer)
+    outcome.map_err(CliError::after_answer)
 }
 
 /// Where to listen, and the folder made for it.
-fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), Trouble> {
+fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), CliError> {
     match (&args.socket, args.listen) {
         (Some(path), _) => Ok((Listen::Unix(path.clone()), None)),
         (None, Some(address)) => Ok((Listen::Tcp(address), None)),
         (None, None) => {
             let made = tempfile::Builder::new().prefix("loam-").tempdir();
             let folder =
-                made.map_err(|error| trouble::while_doing("making a folder for the socket", error))?;
+                made.map_err(|error| errors::while_doing("making a folder for the socket", error))?;
             let socket = Path::join(folder.path(), "nbd.sock");
             Ok((Listen::Unix(socket), Some(folder)))
         }
     }
 }
 
-/// Fills until all is there or told to end.
-async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), Trouble> {
+/// Fills until the disk is complete or the command is cancelled.
+async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), CliError> {
     let bar = bar_of("filling", overlay.presence().blocks * BLOCK_BYTES);
     let mut finished = std::pin::pin!(overlay.fill(FillSettings::default()).finished());
     let mut ticks = tokio::time::interval(DRAW_EVERY);
@@ -121,13 +124,13 @@ async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), Trouble> {
         tokio::select! {
             biased;
             () = work.cancel.cancelled() => break Ok(()),
-            done = &mut finished => break done.map_err(trouble::of),
+            done = &mut finished => break done.map_err(errors::of),
             _ = ticks.tick() => bar.set_position(overlay.presence().present_blocks * BLOCK_BYTES),
         }
     };
     bar.finish_and_clear();
     if outcome.is_ok() && overlay.presence().is_complete() {
-        eprintln!("{} holds the whole disk now", overlay.path().display());
+        stdio::note(format_args!("{} holds the whole disk now", overlay.path().display()));
     }
     outcome
 }

@@ -9,15 +9,15 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::work::Work;
-use crate::cli::exit::Trouble;
-use crate::cli::output::{table, time};
+use crate::cli::exit::CliError;
+use crate::cli::output::{Text, cut, extra, number, short, short_length, time, whole};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SnapshotsArgs {
-    /// Only those of this machine
+    /// Only snapshots of this machine
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
-    /// Only those with this tag; given more than once, with all of them
+    /// Only snapshots with this tag; repeated: with all of them
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
     #[command(flatten)]
@@ -80,18 +80,12 @@ pub(super) fn at(unix_ms: u64) -> String {
     known.map_or_else(|| format!("{unix_ms} ms after 1970"), |known| time(&known))
 }
 
-/// A word that comes from a guest, or from a host that may only store: what would steer the terminal is shown, not sent.
-pub(super) fn printable(word: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
-    word.chars().map(shown).collect()
-}
-
 #[derive(Serialize)]
 struct Snapshots {
     snapshots: Vec<SnapshotView>,
 }
 
-pub(super) async fn run(args: SnapshotsArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn run(args: SnapshotsArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let wanted = |snapshot: &Snapshot| {
         let contents = &snapshot.contents;
@@ -100,24 +94,35 @@ pub(super) async fn run(args: SnapshotsArgs, work: &Work) -> Result<(), Trouble>
     };
     let all = work.wait(repository.snapshots()).await?;
     let snapshots = all.iter().filter(|snapshot| wanted(snapshot)).map(SnapshotView::from).collect();
-    Answer::new(Snapshots { snapshots }).give(work.json, |answer| list(&answer.snapshots))
+    Answer::new(Snapshots { snapshots }).give(work.json, |answer, text| list(&answer.snapshots, text))
 }
 
-fn list(snapshots: &[SnapshotView]) {
-    let rows = snapshots.iter().map(|snapshot| {
+fn list(snapshots: &[SnapshotView], text: &mut Text) {
+    let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.to_string()).collect();
+    let length = short_length(ids.iter().map(String::as_str));
+    let rows = snapshots.iter().zip(&ids).map(|(snapshot, id)| {
         let disks: Vec<_> = snapshot.disks.iter().map(|disk| disk.name.as_str()).collect();
         let used = snapshot.disks.iter().map(|disk| disk.used_bytes).sum();
         [
-            snapshot.id.to_string(),
-            printable(&snapshot.machine),
+            short(id, length),
+            snapshot.machine.clone(),
             at(snapshot.taken_at_unix_ms),
-            printable(&disks.join(" ")),
+            disks.join(" "),
             ByteCount(used).to_string(),
             ByteCount(snapshot.stats.new_bytes).to_string(),
             ByteCount(snapshot.stats.stored_bytes).to_string(),
-            printable(&snapshot.tags.join(" ")) + if snapshot.stands_in { " (stands in)" } else { "" },
+            snapshot.tags.join(" ") + if snapshot.stands_in { " (not in the first repository)" } else { "" },
         ]
     });
-    let head = ["SNAPSHOT", "MACHINE", "TAKEN", "DISKS", "USED", "NEW", "STORED", "TAGS"];
-    table(head, rows.collect(), "no snapshots; `loam repository backup` makes one");
+    let head = [
+        whole("ID"),
+        cut("MACHINE"),
+        whole("TAKEN"),
+        cut("DISKS"),
+        extra(number("USED")),
+        number("NEW"),
+        number("STORED"),
+        cut("TAGS"),
+    ];
+    text.table(head, rows.collect(), "no snapshots; `loam repository backup` makes one");
 }

@@ -14,35 +14,34 @@ use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::values::duration;
 use super::work::{Work, shown};
-use super::{trouble, which};
-use crate::cli::exit::Trouble;
+use super::{errors, snapshot_arg};
+use crate::cli::exit::CliError;
 
-/// So many problems are told to people; programs get all that are named.
-const PROBLEMS_TOLD: usize = 20;
+/// Problems that are shown to people; programs get all that the report names.
+const PROBLEMS_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
-    /// All that this snapshot needs: `latest`, an id, or the first characters of one
+    /// Check what this snapshot needs: `latest`, an id or its first characters
     #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "older_than"],
         conflicts_with_all = ["all", "bytes_max", "older_than"])]
     snapshot: Option<String>,
-    /// The machine whose latest is meant
+    /// Machine whose latest snapshot is meant
     #[arg(long, value_name = "NAME", requires = "snapshot")]
     machine: Option<String>,
-    /// Every pack and every snapshot
+    /// Check every pack and every snapshot
     #[arg(long, conflicts_with_all = ["bytes_max", "older_than"])]
     all: bool,
-    /// Of the packs not read for longest, so many bytes: called daily, it comes around
+    /// Check SIZE bytes of the packs that were not checked for longest: run daily, it covers everything
     #[arg(long, value_name = "SIZE")]
     bytes_max: Option<ByteCount>,
-    /// Leave out packs that were read and found sound within this time, as in 30d
+    /// Skip packs that were checked and found intact within TIME, such as 30d
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Put damaged packs out of the way and save what is good in them: the next backup stores anew what is lost, where
-    /// its disks still have it
+    /// Move damaged packs away and save what is intact in them; the next backup stores lost data again where it can
     #[arg(long)]
     quarantine: bool,
-    /// With --quarantine, say what would be done, and change nothing
+    /// With --quarantine: show what would be done, and change nothing
     #[arg(long, requires = "quarantine")]
     dry_run: bool,
     #[command(flatten)]
@@ -76,14 +75,14 @@ struct Quarantine {
     blobs_lost: u64,
 }
 
-pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry_run, work).await?;
     if !repository.can_read() {
-        return Err(trouble::of(WriteOnly));
+        return Err(errors::of(WriteOnly));
     }
     let snapshot: Option<Snapshot> = match &args.snapshot {
         None => None,
-        Some(word) => Some(which::find(&repository, word, args.machine.as_deref(), work).await?),
+        Some(name) => Some(snapshot_arg::find(&repository, name, args.machine.as_deref(), work).await?),
     };
     let scope = match &snapshot {
         Some(snapshot) => VerifyScope::Snapshot(snapshot),
@@ -95,31 +94,40 @@ pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), Trouble>
     };
     let progress = Arc::new(Progress::new());
     let verifying = repository.verify(scope, &progress, &work.cancel);
-    let report = shown("verify", &progress, Box::pin(verifying)).await.map_err(super::trouble::of)?;
+    let report = shown("verify", &progress, Box::pin(verifying)).await.map_err(super::errors::of)?;
     let quarantine = match args.quarantine && !report.is_sound() {
         true => Some(work.wait(repository.quarantine(&report)).await?),
         false => None,
     };
     let (warning, failure) = judged(&report, quarantine.as_ref());
     let verified = Verified::new(report, quarantine);
-    Answer::new(verified).warn(warning).fail(failure).give(work.json, |done| {
-        println!("read {} packs, {} blobs, {} snapshots", done.packs, done.blobs, done.snapshots);
+    Answer::new(verified).warn(warning).fail(failure).give(work.json, |done, text| {
+        text.line(format_args!(
+            "checked {} packs, {} blobs, {} snapshots",
+            done.packs, done.blobs, done.snapshots
+        ));
         if done.packs_left > 0 {
-            println!("left for later: {} packs", done.packs_left);
+            text.line(format_args!("not checked this time: {} packs", done.packs_left));
         }
-        for problem in done.problems.iter().take(PROBLEMS_TOLD) {
-            println!("problem: {problem}");
+        for problem in done.problems.iter().take(PROBLEMS_SHOWN) {
+            text.line(format_args!("problem: {problem}"));
         }
-        if done.problems_total > PROBLEMS_TOLD as u64 {
-            println!("and {} more (--json names more of them)", done.problems_total - PROBLEMS_TOLD as u64);
+        if done.problems_total > PROBLEMS_SHOWN as u64 {
+            text.line(format_args!(
+                "and {} more (--json names more of them)",
+                done.problems_total - PROBLEMS_SHOWN as u64
+            ));
         }
         if let Some(Quarantine { packs, blobs_saved, blobs_lost }) = &done.quarantine {
-            println!("in quarantine: {} packs; blobs saved {blobs_saved}, lost {blobs_lost}", packs.len());
+            text.line(format_args!(
+                "in quarantine: {} packs; blobs saved {blobs_saved}, lost {blobs_lost}",
+                packs.len()
+            ));
         }
     })
 }
 
-/// What it means for the command: a warning where nothing is lost, else a failure.
+/// A warning where nothing is lost, else a failure.
 fn judged(report: &VerifyReport, quarantine: Option<&QuarantineReport>) -> (Option<String>, Option<String>) {
     if report.is_sound() {
         return (None, None);
@@ -177,7 +185,7 @@ struct Unreadable {
     why: String,
 }
 
-pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), Trouble> {
+pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let progress = Arc::new(Progress::new());
     let rebuilding = work.wait(repository.rebuild_index(&progress));
@@ -189,5 +197,7 @@ pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result
     Answer::new(Rebuilt { packs, blobs, unreadable })
         .dry(args.dry.dry_run)
         .warn(warnings)
-        .give(work.json, |done| println!("the index names {} blobs in {} packs", done.blobs, done.packs))
+        .give(work.json, |done, text| {
+            text.line(format_args!("the index names {} blobs in {} packs", done.blobs, done.packs))
+        })
 }

@@ -1,4 +1,4 @@
-//! One command at work: it can be told to stop, and shows how far it is.
+//! A command at work: it can be cancelled, and shows its progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::trouble;
-use crate::cli::exit::{Exit, Trouble};
+use super::errors;
+use crate::cli::exit::{CliError, Exit};
 
-/// Often enough to look alive.
+/// Often enough to be read as motion.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 // Shorter than most terminals are wide: the terminal's own ^C then stays on the line that is cleared.
 const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
@@ -20,45 +20,44 @@ const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_pe
 
 /// A command at work.
 pub(super) struct Work {
-    /// Whether answers are for programs.
+    /// Whether the result is for programs.
     pub json: bool,
-    /// Told by Ctrl-C, or by SIGTERM.
+    /// Cancelled by Ctrl-C or SIGTERM.
     pub cancel: Cancel,
 }
 
 impl Work {
-    /// Begins to listen for signals. The first asks for an orderly end; the second does not wait for it.
-    pub(super) fn begin(json: bool) -> Result<Work, Trouble> {
-        let listen =
-            |kind| signal(kind).map_err(|error| trouble::while_doing("listening for signals", error));
+    /// Listens for signals. The first ends in order; the second at once.
+    pub(super) fn begin(json: bool) -> Result<Work, CliError> {
+        let listen = |kind| signal(kind).map_err(|error| errors::while_doing("listening for signals", error));
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let cancel = Cancel::new();
-        let told = cancel.clone();
+        let signalled = cancel.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if told.is_cancelled() {
+                if signalled.is_cancelled() {
                     std::process::exit(Exit::Interrupted as i32);
                 }
-                told.cancel();
+                signalled.cancel();
             }
         });
         Ok(Work { json, cancel })
     }
 
-    /// Does what knows no cancelling of its own, until told to stop. It must be sound to drop it.
-    pub(super) async fn unless_told<T, E>(
+    /// Awaits work that cannot be cancelled by itself, until the command is cancelled. It must be sound to drop it.
+    pub(super) async fn unless_cancelled<T, E>(
         &self,
         doing: impl Future<Output = Result<T, E>>,
-        failed: impl FnOnce(E) -> Trouble,
-    ) -> Result<T, Trouble> {
+        failed: impl FnOnce(E) -> CliError,
+    ) -> Result<T, CliError> {
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(Trouble::new(Exit::Interrupted, "interrupted").of_kind("interrupted")),
+            () = self.cancel.cancelled() => Err(CliError::new(Exit::Interrupted, "interrupted").with_kind("interrupted")),
             done = doing => done.map_err(failed),
         }
     }
@@ -67,12 +66,12 @@ impl Work {
     pub(super) async fn wait<T, E: std::error::Error + 'static>(
         &self,
         doing: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Trouble> {
-        self.unless_told(doing, trouble::of).await
+    ) -> Result<T, CliError> {
+        self.unless_cancelled(doing, errors::of).await
     }
 }
 
-/// Shows a bar until the work is done; nothing where stderr is no terminal.
+/// Shows a bar until the work is done; nothing where standard error is no terminal.
 pub(super) async fn shown<T>(title: &str, progress: &Arc<Progress>, doing: impl Future<Output = T>) -> T {
     let bar = ProgressBar::new_spinner();
     let mut doing = std::pin::pin!(doing);
@@ -90,7 +89,7 @@ pub(super) async fn shown<T>(title: &str, progress: &Arc<Progress>, doing: impl 
     }
 }
 
-/// A bar for so many bytes, which its owner moves; nothing where stderr is no terminal.
+/// A bar for so many bytes, which its owner moves; nothing where standard error is no terminal.
 pub(super) fn bar_of(title: &'static str, bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style(OF_BYTES)).with_message(title)
 }

@@ -1,5 +1,5 @@
 //! A client that speaks NATS by hand (https://docs.nats.io/reference/reference-protocols/nats-protocol), so that every
-//! refusal of the server is seen, in order, and nothing is repaired on the way.
+//! refusal of the server is seen, in order, and nothing is retried.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,32 +18,32 @@ pub(crate) struct Message {
     pub(crate) body: String,
 }
 
-/// What the server said until it answered our ping.
+/// What the server sent until it answered our ping.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) messages: Vec<Message>,
     pub(crate) errors: Vec<String>,
 }
 
-pub(crate) struct Visitor {
+pub(crate) struct RawClient {
     stream: BufReader<TcpStream>,
     subscriptions: u32,
 }
 
-impl Visitor {
-    /// Comes with a key, or as nobody. The error is the server's word.
-    pub(crate) fn come(url: &str, key: Option<&KeyPair>) -> Result<Visitor, String> {
+impl RawClient {
+    /// Connects with a key, or without one. The error is the server's.
+    pub(crate) fn connect(url: &str, key: Option<&KeyPair>) -> Result<RawClient, String> {
         let address = url.strip_prefix("nats://").expect("a nats url");
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("set");
         stream.set_read_timeout(Some(ANSWER_MAX)).expect("set");
-        let mut visitor = Visitor { stream: BufReader::new(stream), subscriptions: 0 };
-        let info = visitor.line();
+        let mut client = RawClient { stream: BufReader::new(stream), subscriptions: 0 };
+        let info = client.line();
         let info: serde_json::Value =
             serde_json::from_str(info.strip_prefix("INFO ").expect("info first")).expect("JSON");
         let mut hello = serde_json::json!({
             "verbose": false, "pedantic": false, "headers": true, "no_responders": true, "protocol": 1,
-            "lang": "visitor", "version": "1",
+            "lang": "client", "version": "1",
         });
         if let Some(key) = key {
             let nonce = info["nonce"].as_str().expect("a server with nkeys sends a nonce");
@@ -51,62 +51,62 @@ impl Visitor {
             hello["nkey"] = key.public_key().into();
             hello["sig"] = BASE64URL_NOPAD.encode(&signature).into();
         }
-        visitor.write(&format!("CONNECT {hello}\r\n"));
-        let heard = visitor.round();
-        heard.errors.first().map_or(Ok(()), |error| Err(error.clone()))?;
-        Ok(visitor)
+        client.write(&format!("CONNECT {hello}\r\n"));
+        let received = client.round();
+        received.errors.first().map_or(Ok(()), |error| Err(error.clone()))?;
+        Ok(client)
     }
 
-    /// Says something, and hears whether the server refuses it.
-    pub(crate) fn may_say(&mut self, subject: &str) -> bool {
+    /// Publishes, and returns whether the server allowed it.
+    pub(crate) fn may_publish(&mut self, subject: &str) -> bool {
         self.write(&format!("PUB {subject} 2\r\n{{}}\r\n"));
         self.was_allowed("Publish", subject)
     }
 
-    /// Listens, and hears whether the server refuses that; then stops listening.
-    pub(crate) fn may_hear(&mut self, subject: &str) -> bool {
-        let id = self.listen(subject);
+    /// Subscribes, returns whether the server allowed it, and unsubscribes.
+    pub(crate) fn may_subscribe(&mut self, subject: &str) -> bool {
+        let id = self.subscribe(subject);
         let allowed = self.was_allowed("Subscription", subject);
         self.write(&format!("UNSUB {id}\r\n"));
         allowed
     }
 
-    /// Listens.
-    pub(crate) fn listen(&mut self, subject: &str) -> u32 {
+    /// Subscribes.
+    pub(crate) fn subscribe(&mut self, subject: &str) -> u32 {
         self.subscriptions += 1;
         self.write(&format!("SUB {subject} {}\r\n", self.subscriptions));
         self.subscriptions
     }
 
-    /// Says something with a reply subject and, maybe, a head of raw lines.
-    pub(crate) fn say(&mut self, subject: &str, reply: &str, head: &[&str], body: &str) {
-        if head.is_empty() {
+    /// Publishes with a reply subject and, where given, raw header lines.
+    pub(crate) fn publish(&mut self, subject: &str, reply: &str, headers: &[&str], body: &str) {
+        if headers.is_empty() {
             self.write(&format!("PUB {subject} {reply} {}\r\n{body}\r\n", body.len()));
             return;
         }
-        let head = format!("NATS/1.0\r\n{}\r\n\r\n", head.join("\r\n"));
-        let total = head.len() + body.len();
-        self.write(&format!("HPUB {subject} {reply} {} {total}\r\n{head}{body}\r\n", head.len()));
+        let headers = format!("NATS/1.0\r\n{}\r\n\r\n", headers.join("\r\n"));
+        let total = headers.len() + body.len();
+        self.write(&format!("HPUB {subject} {reply} {} {total}\r\n{headers}{body}\r\n", headers.len()));
     }
 
-    /// Everything heard until a ping comes back: the server works off what we said in order.
-    pub(crate) fn round(&mut self) -> Heard {
+    /// Everything received until a ping comes back: the server handles what we sent in order.
+    pub(crate) fn round(&mut self) -> Received {
         self.write("PING\r\n");
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         loop {
             let line = self.line();
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
-                "PONG" => return heard,
+                "PONG" => return received,
                 "PING" => self.write("PONG\r\n"),
                 "-ERR" => {
-                    heard.errors.push(line.trim_start_matches("-ERR ").to_string());
+                    received.errors.push(line.trim_start_matches("-ERR ").to_string());
                     if line.contains("Authorization") {
-                        return heard;
+                        return received;
                     }
                 }
-                "MSG" => heard.messages.push(self.message(words.collect(), false)),
-                "HMSG" => heard.messages.push(self.message(words.collect(), true)),
+                "MSG" => received.messages.push(self.message(words.collect(), false)),
+                "HMSG" => received.messages.push(self.message(words.collect(), true)),
                 _ => {}
             }
         }
@@ -116,34 +116,34 @@ impl Visitor {
     pub(crate) fn wait_for_message(&mut self) -> Message {
         let until = Instant::now() + ANSWER_MAX;
         loop {
-            let heard = self.round();
-            if let Some(message) = heard.messages.into_iter().next() {
+            let received = self.round();
+            if let Some(message) = received.messages.into_iter().next() {
                 return message;
             }
-            assert!(heard.errors.is_empty(), "{:?}", heard.errors);
+            assert!(received.errors.is_empty(), "{:?}", received.errors);
             assert!(Instant::now() < until, "no message came");
         }
     }
 
-    fn message(&mut self, words: Vec<&str>, with_head: bool) -> Message {
+    fn message(&mut self, words: Vec<&str>, with_headers: bool) -> Message {
         let number = |text: &str| text.parse::<usize>().expect("a length");
         let total = number(words.last().expect("a length"));
-        let lengths = if with_head { 2 } else { 1 };
-        let head_length = if with_head { number(words[words.len() - 2]) } else { 0 };
+        let lengths = if with_headers { 2 } else { 1 };
+        let headers_length = if with_headers { number(words[words.len() - 2]) } else { 0 };
         let reply = (words.len() == 3 + lengths).then(|| words[2].to_string());
         let subject = words[0].to_string();
         let mut bytes = vec![0; total + 2];
         self.stream.read_exact(&mut bytes).expect("the whole message");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Message { subject, reply, body: text(&bytes[head_length..total]) }
+        Message { subject, reply, body: text(&bytes[headers_length..total]) }
     }
 
     fn was_allowed(&mut self, what: &str, subject: &str) -> bool {
         let refusal = format!("'Permissions Violation for {what} to \"{subject}\"'");
-        let heard = self.round();
-        let other = heard.errors.iter().find(|error| **error != refusal);
-        assert_eq!(other, None, "an unexpected word of the server");
-        heard.errors.is_empty()
+        let received = self.round();
+        let other = received.errors.iter().find(|error| **error != refusal);
+        assert_eq!(other, None, "an unexpected error of the server");
+        received.errors.is_empty()
     }
 
     fn write(&mut self, text: &str) {

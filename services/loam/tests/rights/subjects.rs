@@ -1,11 +1,11 @@
-//! Every place on the bus that means something: what is said between Loam's parts, and what a server does for whoever
+//! Every subject on the bus that means something: what is said between Loam's parts, and what a server does for whoever
 //! may ask it.
 
 use contract::word::Owner;
 use contract::{Realm, Service, book, bucket, rights};
 
-/// What of JetStream's own words can create, change, read or remove.
-const STREAM_WORDS: [&str; 11] = [
+/// Calls of JetStream's API that create, change, read or remove.
+const STREAM_CALLS: [&str; 11] = [
     "STREAM.CREATE",
     "STREAM.UPDATE",
     "STREAM.DELETE",
@@ -18,11 +18,11 @@ const STREAM_WORDS: [&str; 11] = [
     "CONSUMER.NAMES",
     "DIRECT.GET",
 ];
-const CONSUMER_WORDS: [&str; 5] =
+const CONSUMER_CALLS: [&str; 5] =
     ["CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE", "CONSUMER.DELETE", "CONSUMER.INFO", "CONSUMER.MSG.NEXT"];
 
 /// Literal subjects.
-pub(crate) fn places() -> Vec<String> {
+pub(crate) fn literal() -> Vec<String> {
     let realm = Realm::default();
     let mut all = Vec::new();
     for entry in book::requests() {
@@ -40,8 +40,8 @@ pub(crate) fn places() -> Vec<String> {
     for table in bucket::ALL.map(|table| table.name).into_iter().chain(["evil"]) {
         all.push(format!("$KV.{table}.web"));
         all.extend(Service::ALL.map(|service| format!("$KV.{table}.{service}.web")));
-        all.extend(STREAM_WORDS.map(|word| format!("$JS.API.{word}.KV_{table}")));
-        all.extend(CONSUMER_WORDS.map(|word| format!("$JS.API.{word}.KV_{table}.evil")));
+        all.extend(STREAM_CALLS.map(|word| format!("$JS.API.{word}.KV_{table}")));
+        all.extend(CONSUMER_CALLS.map(|word| format!("$JS.API.{word}.KV_{table}.evil")));
         all.push(format!("$JS.API.CONSUMER.CREATE.KV_{table}.evil.$KV.{table}.web"));
         all.push(format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.web"));
         all.extend(Service::ALL.map(|s| format!("$JS.API.DIRECT.GET.KV_{table}.$KV.{table}.{s}.web")));
@@ -65,7 +65,7 @@ pub(crate) fn places() -> Vec<String> {
     all
 }
 
-/// Patterns that somebody curious might listen to.
+/// Patterns that somebody curious might subscribe to.
 pub(crate) fn patterns() -> Vec<String> {
     let mut all: Vec<String> = [
         ">",
@@ -103,7 +103,7 @@ fn owners(owner: Owner) -> Vec<Service> {
     }
 }
 
-/// Whether a right covers a place or a pattern: every message to the latter is one to the former.
+/// Whether a permission covers a subject or a pattern.
 pub(crate) fn covers(right: &str, asked: &str) -> bool {
     let (mut rights, mut words) = (right.split('.'), asked.split('.'));
     loop {

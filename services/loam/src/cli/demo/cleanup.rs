@@ -1,4 +1,4 @@
-//! Removing what the demo made, now or in an earlier run, and nothing else.
+//! Removes what the demo made, now or in an earlier run, and nothing else.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use contract::{ScheduleId, SeedName, Service, VmName};
 
 use tokio::time::Instant;
 
-use super::super::exit::{Exit, Trouble};
+use super::super::exit::{CliError, Exit};
 use super::super::session::Session;
-use super::super::work::outcome;
+use super::super::watch::outcome;
 use super::guest::MARK;
 
-/// How long a machine may be held by work of an earlier run or of a schedule.
-const HELD_MAX: Duration = Duration::from_secs(300);
+/// How long an operation of an earlier run or of a schedule may lock a VM.
+const LOCKED_MAX: Duration = Duration::from_secs(300);
 const BETWEEN: Duration = Duration::from_millis(500);
 
 /// The names that the demo uses.
@@ -38,8 +38,8 @@ impl Names {
     }
 }
 
-/// Removes schedule and machines; says what was there.
-pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<String>, Trouble> {
+/// Removes schedule and VMs; returns what was removed.
+pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>, CliError> {
     let mut removed = Vec::new();
     let schedules = session.ask(ListSchedules {}).await?;
     if schedules.iter().any(|status| status.schedule.id == names.schedule) {
@@ -51,12 +51,12 @@ pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<Str
         if name != names.web && name != names.copy {
             continue;
         }
-        // The list comes without variables, and the mark is one.
+        // The list has no variables, and the mark is one.
         let vm = session.ask(GetVm { vm: name.clone() }).await?;
         if !vm.definition.env.contains_key(MARK) {
-            let sentence =
-                format!("there is a vm {name} that is not the demo's; it needs that name for itself");
-            return Err(Trouble::new(Exit::Refused, sentence));
+            let message =
+                format!("there is a vm {name} that the demo did not create; it needs that name for itself");
+            return Err(CliError::new(Exit::Refused, message));
         }
         if let Some(operation) = &vm.locked_by {
             wait_for(session, operation).await?;
@@ -67,8 +67,8 @@ pub(super) async fn machines(session: &Session, names: &Names) -> Result<Vec<Str
     Ok(removed)
 }
 
-/// Removes the seed, unless it is the very image that is wanted again.
-pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), Trouble> {
+/// Removes the seed, unless it has the digest that is wanted.
+pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), CliError> {
     let seeds = session.ask(ListSeeds {}).await?;
     match seeds.into_iter().find(|seed| seed.name == names.seed) {
         Some(seed) if Some(seed.sha256.as_str()) != wanted => {
@@ -78,13 +78,13 @@ pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>)
     }
 }
 
-/// A backup that is under way holds a machine for a while.
-async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, Trouble> {
-    let until = Instant::now() + HELD_MAX;
+/// A backup that is under way locks the VM for a while.
+async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, CliError> {
+    let until = Instant::now() + LOCKED_MAX;
     let begun = loop {
         let command = RemoveVm { vm: vm.clone(), operation_id: Some(operation::fresh_id()) };
         match session.ask(command).await {
-            Err(trouble) if trouble.exit() == Exit::Refused && Instant::now() < until => {
+            Err(error) if error.exit() == Exit::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;
             }
             answer => break answer?,
@@ -93,13 +93,13 @@ async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, Troubl
     outcome(session, Service::Provisioner, begun.operation()).await
 }
 
-/// An operation of an earlier run may still be at work; how it ends does not matter, only that it does.
-async fn wait_for(session: &Session, id: &contract::OperationId) -> Result<(), Trouble> {
+/// Waits for the end of an operation of an earlier run, whatever that is.
+async fn wait_for(session: &Session, id: &contract::OperationId) -> Result<(), CliError> {
     for service in [Service::Provisioner, Service::Backup] {
         match outcome(session, service, id).await {
-            // The other service's.
-            Err(trouble) if trouble.exit() == Exit::Refused => {}
-            Err(trouble) if trouble.exit() == Exit::Unreachable => return Err(trouble),
+            // It is an operation of the other service.
+            Err(error) if error.exit() == Exit::Refused => {}
+            Err(error) if error.exit() == Exit::Unreachable => return Err(error),
             Ok(_) | Err(_) => return Ok(()),
         }
     }

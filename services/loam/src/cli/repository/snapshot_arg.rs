@@ -1,4 +1,4 @@
-//! Which snapshot is meant.
+//! The snapshot that a command works on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use backup_repository::{DiskSource, Repository, Selector, Snapshot, SnapshotError};
 use clap::Args;
 
-use super::trouble;
+use super::errors;
 use super::work::Work;
-use crate::cli::exit::Trouble;
+use crate::cli::exit::CliError;
 
 const LATEST: &str = "latest";
 
 /// A snapshot as a person names it.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Which {
-    /// `latest`, an id, or the first characters of one
+pub(super) struct SnapshotArg {
+    /// Snapshot: `latest`, an id or its first characters
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// The machine whose latest is meant; needed where there are several machines
+    /// Machine whose latest snapshot is meant; needed where there are several
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
 }
 
-impl Which {
-    pub(super) async fn find(&self, repository: &Repository, work: &Work) -> Result<Snapshot, Trouble> {
+impl SnapshotArg {
+    pub(super) async fn find(&self, repository: &Repository, work: &Work) -> Result<Snapshot, CliError> {
         let found = find(repository, &self.snapshot, self.machine.as_deref(), work).await?;
         match &self.machine {
             Some(machine) if *machine != found.contents.machine => {
                 let of = &found.contents.machine;
-                Err(trouble::usage(format!("snapshot {} is of machine {of}, not of {machine}", found.id)))
+                Err(errors::usage(format!("snapshot {} is of machine {of}, not of {machine}", found.id)))
             }
             _ => Ok(found),
         }
@@ -41,21 +41,21 @@ impl Which {
         repository: &Repository,
         disk: &str,
         work: &Work,
-    ) -> Result<(Snapshot, Arc<dyn DiskSource>), Trouble> {
+    ) -> Result<(Snapshot, Arc<dyn DiskSource>), CliError> {
         let snapshot = self.find(repository, work).await?;
         let opened = work.wait(repository.open_disk(&snapshot, disk)).await?;
         Ok((snapshot, Arc::new(opened)))
     }
 }
 
-/// The snapshot that a word names.
+/// The snapshot with this name: `latest`, an id or its first characters.
 pub(super) async fn find(
     repository: &Repository,
-    word: &str,
+    name: &str,
     machine: Option<&str>,
     work: &Work,
-) -> Result<Snapshot, Trouble> {
-    let selector = match (word, machine) {
+) -> Result<Snapshot, CliError> {
+    let selector = match (name, machine) {
         (LATEST, Some(machine)) => Selector::Latest { machine: machine.to_owned() },
         (LATEST, None) => return latest_of_all(repository, work).await,
         (id, _) => id.parse().map(Selector::Id).unwrap_or_else(|_| Selector::Prefix(id.to_owned())),
@@ -63,14 +63,16 @@ pub(super) async fn find(
     work.wait(repository.find(&selector)).await
 }
 
-/// The latest where nobody can be in doubt whose.
-async fn latest_of_all(repository: &Repository, work: &Work) -> Result<Snapshot, Trouble> {
+/// The latest, where there is one machine only.
+async fn latest_of_all(repository: &Repository, work: &Work) -> Result<Snapshot, CliError> {
     let mut all = work.wait(repository.snapshots()).await?;
     let machines: BTreeSet<_> = all.iter().map(|snapshot| snapshot.contents.machine.clone()).collect();
     if machines.len() > 1 {
         let machines = machines.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(trouble::usage(format!("there are several machines, choose with --machine: {machines}")));
+        return Err(errors::usage(format!(
+            "there are several machines, choose one with --machine: {machines}"
+        )));
     }
-    let none = || trouble::of(SnapshotError::Unknown { asked: "at all".into() });
+    let none = || errors::of(SnapshotError::Unknown { asked: "at all".into() });
     all.pop().ok_or_else(none)
 }

@@ -1,4 +1,4 @@
-//! The supervisor's words on the bus: which processes there are, and put another executable in one's place.
+//! The supervisor's requests on the bus: list processes, and replace the executable of one.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,35 +14,39 @@ use tokio::sync::Mutex;
 use super::keeper::{Handle, Phase};
 use super::release::{Executables, ReleaseError};
 
-/// What answers.
-pub(super) struct Desk {
+/// The handlers of the supervisor's requests.
+pub(super) struct Handlers {
     executables: Executables,
     keepers: HashMap<Service, Handle>,
-    /// One replacement at a time: a second for the same service would otherwise meet the first half way.
+    /// One replacement at a time: a second for the same service would interfere with the first.
     replacing: Mutex<()>,
 }
 
-/// Who we are, as we answer when asked how we are.
+/// What the supervisor reports of itself in its health.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
-    /// Our host.
+    /// The host's name.
     pub(super) host: HostName,
-    /// Our build.
+    /// The first digits of the executable's SHA-256.
     pub(super) build: String,
-    /// This run.
+    /// An id of this run.
     pub(super) instance: String,
-    /// Since when.
+    /// When it started.
     pub(super) since: contract::Timestamp,
 }
 
-impl Desk {
-    /// A desk over these keepers.
-    pub(super) fn over(executables: Executables, keepers: HashMap<Service, Handle>) -> Arc<Desk> {
-        Arc::new(Desk { executables, keepers, replacing: Mutex::new(()) })
+impl Handlers {
+    /// Handlers over these keepers.
+    pub(super) fn over(executables: Executables, keepers: HashMap<Service, Handle>) -> Arc<Handlers> {
+        Arc::new(Handlers { executables, keepers, replacing: Mutex::new(()) })
     }
 
-    /// Opens it on the bus.
-    pub(super) async fn open(self: Arc<Desk>, bus: &Bus, identity: Identity) -> Result<Serving, LinkError> {
+    /// Opens the endpoints on the bus.
+    pub(super) async fn open(
+        self: Arc<Handlers>,
+        bus: &Bus,
+        identity: Identity,
+    ) -> Result<Serving, LinkError> {
         let version = env!("CARGO_PKG_VERSION");
         let card = ServiceCard {
             service: Service::Supervisor,
@@ -80,12 +84,18 @@ impl Desk {
         let here =
             Service::FIVE.into_iter().filter_map(|service| Some((service, self.keepers.get(&service)?)));
         here.map(|(service, keeper)| {
-            let view = keeper.view();
-            let pid = match view.phase {
+            let status = keeper.status();
+            let pid = match status.phase {
                 Phase::Up(pid) => Some(pid),
                 Phase::Down(_) | Phase::Ended => None,
             };
-            Process { service, pid, executable: view.executable, since: view.since, restarts: view.restarts }
+            Process {
+                service,
+                pid,
+                executable: status.executable,
+                since: status.since,
+                restarts: status.restarts,
+            }
         })
         .collect()
     }
@@ -99,27 +109,27 @@ impl Desk {
             return Err(Declined::Refused(ReplaceServiceRefused::NotHere(service)));
         };
         let _one_at_a_time = self.replacing.lock().await;
-        let (before, changes) = self.remember(service, executable).await?;
+        let (before, changes) = self.record(service, executable).await?;
         if changes {
-            keeper.restart().await.map_err(|reason| failed(format!("starting {service} anew: {reason}")))?;
+            keeper.restart().await.map_err(|reason| failed(format!("restarting {service}: {reason}")))?;
         }
         Ok(Replaced { before })
     }
 
-    /// Writes down what is to run. Hashing executables takes a moment, so it happens aside.
-    async fn remember(
+    /// Records what is to run. Hashing executables takes a moment, so it runs on another thread.
+    async fn record(
         &self,
         service: Service,
         executable: PathBuf,
     ) -> Result<(PathBuf, bool), Declined<ReplaceServiceRefused>> {
         let executables = self.executables.clone();
-        let runs_from = self.keepers.get(&service).map(|keeper| keeper.view().executable);
+        let runs_from = self.keepers.get(&service).map(|keeper| keeper.status().executable);
         let work = move || -> Result<(PathBuf, bool), Declined<ReplaceServiceRefused>> {
             if executable != executables.installed(service) {
                 executables.usable(&executable).map_err(Declined::Refused)?;
             }
             let changes = runs_from.as_ref() != Some(&executable);
-            let kept: Result<PathBuf, ReleaseError> = executables.remember(service, &executable);
+            let kept: Result<PathBuf, ReleaseError> = executables.record(service, &executable);
             let before = kept.map_err(|error| failed(chain(&error)))?;
             Ok((before, changes))
         };

@@ -1,4 +1,4 @@
-//! While we run, the terminal belongs to the board: our own log lines go into a file like everybody's.
+//! While `loam up` runs, the terminal belongs to the status view: its own log lines go into a file, as those of services.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -7,14 +7,14 @@ use nix::unistd::dup2_stderr;
 
 use super::log;
 
-/// Gives stderr back when dropped.
+/// Restores standard error when dropped.
 #[derive(Debug)]
 pub(super) struct Redirected {
     stderr: OwnedFd,
 }
 
-/// Leads stderr into a log file.
-pub(super) fn into(path: &Path) -> std::io::Result<Redirected> {
+/// Redirects standard error into a log file.
+pub(super) fn stderr_into(path: &Path) -> std::io::Result<Redirected> {
     use std::os::fd::AsFd;
     let file = log::open(path)?;
     let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
@@ -25,7 +25,7 @@ pub(super) fn into(path: &Path) -> std::io::Result<Redirected> {
 impl Drop for Redirected {
     fn drop(&mut self) {
         if let Err(error) = dup2_stderr(&self.stderr) {
-            tracing::error!(%error, "stderr cannot be given back");
+            tracing::error!(%error, "standard error cannot be restored");
         }
     }
 }

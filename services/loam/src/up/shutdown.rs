@@ -1,4 +1,4 @@
-//! The end: signals, and everything in reverse order, each in bounded time.
+//! The shutdown: signals, and everything in reverse order of its start, each in bounded time.
 
 use contract::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::Started;
 
-/// The signals by which we are told to end.
+/// The signals that end `loam up`.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -22,7 +22,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one.
+    /// Waits for one; returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -31,32 +31,32 @@ impl Signals {
         }
     }
 
-    /// Whoever tells us twice is in a hurry.
-    pub(super) fn hurry_at_next(mut self, hurry: CancellationToken) {
+    /// A second signal ends everything at once.
+    pub(super) fn force_at_next(mut self, force: CancellationToken) {
         tokio::spawn(async move {
             self.next().await;
-            hurry.cancel();
+            force.cancel();
         });
     }
 }
 
 /// Ends what was started, the last first.
 pub(super) async fn in_order(started: Started) {
-    let Started { mut keepers, serving, mut board } = started;
+    let Started { mut keepers, serving, mut status_view } = started;
     if let Some(serving) = serving {
         serving.close().await;
     }
     while let Some(keeper) = keepers.pop() {
         let (name, handle) = (keeper.name.clone(), keeper.handle());
         keeper.end().await;
-        if let Some(board) = &mut board {
+        if let Some(status_view) = &mut status_view {
             match name.parse::<Service>() {
-                Ok(service) => board.show(service, &handle.view(), None),
-                Err(_) => board.show_plain(&name, &handle.view(), ""),
+                Ok(service) => status_view.show(service, &handle.status(), None),
+                Err(_) => status_view.show_plain(&name, &handle.status(), ""),
             }
         }
     }
-    if let Some(board) = board {
-        board.leave();
+    if let Some(status_view) = status_view {
+        status_view.leave();
     }
 }

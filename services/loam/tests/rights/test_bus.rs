@@ -7,37 +7,38 @@ use std::sync::Arc;
 use bus::Bus;
 use bus::nats::{Connection, bootstrap, connect};
 use contract::{Realm, Service, rights};
-use loam::nats::render::{Place, render};
+use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
 use loam::state::keys::{self, OPERATOR, PublicKeys};
 use nkeys::KeyPair;
 use testkit::{NatsServer, PATIENCE};
 
-use crate::visitor::Visitor;
+use crate::raw_client::RawClient;
 
-pub(crate) struct Town {
+pub(crate) struct TestBus {
     pub(crate) server: NatsServer,
     pub(crate) keys: PublicKeys,
-    state: State,
+    /// The state directory with the keys.
+    pub(crate) state: State,
     _folder: tempfile::TempDir,
 }
 
-impl Town {
+impl TestBus {
     /// Starts the server and makes the buckets.
-    pub(crate) async fn found() -> Town {
+    pub(crate) async fn start() -> TestBus {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path().join("state"));
         state.prepare().expect("made");
         let keys = keys::prepare(&state).expect("made");
         let store = folder.path().join("data");
-        let text = render(&Realm::default(), &keys, Place { listen: "127.0.0.1:-1", store: &store });
+        let text = render(&Realm::default(), &keys, ServerPaths { listen: "127.0.0.1:-1", store: &store });
         // The testkit gives its server a folder of its own, and a server accepts only one.
         let text = text.replace(&format!("store_dir: \"{}\", ", store.display()), "");
-        let town = Town { server: NatsServer::start_with(&text), keys, state, _folder: folder };
-        let connection = town.connection("bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into());
+        let test_bus = TestBus { server: NatsServer::start_with(&text), keys, state, _folder: folder };
+        let connection = test_bus.connection("bootstrap", rights::BOOTSTRAP_INBOX_PREFIX.into());
         let carrier = connect(&connection, PATIENCE).await.expect("let in");
         bootstrap(&carrier, 1).await.expect("the bootstrap role makes the buckets");
-        town
+        test_bus
     }
 
     fn key_file(&self, name: &str) -> PathBuf {
@@ -54,9 +55,9 @@ impl Town {
     }
 
     /// A user by hand.
-    pub(crate) fn visitor(&self, name: &str) -> Visitor {
+    pub(crate) fn raw_client(&self, name: &str) -> RawClient {
         let key = read(&self.key_file(name));
-        Visitor::come(&self.server.url(), Some(&key)).expect("let in")
+        RawClient::connect(&self.server.url(), Some(&key)).expect("let in")
     }
 
     /// A service on the bus as services are.

@@ -1,4 +1,4 @@
-//! The second half: backups, by hand and by a schedule, and a second machine grown from the first of them.
+//! The second half: backups, by hand and by a schedule, and a second VM restored from the first of them.
 
 use std::time::Duration;
 
@@ -8,38 +8,38 @@ use contract::scheduler::{AddSchedule, RemoveSchedule, Schedule, ScheduledWork};
 use contract::{BackupId, BackupRef, Service, VmName};
 use tokio::time::Instant;
 
+use super::cleanup::Names;
 use super::guest::DOMAIN;
-use super::page::until_it_says;
-use super::play::{described, greeting};
-use super::tidy::Names;
-use super::{BETWEEN, PAGE_PATIENCE, SIMULATED, broken};
-use crate::cli::exit::Trouble;
+use super::http::wait_for_page;
+use super::steps::{described, greeting};
+use super::{BETWEEN, PAGE_MAX, SIMULATED, failed};
+use crate::cli::exit::CliError;
 use crate::cli::session::Session;
-use crate::cli::work::outcome;
+use crate::cli::watch::outcome;
 
-/// Every five seconds, so that nobody waits long for the appointment.
+/// Every five seconds, so that nobody waits long for the run.
 const CRON: &str = "*/5 * * * * *";
-/// The appointment itself comes at once; reading a real machine's disk takes its time.
-const SCHEDULE_PATIENCE: Duration = Duration::from_secs(300);
-/// Where a page is when nothing else is said.
+/// The run itself starts at once; reading a real VM's disk takes its time.
+const SCHEDULE_MAX: Duration = Duration::from_secs(300);
+/// The port of a page whose domain names none.
 const HTTP_PORT: u16 = 80;
-/// Of an equal disk only its chunks' borders may be cut anew.
+/// Of an equal disk only chunks at the borders may be new.
 const SAME_BYTES_MAX: u64 = 1 << 20;
 
-pub(super) async fn back_up(session: &Session, names: &Names) -> Result<(Backup, String), Trouble> {
+pub(super) async fn back_up(session: &Session, names: &Names) -> Result<(Backup, String), CliError> {
     let backup = backup_of(session, &names.web).await?;
     let facts = amounts(&backup);
     Ok((backup, facts))
 }
 
-async fn backup_of(session: &Session, vm: &VmName) -> Result<Backup, Trouble> {
+async fn backup_of(session: &Session, vm: &VmName) -> Result<Backup, CliError> {
     let id = Some(operation::fresh_id());
     let begun = session.ask(StartBackup { vm: vm.clone(), schedule: None, operation_id: id }).await?;
     outcome(session, Service::Backup, begun.operation()).await?;
     let id = BackupId::from(begun.operation());
     let all = session.ask(ListBackups { vm: Some(vm.clone()) }).await?;
     let backup = all.into_iter().find(|backup| backup.id == id);
-    backup.ok_or_else(|| broken(format!("backup {id} is done, but not listed")))
+    backup.ok_or_else(|| failed(format!("backup {id} is done, but not listed")))
 }
 
 fn amounts(backup: &Backup) -> String {
@@ -51,11 +51,11 @@ pub(super) async fn by_schedule(
     session: &Session,
     names: &Names,
     first: &Backup,
-) -> Result<((), String), Trouble> {
+) -> Result<((), String), CliError> {
     let work = ScheduledWork::Backup { vm: names.web.clone() };
     let schedule = Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), work };
     session.ask(AddSchedule { schedule }).await?;
-    let until = Instant::now() + SCHEDULE_PATIENCE;
+    let until = Instant::now() + SCHEDULE_MAX;
     let backup = loop {
         let all = session.ask(ListBackups { vm: Some(names.web.clone()) }).await?;
         let new =
@@ -64,13 +64,16 @@ pub(super) async fn by_schedule(
             break backup;
         }
         if Instant::now() >= until {
-            return Err(broken(format!("no backup came within {} s", SCHEDULE_PATIENCE.as_secs())));
+            return Err(failed(format!(
+                "no scheduled backup was stored within {} s",
+                SCHEDULE_MAX.as_secs()
+            )));
         }
         tokio::time::sleep(BETWEEN).await;
     };
     session.ask(RemoveSchedule { id: names.schedule.clone() }).await?;
     if backup.bytes_new.0 * 2 >= backup.bytes_read.0 {
-        return Err(broken(format!("it stored more than what changed: {}", amounts(&backup))));
+        return Err(failed(format!("it stored more than the changed data: {}", amounts(&backup))));
     }
     Ok(((), amounts(&backup)))
 }
@@ -80,7 +83,7 @@ pub(super) async fn restore(
     names: &Names,
     first: &Backup,
     web: &Vm,
-) -> Result<(Vm, String), Trouble> {
+) -> Result<(Vm, String), CliError> {
     let command = RestoreBackup {
         backup: BackupRef { vm: first.vm.clone(), which: first.id.to_string() },
         as_vm: names.copy.clone(),
@@ -90,7 +93,7 @@ pub(super) async fn restore(
     outcome(session, Service::Backup, begun.operation()).await?;
     let copy = session.ask(GetVm { vm: names.copy.clone() }).await?;
     if copy.uuid == web.uuid || copy.mac == web.mac {
-        return Err(broken("the second machine has the first one's UUID or MAC"));
+        return Err(failed("the second VM has the UUID or MAC of the first"));
     }
     let facts = described(&copy);
     Ok((copy, facts))
@@ -101,27 +104,27 @@ pub(super) async fn compare(
     proxy: &str,
     copy: &Vm,
     note: &str,
-) -> Result<((), String), Trouble> {
-    // No domain leads to the copy, and a pretended guest opens no other ports: then its disk must tell.
+) -> Result<((), String), CliError> {
+    // The copy has no domain, and a simulated guest opens no other ports: then its disk is compared.
     if copy.hypervisor == SIMULATED && copy.definition.domains.is_empty() {
         return compare_disk(session, copy).await;
     }
-    let address = copy.address.as_deref().ok_or_else(|| broken("web2 has no address"))?;
+    let address = copy.address.as_deref().ok_or_else(|| failed("web2 has no address"))?;
     let port = copy.definition.domains.first().map_or(HTTP_PORT, |route| route.port);
     let place = format!("{address}:{port}");
-    let page = until_it_says(&place, DOMAIN, greeting(copy), PAGE_PATIENCE).await.map_err(broken)?;
+    let page = wait_for_page(&place, DOMAIN, greeting(copy), PAGE_MAX).await.map_err(failed)?;
     if page.contains(note) {
-        return Err(broken("web2 serves the page as it is now, not as it was"));
+        return Err(failed("web2 serves the page as it is now, not as it was"));
     }
-    until_it_says(proxy, DOMAIN, note, PAGE_PATIENCE).await.map_err(broken)?;
+    wait_for_page(proxy, DOMAIN, note, PAGE_MAX).await.map_err(failed)?;
     Ok(((), format!("http://{place} without the change; http://{DOMAIN} with it")))
 }
 
-/// A backup of the copy finds nothing that the store does not hold already.
-async fn compare_disk(session: &Session, copy: &Vm) -> Result<((), String), Trouble> {
+/// A backup of the copy stores nothing that the store does not hold already.
+async fn compare_disk(session: &Session, copy: &Vm) -> Result<((), String), CliError> {
     let backup = backup_of(session, &copy.definition.name).await?;
     if backup.bytes_new.0 > SAME_BYTES_MAX {
-        return Err(broken(format!("the disk of web2 is another one: {}", amounts(&backup))));
+        return Err(failed(format!("the disk of web2 differs: {}", amounts(&backup))));
     }
     Ok(((), format!("SIMULATED guest without a page; its disk read back: {}", amounts(&backup))))
 }

@@ -1,10 +1,10 @@
-//! The board that a person sees: one calm line a process.
+//! The status that a person sees while `loam up` runs: one line for each process.
 //!
-//! On a terminal the lines stay in their places and change there; elsewhere a line is written when what it says has
-//! changed. Whether a service is well it says itself, asked over the bus.
+//! On a terminal the lines are updated in place; elsewhere a line is written when it changes. Services report their own
+//! health over the bus.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use bus::Bus;
@@ -13,18 +13,19 @@ use contract::operation::{CheckHealth, Health};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use super::keeper::{Phase, View};
+use super::keeper::{Phase, ProcessStatus};
+use crate::stdio;
 
-/// How often services are asked how they are.
+/// How often services are asked for their health.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// A service may look at its own parts for three seconds before it answers.
+/// A service may check its own parts for three seconds before it answers.
 const ASK_MAX: Duration = Duration::from_secs(5);
 
-/// What every service last said of itself; silent ones are absent.
+/// The health of every service that answered.
 pub(super) type HealthTable = HashMap<Service, Health>;
 
-/// Asks every service how it is, for ever.
-pub(super) async fn ask_all(bus: Bus, tell: watch::Sender<HealthTable>) {
+/// Asks every service for its health, for ever.
+pub(super) async fn poll_health(bus: Bus, sender: watch::Sender<HealthTable>) {
     loop {
         let asked = Service::FIVE.map(|service| {
             let bus = bus.clone();
@@ -33,48 +34,48 @@ pub(super) async fn ask_all(bus: Bus, tell: watch::Sender<HealthTable>) {
         let answers = futures::future::join_all(asked).await;
         let table =
             answers.into_iter().filter_map(|(service, answer)| Some((service, answer.ok()?))).collect();
-        if tell.send(table).is_err() {
+        if sender.send(table).is_err() {
             return;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-/// What stands beside a name.
+/// What is shown beside a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
     state: String,
     detail: String,
 }
 
-/// What a process's line says.
-fn line(view: &View, health: Option<&Health>, note: &str) -> Line {
-    let since = view.since.with_timezone(&chrono::Local).format("%H:%M:%S");
-    let again = match view.restarts {
+/// The line of a process.
+fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
+    let since = status.since.with_timezone(&chrono::Local).format("%H:%M:%S");
+    let again = match status.restarts {
         0 => String::new(),
-        times => format!("  started again {times} times"),
+        times => format!("  restarted {times} times"),
     };
-    match (&view.phase, health) {
+    match (&status.phase, health) {
         (Phase::Ended, _) => Line { state: "ended".into(), detail: String::new() },
         (Phase::Down(why), _) => {
             Line { state: "down".into(), detail: format!("since {since}{again}  {why}") }
         }
         (Phase::Up(_), None) => Line { state: "starting".into(), detail: format!("since {since}{again}") },
         (Phase::Up(_), Some(health)) => {
-            let troubles = health.parts.iter().filter_map(|part| {
-                part.trouble.as_ref().map(|trouble| format!("  {}: {trouble}", part.part))
+            let problems = health.parts.iter().filter_map(|part| {
+                part.trouble.as_ref().map(|problem| format!("  {}: {problem}", part.part))
             });
-            let troubles: String = troubles.collect();
-            let state = if troubles.is_empty() { "ready" } else { "unwell" };
+            let problems: String = problems.collect();
+            let state = if problems.is_empty() { "healthy" } else { "degraded" };
             let Health { version, build, .. } = health;
-            let detail = format!("{version}  build {build}  since {since}{again}{note}{troubles}");
+            let detail = format!("{version}  build {build}  since {since}{again}{note}{problems}");
             Line { state: state.into(), detail }
         }
     }
 }
 
-/// The lines on a terminal or in a log.
-pub(super) struct Board {
+/// The lines, on a terminal or in a log.
+pub(super) struct StatusView {
     shown: Shown,
     last: HashMap<String, Line>,
     simulated: bool,
@@ -85,12 +86,12 @@ enum Shown {
     Plain,
 }
 
-impl Board {
-    /// A board with a head line and a line for each name, in this order.
-    pub(super) fn of(head: &str, names: &[String], simulated: bool) -> Board {
-        say(head);
+impl StatusView {
+    /// A head line, and a line for each name, in this order.
+    pub(super) fn of(head: &str, names: &[String], simulated: bool) -> StatusView {
+        stdio::line(head);
         if simulated {
-            say("SIMULATED hypervisor: no machine really exists");
+            stdio::line("SIMULATED hypervisor: no VM really exists");
         }
         let shown = if std::io::stdout().is_terminal() {
             let screen = MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout());
@@ -105,21 +106,21 @@ impl Board {
         } else {
             Shown::Plain
         };
-        Board { shown, last: HashMap::new(), simulated }
+        StatusView { shown, last: HashMap::new(), simulated }
     }
 
-    /// Shows a service as it is.
-    pub(super) fn show(&mut self, service: Service, view: &View, health: Option<&Health>) {
-        let pretended = self.simulated && service == Service::Provisioner;
-        let note = if pretended { "  SIMULATED hypervisor" } else { "" };
-        self.put(service.name(), line(view, health, note));
+    /// Shows the state of a service.
+    pub(super) fn show(&mut self, service: Service, status: &ProcessStatus, health: Option<&Health>) {
+        let simulated = self.simulated && service == Service::Provisioner;
+        let note = if simulated { "  SIMULATED hypervisor" } else { "" };
+        self.put(service.name(), line(status, health, note));
     }
 
-    /// Shows a process that says nothing of itself on the bus; it is well when it runs.
-    pub(super) fn show_plain(&mut self, name: &str, view: &View, detail: &str) {
-        let mut line = line(view, None, "");
-        if matches!(view.phase, Phase::Up(_)) {
-            line.state = "ready".into();
+    /// Shows a process that is not asked for its health; it is healthy while it runs.
+    pub(super) fn show_plain(&mut self, name: &str, status: &ProcessStatus, detail: &str) {
+        let mut line = line(status, None, "");
+        if matches!(status.phase, Phase::Up(_)) {
+            line.state = "healthy".into();
             line.detail = format!("{detail}  {}", line.detail);
         }
         self.put(name, line);
@@ -137,22 +138,22 @@ impl Board {
                     bar.tick();
                 }
             }
-            Shown::Plain => say(text.trim_end()),
+            Shown::Plain => stdio::line(text.trim_end()),
         }
         self.last.insert(name.into(), line);
     }
 
-    /// Says once that everything is ready: what a script waits for.
+    /// Shows that all services are ready: what a script waits for.
     pub(super) fn all_ready(&self) {
-        const WORDS: &str = "all services are ready";
+        const TEXT: &str = "all services are ready";
         match &self.shown {
-            // Above the lines; a screen that cannot be written to has nobody who reads.
-            Shown::InPlace { screen, .. } => drop(screen.println(WORDS)),
-            Shown::Plain => say(WORDS),
+            // Above the lines; a terminal that cannot be written to has no reader.
+            Shown::InPlace { screen, .. } => drop(screen.println(TEXT)),
+            Shown::Plain => stdio::line(TEXT),
         }
     }
 
-    /// Leaves the lines as they are.
+    /// Leaves the lines on the terminal.
     pub(super) fn leave(self) {
         if let Shown::InPlace { bars, .. } = self.shown {
             for (_, bar) in bars {
@@ -162,27 +163,26 @@ impl Board {
     }
 }
 
-/// Writes a line for the person. A reader who has gone away wanted no more.
-pub(super) fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
-}
-
 #[cfg(test)]
 mod tests {
     use contract::operation::PartHealth;
 
     use super::*;
 
-    fn view(phase: Phase) -> View {
-        View { phase, since: chrono::Utc::now(), restarts: 2, executable: "/usr/bin/loam-backup".into() }
+    fn status(phase: Phase) -> ProcessStatus {
+        ProcessStatus {
+            phase,
+            since: chrono::Utc::now(),
+            restarts: 2,
+            executable: "/usr/bin/loam-backup".into(),
+        }
     }
 
     #[test]
     fn a_line_says_what_is_wrong() {
-        let down = line(&view(Phase::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
+        let down = line(&status(Phase::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
         assert_eq!(down.state, "down");
-        assert!(down.detail.contains("unknown field `x`") && down.detail.contains("started again 2 times"));
+        assert!(down.detail.contains("unknown field `x`") && down.detail.contains("restarted 2 times"));
         let part = PartHealth { part: "store".into(), trouble: Some("no answer within 3 s".into()) };
         let health = Health {
             service: Service::Backup,
@@ -192,9 +192,9 @@ mod tests {
             since: chrono::Utc::now(),
             parts: vec![part],
         };
-        let unwell = line(&view(Phase::Up(7)), Some(&health), "");
-        assert_eq!(unwell.state, "unwell");
-        assert!(unwell.detail.ends_with("store: no answer within 3 s"), "{}", unwell.detail);
-        assert_eq!(line(&view(Phase::Up(7)), None, "").state, "starting");
+        let degraded = line(&status(Phase::Up(7)), Some(&health), "");
+        assert_eq!(degraded.state, "degraded");
+        assert!(degraded.detail.ends_with("store: no answer within 3 s"), "{}", degraded.detail);
+        assert_eq!(line(&status(Phase::Up(7)), None, "").state, "starting");
     }
 }

@@ -1,0 +1,100 @@
+//! What an operation brought about, in one sentence with what matters: addresses, domains, ids, bytes, time.
+//!
+//! It asks the services for what the report does not say. Where they do not answer, the sentence is shorter: the
+//! operation is done in any case.
+
+use std::fmt::Write;
+
+use contract::backup::Backup;
+use contract::operation::OperationReport;
+use contract::provisioner::{GetVm, Seed, Vm};
+use contract::proxy::ListRoutes;
+use contract::{BackupId, VmName};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::output::seconds;
+use super::session::Session;
+
+const HTTP_PORT: &str = "80";
+
+/// The sentence of an operation that is done.
+pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
+    let took = seconds((report.moved - report.begun).num_milliseconds());
+    let about = &report.about;
+    match report.kind.as_str() {
+        "create_vm" => vm(session, about, &format!("{about} is ready after {took}")).await,
+        "start_vm" => vm(session, about, &format!("{about} is running after {took}")).await,
+        "stop_vm" => format!("{about} is stopped after {took}"),
+        "remove_vm" => format!("{about} is removed after {took}; its backups stay"),
+        "add_seed" => match output::<Seed>(report) {
+            Some(Seed { name, virtual_size, stored_size, .. }) => {
+                format!(
+                    "seed {name} is added after {took}: disk size {virtual_size}, stored in {stored_size}"
+                )
+            }
+            None => done(report, &took),
+        },
+        "start_backup" => match output::<Backup>(report) {
+            Some(backup) => stored(&backup, &took),
+            None => done(report, &took),
+        },
+        "restore_backup" => {
+            let from = output::<Restored>(report).map(|Restored { backup }| format!(" {backup}"));
+            let from = from.unwrap_or_default();
+            vm(session, about, &format!("{about} is restored from backup{from} after {took}")).await
+        }
+        "verify_backup" => format!("{about} is whole: every byte was read and checked in {took}"),
+        "apply_release" => format!("{about} is upgraded after {took}"),
+        _ => done(report, &took),
+    }
+}
+
+fn done(report: &OperationReport, took: &str) -> String {
+    format!("{} is done after {took}", super::watch::title(report))
+}
+
+fn output<T: DeserializeOwned>(report: &OperationReport) -> Option<T> {
+    serde_json::from_value(report.output.clone()?).ok()
+}
+
+/// The output of `restore_backup`, as far as it is shown.
+#[derive(Deserialize)]
+struct Restored {
+    backup: BackupId,
+}
+
+fn stored(backup: &Backup, took: &str) -> String {
+    let Backup { vm, id, bytes_read, bytes_new, bytes_stored, .. } = backup;
+    format!(
+        "backup {vm}@{id} is stored after {took}: read {bytes_read}, new {bytes_new}, stored {bytes_stored}"
+    )
+}
+
+/// Adds where the VM is reached.
+async fn vm(session: &Session, name: &str, done: &str) -> String {
+    let mut sentence = done.to_string();
+    let Ok(name) = VmName::new(name) else { return sentence };
+    let Ok(vm) = session.ask(GetVm { vm: name }).await else { return sentence };
+    let listener = match vm.definition.domains.is_empty() {
+        true => None,
+        false => session.ask(ListRoutes {}).await.ok().map(|routes| routes.http_listener),
+    };
+    reached(&vm, listener.as_deref(), &mut sentence);
+    sentence
+}
+
+fn reached(vm: &Vm, listener: Option<&str>, sentence: &mut String) {
+    const INTO_MEMORY: &str = "a string takes every text";
+    if let Some(address) = &vm.address {
+        write!(sentence, ", address {address}").expect(INTO_MEMORY);
+    }
+    let port = listener.and_then(|listener| listener.rsplit(':').next()).filter(|port| *port != HTTP_PORT);
+    for route in &vm.definition.domains {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        write!(sentence, ", http://{}{port}/", route.domain).expect(INTO_MEMORY);
+    }
+    if vm.hypervisor != "libvirt" {
+        write!(sentence, " ({}: no VM really exists)", vm.hypervisor).expect(INTO_MEMORY);
+    }
+}

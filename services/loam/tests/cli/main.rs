@@ -1,0 +1,14 @@
+//! What every command promises to people and programs, with the program that a person runs, on a bus whose services give
+//! fixed answers.
+
+mod closed;
+mod completion;
+mod installation;
+#[allow(dead_code, reason = "the tests of permissions need all of it")]
+#[path = "../rights/raw_client.rs"]
+mod raw_client;
+mod shown;
+#[allow(dead_code, reason = "the tests of permissions need all of it")]
+#[path = "../rights/test_bus.rs"]
+mod test_bus;
+mod written;
