@@ -15,6 +15,10 @@ use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
 const GLOBAL: &str = "Global options";
+const REPOSITORY: &str = "repository";
+const REPOSITORY_ELSEWHERE: &str = "\
+Options that open a repository, such as --store and --passphrase-file: see `loam repository --help`
+Global options, such as --json: see `loam --help`";
 const GLOBAL_ELSEWHERE: &str = "Global options, such as --json and --state: see `loam --help`";
 
 /// Manage virtual machines: create, back up, route, schedule, upgrade
@@ -52,6 +56,7 @@ pub(super) fn command() -> clap::Command {
 
 fn hide_below(command: clap::Command, global: &[clap::Arg]) -> clap::Command {
     command.mut_subcommands(|below| {
+        let below = if below.get_name() == REPOSITORY { show_repository_options_once(below) } else { below };
         // A command's own option of that name, such as `bus prepare --url`, stays.
         let own: Vec<_> = below.get_arguments().map(|arg| arg.get_id().clone()).collect();
         let hidden = global.iter().filter(|arg| !own.contains(arg.get_id()));
@@ -61,6 +66,27 @@ fn hide_below(command: clap::Command, global: &[clap::Arg]) -> clap::Command {
         }
         hide_below(below, global)
     })
+}
+
+/// `loam repository --help` shows the options that open a repository; the help of its commands does not.
+fn show_repository_options_once(command: clap::Command) -> clap::Command {
+    fn hide(command: clap::Command) -> clap::Command {
+        let has_some = command.get_arguments().any(opens_a_repository);
+        let command = command.mut_args(|arg| if opens_a_repository(&arg) { arg.hide(true) } else { arg });
+        let command = if has_some { command.after_help(REPOSITORY_ELSEWHERE) } else { command };
+        command.mut_subcommands(hide)
+    }
+    let snapshots = command.get_subcommands().find(|below| below.get_name() == "snapshots");
+    let options =
+        snapshots.expect("the list is a command").get_arguments().filter(|arg| opens_a_repository(arg));
+    let shown = clap::Command::new("").disable_help_flag(true).help_template("{all-args}");
+    let text = shown.args(options.cloned().collect::<Vec<_>>()).render_help().to_string();
+    let end = format!("{}\n\n{}", text.trim_end(), super::repository::HELP_END);
+    command.after_help(end).mut_subcommands(hide)
+}
+
+fn opens_a_repository(arg: &clap::Arg) -> bool {
+    arg.get_help_heading() == Some(super::repository::OPTIONS)
 }
 
 impl Command {
@@ -120,7 +146,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
     /// Work on a backup repository directly, with no service running
-    #[command(subcommand, after_help = super::repository::HELP_END)]
+    #[command(subcommand)]
     Repository(super::repository::RepositoryCommand),
     /// Make signing keys and sign releases of services
     #[command(subcommand)]
@@ -273,6 +299,7 @@ pub(super) enum Schedule {
     /// Add a schedule
     Add {
         /// Name of the schedule
+        #[arg(value_name = "NAME")]
         id: ScheduleId,
         /// When to run: five cron fields, six with seconds first, or @daily and the like
         #[arg(long)]
@@ -289,13 +316,13 @@ pub(super) enum Schedule {
     /// Remove a schedule; what it has started goes on
     Remove {
         /// Name of the schedule
-        #[arg(add = ArgValueCompleter::new(completion::schedules))]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
         id: ScheduleId,
     },
     /// List the latest runs of a schedule
     Runs {
         /// Name of the schedule
-        #[arg(add = ArgValueCompleter::new(completion::schedules))]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
         id: ScheduleId,
     },
 }
@@ -307,6 +334,7 @@ pub(super) enum Upgrade {
     /// Replace a service by a signed release
     Apply {
         /// Release directory on the upgrade service's host
+        #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// Print the operation's id and do not wait for its end
         #[arg(long)]
@@ -369,6 +397,13 @@ mod tests {
         assert!(help(&["loam", "--help"]).contains("--state <DIR>"));
         let below = help(&["loam", "vm", "show", "--help"]);
         assert!(!below.contains("--state <DIR>") && below.contains("see `loam --help`"), "{below}");
+        assert!(help(&["loam", "repository", "--help"]).contains("--cache <DIR>"));
+        let below = help(&["loam", "repository", "keys", "add", "--help"]);
+        assert!(
+            !below.contains("--cache <DIR>") && below.contains("see `loam repository --help`"),
+            "{below}"
+        );
+        assert!(below.contains("--store <URL>"), "what is required stays in the usage: {below}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use contract::backup::{Backup, ListBackups, RestoreBackup, StartBackup, VerifyBa
 
 use super::args;
 use super::exit::CliError;
-use super::output::{Text, cut, number, short, short_length, show, time, whole};
+use super::output::{Text, cut, extra, number, short, short_length, show, time, whole};
 use super::session::Session;
 use super::watch::follow;
 
@@ -48,8 +48,8 @@ fn list(backups: &[Backup], text: &mut Text) {
     let head = [
         whole("BACKUP"),
         whole("TAKEN"),
-        cut("CONSISTENCY"),
-        number("READ"),
+        extra(cut("CONSISTENCY")),
+        extra(number("READ")),
         number("NEW"),
         number("STORED"),
         cut("SCHEDULE"),

@@ -5,7 +5,7 @@ use contract::{OperationId, Service};
 
 use super::args;
 use super::exit::{CliError, Exit};
-use super::output::{Text, cut, short, short_length, show, time, whole};
+use super::output::{Text, cut, extra, short, short_length, show, time, whole};
 use super::session::Session;
 use super::watch::{title, watch};
 
@@ -149,7 +149,7 @@ fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
     });
     let head = [
         whole("ID"),
-        whole("SERVICE"),
+        extra(whole("SERVICE")),
         cut("OPERATION"),
         whole("STATE"),
         whole("BEGUN"),

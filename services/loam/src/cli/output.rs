@@ -1,13 +1,12 @@
 //! Answers: JSON for programs, tables and lines for people.
 //!
-//! A table is as wide as the terminal, or as `COLUMNS` says, or 100 columns where there is neither. Columns that hold
-//! names, states and times are shown whole; the others are cut and end in `…`: the `show` command of the same noun and
-//! `--json` have the whole value.
+//! A table is as wide as the terminal, or as `COLUMNS` says, or 100 columns where there is neither. Where it does not
+//! fit, `extra` columns are left out, and `cut` columns end in `…`: `show` commands and `--json` have the whole values.
 
 use std::fmt::Display;
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width};
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
@@ -19,6 +18,8 @@ const COLUMNS_DEFAULT: u16 = 100;
 const COLUMNS_MIN: u16 = 40;
 /// Between two columns.
 const GAP: u16 = 2;
+/// `extra` columns are left out rather than others be cut below this.
+const CUT_WIDTH_WANTED: usize = 20;
 /// Characters of an id that are always shown.
 const ID_LENGTH_MIN: usize = 8;
 
@@ -59,6 +60,7 @@ impl Text {
 pub(super) struct Column {
     title: &'static str,
     kind: ColumnKind,
+    is_extra: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +72,22 @@ enum ColumnKind {
 
 /// A column whose values are never cut.
 pub(super) const fn whole(title: &'static str) -> Column {
-    Column { title, kind: ColumnKind::Whole }
+    Column { title, kind: ColumnKind::Whole, is_extra: false }
 }
 
 /// A column of amounts: never cut, and aligned at the right.
 pub(super) const fn number(title: &'static str) -> Column {
-    Column { title, kind: ColumnKind::Number }
+    Column { title, kind: ColumnKind::Number, is_extra: false }
 }
 
 /// A column whose values are cut where the table would be too wide.
 pub(super) const fn cut(title: &'static str) -> Column {
-    Column { title, kind: ColumnKind::Cut }
+    Column { title, kind: ColumnKind::Cut, is_extra: false }
+}
+
+/// The same column, left out where the table would be too wide.
+pub(super) const fn extra(column: Column) -> Column {
+    Column { is_extra: true, ..column }
 }
 
 /// Shows an answer: as JSON, or as people read it.
@@ -103,30 +110,71 @@ pub(super) fn show<T: Serialize>(
 
 fn width() -> u16 {
     let variable = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let terminal = || console::Term::stdout().size_checked().map(|(_, columns)| columns);
+    // What goes through a pipe often ends on the terminal that standard error is.
+    let terminals = [console::Term::stdout(), console::Term::stderr()];
+    let terminal =
+        || terminals.iter().find_map(|terminal| terminal.size_checked()).map(|(_, columns)| columns);
     variable.or_else(terminal).unwrap_or(COLUMNS_DEFAULT).max(COLUMNS_MIN)
 }
 
 fn fitted<const N: usize>(head: [Column; N], rows: Vec<[String; N]>, width: u16) -> String {
+    let cells = |index: usize| rows.iter().map(move |row: &[String; N]| printable(&row[index]));
+    let mut columns: Vec<(Column, Vec<String>)> =
+        head.into_iter().enumerate().map(|(index, column)| (column, cells(index).collect())).collect();
+    let total = |columns: &[(Column, Vec<String>)], width_of: fn(&(Column, Vec<String>)) -> usize| {
+        columns.iter().map(width_of).sum::<usize>()
+    };
+    while total(&columns, width_wanted) > usize::from(width + GAP)
+        && let Some(index) = columns.iter().rposition(|(column, _)| column.is_extra)
+    {
+        columns.remove(index);
+    }
+    if total(&columns, width_min) > usize::from(width + GAP) {
+        // What is named first is what the other commands need; everything else may be cut.
+        columns.iter_mut().skip(1).for_each(|(column, _)| column.kind = ColumnKind::Cut);
+    }
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.set_header(head.map(|column| column.title));
-    for row in rows {
-        let mut row = Row::from(row.map(|cell| printable(&cell)));
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width + GAP);
+    let mut titles = Row::from(columns.iter().map(|(column, _)| column.title));
+    titles.max_height(1);
+    table.set_header(titles);
+    for index in 0..rows.len() {
+        let mut row = Row::from(columns.iter().map(|(_, cells)| cells[index].as_str()));
         row.max_height(1);
         table.add_row(row);
     }
-    for (column, head) in table.column_iter_mut().zip(head) {
-        column.set_padding((0, GAP));
-        if head.kind != ColumnKind::Cut {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        if head.kind == ColumnKind::Number {
-            column.set_cell_alignment(CellAlignment::Right);
+    for (shown, (column, cells)) in table.column_iter_mut().zip(&columns) {
+        shown.set_padding((0, GAP));
+        shown.set_constraint(match column.kind {
+            ColumnKind::Whole | ColumnKind::Number => ColumnConstraint::ContentWidth,
+            ColumnKind::Cut => {
+                let least = width_min(&(*column, cells.clone()));
+                ColumnConstraint::LowerBoundary(Width::Fixed(u16::try_from(least).unwrap_or(u16::MAX)))
+            }
+        });
+        if column.kind == ColumnKind::Number {
+            shown.set_cell_alignment(CellAlignment::Right);
         }
     }
     table.trim_fmt()
+}
+
+/// The least width of a column with the gap after it: of its values, or of its title where they may be cut.
+fn width_min((column, cells): &(Column, Vec<String>)) -> usize {
+    width_of(column, cells, 0)
+}
+
+/// The same where no more is cut than a reader can do without.
+fn width_wanted((column, cells): &(Column, Vec<String>)) -> usize {
+    width_of(column, cells, CUT_WIDTH_WANTED)
+}
+
+fn width_of(column: &Column, cells: &[String], cut_at: usize) -> usize {
+    let title = column.title.chars().count();
+    let content = cells.iter().map(|cell| console::measure_text_width(cell)).max().unwrap_or(0);
+    let content = if column.kind == ColumnKind::Cut { content.min(cut_at) } else { content };
+    content.max(title) + usize::from(GAP)
 }
 
 /// A time as people read it: local, with its offset.
@@ -167,7 +215,7 @@ pub(super) fn short(id: &str, length: usize) -> String {
 mod tests {
     use super::*;
 
-    const HEAD: [Column; 3] = [whole("NAME"), cut("REASON"), number("SIZE")];
+    const HEAD: [Column; 3] = [whole("NAME"), cut("REASON"), extra(number("DISK SIZE"))];
 
     fn rows() -> Vec<[String; 3]> {
         let reason = "the hypervisor does not answer, and neither does anybody else ".repeat(6);
@@ -187,6 +235,9 @@ mod tests {
             assert!(text.contains('…') && text.contains("a-name-of-twenty-one"), "{text}");
             assert!(text.contains("4.0 GiB") && text.contains(" 12 KiB"), "{text}");
         }
+        let narrow = fitted(HEAD, rows(), 40);
+        assert!(!narrow.contains("DISK SIZE") && narrow.contains("a-name-of-twenty-one"), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
         let whole = fitted(HEAD, rows(), 1000);
         assert!(
             !whole.contains('…') && whole.contains("\\u{1b}[31m") && !whole.contains('\u{1b}'),

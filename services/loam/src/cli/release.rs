@@ -40,6 +40,7 @@ pub(super) enum ReleaseCommand {
     /// Sign the executable `loam-SERVICE` in a directory
     Sign {
         /// Release directory
+        #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// Service that the release replaces
         #[arg(long)]

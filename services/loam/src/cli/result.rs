@@ -5,11 +5,11 @@
 
 use std::fmt::Write;
 
-use contract::VmName;
 use contract::backup::Backup;
 use contract::operation::OperationReport;
 use contract::provisioner::{GetVm, Seed, Vm};
 use contract::proxy::ListRoutes;
+use contract::{BackupId, VmName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -24,7 +24,7 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
     let about = &report.about;
     match report.kind.as_str() {
         "create_vm" => vm(session, about, &format!("{about} is ready after {took}")).await,
-        "start_vm" => vm(session, about, &format!("{about} has started after {took}")).await,
+        "start_vm" => vm(session, about, &format!("{about} is running after {took}")).await,
         "stop_vm" => format!("{about} is stopped after {took}"),
         "remove_vm" => format!("{about} is removed after {took}; its backups stay"),
         "add_seed" => match output::<Seed>(report) {
@@ -39,12 +39,11 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             Some(backup) => stored(&backup, &took),
             None => done(report, &took),
         },
-        "restore_backup" => match output::<Restored>(report) {
-            Some(Restored { vm: name, .. }) => {
-                vm(session, name.as_str(), &format!("{name} is restored from {about} after {took}")).await
-            }
-            None => done(report, &took),
-        },
+        "restore_backup" => {
+            let from = output::<Restored>(report).map(|Restored { backup }| format!(" {backup}"));
+            let from = from.unwrap_or_default();
+            vm(session, about, &format!("{about} is restored from backup{from} after {took}")).await
+        }
         "verify_backup" => format!("{about} is whole: every byte was read and checked in {took}"),
         "apply_release" => format!("{about} is upgraded after {took}"),
         _ => done(report, &took),
@@ -59,10 +58,10 @@ fn output<T: DeserializeOwned>(report: &OperationReport) -> Option<T> {
     serde_json::from_value(report.output.clone()?).ok()
 }
 
-/// The output of `restore_backup`.
+/// The output of `restore_backup`, as far as it is shown.
 #[derive(Deserialize)]
 struct Restored {
-    vm: VmName,
+    backup: BackupId,
 }
 
 fn stored(backup: &Backup, took: &str) -> String {

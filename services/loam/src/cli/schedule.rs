@@ -7,7 +7,7 @@ use contract::scheduler::{
 
 use super::args;
 use super::exit::CliError;
-use super::output::{Text, cut, show, time, whole};
+use super::output::{Text, cut, extra, show, time, whole};
 use super::session::Session;
 
 pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<(), CliError> {
@@ -53,8 +53,14 @@ fn list(schedules: &[ScheduleStatus], text: &mut Text) {
             status.last.as_ref().map_or_else(|| "-".into(), |run| outcome(&run.outcome)),
         ]
     });
-    let head =
-        [whole("NAME"), whole("CRON"), cut("TIME ZONE"), cut("WORK"), whole("NEXT RUN"), cut("LAST RUN")];
+    let head = [
+        whole("NAME"),
+        whole("CRON"),
+        extra(cut("TIME ZONE")),
+        cut("WORK"),
+        whole("NEXT RUN"),
+        cut("LAST RUN"),
+    ];
     text.table(head, rows.collect(), "no schedules; `loam schedule add` adds one");
 }
 

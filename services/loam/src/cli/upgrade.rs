@@ -64,10 +64,19 @@ pub(super) async fn status(session: &Session) -> Result<(), CliError> {
         let rows = found.iter().map(|found| {
             let version = found.health.as_ref().map_or_else(|| "-".into(), |health| health.version.clone());
             let since = found.health.as_ref().map_or_else(|| "-".into(), |health| time(&health.since));
-            let state = found.problem.clone().unwrap_or_else(|| "healthy".into());
-            [found.service.to_string(), version, since, state]
+            let state = match (&found.health, &found.problem) {
+                (None, _) => "unreachable",
+                (Some(_), Some(_)) => "degraded",
+                (Some(_), None) => "healthy",
+            };
+            [found.service.to_string(), version, since, state.into()]
         });
-        text.table([whole("SERVICE"), whole("VERSION"), whole("SINCE"), cut("STATE")], rows.collect(), "");
+        text.table([whole("SERVICE"), whole("VERSION"), whole("SINCE"), whole("STATE")], rows.collect(), "");
+        for found in found {
+            if let Some(problem) = &found.problem {
+                text.line(format_args!("{}: {problem}", found.service));
+            }
+        }
     })?;
     let degraded: Vec<&str> =
         found.iter().filter(|f| f.problem.is_some()).map(|f| f.service.name()).collect();

@@ -8,7 +8,7 @@ use provisioner_domain::parse_definition;
 
 use super::args;
 use super::exit::{CliError, Exit};
-use super::output::{Text, cut, number, show, time, whole};
+use super::output::{Text, cut, extra, number, show, time, whole};
 use super::session::Session;
 use super::watch::follow;
 
@@ -73,7 +73,7 @@ fn list(vms: &[Vm], text: &mut Text) {
         whole("NAME"),
         whole("STATE"),
         whole("ADDRESS"),
-        number("CPUS"),
+        extra(number("CPUS")),
         number("MEMORY"),
         number("DISK"),
         cut("DOMAINS"),

@@ -39,7 +39,7 @@ pub(crate) struct Installation {
 impl Installation {
     pub(crate) async fn with_vms(count: usize) -> Installation {
         let bus = TestBus::start().await;
-        let state = bus.state();
+        let state = &bus.state;
         let client = format!(
             "url = \"{}\"\nkey = \"{}\"\nperson = \"{OPERATOR}\"\nrealm = \"loam\"\n",
             bus.server.url(),
@@ -56,18 +56,14 @@ impl Installation {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.bus.state().root().join(name)
+        self.bus.state.root().join(name)
     }
 
     /// `loam` with these words, on this installation.
     pub(crate) fn loam(&self, words: &[&str]) -> Command {
         let mut loam = Command::new(env!("CARGO_BIN_EXE_loam"));
-        loam.arg("--state")
-            .arg(self.bus.state().root())
-            .args(words)
-            .stdin(Stdio::null())
-            .env_remove("COLUMNS");
-        loam.current_dir(self.bus.state().root());
+        loam.env("LOAM_STATE", self.bus.state.root()).env_remove("COLUMNS");
+        loam.args(words).stdin(Stdio::null()).current_dir(self.bus.state.root());
         loam
     }
 

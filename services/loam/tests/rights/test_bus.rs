@@ -18,7 +18,8 @@ use crate::raw_client::RawClient;
 pub(crate) struct TestBus {
     pub(crate) server: NatsServer,
     pub(crate) keys: PublicKeys,
-    state: State,
+    /// The state directory with the keys.
+    pub(crate) state: State,
     _folder: tempfile::TempDir,
 }
 
@@ -38,11 +39,6 @@ impl TestBus {
         let carrier = connect(&connection, WAIT_MAX).await.expect("let in");
         bootstrap(&carrier, 1).await.expect("the bootstrap role makes the buckets");
         test_bus
-    }
-
-    /// The state directory with the keys.
-    pub(crate) fn state(&self) -> &State {
-        &self.state
     }
 
     fn key_file(&self, name: &str) -> PathBuf {

@@ -73,7 +73,7 @@ impl Steps<'_> {
         let took_ms = begun.elapsed().as_millis();
         if !self.session.json {
             let seconds = Duration::from_millis(took_ms as u64).as_secs_f32();
-            stdio::line(format_args!("{:>2}. {step:<28} {seconds:>7.2} s   {facts}", self.done.len() + 1));
+            stdio::line(format_args!("{:>2}. {step:<31} {seconds:>7.2} s   {facts}", self.done.len() + 1));
         }
         self.done.push(StepDone { step, took_ms, facts });
         Ok(value)

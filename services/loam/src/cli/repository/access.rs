@@ -11,13 +11,13 @@ use backup_repository::{
 use clap::Args;
 use contract::ByteCount;
 
-use super::errors;
 use super::work::Work;
+use super::{OPTIONS, errors};
 use crate::cli::exit::CliError;
 
 /// The store itself.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 pub(super) struct StoreArgs {
     /// Location of the repository: file:///absolute/folder or s3://bucket/prefix
     #[arg(long, value_name = "URL")]
@@ -88,7 +88,7 @@ impl StoreArgs {
 
 /// The secret: exactly one of three files, each of which only its owner can write.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 #[group(required = true, multiple = false)]
 pub(super) struct SecretArgs {
     /// File with the passphrase
@@ -127,7 +127,7 @@ pub(super) fn secret_of(
 
 /// How much of this machine may be used.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Repository")]
+#[command(next_help_heading = OPTIONS)]
 pub(super) struct EngineArgs {
     /// Cache directory, or `none` (default: $XDG_CACHE_HOME/loam)
     ///

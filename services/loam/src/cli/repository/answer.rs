@@ -48,19 +48,19 @@ impl<T: Serialize> Answer<T> {
         self
     }
 
-    /// What would have been done, and was not.
+    /// Marks the result of a dry run.
     pub(super) fn dry(mut self, is_dry: bool) -> Answer<T> {
         self.is_dry = is_dry;
         self
     }
 
-    /// What was found is bad, and still worth showing.
+    /// A result that is shown and still is a failure.
     pub(super) fn fail(mut self, why: Option<String>) -> Answer<T> {
         self.failure = why;
         self
     }
 
-    /// Shows it, and ends as it did.
+    /// Shows the result, and returns how the command ends.
     pub(super) fn give(self, json: bool, for_people: impl FnOnce(&T, &mut Text)) -> Result<(), CliError> {
         let outcome = match (&self.failure, self.warnings.is_empty()) {
             (Some(_), _) => Outcome::Failed,

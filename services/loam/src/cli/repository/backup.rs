@@ -41,7 +41,7 @@ pub(in crate::cli) struct BackupArgs {
     /// Tag of the snapshot; can be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// A file to keep as the machine's definition
+    /// File to store as the definition of the machine
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
     /// Consistency of the guest's data

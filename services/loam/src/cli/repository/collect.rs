@@ -21,16 +21,16 @@ pub(in crate::cli) struct CollectArgs {
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Maximum size of packs to rewrite; 0 rewrites none
+    /// Maximum size of packs to rewrite; 0 rewrites none (default: 4G)
     #[arg(long, value_name = "SIZE")]
     rewrite_bytes_max: Option<ByteCount>,
-    /// Rewrite packs of which less than PERCENT is needed
+    /// Rewrite packs of which less than PERCENT is needed (default: 70)
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     rewrite_below: Option<u8>,
     /// Also rewrite packs of earlier epochs, so that removed keys open nothing any more
     #[arg(long)]
     reencrypt_old_epochs: bool,
-    /// Skip packs younger than TIME, such as 24h
+    /// Skip packs younger than TIME (default: 24h)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pack_age_min: Option<Duration>,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::access::{Access, CompressionArgs, DryRun, SecondArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
-use super::{errors, which};
+use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ async fn chosen(repository: &Repository, args: &CopyArgs, work: &Work) -> Result
         }
     }
     for name in &args.snapshots {
-        ids.push(which::find(repository, name, args.machine.as_deref(), work).await?.id);
+        ids.push(snapshot_arg::find(repository, name, args.machine.as_deref(), work).await?.id);
     }
     Ok(ids)
 }

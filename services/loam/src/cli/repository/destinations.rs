@@ -19,19 +19,19 @@ use backup_repository::{
 
 use super::access::Access;
 use super::work::{Work, shown};
-use super::{errors, which};
+use super::{errors, snapshot_arg};
 use crate::cli::exit::{CliError, Exit};
 
 /// Repositories that were opened.
 pub(super) struct Destinations {
     /// In the order of the command line.
-    places: Vec<Place>,
+    places: Vec<OpenRepository>,
     /// Whether the first repository is away, so that the second stands in for it.
     stands_in: bool,
     pub(super) warnings: Vec<String>,
 }
 
-struct Place {
+struct OpenRepository {
     name: String,
     repository: Repository,
 }
@@ -60,7 +60,7 @@ impl Destinations {
     ) -> Result<Destinations, CliError> {
         let mut found = Destinations { places: Vec::new(), stands_in: false, warnings: Vec::new() };
         let Some(second) = second else {
-            found.places.push(Place { name: first.place(), repository: first.open(work).await? });
+            found.places.push(OpenRepository { name: first.place(), repository: first.open(work).await? });
             return Ok(found);
         };
         let (one, other) = (first.open(work).await, second.open(work).await);
@@ -72,12 +72,12 @@ impl Destinations {
             }
             (one, _) => Some(one?),
         };
-        found.places.extend(one.map(|repository| Place { name: first.place(), repository }));
+        found.places.extend(one.map(|repository| OpenRepository { name: first.place(), repository }));
         match other {
-            Ok(repository) => found.places.push(Place { name: second.place(), repository }),
+            Ok(repository) => found.places.push(OpenRepository { name: second.place(), repository }),
             // Wrong arguments are reported before anything is done.
             Err(wrong) if wrong.exit() == Exit::Usage => return Err(wrong),
-            // Whatever else is wrong with the second does not cost the backup.
+            // Any other error of the second repository does not prevent the backup.
             Err(error) => found.warnings.push(missed(&second, &error)),
         }
         Ok(found)
@@ -122,7 +122,7 @@ impl Destinations {
         machine: &str,
         work: &Work,
     ) -> Result<Vec<Option<SnapshotId>>, CliError> {
-        let Some(Place { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
+        let Some(OpenRepository { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
         let counts = match asked {
             Some("none") => None,
             None | Some("auto") => {
@@ -133,7 +133,7 @@ impl Destinations {
                 }
             }
             // A repository that stands in may lack the snapshot: then the disks are read whole.
-            Some(id) => match which::find(repository, id, Some(machine), work).await {
+            Some(id) => match snapshot_arg::find(repository, id, Some(machine), work).await {
                 Ok(snapshot) => Some(snapshot.id),
                 Err(unknown) if self.stands_in && unknown.kind() == "no_snapshot" => None,
                 Err(error) => return Err(error),
@@ -187,12 +187,12 @@ impl Destinations {
         self.seal(drafts, &work.cancel).await
     }
 
-    /// From here on it is a write or two, and not worth being interrupted.
+    /// From here on it is a write or two, which is not interrupted.
     async fn seal(self, drafts: Vec<Result<Draft, CopyError>>, cancel: &Cancel) -> Result<Stored, CliError> {
         let Destinations { places, mut stands_in, mut warnings } = self;
         let id = SnapshotId::generate();
         let (mut stored, mut failure): (Option<Stored>, Option<CliError>) = (None, None);
-        for (Place { name, repository }, draft) in places.into_iter().zip(drafts) {
+        for (OpenRepository { name, repository }, draft) in places.into_iter().zip(drafts) {
             let sealed = match draft {
                 Ok(draft) => {
                     let draft = if stands_in { draft.standing_in() } else { draft };
@@ -210,7 +210,7 @@ impl Destinations {
                 },
                 Err(_) if cancel.is_cancelled() => failure = Some(interrupted()),
                 Err(error) => {
-                    // Whichever comes next stands in for it.
+                    // The next repository stands in for it.
                     stands_in |= stored.is_none();
                     warnings.push(not_in(&name, error.message()));
                     failure.get_or_insert(error);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::which;
+use super::snapshot_arg;
 use super::work::Work;
 use crate::cli::exit::CliError;
 use crate::cli::output::{Text, cut, number, printable};
@@ -45,9 +45,9 @@ struct DiskView {
 
 pub(super) async fn run(args: DiffArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
-    let before = which::find(&repository, &args.before, None, work).await?;
+    let before = snapshot_arg::find(&repository, &args.before, None, work).await?;
     let machine = Some(before.contents.machine.as_str());
-    let after = which::find(&repository, &args.after, machine, work).await?;
+    let after = snapshot_arg::find(&repository, &args.after, machine, work).await?;
     let view = |disk: DiskDiff| DiskView {
         differing_bytes: disk.bytes(),
         stretches: disk.ranges.len(),

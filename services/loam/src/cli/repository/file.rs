@@ -1,4 +1,4 @@
-//! A new file that has its name only when it is whole.
+//! A new file that gets its name when it is complete.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::errors;
 use crate::cli::exit::{CliError, Exit};
 
-/// Being written, readable by its owner only; dropped, it was never there.
+/// A file being written, readable by its owner only; dropped, it leaves nothing.
 pub(super) struct NewFile {
     path: PathBuf,
     draft: NamedTempFile,
@@ -33,7 +33,7 @@ impl NewFile {
         &mut self.writer
     }
 
-    /// Gives it its name, if nothing has that name by now.
+    /// Gives it its name, unless another file has that name by now.
     pub(super) async fn finish(mut self) -> Result<(), CliError> {
         self.writer.flush().await.map_err(|error| failed(&self.path, error))?;
         self.writer.sync_all().await.map_err(|error| failed(&self.path, error))?;

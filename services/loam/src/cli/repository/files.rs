@@ -1,6 +1,6 @@
 //! `loam repository ls` and `extract`: what is on a disk, without mounting it and without being root.
 //!
-//! A damaged disk is an ordinary error that names it, also where it makes the reader of its file system panic
+//! A damaged disk is an ordinary error that names it, even where it makes the reader of its file system panic
 //! ([`report_reader_panics`](files::report_reader_panics)): for these two commands alone, because nothing else reads file
 //! systems in this process, and the thread that is lost by it ends with the command.
 
@@ -18,9 +18,9 @@ use super::access::Access;
 use super::answer::Answer;
 use super::errors;
 use super::file::NewFile;
+use super::snapshot_arg::SnapshotArg;
 use super::snapshots::{DiskView, disks};
 use super::values::Destination;
-use super::which::Which;
 use super::work::{Work, bar_of};
 use crate::cli::exit::CliError;
 use crate::cli::output::{Text, cut, number, printable, time, whole};
@@ -29,7 +29,7 @@ use crate::stdio;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LsArgs {
     #[command(flatten)]
-    which: Which,
+    snapshot: SnapshotArg,
     /// Disk to look into (default: list the disks)
     #[arg(long, value_name = "NAME")]
     disk: Option<String>,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct LsArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExtractArgs {
     #[command(flatten)]
-    which: Which,
+    snapshot: SnapshotArg,
     /// Name of the disk
     #[arg(long, value_name = "NAME")]
     disk: String,
@@ -127,11 +127,11 @@ pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), CliError> {
     let listing = match &args.disk {
         None => {
             let repository = args.access.open(work).await?;
-            Listing::Disks { disks: disks(&args.which.find(&repository, work).await?) }
+            Listing::Disks { disks: disks(&args.snapshot.find(&repository, work).await?) }
         }
         Some(name) => {
             let repository = args.access.open_to_read(work).await?;
-            let disk = Disk::open(&args.which, &repository, name, work).await?;
+            let disk = Disk::open(&args.snapshot, &repository, name, work).await?;
             match (args.partition, args.path) {
                 (None, None) => Listing::Partitions { partitions: disk.parts().await? },
                 (partition, path) => {
@@ -151,7 +151,7 @@ pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), CliErr
         return Err(errors::usage("stdout takes the file or the result in JSON: give --to FILE"));
     }
     let repository = args.access.open_to_read(work).await?;
-    let disk = Disk::open(&args.which, &repository, &args.disk, work).await?;
+    let disk = Disk::open(&args.snapshot, &repository, &args.disk, work).await?;
     let place = disk.place(args.partition).await?;
     // A file may have holes, but hardly more than its disk has bytes.
     let bytes_max = disk.source.size_bytes();
@@ -206,12 +206,12 @@ struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     async fn open(
-        which: &Which,
+        snapshot: &SnapshotArg,
         repository: &Repository,
         name: &'a str,
         work: &'a Work,
     ) -> Result<Disk<'a>, CliError> {
-        let (_, source) = which.open_disk(repository, name, work).await?;
+        let (_, source) = snapshot.open_disk(repository, name, work).await?;
         files::report_reader_panics();
         Ok(Disk { name, source, work })
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::work::Work;
-use super::{errors, which};
+use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let mut snapshots = Vec::with_capacity(args.snapshots.len());
     for name in &args.snapshots {
-        snapshots.push(which::find(&repository, name, None, work).await?.id);
+        snapshots.push(snapshot_arg::find(&repository, name, None, work).await?.id);
     }
     if !args.dry_run {
         for id in &snapshots {

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::access::{Access, DryRun};
 use super::answer::Answer;
+use super::snapshot_arg;
 use super::snapshots::at;
-use super::which;
 use super::work::Work;
 use crate::cli::exit::CliError;
 use crate::cli::output::{cut, whole};
@@ -67,7 +67,7 @@ impl From<Hold> for HoldView {
 
 pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
-    let snapshot = which::find(&repository, &args.snapshot, None, work).await?.id;
+    let snapshot = snapshot_arg::find(&repository, &args.snapshot, None, work).await?.id;
     work.wait(repository.hold(snapshot, &args.reason)).await?;
     let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);
     answer.give(work.json, |one, text| text.line(format_args!("snapshot {} is held", one.snapshot)))
@@ -78,7 +78,7 @@ pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), CliErr
     let snapshot = match args.snapshot.parse() {
         // A hold may have outlived its snapshot in a store that was tampered with.
         Ok(id) => id,
-        Err(_) => which::find(&repository, &args.snapshot, None, work).await?.id,
+        Err(_) => snapshot_arg::find(&repository, &args.snapshot, None, work).await?.id,
     };
     work.wait(repository.release(snapshot)).await?;
     let answer = Answer::new(One { snapshot }).dry(args.dry.dry_run);

@@ -101,7 +101,7 @@ struct InfoView {
 
 /// Where a repository would be made.
 #[derive(Serialize)]
-struct Place {
+struct PlannedInit {
     store: String,
 }
 
@@ -147,8 +147,8 @@ pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
     let lock = lock.transpose().map_err(|error| errors::usage(error.to_string()))?;
     if args.dry.dry_run {
         args.access.could_init(work).await?;
-        let place = Place { store: args.access.place() };
-        return Answer::new(place).dry(true).give(work.json, |place, text| {
+        let planned = PlannedInit { store: args.access.place() };
+        return Answer::new(planned).dry(true).give(work.json, |place, text| {
             text.line(format_args!("would make a repository in {}", place.store))
         });
     }

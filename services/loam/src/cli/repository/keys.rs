@@ -49,9 +49,9 @@ pub(in crate::cli) struct AddArgs {
     #[arg(long)]
     write_only: bool,
     #[command(flatten)]
-    key: NewKeyArgs,
-    #[command(flatten)]
     dry: DryRun,
+    #[command(flatten)]
+    key: NewKeyArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -88,9 +88,9 @@ pub(in crate::cli) struct RemoveArgs {
     /// Id of the key or its first characters
     id: String,
     #[command(flatten)]
-    proof: ProofArgs,
-    #[command(flatten)]
     dry: DryRun,
+    #[command(flatten)]
+    proof: ProofArgs,
     #[command(flatten)]
     access: Access,
 }

@@ -31,10 +31,10 @@ mod mount;
 mod restore;
 mod revive;
 mod serve;
+mod snapshot_arg;
 mod snapshots;
 mod values;
 mod verify;
-mod which;
 mod work;
 
 use std::time::Duration;
@@ -46,6 +46,9 @@ use super::exit::CliError;
 
 /// How long threads that still write or wait for stdin get when the command has ended.
 const THREADS_END_MAX: Duration = Duration::from_secs(1);
+
+/// The heading of the options that open a repository.
+pub(super) const OPTIONS: &str = "Options that open a repository";
 
 /// The end of `loam repository --help`.
 pub(super) const HELP_END: &str = "\

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::errors;
-use super::which::Which;
+use super::snapshot_arg::SnapshotArg;
 use super::work::Work;
 use crate::cli::exit::CliError;
 use crate::stdio;
@@ -29,7 +29,7 @@ const DISKS: &str = "disks";
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MountArgs {
     #[command(flatten)]
-    which: Which,
+    snapshot: SnapshotArg,
     /// Empty folder to mount on
     folder: PathBuf,
     /// Also mount the file systems, read-only and by the kernel; needs root
@@ -48,7 +48,7 @@ struct Mounted {
 
 pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
-    let snapshot = args.which.find(&repository, work).await?;
+    let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
     for record in snapshot.contents.disks.iter().filter(|record| record.shape == Shape::Disk) {
         let disk = work.wait(repository.open_disk(&snapshot, &record.name)).await?;
@@ -92,7 +92,7 @@ pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), CliError> {
     shown
 }
 
-/// Folders that were made to be mounted on, and go when they are not needed any more.
+/// Folders made to be mounted on; they are removed when the command ends.
 #[derive(Default)]
 struct Folders(Vec<PathBuf>);
 
@@ -106,7 +106,7 @@ impl Folders {
 
     fn remove(&mut self, path: &Path) {
         self.0.retain(|made| made != path);
-        // Whatever keeps it from going is seen by who looks into the folder.
+        // What prevents its removal can be seen in the folder.
         let _ = std::fs::remove_dir(path);
     }
 }
@@ -114,7 +114,7 @@ impl Folders {
 impl Drop for Folders {
     fn drop(&mut self) {
         for path in self.0.iter().rev() {
-            // One that is still mounted on stays.
+            // A folder that is still a mount point stays.
             let _ = std::fs::remove_dir(path);
         }
     }

@@ -24,8 +24,8 @@ use super::access::Access;
 use super::answer::Answer;
 use super::errors;
 use super::file::NewFile;
-use super::values::{Destination, Named, Places, disk_destination};
-use super::which::Which;
+use super::snapshot_arg::SnapshotArg;
+use super::values::{ByteRange, Destination, Named, disk_destination};
 use super::work::{Work, shown};
 use crate::cli::exit::CliError;
 use crate::cli::output::Text;
@@ -34,7 +34,7 @@ use crate::stdio;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestoreArgs {
     #[command(flatten)]
-    which: Which,
+    snapshot: SnapshotArg,
     /// Disk or stream to restore, and the file to write; `-` is standard output; can be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = disk_destination, required_unless_present = "definition")]
     disk: Vec<Named<Destination>>,
@@ -52,7 +52,7 @@ pub(in crate::cli) struct RestoreArgs {
     follow_references: bool,
     /// Only restore bytes from A up to but not including B, such as 1M..2M
     #[arg(long, value_name = "A..B")]
-    range: Option<Places>,
+    range: Option<ByteRange>,
     /// Read everything again when it is written, and compare
     #[arg(long, conflicts_with = "range")]
     read_back: bool,
@@ -132,7 +132,7 @@ pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), CliError> 
         return Err(errors::usage("--range needs exactly one disk"));
     }
     let repository = args.access.open_to_read(work).await?;
-    let snapshot = args.which.find(&repository, work).await?;
+    let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks = Vec::with_capacity(args.disk.len());
     for disk in &args.disk {
         disks.push(restore(&repository, &snapshot, disk, &args, work).await?);
@@ -149,7 +149,7 @@ pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), CliError> 
         definition: args.definition,
     };
     Answer::new(done).give(work.json, |done, text| {
-        // Where the disk itself went to stdout, nothing else may.
+        // Where the disk itself went to standard output, nothing else may.
         if to_stdout == 0 {
             lines(done, text);
         }
@@ -226,7 +226,7 @@ fn task<'a>(
     destination: &'a Destination,
     args: &RestoreArgs,
 ) -> Result<Task<'a>, CliError> {
-    let range = args.range.as_ref().map_or(0..size_bytes, |places| places.on(size_bytes));
+    let range = args.range.as_ref().map_or(0..size_bytes, |range| range.on(size_bytes));
     let path = match destination {
         Destination::Path(path) if args.range.is_none() && shape == Shape::Disk => path,
         _ if args.into_existing || args.format == Some(Format::Qcow2) || args.read_back => {

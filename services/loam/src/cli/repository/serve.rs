@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::errors;
-use super::which::Which;
+use super::snapshot_arg::SnapshotArg;
 use super::work::{Work, bar_of};
 use crate::cli::exit::CliError;
 use crate::stdio;
@@ -23,7 +23,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
-    which: Which,
+    snapshot: SnapshotArg,
     /// Name of the disk and of the export
     #[arg(long, value_name = "NAME")]
     disk: String,
@@ -54,7 +54,7 @@ struct RunningServer {
 
 pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
-    let (snapshot, disk) = args.which.open_disk(&repository, &args.disk, work).await?;
+    let (snapshot, disk) = args.snapshot.open_disk(&repository, &args.disk, work).await?;
     let size_bytes = disk.size_bytes();
     let overlay = match &args.overlay {
         None => None,

@@ -10,7 +10,7 @@ use super::access::Access;
 use super::answer::Answer;
 use super::work::Work;
 use crate::cli::exit::CliError;
-use crate::cli::output::{Text, cut, number, short, short_length, time, whole};
+use crate::cli::output::{Text, cut, extra, number, short, short_length, time, whole};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SnapshotsArgs {
@@ -119,7 +119,7 @@ fn list(snapshots: &[SnapshotView], text: &mut Text) {
         cut("MACHINE"),
         whole("TAKEN"),
         cut("DISKS"),
-        number("USED"),
+        extra(number("USED")),
         number("NEW"),
         number("STORED"),
         cut("TAGS"),

@@ -59,14 +59,14 @@ pub(super) fn disk_destination(text: &str) -> Result<Named<Destination>, NotName
     Ok(Named { name, value: OsString::from(path).into() })
 }
 
-/// `A..B`, two places on a disk in bytes; without B, to the end.
+/// `A..B`, a range of bytes on a disk; without B, to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct ByteRange {
     from: u64,
     to: Option<u64>,
 }
 
-impl Places {
+impl ByteRange {
     pub(super) fn on(&self, size_bytes: u64) -> Range<u64> {
         self.from..self.to.unwrap_or(size_bytes)
     }
@@ -75,17 +75,17 @@ impl Places {
 /// The text is not a range.
 #[derive(Debug, thiserror::Error)]
 #[error("write FROM..TO, as in 1M..2M: bytes from the first place on, up to before the second")]
-pub(super) struct NotPlaces;
+pub(super) struct NotAByteRange;
 
-impl FromStr for Places {
-    type Err = NotPlaces;
+impl FromStr for ByteRange {
+    type Err = NotAByteRange;
 
-    fn from_str(text: &str) -> Result<Places, NotPlaces> {
-        let (from, to) = text.split_once("..").ok_or(NotPlaces)?;
-        let place = |text: &str| text.parse().map(|ByteCount(bytes)| bytes).map_err(|_| NotPlaces);
+    fn from_str(text: &str) -> Result<ByteRange, NotAByteRange> {
+        let (from, to) = text.split_once("..").ok_or(NotAByteRange)?;
+        let place = |text: &str| text.parse().map(|ByteCount(bytes)| bytes).map_err(|_| NotAByteRange);
         let from = if from.is_empty() { 0 } else { place(from)? };
         let to = if to.is_empty() { None } else { Some(place(to)?) };
-        if to.is_some_and(|to| to < from) { Err(NotPlaces) } else { Ok(Places { from, to }) }
+        if to.is_some_and(|to| to < from) { Err(NotAByteRange) } else { Ok(ByteRange { from, to }) }
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn ranges_are_read_as_people_write_them() {
-        let read = |text: &str| text.parse::<Places>().ok().map(|places| places.on(100 << 20));
+        let read = |text: &str| text.parse::<ByteRange>().ok().map(|range| range.on(100 << 20));
         assert_eq!(read("1M..2M"), Some(1 << 20..2 << 20));
         assert_eq!(read("..4096"), Some(0..4096));
         assert_eq!(read("99M.."), Some(99 << 20..100 << 20));

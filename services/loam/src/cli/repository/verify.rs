@@ -14,7 +14,7 @@ use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::values::duration;
 use super::work::{Work, shown};
-use super::{errors, which};
+use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
 /// Problems that are shown to people; programs get all that the report names.
@@ -82,7 +82,7 @@ pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), CliError
     }
     let snapshot: Option<Snapshot> = match &args.snapshot {
         None => None,
-        Some(name) => Some(which::find(&repository, name, args.machine.as_deref(), work).await?),
+        Some(name) => Some(snapshot_arg::find(&repository, name, args.machine.as_deref(), work).await?),
     };
     let scope = match &snapshot {
         Some(snapshot) => VerifyScope::Snapshot(snapshot),

@@ -1,4 +1,4 @@
-//! Which snapshot is meant.
+//! The snapshot that a command works on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const LATEST: &str = "latest";
 
 /// A snapshot as a person names it.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Which {
+pub(super) struct SnapshotArg {
     /// Snapshot: `latest`, an id or its first characters
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
@@ -23,7 +23,7 @@ pub(super) struct Which {
     machine: Option<String>,
 }
 
-impl Which {
+impl SnapshotArg {
     pub(super) async fn find(&self, repository: &Repository, work: &Work) -> Result<Snapshot, CliError> {
         let found = find(repository, &self.snapshot, self.machine.as_deref(), work).await?;
         match &self.machine {
