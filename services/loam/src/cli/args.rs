@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use contract::{BackupRef, ScheduleId, SeedName, Service, VmName};
+use contract::{BackupRef, ByteCount, ScheduleId, SeedName, Service, VmName};
 
 use super::completion::{self, Shell};
 use crate::state::STATE_DEFAULT;
@@ -292,6 +292,51 @@ pub(super) enum Backup {
         #[arg(long)]
         detach: bool,
     },
+    /// Read the packs of the repository and check every byte
+    VerifyRepository {
+        /// Read at most this much, such as 10G, beginning with what was not verified for the longest time
+        #[arg(long, value_name = "SIZE")]
+        max: Option<ByteCount>,
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Forget the backups that no rule keeps; `collect` then frees their space
+    Forget(Forget),
+    /// Delete data in the repository that no backup needs
+    Collect {
+        /// Print the operation's id and do not wait for its end
+        #[arg(long)]
+        detach: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Forget {
+    /// Only backups of this VM
+    #[arg(add = ArgValueCompleter::new(completion::vms))]
+    pub(super) vm: Option<VmName>,
+    /// Keep this many of the newest backups of each VM
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_last: Option<u32>,
+    /// Keep one backup an hour, for this many hours
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_hourly: Option<u32>,
+    /// Keep one backup a day, for this many days
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_daily: Option<u32>,
+    /// Keep one backup a week, for this many weeks
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_weekly: Option<u32>,
+    /// Keep one backup a month, for this many months
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_monthly: Option<u32>,
+    /// Keep one backup a year, for this many years
+    #[arg(long, value_name = "COUNT")]
+    pub(super) keep_yearly: Option<u32>,
+    /// Print the operation's id and do not wait for its end
+    #[arg(long)]
+    pub(super) detach: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,7 +354,14 @@ pub(super) enum Schedule {
         zone: String,
         /// Back up this VM
         #[arg(long, value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
-        backup: VmName,
+        #[arg(required_unless_present = "command", conflicts_with = "command")]
+        backup: Option<VmName>,
+        /// Send this command instead, such as backup.verify_repository
+        #[arg(long, value_name = "SERVICE.COMMAND", value_parser = service_command)]
+        command: Option<(Service, String)>,
+        /// Fields of the command as a JSON object, such as {"keep":{"daily":7}}
+        #[arg(long, value_name = "JSON", requires = "command", value_parser = json_object)]
+        body: Option<serde_json::Value>,
     },
     /// List schedules
     List,
@@ -430,5 +482,21 @@ mod tests {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
             parse(&words).expect("understood");
         }
+    }
+}
+
+/// A command by its service and name: `backup.verify_repository`.
+fn service_command(text: &str) -> Result<(Service, String), String> {
+    let (service, command) =
+        text.split_once('.').ok_or("write SERVICE.COMMAND, such as backup.verify_repository")?;
+    let service = service.parse::<Service>().map_err(|error| error.to_string())?;
+    Ok((service, command.into()))
+}
+
+fn json_object(text: &str) -> Result<serde_json::Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        Ok(_) => Err("it is not a JSON object: write {\"field\": value}".into()),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -1,7 +1,10 @@
 //! `loam backup`.
 
 use contract::Service;
-use contract::backup::{Backup, ListBackups, RestoreBackup, StartBackup, VerifyBackup};
+use contract::backup::{
+    ApplyRetention, Backup, CollectRepository, ListBackups, RestoreBackup, RetentionRules, StartBackup,
+    VerifyBackup, VerifyRepository,
+};
 
 use super::args;
 use super::exit::CliError;
@@ -27,7 +30,31 @@ pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), 
             let begun = session.ask(VerifyBackup { backup, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
+        args::Backup::VerifyRepository { max, detach } => {
+            let begun = session.ask(VerifyRepository { bytes_max: max, operation_id: None }).await?;
+            follow(session, service, begun, detach).await
+        }
+        args::Backup::Forget(args) => {
+            let begun = session.ask(retention(&args)).await?;
+            follow(session, service, begun, args.detach).await
+        }
+        args::Backup::Collect { detach } => {
+            let begun = session.ask(CollectRepository { operation_id: None }).await?;
+            follow(session, service, begun, detach).await
+        }
     }
+}
+
+fn retention(args: &args::Forget) -> ApplyRetention {
+    let keep = RetentionRules {
+        last: args.keep_last,
+        hourly: args.keep_hourly,
+        daily: args.keep_daily,
+        weekly: args.keep_weekly,
+        monthly: args.keep_monthly,
+        yearly: args.keep_yearly,
+    };
+    ApplyRetention { keep, vm: args.vm.clone(), operation_id: None }
 }
 
 fn list(backups: &[Backup], text: &mut Text) {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use contract::backup::Backup;
+use contract::backup::{AppliedRetention, Backup, CollectedRepository, VerifiedRepository};
 use contract::operation::OperationReport;
 use contract::provisioner::{GetVm, Seed, Vm};
 use contract::proxy::ListRoutes;
@@ -45,6 +45,24 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             vm(session, about, &format!("{about} is restored from backup{from} after {took}")).await
         }
         "verify_backup" => format!("{about} is whole: every byte was read and checked in {took}"),
+        "verify_repository" => match output::<VerifiedRepository>(report) {
+            Some(VerifiedRepository { packs, packs_left, bytes_read, .. }) => format!(
+                "no damage in {packs} packs ({bytes_read}), checked in {took}; {packs_left} packs are left for later"
+            ),
+            None => done(report, &took),
+        },
+        "collect_repository" => match output::<CollectedRepository>(report) {
+            Some(CollectedRepository { packs_deleted, bytes_deleted, packs_waiting, .. }) => format!(
+                "deleted {packs_deleted} packs ({bytes_deleted}) in {took}; {packs_waiting} packs wait for a later run"
+            ),
+            None => done(report, &took),
+        },
+        "apply_retention" => match output::<AppliedRetention>(report) {
+            Some(AppliedRetention { forgotten, kept_total, .. }) => {
+                format!("{} backups are forgotten, {kept_total} are kept", forgotten.len())
+            }
+            None => done(report, &took),
+        },
         "apply_release" => format!("{about} is upgraded after {took}"),
         _ => done(report, &took),
     }

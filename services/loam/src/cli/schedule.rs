@@ -1,9 +1,12 @@
 //! `loam schedule`.
 
+use contract::backup::StartBackup;
 use contract::scheduler::{
     AddSchedule, ListRuns, ListSchedules, RemoveSchedule, Run, RunOutcome, Schedule, ScheduleStatus,
-    ScheduledWork,
+    ScheduledCommand,
 };
+use contract::{Request, Service, VmName};
+use serde_json::json;
 
 use super::args;
 use super::exit::CliError;
@@ -12,8 +15,15 @@ use super::session::Session;
 
 pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<(), CliError> {
     match command {
-        args::Schedule::Add { id, cron, zone, backup } => {
-            let schedule = Schedule { id, cron, time_zone: zone, work: ScheduledWork::Backup { vm: backup } };
+        args::Schedule::Add { id, cron, zone, backup, command, body } => {
+            let command = match (backup, command) {
+                (Some(vm), _) => backup_command(&vm),
+                (None, Some((service, command))) => {
+                    ScheduledCommand { service, command, body: body.unwrap_or_else(|| json!({})) }
+                }
+                (None, None) => unreachable!("the arguments require one of them"),
+            };
+            let schedule = Schedule { id, cron, time_zone: zone, command };
             let added = session.ask(AddSchedule { schedule }).await?;
             show(session.json, &added, |added, text| {
                 let next = added.next.as_ref().map_or_else(|| "never".into(), next_run);
@@ -35,6 +45,25 @@ pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<()
     }
 }
 
+/// The command that backs a VM up.
+pub(super) fn backup_command(vm: &VmName) -> ScheduledCommand {
+    ScheduledCommand {
+        service: Service::Backup,
+        command: StartBackup::NAME.into(),
+        body: json!({ "vm": vm.as_str() }),
+    }
+}
+
+/// A command in one line: its service, name and fields.
+fn work(command: &ScheduledCommand) -> String {
+    let fields = command.body.as_object().into_iter().flatten();
+    let fields = fields.map(|(name, value)| match value {
+        serde_json::Value::String(text) => format!(" {name}={text}"),
+        value => format!(" {name}={value}"),
+    });
+    format!("{}.{}{}", command.service, command.command, fields.collect::<String>())
+}
+
 /// In local time with its offset, and in UTC where that is another time.
 fn next_run(next: &contract::Timestamp) -> String {
     let local = time(next);
@@ -43,12 +72,11 @@ fn next_run(next: &contract::Timestamp) -> String {
 
 fn list(schedules: &[ScheduleStatus], text: &mut Text) {
     let rows = schedules.iter().map(|status| {
-        let ScheduledWork::Backup { vm } = &status.schedule.work;
         [
             status.schedule.id.to_string(),
             status.schedule.cron.clone(),
             status.schedule.time_zone.clone(),
-            format!("backup {vm}"),
+            work(&status.schedule.command),
             status.next.as_ref().map_or_else(|| "never".into(), time),
             status.last.as_ref().map_or_else(|| "-".into(), |run| outcome(&run.outcome)),
         ]
@@ -57,7 +85,7 @@ fn list(schedules: &[ScheduleStatus], text: &mut Text) {
         whole("NAME"),
         whole("CRON"),
         extra(cut("TIME ZONE")),
-        cut("WORK"),
+        cut("COMMAND"),
         whole("NEXT RUN"),
         cut("LAST RUN"),
     ];
@@ -71,8 +99,8 @@ fn runs(runs: &[Run], text: &mut Text) {
 
 fn outcome(outcome: &RunOutcome) -> String {
     match outcome {
-        RunOutcome::Asking(id) => format!("starting {id}"),
-        RunOutcome::Begun(id) => format!("started {id}"),
-        RunOutcome::NotBegun(reason) => format!("not started: {reason}"),
+        RunOutcome::Sending(id) => format!("starting {id}"),
+        RunOutcome::Started(id) => format!("started {id}"),
+        RunOutcome::NotStarted(reason) => format!("not started: {reason}"),
     }
 }

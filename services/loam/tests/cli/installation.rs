@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use bus::{Declined, RunningServer, Server};
 use contract::backup::{Backup, ListBackups, StartBackup};
+use contract::message::Caller;
 use contract::operation::{
     Begun, CancelOperation, CheckHealth, GetOperation, Health, ListOperations, OperationReport,
     OperationState, UnknownOperation,
@@ -16,7 +17,7 @@ use contract::provisioner::{
 use contract::proxy::{ListRoutes, RouteRow, RouteTarget, Routes};
 use contract::scheduler::{
     AddSchedule, ListRuns, ListSchedules, RemoveSchedule, Run, RunOutcome, Schedule, ScheduleStatus,
-    ScheduledWork,
+    ScheduledCommand,
 };
 use contract::upgrade::{ListServices, RunningService};
 use contract::{
@@ -251,15 +252,19 @@ fn schedule() -> Schedule {
         id: ScheduleId::new("nightly").expect("fits"),
         cron: "30 2 * * *".into(),
         time_zone: "America/Argentina/ComodRivadavia".into(),
-        work: ScheduledWork::Backup { vm: VmName::new("vm-0").expect("fits") },
+        command: ScheduledCommand {
+            service: Service::Backup,
+            command: "start_backup".into(),
+            body: serde_json::json!({ "vm": "vm-0" }),
+        },
     }
 }
 
 fn status(schedule: Schedule) -> ScheduleStatus {
-    ScheduleStatus { schedule, next: Some(now()), last: Some(run()) }
+    ScheduleStatus { schedule, created_by: Caller::Service, next: Some(now()), last: Some(run()) }
 }
 
 fn run() -> Run {
     let reason = "the backup service did not answer, and the run was given up after 26 tries".to_string();
-    Run { schedule: schedule().id, due: now(), fired: now(), outcome: RunOutcome::NotBegun(reason) }
+    Run { schedule: schedule().id, due: now(), fired: now(), outcome: RunOutcome::NotStarted(reason) }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contract::backup::{Backup, ListBackups, RestoreBackup, StartBackup};
 use contract::provisioner::{GetVm, Vm};
-use contract::scheduler::{AddSchedule, RemoveSchedule, Schedule, ScheduledWork};
+use contract::scheduler::{AddSchedule, RemoveSchedule, Schedule};
 use contract::{BackupId, BackupRef, Service, VmName};
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::http::wait_for_page;
 use super::steps::{described, greeting};
 use super::{BETWEEN, PAGE_MAX, SIMULATED, failed};
 use crate::cli::exit::CliError;
+use crate::cli::schedule::backup_command;
 use crate::cli::session::Session;
 use crate::cli::watch::outcome;
 
@@ -52,8 +53,9 @@ pub(super) async fn by_schedule(
     names: &Names,
     first: &Backup,
 ) -> Result<((), String), CliError> {
-    let work = ScheduledWork::Backup { vm: names.web.clone() };
-    let schedule = Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), work };
+    let command = backup_command(&names.web);
+    let schedule =
+        Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), command };
     session.ask(AddSchedule { schedule }).await?;
     let until = Instant::now() + SCHEDULE_MAX;
     let backup = loop {
