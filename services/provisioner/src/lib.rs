@@ -1,12 +1,12 @@
 //! The provisioner: makes, starts, stops and removes virtual machines, keeps the seeds they grow from, and opens the
-//! doors to their disks.
+//! exports to their disks.
 //!
 //! ```text
 //!    questions on the bus (contract::provisioner)
 //!         |
 //!      wiring ---- begins ----> sagas (operations; each step through a port)
 //!         |                        |
-//!      actors: Registry (records, tables)   DoorWarden (leases)   Reconciler (every ten seconds)
+//!      actors: Registry (records, tables)   ExportKeeper (leases)   Reconciler (every ten seconds)
 //!         |                        |              |                   |
 //!      ports:  Hypervisor        Disks        GuestShell
 //!         |        |                |             |
@@ -17,7 +17,7 @@
 //! and ends done or as before; that what is observed never erases what is desired; and that nothing is touched that
 //! does not carry our mark. It does not know what a backup or a route is.
 //!
-//! Next: `wiring` for the questions, `sagas` for the work, `ports` for what is asked of the world, and the package
+//! Next: `wiring` for the questions, `sagas` for the work, `ports` for what is asked of the state, and the package
 //! `provisioner-domain` for every decision.
 
 pub mod actors;

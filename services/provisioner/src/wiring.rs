@@ -7,14 +7,14 @@ use bus::{Call, Declined, Server};
 use contract::OperationId;
 use contract::operation::Begun;
 use contract::provisioner::{
-    AddSeed, AddSeedRefused, AdoptVm, AdoptVmRefused, CloseDisks, CreateVm, CreateVmRefused, DiskPlace,
+    AddSeed, AddSeedRefused, AdoptVm, AdoptVmRefused, CloseDisks, CreateVm, CreateVmRefused, DiskPath,
     GetVm, ListSeeds, ListVms, OpenDisks, ReleaseVm, Released, RemoveSeed, RemoveSeedRefused, RemoveVm,
     RenewDisks, ReserveVm, ReservedVm, Seed, StartVm, StopVm, Vm, VmRefused,
 };
 use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{Request, VmName};
-use operation::{BeginError, Work, fresh_id};
-use provisioner_domain::{Phase, VmMove, VmRecord, WorkKind};
+use operation::{BeginError, Work, new_id};
+use provisioner_domain::{Phase, VmTransition, VmRecord, WorkKind};
 
 use crate::sagas::add_seed::{AddSeedWork, SeedWish};
 use crate::sagas::adopt_vm::{AdoptVmWork, Adoption};
@@ -46,13 +46,13 @@ pub fn answer(house: House, server: &mut Server) {
     on!(ListVms => list_vms);
     on!(GetVm => get_vm);
     on!(OpenDisks => async |house: &House, asked: Call<OpenDisks>| {
-        house.doors.open(asked.request.vm, asked.request.operation_id).await
+        house.exports.open(asked.request.vm, asked.request.operation_id).await
     });
     on!(RenewDisks => async |house: &House, asked: Call<RenewDisks>| {
-        house.doors.renew(asked.request.operation_id).await
+        house.exports.renew(asked.request.operation_id).await
     });
     on!(CloseDisks => async |house: &House, asked: Call<CloseDisks>| {
-        house.doors.close(asked.request.operation_id).await
+        house.exports.close(asked.request.operation_id).await
     });
     on!(ReserveVm => reserve_vm);
     on!(ReleaseVm => release_vm);
@@ -63,7 +63,7 @@ type Answer<R> = Result<<R as Request>::Reply, Declined<<R as Request>::Refusal>
 
 /// The id of the operation that a command begins.
 fn id_of<R>(asked: &Call<R>, given: Option<&OperationId>) -> OperationId {
-    given.cloned().or_else(|| asked.operation_of_message()).unwrap_or_else(fresh_id)
+    given.cloned().or_else(|| asked.operation_of_message()).unwrap_or_else(new_id)
 }
 
 /// Begins an operation after a look, unless it was begun before.
@@ -97,7 +97,7 @@ async fn add_seed(house: &House, asked: Call<AddSeed>) -> Answer<AddSeed> {
         if wish.source().is_none() {
             return Err(Declined::Refused(AddSeedRefused::NotASource(wish.from.clone())));
         }
-        let inventory = house.world.registry.look().await?;
+        let inventory = house.state.registry.look().await?;
         match inventory.add_seed(&wish.name, &wish.sha256, &id) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Declined::Refused(refusal)),
@@ -107,14 +107,14 @@ async fn add_seed(house: &House, asked: Call<AddSeed>) -> Answer<AddSeed> {
 }
 
 async fn list_seeds(house: &House, _: Call<ListSeeds>) -> Result<Vec<Seed>, Declined<NoRefusal>> {
-    Ok(house.world.registry.look().await?.seeds().cloned().collect())
+    Ok(house.state.registry.look().await?.seeds().cloned().collect())
 }
 
 async fn remove_seed(house: &House, asked: Call<RemoveSeed>) -> Result<Seed, Declined<RemoveSeedRefused>> {
-    let (seed, needed) = house.world.registry.remove_seed(asked.request.name).await?;
+    let (seed, needed) = house.state.registry.remove_seed(asked.request.name).await?;
     if !needed {
         // Its name is gone already; a file that stays is overwritten when the same image comes again.
-        let removed = house.world.disks.remove_seed(&seed.sha256).await;
+        let removed = house.state.disks.remove_seed(&seed.sha256).await;
         removed.map_err(|error| unavailable(chain(&error)))?;
     }
     Ok(seed)
@@ -124,7 +124,7 @@ async fn create_vm(house: &House, asked: Call<CreateVm>) -> Answer<CreateVm> {
     let id = id_of(&asked, asked.request.operation_id.as_ref());
     let definition = asked.request.definition;
     let look = async || {
-        let inventory = house.world.registry.look().await?;
+        let inventory = house.state.registry.look().await?;
         match inventory.may_create(&definition) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Declined::Refused(refusal)),
@@ -141,7 +141,7 @@ async fn work_on<W: Work<Input = VmName>>(
     kind: WorkKind,
 ) -> Result<Begun, Declined<VmRefused>> {
     let look = async || {
-        let record = house.world.registry.vm(&vm).await?;
+        let record = house.state.registry.vm(&vm).await?;
         match record.begin(&id, kind) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Declined::Refused(refusal)),
@@ -166,31 +166,31 @@ async fn remove_vm(house: &House, asked: Call<RemoveVm>) -> Answer<RemoveVm> {
 }
 
 async fn list_vms(house: &House, _: Call<ListVms>) -> Result<Vec<Vm>, Declined<NoRefusal>> {
-    let inventory = house.world.registry.look().await?;
-    let outline = |record: &VmRecord| record.outline(house.world.hypervisor.name());
+    let inventory = house.state.registry.look().await?;
+    let outline = |record: &VmRecord| record.outline(house.state.hypervisor.name());
     Ok(inventory.vms().map(outline).collect())
 }
 
 async fn get_vm(house: &House, asked: Call<GetVm>) -> Answer<GetVm> {
-    let record = house.world.registry.vm(&asked.request.vm).await?;
-    Ok(record.view(house.world.hypervisor.name()))
+    let record = house.state.registry.vm(&asked.request.vm).await?;
+    Ok(record.view(house.state.hypervisor.name()))
 }
 
 async fn reserve_vm(house: &House, asked: Call<ReserveVm>) -> Answer<ReserveVm> {
     let ReserveVm { definition, disks, operation_id } = asked.request;
-    let world = &house.world;
-    let record = world.registry.reserve(definition, disks, operation_id).await?;
-    let made = world.disks.make_folder(record.name().as_str()).await;
+    let state = &house.state;
+    let record = state.registry.reserve(definition, disks, operation_id).await?;
+    let made = state.disks.create_folder(record.name().as_str()).await;
     made.map_err(|error| unavailable(chain(&error)))?;
-    let places = disks_of(&record, world.disks.as_ref());
-    let place = |disk: crate::ports::Disk| DiskPlace { disk: disk.name, path: disk.image.path };
+    let places = disks_of(&record, state.disks.as_ref());
+    let place = |disk: crate::ports::Disk| DiskPath { disk: disk.name, path: disk.image.path };
     Ok(ReservedVm { host: record.host, disks: places.into_iter().map(place).collect() })
 }
 
 async fn release_vm(house: &House, asked: Call<ReleaseVm>) -> Result<Released, Declined<NoRefusal>> {
     let ReleaseVm { vm, operation_id } = asked.request;
-    let world = &house.world;
-    let inventory = world.registry.look().await?;
+    let state = &house.state;
+    let inventory = state.registry.look().await?;
     let reserved = inventory
         .vm(&vm)
         .is_some_and(|record| matches!(&record.phase, Phase::Reserved { by } if *by == operation_id));
@@ -198,9 +198,9 @@ async fn release_vm(house: &House, asked: Call<ReleaseVm>) -> Result<Released, D
         return Ok(Released { was_reserved: false });
     }
     // The files go first: until the name is given back the folder cannot be anybody else's.
-    let erased = world.disks.erase(vm.as_str()).await;
+    let erased = state.disks.erase(vm.as_str()).await;
     erased.map_err(|error| unavailable(chain(&error)))?;
-    match world.registry.forget(&vm, &operation_id).await {
+    match state.registry.forget(&vm, &operation_id).await {
         Ok(was_reserved) => Ok(Released { was_reserved }),
         Err(Declined::Refused(_)) => Ok(Released { was_reserved: false }),
         Err(Declined::Failed(failure)) => Err(failure.into()),
@@ -217,15 +217,15 @@ async fn adopt_vm(house: &House, asked: Call<AdoptVm>) -> Answer<AdoptVm> {
         })
     };
     let look = async || {
-        let record = match house.world.registry.vm(&adoption.vm).await {
+        let record = match house.state.registry.vm(&adoption.vm).await {
             Ok(record) => record,
             Err(Declined::Refused(_)) => return Err(not_reserved()),
             Err(Declined::Failed(failure)) => return Err(failure.into()),
         };
-        let adopt = VmMove::Adopt(id.clone(), adoption.reserved_by.clone());
+        let adopt = VmTransition::Adopt(id.clone(), adoption.reserved_by.clone());
         record.make(adopt).map_err(|_| not_reserved())?;
-        for disk in disks_of(&record, house.world.disks.as_ref()) {
-            let written = house.world.disks.exists(&disk.image.path).await;
+        for disk in disks_of(&record, house.state.disks.as_ref()) {
+            let written = house.state.disks.exists(&disk.image.path).await;
             if !written.map_err(|error| unavailable(chain(&error)))? {
                 return Err(Declined::Refused(AdoptVmRefused::DiskMissing(disk.name)));
             }

@@ -4,7 +4,7 @@
 //!   wiring (questions) --+
 //!   sagas (steps) -------+--256--> Registry      machines and seeds: decides by the domain, writes tables, tells
 //!   Reconciler ----------+
-//!   wiring (doors) ----------64--> DoorWarden    who may read which disks until when
+//!   wiring (exports) ----------64--> ExportKeeper    who may read which disks until when
 //!   Reconciler (own clock)                       compares what should be with what is, every ten seconds
 //!   Libvirt adapter -----------64--> LibvirtLane x 4    blocking calls, one connection a thread
 //! ```
@@ -12,15 +12,15 @@
 //! An actor owns its state alone and changes it in one piece. If one of them panics the process ends; everything
 //! that matters is in the tables, and operations are resumed from their journals.
 
-mod door_opening;
-mod door_warden;
+mod opening;
+mod export_keeper;
 mod libvirt_lane;
 mod reconciler;
 mod registry;
-mod registry_desk;
+mod handle;
 
-pub use door_warden::{DoorWarden, DoorWardenDesk};
+pub use export_keeper::{ExportKeeper, ExportKeeperHandle};
 pub use libvirt_lane::{Deed, LibvirtLane, OnLane, Outcome};
 pub use reconciler::Reconciler;
 pub use registry::Registry;
-pub use registry_desk::RegistryDesk;
+pub use handle::RegistryHandle;

@@ -1,4 +1,4 @@
-//! The world behind the ports.
+//! The state behind the ports.
 //!
 //! ```text
 //!   Hypervisor   libvirt::Libvirt              simulated::SimulatedHypervisor

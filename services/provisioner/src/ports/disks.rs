@@ -61,7 +61,7 @@ pub struct ImportedSeed {
 }
 
 /// Tells how many bytes of how many are done.
-pub type Told<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+pub type ReportProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// Keeps disk images.
 #[async_trait]
@@ -71,7 +71,7 @@ pub trait Disks: Send + Sync + 'static {
         &self,
         source: &SeedSource,
         sha256: &str,
-        told: Told<'_>,
+        told: ReportProgress<'_>,
     ) -> Result<ImportedSeed, DiskError>;
     /// The kept image of a seed.
     fn seed_image(&self, sha256: &str) -> Image;
@@ -80,7 +80,7 @@ pub trait Disks: Send + Sync + 'static {
     /// The folder in which the files of a machine lie.
     fn folder(&self, vm: &str) -> PathBuf;
     /// Makes a machine's folder. Calm when it is there.
-    async fn make_folder(&self, vm: &str) -> Result<(), DiskError>;
+    async fn create_folder(&self, vm: &str) -> Result<(), DiskError>;
     /// Makes an overlay of a seed. An overlay that is there already is made anew.
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError>;
     /// Writes a NoCloud volume.
@@ -97,10 +97,10 @@ pub trait Disks: Send + Sync + 'static {
     async fn set_aside_by(&self) -> Result<Vec<String>, DiskError>;
     /// Removes for good what an operation set aside. Calm when it is gone.
     async fn discard(&self, operation: &str) -> Result<(), DiskError>;
-    /// Makes a folder for the sockets and scratch files of a door, and tells it.
-    async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError>;
+    /// Makes a folder for the sockets and scratch files of a export, and tells it.
+    async fn make_export_folder(&self, operation: &str) -> Result<PathBuf, DiskError>;
     /// Removes it. Calm when it is gone.
-    async fn remove_door_folder(&self, operation: &str) -> Result<(), DiskError>;
+    async fn remove_export_folder(&self, operation: &str) -> Result<(), DiskError>;
     /// Serves the image of a machine that is off, read-only, at a unix socket. Calm when it is served there.
     async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError>;
     /// Ends that. Calm when nothing is served there.

@@ -38,7 +38,7 @@ pub enum ShellError {
     Unreachable(String),
     /// Somebody else answers.
     #[error("the guest at {address} shows another host key than before: {seen}, not {known}")]
-    Stranger {
+    HostKeyChanged {
         /// Where.
         address: IpAddr,
         /// The key it shows.

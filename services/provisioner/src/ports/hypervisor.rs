@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use contract::DiskName;
 
-use super::machine::{Disk, Machine, MachineMark};
+use super::machine::{Disk, Machine, VmMark};
 
 /// What a machine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,27 +19,27 @@ pub enum Power {
 
 /// A machine that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub struct MarkedVm {
     /// Its UUID.
     pub uuid: String,
     /// What it is doing.
     pub power: Power,
     /// Its mark.
-    pub mark: MachineMark,
+    pub mark: VmMark,
 }
 
 /// How to ask a guest to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopWay {
+pub enum ShutdownMode {
     /// Through its agent.
     Agent,
     /// By the power button.
-    PowerButton,
+    Acpi,
 }
 
 /// A disk that stands open for reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Door {
+pub struct Export {
     /// The disk.
     pub disk: DiskName,
     /// The unix socket of an NBD server.
@@ -79,7 +79,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Starts a machine. Calm when it runs.
     async fn start(&self, uuid: &str) -> Result<(), HypervisorError>;
     /// Asks the guest to stop and comes back at once. Calm when it is off.
-    async fn ask_to_stop(&self, uuid: &str, way: StopWay) -> Result<(), HypervisorError>;
+    async fn request_shutdown(&self, uuid: &str, way: ShutdownMode) -> Result<(), HypervisorError>;
     /// Ends the machine without asking the guest. Calm when it is off or unknown.
     async fn destroy(&self, uuid: &str) -> Result<(), HypervisorError>;
     /// Forgets a machine that is off. Calm when it is unknown.
@@ -96,14 +96,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn thaw(&self, uuid: &str) -> Result<(), HypervisorError>;
     /// Opens the disks of a running machine, as they are at one instant, at unix sockets in an existing folder. The
     /// hypervisor may keep old blocks there, too, that the guest overwrites meanwhile.
-    async fn open_doors(
+    async fn open_exports(
         &self,
         uuid: &str,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError>;
+    ) -> Result<Vec<Export>, HypervisorError>;
     /// Closes what is open in that folder. Calm when nothing is, or the machine is gone.
-    async fn close_doors(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError>;
+    async fn close_exports(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError>;
     /// All machines that carry our mark and this realm's name.
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError>;
+    async fn marked(&self, realm: &str) -> Result<Vec<MarkedVm>, HypervisorError>;
 }

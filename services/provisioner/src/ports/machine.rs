@@ -27,12 +27,12 @@ pub struct Machine {
     /// The ports on which its guest is going to serve; only a simulation needs to be told.
     pub served_ports: Vec<u16>,
     /// Whose it is.
-    pub mark: MachineMark,
+    pub mark: VmMark,
 }
 
 /// The stamp on everything we make; without it nothing of ours touches a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineMark {
+pub struct VmMark {
     /// The realm: several may share a host.
     pub realm: String,
     /// Its name in the realm.

@@ -10,7 +10,7 @@ use provisioner_domain::SeedRecord;
 use saga::{Step, StepFuture, Trail, output};
 use serde::{Deserialize, Serialize};
 
-use super::{MOMENT, World, of_disks, of_failure, of_registry};
+use super::{MOMENT, ServiceState, of_disks, of_failure, of_registry};
 use crate::ports::{ImportedSeed, SeedSource};
 
 /// The saga.
@@ -40,7 +40,7 @@ impl SeedWish {
     }
 }
 
-type Here = Context<World, SeedWish>;
+type Here = Context<ServiceState, SeedWish>;
 
 /// A few gigabytes over a slow line.
 const IMPORT_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -49,7 +49,7 @@ const IMPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Work for AddSeedWork {
     const KIND: &'static str = "add_seed";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = SeedWish;
 
     fn about(wish: &SeedWish) -> String {
@@ -70,14 +70,14 @@ impl Work for AddSeedWork {
 fn expect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let wish = here.input.clone();
-        let expected = here.world.registry.expect_seed(wish.name, wish.sha256, here.id.clone());
+        let expected = here.state.registry.expect_seed(wish.name, wish.sha256, here.id.clone());
         output(&expected.await.map_err(of_registry)?.is_some())
     })
 }
 
 fn unexpect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let dropped = here.world.registry.unexpect_seed(here.input.name.clone(), here.id.clone());
+        let dropped = here.state.registry.unexpect_seed(here.input.name.clone(), here.id.clone());
         dropped.await.map_err(of_registry)?;
         output(&())
     })
@@ -90,11 +90,11 @@ fn import<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
             .source()
             .ok_or_else(|| saga::Trouble::Final(format!("{:?} is not a source", here.input.from)))?;
         let told = |done, total| {
-            here.meter.set_done(done);
-            here.meter.set_total(total);
+            here.progress.set_done(done);
+            here.progress.set_total(total);
         };
         let imported = tokio::select! {
-            imported = here.world.disks.import_seed(&source, &here.input.sha256, &told) => imported,
+            imported = here.state.disks.import_seed(&source, &here.input.sha256, &told) => imported,
             () = here.cancel.cancelled() => return Err(saga::Trouble::Final("given up while it was fetched".into())),
         };
         output(&imported.map_err(of_disks)?)
@@ -104,13 +104,13 @@ fn import<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 /// Removes the image, unless somebody needs it: another seed, or a machine.
 fn remove<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let world = &here.world;
+        let state = &here.state;
         let name = here.input.name.clone();
-        let dropped = world.registry.unexpect_seed(name, here.id.clone());
+        let dropped = state.registry.unexpect_seed(name, here.id.clone());
         dropped.await.map_err(of_registry)?;
-        let inventory = world.registry.look().await.map_err(of_failure)?;
+        let inventory = state.registry.look().await.map_err(of_failure)?;
         if !inventory.needs_image(&here.input.sha256) {
-            let removed = world.disks.remove_seed(&here.input.sha256);
+            let removed = state.disks.remove_seed(&here.input.sha256);
             removed.await.map_err(of_disks)?;
         }
         output(&())
@@ -129,7 +129,7 @@ fn keep<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         };
         if trail.of::<bool>("expect")? {
             let kept =
-                here.world.registry.keep_seed(SeedRecord::Here { seed: seed.clone(), by: here.id.clone() });
+                here.state.registry.keep_seed(SeedRecord::Here { seed: seed.clone(), by: here.id.clone() });
             kept.await.map_err(of_registry)?;
         }
         output(&seed)

@@ -5,7 +5,7 @@ use contract::VmName;
 use contract::{OperationId, provisioner::AdoptVm};
 use operation::{Context, Work};
 use provisioner_domain::nocloud::documents;
-use provisioner_domain::{VmMove, VmRecord};
+use provisioner_domain::{VmTransition, VmRecord};
 use saga::{Step, StepFuture, Trail, Trouble, output};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use super::create_vm::settle_ready;
 use super::machine::{disks_of, machine_of, nocloud_in};
 use super::ready::{Ready, wait_ready};
 use super::{
-    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_disks, of_hypervisor, of_registry, own_record,
+    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, ServiceState, of_disks, of_hypervisor, of_registry, own_record,
 };
 
 /// The saga.
@@ -34,11 +34,11 @@ impl From<&AdoptVm> for Adoption {
     }
 }
 
-type Here = Context<World, Adoption>;
+type Here = Context<ServiceState, Adoption>;
 
 impl Work for AdoptVmWork {
     const KIND: &'static str = "adopt_vm";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = Adoption;
 
     fn about(adoption: &Adoption) -> String {
@@ -59,10 +59,10 @@ impl Work for AdoptVmWork {
 
 fn take<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let adopt = VmMove::Adopt(here.id.clone(), here.input.reserved_by.clone());
-        let taken = here.world.registry.make(&here.input.vm, adopt);
+        let adopt = VmTransition::Adopt(here.id.clone(), here.input.reserved_by.clone());
+        let taken = here.state.registry.make(&here.input.vm, adopt);
         let record = taken.await.map_err(of_registry)?;
-        let disks = &here.world.disks;
+        let disks = &here.state.disks;
         for disk in disks_of(&record, disks.as_ref()) {
             if !disks.exists(&disk.image.path).await.map_err(of_disks)? {
                 return Err(Trouble::Final(format!("disk {} has not been written", disk.name)));
@@ -75,8 +75,8 @@ fn take<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn give_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input.vm).await?.is_some() {
-            let unadopt = VmMove::Unadopt(here.id.clone());
-            let given_back = here.world.registry.make(&here.input.vm, unadopt);
+            let unadopt = VmTransition::Unadopt(here.id.clone());
+            let given_back = here.state.registry.make(&here.input.vm, unadopt);
             given_back.await.map_err(of_registry)?;
         }
         output(&())
@@ -87,9 +87,9 @@ fn give_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn volume<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("take")?;
-        let disks = &here.world.disks;
+        let disks = &here.state.disks;
         let place = nocloud_in(&disks.folder(record.name().as_str()));
-        let texts = documents(&record, here.world.shell.authorized_key());
+        let texts = documents(&record, here.state.shell.authorized_key());
         disks.write_nocloud(&place, &texts).await.map_err(of_disks)?;
         output(&())
     })
@@ -97,9 +97,9 @@ fn volume<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let world = &here.world;
-        let machine = machine_of(&trail.of("take")?, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
+        let state = &here.state;
+        let machine = machine_of(&trail.of("take")?, &state.realm, &here.id, state.disks.as_ref());
+        state.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
         output(&())
     })
 }
@@ -107,7 +107,7 @@ fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if let Some(record) = trail.if_done::<VmRecord>("take") {
-            let (hypervisor, uuid) = (&here.world.hypervisor, &record.identity.uuid);
+            let (hypervisor, uuid) = (&here.state.hypervisor, &record.identity.uuid);
             hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
             hypervisor.undefine(uuid).await.map_err(of_hypervisor)?;
         }
@@ -118,7 +118,7 @@ fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("take")?;
-        let started = here.world.hypervisor.start(&record.identity.uuid);
+        let started = here.state.hypervisor.start(&record.identity.uuid);
         started.await.map_err(of_hypervisor)?;
         output(&())
     })
@@ -127,7 +127,7 @@ fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if let Some(record) = trail.if_done::<VmRecord>("take") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
+            let destroyed = here.state.hypervisor.destroy(&record.identity.uuid);
             destroyed.await.map_err(of_hypervisor)?;
         }
         output(&())
@@ -137,7 +137,7 @@ fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("take")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
+        output(&wait_ready(&here.state, &record, &here.cancel).await?)
     })
 }
 
@@ -151,8 +151,8 @@ fn finish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn unfinish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input.vm).await?.is_some() {
-            let unmake = VmMove::Unmake(here.id.clone(), Some(here.input.reserved_by.clone()));
-            let unmade = here.world.registry.make(&here.input.vm, unmake);
+            let unmake = VmTransition::Unmake(here.id.clone(), Some(here.input.reserved_by.clone()));
+            let unmade = here.state.registry.make(&here.input.vm, unmake);
             unmade.await.map_err(of_registry)?;
         }
         output(&())

@@ -8,13 +8,13 @@ use std::time::Duration;
 use contract::provisioner::VmDefinition;
 use operation::{Context, Work};
 use provisioner_domain::nocloud::documents;
-use provisioner_domain::{DiskSource, Seen, VmMove, VmRecord};
+use provisioner_domain::{DiskSource, Observed, VmTransition, VmRecord};
 use saga::{Step, StepFuture, Trail, Trouble, output};
 
 use super::machine::{disks_of, machine_of, nocloud_in};
 use super::ready::{Ready, guest_of, wait_ready};
 use super::{
-    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_disks, of_hypervisor, of_registry, own_record,
+    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, ServiceState, of_disks, of_hypervisor, of_registry, own_record,
 };
 use crate::ports::{ScriptRun, ShellError};
 
@@ -26,11 +26,11 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// The saga.
 pub struct CreateVmWork;
 
-type Here = Context<World, VmDefinition>;
+type Here = Context<ServiceState, VmDefinition>;
 
 impl Work for CreateVmWork {
     const KIND: &'static str = "create_vm";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = VmDefinition;
 
     fn about(definition: &VmDefinition) -> String {
@@ -52,14 +52,14 @@ impl Work for CreateVmWork {
 
 fn reserve<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let created = here.world.registry.create(here.input.clone(), here.id.clone());
+        let created = here.state.registry.create(here.input.clone(), here.id.clone());
         output(&created.await.map_err(of_registry)?)
     })
 }
 
 fn unreserve<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let forgotten = here.world.registry.forget(&here.input.name, &here.id);
+        let forgotten = here.state.registry.forget(&here.input.name, &here.id);
         output(&forgotten.await.map_err(of_registry)?)
     })
 }
@@ -70,10 +70,10 @@ fn disk<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         let DiskSource::Seed { sha256 } = &record.source else {
             return Err(Trouble::Final("a machine that is created grows from a seed".into()));
         };
-        let disks = &here.world.disks;
+        let disks = &here.state.disks;
         let name = record.name().as_str();
-        disks.make_folder(name).await.map_err(of_disks)?;
-        let volume = documents(&record, here.world.shell.authorized_key());
+        disks.create_folder(name).await.map_err(of_disks)?;
+        let volume = documents(&record, here.state.shell.authorized_key());
         disks.write_nocloud(&nocloud_in(&disks.folder(name)), &volume).await.map_err(of_disks)?;
         for disk in disks_of(&record, disks.as_ref()) {
             let size = record.definition.disk_size;
@@ -87,7 +87,7 @@ fn erase<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         // Before the name is freed: until then the folder cannot be anybody else's.
         if own_record(here, &here.input.name).await?.is_some() {
-            let erased = here.world.disks.erase(here.input.name.as_str());
+            let erased = here.state.disks.erase(here.input.name.as_str());
             erased.await.map_err(of_disks)?;
         }
         output(&())
@@ -96,9 +96,9 @@ fn erase<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let world = &here.world;
-        let machine = machine_of(&trail.of("reserve")?, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
+        let state = &here.state;
+        let machine = machine_of(&trail.of("reserve")?, &state.realm, &here.id, state.disks.as_ref());
+        state.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
         output(&())
     })
 }
@@ -106,7 +106,7 @@ fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if let Some(record) = trail.if_done::<VmRecord>("reserve") {
-            let (hypervisor, uuid) = (&here.world.hypervisor, &record.identity.uuid);
+            let (hypervisor, uuid) = (&here.state.hypervisor, &record.identity.uuid);
             hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
             hypervisor.undefine(uuid).await.map_err(of_hypervisor)?;
         }
@@ -117,7 +117,7 @@ fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("reserve")?;
-        let started = here.world.hypervisor.start(&record.identity.uuid);
+        let started = here.state.hypervisor.start(&record.identity.uuid);
         started.await.map_err(of_hypervisor)?;
         output(&())
     })
@@ -126,7 +126,7 @@ fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if let Some(record) = trail.if_done::<VmRecord>("reserve") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
+            let destroyed = here.state.hypervisor.destroy(&record.identity.uuid);
             destroyed.await.map_err(of_hypervisor)?;
         }
         output(&())
@@ -136,7 +136,7 @@ fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("reserve")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
+        output(&wait_ready(&here.state, &record, &here.cancel).await?)
     })
 }
 
@@ -150,7 +150,7 @@ fn install<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         for (at, script) in scripts.iter().enumerate() {
             let run = ScriptRun { at, script, env: &record.definition.env, within: SCRIPT_MAX };
             let ran = tokio::select! {
-                ran = here.world.shell.run(&guest, &run) => ran,
+                ran = here.state.shell.run(&guest, &run) => ran,
                 () = here.cancel.cancelled() => {
                     return Err(Trouble::Final(format!("given up while script {} ran", script.name)));
                 }
@@ -177,23 +177,23 @@ fn finish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 /// Writes down that a machine answers; the machine as others see it.
 pub(super) async fn settle_ready<I>(
-    here: &Context<World, I>,
+    here: &Context<ServiceState, I>,
     vm: &contract::VmName,
     ready: Ready,
 ) -> Result<contract::provisioner::Vm, Trouble> {
-    let registry = &here.world.registry;
-    let seen = Seen::Running { ready: true, address: Some(ready.address) };
-    registry.make(vm, VmMove::KnowHostKey(ready.host_key)).await.map_err(of_registry)?;
-    let settled = registry.make(vm, VmMove::Settle(here.id.clone(), seen));
+    let registry = &here.state.registry;
+    let seen = Observed::Running { ready: true, address: Some(ready.address) };
+    registry.make(vm, VmTransition::KnowHostKey(ready.host_key)).await.map_err(of_registry)?;
+    let settled = registry.make(vm, VmTransition::Settle(here.id.clone(), seen));
     let settled = settled.await.map_err(of_registry)?;
-    Ok(settled.outline(here.world.hypervisor.name()))
+    Ok(settled.outline(here.state.hypervisor.name()))
 }
 
 fn unfinish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input.name).await?.is_some() {
-            let unmade = VmMove::Unmake(here.id.clone(), None);
-            let unmade = here.world.registry.make(&here.input.name, unmade);
+            let unmade = VmTransition::Unmake(here.id.clone(), None);
+            let unmade = here.state.registry.make(&here.input.name, unmade);
             unmade.await.map_err(of_registry)?;
         }
         output(&())

@@ -1,5 +1,5 @@
 //! The provisioner's work that lasts. Each file has four parts: what it needs, its steps (act and undo side by
-//! side), their order, the step functions. All of them pass `saga::harness` on the simulated world
+//! side), their order, the step functions. All of them pass `saga::harness` on the simulated state
 //! (`tests/rehearsals.rs`): each step twice, failure at each step, a crash after each record.
 //!
 //! ```text
@@ -28,19 +28,19 @@ use contract::message::{Failure, FailureKind};
 use contract::{OperationId, Realm};
 use operation::Context;
 use provisioner_domain::VmRecord;
-use provisioner_domain::door::LEASE;
+use provisioner_domain::export::LEASE;
 use saga::Trouble;
 
-use crate::actors::RegistryDesk;
+use crate::actors::RegistryHandle;
 use crate::ports::{DiskError, Disks, GuestShell, Hypervisor, HypervisorError};
 
 pub(crate) use machine::disks_of;
 pub use machine::machine_of;
 
 /// What steps act on.
-pub struct World {
+pub struct ServiceState {
     /// The records.
-    pub registry: RegistryDesk,
+    pub registry: RegistryHandle,
     /// Machines.
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Disks.
@@ -50,12 +50,12 @@ pub struct World {
     /// The realm, for the mark on everything we make.
     pub realm: Realm,
     /// How patient to be.
-    pub pace: Pace,
+    pub limits: Limits,
 }
 
 /// How patient to be with guests.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Limits {
     /// From its start until a machine answers.
     pub ready_within: Duration,
     /// Between two looks at a guest that boots or stops.
@@ -66,16 +66,16 @@ pub struct Pace {
     pub button_stop: Duration,
     /// How long a guest may take to hold back its writes before its disks are read as they are.
     pub freeze_within: Duration,
-    /// How long a door stays open without being renewed.
+    /// How long a export stays open without being renewed.
     pub lease: Duration,
     /// Between two rounds of the reconciler.
     pub reconcile_every: Duration,
 }
 
-impl Pace {
+impl Limits {
     /// The usual patience: three minutes to stop, and as long to boot as the settings say.
-    pub fn usual(ready_within: Duration) -> Pace {
-        Pace {
+    pub fn usual(ready_within: Duration) -> Limits {
+        Limits {
             ready_within,
             look_again: Duration::from_millis(500),
             agent_stop: Duration::from_secs(90),
@@ -143,10 +143,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// The record that an operation works on, as long as it is this operation's to work on.
 async fn own_record<I>(
-    context: &Context<World, I>,
+    context: &Context<ServiceState, I>,
     vm: &contract::VmName,
 ) -> Result<Option<VmRecord>, Trouble> {
-    let inventory = context.world.registry.look().await.map_err(of_failure)?;
+    let inventory = context.state.registry.look().await.map_err(of_failure)?;
     let ours = |record: &&VmRecord| is_of(record, &context.id);
     Ok(inventory.vm(vm).filter(ours).cloned())
 }

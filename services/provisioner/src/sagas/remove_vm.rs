@@ -5,21 +5,21 @@
 
 use contract::VmName;
 use operation::{Context, Work};
-use provisioner_domain::{VmMove, VmRecord, WorkKind};
+use provisioner_domain::{VmTransition, VmRecord, WorkKind};
 use saga::{Step, StepFuture, Trail, Trouble, output};
 
 use super::machine::machine_of;
 use super::stop_vm::was_running;
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, World, of_disks, of_hypervisor, of_registry, own_record};
+use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, ServiceState, of_disks, of_hypervisor, of_registry, own_record};
 
 /// The saga.
 pub struct RemoveVmWork;
 
-type Here = Context<World, VmName>;
+type Here = Context<ServiceState, VmName>;
 
 impl Work for RemoveVmWork {
     const KIND: &'static str = "remove_vm";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = VmName;
 
     fn about(vm: &VmName) -> String {
@@ -39,8 +39,8 @@ impl Work for RemoveVmWork {
 
 fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Removing);
-        let locked = here.world.registry.make(&here.input, begin);
+        let begin = VmTransition::Begin(here.id.clone(), WorkKind::Removing);
+        let locked = here.state.registry.make(&here.input, begin);
         output(&locked.await.map_err(of_registry)?)
     })
 }
@@ -48,8 +48,8 @@ fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
+            let given_up = VmTransition::GiveUp(here.id.clone());
+            let given_up = here.state.registry.make(&here.input, given_up);
             given_up.await.map_err(of_registry)?;
         }
         output(&())
@@ -60,7 +60,7 @@ fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn power_off<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
+        let destroyed = here.state.hypervisor.destroy(&record.identity.uuid);
         destroyed.await.map_err(of_hypervisor)?;
         output(&())
     })
@@ -71,7 +71,7 @@ fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         if let Some(record) = trail.if_done::<VmRecord>("lock")
             && was_running(&record)
         {
-            let started = here.world.hypervisor.start(&record.identity.uuid);
+            let started = here.state.hypervisor.start(&record.identity.uuid);
             started.await.map_err(of_hypervisor)?;
         }
         output(&())
@@ -81,7 +81,7 @@ fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        let undefined = here.world.hypervisor.undefine(&record.identity.uuid);
+        let undefined = here.state.hypervisor.undefine(&record.identity.uuid);
         undefined.await.map_err(of_hypervisor)?;
         output(&())
     })
@@ -90,16 +90,16 @@ fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn define_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        let world = &here.world;
-        let machine = machine_of(&record, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
+        let state = &here.state;
+        let machine = machine_of(&record, &state.realm, &here.id, state.disks.as_ref());
+        state.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
         output(&())
     })
 }
 
 fn set_aside<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let aside = here.world.disks.set_aside(here.input.as_str(), here.id.as_str());
+        let aside = here.state.disks.set_aside(here.input.as_str(), here.id.as_str());
         aside.await.map_err(of_disks)?;
         output(&())
     })
@@ -107,7 +107,7 @@ fn set_aside<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn bring_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let back = here.world.disks.bring_back(here.input.as_str(), here.id.as_str());
+        let back = here.state.disks.bring_back(here.input.as_str(), here.id.as_str());
         back.await.map_err(of_disks)?;
         output(&())
     })
@@ -115,7 +115,7 @@ fn bring_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 
 fn forget<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let forgotten = here.world.registry.forget(&here.input, &here.id);
+        let forgotten = here.state.registry.forget(&here.input, &here.id);
         output(&forgotten.await.map_err(of_registry)?)
     })
 }
@@ -123,7 +123,7 @@ fn forget<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn remember<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let locked: VmRecord = trail.of("lock")?;
-        match here.world.registry.remember(locked).await {
+        match here.state.registry.remember(locked).await {
             Ok(_) => output(&()),
             Err(bus::Declined::Refused(_)) => {
                 Err(Trouble::Final(format!("another vm {} was made meanwhile", here.input)))

@@ -2,23 +2,23 @@
 
 use contract::VmName;
 use operation::{Context, Work};
-use provisioner_domain::{VmMove, VmRecord, WorkKind};
+use provisioner_domain::{VmTransition, VmRecord, WorkKind};
 use saga::{Step, StepFuture, Trail, output};
 
 use super::create_vm::settle_ready;
 use super::machine::machine_of;
 use super::ready::{Ready, wait_ready};
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_hypervisor, of_registry, own_record};
+use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, ServiceState, of_hypervisor, of_registry, own_record};
 use crate::ports::Power;
 
 /// The saga.
 pub struct StartVmWork;
 
-type Here = Context<World, VmName>;
+type Here = Context<ServiceState, VmName>;
 
 impl Work for StartVmWork {
     const KIND: &'static str = "start_vm";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = VmName;
 
     fn about(vm: &VmName) -> String {
@@ -37,8 +37,8 @@ impl Work for StartVmWork {
 
 fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Starting);
-        let locked = here.world.registry.make(&here.input, begin);
+        let begin = VmTransition::Begin(here.id.clone(), WorkKind::Starting);
+        let locked = here.state.registry.make(&here.input, begin);
         output(&locked.await.map_err(of_registry)?)
     })
 }
@@ -46,8 +46,8 @@ fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
+            let given_up = VmTransition::GiveUp(here.id.clone());
+            let given_up = here.state.registry.make(&here.input, given_up);
             given_up.await.map_err(of_registry)?;
         }
         output(&())
@@ -57,14 +57,14 @@ fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        let world = &here.world;
+        let state = &here.state;
         let uuid = &record.identity.uuid;
-        let power = world.hypervisor.power(uuid).await.map_err(of_hypervisor)?;
+        let power = state.hypervisor.power(uuid).await.map_err(of_hypervisor)?;
         if power != Some(Power::Running) {
             // Also where it is known: what it was defined as may be older than its record.
-            let machine = machine_of(&record, &world.realm, &here.id, world.disks.as_ref());
-            world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
-            world.hypervisor.start(uuid).await.map_err(of_hypervisor)?;
+            let machine = machine_of(&record, &state.realm, &here.id, state.disks.as_ref());
+            state.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
+            state.hypervisor.start(uuid).await.map_err(of_hypervisor)?;
         }
         output(&())
     })
@@ -73,7 +73,7 @@ fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if let Some(record) = trail.if_done::<VmRecord>("lock") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
+            let destroyed = here.state.hypervisor.destroy(&record.identity.uuid);
             destroyed.await.map_err(of_hypervisor)?;
         }
         output(&())
@@ -83,7 +83,7 @@ fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
+        output(&wait_ready(&here.state, &record, &here.cancel).await?)
     })
 }
 
@@ -98,8 +98,8 @@ fn unfinish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input).await?.is_some() {
             let locked: VmRecord = trail.of("lock")?;
-            let unsettled = VmMove::Unsettle(here.id.clone(), locked.phase);
-            let unsettled = here.world.registry.make(&here.input, unsettled);
+            let unsettled = VmTransition::Unsettle(here.id.clone(), locked.phase);
+            let unsettled = here.state.registry.make(&here.input, unsettled);
             unsettled.await.map_err(of_registry)?;
         }
         output(&())

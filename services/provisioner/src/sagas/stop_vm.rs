@@ -4,23 +4,23 @@ use std::time::{Duration, Instant};
 
 use contract::VmName;
 use operation::{Context, Work};
-use provisioner_domain::{Seen, VmMove, VmRecord, WorkKind};
+use provisioner_domain::{Observed, VmTransition, VmRecord, WorkKind};
 use saga::{Step, StepFuture, Trail, Trouble, output};
 
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, World, of_hypervisor, of_registry, own_record};
-use crate::ports::{HypervisorError, Power, StopWay};
+use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, ServiceState, of_hypervisor, of_registry, own_record};
+use crate::ports::{HypervisorError, Power, ShutdownMode};
 
 /// The saga.
 pub struct StopVmWork;
 
-type Here = Context<World, VmName>;
+type Here = Context<ServiceState, VmName>;
 
 /// The ladder's three minutes, and the time to pull the plug.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(360);
 
 impl Work for StopVmWork {
     const KIND: &'static str = "stop_vm";
-    type World = World;
+    type ServiceState = ServiceState;
     type Input = VmName;
 
     fn about(vm: &VmName) -> String {
@@ -40,8 +40,8 @@ impl Work for StopVmWork {
 
 fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Stopping);
-        let locked = here.world.registry.make(&here.input, begin);
+        let begin = VmTransition::Begin(here.id.clone(), WorkKind::Stopping);
+        let locked = here.state.registry.make(&here.input, begin);
         output(&locked.await.map_err(of_registry)?)
     })
 }
@@ -49,8 +49,8 @@ fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
+            let given_up = VmTransition::GiveUp(here.id.clone());
+            let given_up = here.state.registry.make(&here.input, given_up);
             given_up.await.map_err(of_registry)?;
         }
         output(&())
@@ -60,11 +60,11 @@ fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
 fn shut_down<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         let record: VmRecord = trail.of("lock")?;
-        let (world, uuid) = (&here.world, &record.identity.uuid);
+        let (state, uuid) = (&here.state, &record.identity.uuid);
         for (way, within) in
-            [(StopWay::Agent, world.pace.agent_stop), (StopWay::PowerButton, world.pace.button_stop)]
+            [(ShutdownMode::Agent, state.limits.agent_stop), (ShutdownMode::Acpi, state.limits.button_stop)]
         {
-            match world.hypervisor.ask_to_stop(uuid, way).await {
+            match state.hypervisor.request_shutdown(uuid, way).await {
                 Ok(()) => {
                     if is_off_within(here, uuid, within).await? {
                         return output(&format!("{way:?}"));
@@ -76,7 +76,7 @@ fn shut_down<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
                 Err(error) => return Err(of_hypervisor(error)),
             }
         }
-        world.hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
+        state.hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
         output(&"the plug was pulled")
     })
 }
@@ -84,7 +84,7 @@ fn shut_down<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 async fn is_off_within(here: &Here, uuid: &str, within: Duration) -> Result<bool, Trouble> {
     let until = Instant::now() + within;
     loop {
-        match here.world.hypervisor.power(uuid).await {
+        match here.state.hypervisor.power(uuid).await {
             Ok(Some(Power::Off) | None) => return Ok(true),
             Ok(Some(Power::Running)) | Err(HypervisorError::Unavailable(_)) => {}
             Err(error) => return Err(of_hypervisor(error)),
@@ -95,7 +95,7 @@ async fn is_off_within(here: &Here, uuid: &str, within: Duration) -> Result<bool
         if Instant::now() >= until {
             return Ok(false);
         }
-        tokio::time::sleep(here.world.pace.look_again).await;
+        tokio::time::sleep(here.state.limits.look_again).await;
     }
 }
 
@@ -105,7 +105,7 @@ fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
         if let Some(record) = trail.if_done::<VmRecord>("lock")
             && was_running(&record)
         {
-            let started = here.world.hypervisor.start(&record.identity.uuid).await;
+            let started = here.state.hypervisor.start(&record.identity.uuid).await;
             match started {
                 Ok(()) | Err(HypervisorError::Unknown(_)) => {}
                 Err(error) => return Err(of_hypervisor(error)),
@@ -117,15 +117,15 @@ fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
 
 /// Whether the hypervisor said so when the operation began.
 pub(super) fn was_running(locked: &VmRecord) -> bool {
-    matches!(locked.phase, provisioner_domain::Phase::Living { seen: Seen::Running { .. }, .. })
+    matches!(locked.phase, provisioner_domain::Phase::Exists { seen: Observed::Running { .. }, .. })
 }
 
 fn finish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
-        let settled = VmMove::Settle(here.id.clone(), Seen::Off);
-        let settled = here.world.registry.make(&here.input, settled);
+        let settled = VmTransition::Settle(here.id.clone(), Observed::Off);
+        let settled = here.state.registry.make(&here.input, settled);
         let settled = settled.await.map_err(of_registry)?;
-        output(&settled.outline(here.world.hypervisor.name()))
+        output(&settled.outline(here.state.hypervisor.name()))
     })
 }
 
@@ -133,8 +133,8 @@ fn unfinish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
     Box::pin(async move {
         if own_record(here, &here.input).await?.is_some() {
             let locked: VmRecord = trail.of("lock")?;
-            let unsettled = VmMove::Unsettle(here.id.clone(), locked.phase);
-            let unsettled = here.world.registry.make(&here.input, unsettled);
+            let unsettled = VmTransition::Unsettle(here.id.clone(), locked.phase);
+            let unsettled = here.state.registry.make(&here.input, unsettled);
             unsettled.await.map_err(of_registry)?;
         }
         output(&())

@@ -6,7 +6,7 @@ use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
 use contract::{OperationId, SeedName, VmName};
-use provisioner_domain::{Inventory, SeedRecord, VmMove, VmRecord};
+use provisioner_domain::{Inventory, SeedRecord, VmTransition, VmRecord};
 
 /// Looks at all records; changes nothing.
 #[derive(Message)]
@@ -35,7 +35,7 @@ pub(crate) struct Reserve {
 #[rtype(result = "Result<VmRecord, Declined<VmRefused>>")]
 pub(crate) struct Make {
     pub(crate) vm: VmName,
-    pub(crate) this: VmMove,
+    pub(crate) this: VmTransition,
 }
 
 /// Forgets a machine that an operation has locked. Calm when it is gone; tells whether it was there.

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use self::described::{network_spec, uuid_of};
 use crate::actors::{LibvirtLane, OnLane, Outcome};
 use crate::config::{Config, VirtTypeWanted};
-use crate::ports::{Disk, Door, Hypervisor, HypervisorError, Machine, MachineMark, Marked, Power, StopWay};
+use crate::ports::{Disk, Export, Hypervisor, HypervisorError, Machine, VmMark, MarkedVm, Power, ShutdownMode};
 use crate::sagas::chain;
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for everybody.
@@ -118,11 +118,11 @@ impl Hypervisor for Libvirt {
         self.call(move |line| line.start(uuid)).await.map(drop)
     }
 
-    async fn ask_to_stop(&self, uuid: &str, way: StopWay) -> Result<(), HypervisorError> {
+    async fn request_shutdown(&self, uuid: &str, way: ShutdownMode) -> Result<(), HypervisorError> {
         let uuid = uuid_of(uuid)?;
         let way = match way {
-            StopWay::Agent => ShutdownWay::Agent,
-            StopWay::PowerButton => ShutdownWay::PowerButton,
+            ShutdownMode::Agent => ShutdownWay::Agent,
+            ShutdownMode::Acpi => ShutdownWay::Acpi,
         };
         self.call(move |line| line.request_shutdown(uuid, way)).await.map(drop)
     }
@@ -168,12 +168,12 @@ impl Hypervisor for Libvirt {
         self.call(move |line| line.thaw(uuid)).await.map(drop)
     }
 
-    async fn open_doors(
+    async fn open_exports(
         &self,
         uuid: &str,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError> {
+    ) -> Result<Vec<Export>, HypervisorError> {
         let uuid = uuid_of(uuid)?;
         let socket = socket_in(folder);
         let backup = |disk: &Disk| BackupDisk {
@@ -187,15 +187,15 @@ impl Hypervisor for Libvirt {
             checkpoint: None,
         };
         self.call(move |line| line.begin_backup(uuid, &spec)).await?;
-        let door = |disk: &Disk| Door {
+        let export = |disk: &Disk| Export {
             disk: disk.name.clone(),
             socket: socket.clone(),
             export: disk.name.to_string(),
         };
-        Ok(disks.iter().map(door).collect())
+        Ok(disks.iter().map(export).collect())
     }
 
-    async fn close_doors(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError> {
+    async fn close_exports(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError> {
         let uuid = uuid_of(uuid)?;
         let socket = socket_in(folder);
         let ended = self.call(move |line| {
@@ -211,13 +211,13 @@ impl Hypervisor for Libvirt {
         }
     }
 
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError> {
+    async fn marked(&self, realm: &str) -> Result<Vec<MarkedVm>, HypervisorError> {
         let found = self.call(Connection::marked_domains).await?;
         let ours = found.into_iter().filter(|found| found.mark.org == realm);
-        let told = ours.map(|found| Marked {
+        let told = ours.map(|found| MarkedVm {
             uuid: found.uuid.to_string(),
             power: power_of(found.power),
-            mark: MachineMark {
+            mark: VmMark {
                 realm: found.mark.org,
                 vm: found.mark.vm,
                 generation: found.mark.generation,

@@ -11,13 +11,13 @@ use provisioner_domain::nocloud::Documents;
 use provisioner_libvirt::qemu_user::QemuUser;
 
 use super::{import, nbd_server, nocloud, run};
-use crate::ports::{Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, SeedSource, Told};
+use crate::ports::{Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, SeedSource, ReportProgress};
 
 /// Making an overlay writes a header.
 const CLONE_MAX: Duration = Duration::from_secs(20);
 /// Passable, not readable: QEMU's user goes through to its files, nobody lists them.
 const PASSABLE: u32 = 0o711;
-/// A socket's path has at most 107 bytes; `/doors/{26 characters}/{disk}.sock` takes 46 of them with short disk names.
+/// A socket's path has at most 107 bytes; `/exports/{26 characters}/{disk}.sock` takes 46 of them with short disk names.
 const STATE_PATH_BYTES_MAX: usize = 107 - 46;
 
 /// Disks under one folder.
@@ -40,7 +40,7 @@ impl QemuImgDisks {
             )));
         }
         let disks = QemuImgDisks { state: state.into(), qemu };
-        for folder in ["seeds", "vms", "aside", "doors"] {
+        for folder in ["seeds", "vms", "aside", "exports"] {
             make_passable(&disks.state.join(folder))?;
         }
         if let Some(qemu) = &disks.qemu {
@@ -67,7 +67,7 @@ fn make_passable(folder: &Path) -> Result<(), DiskError> {
 }
 
 /// What is gone already is as gone as asked for.
-fn calm_if_missing(outcome: io::Result<()>) -> io::Result<()> {
+fn ok_if_missing(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
@@ -76,11 +76,11 @@ fn calm_if_missing(outcome: io::Result<()>) -> io::Result<()> {
 
 async fn move_folder(from: PathBuf, to: PathBuf) -> Result<(), DiskError> {
     let attempting = format!("move {} to {}", from.display(), to.display());
-    calm_if_missing(tokio::fs::rename(&from, &to).await).map_err(failed(attempting))
+    ok_if_missing(tokio::fs::rename(&from, &to).await).map_err(failed(attempting))
 }
 
 async fn remove_folder(folder: PathBuf) -> Result<(), DiskError> {
-    calm_if_missing(tokio::fs::remove_dir_all(&folder).await)
+    ok_if_missing(tokio::fs::remove_dir_all(&folder).await)
         .map_err(failed(format!("remove {}", folder.display())))
 }
 
@@ -103,7 +103,7 @@ impl Disks for QemuImgDisks {
         &self,
         source: &SeedSource,
         sha256: &str,
-        told: Told<'_>,
+        told: ReportProgress<'_>,
     ) -> Result<ImportedSeed, DiskError> {
         import::bring(source, sha256, &self.seed_image(sha256).path, told).await
     }
@@ -114,7 +114,7 @@ impl Disks for QemuImgDisks {
 
     async fn remove_seed(&self, sha256: &str) -> Result<(), DiskError> {
         let path = self.seed_image(sha256).path;
-        calm_if_missing(tokio::fs::remove_file(&path).await)
+        ok_if_missing(tokio::fs::remove_file(&path).await)
             .map_err(failed(format!("remove {}", path.display())))
     }
 
@@ -122,7 +122,7 @@ impl Disks for QemuImgDisks {
         self.place("vms", vm)
     }
 
-    async fn make_folder(&self, vm: &str) -> Result<(), DiskError> {
+    async fn create_folder(&self, vm: &str) -> Result<(), DiskError> {
         make_passable(&self.folder(vm))
     }
 
@@ -183,8 +183,8 @@ impl Disks for QemuImgDisks {
         remove_folder(self.place("aside", operation)).await
     }
 
-    async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError> {
-        let folder = self.place("doors", operation);
+    async fn make_export_folder(&self, operation: &str) -> Result<PathBuf, DiskError> {
+        let folder = self.place("exports", operation);
         match &self.qemu {
             Some(qemu) => {
                 qemu.prepare_folder(&folder).map_err(|error| DiskError::Unfit(error.to_string()))?
@@ -194,8 +194,8 @@ impl Disks for QemuImgDisks {
         Ok(folder)
     }
 
-    async fn remove_door_folder(&self, operation: &str) -> Result<(), DiskError> {
-        remove_folder(self.place("doors", operation)).await
+    async fn remove_export_folder(&self, operation: &str) -> Result<(), DiskError> {
+        remove_folder(self.place("exports", operation)).await
     }
 
     async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::header::{HEADER_BYTES, ImageKind, inspect};
 use super::run;
-use crate::ports::{DiskError, ImportedSeed, SeedSource, Told};
+use crate::ports::{DiskError, ImportedSeed, SeedSource, ReportProgress};
 
 /// As much as is read, hashed and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,7 +27,7 @@ pub(super) async fn bring(
     source: &SeedSource,
     sha256: &str,
     place: &Path,
-    told: Told<'_>,
+    told: ReportProgress<'_>,
 ) -> Result<ImportedSeed, DiskError> {
     if tokio::fs::try_exists(place)
         .await
@@ -118,7 +118,7 @@ impl Sink {
     }
 }
 
-async fn copy(from: &Path, to: &Path, told: Told<'_>) -> Result<String, DiskError> {
+async fn copy(from: &Path, to: &Path, told: ReportProgress<'_>) -> Result<String, DiskError> {
     let unreadable = |source| io(format!("read {}", from.display()), source);
     let about = tokio::fs::metadata(from).await.map_err(unreadable)?;
     if !about.is_file() {
@@ -136,7 +136,7 @@ async fn copy(from: &Path, to: &Path, told: Told<'_>) -> Result<String, DiskErro
     }
 }
 
-async fn fetch(url: &str, to: &Path, told: Told<'_>) -> Result<String, DiskError> {
+async fn fetch(url: &str, to: &Path, told: ReportProgress<'_>) -> Result<String, DiskError> {
     let failed = |error: &dyn std::error::Error| {
         let mut reason = error.to_string();
         let mut cause = error.source();

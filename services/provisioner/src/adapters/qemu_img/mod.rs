@@ -6,7 +6,7 @@
 //!                   /nocloud.img     the NoCloud volume, FAT
 //!                   /console.log     what the serial console said
 //!   {state}/aside/{operation}/       what a removal has set aside
-//!   {state}/doors/{operation}/       sockets and scratch files of open doors: QEMU's to write
+//!   {state}/exports/{operation}/       sockets and scratch files of open exports: QEMU's to write
 //! ```
 //!
 //! A file is made beside its place and moved there whole. Nothing here reads what a guest wrote, but through QEMU's

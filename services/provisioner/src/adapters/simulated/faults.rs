@@ -15,7 +15,7 @@ pub enum Call {
     Check,
     Define,
     Start,
-    AskToStop,
+    RequestShutdown,
     Destroy,
     Undefine,
     Power,
@@ -23,9 +23,9 @@ pub enum Call {
     AgentAnswers,
     Freeze,
     Thaw,
-    OpenDoors,
-    CloseDoors,
-    Marked,
+    OpenExports,
+    CloseExports,
+    MarkedVm,
     Shell,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Call, Faults};
 use super::guest::Guest;
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
-use crate::ports::{Disk, Door, Hypervisor, HypervisorError, Machine, Marked, Power, StopWay};
+use crate::ports::{Disk, Export, Hypervisor, HypervisorError, Machine, MarkedVm, Power, ShutdownMode};
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
 const ADDRESSES_TRIED: u16 = 64;
@@ -19,12 +19,12 @@ const ADDRESSES_TRIED: u16 = 64;
 /// Pretends to run machines.
 pub struct SimulatedHypervisor {
     folder: PathBuf,
-    world: Mutex<World>,
+    state: Mutex<ServiceState>,
     faults: Arc<Faults>,
 }
 
 #[derive(Default)]
-struct World {
+struct ServiceState {
     machines: BTreeMap<String, Pretended>,
     guests: HashMap<String, Guest>,
     frozen: HashSet<String>,
@@ -52,7 +52,7 @@ impl SimulatedHypervisor {
             |error: std::io::Error| failed(&format!("open the simulation in {}", folder.display()), error);
         std::fs::create_dir_all(folder).map_err(cannot)?;
         let this =
-            SimulatedHypervisor { folder: folder.into(), world: Mutex::default(), faults: Arc::default() };
+            SimulatedHypervisor { folder: folder.into(), state: Mutex::default(), faults: Arc::default() };
         for entry in std::fs::read_dir(folder).map_err(cannot)? {
             let path = entry.map_err(cannot)?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -61,10 +61,10 @@ impl SimulatedHypervisor {
             let text = std::fs::read(&path).map_err(cannot)?;
             let pretended: Pretended = serde_json::from_slice(&text)
                 .map_err(|error| failed(&format!("read {}", path.display()), error))?;
-            this.world().machines.insert(pretended.machine.uuid.clone(), pretended);
+            this.state().machines.insert(pretended.machine.uuid.clone(), pretended);
         }
         let running: Vec<String> = this
-            .world()
+            .state()
             .machines
             .values()
             .filter(|pretended| pretended.running)
@@ -83,18 +83,18 @@ impl SimulatedHypervisor {
 
     /// Whether a machine's file systems are held back now.
     pub fn is_frozen(&self, uuid: &str) -> bool {
-        self.world().frozen.contains(uuid)
+        self.state().frozen.contains(uuid)
     }
 
     /// The machine behind an address that runs, for the simulated shell.
     pub(super) fn running(&self, uuid: &str) -> Option<(Machine, IpAddr)> {
-        let world = self.world();
-        let pretended = world.machines.get(uuid).filter(|pretended| pretended.running)?;
+        let state = self.state();
+        let pretended = state.machines.get(uuid).filter(|pretended| pretended.running)?;
         Some((pretended.machine.clone(), pretended.address))
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("no code here panics while it holds the lock")
+    fn state(&self) -> MutexGuard<'_, ServiceState> {
+        self.state.lock().expect("no code here panics while it holds the lock")
     }
 
     fn file(&self, uuid: &str) -> PathBuf {
@@ -108,18 +108,18 @@ impl SimulatedHypervisor {
         std::fs::write(&part, text)
             .and_then(|()| std::fs::rename(&part, &place))
             .map_err(|error| failed(&format!("write {}", place.display()), error))?;
-        self.world().machines.insert(pretended.machine.uuid.clone(), pretended.clone());
+        self.state().machines.insert(pretended.machine.uuid.clone(), pretended.clone());
         Ok(())
     }
 
     fn known(&self, uuid: &str) -> Result<Pretended, HypervisorError> {
         let unknown = || HypervisorError::Unknown(format!("the simulation knows no machine {uuid}"));
-        self.world().machines.get(uuid).cloned().ok_or_else(unknown)
+        self.state().machines.get(uuid).cloned().ok_or_else(unknown)
     }
 
     /// Opens the guest's ports, at its address or at the next that is free.
     async fn light(&self, uuid: &str) -> Result<(), HypervisorError> {
-        if self.world().guests.contains_key(uuid) {
+        if self.state().guests.contains_key(uuid) {
             return Ok(());
         }
         let mut pretended = self.known(uuid)?;
@@ -129,7 +129,7 @@ impl SimulatedHypervisor {
                 Ok(guest) => {
                     pretended.running = true;
                     self.keep(&pretended)?;
-                    self.world().guests.insert(uuid.into(), guest);
+                    self.state().guests.insert(uuid.into(), guest);
                     return Ok(());
                 }
                 Err(error) => last = Some(error),
@@ -145,9 +145,9 @@ impl SimulatedHypervisor {
             return Ok(());
         };
         {
-            let mut world = self.world();
-            world.guests.remove(uuid);
-            world.frozen.remove(uuid);
+            let mut state = self.state();
+            state.guests.remove(uuid);
+            state.frozen.remove(uuid);
         }
         pretended.running = false;
         self.keep(&pretended)
@@ -192,7 +192,7 @@ impl Hypervisor for SimulatedHypervisor {
         self.faults.meet(Call::Define).await?;
         let before = self.known(&machine.uuid).ok();
         let taken = self
-            .world()
+            .state()
             .machines
             .values()
             .any(|other| other.machine.name == machine.name && other.machine.uuid != machine.uuid);
@@ -211,10 +211,10 @@ impl Hypervisor for SimulatedHypervisor {
         self.light(uuid).await
     }
 
-    async fn ask_to_stop(&self, uuid: &str, _: StopWay) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::AskToStop).await?;
+    async fn request_shutdown(&self, uuid: &str, _: ShutdownMode) -> Result<(), HypervisorError> {
+        self.faults.meet(Call::RequestShutdown).await?;
         self.known(uuid)?;
-        if self.faults.is_deaf(Call::AskToStop) {
+        if self.faults.is_deaf(Call::RequestShutdown) {
             return Ok(());
         }
         self.put_out(uuid)
@@ -231,7 +231,7 @@ impl Hypervisor for SimulatedHypervisor {
         if running {
             return Err(HypervisorError::Failed(format!("machine {uuid} runs")));
         }
-        self.world().machines.remove(uuid);
+        self.state().machines.remove(uuid);
         match std::fs::remove_file(self.file(uuid)) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -260,39 +260,39 @@ impl Hypervisor for SimulatedHypervisor {
         if self.faults.is_deaf(Call::Freeze) || !self.known(uuid)?.running {
             return Err(HypervisorError::AgentSilent(format!("the agent of {uuid} is silent")));
         }
-        self.world().frozen.insert(uuid.into());
+        self.state().frozen.insert(uuid.into());
         Ok(())
     }
 
     async fn thaw(&self, uuid: &str) -> Result<(), HypervisorError> {
         self.faults.meet(Call::Thaw).await?;
-        self.world().frozen.remove(uuid);
+        self.state().frozen.remove(uuid);
         Ok(())
     }
 
-    async fn open_doors(
+    async fn open_exports(
         &self,
         uuid: &str,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError> {
-        self.faults.meet(Call::OpenDoors).await?;
+    ) -> Result<Vec<Export>, HypervisorError> {
+        self.faults.meet(Call::OpenExports).await?;
         if !self.known(uuid)?.running {
             return Err(HypervisorError::Failed(format!("machine {uuid} is off")));
         }
-        let mut doors = Vec::new();
+        let mut exports = Vec::new();
         for disk in disks {
             let socket = folder.join(format!("{}.sock", disk.name));
             serve_disk(disk, &socket)
                 .await
                 .map_err(|error| failed("open a simulated machine's disk", error))?;
-            doors.push(Door { disk: disk.name.clone(), export: disk.name.to_string(), socket });
+            exports.push(Export { disk: disk.name.clone(), export: disk.name.to_string(), socket });
         }
-        Ok(doors)
+        Ok(exports)
     }
 
-    async fn close_doors(&self, _: &str, folder: &Path) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::CloseDoors).await?;
+    async fn close_exports(&self, _: &str, folder: &Path) -> Result<(), HypervisorError> {
+        self.faults.meet(Call::CloseExports).await?;
         let Ok(entries) = std::fs::read_dir(folder) else {
             return Ok(());
         };
@@ -307,11 +307,11 @@ impl Hypervisor for SimulatedHypervisor {
         Ok(())
     }
 
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError> {
-        self.faults.meet(Call::Marked).await?;
-        let world = self.world();
-        let ours = world.machines.values().filter(|pretended| pretended.machine.mark.realm == realm);
-        let told = ours.map(|pretended| Marked {
+    async fn marked(&self, realm: &str) -> Result<Vec<MarkedVm>, HypervisorError> {
+        self.faults.meet(Call::MarkedVm).await?;
+        let state = self.state();
+        let ours = state.machines.values().filter(|pretended| pretended.machine.mark.realm == realm);
+        let told = ours.map(|pretended| MarkedVm {
             uuid: pretended.machine.uuid.clone(),
             power: power(pretended),
             mark: pretended.machine.mark.clone(),

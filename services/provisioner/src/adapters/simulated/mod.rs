@@ -4,7 +4,7 @@
 //!   SimulatedHypervisor --- {state}/simulated/{uuid}.json      what is defined, what runs; survives a restart
 //!          |  \--- guest: HTTP at 127.77.x.y:{port}, a page that says that it is simulated
 //!          |            GET shows, PUT changes a note that lies on the machine's real disk
-//!          |  \--- doors: real NBD servers on the machine's real disk
+//!          |  \--- exports: real NBD servers on the machine's real disk
 //!   SimulatedShell: scripts are noted down on the disk, not run
 //!   Faults: a call can be made to fail, to stall, or a guest to be deaf, for tests
 //! ```

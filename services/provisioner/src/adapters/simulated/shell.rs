@@ -30,7 +30,7 @@ impl SimulatedShell {
                 let seen = host_key(&machine);
                 match &guest.host_key {
                     Some(known) if *known != seen => {
-                        Err(ShellError::Stranger { address, seen, known: known.clone() })
+                        Err(ShellError::HostKeyChanged { address, seen, known: known.clone() })
                     }
                     _ => Ok(machine),
                 }

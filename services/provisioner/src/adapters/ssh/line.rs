@@ -18,12 +18,12 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVES_MISSED_MAX: usize = 4;
 
 /// Takes down the host key that is shown, and compares it with the one that is known.
-struct Doorkeeper {
+struct HostKeyCheck {
     known: Option<String>,
     seen: Arc<Mutex<Option<String>>>,
 }
 
-impl client::Handler for Doorkeeper {
+impl client::Handler for HostKeyCheck {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
@@ -41,7 +41,7 @@ impl client::Handler for Doorkeeper {
 
 /// An open line.
 pub(super) struct Line {
-    handle: Handle<Doorkeeper>,
+    handle: Handle<HostKeyCheck>,
     pub(super) host_key: String,
 }
 
@@ -53,13 +53,13 @@ impl Line {
     /// Enters a guest.
     pub(super) async fn open(guest: &Guest, key: Arc<PrivateKey>) -> Result<Line, ShellError> {
         let seen = Arc::default();
-        let doorkeeper = Doorkeeper { known: guest.host_key.clone(), seen: Arc::clone(&seen) };
-        let entering = tokio::time::timeout(ENTER_MAX, enter(guest.address, key, doorkeeper)).await;
+        let host_key_check = HostKeyCheck { known: guest.host_key.clone(), seen: Arc::clone(&seen) };
+        let entering = tokio::time::timeout(ENTER_MAX, enter(guest.address, key, host_key_check)).await;
         let seen = seen.lock().expect("no code here panics while it holds the lock").take();
         match (entering, seen, &guest.host_key) {
             (Ok(Ok(handle)), Some(host_key), _) => Ok(Line { handle, host_key }),
             (_, Some(seen), Some(known)) if seen != *known => {
-                Err(ShellError::Stranger { address: guest.address, seen, known: known.clone() })
+                Err(ShellError::HostKeyChanged { address: guest.address, seen, known: known.clone() })
             }
             (Ok(Ok(_)), None, _) => Err(unreachable(guest.address, "it showed no host key")),
             (Ok(Err(reason)), ..) => Err(unreachable(guest.address, reason)),
@@ -101,14 +101,14 @@ impl Line {
 async fn enter(
     address: IpAddr,
     key: Arc<PrivateKey>,
-    doorkeeper: Doorkeeper,
-) -> Result<Handle<Doorkeeper>, String> {
+    host_key_check: HostKeyCheck,
+) -> Result<Handle<HostKeyCheck>, String> {
     let config = client::Config {
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVES_MISSED_MAX,
         ..client::Config::default()
     };
-    let mut handle = client::connect(Arc::new(config), (address, PORT), doorkeeper)
+    let mut handle = client::connect(Arc::new(config), (address, PORT), host_key_check)
         .await
         .map_err(|error| error.to_string())?;
     let key = PrivateKeyWithHashAlg::new(key, None);

@@ -14,13 +14,13 @@ use contract::operation::OperationState;
 use contract::message::Failure;
 use contract::{OperationId, VmName};
 use opentelemetry::KeyValue;
-use operation::{Operations, fresh_id};
+use operation::{Operations, new_id};
 use provisioner_domain::reconcile::decide;
-use provisioner_domain::{Decision, Fate, Inventory, Observed, ObservedPower, Phase, Seen, VmMove};
+use provisioner_domain::{Decision, OperationOutcome, Inventory, Observed, ObservedPower, Phase, Observed, VmTransition};
 
 use crate::metrics;
-use crate::ports::{DiskError, HypervisorError, Marked, Power};
-use crate::sagas::World;
+use crate::ports::{DiskError, HypervisorError, MarkedVm, Power};
+use crate::sagas::ServiceState;
 use crate::sagas::start_vm::StartVmWork;
 
 /// A machine that went off by itself is started again after this long, then twice as long, up to the limit.
@@ -29,7 +29,7 @@ const START_AGAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Compares and mends.
 pub struct Reconciler {
-    world: Arc<World>,
+    state: Arc<ServiceState>,
     operations: Operations,
     memory: Option<Memory>,
 }
@@ -56,17 +56,17 @@ enum Unanswered {
 
 impl Reconciler {
     /// A reconciler; it begins when it is started.
-    pub fn new(world: Arc<World>, operations: Operations) -> Reconciler {
-        Reconciler { world, operations, memory: Some(Memory::default()) }
+    pub fn new(state: Arc<ServiceState>, operations: Operations) -> Reconciler {
+        Reconciler { state, operations, memory: Some(Memory::default()) }
     }
 
     fn begin_round(&mut self, context: &mut Context<Self>) {
         let Some(mut memory) = self.memory.take() else {
             return;
         };
-        let (world, operations) = (Arc::clone(&self.world), self.operations.clone());
+        let (state, operations) = (Arc::clone(&self.state), self.operations.clone());
         let work = async move {
-            if let Err(unanswered) = round(&world, &operations, &mut memory).await {
+            if let Err(unanswered) = round(&state, &operations, &mut memory).await {
                 metrics::UNANSWERED_ROUNDS.add(1, &[]);
                 tracing::warn!("nothing was reconciled this time: {unanswered}");
             }
@@ -74,7 +74,7 @@ impl Reconciler {
         };
         context.spawn(wrap_future::<_, Self>(work).map(|memory, this, context| {
             this.memory = Some(memory);
-            context.run_later(this.world.pace.reconcile_every, Self::begin_round);
+            context.run_later(this.state.limits.reconcile_every, Self::begin_round);
         }));
     }
 }
@@ -86,27 +86,27 @@ impl Actor for Reconciler {
     }
 }
 
-async fn round(world: &World, operations: &Operations, memory: &mut Memory) -> Result<(), Unanswered> {
-    let inventory = world.registry.look().await?;
-    let observed = observe(world, &inventory).await?;
-    let fates = fates(operations, &inventory, &observed).await?;
-    let fate = |id: &OperationId| fates.get(id).copied().unwrap_or(Fate::Unknown);
-    for decision in decide(inventory.vms(), &observed, &fate) {
-        carry_out(world, operations, memory, decision).await?;
+async fn round(state: &ServiceState, operations: &Operations, memory: &mut Memory) -> Result<(), Unanswered> {
+    let inventory = state.registry.look().await?;
+    let observed = observe(state, &inventory).await?;
+    let outcomes = outcomes(operations, &inventory, &observed).await?;
+    let outcome = |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationOutcome::Unknown);
+    for decision in decide(inventory.vms(), &observed, &outcome) {
+        carry_out(state, operations, memory, decision).await?;
     }
-    give_up_seeds(world, operations, &inventory).await?;
-    sweep(world, operations).await?;
+    give_up_seeds(state, operations, &inventory).await?;
+    sweep(state, operations).await?;
     count(&inventory);
     Ok(())
 }
 
 /// Looks at every machine that carries our mark.
-async fn observe(world: &World, inventory: &Inventory) -> Result<Vec<Observed>, Unanswered> {
+async fn observe(state: &ServiceState, inventory: &Inventory) -> Result<Vec<Observed>, Unanswered> {
     let mut observed = Vec::new();
-    for marked in world.hypervisor.marked(&world.realm.to_string()).await? {
+    for marked in state.hypervisor.marked(&state.realm.to_string()).await? {
         let power = match marked.power {
             Power::Off => ObservedPower::Off,
-            Power::Running => look_into(world, inventory, &marked).await?,
+            Power::Running => look_into(state, inventory, &marked).await?,
         };
         observed.push(Observed {
             uuid: marked.uuid,
@@ -120,22 +120,22 @@ async fn observe(world: &World, inventory: &Inventory) -> Result<Vec<Observed>, 
 
 /// The address of a running machine that we know; and whether it answers, where that is news.
 async fn look_into(
-    world: &World,
+    state: &ServiceState,
     inventory: &Inventory,
-    marked: &Marked,
+    marked: &MarkedVm,
 ) -> Result<ObservedPower, HypervisorError> {
     let record = inventory.vms().find(|record| record.identity.uuid == marked.uuid);
     let unknown = ObservedPower::Running { address: None, answers: false };
     let Some(record) = record else {
         return Ok(unknown);
     };
-    let Phase::Living { seen, .. } = record.phase else {
+    let Phase::Exists { seen, .. } = record.phase else {
         return Ok(unknown);
     };
-    let address = calm(world.hypervisor.address(&marked.uuid, &record.identity.mac).await)?.flatten();
+    let address = calm(state.hypervisor.address(&marked.uuid, &record.identity.mac).await)?.flatten();
     let answers = match seen {
-        Seen::Running { ready: true, .. } => true,
-        _ => calm(world.hypervisor.agent_answers(&marked.uuid).await)?.unwrap_or(false),
+        Observed::Running { ready: true, .. } => true,
+        _ => calm(state.hypervisor.agent_answers(&marked.uuid).await)?.unwrap_or(false),
     };
     Ok(ObservedPower::Running { address, answers })
 }
@@ -149,37 +149,37 @@ fn calm<T>(answer: Result<T, HypervisorError>) -> Result<Option<T>, HypervisorEr
     }
 }
 
-async fn fates(
+async fn outcomes(
     operations: &Operations,
     inventory: &Inventory,
     observed: &[Observed],
-) -> Result<BTreeMap<OperationId, Fate>, Unanswered> {
+) -> Result<BTreeMap<OperationId, OperationOutcome>, Unanswered> {
     let lockers = inventory.vms().filter_map(|record| record.locked_by().cloned());
     let known = |found: &&Observed| inventory.vms().any(|record| record.identity.uuid == found.uuid);
     let makers = observed
         .iter()
         .filter(|found| !known(found))
         .filter_map(|found| OperationId::new(found.operation.clone()).ok());
-    let mut fates = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for id in lockers.chain(makers) {
-        let fate = fate_of(operations, &id).await?;
-        fates.insert(id, fate);
+        let outcome = outcome_of(operations, &id).await?;
+        outcomes.insert(id, outcome);
     }
-    Ok(fates)
+    Ok(outcomes)
 }
 
-async fn fate_of(operations: &Operations, id: &OperationId) -> Result<Fate, TableError> {
+async fn outcome_of(operations: &Operations, id: &OperationId) -> Result<OperationOutcome, TableError> {
     Ok(match operations.find(id).await?.map(|report| report.state) {
-        None => Fate::Unknown,
-        Some(OperationState::Running | OperationState::Undoing) => Fate::UnderWay,
-        Some(OperationState::Done) => Fate::Done,
-        Some(OperationState::Undone) => Fate::Undone,
-        Some(OperationState::Stuck) => Fate::Stuck,
+        None => OperationOutcome::Unknown,
+        Some(OperationState::Running | OperationState::Undoing) => OperationOutcome::UnderWay,
+        Some(OperationState::Done) => OperationOutcome::Done,
+        Some(OperationState::Undone) => OperationOutcome::Undone,
+        Some(OperationState::Stuck) => OperationOutcome::Stuck,
     })
 }
 
 async fn carry_out(
-    world: &World,
+    state: &ServiceState,
     operations: &Operations,
     memory: &mut Memory,
     decision: Decision,
@@ -187,11 +187,11 @@ async fn carry_out(
     match decision {
         Decision::See(vm, before, now) => {
             tracing::info!(%vm, ?before, ?now, "a machine changed by itself");
-            change(world, &vm, VmMove::Saw(before, now)).await?;
+            change(state, &vm, VmTransition::Saw(before, now)).await?;
         }
         Decision::Release(vm, by, seen) => {
             tracing::warn!(%vm, %by, "an operation ended and left a machine locked; freeing it");
-            change(world, &vm, VmMove::Release(by, seen)).await?;
+            change(state, &vm, VmTransition::Release(by, seen)).await?;
         }
         Decision::Start(vm) => start_again(operations, memory, vm).await,
         Decision::Clean(orphan) => {
@@ -202,8 +202,8 @@ async fn carry_out(
                 "removing what an undone operation left"
             );
             metrics::ORPHANS.add(1, &[KeyValue::new("what", "cleaned")]);
-            world.hypervisor.destroy(&orphan.uuid).await?;
-            world.hypervisor.undefine(&orphan.uuid).await?;
+            state.hypervisor.destroy(&orphan.uuid).await?;
+            state.hypervisor.undefine(&orphan.uuid).await?;
         }
         Decision::Report(stranger) => {
             if memory.reported.insert(stranger.uuid.clone()) {
@@ -220,8 +220,8 @@ async fn carry_out(
     Ok(())
 }
 
-async fn change(world: &World, vm: &VmName, this: VmMove) -> Result<(), Unanswered> {
-    match world.registry.make(vm, this).await {
+async fn change(state: &ServiceState, vm: &VmName, this: VmTransition) -> Result<(), Unanswered> {
+    match state.registry.make(vm, this).await {
         // Gone or taken up by an operation since we looked.
         Ok(_) | Err(Declined::Refused(_)) => Ok(()),
         Err(Declined::Failed(failure)) => Err(failure.into()),
@@ -240,21 +240,21 @@ async fn start_again(operations: &Operations, memory: &mut Memory, vm: VmName) {
     };
     memory.restarts.insert(vm.clone(), (now, wait));
     tracing::info!(%vm, "it should run and is off; starting it");
-    if let Err(error) = operations.begin::<StartVmWork>(fresh_id(), &vm).await {
+    if let Err(error) = operations.begin::<StartVmWork>(new_id(), &vm).await {
         tracing::warn!(%vm, %error, "it could not be started");
     }
 }
 
 /// Frees the names of seeds whose operation has ended without bringing them.
 async fn give_up_seeds(
-    world: &World,
+    state: &ServiceState,
     operations: &Operations,
     inventory: &Inventory,
 ) -> Result<(), Unanswered> {
     for (name, by) in inventory.expected_seeds() {
-        if matches!(fate_of(operations, by).await?, Fate::Undone | Fate::Stuck) {
+        if matches!(outcome_of(operations, by).await?, OperationOutcome::Undone | OperationOutcome::Stuck) {
             tracing::warn!(seed = %name, %by, "an operation ended without bringing a seed; freeing its name");
-            match world.registry.unexpect_seed(name.clone(), by.clone()).await {
+            match state.registry.unexpect_seed(name.clone(), by.clone()).await {
                 Ok(()) | Err(Declined::Refused(_)) => {}
                 Err(Declined::Failed(failure)) => return Err(failure.into()),
             }
@@ -264,13 +264,13 @@ async fn give_up_seeds(
 }
 
 /// Discards what finished removals have set aside.
-async fn sweep(world: &World, operations: &Operations) -> Result<(), Unanswered> {
-    for name in world.disks.set_aside_by().await? {
+async fn sweep(state: &ServiceState, operations: &Operations) -> Result<(), Unanswered> {
+    for name in state.disks.set_aside_by().await? {
         let Ok(id) = OperationId::new(name.clone()) else {
             continue;
         };
-        if fate_of(operations, &id).await? == Fate::Done {
-            world.disks.discard(&name).await?;
+        if outcome_of(operations, &id).await? == OperationOutcome::Done {
+            state.disks.discard(&name).await?;
         }
     }
     Ok(())

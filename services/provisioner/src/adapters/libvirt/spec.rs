@@ -95,7 +95,7 @@ pub(super) fn network_spec(wanted: &Network) -> Result<NetworkSpec, String> {
         host_address: wanted.address,
         prefix_length: wanted.prefix,
         dhcp: (Ipv4Addr::from(first), Ipv4Addr::from(last)),
-        reach: Reach::World,
+        reach: Reach::ServiceState,
     })
 }
 

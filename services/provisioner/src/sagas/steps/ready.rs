@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::machine::console_in;
-use super::{World, of_hypervisor};
+use super::{ServiceState, of_hypervisor};
 use crate::metrics;
 use crate::ports::{Guest, HypervisorError, Power, ShellError};
 
@@ -57,25 +57,25 @@ impl std::fmt::Display for Stage {
 
 /// Waits until a machine answers.
 pub(super) async fn wait_ready(
-    world: &World,
+    state: &ServiceState,
     record: &VmRecord,
     cancel: &CancellationToken,
 ) -> Result<Ready, Trouble> {
     let begun = Instant::now();
-    let until = begun + world.pace.ready_within;
+    let until = begun + state.limits.ready_within;
     loop {
-        let stage = match look(world, record).await? {
+        let stage = match look(state, record).await? {
             Ok(ready) => {
-                metrics::READY_SECONDS.record(begun.elapsed().as_secs_f64());
+                metrics::READY_SECONDS.record(started.elapsed().as_secs_f64());
                 return Ok(ready);
             }
             Err(stage) => stage,
         };
         let failed = |reason: String| async move {
-            let tail = console_tail(&console_in(&world.disks.folder(record.name().as_str()))).await;
+            let tail = console_tail(&console_in(&state.disks.folder(record.name().as_str()))).await;
             Err(Trouble::Final(format!("{reason}{tail}")))
         };
-        match world.hypervisor.power(&record.identity.uuid).await {
+        match state.hypervisor.power(&record.identity.uuid).await {
             Ok(Some(Power::Running)) | Err(HypervisorError::Unavailable(_)) => {}
             Ok(Some(Power::Off)) => return failed("it went off while it was waited for".into()).await,
             Ok(None) => return failed("the hypervisor forgot it while it was waited for".into()).await,
@@ -85,37 +85,37 @@ pub(super) async fn wait_ready(
             return Err(Trouble::Final("given up while waiting for it to answer".into()));
         }
         if Instant::now() >= until {
-            let seconds = world.pace.ready_within.as_secs();
+            let seconds = state.limits.ready_within.as_secs();
             return failed(format!("it did not answer within {seconds} s: {stage}")).await;
         }
         tokio::select! {
-            () = tokio::time::sleep(world.pace.look_again) => {}
+            () = tokio::time::sleep(state.limits.look_again) => {}
             () = cancel.cancelled() => {}
         }
     }
 }
 
 /// One look: ready, or how far it is; an error where waiting does not help.
-async fn look(world: &World, record: &VmRecord) -> Result<Result<Ready, Stage>, Trouble> {
+async fn look(state: &ServiceState, record: &VmRecord) -> Result<Result<Ready, Stage>, Trouble> {
     let (uuid, mac) = (&record.identity.uuid, &record.identity.mac);
-    let address = match world.hypervisor.address(uuid, mac).await {
+    let address = match state.hypervisor.address(uuid, mac).await {
         Ok(Some(address)) => address,
         Ok(None) => return Ok(Err(Stage::NoAddress)),
         Err(HypervisorError::Unavailable(reason)) => return Ok(Err(Stage::Silent(reason))),
         // It went off: the look at its power says it better.
         Err(_) => return Ok(Err(Stage::NoAddress)),
     };
-    match world.hypervisor.agent_answers(uuid).await {
+    match state.hypervisor.agent_answers(uuid).await {
         Ok(true) => {}
         Ok(false) | Err(HypervisorError::AgentSilent(_)) => return Ok(Err(Stage::AgentSilent(address))),
         Err(HypervisorError::Unavailable(reason)) => return Ok(Err(Stage::Silent(reason))),
         Err(_) => return Ok(Err(Stage::AgentSilent(address))),
     }
-    match world.shell.reach(&guest_of(record, address)).await {
+    match state.shell.reach(&guest_of(record, address)).await {
         Ok(host_key) => Ok(Ok(Ready { address, host_key })),
         Err(ShellError::Unreachable(reason)) => Ok(Err(Stage::NoShell(address, reason))),
         // It answers, which is all that is asked here. Nothing is said to it; whoever has something to say will not.
-        Err(ShellError::Stranger { known, seen, .. }) => {
+        Err(ShellError::HostKeyChanged { known, seen, .. }) => {
             tracing::warn!(vm = %record.name(), known, seen, "it shows another SSH host key than before");
             let host_key = known;
             Ok(Ok(Ready { address, host_key }))

@@ -1,8 +1,8 @@
-//! How a door is opened and closed: the deeds of the door warden, in the order that a crash forgives.
+//! How a export is opened and closed: the deeds of the export warden, in the order that a crash forgives.
 //!
 //! ```text
-//!   open:   row Opening > lock the machine > folder > (freeze) > doors > (thaw) > row Open
-//!   close:  (thaw) > doors > folder > unlock > row gone
+//!   open:   row Opening > lock the machine > folder > (freeze) > exports > (thaw) > row Open
+//!   close:  (thaw) > exports > folder > unlock > row gone
 //! ```
 
 use std::time::Duration;
@@ -11,12 +11,12 @@ use bus::{Declined, Revision, Table, TableError};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused};
 use contract::message::{Failure, FailureKind};
 use contract::{OperationId, VmName};
-use provisioner_domain::{DoorPhase, DoorRecord, DoorWay, VmMove, VmRecord, WorkKind};
+use provisioner_domain::{ExportPhase, ExportRecord, ServedBy, VmTransition, VmRecord, WorkKind};
 
 use tokio::net::UnixStream;
 
-use crate::ports::{Disk, DiskError, Door, HypervisorError, Power};
-use crate::sagas::{World, chain, disks_of};
+use crate::ports::{Disk, DiskError, Export, HypervisorError, Power};
+use crate::sagas::{ServiceState, chain, disks_of};
 
 /// A guest that stays frozen is worse than a lost backup: thawing is tried this often.
 const THAW_TRIES: u32 = 10;
@@ -26,10 +26,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 type Refused = Declined<OpenDisksRefused>;
 
-/// A door with its row's revision.
+/// A export with its row's revision.
 #[derive(Clone)]
 pub(super) struct Row {
-    pub(super) record: DoorRecord,
+    pub(super) record: ExportRecord,
     pub(super) revision: Revision,
 }
 
@@ -37,13 +37,13 @@ impl Row {
     /// What was answered when it was opened.
     pub(super) fn opened(&self) -> Option<OpenedDisks> {
         match &self.record.phase {
-            DoorPhase::Open(opened) => Some(opened.clone()),
-            DoorPhase::Opening => None,
+            ExportPhase::Open(opened) => Some(opened.clone()),
+            ExportPhase::Opening => None,
         }
     }
 }
 
-/// Why a door was not opened, and the row that is left where even closing it again did not succeed.
+/// Why a export was not opened, and the row that is left where even closing it again did not succeed.
 pub(super) struct NotOpened {
     pub(super) why: Refused,
     pub(super) left: Option<Row>,
@@ -73,37 +73,37 @@ fn hypervisor_down(error: HypervisorError) -> Failure {
 
 /// Opens the disks of a machine for an operation.
 pub(super) async fn open(
-    world: &World,
-    table: &Table<DoorRecord>,
+    state: &ServiceState,
+    table: &Table<ExportRecord>,
     vm: &VmName,
     operation: &OperationId,
 ) -> Result<(Row, OpenedDisks), NotOpened> {
-    let machine = world.registry.vm(vm).await.map_err(of_lookup)?;
+    let machine = state.registry.vm(vm).await.map_err(of_lookup)?;
     machine.may_be_read(operation).map_err(Declined::Refused)?;
-    let way = way_to(world, &machine).await?;
-    let record = DoorRecord {
+    let way = way_to(state, &machine).await?;
+    let record = ExportRecord {
         operation: operation.clone(),
         vm: vm.clone(),
         uuid: machine.identity.uuid.clone(),
         way,
-        phase: DoorPhase::Opening,
+        phase: ExportPhase::Opening,
     };
     let (row, noted) = match table.create(operation.as_str(), &record).await {
         Ok(revision) => (Row { record, revision }, Ok(())),
-        // Perhaps it was written and only the answer was lost, now or before: it is taken back like a door half open.
+        // Perhaps it was written and only the answer was lost, now or before: it is taken back like a export half open.
         Err(error) => (Row { record, revision: 0 }, Err(Refused::from(table_down(&error)))),
     };
     let opened = match noted {
-        Ok(()) => open_noted(world, table, &machine, &row).await,
+        Ok(()) => open_noted(state, table, &machine, &row).await,
         Err(why) => Err(why),
     };
     match opened {
         Ok((open, opened)) => Ok((open, opened)),
         Err(why) => {
-            let left = match close(world, table, &row).await {
+            let left = match close(state, table, &row).await {
                 Ok(()) => None,
                 Err(failure) => {
-                    tracing::warn!(%operation, %vm, "a door that was not opened is not closed yet: {failure}");
+                    tracing::warn!(%operation, %vm, "a export that was not opened is not closed yet: {failure}");
                     Some(row)
                 }
             };
@@ -114,30 +114,30 @@ pub(super) async fn open(
 
 /// Everything after the row was written.
 async fn open_noted(
-    world: &World,
-    table: &Table<DoorRecord>,
+    state: &ServiceState,
+    table: &Table<ExportRecord>,
     machine: &VmRecord,
     row: &Row,
 ) -> Result<(Row, OpenedDisks), Refused> {
     let (vm, operation) = (&row.record.vm, &row.record.operation);
-    let begin = VmMove::Begin(operation.clone(), WorkKind::Reading);
-    world.registry.make(vm, begin).await.map_err(of_lookup)?;
-    let folder = world.disks.make_door_folder(operation.as_str()).await;
+    let begin = VmTransition::Begin(operation.clone(), WorkKind::Reading);
+    state.registry.make(vm, begin).await.map_err(of_lookup)?;
+    let folder = state.disks.make_export_folder(operation.as_str()).await;
     let folder = folder.map_err(|error| disks_down(&error))?;
-    let disks = disks_of(machine, world.disks.as_ref());
-    let (doors, consistency) = match row.record.way {
-        DoorWay::Running => open_running(world, machine, &disks, &folder).await?,
-        DoorWay::Off => (serve_all(world, &disks, &folder).await?, Consistency::Off),
+    let disks = disks_of(machine, state.disks.as_ref());
+    let (exports, consistency) = match row.record.way {
+        ServedBy::Hypervisor => open_running(state, machine, &disks, &folder).await?,
+        ServedBy::NbdServer => (serve_all(state, &disks, &folder).await?, Consistency::Off),
     };
     let opened = OpenedDisks {
         host: machine.host.clone(),
-        doors: told(machine, doors),
+        exports: told(machine, exports),
         definition: machine.definition.clone(),
         consistency,
-        lease_seconds: world.pace.lease.as_secs() as u32,
+        lease_seconds: state.limits.lease.as_secs() as u32,
     };
     let mut record = row.record.clone();
-    record.phase = DoorPhase::Open(opened.clone());
+    record.phase = ExportPhase::Open(opened.clone());
     let revision =
         table.update(operation.as_str(), &record, row.revision).await.map_err(|error| table_down(&error))?;
     Ok((Row { record, revision }, opened))
@@ -155,10 +155,10 @@ fn of_lookup(declined: Declined<VmRefused>) -> Refused {
 }
 
 /// The hypervisor is asked, not the record: it may have gone off a second ago.
-async fn way_to(world: &World, machine: &VmRecord) -> Result<DoorWay, Refused> {
-    match world.hypervisor.power(&machine.identity.uuid).await {
-        Ok(Some(Power::Running)) => Ok(DoorWay::Running),
-        Ok(Some(Power::Off)) => Ok(DoorWay::Off),
+async fn way_to(state: &ServiceState, machine: &VmRecord) -> Result<ServedBy, Refused> {
+    match state.hypervisor.power(&machine.identity.uuid).await {
+        Ok(Some(Power::Running)) => Ok(ServedBy::Hypervisor),
+        Ok(Some(Power::Off)) => Ok(ServedBy::NbdServer),
         Ok(None) => Err(Declined::Refused(OpenDisksRefused::NotReadable {
             vm: machine.name().clone(),
             state: "missing".into(),
@@ -169,13 +169,13 @@ async fn way_to(world: &World, machine: &VmRecord) -> Result<DoorWay, Refused> {
 
 /// The guest holds back while the instant is fixed, if its agent can make it; whatever happens, it is let go again.
 async fn open_running(
-    world: &World,
+    state: &ServiceState,
     machine: &VmRecord,
     disks: &[Disk],
     folder: &std::path::Path,
-) -> Result<(Vec<Door>, Consistency), Failure> {
+) -> Result<(Vec<Export>, Consistency), Failure> {
     let uuid = &machine.identity.uuid;
-    let frozen = tokio::time::timeout(world.pace.freeze_within, world.hypervisor.freeze(uuid)).await;
+    let frozen = tokio::time::timeout(state.limits.freeze_within, state.hypervisor.freeze(uuid)).await;
     let consistency = match frozen {
         Ok(Ok(())) => Consistency::Filesystem,
         Ok(Err(error)) => {
@@ -187,15 +187,15 @@ async fn open_running(
             Consistency::Crash
         }
     };
-    let doors = world.hypervisor.open_doors(uuid, disks, folder).await;
-    thaw(world, uuid).await;
-    Ok((doors.map_err(hypervisor_down)?, consistency))
+    let exports = state.hypervisor.open_exports(uuid, disks, folder).await;
+    thaw(state, uuid).await;
+    Ok((exports.map_err(hypervisor_down)?, consistency))
 }
 
 /// Lets a guest go. A guest without an agent was never held.
-async fn thaw(world: &World, uuid: &str) {
+async fn thaw(state: &ServiceState, uuid: &str) {
     for again in 1..=THAW_TRIES {
-        match world.hypervisor.thaw(uuid).await {
+        match state.hypervisor.thaw(uuid).await {
             Ok(()) => return,
             Err(
                 HypervisorError::AgentSilent(_) | HypervisorError::Unknown(_) | HypervisorError::Failed(_),
@@ -209,32 +209,32 @@ async fn thaw(world: &World, uuid: &str) {
     tracing::error!(uuid, "a guest may be frozen still: its hypervisor does not answer");
 }
 
-async fn serve_all(world: &World, disks: &[Disk], folder: &std::path::Path) -> Result<Vec<Door>, Failure> {
-    let mut doors = Vec::new();
+async fn serve_all(state: &ServiceState, disks: &[Disk], folder: &std::path::Path) -> Result<Vec<Export>, Failure> {
+    let mut exports = Vec::new();
     for disk in disks {
         let socket = folder.join(format!("{}.sock", disk.name));
-        let served = world.disks.serve(disk, &socket).await;
+        let served = state.disks.serve(disk, &socket).await;
         served.map_err(|error| disks_down(&error))?;
-        doors.push(Door { disk: disk.name.clone(), export: disk.name.to_string(), socket });
+        exports.push(Export { disk: disk.name.clone(), export: disk.name.to_string(), socket });
     }
-    Ok(doors)
+    Ok(exports)
 }
 
-fn told(machine: &VmRecord, doors: Vec<Door>) -> Vec<DiskExport> {
+fn told(machine: &VmRecord, exports: Vec<Export>) -> Vec<DiskExport> {
     let sizes = machine.disks();
-    let size = |door: &Door| {
-        sizes.iter().find(|disk| disk.disk == door.disk).map_or_else(Default::default, |disk| disk.size)
+    let size = |export: &Export| {
+        sizes.iter().find(|disk| disk.disk == export.disk).map_or_else(Default::default, |disk| disk.size)
     };
-    doors
+    exports
         .into_iter()
-        .map(|door| DiskExport { size: size(&door), disk: door.disk, socket: door.socket, export: door.export })
+        .map(|export| DiskExport { size: size(&export), disk: export.disk, socket: export.socket, export: export.export })
         .collect()
 }
 
-/// Whether somebody serves at every door still: a machine may have crashed, a server may have been killed.
-pub(super) async fn stands(doors: &[DiskExport]) -> bool {
-    for door in doors {
-        let connected = tokio::time::timeout(CONNECT_MAX, UnixStream::connect(&door.socket)).await;
+/// Whether somebody serves at every export still: a machine may have crashed, a server may have been killed.
+pub(super) async fn stands(exports: &[DiskExport]) -> bool {
+    for export in exports {
+        let connected = tokio::time::timeout(CONNECT_MAX, UnixStream::connect(&export.socket)).await;
         if !matches!(connected, Ok(Ok(_))) {
             return false;
         }
@@ -242,36 +242,36 @@ pub(super) async fn stands(doors: &[DiskExport]) -> bool {
     true
 }
 
-/// Closes a door, however far it was opened. It bears being repeated.
-pub(super) async fn close(world: &World, table: &Table<DoorRecord>, row: &Row) -> Result<(), Failure> {
+/// Closes a export, however far it was opened. It bears being repeated.
+pub(super) async fn close(state: &ServiceState, table: &Table<ExportRecord>, row: &Row) -> Result<(), Failure> {
     let record = &row.record;
     let operation = record.operation.as_str();
-    let folder = world.disks.make_door_folder(operation).await;
+    let folder = state.disks.make_export_folder(operation).await;
     let folder = folder.map_err(|error| disks_down(&error))?;
     match record.way {
-        DoorWay::Running => {
-            if record.phase == DoorPhase::Opening {
-                thaw(world, &record.uuid).await;
+        ServedBy::Hypervisor => {
+            if record.phase == ExportPhase::Opening {
+                thaw(state, &record.uuid).await;
             }
-            let closed = world.hypervisor.close_doors(&record.uuid, &folder);
+            let closed = state.hypervisor.close_exports(&record.uuid, &folder);
             closed.await.map_err(hypervisor_down)?;
         }
-        DoorWay::Off => {
-            let disks = match world.registry.vm(&record.vm).await {
-                Ok(machine) => disks_of(&machine, world.disks.as_ref()),
+        ServedBy::NbdServer => {
+            let disks = match state.registry.vm(&record.vm).await {
+                Ok(machine) => disks_of(&machine, state.disks.as_ref()),
                 Err(Declined::Refused(_)) => Vec::new(),
                 Err(Declined::Failed(failure)) => return Err(failure),
             };
             for disk in disks {
                 let socket = folder.join(format!("{}.sock", disk.name));
-                let stopped = world.disks.stop_serving(&socket).await;
+                let stopped = state.disks.stop_serving(&socket).await;
                 stopped.map_err(|error| disks_down(&error))?;
             }
         }
     }
-    let removed = world.disks.remove_door_folder(operation).await;
+    let removed = state.disks.remove_export_folder(operation).await;
     removed.map_err(|error| disks_down(&error))?;
-    let freed = world.registry.make(&record.vm, VmMove::GiveUp(record.operation.clone()));
+    let freed = state.registry.make(&record.vm, VmTransition::GiveUp(record.operation.clone()));
     match freed.await {
         Ok(_) | Err(Declined::Refused(_)) => {}
         Err(Declined::Failed(failure)) => return Err(failure),

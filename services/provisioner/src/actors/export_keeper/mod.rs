@@ -1,7 +1,7 @@
-//! The door warden: knows which disks stand open for whom and until when, and closes what nobody renews.
+//! The export warden: knows which disks stand open for whom and until when, and closes what nobody renews.
 //!
-//! It keeps the table `doors`. A door that is being opened or closed is left alone until that has come to its end; a
-//! reader who asks meanwhile is told to ask again. After a restart, doors that were half open are closed, and open
+//! It keeps the table `exports`. A export that is being opened or closed is left alone until that has come to its end; a
+//! reader who asks meanwhile is told to ask again. After a restart, exports that were half open are closed, and open
 //! ones get a fresh lease.
 
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use bus::{Bus, Declined, Table, TableError};
 use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
 use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{OperationId, Timestamp, VmName, bucket};
-use provisioner_domain::{DoorPhase, DoorRecord, Leases};
+use provisioner_domain::{ExportPhase, ExportRecord, Leases};
 use tracing::Instrument;
 
-use super::door_opening::{NotOpened, Row, close, open, stands};
+use super::opening::{NotOpened, Row, close, open, stands};
 use crate::metrics;
-use crate::sagas::World;
+use crate::sagas::ServiceState;
 
 /// Readers who ask at once; there are never more than a few backups under way on one host.
 const MAILBOX: usize = 64;
@@ -30,17 +30,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(110);
 
 /// An answer that comes later, while the actor goes on.
-type Later<T, R> = ResponseActFuture<DoorWarden, Result<T, Declined<R>>>;
+type Later<T, R> = ResponseActFuture<ExportKeeper, Result<T, Declined<R>>>;
 
-/// Keeps the doors.
-pub struct DoorWarden {
-    world: Arc<World>,
-    table: Table<DoorRecord>,
-    doors: HashMap<OperationId, Standing>,
+/// Keeps the exports.
+pub struct ExportKeeper {
+    state: Arc<ServiceState>,
+    table: Table<ExportRecord>,
+    exports: HashMap<OperationId, Standing>,
     leases: Leases,
 }
 
-/// A door as the warden knows it.
+/// A export as the warden knows it.
 #[derive(Clone)]
 enum Standing {
     /// It stands open.
@@ -66,34 +66,34 @@ pub(crate) struct Renew(OperationId);
 #[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
 pub(crate) struct Close(OperationId);
 
-impl DoorWarden {
+impl ExportKeeper {
     /// Reads the table.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn open(bus: &Bus, world: Arc<World>) -> Result<DoorWarden, TableError> {
-        let table = bus.table::<DoorRecord>(bucket::DISK_EXPORTS);
-        let mut doors = HashMap::new();
-        let mut leases = Leases::lasting(world.pace.lease);
+    pub async fn open(bus: &Bus, state: Arc<ServiceState>) -> Result<ExportKeeper, TableError> {
+        let table = bus.table::<ExportRecord>(bucket::DISK_EXPORTS);
+        let mut exports = HashMap::new();
+        let mut leases = Leases::lasting(state.limits.lease);
         for entry in table.all().await? {
             let row = Row { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
             let standing = match row.record.phase {
-                DoorPhase::Open(_) => {
+                ExportPhase::Open(_) => {
                     leases.grant(&operation, now());
                     Standing::Open(row)
                 }
-                DoorPhase::Opening => Standing::ToClose(row),
+                ExportPhase::Opening => Standing::ToClose(row),
             };
-            doors.insert(operation, standing);
+            exports.insert(operation, standing);
         }
-        Ok(DoorWarden { world, table, doors, leases })
+        Ok(ExportKeeper { state, table, exports, leases })
     }
 
     fn busy<R>(operation: &OperationId) -> Declined<R> {
         Declined::Failed(Failure {
             kind: FailureKind::Busy,
-            message: format!("the doors of operation {operation} are being opened or closed; ask again"),
+            message: format!("the exports of operation {operation} are being opened or closed; ask again"),
         })
     }
 
@@ -105,28 +105,28 @@ impl DoorWarden {
         match outcome {
             Ok((row, opened)) => {
                 self.leases.grant(&operation, now());
-                self.doors.insert(operation, Standing::Open(row));
+                self.exports.insert(operation, Standing::Open(row));
                 Ok(opened)
             }
             Err(NotOpened { why, left }) => {
                 match left {
-                    Some(row) => self.doors.insert(operation, Standing::ToClose(row)),
-                    None => self.doors.remove(&operation),
+                    Some(row) => self.exports.insert(operation, Standing::ToClose(row)),
+                    None => self.exports.remove(&operation),
                 };
                 Err(why)
             }
         }
     }
 
-    /// Whether an open door really stands open; then its lease begins anew, else it is closed at the next look.
+    /// Whether an open export really stands open; then its lease begins anew, else it is closed at the next look.
     fn still_open(&self, operation: OperationId, row: Row) -> ResponseActFuture<Self, bool> {
-        let doors = row.opened().map(|opened| opened.doors).unwrap_or_default();
-        let look = async move { stands(&doors).await }.in_current_span();
+        let exports = row.opened().map(|opened| opened.exports).unwrap_or_default();
+        let look = async move { stands(&exports).await }.in_current_span();
         Box::pin(wrap_future::<_, Self>(look).map(move |stands, this, _| {
-            match (this.doors.get_mut(&operation), stands) {
+            match (this.exports.get_mut(&operation), stands) {
                 (Some(Standing::Open(_)), true) => this.leases.grant(&operation, now()),
                 (Some(standing @ Standing::Open(_)), false) => {
-                    tracing::warn!(%operation, vm = %row.record.vm, "nobody serves at its doors any more; closing them");
+                    tracing::warn!(%operation, vm = %row.record.vm, "nobody serves at its exports any more; closing them");
                     *standing = Standing::ToClose(row);
                 }
                 // Closed while we looked.
@@ -136,23 +136,23 @@ impl DoorWarden {
         }))
     }
 
-    /// Begins to close a door; the actor goes on meanwhile.
+    /// Begins to close a export; the actor goes on meanwhile.
     fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, NoRefusal> {
-        self.doors.insert(operation.clone(), Standing::Moving);
-        let (world, table) = (Arc::clone(&self.world), self.table.clone());
+        self.exports.insert(operation.clone(), Standing::Moving);
+        let (state, table) = (Arc::clone(&self.state), self.table.clone());
         let work = async move {
-            let closed = close(&world, &table, &row).await;
+            let closed = close(&state, &table, &row).await;
             (row, closed)
         };
         Box::pin(wrap_future::<_, Self>(work.in_current_span()).map(
             move |(row, closed), this, _| match closed {
                 Ok(()) => {
-                    this.doors.remove(&operation);
+                    this.exports.remove(&operation);
                     this.leases.end(&operation);
-                    Ok(Closed { stood_open: true })
+                    Ok(Closed { was_open: true })
                 }
                 Err(failure) => {
-                    this.doors.insert(operation, Standing::ToClose(row));
+                    this.exports.insert(operation, Standing::ToClose(row));
                     Err(Declined::Failed(failure))
                 }
             },
@@ -163,11 +163,11 @@ impl DoorWarden {
     fn look(&mut self, context: &mut Context<Self>) {
         let run_out = self.leases.run_out(now());
         let due: Vec<(OperationId, Row)> = self
-            .doors
+            .exports
             .iter()
             .filter_map(|(operation, standing)| match standing {
                 Standing::Open(row) if run_out.contains(operation) => {
-                    tracing::warn!(%operation, vm = %row.record.vm, "nobody renewed the lease of its doors; closing them");
+                    tracing::warn!(%operation, vm = %row.record.vm, "nobody renewed the lease of its exports; closing them");
                     metrics::LEASES_RUN_OUT.add(1, &[]);
                     Some((operation.clone(), row.clone()))
                 }
@@ -178,12 +178,12 @@ impl DoorWarden {
         for (operation, row) in due {
             let closing = self.closing(operation, row).map(|outcome, _, _| {
                 if let Err(Declined::Failed(failure)) = outcome {
-                    tracing::warn!("a door is not closed yet: {failure}");
+                    tracing::warn!("a export is not closed yet: {failure}");
                 }
             });
             context.spawn(closing);
         }
-        metrics::DISK_EXPORTS.record(self.doors.len() as u64, &[]);
+        metrics::DISK_EXPORTS.record(self.exports.len() as u64, &[]);
     }
 }
 
@@ -191,20 +191,20 @@ fn now() -> Timestamp {
     chrono::Utc::now()
 }
 
-impl Actor for DoorWarden {
+impl Actor for ExportKeeper {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
         self.look(context);
-        let every = LOOK_EVERY.min(self.world.pace.lease / 4);
+        let every = LOOK_EVERY.min(self.state.limits.lease / 4);
         context.run_interval(every, Self::look);
     }
 }
 
-impl Handler<Traced<Open>> for DoorWarden {
+impl Handler<Traced<Open>> for ExportKeeper {
     type Result = Later<OpenedDisks, OpenDisksRefused>;
     fn handle(&mut self, asked: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
         let Open { vm, operation } = asked.message;
-        match self.doors.get(&operation).cloned() {
+        match self.exports.get(&operation).cloned() {
             Some(Standing::Open(row)) if row.record.vm == vm => {
                 let (opened, busy) = (row.opened(), Self::busy(&operation));
                 Box::pin(
@@ -214,9 +214,9 @@ impl Handler<Traced<Open>> for DoorWarden {
             }
             Some(_) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
             None => {
-                self.doors.insert(operation.clone(), Standing::Moving);
-                let (world, table, of) = (Arc::clone(&self.world), self.table.clone(), operation.clone());
-                let work = async move { open(&world, &table, &vm, &of).await };
+                self.exports.insert(operation.clone(), Standing::Moving);
+                let (state, table, of) = (Arc::clone(&self.state), self.table.clone(), operation.clone());
+                let work = async move { open(&state, &table, &vm, &of).await };
                 Box::pin(
                     wrap_future::<_, Self>(work.instrument(asked.span))
                         .map(move |outcome, this, _| this.opened(operation, outcome)),
@@ -226,13 +226,13 @@ impl Handler<Traced<Open>> for DoorWarden {
     }
 }
 
-impl Handler<Traced<Renew>> for DoorWarden {
+impl Handler<Traced<Renew>> for ExportKeeper {
     type Result = Later<Renewed, NotOpen>;
     fn handle(&mut self, asked: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
         let Renew(operation_id) = asked.message;
-        let renewed = Renewed { lease_seconds: self.world.pace.lease.as_secs() as u32 };
+        let renewed = Renewed { lease_seconds: self.state.limits.lease.as_secs() as u32 };
         let not_open = Declined::Refused(NotOpen { operation_id: operation_id.clone() });
-        match self.doors.get(&operation_id).cloned() {
+        match self.exports.get(&operation_id).cloned() {
             Some(Standing::Open(row)) => Box::pin(
                 self.still_open(operation_id, row)
                     .map(move |stands, _, _| stands.then_some(renewed).ok_or(not_open)),
@@ -242,13 +242,13 @@ impl Handler<Traced<Renew>> for DoorWarden {
     }
 }
 
-impl Handler<Traced<Close>> for DoorWarden {
+impl Handler<Traced<Close>> for ExportKeeper {
     type Result = Later<Closed, NoRefusal>;
     fn handle(&mut self, asked: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
         let _in = asked.span.enter();
         let Close(operation) = asked.message;
-        match self.doors.get(&operation).cloned() {
-            None => Box::pin(actix::fut::ready(Ok(Closed { stood_open: false }))),
+        match self.exports.get(&operation).cloned() {
+            None => Box::pin(actix::fut::ready(Ok(Closed { was_open: false }))),
             Some(Standing::Moving) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
             Some(Standing::Open(row) | Standing::ToClose(row)) => self.closing(operation, row),
         }
@@ -257,14 +257,14 @@ impl Handler<Traced<Close>> for DoorWarden {
 
 /// Speaks to the warden. Cloning is cheap.
 #[derive(Clone)]
-pub struct DoorWardenDesk {
-    warden: Addr<DoorWarden>,
+pub struct ExportKeeperHandle {
+    warden: Addr<ExportKeeper>,
 }
 
-impl DoorWardenDesk {
+impl ExportKeeperHandle {
     /// Starts the warden on the arbiter at hand.
-    pub fn start(warden: DoorWarden) -> DoorWardenDesk {
-        DoorWardenDesk { warden: start(MAILBOX, warden) }
+    pub fn start(warden: ExportKeeper) -> ExportKeeperHandle {
+        ExportKeeperHandle { warden: start(MAILBOX, warden) }
     }
 
     pub(crate) async fn open(

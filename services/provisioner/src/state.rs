@@ -11,7 +11,7 @@ use contract::{ByteCount, HostName, Service};
 use operation::Operations;
 use provisioner_libvirt::qemu_user::QemuUser;
 
-use crate::actors::{DoorWarden, DoorWardenDesk, Reconciler, Registry, RegistryDesk};
+use crate::actors::{ExportKeeper, ExportKeeperHandle, Reconciler, Registry, RegistryHandle};
 use crate::adapters::libvirt::Libvirt;
 use crate::adapters::qemu_img::QemuImgDisks;
 use crate::adapters::simulated::{SimulatedHypervisor, SimulatedShell};
@@ -24,7 +24,7 @@ use crate::sagas::create_vm::CreateVmWork;
 use crate::sagas::remove_vm::RemoveVmWork;
 use crate::sagas::start_vm::StartVmWork;
 use crate::sagas::stop_vm::StopVmWork;
-use crate::sagas::{Pace, World, chain};
+use crate::sagas::{Limits, ServiceState, chain};
 use crate::wiring;
 
 /// Below this much room the service says that it is not well: a machine whose disk cannot grow stops.
@@ -75,11 +75,11 @@ impl Ports {
 #[derive(Clone)]
 pub struct House {
     /// What steps act on.
-    pub world: Arc<World>,
+    pub state: Arc<ServiceState>,
     /// The operations.
     pub operations: Operations,
-    /// The doors.
-    pub doors: DoorWardenDesk,
+    /// The exports.
+    pub exports: ExportKeeperHandle,
 }
 
 impl House {
@@ -87,40 +87,40 @@ impl House {
     ///
     /// # Errors
     /// When the tables cannot be read.
-    pub async fn build(bus: &Bus, host: HostName, ports: Ports, pace: Pace) -> anyhow::Result<House> {
+    pub async fn build(bus: &Bus, host: HostName, ports: Ports, limits: Limits) -> anyhow::Result<House> {
         let registry = Registry::open(bus.clone(), host, ports.hypervisor.name())
             .await
             .context("reading the tables of machines and seeds")?;
-        let world = Arc::new(World {
-            registry: RegistryDesk::start(registry),
+        let state = Arc::new(ServiceState {
+            registry: RegistryHandle::start(registry),
             hypervisor: ports.hypervisor,
             disks: ports.disks,
             shell: ports.shell,
             realm: bus.realm().clone(),
-            pace,
+            limits,
         });
         let operations = Operations::of(bus.clone(), Service::Provisioner)
-            .with::<AddSeedWork>(Arc::clone(&world))
-            .with::<CreateVmWork>(Arc::clone(&world))
-            .with::<StartVmWork>(Arc::clone(&world))
-            .with::<StopVmWork>(Arc::clone(&world))
-            .with::<RemoveVmWork>(Arc::clone(&world))
-            .with::<AdoptVmWork>(Arc::clone(&world))
+            .with::<AddSeedWork>(Arc::clone(&state))
+            .with::<CreateVmWork>(Arc::clone(&state))
+            .with::<StartVmWork>(Arc::clone(&state))
+            .with::<StopVmWork>(Arc::clone(&state))
+            .with::<RemoveVmWork>(Arc::clone(&state))
+            .with::<AdoptVmWork>(Arc::clone(&state))
             .open();
-        let warden = DoorWarden::open(bus, Arc::clone(&world)).await.context("reading the table of doors")?;
-        Ok(House { world, operations, doors: DoorWardenDesk::start(warden) })
+        let warden = ExportKeeper::open(bus, Arc::clone(&state)).await.context("reading the table of exports")?;
+        Ok(House { state, operations, exports: ExportKeeperHandle::start(warden) })
     }
 
     /// Starts the reconciler on the arbiter at hand.
     pub fn reconcile(&self) {
-        let reconciler = Reconciler::new(Arc::clone(&self.world), self.operations.clone());
+        let reconciler = Reconciler::new(Arc::clone(&self.state), self.operations.clone());
         actor::start(RECONCILER_MAILBOX, reconciler);
     }
 
-    /// The parts of the world that health depends on.
+    /// The parts of the state that health depends on.
     pub fn parts(&self) -> Vec<(&'static str, PartCheck)> {
-        let hypervisor = Arc::clone(&self.world.hypervisor);
-        let disks = Arc::clone(&self.world.disks);
+        let hypervisor = Arc::clone(&self.state.hypervisor);
+        let disks = Arc::clone(&self.state.disks);
         let answers: PartCheck = Arc::new(move || {
             let hypervisor = Arc::clone(&hypervisor);
             Box::pin(async move { hypervisor.check().await.err().map(|error| error.to_string()) })
@@ -138,7 +138,7 @@ impl House {
                 }
             }) as BoxFuture<Option<String>>
         });
-        vec![(self.world.hypervisor.name(), answers), ("disks", room)]
+        vec![(self.state.hypervisor.name(), answers), ("disks", room)]
     }
 }
 
@@ -150,9 +150,9 @@ pub async fn build(chassis: Chassis<Config>) -> anyhow::Result<chassis::Service>
     let settings = &chassis.settings;
     settings.own.check().map_err(anyhow::Error::msg)?;
     let ports = Ports::open(&settings.own, &settings.state_dir).await?;
-    let pace = Pace::usual(Duration::from_secs(settings.own.ready_seconds));
-    let house = House::build(&chassis.bus, settings.host.clone(), ports, pace).await?;
-    if let Err(error) = house.world.hypervisor.prepare().await {
+    let limits = Limits::usual(Duration::from_secs(settings.own.ready_seconds));
+    let house = House::build(&chassis.bus, settings.host.clone(), ports, limits).await?;
+    if let Err(error) = house.state.hypervisor.prepare().await {
         tracing::warn!(%error, "the hypervisor is not ready; it is asked again when a machine is started");
     }
     house.reconcile();

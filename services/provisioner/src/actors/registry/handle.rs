@@ -11,7 +11,7 @@ use contract::provisioner::{
 };
 use contract::message::{Failure, FailureKind};
 use contract::{OperationId, SeedName, VmName};
-use provisioner_domain::{Inventory, SeedRecord, VmMove, VmRecord};
+use provisioner_domain::{Inventory, SeedRecord, VmTransition, VmRecord};
 
 use super::registry::{
     Create, ExpectSeed, Forget, KeepSeed, Look, MAILBOX, Make, Registry, Remember, RemoveSeedRecord, Reserve,
@@ -23,14 +23,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// Speaks to the registry. Cloning is cheap.
 #[derive(Clone)]
-pub struct RegistryDesk {
+pub struct RegistryHandle {
     registry: Addr<Registry>,
 }
 
-impl RegistryDesk {
+impl RegistryHandle {
     /// Starts the registry on the arbiter at hand.
-    pub fn start(registry: Registry) -> RegistryDesk {
-        RegistryDesk { registry: start(MAILBOX, registry) }
+    pub fn start(registry: Registry) -> RegistryHandle {
+        RegistryHandle { registry: start(MAILBOX, registry) }
     }
 
     async fn ask<M, T, R>(&self, message: M) -> Result<T, Declined<R>>
@@ -90,7 +90,7 @@ impl RegistryDesk {
         self.ask(Reserve { definition, disks, by }).await
     }
 
-    pub(crate) async fn make(&self, vm: &VmName, this: VmMove) -> Result<VmRecord, Declined<VmRefused>> {
+    pub(crate) async fn make(&self, vm: &VmName, this: VmTransition) -> Result<VmRecord, Declined<VmRefused>> {
         self.ask(Make { vm: vm.clone(), this }).await
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use contract::{OperationId, Realm};
 use provisioner_domain::{DiskSource, VmRecord};
 
-use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, MachineMark};
+use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, VmMark};
 
 /// The machine of a record. `operation` is the one that defines it.
 pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, disks: &dyn Disks) -> Machine {
@@ -22,7 +22,7 @@ pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, dis
         nocloud: nocloud_in(&folder),
         console_log: console_in(&folder),
         served_ports: served_ports.into_iter().collect(),
-        mark: MachineMark {
+        mark: VmMark {
             realm: realm.to_string(),
             vm: record.name().to_string(),
             generation: record.generation,
