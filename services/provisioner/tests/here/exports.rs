@@ -173,7 +173,8 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
     let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
     let asking = tokio::spawn(async move { bus.call(&asked, ANSWER).await.is_ok() });
-    eventually("the export is being opened", async || locked_by(&running).await.as_ref() == Some(&half)).await;
+    eventually("the export is being opened", async || locked_by(&running).await.as_ref() == Some(&half))
+        .await;
     asking.abort();
     let running = running.restart().await;
     eventually("it is closed", async || locked_by(&running).await.is_none()).await;

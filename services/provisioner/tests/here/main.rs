@@ -6,6 +6,6 @@ mod support;
 mod commands;
 mod exports;
 mod process;
-mod reconciling;
-mod rehearsals;
+mod reconcile;
+mod sagas;
 mod suites;

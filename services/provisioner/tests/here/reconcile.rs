@@ -6,7 +6,7 @@ use provisioner::adapters::simulated::{Call, Fault};
 use provisioner::ports::{Hypervisor, Machine, VmMark};
 use testkit::{eventually, eventually_some};
 
-use crate::support::{ANSWER, WAIT_MAX, Running, definition, vm};
+use crate::support::{ANSWER, Running, WAIT_MAX, definition, vm};
 
 async fn get(running: &Running) -> Vm {
     running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there")
@@ -65,12 +65,7 @@ fn machine(name: &str, uuid: &str, operation: &str) -> Machine {
         nocloud: "/nowhere".into(),
         console_log: "/nowhere".into(),
         served_ports: Vec::new(),
-        mark: VmMark {
-            realm: "loam".into(),
-            vm: name.into(),
-            generation: 1,
-            operation: operation.into(),
-        },
+        mark: VmMark { realm: "loam".into(), vm: name.into(), generation: 1, operation: operation.into() },
     }
 }
 

@@ -4,7 +4,7 @@ use contract::ByteCount;
 use provisioner::adapters::simulated::SimulatedShell;
 use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, VmMark};
 
-use crate::support::{WAIT_MAX, Simulated, raw_image, suites};
+use crate::support::{Simulated, WAIT_MAX, raw_image, suites};
 
 fn machine(folder: &std::path::Path) -> Machine {
     Machine {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, RunningServer};
+use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Service};

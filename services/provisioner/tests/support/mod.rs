@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, RunningServer};
+use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
@@ -133,7 +133,11 @@ impl Running {
         Running::start_in(folder, MemoryTransport::new(), limits).await
     }
 
-    pub async fn start_in(folder: Arc<tempfile::TempDir>, transport: MemoryTransport, limits: Limits) -> Running {
+    pub async fn start_in(
+        folder: Arc<tempfile::TempDir>,
+        transport: MemoryTransport,
+        limits: Limits,
+    ) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&transport);
         let house = house(&bus, simulated.ports.clone(), limits).await;

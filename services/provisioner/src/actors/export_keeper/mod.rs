@@ -1,53 +1,54 @@
-//! The export warden: knows which disks stand open for whom and until when, and closes what nobody renews.
+//! The export keeper: knows which disks are exported for which operation and until when, and closes what nobody renews.
 //!
-//! It keeps the table `exports`. A export that is being opened or closed is left alone until that has come to its end; a
-//! reader who asks meanwhile is told to ask again. After a restart, exports that were half open are closed, and open
-//! ones get a fresh lease.
+//! It keeps the table `disk_exports`. Exports that are being opened or closed are left alone until that has ended; a
+//! reader that asks meanwhile has to ask again. After a restart, exports that were half open are closed, and open ones
+//! get a fresh lease. The worker `expire_exports` makes it close what is due.
+
+mod opening;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture};
+use actix::{Actor, ActorFutureExt, Addr, Context, Handler, Message, ResponseActFuture};
 use actor::{Traced, ask, start};
 use bus::{Bus, Declined, Table, TableError};
+use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
 use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
-use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::{OperationId, Timestamp, VmName, bucket};
+use futures::future::join_all;
 use provisioner_domain::{ExportPhase, ExportRecord, Leases};
 use tracing::Instrument;
 
-use super::opening::{NotOpened, Row, close, open, stands};
+use self::opening::{NotOpened, Row, are_served, close, open};
 use crate::metrics;
-use crate::sagas::ServiceState;
+use crate::state::ServiceState;
 
-/// Readers who ask at once; there are never more than a few backups under way on one host.
+/// Readers that ask at once; there are never more than a few backups running on one host.
 const MAILBOX: usize = 64;
-/// How often leases are looked at, at least.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take: freezing, a hypervisor that waits for another job, thawing.
-const ANSWER_MAX: Duration = Duration::from_secs(110);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(110);
 
-/// An answer that comes later, while the actor goes on.
+/// An answer that comes later, while the actor handles other messages.
 type Later<T, R> = ResponseActFuture<ExportKeeper, Result<T, Declined<R>>>;
 
 /// Keeps the exports.
 pub struct ExportKeeper {
     state: Arc<ServiceState>,
     table: Table<ExportRecord>,
-    exports: HashMap<OperationId, Standing>,
+    exports: HashMap<OperationId, Entry>,
     leases: Leases,
 }
 
-/// A export as the warden knows it.
+/// The exports of one operation.
 #[derive(Clone)]
-enum Standing {
-    /// It stands open.
+enum Entry {
+    /// They are open.
     Open(Row),
-    /// It is being opened or closed.
-    Moving,
-    /// It must be closed, and was not yet.
+    /// They are being opened or closed.
+    Changing,
+    /// They must be closed, and are not yet.
     ToClose(Row),
 }
 
@@ -66,6 +67,11 @@ pub(crate) struct Renew(OperationId);
 #[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
 pub(crate) struct Close(OperationId);
 
+/// Closes what is due; what could not be closed.
+#[derive(Message)]
+#[rtype(result = "Result<(), String>")]
+pub(crate) struct Expire;
+
 impl ExportKeeper {
     /// Reads the table.
     ///
@@ -78,14 +84,14 @@ impl ExportKeeper {
         for entry in table.all().await? {
             let row = Row { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
-            let standing = match row.record.phase {
+            let entry = match row.record.phase {
                 ExportPhase::Open(_) => {
                     leases.grant(&operation, now());
-                    Standing::Open(row)
+                    Entry::Open(row)
                 }
-                ExportPhase::Opening => Standing::ToClose(row),
+                ExportPhase::Opening => Entry::ToClose(row),
             };
-            exports.insert(operation, standing);
+            exports.insert(operation, entry);
         }
         Ok(ExportKeeper { state, table, exports, leases })
     }
@@ -93,7 +99,7 @@ impl ExportKeeper {
     fn busy<R>(operation: &OperationId) -> Declined<R> {
         Declined::Failed(Failure {
             kind: FailureKind::Busy,
-            message: format!("the exports of operation {operation} are being opened or closed; ask again"),
+            message: format!("the exports of operation {operation} are being opened or closed; try again"),
         })
     }
 
@@ -105,85 +111,77 @@ impl ExportKeeper {
         match outcome {
             Ok((row, opened)) => {
                 self.leases.grant(&operation, now());
-                self.exports.insert(operation, Standing::Open(row));
+                self.exports.insert(operation, Entry::Open(row));
                 Ok(opened)
             }
-            Err(NotOpened { why, left }) => {
+            Err(NotOpened { reason, left }) => {
                 match left {
-                    Some(row) => self.exports.insert(operation, Standing::ToClose(row)),
+                    Some(row) => self.exports.insert(operation, Entry::ToClose(row)),
                     None => self.exports.remove(&operation),
                 };
-                Err(why)
+                Err(reason)
             }
         }
     }
 
-    /// Whether an open export really stands open; then its lease begins anew, else it is closed at the next look.
+    /// Whether open exports are really served; then their lease is renewed, else they are closed in the next round.
     fn still_open(&self, operation: OperationId, row: Row) -> ResponseActFuture<Self, bool> {
         let exports = row.opened().map(|opened| opened.exports).unwrap_or_default();
-        let look = async move { stands(&exports).await }.in_current_span();
-        Box::pin(wrap_future::<_, Self>(look).map(move |stands, this, _| {
-            match (this.exports.get_mut(&operation), stands) {
-                (Some(Standing::Open(_)), true) => this.leases.grant(&operation, now()),
-                (Some(standing @ Standing::Open(_)), false) => {
-                    tracing::warn!(%operation, vm = %row.record.vm, "nobody serves at its exports any more; closing them");
-                    *standing = Standing::ToClose(row);
+        let check = async move { are_served(&exports).await }.in_current_span();
+        Box::pin(wrap_future::<_, Self>(check).map(move |served, this, _| {
+            match (this.exports.get_mut(&operation), served) {
+                (Some(Entry::Open(_)), true) => this.leases.grant(&operation, now()),
+                (Some(entry @ Entry::Open(_)), false) => {
+                    tracing::warn!(%operation, vm = %row.record.vm, "its exports are not served any more; closing them");
+                    *entry = Entry::ToClose(row);
                 }
-                // Closed while we looked.
+                // Closed meanwhile.
                 _ => return false,
             }
-            stands
+            served
         }))
     }
 
-    /// Begins to close a export; the actor goes on meanwhile.
+    /// Closes exports; the actor handles other messages meanwhile.
     fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, NoRefusal> {
-        self.exports.insert(operation.clone(), Standing::Moving);
+        self.exports.insert(operation.clone(), Entry::Changing);
         let (state, table) = (Arc::clone(&self.state), self.table.clone());
-        let work = async move {
-            let closed = close(&state, &table, &row).await;
-            (row, closed)
-        };
-        Box::pin(wrap_future::<_, Self>(work.in_current_span()).map(
-            move |(row, closed), this, _| match closed {
-                Ok(()) => {
-                    this.exports.remove(&operation);
-                    this.leases.end(&operation);
-                    Ok(Closed { was_open: true })
-                }
-                Err(failure) => {
-                    this.exports.insert(operation, Standing::ToClose(row));
-                    Err(Declined::Failed(failure))
-                }
-            },
-        ))
+        let closing = async move { (close(&state, &table, &row).await, row) };
+        Box::pin(
+            wrap_future::<_, Self>(closing.in_current_span())
+                .map(move |(outcome, row), this, _| this.closed(row, outcome).map_err(Declined::Failed)),
+        )
     }
 
-    /// Closes what nobody renewed and what was not closed before.
-    fn look(&mut self, context: &mut Context<Self>) {
-        let run_out = self.leases.run_out(now());
-        let due: Vec<(OperationId, Row)> = self
-            .exports
-            .iter()
-            .filter_map(|(operation, standing)| match standing {
-                Standing::Open(row) if run_out.contains(operation) => {
-                    tracing::warn!(%operation, vm = %row.record.vm, "nobody renewed the lease of its exports; closing them");
-                    metrics::LEASES_RUN_OUT.add(1, &[]);
-                    Some((operation.clone(), row.clone()))
-                }
-                Standing::ToClose(row) => Some((operation.clone(), row.clone())),
-                Standing::Open(_) | Standing::Moving => None,
-            })
-            .collect();
-        for (operation, row) in due {
-            let closing = self.closing(operation, row).map(|outcome, _, _| {
-                if let Err(Declined::Failed(failure)) = outcome {
-                    tracing::warn!("a export is not closed yet: {failure}");
-                }
-            });
-            context.spawn(closing);
+    fn closed(&mut self, row: Row, outcome: Result<(), Failure>) -> Result<Closed, Failure> {
+        let operation = row.record.operation.clone();
+        match outcome {
+            Ok(()) => {
+                self.exports.remove(&operation);
+                self.leases.end(&operation);
+                Ok(Closed { was_open: true })
+            }
+            Err(failure) => {
+                tracing::warn!(%operation, "exports are not closed yet: {failure}");
+                self.exports.insert(operation, Entry::ToClose(row));
+                Err(failure)
+            }
         }
-        metrics::DISK_EXPORTS.record(self.exports.len() as u64, &[]);
+    }
+
+    /// The exports whose lease has expired, and those that were not closed when they had to be.
+    fn due(&self) -> Vec<(OperationId, Row)> {
+        let expired = self.leases.expired(now());
+        let due = |(operation, entry): (&OperationId, &Entry)| match entry {
+            Entry::Open(row) if expired.contains(operation) => {
+                tracing::warn!(%operation, vm = %row.record.vm, "the lease of its exports has expired; closing them");
+                metrics::LEASES_EXPIRED.add(1, &[]);
+                Some((operation.clone(), row.clone()))
+            }
+            Entry::ToClose(row) => Some((operation.clone(), row.clone())),
+            Entry::Open(_) | Entry::Changing => None,
+        };
+        self.exports.iter().filter_map(due).collect()
     }
 }
 
@@ -193,32 +191,49 @@ fn now() -> Timestamp {
 
 impl Actor for ExportKeeper {
     type Context = Context<Self>;
-    fn started(&mut self, context: &mut Context<Self>) {
-        self.look(context);
-        let every = LOOK_EVERY.min(self.state.limits.lease / 4);
-        context.run_interval(every, Self::look);
+}
+
+impl Handler<Traced<Expire>> for ExportKeeper {
+    type Result = ResponseActFuture<Self, Result<(), String>>;
+    fn handle(&mut self, received: Traced<Expire>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let (state, table) = (Arc::clone(&self.state), self.table.clone());
+        let rows: Vec<Row> = self.due().into_iter().map(|(_, row)| row).collect();
+        for row in &rows {
+            self.exports.insert(row.record.operation.clone(), Entry::Changing);
+        }
+        metrics::DISK_EXPORTS.record(self.exports.len() as u64, &[]);
+        let closing = async move {
+            join_all(rows.into_iter().map(async |row| (close(&state, &table, &row).await, row))).await
+        };
+        Box::pin(wrap_future::<_, Self>(closing.in_current_span()).map(|closed, this, _| {
+            let outcomes = closed.into_iter().map(|(outcome, row)| this.closed(row, outcome));
+            let failures: Vec<String> =
+                outcomes.filter_map(|outcome| Some(outcome.err()?.to_string())).collect();
+            if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        }))
     }
 }
 
 impl Handler<Traced<Open>> for ExportKeeper {
     type Result = Later<OpenedDisks, OpenDisksRefused>;
-    fn handle(&mut self, asked: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
-        let Open { vm, operation } = asked.message;
+    fn handle(&mut self, received: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
+        let Open { vm, operation } = received.message;
         match self.exports.get(&operation).cloned() {
-            Some(Standing::Open(row)) if row.record.vm == vm => {
+            Some(Entry::Open(row)) if row.record.vm == vm => {
                 let (opened, busy) = (row.opened(), Self::busy(&operation));
                 Box::pin(
                     self.still_open(operation, row)
-                        .map(move |stands, _, _| opened.filter(|_| stands).ok_or(busy)),
+                        .map(move |served, _, _| opened.filter(|_| served).ok_or(busy)),
                 )
             }
             Some(_) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
             None => {
-                self.exports.insert(operation.clone(), Standing::Moving);
+                self.exports.insert(operation.clone(), Entry::Changing);
                 let (state, table, of) = (Arc::clone(&self.state), self.table.clone(), operation.clone());
                 let work = async move { open(&state, &table, &vm, &of).await };
                 Box::pin(
-                    wrap_future::<_, Self>(work.instrument(asked.span))
+                    wrap_future::<_, Self>(work.instrument(received.span))
                         .map(move |outcome, this, _| this.opened(operation, outcome)),
                 )
             }
@@ -228,14 +243,14 @@ impl Handler<Traced<Open>> for ExportKeeper {
 
 impl Handler<Traced<Renew>> for ExportKeeper {
     type Result = Later<Renewed, NotOpen>;
-    fn handle(&mut self, asked: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
-        let Renew(operation_id) = asked.message;
+    fn handle(&mut self, received: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
+        let Renew(operation_id) = received.message;
         let renewed = Renewed { lease_seconds: self.state.limits.lease.as_secs() as u32 };
         let not_open = Declined::Refused(NotOpen { operation_id: operation_id.clone() });
         match self.exports.get(&operation_id).cloned() {
-            Some(Standing::Open(row)) => Box::pin(
+            Some(Entry::Open(row)) => Box::pin(
                 self.still_open(operation_id, row)
-                    .map(move |stands, _, _| stands.then_some(renewed).ok_or(not_open)),
+                    .map(move |served, _, _| served.then_some(renewed).ok_or(not_open)),
             ),
             _ => Box::pin(actix::fut::ready(Err(not_open))),
         }
@@ -244,27 +259,27 @@ impl Handler<Traced<Renew>> for ExportKeeper {
 
 impl Handler<Traced<Close>> for ExportKeeper {
     type Result = Later<Closed, NoRefusal>;
-    fn handle(&mut self, asked: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Close(operation) = asked.message;
+    fn handle(&mut self, received: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Close(operation) = received.message;
         match self.exports.get(&operation).cloned() {
             None => Box::pin(actix::fut::ready(Ok(Closed { was_open: false }))),
-            Some(Standing::Moving) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
-            Some(Standing::Open(row) | Standing::ToClose(row)) => self.closing(operation, row),
+            Some(Entry::Changing) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
+            Some(Entry::Open(row) | Entry::ToClose(row)) => self.closing(operation, row),
         }
     }
 }
 
-/// Speaks to the warden. Cloning is cheap.
+/// A handle of the export keeper. Cloning is cheap.
 #[derive(Clone)]
 pub struct ExportKeeperHandle {
-    warden: Addr<ExportKeeper>,
+    keeper: Addr<ExportKeeper>,
 }
 
 impl ExportKeeperHandle {
-    /// Starts the warden on the arbiter at hand.
-    pub fn start(warden: ExportKeeper) -> ExportKeeperHandle {
-        ExportKeeperHandle { warden: start(MAILBOX, warden) }
+    /// Starts the export keeper on the current arbiter.
+    pub fn start(keeper: ExportKeeper) -> ExportKeeperHandle {
+        ExportKeeperHandle { keeper: start(MAILBOX, keeper) }
     }
 
     pub(crate) async fn open(
@@ -272,20 +287,24 @@ impl ExportKeeperHandle {
         vm: VmName,
         operation: OperationId,
     ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
-        answered(ask(&self.warden, Open { vm, operation }, ANSWER_MAX).await)
+        answered(ask(&self.keeper, Open { vm, operation }, ANSWER_MAX).await)
     }
 
     pub(crate) async fn renew(&self, operation: OperationId) -> Result<Renewed, Declined<NotOpen>> {
-        answered(ask(&self.warden, Renew(operation), ANSWER_MAX).await)
+        answered(ask(&self.keeper, Renew(operation), ANSWER_MAX).await)
     }
 
     pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<NoRefusal>> {
-        answered(ask(&self.warden, Close(operation), ANSWER_MAX).await)
+        answered(ask(&self.keeper, Close(operation), ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn expire(&self) -> Result<(), String> {
+        ask(&self.keeper, Expire, ANSWER_MAX).await.map_err(|error| with_causes(&error))?
     }
 }
 
 fn answered<T, R>(answer: Result<Result<T, Declined<R>>, actor::AskError>) -> Result<T, Declined<R>> {
     answer.unwrap_or_else(|error| {
-        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: error.to_string() }))
+        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: with_causes(&error) }))
     })
 }
