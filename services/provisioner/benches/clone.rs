@@ -29,16 +29,16 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let disks = QemuImgDisks::open(&folder.path().join("state"), None)?;
     let begun = Instant::now();
     disks.import_seed(&SeedSource::File(image), &sha256, &|_, _| {}).await?;
-    println!("seed of {SEED} brought in, checked and kept: {:.2?}", begun.elapsed());
+    println!("seed of {SEED} brought in, checked and kept: {:.2?}", started.elapsed());
 
-    disks.make_folder("web").await?;
+    disks.create_folder("web").await?;
     for size in [ByteCount::gib(2), ByteCount::gib(100), ByteCount::gib(10 * 1024)] {
         let mut took = Vec::new();
         for round in 0..ROUNDS {
             let to = disks.folder("web").join(format!("{round}.qcow2"));
             let begun = Instant::now();
             disks.clone_seed(&sha256, &to, size).await?;
-            took.push(begun.elapsed());
+            took.push(started.elapsed());
             std::fs::remove_file(to)?;
         }
         took.sort();
@@ -50,7 +50,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let copied =
         Command::new("cp").arg(disks.seed_image(&sha256).path).arg(folder.path().join("copy")).status()?;
-    println!("beside it, copying the seed: {:.2?} ({copied})", begun.elapsed());
+    println!("beside it, copying the seed: {:.2?} ({copied})", started.elapsed());
     Ok(())
 }
 

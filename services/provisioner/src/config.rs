@@ -20,23 +20,24 @@ address = "10.88.0.1"
 prefix = 24
 "#;
 
-/// What the provisioner is told.
+/// The part `[provisioner]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What runs the machines.
+    /// What runs the VMs.
     pub hypervisor: HypervisorKind,
-    /// Where libvirtd listens.
+    /// The unix socket of libvirtd.
     pub libvirt_socket: PathBuf,
-    /// Hardware or software; `auto` finds out by booting a kernel.
+    /// KVM or emulation; `auto` finds out by booting a kernel.
     pub virt_type: VirtTypeWanted,
-    /// The network on which guests hang.
+    /// The network that VMs are connected to.
     pub network: Network,
-    /// How long a machine may take from its start until it answers. Emulated guests on a busy host need minutes.
+    /// How many seconds a VM may take from its start until its guest answers, from 1 to 7200. Emulated guests on a busy
+    /// host need minutes.
     pub ready_seconds: u64,
 }
 
-/// Settings may not ask for more patience than this: whoever waits for an operation gives up, too.
+/// Callers that wait for an operation give up after a while, too: a longer wait would be for nobody.
 const READY_SECONDS: std::ops::RangeInclusive<u64> = 1..=7200;
 
 impl Config {
@@ -53,21 +54,21 @@ impl Config {
     }
 }
 
-/// What runs the machines.
+/// What runs the VMs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HypervisorKind {
     /// QEMU, through libvirt.
     Libvirt,
-    /// Nothing: machines are pretended, and marked so in every answer.
+    /// Nothing: VMs are simulated, and every reply says so.
     Simulated,
 }
 
-/// Hardware or software.
+/// KVM or emulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VirtTypeWanted {
-    /// KVM where it is proven, else emulation.
+    /// KVM where it is proven to work, else emulation.
     Auto,
     /// KVM.
     Kvm,
@@ -75,7 +76,7 @@ pub enum VirtTypeWanted {
     Qemu,
 }
 
-/// A network of libvirt's that is ours.
+/// The libvirt network that we define.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
@@ -83,8 +84,8 @@ pub struct Network {
     pub name: String,
     /// The bridge on the host, at most 15 characters.
     pub bridge: String,
-    /// The host's own address on it.
+    /// The host's own address on it; guests get those above it.
     pub address: Ipv4Addr,
-    /// How many leading bits of it are the network's: from 16 to 28.
+    /// How many leading bits of the address are the network's, from 16 to 28.
     pub prefix: u8,
 }

@@ -1,33 +1,106 @@
-//! The provisioner: makes, starts, stops and removes virtual machines, keeps the seeds they grow from, and opens the
-//! doors to their disks.
+//! The provisioner: creates, starts, stops and removes VMs, keeps the seeds (base images) that they are created from, and
+//! exports their disks for backups.
 //!
 //! ```text
-//!    questions on the bus (contract::provisioner)
+//!    requests on the bus (contract::provisioner)
 //!         |
-//!      wiring ---- begins ----> sagas (operations; each step through a port)
+//!      wiring ---- begins ----> sagas (durable operations; each step through a port)
 //!         |                        |
-//!      actors: Registry (records, tables)   DoorWarden (leases)   Reconciler (every ten seconds)
-//!         |                        |              |                   |
+//!      handlers                    |          workers (reconcile_vms, expire_exports)
+//!         |                        |              |
+//!      actors: Registry (records, tables)   ExportKeeper (leases)
+//!         |                        |              |
 //!      ports:  Hypervisor        Disks        GuestShell
 //!         |        |                |             |
 //!      adapters: libvirt | simulated   qemu-img, qemu-nbd   SSH | simulated
 //! ```
 //!
-//! It promises that a command given twice has one effect; that work which lasts survives the death of this process
-//! and ends done or as before; that what is observed never erases what is desired; and that nothing is touched that
-//! does not carry our mark. It does not know what a backup or a route is.
+//! It promises that a command sent twice has one effect; that a durable operation survives the death of this process and
+//! ends done or as before; that what is observed never erases what is desired; and that a VM without our mark is never
+//! touched. It does not know what a backup or a route is.
 //!
-//! Next: `wiring` for the questions, `sagas` for the work, `ports` for what is asked of the world, and the package
+//! Next: `wiring` for the requests, `sagas` for the operations, `ports` for what is needed from outside, and the package
 //! `provisioner-domain` for every decision.
 
 pub mod actors;
 pub mod adapters;
 pub mod config;
+mod handlers;
+pub mod machine;
 pub mod metrics;
 pub mod ports;
 pub mod sagas;
-mod service;
-pub mod wiring;
+pub mod state;
+mod wiring;
+pub mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::Bus;
+use chassis::{Chassis, PartCheck, Service, Workers};
+use contract::message::with_causes;
 
 pub use config::{Config, DEFAULTS};
-pub use service::{House, Ports, build, run};
+use handlers::Handlers;
+use ports::Ports;
+pub use state::{Limits, ServiceState};
+
+/// Opens the service on a chassis, with the adapters that `main` chose.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub async fn open(chassis: Chassis<Config>, ports: Ports) -> anyhow::Result<Service> {
+    let settings = chassis.settings;
+    let limits = Limits::standard(Duration::from_secs(settings.own.ready_seconds));
+    let state = ServiceState::open(&chassis.bus, settings.host, ports, limits).await?;
+    if let Err(error) = state.hypervisor.prepare().await {
+        tracing::warn!(
+            error = with_causes(&error),
+            "the hypervisor is not ready; it is asked again at each start of a VM"
+        );
+    }
+    service(&chassis.bus, state).await
+}
+
+/// The service over its state: actors, workers and endpoints, on the current arbiter.
+///
+/// # Errors
+/// When the table of exports cannot be read.
+pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Service> {
+    let engine = sagas::engine(bus, &state);
+    let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
+    let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
+    let mut workers = Workers::default();
+    workers.start(workers::ReconcileVms::new(Arc::clone(&state), engine.clone()));
+    workers.start(workers::ExpireExports::new(exports.clone(), state.limits.lease));
+    let (name, hypervisor, room) = (state.hypervisor.name(), check_hypervisor(&state), check_room(&state));
+    Ok(Service::new(wiring::wiring(Handlers { state, exports }, &engine))
+        .with_engine(engine)
+        .with_workers(workers)
+        .with_part(name, hypervisor)
+        .with_part("disks", room))
+}
+
+fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
+    let hypervisor = Arc::clone(&state.hypervisor);
+    Arc::new(move || {
+        let hypervisor = Arc::clone(&hypervisor);
+        Box::pin(async move { hypervisor.check().await.err().map(|error| with_causes(&error)) })
+    })
+}
+
+fn check_room(state: &Arc<ServiceState>) -> PartCheck {
+    let state = Arc::clone(state);
+    Arc::new(move || {
+        let (disks, low) = (Arc::clone(&state.disks), state.limits.room_low);
+        Box::pin(async move {
+            match disks.free().await {
+                Ok(free) if free >= low => None,
+                Ok(free) => Some(format!("only {free} are free for disks, at least {low} are needed")),
+                Err(error) => Some(with_causes(&error)),
+            }
+        })
+    })
+}

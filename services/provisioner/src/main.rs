@@ -1,5 +1,20 @@
-//! The provisioner as a process. Which adapters stand behind its ports is a setting: `provisioner.hypervisor`.
+//! The provisioner as a process. Which adapters are behind its ports is a setting: `provisioner.hypervisor`.
+
+use chassis::Chassis;
+use contract::Service;
+use provisioner::config::HypervisorKind;
+use provisioner::{Config, adapters};
 
 fn main() -> anyhow::Result<()> {
-    provisioner::run()
+    chassis::run(Service::Provisioner, env!("CARGO_PKG_VERSION"), provisioner::DEFAULTS, open)
+}
+
+async fn open(chassis: Chassis<Config>) -> anyhow::Result<chassis::Service> {
+    let (config, state_dir) = (&chassis.settings.own, &chassis.settings.state_dir);
+    config.check().map_err(anyhow::Error::msg)?;
+    let ports = match config.hypervisor {
+        HypervisorKind::Libvirt => adapters::real(config, state_dir).await?,
+        HypervisorKind::Simulated => adapters::simulated(state_dir).await?,
+    };
+    provisioner::open(chassis, ports).await
 }

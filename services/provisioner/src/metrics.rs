@@ -1,26 +1,24 @@
-//! Everything the provisioner counts. Names are written here and nowhere else.
+//! The metrics of the provisioner. Their names are here and nowhere else.
 
 use std::sync::LazyLock;
 
 use opentelemetry::global;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 
-/// From a machine's start until it answered.
+/// From a VM's start until its guest answered, in seconds.
 pub const READY_SECONDS_NAME: &str = "loam_provisioner_ready_seconds";
-/// Machines, by state.
+/// VMs, by state.
 pub const VMS_NAME: &str = "loam_provisioner_vms";
-/// Doors that stand open.
-pub const DOORS_NAME: &str = "loam_provisioner_doors";
-/// Doors that were closed because nobody renewed their lease.
-pub const LEASES_RUN_OUT_NAME: &str = "loam_provisioner_leases_run_out_total";
-/// Machines with our mark that no record knows, by what was done about them: `cleaned` or `reported`.
+/// Operations whose disk exports are open.
+pub const DISK_EXPORTS_NAME: &str = "loam_provisioner_disk_exports";
+/// Disk exports that were closed because nobody renewed their lease.
+pub const LEASES_EXPIRED_NAME: &str = "loam_provisioner_leases_expired_total";
+/// VMs with our mark that no record knows, by what was done about them: `cleaned` or `reported`.
 pub const ORPHANS_NAME: &str = "loam_provisioner_orphans_total";
-/// Rounds of the reconciler that the hypervisor did not answer.
-pub const UNANSWERED_ROUNDS_NAME: &str = "loam_provisioner_unanswered_rounds_total";
 
-/// All of them; dashboards and alerts are held against this list.
-pub const NAMES: [&str; 6] =
-    [READY_SECONDS_NAME, VMS_NAME, DOORS_NAME, LEASES_RUN_OUT_NAME, ORPHANS_NAME, UNANSWERED_ROUNDS_NAME];
+/// All of them; dashboards and alerts are checked against this list.
+pub const NAMES: [&str; 5] =
+    [READY_SECONDS_NAME, VMS_NAME, DISK_EXPORTS_NAME, LEASES_EXPIRED_NAME, ORPHANS_NAME];
 
 fn meter() -> Meter {
     global::meter("loam_provisioner")
@@ -31,13 +29,12 @@ pub(crate) static READY_SECONDS: LazyLock<Timed> = LazyLock::new(|| {
     Timed(meter().f64_histogram(READY_SECONDS_NAME).with_boundaries(bounds).build())
 });
 pub(crate) static VMS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(VMS_NAME).build());
-pub(crate) static DISK_EXPORTS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(DOORS_NAME).build());
-pub(crate) static LEASES_RUN_OUT: LazyLock<Counter<u64>> =
-    LazyLock::new(|| meter().u64_counter(LEASES_RUN_OUT_NAME).build());
+pub(crate) static DISK_EXPORTS: LazyLock<Gauge<u64>> =
+    LazyLock::new(|| meter().u64_gauge(DISK_EXPORTS_NAME).build());
+pub(crate) static LEASES_EXPIRED: LazyLock<Counter<u64>> =
+    LazyLock::new(|| meter().u64_counter(LEASES_EXPIRED_NAME).build());
 pub(crate) static ORPHANS: LazyLock<Counter<u64>> =
     LazyLock::new(|| meter().u64_counter(ORPHANS_NAME).build());
-pub(crate) static UNANSWERED_ROUNDS: LazyLock<Counter<u64>> =
-    LazyLock::new(|| meter().u64_counter(UNANSWERED_ROUNDS_NAME).build());
 
 /// A histogram of seconds without attributes.
 pub(crate) struct Timed(Histogram<f64>);

@@ -1,25 +1,25 @@
-//! What a definition may ask for. A file that a person writes and a message that anybody sends pass the same check.
+//! The bounds of a definition. A file that a person writes and a message on the bus pass the same check.
 
 use contract::ByteCount;
 use contract::provisioner::VmDefinition;
 
-/// Virtual processors of one machine: more than any host of today's tests has, few enough for a typing error.
+/// Virtual processors of one VM: more than any host of the tests has, few enough to catch a typing error.
 pub const CPU_COUNT: std::ops::RangeInclusive<u32> = 1..=64;
 /// Memory: a Linux kernel does not boot in less; a tebibyte is a typing error.
 pub const RAM_SIZE: std::ops::RangeInclusive<ByteCount> = ByteCount::mib(64)..=ByteCount::gib(1024);
 /// A disk: from what a boot sector and a kernel need to 64 TiB, where ext4 gets difficult.
 pub const DISK_SIZE: std::ops::RangeInclusive<ByteCount> = ByteCount::mib(16)..=ByteCount::gib(64 * 1024);
-/// Domains of one machine.
+/// Domains of one VM.
 pub const DOMAINS_MAX: usize = 100;
-/// Variables of one machine.
+/// Variables of one VM.
 pub const ENV_MAX: usize = 200;
-/// Scripts of one machine.
+/// Scripts of one VM.
 pub const SCRIPTS_MAX: usize = 50;
-/// Scripts and variables together. A definition travels in one word of 256 KiB, and stands two or three times in the
-/// row of the operation that makes a machine, which has half a mebibyte.
+/// Scripts and variables together. A definition travels in one message of 256 KiB, and is stored two or three times in
+/// the row of the operation that creates a VM, which has half a mebibyte.
 pub const TEXTS_BYTES_MAX: usize = 96 * 1024;
 
-/// A value that no machine may have.
+/// A value that no VM may have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct OutOfBounds {

@@ -1,7 +1,7 @@
-//! All machines and seeds of a realm: what must hold between them. One name once, one domain one machine, a disk not
-//! smaller than its seed, a seed in use stays.
+//! All VMs and seeds of a realm, and what must hold between them: a name is used once, a domain is routed to one VM, a
+//! disk is not smaller than its seed, a seed in use stays.
 //!
-//! A move gives the record to write, and changes nothing; once it is written, `put` or `forget` takes it over.
+//! Each decision returns the record to write, and changes nothing; once it is written, `put` or `forget` takes it over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::vm::{DiskSource, Phase, VmRecord};
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Shared, so that looking at everything costs little.
+    /// Shared, so that a snapshot of everything costs little.
     vms: BTreeMap<VmName, Arc<VmRecord>>,
     seeds: BTreeMap<SeedName, SeedRecord>,
 }
 
-/// What a new machine gets besides its definition.
+/// What a new VM gets besides its definition.
 #[derive(Clone, Debug)]
 pub struct Birth {
-    /// The operation that makes it.
+    /// The operation that creates it.
     pub by: OperationId,
     /// 128 random bits.
     pub random: u128,
-    /// Where it will live.
+    /// The host that it will be on.
     pub host: HostName,
-    /// Now.
+    /// When its creation began.
     pub now: Timestamp,
 }
 
@@ -46,12 +46,12 @@ impl Inventory {
         }
     }
 
-    /// One machine.
+    /// One VM's record.
     pub fn vm(&self, name: &VmName) -> Option<&VmRecord> {
         self.vms.get(name).map(Arc::as_ref)
     }
 
-    /// All machines, by name.
+    /// All VMs, by name.
     pub fn vms(&self) -> impl Iterator<Item = &VmRecord> {
         self.vms.values().map(Arc::as_ref)
     }
@@ -61,16 +61,16 @@ impl Inventory {
         self.seeds.get(name)
     }
 
-    /// The seeds that are here, by name.
+    /// The seeds that are imported, by name.
     pub fn seeds(&self) -> impl Iterator<Item = &Seed> {
-        self.seeds.values().filter_map(SeedRecord::here)
+        self.seeds.values().filter_map(SeedRecord::imported)
     }
 
-    /// The seeds that are being brought here, each with its operation.
-    pub fn expected_seeds(&self) -> impl Iterator<Item = (&SeedName, &OperationId)> {
+    /// The seeds that are being imported, each with its operation.
+    pub fn importing_seeds(&self) -> impl Iterator<Item = (&SeedName, &OperationId)> {
         self.seeds.values().filter_map(|seed| match seed {
             SeedRecord::Importing { name, by, .. } => Some((name, by)),
-            SeedRecord::Here { .. } => None,
+            SeedRecord::Imported { .. } => None,
         })
     }
 
@@ -94,16 +94,16 @@ impl Inventory {
         self.seeds.remove(name);
     }
 
-    /// Whether a machine of this definition may be made; tells the digest of the seed it grows from.
+    /// Whether a VM of this definition may be created; returns its seed.
     ///
     /// # Errors
-    /// What the asker is to be told.
+    /// The refusal.
     pub fn may_create(&self, definition: &VmDefinition) -> Result<&Seed, CreateVmRefused> {
         self.may_be_named(definition)?;
         let seed = self
             .seeds
             .get(&definition.seed)
-            .and_then(SeedRecord::here)
+            .and_then(SeedRecord::imported)
             .ok_or_else(|| CreateVmRefused::UnknownSeed(definition.seed.clone()))?;
         if definition.disk_size < seed.virtual_size {
             return Err(CreateVmRefused::DiskTooSmall {
@@ -121,9 +121,8 @@ impl Inventory {
             return Err(CreateVmRefused::NameTaken(definition.name.clone()));
         }
         for route in &definition.domains {
-            let leads =
-                |vm: &&VmRecord| vm.definition.domains.iter().any(|other| other.domain == route.domain);
-            if let Some(other) = self.vms().find(leads) {
+            let has = |vm: &&VmRecord| vm.definition.domains.iter().any(|other| other.domain == route.domain);
+            if let Some(other) = self.vms().find(has) {
                 return Err(CreateVmRefused::DomainTaken {
                     domain: route.domain.clone(),
                     vm: other.name().clone(),
@@ -133,7 +132,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// The record of a new machine; the same one when the same operation asks again.
+    /// The record of a new VM; the same one for the same operation.
     ///
     /// # Errors
     /// As [`Inventory::may_create`].
@@ -149,7 +148,7 @@ impl Inventory {
         Ok(record(definition, birth, source, phase))
     }
 
-    /// The record of a name that is reserved for a restore; the same one when the same operation asks again.
+    /// The record of a name that is reserved for a restore; the same one for the same operation.
     ///
     /// # Errors
     /// As [`Inventory::may_create`], but that no seed is needed.
@@ -169,7 +168,7 @@ impl Inventory {
         let invalid =
             |reason: &str| CreateVmRefused::Invalid { field: "disks".into(), reason: reason.into() };
         if disks.is_empty() || disks.len() > DISKS_MAX {
-            return Err(invalid("a machine has one to 16 disks"));
+            return Err(invalid("a VM has 1 to 16 disks"));
         }
         let twice = |(at, disk): (usize, &DiskSize)| disks[..at].iter().any(|other| other.disk == disk.disk);
         if disks.iter().enumerate().any(twice) {
@@ -180,10 +179,10 @@ impl Inventory {
         Ok(record(definition, birth, source, phase))
     }
 
-    /// Whether a seed may be added; `None` when just this one is here already.
+    /// Whether a seed may be added; `None` when this very one is imported already.
     ///
     /// # Errors
-    /// What the asker is to be told.
+    /// The refusal.
     pub fn add_seed(
         &self,
         name: &SeedName,
@@ -198,28 +197,28 @@ impl Inventory {
             None => Ok(Some(importing)),
             Some(known) if *known == importing => Ok(Some(importing)),
             Some(SeedRecord::Importing { by, .. }) => Err(AddSeedRefused::Busy(by.clone())),
-            Some(SeedRecord::Here { seed, .. }) if seed.sha256 == sha256 => Ok(None),
-            Some(SeedRecord::Here { seed, .. }) => {
+            Some(SeedRecord::Imported { seed, .. }) if seed.sha256 == sha256 => Ok(None),
+            Some(SeedRecord::Imported { seed, .. }) => {
                 Err(AddSeedRefused::NameTaken { name: name.clone(), sha256: seed.sha256.clone() })
             }
         }
     }
 
-    /// Whether a seed may go; the seed, if so.
+    /// Whether a seed may be removed; the seed, if so.
     ///
     /// # Errors
-    /// What the asker is to be told.
+    /// The refusal.
     pub fn remove_seed(&self, name: &SeedName) -> Result<Seed, RemoveSeedRefused> {
         let seed = self
             .seeds
             .get(name)
-            .and_then(SeedRecord::here)
+            .and_then(SeedRecord::imported)
             .ok_or_else(|| RemoveSeedRefused::Unknown(name.clone()))?;
-        // Another name for the same image keeps its file; the last one is kept by the machines on it.
+        // Another seed with the same image keeps the file; the last one is kept by the VMs on it.
         let other_name =
             self.seeds.values().any(|other| other.name() != name && other.sha256() == seed.sha256);
         let vms: Vec<VmName> =
-            self.vms().filter(|vm| grows_from(vm, &seed.sha256)).map(|vm| vm.name().clone()).collect();
+            self.vms().filter(|vm| is_based_on(vm, &seed.sha256)).map(|vm| vm.name().clone()).collect();
         if vms.is_empty() || other_name {
             Ok(seed.clone())
         } else {
@@ -227,16 +226,17 @@ impl Inventory {
         }
     }
 
-    /// Whether anybody needs the image of this digest: a seed that is here or on its way, or a machine's disk.
+    /// Whether the image of this digest is needed: by a seed, imported or importing, or by a VM's disk.
     pub fn needs_image(&self, sha256: &str) -> bool {
-        self.seeds.values().any(|seed| seed.sha256() == sha256) || self.vms().any(|vm| grows_from(vm, sha256))
+        self.seeds.values().any(|seed| seed.sha256() == sha256)
+            || self.vms().any(|vm| is_based_on(vm, sha256))
     }
 }
 
-/// Disks of one machine: as many as fit beside the other devices.
+/// Disks of one VM: as many as fit beside the other devices.
 const DISKS_MAX: usize = 16;
 
-fn grows_from(vm: &VmRecord, digest: &str) -> bool {
+fn is_based_on(vm: &VmRecord, digest: &str) -> bool {
     matches!(&vm.source, DiskSource::Seed { sha256 } if sha256 == digest)
 }
 
@@ -250,6 +250,6 @@ fn record(definition: &VmDefinition, birth: &Birth, source: DiskSource, phase: P
         created: birth.now,
         phase,
         host_key: None,
-        settled_by: None,
+        completed_by: None,
     }
 }

@@ -1,38 +1,42 @@
-//! What the provisioner decides, without doing any of it: values and their moves.
+//! What the provisioner decides, without doing any of it: values and their transitions.
 //!
 //! ```text
-//!   web.toml --definition--> VmDefinition --bounds--> may it be so?
+//!   web.toml --definition--> VmDefinition --bounds--> may it be created?
 //!                                  |
-//!   Inventory { VmRecord.., SeedRecord.. }        one name once, one domain one machine, a seed in use stays
+//!   Inventory { VmRecord.., SeedRecord.. }        a name is used once, a domain by one VM, a seed in use stays
 //!                                  |
-//!   VmRecord:  Reserved --> Creating --> Living { desired, seen, work }        vm
+//!   VmRecord:  Reserved --> Creating --> Exists { desired, observed, work }        vm
 //!                                            ^
-//!   what the hypervisor says ----------------+---- reconcile: what to do about the difference
+//!   what the hypervisor reports -------------+---- reconcile: what to do about the difference
 //!
-//!   DoorRecord: Opening --> Open        doors to disks, and how long their leases last
-//!   nocloud: the texts by which a new machine learns its name and whom to let in
+//!   ExportRecord: Opening --> Open      exports of disks, and how long their leases last
+//!   nocloud: the documents by which cloud-init configures a new VM
 //! ```
 //!
-//! A record is a plain value that is written to the table `vms` as it is. A move takes a record and gives the next
-//! one or a refusal; whoever called writes it down and does what follows. Every move bears being made twice by the
-//! same operation. There is no clock, no randomness and no IO here: times and random bits are arguments.
+//! A record is a plain value that is written to the table `vms` as it is. A transition takes a record and returns the
+//! next one or a refusal; the caller writes it and carries out what follows. Every transition is idempotent for the
+//! operation that makes it. There is no clock, no randomness and no IO here: times and random bits are arguments.
 //!
 //! It does not know libvirt, QEMU, SSH or any bus. Next: `services/provisioner/src/actors` for who calls it.
 
 pub mod bounds;
 pub mod definition;
-pub mod door;
+pub mod export;
 pub mod identity;
 pub mod inventory;
 pub mod nocloud;
+pub mod power;
 pub mod reconcile;
+pub mod retry;
 pub mod seed;
 pub mod vm;
 
 pub use definition::{DefinitionError, parse_definition};
-pub use door::{DoorPhase, DoorRecord, DoorWay, Leases};
+pub use export::{ExportPhase, ExportRecord, Leases, ServedBy};
 pub use identity::Identity;
 pub use inventory::{Birth, Inventory};
-pub use reconcile::{Decision, Fate, Observed, ObservedPower};
+pub use power::{Observed, Power};
+pub use reconcile::{Decision, FoundVm, OperationOutcome};
+pub use retry::{BackOff, Room};
 pub use seed::SeedRecord;
-pub use vm::{Desired, DiskSource, Phase, Seen, VmMove, VmRecord, Work, WorkKind};
+pub use vm::{Desired, DiskSource, Phase, VmRecord, VmTransition, Work, WorkKind};

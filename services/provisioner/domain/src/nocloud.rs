@@ -1,22 +1,22 @@
-//! The texts by which a machine learns who it is and whom to let in, in the form of cloud-init's NoCloud source.
+//! The NoCloud documents of a VM: its name, its network, and the SSH key that may log in, as cloud-init reads them.
 
 use crate::vm::VmRecord;
 
 /// The three documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Documents {
-    /// Whom to let in.
+    /// `user-data`: host name and SSH key.
     pub user_data: String,
-    /// Who it is.
+    /// `meta-data`: instance id and host name.
     pub meta_data: String,
-    /// How it gets its address.
+    /// `network-config`: DHCP on its only card.
     pub network_config: String,
 }
 
 /// Writes the documents. `authorized_key` is our public key, in one line as OpenSSH writes it.
 ///
 /// The key is for the image's own user and for `root`: scripts run as root, and images differ in who may become it.
-/// The instance's name changes with every generation, so that a restored copy gets host keys of its own.
+/// The instance id is the VM's UUID and generation, so that a restored copy gets SSH host keys of its own.
 pub fn documents(vm: &VmRecord, authorized_key: &str) -> Documents {
     let (name, mac, uuid) = (vm.name(), &vm.identity.mac, &vm.identity.uuid);
     Documents {

@@ -1,56 +1,49 @@
-//! What should be, what is, and what to do about the difference. Takes no hints: it is given everything each time.
+//! What should be, what is, and what to do about the difference. It keeps no state: it is given everything each time.
 //!
 //! | record | hypervisor | decision |
 //! | --- | --- | --- |
-//! | living, nobody at work | says something new | take it over |
-//! | living, should run | off | start it |
-//! | living | unknown there | say that it is missing; nothing is erased |
-//! | locked by an operation that has ended | | free it |
-//! | none | marked, its operation ended undone | clean it away |
+//! | exists, no operation at work | reports something new | observe it |
+//! | exists, should run | off | start it |
+//! | exists, should run | paused for lack of space, and there is room | resume it |
+//! | exists | does not know it | observe that it is missing; nothing is erased |
+//! | locked by an operation that has ended | | release it |
+//! | none | marked, its operation ended undone | remove it |
 //! | none | marked, anything else | report it; never touch it |
 //!
-//! Machines on which an operation is at work are left to it.
+//! A VM on which an operation is at work is left to that operation.
 
 use std::net::IpAddr;
 
-use contract::{OperationId, VmName};
+use contract::provisioner::PauseReason;
+use contract::{OperationId, VmName, VmUuid};
 
-use crate::vm::{Desired, Phase, Seen, VmRecord, WorkKind};
+use crate::power::{Observed, Power};
+use crate::vm::{Desired, Phase, VmRecord, WorkKind};
 
-/// A marked machine as the hypervisor has it.
+/// A VM that the hypervisor has and that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct FoundVm {
     /// Its UUID.
-    pub uuid: String,
+    pub uuid: VmUuid,
     /// The name in its mark.
-    pub vm: String,
+    pub vm: VmName,
     /// The operation in its mark.
-    pub operation: String,
+    pub operation: OperationId,
     /// What it is doing.
-    pub power: ObservedPower,
-}
-
-/// What a machine is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObservedPower {
-    /// It runs.
-    Running {
-        /// Its address, where it has one.
-        address: Option<IpAddr>,
-        /// Whether its agent answers.
-        answers: bool,
-    },
-    /// It is off.
-    Off,
+    pub power: Power,
+    /// Its address, where it has one.
+    pub address: Option<IpAddr>,
+    /// Whether its guest answers.
+    pub answers: bool,
 }
 
 /// What became of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum OperationOutcome {
     /// We have no such operation.
     Unknown,
-    /// It is under way.
-    UnderWay,
+    /// It has not ended.
+    Running,
     /// It is done.
     Done,
     /// It was undone.
@@ -62,97 +55,102 @@ pub enum Fate {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Take over what was seen: the first before, the second now.
-    See(VmName, Seen, Seen),
-    /// It should run and is off.
+    /// Take over what was observed: before, and now.
+    Observe(VmName, Observed, Observed),
+    /// Start it: it should run and is off.
     Start(VmName),
-    /// Its operation ended and left it locked; this is how it is.
-    Release(VmName, OperationId, Seen),
-    /// A leftover of an undone operation of ours.
-    Clean(Observed),
-    /// It carries our mark and we cannot tell why it is here.
-    Report(Observed),
+    /// Resume it: it was paused for lack of space, and there is room again.
+    Resume(VmName, VmUuid),
+    /// Release it: its operation ended and left it locked. This is how it is now.
+    Release(VmName, OperationId, Observed),
+    /// Remove what an undone operation of ours left.
+    RemoveLeftover(FoundVm),
+    /// Report it: it carries our mark, and we cannot say why it exists.
+    ReportUnknown(FoundVm),
 }
 
-/// Decides.
+/// Decides. `outcome` says what became of an operation, `has_room` whether the host has room for disks that grow.
 pub fn decide<'a>(
     records: impl IntoIterator<Item = &'a VmRecord>,
-    observed: &[Observed],
-    fate: &dyn Fn(&OperationId) -> Fate,
+    found: &[FoundVm],
+    outcome: &dyn Fn(&OperationId) -> OperationOutcome,
+    has_room: bool,
 ) -> Vec<Decision> {
     let records: Vec<&VmRecord> = records.into_iter().collect();
     let mut decisions: Vec<Decision> =
-        records.iter().flat_map(|record| about_record(record, observed, fate)).collect();
+        records.iter().flat_map(|record| about_record(record, found, outcome, has_room)).collect();
     let unknown =
-        observed.iter().filter(|found| records.iter().all(|record| record.identity.uuid != found.uuid));
-    decisions.extend(unknown.map(|found| about_stranger(found, fate)));
+        found.iter().filter(|found| records.iter().all(|record| record.identity.uuid != found.uuid));
+    decisions.extend(unknown.map(|found| about_unknown(found, outcome)));
     decisions
 }
 
 fn about_record(
     record: &VmRecord,
-    observed: &[Observed],
-    fate: &dyn Fn(&OperationId) -> Fate,
+    found: &[FoundVm],
+    outcome: &dyn Fn(&OperationId) -> OperationOutcome,
+    has_room: bool,
 ) -> Vec<Decision> {
     let name = record.name().clone();
-    let found = observed.iter().find(|found| found.uuid == record.identity.uuid);
-    let now = seen(record, found);
-    // Reservations and readers belong to other services; their operations are not in our books.
+    let now = observed(record, found.iter().find(|found| found.uuid == record.identity.uuid));
+    // Reservations and readers belong to other services, whose operations we do not know.
     let worker = match &record.phase {
         Phase::Reserved { .. } => return Vec::new(),
         Phase::Creating { by, .. } => Some(by),
-        Phase::Living { work, .. } => {
+        Phase::Exists { work, .. } => {
             work.as_ref().filter(|work| work.kind != WorkKind::Reading).map(|work| &work.by)
         }
     };
     if let Some(by) = worker {
-        return match fate(by) {
-            // An operation that nobody can find may be one that was just begun.
-            Fate::UnderWay | Fate::Unknown => Vec::new(),
-            Fate::Done | Fate::Undone | Fate::Stuck => vec![Decision::Release(name, by.clone(), now)],
+        return match outcome(by) {
+            // An operation that cannot be found may be one that is just beginning.
+            OperationOutcome::Running | OperationOutcome::Unknown => Vec::new(),
+            OperationOutcome::Done | OperationOutcome::Undone | OperationOutcome::Stuck => {
+                vec![Decision::Release(name, by.clone(), now)]
+            }
         };
     }
-    let Phase::Living { desired, seen, work } = &record.phase else {
+    let Phase::Exists { desired, observed, work } = &record.phase else {
         return Vec::new();
     };
     let mut decisions = Vec::new();
-    if *seen != now {
-        decisions.push(Decision::See(name.clone(), *seen, now));
+    if *observed != now {
+        decisions.push(Decision::Observe(name.clone(), *observed, now));
     }
-    if *desired == Desired::Running && now == Seen::Off && work.is_none() {
-        decisions.push(Decision::Start(name));
+    match now.power {
+        Power::Off if *desired == Desired::Running && work.is_none() => decisions.push(Decision::Start(name)),
+        // Also while its disks are read: the reader waits for it.
+        Power::Paused(PauseReason::NoSpace) if *desired == Desired::Running && has_room => {
+            decisions.push(Decision::Resume(name, record.identity.uuid.clone()));
+        }
+        _ => {}
     }
     decisions
 }
 
-/// What to think of a machine: what it was known for counts, as long as nothing speaks against it.
-fn seen(record: &VmRecord, found: Option<&Observed>) -> Seen {
-    let before = match record.phase {
-        Phase::Living { seen, .. } => Some(seen),
-        _ => None,
+/// How a VM is now: what was known of it holds as long as nothing contradicts it.
+fn observed(record: &VmRecord, found: Option<&FoundVm>) -> Observed {
+    let Some(found) = found else {
+        return Observed::MISSING;
     };
-    match (found.map(|found| found.power), before) {
-        (None, _) => Seen::Missing,
-        (Some(ObservedPower::Off), _) => Seen::Off,
-        (
-            Some(ObservedPower::Running { address, answers }),
-            Some(Seen::Running { ready, address: known }),
-        ) => {
-            Seen::Running {
-                ready: ready || (answers && address.is_some()),
-                // A lease that is not told for a moment is not lost.
-                address: address.or(known),
-            }
-        }
-        (Some(ObservedPower::Running { address, answers }), _) => {
-            Seen::Running { ready: answers && address.is_some(), address }
-        }
+    let known = Observed::after(record.observed(), found.power);
+    if found.power != Power::Running {
+        return known;
+    }
+    Observed {
+        ready: known.ready || (found.answers && found.address.is_some()),
+        // A DHCP lease that is not shown for a moment is not lost.
+        address: found.address.or(known.address),
+        ..known
     }
 }
 
-fn about_stranger(found: &Observed, fate: &dyn Fn(&OperationId) -> Fate) -> Decision {
-    let ended_undone = OperationId::new(found.operation.clone()).is_ok_and(|id| fate(&id) == Fate::Undone);
-    if ended_undone { Decision::Clean(found.clone()) } else { Decision::Report(found.clone()) }
+fn about_unknown(found: &FoundVm, outcome: &dyn Fn(&OperationId) -> OperationOutcome) -> Decision {
+    if outcome(&found.operation) == OperationOutcome::Undone {
+        Decision::RemoveLeftover(found.clone())
+    } else {
+        Decision::ReportUnknown(found.clone())
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A seed's record: being brought here, or here.
+//! A seed's record: importing, or imported.
 
 use contract::provisioner::Seed;
 use contract::{OperationId, SeedName};
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedRecord {
-    /// An operation brings it; only its name is certain.
+    /// An operation imports it.
     Importing {
         /// Its name.
         name: SeedName,
-        /// What the image must hash to.
+        /// The SHA-256 that the image must have.
         sha256: String,
         /// The operation.
         by: OperationId,
     },
-    /// It is here, and this operation brought it.
-    Here {
+    /// It is imported.
+    Imported {
         /// The seed.
         seed: Seed,
-        /// The operation.
+        /// The operation that imported it.
         by: OperationId,
     },
 }
@@ -31,7 +31,7 @@ impl SeedRecord {
     pub fn name(&self) -> &SeedName {
         match self {
             SeedRecord::Importing { name, .. } => name,
-            SeedRecord::Here { seed, .. } => &seed.name,
+            SeedRecord::Imported { seed, .. } => &seed.name,
         }
     }
 
@@ -39,15 +39,15 @@ impl SeedRecord {
     pub fn sha256(&self) -> &str {
         match self {
             SeedRecord::Importing { sha256, .. } => sha256,
-            SeedRecord::Here { seed, .. } => &seed.sha256,
+            SeedRecord::Imported { seed, .. } => &seed.sha256,
         }
     }
 
-    /// The seed, once it is here.
-    pub fn here(&self) -> Option<&Seed> {
+    /// The seed, once it is imported.
+    pub fn imported(&self) -> Option<&Seed> {
         match self {
             SeedRecord::Importing { .. } => None,
-            SeedRecord::Here { seed, .. } => Some(seed),
+            SeedRecord::Imported { seed, .. } => Some(seed),
         }
     }
 }

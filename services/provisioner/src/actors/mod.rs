@@ -1,26 +1,18 @@
-//! Who does what inside the provisioner; the number on an arrow is the size of the mailbox it ends in.
+//! The actors: each owns its state alone. The number on an arrow is the size of the mailbox that it ends in.
 //!
 //! ```text
-//!   wiring (questions) --+
-//!   sagas (steps) -------+--256--> Registry      machines and seeds: decides by the domain, writes tables, tells
-//!   Reconciler ----------+
-//!   wiring (doors) ----------64--> DoorWarden    who may read which disks until when
-//!   Reconciler (own clock)                       compares what should be with what is, every ten seconds
-//!   Libvirt adapter -----------64--> LibvirtLane x 4    blocking calls, one connection a thread
+//!   handlers, sagas, workers --256--> Registry         VMs and seeds: decides by the domain, writes tables, publishes
+//!   handlers, expire_exports --64--> ExportKeeper      which operation may read which disks, until when
 //! ```
 //!
-//! An actor owns its state alone and changes it in one piece. If one of them panics the process ends; everything
-//! that matters is in the tables, and operations are resumed from their journals.
+//! (The libvirt adapter has actors of its own: lanes of blocking calls.)
+//!
+//! If an actor panics the process ends; everything that matters is in the tables, and operations are resumed from their
+//! journals.
 
-mod door_opening;
-mod door_warden;
-mod libvirt_lane;
-mod reconciler;
+mod export_keeper;
 mod registry;
-mod registry_desk;
 
-pub use door_warden::{DoorWarden, DoorWardenDesk};
-pub use libvirt_lane::{Deed, LibvirtLane, OnLane, Outcome};
-pub use reconciler::Reconciler;
-pub use registry::Registry;
-pub use registry_desk::RegistryDesk;
+pub(crate) use export_keeper::ANSWER_MAX as EXPORT_ANSWER_MAX;
+pub use export_keeper::{ExportKeeper, ExportKeeperHandle};
+pub use registry::{Registry, RegistryHandle};

@@ -1,45 +1,64 @@
-//! What is asked of whatever keeps disks.
+//! Disk images and the folders they are in.
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use contract::ByteCount;
+use contract::{ByteCount, OperationId, VmName};
 use provisioner_domain::nocloud::Documents;
 use serde::{Deserialize, Serialize};
 
+use super::Cause;
 use super::machine::{Disk, Image};
 
 /// Why something was not done to disks.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// What was given is not what was promised, or not fit to be a disk here: trying again does not help.
+    /// An image is not what it was said to be, or cannot be a disk here. Trying again does not help.
     #[error("{0}")]
     Unfit(String),
+    /// The state folder is not usable as it is set up. Trying again does not help.
+    #[error("cannot {attempt}")]
+    Setup {
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: Cause,
+    },
     /// A file or folder of ours.
-    #[error("{attempting}")]
+    #[error("cannot {attempt}")]
     Io {
-        /// What was being attempted.
-        attempting: String,
-        /// What happened.
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A program of QEMU's did not do its work.
-    #[error("{attempting}: {reason}")]
+    /// A program of QEMU's failed.
+    #[error("cannot {attempt}")]
     Tool {
-        /// What was being attempted.
-        attempting: String,
-        /// In the program's words.
-        reason: String,
+        /// What was attempted.
+        attempt: String,
+        /// The cause, with the program's own message.
+        #[source]
+        source: Cause,
     },
-    /// A source elsewhere did not give what it was asked for.
-    #[error("fetching {url}: {reason}")]
-    Fetch {
+    /// An image could not be downloaded.
+    #[error("cannot download {url}")]
+    Download {
         /// The source.
         url: String,
-        /// What happened.
-        reason: String,
+        /// The cause.
+        #[source]
+        source: Cause,
     },
+}
+
+impl DiskError {
+    /// Whether the same call may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, DiskError::Unfit(_) | DiskError::Setup { .. })
+    }
 }
 
 /// Where a seed comes from.
@@ -51,60 +70,60 @@ pub enum SeedSource {
     Url(String),
 }
 
-/// A seed that has been brought here.
+/// A seed that was imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportedSeed {
-    /// The size of the disk in it.
+    /// The size of the disk in it, in bytes.
     pub virtual_size: ByteCount,
-    /// What it takes on the host.
+    /// The bytes that its file takes on the host.
     pub stored_size: ByteCount,
 }
 
-/// Tells how many bytes of how many are done.
-pub type Told<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+/// Reports how many bytes of how many are done.
+pub type ReportProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// Keeps disk images.
 #[async_trait]
 pub trait Disks: Send + Sync + 'static {
-    /// Brings an image here, checks that it hashes to `sha256` and keeps it, read-only. Calm when it is here.
+    /// Imports an image that has the digest `sha256`, read-only. Idempotent.
     async fn import_seed(
         &self,
         source: &SeedSource,
         sha256: &str,
-        told: Told<'_>,
+        report: ReportProgress<'_>,
     ) -> Result<ImportedSeed, DiskError>;
-    /// The kept image of a seed.
+    /// The image of an imported seed.
     fn seed_image(&self, sha256: &str) -> Image;
-    /// Removes a seed's image. Calm when it is gone.
+    /// Removes a seed's image. Idempotent.
     async fn remove_seed(&self, sha256: &str) -> Result<(), DiskError>;
-    /// The folder in which the files of a machine lie.
-    fn folder(&self, vm: &str) -> PathBuf;
-    /// Makes a machine's folder. Calm when it is there.
-    async fn make_folder(&self, vm: &str) -> Result<(), DiskError>;
-    /// Makes an overlay of a seed. An overlay that is there already is made anew.
+    /// The folder with the files of a VM.
+    fn folder(&self, vm: &VmName) -> PathBuf;
+    /// Creates a VM's folder. Idempotent.
+    async fn create_folder(&self, vm: &VmName) -> Result<(), DiskError>;
+    /// Creates an overlay of a seed, in place of one that exists.
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError>;
     /// Writes a NoCloud volume.
     async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError>;
-    /// Whether a file is there.
+    /// Whether a file exists.
     async fn exists(&self, path: &Path) -> Result<bool, DiskError>;
-    /// Removes a machine's folder with all that is in it. Calm when it is gone.
-    async fn erase(&self, vm: &str) -> Result<(), DiskError>;
-    /// Moves a machine's folder out of the way, to be found again by an operation's id. Calm when repeated.
-    async fn set_aside(&self, vm: &str, operation: &str) -> Result<(), DiskError>;
-    /// Moves a folder back that was set aside. Calm when it was not.
-    async fn bring_back(&self, vm: &str, operation: &str) -> Result<(), DiskError>;
+    /// Removes a VM's folder with its files. Idempotent.
+    async fn erase(&self, vm: &VmName) -> Result<(), DiskError>;
+    /// Moves a VM's folder out of the way, under an operation's id. Idempotent.
+    async fn set_aside(&self, vm: &VmName, operation: &OperationId) -> Result<(), DiskError>;
+    /// Moves a folder back that was set aside; a no-op where it was not.
+    async fn bring_back(&self, vm: &VmName, operation: &OperationId) -> Result<(), DiskError>;
     /// The operations that have set something aside.
-    async fn set_aside_by(&self) -> Result<Vec<String>, DiskError>;
-    /// Removes for good what an operation set aside. Calm when it is gone.
-    async fn discard(&self, operation: &str) -> Result<(), DiskError>;
-    /// Makes a folder for the sockets and scratch files of a door, and tells it.
-    async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError>;
-    /// Removes it. Calm when it is gone.
-    async fn remove_door_folder(&self, operation: &str) -> Result<(), DiskError>;
-    /// Serves the image of a machine that is off, read-only, at a unix socket. Calm when it is served there.
+    async fn set_aside_by(&self) -> Result<Vec<OperationId>, DiskError>;
+    /// Removes for good what an operation set aside. Idempotent.
+    async fn discard(&self, operation: &OperationId) -> Result<(), DiskError>;
+    /// Creates the folder for the sockets and scratch files of an operation's exports, and returns its path. Idempotent.
+    async fn create_export_folder(&self, operation: &OperationId) -> Result<PathBuf, DiskError>;
+    /// Removes it. Idempotent.
+    async fn remove_export_folder(&self, operation: &OperationId) -> Result<(), DiskError>;
+    /// Serves the image of a VM that is off, read-only, over NBD at a unix socket. Idempotent.
     async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError>;
-    /// Ends that. Calm when nothing is served there.
+    /// Ends that. Idempotent.
     async fn stop_serving(&self, socket: &Path) -> Result<(), DiskError>;
-    /// How much room there is.
+    /// The free bytes of the file system that disks are on.
     async fn free(&self) -> Result<ByteCount, DiskError>;
 }

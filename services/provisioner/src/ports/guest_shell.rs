@@ -1,52 +1,53 @@
-//! What is asked of the inside of a machine.
+//! The inside of a VM: a shell as root.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::VmUuid;
 use contract::provisioner::Script;
 
-/// A guest to be entered.
+/// A guest to log in to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
-    /// Where it is.
+    /// Its address.
     pub address: IpAddr,
-    /// The UUID of its machine.
-    pub uuid: String,
-    /// Its host key, where it was seen before; another one is not let in.
+    /// The UUID of its VM.
+    pub uuid: VmUuid,
+    /// Its SSH host key, where one was seen before; no other is accepted.
     pub host_key: Option<String>,
 }
 
-/// A script and what it is told.
+/// A script to run, with its environment.
 #[derive(Clone, Debug)]
 pub struct ScriptRun<'a> {
-    /// Which of the machine's scripts it is; a script that has run to its good end does not run again.
+    /// Its position among the VM's scripts, from 0; a script that has succeeded does not run again.
     pub at: usize,
     /// The script.
     pub script: &'a Script,
-    /// Its variables.
+    /// Its environment variables.
     pub env: &'a std::collections::BTreeMap<String, String>,
     /// How long it may take.
     pub within: Duration,
 }
 
-/// Why the inside of a guest was not reached, or did not do its work.
+/// Why a guest was not reached, or its script did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShellError {
-    /// Nobody answers, or not to us: it may still be booting.
+    /// SSH does not answer or does not accept us: the guest may still be booting.
     #[error("{0}")]
     Unreachable(String),
-    /// Somebody else answers.
+    /// Another host key than before: perhaps another guest.
     #[error("the guest at {address} shows another host key than before: {seen}, not {known}")]
-    Stranger {
-        /// Where.
+    HostKeyChanged {
+        /// The address.
         address: IpAddr,
         /// The key it shows.
         seen: String,
         /// The key it had.
         known: String,
     },
-    /// A script ended badly.
+    /// A script failed.
     #[error("script {name} ended with status {status}: {tail}")]
     Script {
         /// The script.
@@ -68,13 +69,13 @@ pub enum ShellError {
     },
 }
 
-/// Enters guests.
+/// Runs scripts inside guests.
 #[async_trait]
 pub trait GuestShell: Send + Sync + 'static {
     /// Our public key, in one line as OpenSSH writes it.
     fn authorized_key(&self) -> &str;
-    /// Enters once and leaves: tells the guest's host key.
+    /// Logs in once and returns the guest's host key.
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError>;
-    /// Runs a script to its end; what it writes goes to the log.
+    /// Runs a script to its end; its output goes to the log.
     async fn run(&self, guest: &Guest, script: &ScriptRun<'_>) -> Result<(), ShellError>;
 }

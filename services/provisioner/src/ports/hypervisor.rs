@@ -1,45 +1,38 @@
-//! What is asked of whatever runs machines.
+//! The hypervisor: what runs VMs.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use contract::DiskName;
+use contract::{DiskName, MacAddress, Realm, VmUuid};
+use provisioner_domain::Power;
 
-use super::machine::{Disk, Machine, MachineMark};
+use super::Cause;
+use super::machine::{Disk, Machine, VmMark};
 
-/// What a machine is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
-    /// It runs, or is on its way down.
-    Running,
-    /// It is off, by itself or because it crashed.
-    Off,
-}
-
-/// A machine that carries our mark.
+/// A VM that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub struct MarkedVm {
     /// Its UUID.
-    pub uuid: String,
+    pub uuid: VmUuid,
     /// What it is doing.
     pub power: Power,
     /// Its mark.
-    pub mark: MachineMark,
+    pub mark: VmMark,
 }
 
-/// How to ask a guest to stop.
+/// How to ask a guest to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopWay {
+pub enum ShutdownMode {
     /// Through its agent.
     Agent,
-    /// By the power button.
-    PowerButton,
+    /// By the ACPI power button.
+    Acpi,
 }
 
-/// A disk that stands open for reading.
+/// A disk that is exported for reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Door {
+pub struct Export {
     /// The disk.
     pub disk: DiskName,
     /// The unix socket of an NBD server.
@@ -49,61 +42,86 @@ pub struct Door {
 }
 
 /// Why the hypervisor did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HypervisorError {
-    /// It does not answer, or not now: asking later may help.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It knows no such machine.
-    #[error("{0}")]
-    Unknown(String),
-    /// The guest's agent does not answer.
-    #[error("{0}")]
-    AgentSilent(String),
-    /// It will not, however often it is asked.
-    #[error("{0}")]
-    Failed(String),
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt}")]
+pub struct HypervisorError {
+    /// What kind of failure.
+    pub kind: HypervisorFailure,
+    /// What was attempted.
+    pub attempt: String,
+    /// The cause.
+    #[source]
+    pub source: Cause,
 }
 
-/// Runs machines.
+/// Kinds of failure that a caller can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HypervisorFailure {
+    /// It does not answer, or not now: the same call may succeed later.
+    Unavailable,
+    /// It knows no such VM.
+    Unknown,
+    /// The guest agent does not answer.
+    AgentSilent,
+    /// It refuses, however often it is asked.
+    Failed,
+}
+
+impl HypervisorError {
+    /// A failure of an attempt, with its cause.
+    pub fn new(kind: HypervisorFailure, attempt: impl Into<String>, cause: impl Into<Cause>) -> Self {
+        HypervisorError { kind, attempt: attempt.into(), source: cause.into() }
+    }
+
+    /// Whether the same call may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, HypervisorFailure::Unavailable | HypervisorFailure::AgentSilent)
+    }
+}
+
+/// Runs VMs.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
-    /// `libvirt`, or `simulated` where no machine really exists.
+    /// `libvirt`, or `simulated` where no VM really exists.
     fn name(&self) -> &'static str;
-    /// Makes ready what machines need from their host, such as a network. Calm when repeated.
+    /// Prepares what VMs need from their host, such as a network. Idempotent.
     async fn prepare(&self) -> Result<(), HypervisorError>;
     /// Whether it answers.
     async fn check(&self) -> Result<(), HypervisorError>;
-    /// Makes a machine known, or changes it.
+    /// Defines a VM, or changes its definition.
     async fn define(&self, machine: &Machine) -> Result<(), HypervisorError>;
-    /// Starts a machine. Calm when it runs.
-    async fn start(&self, uuid: &str) -> Result<(), HypervisorError>;
-    /// Asks the guest to stop and comes back at once. Calm when it is off.
-    async fn ask_to_stop(&self, uuid: &str, way: StopWay) -> Result<(), HypervisorError>;
-    /// Ends the machine without asking the guest. Calm when it is off or unknown.
-    async fn destroy(&self, uuid: &str) -> Result<(), HypervisorError>;
-    /// Forgets a machine that is off. Calm when it is unknown.
-    async fn undefine(&self, uuid: &str) -> Result<(), HypervisorError>;
-    /// What a machine is doing; nothing where it is unknown.
-    async fn power(&self, uuid: &str) -> Result<Option<Power>, HypervisorError>;
-    /// The address of a running machine's card, once it has one.
-    async fn address(&self, uuid: &str, mac: &str) -> Result<Option<IpAddr>, HypervisorError>;
-    /// Whether the guest's agent answers.
-    async fn agent_answers(&self, uuid: &str) -> Result<bool, HypervisorError>;
-    /// Makes the guest write out and hold back. After any error, thaw.
-    async fn freeze(&self, uuid: &str) -> Result<(), HypervisorError>;
-    /// Lets the guest write again. Calm when it is not frozen.
-    async fn thaw(&self, uuid: &str) -> Result<(), HypervisorError>;
-    /// Opens the disks of a running machine, as they are at one instant, at unix sockets in an existing folder. The
-    /// hypervisor may keep old blocks there, too, that the guest overwrites meanwhile.
-    async fn open_doors(
+    /// Starts a VM; a no-op where it is on.
+    async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Lets a paused VM run again; a no-op where it runs. After a pause for lack of space the failed write is repeated.
+    async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Stops the processors of a running VM and keeps its memory; a no-op where it is paused.
+    async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Asks the guest to shut down and returns at once; a no-op where it is off.
+    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError>;
+    /// Ends the VM without asking the guest; a no-op where it is off or unknown.
+    async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Removes the definition of a VM that is off; a no-op where it is unknown.
+    async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// What a VM is doing.
+    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError>;
+    /// The address of a VM's card, once it has one.
+    async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError>;
+    /// Whether the guest agent answers.
+    async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError>;
+    /// Freezes the guest's file systems. After any error, thaw.
+    async fn freeze(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Thaws them; a no-op where they are not frozen.
+    async fn thaw(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// Exports the disks of a VM that is on, as they are at one point in time, at unix sockets in an existing folder.
+    /// The hypervisor may keep old blocks there, too, that the guest overwrites meanwhile.
+    async fn open_exports(
         &self,
-        uuid: &str,
+        uuid: &VmUuid,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError>;
-    /// Closes what is open in that folder. Calm when nothing is, or the machine is gone.
-    async fn close_doors(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError>;
-    /// All machines that carry our mark and this realm's name.
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError>;
+    ) -> Result<Vec<Export>, HypervisorError>;
+    /// Closes the exports in that folder; a no-op where there are none, or the VM is gone.
+    async fn close_exports(&self, uuid: &VmUuid, folder: &Path) -> Result<(), HypervisorError>;
+    /// All VMs that carry our mark and this realm's name.
+    async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError>;
 }

@@ -1,52 +1,52 @@
-//! A machine, its disks and its mark, as a hypervisor is told of them.
+//! The definition of a VM for a hypervisor: its disks, its devices and its mark.
 
 use std::path::PathBuf;
 
-use contract::{ByteCount, DiskName};
+use contract::{ByteCount, DiskName, MacAddress, OperationId, Realm, VmName, VmUuid};
 use serde::{Deserialize, Serialize};
 
-/// A machine as a hypervisor is to have it.
+/// A VM as a hypervisor is to define it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The hypervisor's name for it, unique on the host.
     pub name: String,
     /// Its UUID.
-    pub uuid: String,
-    /// The address of its network card.
-    pub mac: String,
+    pub uuid: VmUuid,
+    /// The MAC address of its network card.
+    pub mac: MacAddress,
     /// Virtual processors.
     pub cpu_count: u32,
-    /// Memory.
+    /// Memory in bytes.
     pub ram_size: ByteCount,
     /// Its disks, the one to boot from first.
     pub disks: Vec<Disk>,
     /// Its NoCloud volume.
     pub nocloud: PathBuf,
-    /// The file that keeps what its serial console says.
+    /// The file that its serial console is logged to.
     pub console_log: PathBuf,
-    /// The ports on which its guest is going to serve; only a simulation needs to be told.
+    /// The TCP ports on which its guest is going to serve; only the simulation uses them.
     pub served_ports: Vec<u16>,
-    /// Whose it is.
-    pub mark: MachineMark,
+    /// Its mark.
+    pub mark: VmMark,
 }
 
-/// The stamp on everything we make; without it nothing of ours touches a machine.
+/// The mark on every VM that we define; a VM without it is never touched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineMark {
+pub struct VmMark {
     /// The realm: several may share a host.
-    pub realm: String,
+    pub realm: Realm,
     /// Its name in the realm.
-    pub vm: String,
-    /// Which making of it this is.
+    pub vm: VmName,
+    /// Its record's generation.
     pub generation: u64,
-    /// The operation that made it.
-    pub operation: String,
+    /// The operation that defined it.
+    pub operation: OperationId,
 }
 
-/// One disk of a machine.
+/// One disk of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Its name in the machine (`vda`).
+    /// Its name in the VM (`vda`).
     pub name: DiskName,
     /// Its image.
     pub image: Image,
@@ -63,13 +63,13 @@ pub struct Image {
     pub format: ImageFormat,
 }
 
-/// The formats we make and read.
+/// The formats that we write and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFormat {
-    /// QEMU's own.
+    /// QEMU's own format.
     Qcow2,
-    /// Bytes.
+    /// The bytes of the disk.
     Raw,
 }
 

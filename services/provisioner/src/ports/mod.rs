@@ -1,20 +1,37 @@
-//! What the provisioner asks of the world. Each port has a real adapter and, where the world can be done without, an
-//! honest simulated one; one suite per port (`tests/*_suite.rs`) runs on every adapter.
+//! The ports: what the provisioner needs from outside. Each has a real adapter and, where that can be done without, a
+//! simulated one; one suite per port (`tests/support/suites.rs`) runs on every adapter.
 //!
 //! ```text
-//!   Hypervisor  machines: defined, started, stopped, found again; doors to the disks of running ones
-//!   Disks       files: seeds, overlays, NoCloud volumes, places for restored disks; doors to the disks of stopped ones
-//!   GuestShell  the inside of a machine: SSH as root
+//!   Hypervisor  VMs: define, start, pause, stop, find; exports of the disks of VMs that are on
+//!   Disks       files: seeds, overlays, NoCloud volumes, restored disks; exports of the disks of VMs that are off
+//!   GuestShell  the inside of a VM: SSH as root
 //! ```
 //!
-//! Every call ends in bounded time. Whatever makes something may be asked twice.
+//! Every call ends in bounded time. Whatever creates something is idempotent. An error says what was attempted and keeps
+//! its cause; whether it is transient for a saga is decided at the saga (`sagas/steps/error.rs`).
 
 mod disks;
 mod guest_shell;
 mod hypervisor;
 mod machine;
 
-pub use disks::{DiskError, Disks, ImportedSeed, SeedSource, Told};
+use std::sync::Arc;
+
+pub use disks::{DiskError, Disks, ImportedSeed, ReportProgress, SeedSource};
 pub use guest_shell::{Guest, GuestShell, ScriptRun, ShellError};
-pub use hypervisor::{Door, Hypervisor, HypervisorError, Marked, Power, StopWay};
-pub use machine::{Disk, Image, ImageFormat, Machine, MachineMark};
+pub use hypervisor::{Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode};
+pub use machine::{Disk, Image, ImageFormat, Machine, VmMark};
+
+/// The cause of an error, whatever adapter it comes from.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The adapters behind the ports.
+#[derive(Clone)]
+pub struct Ports {
+    /// Runs VMs.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Keeps disk images.
+    pub disks: Arc<dyn Disks>,
+    /// Runs scripts inside VMs.
+    pub shell: Arc<dyn GuestShell>,
+}

@@ -1,137 +1,105 @@
-//! Makes a seed of a cloud image.
+//! Imports a cloud image as a seed.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contract::SeedName;
-use contract::provisioner::Seed;
-use operation::{Context, Work};
+use contract::provisioner::{self, Seed};
+use operation::{Saga, declined_error, failure_error};
 use provisioner_domain::SeedRecord;
-use saga::{Step, StepFuture, Trail, output};
-use serde::{Deserialize, Serialize};
+use saga::{Outputs, Step, StepError};
 
-use super::{MOMENT, World, of_disks, of_failure, of_registry};
+use super::steps::{QUICK, disk_error};
 use crate::ports::{ImportedSeed, SeedSource};
+use crate::state::ServiceState;
+
+/// A few gigabytes over a slow connection.
+const IMPORT_MAX: Duration = Duration::from_secs(4 * 3600);
+/// A source that is away for a moment.
+const IMPORT_RETRY: Duration = Duration::from_secs(60);
 
 /// The saga.
-pub struct AddSeedWork;
+pub struct AddSeed;
+type Context = super::Context<provisioner::AddSeed>;
 
-/// What it is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedWish {
-    /// Its name.
-    pub name: SeedName,
-    /// Where it comes from: an absolute path or a URL.
-    pub from: String,
-    /// What it must hash to, in lower case.
-    pub sha256: String,
-}
-
-impl SeedWish {
-    /// The source, if it is one.
-    pub fn source(&self) -> Option<SeedSource> {
-        let is_url = ["http://", "https://"].iter().any(|scheme| self.from.starts_with(scheme));
-        if is_url {
-            Some(SeedSource::Url(self.from.clone()))
-        } else {
-            let path = PathBuf::from(&self.from);
-            path.is_absolute().then_some(SeedSource::File(path))
-        }
-    }
-}
-
-type Here = Context<World, SeedWish>;
-
-/// A few gigabytes over a slow line.
-const IMPORT_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// A source that is away for a moment.
-const IMPORT_PATIENCE: Duration = Duration::from_secs(60);
-
-impl Work for AddSeedWork {
-    const KIND: &'static str = "add_seed";
-    type World = World;
-    type Input = SeedWish;
-
-    fn about(wish: &SeedWish) -> String {
-        wish.name.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for AddSeed {
+    type Command = provisioner::AddSeed;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("expect", MOMENT, expect).undone_by(unexpect),
-            Step::new("import", IMPORT_LIMIT, import).undone_by(remove).with_patience(IMPORT_PATIENCE),
-            // The undo of the import drops the record, whatever it says by then.
-            Step::new("keep", MOMENT, keep),
+            Step::new("announce", QUICK, announce).undone_by(withdraw),
+            Step::new("import", IMPORT_MAX, import).undone_by(remove).retrying_for(IMPORT_RETRY),
+            // It needs no undo: that of the import removes the record, whatever it says by then.
+            Step::new("store", QUICK, store),
         ]
     }
 }
 
-/// Tells whether there is something to do: this very image may be here under this very name.
-fn expect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let wish = here.input.clone();
-        let expected = here.world.registry.expect_seed(wish.name, wish.sha256, here.id.clone());
-        output(&expected.await.map_err(of_registry)?.is_some())
-    })
+/// Where an image comes from: an absolute path or an http(s) URL.
+pub(crate) fn source_of(from: &str) -> Option<SeedSource> {
+    if ["http://", "https://"].iter().any(|scheme| from.starts_with(scheme)) {
+        return Some(SeedSource::Url(from.to_owned()));
+    }
+    let path = PathBuf::from(from);
+    path.is_absolute().then_some(SeedSource::File(path))
 }
 
-fn unexpect<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let dropped = here.world.registry.unexpect_seed(here.input.name.clone(), here.id.clone());
-        dropped.await.map_err(of_registry)?;
-        output(&())
-    })
+fn digest(context: &Context) -> String {
+    context.command.sha256.to_ascii_lowercase()
 }
 
-fn import<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let source = here
-            .input
-            .source()
-            .ok_or_else(|| saga::Trouble::Final(format!("{:?} is not a source", here.input.from)))?;
-        let told = |done, total| {
-            here.meter.set_done(done);
-            here.meter.set_total(total);
-        };
-        let imported = tokio::select! {
-            imported = here.world.disks.import_seed(&source, &here.input.sha256, &told) => imported,
-            () = here.cancel.cancelled() => return Err(saga::Trouble::Final("given up while it was fetched".into())),
-        };
-        output(&imported.map_err(of_disks)?)
-    })
+/// Records that the seed is being imported; false where this very image has this very name already.
+async fn announce(context: &Context, _: &Outputs) -> Result<bool, StepError> {
+    let (name, by) = (context.command.name.clone(), context.id.clone());
+    let announced = context.state.registry.announce_seed(name, digest(context), by);
+    Ok(announced.await.map_err(declined_error)?.is_some())
 }
 
-/// Removes the image, unless somebody needs it: another seed, or a machine.
-fn remove<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let world = &here.world;
-        let name = here.input.name.clone();
-        let dropped = world.registry.unexpect_seed(name, here.id.clone());
-        dropped.await.map_err(of_registry)?;
-        let inventory = world.registry.look().await.map_err(of_failure)?;
-        if !inventory.needs_image(&here.input.sha256) {
-            let removed = world.disks.remove_seed(&here.input.sha256);
-            removed.await.map_err(of_disks)?;
+async fn withdraw(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    let (name, by) = (context.command.name.clone(), context.id.clone());
+    context.state.registry.withdraw_seed(name, by).await.map_err(declined_error)
+}
+
+async fn import(context: &Context, _: &Outputs) -> Result<ImportedSeed, StepError> {
+    let from = &context.command.from;
+    let source = source_of(from)
+        .ok_or_else(|| StepError::Permanent(format!("{from:?} is neither an absolute path nor a URL")))?;
+    let report = |done, total| {
+        context.progress.set_done(done);
+        context.progress.set_total(total);
+    };
+    let sha256 = digest(context);
+    let imported = tokio::select! {
+        imported = context.state.disks.import_seed(&source, &sha256, &report) => imported,
+        () = context.cancel.cancelled() => {
+            return Err(StepError::Permanent("cancelled while the image was copied".into()));
         }
-        output(&())
-    })
+    };
+    imported.map_err(disk_error)
 }
 
-fn keep<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let imported: ImportedSeed = trail.of("import")?;
-        let seed = Seed {
-            name: here.input.name.clone(),
-            sha256: here.input.sha256.clone(),
-            virtual_size: imported.virtual_size,
-            stored_size: imported.stored_size,
-            added: chrono::Utc::now(),
-        };
-        if trail.of::<bool>("expect")? {
-            let kept =
-                here.world.registry.keep_seed(SeedRecord::Here { seed: seed.clone(), by: here.id.clone() });
-            kept.await.map_err(of_registry)?;
-        }
-        output(&seed)
-    })
+/// Removes the image, unless another seed or a VM needs it.
+async fn remove(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    withdraw(context, outputs).await?;
+    let (state, sha256) = (&context.state, digest(context));
+    let inventory = state.registry.snapshot().await.map_err(failure_error)?;
+    if inventory.needs_image(&sha256) {
+        return Ok(());
+    }
+    state.disks.remove_seed(&sha256).await.map_err(disk_error)
+}
+
+async fn store(context: &Context, outputs: &Outputs) -> Result<Seed, StepError> {
+    let imported: ImportedSeed = outputs.get("import")?;
+    let seed = Seed {
+        name: context.command.name.clone(),
+        sha256: digest(context),
+        virtual_size: imported.virtual_size,
+        stored_size: imported.stored_size,
+        added: chrono::Utc::now(),
+    };
+    if outputs.get::<bool>("announce")? {
+        let record = SeedRecord::Imported { seed: seed.clone(), by: context.id.clone() };
+        context.state.registry.store_seed(record).await.map_err(declined_error)?;
+    }
+    Ok(seed)
 }

@@ -1,160 +1,63 @@
-//! Makes a machine of a reserved name whose disks a restore has written. Its scripts ran long ago and do not run
-//! again; its NoCloud volume makes it somebody else than the machine it is a copy of.
+//! Creates a VM from a reserved name whose disks a restore has written. Its scripts ran long ago and do not run again;
+//! its NoCloud volume gives it an identity other than that of the VM it is a copy of.
 
-use contract::VmName;
-use contract::{OperationId, provisioner::AdoptVm};
-use operation::{Context, Work};
+use contract::provisioner;
+use operation::Saga;
 use provisioner_domain::nocloud::documents;
-use provisioner_domain::{VmMove, VmRecord};
-use saga::{Step, StepFuture, Trail, Trouble, output};
-use serde::{Deserialize, Serialize};
+use provisioner_domain::{VmRecord, VmTransition};
+use saga::{Outputs, Step, StepError};
 
-use super::create_vm::settle_ready;
-use super::machine::{disks_of, machine_of, nocloud_in};
-use super::ready::{Ready, wait_ready};
-use super::{
-    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_disks, of_hypervisor, of_registry, own_record,
-};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, disk_error};
+use crate::machine::{disks_of, nocloud_in};
+use crate::state::ServiceState;
 
 /// The saga.
-pub struct AdoptVmWork;
+pub struct AdoptVm;
+type Context = super::Context<provisioner::AdoptVm>;
 
-/// What it is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Adoption {
-    /// The reserved name.
-    pub vm: VmName,
-    /// For which operation it was reserved.
-    pub reserved_by: OperationId,
-}
-
-impl From<&AdoptVm> for Adoption {
-    fn from(asked: &AdoptVm) -> Adoption {
-        Adoption { vm: asked.vm.clone(), reserved_by: asked.reserved_by.clone() }
-    }
-}
-
-type Here = Context<World, Adoption>;
-
-impl Work for AdoptVmWork {
-    const KIND: &'static str = "adopt_vm";
-    type World = World;
-    type Input = Adoption;
-
-    fn about(adoption: &Adoption) -> String {
-        adoption.vm.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for AdoptVm {
+    type Command = provisioner::AdoptVm;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("take", MOMENT, take).undone_by(give_back),
-            Step::new("volume", MOMENT, volume),
-            Step::new("define", DEED, define).undone_by(undefine).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("ready", READY_LIMIT, ready),
-            Step::new("finish", MOMENT, finish).undone_by(unfinish),
+            Step::new("lock", QUICK, adopt).undone_by(unadopt),
+            // It needs no undo: the volume is among the disks, and is removed with them.
+            Step::new("volume", QUICK, volume),
+            Step::new("define", HYPERVISOR_CALL, steps::define)
+                .undone_by(steps::undefine)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("start", HYPERVISOR_CALL, steps::start)
+                .undone_by(steps::destroy)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("ready", READY_MAX, steps::ready),
+            Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),
         ]
     }
 }
 
-fn take<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let adopt = VmMove::Adopt(here.id.clone(), here.input.reserved_by.clone());
-        let taken = here.world.registry.make(&here.input.vm, adopt);
-        let record = taken.await.map_err(of_registry)?;
-        let disks = &here.world.disks;
-        for disk in disks_of(&record, disks.as_ref()) {
-            if !disks.exists(&disk.image.path).await.map_err(of_disks)? {
-                return Err(Trouble::Final(format!("disk {} has not been written", disk.name)));
-            }
+async fn adopt(context: &Context, _: &Outputs) -> Result<VmRecord, StepError> {
+    let (by, reserved_by) = (context.id.clone(), context.command.reserved_by.clone());
+    let record = steps::apply(context, VmTransition::Adopt { by, reserved_by }).await?;
+    let disks = &context.state.disks;
+    for disk in disks_of(&record, disks.as_ref()) {
+        if !disks.exists(&disk.image.path).await.map_err(disk_error)? {
+            return Err(StepError::Permanent(format!("disk {} has not been written", disk.name)));
         }
-        output(&record)
-    })
+    }
+    Ok(record)
 }
 
-fn give_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input.vm).await?.is_some() {
-            let unadopt = VmMove::Unadopt(here.id.clone());
-            let given_back = here.world.registry.make(&here.input.vm, unadopt);
-            given_back.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
+async fn unadopt(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    if steps::own_record(context).await?.is_some() {
+        steps::apply(context, VmTransition::Unadopt { by: context.id.clone() }).await?;
+    }
+    Ok(())
 }
 
-/// It needs no undo: it lies among the disks, and goes with them.
-fn volume<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("take")?;
-        let disks = &here.world.disks;
-        let place = nocloud_in(&disks.folder(record.name().as_str()));
-        let texts = documents(&record, here.world.shell.authorized_key());
-        disks.write_nocloud(&place, &texts).await.map_err(of_disks)?;
-        output(&())
-    })
-}
-
-fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let world = &here.world;
-        let machine = machine_of(&trail.of("take")?, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("take") {
-            let (hypervisor, uuid) = (&here.world.hypervisor, &record.identity.uuid);
-            hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
-            hypervisor.undefine(uuid).await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("take")?;
-        let started = here.world.hypervisor.start(&record.identity.uuid);
-        started.await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("take") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
-            destroyed.await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("take")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
-    })
-}
-
-fn finish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let ready: Ready = trail.of("ready")?;
-        output(&settle_ready(here, &here.input.vm, ready).await?)
-    })
-}
-
-fn unfinish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input.vm).await?.is_some() {
-            let unmake = VmMove::Unmake(here.id.clone(), Some(here.input.reserved_by.clone()));
-            let unmade = here.world.registry.make(&here.input.vm, unmake);
-            unmade.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
+async fn volume(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let record: VmRecord = outputs.get("lock")?;
+    let disks = &context.state.disks;
+    let path = nocloud_in(&disks.folder(record.name()));
+    let documents = documents(&record, context.state.shell.authorized_key());
+    disks.write_nocloud(&path, &documents).await.map_err(disk_error)
 }

@@ -1,201 +1,101 @@
-//! Makes a machine of a seed and starts it.
-//!
-//! It needs a definition that passed the registry's check. The name is reserved first and freed last, so that
-//! everything in between belongs to this operation alone.
+//! Creates a VM from a seed and starts it. Its name is reserved first and freed last, so that everything in between
+//! belongs to this operation alone.
 
 use std::time::Duration;
 
-use contract::provisioner::VmDefinition;
-use operation::{Context, Work};
+use contract::provisioner;
+use operation::{Saga, declined_error};
 use provisioner_domain::nocloud::documents;
-use provisioner_domain::{DiskSource, Seen, VmMove, VmRecord};
-use saga::{Step, StepFuture, Trail, Trouble, output};
+use provisioner_domain::{DiskSource, VmRecord};
+use saga::{Outputs, Step, StepError};
 
-use super::machine::{disks_of, machine_of, nocloud_in};
-use super::ready::{Ready, guest_of, wait_ready};
-use super::{
-    DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_disks, of_hypervisor, of_registry, own_record,
+use super::steps::{
+    self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, shell_error,
 };
-use crate::ports::{ScriptRun, ShellError};
+use crate::machine::{disks_of, nocloud_in};
+use crate::ports::ScriptRun;
+use crate::state::ServiceState;
 
-/// How long one script may take. Compiling something on an emulated machine is the longest that is reasonable.
+/// How long one script may take. Compiling something in an emulated VM is the longest that is reasonable.
 const SCRIPT_MAX: Duration = Duration::from_secs(3600);
 /// All scripts together.
-const INSTALL_LIMIT: Duration = Duration::from_secs(6 * 3600);
+const INSTALL_MAX: Duration = Duration::from_secs(6 * 3600);
+/// A guest that restarts its SSH server, or is slow.
+const INSTALL_RETRY: Duration = Duration::from_secs(120);
 
 /// The saga.
-pub struct CreateVmWork;
+pub struct CreateVm;
+type Context = super::Context<provisioner::CreateVm>;
 
-type Here = Context<World, VmDefinition>;
-
-impl Work for CreateVmWork {
-    const KIND: &'static str = "create_vm";
-    type World = World;
-    type Input = VmDefinition;
-
-    fn about(definition: &VmDefinition) -> String {
-        definition.name.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for CreateVm {
+    type Command = provisioner::CreateVm;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("reserve", MOMENT, reserve).undone_by(unreserve),
-            Step::new("disk", MOMENT, disk).undone_by(erase),
-            Step::new("define", DEED, define).undone_by(undefine).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("ready", READY_LIMIT, ready),
-            Step::new("install", INSTALL_LIMIT, install).with_patience(Duration::from_secs(120)),
-            Step::new("finish", MOMENT, finish).undone_by(unfinish),
+            Step::new("lock", QUICK, reserve).undone_by(forget),
+            Step::new("disk", QUICK, disk).undone_by(erase),
+            Step::new("define", HYPERVISOR_CALL, steps::define)
+                .undone_by(steps::undefine)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("start", HYPERVISOR_CALL, steps::start)
+                .undone_by(steps::destroy)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("ready", READY_MAX, steps::ready),
+            Step::new("install", INSTALL_MAX, install).retrying_for(INSTALL_RETRY),
+            Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),
         ]
     }
 }
 
-fn reserve<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let created = here.world.registry.create(here.input.clone(), here.id.clone());
-        output(&created.await.map_err(of_registry)?)
-    })
+async fn reserve(context: &Context, _: &Outputs) -> Result<VmRecord, StepError> {
+    let created = context.state.registry.create(context.command.definition.clone(), context.id.clone());
+    created.await.map_err(declined_error)
 }
 
-fn unreserve<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let forgotten = here.world.registry.forget(&here.input.name, &here.id);
-        output(&forgotten.await.map_err(of_registry)?)
-    })
+async fn forget(context: &Context, _: &Outputs) -> Result<bool, StepError> {
+    let forgotten = context.state.registry.forget(&context.command.definition.name, &context.id);
+    forgotten.await.map_err(declined_error)
 }
 
-fn disk<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("reserve")?;
-        let DiskSource::Seed { sha256 } = &record.source else {
-            return Err(Trouble::Final("a machine that is created grows from a seed".into()));
-        };
-        let disks = &here.world.disks;
-        let name = record.name().as_str();
-        disks.make_folder(name).await.map_err(of_disks)?;
-        let volume = documents(&record, here.world.shell.authorized_key());
-        disks.write_nocloud(&nocloud_in(&disks.folder(name)), &volume).await.map_err(of_disks)?;
-        for disk in disks_of(&record, disks.as_ref()) {
-            let size = record.definition.disk_size;
-            disks.clone_seed(sha256, &disk.image.path, size).await.map_err(of_disks)?;
-        }
-        output(&())
-    })
+async fn disk(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let record: VmRecord = outputs.get("lock")?;
+    let DiskSource::Seed { sha256 } = &record.source else {
+        return Err(StepError::Permanent("a new VM is created from a seed".into()));
+    };
+    let disks = &context.state.disks;
+    disks.create_folder(record.name()).await.map_err(disk_error)?;
+    let volume = documents(&record, context.state.shell.authorized_key());
+    let path = nocloud_in(&disks.folder(record.name()));
+    disks.write_nocloud(&path, &volume).await.map_err(disk_error)?;
+    for disk in disks_of(&record, disks.as_ref()) {
+        let size = record.definition.disk_size;
+        disks.clone_seed(sha256, &disk.image.path, size).await.map_err(disk_error)?;
+    }
+    Ok(())
 }
 
-fn erase<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        // Before the name is freed: until then the folder cannot be anybody else's.
-        if own_record(here, &here.input.name).await?.is_some() {
-            let erased = here.world.disks.erase(here.input.name.as_str());
-            erased.await.map_err(of_disks)?;
-        }
-        output(&())
-    })
-}
-
-fn define<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let world = &here.world;
-        let machine = machine_of(&trail.of("reserve")?, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("reserve") {
-            let (hypervisor, uuid) = (&here.world.hypervisor, &record.identity.uuid);
-            hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
-            hypervisor.undefine(uuid).await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("reserve")?;
-        let started = here.world.hypervisor.start(&record.identity.uuid);
-        started.await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("reserve") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
-            destroyed.await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("reserve")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
-    })
-}
-
-fn install<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("reserve")?;
-        let ready: Ready = trail.of("ready")?;
-        let mut guest = guest_of(&record, ready.address);
-        guest.host_key = Some(ready.host_key);
-        let scripts = &record.definition.install;
-        for (at, script) in scripts.iter().enumerate() {
-            let run = ScriptRun { at, script, env: &record.definition.env, within: SCRIPT_MAX };
-            let ran = tokio::select! {
-                ran = here.world.shell.run(&guest, &run) => ran,
-                () = here.cancel.cancelled() => {
-                    return Err(Trouble::Final(format!("given up while script {} ran", script.name)));
-                }
-            };
-            ran.map_err(of_shell)?;
-        }
-        output(&scripts.len())
-    })
-}
-
-fn of_shell(error: ShellError) -> Trouble {
-    match error {
-        ShellError::Unreachable(reason) => Trouble::Passing(reason),
-        other => Trouble::Final(other.to_string()),
+async fn erase(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    // Before the name is freed: until then the folder cannot be another VM's.
+    match steps::own_record(context).await? {
+        Some(record) => context.state.disks.erase(record.name()).await.map_err(disk_error),
+        None => Ok(()),
     }
 }
 
-fn finish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let ready: Ready = trail.of("ready")?;
-        output(&settle_ready(here, &here.input.name, ready).await?)
-    })
-}
-
-/// Writes down that a machine answers; the machine as others see it.
-pub(super) async fn settle_ready<I>(
-    here: &Context<World, I>,
-    vm: &contract::VmName,
-    ready: Ready,
-) -> Result<contract::provisioner::Vm, Trouble> {
-    let registry = &here.world.registry;
-    let seen = Seen::Running { ready: true, address: Some(ready.address) };
-    registry.make(vm, VmMove::KnowHostKey(ready.host_key)).await.map_err(of_registry)?;
-    let settled = registry.make(vm, VmMove::Settle(here.id.clone(), seen));
-    let settled = settled.await.map_err(of_registry)?;
-    Ok(settled.outline(here.world.hypervisor.name()))
-}
-
-fn unfinish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input.name).await?.is_some() {
-            let unmade = VmMove::Unmake(here.id.clone(), None);
-            let unmade = here.world.registry.make(&here.input.name, unmade);
-            unmade.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
+async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepError> {
+    let (record, ready): (VmRecord, Ready) = (outputs.get("lock")?, outputs.get("ready")?);
+    let mut guest = guest_of(&record, ready.address);
+    guest.host_key = Some(ready.host_key);
+    let scripts = &record.definition.install;
+    for (at, script) in scripts.iter().enumerate() {
+        let run = ScriptRun { at, script, env: &record.definition.env, within: SCRIPT_MAX };
+        let ran = tokio::select! {
+            ran = context.state.shell.run(&guest, &run) => ran,
+            () = context.cancel.cancelled() => {
+                return Err(StepError::Permanent(format!("cancelled while script {} ran", script.name)));
+            }
+        };
+        ran.map_err(shell_error)?;
+    }
+    Ok(scripts.len())
 }

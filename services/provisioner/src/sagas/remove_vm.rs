@@ -1,134 +1,65 @@
-//! Removes a machine with its disk.
+//! Removes a VM with its disks.
 //!
-//! Nothing is destroyed for good here: the disks are set aside, and discarded once this operation is done. Until its
-//! last step it can be undone, and the machine is as it was.
+//! Nothing is destroyed for good here: the disks are set aside, and the reconciler discards them once this operation is
+//! done. Until its last step it can be undone, and the VM is as it was.
 
-use contract::VmName;
-use operation::{Context, Work};
-use provisioner_domain::{VmMove, VmRecord, WorkKind};
-use saga::{Step, StepFuture, Trail, Trouble, output};
+use bus::Declined;
+use contract::provisioner;
+use operation::{Saga, declined_error};
+use provisioner_domain::VmRecord;
+use saga::{Outputs, Step, StepError};
 
-use super::machine::machine_of;
-use super::stop_vm::was_running;
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, World, of_disks, of_hypervisor, of_registry, own_record};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, disk_error, hypervisor_error};
+use crate::state::ServiceState;
 
 /// The saga.
-pub struct RemoveVmWork;
+pub struct RemoveVm;
+type Context = super::Context<provisioner::RemoveVm>;
 
-type Here = Context<World, VmName>;
-
-impl Work for RemoveVmWork {
-    const KIND: &'static str = "remove_vm";
-    type World = World;
-    type Input = VmName;
-
-    fn about(vm: &VmName) -> String {
-        vm.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for RemoveVm {
+    type Command = provisioner::RemoveVm;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("lock", MOMENT, lock).undone_by(unlock),
-            Step::new("power_off", DEED, power_off).undone_by(start_again).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("undefine", DEED, undefine).undone_by(define_again).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("set_aside", MOMENT, set_aside).undone_by(bring_back),
-            Step::new("forget", MOMENT, forget).undone_by(remember),
+            Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
+            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
+            // The data are removed, too: nothing has to be written out, so the guest is not asked.
+            Step::new("power_off", HYPERVISOR_CALL, steps::destroy)
+                .undone_by(steps::restore_power)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("undefine", HYPERVISOR_CALL, undefine)
+                .undone_by(steps::define)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("set_aside", QUICK, set_aside).undone_by(bring_back),
+            Step::new("forget", QUICK, forget).undone_by(remember),
         ]
     }
 }
 
-fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Removing);
-        let locked = here.world.registry.make(&here.input, begin);
-        output(&locked.await.map_err(of_registry)?)
-    })
+async fn undefine(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let record: VmRecord = outputs.get("lock")?;
+    context.state.hypervisor.undefine(&record.identity.uuid).await.map_err(hypervisor_error)
 }
 
-fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
-            given_up.await.map_err(of_registry)?;
+async fn set_aside(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    context.state.disks.set_aside(&context.command.vm, &context.id).await.map_err(disk_error)
+}
+
+async fn bring_back(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    context.state.disks.bring_back(&context.command.vm, &context.id).await.map_err(disk_error)
+}
+
+async fn forget(context: &Context, _: &Outputs) -> Result<bool, StepError> {
+    context.state.registry.forget(&context.command.vm, &context.id).await.map_err(declined_error)
+}
+
+async fn remember(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let locked: VmRecord = outputs.get("lock")?;
+    match context.state.registry.remember(locked).await {
+        Ok(_) => Ok(()),
+        Err(Declined::Refused(_)) => {
+            Err(StepError::Permanent(format!("another VM {} was created meanwhile", context.command.vm)))
         }
-        output(&())
-    })
-}
-
-/// Its data go with it: there is nothing to write out, so the guest is not asked.
-fn power_off<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
-        destroyed.await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("lock")
-            && was_running(&record)
-        {
-            let started = here.world.hypervisor.start(&record.identity.uuid);
-            started.await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn undefine<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        let undefined = here.world.hypervisor.undefine(&record.identity.uuid);
-        undefined.await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn define_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        let world = &here.world;
-        let machine = machine_of(&record, &world.realm, &here.id, world.disks.as_ref());
-        world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
-        output(&())
-    })
-}
-
-fn set_aside<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let aside = here.world.disks.set_aside(here.input.as_str(), here.id.as_str());
-        aside.await.map_err(of_disks)?;
-        output(&())
-    })
-}
-
-fn bring_back<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let back = here.world.disks.bring_back(here.input.as_str(), here.id.as_str());
-        back.await.map_err(of_disks)?;
-        output(&())
-    })
-}
-
-fn forget<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let forgotten = here.world.registry.forget(&here.input, &here.id);
-        output(&forgotten.await.map_err(of_registry)?)
-    })
-}
-
-fn remember<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let locked: VmRecord = trail.of("lock")?;
-        match here.world.registry.remember(locked).await {
-            Ok(_) => output(&()),
-            Err(bus::Declined::Refused(_)) => {
-                Err(Trouble::Final(format!("another vm {} was made meanwhile", here.input)))
-            }
-            Err(declined) => Err(of_registry(declined)),
-        }
-    })
+        Err(declined) => Err(declined_error(declined)),
+    }
 }

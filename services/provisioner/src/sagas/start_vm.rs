@@ -1,107 +1,52 @@
-//! Starts a machine that is off, or unknown to the hypervisor though its disks are here.
+//! Starts a VM that is off, or unknown to the hypervisor though its disks exist; resumes one that is paused.
 
-use contract::VmName;
-use operation::{Context, Work};
-use provisioner_domain::{VmMove, VmRecord, WorkKind};
-use saga::{Step, StepFuture, Trail, output};
+use contract::provisioner::{self, PauseReason, StartedVm};
+use operation::Saga;
+use provisioner_domain::{Observed, Power, VmRecord};
+use saga::{Outputs, Step, StepError};
 
-use super::create_vm::settle_ready;
-use super::machine::machine_of;
-use super::ready::{Ready, wait_ready};
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, READY_LIMIT, World, of_hypervisor, of_registry, own_record};
-use crate::ports::Power;
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, hypervisor_error};
+use crate::state::ServiceState;
 
 /// The saga.
-pub struct StartVmWork;
+pub struct StartVm;
+type Context = super::Context<provisioner::StartVm>;
 
-type Here = Context<World, VmName>;
-
-impl Work for StartVmWork {
-    const KIND: &'static str = "start_vm";
-    type World = World;
-    type Input = VmName;
-
-    fn about(vm: &VmName) -> String {
-        vm.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for StartVm {
+    type Command = provisioner::StartVm;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("lock", MOMENT, lock).undone_by(unlock),
-            Step::new("start", DEED, start).undone_by(destroy).with_patience(HYPERVISOR_PATIENCE),
-            Step::new("ready", READY_LIMIT, ready),
-            Step::new("finish", MOMENT, finish).undone_by(unfinish),
+            Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
+            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
+            Step::new("start", HYPERVISOR_CALL, start)
+                .undone_by(steps::restore_power)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("ready", READY_MAX, steps::ready),
+            Step::new("complete", QUICK, complete).undone_by(steps::reopen),
         ]
     }
 }
 
-fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Starting);
-        let locked = here.world.registry.make(&here.input, begin);
-        output(&locked.await.map_err(of_registry)?)
-    })
-}
-
-fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
-            given_up.await.map_err(of_registry)?;
+async fn start(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let (record, before): (VmRecord, Power) = (outputs.get("lock")?, outputs.get("power")?);
+    let (hypervisor, uuid) = (&context.state.hypervisor, &record.identity.uuid);
+    match before {
+        Power::Running => Ok(()),
+        Power::Paused(reason) => {
+            tracing::info!(vm = %record.name(), %reason, "resuming a paused VM");
+            hypervisor.resume(uuid).await.map_err(hypervisor_error)
         }
-        output(&())
-    })
-}
-
-fn start<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        let world = &here.world;
-        let uuid = &record.identity.uuid;
-        let power = world.hypervisor.power(uuid).await.map_err(of_hypervisor)?;
-        if power != Some(Power::Running) {
-            // Also where it is known: what it was defined as may be older than its record.
-            let machine = machine_of(&record, &world.realm, &here.id, world.disks.as_ref());
-            world.hypervisor.define(&machine).await.map_err(of_hypervisor)?;
-            world.hypervisor.start(uuid).await.map_err(of_hypervisor)?;
+        Power::Off | Power::Missing => {
+            // Also where it is defined: the definition may be older than the record.
+            steps::define(context, outputs).await?;
+            hypervisor.start(uuid).await.map_err(hypervisor_error)
         }
-        output(&())
-    })
+    }
 }
 
-fn destroy<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("lock") {
-            let destroyed = here.world.hypervisor.destroy(&record.identity.uuid);
-            destroyed.await.map_err(of_hypervisor)?;
-        }
-        output(&())
-    })
-}
-
-fn ready<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        output(&wait_ready(&here.world, &record, &here.cancel).await?)
-    })
-}
-
-fn finish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let ready: Ready = trail.of("ready")?;
-        output(&settle_ready(here, &here.input, ready).await?)
-    })
-}
-
-fn unfinish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input).await?.is_some() {
-            let locked: VmRecord = trail.of("lock")?;
-            let unsettled = VmMove::Unsettle(here.id.clone(), locked.phase);
-            let unsettled = here.world.registry.make(&here.input, unsettled);
-            unsettled.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
+async fn complete(context: &Context, outputs: &Outputs) -> Result<StartedVm, StepError> {
+    let vm = steps::complete(context, outputs).await?;
+    let resumed_from: Option<PauseReason> = Observed::after(None, outputs.get("power")?).pause_reason();
+    Ok(StartedVm { vm, resumed_from })
 }

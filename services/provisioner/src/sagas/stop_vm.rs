@@ -1,142 +1,39 @@
-//! Shuts a machine down: its agent is asked, then the power button pressed, then the plug pulled.
+//! Shuts a VM down, by force where its guest does not want to.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use contract::VmName;
-use operation::{Context, Work};
-use provisioner_domain::{Seen, VmMove, VmRecord, WorkKind};
-use saga::{Step, StepFuture, Trail, Trouble, output};
+use contract::provisioner::{self, Vm};
+use operation::Saga;
+use provisioner_domain::{Observed, VmTransition};
+use saga::{Outputs, Step, StepError};
 
-use super::{DEED, HYPERVISOR_PATIENCE, MOMENT, World, of_hypervisor, of_registry, own_record};
-use crate::ports::{HypervisorError, Power, StopWay};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK};
+use crate::state::ServiceState;
+
+/// Three minutes of asking, and the time to end it by force.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(360);
 
 /// The saga.
-pub struct StopVmWork;
+pub struct StopVm;
+type Context = super::Context<provisioner::StopVm>;
 
-type Here = Context<World, VmName>;
-
-/// The ladder's three minutes, and the time to pull the plug.
-const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(360);
-
-impl Work for StopVmWork {
-    const KIND: &'static str = "stop_vm";
-    type World = World;
-    type Input = VmName;
-
-    fn about(vm: &VmName) -> String {
-        vm.to_string()
-    }
-
-    fn steps() -> Vec<Step<Here>> {
+impl Saga for StopVm {
+    type Command = provisioner::StopVm;
+    type State = ServiceState;
+    fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("lock", MOMENT, lock).undone_by(unlock),
-            Step::new("shut_down", SHUT_DOWN_LIMIT, shut_down)
-                .undone_by(start_again)
-                .with_patience(HYPERVISOR_PATIENCE),
-            Step::new("finish", DEED, finish).undone_by(unfinish),
+            Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
+            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
+            Step::new("shut_down", SHUTDOWN_MAX, steps::shut_down)
+                .undone_by(steps::restore_power)
+                .retrying_for(HYPERVISOR_RETRY),
+            Step::new("complete", QUICK, complete).undone_by(steps::reopen),
         ]
     }
 }
 
-fn lock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let begin = VmMove::Begin(here.id.clone(), WorkKind::Stopping);
-        let locked = here.world.registry.make(&here.input, begin);
-        output(&locked.await.map_err(of_registry)?)
-    })
-}
-
-fn unlock<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input).await?.is_some() {
-            let given_up = VmMove::GiveUp(here.id.clone());
-            let given_up = here.world.registry.make(&here.input, given_up);
-            given_up.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
-}
-
-fn shut_down<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let record: VmRecord = trail.of("lock")?;
-        let (world, uuid) = (&here.world, &record.identity.uuid);
-        for (way, within) in
-            [(StopWay::Agent, world.pace.agent_stop), (StopWay::PowerButton, world.pace.button_stop)]
-        {
-            match world.hypervisor.ask_to_stop(uuid, way).await {
-                Ok(()) => {
-                    if is_off_within(here, uuid, within).await? {
-                        return output(&format!("{way:?}"));
-                    }
-                }
-                // No agent to ask, or a guest that hears no button: the next way.
-                Err(HypervisorError::AgentSilent(_) | HypervisorError::Failed(_)) => {}
-                Err(HypervisorError::Unknown(_)) => return output(&"it was gone"),
-                Err(error) => return Err(of_hypervisor(error)),
-            }
-        }
-        world.hypervisor.destroy(uuid).await.map_err(of_hypervisor)?;
-        output(&"the plug was pulled")
-    })
-}
-
-async fn is_off_within(here: &Here, uuid: &str, within: Duration) -> Result<bool, Trouble> {
-    let until = Instant::now() + within;
-    loop {
-        match here.world.hypervisor.power(uuid).await {
-            Ok(Some(Power::Off) | None) => return Ok(true),
-            Ok(Some(Power::Running)) | Err(HypervisorError::Unavailable(_)) => {}
-            Err(error) => return Err(of_hypervisor(error)),
-        }
-        if here.cancel.is_cancelled() {
-            return Err(Trouble::Final("given up while waiting for it to stop".into()));
-        }
-        if Instant::now() >= until {
-            return Ok(false);
-        }
-        tokio::time::sleep(here.world.pace.look_again).await;
-    }
-}
-
-/// A machine that was to run runs again; whether it answers is the reconciler's to find out.
-fn start_again<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if let Some(record) = trail.if_done::<VmRecord>("lock")
-            && was_running(&record)
-        {
-            let started = here.world.hypervisor.start(&record.identity.uuid).await;
-            match started {
-                Ok(()) | Err(HypervisorError::Unknown(_)) => {}
-                Err(error) => return Err(of_hypervisor(error)),
-            }
-        }
-        output(&())
-    })
-}
-
-/// Whether the hypervisor said so when the operation began.
-pub(super) fn was_running(locked: &VmRecord) -> bool {
-    matches!(locked.phase, provisioner_domain::Phase::Living { seen: Seen::Running { .. }, .. })
-}
-
-fn finish<'a>(here: &'a Here, _: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        let settled = VmMove::Settle(here.id.clone(), Seen::Off);
-        let settled = here.world.registry.make(&here.input, settled);
-        let settled = settled.await.map_err(of_registry)?;
-        output(&settled.outline(here.world.hypervisor.name()))
-    })
-}
-
-fn unfinish<'a>(here: &'a Here, trail: &'a Trail<'a>) -> StepFuture<'a> {
-    Box::pin(async move {
-        if own_record(here, &here.input).await?.is_some() {
-            let locked: VmRecord = trail.of("lock")?;
-            let unsettled = VmMove::Unsettle(here.id.clone(), locked.phase);
-            let unsettled = here.world.registry.make(&here.input, unsettled);
-            unsettled.await.map_err(of_registry)?;
-        }
-        output(&())
-    })
+async fn complete(context: &Context, _: &Outputs) -> Result<Vm, StepError> {
+    let by = context.id.clone();
+    let done = VmTransition::Complete { by, observed: Observed::OFF, host_key: None };
+    Ok(steps::apply(context, done).await?.outline(context.state.hypervisor.name()))
 }

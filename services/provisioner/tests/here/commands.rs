@@ -7,7 +7,7 @@ use contract::provisioner::{
 };
 use contract::{ByteCount, OperationId};
 use futures::StreamExt;
-use operation::fresh_id;
+use operation::new_id;
 use provisioner::adapters::simulated::{Call, Fault};
 use provisioner::ports::{Hypervisor, HypervisorError};
 use testkit::eventually;
@@ -69,7 +69,7 @@ async fn a_machine_lives_its_whole_life() {
 async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;
     running.add_seed().await;
-    let id = fresh_id();
+    let id = new_id();
     let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
     assert_eq!(running.bus.call(&asked, ANSWER).await.expect("begun"), Begun::Begun(id.clone()));
     assert_eq!(running.bus.call(&asked, ANSWER).await.expect("known"), Begun::AlreadyBegun(id.clone()));
@@ -204,7 +204,7 @@ async fn a_guest_that_does_not_want_to_stop_is_stopped() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.simulated.faults.set(Call::AskToStop, Fault::Deaf);
+    running.simulated.faults.set(Call::RequestShutdown, Fault::Deaf);
     let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
@@ -218,7 +218,7 @@ async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.simulated.faults.set(Call::AskToStop, Fault::Stall);
+    running.simulated.faults.set(Call::RequestShutdown, Fault::Stall);
     let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     let by: OperationId = begun.operation().clone();
@@ -227,7 +227,7 @@ async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
     let remove = RemoveVm { vm: vm("web"), operation_id: None };
     let refused = running.bus.call(&remove, ANSWER).await.expect_err("locked");
     assert_eq!(refusal(refused), VmRefused::Locked { vm: vm("web"), by: by.clone() });
-    running.simulated.faults.mend(Call::AskToStop);
+    running.simulated.faults.mend(Call::RequestShutdown);
     running.done(&by).await;
 }
 
@@ -268,18 +268,18 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     let running = Running::start().await;
     running.add_seed().await;
     running.simulated.faults.set(Call::Define, Fault::Stall);
-    let id = fresh_id();
+    let id = new_id();
     let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
     running.bus.call(&asked, ANSWER).await.expect("begun");
     eventually("its name is reserved", async || {
         running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.is_ok()
     })
     .await;
-    running.carrier.cut();
+    running.transport.cut();
     running.simulated.faults.mend(Call::Define);
     let refused = running.bus.call(&ListVms {}, ANSWER).await;
     assert!(matches!(refused, Err(bus::CallError::Transport { .. })));
-    running.carrier.mend();
+    running.transport.mend();
     running.done(&id).await;
 }
 

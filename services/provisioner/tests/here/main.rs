@@ -1,11 +1,11 @@
-//! The provisioner on its simulated world: real actors, real files, the memory bus. Needs qemu-utils, nothing else.
+//! The provisioner on its simulated state: real actors, real files, the memory bus. Needs qemu-utils, nothing else.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod commands;
-mod doors;
+mod exports;
 mod process;
-mod reconciling;
-mod rehearsals;
+mod reconcile;
+mod sagas;
 mod suites;

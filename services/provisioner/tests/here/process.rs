@@ -9,10 +9,10 @@ use bus::Bus;
 use contract::operation::{CheckHealth, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, ListVms, RemoveVm, VmState};
 use contract::{OperationId, Realm, Service};
-use operation::{fresh_id, wait_for_operation};
+use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually};
 
-use crate::support::{ANSWER, PATIENCE, definition, raw_image, script, seed_name, vm};
+use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm};
 
 /// The process; it ends with this value, without warning.
 struct Provisioner(Child);
@@ -41,9 +41,9 @@ async fn client(server: &NatsServer) -> Bus {
         name: "test".into(),
         inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
     };
-    let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
-    bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
-    Bus::new(Arc::new(carrier), Realm::default())
+    let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("connected");
+    bus::nats::bootstrap(&transport, 1).await.expect("buckets");
+    Bus::new(Arc::new(transport), Realm::default())
 }
 
 async fn answers(bus: &Bus) {
@@ -54,7 +54,7 @@ async fn answers(bus: &Bus) {
 }
 
 async fn ended(bus: &Bus, id: &OperationId) -> OperationState {
-    let report = wait_for_operation(bus, Service::Provisioner, id, PATIENCE, |_| {}).await;
+    let report = wait_for_operation(bus, Service::Provisioner, id, WAIT_MAX, |_| {}).await;
     report.expect("an outcome").state
 }
 
@@ -92,7 +92,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         let name = format!("web{round}");
         let mut definition = definition(&name);
         definition.install = vec![script("install.sh", "#!/bin/sh\n")];
-        let id = fresh_id();
+        let id = new_id();
         let create = CreateVm { definition, operation_id: Some(id.clone()) };
         bus.call(&create, ANSWER).await.expect("begun");
         tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -103,7 +103,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         let made = bus.call(&GetVm { vm: vm(&name) }, ANSWER).await.expect("there");
         assert_eq!((made.state, made.locked_by), (VmState::Ready, None));
 
-        let id = fresh_id();
+        let id = new_id();
         let remove = RemoveVm { vm: vm(&name), operation_id: Some(id.clone()) };
         bus.call(&remove, ANSWER).await.expect("begun");
         drop(process);

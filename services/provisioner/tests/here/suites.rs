@@ -2,9 +2,9 @@
 
 use contract::ByteCount;
 use provisioner::adapters::simulated::SimulatedShell;
-use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, MachineMark};
+use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, VmMark};
 
-use crate::support::{PATIENCE, Simulated, raw_image, suites};
+use crate::support::{Simulated, WAIT_MAX, raw_image, suites};
 
 fn machine(folder: &std::path::Path) -> Machine {
     Machine {
@@ -21,7 +21,7 @@ fn machine(folder: &std::path::Path) -> Machine {
         nocloud: folder.join("nocloud.img"),
         console_log: folder.join("console.log"),
         served_ports: vec![8080],
-        mark: MachineMark { realm: "loam".into(), vm: "web".into(), generation: 1, operation: "none".into() },
+        mark: VmMark { realm: "loam".into(), vm: "web".into(), generation: 1, operation: "none".into() },
     }
 }
 
@@ -29,9 +29,9 @@ fn machine(folder: &std::path::Path) -> Machine {
 async fn the_simulated_hypervisor_keeps_the_ports_promises() {
     let folder = tempfile::tempdir().expect("a folder");
     let simulated = Simulated::open(&folder.path().join("state")).await;
-    let doors = simulated.ports.disks.make_door_folder("suite").await.expect("a folder");
+    let exports = simulated.ports.disks.make_export_folder("suite").await.expect("a folder");
     let machine = machine(folder.path());
-    suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &doors, PATIENCE).await;
+    suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &exports, WAIT_MAX).await;
 }
 
 #[actix::test]

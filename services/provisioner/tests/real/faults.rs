@@ -11,11 +11,11 @@ use contract::provisioner::{
     AddSeed, CloseDisks, CreateVm, GetVm, ListVms, OpenDisks, RemoveVm, VmDefinition, VmState,
 };
 use contract::{OperationId, Realm as RealmName, Service};
-use operation::{fresh_id, wait_for_operation};
+use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually_some};
 
-use crate::realm::{BOOT, greeter, in_realm, read_door, state_folder};
-use crate::support::{ANSWER, PATIENCE, seed_name, vm};
+use crate::realm::{BOOT, greeter, in_realm, read_export, state_folder};
+use crate::support::{ANSWER, WAIT_MAX, seed_name, vm};
 
 /// A provisioner's process with its own NATS server and state.
 struct Installation {
@@ -50,14 +50,14 @@ impl Installation {
             name: "test".into(),
             inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
         };
-        let carrier = bus::nats::connect(&connection, PATIENCE).await.expect("connected");
-        bus::nats::bootstrap(&carrier, 1).await.expect("buckets");
+        let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("connected");
+        bus::nats::bootstrap(&transport, 1).await.expect("buckets");
         let realm = RealmName::new(realm).expect("a realm");
         let mut this = Installation {
             process: None,
             state,
             config,
-            bus: Bus::new(Arc::new(carrier), realm),
+            bus: Bus::new(Arc::new(transport), realm),
             _server: server,
         };
         this.start().await;
@@ -108,7 +108,7 @@ impl Installation {
     }
 
     async fn begin(&self, definition: VmDefinition) -> OperationId {
-        let id = fresh_id();
+        let id = new_id();
         let asked = CreateVm { definition, operation_id: Some(id.clone()) };
         self.bus.call(&asked, ANSWER).await.expect("begun");
         id
@@ -180,16 +180,16 @@ async fn killed_while_disks_stand_open_the_doors_outlive_it_and_are_closed() {
     here.add_seed().await;
     let id = here.begin(greeter("web", "hello")).await;
     here.done(&id).await;
-    let operation = fresh_id();
+    let operation = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: operation.clone() };
     let opened = here.bus.call(&open, ANSWER * 3).await.expect("opened");
     here.restart().await;
     assert_eq!(here.bus.call(&open, ANSWER * 3).await.expect("still open"), opened);
-    read_door(&opened.doors[0], &here.state.path().join("copy.raw"));
+    read_export(&opened.exports[0], &here.state.path().join("copy.raw"));
     let close = CloseDisks { operation_id: operation };
     let closed = here.bus.call(&close, ANSWER * 3).await.expect("closed");
-    assert!(closed.stood_open);
-    assert!(is_empty(&here.state.path().join("doors")));
+    assert!(closed.was_open);
+    assert!(is_empty(&here.state.path().join("exports")));
     assert!(virsh(&["domjobinfo", "opened-web"]).contains("None"));
     here.remove("web").await;
 }

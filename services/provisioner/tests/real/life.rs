@@ -5,9 +5,9 @@ use contract::provisioner::{
     VmState,
 };
 use contract::{ByteCount, DiskName};
-use operation::fresh_id;
+use operation::new_id;
 
-use crate::realm::{Realm, greeter, read_door};
+use crate::realm::{Realm, greeter, read_export};
 use crate::support::{ANSWER, vm};
 
 #[actix::test]
@@ -20,32 +20,32 @@ async fn a_machine_is_made_read_copied_and_removed() {
     assert_eq!(realm.page("web").await, "it's alive\n");
 
     // Read while it runs, and made anew from what was read.
-    let backup = fresh_id();
+    let backup = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: backup.clone() };
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Filesystem);
-    let again = realm.bus.call(&open, ANSWER * 3).await.expect("the same doors");
+    let again = realm.bus.call(&open, ANSWER * 3).await.expect("the same exports");
     assert_eq!(opened, again);
 
     let mut copy = opened.definition.clone();
     copy.name = vm("web2");
     copy.domains.clear();
-    let restore = fresh_id();
+    let restore = new_id();
     let reserve = ReserveVm {
         definition: copy,
         disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(512) }],
         operation_id: restore.clone(),
     };
     let reserved = realm.bus.call(&reserve, ANSWER).await.expect("reserved");
-    read_door(&opened.doors[0], &reserved.disks[0].path);
+    read_export(&opened.exports[0], &reserved.disks[0].path);
     let close = CloseDisks { operation_id: backup.clone() };
     let closed = realm.bus.call(&close, ANSWER * 3).await.expect("closed");
-    assert!(closed.stood_open);
-    assert!(!realm.bus.call(&close, ANSWER).await.expect("calm").stood_open);
-    let doors = std::fs::read_dir(realm.state.path().join("doors")).expect("a folder");
-    assert_eq!(doors.count(), 0);
+    assert!(closed.was_open);
+    assert!(!realm.bus.call(&close, ANSWER).await.expect("calm").was_open);
+    let exports = std::fs::read_dir(realm.state.path().join("exports")).expect("a folder");
+    assert_eq!(exports.count(), 0);
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: fresh_id() };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: new_id() };
     let begun = realm.bus.call(&adopt, ANSWER).await.expect("begun");
     realm.done(begun.operation()).await;
     let copied = realm.get("web2").await;
@@ -59,7 +59,7 @@ async fn a_machine_is_made_read_copied_and_removed() {
     assert_eq!(realm.get("web").await.state, VmState::Stopped, "{stopped:?}");
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Off);
-    read_door(&opened.doors[0], &realm.state.path().join("off.raw"));
+    read_export(&opened.exports[0], &realm.state.path().join("off.raw"));
     realm.bus.call(&close, ANSWER * 3).await.expect("closed");
     let start = StartVm { vm: vm("web"), operation_id: None };
     let begun = realm.bus.call(&start, ANSWER).await.expect("begun");
@@ -72,6 +72,6 @@ async fn a_machine_is_made_read_copied_and_removed() {
         realm.done(begun.operation()).await;
     }
     assert_eq!(realm.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
-    let marked = realm.house.world.hypervisor.marked("loam").await;
+    let marked = realm.house.state.hypervisor.marked("loam").await;
     assert_eq!(marked.expect("a list"), []);
 }

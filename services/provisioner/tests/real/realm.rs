@@ -5,13 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, RunningServer};
+use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Service};
 use operation::wait_for_operation;
 use provisioner::config::{Config, HypervisorKind, Network, VirtTypeWanted};
-use provisioner::sagas::Pace;
+use provisioner::sagas::Limits;
 use provisioner::{House, Ports, wiring};
 
 use crate::support::{ANSWER, bus_on, definition, seed_name, vm};
@@ -23,7 +23,7 @@ pub(crate) struct Realm {
     pub(crate) bus: Bus,
     pub(crate) house: House,
     pub(crate) state: tempfile::TempDir,
-    _serving: Serving,
+    _serving: RunningServer,
 }
 
 pub(crate) fn in_realm() -> bool {
@@ -66,7 +66,7 @@ impl Realm {
         let bus = bus_on(&MemoryTransport::new());
         let ports = Ports::open(&config(), state.path()).await.expect("ports");
         let host = HostName::new("h1").expect("a good name");
-        let house = House::build(&bus, host, ports, Pace::usual(BOOT)).await.expect("a house");
+        let house = House::build(&bus, host, ports, Limits::usual(BOOT)).await.expect("a house");
         let mut server = bus.server(ServiceInfo {
             service: Service::Provisioner,
             version: "0.0.0".into(),
@@ -75,7 +75,7 @@ impl Realm {
         wiring::answer(house.clone(), &mut server);
         house.operations.serve(&mut server);
         let serving = server.open().await.expect("a desk");
-        house.world.hypervisor.prepare().await.expect("a network");
+        house.state.hypervisor.prepare().await.expect("a network");
         Some(Realm { bus, house, state, _serving: serving })
     }
 
@@ -138,9 +138,9 @@ pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
     wanted
 }
 
-/// Copies what a door shows into a raw image.
-pub(crate) fn read_door(door: &contract::provisioner::DiskExport, to: &Path) {
-    let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
+/// Copies what a export shows into a raw image.
+pub(crate) fn read_export(export: &contract::provisioner::DiskExport, to: &Path) {
+    let uri = format!("nbd+unix:///{}?socket={}", export.export, export.socket.display());
     let read = Command::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", "raw", &uri])
         .arg(to)

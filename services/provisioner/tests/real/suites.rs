@@ -2,7 +2,7 @@
 
 use contract::provisioner::VmDefinition;
 use contract::{ByteCount, OperationId};
-use operation::fresh_id;
+use operation::new_id;
 use provisioner::ports::Guest;
 use provisioner::sagas::machine_of;
 use provisioner_domain::VmRecord;
@@ -14,18 +14,18 @@ use crate::support::{definition, suites};
 /// A machine of the tiny guest with its files, as a creation would make them.
 async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationId) {
     realm.add_seed().await;
-    let world = &realm.house.world;
-    let by = fresh_id();
-    let created = world.registry.create(definition, by.clone()).await;
+    let state = &realm.house.state;
+    let by = new_id();
+    let created = state.registry.create(definition, by.clone()).await;
     let record = created.expect("a record");
-    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
-    world.disks.make_folder(record.name().as_str()).await.expect("a folder");
+    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    state.disks.create_folder(record.name().as_str()).await.expect("a folder");
     let base = machine.disks[0].base.as_ref().expect("a seed").path.clone();
     let sha256 = base.file_stem().expect("a name").to_string_lossy().into_owned();
     let (path, size) = (&machine.disks[0].image.path, record.definition.disk_size);
-    world.disks.clone_seed(&sha256, path, size).await.expect("cloned");
-    let texts = documents(&record, world.shell.authorized_key());
-    world.disks.write_nocloud(&machine.nocloud, &texts).await.expect("written");
+    state.disks.clone_seed(&sha256, path, size).await.expect("cloned");
+    let texts = documents(&record, state.shell.authorized_key());
+    state.disks.write_nocloud(&machine.nocloud, &texts).await.expect("written");
     (record, by)
 }
 
@@ -35,10 +35,10 @@ async fn libvirt_keeps_the_ports_promises() {
     let mut wanted = definition("suite");
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
-    let world = &realm.house.world;
-    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
-    let doors = world.disks.make_door_folder("suite").await.expect("a folder");
-    suites::hypervisor(world.hypervisor.as_ref(), &machine, &doors, BOOT).await;
+    let state = &realm.house.state;
+    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    let exports = state.disks.make_export_folder("suite").await.expect("a folder");
+    suites::hypervisor(state.hypervisor.as_ref(), &machine, &exports, BOOT).await;
 }
 
 #[actix::test]
@@ -47,9 +47,9 @@ async fn ssh_keeps_the_ports_promises() {
     let mut wanted = definition("shell");
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
-    let world = &realm.house.world;
-    let machine = machine_of(&record, &world.realm, &by, world.disks.as_ref());
-    let hypervisor = &world.hypervisor;
+    let state = &realm.house.state;
+    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    let hypervisor = &state.hypervisor;
     hypervisor.define(&machine).await.expect("defined");
     hypervisor.start(&machine.uuid).await.expect("started");
     let address = testkit::eventually_some("it has an address", BOOT, async || {
@@ -57,8 +57,8 @@ async fn ssh_keeps_the_ports_promises() {
     })
     .await;
     let guest = Guest { address, uuid: machine.uuid.clone(), host_key: None };
-    testkit::eventually_some("SSH answers", BOOT, async || world.shell.reach(&guest).await.ok()).await;
-    suites::guest_shell(world.shell.as_ref(), &guest).await;
+    testkit::eventually_some("SSH answers", BOOT, async || state.shell.reach(&guest).await.ok()).await;
+    suites::guest_shell(state.shell.as_ref(), &guest).await;
     hypervisor.destroy(&machine.uuid).await.expect("destroyed");
     hypervisor.undefine(&machine.uuid).await.expect("undefined");
 }

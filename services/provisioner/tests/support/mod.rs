@@ -1,4 +1,4 @@
-//! What the tests share: a world in a folder of its own, on the memory bus, with the simulated hypervisor.
+//! What the tests share: a state in a folder of its own, on the memory bus, with the simulated hypervisor.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod suites;
@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, ServiceInfo, RunningServer};
+use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
-use operation::{Context, Meter, fresh_id, wait_for_operation};
+use operation::{Context, Meter, new_id, wait_for_operation};
 use provisioner::adapters::qemu_img::QemuImgDisks;
 use provisioner::adapters::simulated::{Faults, SimulatedHypervisor, SimulatedShell};
-use provisioner::sagas::{Pace, World};
+use provisioner::sagas::{Limits, ServiceState};
 use provisioner::{House, Ports, wiring};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 pub const ANSWER: Duration = Duration::from_secs(30);
 /// A port that nobody needs rights for.
 pub const PORT: u16 = 8080;
@@ -54,8 +54,8 @@ pub fn script(name: &str, text: &str) -> Script {
 }
 
 /// Impatient, so that failures come soon.
-pub fn pace() -> Pace {
-    Pace {
+pub fn limits() -> Limits {
+    Limits {
         ready_within: Duration::from_secs(2),
         look_again: Duration::from_millis(5),
         agent_stop: Duration::from_millis(100),
@@ -104,39 +104,43 @@ impl Simulated {
     }
 }
 
-pub fn bus_on(carrier: &MemoryTransport) -> Bus {
-    Bus::new(Arc::new(carrier.clone()), Realm::default())
+pub fn bus_on(transport: &MemoryTransport) -> Bus {
+    Bus::new(Arc::new(transport.clone()), Realm::default())
 }
 
-pub async fn house(bus: &Bus, ports: Ports, pace: Pace) -> House {
+pub async fn house(bus: &Bus, ports: Ports, limits: Limits) -> House {
     let host = HostName::new("h1").expect("a good name");
-    House::build(bus, host, ports, pace).await.expect("a house")
+    House::build(bus, host, ports, limits).await.expect("a house")
 }
 
 /// A provisioner that answers on a memory bus.
 pub struct Running {
-    pub carrier: MemoryTransport,
+    pub transport: MemoryTransport,
     pub bus: Bus,
     pub house: House,
     pub simulated: Simulated,
     pub folder: Arc<tempfile::TempDir>,
-    serving: Serving,
+    serving: RunningServer,
 }
 
 impl Running {
     pub async fn start() -> Running {
-        Running::start_at(pace()).await
+        Running::start_at(limits()).await
     }
 
-    pub async fn start_at(pace: Pace) -> Running {
+    pub async fn start_at(limits: Limits) -> Running {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-        Running::start_in(folder, MemoryTransport::new(), pace).await
+        Running::start_in(folder, MemoryTransport::new(), limits).await
     }
 
-    pub async fn start_in(folder: Arc<tempfile::TempDir>, carrier: MemoryTransport, pace: Pace) -> Running {
+    pub async fn start_in(
+        folder: Arc<tempfile::TempDir>,
+        transport: MemoryTransport,
+        limits: Limits,
+    ) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
-        let bus = bus_on(&carrier);
-        let house = house(&bus, simulated.ports.clone(), pace).await;
+        let bus = bus_on(&transport);
+        let house = house(&bus, simulated.ports.clone(), limits).await;
         let card = ServiceInfo {
             service: Service::Provisioner,
             version: "0.0.0".into(),
@@ -147,21 +151,21 @@ impl Running {
         house.operations.serve(&mut server);
         let serving = server.open().await.expect("a desk");
         house.operations.resume().await.expect("resumed");
-        Running { carrier, bus, house, simulated, folder, serving }
+        Running { transport, bus, house, simulated, folder, serving }
     }
 
     /// Ends it in order and starts it again on the same tables and folder.
     pub async fn restart(self) -> Running {
         self.serving.close().await;
         self.house.operations.leave().await;
-        let (folder, carrier) = (Arc::clone(&self.folder), self.carrier.clone());
-        let pace = self.house.world.pace;
+        let (folder, transport) = (Arc::clone(&self.folder), self.transport.clone());
+        let limits = self.house.state.limits;
         drop((self.house, self.simulated));
-        Running::start_in(folder, carrier, pace).await
+        Running::start_in(folder, transport, limits).await
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {
-        wait_for_operation(&self.bus, Service::Provisioner, id, PATIENCE, |_| {}).await.expect("an outcome")
+        wait_for_operation(&self.bus, Service::Provisioner, id, WAIT_MAX, |_| {}).await.expect("an outcome")
     }
 
     pub async fn done(&self, id: &OperationId) -> OperationReport {
@@ -193,7 +197,7 @@ impl Running {
 
     /// What a simulated guest's page says.
     pub async fn page(&self, name: &str) -> String {
-        let record = self.house.world.registry.vm(&vm(name)).await.expect("there");
+        let record = self.house.state.registry.vm(&vm(name)).await.expect("there");
         let address = record.address().expect("it runs");
         reqwest::get(format!("http://{address}:{PORT}/"))
             .await
@@ -205,28 +209,28 @@ impl Running {
 }
 
 /// A step's context.
-pub fn context<I>(world: &Arc<World>, input: I) -> Context<World, I> {
+pub fn context<I>(state: &Arc<ServiceState>, input: I) -> Context<ServiceState, I> {
     Context {
-        world: Arc::clone(world),
+        state: Arc::clone(state),
         input,
-        id: fresh_id(),
-        meter: Meter::default(),
+        id: new_id(),
+        progress: Meter::default(),
         cancel: CancellationToken::new(),
     }
 }
 
 /// Reserves a name and writes its disks, as a restore would.
 pub async fn reserve(
-    world: &Arc<World>,
+    state: &Arc<ServiceState>,
     definition: VmDefinition,
     disks: Vec<contract::provisioner::DiskSize>,
     by: OperationId,
 ) {
     let name = definition.name.to_string();
-    world.registry.reserve(definition, disks.clone(), by).await.expect("reserved");
-    world.disks.make_folder(&name).await.expect("a folder");
+    state.registry.reserve(definition, disks.clone(), by).await.expect("reserved");
+    state.disks.create_folder(&name).await.expect("a folder");
     for disk in disks {
-        let path = world.disks.folder(&name).join(format!("{}.raw", disk.disk));
+        let path = state.disks.folder(&name).join(format!("{}.raw", disk.disk));
         let file = std::fs::File::create(path).expect("written");
         file.set_len(disk.size.0).expect("its size");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use contract::provisioner::Script;
 use provisioner::ports::{
-    Guest, GuestShell, Hypervisor, HypervisorError, Machine, Power, ScriptRun, ShellError, StopWay,
+    Guest, GuestShell, Hypervisor, HypervisorError, Machine, Power, ScriptRun, ShellError, ShutdownMode,
 };
 use testkit::eventually_some;
 
@@ -13,7 +13,7 @@ use testkit::eventually_some;
 const NOBODY: &str = "00000000-0000-4000-8000-0000000000ff";
 
 /// How long a guest may take to do what it was asked for.
-pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Path, patience: Duration) {
+pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &Path, patience: Duration) {
     let uuid = &machine.uuid;
     adapter.check().await.expect("it answers");
     adapter.prepare().await.expect("prepared");
@@ -22,7 +22,7 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Pat
     assert_eq!(adapter.power(NOBODY).await, Ok(None));
     adapter.destroy(NOBODY).await.expect("calm");
     adapter.undefine(NOBODY).await.expect("calm");
-    adapter.close_doors(NOBODY, doors).await.expect("calm");
+    adapter.close_exports(NOBODY, exports).await.expect("calm");
     let unknown = adapter.start(NOBODY).await;
     assert!(matches!(unknown, Err(HypervisorError::Unknown(_))), "{unknown:?}");
 
@@ -50,23 +50,23 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, doors: &Pat
     .await;
 
     adapter.freeze(uuid).await.expect("frozen");
-    let opened = adapter.open_doors(uuid, &machine.disks, doors).await;
+    let opened = adapter.open_exports(uuid, &machine.disks, exports).await;
     adapter.thaw(uuid).await.expect("thawed");
     adapter.thaw(uuid).await.expect("thawed before");
-    for (door, disk) in opened.expect("opened").iter().zip(&machine.disks) {
-        assert_eq!(door.disk, disk.name);
-        std::os::unix::net::UnixStream::connect(&door.socket).expect("somebody serves it");
+    for (export, disk) in opened.expect("opened").iter().zip(&machine.disks) {
+        assert_eq!(export.disk, disk.name);
+        std::os::unix::net::UnixStream::connect(&export.socket).expect("somebody serves it");
     }
-    adapter.close_doors(uuid, doors).await.expect("closed");
-    adapter.close_doors(uuid, doors).await.expect("closed before");
+    adapter.close_exports(uuid, exports).await.expect("closed");
+    adapter.close_exports(uuid, exports).await.expect("closed before");
 
-    adapter.ask_to_stop(uuid, StopWay::Agent).await.expect("asked");
+    adapter.request_shutdown(uuid, ShutdownMode::Agent).await.expect("asked");
     eventually_some("it is off", patience, async || {
         (adapter.power(uuid).await == Ok(Some(Power::Off))).then_some(())
     })
     .await;
-    adapter.ask_to_stop(uuid, StopWay::PowerButton).await.expect("calm");
-    adapter.open_doors(uuid, &machine.disks, doors).await.expect_err("it is off");
+    adapter.request_shutdown(uuid, ShutdownMode::Acpi).await.expect("calm");
+    adapter.open_exports(uuid, &machine.disks, exports).await.expect_err("it is off");
     adapter.start(uuid).await.expect("started");
     adapter.destroy(uuid).await.expect("destroyed");
     adapter.destroy(uuid).await.expect("destroyed before");
@@ -83,7 +83,7 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
     assert_eq!(adapter.reach(&known).await, Ok(host_key));
     let other = Guest { host_key: Some("another".into()), ..guest.clone() };
     let stranger = adapter.reach(&other).await;
-    assert!(matches!(stranger, Err(ShellError::Stranger { .. })), "{stranger:?}");
+    assert!(matches!(stranger, Err(ShellError::HostKeyChanged { .. })), "{stranger:?}");
     let nobody = Guest {
         // Kept for documentation (RFC 5737): nobody is there.
         address: std::net::Ipv4Addr::new(127, 255, 255, 254).into(),

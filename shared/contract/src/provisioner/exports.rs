@@ -1,11 +1,11 @@
-//! Reading the disks of a machine at one moment.
+//! Disk exports: the disks of a VM, readable over NBD at one point in time, under a lease.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::VmDefinition;
+use super::{VmDefinition, VmState};
 use crate::message::{NoRefusal, Owner, messages};
 use crate::{ByteCount, DiskName, HostName, OperationId, Service, VmName};
 
@@ -15,113 +15,113 @@ messages! { Owner::One(Service::Provisioner) =>
     request CloseDisks { "close_disks", from [Service(Backup)], reply Closed, refusal NoRefusal }
 }
 
-/// How trustworthy the moment is at which disks were opened.
+/// How consistent exported disks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// The guest's file systems were frozen by its agent.
+    /// The guest agent had frozen the file systems.
     Filesystem,
     /// As after a power cut.
     Crash,
-    /// The machine was off.
+    /// The VM was off.
     Off,
 }
 
-/// Opens the disks of a machine for reading, at one moment, until they are closed or the lease runs out.
-/// The same operation asking twice gets the same doors, at the same moment.
+/// Exports the disks of a VM for reading, as they are at one point in time, until they are closed or the lease
+/// expires. The same operation sending it twice gets the same exports of the same point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenDisks {
-    /// Whose disks.
+    /// The VM whose disks are exported.
     pub vm: VmName,
-    /// For which operation.
+    /// The operation that reads them: the exports are renewed and closed by its id.
     pub operation_id: OperationId,
 }
 
-/// A door to one disk.
+/// One disk, exported by an NBD server on the VM's host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskExport {
-    /// The disk's name.
+    /// The disk's name in the VM (`vda`).
     pub disk: DiskName,
-    /// Its size.
+    /// The size that the guest sees, in bytes.
     pub size: ByteCount,
-    /// The unix socket of an NBD server on the host.
+    /// The unix socket of the NBD server: an absolute path on the host.
     pub socket: PathBuf,
     /// The export's name at that server.
     pub export: String,
 }
 
-/// Disks that stand open.
+/// Disks that are exported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenedDisks {
-    /// On which host the sockets are.
+    /// The host that the sockets are on.
     pub host: HostName,
-    /// One door a disk.
-    pub doors: Vec<DiskExport>,
-    /// The machine's definition at that moment.
+    /// One export for each disk, the disk to boot from first; from 1 to 16.
+    pub exports: Vec<DiskExport>,
+    /// The VM's definition at that point in time, with its scripts and variables.
     pub definition: VmDefinition,
-    /// How trustworthy the moment is.
+    /// How consistent the disks are.
     pub consistency: Consistency,
-    /// The lease: closed after this many seconds without a `RenewDisks`.
+    /// The lease: the exports are closed after this many seconds without a `RenewDisks`.
     pub lease_seconds: u32,
 }
 
-/// Why disks are not opened.
+/// Why disks are not exported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenDisksRefused {
-    /// No such machine.
-    #[error("there is no vm {0}")]
+    /// No such VM.
+    #[error("there is no VM {0}")]
     Unknown(VmName),
-    /// Its disks stand open for another operation, or it is being changed.
-    #[error("operation {by} is at work on vm {vm}")]
+    /// Its disks are exported for another operation, or another operation changes it.
+    #[error("operation {by} is at work on VM {vm}")]
     Busy {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// The operation.
+        /// The other operation.
         by: OperationId,
     },
-    /// It is in a state in which its disks mean nothing.
-    #[error("the disks of vm {vm} cannot be read while it is {state}")]
+    /// It is in a state in which its disks hold nothing to rely on.
+    #[error("the disks of VM {vm} cannot be read while it is {state}")]
     NotReadable {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// Its state in words.
-        state: String,
+        /// Its state.
+        state: VmState,
     },
 }
 
-/// Keeps disks open for another lease.
+/// Renews the lease of an operation's exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewDisks {
-    /// For which operation they stand open.
+    /// The operation that they were opened for.
     pub operation_id: OperationId,
 }
 
-/// The disks do not stand open (any more) for that operation.
+/// No disks are exported for that operation, or not any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
-#[error("no disks stand open for operation {operation_id}")]
+#[error("no disks are exported for operation {operation_id}")]
 pub struct NotOpen {
-    /// The operation.
+    /// The operation that was named.
     pub operation_id: OperationId,
 }
 
-/// The lease goes on.
+/// The lease was renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewed {
-    /// Closed after this many seconds without another `RenewDisks`.
+    /// The exports are closed after this many seconds without another `RenewDisks`.
     pub lease_seconds: u32,
 }
 
-/// Closes disks. Closing what is closed already is a no-op.
+/// Closes an operation's exports; a no-op where they are closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseDisks {
-    /// For which operation they stand open.
+    /// The operation that they were opened for.
     pub operation_id: OperationId,
 }
 
-/// They are closed.
+/// The exports are closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Closed {
-    /// Whether they stood open until now.
-    pub stood_open: bool,
+    /// Whether they were open until now.
+    pub was_open: bool,
 }

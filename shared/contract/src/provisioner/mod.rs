@@ -1,14 +1,16 @@
-//! Messages of the provisioner: seeds, virtual machines, NBD exports of their disks, and restores: names and disks
-//! reserved for machines that come back from a backup.
+//! Messages of the provisioner: seeds, VMs, exports of their disks, and restores (names and disks that are reserved for
+//! VMs restored from a backup).
 
 mod exports;
 mod restores;
 mod seeds;
+mod state;
 mod vms;
 
 pub use self::exports::*;
 pub use self::restores::*;
 pub use self::seeds::*;
+pub use self::state::*;
 pub use self::vms::*;
 use crate::catalog::Visitor;
 

@@ -1,4 +1,4 @@
-//! A place for a machine that is brought back from a backup.
+//! Restores: a name and disk paths reserved for a VM that is restored from a backup.
 
 use std::path::PathBuf;
 
@@ -17,86 +17,86 @@ messages! { Owner::One(Service::Provisioner) =>
     }
 }
 
-/// Reserves a name and empty disks for a machine that is to be restored. The same operation asking twice gets the
-/// same answer.
+/// Reserves a name and disk paths for a VM that is to be restored. The same operation sending it twice gets the same
+/// reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReserveVm {
-    /// What it shall be, under its new name.
+    /// The VM's definition, under its new name.
     pub definition: VmDefinition,
-    /// Its disks.
+    /// Its disks, the one to boot from first; from 1 to 16.
     pub disks: Vec<DiskSize>,
-    /// For which operation.
+    /// The operation that restores it.
     pub operation_id: OperationId,
 }
 
 /// A disk's name and size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskSize {
-    /// Its name.
+    /// The disk's name in the VM (`vda`).
     pub disk: DiskName,
-    /// Its size.
+    /// The size that the guest sees, in bytes.
     pub size: ByteCount,
 }
 
-/// A reserved place for a machine.
+/// What was reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReservedVm {
-    /// On which host the files are to be.
+    /// The host that the files are to be written on.
     pub host: HostName,
     /// Where each disk is to be written, as a raw image.
-    pub disks: Vec<DiskPlace>,
+    pub disks: Vec<DiskPath>,
 }
 
 /// Where a disk is to be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DiskPlace {
-    /// The disk.
+pub struct DiskPath {
+    /// The disk's name in the VM (`vda`).
     pub disk: DiskName,
-    /// A path on the host; the file does not exist yet.
+    /// An absolute path on the host; the file does not exist yet.
     pub path: PathBuf,
 }
 
-/// Gives a reserved name back and removes what was written. Releasing what is not reserved is a no-op.
+/// Releases a reserved name and removes what was written; a no-op where it is not reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseVm {
-    /// The name.
+    /// The reserved name.
     pub vm: VmName,
-    /// For which operation it was reserved.
+    /// The operation that it was reserved for.
     pub operation_id: OperationId,
 }
 
-/// It is released.
+/// The name is free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Released {
     /// Whether it was reserved until now.
     pub was_reserved: bool,
 }
 
-/// Makes a machine of a reserved name whose disks are written, and starts it; an operation of its own.
+/// Creates a VM from a reserved name whose disks are written, and starts it. Its output is the `Vm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdoptVm {
     /// The reserved name.
     pub vm: VmName,
-    /// For which operation it was reserved.
+    /// The operation that it was reserved for.
     pub reserved_by: OperationId,
-    /// The id of the operation that this begins.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Why a reserved machine is not made.
+/// Why a reserved VM is not created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum AdoptVmRefused {
     /// The name is not reserved for that operation.
-    #[error("vm {vm} is not reserved for operation {reserved_by}")]
+    #[error("VM {vm} is not reserved for operation {reserved_by}")]
     NotReserved {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// The operation.
+        /// The operation that was named.
         reserved_by: OperationId,
     },
-    /// A disk is not there.
+    /// A disk's file does not exist.
     #[error("disk {0} has not been written")]
     DiskMissing(DiskName),
     /// The id was used for another command.

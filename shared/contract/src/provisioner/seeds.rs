@@ -1,4 +1,4 @@
-//! What machines grow from.
+//! Seeds: the base images that VMs are created from. (cloud-init calls another thing a seed: its NoCloud volume.)
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,31 +12,31 @@ messages! { Owner::One(Service::Provisioner) =>
     request RemoveSeed { "remove_seed", from [People], reply Seed, refusal RemoveSeedRefused }
 }
 
-/// A cloud image that machines grow from: a read-only disk, known by its digest.
+/// A cloud image that VMs are created from: a read-only disk, identified by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seed {
-    /// Its name.
+    /// Its name, unique in the realm.
     pub name: SeedName,
     /// SHA-256 of the image as it was given, 64 hexadecimal digits.
     pub sha256: String,
-    /// The size of the disk it holds.
+    /// The size of the disk in it, in bytes: the least `disk_size` of a VM.
     pub virtual_size: ByteCount,
-    /// What it takes on the host.
+    /// The bytes that its file takes on the host.
     pub stored_size: ByteCount,
-    /// Since when it is here.
+    /// When its import ended.
     pub added: Timestamp,
 }
 
-/// Makes a seed of an ordinary cloud image (qcow2 or raw).
+/// Imports a cloud image (qcow2 or raw) as a seed. Its output is the `Seed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddSeed {
-    /// Its name.
+    /// The seed's name.
     pub name: SeedName,
     /// An absolute path on the provisioner's host, or an http(s) URL.
     pub from: String,
-    /// What the image must hash to, 64 hexadecimal digits.
+    /// The SHA-256 that the image must have, 64 hexadecimal digits.
     pub sha256: String,
-    /// The same id twice is the same command.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
@@ -45,21 +45,21 @@ pub struct AddSeed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum AddSeedRefused {
-    /// The digest is not one.
+    /// The digest is not a SHA-256.
     #[error("{0:?} is not a SHA-256: it has 64 hexadecimal digits")]
     NotADigest(String),
     /// The source is neither an absolute path nor a URL.
     #[error("{0:?} is neither an absolute path nor an http(s) URL")]
     NotASource(String),
     /// Another image has the name.
-    #[error("seed {name} is there already with SHA-256 {sha256}; remove it first or choose another name")]
+    #[error("there is a seed {name} with SHA-256 {sha256}; remove it first or choose another name")]
     NameTaken {
-        /// The name.
+        /// The seed's name.
         name: SeedName,
-        /// The digest of the image that has it.
+        /// The digest of the image that has the name.
         sha256: String,
     },
-    /// Another operation is at work on it.
+    /// Another operation imports it.
     #[error("operation {0} is at work on this seed")]
     Busy(OperationId),
     /// The id was used for another command.
@@ -67,14 +67,14 @@ pub enum AddSeedRefused {
     IdReused(OperationId),
 }
 
-/// Asks which seeds there are.
+/// Lists the seeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListSeeds {}
 
-/// Removes a seed that no machine grows from.
+/// Removes a seed that no VM is based on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoveSeed {
-    /// Which.
+    /// The seed's name.
     pub name: SeedName,
 }
 
@@ -85,12 +85,12 @@ pub enum RemoveSeedRefused {
     /// No such seed.
     #[error("there is no seed {0}")]
     Unknown(SeedName),
-    /// Machines have it as the base of their disks.
+    /// Disks of VMs are based on it.
     #[error("seed {name} is the base of {}", .vms.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
     InUse {
-        /// The seed.
+        /// The seed's name.
         name: SeedName,
-        /// The machines.
+        /// The VMs.
         vms: Vec<VmName>,
     },
 }

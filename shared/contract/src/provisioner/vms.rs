@@ -1,12 +1,14 @@
-//! Machines: what is wanted, what is seen, and what is done to them.
+//! VMs: their definition, their state, and the commands that change them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{PauseReason, VmState};
 use crate::message::{NoRefusal, Owner, Timestamp, messages};
-use crate::{ByteCount, DomainName, HostName, OperationId, SeedName, Service, VmName};
+use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid};
 
 messages! { Owner::One(Service::Provisioner) =>
     durable CreateVm {
@@ -20,140 +22,124 @@ messages! { Owner::One(Service::Provisioner) =>
     request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
     event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
+    event VmPaused { "vm_paused", to [], about |it| it.name.as_str() }
 }
 
-/// What a person wants a machine to be: the TOML file, checked, with the scripts' texts inside. Fields that may hold
-/// secrets are marked `x-secret` in the schema.
+/// A VM as a person defines it: the TOML file, checked, with the texts of its scripts. Fields that may hold secrets are
+/// marked `x-secret` in the schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmDefinition {
-    /// Its name.
+    /// The VM's name, unique in the realm.
     pub name: VmName,
-    /// What it grows from.
+    /// The base image that it is created from.
     pub seed: SeedName,
-    /// Virtual processors.
+    /// Virtual processors, from 1 to 64.
     pub cpu_count: u32,
-    /// Memory.
+    /// Memory in bytes: whole mebibytes, from 64 MiB to 1 TiB.
     pub ram_size: ByteCount,
-    /// The size of its disk; not smaller than the seed's.
+    /// The size of its disk in bytes: a multiple of 64 KiB, from 16 MiB to 64 TiB, not smaller than the seed's.
     pub disk_size: ByteCount,
-    /// The names under which the proxy leads to it.
+    /// The domains that the proxy routes to it; at most 100.
     #[serde(default)]
     pub domains: Vec<DomainRoute>,
-    /// Variables for its scripts.
+    /// Environment variables of its scripts; at most 200.
     #[serde(default)]
     #[schemars(extend("x-secret" = true))]
     pub env: BTreeMap<String, String>,
-    /// Scripts run over SSH after the first boot, in this order.
+    /// Scripts that run over SSH after the first boot, in this order; at most 50.
     #[serde(default)]
     pub install: Vec<Script>,
 }
 
-/// A domain and the port inside the machine it leads to.
+/// A domain and the port of the VM that it is routed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainRoute {
     /// The DNS name.
     pub domain: DomainName,
-    /// The TCP port in the machine.
+    /// The TCP port on the VM's address, from 1 to 65535.
     pub port: u16,
 }
 
-/// A script that runs inside a machine.
+/// A script that runs inside a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Script {
-    /// Where it came from, for people (`install.sh`).
+    /// Its file name, for people (`install.sh`).
     pub name: String,
     /// Its text; its first line names the interpreter (`#!/bin/sh`).
     #[schemars(extend("x-secret" = true))]
     pub text: String,
 }
 
-/// How a machine is, as last observed; desired and observed are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VmState {
-    /// It is being made; no domain can be relied on yet.
-    Creating,
-    /// It runs, but does not answer yet.
-    Starting,
-    /// It runs and answered when its operation asked it to.
-    Ready,
-    /// It is being shut down.
-    Stopping,
-    /// It is off.
-    Stopped,
-    /// It is being removed.
-    Removing,
-    /// It should be here, but the hypervisor does not know it. Nothing is erased because of that.
-    Missing,
-}
-
-/// A machine in a list.
+/// A VM as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
-    /// Its definition.
+    /// Its definition; in lists and events without the texts of scripts and variables.
     pub definition: VmDefinition,
-    /// Its UUID at the hypervisor.
-    pub uuid: String,
-    /// The address of its network card.
-    pub mac: String,
-    /// Which host it lives on.
+    /// Its UUID: what libvirt knows it by.
+    pub uuid: VmUuid,
+    /// The MAC address of its network card.
+    pub mac: MacAddress,
+    /// The host that it is on.
     pub host: HostName,
-    /// How it is.
+    /// Its state.
     pub state: VmState,
-    /// Its IP address, once known.
+    /// Why it is paused; only in the state `paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// The operation at work on it, if one is.
+    pub pause_reason: Option<PauseReason>,
+    /// Its IP address, while it is on and has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The operation at work on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked_by: Option<OperationId>,
-    /// When it was made.
+    /// When its creation began.
     pub created: Timestamp,
-    /// By what it runs: `libvirt`, or `simulated` where no machine really exists.
+    /// What runs it: `libvirt`, or `simulated` where no VM really exists.
     pub hypervisor: String,
 }
 
-/// Makes a machine and starts it.
+/// Creates a VM from a base image (seed) and starts it. Its output is the `Vm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CreateVm {
-    /// What it shall be.
+    /// The VM's definition.
     pub definition: VmDefinition,
-    /// The same id twice is the same command.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Why a machine is not made.
+/// Why a VM is not created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateVmRefused {
-    /// There is one of that name.
-    #[error("there is a vm {0} already")]
+    /// The name is in use.
+    #[error("there is a VM {0} already")]
     NameTaken(VmName),
     /// There is no such seed.
     #[error("there is no seed {0}; add it with `loam seed add {0} --from FILE --sha256 DIGEST`")]
     UnknownSeed(SeedName),
-    /// The disk could not hold the seed.
+    /// The disk is smaller than the seed's.
     #[error("disk_size {asked} is smaller than the seed's disk of {seed}")]
     DiskTooSmall {
-        /// What was asked for.
+        /// The size in the definition, in bytes.
         asked: ByteCount,
-        /// What the seed needs.
+        /// The size of the seed's disk, in bytes.
         seed: ByteCount,
     },
-    /// A domain leads elsewhere already.
-    #[error("domain {domain} leads to vm {vm} already")]
+    /// A domain is routed to another VM.
+    #[error("domain {domain} is routed to VM {vm} already")]
     DomainTaken {
         /// The domain.
         domain: DomainName,
-        /// The machine that has it.
+        /// The VM that has it.
         vm: VmName,
     },
     /// A value is out of its bounds.
     #[error("{field}: {reason}")]
     Invalid {
-        /// The field of the definition.
+        /// The key of the definition.
         field: String,
-        /// What is wrong with it.
+        /// What is wrong with it, and what would be right.
         reason: String,
     },
     /// The id was used for another command.
@@ -161,81 +147,103 @@ pub enum CreateVmRefused {
     IdReused(OperationId),
 }
 
-/// Starts a machine that is off.
+/// Starts a VM that is off, or resumes one that is paused. Its output is the `StartedVm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StartVm {
-    /// Which.
+    /// The VM's name.
     pub vm: VmName,
-    /// The same id twice is the same command.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Shuts a machine down; pulls the plug after three minutes.
+/// Shuts a VM down: asks its guest, and ends it by force after three minutes. Its output is the `Vm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StopVm {
-    /// Which.
+    /// The VM's name.
     pub vm: VmName,
-    /// The same id twice is the same command.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Removes a machine with its disk. Its backups stay.
+/// Removes a VM with its disks. Its backups stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoveVm {
-    /// Which.
+    /// The VM's name.
     pub vm: VmName,
-    /// The same id twice is the same command.
+    /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// Why nothing is done to a machine.
+/// What `StartVm` came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StartedVm {
+    /// The VM as it is now.
+    #[serde(flatten)]
+    pub vm: Vm,
+    /// Why it was paused until it was resumed; absent where it was not paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<PauseReason>,
+}
+
+/// Why nothing is done to a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum VmRefused {
-    /// No such machine.
-    #[error("there is no vm {0}")]
+    /// No such VM.
+    #[error("there is no VM {0}")]
     Unknown(VmName),
     /// Another operation is at work on it.
-    #[error("operation {by} is at work on vm {vm}; wait for it or cancel it")]
+    #[error("operation {by} is at work on VM {vm}; wait for it or cancel it")]
     Locked {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// The operation.
+        /// The other operation.
         by: OperationId,
     },
     /// It is in that state already.
-    #[error("vm {vm} is {state} already")]
+    #[error("VM {vm} is {state} already")]
     Already {
-        /// The machine.
+        /// The VM.
         vm: VmName,
-        /// Its state in words.
-        state: String,
+        /// Its state.
+        state: VmState,
     },
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),
 }
 
-/// Asks which machines there are. Their definitions come without what scripts and variables hold: `GetVm` tells that.
+/// Lists the VMs, without the texts of scripts and variables: `GetVm` has those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
 
-/// Asks for one machine.
+/// Gets one VM, with its scripts and variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetVm {
-    /// Which.
+    /// The VM's name.
     pub vm: VmName,
 }
 
-/// A machine came to be, changed or went away (then `vm` is absent). Its definition comes without scripts and variables.
+/// A VM was created, changed or removed. Its definition comes without the texts of scripts and variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmChanged {
-    /// Its name.
+    /// The VM's name.
     pub name: VmName,
-    /// How it is now; absent when it is gone.
+    /// The VM as it is now; absent when it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<Vm>,
+}
+
+/// A VM was paused, by a person or because its disks failed: an alert. `VmChanged` shows when it runs again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmPaused {
+    /// The VM's name.
+    pub name: VmName,
+    /// The host that it is on.
+    pub host: HostName,
+    /// Why it was paused.
+    pub reason: PauseReason,
 }

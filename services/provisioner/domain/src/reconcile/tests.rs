@@ -1,99 +1,138 @@
 use super::*;
-use crate::vm::tests::{fresh, living};
+use crate::vm::VmTransition;
+use crate::vm::tests::{existing, new_record};
 
-fn running(answers: bool) -> ObservedPower {
-    ObservedPower::Running { address: Some(std::net::Ipv4Addr::new(10, 0, 0, 9).into()), answers }
-}
-
-fn observed(record: &VmRecord, power: ObservedPower) -> Observed {
-    Observed {
+fn found(record: &VmRecord, power: Power, answers: bool) -> FoundVm {
+    FoundVm {
         uuid: record.identity.uuid.clone(),
-        vm: record.name().to_string(),
-        operation: OperationId::from_bits(2).to_string(),
+        vm: record.name().clone(),
+        operation: OperationId::from_bits(2),
         power,
+        address: (power == Power::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
+        answers,
     }
 }
 
-fn decided(record: &VmRecord, observed: &[Observed], fate: Fate) -> Vec<Decision> {
-    decide([record], observed, &|_| fate)
+fn decided(record: &VmRecord, found: &[FoundVm], outcome: OperationOutcome) -> Vec<Decision> {
+    decide([record], found, &|_| outcome, true)
+}
+
+fn observe(record: &VmRecord, now: Observed) -> VmRecord {
+    let before = record.observed().expect("it exists");
+    record.apply(VmTransition::Observe { before, now }).expect("it is observed")
 }
 
 #[test]
-fn where_all_is_well_nothing_is_done() {
-    let known = living();
-    let seen = observed(&known, running(true));
-    let [Decision::See(_, before, now)] = &decided(&known, std::slice::from_ref(&seen), Fate::Done)[..]
+fn where_nothing_differs_nothing_is_done() {
+    let known = existing();
+    let running = found(&known, Power::Running, true);
+    let [Decision::Observe(_, _, now)] =
+        &decided(&known, std::slice::from_ref(&running), OperationOutcome::Done)[..]
     else {
-        panic!("its address is news");
+        panic!("its address is new");
     };
-    let known = known.saw(*before, *now);
-    assert_eq!(decided(&known, &[seen], Fate::Done), []);
+    let known = observe(&known, *now);
+    assert_eq!(decided(&known, &[running], OperationOutcome::Done), []);
 }
 
 #[test]
-fn a_machine_that_went_off_is_said_to_be_off_and_started_again() {
-    let known = living();
+fn a_vm_that_went_off_is_observed_and_started_again() {
+    let known = existing();
     let name = known.name().clone();
-    let Phase::Living { seen, .. } = known.phase else {
-        panic!("it lives");
-    };
+    let before = known.observed().expect("it exists");
     assert_eq!(
-        decided(&known, &[observed(&known, ObservedPower::Off)], Fate::Done),
-        [Decision::See(name.clone(), seen, Seen::Off), Decision::Start(name)]
+        decided(&known, &[found(&known, Power::Off, false)], OperationOutcome::Done),
+        [Decision::Observe(name.clone(), before, Observed::OFF), Decision::Start(name)]
     );
 }
 
 #[test]
-fn a_missing_machine_is_said_to_be_missing_and_nothing_is_erased_or_made() {
-    let known = living();
-    let decisions = decided(&known, &[], Fate::Done);
-    assert!(matches!(&decisions[..], [Decision::See(_, _, Seen::Missing)]), "{decisions:?}");
+fn a_missing_vm_is_observed_and_nothing_is_erased_or_created() {
+    let known = existing();
+    let decisions = decided(&known, &[], OperationOutcome::Done);
+    assert!(matches!(&decisions[..], [Decision::Observe(_, _, Observed::MISSING)]), "{decisions:?}");
 }
 
 #[test]
-fn a_machine_at_which_an_operation_works_is_left_to_it() {
-    let creating = fresh();
-    for fate in [Fate::UnderWay, Fate::Unknown] {
-        for seen in [vec![], vec![observed(&creating, ObservedPower::Off)]] {
-            assert_eq!(decided(&creating, &seen, fate), []);
+fn a_vm_on_which_an_operation_works_is_left_to_it() {
+    let creating = new_record();
+    for outcome in [OperationOutcome::Running, OperationOutcome::Unknown] {
+        for found in [vec![], vec![found(&creating, Power::Off, false)]] {
+            assert_eq!(decided(&creating, &found, outcome), []);
         }
     }
     let by = OperationId::from_bits(2);
     assert_eq!(
-        decided(&creating, &[], Fate::Stuck),
-        [Decision::Release(creating.name().clone(), by, Seen::Missing)]
+        decided(&creating, &[], OperationOutcome::Stuck),
+        [Decision::Release(creating.name().clone(), by, Observed::MISSING)]
     );
 }
 
 #[test]
-fn a_running_machine_is_ready_once_it_answers_and_stays_it_without_being_asked() {
-    let known = living();
-    let Phase::Living { seen, .. } = known.phase else {
-        panic!("it lives");
-    };
-    let off = known.saw(seen, Seen::Off);
+fn a_running_vm_is_ready_once_it_answers_and_stays_ready_without_being_asked() {
+    let off = observe(&existing(), Observed::OFF);
     for (answers, expected) in [(false, false), (true, true)] {
-        let decisions = decided(&off, &[observed(&off, running(answers))], Fate::Done);
-        let [Decision::See(_, _, Seen::Running { ready, .. })] = &decisions[..] else {
+        let decisions = decided(&off, &[found(&off, Power::Running, answers)], OperationOutcome::Done);
+        let [Decision::Observe(_, _, now)] = &decisions[..] else {
             panic!("{decisions:?}");
         };
-        assert_eq!(*ready, expected);
+        assert_eq!((now.power, now.ready), (Power::Running, expected));
     }
 }
 
 #[test]
-fn a_stranger_is_only_removed_when_our_own_undone_operation_left_it() {
-    let known = living();
-    let mut stranger = observed(&known, ObservedPower::Off);
-    stranger.uuid = "other".into();
-    let here = observed(&known, running(true));
-    for fate in [Fate::Unknown, Fate::UnderWay, Fate::Done, Fate::Stuck] {
-        let decisions = decide([&known], &[here.clone(), stranger.clone()], &|_| fate);
-        assert!(decisions.contains(&Decision::Report(stranger.clone())), "{fate:?}");
+fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
+    let address = Some(std::net::Ipv4Addr::new(10, 0, 0, 9).into());
+    let known = observe(&existing(), Observed::running(true, address));
+    for reason in [PauseReason::User, PauseReason::IoError, PauseReason::Other] {
+        let paused = found(&known, Power::Paused(reason), false);
+        let decisions = decided(&known, std::slice::from_ref(&paused), OperationOutcome::Done);
+        let [Decision::Observe(_, _, now)] = &decisions[..] else {
+            panic!("{decisions:?}");
+        };
+        assert_eq!(*now, Observed { power: Power::Paused(reason), ready: true, address });
+        let paused_record = observe(&known, *now);
+        assert_eq!(decided(&paused_record, &[paused], OperationOutcome::Done), [], "{reason:?}: it waits");
+        let resumed = decided(&paused_record, &[found(&known, Power::Running, true)], OperationOutcome::Done);
+        assert!(
+            matches!(&resumed[..], [Decision::Observe(_, _, now)] if *now == Observed::running(true, address)),
+            "{resumed:?}"
+        );
     }
-    let decisions = decide([&known], &[here.clone(), stranger.clone()], &|_| Fate::Undone);
-    assert!(decisions.contains(&Decision::Clean(stranger.clone())));
-    stranger.operation = "somebody else's".into();
-    let decisions = decide([&known], &[here, stranger.clone()], &|_| Fate::Undone);
-    assert!(decisions.contains(&Decision::Report(stranger)));
+}
+
+#[test]
+fn a_vm_paused_for_lack_of_space_is_resumed_when_there_is_room_and_it_should_run() {
+    let paused = Power::Paused(PauseReason::NoSpace);
+    let known = observe(&existing(), Observed { power: paused, ready: true, address: None });
+    let (name, uuid) = (known.name().clone(), known.identity.uuid.clone());
+    let seen = [found(&known, paused, false)];
+    let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationOutcome::Done, room);
+    assert_eq!(decisions(&known, false), []);
+    assert_eq!(decisions(&known, true), [Decision::Resume(name, uuid)]);
+    let by = OperationId::from_bits(3);
+    let reading = known.apply(VmTransition::Begin { by: by.clone(), kind: WorkKind::Reading }).expect("free");
+    assert_eq!(decisions(&reading, true).len(), 1, "its reader waits for it");
+    let stopping = known.apply(VmTransition::Begin { by, kind: WorkKind::Stopping }).expect("free");
+    let decided = decide([&stopping], &seen, &|_| OperationOutcome::Running, true);
+    assert_eq!(decided, [], "its operation decides");
+}
+
+#[test]
+fn an_unknown_vm_is_only_removed_when_an_undone_operation_of_ours_left_it() {
+    let known = existing();
+    let mut unknown = found(&known, Power::Off, false);
+    unknown.uuid = VmUuid::new("00000000-0000-4000-8000-0000000000ff").expect("a UUID");
+    let ours = found(&known, Power::Running, true);
+    for outcome in [
+        OperationOutcome::Unknown,
+        OperationOutcome::Running,
+        OperationOutcome::Done,
+        OperationOutcome::Stuck,
+    ] {
+        let decisions = decide([&known], &[ours.clone(), unknown.clone()], &|_| outcome, true);
+        assert!(decisions.contains(&Decision::ReportUnknown(unknown.clone())), "{outcome:?}");
+    }
+    let decisions = decide([&known], &[ours, unknown.clone()], &|_| OperationOutcome::Undone, true);
+    assert!(decisions.contains(&Decision::RemoveLeftover(unknown)));
 }

@@ -1,59 +1,60 @@
-//! A machine's record, and the moves it can make.
+//! A VM's record, and the transitions it can make.
 //!
 //! ```text
 //!                   reserve (restore)              adopt
 //!     (nothing) --------------------> Reserved ----------------+
-//!         |                                ^-- adopt undone ---|
+//!         |                                ^---- unadopt ------|
 //!         | create                                             v
 //!         +------------------------------------------------> Creating
-//!                                                              | made      ^ made undone
-//!                                                              v           |
-//!     (nothing) <---- forgotten ---- Living { desired, seen, work: none | Starting | Stopping | Removing | Reading }
+//!                                                              | complete   ^ reopen
+//!                                                              v            |
+//!     (nothing) <---- forgotten ---- Exists { desired, observed, work: none | Starting | Stopping | Removing | Reading }
 //! ```
 //!
-//! `desired` is what a person asked for, `seen` what the hypervisor last said; neither erases the other. A machine
-//! has at most one operation at work on it; that is what `locked_by` tells.
+//! `desired` is what a person asked for, `observed` what the hypervisor last reported; neither erases the other. At
+//! most one operation is at work on a VM; `locked_by` names it.
 
-mod moves;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transitions;
 
 use std::net::IpAddr;
 
-use contract::provisioner::{DiskSize, Vm, VmDefinition, VmState};
+use contract::provisioner::{DiskSize, PauseReason, Vm, VmDefinition, VmState};
 use contract::{DiskName, HostName, OperationId, Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
+use crate::power::{Observed, Power};
 
-pub use moves::VmMove;
+pub use transitions::VmTransition;
 
 /// A row of the table `vms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// What it shall be.
+    /// What a person defined.
     pub definition: VmDefinition,
-    /// Who it is.
+    /// Its UUID and its MAC address.
     pub identity: Identity,
-    /// Where it lives.
+    /// The host that it is on.
     pub host: HostName,
-    /// How often it was made anew under this name; a new generation is somebody else to the guest's cloud-init.
+    /// Part of its instance id for cloud-init, which treats another generation as a new VM; from 1.
     pub generation: u64,
-    /// What its disk is made of.
+    /// What its disks are created from.
     pub source: DiskSource,
-    /// When it was made.
+    /// When its creation began.
     pub created: Timestamp,
-    /// How far it has come.
+    /// How far its creation has come, and its state after that.
     pub phase: Phase,
-    /// The guest's SSH host key, as it showed itself at the first contact; another one is not let in.
+    /// The guest's SSH host key from the first connection; no other is accepted later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
-    /// The operation that last came to its end on it, so that repeating its last step is known for what it is.
+    /// The operation that completed last: its last step may be repeated or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled_by: Option<OperationId>,
+    pub completed_by: Option<OperationId>,
 }
 
-/// What a machine's disk is made of.
+/// What a VM's disks are created from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskSource {
@@ -64,34 +65,34 @@ pub enum DiskSource {
     },
     /// Raw images that a restore wrote.
     Restored {
-        /// Them, the one to boot from first.
+        /// Their names and sizes, the one to boot from first.
         disks: Vec<DiskSize>,
     },
 }
 
-/// How far a machine has come.
+/// How far the creation of a VM has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// A name, and places for disks that somebody else writes.
+    /// A name, and paths of disks that a restore writes.
     Reserved {
         /// The operation that reserved it.
         by: OperationId,
     },
-    /// An operation makes it; some of disk and domain may exist.
+    /// An operation creates it; some of its disks and its domain may exist.
     Creating {
         /// The operation.
         by: OperationId,
-        /// For which operation the name was reserved, if it was: an undone adoption goes back to that.
+        /// The operation that the name was reserved for, if it was: an undone adoption goes back to that.
         reserved_by: Option<OperationId>,
     },
     /// It exists.
-    Living {
+    Exists {
         /// What was asked for.
         desired: Desired,
-        /// What the hypervisor last said.
-        seen: Seen,
-        /// Who is at work on it, if anybody is.
+        /// What the hypervisor last reported.
+        observed: Observed,
+        /// The operation at work on it.
         work: Option<Work>,
     },
 }
@@ -100,41 +101,24 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
-    /// It shall run.
+    /// It should run.
     Running,
-    /// It shall be off.
+    /// It should be off.
     Off,
-}
-
-/// What the hypervisor last said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seen {
-    /// It runs.
-    Running {
-        /// Whether it answered when it was asked to.
-        ready: bool,
-        /// Its address, once known.
-        address: Option<IpAddr>,
-    },
-    /// It is off.
-    Off,
-    /// The hypervisor does not know it.
-    Missing,
 }
 
 /// An operation at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Which.
+    /// Its id.
     pub by: OperationId,
-    /// At what.
+    /// What it does.
     pub kind: WorkKind,
     /// What was desired before it began, to go back to.
     pub before: Desired,
 }
 
-/// What an operation does to a living machine.
+/// What an operation does to a VM that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
@@ -166,13 +150,21 @@ impl VmRecord {
     pub fn locked_by(&self) -> Option<&OperationId> {
         match &self.phase {
             Phase::Reserved { by } | Phase::Creating { by, .. } => Some(by),
-            Phase::Living { work, .. } => work.as_ref().map(|work| &work.by),
+            Phase::Exists { work, .. } => work.as_ref().map(|work| &work.by),
         }
     }
 
-    /// How it is, in one word.
+    /// What was last observed of it; nothing before it exists.
+    pub fn observed(&self) -> Option<Observed> {
+        match self.phase {
+            Phase::Exists { observed, .. } => Some(observed),
+            Phase::Reserved { .. } | Phase::Creating { .. } => None,
+        }
+    }
+
+    /// Its state in one word.
     pub fn state(&self) -> VmState {
-        let Phase::Living { seen, work, .. } = &self.phase else {
+        let Phase::Exists { observed, work, .. } = &self.phase else {
             return VmState::Creating;
         };
         match work.as_ref().map(|work| work.kind) {
@@ -181,23 +173,26 @@ impl VmRecord {
             Some(WorkKind::Removing) => return VmState::Removing,
             Some(WorkKind::Reading) | None => {}
         }
-        match seen {
-            Seen::Running { ready: true, .. } => VmState::Ready,
-            Seen::Running { ready: false, .. } => VmState::Starting,
-            Seen::Off => VmState::Stopped,
-            Seen::Missing => VmState::Missing,
+        match observed.power {
+            Power::Running if observed.ready => VmState::Ready,
+            Power::Running => VmState::Starting,
+            Power::Paused(_) => VmState::Paused,
+            Power::Off => VmState::Stopped,
+            Power::Missing => VmState::Missing,
         }
     }
 
-    /// Its address, while it runs and has one.
+    /// Why it is paused; only in the state `paused`.
+    pub fn pause_reason(&self) -> Option<PauseReason> {
+        self.observed().filter(|_| self.state() == VmState::Paused)?.pause_reason()
+    }
+
+    /// Its address, while it is on and has one.
     pub fn address(&self) -> Option<IpAddr> {
-        match self.phase {
-            Phase::Living { seen: Seen::Running { address, .. }, .. } => address,
-            _ => None,
-        }
+        self.observed()?.address
     }
 
-    /// As it is told to who asks for this one; `hypervisor` is the name of what runs it.
+    /// The VM as `get_vm` returns it; `hypervisor` is the name of what runs it.
     pub fn view(&self, hypervisor: &str) -> Vm {
         Vm {
             definition: self.definition.clone(),
@@ -205,14 +200,16 @@ impl VmRecord {
             mac: self.identity.mac.clone(),
             host: self.host.clone(),
             state: self.state(),
-            address: self.address().map(|address| address.to_string()),
+            pause_reason: self.pause_reason(),
+            address: self.address(),
             locked_by: self.locked_by().cloned(),
             created: self.created,
             hypervisor: hypervisor.into(),
         }
     }
 
-    /// As it is told to everybody: without what its scripts and variables hold, which may be secret and is long.
+    /// The VM as lists and events show it: without the texts of its scripts and variables, which are long and may be
+    /// secret.
     pub fn outline(&self, hypervisor: &str) -> Vm {
         let mut vm = self.view(hypervisor);
         vm.definition.env.clear();
@@ -221,7 +218,7 @@ impl VmRecord {
     }
 }
 
-/// The name of the only disk of a machine that grew from a seed.
+/// The name of the only disk of a VM that was created from a seed.
 pub fn first_disk() -> DiskName {
     DiskName::new("vda").expect("a good name")
 }

@@ -39,91 +39,130 @@ fn with_seed() -> Inventory {
         stored_size: ByteCount::mib(1),
         added: chrono::DateTime::UNIX_EPOCH,
     };
-    Inventory::new([], [SeedRecord::Here { seed, by: operation(1) }])
+    Inventory::new([], [SeedRecord::Imported { seed, by: operation(1) }])
 }
 
-/// A machine in its first moment, made by operation 2.
-pub(crate) fn fresh() -> VmRecord {
-    with_seed().create(&definition("web"), &birth(operation(2))).expect("it may be made")
+/// A VM whose creation has just begun, by operation 2.
+pub(crate) fn new_record() -> VmRecord {
+    with_seed().create(&definition("web"), &birth(operation(2))).expect("it may be created")
 }
 
-const READY: Seen = Seen::Running { ready: true, address: None };
+const READY: Observed = Observed::running(true, None);
 
-/// A machine that runs and at which nobody is at work.
-pub(crate) fn living() -> VmRecord {
-    fresh().settle(&operation(2), READY).expect("its maker")
+fn complete(record: &VmRecord, by: u128, observed: Observed) -> Result<VmRecord, VmRefused> {
+    record.apply(VmTransition::Complete { by: operation(by), observed, host_key: None })
+}
+
+fn begin(record: &VmRecord, by: u128, kind: WorkKind) -> Result<VmRecord, VmRefused> {
+    record.apply(VmTransition::Begin { by: operation(by), kind })
+}
+
+fn observe(record: &VmRecord, before: Observed, now: Observed) -> VmRecord {
+    record.apply(VmTransition::Observe { before, now }).expect("never refused")
+}
+
+fn release(record: &VmRecord, by: u128, observed: Observed) -> VmRecord {
+    record.apply(VmTransition::Release { by: operation(by), observed }).expect("never refused")
+}
+
+/// A VM that runs and on which no operation is at work.
+pub(crate) fn existing() -> VmRecord {
+    complete(&new_record(), 2, READY).expect("its creator")
 }
 
 #[test]
-fn a_machine_goes_through_its_life_and_shows_it() {
-    let made = fresh();
-    assert_eq!((made.state(), made.locked_by()), (VmState::Creating, Some(&operation(2))));
-    let ready = living();
+fn a_vm_shows_its_state_from_creation_to_removal() {
+    let created = new_record();
+    assert_eq!((created.state(), created.locked_by()), (VmState::Creating, Some(&operation(2))));
+    let ready = existing();
     assert_eq!((ready.state(), ready.locked_by()), (VmState::Ready, None));
-    let stopping = ready.begin(&operation(3), WorkKind::Stopping).expect("free");
+    let stopping = begin(&ready, 3, WorkKind::Stopping).expect("free");
     assert_eq!(stopping.state(), VmState::Stopping);
-    let stopped = stopping.settle(&operation(3), Seen::Off).expect("at work");
+    let stopped = complete(&stopping, 3, Observed::OFF).expect("at work");
     assert_eq!(stopped.state(), VmState::Stopped);
-    assert!(matches!(stopped.begin(&operation(4), WorkKind::Stopping), Err(VmRefused::Already { .. })));
-    let starting = stopped.begin(&operation(5), WorkKind::Starting).expect("free");
+    assert!(matches!(begin(&stopped, 4, WorkKind::Stopping), Err(VmRefused::Already { .. })));
+    let starting = begin(&stopped, 5, WorkKind::Starting).expect("free");
     assert_eq!(starting.state(), VmState::Starting);
-    let removing = starting
-        .settle(&operation(5), READY)
-        .and_then(|vm| vm.begin(&operation(6), WorkKind::Removing))
-        .expect("free");
-    assert_eq!(removing.state(), VmState::Removing);
+    let removing = complete(&starting, 5, READY).and_then(|vm| begin(&vm, 6, WorkKind::Removing));
+    assert_eq!(removing.expect("free").state(), VmState::Removing);
+}
+
+#[test]
+fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
+    let reason = PauseReason::NoSpace;
+    let paused = observe(&existing(), READY, Observed { power: Power::Paused(reason), ..READY });
+    assert_eq!((paused.state(), paused.pause_reason()), (VmState::Paused, Some(reason)));
+    assert_eq!(paused.view("libvirt").pause_reason, Some(reason));
+    assert_eq!(paused.may_be_read(&operation(3)), Ok(()));
+    for (kind, state) in [(WorkKind::Starting, VmState::Starting), (WorkKind::Stopping, VmState::Stopping)] {
+        let locked = begin(&paused, 3, kind).expect("it is not running");
+        assert_eq!((locked.state(), locked.pause_reason()), (state, None));
+    }
 }
 
 #[test]
 fn only_one_operation_is_at_work_at_a_time() {
-    let locked = living().begin(&operation(3), WorkKind::Stopping).expect("free");
+    let locked = begin(&existing(), 3, WorkKind::Stopping).expect("free");
     for other in [WorkKind::Starting, WorkKind::Removing, WorkKind::Reading] {
-        assert_eq!(
-            locked.begin(&operation(4), other),
-            Err(VmRefused::Locked { vm: name("web"), by: operation(3) })
-        );
+        assert_eq!(begin(&locked, 4, other), Err(VmRefused::Locked { vm: name("web"), by: operation(3) }));
     }
-    assert!(locked.settle(&operation(4), Seen::Off).is_err());
-    assert_eq!(locked.give_up(&operation(4)), locked);
+    assert!(complete(&locked, 4, Observed::OFF).is_err());
+    assert_eq!(locked.apply(VmTransition::GiveUp { by: operation(4) }), Ok(locked));
 }
 
 #[test]
-fn what_the_hypervisor_says_never_changes_what_is_desired() {
-    let gone = living().saw(READY, Seen::Missing);
+fn what_the_hypervisor_reports_never_changes_what_is_desired() {
+    let gone = observe(&existing(), READY, Observed::MISSING);
     assert_eq!(gone.state(), VmState::Missing);
-    assert!(matches!(gone.phase, Phase::Living { desired: Desired::Running, .. }));
-    let stale = living().saw(Seen::Off, Seen::Missing);
-    assert_eq!(stale, living(), "what was seen of another past does not count");
+    assert!(matches!(gone.phase, Phase::Exists { desired: Desired::Running, .. }));
+    let stale = observe(&existing(), Observed::OFF, Observed::MISSING);
+    assert_eq!(stale, existing(), "what was decided on an older record does not count");
 }
 
 #[test]
 fn what_an_ended_operation_left_can_be_worked_on_again() {
-    let freed = fresh().release(&operation(2), Seen::Missing);
-    assert!(freed.begin(&operation(9), WorkKind::Removing).is_ok());
-    let stopping = living().begin(&operation(3), WorkKind::Stopping).expect("free");
-    let freed = stopping.release(&operation(3), READY);
+    let freed = release(&new_record(), 2, Observed::MISSING);
+    assert!(begin(&freed, 9, WorkKind::Removing).is_ok());
+    let stopping = begin(&existing(), 3, WorkKind::Stopping).expect("free");
+    let freed = release(&stopping, 3, READY);
     assert_eq!((freed.state(), freed.locked_by()), (VmState::Ready, None));
-    assert_eq!(living().release(&operation(3), Seen::Off), living());
+    assert_eq!(release(&existing(), 3, Observed::OFF), existing());
 }
 
 #[test]
-fn a_machine_that_is_being_changed_is_not_read() {
+fn a_vm_that_is_being_changed_is_not_read() {
     let other = operation(3);
-    assert_eq!(living().may_be_read(&other), Ok(()));
-    assert!(matches!(fresh().may_be_read(&other), Err(OpenDisksRefused::Busy { .. })));
-    let gone = living().saw(READY, Seen::Missing);
+    assert_eq!(existing().may_be_read(&other), Ok(()));
+    assert!(matches!(new_record().may_be_read(&other), Err(OpenDisksRefused::Busy { .. })));
+    let gone = observe(&existing(), READY, Observed::MISSING);
     assert!(matches!(gone.may_be_read(&other), Err(OpenDisksRefused::NotReadable { .. })));
+}
+
+#[test]
+fn a_host_key_is_learned_by_completion_and_kept() {
+    let by = operation(3);
+    let locked = begin(&existing(), 3, WorkKind::Stopping).expect("free");
+    let transition = |host_key| VmTransition::Complete { by: by.clone(), observed: READY, host_key };
+    let learned = locked.apply(transition(Some("ssh-ed25519 A".into()))).expect("at work");
+    assert_eq!(learned.host_key.as_deref(), Some("ssh-ed25519 A"));
+    let again = begin(&learned, 4, WorkKind::Stopping).and_then(|vm| complete(&vm, 4, Observed::OFF));
+    assert_eq!(again.expect("at work").host_key.as_deref(), Some("ssh-ed25519 A"));
 }
 
 fn any_operation() -> impl Strategy<Value = OperationId> {
     (1u128..4).prop_map(operation)
 }
 
-fn any_seen() -> impl Strategy<Value = Seen> {
+fn any_observed() -> impl Strategy<Value = Observed> {
     prop_oneof![
-        Just(Seen::Off),
-        Just(Seen::Missing),
-        any::<bool>().prop_map(|ready| Seen::Running { ready, address: None }),
+        Just(Observed::OFF),
+        Just(Observed::MISSING),
+        any::<bool>().prop_map(|ready| Observed::running(ready, None)),
+        any::<bool>().prop_map(|ready| Observed {
+            power: Power::Paused(PauseReason::User),
+            ready,
+            address: None
+        }),
     ]
 }
 
@@ -136,46 +175,52 @@ fn any_kind() -> impl Strategy<Value = WorkKind> {
     ]
 }
 
-fn any_move() -> impl Strategy<Value = VmMove> {
+fn any_transition() -> impl Strategy<Value = VmTransition> {
     prop_oneof![
-        (any_operation(), any_kind()).prop_map(|(by, kind)| VmMove::Begin(by, kind)),
-        any_operation().prop_map(VmMove::GiveUp),
-        (any_operation(), any_seen()).prop_map(|(by, seen)| VmMove::Settle(by, seen)),
-        (any_operation(), any_operation()).prop_map(|(by, of)| VmMove::Adopt(by, of)),
-        any_operation().prop_map(VmMove::Unadopt),
-        (any_seen(), any_seen()).prop_map(|(before, now)| VmMove::Saw(before, now)),
-        (any_operation(), any_seen()).prop_map(|(by, seen)| VmMove::Release(by, seen)),
+        (any_operation(), any_kind()).prop_map(|(by, kind)| VmTransition::Begin { by, kind }),
+        any_operation().prop_map(|by| VmTransition::GiveUp { by }),
+        (any_operation(), any_observed()).prop_map(|(by, observed)| VmTransition::Complete {
+            by,
+            observed,
+            host_key: None
+        }),
+        (any_operation(), any_operation())
+            .prop_map(|(by, reserved_by)| VmTransition::Adopt { by, reserved_by }),
+        any_operation().prop_map(|by| VmTransition::Unadopt { by }),
+        (any_observed(), any_observed()).prop_map(|(before, now)| VmTransition::Observe { before, now }),
+        (any_operation(), any_observed()).prop_map(|(by, observed)| VmTransition::Release { by, observed }),
     ]
 }
 
 proptest! {
-    /// Whatever comes in whatever order: a move made twice is a move made once, and a lock is only ever taken from
-    /// an operation by itself, or when it has ended.
+    /// Whatever comes in whatever order: a transition made twice is a transition made once, and a lock is only ever
+    /// taken from an operation by itself, or when it has ended.
     #[test]
-    fn every_move_bears_repetition_and_nobody_is_robbed_of_a_lock(
+    fn every_transition_is_idempotent_and_no_operation_loses_its_lock(
         reserved in any::<bool>(),
-        moves in proptest::collection::vec(any_move(), 0..20),
+        transitions in proptest::collection::vec(any_transition(), 0..20),
     ) {
-        let mut record = fresh();
+        let mut record = new_record();
         if reserved {
             record.phase = Phase::Reserved { by: operation(2) };
         }
-        for this in moves {
+        for transition in transitions {
             let holder = record.locked_by().cloned();
-            let Ok(next) = record.make(this.clone()) else { continue };
-            let again = next.make(this.clone());
-            prop_assert_eq!(again.as_ref(), Ok(&next), "{:?}", this);
+            let Ok(next) = record.apply(transition.clone()) else { continue };
+            let again = next.apply(transition.clone());
+            prop_assert_eq!(again.as_ref(), Ok(&next), "{:?}", transition);
             if let Some(holder) = holder
                 && next.locked_by() != Some(&holder)
             {
-                let by_itself = match &this {
-                    VmMove::GiveUp(by) | VmMove::Settle(by, _) | VmMove::Unadopt(by) | VmMove::Release(by, _) => {
-                        *by == holder
-                    }
-                    VmMove::Adopt(_, of) => *of == holder,
+                let by_itself = match &transition {
+                    VmTransition::GiveUp { by }
+                    | VmTransition::Complete { by, .. }
+                    | VmTransition::Unadopt { by }
+                    | VmTransition::Release { by, .. } => *by == holder,
+                    VmTransition::Adopt { reserved_by, .. } => *reserved_by == holder,
                     _ => false,
                 };
-                prop_assert!(by_itself, "{:?} took the lock of {:?}", this, holder);
+                prop_assert!(by_itself, "{:?} took the lock of {:?}", transition, holder);
             }
             prop_assert_eq!(&next.identity, &record.identity);
             record = next;
@@ -184,24 +229,22 @@ proptest! {
 
     /// What an operation began and gave up is as if it had never been.
     #[test]
-    fn giving_up_goes_back_to_what_was(seen in any_seen(), kind in any_kind()) {
-        let before = living().saw(READY, seen);
-        if let Ok(begun) = before.begin(&operation(3), kind) {
-            prop_assert_eq!(begun.give_up(&operation(3)), before.clone());
-            if let Ok(settled) = begun.settle(&operation(3), Seen::Off) {
-                prop_assert_eq!(settled.unsettle(&operation(3), begun.phase.clone()), VmRecord {
-                    settled_by: None,
-                    ..begun
-                });
+    fn giving_up_goes_back_to_what_was(observed in any_observed(), kind in any_kind()) {
+        let before = observe(&existing(), READY, observed);
+        if let Ok(begun) = begin(&before, 3, kind) {
+            prop_assert_eq!(begun.apply(VmTransition::GiveUp { by: operation(3) }), Ok(before.clone()));
+            if let Ok(completed) = complete(&begun, 3, Observed::OFF) {
+                let reopen = VmTransition::Reopen { by: operation(3), locked: begun.phase.clone() };
+                prop_assert_eq!(completed.apply(reopen), Ok(VmRecord { completed_by: None, ..begun }));
             }
         }
     }
 
     /// A record is read as it was written.
     #[test]
-    fn a_record_survives_its_table(seen in any_seen(), kind in any_kind()) {
-        let record = living().saw(READY, seen);
-        let record = record.begin(&operation(3), kind).unwrap_or(record);
+    fn a_record_survives_its_table(observed in any_observed(), kind in any_kind()) {
+        let record = observe(&existing(), READY, observed);
+        let record = begin(&record, 3, kind).unwrap_or(record);
         let text = serde_json::to_string(&record).expect("plain data");
         prop_assert_eq!(serde_json::from_str::<VmRecord>(&text).expect("read"), record);
     }

@@ -1,4 +1,4 @@
-//! What can be said to the registry.
+//! The registry's messages.
 
 use actix::Message;
 use bus::Declined;
@@ -6,14 +6,19 @@ use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
 use contract::{OperationId, SeedName, VmName};
-use provisioner_domain::{Inventory, SeedRecord, VmMove, VmRecord};
+use provisioner_domain::{Inventory, SeedRecord, VmRecord, VmTransition};
 
-/// Looks at all records; changes nothing.
+/// Returns all records.
 #[derive(Message)]
 #[rtype(result = "Inventory")]
-pub(crate) struct Look;
+pub(crate) struct Snapshot;
 
-/// Makes the record of a new machine.
+/// Returns one VM's record.
+#[derive(Message)]
+#[rtype(result = "Option<VmRecord>")]
+pub(crate) struct Find(pub(crate) VmName);
+
+/// Creates the record of a new VM.
 #[derive(Message)]
 #[rtype(result = "Result<VmRecord, Declined<CreateVmRefused>>")]
 pub(crate) struct Create {
@@ -30,15 +35,15 @@ pub(crate) struct Reserve {
     pub(crate) by: OperationId,
 }
 
-/// Makes a move with a record.
+/// Makes a transition of a record.
 #[derive(Message)]
 #[rtype(result = "Result<VmRecord, Declined<VmRefused>>")]
-pub(crate) struct Make {
+pub(crate) struct Apply {
     pub(crate) vm: VmName,
-    pub(crate) this: VmMove,
+    pub(crate) transition: VmTransition,
 }
 
-/// Forgets a machine that an operation has locked. Calm when it is gone; tells whether it was there.
+/// Removes the record of a VM that an operation has locked; a no-op where it has not. Returns whether there was one.
 #[derive(Message)]
 #[rtype(result = "Result<bool, Declined<VmRefused>>")]
 pub(crate) struct Forget {
@@ -46,15 +51,15 @@ pub(crate) struct Forget {
     pub(crate) by: OperationId,
 }
 
-/// Brings a forgotten record back, where its name is still free. Calm when it is there.
+/// Writes a removed record again, where its name is still free. Idempotent.
 #[derive(Message)]
 #[rtype(result = "Result<VmRecord, Declined<VmRefused>>")]
 pub(crate) struct Remember(pub(crate) VmRecord);
 
-/// Writes down that a seed is being brought here; nothing where just this one is here already.
+/// Records that a seed is being imported; nothing where this very one is imported already.
 #[derive(Message)]
 #[rtype(result = "Result<Option<SeedRecord>, Declined<AddSeedRefused>>")]
-pub(crate) struct ExpectSeed {
+pub(crate) struct AnnounceSeed {
     pub(crate) name: SeedName,
     pub(crate) sha256: String,
     pub(crate) by: OperationId,
@@ -63,17 +68,17 @@ pub(crate) struct ExpectSeed {
 /// Writes a seed's record as its operation has it.
 #[derive(Message)]
 #[rtype(result = "Result<SeedRecord, Declined<AddSeedRefused>>")]
-pub(crate) struct KeepSeed(pub(crate) SeedRecord);
+pub(crate) struct StoreSeed(pub(crate) SeedRecord);
 
-/// Forgets the seed that an operation was bringing. Calm when there is none.
+/// Removes the record of the seed that an operation was importing; a no-op where there is none.
 #[derive(Message)]
 #[rtype(result = "Result<(), Declined<AddSeedRefused>>")]
-pub(crate) struct UnexpectSeed {
+pub(crate) struct WithdrawSeed {
     pub(crate) name: SeedName,
     pub(crate) by: OperationId,
 }
 
-/// Removes a seed's record; tells whether anybody still needs its image.
+/// Removes a seed's record. Returns the seed, and whether its image is still needed.
 #[derive(Message)]
 #[rtype(result = "Result<(Seed, bool), Declined<RemoveSeedRefused>>")]
 pub(crate) struct RemoveSeedRecord(pub(crate) SeedName);

@@ -1,14 +1,15 @@
-//! The registry: owns all records of machines and seeds, and is the only one that writes them.
+//! The registry: owns all records of VMs and seeds, and is the only one that writes them.
 //!
 //! ```text
-//!   Make(vm, move) --> domain: next record, or a refusal
-//!                        --> table (compare-and-set) --> VmChanged, where others see a difference --> memory
+//!   Apply(vm, transition) --> domain: next record, or a refusal
+//!                               --> table (compare-and-set) --> events, where others see a difference --> memory
 //! ```
 //!
-//! One change at a time: while a row is being written no other message is handled, so nobody decides on a record
-//! that is about to change. If a row turns out to be changed by somebody else, it is read again and the asker told
-//! to ask again. It dies with the process and is built again from its tables.
+//! One change at a time: while a row is being written no other message is handled, so nothing is decided on a record
+//! that is about to change. If a row was changed by another writer, it is read again and the caller has to try again.
+//! The registry ends with the process and is built again from its tables.
 
+mod handle;
 mod messages;
 mod seeds;
 
@@ -16,22 +17,22 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler};
+use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, MessageResult};
 use actor::Traced;
 use bus::{Bus, Declined, Revision, Table, TableError};
-use contract::provisioner::{CreateVmRefused, VmChanged, VmRefused};
-use contract::message::{Failure, FailureKind};
-use contract::{HostName, OperationId, SeedName, VmName, bucket};
+use contract::message::Failure;
+use contract::provisioner::{CreateVmRefused, VmChanged, VmPaused, VmRefused};
+use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
 use provisioner_domain::{Birth, Inventory, SeedRecord, VmRecord};
 
-pub(super) use messages::{
-    Create, ExpectSeed, Forget, KeepSeed, Look, Make, Remember, RemoveSeedRecord, Reserve, UnexpectSeed,
-};
+use self::messages::{Apply, Create, Find, Forget, Remember, Reserve, Snapshot};
 
-/// Questions and steps that may wait: every endpoint of the desk and every running operation at once.
-pub(crate) const MAILBOX: usize = 256;
-/// How long telling a change may take; nobody's answer waits longer for listeners.
-const TELL_MAX: Duration = Duration::from_secs(2);
+pub use self::handle::RegistryHandle;
+
+/// Every handler and every running operation at once.
+const MAILBOX: usize = 256;
+/// How long publishing a change may take; no reply waits longer for subscribers.
+const PUBLISH_MAX: Duration = Duration::from_secs(2);
 
 /// Owns the records.
 pub struct Registry {
@@ -49,7 +50,7 @@ impl Actor for Registry {
     type Context = Context<Self>;
 }
 
-/// What a change came to.
+/// The result of a change.
 type Changed<T, R> = AtomicResponse<Registry, Result<T, Declined<R>>>;
 
 impl Registry {
@@ -74,8 +75,8 @@ impl Registry {
         Birth { by, random: rand::random(), host: self.host.clone(), now: chrono::Utc::now() }
     }
 
-    /// Writes the record that was decided on, tells the change, and only then takes it over.
-    fn keep<R: 'static>(&self, decided: Result<VmRecord, R>) -> Changed<VmRecord, R> {
+    /// Writes the record that was decided on, publishes the change, and only then takes it over.
+    fn write<R: 'static>(&self, decided: Result<VmRecord, R>) -> Changed<VmRecord, R> {
         let record = match decided {
             Err(refusal) => return at_once(Err(Declined::Refused(refusal))),
             Ok(record) if self.inventory.vm(record.name()) == Some(&record) => return at_once(Ok(record)),
@@ -84,12 +85,12 @@ impl Registry {
         let name = record.name().clone();
         let over = self.vm_revisions.get(&name).copied().unwrap_or(0);
         let (table, bus) = (self.vms.clone(), self.bus.clone());
-        let told = self.difference(&record);
+        let events = self.events(&record);
         let work = async move {
             let written = table.update(name.as_str(), &record, over).await;
             match written {
                 Ok(revision) => {
-                    tell(&bus, told).await;
+                    events.publish(&bus).await;
                     Ok((record, revision))
                 }
                 Err(error) => Err((reread(&table, name, &error).await, error)),
@@ -103,16 +104,26 @@ impl Registry {
             }
             Err((row, error)) => {
                 this.take_over(row);
-                Err(table_down(&error))
+                Err(unavailable(&error))
             }
         })))
     }
 
-    /// The event that a new record is worth, if others see a difference.
-    fn difference(&self, record: &VmRecord) -> Option<VmChanged> {
+    /// The events of a new record, where others see a difference.
+    fn events(&self, record: &VmRecord) -> Events {
         let view = record.outline(self.hypervisor);
         let before = self.inventory.vm(record.name()).map(|before| before.outline(self.hypervisor));
-        (before.as_ref() != Some(&view)).then(|| VmChanged { name: record.name().clone(), vm: Some(view) })
+        let name = record.name().clone();
+        let pause_reason = view.pause_reason;
+        let paused_before = before.as_ref().and_then(|before| before.pause_reason);
+        let paused = pause_reason.filter(|_| pause_reason != paused_before).map(|reason| VmPaused {
+            name: name.clone(),
+            host: record.host.clone(),
+            reason,
+        });
+        let changed =
+            (before.as_ref() != Some(&view)).then_some(view).map(|vm| VmChanged { name, vm: Some(vm) });
+        Events { changed, paused }
     }
 
     fn take_over(&mut self, row: Reread) {
@@ -130,7 +141,7 @@ impl Registry {
     }
 }
 
-/// What a row is after a write that did not succeed; the write may have got through and its answer not.
+/// A row after a write that failed; the write may have arrived, and only its answer was lost.
 enum Reread {
     There(Box<bus::Entry<VmRecord>>),
     Gone(VmName),
@@ -148,13 +159,30 @@ async fn reread(table: &Table<VmRecord>, name: VmName, error: &TableError) -> Re
     }
 }
 
-async fn tell(bus: &Bus, event: Option<VmChanged>) {
-    let Some(event) = event else { return };
-    match tokio::time::timeout(TELL_MAX, bus.publish(&event)).await {
+/// What a change is published as.
+struct Events {
+    changed: Option<VmChanged>,
+    paused: Option<VmPaused>,
+}
+
+impl Events {
+    async fn publish(self, bus: &Bus) {
+        if let Some(event) = self.changed {
+            publish(bus, event).await;
+        }
+        if let Some(event) = self.paused {
+            tracing::warn!(vm = %event.name, reason = %event.reason, "a VM is paused");
+            publish(bus, event).await;
+        }
+    }
+}
+
+async fn publish<E: Event>(bus: &Bus, event: E) {
+    match tokio::time::timeout(PUBLISH_MAX, bus.publish(&event)).await {
         Ok(Ok(())) => {}
-        // The table holds it; whoever listens also asks.
-        Ok(Err(error)) => tracing::debug!(vm = %event.name, %error, "a change was not told"),
-        Err(_) => tracing::debug!(vm = %event.name, "a change was not told in time"),
+        // The table holds it, and subscribers also read.
+        Ok(Err(error)) => tracing::debug!(vm = event.about(), %error, "an event was not published"),
+        Err(_) => tracing::debug!(vm = event.about(), "an event was not published in time"),
     }
 }
 
@@ -162,68 +190,75 @@ fn at_once<T: 'static, R: 'static>(answer: Result<T, Declined<R>>) -> Changed<T,
     AtomicResponse::new(Box::pin(actix::fut::ready(answer)))
 }
 
-fn table_down<R>(error: &TableError) -> Declined<R> {
-    Declined::Failed(Failure { kind: FailureKind::Unavailable, message: error.to_string() })
+fn unavailable<R>(error: &TableError) -> Declined<R> {
+    Declined::Failed(Failure::unavailable(error))
 }
 
-impl Handler<Traced<Look>> for Registry {
-    type Result = actix::MessageResult<Traced<Look>>;
-    fn handle(&mut self, _: Traced<Look>, _: &mut Context<Self>) -> Self::Result {
-        actix::MessageResult(self.inventory.clone())
+impl Handler<Traced<Snapshot>> for Registry {
+    type Result = MessageResult<Traced<Snapshot>>;
+    fn handle(&mut self, _: Traced<Snapshot>, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.inventory.clone())
+    }
+}
+
+impl Handler<Traced<Find>> for Registry {
+    type Result = MessageResult<Traced<Find>>;
+    fn handle(&mut self, received: Traced<Find>, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.inventory.vm(&received.message.0).cloned())
     }
 }
 
 impl Handler<Traced<Create>> for Registry {
     type Result = Changed<VmRecord, CreateVmRefused>;
-    fn handle(&mut self, asked: Traced<Create>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Create { definition, by } = asked.message;
-        self.keep(self.inventory.create(&definition, &self.birth(by)))
+    fn handle(&mut self, received: Traced<Create>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Create { definition, by } = received.message;
+        self.write(self.inventory.create(&definition, &self.birth(by)))
     }
 }
 
 impl Handler<Traced<Reserve>> for Registry {
     type Result = Changed<VmRecord, CreateVmRefused>;
-    fn handle(&mut self, asked: Traced<Reserve>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Reserve { definition, disks, by } = asked.message;
-        self.keep(self.inventory.reserve(&definition, &disks, &self.birth(by)))
+    fn handle(&mut self, received: Traced<Reserve>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Reserve { definition, disks, by } = received.message;
+        self.write(self.inventory.reserve(&definition, &disks, &self.birth(by)))
     }
 }
 
-impl Handler<Traced<Make>> for Registry {
+impl Handler<Traced<Apply>> for Registry {
     type Result = Changed<VmRecord, VmRefused>;
-    fn handle(&mut self, asked: Traced<Make>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Make { vm, this } = asked.message;
+    fn handle(&mut self, received: Traced<Apply>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Apply { vm, transition } = received.message;
         let decided = match self.inventory.vm(&vm) {
-            Some(record) => record.make(this),
+            Some(record) => record.apply(transition),
             None => Err(VmRefused::Unknown(vm)),
         };
-        self.keep(decided)
+        self.write(decided)
     }
 }
 
 impl Handler<Traced<Remember>> for Registry {
     type Result = Changed<VmRecord, VmRefused>;
-    fn handle(&mut self, asked: Traced<Remember>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Remember(record) = asked.message;
+    fn handle(&mut self, received: Traced<Remember>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Remember(record) = received.message;
         match self.inventory.vm(record.name()) {
             Some(other) if other.identity != record.identity => {
                 at_once(Err(Declined::Refused(VmRefused::Unknown(record.name().clone()))))
             }
             Some(present) => at_once(Ok(present.clone())),
-            None => self.keep(Ok(record)),
+            None => self.write(Ok(record)),
         }
     }
 }
 
 impl Handler<Traced<Forget>> for Registry {
     type Result = Changed<bool, VmRefused>;
-    fn handle(&mut self, asked: Traced<Forget>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let Forget { vm, by } = asked.message;
+    fn handle(&mut self, received: Traced<Forget>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Forget { vm, by } = received.message;
         if self.inventory.vm(&vm).and_then(VmRecord::locked_by) != Some(&by) {
             return at_once(Ok(false));
         }
@@ -232,8 +267,9 @@ impl Handler<Traced<Forget>> for Registry {
         let work = async move {
             match table.remove(vm.as_str(), over).await {
                 Ok(()) => {
-                    let gone = VmChanged { name: vm.clone(), vm: None };
-                    tell(&bus, Some(gone)).await;
+                    let events =
+                        Events { changed: Some(VmChanged { name: vm.clone(), vm: None }), paused: None };
+                    events.publish(&bus).await;
                     Ok(vm)
                 }
                 Err(error) => Err((reread(&table, vm, &error).await, error)),
@@ -246,7 +282,7 @@ impl Handler<Traced<Forget>> for Registry {
             }
             Err((row, error)) => {
                 this.take_over(row);
-                Err(table_down(&error))
+                Err(unavailable(&error))
             }
         })))
     }

@@ -1,4 +1,4 @@
-//! The registry's seeds.
+//! The registry's handlers about seeds.
 
 use actix::fut::wrap_future;
 use actix::{ActorFutureExt, AtomicResponse, Context, Handler};
@@ -8,11 +8,11 @@ use contract::SeedName;
 use contract::provisioner::{AddSeedRefused, RemoveSeedRefused, Seed};
 use provisioner_domain::SeedRecord;
 
-use super::messages::{ExpectSeed, KeepSeed, RemoveSeedRecord, UnexpectSeed};
-use super::{Changed, Registry, at_once, table_down};
+use super::messages::{AnnounceSeed, RemoveSeedRecord, StoreSeed, WithdrawSeed};
+use super::{Changed, Registry, at_once, unavailable};
 
 impl Registry {
-    fn keep_seed<T: 'static, R: 'static>(&self, record: SeedRecord, answer: T) -> Changed<T, R> {
+    fn write_row<T: 'static, R: 'static>(&self, record: SeedRecord, answer: T) -> Changed<T, R> {
         if self.inventory.seed(record.name()) == Some(&record) {
             return at_once(Ok(answer));
         }
@@ -28,11 +28,11 @@ impl Registry {
                 this.inventory.put_seed(record);
                 Ok(answer)
             }
-            Err(error) => Err(table_down(&error)),
+            Err(error) => Err(unavailable(&error)),
         })))
     }
 
-    fn drop_seed<T: 'static, R: 'static>(&self, name: SeedName, answer: T) -> Changed<T, R> {
+    fn remove_row<T: 'static, R: 'static>(&self, name: SeedName, answer: T) -> Changed<T, R> {
         let over = self.seed_revisions.get(&name).copied().unwrap_or(0);
         let table = self.seeds.clone();
         let work = async move { table.remove(name.as_str(), over).await.map(|()| name) };
@@ -42,43 +42,43 @@ impl Registry {
                 this.inventory.forget_seed(&name);
                 Ok(answer)
             }
-            Err(error) => Err(table_down(&error)),
+            Err(error) => Err(unavailable(&error)),
         })))
     }
 }
 
-impl Handler<Traced<ExpectSeed>> for Registry {
+impl Handler<Traced<AnnounceSeed>> for Registry {
     type Result = Changed<Option<SeedRecord>, AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<ExpectSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let ExpectSeed { name, sha256, by } = asked.message;
+    fn handle(&mut self, received: Traced<AnnounceSeed>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let AnnounceSeed { name, sha256, by } = received.message;
         match self.inventory.add_seed(&name, &sha256, &by) {
             Err(refusal) => at_once(Err(Declined::Refused(refusal))),
             Ok(None) => at_once(Ok(None)),
-            Ok(Some(record)) => self.keep_seed(record.clone(), Some(record)),
+            Ok(Some(record)) => self.write_row(record.clone(), Some(record)),
         }
     }
 }
 
-impl Handler<Traced<KeepSeed>> for Registry {
+impl Handler<Traced<StoreSeed>> for Registry {
     type Result = Changed<SeedRecord, AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<KeepSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let KeepSeed(record) = asked.message;
-        self.keep_seed(record.clone(), record)
+    fn handle(&mut self, received: Traced<StoreSeed>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let StoreSeed(record) = received.message;
+        self.write_row(record.clone(), record)
     }
 }
 
-impl Handler<Traced<UnexpectSeed>> for Registry {
+impl Handler<Traced<WithdrawSeed>> for Registry {
     type Result = Changed<(), AddSeedRefused>;
-    fn handle(&mut self, asked: Traced<UnexpectSeed>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let UnexpectSeed { name, by } = asked.message;
+    fn handle(&mut self, received: Traced<WithdrawSeed>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let WithdrawSeed { name, by } = received.message;
         match self.inventory.seed(&name) {
-            Some(SeedRecord::Importing { by: owner, .. } | SeedRecord::Here { by: owner, .. })
+            Some(SeedRecord::Importing { by: owner, .. } | SeedRecord::Imported { by: owner, .. })
                 if *owner == by =>
             {
-                self.drop_seed(name, ())
+                self.remove_row(name, ())
             }
             _ => at_once(Ok(())),
         }
@@ -87,16 +87,16 @@ impl Handler<Traced<UnexpectSeed>> for Registry {
 
 impl Handler<Traced<RemoveSeedRecord>> for Registry {
     type Result = Changed<(Seed, bool), RemoveSeedRefused>;
-    fn handle(&mut self, asked: Traced<RemoveSeedRecord>, _: &mut Context<Self>) -> Self::Result {
-        let _in = asked.span.enter();
-        let RemoveSeedRecord(name) = asked.message;
+    fn handle(&mut self, received: Traced<RemoveSeedRecord>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let RemoveSeedRecord(name) = received.message;
         match self.inventory.remove_seed(&name) {
             Err(refusal) => at_once(Err(Declined::Refused(refusal))),
             Ok(seed) => {
                 let mut after = self.inventory.clone();
                 after.forget_seed(&name);
                 let needed = after.needs_image(&seed.sha256);
-                self.drop_seed(name, (seed, needed))
+                self.remove_row(name, (seed, needed))
             }
         }
     }

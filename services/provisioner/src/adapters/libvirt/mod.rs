@@ -1,6 +1,11 @@
-//! Machines on QEMU, through libvirt: the port `Hypervisor`, carried out on lanes of blocking calls.
+//! The port `Hypervisor` on QEMU, through libvirt: blocking calls on lanes of their own.
+//!
+//! `lane` is a thread with a connection; `spec` turns our VM and network into those of `provisioner-libvirt`; `power`
+//! turns its domain states into ours.
 
-mod described;
+mod lane;
+mod power;
+mod spec;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,25 +14,27 @@ use std::time::Duration;
 use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
+use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
+use provisioner_domain::Power;
 use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
-use provisioner_libvirt::lifecycle::ShutdownMode;
+use provisioner_libvirt::lifecycle::{FoundDomain, ShutdownMode as LibvirtShutdownMode};
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{
-    Connection, Deadlines, DiskCache, Error, MacAddress, Power as Doing, Settings, VirtType,
-};
+use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, VirtType};
 use sha2::{Digest, Sha256};
 
-use self::described::{network_spec, uuid_of};
-use crate::actors::{LibvirtLane, OnLane, Outcome};
+use self::lane::{LibvirtLane, OnLane, Outcome};
+use self::power::power_of;
+use self::spec::{domain_uuid, mac_address, network_spec};
 use crate::config::{Config, VirtTypeWanted};
-use crate::ports::{Disk, Door, Hypervisor, HypervisorError, Machine, MachineMark, Marked, Power, StopWay};
-use crate::sagas::chain;
+use crate::ports::{
+    Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, Machine, MarkedVm, ShutdownMode, VmMark,
+};
 
-/// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for everybody.
+/// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
 const LANES: usize = 4;
-/// Calls that wait for a lane.
-const MAILBOX_DEADLINE: Duration = Duration::from_secs(100);
+/// A call and its wait for a lane.
+const CALL_MAX: Duration = Duration::from_secs(100);
 
 /// libvirtd of this host.
 pub struct Libvirt {
@@ -60,18 +67,20 @@ impl Libvirt {
         let probed =
             tokio::task::spawn_blocking(move || (choose(wanted, None), DiskCache::possible_in(&vms)));
         let (Chosen { virt_type, reason }, cache) = probed.await.map_err(|error| error.to_string())?;
-        tracing::info!(%virt_type, reason, "machines run by");
+        tracing::info!(%virt_type, reason, "VMs run with");
         let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
         Ok(Libvirt { lanes, network, virt_type, cache })
     }
 
+    /// Makes a call on a lane. `attempt` says what for, in an error.
     async fn call<T: Send + 'static>(
         &self,
-        deed: impl FnOnce(&mut Connection) -> Outcome<T> + Send + 'static,
+        attempt: impl Into<String>,
+        call: impl FnOnce(&mut Connection) -> Outcome<T> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        match ask(&self.lanes, OnLane(Box::new(deed)), MAILBOX_DEADLINE).await {
-            Ok(outcome) => outcome.map_err(sorted),
-            Err(silent) => Err(HypervisorError::Unavailable(silent.to_string())),
+        match ask(&self.lanes, OnLane(Box::new(call)), CALL_MAX).await {
+            Ok(outcome) => outcome.map_err(|error| HypervisorError::new(kind_of(&error), attempt, error)),
+            Err(silent) => Err(HypervisorError::new(HypervisorFailure::Unavailable, attempt, silent)),
         }
     }
 }
@@ -83,13 +92,12 @@ fn runtime_dir(state: &Path) -> PathBuf {
     PathBuf::from(format!("/run/loam/libvirt-{}", &digest[..12]))
 }
 
-fn sorted(error: Error) -> HypervisorError {
-    let text = chain(&error);
+fn kind_of(error: &Error) -> HypervisorFailure {
     match error {
-        Error::AgentSilent { .. } => HypervisorError::AgentSilent(text),
-        Error::Unknown { .. } => HypervisorError::Unknown(text),
-        other if other.is_transient() => HypervisorError::Unavailable(text),
-        _ => HypervisorError::Failed(text),
+        Error::AgentSilent { .. } => HypervisorFailure::AgentSilent,
+        Error::Unknown { .. } => HypervisorFailure::Unknown,
+        other if other.is_transient() => HypervisorFailure::Unavailable,
+        _ => HypervisorFailure::Failed,
     }
 }
 
@@ -101,82 +109,93 @@ impl Hypervisor for Libvirt {
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
         let network = self.network.clone();
-        self.call(move |line| line.ensure_network(&network)).await.map(drop)
+        let attempt = format!("prepare the network {}", network.name);
+        self.call(attempt, move |line| line.ensure_network(&network)).await.map(drop)
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {
-        self.call(Connection::version).await.map(drop)
+        self.call("reach libvirt", Connection::version).await.map(drop)
     }
 
     async fn define(&self, machine: &Machine) -> Result<(), HypervisorError> {
         let spec = self.spec(machine)?;
-        self.call(move |line| line.define(&spec)).await
+        self.call(format!("define VM {}", machine.mark.vm), move |line| line.define(&spec)).await
     }
 
-    async fn start(&self, uuid: &str) -> Result<(), HypervisorError> {
-        // Whoever restarted the host or took the network down need not know that we want it.
+    async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        // After a restart of the host, or when the network was taken down, nobody else brings it up.
         self.prepare().await?;
-        let uuid = uuid_of(uuid)?;
-        self.call(move |line| line.start(uuid)).await.map(drop)
+        let domain = domain_uuid(uuid);
+        self.call(format!("start VM {uuid}"), move |line| line.start(domain)).await.map(drop)
     }
 
-    async fn ask_to_stop(&self, uuid: &str, way: StopWay) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        let way = match way {
-            StopWay::Agent => ShutdownMode::Agent,
-            StopWay::PowerButton => ShutdownMode::Acpi,
+    async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("resume VM {uuid}"), move |line| line.resume(domain)).await.map(drop)
+    }
+
+    async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("suspend VM {uuid}"), move |line| line.suspend(domain)).await.map(drop)
+    }
+
+    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        let way = match mode {
+            ShutdownMode::Agent => LibvirtShutdownMode::Agent,
+            ShutdownMode::Acpi => LibvirtShutdownMode::Acpi,
         };
-        self.call(move |line| line.request_shutdown(uuid, way)).await.map(drop)
+        let attempt = format!("ask VM {uuid} to shut down");
+        self.call(attempt, move |line| line.request_shutdown(domain, way)).await.map(drop)
     }
 
-    async fn destroy(&self, uuid: &str) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        self.call(move |line| line.destroy(uuid)).await.map(drop)
+    async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("end VM {uuid}"), move |line| line.destroy(domain)).await.map(drop)
     }
 
-    async fn undefine(&self, uuid: &str) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        self.call(move |line| line.undefine(uuid)).await.map(drop)
+    async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("undefine VM {uuid}"), move |line| line.undefine(domain)).await.map(drop)
     }
 
-    async fn power(&self, uuid: &str) -> Result<Option<Power>, HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        let doing = self.call(move |line| line.power(uuid)).await?;
-        Ok(doing.map(power_of))
+    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError> {
+        let domain = domain_uuid(uuid);
+        let state = self.call(format!("get the power state of VM {uuid}"), move |line| line.power(domain));
+        state.await.map(power_of)
     }
 
-    async fn address(&self, uuid: &str, mac: &str) -> Result<Option<IpAddr>, HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        let mac: MacAddress = mac.parse().map_err(|error| HypervisorError::Failed(format!("{error}")))?;
-        self.call(move |line| line.address(uuid, mac)).await
+    async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
+        let (domain, card) = (domain_uuid(uuid), mac_address(mac));
+        self.call(format!("get the address of VM {uuid}"), move |line| line.address(domain, card)).await
     }
 
-    async fn agent_answers(&self, uuid: &str) -> Result<bool, HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        match self.call(move |line| line.agent_ping(uuid)).await {
+    async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {
+        let domain = domain_uuid(uuid);
+        match self.call(format!("reach the agent of VM {uuid}"), move |line| line.agent_ping(domain)).await {
             Ok(()) => Ok(true),
-            Err(HypervisorError::AgentSilent(_)) => Ok(false),
+            Err(error) if error.kind == HypervisorFailure::AgentSilent => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    async fn freeze(&self, uuid: &str) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        self.call(move |line| line.freeze(uuid)).await.map(drop)
+    async fn freeze(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("freeze VM {uuid}"), move |line| line.freeze(domain)).await.map(drop)
     }
 
-    async fn thaw(&self, uuid: &str) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
-        self.call(move |line| line.thaw(uuid)).await.map(drop)
+    async fn thaw(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("thaw VM {uuid}"), move |line| line.thaw(domain)).await.map(drop)
     }
 
-    async fn open_doors(
+    async fn open_exports(
         &self,
-        uuid: &str,
+        uuid: &VmUuid,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError> {
-        let uuid = uuid_of(uuid)?;
+    ) -> Result<Vec<Export>, HypervisorError> {
+        let domain = domain_uuid(uuid);
         let socket = socket_in(folder);
         let backup = |disk: &Disk| BackupDisk {
             target: disk.name.to_string(),
@@ -188,55 +207,58 @@ impl Hypervisor for Libvirt {
             since: None,
             checkpoint: None,
         };
-        self.call(move |line| line.begin_backup(uuid, &spec)).await?;
-        let door = |disk: &Disk| Door {
+        let attempt = format!("export the disks of VM {uuid}");
+        self.call(attempt, move |line| line.begin_backup(domain, &spec)).await?;
+        let export = |disk: &Disk| Export {
             disk: disk.name.clone(),
             socket: socket.clone(),
             export: disk.name.to_string(),
         };
-        Ok(disks.iter().map(door).collect())
+        Ok(disks.iter().map(export).collect())
     }
 
-    async fn close_doors(&self, uuid: &str, folder: &Path) -> Result<(), HypervisorError> {
-        let uuid = uuid_of(uuid)?;
+    async fn close_exports(&self, uuid: &VmUuid, folder: &Path) -> Result<(), HypervisorError> {
+        let domain = domain_uuid(uuid);
         let socket = socket_in(folder);
-        let ended = self.call(move |line| {
-            // A backup that somebody else began is his to end.
-            match line.running_backup(uuid)? {
-                Some(running) if running.socket == socket => line.end_backup(uuid).map(drop),
+        let ended = self.call(format!("close the exports of VM {uuid}"), move |line| {
+            // A backup that somebody else began is not ours to end.
+            match line.running_backup(domain)? {
+                Some(running) if running.socket == socket => line.end_backup(domain).map(drop),
                 _ => Ok(()),
             }
         });
         match ended.await {
-            Err(HypervisorError::Unknown(_)) => Ok(()),
+            Err(error) if error.kind == HypervisorFailure::Unknown => Ok(()),
             other => other,
         }
     }
 
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError> {
-        let found = self.call(Connection::marked_domains).await?;
-        let ours = found.into_iter().filter(|found| found.mark.org == realm);
-        let told = ours.map(|found| Marked {
-            uuid: found.uuid.to_string(),
-            power: power_of(found.power),
-            mark: MachineMark {
-                realm: found.mark.org,
-                vm: found.mark.vm,
-                generation: found.mark.generation,
-                operation: found.mark.operation,
-            },
-        });
-        Ok(told.collect())
+    async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError> {
+        let found = self.call("list the marked domains", Connection::marked_domains).await?;
+        Ok(found.into_iter().filter_map(|found| marked_vm(found, realm)).collect())
+    }
+}
+
+/// A domain of our realm. One whose mark holds no valid names is not ours to touch.
+fn marked_vm(found: FoundDomain, realm: &Realm) -> Option<MarkedVm> {
+    let mark = found.mark;
+    if mark.org != realm.to_string() {
+        return None;
+    }
+    let names = VmName::new(mark.vm).and_then(|vm| Ok((vm, OperationId::new(mark.operation)?)));
+    match names {
+        Ok((vm, operation)) => Some(MarkedVm {
+            uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
+            power: power_of(Some(found.power)),
+            mark: VmMark { realm: realm.clone(), vm, generation: mark.generation, operation },
+        }),
+        Err(error) => {
+            tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");
+            None
+        }
     }
 }
 
 fn socket_in(folder: &Path) -> PathBuf {
     folder.join("nbd.sock")
-}
-
-fn power_of(doing: Doing) -> Power {
-    match doing {
-        Doing::Running | Doing::Paused(_) | Doing::ShuttingDown => Power::Running,
-        Doing::Off | Doing::Crashed => Power::Off,
-    }
 }

@@ -6,19 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::ByteCount;
+use contract::{ByteCount, OperationId, VmName};
 use provisioner_domain::nocloud::Documents;
 use provisioner_libvirt::qemu_user::QemuUser;
 
 use super::{import, nbd_server, nocloud, run};
-use crate::ports::{Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, SeedSource, Told};
+use crate::ports::{
+    Cause, Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, ReportProgress, SeedSource,
+};
 
-/// Making an overlay writes a header.
+/// Creating an overlay writes a header.
 const CLONE_MAX: Duration = Duration::from_secs(20);
-/// Passable, not readable: QEMU's user goes through to its files, nobody lists them.
-const PASSABLE: u32 = 0o711;
-/// A socket's path has at most 107 bytes; `/doors/{26 characters}/{disk}.sock` takes 46 of them with short disk names.
-const STATE_PATH_BYTES_MAX: usize = 107 - 46;
+/// Searchable, not readable: QEMU's user reaches its files, nobody lists them.
+const SEARCHABLE: u32 = 0o711;
+/// A socket's path has at most 107 bytes; `/exports/{26 characters}/{disk}.sock` takes 48 of them with short disk names.
+const STATE_PATH_BYTES_MAX: usize = 107 - 48;
 
 /// Disks under one folder.
 #[derive(Clone, Debug)]
@@ -40,34 +42,38 @@ impl QemuImgDisks {
             )));
         }
         let disks = QemuImgDisks { state: state.into(), qemu };
-        for folder in ["seeds", "vms", "aside", "doors"] {
-            make_passable(&disks.state.join(folder))?;
+        for folder in ["seeds", "vms", "aside", "exports"] {
+            create_searchable(&disks.state.join(folder))?;
         }
         if let Some(qemu) = &disks.qemu {
             qemu.check_way_to(&disks.state.join("vms"))
-                .map_err(|error| DiskError::Unfit(error.to_string()))?;
+                .map_err(|error| not_usable("open the folder for disks", error))?;
         }
         Ok(disks)
     }
 
-    fn place(&self, kind: &str, name: &str) -> PathBuf {
+    fn path(&self, kind: &str, name: &str) -> PathBuf {
         self.state.join(kind).join(name)
     }
 }
 
-fn failed(attempting: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
-    let attempting = attempting.into();
-    move |source| DiskError::Io { attempting, source }
+fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
+    let attempt = attempt.into();
+    move |source| DiskError::Io { attempt, source }
 }
 
-fn make_passable(folder: &Path) -> Result<(), DiskError> {
+fn not_usable(attempt: &str, cause: impl Into<Cause>) -> DiskError {
+    DiskError::Setup { attempt: attempt.into(), source: cause.into() }
+}
+
+fn create_searchable(folder: &Path) -> Result<(), DiskError> {
     std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::set_permissions(folder, PermissionsExt::from_mode(PASSABLE)))
-        .map_err(failed(format!("make the folder {}", folder.display())))
+        .and_then(|()| std::fs::set_permissions(folder, PermissionsExt::from_mode(SEARCHABLE)))
+        .map_err(failed(format!("create the folder {}", folder.display())))
 }
 
-/// What is gone already is as gone as asked for.
-fn calm_if_missing(outcome: io::Result<()>) -> io::Result<()> {
+/// Removing or moving what does not exist is a no-op.
+fn ok_if_missing(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
@@ -75,17 +81,17 @@ fn calm_if_missing(outcome: io::Result<()>) -> io::Result<()> {
 }
 
 async fn move_folder(from: PathBuf, to: PathBuf) -> Result<(), DiskError> {
-    let attempting = format!("move {} to {}", from.display(), to.display());
-    calm_if_missing(tokio::fs::rename(&from, &to).await).map_err(failed(attempting))
+    let attempt = format!("move {} to {}", from.display(), to.display());
+    ok_if_missing(tokio::fs::rename(&from, &to).await).map_err(failed(attempt))
 }
 
 async fn remove_folder(folder: PathBuf) -> Result<(), DiskError> {
-    calm_if_missing(tokio::fs::remove_dir_all(&folder).await)
+    ok_if_missing(tokio::fs::remove_dir_all(&folder).await)
         .map_err(failed(format!("remove {}", folder.display())))
 }
 
 async fn names_in(folder: PathBuf) -> Result<Vec<String>, DiskError> {
-    let attempting = format!("list {}", folder.display());
+    let attempt = format!("list {}", folder.display());
     let list = async {
         let mut entries = tokio::fs::read_dir(&folder).await?;
         let mut names = Vec::new();
@@ -94,7 +100,7 @@ async fn names_in(folder: PathBuf) -> Result<Vec<String>, DiskError> {
         }
         Ok(names)
     };
-    list.await.map_err(failed(attempting))
+    list.await.map_err(failed(attempt))
 }
 
 #[async_trait]
@@ -103,32 +109,32 @@ impl Disks for QemuImgDisks {
         &self,
         source: &SeedSource,
         sha256: &str,
-        told: Told<'_>,
+        report: ReportProgress<'_>,
     ) -> Result<ImportedSeed, DiskError> {
-        import::bring(source, sha256, &self.seed_image(sha256).path, told).await
+        import::import(source, sha256, &self.seed_image(sha256).path, report).await
     }
 
     fn seed_image(&self, sha256: &str) -> Image {
-        Image { path: self.place("seeds", &format!("{sha256}.qcow2")), format: ImageFormat::Qcow2 }
+        Image { path: self.path("seeds", &format!("{sha256}.qcow2")), format: ImageFormat::Qcow2 }
     }
 
     async fn remove_seed(&self, sha256: &str) -> Result<(), DiskError> {
         let path = self.seed_image(sha256).path;
-        calm_if_missing(tokio::fs::remove_file(&path).await)
+        ok_if_missing(tokio::fs::remove_file(&path).await)
             .map_err(failed(format!("remove {}", path.display())))
     }
 
-    fn folder(&self, vm: &str) -> PathBuf {
-        self.place("vms", vm)
+    fn folder(&self, vm: &VmName) -> PathBuf {
+        self.path("vms", vm.as_str())
     }
 
-    async fn make_folder(&self, vm: &str) -> Result<(), DiskError> {
-        make_passable(&self.folder(vm))
+    async fn create_folder(&self, vm: &VmName) -> Result<(), DiskError> {
+        create_searchable(&self.folder(vm))
     }
 
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError> {
         let seed = self.seed_image(sha256);
-        let attempting = format!("make {} as an overlay of its seed", to.display());
+        let attempt = format!("create {} as an overlay of its seed", to.display());
         let size = size.0.to_string();
         let arguments = [
             "create".as_ref(),
@@ -142,12 +148,12 @@ impl Disks for QemuImgDisks {
             to.as_os_str(),
             size.as_ref(),
         ];
-        run(&attempting, "qemu-img", arguments, CLONE_MAX).await?;
-        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600)).await.map_err(failed(attempting))
+        run(&attempt, "qemu-img", arguments, CLONE_MAX).await?;
+        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600)).await.map_err(failed(attempt))
     }
 
     async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError> {
-        let attempting = format!("write the NoCloud volume {}", to.display());
+        let attempt = format!("write the NoCloud volume {}", to.display());
         let documents = documents.clone();
         let part = to.with_extension("part");
         let write = async {
@@ -156,46 +162,48 @@ impl Disks for QemuImgDisks {
             tokio::fs::set_permissions(&part, PermissionsExt::from_mode(0o644)).await?;
             tokio::fs::rename(&part, to).await
         };
-        write.await.map_err(failed(attempting))
+        write.await.map_err(failed(attempt))
     }
 
     async fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        tokio::fs::try_exists(path).await.map_err(failed(format!("look at {}", path.display())))
+        tokio::fs::try_exists(path).await.map_err(failed(format!("find {}", path.display())))
     }
 
-    async fn erase(&self, vm: &str) -> Result<(), DiskError> {
+    async fn erase(&self, vm: &VmName) -> Result<(), DiskError> {
         remove_folder(self.folder(vm)).await
     }
 
-    async fn set_aside(&self, vm: &str, operation: &str) -> Result<(), DiskError> {
-        move_folder(self.folder(vm), self.place("aside", operation)).await
+    async fn set_aside(&self, vm: &VmName, operation: &OperationId) -> Result<(), DiskError> {
+        move_folder(self.folder(vm), self.path("aside", operation.as_str())).await
     }
 
-    async fn bring_back(&self, vm: &str, operation: &str) -> Result<(), DiskError> {
-        move_folder(self.place("aside", operation), self.folder(vm)).await
+    async fn bring_back(&self, vm: &VmName, operation: &OperationId) -> Result<(), DiskError> {
+        move_folder(self.path("aside", operation.as_str()), self.folder(vm)).await
     }
 
-    async fn set_aside_by(&self) -> Result<Vec<String>, DiskError> {
-        names_in(self.state.join("aside")).await
+    async fn set_aside_by(&self) -> Result<Vec<OperationId>, DiskError> {
+        let names = names_in(self.state.join("aside")).await?;
+        // Anything else in that folder is not ours.
+        Ok(names.into_iter().filter_map(|name| OperationId::new(name).ok()).collect())
     }
 
-    async fn discard(&self, operation: &str) -> Result<(), DiskError> {
-        remove_folder(self.place("aside", operation)).await
+    async fn discard(&self, operation: &OperationId) -> Result<(), DiskError> {
+        remove_folder(self.path("aside", operation.as_str())).await
     }
 
-    async fn make_door_folder(&self, operation: &str) -> Result<PathBuf, DiskError> {
-        let folder = self.place("doors", operation);
+    async fn create_export_folder(&self, operation: &OperationId) -> Result<PathBuf, DiskError> {
+        let folder = self.path("exports", operation.as_str());
         match &self.qemu {
-            Some(qemu) => {
-                qemu.prepare_folder(&folder).map_err(|error| DiskError::Unfit(error.to_string()))?
-            }
-            None => make_passable(&folder)?,
+            Some(qemu) => qemu
+                .prepare_folder(&folder)
+                .map_err(|error| not_usable("create the folder for exports", error))?,
+            None => create_searchable(&folder)?,
         }
         Ok(folder)
     }
 
-    async fn remove_door_folder(&self, operation: &str) -> Result<(), DiskError> {
-        remove_folder(self.place("doors", operation)).await
+    async fn remove_export_folder(&self, operation: &OperationId) -> Result<(), DiskError> {
+        remove_folder(self.path("exports", operation.as_str())).await
     }
 
     async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError> {
@@ -208,7 +216,7 @@ impl Disks for QemuImgDisks {
 
     async fn free(&self) -> Result<ByteCount, DiskError> {
         let about = nix::sys::statvfs::statvfs(&self.state)
-            .map_err(|error| failed(format!("look at {}", self.state.display()))(error.into()))?;
+            .map_err(|error| failed(format!("measure {}", self.state.display()))(error.into()))?;
         Ok(ByteCount(about.blocks_available() as u64 * about.fragment_size() as u64))
     }
 }

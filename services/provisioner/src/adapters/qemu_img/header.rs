@@ -1,13 +1,13 @@
-//! What an image says of itself, read from its first bytes without QEMU: an image from elsewhere must not be able to
-//! name files of this host before we know that it does.
+//! The format of an image, read from its first bytes without QEMU: an image from elsewhere must not get QEMU to open
+//! files of this host that it names.
 
 use crate::ports::DiskError;
 
-/// As much of a file as is looked at.
+/// As much of a file as is inspected.
 pub(super) const HEADER_BYTES: usize = 104;
 
 const QCOW2: &[u8] = b"QFI\xfb";
-/// Things that are no disk as they are; each with the word for it.
+/// Formats that are not accepted, each with its name for a person.
 const OTHERS: [(&[u8], &str); 9] = [
     (b"KDMV", "a VMDK image"),
     (b"conectix", "a VHD image"),
@@ -26,13 +26,13 @@ const EXTERNAL_DATA_FILE: u64 = 0b100;
 /// What kind of image a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ImageKind {
-    /// qcow2 that stands for itself.
+    /// qcow2 without another file.
     Qcow2,
-    /// Bytes.
+    /// The bytes of the disk.
     Raw,
 }
 
-/// Looks at the first bytes of a file.
+/// Inspects the first bytes of a file.
 ///
 /// # Errors
 /// [`DiskError::Unfit`] with the reason: another format, a backing file, a data file, encryption.
@@ -45,7 +45,7 @@ pub(super) fn inspect(header: &[u8]) -> Result<ImageKind, DiskError> {
         return Ok(ImageKind::Raw);
     }
     if header.len() < HEADER_BYTES {
-        return unfit("the image calls itself qcow2 and ends within its header".into());
+        return unfit("the image begins as qcow2 and ends within its header".into());
     }
     let number = |at: usize, bytes: usize| {
         header[at..at + bytes].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_image_is_known_for_what_it_is() {
+    fn qcow2_and_raw_images_are_accepted() {
         assert_eq!(inspect(&qcow2(|_| ())).expect("plain"), ImageKind::Qcow2);
         assert_eq!(inspect(&[0; 512]).expect("bytes"), ImageKind::Raw);
         assert_eq!(inspect(&[]).expect("no bytes"), ImageKind::Raw);
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn an_image_that_would_open_files_of_this_host_is_refused() {
-        for (change, word) in [(8usize, "backing file"), (15, "backing file"), (35, "encrypted")] {
-            let error = inspect(&qcow2(|header| header[change] = 1)).expect_err(word);
-            assert!(error.to_string().contains(word), "{error}");
+        for (change, text) in [(8usize, "backing file"), (15, "backing file"), (35, "encrypted")] {
+            let error = inspect(&qcow2(|header| header[change] = 1)).expect_err(text);
+            assert!(error.to_string().contains(text), "{error}");
         }
         let data_file = inspect(&qcow2(|header| header[79] = 4)).expect_err("a data file");
         assert!(data_file.to_string().contains("another file"), "{data_file}");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_disk_is_called_by_its_name() {
+    fn another_format_is_named_in_the_error() {
         let error = inspect(b"\x1f\x8b\x08\0\0\0\0\0").expect_err("packed");
         assert!(error.to_string().contains("gzip"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Bringing a seed here: streamed past a SHA-256, looked at, and kept.
+//! Importing a seed: copied or downloaded through a SHA-256, inspected, and kept.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,36 +10,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::header::{HEADER_BYTES, ImageKind, inspect};
 use super::run;
-use crate::ports::{DiskError, ImportedSeed, SeedSource, Told};
+use crate::ports::{DiskError, ImportedSeed, ReportProgress, SeedSource};
 
 /// As much as is read, hashed and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// No image may be larger: cloud images have a few gigabytes.
+/// The largest image: cloud images have a few gigabytes.
 const IMAGE_BYTES_MAX: u64 = 256 << 30;
 const CONNECT_MAX: Duration = Duration::from_secs(15);
-/// A source that sends nothing for so long has hung.
+/// A server that sends nothing for so long has hung.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CONVERT_MAX: Duration = Duration::from_secs(3600);
 const INFO_MAX: Duration = Duration::from_secs(20);
 
-/// Brings an image to `place`, by way of a file beside it.
-pub(super) async fn bring(
+/// Imports an image to `place`, by way of a file beside it.
+pub(super) async fn import(
     source: &SeedSource,
     sha256: &str,
     place: &Path,
-    told: Told<'_>,
+    report: ReportProgress<'_>,
 ) -> Result<ImportedSeed, DiskError> {
-    if tokio::fs::try_exists(place)
-        .await
-        .map_err(|source| io(format!("look at {}", place.display()), source))?
-    {
+    if tokio::fs::try_exists(place).await.map_err(|source| io(format!("find {}", place.display()), source))? {
         // It was moved here only after it had been checked.
         return about(place).await;
     }
     let part = Part(place.with_extension(format!("{:016x}.part", rand::random::<u64>())));
     let seen = match source {
-        SeedSource::File(path) => copy(path, &part.0, told).await?,
-        SeedSource::Url(url) => fetch(url, &part.0, told).await?,
+        SeedSource::File(path) => copy(path, &part.0, report).await?,
+        SeedSource::Url(url) => download(url, &part.0, report).await?,
     };
     if seen != sha256 {
         return Err(DiskError::Unfit(format!(
@@ -73,8 +70,8 @@ impl Drop for Part {
     }
 }
 
-fn io(attempting: String, source: std::io::Error) -> DiskError {
-    DiskError::Io { attempting, source }
+fn io(attempt: String, source: std::io::Error) -> DiskError {
+    DiskError::Io { attempt, source }
 }
 
 /// Writes pieces to a file and hashes them on the way.
@@ -118,7 +115,7 @@ impl Sink {
     }
 }
 
-async fn copy(from: &Path, to: &Path, told: Told<'_>) -> Result<String, DiskError> {
+async fn copy(from: &Path, to: &Path, report: ReportProgress<'_>) -> Result<String, DiskError> {
     let unreadable = |source| io(format!("read {}", from.display()), source);
     let about = tokio::fs::metadata(from).await.map_err(unreadable)?;
     if !about.is_file() {
@@ -132,37 +129,29 @@ async fn copy(from: &Path, to: &Path, told: Told<'_>) -> Result<String, DiskErro
             0 => return sink.finish().await,
             count => sink.take(&piece[..count]).await?,
         }
-        told(sink.written, about.len());
+        report(sink.written, about.len());
     }
 }
 
-async fn fetch(url: &str, to: &Path, told: Told<'_>) -> Result<String, DiskError> {
-    let failed = |error: &dyn std::error::Error| {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(deeper) = cause {
-            reason = format!("{reason}: {deeper}");
-            cause = deeper.source();
-        }
-        DiskError::Fetch { url: url.to_owned(), reason }
-    };
+async fn download(url: &str, to: &Path, report: ReportProgress<'_>) -> Result<String, DiskError> {
+    let failed = |error: reqwest::Error| DiskError::Download { url: url.to_owned(), source: error.into() };
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
         .read_timeout(SILENCE_MAX)
         .build()
-        .map_err(|error| failed(&error))?;
-    let answer = client.get(url).send().await.map_err(|error| failed(&error))?;
+        .map_err(failed)?;
+    let answer = client.get(url).send().await.map_err(failed)?;
     let status = answer.status();
     if status.is_client_error() {
         return Err(DiskError::Unfit(format!("{url} answers {status}")));
     }
-    let answer = answer.error_for_status().map_err(|error| failed(&error))?;
+    let answer = answer.error_for_status().map_err(failed)?;
     let total = answer.content_length().unwrap_or(0);
     let mut sink = Sink::create(to).await?;
     let mut pieces = answer.bytes_stream();
     while let Some(piece) = pieces.next().await {
-        sink.take(&piece.map_err(|error| failed(&error))?).await?;
-        told(sink.written, total);
+        sink.take(&piece.map_err(failed)?).await?;
+        report(sink.written, total);
     }
     sink.finish().await
 }
@@ -175,7 +164,7 @@ async fn head(path: &Path) -> Result<Vec<u8>, DiskError> {
     Ok(header)
 }
 
-/// Nobody writes a seed any more, and QEMU's user may read it; the folder above says who else may.
+/// A seed is never written again, and QEMU's user may read it; the folder above decides who else may.
 async fn keep(part: &Path, place: &Path) -> Result<(), DiskError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |source| io(format!("keep {}", place.display()), source);
@@ -190,13 +179,11 @@ async fn about(place: &Path) -> Result<ImportedSeed, DiskError> {
         virtual_size: u64,
         actual_size: u64,
     }
-    let attempting = format!("look into {}", place.display());
+    let attempt = format!("inspect {}", place.display());
     let arguments = ["info", "--output=json", "--force-share", "-f", "qcow2"].map(AsRef::as_ref);
     let arguments = arguments.into_iter().chain([place.as_os_str()]);
-    let told = run(&attempting, "qemu-img", arguments, INFO_MAX).await?;
-    let info: Info = serde_json::from_slice(&told).map_err(|error| DiskError::Tool {
-        attempting,
-        reason: format!("qemu-img's answer cannot be read: {error}"),
-    })?;
+    let output = run(&attempt, "qemu-img", arguments, INFO_MAX).await?;
+    let info: Info =
+        serde_json::from_slice(&output).map_err(|error| DiskError::Tool { attempt, source: error.into() })?;
     Ok(ImportedSeed { virtual_size: ByteCount(info.virtual_size), stored_size: ByteCount(info.actual_size) })
 }

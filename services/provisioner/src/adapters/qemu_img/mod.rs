@@ -1,16 +1,16 @@
-//! Disks as files of one host, made by QEMU's own programs.
+//! Disks as files of one host, created by QEMU's own programs.
 //!
 //! ```text
 //!   {state}/seeds/{sha256}.qcow2     read-only; no backing file, no data file        QEMU passes the folders,
 //!   {state}/vms/{vm}/vda.qcow2       an overlay of a seed, or vda.raw after a restore    libvirt gives it the files
 //!                   /nocloud.img     the NoCloud volume, FAT
-//!                   /console.log     what the serial console said
+//!                   /console.log     the log of the serial console
 //!   {state}/aside/{operation}/       what a removal has set aside
-//!   {state}/doors/{operation}/       sockets and scratch files of open doors: QEMU's to write
+//!   {state}/exports/{operation}/       sockets and scratch files of open exports: QEMU writes here
 //! ```
 //!
-//! A file is made beside its place and moved there whole. Nothing here reads what a guest wrote, but through QEMU's
-//! programs with the format named. It does not know records or operations; ids are names of folders to it.
+//! A file is written under another name and renamed when it is complete. Nothing here reads what a guest wrote, but
+//! through QEMU's programs with the format named. It does not know records or operations; ids are names of folders to it.
 
 mod disks;
 mod header;

@@ -1,4 +1,4 @@
-//! Running QEMU's programs: with a deadline, without a terminal, with their last words kept.
+//! Running QEMU's programs: with a deadline, without a terminal, with the beginning of their error output kept.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -8,16 +8,15 @@ use tokio::process::Command;
 
 use crate::ports::DiskError;
 
-/// How much of a program's complaint is kept.
-const LAST_WORDS_MAX: usize = 600;
+/// How many characters of a program's error output are kept.
+const ERROR_OUTPUT_MAX: usize = 600;
 
-/// Runs a program to its end and gives back what it wrote. It is killed when its time is over, or when nobody waits
-/// for it any more.
+/// Runs a program to its end and returns its output. It is killed at its deadline, or when the caller stops waiting.
 ///
 /// # Errors
 /// [`DiskError::Tool`] when it cannot be started, takes too long or ends badly.
 pub(crate) async fn run<I, A>(
-    attempting: &str,
+    attempt: &str,
     program: &str,
     arguments: I,
     within: Duration,
@@ -26,7 +25,7 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let failed = |reason: String| DiskError::Tool { attempting: attempting.to_owned(), reason };
+    let failed = |reason: String| DiskError::Tool { attempt: attempt.to_owned(), source: reason.into() };
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(within, command.output()).await {
@@ -42,7 +41,7 @@ where
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let words = String::from_utf8_lossy(&output.stderr);
-    let words: String = words.trim().chars().take(LAST_WORDS_MAX).collect();
-    Err(failed(format!("{program} ended with {}: {words}", output.status)))
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text: String = text.trim().chars().take(ERROR_OUTPUT_MAX).collect();
+    Err(failed(format!("{program} ended with {}: {text}", output.status)))
 }

@@ -1,13 +1,13 @@
-//! What goes wrong in a simulation, on request.
+//! Faults of the simulation, on request of a test.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use crate::ports::HypervisorError;
+use crate::ports::{HypervisorError, HypervisorFailure};
 
-/// What can be asked of the simulation.
+/// The calls of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the port's method of that name")]
 pub enum Call {
@@ -15,7 +15,9 @@ pub enum Call {
     Check,
     Define,
     Start,
-    AskToStop,
+    Resume,
+    Suspend,
+    RequestShutdown,
     Destroy,
     Undefine,
     Power,
@@ -23,28 +25,29 @@ pub enum Call {
     AgentAnswers,
     Freeze,
     Thaw,
-    OpenDoors,
-    CloseDoors,
+    OpenExports,
+    CloseExports,
     Marked,
     Shell,
 }
 
-/// How it goes wrong.
+/// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The call fails so many times with this error.
-    Fail(u32, HypervisorError),
-    /// The call does not come back until the fault is mended.
+    /// The call fails so many times.
+    Fail(u32, HypervisorFailure),
+    /// The call does not return until the fault is cleared.
     Stall,
-    /// The call comes back, and the guest behind it does nothing: no address, no answer, no stop, no entry.
-    Deaf,
+    /// The call returns, and the guest does nothing: no address, no answer, no shutdown, no login; a resumed VM is
+    /// paused again.
+    NoEffect,
 }
 
 /// The faults that are switched on.
 #[derive(Debug, Default)]
 pub struct Faults {
     on: Mutex<HashMap<Call, Fault>>,
-    mended: Notify,
+    cleared: Notify,
 }
 
 impl Faults {
@@ -54,28 +57,29 @@ impl Faults {
     }
 
     /// Switches a fault off; what stalled goes on.
-    pub fn mend(&self, call: Call) {
+    pub fn clear(&self, call: Call) {
         self.on().remove(&call);
-        self.mended.notify_waiters();
+        self.cleared.notify_waiters();
     }
 
-    pub(super) fn is_deaf(&self, call: Call) -> bool {
-        self.on().get(&call) == Some(&Fault::Deaf)
+    pub(super) fn has_no_effect(&self, call: Call) -> bool {
+        self.on().get(&call) == Some(&Fault::NoEffect)
     }
 
-    /// Meets the fault of a call, if one is on.
-    pub(super) async fn meet(&self, call: Call) -> Result<(), HypervisorError> {
+    /// Fails or stalls where the call has a fault.
+    pub(super) async fn check(&self, call: Call) -> Result<(), HypervisorError> {
         loop {
-            let mended = self.mended.notified();
-            tokio::pin!(mended);
-            // From here on no mending is missed.
-            mended.as_mut().enable();
+            let cleared = self.cleared.notified();
+            tokio::pin!(cleared);
+            // From here on no clearing is missed.
+            cleared.as_mut().enable();
             {
                 let mut on = self.on();
                 match on.get_mut(&call) {
-                    None | Some(Fault::Deaf) => return Ok(()),
-                    Some(Fault::Fail(times, error)) => {
-                        let error = error.clone();
+                    None | Some(Fault::NoEffect) => return Ok(()),
+                    Some(Fault::Fail(times, kind)) => {
+                        let error =
+                            HypervisorError::new(*kind, format!("{call:?}"), "a fault of the simulation");
                         *times -= 1;
                         if *times == 0 {
                             on.remove(&call);
@@ -85,7 +89,7 @@ impl Faults {
                     Some(Fault::Stall) => {}
                 }
             }
-            mended.await;
+            cleared.await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! A simulated guest's web server: one small page, and a note on its disk that can be put there.
+//! A simulated guest's web server: one small page, which shows and changes a note on its disk.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use super::note::{self, Note, TEXT_BYTES_MAX};
 use crate::ports::{DiskError, Machine};
 
-/// Visitors at a time; a simulated page needs no more.
-const VISITORS_MAX: usize = 64;
+/// Connections at a time; a simulated page needs no more.
+const CONNECTIONS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-const VISIT_MAX: Duration = Duration::from_secs(30);
+const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// A guest that is up. Dropping it closes its ports.
+/// A guest that runs. Dropping it closes its ports.
 pub(super) struct Guest {
     listeners: Vec<JoinHandle<()>>,
 }
@@ -29,19 +29,19 @@ impl Drop for Guest {
 }
 
 impl Guest {
-    /// Opens a machine's ports. A port that cannot be opened for lack of rights is done without, and said so.
+    /// Listens on a VM's ports. A port that may not be opened is left out, with a warning.
     ///
     /// # Errors
-    /// When the address is in use: another one is to be tried.
-    pub(super) async fn light(machine: &Machine, address: IpAddr) -> std::io::Result<Guest> {
+    /// When the address is in use: try another one.
+    pub(super) async fn serve(machine: &Machine, address: IpAddr) -> std::io::Result<Guest> {
         let mut guest = Guest { listeners: Vec::new() };
         let machine = Arc::new(machine.clone());
         for port in &machine.served_ports {
             match TcpListener::bind(SocketAddr::new(address, *port)).await {
-                Ok(listener) => guest.listeners.push(tokio::spawn(attend(listener, Arc::clone(&machine)))),
+                Ok(listener) => guest.listeners.push(tokio::spawn(accept(listener, Arc::clone(&machine)))),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%address, port, %error, "a simulated guest does without one of its ports");
+                    tracing::warn!(%address, port, %error, "a simulated guest cannot listen on one of its ports");
                 }
             }
         }
@@ -49,34 +49,34 @@ impl Guest {
     }
 }
 
-async fn attend(listener: TcpListener, machine: Arc<Machine>) {
-    let places = Arc::new(Semaphore::new(VISITORS_MAX));
+async fn accept(listener: TcpListener, machine: Arc<Machine>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let machine = Arc::clone(&machine);
                 tokio::spawn(async move {
-                    match tokio::time::timeout(VISIT_MAX, visit(stream, &machine)).await {
+                    match tokio::time::timeout(REQUEST_MAX, handle(stream, &machine)).await {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!(%error, "a visitor of a simulated guest left"),
-                        Err(_) => tracing::debug!("a visitor of a simulated guest took too long"),
+                        Ok(Err(error)) => tracing::debug!(%error, "a connection to a simulated guest broke"),
+                        Err(_) => tracing::debug!("a connection to a simulated guest took too long"),
                     }
-                    drop(place);
+                    drop(slot);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a simulated guest cannot take visitors");
+                tracing::warn!(%error, "a simulated guest cannot accept connections");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn visit(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> {
+async fn handle(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> {
     let (head, mut body) = match read_head(&mut stream).await? {
         Some(parts) => parts,
-        None => return answer(&mut stream, "431 Request Header Fields Too Large", "", true).await,
+        None => return reply(&mut stream, "431 Request Header Fields Too Large", "", true).await,
     };
     let mut lines = head.lines();
     let method = lines.next().and_then(|line| line.split(' ').next()).unwrap_or("");
@@ -87,8 +87,8 @@ async fn visit(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> 
         .unwrap_or(0);
     match method {
         "GET" | "HEAD" => match page(machine).await {
-            Ok(page) => answer(&mut stream, "200 OK", &page, method == "GET").await,
-            Err(error) => answer(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
+            Ok(page) => reply(&mut stream, "200 OK", &page, method == "GET").await,
+            Err(error) => reply(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
         },
         "PUT" if length <= TEXT_BYTES_MAX => {
             let have = body.len();
@@ -96,12 +96,12 @@ async fn visit(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> 
             stream.read_exact(&mut body[have..]).await?;
             let text = String::from_utf8_lossy(&body[..length]).into_owned();
             match change(machine, |note| note.text = text).await {
-                Ok(()) => answer(&mut stream, "204 No Content", "", false).await,
-                Err(error) => answer(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
+                Ok(()) => reply(&mut stream, "204 No Content", "", false).await,
+                Err(error) => reply(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
             }
         }
-        "PUT" => answer(&mut stream, "413 Content Too Large", "", true).await,
-        _ => answer(&mut stream, "405 Method Not Allowed", "", true).await,
+        "PUT" => reply(&mut stream, "413 Content Too Large", "", true).await,
+        _ => reply(&mut stream, "405 Method Not Allowed", "", true).await,
     }
 }
 
@@ -122,7 +122,7 @@ async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<(String, Ve
     }
 }
 
-async fn answer(stream: &mut TcpStream, status: &str, body: &str, with_body: bool) -> std::io::Result<()> {
+async fn reply(stream: &mut TcpStream, status: &str, body: &str, with_body: bool) -> std::io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -141,9 +141,9 @@ async fn page(machine: &Machine) -> Result<String, DiskError> {
     };
     let scripts: String = note.scripts.iter().map(|script| format!("<li>{}\n", escaped(script))).collect();
     Ok(format!(
-        "<!doctype html>\n<title>{0}</title>\n<h1>{0}</h1>\n<p>This machine is simulated: no guest runs here.\n\
+        "<!doctype html>\n<title>{0}</title>\n<h1>{0}</h1>\n<p>This VM is simulated: no guest runs here.\n\
          <p>Scripts that a real one would have run:\n<ul>\n{scripts}</ul>\n<pre>{1}</pre>\n",
-        escaped(&machine.mark.vm),
+        machine.mark.vm,
         escaped(&note.text)
     ))
 }
@@ -152,7 +152,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// Changes the note on a machine's first disk. Two changes at once would lose one: they take turns.
+/// Changes the note on a VM's first disk. Two changes at once would lose one: they take turns.
 pub(super) async fn change(machine: &Machine, how: impl FnOnce(&mut Note)) -> Result<(), DiskError> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;

@@ -1,4 +1,4 @@
-//! The simulated hypervisor. Its truth is one small file a machine; what runs is lit again after a restart.
+//! The simulated hypervisor. Its truth is one small file for each VM; what ran before a restart runs again after it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,158 +6,175 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use contract::provisioner::PauseReason;
+use contract::{MacAddress, Realm, VmUuid};
+use provisioner_domain::Power;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Call, Faults};
 use super::guest::Guest;
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
-use crate::ports::{Disk, Door, Hypervisor, HypervisorError, Machine, Marked, Power, StopWay};
+use crate::ports::{
+    Cause, Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, Machine, MarkedVm, ShutdownMode,
+};
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
 const ADDRESSES_TRIED: u16 = 64;
 
-/// Pretends to run machines.
+/// Pretends to run VMs.
 pub struct SimulatedHypervisor {
     folder: PathBuf,
-    world: Mutex<World>,
+    state: Mutex<State>,
     faults: Arc<Faults>,
 }
 
 #[derive(Default)]
-struct World {
-    machines: BTreeMap<String, Pretended>,
-    guests: HashMap<String, Guest>,
-    frozen: HashSet<String>,
+struct State {
+    vms: BTreeMap<VmUuid, SimulatedVm>,
+    guests: HashMap<VmUuid, Guest>,
+    frozen: HashSet<VmUuid>,
 }
 
-/// What is kept of a machine.
+/// What is kept of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Pretended {
+struct SimulatedVm {
     machine: Machine,
-    running: bool,
+    power: Power,
     address: IpAddr,
 }
 
-fn failed(what: &str, error: impl std::fmt::Display) -> HypervisorError {
-    HypervisorError::Failed(format!("{what}: {error}"))
+fn failed(attempt: impl Into<String>, cause: impl Into<Cause>) -> HypervisorError {
+    HypervisorError::new(HypervisorFailure::Failed, attempt, cause)
 }
 
 impl SimulatedHypervisor {
-    /// Takes up the simulation whose files lie in `folder`, and lights the machines that ran.
+    /// Opens the simulation whose files are in `folder`, and runs the VMs that ran before.
     ///
     /// # Errors
     /// When the files cannot be read.
     pub async fn open(folder: &Path) -> Result<SimulatedHypervisor, HypervisorError> {
         let cannot =
-            |error: std::io::Error| failed(&format!("open the simulation in {}", folder.display()), error);
+            |error: std::io::Error| failed(format!("open the simulation in {}", folder.display()), error);
         std::fs::create_dir_all(folder).map_err(cannot)?;
         let this =
-            SimulatedHypervisor { folder: folder.into(), world: Mutex::default(), faults: Arc::default() };
+            SimulatedHypervisor { folder: folder.into(), state: Mutex::default(), faults: Arc::default() };
         for entry in std::fs::read_dir(folder).map_err(cannot)? {
             let path = entry.map_err(cannot)?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             let text = std::fs::read(&path).map_err(cannot)?;
-            let pretended: Pretended = serde_json::from_slice(&text)
-                .map_err(|error| failed(&format!("read {}", path.display()), error))?;
-            this.world().machines.insert(pretended.machine.uuid.clone(), pretended);
+            let vm: SimulatedVm = serde_json::from_slice(&text)
+                .map_err(|error| failed(format!("read {}", path.display()), error))?;
+            this.state().vms.insert(vm.machine.uuid.clone(), vm);
         }
-        let running: Vec<String> = this
-            .world()
-            .machines
-            .values()
-            .filter(|pretended| pretended.running)
-            .map(|pretended| pretended.machine.uuid.clone())
-            .collect();
+        let running: Vec<VmUuid> = {
+            let state = this.state();
+            let running = state.vms.values().filter(|vm| vm.power == Power::Running);
+            running.map(|vm| vm.machine.uuid.clone()).collect()
+        };
         for uuid in running {
-            this.light(&uuid).await?;
+            this.run(&uuid).await?;
         }
         Ok(this)
     }
 
-    /// What goes wrong, to be switched by tests.
+    /// The faults, to be switched by tests.
     pub fn faults(&self) -> &Arc<Faults> {
         &self.faults
     }
 
-    /// Whether a machine's file systems are held back now.
-    pub fn is_frozen(&self, uuid: &str) -> bool {
-        self.world().frozen.contains(uuid)
+    /// Pauses a VM that runs, as a person or a failing disk would.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be written.
+    pub fn pause(&self, uuid: &VmUuid, reason: PauseReason) -> Result<(), HypervisorError> {
+        if self.known(uuid)?.power != Power::Running {
+            return Ok(());
+        }
+        self.leave(uuid, Power::Paused(reason))
     }
 
-    /// The machine behind an address that runs, for the simulated shell.
-    pub(super) fn running(&self, uuid: &str) -> Option<(Machine, IpAddr)> {
-        let world = self.world();
-        let pretended = world.machines.get(uuid).filter(|pretended| pretended.running)?;
-        Some((pretended.machine.clone(), pretended.address))
+    /// Whether a guest's file systems are frozen now.
+    pub fn is_frozen(&self, uuid: &VmUuid) -> bool {
+        self.state().frozen.contains(uuid)
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("no code here panics while it holds the lock")
+    /// A VM that runs, and its address, for the simulated shell.
+    pub(super) fn running(&self, uuid: &VmUuid) -> Option<(Machine, IpAddr)> {
+        let state = self.state();
+        let vm = state.vms.get(uuid).filter(|vm| vm.power == Power::Running)?;
+        Some((vm.machine.clone(), vm.address))
     }
 
-    fn file(&self, uuid: &str) -> PathBuf {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code here panics while it holds the lock")
+    }
+
+    fn file(&self, uuid: &VmUuid) -> PathBuf {
         self.folder.join(format!("{uuid}.json"))
     }
 
-    fn keep(&self, pretended: &Pretended) -> Result<(), HypervisorError> {
-        let place = self.file(&pretended.machine.uuid);
-        let part = place.with_extension("part");
-        let text = serde_json::to_vec_pretty(pretended).expect("plain data");
+    fn store(&self, vm: &SimulatedVm) -> Result<(), HypervisorError> {
+        let path = self.file(&vm.machine.uuid);
+        let part = path.with_extension("part");
+        let text = serde_json::to_vec_pretty(vm).expect("plain data");
         std::fs::write(&part, text)
-            .and_then(|()| std::fs::rename(&part, &place))
-            .map_err(|error| failed(&format!("write {}", place.display()), error))?;
-        self.world().machines.insert(pretended.machine.uuid.clone(), pretended.clone());
+            .and_then(|()| std::fs::rename(&part, &path))
+            .map_err(|error| failed(format!("write {}", path.display()), error))?;
+        self.state().vms.insert(vm.machine.uuid.clone(), vm.clone());
         Ok(())
     }
 
-    fn known(&self, uuid: &str) -> Result<Pretended, HypervisorError> {
-        let unknown = || HypervisorError::Unknown(format!("the simulation knows no machine {uuid}"));
-        self.world().machines.get(uuid).cloned().ok_or_else(unknown)
+    fn known(&self, uuid: &VmUuid) -> Result<SimulatedVm, HypervisorError> {
+        let unknown = || {
+            let attempt = format!("find VM {uuid}");
+            HypervisorError::new(HypervisorFailure::Unknown, attempt, "it is not defined")
+        };
+        self.state().vms.get(uuid).cloned().ok_or_else(unknown)
     }
 
     /// Opens the guest's ports, at its address or at the next that is free.
-    async fn light(&self, uuid: &str) -> Result<(), HypervisorError> {
-        if self.world().guests.contains_key(uuid) {
+    async fn run(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        if self.state().guests.contains_key(uuid) {
             return Ok(());
         }
-        let mut pretended = self.known(uuid)?;
+        let mut vm = self.known(uuid)?;
         let mut last = None;
         for _ in 0..ADDRESSES_TRIED {
-            match Guest::light(&pretended.machine, pretended.address).await {
+            match Guest::serve(&vm.machine, vm.address).await {
                 Ok(guest) => {
-                    pretended.running = true;
-                    self.keep(&pretended)?;
-                    self.world().guests.insert(uuid.into(), guest);
+                    vm.power = Power::Running;
+                    self.store(&vm)?;
+                    self.state().guests.insert(uuid.clone(), guest);
                     return Ok(());
                 }
                 Err(error) => last = Some(error),
             }
-            pretended.address = next_address(pretended.address);
+            vm.address = next_address(vm.address);
         }
         let error = last.expect("at least one was tried");
         Err(failed("find an address for a simulated guest", error))
     }
 
-    fn put_out(&self, uuid: &str) -> Result<(), HypervisorError> {
-        let Ok(mut pretended) = self.known(uuid) else {
+    /// Closes the guest's ports and leaves it in a power state in which it does not run.
+    fn leave(&self, uuid: &VmUuid, power: Power) -> Result<(), HypervisorError> {
+        let Ok(vm) = self.known(uuid) else {
             return Ok(());
         };
         {
-            let mut world = self.world();
-            world.guests.remove(uuid);
-            world.frozen.remove(uuid);
+            let mut state = self.state();
+            state.guests.remove(uuid);
+            state.frozen.remove(uuid);
         }
-        pretended.running = false;
-        self.keep(&pretended)
+        self.store(&SimulatedVm { power, ..vm })
     }
 }
 
-/// An address of its own on loopback: 127.77.x.y, from the end of the machine's UUID.
-fn first_address(uuid: &str) -> IpAddr {
-    let digits = uuid.get(uuid.len().saturating_sub(4)..).unwrap_or_default();
-    let [third, fourth] = u16::from_str_radix(digits, 16).unwrap_or(1).to_be_bytes();
+/// An address of its own on loopback: 127.77.x.y, from the end of the VM's UUID.
+fn first_address(uuid: &VmUuid) -> IpAddr {
+    let text = uuid.as_str();
+    let [third, fourth] = u16::from_str_radix(&text[text.len() - 4..], 16).unwrap_or(1).to_be_bytes();
     Ipv4Addr::new(127, 77, third, fourth.clamp(1, 254)).into()
 }
 
@@ -181,118 +198,143 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Prepare).await
+        self.faults.check(Call::Prepare).await
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Check).await
+        self.faults.check(Call::Check).await
     }
 
     async fn define(&self, machine: &Machine) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Define).await?;
+        self.faults.check(Call::Define).await?;
         let before = self.known(&machine.uuid).ok();
         let taken = self
-            .world()
-            .machines
+            .state()
+            .vms
             .values()
             .any(|other| other.machine.name == machine.name && other.machine.uuid != machine.uuid);
         if taken {
-            return Err(HypervisorError::Failed(format!("there is another machine {}", machine.name)));
+            return Err(failed(format!("define VM {}", machine.name), "another VM has the name"));
         }
-        self.keep(&Pretended {
+        self.store(&SimulatedVm {
             machine: machine.clone(),
-            running: before.as_ref().is_some_and(|before| before.running),
+            power: before.as_ref().map_or(Power::Off, |before| before.power),
             address: before.map_or_else(|| first_address(&machine.uuid), |before| before.address),
         })
     }
 
-    async fn start(&self, uuid: &str) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Start).await?;
-        self.light(uuid).await
-    }
-
-    async fn ask_to_stop(&self, uuid: &str, _: StopWay) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::AskToStop).await?;
-        self.known(uuid)?;
-        if self.faults.is_deaf(Call::AskToStop) {
+    async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Start).await?;
+        if self.known(uuid)?.power.is_on() {
             return Ok(());
         }
-        self.put_out(uuid)
+        self.run(uuid).await
     }
 
-    async fn destroy(&self, uuid: &str) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Destroy).await?;
-        self.put_out(uuid)
-    }
-
-    async fn undefine(&self, uuid: &str) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Undefine).await?;
-        let running = self.known(uuid).is_ok_and(|pretended| pretended.running);
-        if running {
-            return Err(HypervisorError::Failed(format!("machine {uuid} runs")));
+    async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Resume).await?;
+        match self.known(uuid)?.power {
+            Power::Running => Ok(()),
+            Power::Paused(_) if self.faults.has_no_effect(Call::Resume) => Ok(()),
+            Power::Paused(_) => self.run(uuid).await,
+            Power::Off | Power::Missing => Err(failed(format!("resume VM {uuid}"), "it is off")),
         }
-        self.world().machines.remove(uuid);
+    }
+
+    async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Suspend).await?;
+        if !self.known(uuid)?.power.is_on() {
+            return Err(failed(format!("suspend VM {uuid}"), "it is off"));
+        }
+        self.pause(uuid, PauseReason::User)
+    }
+
+    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError> {
+        self.faults.check(Call::RequestShutdown).await?;
+        match self.known(uuid)?.power {
+            Power::Paused(_) if mode == ShutdownMode::Agent => {
+                let attempt = format!("ask VM {uuid} to shut down");
+                Err(HypervisorError::new(HypervisorFailure::AgentSilent, attempt, "it is paused"))
+            }
+            Power::Running if !self.faults.has_no_effect(Call::RequestShutdown) => {
+                self.leave(uuid, Power::Off)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Destroy).await?;
+        self.leave(uuid, Power::Off)
+    }
+
+    async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Undefine).await?;
+        if self.known(uuid).is_ok_and(|vm| vm.power.is_on()) {
+            return Err(failed(format!("undefine VM {uuid}"), "it is on"));
+        }
+        self.state().vms.remove(uuid);
         match std::fs::remove_file(self.file(uuid)) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed("forget a simulated machine", error)),
+            Err(error) => Err(failed(format!("undefine VM {uuid}"), error)),
         }
     }
 
-    async fn power(&self, uuid: &str) -> Result<Option<Power>, HypervisorError> {
-        self.faults.meet(Call::Power).await?;
-        Ok(self.known(uuid).ok().map(|pretended| power(&pretended)))
+    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError> {
+        self.faults.check(Call::Power).await?;
+        Ok(self.known(uuid).map_or(Power::Missing, |vm| vm.power))
     }
 
-    async fn address(&self, uuid: &str, _: &str) -> Result<Option<IpAddr>, HypervisorError> {
-        self.faults.meet(Call::Address).await?;
-        let pretended = self.known(uuid)?;
-        Ok((pretended.running && !self.faults.is_deaf(Call::Address)).then_some(pretended.address))
+    async fn address(&self, uuid: &VmUuid, _: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
+        self.faults.check(Call::Address).await?;
+        let vm = self.known(uuid)?;
+        Ok((vm.power.is_on() && !self.faults.has_no_effect(Call::Address)).then_some(vm.address))
     }
 
-    async fn agent_answers(&self, uuid: &str) -> Result<bool, HypervisorError> {
-        self.faults.meet(Call::AgentAnswers).await?;
-        Ok(self.known(uuid)?.running && !self.faults.is_deaf(Call::AgentAnswers))
+    async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {
+        self.faults.check(Call::AgentAnswers).await?;
+        Ok(self.known(uuid)?.power == Power::Running && !self.faults.has_no_effect(Call::AgentAnswers))
     }
 
-    async fn freeze(&self, uuid: &str) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Freeze).await?;
-        if self.faults.is_deaf(Call::Freeze) || !self.known(uuid)?.running {
-            return Err(HypervisorError::AgentSilent(format!("the agent of {uuid} is silent")));
+    async fn freeze(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Freeze).await?;
+        if self.faults.has_no_effect(Call::Freeze) || self.known(uuid)?.power != Power::Running {
+            let attempt = format!("freeze VM {uuid}");
+            return Err(HypervisorError::new(HypervisorFailure::AgentSilent, attempt, "no agent answers"));
         }
-        self.world().frozen.insert(uuid.into());
+        self.state().frozen.insert(uuid.clone());
         Ok(())
     }
 
-    async fn thaw(&self, uuid: &str) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::Thaw).await?;
-        self.world().frozen.remove(uuid);
+    async fn thaw(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.faults.check(Call::Thaw).await?;
+        self.state().frozen.remove(uuid);
         Ok(())
     }
 
-    async fn open_doors(
+    async fn open_exports(
         &self,
-        uuid: &str,
+        uuid: &VmUuid,
         disks: &[Disk],
         folder: &Path,
-    ) -> Result<Vec<Door>, HypervisorError> {
-        self.faults.meet(Call::OpenDoors).await?;
-        if !self.known(uuid)?.running {
-            return Err(HypervisorError::Failed(format!("machine {uuid} is off")));
+    ) -> Result<Vec<Export>, HypervisorError> {
+        self.faults.check(Call::OpenExports).await?;
+        let attempt = format!("export the disks of VM {uuid}");
+        if !self.known(uuid)?.power.is_on() {
+            return Err(failed(attempt, "it is off"));
         }
-        let mut doors = Vec::new();
+        let mut exports = Vec::new();
         for disk in disks {
             let socket = folder.join(format!("{}.sock", disk.name));
-            serve_disk(disk, &socket)
-                .await
-                .map_err(|error| failed("open a simulated machine's disk", error))?;
-            doors.push(Door { disk: disk.name.clone(), export: disk.name.to_string(), socket });
+            serve_disk(disk, &socket).await.map_err(|error| failed(attempt.clone(), error))?;
+            exports.push(Export { disk: disk.name.clone(), export: disk.name.to_string(), socket });
         }
-        Ok(doors)
+        Ok(exports)
     }
 
-    async fn close_doors(&self, _: &str, folder: &Path) -> Result<(), HypervisorError> {
-        self.faults.meet(Call::CloseDoors).await?;
+    async fn close_exports(&self, uuid: &VmUuid, folder: &Path) -> Result<(), HypervisorError> {
+        self.faults.check(Call::CloseExports).await?;
         let Ok(entries) = std::fs::read_dir(folder) else {
             return Ok(());
         };
@@ -301,25 +343,21 @@ impl Hypervisor for SimulatedHypervisor {
             if path.extension().is_some_and(|extension| extension == "pid") {
                 stop_serving(&path.with_extension("sock"))
                     .await
-                    .map_err(|error| failed("close a simulated machine's disk", error))?;
+                    .map_err(|error| failed(format!("close the exports of VM {uuid}"), error))?;
             }
         }
         Ok(())
     }
 
-    async fn marked(&self, realm: &str) -> Result<Vec<Marked>, HypervisorError> {
-        self.faults.meet(Call::Marked).await?;
-        let world = self.world();
-        let ours = world.machines.values().filter(|pretended| pretended.machine.mark.realm == realm);
-        let told = ours.map(|pretended| Marked {
-            uuid: pretended.machine.uuid.clone(),
-            power: power(pretended),
-            mark: pretended.machine.mark.clone(),
+    async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError> {
+        self.faults.check(Call::Marked).await?;
+        let state = self.state();
+        let ours = state.vms.values().filter(|vm| vm.machine.mark.realm == *realm);
+        let marked = ours.map(|vm| MarkedVm {
+            uuid: vm.machine.uuid.clone(),
+            power: vm.power,
+            mark: vm.machine.mark.clone(),
         });
-        Ok(told.collect())
+        Ok(marked.collect())
     }
-}
-
-fn power(pretended: &Pretended) -> Power {
-    if pretended.running { Power::Running } else { Power::Off }
 }

@@ -1,16 +1,16 @@
-//! Machines that are only pretended: for trying Loam out where there is no hypervisor, and for tests.
+//! Simulated VMs: for trying Loam where there is no hypervisor, and for tests.
 //!
 //! ```text
-//!   SimulatedHypervisor --- {state}/simulated/{uuid}.json      what is defined, what runs; survives a restart
-//!          |  \--- guest: HTTP at 127.77.x.y:{port}, a page that says that it is simulated
-//!          |            GET shows, PUT changes a note that lies on the machine's real disk
-//!          |  \--- doors: real NBD servers on the machine's real disk
-//!   SimulatedShell: scripts are noted down on the disk, not run
-//!   Faults: a call can be made to fail, to stall, or a guest to be deaf, for tests
+//!   SimulatedHypervisor --- {state}/simulated/{uuid}.json      what is defined, what runs or is paused; survives a restart
+//!          |  \--- guest: HTTP at 127.77.x.y:{port}, a page that says it is simulated
+//!          |            GET shows, PUT changes a note on the VM's real disk
+//!          |  \--- exports: real NBD servers on the VM's real disk
+//!   SimulatedShell: scripts are noted on the disk, not run
+//!   Faults: tests can make a call fail, stall, or have no effect
 //! ```
 //!
-//! Everything it makes is marked `simulated` in every answer. It has no clock: what it is asked for is so at once,
-//! unless a fault says otherwise.
+//! Every reply about a simulated VM says `simulated`. There is no clock: what is asked for is done at once, unless there
+//! is a fault.
 
 mod faults;
 mod guest;

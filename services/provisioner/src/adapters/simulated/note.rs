@@ -1,5 +1,5 @@
-//! A note on a machine's disk: what its guest would have changed there. It lies in the gap before the first
-//! partition, so that it goes wherever the disk goes: into a backup, and out of it.
+//! A note on a VM's disk: what its guest would have changed there. It is in the gap before the first partition, so that
+//! it goes wherever the disk goes: into a backup, and out of it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,15 +14,15 @@ const NOTE_BYTES: usize = 64 * 1024;
 /// The last 64 KiB before the first mebibyte, where partitions begin.
 const NOTE_AT_PIECE: usize = 15;
 const TOOL_MAX: Duration = Duration::from_secs(20);
-/// What a note's text may have, so that with everything else it fits.
+/// The longest text of a note: with everything else it fits.
 pub(super) const TEXT_BYTES_MAX: usize = 32 * 1024;
 
-/// What is noted.
+/// The note.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
-    /// Scripts that a real machine would have run, with the beginning of their digests.
+    /// Scripts that a real VM would have run, with the beginning of their digests.
     pub(super) scripts: Vec<String>,
-    /// What somebody put there.
+    /// The text that was sent to the guest.
     pub(super) text: String,
 }
 
@@ -63,7 +63,7 @@ fn scratch() -> Result<tempfile::NamedTempFile, DiskError> {
 }
 
 fn failed(source: std::io::Error) -> DiskError {
-    DiskError::Io { attempting: "use a file for a simulated guest's note".into(), source }
+    DiskError::Io { attempt: "use a file for a simulated guest's note".into(), source }
 }
 
 fn compose(note: &Note) -> Result<Vec<u8>, DiskError> {

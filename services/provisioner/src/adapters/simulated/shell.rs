@@ -1,8 +1,9 @@
-//! The simulated inside of a machine: scripts are noted down on its disk instead of being run.
+//! The simulated inside of a VM: scripts are noted on its disk instead of being run.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use contract::message::with_causes;
 use sha2::{Digest, Sha256};
 
 use super::faults::Call;
@@ -10,32 +11,32 @@ use super::guest::change;
 use super::hypervisor::SimulatedHypervisor;
 use crate::ports::{Guest, GuestShell, Machine, ScriptRun, ShellError};
 
-/// Enters simulated guests.
+/// The shell of simulated guests.
 pub struct SimulatedShell {
     hypervisor: Arc<SimulatedHypervisor>,
 }
 
 impl SimulatedShell {
-    /// A shell into the machines of a simulation.
+    /// A shell into the VMs of a simulation.
     pub fn new(hypervisor: Arc<SimulatedHypervisor>) -> SimulatedShell {
         SimulatedShell { hypervisor }
     }
 
-    async fn enter(&self, guest: &Guest) -> Result<Machine, ShellError> {
+    async fn log_in(&self, guest: &Guest) -> Result<Machine, ShellError> {
         let unreachable = |reason: String| ShellError::Unreachable(reason);
         let faults = self.hypervisor.faults();
-        faults.meet(Call::Shell).await.map_err(|error| unreachable(error.to_string()))?;
+        faults.check(Call::Shell).await.map_err(|error| unreachable(with_causes(&error)))?;
         match self.hypervisor.running(&guest.uuid) {
-            Some((machine, address)) if address == guest.address && !faults.is_deaf(Call::Shell) => {
+            Some((machine, address)) if address == guest.address && !faults.has_no_effect(Call::Shell) => {
                 let seen = host_key(&machine);
                 match &guest.host_key {
                     Some(known) if *known != seen => {
-                        Err(ShellError::Stranger { address, seen, known: known.clone() })
+                        Err(ShellError::HostKeyChanged { address, seen, known: known.clone() })
                     }
                     _ => Ok(machine),
                 }
             }
-            _ => Err(unreachable(format!("nobody answers at {}", guest.address))),
+            _ => Err(unreachable(format!("no guest answers at {}", guest.address))),
         }
     }
 }
@@ -51,11 +52,11 @@ impl GuestShell for SimulatedShell {
     }
 
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError> {
-        Ok(host_key(&self.enter(guest).await?))
+        Ok(host_key(&self.log_in(guest).await?))
     }
 
     async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
-        let machine = self.enter(guest).await?;
+        let machine = self.log_in(guest).await?;
         let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
         let line = format!("{} {} {}", run.at, run.script.name, &digest[..12]);
         let noted = change(&machine, |note| {
@@ -63,6 +64,6 @@ impl GuestShell for SimulatedShell {
                 note.scripts.push(line.clone());
             }
         });
-        noted.await.map_err(|error| ShellError::Unreachable(error.to_string()))
+        noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))
     }
 }

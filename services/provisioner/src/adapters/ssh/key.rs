@@ -1,4 +1,4 @@
-//! Our own key.
+//! Our own SSH key.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, PrivateKey};
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
-    #[error("keeping our SSH key in {path}")]
+    #[error("cannot keep our SSH key in {path}")]
     File {
         /// The file.
         path: std::path::PathBuf,
@@ -23,12 +23,12 @@ pub enum KeyError {
     #[error(transparent)]
     Untrusted(#[from] chassis::FileError),
     /// The file holds no key.
-    #[error("our SSH key cannot be read or made")]
+    #[error("our SSH key cannot be read or created")]
     Key(#[from] russh::keys::ssh_key::Error),
 }
 
-/// Reads the key, or makes one that only we can read.
-pub(super) fn ours(path: &Path) -> Result<PrivateKey, KeyError> {
+/// Reads the key, or creates one that only our user can read.
+pub(super) fn read_or_create(path: &Path) -> Result<PrivateKey, KeyError> {
     let file = |source| KeyError::File { path: path.into(), source };
     if path.exists() {
         chassis::refuse_if_others_can_write(path)?;
@@ -60,11 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_only_we_can_read_it() {
+    fn a_key_is_created_once_and_only_our_user_can_read_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys/ssh_ed25519");
-        let made = ours(&path).expect("made");
-        let read = ours(&path).expect("read");
+        let made = read_or_create(&path).expect("created");
+        let read = read_or_create(&path).expect("read");
         assert_eq!(made.public_key(), read.public_key());
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

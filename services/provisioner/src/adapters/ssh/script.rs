@@ -2,24 +2,24 @@
 //!
 //! ```text
 //!   /var/lib/loam/install/{at}-{digest}.script    the script
-//!                                      .pid       who runs it: boot id and process
-//!                                      .log       what it wrote
-//!                                      .exit      how it ended; 0 means never again
+//!                                      .pid       what runs it: boot id and process id
+//!                                      .log       its output
+//!                                      .exit      its exit status; 0 means never again
 //! ```
 //!
-//! The script is started apart from the line (`setsid`), so that a broken line or our own death does not end it; who
-//! comes again finds it running and follows its log from the beginning. It works in every POSIX shell, busybox's
-//! included.
+//! The script is started detached from the connection (`setsid`), so that a broken connection or our own death does not
+//! end it; the next attempt finds it running and follows its log from the beginning. It works in every POSIX shell,
+//! busybox's included.
 
 use std::fmt::Write;
 
 use crate::ports::ScriptRun;
 use sha2::{Digest, Sha256};
 
-/// Where scripts and what they wrote are kept inside a guest.
+/// Where scripts and their output are kept inside a guest.
 const FOLDER: &str = "/var/lib/loam/install";
 
-/// The text to give to `sh` on its standard input.
+/// The text for `sh` on its standard input.
 pub(super) fn wrapped(run: &ScriptRun<'_>) -> String {
     let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
     let name = format!("{FOLDER}/{:02}-{}", run.at, &digest[..16]);
@@ -69,7 +69,7 @@ exit "$(cat $n.exit)"
     )
 }
 
-/// A text as one word of a shell.
+/// A text as one quoted argument of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -103,7 +103,7 @@ mod tests {
     const SHELLS: [&[&str]; 2] = [&["sh"], &["busybox", "sh"]];
 
     #[test]
-    fn a_script_runs_once_with_its_variables_and_its_words_are_heard() {
+    fn a_script_runs_once_with_its_variables_and_its_output_is_returned() {
         for shell in SHELLS {
             let root = tempfile::tempdir().expect("a folder");
             let folder = root.path().join("install");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_fails_tells_its_status_and_runs_again() {
+    fn a_script_that_fails_returns_its_status_and_runs_again() {
         for shell in SHELLS {
             let root = tempfile::tempdir().expect("a folder");
             let folder = root.path().join("install");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_goes_on_when_its_line_breaks_and_is_found_again() {
+    fn a_script_goes_on_when_its_connection_breaks_and_is_found_again() {
         for shell in SHELLS {
             let root = tempfile::tempdir().expect("a folder");
             let folder = root.path().join("install");
@@ -147,7 +147,7 @@ mod tests {
                 gate.display()
             );
             let (folder2, text2) = (folder.clone(), text.clone());
-            let shell2: Vec<String> = shell.iter().map(|word| (*word).to_owned()).collect();
+            let shell2: Vec<String> = shell.iter().map(|part| (*part).to_owned()).collect();
             let follower = std::thread::spawn(move || {
                 let shell: Vec<&str> = shell2.iter().map(String::as_str).collect();
                 run_here(&shell, &folder2, &text2, &[])
@@ -157,16 +157,16 @@ mod tests {
                 assert!(std::time::Instant::now() < until, "it never began");
                 std::thread::sleep(Duration::from_millis(20));
             }
-            // A second line comes while the script runs; both follow the one run to its end.
+            // A second connection comes while the script runs; both follow the one run to its end.
             let (folder3, text3) = (folder.clone(), text.clone());
-            let shell3: Vec<String> = shell.iter().map(|word| (*word).to_owned()).collect();
+            let shell3: Vec<String> = shell.iter().map(|part| (*part).to_owned()).collect();
             let second = std::thread::spawn(move || {
                 let shell: Vec<&str> = shell3.iter().map(String::as_str).collect();
                 run_here(&shell, &folder3, &text3, &[])
             });
             std::fs::write(&gate, "").expect("opened");
-            for line in [follower, second] {
-                let ended = line.join().expect("no panic");
+            for connection in [follower, second] {
+                let ended = connection.join().expect("no panic");
                 assert!(ended.status.success(), "{shell:?} {ended:?}");
             }
             assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "begun\n");

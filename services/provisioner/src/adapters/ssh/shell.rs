@@ -8,28 +8,28 @@ use async_trait::async_trait;
 use russh::keys::PrivateKey;
 
 use super::key::{self, KeyError};
-use super::line::Line;
 use super::script::wrapped;
+use super::session::Session;
 use crate::ports::{Guest, GuestShell, ScriptRun, ShellError};
 
-/// As many of a script's last lines as a failure tells.
+/// How many of a script's last lines a failure shows.
 const TAIL_LINES: usize = 12;
-/// A line without an end is cut here.
+/// A longer line is cut here.
 const LINE_BYTES_MAX: usize = 1000;
 
-/// Enters real guests.
+/// Runs scripts inside real guests.
 pub struct RusshShell {
     key: Arc<PrivateKey>,
     authorized: String,
 }
 
 impl RusshShell {
-    /// Takes up our key, or makes one.
+    /// Reads our key, or creates one.
     ///
     /// # Errors
-    /// When it cannot be read or made.
+    /// When it cannot be read or created.
     pub fn open(key_file: &Path) -> Result<RusshShell, KeyError> {
-        let key = key::ours(key_file)?;
+        let key = key::read_or_create(key_file)?;
         let authorized = key.public_key().to_openssh()?;
         Ok(RusshShell { key: Arc::new(key), authorized })
     }
@@ -42,53 +42,54 @@ impl GuestShell for RusshShell {
     }
 
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError> {
-        let line = Line::open(guest, Arc::clone(&self.key)).await?;
-        let host_key = line.host_key.clone();
-        line.close().await;
+        let session = Session::open(guest, Arc::clone(&self.key)).await?;
+        let host_key = session.host_key.clone();
+        session.close().await;
         Ok(host_key)
     }
 
     async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
         let name = &run.script.name;
-        let line = Line::open(guest, Arc::clone(&self.key)).await?;
-        let mut words = Words::new(name);
-        let ran = tokio::time::timeout(run.within, line.shell(wrapped(run), |bytes| words.hear(bytes))).await;
-        line.close().await;
-        words.end();
+        let session = Session::open(guest, Arc::clone(&self.key)).await?;
+        let mut output = Output::new(name);
+        let ran =
+            tokio::time::timeout(run.within, session.shell(wrapped(run), |bytes| output.push(bytes))).await;
+        session.close().await;
+        output.end_line();
         match ran {
             Ok(Ok(Some(0))) => Ok(()),
             Ok(Ok(Some(status))) => {
-                Err(ShellError::Script { name: name.clone(), status, tail: words.tail() })
+                Err(ShellError::Script { name: name.clone(), status, tail: output.tail() })
             }
             Ok(Ok(None)) => Err(ShellError::Unreachable(format!(
-                "the line to {} broke while script {name} ran",
+                "the connection to {} broke while script {name} ran",
                 guest.address
             ))),
             Ok(Err(error)) => Err(ShellError::Unreachable(format!(
-                "the line to {} broke while script {name} ran: {error}",
+                "the connection to {} broke while script {name} ran: {error}",
                 guest.address
             ))),
-            Err(_) => Err(ShellError::Slow { name: name.clone(), within: run.within, tail: words.tail() }),
+            Err(_) => Err(ShellError::Slow { name: name.clone(), within: run.within, tail: output.tail() }),
         }
     }
 }
 
-/// What a script writes, line by line: to the log, and the last of it kept.
-struct Words<'a> {
+/// The output of a script, line by line: to the log, and the last lines kept.
+struct Output<'a> {
     script: &'a str,
     unfinished: Vec<u8>,
     last: VecDeque<String>,
 }
 
-impl Words<'_> {
-    fn new(script: &str) -> Words<'_> {
-        Words { script, unfinished: Vec::new(), last: VecDeque::new() }
+impl Output<'_> {
+    fn new(script: &str) -> Output<'_> {
+        Output { script, unfinished: Vec::new(), last: VecDeque::new() }
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
+    fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if *byte == b'\n' || self.unfinished.len() >= LINE_BYTES_MAX {
-                self.end();
+                self.end_line();
             }
             if *byte != b'\n' {
                 self.unfinished.push(*byte);
@@ -96,7 +97,7 @@ impl Words<'_> {
         }
     }
 
-    fn end(&mut self) {
+    fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.unfinished)).into_owned();
         if line.trim().is_empty() {
             return;

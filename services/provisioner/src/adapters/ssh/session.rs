@@ -12,18 +12,18 @@ use crate::ports::{Guest, ShellError};
 
 const PORT: u16 = 22;
 /// From the first packet to the login. An emulated guest needs seconds for the key exchange.
-const ENTER_MAX: Duration = Duration::from_secs(30);
-/// A line that says nothing for so long is asked whether it is there.
+const LOGIN_MAX: Duration = Duration::from_secs(30);
+/// The interval of keepalives on a silent connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVES_MISSED_MAX: usize = 4;
 
-/// Takes down the host key that is shown, and compares it with the one that is known.
-struct Doorkeeper {
+/// Records the host key that the guest shows, and compares it with the known one.
+struct HostKeyCheck {
     known: Option<String>,
     seen: Arc<Mutex<Option<String>>>,
 }
 
-impl client::Handler for Doorkeeper {
+impl client::Handler for HostKeyCheck {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
@@ -33,15 +33,15 @@ impl client::Handler for Doorkeeper {
         let mut key = key.clone();
         key.set_comment("");
         let text = key.to_openssh()?;
-        let fits = self.known.as_ref().is_none_or(|known| *known == text);
+        let matches_known = self.known.as_ref().is_none_or(|known| *known == text);
         *self.seen.lock().expect("no code here panics while it holds the lock") = Some(text);
-        Ok(fits)
+        Ok(matches_known)
     }
 }
 
-/// An open line.
-pub(super) struct Line {
-    handle: Handle<Doorkeeper>,
+/// An open SSH session.
+pub(super) struct Session {
+    handle: Handle<HostKeyCheck>,
     pub(super) host_key: String,
 }
 
@@ -49,31 +49,31 @@ fn unreachable(address: IpAddr, reason: impl std::fmt::Display) -> ShellError {
     ShellError::Unreachable(format!("SSH to root at {address}: {reason}"))
 }
 
-impl Line {
-    /// Enters a guest.
-    pub(super) async fn open(guest: &Guest, key: Arc<PrivateKey>) -> Result<Line, ShellError> {
+impl Session {
+    /// Logs in to a guest.
+    pub(super) async fn open(guest: &Guest, key: Arc<PrivateKey>) -> Result<Session, ShellError> {
         let seen = Arc::default();
-        let doorkeeper = Doorkeeper { known: guest.host_key.clone(), seen: Arc::clone(&seen) };
-        let entering = tokio::time::timeout(ENTER_MAX, enter(guest.address, key, doorkeeper)).await;
+        let host_key_check = HostKeyCheck { known: guest.host_key.clone(), seen: Arc::clone(&seen) };
+        let login = tokio::time::timeout(LOGIN_MAX, log_in(guest.address, key, host_key_check)).await;
         let seen = seen.lock().expect("no code here panics while it holds the lock").take();
-        match (entering, seen, &guest.host_key) {
-            (Ok(Ok(handle)), Some(host_key), _) => Ok(Line { handle, host_key }),
+        match (login, seen, &guest.host_key) {
+            (Ok(Ok(handle)), Some(host_key), _) => Ok(Session { handle, host_key }),
             (_, Some(seen), Some(known)) if seen != *known => {
-                Err(ShellError::Stranger { address: guest.address, seen, known: known.clone() })
+                Err(ShellError::HostKeyChanged { address: guest.address, seen, known: known.clone() })
             }
             (Ok(Ok(_)), None, _) => Err(unreachable(guest.address, "it showed no host key")),
             (Ok(Err(reason)), ..) => Err(unreachable(guest.address, reason)),
             (Err(_), ..) => {
-                Err(unreachable(guest.address, format!("no answer within {} s", ENTER_MAX.as_secs())))
+                Err(unreachable(guest.address, format!("no answer within {} s", LOGIN_MAX.as_secs())))
             }
         }
     }
 
-    /// Gives `sh` a text, hands over what it writes, and tells its exit status; none where the line broke first.
+    /// Runs a text with `sh`, passes its output on, and returns its exit status; none where the connection broke first.
     pub(super) async fn shell(
         &self,
         text: String,
-        mut heard: impl FnMut(&[u8]),
+        mut output: impl FnMut(&[u8]),
     ) -> Result<Option<u32>, russh::Error> {
         let mut channel = self.handle.channel_open_session().await?;
         channel.exec(true, "sh").await?;
@@ -82,7 +82,7 @@ impl Line {
         let mut status = None;
         while let Some(message) = channel.wait().await {
             match message {
-                ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => heard(&data),
+                ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => output(&data),
                 ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
                 _ => {}
             }
@@ -90,25 +90,25 @@ impl Line {
         Ok(status)
     }
 
-    /// Leaves.
+    /// Disconnects.
     pub(super) async fn close(self) {
         let goodbye = self.handle.disconnect(Disconnect::ByApplication, "", "en");
-        // Whether the guest hears it is not important.
+        // Whether it reaches the guest is not important.
         let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
     }
 }
 
-async fn enter(
+async fn log_in(
     address: IpAddr,
     key: Arc<PrivateKey>,
-    doorkeeper: Doorkeeper,
-) -> Result<Handle<Doorkeeper>, String> {
+    host_key_check: HostKeyCheck,
+) -> Result<Handle<HostKeyCheck>, String> {
     let config = client::Config {
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVES_MISSED_MAX,
         ..client::Config::default()
     };
-    let mut handle = client::connect(Arc::new(config), (address, PORT), doorkeeper)
+    let mut handle = client::connect(Arc::new(config), (address, PORT), host_key_check)
         .await
         .map_err(|error| error.to_string())?;
     let key = PrivateKeyWithHashAlg::new(key, None);

@@ -1,4 +1,4 @@
-//! Doors to disks: for one operation, at one moment, until a lease runs out; and always closed in the end.
+//! Exports to disks: for one operation, at one moment, until a lease runs out; and always closed in the end.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,20 +11,20 @@ use contract::provisioner::{
     OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm, RenewDisks, ReserveVm, StopVm, VmRefused, VmState,
 };
 use contract::{ByteCount, DiskName, OperationId};
-use operation::fresh_id;
+use operation::new_id;
 use provisioner::adapters::simulated::{Call, Fault};
 use provisioner::ports::HypervisorError;
-use provisioner::sagas::Pace;
+use provisioner::sagas::Limits;
 use testkit::eventually;
 
-use crate::support::{ANSWER, Running, definition, pace, script, vm};
+use crate::support::{ANSWER, Running, definition, limits, script, vm};
 
 async fn with_web() -> Running {
-    with_web_at(pace()).await
+    with_web_at(limits()).await
 }
 
-async fn with_web_at(pace: Pace) -> Running {
-    let running = Running::start_at(pace).await;
+async fn with_web_at(limits: Limits) -> Running {
+    let running = Running::start_at(limits).await;
     running.add_seed().await;
     let mut wanted = definition("web");
     wanted.install = vec![script("install.sh", "#!/bin/sh\n")];
@@ -42,7 +42,7 @@ async fn open(
 
 async fn close(running: &Running, operation: &OperationId) -> bool {
     let asked = CloseDisks { operation_id: operation.clone() };
-    running.bus.call(&asked, ANSWER).await.expect("closed").stood_open
+    running.bus.call(&asked, ANSWER).await.expect("closed").was_open
 }
 
 async fn stop(running: &Running) {
@@ -51,15 +51,15 @@ async fn stop(running: &Running) {
     running.done(begun.operation()).await;
 }
 
-fn read(door: &DiskExport, to: &Path) {
-    let uri = format!("nbd+unix:///{}?socket={}", door.export, door.socket.display());
+fn read(export: &DiskExport, to: &Path) {
+    let uri = format!("nbd+unix:///{}?socket={}", export.export, export.socket.display());
     let read = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(to).status();
     assert!(read.expect("qemu-img").success());
 }
 
 fn nothing_is_open(running: &Running) {
-    let doors = std::fs::read_dir(running.simulated.state.join("doors")).expect("a folder");
-    assert_eq!(doors.count(), 0);
+    let exports = std::fs::read_dir(running.simulated.state.join("exports")).expect("a folder");
+    assert_eq!(exports.count(), 0);
 }
 
 async fn locked_by(running: &Running) -> Option<OperationId> {
@@ -70,13 +70,13 @@ async fn locked_by(running: &Running) -> Option<OperationId> {
 #[actix::test]
 async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
     let running = with_web().await;
-    let (one, two) = (fresh_id(), fresh_id());
+    let (one, two) = (new_id(), new_id());
     let opened = open(&running, &one).await.expect("opened");
     assert_eq!(
         (opened.consistency, opened.lease_seconds, opened.host.as_str()),
         (Consistency::Filesystem, 120, "h1")
     );
-    assert_eq!(opened.doors[0].size, ByteCount::mib(64));
+    assert_eq!(opened.exports[0].size, ByteCount::mib(64));
     assert_eq!(open(&running, &one).await.expect("the same"), opened);
     assert!(matches!(
         open(&running, &two).await,
@@ -88,12 +88,12 @@ async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
         "a machine that is being read is not stopped"
     );
     let copy = running.folder.path().join("copy.raw");
-    read(&opened.doors[0], &copy);
+    read(&opened.exports[0], &copy);
     assert_eq!(std::fs::metadata(&copy).expect("there").len(), 64 << 20);
     assert_eq!(&std::fs::read(&copy).expect("read")[..12], b"boot sector!");
     assert!(close(&running, &one).await);
     assert!(!close(&running, &one).await, "closing twice is calm");
-    assert!(UnixStream::connect(&opened.doors[0].socket).is_err());
+    assert!(UnixStream::connect(&opened.exports[0].socket).is_err());
     assert_eq!(locked_by(&running).await, None);
     nothing_is_open(&running);
     open(&running, &two).await.expect("free again");
@@ -104,10 +104,10 @@ async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
 async fn a_machine_that_is_off_is_read_as_it_lies() {
     let running = with_web().await;
     stop(&running).await;
-    let operation = fresh_id();
+    let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Off);
-    read(&opened.doors[0], &running.folder.path().join("copy.raw"));
+    read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     assert!(close(&running, &operation).await);
     nothing_is_open(&running);
 }
@@ -115,7 +115,7 @@ async fn a_machine_that_is_off_is_read_as_it_lies() {
 #[actix::test]
 async fn a_guest_is_let_go_whatever_happens() {
     let running = with_web().await;
-    let uuid = running.house.world.registry.vm(&vm("web")).await.expect("there").identity.uuid;
+    let uuid = running.house.state.registry.vm(&vm("web")).await.expect("there").identity.uuid;
     let simulated = &running.simulated;
     for (call, fault) in [
         (Call::Freeze, Fault::Stall),
@@ -123,7 +123,7 @@ async fn a_guest_is_let_go_whatever_happens() {
         (Call::Freeze, Fault::Fail(1, HypervisorError::Unavailable("away".into()))),
     ] {
         simulated.faults.set(call, fault.clone());
-        let operation = fresh_id();
+        let operation = new_id();
         let opened = open(&running, &operation).await.expect("opened all the same");
         assert_eq!(opened.consistency, Consistency::Crash, "{fault:?}");
         simulated.faults.mend(call);
@@ -131,8 +131,8 @@ async fn a_guest_is_let_go_whatever_happens() {
         assert!(close(&running, &operation).await);
     }
     let broken = Fault::Fail(1, HypervisorError::Failed("no room for old blocks".into()));
-    simulated.faults.set(Call::OpenDoors, broken);
-    let failed = open(&running, &fresh_id()).await.expect_err("it failed");
+    simulated.faults.set(Call::OpenExports, broken);
+    let failed = open(&running, &new_id()).await.expect_err("it failed");
     assert!(failed.to_string().contains("no room for old blocks"), "{failed}");
     assert!(!simulated.hypervisor.is_frozen(&uuid));
     assert_eq!(locked_by(&running).await, None);
@@ -142,14 +142,14 @@ async fn a_guest_is_let_go_whatever_happens() {
 #[actix::test]
 async fn a_lease_that_nobody_renews_runs_out() {
     let lease = Duration::from_secs(1);
-    let running = with_web_at(Pace { lease, ..pace() }).await;
-    let operation = fresh_id();
+    let running = with_web_at(Limits { lease, ..limits() }).await;
+    let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     let renew = RenewDisks { operation_id: operation.clone() };
     let renewed = running.bus.call(&renew, ANSWER).await.expect("it goes on");
     assert_eq!(renewed.lease_seconds, 1);
-    eventually("the door is closed", async || locked_by(&running).await.is_none()).await;
-    assert!(UnixStream::connect(&opened.doors[0].socket).is_err());
+    eventually("the export is closed", async || locked_by(&running).await.is_none()).await;
+    assert!(UnixStream::connect(&opened.exports[0].socket).is_err());
     let gone = running.bus.call(&renew, ANSWER).await.expect_err("closed");
     let not_open = NotOpen { operation_id: operation.clone() };
     assert_eq!(gone.to_string(), not_open.to_string());
@@ -160,20 +160,21 @@ async fn a_lease_that_nobody_renews_runs_out() {
 #[actix::test]
 async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() {
     let running = with_web().await;
-    let operation = fresh_id();
+    let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     let running = running.restart().await;
     assert_eq!(open(&running, &operation).await.expect("still open"), opened);
-    read(&opened.doors[0], &running.folder.path().join("copy.raw"));
+    read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     assert!(close(&running, &operation).await);
 
     // It dies while the guest is frozen: nothing but the row tells.
-    running.simulated.faults.set(Call::OpenDoors, Fault::Stall);
-    let half = fresh_id();
+    running.simulated.faults.set(Call::OpenExports, Fault::Stall);
+    let half = new_id();
     let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
     let asking = tokio::spawn(async move { bus.call(&asked, ANSWER).await.is_ok() });
-    eventually("the door is being opened", async || locked_by(&running).await.as_ref() == Some(&half)).await;
+    eventually("the export is being opened", async || locked_by(&running).await.as_ref() == Some(&half))
+        .await;
     asking.abort();
     let running = running.restart().await;
     eventually("it is closed", async || locked_by(&running).await.is_none()).await;
@@ -184,8 +185,8 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
 #[actix::test]
 async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_asked_again() {
     let running = with_web().await;
-    let operation = fresh_id();
-    running.carrier.lose_answer_of(contract::bucket::DISK_EXPORTS.name);
+    let operation = new_id();
+    running.transport.lose_answer_of(contract::bucket::DISK_EXPORTS.name);
     assert!(matches!(open(&running, &operation).await, Err(CallError::Failed(_))));
     eventually("it is opened", async || open(&running, &operation).await.is_ok()).await;
     assert!(close(&running, &operation).await);
@@ -196,15 +197,15 @@ async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_ask
 #[actix::test]
 async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_anew() {
     let running = with_web().await;
-    let operation = fresh_id();
+    let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
-    let pid = std::fs::read_to_string(opened.doors[0].socket.with_extension("pid")).expect("noted");
+    let pid = std::fs::read_to_string(opened.exports[0].socket.with_extension("pid")).expect("noted");
     let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
     assert!(killed.expect("kill").success());
     let renew = RenewDisks { operation_id: operation.clone() };
     eventually("it is not renewed", async || running.bus.call(&renew, ANSWER).await.is_err()).await;
     eventually("it is opened anew", async || open(&running, &operation).await.is_ok()).await;
-    read(&opened.doors[0], &running.folder.path().join("copy.raw"));
+    read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     close(&running, &operation).await;
 }
 
@@ -212,7 +213,7 @@ async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_
 async fn a_name_is_reserved_released_and_adopted() {
     let running = with_web().await;
     running.page("web").await;
-    let restore = fresh_id();
+    let restore = new_id();
     let mut copy = definition("web2");
     copy.domains.clear();
     let reserve = |by: &OperationId, copy: &contract::provisioner::VmDefinition| ReserveVm {
@@ -224,18 +225,18 @@ async fn a_name_is_reserved_released_and_adopted() {
     let reserved = reserved.expect("reserved");
     let again = running.bus.call(&reserve(&restore, &copy), ANSWER).await;
     assert_eq!(again.expect("the same"), reserved);
-    let other = running.bus.call(&reserve(&fresh_id(), &copy), ANSWER).await;
+    let other = running.bus.call(&reserve(&new_id(), &copy), ANSWER).await;
     assert!(matches!(other, Err(CallError::Refused(CreateVmRefused::NameTaken(_)))));
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: fresh_id() };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: new_id() };
     let early = running.bus.call(&adopt, ANSWER).await.expect_err("no disk yet");
     assert!(matches!(early, CallError::Refused(AdoptVmRefused::DiskMissing(_))));
-    let operation = fresh_id();
+    let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
-    read(&opened.doors[0], &reserved.disks[0].path);
+    read(&opened.exports[0], &reserved.disks[0].path);
     close(&running, &operation).await;
 
-    let stranger = AdoptVm { reserved_by: fresh_id(), ..adopt.clone() };
+    let stranger = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
     let stranger = running.bus.call(&stranger, ANSWER).await.expect_err("not his");
     assert!(matches!(stranger, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
     let begun = running.bus.call(&adopt, ANSWER).await.expect("begun");
@@ -247,7 +248,7 @@ async fn a_name_is_reserved_released_and_adopted() {
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;
     assert!(!kept.expect("calm").was_reserved, "an adopted machine is not released");
     copy.name = vm("web3");
-    let mine = fresh_id();
+    let mine = new_id();
     let reserved = running.bus.call(&reserve(&mine, &copy), ANSWER).await;
     std::fs::write(&reserved.expect("reserved").disks[0].path, "half a disk").expect("written");
     let foreign = running.bus.call(&release("web3", &restore), ANSWER).await;

@@ -1,38 +1,45 @@
-//! Our machine and our network in the words of `provisioner-libvirt`.
+//! Our VM and our network as `provisioner-libvirt` defines them.
 
 use std::net::Ipv4Addr;
 
+use contract::{MacAddress, VmUuid};
 use provisioner_libvirt::network::{Forward, NetworkSpec};
-use provisioner_libvirt::{
-    BackingImage, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkInterface, Uuid,
-};
+use provisioner_libvirt::{BackingImage, DiskFormat, DiskSpec, DomainSpec, Mark, NetworkInterface, Uuid};
 use sha2::{Digest, Sha256};
 
 use super::Libvirt;
 use crate::config::Network;
-use crate::ports::{Disk, HypervisorError, Image, ImageFormat, Machine};
+use crate::ports::{Disk, HypervisorError, HypervisorFailure, Image, ImageFormat, Machine};
 
 impl Libvirt {
     pub(super) fn spec(&self, machine: &Machine) -> Result<DomainSpec, HypervisorError> {
-        let wrong = |what: String| HypervisorError::Failed(format!("machine {}: {what}", machine.name));
-        let mac: MacAddress = machine.mac.parse().map_err(|error| wrong(format!("{error}")))?;
         let mib = machine.ram_size.0 >> 20;
+        let memory_mib = u32::try_from(mib).map_err(|error| {
+            HypervisorError::new(
+                HypervisorFailure::Failed,
+                format!("give VM {} {mib} MiB", machine.mark.vm),
+                error,
+            )
+        })?;
         Ok(DomainSpec {
             name: machine.name.clone(),
-            uuid: uuid_of(&machine.uuid)?,
+            uuid: domain_uuid(&machine.uuid),
             mark: Mark {
-                org: machine.mark.realm.clone(),
-                vm: machine.mark.vm.clone(),
+                org: machine.mark.realm.to_string(),
+                vm: machine.mark.vm.to_string(),
                 generation: machine.mark.generation,
                 spec_digest: spec_digest(machine),
-                operation: machine.mark.operation.clone(),
+                operation: machine.mark.operation.to_string(),
             },
-            memory_mib: u32::try_from(mib).map_err(|_| wrong(format!("{mib} MiB of memory are too much")))?,
+            memory_mib,
             vcpus: machine.cpu_count,
             virt_type: self.virt_type,
             disks: machine.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
             nocloud: Some(machine.nocloud.clone()),
-            network: Some(NetworkInterface { network: self.network.name.clone(), mac }),
+            network: Some(NetworkInterface {
+                network: self.network.name.clone(),
+                mac: mac_address(&machine.mac),
+            }),
             console_log: Some(machine.console_log.clone()),
         })
     }
@@ -52,11 +59,11 @@ impl Libvirt {
     }
 }
 
-/// What a machine is made from, but for the operation that made it.
+/// The digest of a VM's definition, whichever operation defines it.
 fn spec_digest(machine: &Machine) -> String {
-    let mut plain = machine.clone();
-    plain.mark.operation = String::new();
-    let text = serde_json::to_vec(&plain).expect("a machine is plain data");
+    let mut plain = serde_json::to_value(machine).expect("a definition is plain data");
+    plain["mark"]["operation"] = "".into();
+    let text = serde_json::to_vec(&plain).expect("a definition is plain data");
     format!("sha256:{}", hex::encode(Sha256::digest(text)))
 }
 
@@ -67,8 +74,14 @@ fn format_of(format: ImageFormat) -> DiskFormat {
     }
 }
 
-pub(super) fn uuid_of(text: &str) -> Result<Uuid, HypervisorError> {
-    Uuid::parse_str(text).map_err(|error| HypervisorError::Failed(format!("{text:?} is not a UUID: {error}")))
+/// A VM's UUID as libvirt's.
+pub(super) fn domain_uuid(uuid: &VmUuid) -> Uuid {
+    Uuid::parse_str(uuid.as_str()).expect("a VmUuid is a UUID")
+}
+
+/// A MAC address as libvirt's.
+pub(super) fn mac_address(mac: &MacAddress) -> provisioner_libvirt::MacAddress {
+    mac.as_str().parse().expect("a MacAddress is a MAC address")
 }
 
 /// The whole network, and DHCP for what lies above the host's own address.

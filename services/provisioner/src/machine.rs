@@ -1,15 +1,15 @@
-//! From a record to the machine that a hypervisor is to have.
+//! From a record to the VM that a hypervisor is to define.
 
 use std::path::Path;
 
 use contract::{OperationId, Realm};
 use provisioner_domain::{DiskSource, VmRecord};
 
-use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, MachineMark};
+use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, VmMark};
 
-/// The machine of a record. `operation` is the one that defines it.
+/// The definition of a record's VM. `operation` is the one that defines it.
 pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, disks: &dyn Disks) -> Machine {
-    let folder = disks.folder(record.name().as_str());
+    let folder = disks.folder(record.name());
     let served_ports: std::collections::BTreeSet<u16> =
         record.definition.domains.iter().map(|route| route.port).collect();
     Machine {
@@ -22,18 +22,18 @@ pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, dis
         nocloud: nocloud_in(&folder),
         console_log: console_in(&folder),
         served_ports: served_ports.into_iter().collect(),
-        mark: MachineMark {
-            realm: realm.to_string(),
-            vm: record.name().to_string(),
+        mark: VmMark {
+            realm: realm.clone(),
+            vm: record.name().clone(),
             generation: record.generation,
-            operation: operation.to_string(),
+            operation: operation.clone(),
         },
     }
 }
 
 /// The disks of a record, the one to boot from first.
 pub(crate) fn disks_of(record: &VmRecord, disks: &dyn Disks) -> Vec<Disk> {
-    let folder = disks.folder(record.name().as_str());
+    let folder = disks.folder(record.name());
     let (format, base) = match &record.source {
         DiskSource::Seed { sha256 } => (ImageFormat::Qcow2, Some(disks.seed_image(sha256))),
         DiskSource::Restored { .. } => (ImageFormat::Raw, None),

@@ -1,36 +1,37 @@
-//! How others speak to the registry: one method a message, each with a deadline.
+//! The registry's handle: one method for each message, each with a deadline.
 
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Addr, Context, Handler, Message};
-use actor::{Traced, ask, start};
+use actor::{AskError, Traced, ask, start};
 use bus::Declined;
+use contract::message::{Failure, FailureKind, with_causes};
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
-use contract::message::{Failure, FailureKind};
 use contract::{OperationId, SeedName, VmName};
-use provisioner_domain::{Inventory, SeedRecord, VmMove, VmRecord};
+use provisioner_domain::{Inventory, SeedRecord, VmRecord, VmTransition};
 
-use super::registry::{
-    Create, ExpectSeed, Forget, KeepSeed, Look, MAILBOX, Make, Registry, Remember, RemoveSeedRecord, Reserve,
-    UnexpectSeed,
+use super::messages::{
+    AnnounceSeed, Apply, Create, Find, Forget, Remember, RemoveSeedRecord, Reserve, Snapshot, StoreSeed,
+    WithdrawSeed,
 };
+use super::{MAILBOX, Registry};
 
 /// How long an answer may take: a write to a table of a cluster that just lost its leader, and a few before it.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// Speaks to the registry. Cloning is cheap.
+/// A handle of the registry. Cloning is cheap.
 #[derive(Clone)]
-pub struct RegistryDesk {
+pub struct RegistryHandle {
     registry: Addr<Registry>,
 }
 
-impl RegistryDesk {
-    /// Starts the registry on the arbiter at hand.
-    pub fn start(registry: Registry) -> RegistryDesk {
-        RegistryDesk { registry: start(MAILBOX, registry) }
+impl RegistryHandle {
+    /// Starts the registry on the current arbiter.
+    pub fn start(registry: Registry) -> RegistryHandle {
+        RegistryHandle { registry: start(MAILBOX, registry) }
     }
 
     async fn ask<M, T, R>(&self, message: M) -> Result<T, Declined<R>>
@@ -47,28 +48,35 @@ impl RegistryDesk {
         }
     }
 
-    /// All records as they are.
+    /// All records.
     ///
     /// # Errors
     /// When the registry does not answer.
-    pub async fn look(&self) -> Result<Inventory, Failure> {
-        ask(&self.registry, Look, ANSWER_MAX).await.map_err(|error| silent(&error))
+    pub async fn snapshot(&self) -> Result<Inventory, Failure> {
+        ask(&self.registry, Snapshot, ANSWER_MAX).await.map_err(|error| silent(&error))
     }
 
-    /// One record.
+    /// One VM's record, if there is one.
     ///
     /// # Errors
-    /// When there is none, or no answer.
+    /// When the registry does not answer.
+    pub async fn find(&self, name: &VmName) -> Result<Option<VmRecord>, Failure> {
+        ask(&self.registry, Find(name.clone()), ANSWER_MAX).await.map_err(|error| silent(&error))
+    }
+
+    /// One VM's record.
+    ///
+    /// # Errors
+    /// When there is none, or the registry does not answer.
     pub async fn vm(&self, name: &VmName) -> Result<VmRecord, Declined<VmRefused>> {
-        let inventory = self.look().await?;
         let unknown = || Declined::Refused(VmRefused::Unknown(name.clone()));
-        inventory.vm(name).cloned().ok_or_else(unknown)
+        self.find(name).await?.ok_or_else(unknown)
     }
 
-    /// Makes the record of a new machine.
+    /// Creates the record of a new VM.
     ///
     /// # Errors
-    /// Why not.
+    /// The refusal, or no answer.
     pub async fn create(
         &self,
         definition: VmDefinition,
@@ -80,7 +88,7 @@ impl RegistryDesk {
     /// Reserves a name for a restore.
     ///
     /// # Errors
-    /// Why not.
+    /// The refusal, or no answer.
     pub async fn reserve(
         &self,
         definition: VmDefinition,
@@ -90,8 +98,12 @@ impl RegistryDesk {
         self.ask(Reserve { definition, disks, by }).await
     }
 
-    pub(crate) async fn make(&self, vm: &VmName, this: VmMove) -> Result<VmRecord, Declined<VmRefused>> {
-        self.ask(Make { vm: vm.clone(), this }).await
+    pub(crate) async fn apply(
+        &self,
+        vm: &VmName,
+        transition: VmTransition,
+    ) -> Result<VmRecord, Declined<VmRefused>> {
+        self.ask(Apply { vm: vm.clone(), transition }).await
     }
 
     pub(crate) async fn forget(&self, vm: &VmName, by: &OperationId) -> Result<bool, Declined<VmRefused>> {
@@ -102,25 +114,28 @@ impl RegistryDesk {
         self.ask(Remember(record)).await
     }
 
-    pub(crate) async fn expect_seed(
+    pub(crate) async fn announce_seed(
         &self,
         name: SeedName,
         sha256: String,
         by: OperationId,
     ) -> Result<Option<SeedRecord>, Declined<AddSeedRefused>> {
-        self.ask(ExpectSeed { name, sha256, by }).await
+        self.ask(AnnounceSeed { name, sha256, by }).await
     }
 
-    pub(crate) async fn keep_seed(&self, record: SeedRecord) -> Result<SeedRecord, Declined<AddSeedRefused>> {
-        self.ask(KeepSeed(record)).await
+    pub(crate) async fn store_seed(
+        &self,
+        record: SeedRecord,
+    ) -> Result<SeedRecord, Declined<AddSeedRefused>> {
+        self.ask(StoreSeed(record)).await
     }
 
-    pub(crate) async fn unexpect_seed(
+    pub(crate) async fn withdraw_seed(
         &self,
         name: SeedName,
         by: OperationId,
     ) -> Result<(), Declined<AddSeedRefused>> {
-        self.ask(UnexpectSeed { name, by }).await
+        self.ask(WithdrawSeed { name, by }).await
     }
 
     pub(crate) async fn remove_seed(
@@ -131,6 +146,6 @@ impl RegistryDesk {
     }
 }
 
-fn silent(error: &actor::AskError) -> Failure {
-    Failure { kind: FailureKind::TimedOut, message: error.to_string() }
+fn silent(error: &AskError) -> Failure {
+    Failure { kind: FailureKind::TimedOut, message: with_causes(error) }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bus::memory::MemoryTransport;
 use contract::provisioner::{DiskSize, Vm, VmState};
 use contract::{ByteCount, OperationId};
-use operation::{Context, Work, fresh_id};
+use operation::{Context, Work, new_id};
 use provisioner::House;
 use provisioner::ports::Power;
-use provisioner::sagas::World;
+use provisioner::sagas::ServiceState;
 use provisioner::sagas::add_seed::{AddSeedWork, SeedWish};
 use provisioner::sagas::adopt_vm::{AdoptVmWork, Adoption};
 use provisioner::sagas::create_vm::CreateVmWork;
@@ -18,16 +18,16 @@ use provisioner::sagas::stop_vm::StopVmWork;
 use saga::harness::check;
 use saga::{Ending, Journal, Ledger, Lost, StepFuture, Trouble, drive};
 
-use crate::support::{Simulated, bus_on, context, definition, house, pace, raw_image, seed_name, vm};
+use crate::support::{Simulated, bus_on, context, definition, house, limits, raw_image, seed_name, vm};
 
-/// One folder for a whole rehearsal, a fresh world in it for every case.
+/// One folder for a whole rehearsal, a fresh state in it for every case.
 struct Stage {
     folder: tempfile::TempDir,
     worlds: std::cell::Cell<u32>,
     image: (std::path::PathBuf, String),
 }
 
-/// A world with everything that is in it, for judging.
+/// A state with everything that is in it, for judging.
 struct Set {
     house: House,
     simulated: Simulated,
@@ -53,7 +53,7 @@ impl Stage {
         self.worlds.set(number + 1);
         let simulated = Simulated::open(&self.folder.path().join(number.to_string())).await;
         let bus = bus_on(&MemoryTransport::new());
-        let house = house(&bus, simulated.ports.clone(), pace()).await;
+        let house = house(&bus, simulated.ports.clone(), limits()).await;
         Set { house, simulated }
     }
 
@@ -82,8 +82,8 @@ impl Ledger for Prologue {
     }
 }
 
-async fn play<W: Work<World = World>>(world: &Arc<World>, input: W::Input) {
-    let ending = drive(&W::steps(), &context(world, input), &mut Journal::default(), &mut Prologue).await;
+async fn play<W: Work<ServiceState = ServiceState>>(state: &Arc<ServiceState>, input: W::Input) {
+    let ending = drive(&W::steps(), &context(state, input), &mut Journal::default(), &mut Prologue).await;
     assert_eq!(ending, Ok(Ending::Done));
 }
 
@@ -107,13 +107,13 @@ fn names(folder: std::path::PathBuf) -> Vec<String> {
     names
 }
 
-async fn traces(world: &World) -> Traces {
-    let inventory = world.registry.look().await.expect("an answer");
+async fn traces(state: &ServiceState) -> Traces {
+    let inventory = state.registry.look().await.expect("an answer");
     let views = inventory.vms().map(|vm| vm.view("simulated"));
     let vms: Vec<Vm> = views.collect();
-    let machines = world.hypervisor.marked("loam").await.expect("an answer");
+    let machines = state.hypervisor.marked("loam").await.expect("an answer");
     let state =
-        world.disks.folder("x").parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
+        state.disks.folder("x").parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
     Traces {
         vms: vms.into_iter().map(|vm| (vm.definition.name.to_string(), vm.state, vm.locked_by)).collect(),
         machines: machines.into_iter().map(|machine| (machine.mark.vm, machine.power)).collect(),
@@ -151,8 +151,8 @@ impl Traces {
 }
 
 /// Rehearses a saga: `before` sets the scene, and the traces must be `undone` or `done` at the end.
-async fn rehearsed<W: Work<World = World>>(
-    input: impl AsyncFn(&Stage, &Arc<World>) -> W::Input,
+async fn rehearsed<W: Work<ServiceState = ServiceState>>(
+    input: impl AsyncFn(&Stage, &Arc<ServiceState>) -> W::Input,
     undone: Traces,
     done: Traces,
 ) where
@@ -163,20 +163,20 @@ async fn rehearsed<W: Work<World = World>>(
         &W::steps(),
         async || {
             let set = stage.set().await;
-            let input = input(&stage, &set.house.world).await;
+            let input = input(&stage, &set.house.state).await;
             let _ = set.simulated;
-            context(&set.house.world, input)
+            context(&set.house.state, input)
         },
-        async |here: &Context<World, W::Input>, ending| {
-            let seen = traces(&here.world).await;
+        async |here: &Context<ServiceState, W::Input>, ending| {
+            let seen = traces(&here.state).await;
             let wanted = match ending {
                 Ending::Done => &done,
                 _ => &undone,
             };
             if seen == *wanted {
-                // The next case has a world of its own; this one's guests need not burn on.
-                for machine in here.world.hypervisor.marked("loam").await.expect("an answer") {
-                    here.world.hypervisor.destroy(&machine.uuid).await.expect("put out");
+                // The next case has a state of its own; this one's guests need not burn on.
+                for machine in here.state.hypervisor.marked("loam").await.expect("an answer") {
+                    here.state.hypervisor.destroy(&machine.uuid).await.expect("put out");
                 }
                 Ok(())
             } else {
@@ -195,8 +195,8 @@ async fn adding_a_seed() {
 #[actix::test]
 async fn creating_a_machine() {
     rehearsed::<CreateVmWork>(
-        async |stage, world| {
-            play::<AddSeedWork>(world, stage.wish()).await;
+        async |stage, state| {
+            play::<AddSeedWork>(state, stage.wish()).await;
             definition("web")
         },
         Traces::with_seed(),
@@ -208,9 +208,9 @@ async fn creating_a_machine() {
 #[actix::test]
 async fn stopping_a_machine() {
     rehearsed::<StopVmWork>(
-        async |stage, world| {
-            play::<AddSeedWork>(world, stage.wish()).await;
-            play::<CreateVmWork>(world, definition("web")).await;
+        async |stage, state| {
+            play::<AddSeedWork>(state, stage.wish()).await;
+            play::<CreateVmWork>(state, definition("web")).await;
             vm("web")
         },
         Traces::with_web(VmState::Ready, Power::Running),
@@ -222,10 +222,10 @@ async fn stopping_a_machine() {
 #[actix::test]
 async fn starting_a_machine() {
     rehearsed::<StartVmWork>(
-        async |stage, world| {
-            play::<AddSeedWork>(world, stage.wish()).await;
-            play::<CreateVmWork>(world, definition("web")).await;
-            play::<StopVmWork>(world, vm("web")).await;
+        async |stage, state| {
+            play::<AddSeedWork>(state, stage.wish()).await;
+            play::<CreateVmWork>(state, definition("web")).await;
+            play::<StopVmWork>(state, vm("web")).await;
             vm("web")
         },
         Traces::with_web(VmState::Stopped, Power::Off),
@@ -237,9 +237,9 @@ async fn starting_a_machine() {
 #[actix::test]
 async fn removing_a_machine() {
     rehearsed::<RemoveVmWork>(
-        async |stage, world| {
-            play::<AddSeedWork>(world, stage.wish()).await;
-            play::<CreateVmWork>(world, definition("web")).await;
+        async |stage, state| {
+            play::<AddSeedWork>(state, stage.wish()).await;
+            play::<CreateVmWork>(state, definition("web")).await;
             vm("web")
         },
         Traces::with_web(VmState::Ready, Power::Running),
@@ -254,7 +254,7 @@ async fn removing_a_machine() {
 
 #[actix::test]
 async fn adopting_a_machine() {
-    let reserved_by = fresh_id();
+    let reserved_by = new_id();
     let reserved = |by: &OperationId| Traces {
         vms: vec![("web".into(), VmState::Creating, Some(by.clone()))],
         folders: vec!["web".into()],
@@ -262,9 +262,9 @@ async fn adopting_a_machine() {
     };
     let by = reserved_by.clone();
     rehearsed::<AdoptVmWork>(
-        async |_, world| {
+        async |_, state| {
             let disk = DiskSize { disk: "vda".parse().expect("a name"), size: ByteCount::mib(16) };
-            crate::support::reserve(world, definition("web"), vec![disk], by.clone()).await;
+            crate::support::reserve(state, definition("web"), vec![disk], by.clone()).await;
             Adoption { vm: vm("web"), reserved_by: by.clone() }
         },
         reserved(&reserved_by),

@@ -1,12 +1,12 @@
 //! What should be and what is come together again; what is not ours is never touched.
 
 use contract::provisioner::{CreateVm, GetVm, RemoveVm, StartVm, Vm, VmState};
-use operation::fresh_id;
+use operation::new_id;
 use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::{Hypervisor, Machine, MachineMark};
+use provisioner::ports::{Hypervisor, Machine, VmMark};
 use testkit::{eventually, eventually_some};
 
-use crate::support::{ANSWER, PATIENCE, Running, definition, vm};
+use crate::support::{ANSWER, Running, WAIT_MAX, definition, vm};
 
 async fn get(running: &Running) -> Vm {
     running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there")
@@ -65,12 +65,7 @@ fn machine(name: &str, uuid: &str, operation: &str) -> Machine {
         nocloud: "/nowhere".into(),
         console_log: "/nowhere".into(),
         served_ports: Vec::new(),
-        mark: MachineMark {
-            realm: "loam".into(),
-            vm: name.into(),
-            generation: 1,
-            operation: operation.into(),
-        },
+        mark: VmMark { realm: "loam".into(), vm: name.into(), generation: 1, operation: operation.into() },
     }
 }
 
@@ -79,7 +74,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     let running = with_web().await;
     // An operation of ours that ended undone.
     running.simulated.faults.set(Call::Address, Fault::Deaf);
-    let id = fresh_id();
+    let id = new_id();
     let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
@@ -87,7 +82,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
 
     let hypervisor = &running.simulated.hypervisor;
     let ours = machine("orphan", "00000000-0000-4000-8000-000000000001", id.as_str());
-    let unknown = fresh_id().to_string();
+    let unknown = new_id().to_string();
     let strange = machine("strange", "00000000-0000-4000-8000-000000000002", &unknown);
     hypervisor.define(&strange).await.expect("defined");
     hypervisor.start(&strange.uuid).await.expect("started");
@@ -105,7 +100,7 @@ async fn what_a_removal_set_aside_is_discarded() {
     let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     let aside = running.simulated.state.join("aside");
-    eventually_some("it is discarded", PATIENCE, async || {
+    eventually_some("it is discarded", WAIT_MAX, async || {
         (std::fs::read_dir(&aside).expect("a folder").count() == 0).then_some(())
     })
     .await;

@@ -1,18 +1,18 @@
-//! A lane to libvirtd: one thread with one connection. Calls block, and always come back: the connection cuts them
-//! off when their time is over. Several lanes share one mailbox, so that a hung machine delays one of them only.
+//! A lane to libvirtd: one thread with one connection. Calls block, and always return: the connection cuts them off at
+//! their deadline. Several lanes share one mailbox, so that a hung VM delays one of them only.
 
 use actix::{Actor, Handler, Message, SyncContext};
 use actor::Traced;
 use provisioner_libvirt::{Connection, Error, Settings};
 
 /// One thread's connection.
-pub struct LibvirtLane {
+pub(super) struct LibvirtLane {
     connection: Connection,
 }
 
 impl LibvirtLane {
     /// A lane that connects with its first call.
-    pub fn new(settings: Settings) -> LibvirtLane {
+    pub(super) fn new(settings: Settings) -> LibvirtLane {
         LibvirtLane { connection: Connection::new(settings) }
     }
 }
@@ -20,8 +20,8 @@ impl LibvirtLane {
 impl Actor for LibvirtLane {
     type Context = SyncContext<Self>;
 
-    /// Nobody can ask any more. The thread stays all the same, until the process ends: libvirt's client brings OpenSSL
-    /// with it, which tidies up at the end of each thread that used it and at the end of the process, and frees things
+    /// No caller is left. The thread stays all the same, until the process ends: libvirt's client brings OpenSSL
+    /// with it, which cleans up at the end of each thread that used it and at the end of the process, and frees memory
     /// twice where the two meet. About one end in a thousand crashed.
     fn stopped(&mut self, _: &mut SyncContext<Self>) {
         self.connection.disconnect();
@@ -31,14 +31,14 @@ impl Actor for LibvirtLane {
     }
 }
 
-/// What a call came to.
-pub type Outcome<T> = Result<T, Error>;
+/// The result of a call.
+pub(super) type Outcome<T> = Result<T, Error>;
 
-/// A deed with a connection.
-pub type Deed<T> = dyn FnOnce(&mut Connection) -> Outcome<T> + Send;
+/// A call with a connection.
+pub(super) type LaneCall<T> = dyn FnOnce(&mut Connection) -> Outcome<T> + Send;
 
 /// A call to be made on a lane.
-pub struct OnLane<T>(pub Box<Deed<T>>);
+pub(super) struct OnLane<T>(pub(super) Box<LaneCall<T>>);
 
 impl<T: Send + 'static> Message for OnLane<T> {
     type Result = Outcome<T>;
@@ -76,12 +76,12 @@ mod tests {
         let settings = Settings { socket: folder.path().join("none"), ..Settings::system(folder.path()) };
         let lanes = SyncArbiter::start(1, move || LibvirtLane::new(settings.clone()));
         let (life, end) = oneshot::channel();
-        let deed = move |line: &mut Connection| {
+        let call = move |line: &mut Connection| {
             LIFE.set(Some(life));
             Ok(line.version().is_err())
         };
-        let asked = Traced::here(OnLane(Box::new(deed)));
-        assert!(lanes.send(asked).await.expect("it answers").expect("it is done"), "nobody is there");
+        let asked = Traced::here(OnLane(Box::new(call)));
+        assert!(lanes.send(asked).await.expect("it answers").expect("it is done"), "no libvirtd answers");
         drop(lanes);
         assert!(tokio::time::timeout(LONG_AFTER, end).await.is_err(), "it has ended");
     }

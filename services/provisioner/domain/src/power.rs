@@ -1,0 +1,66 @@
+//! The power state of a VM: one type for the hypervisor port, the reconciler and the record.
+
+use std::net::IpAddr;
+
+use contract::provisioner::PauseReason;
+use serde::{Deserialize, Serialize};
+
+/// What a VM is doing at the hypervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// It runs, or is shutting down.
+    Running,
+    /// Its processors are stopped; its process and its memory stay.
+    Paused(PauseReason),
+    /// It is defined and has no process.
+    Off,
+    /// The hypervisor does not know it.
+    Missing,
+}
+
+impl Power {
+    /// Whether it has a process: its disks are in use, and its memory would be lost by a power cut.
+    pub fn is_on(self) -> bool {
+        matches!(self, Power::Running | Power::Paused(_))
+    }
+}
+
+/// What was last observed of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// What it is doing.
+    pub power: Power,
+    /// Whether its guest has answered since it was started. A pause does not change that.
+    pub ready: bool,
+    /// Its address, once known; kept while it is paused.
+    pub address: Option<IpAddr>,
+}
+
+impl Observed {
+    /// It is off.
+    pub const OFF: Observed = Observed { power: Power::Off, ready: false, address: None };
+    /// The hypervisor does not know it.
+    pub const MISSING: Observed = Observed { power: Power::Missing, ready: false, address: None };
+
+    /// It runs.
+    pub const fn running(ready: bool, address: Option<IpAddr>) -> Observed {
+        Observed { power: Power::Running, ready, address }
+    }
+
+    /// It is in a power state, with what was known before where that still holds.
+    pub fn after(before: Option<Observed>, power: Power) -> Observed {
+        match before {
+            Some(before) if power.is_on() && before.power.is_on() => Observed { power, ..before },
+            _ => Observed { power, ready: false, address: None },
+        }
+    }
+
+    /// Why it is paused.
+    pub fn pause_reason(&self) -> Option<PauseReason> {
+        match self.power {
+            Power::Paused(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}

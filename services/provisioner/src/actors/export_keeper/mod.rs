@@ -1,0 +1,310 @@
+//! The export keeper: knows which disks are exported for which operation and until when, and closes what nobody renews.
+//!
+//! It keeps the table `disk_exports`. Exports that are being opened or closed are left alone until that has ended; a
+//! reader that asks meanwhile has to ask again. After a restart, exports that were half open are closed, and open ones
+//! get a fresh lease. The worker `expire_exports` makes it close what is due.
+
+mod opening;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, Context, Handler, Message, ResponseActFuture};
+use actor::{Traced, ask, start};
+use bus::{Bus, Declined, Table, TableError};
+use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
+use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
+use contract::{OperationId, Timestamp, VmName, bucket};
+use futures::future::join_all;
+use provisioner_domain::{ExportPhase, ExportRecord, Leases};
+use tracing::Instrument;
+
+use self::opening::{NotOpened, Row, are_served, close, open};
+use crate::metrics;
+use crate::state::ServiceState;
+
+/// Readers that ask at once; there are never more than a few backups running on one host.
+const MAILBOX: usize = 64;
+/// How long an answer may take: freezing, a hypervisor that waits for another job, thawing.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(110);
+
+/// An answer that comes later, while the actor handles other messages.
+type Later<T, R> = ResponseActFuture<ExportKeeper, Result<T, Declined<R>>>;
+
+/// Keeps the exports.
+pub struct ExportKeeper {
+    state: Arc<ServiceState>,
+    table: Table<ExportRecord>,
+    exports: HashMap<OperationId, Entry>,
+    leases: Leases,
+}
+
+/// The exports of one operation.
+#[derive(Clone)]
+enum Entry {
+    /// They are open.
+    Open(Row),
+    /// They are being opened or closed.
+    Changing,
+    /// They must be closed, and are not yet.
+    ToClose(Row),
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<OpenedDisks, Declined<OpenDisksRefused>>")]
+pub(crate) struct Open {
+    vm: VmName,
+    operation: OperationId,
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<Renewed, Declined<NotOpen>>")]
+pub(crate) struct Renew(OperationId);
+
+#[derive(Message)]
+#[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
+pub(crate) struct Close(OperationId);
+
+/// Closes what is due; what could not be closed.
+#[derive(Message)]
+#[rtype(result = "Result<(), String>")]
+pub(crate) struct Expire;
+
+impl ExportKeeper {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn open(bus: &Bus, state: Arc<ServiceState>) -> Result<ExportKeeper, TableError> {
+        let table = bus.table::<ExportRecord>(bucket::DISK_EXPORTS);
+        let mut exports = HashMap::new();
+        let mut leases = Leases::lasting(state.limits.lease);
+        for entry in table.all().await? {
+            let row = Row { record: entry.value, revision: entry.revision };
+            let operation = row.record.operation.clone();
+            let entry = match row.record.phase {
+                ExportPhase::Open(_) => {
+                    leases.grant(&operation, now());
+                    Entry::Open(row)
+                }
+                ExportPhase::Opening => Entry::ToClose(row),
+            };
+            exports.insert(operation, entry);
+        }
+        Ok(ExportKeeper { state, table, exports, leases })
+    }
+
+    fn busy<R>(operation: &OperationId) -> Declined<R> {
+        Declined::Failed(Failure {
+            kind: FailureKind::Busy,
+            message: format!("the exports of operation {operation} are being opened or closed; try again"),
+        })
+    }
+
+    fn opened(
+        &mut self,
+        operation: OperationId,
+        outcome: Result<(Row, OpenedDisks), NotOpened>,
+    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+        match outcome {
+            Ok((row, opened)) => {
+                self.leases.grant(&operation, now());
+                self.exports.insert(operation, Entry::Open(row));
+                Ok(opened)
+            }
+            Err(NotOpened { reason, left }) => {
+                match left {
+                    Some(row) => self.exports.insert(operation, Entry::ToClose(row)),
+                    None => self.exports.remove(&operation),
+                };
+                Err(reason)
+            }
+        }
+    }
+
+    /// Whether open exports are really served; then their lease is renewed, else they are closed in the next round.
+    fn still_open(&self, operation: OperationId, row: Row) -> ResponseActFuture<Self, bool> {
+        let exports = row.opened().map(|opened| opened.exports).unwrap_or_default();
+        let check = async move { are_served(&exports).await }.in_current_span();
+        Box::pin(wrap_future::<_, Self>(check).map(move |served, this, _| {
+            match (this.exports.get_mut(&operation), served) {
+                (Some(Entry::Open(_)), true) => this.leases.grant(&operation, now()),
+                (Some(entry @ Entry::Open(_)), false) => {
+                    tracing::warn!(%operation, vm = %row.record.vm, "its exports are not served any more; closing them");
+                    *entry = Entry::ToClose(row);
+                }
+                // Closed meanwhile.
+                _ => return false,
+            }
+            served
+        }))
+    }
+
+    /// Closes exports; the actor handles other messages meanwhile.
+    fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, NoRefusal> {
+        self.exports.insert(operation.clone(), Entry::Changing);
+        let (state, table) = (Arc::clone(&self.state), self.table.clone());
+        let closing = async move { (close(&state, &table, &row).await, row) };
+        Box::pin(
+            wrap_future::<_, Self>(closing.in_current_span())
+                .map(move |(outcome, row), this, _| this.closed(row, outcome).map_err(Declined::Failed)),
+        )
+    }
+
+    fn closed(&mut self, row: Row, outcome: Result<(), Failure>) -> Result<Closed, Failure> {
+        let operation = row.record.operation.clone();
+        match outcome {
+            Ok(()) => {
+                self.exports.remove(&operation);
+                self.leases.end(&operation);
+                Ok(Closed { was_open: true })
+            }
+            Err(failure) => {
+                tracing::warn!(%operation, "exports are not closed yet: {failure}");
+                self.exports.insert(operation, Entry::ToClose(row));
+                Err(failure)
+            }
+        }
+    }
+
+    /// The exports whose lease has expired, and those that were not closed when they had to be.
+    fn due(&self) -> Vec<(OperationId, Row)> {
+        let expired = self.leases.expired(now());
+        let due = |(operation, entry): (&OperationId, &Entry)| match entry {
+            Entry::Open(row) if expired.contains(operation) => {
+                tracing::warn!(%operation, vm = %row.record.vm, "the lease of its exports has expired; closing them");
+                metrics::LEASES_EXPIRED.add(1, &[]);
+                Some((operation.clone(), row.clone()))
+            }
+            Entry::ToClose(row) => Some((operation.clone(), row.clone())),
+            Entry::Open(_) | Entry::Changing => None,
+        };
+        self.exports.iter().filter_map(due).collect()
+    }
+}
+
+fn now() -> Timestamp {
+    chrono::Utc::now()
+}
+
+impl Actor for ExportKeeper {
+    type Context = Context<Self>;
+}
+
+impl Handler<Traced<Expire>> for ExportKeeper {
+    type Result = ResponseActFuture<Self, Result<(), String>>;
+    fn handle(&mut self, received: Traced<Expire>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let (state, table) = (Arc::clone(&self.state), self.table.clone());
+        let rows: Vec<Row> = self.due().into_iter().map(|(_, row)| row).collect();
+        for row in &rows {
+            self.exports.insert(row.record.operation.clone(), Entry::Changing);
+        }
+        metrics::DISK_EXPORTS.record(self.exports.len() as u64, &[]);
+        let closing = async move {
+            join_all(rows.into_iter().map(async |row| (close(&state, &table, &row).await, row))).await
+        };
+        Box::pin(wrap_future::<_, Self>(closing.in_current_span()).map(|closed, this, _| {
+            let outcomes = closed.into_iter().map(|(outcome, row)| this.closed(row, outcome));
+            let failures: Vec<String> =
+                outcomes.filter_map(|outcome| Some(outcome.err()?.to_string())).collect();
+            if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        }))
+    }
+}
+
+impl Handler<Traced<Open>> for ExportKeeper {
+    type Result = Later<OpenedDisks, OpenDisksRefused>;
+    fn handle(&mut self, received: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
+        let Open { vm, operation } = received.message;
+        match self.exports.get(&operation).cloned() {
+            Some(Entry::Open(row)) if row.record.vm == vm => {
+                let (opened, busy) = (row.opened(), Self::busy(&operation));
+                Box::pin(
+                    self.still_open(operation, row)
+                        .map(move |served, _, _| opened.filter(|_| served).ok_or(busy)),
+                )
+            }
+            Some(_) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
+            None => {
+                self.exports.insert(operation.clone(), Entry::Changing);
+                let (state, table, of) = (Arc::clone(&self.state), self.table.clone(), operation.clone());
+                let work = async move { open(&state, &table, &vm, &of).await };
+                Box::pin(
+                    wrap_future::<_, Self>(work.instrument(received.span))
+                        .map(move |outcome, this, _| this.opened(operation, outcome)),
+                )
+            }
+        }
+    }
+}
+
+impl Handler<Traced<Renew>> for ExportKeeper {
+    type Result = Later<Renewed, NotOpen>;
+    fn handle(&mut self, received: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
+        let Renew(operation_id) = received.message;
+        let renewed = Renewed { lease_seconds: self.state.limits.lease.as_secs() as u32 };
+        let not_open = Declined::Refused(NotOpen { operation_id: operation_id.clone() });
+        match self.exports.get(&operation_id).cloned() {
+            Some(Entry::Open(row)) => Box::pin(
+                self.still_open(operation_id, row)
+                    .map(move |served, _, _| served.then_some(renewed).ok_or(not_open)),
+            ),
+            _ => Box::pin(actix::fut::ready(Err(not_open))),
+        }
+    }
+}
+
+impl Handler<Traced<Close>> for ExportKeeper {
+    type Result = Later<Closed, NoRefusal>;
+    fn handle(&mut self, received: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
+        let _in = received.span.enter();
+        let Close(operation) = received.message;
+        match self.exports.get(&operation).cloned() {
+            None => Box::pin(actix::fut::ready(Ok(Closed { was_open: false }))),
+            Some(Entry::Changing) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
+            Some(Entry::Open(row) | Entry::ToClose(row)) => self.closing(operation, row),
+        }
+    }
+}
+
+/// A handle of the export keeper. Cloning is cheap.
+#[derive(Clone)]
+pub struct ExportKeeperHandle {
+    keeper: Addr<ExportKeeper>,
+}
+
+impl ExportKeeperHandle {
+    /// Starts the export keeper on the current arbiter.
+    pub fn start(keeper: ExportKeeper) -> ExportKeeperHandle {
+        ExportKeeperHandle { keeper: start(MAILBOX, keeper) }
+    }
+
+    pub(crate) async fn open(
+        &self,
+        vm: VmName,
+        operation: OperationId,
+    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+        answered(ask(&self.keeper, Open { vm, operation }, ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn renew(&self, operation: OperationId) -> Result<Renewed, Declined<NotOpen>> {
+        answered(ask(&self.keeper, Renew(operation), ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<NoRefusal>> {
+        answered(ask(&self.keeper, Close(operation), ANSWER_MAX).await)
+    }
+
+    pub(crate) async fn expire(&self) -> Result<(), String> {
+        ask(&self.keeper, Expire, ANSWER_MAX).await.map_err(|error| with_causes(&error))?
+    }
+}
+
+fn answered<T, R>(answer: Result<Result<T, Declined<R>>, actor::AskError>) -> Result<T, Declined<R>> {
+    answer.unwrap_or_else(|error| {
+        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: with_causes(&error) }))
+    })
+}

@@ -1,0 +1,69 @@
+//! Steps that several sagas share. Every saga about a VM begins with a step `lock`, whose output is the VM's record as it
+//! was locked; the steps here read it from there.
+//!
+//! `lock` takes and frees the record, `power` asks and restores the power state, `boot` defines and starts, `ready` waits
+//! for the guest, `shutdown` ends it, `complete` writes the result, `error` decides which errors are transient.
+
+mod boot;
+mod complete;
+mod error;
+mod lock;
+mod power;
+mod ready;
+mod shutdown;
+
+use std::time::Duration;
+
+use contract::VmName;
+use contract::provisioner::{AdoptVm, CreateVm, RemoveVm, StartVm, StopVm};
+use provisioner_domain::WorkKind;
+
+pub(super) use boot::{define, destroy, start, undefine};
+pub(super) use complete::{complete, reopen};
+pub(super) use error::{disk_error, hypervisor_error, shell_error};
+pub(super) use lock::{apply, lock, locked_record, own_record, unlock};
+pub(super) use power::{power, restore_power};
+pub(super) use ready::{Ready, guest_of, ready};
+pub(super) use shutdown::shut_down;
+
+/// A step that reads, or writes one row or file.
+pub(super) const QUICK: Duration = Duration::from_secs(60);
+/// A step that makes one call to the hypervisor; libvirt itself waits half a minute for another job.
+pub(super) const HYPERVISOR_CALL: Duration = Duration::from_secs(120);
+/// How long a hypervisor that is down is waited for.
+pub(super) const HYPERVISOR_RETRY: Duration = Duration::from_secs(180);
+/// Above the longest wait for readiness that settings allow; the wait itself ends as the settings say.
+pub(super) const READY_MAX: Duration = Duration::from_secs(7200 + 300);
+
+/// A command about one VM.
+pub(crate) trait VmCommand: Send + Sync + 'static {
+    /// The VM's name.
+    fn vm(&self) -> &VmName;
+}
+
+/// A command that locks a VM that exists.
+pub(crate) trait LocksVm: VmCommand {
+    /// What it does to the VM.
+    const KIND: WorkKind;
+}
+
+macro_rules! vm_commands {
+    ($($command:ident: $($field:ident).+),+) => {
+        $(impl VmCommand for $command {
+            fn vm(&self) -> &VmName {
+                &self.$($field).+
+            }
+        })+
+    };
+}
+vm_commands!(CreateVm: definition.name, AdoptVm: vm, StartVm: vm, StopVm: vm, RemoveVm: vm);
+
+impl LocksVm for StartVm {
+    const KIND: WorkKind = WorkKind::Starting;
+}
+impl LocksVm for StopVm {
+    const KIND: WorkKind = WorkKind::Stopping;
+}
+impl LocksVm for RemoveVm {
+    const KIND: WorkKind = WorkKind::Removing;
+}

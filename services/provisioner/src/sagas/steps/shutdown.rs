@@ -1,0 +1,67 @@
+//! Shutting a guest down: its agent is asked, then the power button is pressed, then the VM is ended by force.
+
+use std::time::{Duration, Instant};
+
+use contract::VmUuid;
+use provisioner_domain::{Power, VmRecord};
+use saga::{Outputs, StepError};
+
+use super::{VmCommand, hypervisor_error};
+use crate::ports::{HypervisorError, HypervisorFailure, ShutdownMode};
+use crate::sagas::Context;
+
+/// Shuts the locked record's VM down. It may take as long as the limits give agent and power button.
+pub(in crate::sagas) async fn shut_down<C: VmCommand>(
+    context: &Context<C>,
+    outputs: &Outputs,
+) -> Result<(), StepError> {
+    let uuid = outputs.get::<VmRecord>("lock")?.identity.uuid;
+    let (hypervisor, limits) = (&context.state.hypervisor, &context.state.limits);
+    if matches!(outputs.get("power")?, Power::Paused(_)) {
+        // A paused guest cannot shut down. Where it cannot run either, it is ended by force below.
+        hypervisor.resume(&uuid).await.or_else(unless_unavailable)?;
+    }
+    for (mode, timeout) in
+        [(ShutdownMode::Agent, limits.agent_shutdown_max), (ShutdownMode::Acpi, limits.acpi_shutdown_max)]
+    {
+        // Without an agent, or where the request is refused, the next way is tried.
+        match hypervisor.request_shutdown(&uuid, mode).await {
+            Ok(()) if is_off_within(context, &uuid, timeout).await? => return Ok(()),
+            Ok(()) => {}
+            Err(error) => unless_unavailable(error)?,
+        }
+    }
+    hypervisor.destroy(&uuid).await.map_err(hypervisor_error)
+}
+
+fn unless_unavailable(error: HypervisorError) -> Result<(), StepError> {
+    match error.kind {
+        HypervisorFailure::Unavailable => Err(hypervisor_error(error)),
+        _ => Ok(()),
+    }
+}
+
+async fn is_off_within<C: VmCommand>(
+    context: &Context<C>,
+    uuid: &VmUuid,
+    timeout: Duration,
+) -> Result<bool, StepError> {
+    let until = Instant::now() + timeout;
+    loop {
+        match context.state.hypervisor.power(uuid).await {
+            Ok(Power::Off | Power::Missing) => return Ok(true),
+            // Paused again, for lack of space: it cannot shut down.
+            Ok(Power::Paused(_)) => return Ok(false),
+            Ok(Power::Running) => {}
+            Err(error) if error.kind == HypervisorFailure::Unavailable => {}
+            Err(error) => return Err(hypervisor_error(error)),
+        }
+        if context.cancel.is_cancelled() {
+            return Err(StepError::Permanent("cancelled while waiting for the VM to shut down".into()));
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        tokio::time::sleep(context.state.limits.poll_interval).await;
+    }
+}

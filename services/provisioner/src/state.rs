@@ -1,0 +1,85 @@
+//! What request handlers, sagas and workers share: the records, the ports, and the limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::Bus;
+use contract::{ByteCount, HostName, Realm};
+use provisioner_domain::export::LEASE;
+
+use crate::actors::{Registry, RegistryHandle};
+use crate::ports::{Disks, GuestShell, Hypervisor, Ports};
+
+/// What handlers, sagas and workers share.
+pub struct ServiceState {
+    /// The records of VMs and seeds.
+    pub registry: RegistryHandle,
+    /// Runs VMs.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Keeps disk images.
+    pub disks: Arc<dyn Disks>,
+    /// Runs scripts inside VMs.
+    pub shell: Arc<dyn GuestShell>,
+    /// The realm, for the mark on every VM.
+    pub realm: Realm,
+    /// How long to wait, and how much room to keep.
+    pub limits: Limits,
+}
+
+impl ServiceState {
+    /// Reads the records and starts the registry on the current arbiter.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn open(bus: &Bus, host: HostName, ports: Ports, limits: Limits) -> anyhow::Result<Arc<Self>> {
+        let registry = Registry::open(bus.clone(), host, ports.hypervisor.name())
+            .await
+            .context("reading the tables of VMs and seeds")?;
+        let Ports { hypervisor, disks, shell } = ports;
+        let registry = RegistryHandle::start(registry);
+        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, realm: bus.realm().clone(), limits }))
+    }
+}
+
+/// How long to wait for guests and leases, and how much room disks need.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From a VM's start until its guest answers.
+    pub ready_max: Duration,
+    /// Between two checks of a guest that boots or shuts down.
+    pub poll_interval: Duration,
+    /// How long the agent has to shut its guest down before the power button is tried.
+    pub agent_shutdown_max: Duration,
+    /// How long the power button has before the VM is ended by force.
+    pub acpi_shutdown_max: Duration,
+    /// How long a guest may take to freeze its file systems before its disks are read as they are.
+    pub freeze_max: Duration,
+    /// How long an export stays open without being renewed.
+    pub lease: Duration,
+    /// Between two rounds of the reconciler.
+    pub reconcile_interval: Duration,
+    /// With less free space for disks the service is degraded: a guest whose disk cannot grow is paused.
+    pub room_low: ByteCount,
+    /// With this much free space VMs that were paused for lack of it are resumed.
+    pub room_enough: ByteCount,
+}
+
+impl Limits {
+    /// The limits outside of tests: three minutes to shut down, and as long to boot as the settings say.
+    pub fn standard(ready_max: Duration) -> Limits {
+        Limits {
+            ready_max,
+            poll_interval: Duration::from_millis(500),
+            agent_shutdown_max: Duration::from_secs(90),
+            acpi_shutdown_max: Duration::from_secs(90),
+            // Above the hypervisor's own deadline for an agent: a freeze must not come after its thaw.
+            freeze_max: Duration::from_secs(40),
+            lease: LEASE,
+            reconcile_interval: Duration::from_secs(10),
+            room_low: ByteCount::gib(1),
+            // Twice as much: a guest that goes on writing must not be paused again at once.
+            room_enough: ByteCount::gib(2),
+        }
+    }
+}

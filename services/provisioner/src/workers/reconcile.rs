@@ -1,0 +1,248 @@
+//! The reconciler: compares what should be with what is, and carries out what the domain decides.
+//!
+//! It keeps only what it has reported and tried. A round that the hypervisor does not answer fails; the next one asks
+//! for everything again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Declined, TableError};
+use chassis::Worker;
+use contract::message::{Failure, with_causes};
+use contract::provisioner::{StartVm, VmState};
+use contract::{OperationId, VmName, VmUuid};
+use opentelemetry::KeyValue;
+use operation::{Engine, new_id};
+use provisioner_domain::reconcile::decide;
+use provisioner_domain::{
+    BackOff, Decision, FoundVm, Inventory, OperationOutcome, Power, Room, VmRecord, VmTransition,
+};
+
+use super::outcomes::{outcome_of, outcomes};
+use crate::metrics;
+use crate::ports::{DiskError, HypervisorError, HypervisorFailure, MarkedVm};
+use crate::state::ServiceState;
+
+/// A VM that went off by itself is started again at once, then after this long, then after twice as long, up to the
+/// maximum.
+const START_PAUSE_FIRST: Duration = Duration::from_secs(10);
+const START_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// The same for a VM that is paused for lack of space again and again: each time its guest writes until it is paused.
+const RESUME_PAUSE_FIRST: Duration = Duration::from_secs(30);
+const RESUME_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// One round: a few calls to the hypervisor for each VM.
+const ROUND_MAX: Duration = Duration::from_secs(600);
+
+/// The worker.
+pub struct ReconcileVms {
+    state: Arc<ServiceState>,
+    engine: Engine,
+    reported: HashSet<VmUuid>,
+    starts: BackOff,
+    resumes: BackOff,
+    room: Room,
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("asking the hypervisor")]
+    Hypervisor(#[from] HypervisorError),
+    #[error("asking the registry")]
+    Registry(#[from] Failure),
+    #[error("reading the table of operations")]
+    Operations(#[from] TableError),
+    #[error("asking for disks")]
+    Disks(#[from] DiskError),
+}
+
+impl Worker for ReconcileVms {
+    fn name(&self) -> &'static str {
+        "reconcile_vms"
+    }
+    fn interval(&self) -> Duration {
+        self.state.limits.reconcile_interval
+    }
+    fn timeout(&self) -> Duration {
+        ROUND_MAX
+    }
+    async fn round(&mut self) -> Result<(), String> {
+        self.reconcile().await.map_err(|error| with_causes(&error))
+    }
+}
+
+impl ReconcileVms {
+    /// A reconciler that has reported and tried nothing yet.
+    pub fn new(state: Arc<ServiceState>, engine: Engine) -> ReconcileVms {
+        let room = Room::new(state.limits.room_low, state.limits.room_enough);
+        ReconcileVms {
+            state,
+            engine,
+            reported: HashSet::new(),
+            starts: BackOff::new(START_PAUSE_FIRST, START_PAUSE_MAX),
+            resumes: BackOff::new(RESUME_PAUSE_FIRST, RESUME_PAUSE_MAX),
+            room,
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<(), RoundError> {
+        let inventory = self.state.registry.snapshot().await?;
+        let found = self.found(&inventory).await?;
+        let outcomes = outcomes(&self.engine, &inventory, &found).await?;
+        let outcome = |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationOutcome::Unknown);
+        let has_room = self.room.measured(self.state.disks.free().await?);
+        for decision in decide(inventory.vms(), &found, &outcome, has_room) {
+            self.carry_out(decision).await?;
+        }
+        self.starts.retain(|vm| inventory.vm(vm).is_some());
+        self.resumes.retain(|vm| inventory.vm(vm).is_some());
+        self.withdraw_seeds(&inventory).await?;
+        self.discard_set_aside().await?;
+        measure(&inventory);
+        Ok(())
+    }
+
+    /// Every VM that carries our mark, with what is not known of it yet.
+    async fn found(&self, inventory: &Inventory) -> Result<Vec<FoundVm>, RoundError> {
+        let mut found = Vec::new();
+        for MarkedVm { uuid, power, mark } in self.state.hypervisor.marked(&self.state.realm).await? {
+            let mut vm = FoundVm {
+                uuid,
+                vm: mark.vm,
+                operation: mark.operation,
+                power,
+                address: None,
+                answers: false,
+            };
+            let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
+            if let (Power::Running, Some(record)) = (power, record) {
+                self.probe(record, &mut vm).await?;
+            }
+            found.push(vm);
+        }
+        Ok(found)
+    }
+
+    /// The address of a running VM; and whether its guest answers, where that is not known yet.
+    async fn probe(&self, record: &VmRecord, vm: &mut FoundVm) -> Result<(), HypervisorError> {
+        let Some(observed) = record.observed() else {
+            return Ok(());
+        };
+        let hypervisor = &self.state.hypervisor;
+        vm.address = unless_unavailable(hypervisor.address(&vm.uuid, &record.identity.mac).await)?.flatten();
+        vm.answers = (observed.ready && observed.power.is_on())
+            || unless_unavailable(hypervisor.agent_answers(&vm.uuid).await)?.unwrap_or(false);
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, decision: Decision) -> Result<(), RoundError> {
+        match decision {
+            Decision::Observe(vm, before, now) => {
+                tracing::info!(%vm, ?before, ?now, "a VM changed by itself");
+                self.apply(&vm, VmTransition::Observe { before, now }).await
+            }
+            Decision::Release(vm, by, observed) => {
+                tracing::warn!(%vm, %by, "an operation ended and left a VM locked; releasing it");
+                self.apply(&vm, VmTransition::Release { by, observed }).await
+            }
+            Decision::Start(vm) => {
+                self.start(vm).await;
+                Ok(())
+            }
+            Decision::Resume(vm, uuid) => {
+                self.resume(&vm, &uuid).await;
+                Ok(())
+            }
+            Decision::RemoveLeftover(FoundVm { uuid, vm, operation, .. }) => {
+                tracing::warn!(%uuid, %vm, %operation, "removing what an undone operation left");
+                metrics::ORPHANS.add(1, &[KeyValue::new("what", "cleaned")]);
+                self.state.hypervisor.destroy(&uuid).await?;
+                Ok(self.state.hypervisor.undefine(&uuid).await?)
+            }
+            Decision::ReportUnknown(FoundVm { uuid, vm, operation, .. }) => {
+                if self.reported.insert(uuid.clone()) {
+                    metrics::ORPHANS.add(1, &[KeyValue::new("what", "reported")]);
+                    tracing::error!(
+                        %uuid, %vm, %operation,
+                        "the hypervisor has a VM with our mark that no record knows; it is left alone"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn apply(&self, vm: &VmName, transition: VmTransition) -> Result<(), RoundError> {
+        match self.state.registry.apply(vm, transition).await {
+            // Removed, or locked by an operation meanwhile.
+            Ok(_) | Err(Declined::Refused(_)) => Ok(()),
+            Err(Declined::Failed(failure)) => Err(failure.into()),
+        }
+    }
+
+    async fn start(&mut self, vm: VmName) {
+        if !self.starts.is_due(&vm, Instant::now()) {
+            return;
+        }
+        tracing::info!(%vm, "it should run and is off; starting it");
+        let command = StartVm { vm, operation_id: None };
+        if let Err(error) = self.engine.begin(new_id(), &command).await {
+            tracing::warn!(vm = %command.vm, error = with_causes(&error), "it could not be started");
+        }
+    }
+
+    async fn resume(&mut self, vm: &VmName, uuid: &VmUuid) {
+        if !self.resumes.is_due(vm, Instant::now()) {
+            return;
+        }
+        tracing::warn!(%vm, "it was paused for lack of space, and there is room again; resuming it");
+        if let Err(error) = self.state.hypervisor.resume(uuid).await {
+            tracing::warn!(%vm, error = with_causes(&error), "it could not be resumed");
+        }
+    }
+
+    /// Frees the names of seeds whose operation has ended without importing them.
+    async fn withdraw_seeds(&self, inventory: &Inventory) -> Result<(), RoundError> {
+        for (name, by) in inventory.importing_seeds() {
+            let outcome = outcome_of(&self.engine, by).await?;
+            if matches!(outcome, OperationOutcome::Undone | OperationOutcome::Stuck) {
+                tracing::warn!(seed = %name, %by, "an operation ended without importing a seed; freeing its name");
+                match self.state.registry.withdraw_seed(name.clone(), by.clone()).await {
+                    Ok(()) | Err(Declined::Refused(_)) => {}
+                    Err(Declined::Failed(failure)) => return Err(failure.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Discards what finished removals have set aside.
+    async fn discard_set_aside(&self) -> Result<(), RoundError> {
+        for operation in self.state.disks.set_aside_by().await? {
+            if outcome_of(&self.engine, &operation).await? == OperationOutcome::Done {
+                self.state.disks.discard(&operation).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One VM that went off between two calls does not fail the round; a hypervisor that is away does.
+fn unless_unavailable<T>(answer: Result<T, HypervisorError>) -> Result<Option<T>, HypervisorError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind == HypervisorFailure::Unavailable => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn measure(inventory: &Inventory) {
+    let mut vms: BTreeMap<VmState, u64> = VmState::ALL.map(|state| (state, 0)).into();
+    for record in inventory.vms() {
+        *vms.entry(record.state()).or_default() += 1;
+    }
+    for (state, count) in vms {
+        metrics::VMS.record(count, &[KeyValue::new("state", state.name())]);
+    }
+}
