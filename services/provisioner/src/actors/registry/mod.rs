@@ -121,7 +121,8 @@ impl Registry {
             host: record.host.clone(),
             reason,
         });
-        let changed = (before.as_ref() != Some(&view)).then_some(view).map(|vm| VmChanged { name, vm: Some(vm) });
+        let changed =
+            (before.as_ref() != Some(&view)).then_some(view).map(|vm| VmChanged { name, vm: Some(vm) });
         Events { changed, paused }
     }
 
