@@ -1,11 +1,10 @@
-//! How long a machine's disk takes to be made, by the size it will have: an overlay writes a header, whatever its
-//! size. Beside it, what copying the seed would take.
+//! How long it takes to create a VM's disk, by its size: an overlay writes a header, whatever its size. Beside it, what copying the seed would take.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use contract::ByteCount;
+use contract::{ByteCount, VmName};
 use provisioner::adapters::qemu_img::QemuImgDisks;
 use provisioner::ports::{Disks, SeedSource};
 
@@ -27,16 +26,17 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     random_file(&image)?;
     let sha256 = chassis::sha256_of(&image)?;
     let disks = QemuImgDisks::open(&folder.path().join("state"), None)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     disks.import_seed(&SeedSource::File(image), &sha256, &|_, _| {}).await?;
-    println!("seed of {SEED} brought in, checked and kept: {:.2?}", started.elapsed());
+    println!("seed of {SEED} imported and checked: {:.2?}", started.elapsed());
 
-    disks.create_folder("web").await?;
+    let vm = VmName::new("web")?;
+    disks.create_folder(&vm).await?;
     for size in [ByteCount::gib(2), ByteCount::gib(100), ByteCount::gib(10 * 1024)] {
         let mut took = Vec::new();
         for round in 0..ROUNDS {
-            let to = disks.folder("web").join(format!("{round}.qcow2"));
-            let begun = Instant::now();
+            let to = disks.folder(&vm).join(format!("{round}.qcow2"));
+            let started = Instant::now();
             disks.clone_seed(&sha256, &to, size).await?;
             took.push(started.elapsed());
             std::fs::remove_file(to)?;
@@ -47,7 +47,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
         println!("a disk of {size}: median {median:.1?}, worst {worst:.1?} ({verdict} the bar of {BAR:?})");
     }
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let copied =
         Command::new("cp").arg(disks.seed_image(&sha256).path).arg(folder.path().join("copy")).status()?;
     println!("beside it, copying the seed: {:.2?} ({copied})", started.elapsed());

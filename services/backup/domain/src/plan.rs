@@ -34,11 +34,11 @@ pub enum Unusable {
 /// When they are elsewhere, none, or named twice.
 pub fn check_exports(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusable> {
     check_host(here, &opened.host)?;
-    if opened.doors.is_empty() {
+    if opened.exports.is_empty() {
         return Err(Unusable::NoDisk(opened.definition.name.clone()));
     }
     let mut seen = BTreeSet::new();
-    match opened.doors.iter().find(|export| !seen.insert(&export.disk)) {
+    match opened.exports.iter().find(|export| !seen.insert(&export.disk)) {
         Some(export) => Err(Unusable::Twice(export.disk.clone())),
         None => Ok(()),
     }
@@ -108,7 +108,7 @@ mod tests {
         };
         OpenedDisks {
             host: HostName::new("h1").expect("a name"),
-            doors: disks.iter().map(export).collect(),
+            exports: disks.iter().map(export).collect(),
             definition: definition(),
             consistency: Consistency::Crash,
             lease_seconds: 90,

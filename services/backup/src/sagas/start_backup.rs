@@ -126,8 +126,8 @@ async fn copy(context: &Context, outputs: &Outputs) -> Result<Copied, StepError>
     take_slot(context, SlotKind::Copy).await?;
     let repository = repository(state).await?;
     let Moment { opened, taken } = open_again(context, outputs).await?;
-    let mut disks = Vec::with_capacity(opened.doors.len());
-    for export in &opened.doors {
+    let mut disks = Vec::with_capacity(opened.exports.len());
+    for export in &opened.exports {
         let disk = state.exports.connect(export).await.map_err(|error| transient(&error))?;
         disks.push((export.disk.to_string(), disk));
     }

@@ -1,4 +1,4 @@
-//! What the answers promise.
+//! What commands and queries promise.
 
 use contract::operation::Begun;
 use contract::provisioner::{
@@ -9,28 +9,28 @@ use contract::{ByteCount, OperationId};
 use futures::StreamExt;
 use operation::new_id;
 use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::{Hypervisor, HypervisorError};
+use provisioner::ports::{Hypervisor, HypervisorFailure};
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
 
 async fn get(running: &Running, name: &str) -> Vm {
-    running.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("there")
+    running.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("it exists")
 }
 
 #[actix::test]
-async fn a_machine_lives_its_whole_life() {
+async fn a_vm_is_created_stopped_started_and_removed() {
     let running = Running::start().await;
     running.add_seed().await;
-    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("heard");
+    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("subscribed");
 
     let mut wanted = definition("web");
     wanted.install = vec![script("install.sh", "#!/bin/sh\necho hello\n")];
     let report = running.create(wanted).await;
-    let made: Vm = serde_json::from_value(report.output.expect("the machine")).expect("read");
-    assert_eq!((made.state, made.hypervisor.as_str()), (VmState::Ready, "simulated"));
+    let created: Vm = serde_json::from_value(report.output.expect("the machine")).expect("read");
+    assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "simulated"));
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
-    assert_eq!(listed, [made]);
+    assert_eq!(listed, [created]);
     let page = running.page("web").await;
     assert!(page.contains("simulated") && page.contains("install.sh"), "{page}");
 
@@ -51,18 +51,18 @@ async fn a_machine_lives_its_whole_life() {
     running.done(begun.operation()).await;
     assert_eq!(running.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
     assert!(!running.simulated.state.join("vms/web").exists());
-    let marked = running.simulated.hypervisor.marked("loam").await.expect("a list");
+    let marked = running.simulated.hypervisor.marked(&running.state.realm).await.expect("a list");
     assert_eq!(marked, []);
 
-    let mut told = Vec::new();
-    while told.last() != Some(&None) {
+    let mut states = Vec::new();
+    while states.last() != Some(&None) {
         let (event, _) = changes.next().await.expect("more");
-        told.push(event.vm.map(|vm| vm.state));
+        states.push(event.vm.map(|vm| vm.state));
     }
-    told.dedup();
+    states.dedup();
     use VmState::{Creating, Ready, Removing, Starting, Stopped, Stopping};
     let expected = [Creating, Ready, Stopping, Stopped, Starting, Ready, Removing].map(Some);
-    assert_eq!(told[..told.len() - 1], expected);
+    assert_eq!(states[..states.len() - 1], expected);
 }
 
 #[actix::test]
@@ -91,7 +91,7 @@ fn refusal<F: std::fmt::Debug + std::fmt::Display>(error: bus::CallError<F>) -> 
 }
 
 #[actix::test]
-async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
+async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
     let running = Running::start().await;
     let create = async |definition| {
         let asked = CreateVm { definition, operation_id: None };
@@ -117,15 +117,15 @@ async fn a_machine_that_cannot_be_is_refused_before_anything_is_touched() {
 async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
     let running = Running::start().await;
     let (path, sha256) = raw_image(running.folder.path());
-    let ask = |from: String, sha256: String| AddSeed { name: seed_name(), from, sha256, operation_id: None };
-    let relative = ask("image.raw".into(), sha256.clone());
+    let add = |from: String, sha256: String| AddSeed { name: seed_name(), from, sha256, operation_id: None };
+    let relative = add("image.raw".into(), sha256.clone());
     let refused = running.bus.call(&relative, ANSWER).await.expect_err("refused");
     assert_eq!(refusal(refused), AddSeedRefused::NotASource("image.raw".into()));
-    let nonsense = ask(path.display().to_string(), "abc".into());
+    let nonsense = add(path.display().to_string(), "abc".into());
     let refused = running.bus.call(&nonsense, ANSWER).await.expect_err("refused");
     assert_eq!(refusal(refused), AddSeedRefused::NotADigest("abc".into()));
 
-    let other = ask(path.display().to_string(), "0".repeat(64));
+    let other = add(path.display().to_string(), "0".repeat(64));
     let begun = running.bus.call(&other, ANSWER).await.expect("begun");
     let reason = running.undone(begun.operation()).await;
     assert!(reason.contains(&sha256), "{reason}");
@@ -139,7 +139,7 @@ async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
         .expect("qemu-img");
     assert!(made.success());
     let digest = chassis::sha256_of(&thief).expect("hashed");
-    let begun = running.bus.call(&ask(thief.display().to_string(), digest), ANSWER).await.expect("begun");
+    let begun = running.bus.call(&add(thief.display().to_string(), digest), ANSWER).await.expect("begun");
     let reason = running.undone(begun.operation()).await;
     assert!(reason.contains("backing file"), "{reason}");
 
@@ -169,20 +169,20 @@ async fn a_seed_in_use_stays() {
 }
 
 #[actix::test]
-async fn a_machine_that_does_not_answer_is_undone_and_the_reason_names_the_stage() {
+async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says_how_far_it_came() {
     let running = Running::start().await;
     running.add_seed().await;
-    for (call, word) in [
+    for (call, text) in [
         (Call::Address, "no DHCP lease"),
         (Call::AgentAnswers, "guest agent is silent"),
         (Call::Shell, "SSH at 127.77."),
     ] {
-        running.simulated.faults.set(call, Fault::Deaf);
+        running.simulated.faults.set(call, Fault::NoEffect);
         let asked = CreateVm { definition: definition("web"), operation_id: None };
         let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
         let reason = running.undone(begun.operation()).await;
-        assert!(reason.contains(word), "{reason}");
-        running.simulated.faults.mend(call);
+        assert!(reason.contains(text), "{reason}");
+        running.simulated.faults.clear(call);
         let refused = running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await;
         assert_eq!(refusal(refused.expect_err("gone")), VmRefused::Unknown(vm("web")));
     }
@@ -193,18 +193,17 @@ async fn a_machine_that_does_not_answer_is_undone_and_the_reason_names_the_stage
 async fn a_hypervisor_that_is_away_is_waited_for() {
     let running = Running::start().await;
     running.add_seed().await;
-    let away = HypervisorError::Unavailable("libvirtd has gone for a moment".into());
-    running.simulated.faults.set(Call::Define, Fault::Fail(2, away.clone()));
-    running.simulated.faults.set(Call::Start, Fault::Fail(2, away));
+    running.simulated.faults.set(Call::Define, Fault::Fail(2, HypervisorFailure::Unavailable));
+    running.simulated.faults.set(Call::Start, Fault::Fail(2, HypervisorFailure::Unavailable));
     running.create(definition("web")).await;
 }
 
 #[actix::test]
-async fn a_guest_that_does_not_want_to_stop_is_stopped() {
+async fn a_guest_that_does_not_shut_down_is_ended_by_force() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.simulated.faults.set(Call::RequestShutdown, Fault::Deaf);
+    running.simulated.faults.set(Call::RequestShutdown, Fault::NoEffect);
     let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
@@ -214,7 +213,7 @@ async fn a_guest_that_does_not_want_to_stop_is_stopped() {
 }
 
 #[actix::test]
-async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
+async fn while_an_operation_is_at_work_another_is_refused_with_its_id() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
@@ -222,12 +221,11 @@ async fn while_an_operation_is_at_work_another_is_refused_by_its_name() {
     let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     let by: OperationId = begun.operation().clone();
-    eventually("the machine is locked", async || get(&running, "web").await.locked_by.as_ref() == Some(&by))
-        .await;
+    eventually("the VM is locked", async || get(&running, "web").await.locked_by.as_ref() == Some(&by)).await;
     let remove = RemoveVm { vm: vm("web"), operation_id: None };
     let refused = running.bus.call(&remove, ANSWER).await.expect_err("locked");
     assert_eq!(refusal(refused), VmRefused::Locked { vm: vm("web"), by: by.clone() });
-    running.simulated.faults.mend(Call::RequestShutdown);
+    running.simulated.faults.clear(Call::RequestShutdown);
     running.done(&by).await;
 }
 
@@ -243,18 +241,18 @@ async fn what_is_known_outlives_the_process() {
 }
 
 #[actix::test]
-async fn what_is_secret_or_long_is_told_only_to_who_asks_for_it() {
+async fn secrets_and_long_texts_are_shown_only_by_get_vm() {
     let running = Running::start().await;
     running.add_seed().await;
-    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("heard");
+    let mut changes = running.bus.subscribe::<VmChanged>().await.expect("subscribed");
     let mut wanted = definition("web");
     wanted.env.insert("PASSWORD".into(), "sesame".into());
     wanted.install = vec![script("install.sh", "#!/bin/sh\n")];
     let report = running.create(wanted.clone()).await;
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
     let (event, _) = changes.next().await.expect("one");
-    let told = format!("{listed:?} {event:?} {report:?}");
-    assert!(!told.contains("sesame") && !told.contains("#!/bin/sh"), "{told}");
+    let shown = format!("{listed:?} {event:?} {report:?}");
+    assert!(!shown.contains("sesame") && !shown.contains("#!/bin/sh"), "{shown}");
     assert_eq!(get(&running, "web").await.definition, wanted);
     let mut huge = definition("huge");
     huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
@@ -276,7 +274,7 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     })
     .await;
     running.transport.cut();
-    running.simulated.faults.mend(Call::Define);
+    running.simulated.faults.clear(Call::Define);
     let refused = running.bus.call(&ListVms {}, ANSWER).await;
     assert!(matches!(refused, Err(bus::CallError::Transport { .. })));
     running.transport.mend();
@@ -289,36 +287,36 @@ async fn serve(body: Vec<u8>) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
-        while let Ok((mut visitor, _)) = listener.accept().await {
+        while let Ok((mut client, _)) = listener.accept().await {
             let mut head = [0; 2048];
-            let read = visitor.read(&mut head).await.unwrap_or(0);
+            let read = client.read(&mut head).await.unwrap_or(0);
             let found = head[..read].starts_with(b"GET /image.raw ");
             let (status, body) = if found { ("200 OK", &body[..]) } else { ("404 Not Found", &b""[..]) };
             let answer =
                 format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            // A visitor who leaves early is not missed.
-            let _ = visitor.write_all(answer.as_bytes()).await;
-            let _ = visitor.write_all(body).await;
+            // A client may close the connection early.
+            let _ = client.write_all(answer.as_bytes()).await;
+            let _ = client.write_all(body).await;
         }
     });
     address
 }
 
 #[actix::test]
-async fn a_seed_is_fetched_from_a_url() {
+async fn a_seed_is_downloaded_from_a_url() {
     let running = Running::start().await;
     let (path, sha256) = raw_image(running.folder.path());
     let address = serve(std::fs::read(path).expect("read")).await;
-    let ask = |file: &str| AddSeed {
+    let add = |file: &str| AddSeed {
         name: seed_name(),
         from: format!("http://{address}/{file}"),
         sha256: sha256.to_uppercase(),
         operation_id: None,
     };
-    let begun = running.bus.call(&ask("gone.raw"), ANSWER).await.expect("begun");
+    let begun = running.bus.call(&add("gone.raw"), ANSWER).await.expect("begun");
     let reason = running.undone(begun.operation()).await;
     assert!(reason.contains("404"), "{reason}");
-    let begun = running.bus.call(&ask("image.raw"), ANSWER).await.expect("begun");
+    let begun = running.bus.call(&add("image.raw"), ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     running.create(definition("web")).await;
 }

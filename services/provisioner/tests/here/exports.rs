@@ -12,9 +12,9 @@ use contract::provisioner::{
 };
 use contract::{ByteCount, DiskName, OperationId};
 use operation::new_id;
+use provisioner::Limits;
 use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::HypervisorError;
-use provisioner::sagas::Limits;
+use provisioner::ports::HypervisorFailure;
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, limits, script, vm};
@@ -24,7 +24,7 @@ async fn with_web() -> Running {
 }
 
 async fn with_web_at(limits: Limits) -> Running {
-    let running = Running::start_at(limits).await;
+    let running = Running::start_with(limits).await;
     running.add_seed().await;
     let mut wanted = definition("web");
     wanted.install = vec![script("install.sh", "#!/bin/sh\n")];
@@ -64,11 +64,11 @@ fn nothing_is_open(running: &Running) {
 
 async fn locked_by(running: &Running) -> Option<OperationId> {
     let asked = GetVm { vm: vm("web") };
-    running.bus.call(&asked, ANSWER).await.expect("there").locked_by
+    running.bus.call(&asked, ANSWER).await.expect("it exists").locked_by
 }
 
 #[actix::test]
-async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
+async fn the_same_operation_gets_the_same_exports_and_no_other_operation_any() {
     let running = with_web().await;
     let (one, two) = (new_id(), new_id());
     let opened = open(&running, &one).await.expect("opened");
@@ -85,14 +85,14 @@ async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
     let refused = running.bus.call(&StopVm { vm: vm("web"), operation_id: None }, ANSWER).await;
     assert!(
         matches!(refused, Err(CallError::Refused(VmRefused::Locked { by, .. })) if by == one),
-        "a machine that is being read is not stopped"
+        "a VM that is being read is not stopped"
     );
     let copy = running.folder.path().join("copy.raw");
     read(&opened.exports[0], &copy);
-    assert_eq!(std::fs::metadata(&copy).expect("there").len(), 64 << 20);
+    assert_eq!(std::fs::metadata(&copy).expect("it exists").len(), 64 << 20);
     assert_eq!(&std::fs::read(&copy).expect("read")[..12], b"boot sector!");
     assert!(close(&running, &one).await);
-    assert!(!close(&running, &one).await, "closing twice is calm");
+    assert!(!close(&running, &one).await, "closing twice is a no-op");
     assert!(UnixStream::connect(&opened.exports[0].socket).is_err());
     assert_eq!(locked_by(&running).await, None);
     nothing_is_open(&running);
@@ -101,7 +101,7 @@ async fn the_same_operation_gets_the_same_doors_and_nobody_else_any() {
 }
 
 #[actix::test]
-async fn a_machine_that_is_off_is_read_as_it_lies() {
+async fn a_vm_that_is_off_is_read_as_it_is() {
     let running = with_web().await;
     stop(&running).await;
     let operation = new_id();
@@ -113,34 +113,34 @@ async fn a_machine_that_is_off_is_read_as_it_lies() {
 }
 
 #[actix::test]
-async fn a_guest_is_let_go_whatever_happens() {
+async fn a_guest_is_thawed_whatever_happens() {
     let running = with_web().await;
-    let uuid = running.house.state.registry.vm(&vm("web")).await.expect("there").identity.uuid;
+    let uuid = running.state.registry.vm(&vm("web")).await.expect("it exists").identity.uuid;
     let simulated = &running.simulated;
     for (call, fault) in [
         (Call::Freeze, Fault::Stall),
-        (Call::Freeze, Fault::Deaf),
-        (Call::Freeze, Fault::Fail(1, HypervisorError::Unavailable("away".into()))),
+        (Call::Freeze, Fault::NoEffect),
+        (Call::Freeze, Fault::Fail(1, HypervisorFailure::Unavailable)),
     ] {
         simulated.faults.set(call, fault.clone());
         let operation = new_id();
         let opened = open(&running, &operation).await.expect("opened all the same");
         assert_eq!(opened.consistency, Consistency::Crash, "{fault:?}");
-        simulated.faults.mend(call);
+        simulated.faults.clear(call);
         assert!(!simulated.hypervisor.is_frozen(&uuid), "{fault:?}");
         assert!(close(&running, &operation).await);
     }
-    let broken = Fault::Fail(1, HypervisorError::Failed("no room for old blocks".into()));
+    let broken = Fault::Fail(1, HypervisorFailure::Failed);
     simulated.faults.set(Call::OpenExports, broken);
     let failed = open(&running, &new_id()).await.expect_err("it failed");
-    assert!(failed.to_string().contains("no room for old blocks"), "{failed}");
+    assert!(failed.to_string().contains("a fault of the simulation"), "{failed}");
     assert!(!simulated.hypervisor.is_frozen(&uuid));
     assert_eq!(locked_by(&running).await, None);
     nothing_is_open(&running);
 }
 
 #[actix::test]
-async fn a_lease_that_nobody_renews_runs_out() {
+async fn a_lease_that_nobody_renews_expires() {
     let lease = Duration::from_secs(1);
     let running = with_web_at(Limits { lease, ..limits() }).await;
     let operation = new_id();
@@ -148,7 +148,7 @@ async fn a_lease_that_nobody_renews_runs_out() {
     let renew = RenewDisks { operation_id: operation.clone() };
     let renewed = running.bus.call(&renew, ANSWER).await.expect("it goes on");
     assert_eq!(renewed.lease_seconds, 1);
-    eventually("the export is closed", async || locked_by(&running).await.is_none()).await;
+    eventually("the exports are closed", async || locked_by(&running).await.is_none()).await;
     assert!(UnixStream::connect(&opened.exports[0].socket).is_err());
     let gone = running.bus.call(&renew, ANSWER).await.expect_err("closed");
     let not_open = NotOpen { operation_id: operation.clone() };
@@ -158,7 +158,7 @@ async fn a_lease_that_nobody_renews_runs_out() {
 }
 
 #[actix::test]
-async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() {
+async fn an_export_outlives_the_provisioner_and_one_that_was_half_open_is_closed() {
     let running = with_web().await;
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
@@ -167,13 +167,13 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
     read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     assert!(close(&running, &operation).await);
 
-    // It dies while the guest is frozen: nothing but the row tells.
+    // It dies while the guest is frozen: only the row shows that.
     running.simulated.faults.set(Call::OpenExports, Fault::Stall);
     let half = new_id();
     let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
     let asking = tokio::spawn(async move { bus.call(&asked, ANSWER).await.is_ok() });
-    eventually("the export is being opened", async || locked_by(&running).await.as_ref() == Some(&half))
+    eventually("the disks are being exported", async || locked_by(&running).await.as_ref() == Some(&half))
         .await;
     asking.abort();
     let running = running.restart().await;
@@ -183,7 +183,7 @@ async fn a_door_outlives_the_provisioner_and_one_that_was_half_open_is_closed() 
 }
 
 #[actix::test]
-async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_asked_again() {
+async fn an_export_whose_row_was_written_while_the_bus_went_away_is_opened_when_asked_again() {
     let running = with_web().await;
     let operation = new_id();
     running.transport.lose_answer_of(contract::bucket::DISK_EXPORTS.name);
@@ -195,16 +195,16 @@ async fn a_door_whose_row_was_written_while_the_bus_went_away_is_opened_when_ask
 }
 
 #[actix::test]
-async fn a_door_behind_which_nobody_serves_any_more_is_closed_and_can_be_opened_anew() {
+async fn an_export_that_is_not_served_any_more_is_closed_and_can_be_opened_again() {
     let running = with_web().await;
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
-    let pid = std::fs::read_to_string(opened.exports[0].socket.with_extension("pid")).expect("noted");
+    let pid = std::fs::read_to_string(opened.exports[0].socket.with_extension("pid")).expect("a process id");
     let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
     assert!(killed.expect("kill").success());
     let renew = RenewDisks { operation_id: operation.clone() };
     eventually("it is not renewed", async || running.bus.call(&renew, ANSWER).await.is_err()).await;
-    eventually("it is opened anew", async || open(&running, &operation).await.is_ok()).await;
+    eventually("it is opened again", async || open(&running, &operation).await.is_ok()).await;
     read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     close(&running, &operation).await;
 }
@@ -228,7 +228,7 @@ async fn a_name_is_reserved_released_and_adopted() {
     let other = running.bus.call(&reserve(&new_id(), &copy), ANSWER).await;
     assert!(matches!(other, Err(CallError::Refused(CreateVmRefused::NameTaken(_)))));
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: new_id() };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: None };
     let early = running.bus.call(&adopt, ANSWER).await.expect_err("no disk yet");
     assert!(matches!(early, CallError::Refused(AdoptVmRefused::DiskMissing(_))));
     let operation = new_id();
@@ -237,25 +237,25 @@ async fn a_name_is_reserved_released_and_adopted() {
     close(&running, &operation).await;
 
     let stranger = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
-    let stranger = running.bus.call(&stranger, ANSWER).await.expect_err("not his");
+    let stranger = running.bus.call(&stranger, ANSWER).await.expect_err("not its own");
     assert!(matches!(stranger, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
     let begun = running.bus.call(&adopt, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
-    let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("there");
+    let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
     assert_eq!(made.state, VmState::Ready);
 
     let release = |name: &str, by: &OperationId| ReleaseVm { vm: vm(name), operation_id: by.clone() };
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;
-    assert!(!kept.expect("calm").was_reserved, "an adopted machine is not released");
+    assert!(!kept.expect("a no-op").was_reserved, "an adopted VM is not released");
     copy.name = vm("web3");
     let mine = new_id();
     let reserved = running.bus.call(&reserve(&mine, &copy), ANSWER).await;
     std::fs::write(&reserved.expect("reserved").disks[0].path, "half a disk").expect("written");
     let foreign = running.bus.call(&release("web3", &restore), ANSWER).await;
-    assert!(!foreign.expect("calm").was_reserved);
+    assert!(!foreign.expect("a no-op").was_reserved);
     for was_reserved in [true, false] {
         let released = running.bus.call(&release("web3", &mine), ANSWER).await;
-        assert_eq!(released.expect("calm").was_reserved, was_reserved);
+        assert_eq!(released.expect("a no-op").was_reserved, was_reserved);
     }
     assert!(!running.simulated.state.join("vms/web3").exists());
 }

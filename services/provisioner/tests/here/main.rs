@@ -1,4 +1,4 @@
-//! The provisioner on its simulated state: real actors, real files, the memory bus. Needs qemu-utils, nothing else.
+//! The provisioner on its simulated adapters: real actors, real files, the memory bus. Needs qemu-utils, nothing else.
 
 #[path = "../support/mod.rs"]
 mod support;

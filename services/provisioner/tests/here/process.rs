@@ -100,7 +100,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         process = start(&config);
         answers(&bus).await;
         assert_eq!(ended(&bus, &id).await, OperationState::Done, "killed after {delay} ms");
-        let made = bus.call(&GetVm { vm: vm(&name) }, ANSWER).await.expect("there");
+        let made = bus.call(&GetVm { vm: vm(&name) }, ANSWER).await.expect("it exists");
         assert_eq!((made.state, made.locked_by), (VmState::Ready, None));
 
         let id = new_id();

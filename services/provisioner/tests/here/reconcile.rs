@@ -1,71 +1,173 @@
-//! What should be and what is come together again; what is not ours is never touched.
+//! What should be and what is are brought together again; what is not ours is never touched.
 
-use contract::provisioner::{CreateVm, GetVm, RemoveVm, StartVm, Vm, VmState};
+use std::time::Duration;
+
+use contract::provisioner::{
+    CloseDisks, Consistency, CreateVm, GetVm, ListVms, OpenDisks, PauseReason, RemoveVm, StartVm, StartedVm,
+    StopVm, Vm, VmPaused, VmState,
+};
+use contract::{ByteCount, OperationId, Realm, VmUuid};
+use futures::StreamExt;
 use operation::new_id;
+use provisioner::Limits;
 use provisioner::adapters::simulated::{Call, Fault};
 use provisioner::ports::{Hypervisor, Machine, VmMark};
+use provisioner_domain::Power;
 use testkit::{eventually, eventually_some};
 
-use crate::support::{ANSWER, Running, WAIT_MAX, definition, vm};
+use crate::support::{ANSWER, Running, WAIT_MAX, definition, limits, vm};
 
 async fn get(running: &Running) -> Vm {
-    running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there")
+    running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("it exists")
+}
+
+/// The reconciler has a round every 100 ms.
+fn reconciling() -> Limits {
+    Limits { reconcile_interval: Duration::from_millis(100), ..limits() }
 }
 
 async fn with_web() -> Running {
-    let running = Running::start().await;
+    let running = Running::start_with(reconciling()).await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.house.reconcile();
     running
 }
 
+async fn power(running: &Running, uuid: &VmUuid) -> Power {
+    running.simulated.hypervisor.power(uuid).await.expect("an answer")
+}
+
+async fn eventually_in(running: &Running, state: VmState) -> Vm {
+    eventually_some(&format!("it is {state}"), WAIT_MAX, async || {
+        let now = get(running).await;
+        (now.state == state && now.locked_by.is_none()).then_some(now)
+    })
+    .await
+}
+
+async fn start(running: &Running) -> StartedVm {
+    let command = StartVm { vm: vm("web"), operation_id: None };
+    let begun = running.bus.call(&command, ANSWER).await.expect("begun");
+    let report = running.done(begun.operation()).await;
+    serde_json::from_value(report.output.expect("an output")).expect("a started VM")
+}
+
 #[actix::test]
-async fn a_machine_that_went_off_by_itself_is_started_again() {
+async fn a_vm_that_went_off_by_itself_is_started_again() {
     let running = with_web().await;
     let before = get(&running).await;
     running.simulated.hypervisor.destroy(&before.uuid).await.expect("off");
     eventually("it is ready again", async || {
         let now = get(&running).await;
-        now.state == VmState::Ready && now.locked_by.is_none() && {
-            let power = running.simulated.hypervisor.power(&before.uuid).await;
-            power == Ok(Some(provisioner::ports::Power::Running))
-        }
+        let is_ready = now.state == VmState::Ready && now.locked_by.is_none();
+        is_ready && power(&running, &before.uuid).await == Power::Running
     })
     .await;
     assert_eq!(get(&running).await, before);
 }
 
 #[actix::test]
-async fn a_machine_that_the_hypervisor_forgot_is_missing_until_it_is_started() {
+async fn a_vm_that_the_hypervisor_does_not_know_is_missing_until_it_is_started() {
     let running = with_web().await;
     let before = get(&running).await;
     let hypervisor = &running.simulated.hypervisor;
     hypervisor.destroy(&before.uuid).await.expect("off");
-    hypervisor.undefine(&before.uuid).await.expect("forgotten");
-    eventually("it is missing", async || {
-        let now = get(&running).await;
-        now.state == VmState::Missing && now.locked_by.is_none()
-    })
-    .await;
-    let start = StartVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&start, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    hypervisor.undefine(&before.uuid).await.expect("undefined");
+    eventually_in(&running, VmState::Missing).await;
+    assert_eq!(start(&running).await, StartedVm { vm: before.clone(), resumed_from: None });
     assert_eq!(get(&running).await, before);
 }
 
-fn machine(name: &str, uuid: &str, operation: &str) -> Machine {
+#[actix::test]
+async fn a_suspended_vm_is_shown_with_its_reason_and_an_alert_and_start_says_it_and_resumes() {
+    let running = with_web().await;
+    let before = get(&running).await;
+    let mut alerts = running.bus.subscribe::<VmPaused>().await.expect("subscribed");
+    for reason in [PauseReason::User, PauseReason::IoError] {
+        running.simulated.hypervisor.pause(&before.uuid, reason).expect("paused");
+        let paused = eventually_in(&running, VmState::Paused).await;
+        assert_eq!((paused.pause_reason, paused.address), (Some(reason), before.address));
+        let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
+        assert_eq!(listed[0].pause_reason, Some(reason));
+        let (alert, _) = alerts.next().await.expect("an alert");
+        assert_eq!(alert, VmPaused { name: vm("web"), host: before.host.clone(), reason });
+        // Several rounds of the reconciler leave it as it is.
+        tokio::time::sleep(reconciling().reconcile_interval * 4).await;
+        assert_eq!(get(&running).await, paused);
+        assert_eq!(start(&running).await, StartedVm { vm: before.clone(), resumed_from: Some(reason) });
+        assert_eq!(power(&running, &before.uuid).await, Power::Running);
+    }
+    assert!(running.page("web").await.contains("simulated"));
+}
+
+#[actix::test]
+async fn a_vm_that_cannot_be_resumed_stays_paused_and_the_operation_says_why() {
+    let running = with_web().await;
+    let before = get(&running).await;
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::IoError).expect("paused");
+    eventually_in(&running, VmState::Paused).await;
+    running.simulated.faults.set(Call::Resume, Fault::NoEffect);
+    let command = StartVm { vm: vm("web"), operation_id: None };
+    let begun = running.bus.call(&command, ANSWER).await.expect("begun");
+    let reason = running.undone(begun.operation()).await;
+    assert!(reason.contains("paused: I/O error of a disk"), "{reason}");
+    let now = eventually_in(&running, VmState::Paused).await;
+    assert_eq!(now.pause_reason, Some(PauseReason::IoError));
+}
+
+#[actix::test]
+async fn a_vm_paused_for_lack_of_space_runs_again_by_itself_once_there_is_room() {
+    let too_much = ByteCount(u64::MAX);
+    let full = Limits { room_low: too_much, room_enough: too_much, ..reconciling() };
+    let running = with_web().await.restart_with(full).await;
+    let before = get(&running).await;
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
+    let paused = eventually_in(&running, VmState::Paused).await;
+    assert_eq!(paused.pause_reason, Some(PauseReason::NoSpace));
+    tokio::time::sleep(reconciling().reconcile_interval * 4).await;
+    assert_eq!(power(&running, &before.uuid).await, Power::Paused(PauseReason::NoSpace), "no room");
+
+    let running = running.restart_with(reconciling()).await;
+    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+    assert_eq!(power(&running, &before.uuid).await, Power::Running);
+
+    // Paused again at once: the next attempt comes later, not in the next round.
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
+    eventually_in(&running, VmState::Paused).await;
+    tokio::time::sleep(reconciling().reconcile_interval * 4).await;
+    assert_eq!(get(&running).await.state, VmState::Paused);
+}
+
+#[actix::test]
+async fn a_paused_vm_is_stopped_and_its_disks_are_read() {
+    let running = with_web().await;
+    let before = get(&running).await;
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
+    running.simulated.faults.set(Call::Resume, Fault::NoEffect);
+    eventually_in(&running, VmState::Paused).await;
+    let operation_id = new_id();
+    let open = OpenDisks { vm: vm("web"), operation_id: operation_id.clone() };
+    let opened = running.bus.call(&open, ANSWER).await.expect("opened");
+    assert_eq!(opened.consistency, Consistency::Crash);
+    running.bus.call(&CloseDisks { operation_id }, ANSWER).await.expect("closed");
+    let stop = StopVm { vm: vm("web"), operation_id: None };
+    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
+    running.done(begun.operation()).await;
+    eventually_in(&running, VmState::Stopped).await;
+}
+
+fn machine(name: &str, uuid: &str, operation: &OperationId) -> Machine {
     Machine {
         name: name.into(),
-        uuid: uuid.into(),
-        mac: "52:54:00:00:00:01".into(),
+        uuid: uuid.parse().expect("a UUID"),
+        mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
         cpu_count: 1,
-        ram_size: contract::ByteCount::mib(64),
+        ram_size: ByteCount::mib(64),
         disks: Vec::new(),
         nocloud: "/nowhere".into(),
         console_log: "/nowhere".into(),
         served_ports: Vec::new(),
-        mark: VmMark { realm: "loam".into(), vm: name.into(), generation: 1, operation: operation.into() },
+        mark: VmMark { realm: Realm::default(), vm: vm(name), generation: 1, operation: operation.clone() },
     }
 }
 
@@ -73,24 +175,22 @@ fn machine(name: &str, uuid: &str, operation: &str) -> Machine {
 async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     let running = with_web().await;
     // An operation of ours that ended undone.
-    running.simulated.faults.set(Call::Address, Fault::Deaf);
+    running.simulated.faults.set(Call::Address, Fault::NoEffect);
     let id = new_id();
     let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
-    running.simulated.faults.mend(Call::Address);
+    running.simulated.faults.clear(Call::Address);
 
     let hypervisor = &running.simulated.hypervisor;
-    let ours = machine("orphan", "00000000-0000-4000-8000-000000000001", id.as_str());
-    let unknown = new_id().to_string();
-    let strange = machine("strange", "00000000-0000-4000-8000-000000000002", &unknown);
-    hypervisor.define(&strange).await.expect("defined");
-    hypervisor.start(&strange.uuid).await.expect("started");
+    let ours = machine("orphan", "00000000-0000-4000-8000-000000000001", &id);
+    let unknown = machine("unknown", "00000000-0000-4000-8000-000000000002", &new_id());
+    hypervisor.define(&unknown).await.expect("defined");
+    hypervisor.start(&unknown.uuid).await.expect("started");
     hypervisor.define(&ours).await.expect("defined");
     hypervisor.start(&ours.uuid).await.expect("started");
-    eventually("the orphan is gone", async || hypervisor.power(&ours.uuid).await == Ok(None)).await;
-    let left = hypervisor.power(&strange.uuid).await;
-    assert_eq!(left, Ok(Some(provisioner::ports::Power::Running)));
+    eventually("the orphan is gone", async || power(&running, &ours.uuid).await == Power::Missing).await;
+    assert_eq!(power(&running, &unknown.uuid).await, Power::Running);
 }
 
 #[actix::test]

@@ -3,69 +3,74 @@
 use std::sync::Arc;
 
 use bus::memory::MemoryTransport;
-use contract::provisioner::{DiskSize, Vm, VmState};
+use contract::provisioner::{
+    AddSeed, AdoptVm, CreateVm, DiskSize, PauseReason, RemoveVm, StartVm, StopVm, VmState,
+};
 use contract::{ByteCount, OperationId};
-use operation::{Context, Work, new_id};
-use provisioner::House;
-use provisioner::ports::Power;
-use provisioner::sagas::ServiceState;
-use provisioner::sagas::add_seed::{AddSeedWork, SeedWish};
-use provisioner::sagas::adopt_vm::{AdoptVmWork, Adoption};
-use provisioner::sagas::create_vm::CreateVmWork;
-use provisioner::sagas::remove_vm::RemoveVmWork;
-use provisioner::sagas::start_vm::StartVmWork;
-use provisioner::sagas::stop_vm::StopVmWork;
+use operation::{Context, Saga, new_id};
+use provisioner::{ServiceState, sagas};
+use provisioner_domain::{Power, VmTransition};
 use saga::harness::check;
-use saga::{Ending, Journal, Ledger, Lost, StepFuture, Trouble, drive};
+use saga::{Fenced, Journal, Outcome, Runtime, StepError, StepFuture, drive};
 
-use crate::support::{Simulated, bus_on, context, definition, house, limits, raw_image, seed_name, vm};
+use crate::support::{Simulated, bus_on, context, definition, limits, open_state, raw_image, seed_name, vm};
 
-/// One folder for a whole rehearsal, a fresh state in it for every case.
-struct Stage {
+/// One folder for all cases of a saga, a service state of its own for each.
+struct Fixture {
     folder: tempfile::TempDir,
-    worlds: std::cell::Cell<u32>,
+    states: std::cell::Cell<u32>,
     image: (std::path::PathBuf, String),
 }
 
-/// A state with everything that is in it, for judging.
-struct Set {
-    house: House,
-    simulated: Simulated,
-}
-
-impl Stage {
-    fn new() -> Stage {
+impl Fixture {
+    fn new() -> Fixture {
         let folder = tempfile::tempdir().expect("a folder");
-        // Already as it is kept: converting it anew for every case would take most of the time.
+        // Already in the format in which seeds are kept: converting it for every case would take most of the time.
         let image = folder.path().join("image.qcow2");
-        let packed = std::process::Command::new("qemu-img")
+        let converted = std::process::Command::new("qemu-img")
             .args(["convert", "-f", "raw", "-O", "qcow2"])
             .args([&raw_image(folder.path()).0, &image])
             .status();
-        assert!(packed.expect("qemu-img").success());
+        assert!(converted.expect("qemu-img").success());
         let digest = chassis::sha256_of(&image).expect("hashed");
         let image = (image, digest);
-        Stage { folder, worlds: Default::default(), image }
+        Fixture { folder, states: Default::default(), image }
     }
 
-    async fn set(&self) -> Set {
-        let number = self.worlds.get();
-        self.worlds.set(number + 1);
+    async fn state(&self) -> (Arc<ServiceState>, Simulated) {
+        let number = self.states.get();
+        self.states.set(number + 1);
         let simulated = Simulated::open(&self.folder.path().join(number.to_string())).await;
         let bus = bus_on(&MemoryTransport::new());
-        let house = house(&bus, simulated.ports.clone(), limits()).await;
-        Set { house, simulated }
+        (open_state(&bus, simulated.ports.clone(), limits()).await, simulated)
     }
 
-    fn wish(&self) -> SeedWish {
-        SeedWish { name: seed_name(), from: self.image.0.display().to_string(), sha256: self.image.1.clone() }
+    fn add_seed(&self) -> AddSeed {
+        AddSeed {
+            name: seed_name(),
+            from: self.image.0.display().to_string(),
+            sha256: self.image.1.clone(),
+            operation_id: None,
+        }
     }
 }
 
-/// A ledger for scenes before the play: nothing is kept, nothing fails.
-struct Prologue;
-impl Ledger for Prologue {
-    async fn record(&mut self, _: &Journal) -> Result<(), Lost> {
+fn create() -> CreateVm {
+    CreateVm { definition: definition("web"), operation_id: None }
+}
+
+fn stop() -> StopVm {
+    StopVm { vm: vm("web"), operation_id: None }
+}
+
+fn start() -> StartVm {
+    StartVm { vm: vm("web"), operation_id: None }
+}
+
+/// For the sagas that prepare a case: nothing is kept, nothing fails.
+struct NoRecord;
+impl Runtime for NoRecord {
+    async fn record(&mut self, _: &Journal) -> Result<(), Fenced> {
         Ok(())
     }
     async fn pause(&mut self, _: std::time::Duration) {}
@@ -74,7 +79,7 @@ impl Ledger for Prologue {
         _: std::time::Duration,
         _: &'static str,
         work: StepFuture<'a>,
-    ) -> Option<Result<serde_json::Value, Trouble>> {
+    ) -> Option<Result<serde_json::Value, StepError>> {
         Some(work.await)
     }
     fn is_cancelled(&self) -> bool {
@@ -82,9 +87,25 @@ impl Ledger for Prologue {
     }
 }
 
-async fn play<W: Work<ServiceState = ServiceState>>(state: &Arc<ServiceState>, input: W::Input) {
-    let ending = drive(&W::steps(), &context(state, input), &mut Journal::default(), &mut Prologue).await;
-    assert_eq!(ending, Ok(Ending::Done));
+async fn run<S: Saga<State = ServiceState>>(_: S, state: &Arc<ServiceState>, command: S::Command) {
+    let outcome = drive(&S::steps(), &context(state, command), &mut Journal::default(), &mut NoRecord).await;
+    assert_eq!(outcome, Ok(Outcome::Done));
+}
+
+/// A VM that runs.
+async fn with_web(fixture: &Fixture, state: &Arc<ServiceState>) {
+    run(sagas::AddSeed, state, fixture.add_seed()).await;
+    run(sagas::CreateVm, state, create()).await;
+}
+
+/// The VM is paused, and its record says so.
+async fn pause(state: &Arc<ServiceState>, simulated: &Simulated, reason: PauseReason) {
+    let record = state.registry.vm(&vm("web")).await.expect("it exists");
+    simulated.hypervisor.pause(&record.identity.uuid, reason).expect("paused");
+    let before = record.observed().expect("it exists");
+    let now = provisioner_domain::Observed { power: Power::Paused(reason), ..before };
+    let observe = VmTransition::Observe { before, now };
+    assert_ne!(state.registry.apply(&vm("web"), observe).await.expect("observed"), record);
 }
 
 /// Everything that can be left behind, in one value.
@@ -108,19 +129,17 @@ fn names(folder: std::path::PathBuf) -> Vec<String> {
 }
 
 async fn traces(state: &ServiceState) -> Traces {
-    let inventory = state.registry.look().await.expect("an answer");
-    let views = inventory.vms().map(|vm| vm.view("simulated"));
-    let vms: Vec<Vm> = views.collect();
-    let machines = state.hypervisor.marked("loam").await.expect("an answer");
-    let state =
-        state.disks.folder("x").parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
+    let inventory = state.registry.snapshot().await.expect("an answer");
+    let machines = state.hypervisor.marked(&state.realm).await.expect("an answer");
+    let folder = state.disks.folder(&vm("x"));
+    let folder = folder.parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
     Traces {
-        vms: vms.into_iter().map(|vm| (vm.definition.name.to_string(), vm.state, vm.locked_by)).collect(),
-        machines: machines.into_iter().map(|machine| (machine.mark.vm, machine.power)).collect(),
-        folders: names(state.join("vms")),
-        aside: names(state.join("aside")).len(),
+        vms: inventory.vms().map(|vm| (vm.name().to_string(), vm.state(), vm.locked_by().cloned())).collect(),
+        machines: machines.into_iter().map(|found| (found.mark.vm.to_string(), found.power)).collect(),
+        folders: names(folder.join("vms")),
+        aside: names(folder.join("aside")).len(),
         seeds: inventory.seeds().count(),
-        seed_files: names(state.join("seeds")).len(),
+        seed_files: names(folder.join("seeds")).len(),
     }
 }
 
@@ -150,38 +169,37 @@ impl Traces {
     }
 }
 
-/// Rehearses a saga: `before` sets the scene, and the traces must be `undone` or `done` at the end.
-async fn rehearsed<W: Work<ServiceState = ServiceState>>(
-    input: impl AsyncFn(&Stage, &Arc<ServiceState>) -> W::Input,
+/// Runs the harness: `prepare` makes the state before the saga and returns its command; at the end the traces must be
+/// `undone` or `done`.
+async fn checked<S: Saga<State = ServiceState>>(
+    _: S,
+    prepare: impl AsyncFn(&Fixture, &Arc<ServiceState>, &Simulated) -> S::Command,
     undone: Traces,
     done: Traces,
-) where
-    W::Input: Send + Sync,
-{
-    let stage = Stage::new();
-    rehearse(
-        &W::steps(),
+) {
+    let fixture = Fixture::new();
+    check(
+        &S::steps(),
         async || {
-            let set = stage.set().await;
-            let input = input(&stage, &set.house.state).await;
-            let _ = set.simulated;
-            context(&set.house.state, input)
+            let (state, simulated) = fixture.state().await;
+            let command = prepare(&fixture, &state, &simulated).await;
+            context(&state, command)
         },
-        async |here: &Context<ServiceState, W::Input>, ending| {
-            let seen = traces(&here.state).await;
-            let wanted = match ending {
-                Ending::Done => &done,
+        async |context: &Context<ServiceState, S::Command>, outcome| {
+            let state = &context.state;
+            let seen = traces(state).await;
+            let expected = match outcome {
+                Outcome::Done => &done,
                 _ => &undone,
             };
-            if seen == *wanted {
-                // The next case has a state of its own; this one's guests need not burn on.
-                for machine in here.state.hypervisor.marked("loam").await.expect("an answer") {
-                    here.state.hypervisor.destroy(&machine.uuid).await.expect("put out");
-                }
-                Ok(())
-            } else {
-                Err(format!("after {ending:?}: {seen:?}, not {wanted:?}"))
+            if seen != *expected {
+                return Err(format!("after {outcome:?}: {seen:?}, not {expected:?}"));
             }
+            // The next case has a state of its own; this one's guests need not run on.
+            for found in state.hypervisor.marked(&state.realm).await.expect("an answer") {
+                state.hypervisor.destroy(&found.uuid).await.expect("ended");
+            }
+            Ok(())
         },
     )
     .await;
@@ -189,15 +207,17 @@ async fn rehearsed<W: Work<ServiceState = ServiceState>>(
 
 #[actix::test]
 async fn adding_a_seed() {
-    rehearsed::<AddSeedWork>(async |stage, _| stage.wish(), Traces::empty(), Traces::with_seed()).await;
+    let prepare = async |fixture: &Fixture, _: &Arc<ServiceState>, _: &Simulated| fixture.add_seed();
+    checked(sagas::AddSeed, prepare, Traces::empty(), Traces::with_seed()).await;
 }
 
 #[actix::test]
-async fn creating_a_machine() {
-    rehearsed::<CreateVmWork>(
-        async |stage, state| {
-            play::<AddSeedWork>(state, stage.wish()).await;
-            definition("web")
+async fn creating_a_vm() {
+    checked(
+        sagas::CreateVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
+            run(sagas::AddSeed, state, fixture.add_seed()).await;
+            create()
         },
         Traces::with_seed(),
         Traces::with_web(VmState::Ready, Power::Running),
@@ -206,12 +226,12 @@ async fn creating_a_machine() {
 }
 
 #[actix::test]
-async fn stopping_a_machine() {
-    rehearsed::<StopVmWork>(
-        async |stage, state| {
-            play::<AddSeedWork>(state, stage.wish()).await;
-            play::<CreateVmWork>(state, definition("web")).await;
-            vm("web")
+async fn stopping_a_vm() {
+    checked(
+        sagas::StopVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
+            with_web(fixture, state).await;
+            stop()
         },
         Traces::with_web(VmState::Ready, Power::Running),
         Traces::with_web(VmState::Stopped, Power::Off),
@@ -220,13 +240,13 @@ async fn stopping_a_machine() {
 }
 
 #[actix::test]
-async fn starting_a_machine() {
-    rehearsed::<StartVmWork>(
-        async |stage, state| {
-            play::<AddSeedWork>(state, stage.wish()).await;
-            play::<CreateVmWork>(state, definition("web")).await;
-            play::<StopVmWork>(state, vm("web")).await;
-            vm("web")
+async fn starting_a_vm() {
+    checked(
+        sagas::StartVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
+            with_web(fixture, state).await;
+            run(sagas::StopVm, state, stop()).await;
+            start()
         },
         Traces::with_web(VmState::Stopped, Power::Off),
         Traces::with_web(VmState::Ready, Power::Running),
@@ -235,12 +255,42 @@ async fn starting_a_machine() {
 }
 
 #[actix::test]
-async fn removing_a_machine() {
-    rehearsed::<RemoveVmWork>(
-        async |stage, state| {
-            play::<AddSeedWork>(state, stage.wish()).await;
-            play::<CreateVmWork>(state, definition("web")).await;
-            vm("web")
+async fn resuming_a_vm() {
+    checked(
+        sagas::StartVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
+            with_web(fixture, state).await;
+            pause(state, simulated, PauseReason::User).await;
+            start()
+        },
+        Traces::with_web(VmState::Paused, Power::Paused(PauseReason::User)),
+        Traces::with_web(VmState::Ready, Power::Running),
+    )
+    .await;
+}
+
+#[actix::test]
+async fn stopping_a_paused_vm() {
+    checked(
+        sagas::StopVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
+            with_web(fixture, state).await;
+            pause(state, simulated, PauseReason::User).await;
+            stop()
+        },
+        Traces::with_web(VmState::Paused, Power::Paused(PauseReason::User)),
+        Traces::with_web(VmState::Stopped, Power::Off),
+    )
+    .await;
+}
+
+#[actix::test]
+async fn removing_a_vm() {
+    checked(
+        sagas::RemoveVm,
+        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
+            with_web(fixture, state).await;
+            RemoveVm { vm: vm("web"), operation_id: None }
         },
         Traces::with_web(VmState::Ready, Power::Running),
         Traces {
@@ -253,21 +303,21 @@ async fn removing_a_machine() {
 }
 
 #[actix::test]
-async fn adopting_a_machine() {
+async fn adopting_a_vm() {
     let reserved_by = new_id();
-    let reserved = |by: &OperationId| Traces {
-        vms: vec![("web".into(), VmState::Creating, Some(by.clone()))],
+    let reserved = Traces {
+        vms: vec![("web".into(), VmState::Creating, Some(reserved_by.clone()))],
         folders: vec!["web".into()],
         ..Traces::empty()
     };
-    let by = reserved_by.clone();
-    rehearsed::<AdoptVmWork>(
-        async |_, state| {
+    checked(
+        sagas::AdoptVm,
+        async |_: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
             let disk = DiskSize { disk: "vda".parse().expect("a name"), size: ByteCount::mib(16) };
-            crate::support::reserve(state, definition("web"), vec![disk], by.clone()).await;
-            Adoption { vm: vm("web"), reserved_by: by.clone() }
+            crate::support::reserve(state, definition("web"), vec![disk], reserved_by.clone()).await;
+            AdoptVm { vm: vm("web"), reserved_by: reserved_by.clone(), operation_id: None }
         },
-        reserved(&reserved_by),
+        reserved,
         Traces { seeds: 0, seed_files: 0, ..Traces::with_web(VmState::Ready, Power::Running) },
     )
     .await;

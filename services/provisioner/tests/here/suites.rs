@@ -1,6 +1,6 @@
 //! The suites of the ports on the simulated adapters.
 
-use contract::ByteCount;
+use contract::{ByteCount, OperationId, Realm};
 use provisioner::adapters::simulated::SimulatedShell;
 use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, VmMark};
 
@@ -9,8 +9,8 @@ use crate::support::{Simulated, WAIT_MAX, raw_image, suites};
 fn machine(folder: &std::path::Path) -> Machine {
     Machine {
         name: "loam-web".into(),
-        uuid: "00000000-0000-4000-8000-000000000003".into(),
-        mac: "52:54:00:00:00:03".into(),
+        uuid: "00000000-0000-4000-8000-000000000003".parse().expect("a UUID"),
+        mac: "52:54:00:00:00:03".parse().expect("a MAC address"),
         cpu_count: 1,
         ram_size: ByteCount::mib(256),
         disks: vec![Disk {
@@ -21,21 +21,27 @@ fn machine(folder: &std::path::Path) -> Machine {
         nocloud: folder.join("nocloud.img"),
         console_log: folder.join("console.log"),
         served_ports: vec![8080],
-        mark: VmMark { realm: "loam".into(), vm: "web".into(), generation: 1, operation: "none".into() },
+        mark: VmMark {
+            realm: Realm::default(),
+            vm: "web".parse().expect("a name"),
+            generation: 1,
+            operation: OperationId::from_bits(1),
+        },
     }
 }
 
 #[actix::test]
-async fn the_simulated_hypervisor_keeps_the_ports_promises() {
+async fn the_simulated_hypervisor_passes_the_suite_of_its_port() {
     let folder = tempfile::tempdir().expect("a folder");
     let simulated = Simulated::open(&folder.path().join("state")).await;
-    let exports = simulated.ports.disks.make_export_folder("suite").await.expect("a folder");
+    let exports =
+        simulated.ports.disks.create_export_folder(&OperationId::from_bits(1)).await.expect("a folder");
     let machine = machine(folder.path());
     suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &exports, WAIT_MAX).await;
 }
 
 #[actix::test]
-async fn the_simulated_shell_keeps_the_ports_promises() {
+async fn the_simulated_shell_passes_the_suite_of_its_port() {
     let folder = tempfile::tempdir().expect("a folder");
     let simulated = Simulated::open(&folder.path().join("state")).await;
     let machine = machine(folder.path());

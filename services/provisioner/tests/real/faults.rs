@@ -1,4 +1,4 @@
-//! Sudden death in the middle of work on real machines: nothing is left behind that nobody knows of.
+//! Sudden death in the middle of an operation on real VMs: nothing unknown is left behind.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -119,8 +119,8 @@ impl Installation {
             let asked = contract::operation::GetOperation { id: id.clone() };
             let report = self.bus.call_at(Service::Provisioner, &asked, ANSWER).await.ok()?;
             if report.state.is_final() {
-                // Some steps take less time than a look at them. The kill then comes after the end, which must be
-                // borne as well.
+                // Some steps take less time than reading their report. The kill then comes after the end, which must
+                // do no harm either.
                 eprintln!("step {wanted} was over before it was seen");
                 return Some(());
             }
@@ -151,7 +151,7 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 #[actix::test]
-async fn killed_at_any_step_a_creation_ends_done_with_one_machine() {
+async fn killed_at_any_step_a_creation_ends_done_with_one_vm() {
     if !in_realm() {
         return;
     }
@@ -162,7 +162,7 @@ async fn killed_at_any_step_a_creation_ends_done_with_one_machine() {
         here.step(&id, step).await;
         here.restart().await;
         here.done(&id).await;
-        let made = here.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("there");
+        let made = here.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("it exists");
         assert_eq!((made.state, made.locked_by), (VmState::Ready, None), "killed at {step}");
         assert_eq!(virsh(&["list", "--all", "--name"]).matches("killed-web").count(), 1);
         here.remove("web").await;
@@ -172,7 +172,7 @@ async fn killed_at_any_step_a_creation_ends_done_with_one_machine() {
 }
 
 #[actix::test]
-async fn killed_while_disks_stand_open_the_doors_outlive_it_and_are_closed() {
+async fn killed_while_disks_are_exported_the_exports_outlive_it_and_are_closed() {
     if !in_realm() {
         return;
     }
@@ -195,7 +195,7 @@ async fn killed_while_disks_stand_open_the_doors_outlive_it_and_are_closed() {
 }
 
 #[actix::test]
-async fn a_libvirtd_that_hangs_is_said_so_and_work_goes_on_when_it_is_back() {
+async fn a_libvirtd_that_hangs_is_reported_and_operations_go_on_when_it_is_back() {
     if !in_realm() {
         return;
     }
@@ -213,6 +213,7 @@ async fn a_libvirtd_that_hangs_is_said_so_and_work_goes_on_when_it_is_back() {
     signal("-CONT");
     assert!(!health.is_healthy(), "{health:?}");
     here.done(&id).await;
-    eventually_some("it is well again", BOOT, async || here.health().await.is_healthy().then_some(())).await;
+    eventually_some("it is healthy again", BOOT, async || here.health().await.is_healthy().then_some(()))
+        .await;
     here.remove("web").await;
 }

@@ -1,8 +1,10 @@
-//! The main job on real machines.
+//! What the provisioner does, on real VMs.
+
+use std::process::Command;
 
 use contract::provisioner::{
-    AdoptVm, CloseDisks, Consistency, DiskSize, ListVms, OpenDisks, RemoveVm, ReserveVm, StartVm, StopVm,
-    VmState,
+    AdoptVm, CloseDisks, Consistency, DiskSize, ListVms, OpenDisks, PauseReason, RemoveVm, ReserveVm,
+    StartVm, StartedVm, StopVm, VmState,
 };
 use contract::{ByteCount, DiskName};
 use operation::new_id;
@@ -11,15 +13,15 @@ use crate::realm::{Realm, greeter, read_export};
 use crate::support::{ANSWER, vm};
 
 #[actix::test]
-async fn a_machine_is_made_read_copied_and_removed() {
+async fn a_vm_is_created_read_copied_and_removed() {
     let Some(realm) = Realm::enter().await else { return };
     realm.add_seed().await;
     realm.create(greeter("web", "it's alive")).await;
-    let made = realm.get("web").await;
-    assert_eq!((made.state, made.hypervisor.as_str()), (VmState::Ready, "libvirt"));
+    let created = realm.get("web").await;
+    assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "libvirt"));
     assert_eq!(realm.page("web").await, "it's alive\n");
 
-    // Read while it runs, and made anew from what was read.
+    // Read while it runs, and a copy created from what was read.
     let backup = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: backup.clone() };
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
@@ -41,16 +43,32 @@ async fn a_machine_is_made_read_copied_and_removed() {
     let close = CloseDisks { operation_id: backup.clone() };
     let closed = realm.bus.call(&close, ANSWER * 3).await.expect("closed");
     assert!(closed.was_open);
-    assert!(!realm.bus.call(&close, ANSWER).await.expect("calm").was_open);
-    let exports = std::fs::read_dir(realm.state.path().join("exports")).expect("a folder");
+    assert!(!realm.bus.call(&close, ANSWER).await.expect("a no-op").was_open);
+    let exports = std::fs::read_dir(realm.folder.path().join("exports")).expect("a folder");
     assert_eq!(exports.count(), 0);
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: new_id() };
+    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: None };
     let begun = realm.bus.call(&adopt, ANSWER).await.expect("begun");
     realm.done(begun.operation()).await;
     let copied = realm.get("web2").await;
-    assert_ne!((&copied.uuid, &copied.mac), (&made.uuid, &made.mac));
+    assert_ne!((&copied.uuid, &copied.mac), (&created.uuid, &created.mac));
     assert_eq!(realm.page("web2").await, "it's alive\n");
+
+    // Suspended by a person: shown with its reason, and resumed by a start that says so.
+    let uuid = created.uuid.as_str();
+    let suspended = Command::new("virsh").args(["-c", "qemu:///system", "suspend", uuid]).status();
+    assert!(suspended.expect("virsh").success());
+    testkit::eventually_some("it is shown as paused", ANSWER, async || {
+        (realm.get("web").await.pause_reason == Some(PauseReason::User)).then_some(())
+    })
+    .await;
+    assert_eq!(realm.get("web").await.state, VmState::Paused);
+    let start = StartVm { vm: vm("web"), operation_id: None };
+    let begun = realm.bus.call(&start, ANSWER).await.expect("begun");
+    let output = realm.done(begun.operation()).await.output.expect("an output");
+    let started: StartedVm = serde_json::from_value(output).expect("a started VM");
+    assert_eq!((started.vm.state, started.resumed_from), (VmState::Ready, Some(PauseReason::User)));
+    assert_eq!(realm.page("web").await, "it's alive\n");
 
     // Off, read while off, and on again.
     let stop = StopVm { vm: vm("web"), operation_id: None };
@@ -59,7 +77,7 @@ async fn a_machine_is_made_read_copied_and_removed() {
     assert_eq!(realm.get("web").await.state, VmState::Stopped, "{stopped:?}");
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Off);
-    read_export(&opened.exports[0], &realm.state.path().join("off.raw"));
+    read_export(&opened.exports[0], &realm.folder.path().join("off.raw"));
     realm.bus.call(&close, ANSWER * 3).await.expect("closed");
     let start = StartVm { vm: vm("web"), operation_id: None };
     let begun = realm.bus.call(&start, ANSWER).await.expect("begun");
@@ -72,6 +90,6 @@ async fn a_machine_is_made_read_copied_and_removed() {
         realm.done(begun.operation()).await;
     }
     assert_eq!(realm.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
-    let marked = realm.house.state.hypervisor.marked("loam").await;
+    let marked = realm.state.hypervisor.marked(&realm.state.realm).await;
     assert_eq!(marked.expect("a list"), []);
 }

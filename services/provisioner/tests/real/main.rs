@@ -1,10 +1,10 @@
-//! The provisioner on real machines: a private libvirtd, QEMU and the tiny guest.
+//! The provisioner on real VMs: a private libvirtd, QEMU and the tiny guest.
 //!
 //! ```text
 //! tests/harness/realm cargo nextest run -p provisioner --test real
 //! ```
 //!
-//! Outside a realm these tests say that they were skipped; where `CI` is set that is an error.
+//! Outside a realm these tests are skipped and say so; where `CI` is set that is an error.
 
 #[path = "../support/mod.rs"]
 mod support;

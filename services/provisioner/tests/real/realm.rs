@@ -2,28 +2,29 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, RunningServer, ServiceInfo};
+use bus::{Bus, RunningServer};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
-use contract::{ByteCount, HostName, OperationId, Service};
+use contract::{ByteCount, OperationId, Service};
 use operation::wait_for_operation;
 use provisioner::config::{Config, HypervisorKind, Network, VirtTypeWanted};
-use provisioner::sagas::Limits;
-use provisioner::{House, Ports, wiring};
+use provisioner::{Limits, ServiceState, adapters};
 
-use crate::support::{ANSWER, bus_on, definition, seed_name, vm};
+use crate::support::{ANSWER, bus_on, definition, open_state, seed_name, serve, vm};
 
 /// An emulated guest boots in seven seconds on an idle machine; a busy one may take many times that.
 pub(crate) const BOOT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Realm {
     pub(crate) bus: Bus,
-    pub(crate) house: House,
-    pub(crate) state: tempfile::TempDir,
-    _serving: RunningServer,
+    pub(crate) state: Arc<ServiceState>,
+    pub(crate) folder: tempfile::TempDir,
+    _server: RunningServer,
+    _service: chassis::Running,
 }
 
 pub(crate) fn in_realm() -> bool {
@@ -62,21 +63,13 @@ impl Realm {
         if !in_realm() {
             return None;
         }
-        let state = state_folder();
+        let folder = state_folder();
         let bus = bus_on(&MemoryTransport::new());
-        let ports = Ports::open(&config(), state.path()).await.expect("ports");
-        let host = HostName::new("h1").expect("a good name");
-        let house = House::build(&bus, host, ports, Limits::usual(BOOT)).await.expect("a house");
-        let mut server = bus.server(ServiceInfo {
-            service: Service::Provisioner,
-            version: "0.0.0".into(),
-            metadata: Default::default(),
-        });
-        wiring::answer(house.clone(), &mut server);
-        house.operations.serve(&mut server);
-        let serving = server.open().await.expect("a desk");
-        house.state.hypervisor.prepare().await.expect("a network");
-        Some(Realm { bus, house, state, _serving: serving })
+        let ports = adapters::real(&config(), folder.path()).await.expect("ports");
+        let state = open_state(&bus, ports, Limits::standard(BOOT)).await;
+        let (server, service) = serve(&bus, &state).await;
+        state.hypervisor.prepare().await.expect("a network");
+        Some(Realm { bus, state, folder, _server: server, _service: service })
     }
 
     pub(crate) async fn outcome(&self, id: &OperationId) -> OperationReport {
@@ -108,7 +101,7 @@ impl Realm {
     }
 
     pub(crate) async fn get(&self, name: &str) -> Vm {
-        self.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("there")
+        self.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("it exists")
     }
 
     /// The page that a guest serves now.
@@ -122,7 +115,7 @@ impl Realm {
     }
 }
 
-/// A machine that serves a page with a greeting, at every boot.
+/// A VM that serves a page with a greeting, at every boot.
 pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
     let mut wanted = definition(name);
     wanted.disk_size = ByteCount::mib(512);
@@ -138,7 +131,7 @@ pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
     wanted
 }
 
-/// Copies what a export shows into a raw image.
+/// Copies an exported disk into a raw image.
 pub(crate) fn read_export(export: &contract::provisioner::DiskExport, to: &Path) {
     let uri = format!("nbd+unix:///{}?socket={}", export.export, export.socket.display());
     let read = Command::new("qemu-img")

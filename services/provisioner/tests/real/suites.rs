@@ -3,23 +3,23 @@
 use contract::provisioner::VmDefinition;
 use contract::{ByteCount, OperationId};
 use operation::new_id;
+use provisioner::machine::machine_of;
 use provisioner::ports::Guest;
-use provisioner::sagas::machine_of;
 use provisioner_domain::VmRecord;
 use provisioner_domain::nocloud::documents;
 
 use crate::realm::{BOOT, Realm};
 use crate::support::{definition, suites};
 
-/// A machine of the tiny guest with its files, as a creation would make them.
+/// A VM of the tiny guest with its files, as a creation would write them.
 async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationId) {
     realm.add_seed().await;
-    let state = &realm.house.state;
+    let state = &realm.state;
     let by = new_id();
     let created = state.registry.create(definition, by.clone()).await;
     let record = created.expect("a record");
     let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
-    state.disks.create_folder(record.name().as_str()).await.expect("a folder");
+    state.disks.create_folder(record.name()).await.expect("a folder");
     let base = machine.disks[0].base.as_ref().expect("a seed").path.clone();
     let sha256 = base.file_stem().expect("a name").to_string_lossy().into_owned();
     let (path, size) = (&machine.disks[0].image.path, record.definition.disk_size);
@@ -30,24 +30,24 @@ async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationI
 }
 
 #[actix::test]
-async fn libvirt_keeps_the_ports_promises() {
+async fn libvirt_passes_the_suite_of_its_port() {
     let Some(realm) = Realm::enter().await else { return };
     let mut wanted = definition("suite");
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
-    let state = &realm.house.state;
+    let state = &realm.state;
     let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
-    let exports = state.disks.make_export_folder("suite").await.expect("a folder");
+    let exports = state.disks.create_export_folder(&by).await.expect("a folder");
     suites::hypervisor(state.hypervisor.as_ref(), &machine, &exports, BOOT).await;
 }
 
 #[actix::test]
-async fn ssh_keeps_the_ports_promises() {
+async fn ssh_passes_the_suite_of_its_port() {
     let Some(realm) = Realm::enter().await else { return };
     let mut wanted = definition("shell");
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
-    let state = &realm.house.state;
+    let state = &realm.state;
     let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
     let hypervisor = &state.hypervisor;
     hypervisor.define(&machine).await.expect("defined");

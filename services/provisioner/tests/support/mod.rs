@@ -1,4 +1,4 @@
-//! What the tests share: a state in a folder of its own, on the memory bus, with the simulated hypervisor.
+//! What the tests share: a provisioner in a folder of its own, on the memory bus, with the simulated hypervisor.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod suites;
@@ -12,11 +12,11 @@ use bus::{Bus, RunningServer, ServiceInfo};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
-use operation::{Context, Meter, new_id, wait_for_operation};
+use operation::{Context, ProgressMeter, new_id, wait_for_operation};
 use provisioner::adapters::qemu_img::QemuImgDisks;
 use provisioner::adapters::simulated::{Faults, SimulatedHypervisor, SimulatedShell};
-use provisioner::sagas::{Limits, ServiceState};
-use provisioner::{House, Ports, wiring};
+use provisioner::ports::Ports;
+use provisioner::{Limits, ServiceState};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes.
@@ -53,16 +53,18 @@ pub fn script(name: &str, text: &str) -> Script {
     Script { name: name.into(), text: text.into() }
 }
 
-/// Impatient, so that failures come soon.
+/// Short, so that failures come soon. The reconciler has its first round only, and there is always room.
 pub fn limits() -> Limits {
     Limits {
-        ready_within: Duration::from_secs(2),
-        look_again: Duration::from_millis(5),
-        agent_stop: Duration::from_millis(100),
-        button_stop: Duration::from_millis(100),
-        freeze_within: Duration::from_millis(200),
+        ready_max: Duration::from_secs(2),
+        poll_interval: Duration::from_millis(5),
+        agent_shutdown_max: Duration::from_millis(100),
+        acpi_shutdown_max: Duration::from_millis(100),
+        freeze_max: Duration::from_millis(200),
         lease: Duration::from_secs(120),
-        reconcile_every: Duration::from_millis(100),
+        reconcile_interval: Duration::from_secs(3600),
+        room_low: ByteCount(0),
+        room_enough: ByteCount(0),
     }
 }
 
@@ -72,7 +74,7 @@ pub fn raw_image(folder: &Path) -> (PathBuf, String) {
     let mut bytes = vec![0; 1 << 20];
     bytes[..12].copy_from_slice(b"boot sector!");
     std::fs::write(&path, bytes).expect("written");
-    let file = std::fs::File::options().write(true).open(&path).expect("there");
+    let file = std::fs::File::options().write(true).open(&path).expect("it exists");
     file.set_len(16 << 20).expect("its size");
     let digest = chassis::sha256_of(&path).expect("hashed");
     (path, digest)
@@ -108,27 +110,40 @@ pub fn bus_on(transport: &MemoryTransport) -> Bus {
     Bus::new(Arc::new(transport.clone()), Realm::default())
 }
 
-pub async fn house(bus: &Bus, ports: Ports, limits: Limits) -> House {
+pub async fn open_state(bus: &Bus, ports: Ports, limits: Limits) -> Arc<ServiceState> {
     let host = HostName::new("h1").expect("a good name");
-    House::build(bus, host, ports, limits).await.expect("a house")
+    ServiceState::open(bus, host, ports, limits).await.expect("the tables can be read")
+}
+
+/// Opens a service's endpoints and resumes its operations.
+pub async fn serve(bus: &Bus, state: &Arc<ServiceState>) -> (RunningServer, chassis::Running) {
+    let service = provisioner::service(bus, Arc::clone(state)).await.expect("a service");
+    let info =
+        ServiceInfo { service: Service::Provisioner, version: "0.0.0".into(), metadata: Default::default() };
+    let mut server = bus.server(info);
+    let running = service.serve(&mut server);
+    let server = server.open().await.expect("endpoints");
+    running.engine.as_ref().expect("an engine").resume().await.expect("resumed");
+    (server, running)
 }
 
 /// A provisioner that answers on a memory bus.
 pub struct Running {
     pub transport: MemoryTransport,
     pub bus: Bus,
-    pub house: House,
+    pub state: Arc<ServiceState>,
     pub simulated: Simulated,
     pub folder: Arc<tempfile::TempDir>,
-    serving: RunningServer,
+    server: RunningServer,
+    service: chassis::Running,
 }
 
 impl Running {
     pub async fn start() -> Running {
-        Running::start_at(limits()).await
+        Running::start_with(limits()).await
     }
 
-    pub async fn start_at(limits: Limits) -> Running {
+    pub async fn start_with(limits: Limits) -> Running {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
         Running::start_in(folder, MemoryTransport::new(), limits).await
     }
@@ -140,27 +155,22 @@ impl Running {
     ) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&transport);
-        let house = house(&bus, simulated.ports.clone(), limits).await;
-        let card = ServiceInfo {
-            service: Service::Provisioner,
-            version: "0.0.0".into(),
-            metadata: Default::default(),
-        };
-        let mut server = bus.server(card);
-        wiring::answer(house.clone(), &mut server);
-        house.operations.serve(&mut server);
-        let serving = server.open().await.expect("a desk");
-        house.operations.resume().await.expect("resumed");
-        Running { transport, bus, house, simulated, folder, serving }
+        let state = open_state(&bus, simulated.ports.clone(), limits).await;
+        let (server, service) = serve(&bus, &state).await;
+        Running { transport, bus, state, simulated, folder, server, service }
     }
 
     /// Ends it in order and starts it again on the same tables and folder.
     pub async fn restart(self) -> Running {
-        self.serving.close().await;
-        self.house.operations.leave().await;
+        let limits = self.state.limits;
+        self.restart_with(limits).await
+    }
+
+    pub async fn restart_with(self, limits: Limits) -> Running {
+        self.server.close().await;
+        self.service.shut_down().await;
         let (folder, transport) = (Arc::clone(&self.folder), self.transport.clone());
-        let limits = self.house.state.limits;
-        drop((self.house, self.simulated));
+        drop((self.state, self.simulated));
         Running::start_in(folder, transport, limits).await
     }
 
@@ -195,9 +205,9 @@ impl Running {
         self.done(begun.operation()).await
     }
 
-    /// What a simulated guest's page says.
+    /// The page of a simulated guest.
     pub async fn page(&self, name: &str) -> String {
-        let record = self.house.state.registry.vm(&vm(name)).await.expect("there");
+        let record = self.state.registry.vm(&vm(name)).await.expect("it exists");
         let address = record.address().expect("it runs");
         reqwest::get(format!("http://{address}:{PORT}/"))
             .await
@@ -209,12 +219,12 @@ impl Running {
 }
 
 /// A step's context.
-pub fn context<I>(state: &Arc<ServiceState>, input: I) -> Context<ServiceState, I> {
+pub fn context<C>(state: &Arc<ServiceState>, command: C) -> Context<ServiceState, C> {
     Context {
         state: Arc::clone(state),
-        input,
+        command,
         id: new_id(),
-        progress: Meter::default(),
+        progress: ProgressMeter::default(),
         cancel: CancellationToken::new(),
     }
 }
@@ -226,7 +236,7 @@ pub async fn reserve(
     disks: Vec<contract::provisioner::DiskSize>,
     by: OperationId,
 ) {
-    let name = definition.name.to_string();
+    let name = definition.name.clone();
     state.registry.reserve(definition, disks.clone(), by).await.expect("reserved");
     state.disks.create_folder(&name).await.expect("a folder");
     for disk in disks {

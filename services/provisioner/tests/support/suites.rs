@@ -3,100 +3,127 @@
 use std::path::Path;
 use std::time::Duration;
 
-use contract::provisioner::Script;
+use contract::VmUuid;
+use contract::provisioner::{PauseReason, Script};
 use provisioner::ports::{
-    Guest, GuestShell, Hypervisor, HypervisorError, Machine, Power, ScriptRun, ShellError, ShutdownMode,
+    Guest, GuestShell, Hypervisor, HypervisorFailure, Machine, ScriptRun, ShellError, ShutdownMode,
 };
+use provisioner_domain::Power;
 use testkit::eventually_some;
 
-/// A machine that nobody knows.
-const NOBODY: &str = "00000000-0000-4000-8000-0000000000ff";
+async fn power(adapter: &dyn Hypervisor, uuid: &VmUuid) -> Power {
+    adapter.power(uuid).await.expect("an answer")
+}
 
-/// How long a guest may take to do what it was asked for.
-pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &Path, patience: Duration) {
+/// `wait_max`: how long a guest may take to do what it was asked for.
+pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &Path, wait_max: Duration) {
     let uuid = &machine.uuid;
+    let unknown = VmUuid::new("00000000-0000-4000-8000-0000000000ff").expect("a UUID");
     adapter.check().await.expect("it answers");
     adapter.prepare().await.expect("prepared");
-    adapter.prepare().await.expect("prepared before");
+    adapter.prepare().await.expect("idempotent");
 
-    assert_eq!(adapter.power(NOBODY).await, Ok(None));
-    adapter.destroy(NOBODY).await.expect("calm");
-    adapter.undefine(NOBODY).await.expect("calm");
-    adapter.close_exports(NOBODY, exports).await.expect("calm");
-    let unknown = adapter.start(NOBODY).await;
-    assert!(matches!(unknown, Err(HypervisorError::Unknown(_))), "{unknown:?}");
+    assert_eq!(power(adapter, &unknown).await, Power::Missing);
+    adapter.destroy(&unknown).await.expect("a no-op");
+    adapter.undefine(&unknown).await.expect("a no-op");
+    adapter.close_exports(&unknown, exports).await.expect("a no-op");
+    for refused in [adapter.start(&unknown).await, adapter.resume(&unknown).await] {
+        assert_eq!(refused.expect_err("unknown").kind, HypervisorFailure::Unknown);
+    }
 
     adapter.define(machine).await.expect("defined");
-    adapter.define(machine).await.expect("defined before");
-    assert_eq!(adapter.power(uuid).await, Ok(Some(Power::Off)));
+    adapter.define(machine).await.expect("idempotent");
+    assert_eq!(power(adapter, uuid).await, Power::Off);
     let marked = adapter.marked(&machine.mark.realm).await.expect("a list");
     let found = marked.iter().find(|found| found.uuid == *uuid).expect("ours is in it");
     assert_eq!((found.power, &found.mark), (Power::Off, &machine.mark));
-    assert_eq!(adapter.marked("another-realm").await, Ok(Vec::new()));
+    let other_realm = contract::Realm::new("another-realm").expect("a realm");
+    assert_eq!(adapter.marked(&other_realm).await.expect("a list"), []);
     let mut namesake = machine.clone();
-    namesake.uuid = NOBODY.into();
-    adapter.define(&namesake).await.expect_err("the name is another machine's");
+    namesake.uuid = unknown;
+    adapter.define(&namesake).await.expect_err("another VM has the name");
 
     adapter.start(uuid).await.expect("started");
-    adapter.start(uuid).await.expect("started before");
-    assert_eq!(adapter.power(uuid).await, Ok(Some(Power::Running)));
-    eventually_some("its agent answers", patience, async || {
+    adapter.start(uuid).await.expect("idempotent");
+    assert_eq!(power(adapter, uuid).await, Power::Running);
+    eventually_some("its agent answers", wait_max, async || {
         adapter.agent_answers(uuid).await.expect("an answer").then_some(())
     })
     .await;
-    eventually_some("it has an address", patience, async || {
+    eventually_some("it has an address", wait_max, async || {
         adapter.address(uuid, &machine.mac).await.expect("an answer")
     })
     .await;
 
+    paused(adapter, machine, wait_max).await;
+
     adapter.freeze(uuid).await.expect("frozen");
     let opened = adapter.open_exports(uuid, &machine.disks, exports).await;
     adapter.thaw(uuid).await.expect("thawed");
-    adapter.thaw(uuid).await.expect("thawed before");
+    adapter.thaw(uuid).await.expect("idempotent");
     for (export, disk) in opened.expect("opened").iter().zip(&machine.disks) {
         assert_eq!(export.disk, disk.name);
-        std::os::unix::net::UnixStream::connect(&export.socket).expect("somebody serves it");
+        std::os::unix::net::UnixStream::connect(&export.socket).expect("a server listens");
     }
     adapter.close_exports(uuid, exports).await.expect("closed");
-    adapter.close_exports(uuid, exports).await.expect("closed before");
+    adapter.close_exports(uuid, exports).await.expect("idempotent");
 
     adapter.request_shutdown(uuid, ShutdownMode::Agent).await.expect("asked");
-    eventually_some("it is off", patience, async || {
-        (adapter.power(uuid).await == Ok(Some(Power::Off))).then_some(())
-    })
-    .await;
-    adapter.request_shutdown(uuid, ShutdownMode::Acpi).await.expect("calm");
+    eventually_some("it is off", wait_max, async || (power(adapter, uuid).await == Power::Off).then_some(()))
+        .await;
+    adapter.request_shutdown(uuid, ShutdownMode::Acpi).await.expect("a no-op");
     adapter.open_exports(uuid, &machine.disks, exports).await.expect_err("it is off");
+    adapter.suspend(uuid).await.expect_err("it is off");
     adapter.start(uuid).await.expect("started");
     adapter.destroy(uuid).await.expect("destroyed");
-    adapter.destroy(uuid).await.expect("destroyed before");
-    assert_eq!(adapter.power(uuid).await, Ok(Some(Power::Off)));
+    adapter.destroy(uuid).await.expect("idempotent");
+    assert_eq!(power(adapter, uuid).await, Power::Off);
     adapter.undefine(uuid).await.expect("undefined");
-    adapter.undefine(uuid).await.expect("undefined before");
-    assert_eq!(adapter.power(uuid).await, Ok(None));
+    adapter.undefine(uuid).await.expect("idempotent");
+    assert_eq!(power(adapter, uuid).await, Power::Missing);
 }
 
-/// `guest` is up, and was never entered before.
+/// A running VM is suspended and resumed; starting it does not resume it.
+async fn paused(adapter: &dyn Hypervisor, machine: &Machine, wait_max: Duration) {
+    let uuid = &machine.uuid;
+    adapter.resume(uuid).await.expect("a no-op");
+    adapter.suspend(uuid).await.expect("suspended");
+    adapter.suspend(uuid).await.expect("idempotent");
+    let suspended = Power::Paused(PauseReason::User);
+    assert_eq!(power(adapter, uuid).await, suspended);
+    let marked = adapter.marked(&machine.mark.realm).await.expect("a list");
+    assert_eq!(marked.iter().find(|found| found.uuid == *uuid).expect("ours").power, suspended);
+    adapter.start(uuid).await.expect("a no-op");
+    assert_eq!(power(adapter, uuid).await, suspended);
+    adapter.resume(uuid).await.expect("resumed");
+    assert_eq!(power(adapter, uuid).await, Power::Running);
+    eventually_some("its agent answers again", wait_max, async || {
+        adapter.agent_answers(uuid).await.expect("an answer").then_some(())
+    })
+    .await;
+}
+
+/// `guest` is up, and nobody has logged in to it yet.
 pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
-    let host_key = adapter.reach(guest).await.expect("entered");
+    let host_key = adapter.reach(guest).await.expect("logged in");
     let known = Guest { host_key: Some(host_key.clone()), ..guest.clone() };
     assert_eq!(adapter.reach(&known).await, Ok(host_key));
     let other = Guest { host_key: Some("another".into()), ..guest.clone() };
-    let stranger = adapter.reach(&other).await;
-    assert!(matches!(stranger, Err(ShellError::HostKeyChanged { .. })), "{stranger:?}");
-    let nobody = Guest {
-        // Kept for documentation (RFC 5737): nobody is there.
+    let changed = adapter.reach(&other).await;
+    assert!(matches!(changed, Err(ShellError::HostKeyChanged { .. })), "{changed:?}");
+    let no_guest = Guest {
+        // No guest has this address.
         address: std::net::Ipv4Addr::new(127, 255, 255, 254).into(),
         ..guest.clone()
     };
-    let unreachable = adapter.reach(&nobody).await;
+    let unreachable = adapter.reach(&no_guest).await;
     assert!(matches!(unreachable, Err(ShellError::Unreachable(_))), "{unreachable:?}");
 
     let script = Script {
         name: "count.sh".into(),
-        text: "#!/bin/sh\necho \"$WORD\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
+        text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
     };
-    let env = std::collections::BTreeMap::from([("WORD".to_owned(), "it's".to_owned())]);
+    let env = std::collections::BTreeMap::from([("GREETING".to_owned(), "it's".to_owned())]);
     let run = ScriptRun { at: 0, script: &script, env: &env, within: Duration::from_secs(60) };
     adapter.run(&known, &run).await.expect("it ran");
     adapter.run(&known, &run).await.expect("it is not run again");

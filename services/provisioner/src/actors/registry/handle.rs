@@ -98,7 +98,11 @@ impl RegistryHandle {
         self.ask(Reserve { definition, disks, by }).await
     }
 
-    pub(crate) async fn apply(
+    /// Makes a transition of a VM's record.
+    ///
+    /// # Errors
+    /// The refusal, or no answer.
+    pub async fn apply(
         &self,
         vm: &VmName,
         transition: VmTransition,
