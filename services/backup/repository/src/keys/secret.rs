@@ -124,7 +124,7 @@ impl Secret {
         Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 
-    /// A file of at least 32 random bytes, taken as it is.
+    /// A file of at least 32 random bytes, used unchanged.
     ///
     /// # Errors
     /// When the file cannot be read, is too short, or can be changed by others.

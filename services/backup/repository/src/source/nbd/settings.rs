@@ -33,7 +33,7 @@ pub enum NbdAddress {
 /// Which export of which server to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NbdSettings {
-    /// The server.
+    /// The server's socket or port.
     pub address: NbdAddress,
     /// The export's name; may be empty.
     pub export: String,
