@@ -98,11 +98,11 @@ impl Secret {
     ///
     /// # Errors
     /// When it is empty.
-    pub fn passphrase(words: &str) -> Result<Secret, SecretError> {
-        if words.is_empty() {
+    pub fn passphrase(text: &str) -> Result<Secret, SecretError> {
+        if text.is_empty() {
             return Err(SecretError::Empty);
         }
-        let bytes = Zeroizing::new(words.as_bytes().to_vec());
+        let bytes = Zeroizing::new(text.as_bytes().to_vec());
         Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 

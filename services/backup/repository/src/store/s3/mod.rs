@@ -300,6 +300,6 @@ fn refused(attempt: &str, name: &Path, response: &Response) -> object_store::Err
     )))
 }
 
-fn contains(body: &[u8], word: &[u8]) -> bool {
-    body.windows(word.len()).any(|window| window == word)
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|window| window == text)
 }
