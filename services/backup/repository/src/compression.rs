@@ -121,7 +121,7 @@ impl Compression {
         (frame_bytes + content.len() / WORTH_ONE_PART_IN <= content.len()).then_some(frame_bytes)
     }
 
-    /// Bytes of room that compressing so many may take.
+    /// The most bytes that compressing so many may take.
     pub(crate) fn bound(self, content_bytes: usize) -> usize {
         match self {
             Compression::None => content_bytes,

@@ -14,11 +14,11 @@ use crate::shared::Shared;
 /// One disk or stream in two snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskDiff {
-    /// Its name.
+    /// The name of the disk or stream.
     pub name: String,
     /// Its size in the first snapshot, if it is there.
     pub size_bytes_before: Option<u64>,
-    /// Its size in the second.
+    /// Its size in the second, if it is there.
     pub size_bytes_after: Option<u64>,
     /// Ranges of whole segments that differ, joined where they touch. A stream, and a disk that is only in one of
     /// both, differs from end to end or not at all; so does nearly all of one whose aligned cuts moved in between, as

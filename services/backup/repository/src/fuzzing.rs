@@ -100,8 +100,8 @@ fn read_pack(object: &[u8]) {
         let footer = Footer::decode(PackId::from([9; 16]), kind, object.len() as u64, &footer);
         let Ok(footer) = footer else { continue };
         let range = footer.directory();
-        let sealed = &rest[range.start as usize..range.end as usize];
-        if let Ok(directory) = pack::decrypt_directory(&Keys::known(), &footer, sealed) {
+        let encrypted = &rest[range.start as usize..range.end as usize];
+        if let Ok(directory) = pack::decrypt_directory(&Keys::known(), &footer, encrypted) {
             open_blobs(&directory, rest);
         }
     }
@@ -111,8 +111,8 @@ fn open_blobs(directory: &Directory, rest: &[u8]) {
     let keys = Keys::known();
     let Ok(key) = directory.head.key(&keys) else { return };
     for (slot, offset, entry) in directory.placed() {
-        let mut sealed = rest[offset as usize..(offset + entry.encrypted_bytes) as usize].to_vec();
-        drop(pack::decrypt_blob(&keys, &key, directory.head.id, slot, entry, &mut sealed));
+        let mut encrypted = rest[offset as usize..(offset + entry.encrypted_bytes) as usize].to_vec();
+        drop(pack::decrypt_blob(&keys, &key, directory.head.id, slot, entry, &mut encrypted));
     }
 }
 

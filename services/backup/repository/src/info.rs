@@ -14,7 +14,7 @@ use crate::store::{Capabilities, ObjectLock};
 /// A summary of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// Its identity.
+    /// The id given at init.
     pub id: RepositoryId,
     /// When it was made, in milliseconds since 1970.
     pub created_unix_ms: u64,

@@ -100,7 +100,7 @@ pub use store::{
     Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
     StoreSettingsError, StoreUrl, UndeleteError, UndeleteReport,
 };
-/// Stops a long operation; it then ends with an error that says so.
+/// Stops a long operation; it then ends with its `Cancelled` error.
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use transfer::{TransferError, TransferReport};
 pub use verify::{Problem, QuarantineReport, VerifyError, VerifyReport, VerifyScope};

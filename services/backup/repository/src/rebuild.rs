@@ -99,9 +99,9 @@ pub(crate) async fn read_directory(
     let footer = tail.last_chunk::<FOOTER_BYTES>().ok_or_else(|| damaged(short))?;
     let footer = Footer::decode(id, kind, bytes, footer).map_err(damaged)?;
     let range = footer.directory();
-    let sealed = match range.start.checked_sub(tail_start) {
+    let encrypted = match range.start.checked_sub(tail_start) {
         Some(at) => tail.slice(at as usize..(range.end - tail_start) as usize),
         None => shared.store.get_range(&name, range.clone()).await?,
     };
-    pack::decrypt_directory(&shared.keys(), &footer, &sealed).map_err(damaged)
+    pack::decrypt_directory(&shared.keys(), &footer, &encrypted).map_err(damaged)
 }

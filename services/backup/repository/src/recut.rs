@@ -16,7 +16,7 @@
 //! as no run of zeros reaches from the change back to its start; and what follows an old cut that is also a new one is
 //! as it was, unless a run of zeros reaches over it whose end was not seen. Where it is otherwise the window grows.
 //!
-//! It does not know where bytes come from: it asks, the caller fills them in, and it goes on.
+//! It does no IO: it returns the ranges it needs, the caller fills them in and calls again.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ use crate::format::recipe::Piece;
 pub(crate) enum Part {
     /// As it was.
     Kept(Piece),
-    /// Cut anew.
+    /// Cut again.
     Cut(Cut),
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Step {
     Done(Vec<Part>),
 }
 
-/// Pieces that are cut anew.
+/// Pieces that are cut again.
 struct Window {
     /// Which pieces of before.
     pieces: Range<usize>,
@@ -60,7 +60,7 @@ enum Outcome {
     EndsTooEarly,
 }
 
-/// The cutting of one segment under way.
+/// The state of cutting one segment again.
 pub(crate) struct Recut {
     cutter: Cutter,
     pieces: Vec<Piece>,

@@ -1,4 +1,4 @@
-"""Reads a Loam repository of format version 1 that lies in a folder, and prints what is in it as JSON.
+"""Reads a Loam repository of format version 1 in a folder, and prints its contents as JSON.
 
 Written from the pages of the crate (`src/format`, `src/keys`, `src/chunker`, `src/store/names.rs`) and from nothing
 else, so that it shows whether they are enough to get everything back without our code. It trusts nothing: signatures,
@@ -35,7 +35,7 @@ GRID = 4096
 
 
 class Damaged(Exception):
-    """Something is not as it should be."""
+    """The repository is damaged."""
 
 
 def check(holds, what):
@@ -114,7 +114,7 @@ class Secret:
     content: bytes
 
     def open_slot(self, repository, slot):
-        """The private key of a slot and the authority that its lock names, or None when it is for another secret."""
+        """The private key of a slot and the authority in its lock, or None when it is for another secret."""
         lock = slot["lock"]
         if lock == "elsewhere":
             ours = self.kind == "identity" and public_of(self.content) == slot["recipient"]
@@ -135,14 +135,14 @@ class Secret:
         )
         try:
             text = unseal(0, key, 0, repository + ulid_bytes(slot["id"]), wrapped["text"])
-        except Exception:  # noqa: BLE001  the library has one kind of error, and it says: another secret
+        except Exception:  # noqa: BLE001  the library has one kind of error: another secret
             return None
         check(len(text) == 64, "a lock is malformed")
         return text[:32], text[32:]
 
 
 class Keys:
-    """What a slot is granted."""
+    """The key bundle that a slot is granted."""
 
     def __init__(self, bundle):
         cursor = Cursor(bundle)
@@ -290,7 +290,7 @@ class Repository:
         return self.blobs[kind, blob]
 
     def leaf(self, blob, covers):
-        """The stretches of a leaf: bytes of zeros as a number, or content."""
+        """The parts of a leaf: bytes of zeros as a number, or content."""
         cursor, covered = Cursor(self.blob(1, blob)), 0
         while cursor.more():
             tag, length = cursor.number(1), cursor.number(4)
@@ -305,7 +305,7 @@ class Repository:
         check(covered == covers, "a leaf does not cover its segment")
 
     def aligned_ends(self, data, behind_a_line):
-        """Where the chunks of a stretch of data end."""
+        """The ends of the chunks of a range of data."""
         shortest, average, longest = (self.config["chunking"][f"chunk_bytes_{size}"] for size in ("min", "avg", "max"))
         bits = (average // GRID).bit_length() - 1
         start = at = 0
@@ -397,7 +397,7 @@ class Repository:
         definition = self.for_readers(said["definition"]).decode() if self.keys.can_read else None
         return plain | {"id": name, "cipher": CIPHER_NAMES[cipher], "disks": disks, "definition": definition}
 
-    def told(self):
+    def described(self):
         names = sorted(path.name for path in (self.folder / "snapshots").iterdir() if "#" not in path.name)
         snapshots = [self.snapshot(name) for name in names]
         return {
@@ -428,7 +428,7 @@ def main():
     for name in ("--passphrase-file", "--key-file", "--identity-file"):
         kind.add_argument(name)
     arguments = parser.parse_args()
-    print(json.dumps(Repository(arguments.folder, secret_from(arguments)).told(), indent=2))
+    print(json.dumps(Repository(arguments.folder, secret_from(arguments)).described(), indent=2))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ pub fn make_disk(path: &Path, rng: &mut impl Rng) {
 
 /// Text of a thousand random words: it compresses about as well as programs do.
 pub fn words(rng: &mut impl Rng, into: &mut [u8]) {
-    let book: Vec<[u8; 7]> = (0..1000).map(|_| rng.random()).collect();
+    let vocabulary: Vec<[u8; 7]> = (0..1000).map(|_| rng.random()).collect();
     for word in into.chunks_mut(7) {
-        word.copy_from_slice(&book[rng.random_range(0..book.len())][..word.len()]);
+        word.copy_from_slice(&vocabulary[rng.random_range(0..vocabulary.len())][..word.len()]);
     }
 }
 

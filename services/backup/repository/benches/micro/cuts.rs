@@ -1,6 +1,6 @@
 //! Where to cut: the five guests in a repository of each kind.
 //!
-//! Told is what is stored, how many chunks name it, and what it takes to store it and to go through it once more. The
+//! Prints what is stored, how many chunks name it, and what it takes to store it and to go through it once more. The
 //! stores are in memory, with one worker.
 
 use std::num::NonZero;

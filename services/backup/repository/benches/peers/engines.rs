@@ -129,7 +129,7 @@ impl Place {
 
     fn ours(&self, verb: &str, more: &[&str]) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg(ours::WORD).arg(verb).arg(self.store()).args(more);
+        command.arg(ours::ARGUMENT).arg(verb).arg(self.store()).args(more);
         command
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every program runs as a process of its own and is measured by the kernel's accounts; of several runs medians are
-//! told. An engine that is not installed is left out (`deploy/packages bench` installs them). What is restored is
+//! printed. An engine that is not installed is left out (`deploy/packages bench` installs them). What is restored is
 //! compared with what was backed up. All files lie in one temporary folder, which needs 8 GiB.
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -37,15 +37,16 @@ const MIB: usize = 1024 * 1024;
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
-        Some(word) if word == meter::WORD => std::process::exit(meter::be_one(arguments)),
-        Some(word) if word == ours::WORD => {
+        Some(first) if first == meter::ARGUMENT => std::process::exit(meter::be_one(arguments)),
+        Some(first) if first == ours::ARGUMENT => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             return runtime.block_on(ours::be_one(arguments));
         }
         _ => {}
     }
-    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let is_asked = |word: &str| asked.is_empty() || asked.iter().any(|asked| asked == word);
+    let asked: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
     let engines: Vec<_> = Engine::ALL.into_iter().filter(|engine| engine.name().is_some()).collect();
     if is_asked("disk") {
         compare_disk(&engines);

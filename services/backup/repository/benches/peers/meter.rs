@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// The word that makes this benchmark a meter.
-pub(crate) const WORD: &str = "meter";
+/// The argument that makes this benchmark a meter.
+pub(crate) const ARGUMENT: &str = "meter";
 
 /// What a program took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +55,7 @@ impl Taken {
 pub(crate) fn measure(command: &Command) -> Taken {
     let report = tempfile::NamedTempFile::new().unwrap();
     let mut meter = Command::new(std::env::current_exe().unwrap());
-    meter.arg(WORD).arg(report.path()).arg(command.get_program()).args(command.get_args());
+    meter.arg(ARGUMENT).arg(report.path()).arg(command.get_program()).args(command.get_args());
     meter.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(folder) = command.get_current_dir() {
         meter.current_dir(folder);

@@ -9,14 +9,14 @@ use backup_repository::{
     Secret, Selector, StoreSettings,
 };
 
-/// The word that makes this benchmark our engine.
-pub(crate) const WORD: &str = "ours";
+/// The argument that makes this benchmark our engine.
+pub(crate) const ARGUMENT: &str = "ours";
 
 const DISK: &str = "vda";
 
 /// `init STORE anywhere|aligned`, `backup STORE MACHINE IMAGE` or `restore STORE MACHINE IMAGE`.
 pub(crate) async fn be_one(arguments: impl Iterator<Item = OsString>) {
-    let arguments: Vec<String> = arguments.map(|word| word.into_string().unwrap()).collect();
+    let arguments: Vec<String> = arguments.map(|argument| argument.into_string().unwrap()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let secret = Secret::passphrase(super::engines::PASSPHRASE).unwrap();
     let settings = EngineSettings::default();

@@ -5,9 +5,9 @@ use super::Share;
 /// One disk of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Its name in the machine.
+    /// The disk's name in the machine, e.g. `vda`.
     pub name: String,
-    /// Its virtual size.
+    /// The virtual size.
     pub size_bytes: u64,
 }
 
@@ -16,7 +16,7 @@ pub struct Disk {
 pub struct Backup {
     /// When it was taken, in milliseconds since 1970.
     pub taken_at_unix_ms: u64,
-    /// Its disks.
+    /// Every disk of the backup.
     pub disks: Vec<Disk>,
     /// Bytes of all disks that are not holes.
     pub used_bytes: u64,

@@ -82,8 +82,8 @@ impl Detector {
     fn incompressible(&self, new: &Backup, history: &[&Backup]) -> Option<Finding> {
         let stored = new.stored()?;
         // Of a handful of bytes mostly their recipe is stored.
-        let telling = history.iter().filter(|backup| backup.new_bytes >= self.0.new_bytes_min);
-        let usually_stored = Baseline::of(telling.filter_map(|b| b.stored()), self.0.history_min)?.median;
+        let comparable = history.iter().filter(|backup| backup.new_bytes >= self.0.new_bytes_min);
+        let usually_stored = Baseline::of(comparable.filter_map(|b| b.stored()), self.0.history_min)?.median;
         let is_sudden = stored >= percent(self.0.stored_percent_incompressible)
             && usually_stored <= percent(self.0.stored_percent_compressible);
         is_sudden.then_some(Finding::Incompressible { stored, usually_stored })

@@ -79,7 +79,7 @@ impl From<Chunker> for Chunking {
 }
 
 impl Chunking {
-    /// Small enough that a test meets every kind of border.
+    /// Small enough that a test covers every kind of border.
     #[cfg(test)]
     pub(crate) fn tiny(chunker: Chunker) -> Chunking {
         let [chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max] = match chunker {

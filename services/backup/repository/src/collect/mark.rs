@@ -46,7 +46,7 @@ pub(super) async fn needed(
         Err(ReadError::Index(error)) => Err(error.into()),
         Err(ReadError::Store(error)) if !matches!(error, StoreError::NotFound { .. }) => Err(error.into()),
         Err(error) => {
-            warn!(%error, "a recipe cannot be followed: looking for the snapshot that it is of");
+            warn!(%error, "a recipe cannot be followed: finding its snapshot");
             one_by_one(repository, frozen, disks, &packs).await
         }
     }

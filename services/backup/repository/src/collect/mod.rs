@@ -80,7 +80,7 @@ use crate::snapshots::SnapshotError;
 /// When packs and leases count as abandoned, and what is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollectSettings {
-    /// Packs younger than this are left alone: a draft that waits to be sealed after a crash finds its packs.
+    /// Packs younger than this are kept: a draft that waits to be sealed after a crash finds its packs.
     pub pack_age_min: Duration,
     /// The lease of a backup without a heartbeat for this long expires.
     pub lease_timeout: Duration,

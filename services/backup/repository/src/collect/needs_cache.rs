@@ -121,7 +121,7 @@ impl Blocks {
     /// All that the blocks of a pack say.
     fn notes(&self, mac_key: &blake3::Hasher, pack: &PackId) -> Needs {
         let mut all = Needs::default();
-        for notes in self.of(mac_key, pack).filter_map(|block| opened(pack, &block)) {
+        for notes in self.of(mac_key, pack).filter_map(|block| needs_in(pack, &block)) {
             if all.is_empty() {
                 all = notes;
             } else {
@@ -145,7 +145,7 @@ fn mac_of(mac_key: &blake3::Hasher, block: &[u8]) -> [u8; MAC_BYTES] {
 }
 
 /// The needs in an authentic block.
-fn opened(pack: &PackId, block: &[u8]) -> Option<Needs> {
+fn needs_in(pack: &PackId, block: &[u8]) -> Option<Needs> {
     let (header, rest) = block.split_first_chunk::<HEADER_BYTES>()?;
     let (of, text_bytes, length) = fields(header)?;
     if of != *pack || text_bytes > TEXT_BYTES_MAX {
@@ -156,7 +156,7 @@ fn opened(pack: &PackId, block: &[u8]) -> Option<Needs> {
 }
 
 /// The block of some needs; `None` where they are too long.
-fn sealed(mac_key: &blake3::Hasher, pack: &PackId, notes: &Needs) -> Option<Vec<u8>> {
+fn block_of(mac_key: &blake3::Hasher, pack: &PackId, notes: &Needs) -> Option<Vec<u8>> {
     let text = notes.encode();
     if text.len() > TEXT_BYTES_MAX {
         return None;
@@ -208,7 +208,7 @@ impl NewNeeds {
         if self.is_full || notes.is_empty() {
             return;
         }
-        let Some(block) = sealed(&self.needs_cache.mac_key, &pack, notes) else { return };
+        let Some(block) = block_of(&self.needs_cache.mac_key, &pack, notes) else { return };
         if let Err(error) = self.append(pack, &block) {
             warn!(%error, "recipes cannot be cached and will be read again");
             self.is_full = true;
@@ -265,7 +265,7 @@ impl NewNeeds {
             if is_new {
                 let mut notes = self.needs_cache.notes(pack);
                 self.new.iter().for_each(|new| notes.add_all(&new.notes(mac_key, pack)));
-                if let Some(block) = sealed(mac_key, pack, &notes) {
+                if let Some(block) = block_of(mac_key, pack, &notes) {
                     blocks.append(*pack, &block)?;
                 }
             } else if let Some(kept) = &self.needs_cache.kept {

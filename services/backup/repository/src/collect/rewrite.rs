@@ -105,7 +105,7 @@ impl Repository {
             .filter_map(|head| {
                 let listed = *packs.get(&head.id)?;
                 let live_bytes = marks.live_bytes(&head.id);
-                // A small pack that is wholly needed would be no smaller if it were written anew.
+                // A small pack that is wholly needed would be no smaller if it were rewritten.
                 let needed_bytes = live_bytes + EMPTY_PACK_BYTES as u64;
                 let is_sparse = needed_bytes * 100 < listed.bytes * u64::from(settings.rewrite_below_percent);
                 let is_old = settings.reencrypt_old_epochs && head.epoch < epoch;
@@ -176,9 +176,9 @@ impl Repository {
             };
             for Wanted { location: Location { slot, offset, entry, .. }, .. } in &read.blobs {
                 let at = (u64::from(*offset) - read.range.start) as usize;
-                let mut sealed = object[at..at + entry.encrypted_bytes as usize].to_vec();
-                let text =
-                    pack::decrypt_encoded(&key, read.pack.id, *slot, entry, &mut sealed).map_err(damaged)?;
+                let mut encrypted = object[at..at + entry.encrypted_bytes as usize].to_vec();
+                let text = pack::decrypt_encoded(&key, read.pack.id, *slot, entry, &mut encrypted)
+                    .map_err(damaged)?;
                 // The copy must match its id, or the old pack stays.
                 blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text).map_err(damaged)?;
                 let text = text.to_vec();

@@ -198,7 +198,7 @@ impl Trace {
         }
     }
 
-    /// Goes on from all pieces that are wanted of a pack. Returns its bytes, when it comes up for the first time.
+    /// Follows all queued pieces of a pack. Returns its bytes at its first visit, else 0.
     async fn follow(trace: &Arc<Trace>, pack: PackId, pieces: Vec<Piece>) -> Result<u64, ReadError> {
         let is_new = trace.found().new_needs.visit(pack);
         let recalling = Arc::clone(trace);

@@ -35,9 +35,9 @@ impl Private {
         let mut object = vec![cipher as u8];
         object.extend_from_slice(&epoch.number.to_le_bytes());
         object.extend_from_slice(&envelope);
-        let mut sealed = text.to_vec();
-        key.encrypt(0, &object, &mut sealed);
-        object.extend_from_slice(&sealed);
+        let mut encrypted = text.to_vec();
+        key.encrypt(0, &object, &mut encrypted);
+        object.extend_from_slice(&encrypted);
         Ok(Private(object))
     }
 
@@ -47,12 +47,12 @@ impl Private {
             Cipher::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its cipher is unknown"))?;
         let epoch = cursor.u32()?;
         let envelope = cursor.array()?;
-        let (bound, sealed) = self.0.split_at(HEADER_BYTES);
-        let mut sealed = sealed.to_vec();
+        let (bound, encrypted) = self.0.split_at(HEADER_BYTES);
+        let mut encrypted = encrypted.to_vec();
         let key = keys.epoch(epoch)?.private(cipher, &envelope)?;
         let length =
-            key.decrypt(0, bound, &mut sealed).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
-        sealed.truncate(length);
-        Ok(sealed)
+            key.decrypt(0, bound, &mut encrypted).map_err(|_| Damage::NotAuthentic { what: WHAT })?.len();
+        encrypted.truncate(length);
+        Ok(encrypted)
     }
 }

@@ -115,7 +115,7 @@ pub struct DiskRecord {
     pub name: String,
     /// Disk or stream.
     pub shape: Shape,
-    /// Its virtual size.
+    /// The virtual size; of a stream its length.
     pub size_bytes: u64,
     /// Bytes that hold data by the source's extents: allocated, whether zero or not.
     pub used_bytes: u64,
@@ -126,7 +126,7 @@ pub struct DiskRecord {
     pub root: BlobId,
 }
 
-/// What it took to make a backup.
+/// What a backup read and stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyStats {
     /// Bytes read from the sources.
@@ -137,7 +137,7 @@ pub struct CopyStats {
     pub stored_bytes: u64,
     /// Segments read and cut.
     pub segments_read: u64,
-    /// Segments taken over from the parent without reading.
+    /// Segments reused from the parent without reading.
     pub segments_reused: u64,
     /// Segments that hold only zeros.
     pub segments_empty: u64,
@@ -156,15 +156,15 @@ pub struct Contents {
     pub taken_at_unix_ms: u64,
     /// Free text of the operator.
     pub tags: Vec<String>,
-    /// The disks.
+    /// Disks and streams, disks first.
     pub disks: Vec<DiskRecord>,
     /// The machine's definition, opaque here and read by readers only.
     pub definition: Private,
-    /// The snapshot whose unchanged segments were taken over.
+    /// The snapshot whose unchanged segments were reused.
     pub parent: Option<SnapshotId>,
     /// The state of the guest's data.
     pub consistency: Consistency,
-    /// What it took.
+    /// What was read and stored.
     pub stats: CopyStats,
     /// Whether it is a stand-in: stored here because the repository where it belongs could not be reached.
     #[serde(default, skip_serializing_if = "is_at_home")]
@@ -181,7 +181,7 @@ fn is_at_home(stands_in: &bool) -> bool {
     !stands_in
 }
 
-/// A sealed backup.
+/// A backup that exists: its id and contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The name of its object.

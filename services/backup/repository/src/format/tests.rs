@@ -107,15 +107,15 @@ fn read(keys: &Keys, written: &Directory, object: &[u8]) -> Option<Vec<Vec<u8>>>
     let PackHead { id, kind, .. } = written.head;
     let footer = Footer::decode(id, kind, object.len() as u64, object.last_chunk::<FOOTER_BYTES>()?).ok()?;
     let range = footer.directory();
-    let sealed = object.get(range.start as usize..range.end as usize)?;
-    let directory = pack::decrypt_directory(keys, &footer, sealed).ok()?;
+    let encrypted = object.get(range.start as usize..range.end as usize)?;
+    let directory = pack::decrypt_directory(keys, &footer, encrypted).ok()?;
     assert_eq!(&directory, written, "an authentic directory is the one that was written");
     let key = directory.head.key(keys).ok()?;
     directory
         .placed()
         .map(|(slot, offset, entry)| {
-            let sealed = &object[offset as usize..(offset + entry.encrypted_bytes) as usize];
-            pack::decrypt_blob(keys, &key, id, slot, entry, &mut sealed.to_vec()).ok()
+            let encrypted = &object[offset as usize..(offset + entry.encrypted_bytes) as usize];
+            pack::decrypt_blob(keys, &key, id, slot, entry, &mut encrypted.to_vec()).ok()
         })
         .collect()
 }
@@ -147,7 +147,7 @@ fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     let (object, directory) = pack.finish();
     assert_eq!(read(&keys, &directory, &object), Some(vec![chunk.to_vec()]));
     assert!(matches!(directory.head.key(&writer).map(drop), Err(Damage::WriteOnly(_))));
-    let private = Private::encrypt(&writer, b"a definition").expect("sealed");
+    let private = Private::encrypt(&writer, b"a definition").expect("encrypted");
     assert_eq!(private.decrypt(&keys).expect("opens"), b"a definition");
     assert!(matches!(private.decrypt(&writer), Err(Damage::WriteOnly(_))));
     assert!(matches!(roster::encode(&roster.roster, &writer), Err(Damage::WriteOnly(_))));

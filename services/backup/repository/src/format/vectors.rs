@@ -148,7 +148,8 @@ fn contents(definition: Private) -> Contents {
 
 /// Records whose fields are not all in the vectors above, since they are left out at their default.
 fn records(keys: &Keys) -> Value {
-    let definition = Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("sealed");
+    let definition =
+        Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("encrypted");
     let consistency = |consistency| hex(&packed::body(&consistency));
     let stands_in = Contents { stands_in: true, parent: None, ..contents(definition.clone()) };
     let mut with_phase = contents(definition);
@@ -234,13 +235,13 @@ fn vectors() -> BTreeMap<String, Value> {
         add(&format!("data pack by {name}"), data);
         add(&format!("index shard of it by {name}"), hex(&shard));
         add(&format!("meta pack by {name}"), pack(&keys, PackKind::Meta, cipher).0);
-        let definition = Private::encrypt_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("sealed");
+        let definition = Private::encrypt_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("encrypted");
         let body = packed::body(&contents(definition));
         let name_in_store = names::entry(names::SNAPSHOTS, Ulid::from_bytes([5; 16]));
         let seed = EnvelopeSeed { salt: [4; 32], cipher };
         add(&format!("snapshot by {name}"), hex(&body));
-        let sealed = encrypted::encrypt_with(&keys, &name_in_store, body, &seed);
-        add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&sealed));
+        let object = encrypted::encrypt_with(&keys, &name_in_store, body, &seed);
+        add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&object));
     }
     let config = Config {
         repository: RepositoryId::known(),

@@ -52,7 +52,7 @@ pub(super) struct ShardRows {
     blocks_at: u64,
 }
 
-fn word(id: &[u8]) -> u64 {
+fn prefix(id: &[u8]) -> u64 {
     u64::from_be_bytes(*id.first_chunk().expect("ids are longer than eight bytes"))
 }
 
@@ -78,16 +78,16 @@ pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Enco
         }
     }
     rows.sort_unstable();
-    let mut words: Vec<u64> = rows.iter().map(|row| word(row)).collect();
-    words.dedup();
-    let filter = BinaryFuse8::try_from(&words).expect("distinct words make a filter");
+    let mut prefixes: Vec<u64> = rows.iter().map(|row| prefix(row)).collect();
+    prefixes.dedup();
+    let filter = BinaryFuse8::try_from(&prefixes).expect("distinct numbers make a filter");
     let filter = rmp_serde::to_vec(&filter).expect("a filter is numbers and bytes");
 
     let mac_key = mac_key(keys, name);
     let mut blocks = Vec::with_capacity(rows.len().div_ceil(BLOCK_ROWS) * BLOCK_BYTES);
     let mut fences = Vec::with_capacity(rows.len().div_ceil(BLOCK_ROWS) * 8);
     for (number, chunk) in rows.chunks(BLOCK_ROWS).enumerate() {
-        fences.extend_from_slice(&word(&chunk[0]).to_le_bytes());
+        fences.extend_from_slice(&prefix(&chunk[0]).to_le_bytes());
         let start = blocks.len();
         blocks.extend_from_slice(chunk.as_flattened());
         blocks.resize(start + BLOCK_BYTES - MAC_BYTES, 0);
@@ -201,7 +201,7 @@ impl ShardRows {
 
     /// Calls `each` with the rows of a blob: more than one when several packs hold it.
     pub(super) fn visit(&self, id: &BlobId, each: &mut dyn FnMut(Location)) -> Result<(), IndexError> {
-        let wanted = word(id.as_bytes());
+        let wanted = prefix(id.as_bytes());
         if !self.filter.contains(&wanted) {
             return Ok(());
         }

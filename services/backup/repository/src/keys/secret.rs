@@ -98,11 +98,11 @@ impl Secret {
     ///
     /// # Errors
     /// When it is empty.
-    pub fn passphrase(words: &str) -> Result<Secret, SecretError> {
-        if words.is_empty() {
+    pub fn passphrase(text: &str) -> Result<Secret, SecretError> {
+        if text.is_empty() {
             return Err(SecretError::Empty);
         }
-        let bytes = Zeroizing::new(words.as_bytes().to_vec());
+        let bytes = Zeroizing::new(text.as_bytes().to_vec());
         Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 
@@ -124,7 +124,7 @@ impl Secret {
         Ok(Secret { kind: SecretKind::Passphrase, bytes })
     }
 
-    /// A file of at least 32 random bytes, taken as it is.
+    /// A file of at least 32 random bytes, used unchanged.
     ///
     /// # Errors
     /// When the file cannot be read, is too short, or can be changed by others.

@@ -116,7 +116,7 @@ pub(crate) enum Owner {
     Recipient(Recipient),
 }
 
-/// A slot whose private key is at hand.
+/// An opened slot: its private key is known.
 pub(crate) struct Opened {
     pub(super) slot: SlotId,
     pub(super) private: Key,

@@ -52,8 +52,8 @@ pub(crate) fn open_all<E: From<ReadError>>(
     for blob in &read.blobs {
         let at = (u64::from(blob.location.offset) - read.range.start) as usize;
         let entry = &blob.location.entry;
-        let mut sealed = object[at..at + entry.encrypted_bytes as usize].to_vec();
-        let content = decrypt_blob(keys, &key, read.pack.id, blob.location.slot, entry, &mut sealed)
+        let mut encrypted = object[at..at + entry.encrypted_bytes as usize].to_vec();
+        let content = decrypt_blob(keys, &key, read.pack.id, blob.location.slot, entry, &mut encrypted)
             .map_err(damaged)?;
         each(blob, content)?;
     }

@@ -202,7 +202,7 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         if self.remove_on_drop {
-            // An orphan that cannot be removed is taken over by the next attempt.
+            // An orphan that cannot be removed is continued by the next attempt.
             let _ = std::fs::remove_file(&self.partial);
         }
     }

@@ -7,7 +7,7 @@
 //! ```text
 //!   snapshot ──> disk ──> page ──> leaves ──┬─ in any order, planned by pack ──> raw | qcow2 | existing | device
 //!                                           ├─ in order of the disk ───────────> any `AsyncWrite`, or a part of it
-//!                                           └─ at random, as it is asked for ──> SnapshotDisk
+//!                                           └─ at random, on demand ───────────> SnapshotDisk
 //! ```
 //!
 //! Holes stay holes. What an existing target holds, or an interrupted restore left, is never trusted: it is hashed and

@@ -98,7 +98,7 @@ pub enum ReadBack {
 pub struct RestoreRequest {
     /// The disk's name in the snapshot.
     pub disk: String,
-    /// Where it goes.
+    /// The image or device to write.
     pub target: RestoreTarget,
     /// What becomes of an unfinished image.
     pub unfinished: Unfinished,

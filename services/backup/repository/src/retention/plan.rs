@@ -91,7 +91,7 @@ impl PlannedSnapshot {
 /// The snapshots of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MachinePlan {
-    /// The machine.
+    /// The machine's name.
     pub machine: String,
     /// Its snapshots, newest first.
     pub snapshots: Vec<PlannedSnapshot>,

@@ -11,7 +11,7 @@ use crate::format::snapshot::{Snapshot, SnapshotId};
 /// The facts about a snapshot that retention uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its name.
+    /// The snapshot.
     pub id: SnapshotId,
     /// The machine; rules apply to each machine's snapshots by themselves.
     pub machine: String,

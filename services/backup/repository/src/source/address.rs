@@ -57,10 +57,10 @@ impl FromStr for DiskAddress {
             return Ok(DiskAddress::Nbd(text.parse()?));
         }
         let (format, path) = match text.split_once(':') {
-            Some((word, rest)) if rest.starts_with("//") && is_scheme(word) => {
-                return Err(NotADiskAddress::Scheme { scheme: word.to_owned() });
+            Some((prefix, rest)) if rest.starts_with("//") && is_scheme(prefix) => {
+                return Err(NotADiskAddress::Scheme { scheme: prefix.to_owned() });
             }
-            Some((word, rest)) => match word.parse() {
+            Some((prefix, rest)) => match prefix.parse() {
                 Ok(format) => (Some(format), rest),
                 Err(_) => (None, text),
             },
@@ -73,10 +73,10 @@ impl FromStr for DiskAddress {
     }
 }
 
-fn is_scheme(word: &str) -> bool {
-    word.parse::<ImageFormat>().is_err()
-        && word.starts_with(|first: char| first.is_ascii_alphabetic())
-        && word.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+fn is_scheme(prefix: &str) -> bool {
+    prefix.parse::<ImageFormat>().is_err()
+        && prefix.starts_with(|first: char| first.is_ascii_alphabetic())
+        && prefix.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 impl From<&Path> for DiskAddress {

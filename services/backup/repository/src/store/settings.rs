@@ -70,7 +70,7 @@ pub struct S3Settings {
 /// Everything needed to reach a store, with all waits bounded.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// The location.
+    /// A folder or a prefix of an S3 bucket.
     pub url: StoreUrl,
     /// Endpoint and credentials, for `s3://`.
     pub s3: Option<S3Settings>,
@@ -140,7 +140,7 @@ impl StoreSettings {
     /// Opens the store, creating nothing. Whether it holds a repository: `Repository::open`.
     ///
     /// # Errors
-    /// When the settings make no sense, the folder is missing or the secret cannot be read. The S3 service is
+    /// When the settings are not valid, the folder is missing or the secret cannot be read. The S3 service is
     /// not contacted yet.
     pub fn open(&self) -> Result<Store, StoreSettingsError> {
         let store = match &self.url {

@@ -42,7 +42,7 @@ pub enum TransferError {
     /// A snapshot could not be found on one of the sides.
     #[error("could not list the snapshots")]
     Snapshots(#[from] SnapshotError),
-    /// Ours could not be read.
+    /// The source could not be read.
     #[error("could not read snapshot {snapshot}")]
     Read {
         /// The snapshot.
@@ -51,7 +51,7 @@ pub enum TransferError {
         #[source]
         source: RestoreError,
     },
-    /// Theirs could not be written.
+    /// The copy could not be stored.
     #[error("could not copy snapshot {snapshot}")]
     Copy {
         /// The snapshot.
@@ -60,7 +60,7 @@ pub enum TransferError {
         #[source]
         source: CopyError,
     },
-    /// Theirs could not be sealed.
+    /// The copy could not be sealed.
     #[error("could not seal snapshot {snapshot}")]
     Seal {
         /// The snapshot.

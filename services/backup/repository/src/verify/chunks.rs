@@ -87,8 +87,8 @@ pub(super) fn check_all(
         let at = (u64::from(place.offset) - start) as usize;
         let end = at + place.entry.encrypted_bytes as usize;
         let cut_off = Damage::Malformed { what: "pack", why: "it ends before this blob does" };
-        let mut sealed = bytes.get(at..end).ok_or(cut_off)?.to_vec();
-        decrypt_blob(&keys, key, place.pack.id, place.slot, &place.entry, &mut sealed).map(drop)
+        let mut encrypted = bytes.get(at..end).ok_or(cut_off)?.to_vec();
+        decrypt_blob(&keys, key, place.pack.id, place.slot, &place.entry, &mut encrypted).map(drop)
     };
     places.iter().map(|place| (place.entry.id, check(place))).collect()
 }

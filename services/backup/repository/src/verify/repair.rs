@@ -143,8 +143,8 @@ fn salvage(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Re
     let mut outcomes: HashMap<BlobId, bool> = HashMap::new();
     for Location { slot, offset, entry, .. } in &places {
         let at = *offset as usize;
-        let mut sealed = object.get(at..at + entry.encrypted_bytes as usize).unwrap_or_default().to_vec();
-        let text = pack::decrypt_encoded(&key, id, *slot, entry, &mut sealed).and_then(|text| {
+        let mut encrypted = object.get(at..at + entry.encrypted_bytes as usize).unwrap_or_default().to_vec();
+        let text = pack::decrypt_encoded(&key, id, *slot, entry, &mut encrypted).and_then(|text| {
             blob::decode(&keys, entry.kind, entry.id, entry.raw_bytes as usize, text)?;
             Ok(text.to_vec())
         });

@@ -12,7 +12,7 @@ const DAY_MS: u64 = 86_400_000;
 /// A machine of 64 MiB of text, backed up every day into a repository of its own.
 struct Machine {
     rng: StdRng,
-    book: Vec<String>,
+    vocabulary: Vec<String>,
     disk: MemoryDisk,
     repository: Repository,
     backups: Vec<Backup>,
@@ -26,10 +26,10 @@ impl Machine {
             let length = rng.random_range(2..10);
             (0..length).map(|_| rng.random_range('a'..='z')).collect()
         };
-        let book = (0..3000).map(|_| word(&mut rng)).collect();
+        let vocabulary = (0..3000).map(|_| word(&mut rng)).collect();
         let disk = MemoryDisk::new(vec![0; 64 * MIB]);
         let repository = new_repository(memory()).await;
-        let mut machine = Machine { rng, book, disk, repository, backups: Vec::new() };
+        let mut machine = Machine { rng, vocabulary, disk, repository, backups: Vec::new() };
         machine.write_text(0, 48 * MIB);
         machine.back_up().await;
         for _ in 0..10 {
@@ -46,7 +46,9 @@ impl Machine {
     fn write_text(&mut self, at: usize, length: usize) {
         let mut text = Vec::with_capacity(length + 10);
         while text.len() < length {
-            text.extend_from_slice(self.book[self.rng.random_range(0..self.book.len())].as_bytes());
+            text.extend_from_slice(
+                self.vocabulary[self.rng.random_range(0..self.vocabulary.len())].as_bytes(),
+            );
             text.push(b' ');
         }
         self.disk.write(at, &text[..length]);

@@ -87,7 +87,7 @@ async fn what_only_forgotten_backups_needed_goes_and_all_else_stays() {
 }
 
 /// All of some work that is over was expected, and there was some.
-fn is_told(progress: &Progress) -> u64 {
+fn total_bytes(progress: &Progress) -> u64 {
     let reading = progress.read();
     assert_eq!(reading.done_bytes, reading.total_bytes);
     assert!(reading.done_bytes > 0);
@@ -103,16 +103,16 @@ async fn how_far_it_is_comes_to_the_whole_work_in_the_end() {
     back_up(&repository, request(&one)).await;
     let progress = Arc::<Progress>::default();
     repository.rebuild_index(&progress).await.unwrap();
-    let all_packs = is_told(&progress);
+    let all_packs = total_bytes(&progress);
 
     repository.forget(first.id).await.unwrap();
     let (planning, collecting) = (Arc::<Progress>::default(), Arc::<Progress>::default());
     let planned = repository.plan_collection(REWRITING, &planning).await.unwrap();
-    let recipes = is_told(&planning);
+    let recipes = total_bytes(&planning);
     assert!(recipes < all_packs);
     let report = repository.collect(REWRITING, &collecting, &Cancel::new()).await.unwrap();
     assert!(report.bytes_rewritten > 0 && report.bytes_rewritten == planned.bytes_rewritten, "{report:?}");
-    assert!(is_told(&collecting) > recipes + report.bytes_rewritten);
+    assert!(total_bytes(&collecting) > recipes + report.bytes_rewritten);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use crate::support::*;
 
-/// Tells the test that it runs where it may mount, and on what.
+/// Set where the test may mount: the mount point.
 const PLACE: &str = "LOAM_TEST_SMALL_DISK";
 const FULL: &str = "No space left on device";
 

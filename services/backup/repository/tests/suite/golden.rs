@@ -172,8 +172,9 @@ async fn write(path: &Path) {
     let draft = repository.copy(draft, &Arc::default(), &Cancel::new()).await.unwrap();
     fs::write(path.join("draft.json"), serde_json::to_vec(&draft).unwrap()).unwrap();
     repository.forget(forgotten.id).await.unwrap();
-    let patient = CollectSettings { lease_timeout: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
-    let report = repository.collect(patient, &Arc::default(), &Cancel::new()).await.unwrap();
+    let long_leases =
+        CollectSettings { lease_timeout: Duration::from_secs(3600), rewrite_bytes_max: 0, ..EAGER };
+    let report = repository.collect(long_leases, &Arc::default(), &Cancel::new()).await.unwrap();
     assert!(report.packs_waiting > 0, "{report:?}");
     let expected = serde_json::to_string_pretty(&described(&repository).await).unwrap() + "\n";
     fs::write(path.join("expected.json"), expected).unwrap();

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use crate::support::*;
 
 const DISK_BYTES: usize = 48 * MIB;
-/// Tells the test below what to restore, when this binary runs itself.
+/// What the test below restores, when this binary runs itself.
 const ORDER: &str = "LOAM_TEST_RESTORE";
 const KILLS: usize = 6;
 
@@ -53,7 +53,7 @@ async fn the_child_does_what_it_is_ordered() {
     }
 }
 
-/// Restores in a child, which is killed when about so much has been written. Tells whether it was in time.
+/// Restores in a child, which is killed when about so much has been written. Returns whether it was in time.
 fn restore_and_kill(kind: &str, folder: &Path, when_bytes: u64) -> bool {
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "killed::the_child_does_what_it_is_ordered"])

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::support::*;
 
-/// Tells the child below what to do, when this binary runs itself.
+/// The work of the child below, when this binary runs itself.
 const ORDER: &str = "LOAM_TEST_WORK";
 const DISK_BYTES: usize = 5 * MIB;
 const KILLS: usize = 60;

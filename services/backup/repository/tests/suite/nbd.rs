@@ -113,8 +113,8 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     let image = folder.path().join("disk.raw");
     sparse_file(&image, &[1; 64 * 1024]);
     let mut served = qemu::Served::start(&image, "raw", None).await;
-    let patience = Duration::from_millis(300);
-    let settings = NbdSettings { request_timeout: patience, ..served.settings() };
+    let timeout = Duration::from_millis(300);
+    let settings = NbdSettings { request_timeout: timeout, ..served.settings() };
     let source = NbdSource::connect(&settings).await.unwrap();
     let second = NbdSource::connect(&served.settings()).await.unwrap();
 
@@ -123,7 +123,7 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     let began = Instant::now();
     let hung = source.read_at(0, 4096).await.unwrap_err();
     assert!(matches!(hung, SourceError::TimedOut { .. }), "{hung}");
-    assert!(began.elapsed() >= patience);
+    assert!(began.elapsed() >= timeout);
     let after = source.read_at(0, 4096).await.unwrap_err();
     assert!(matches!(after, SourceError::Io { .. }), "a late answer is not taken for another: {after}");
 

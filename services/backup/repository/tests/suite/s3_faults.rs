@@ -30,8 +30,8 @@ const LASTING: [Fault; 10] = [
     Fault::Drip,
 ];
 
-/// What must be said of a fault that lasts; nothing where work may succeed in spite of it.
-fn words_of(fault: Fault) -> Option<&'static str> {
+/// The text of the error of a lasting fault; `None` where work may succeed in spite of it.
+fn expected_text(fault: Fault) -> Option<&'static str> {
     match fault {
         Fault::Answer("500 Internal Server Error", _) => Some("500"),
         Fault::Answer(_, code) => Some(code),
@@ -42,16 +42,16 @@ fn words_of(fault: Fault) -> Option<&'static str> {
 }
 
 fn chain(error: &dyn Error) -> String {
-    let (mut said, mut cause) = (error.to_string(), error.source());
+    let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
-        said = format!("{said}: {error}");
+        text = format!("{text}: {error}");
         cause = error.source();
     }
-    said
+    text
 }
 
 /// Tries once more what took too long, as machines stand still for a moment.
-fn impatient(mut settings: StoreSettings) -> Store {
+fn with_short_timeouts(mut settings: StoreSettings) -> Store {
     settings.connect_timeout = Duration::from_secs(1);
     settings.request_timeout = Duration::from_secs(2);
     settings.retries_max = 3;
@@ -79,7 +79,7 @@ impl Line {
         let plan: Plan =
             Arc::new(move |request| (request.number >= from.load(Ordering::SeqCst)).then_some(fault));
         let proxy = Proxy::start(server.port(), plan).await;
-        let store = impatient(server.settings_by(proxy.port(), place));
+        let store = with_short_timeouts(server.settings_by(proxy.port(), place));
         Line { proxy, broken_from, store }
     }
 
@@ -180,10 +180,10 @@ async fn broken_and_mended(work: Work, good_requests_max: usize) {
             let began = Instant::now();
             let outcome = place.work(work).await;
             let took = began.elapsed();
-            let said = outcome.map_err(|error| chain(&*error));
-            println!("{fault:?} after {good} requests, {} ms: {said:?}", took.as_millis());
+            let chain = outcome.map_err(|error| chain(&*error));
+            println!("{fault:?} after {good} requests, {} ms: {chain:?}", took.as_millis());
             assert!(took < BOUND, "{fault:?} after {good} requests: {took:?}");
-            match (&said, words_of(fault)) {
+            match (&chain, expected_text(fault)) {
                 (Err(error), Some(text)) => assert!(error.contains(text), "{fault:?}: {error}"),
                 (Ok(()), Some(_)) => panic!("{fault:?} after {good} requests cannot be overcome"),
                 (_, None) => {}
@@ -211,7 +211,7 @@ async fn a_collection_over_a_broken_line_ends_with_a_clear_error_and_succeeds_wh
     broken_and_mended(Work::Collect, 12).await;
 }
 
-/// Everything that writes, on a line that has its moods: all of it must succeed at the first attempt.
+/// Everything that writes, on a line that has its state: all of it must succeed at the first attempt.
 async fn all_kinds_of_work(store: Store, rng: &mut StdRng) {
     let repository = new_repository(store.clone()).await;
     let key = NewKey::Secret(Secret::passphrase("another").unwrap(), cheap());
@@ -247,7 +247,7 @@ async fn what_was_done_and_not_answered_counts_as_done() {
         (is_change && changes.fetch_add(1, Ordering::SeqCst).is_multiple_of(2)).then_some(Fault::LoseAnswer)
     });
     let proxy = Proxy::start(server.port(), plan).await;
-    all_kinds_of_work(impatient(server.settings_by(proxy.port(), "lost")), &mut seeded()).await;
+    all_kinds_of_work(with_short_timeouts(server.settings_by(proxy.port(), "lost")), &mut seeded()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,13 +263,13 @@ async fn what_goes_wrong_now_and_then_is_overcome() {
     ];
     let server = S3Server::start_and_warm_up().await;
     let mut rng = seeded();
-    let moods = Mutex::new((StdRng::from_rng(&mut rng), true));
+    let state = Mutex::new((StdRng::from_rng(&mut rng), true));
     // One in eight goes wrong, and never two in a row.
     let plan: Plan = Arc::new(move |_| {
-        let (rng, calm) = &mut *moods.lock().unwrap();
-        *calm = *calm && rng.random_ratio(1, 8);
-        let fault = calm.then(|| PASSING[rng.random_range(0..PASSING.len())]);
-        *calm = fault.is_none();
+        let (rng, healthy) = &mut *state.lock().unwrap();
+        *healthy = *healthy && rng.random_ratio(1, 8);
+        let fault = healthy.then(|| PASSING[rng.random_range(0..PASSING.len())]);
+        *healthy = fault.is_none();
         fault
     });
     let proxy = Proxy::start(server.port(), plan).await;
@@ -277,7 +277,7 @@ async fn what_goes_wrong_now_and_then_is_overcome() {
 }
 
 /// A commit is not sent again by the client itself, as it is not known to have failed: these are the moments at which
-/// that can be found out only by looking.
+/// that only a check can find out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_lost_and_lost_again_or_arrives_late_is_made_once() {
     const LOST: [Fault; 3] = [Fault::Hang, Fault::ResetInRequest, Fault::ArriveLate];

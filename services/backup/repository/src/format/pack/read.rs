@@ -12,7 +12,7 @@ use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
 
 const DIRECTORY: &str = "directory of a pack";
 
-/// The end of a pack, in the clear.
+/// The end of a pack, not encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) head: PackHead,
@@ -38,7 +38,7 @@ impl Footer {
         footer
     }
 
-    /// What the directory's seal covers of the footer.
+    /// The part of the footer that is the directory's AAD.
     pub(super) fn bound(footer: &[u8; FOOTER_BYTES]) -> &[u8] {
         &footer[..FOOTER_CHECKED_BYTES]
     }
@@ -79,13 +79,13 @@ impl Footer {
 }
 
 /// Decrypts the directory that a footer describes.
-pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> Result<Directory, Damage> {
+pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, encrypted: &[u8]) -> Result<Directory, Damage> {
     let PackHead { id, cipher, epoch, .. } = footer.head;
-    let mut sealed = sealed.to_vec();
+    let mut encrypted = encrypted.to_vec();
     let text = keys
         .epoch(epoch)?
         .directory(cipher, id)
-        .decrypt(0, Footer::bound(&footer.encode()), &mut sealed)
+        .decrypt(0, Footer::bound(&footer.encode()), &mut encrypted)
         .map_err(|_| Damage::NotAuthentic { what: DIRECTORY })?;
     let mut cursor = Cursor::new(text, DIRECTORY);
     let directory = Directory::read(footer.head, &mut cursor)?;
@@ -97,31 +97,31 @@ pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, sealed: &[u8]) -> 
     Ok(directory)
 }
 
-/// Opens one blob of a pack with the pack's key and returns its encoded text; `sealed` is overwritten.
+/// Decrypts one blob of a pack with the pack's key and returns its encoding; `encrypted` is overwritten.
 pub(crate) fn decrypt_encoded<'a>(
     key: &Aead,
     pack: PackId,
     slot: u32,
     entry: &Entry,
-    sealed: &'a mut [u8],
+    encrypted: &'a mut [u8],
 ) -> Result<&'a [u8], Damage> {
-    if sealed.len() < TAG_BYTES + 1 {
+    if encrypted.len() < TAG_BYTES + 1 {
         return Err(Damage::Malformed { what: entry.kind.name(), why: "it ends too early" });
     }
-    key.decrypt(slot, &bound(entry.id, entry.kind, pack, slot), sealed)
+    key.decrypt(slot, &bound(entry.id, entry.kind, pack, slot), encrypted)
         .map(|text| &*text)
         .map_err(|_| Damage::NotAuthentic { what: entry.kind.name() })
 }
 
-/// Opens and checks one blob of a pack with the pack's key; `sealed` is overwritten.
+/// Decrypts and checks one blob of a pack with the pack's key; `encrypted` is overwritten.
 pub(crate) fn decrypt_blob(
     keys: &Keys,
     key: &Aead,
     pack: PackId,
     slot: u32,
     entry: &Entry,
-    sealed: &mut [u8],
+    encrypted: &mut [u8],
 ) -> Result<Vec<u8>, Damage> {
-    let text = decrypt_encoded(key, pack, slot, entry, sealed)?;
+    let text = decrypt_encoded(key, pack, slot, entry, encrypted)?;
     blob::decode(keys, entry.kind, entry.id, entry.raw_bytes as usize, text)
 }

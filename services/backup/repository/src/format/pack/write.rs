@@ -30,7 +30,7 @@ pub(crate) struct PackWriter {
 }
 
 impl PackWriter {
-    /// An empty pack with room for `capacity` bytes, sealed with the keys of the newest epoch.
+    /// An empty pack with room for `capacity` bytes, encrypted with the keys of the newest epoch.
     pub(crate) fn new(
         keys: &Keys,
         kind: PackKind,
@@ -47,7 +47,7 @@ impl PackWriter {
         Ok(PackWriter { head, key, directory_key, bytes: Vec::with_capacity(capacity), entries: Vec::new() })
     }
 
-    /// Seals an encoded blob into the next slot; returns the bytes it takes.
+    /// Encrypts an encoded blob into the next slot; returns the bytes it takes.
     pub(crate) fn add(&mut self, kind: BlobKind, id: BlobId, raw_bytes: usize, mut text: Vec<u8>) -> u32 {
         let slot = self.entries.len() as u32;
         self.key.encrypt(slot, &bound(id, kind, self.head.id, slot), &mut text);
@@ -64,13 +64,13 @@ impl PackWriter {
     /// The whole object and what is in it.
     pub(crate) fn finish(mut self) -> (Vec<u8>, Directory) {
         let directory = Directory { head: self.head, entries: self.entries };
-        let mut sealed = Vec::new();
-        directory.write(&mut sealed);
-        let directory_bytes = (sealed.len() + TAG_BYTES) as u32;
+        let mut encrypted = Vec::new();
+        directory.write(&mut encrypted);
+        let directory_bytes = (encrypted.len() + TAG_BYTES) as u32;
         let footer =
             Footer { head: self.head, directory_offset: self.bytes.len() as u64, directory_bytes }.encode();
-        self.directory_key.encrypt(0, Footer::bound(&footer), &mut sealed);
-        self.bytes.extend_from_slice(&sealed);
+        self.directory_key.encrypt(0, Footer::bound(&footer), &mut encrypted);
+        self.bytes.extend_from_slice(&encrypted);
         self.bytes.extend_from_slice(&footer);
         (self.bytes, directory)
     }

@@ -12,7 +12,7 @@ use crate::ids::BlobId;
 use crate::repository::Repository;
 use crate::restore::{ReadError, fetch};
 
-/// Leaves are fetched this many at a time: they lie beside each other, and one takes 2 KiB.
+/// Leaves are fetched this many at a time: they are neighbours, and one takes 2 KiB.
 const WINDOW_SEGMENTS: u64 = 32;
 /// Windows fetched at one time by a walk over many.
 const WINDOWS_IN_FLIGHT: usize = 4;

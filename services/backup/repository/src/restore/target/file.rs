@@ -75,8 +75,8 @@ impl FileTarget {
         Ok(target)
     }
 
-    /// QEMU locks bytes of the images that it has open; a lock on all bytes meets any of them, and keeps QEMU out
-    /// for as long as a thread of ours may write.
+    /// QEMU locks bytes of the images that it has open; a lock on all bytes conflicts with any of them, and keeps
+    /// QEMU out for as long as a thread of ours may write.
     fn lock(&self) -> Result<(), ImageError> {
         let all = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,

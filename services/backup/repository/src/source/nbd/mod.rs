@@ -11,7 +11,7 @@
 //!
 //! It writes, too, for a restore whose target is behind such a server. Spoken are the fixed newstyle handshake, structured replies, `base:allocation` and QEMU's dirty bitmaps; a server
 //! without structured replies is read whole. There is no TLS: the connection is a Unix socket, or stays inside a
-//! host or tunnel. A lost connection is not made again here: a backup that begins anew stores nothing twice.
+//! host or tunnel. A lost connection is not reopened here: a backup that is started again stores nothing twice.
 
 mod connection;
 mod handshake;

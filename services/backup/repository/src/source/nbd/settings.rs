@@ -33,7 +33,7 @@ pub enum NbdAddress {
 /// Which export of which server to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NbdSettings {
-    /// The server.
+    /// The server's socket or port.
     pub address: NbdAddress,
     /// The export's name; may be empty.
     pub export: String,
@@ -100,8 +100,8 @@ impl FromStr for NbdSettings {
 fn parsed(uri: &str) -> Option<NbdSettings> {
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (mut socket, mut bitmap) = (None, None);
-    for word in query.split('&').filter(|word| !word.is_empty()) {
-        let (key, value) = word.split_once('=')?;
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (key, value) = parameter.split_once('=')?;
         let known = match key {
             "socket" => &mut socket,
             "bitmap" => &mut bitmap,

@@ -88,7 +88,7 @@ impl S3 {
             .with_secret_access_key(secret.trim())
             .with_retry(retry)
             .with_checksum_algorithm(Checksum::CRC64NVME)
-            // Under TLS a digest of each pack would only cost time: packs are authenticated by their own seals.
+            // Under TLS a digest of each pack would only cost time: packs are authenticated by their own encryption.
             .with_unsigned_payload(!plain)
             .with_http_connector(Connector(Arc::clone(&signer)))
             .with_client_options(options.clone());
@@ -300,6 +300,6 @@ fn refused(attempt: &str, name: &Path, response: &Response) -> object_store::Err
     )))
 }
 
-fn contains(body: &[u8], word: &[u8]) -> bool {
-    body.windows(word.len()).any(|window| window == word)
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|window| window == text)
 }

@@ -19,7 +19,7 @@ pub(in crate::store) struct Page {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Version {
     pub(in crate::store) id: String,
-    /// As the store says; nothing but progress goes by it.
+    /// As the store reports; used for progress only.
     pub(in crate::store) bytes: u64,
 }
 

@@ -45,7 +45,7 @@ pub(crate) enum Fault {
     Drip,
 }
 
-/// What is known of a request when its fate is decided.
+/// What is known of a request when its fault is chosen.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
