@@ -29,7 +29,10 @@ impl List {
     fn read() -> List {
         let list: List =
             toml::from_str(include_str!("words.toml")).expect("words.toml is a list of words and exceptions");
-        assert!(list.exception.iter().all(|exception| exception.reason.len() > 10), "an exception has a reason");
+        assert!(
+            list.exception.iter().all(|exception| exception.reason.len() > 10),
+            "an exception has a reason"
+        );
         list
     }
 
@@ -40,7 +43,9 @@ impl List {
         parts(text)
             .into_iter()
             .filter(|part| !allowed(part))
-            .filter_map(|part| Some(format!("{path}: {text}: not \"{part}\" but \"{}\"", self.instead.get(&part)?)))
+            .filter_map(|part| {
+                Some(format!("{path}: {text}: not \"{part}\" but \"{}\"", self.instead.get(&part)?))
+            })
             .collect()
     }
 }
@@ -82,7 +87,8 @@ fn identifiers_and_metrics_use_the_words_of_the_field() {
     let list = List::read();
     let mut wrong = Vec::new();
     for path in sources() {
-        let tokens: TokenStream = text_of(&path).parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let tokens: TokenStream =
+            text_of(&path).parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut found = BTreeSet::new();
         names(tokens, &mut found);
         wrong.extend(found.iter().flat_map(|name| list.found_in(&path, name)));
@@ -125,7 +131,8 @@ fn wire_names_use_the_words_of_the_field() {
 #[test]
 fn help_texts_use_the_words_of_the_field() {
     let list = List::read();
-    let is_arguments = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("args"));
+    let is_arguments =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("args"));
     let files = files_under(workspace().join("services/loam/src/cli"), &|_| true, &is_arguments);
     assert!(!files.is_empty(), "the command line's arguments were found");
     let mut wrong = Vec::new();

@@ -34,7 +34,8 @@ async fn a_backup_is_made_a_second_stores_nothing_new_and_a_second_vm_is_restore
 
     let reference = format!("web@{}", first.id);
     installation.loam_json(&["backup", "restore", &reference, "--as", "web2"]);
-    let (old, new) = (installation.ask(GetVm { vm: web() }).await, installation.ask(GetVm { vm: name("web2") }).await);
+    let (old, new) =
+        (installation.ask(GetVm { vm: web() }).await, installation.ask(GetVm { vm: name("web2") }).await);
     assert_eq!(new.state, VmState::Ready);
     assert_ne!((old.uuid, old.mac), (new.uuid, new.mac));
     assert_eq!(old.definition.seed, new.definition.seed);

@@ -70,11 +70,14 @@ async fn a_backup_whose_services_are_killed_in_the_middle_is_whole_or_does_not_e
     let victims = [Service::Backup, Service::Provisioner, Service::Backup, Service::Provisioner];
     for (round, (victim, wait_ms)) in victims.into_iter().zip([10u64, 30, 120, 250]).enumerate() {
         let operation = id(2000 + round as u128);
-        installation.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
+        installation
+            .ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) })
+            .await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         installation.kill(victim).await;
         let report = installation.end_of(Service::Backup, &operation).await;
-        let committed = backups(&installation).await.iter().any(|backup| backup.id.as_str() == operation.as_str());
+        let committed =
+            backups(&installation).await.iter().any(|backup| backup.id.as_str() == operation.as_str());
         match report.state {
             OperationState::Done => assert!(committed, "round {round}"),
             OperationState::Undone => assert!(!committed, "round {round}"),
@@ -130,7 +133,8 @@ async fn a_lost_nats_server_is_waited_for_and_nothing_is_forgotten() {
     let operation = id(4000);
     installation.ask(StartBackup { vm: web(), schedule: None, operation_id: Some(operation.clone()) }).await;
     let pid =
-        eventually_some("the server is found", testkit::WAIT_MAX, async || nats_pid(installation.state())).await;
+        eventually_some("the server is found", testkit::WAIT_MAX, async || nats_pid(installation.state()))
+            .await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
         .expect("killed");
     installation.ready().await;

@@ -11,7 +11,8 @@ pub(crate) async fn create_web(installation: &Installation) {
     let image = image(installation.state(), 1);
     let path = image.path.display().to_string();
     installation.loam_json(&["seed", "add", "tiny", "--from", &path, "--sha256", &image.sha256]);
-    let file = definition_file(installation.state(), "web", "tiny", "web.example", "#!/bin/sh\necho $GREETING\n");
+    let file =
+        definition_file(installation.state(), "web", "tiny", "web.example", "#!/bin/sh\necho $GREETING\n");
     installation.loam_json(&["vm", "create", &file.display().to_string()]);
 }
 

@@ -27,7 +27,8 @@ fn guest() -> String {
 async fn installation() -> Installation {
     // The realm has no working KVM.
     let settings = "[provisioner]\nvirt_type = \"qemu\"\n".to_string();
-    Installation::start(InstallationOptions { settings, libvirt: true, ..InstallationOptions::default() }).await
+    Installation::start(InstallationOptions { settings, libvirt: true, ..InstallationOptions::default() })
+        .await
 }
 
 fn virsh(arguments: &[&str]) -> String {
@@ -166,7 +167,12 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
         .await;
         let there = installation.ask(ListVms {}).await.iter().any(|vm| vm.definition.name == definition.name);
         assert_eq!(report.state == OperationState::Done, there, "round {round}: {:?}", report.reason);
-        assert_eq!(domains().len(), installation.ask(ListVms {}).await.len(), "round {round}: {:?}", domains());
+        assert_eq!(
+            domains().len(),
+            installation.ask(ListVms {}).await.len(),
+            "round {round}: {:?}",
+            domains()
+        );
     }
     installation.loam_json(&["backup", "run", "web"]);
     let id = OperationId::from_parts(1_800_000_000_000, 300);
@@ -197,7 +203,8 @@ async fn a_hung_libvirtd_is_reported_in_bounded_time_and_used_again_when_it_answ
     let pid = std::fs::read_to_string("/run/libvirtd.pid").expect("the realm's libvirtd wrote its pid");
     let libvirtd = Pid::from_raw(pid.trim().parse().expect("a pid"));
     let problem = async || {
-        let health = installation.bus().call_at(Service::Provisioner, &CheckHealth {}, CALL_MAX).await.ok()?;
+        let health =
+            installation.bus().call_at(Service::Provisioner, &CheckHealth {}, CALL_MAX).await.ok()?;
         health.parts.into_iter().find_map(|part| part.problem)
     };
     kill(libvirtd, Signal::SIGSTOP).expect("stopped");

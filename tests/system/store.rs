@@ -123,7 +123,8 @@ async fn backups_go_to_s3_and_its_absence_is_reported_and_waited_out() {
         s3.endpoint(),
         secret.display()
     );
-    let installation = Installation::start(InstallationOptions { settings, ..InstallationOptions::default() }).await;
+    let installation =
+        Installation::start(InstallationOptions { settings, ..InstallationOptions::default() }).await;
     create_web(&installation).await;
     installation.loam_json(&["backup", "run", "web"]);
     installation.loam_json(&["backup", "restore", "web@latest", "--as", "web2"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use system_tests::{Collector, ReceivedSpan, Installation, InstallationOptions};
+use system_tests::{Collector, Installation, InstallationOptions, ReceivedSpan};
 
 use crate::provision::create_web;
 
@@ -15,7 +15,8 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), collector.endpoint()),
         ("OTEL_BSP_SCHEDULE_DELAY".to_string(), "200".to_string()),
     ];
-    let installation = Installation::start(InstallationOptions { environment, ..InstallationOptions::default() }).await;
+    let installation =
+        Installation::start(InstallationOptions { environment, ..InstallationOptions::default() }).await;
     create_web(&installation).await;
     installation.loam_json(&["schedule", "add", "often", "--cron", "*/3 * * * * *", "--backup", "web"]);
 

@@ -57,7 +57,8 @@ fn newer_build(installation: &Installation) -> PathBuf {
 }
 
 async fn build(installation: &Installation) -> String {
-    let health = installation.bus().call_at(Service::Scheduler, &CheckHealth {}, system_tests::CALL_MAX).await;
+    let health =
+        installation.bus().call_at(Service::Scheduler, &CheckHealth {}, system_tests::CALL_MAX).await;
     health.expect("the scheduler answers").build
 }
 

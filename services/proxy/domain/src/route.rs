@@ -38,6 +38,8 @@ pub enum DownReason {
     Stopped,
     /// It is starting and not ready yet.
     Starting,
+    /// Its processors are stopped: by a person, or because its host had no room for a write.
+    Paused,
     /// It should run and does not exist on its host.
     Failed,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for DownReason {
         f.write_str(match self {
             Self::Stopped => "stopped",
             Self::Starting => "starting",
+            Self::Paused => "paused",
             Self::Failed => "down",
         })
     }

@@ -35,8 +35,7 @@ impl From<Vm> for UpstreamVm {
             name: vm.definition.name,
             domains: vm.definition.domains,
             state: vm.state,
-            // The contract has addresses as text; an invalid one counts as none.
-            address: vm.address.and_then(|text| text.parse().ok()),
+            address: vm.address,
             created: vm.created,
         }
     }
@@ -72,6 +71,7 @@ fn target(vm: &UpstreamVm, port: u16) -> Target {
         (VmState::Stopping | VmState::Stopped | VmState::Removing, _) => {
             down(DownReason::Stopped, RETRY_DOWN)
         }
+        (VmState::Paused, _) => down(DownReason::Paused, RETRY_STARTING),
         (VmState::Missing, _) => down(DownReason::Failed, RETRY_DOWN),
     }
 }

@@ -150,7 +150,7 @@ impl FakeProvisioner {
         }
         Ok(OpenedDisks {
             host: host(),
-            exports: exports,
+            exports,
             definition,
             consistency: Consistency::Filesystem,
             lease_seconds: state.lease_seconds,
@@ -167,7 +167,7 @@ impl FakeProvisioner {
 
     fn close_disks(&self, request: CloseDisks) -> Result<Closed, NoRefusal> {
         let was_open = self.state().open.remove(&request.operation_id).is_some();
-        Ok(Closed { was_open: was_open })
+        Ok(Closed { was_open })
     }
 
     fn reserve_vm(&self, request: ReserveVm) -> Result<ReservedVm, CreateVmRefused> {
