@@ -65,7 +65,7 @@ fn a_dry_run_of_any_command_shows_what_would_be_done_and_changes_nothing() {
     let third = format!("file://{}", place.arg("third"));
     let init = ["--store", &third, "--passphrase-file", "other", "--dry-run"];
     let shown = ended(place.bare("init", &init)).text();
-    assert!(shown.contains("would make") && !place.path("third").exists(), "{shown}");
+    assert!(shown.contains("would initialize") && !place.path("third").exists(), "{shown}");
 }
 
 #[test]

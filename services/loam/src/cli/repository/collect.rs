@@ -99,21 +99,13 @@ impl Collected {
 
 fn lines(done: &Collected, text: &mut Text) {
     let would = if done.dry_run { "would be " } else { "" };
-    text.line(format_args!("packs       {}", done.packs));
-    text.line(format_args!("condemned   {would}{}", done.packs_condemned));
-    text.line(format_args!(
-        "rewritten   {would}{}, {}",
-        done.packs_rewritten,
-        ByteCount(done.bytes_rewritten)
-    ));
-    text.line(format_args!("deleted     {would}{}, {}", done.packs_deleted, ByteCount(done.bytes_deleted)));
-    if done.packs_waiting > 0 {
-        text.line(format_args!(
-            "waiting     {} for backups under way, until a later run",
-            done.packs_waiting
-        ));
-    }
-    if done.locks_extended > 0 {
-        text.line(format_args!("locked      {} objects for longer", done.locks_extended));
-    }
+    let (rewritten, deleted) = (ByteCount(done.bytes_rewritten), ByteCount(done.bytes_deleted));
+    text.field("packs", Some(done.packs));
+    text.field("marked", Some(format_args!("{would}{}, for a later run to delete", done.packs_condemned)));
+    text.field("rewritten", Some(format_args!("{would}{}, {rewritten}", done.packs_rewritten)));
+    text.field("deleted", Some(format_args!("{would}{}, {deleted}", done.packs_deleted)));
+    let waiting = |packs| format!("{packs} for running backups, until a later run");
+    text.field("waiting", (done.packs_waiting > 0).then(|| waiting(done.packs_waiting)));
+    let extended = |objects| format!("{objects} objects for longer");
+    text.field("locked", (done.locks_extended > 0).then(|| extended(done.locks_extended)));
 }

@@ -149,13 +149,13 @@ pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
         args.access.could_init(work).await?;
         let planned = PlannedInit { store: args.access.place() };
         return Answer::new(planned).dry(true).give(work.json, |place, text| {
-            text.line(format_args!("would make a repository in {}", place.store))
+            text.line(format_args!("would initialize a repository in {}", place.store))
         });
     }
     let repository = args.access.init(lock, args.chunker.into(), work).await?;
     let info = info_of(&repository, work).await?;
     Answer::new(info).give(work.json, |info, text| {
-        text.line(format_args!("made repository {}", info.repository));
+        text.line(format_args!("repository {} is initialized", info.repository));
         text.line("keep its secret in a second place: without it nobody can read the backups");
     })
 }
@@ -163,23 +163,23 @@ pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
 pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     Answer::new(info_of(&repository, work).await?).give(work.json, |info, text| {
-        text.line(format_args!("repository   {}", info.repository));
-        text.line(format_args!("made         {}", at(info.created_unix_ms)));
-        text.line(format_args!("snapshots    {}", info.snapshots));
-        text.line(format_args!("store        {}", able(info)));
-        let cuts = match info.chunker {
-            ChunkerName::Fastcdc => "anywhere (FastCDC)",
-            ChunkerName::Aligned => "on a grid of 4 KiB (aligned)",
+        let chunker = match info.chunker {
+            ChunkerName::Fastcdc => "fastcdc, at any byte",
+            ChunkerName::Aligned => "aligned, on a grid of 4 KiB",
         };
-        text.line(format_args!("disks        cut {cuts}"));
-        text.line(format_args!("stored       {} in {} packs", ByteCount(info.stored_bytes), info.packs));
-        text.line(format_args!(
-            "index        {} blobs, {} of memory",
-            info.blobs,
-            ByteCount(info.index_memory_bytes)
-        ));
+        let (stored, memory) = (ByteCount(info.stored_bytes), ByteCount(info.index_memory_bytes));
         let may = if info.can_read { "may read" } else { "is write-only" };
-        text.line(format_args!("keys         {}, in epoch {}; the one in use {may}", info.keys, info.epoch));
+        text.field("repository", Some(&info.repository));
+        text.field("created", Some(at(info.created_unix_ms)));
+        text.field("snapshots", Some(info.snapshots));
+        text.field("protection", Some(protection(info)));
+        text.field("chunker", Some(chunker));
+        text.field("stored", Some(format_args!("{stored} in {} packs", info.packs)));
+        text.field("index", Some(format_args!("{} blobs, {memory} of memory", info.blobs)));
+        text.field(
+            "keys",
+            Some(format_args!("{}, in epoch {}; the one in use {may}", info.keys, info.epoch)),
+        );
     })
 }
 
@@ -187,16 +187,16 @@ async fn info_of(repository: &Repository, work: &Work) -> Result<InfoView, CliEr
     work.wait(repository.info()).await.map(InfoView::from)
 }
 
-/// What protects the objects where they lie.
-fn able(info: &InfoView) -> String {
+/// What the store does to protect its objects.
+fn protection(info: &InfoView) -> String {
     let checksums =
         if info.store.checksums { "checksums are verified" } else { "checksums are not verified" };
     let lock = match &info.object_lock {
         Some(lock) if lock.mode() == LockMode::Compliance => {
             format!("locked for {} days against everybody", lock.days())
         }
-        Some(lock) => format!("locked for {} days but for those with a special permission", lock.days()),
-        None if info.store.object_lock => "not locked, although the bucket could".into(),
+        Some(lock) => format!("locked for {} days except for users with a special permission", lock.days()),
+        None if info.store.object_lock => "not locked, although the bucket supports it".into(),
         None => "not locked".into(),
     };
     format!("{checksums}, {lock}")
