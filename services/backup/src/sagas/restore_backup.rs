@@ -14,7 +14,7 @@ use backup_domain::{derived_id, plan};
 use backup_repository::restore::{ImageError, partial_path};
 use backup_repository::{Progress, Repository, RestoreError, Snapshot};
 use contract::backup::{self, RestoredVm};
-use contract::provisioner::{AdoptVm, DiskPlace, ReserveVm, ReservedVm};
+use contract::provisioner::{AdoptVm, DiskPath, ReserveVm, ReservedVm};
 use contract::{BackupId, OperationId};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
@@ -95,11 +95,11 @@ async fn write(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     written
 }
 
-async fn write_all(context: &Context, outputs: &Outputs, places: &[DiskPlace]) -> Result<(), StepError> {
+async fn write_all(context: &Context, outputs: &Outputs, places: &[DiskPath]) -> Result<(), StepError> {
     let (repository, snapshot) = resolved(context, outputs).await?;
     let progress = Progress::new().into();
     let work = async {
-        for DiskPlace { disk, path } in places {
+        for DiskPath { disk, path } in places {
             // An image has its name only when it is whole: an earlier attempt of this step wrote it.
             if exists(path).await? {
                 continue;

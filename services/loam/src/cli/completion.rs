@@ -72,7 +72,14 @@ type Named = (String, String);
 pub(super) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, async |session| {
         let vms = session.ask(ListVms {}).await?.into_iter();
-        Ok(vms.map(|vm| (vm.definition.name.to_string(), vm.address.unwrap_or_default())).collect())
+        Ok(vms
+            .map(|vm| {
+                (
+                    vm.definition.name.to_string(),
+                    vm.address.map(|address| address.to_string()).unwrap_or_default(),
+                )
+            })
+            .collect())
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,15 +41,18 @@ pub(super) async fn run(
 }
 
 /// Where a VM that can be entered is.
-fn address_of(vm: &Vm) -> Result<&str, CliError> {
+fn address_of(vm: &Vm) -> Result<IpAddr, CliError> {
     let name = &vm.definition.name;
     let refused = |why: String| CliError::new(Exit::Refused, why).with_kind("not_ready");
     if vm.hypervisor != "libvirt" {
         return Err(refused(format!("{name} is {}: there is no VM to connect to", vm.hypervisor)));
     }
-    match (vm.state, &vm.address) {
+    match (vm.state, vm.address) {
         (VmState::Ready, Some(address)) => Ok(address),
         (VmState::Ready, None) => Err(refused(format!("{name} has no address yet"))),
+        (VmState::Paused, _) => Err(refused(format!(
+            "{name} is paused: `loam vm show {name}` says why, `loam vm start {name}` resumes it"
+        ))),
         (VmState::Stopped, _) => {
             Err(refused(format!("{name} is stopped: start it with `loam vm start {name}`")))
         }
@@ -70,7 +74,7 @@ fn readable(key: PathBuf) -> Result<PathBuf, CliError> {
     Err(CliError::new(Exit::Usage, format!("reading the SSH key {}: {error}; {hint}", key.display())))
 }
 
-fn ssh(vm: &Vm, address: &str, key: &Path, known_hosts: &Path, command: &[OsString]) -> Command {
+fn ssh(vm: &Vm, address: IpAddr, key: &Path, known_hosts: &Path, command: &[OsString]) -> Command {
     let mut ssh = Command::new(PROGRAM);
     ssh.args(["-F", "none", "-l", USER, "-i"]).arg(key);
     let options = [
@@ -83,7 +87,7 @@ fn ssh(vm: &Vm, address: &str, key: &Path, known_hosts: &Path, command: &[OsStri
     for option in options {
         ssh.arg("-o").arg(option);
     }
-    ssh.arg("--").arg(address).args(command);
+    ssh.arg("--").arg(address.to_string()).args(command);
     ssh
 }
 

@@ -47,8 +47,7 @@ pub(crate) fn read(file: &Path) -> Result<VmDefinition, CliError> {
 
 /// The state in one word; a VM that does not really exist is called simulated.
 fn state(vm: &Vm) -> String {
-    let state = serde_json::to_value(vm.state).ok().and_then(|value| value.as_str().map(str::to_string));
-    let state = state.unwrap_or_default();
+    let state = vm.state.name().to_string();
     if vm.hypervisor == "libvirt" { state } else { format!("{state} ({})", vm.hypervisor) }
 }
 
@@ -62,7 +61,7 @@ fn list(vms: &[Vm], text: &mut Text) {
         [
             vm.definition.name.to_string(),
             state(vm),
-            vm.address.clone().unwrap_or_else(|| "-".into()),
+            vm.address.map_or_else(|| "-".into(), |address| address.to_string()),
             vm.definition.cpu_count.to_string(),
             vm.definition.ram_size.to_string(),
             vm.definition.disk_size.to_string(),
@@ -85,7 +84,8 @@ fn one(vm: &Vm, text: &mut Text) {
     text.field("name", Some(&vm.definition.name));
     text.field("state", Some(state(vm)));
     text.field("host", Some(&vm.host));
-    text.field("address", Some(vm.address.as_deref().unwrap_or("-")));
+    text.field("paused because", vm.pause_reason);
+    text.field("address", Some(vm.address.map_or_else(|| "-".into(), |address| address.to_string())));
     text.field("seed", Some(&vm.definition.seed));
     text.field("cpus", Some(vm.definition.cpu_count));
     text.field("memory", Some(vm.definition.ram_size));

@@ -125,8 +125,9 @@ impl FakeProvisioner {
         let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::Unknown(request.vm))?;
         Ok(Vm {
             definition: definition.clone(),
-            uuid: "6e9e8a4e-5c4c-4a39-b9c1-30a1d6a4d0f5".into(),
-            mac: "52:54:00:00:00:01".into(),
+            uuid: "6e9e8a4e-5c4c-4a39-b9c1-30a1d6a4d0f5".parse().expect("a UUID"),
+            mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
+            pause_reason: None,
             host: host(),
             state: VmState::Ready,
             address: None,
@@ -179,7 +180,7 @@ impl FakeProvisioner {
             None if state.vms.contains_key(&name) => return Err(CreateVmRefused::NameTaken(name)),
             None => {}
         }
-        let place = |disk: &DiskSize| DiskPlace {
+        let place = |disk: &DiskSize| DiskPath {
             disk: disk.disk.clone(),
             path: self.folder.join(format!("{name}-{}.raw", disk.disk)),
         };
@@ -262,7 +263,7 @@ impl FakeProvisioner {
 
 fn finish_adoption(state: &mut State, id: &OperationId, vm: &VmName) {
     let (_, reserved, definition) = state.reserved.remove(vm).expect("it was reserved");
-    let export = |place: &DiskPlace| DiskExport {
+    let export = |place: &DiskPath| DiskExport {
         disk: place.disk.clone(),
         size: ByteCount(std::fs::metadata(&place.path).expect("the file is written").len()),
         socket: place.path.clone(),

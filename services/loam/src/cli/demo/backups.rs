@@ -111,9 +111,9 @@ pub(super) async fn compare(
     if copy.hypervisor == SIMULATED && copy.definition.domains.is_empty() {
         return compare_disk(session, copy).await;
     }
-    let address = copy.address.as_deref().ok_or_else(|| failed("web2 has no address"))?;
+    let address = copy.address.ok_or_else(|| failed("web2 has no address"))?;
     let port = copy.definition.domains.first().map_or(HTTP_PORT, |route| route.port);
-    let place = format!("{address}:{port}");
+    let place = std::net::SocketAddr::new(address, port).to_string();
     let page = wait_for_page(&place, DOMAIN, greeting(copy), PAGE_MAX).await.map_err(failed)?;
     if page.contains(note) {
         return Err(failed("web2 serves the page as it is now, not as it was"));

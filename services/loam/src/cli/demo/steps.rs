@@ -140,7 +140,7 @@ pub(super) fn greeting(vm: &Vm) -> &'static str {
 }
 
 pub(super) fn described(vm: &Vm) -> String {
-    let address = vm.address.as_deref().unwrap_or("no address yet");
+    let address = vm.address.map_or_else(|| "no address yet".into(), |address| address.to_string());
     let simulated = if vm.hypervisor == SIMULATED { "  SIMULATED" } else { "" };
     format!("{address}  {}  {}{simulated}", vm.mac, vm.uuid)
 }
