@@ -14,23 +14,23 @@ pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<()
     match command {
         args::Schedule::Add { id, cron, zone, backup } => {
             let schedule = Schedule { id, cron, time_zone: zone, work: ScheduledWork::Backup { vm: backup } };
-            let added = session.ask(AddSchedule { schedule }).await?;
+            let added = session.request(AddSchedule { schedule }).await?;
             show(session.json, &added, |added, text| {
                 let next = added.next.as_ref().map_or_else(|| "never".into(), next_run);
                 text.line(format_args!("schedule {} is added; next run: {next}", added.schedule.id));
             })
         }
         args::Schedule::List => {
-            show(session.json, &session.ask(ListSchedules {}).await?, |all, text| list(all, text))
+            show(session.json, &session.request(ListSchedules {}).await?, |all, text| list(all, text))
         }
         args::Schedule::Remove { id } => {
-            let removed = session.ask(RemoveSchedule { id }).await?;
+            let removed = session.request(RemoveSchedule { id }).await?;
             show(session.json, &removed, |schedule, text| {
                 text.line(format_args!("schedule {} is removed", schedule.id));
             })
         }
         args::Schedule::Runs { id } => {
-            show(session.json, &session.ask(ListRuns { id }).await?, |all, text| runs(all, text))
+            show(session.json, &session.request(ListRuns { id }).await?, |all, text| runs(all, text))
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(
     vm: VmName,
     command: &[OsString],
 ) -> Result<(), CliError> {
-    let vm = session.ask(GetVm { vm }).await?;
+    let vm = session.request(GetVm { vm }).await?;
     let address = address_of(&vm)?;
     let key = readable(state.ssh_key())?;
     let error = ssh(&vm, address, &key, &state.known_hosts(), command).exec();
