@@ -61,7 +61,7 @@ pub(super) fn print(shell: Shell) -> Result<(), CliError> {
 /// Answers a shell that asks for completions; returns whether one did.
 pub(super) fn answer(words: &[OsString]) -> bool {
     let shells = Shells(&[&Bash, &Fish, &Zsh]);
-    let environment = CompleteEnv::with_factory(super::args::command).var(VARIABLE).shells(shells);
+    let environment = CompleteEnv::with_factory(super::help::command).var(VARIABLE).shells(shells);
     // Without an answer the shell completes nothing: a message would land in the middle of a line.
     environment.try_complete(words.to_vec(), std::env::current_dir().ok().as_deref()).unwrap_or(true)
 }

@@ -16,6 +16,7 @@ pub mod client;
 mod completion;
 mod demo;
 pub mod exit;
+mod help;
 mod op;
 mod output;
 mod proxy;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
     if completion::answer(&words) {
         return ExitCode::SUCCESS;
     }
-    let args = match args::parse(&words) {
+    let args = match help::parse(&words) {
         Ok(args) => args,
         Err(error) => return not_run(&error, words.iter().any(|word| word == "--json")),
     };
