@@ -16,30 +16,30 @@ pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), 
     let service = Service::Backup;
     match command {
         args::Backup::Run { vm, detach } => {
-            let begun = session.ask(StartBackup { vm, schedule: None, operation_id: None }).await?;
+            let begun = session.request(StartBackup { vm, schedule: None, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
         args::Backup::List { vm } => {
-            show(session.json, &session.ask(ListBackups { vm }).await?, |all, text| list(all, text))
+            show(session.json, &session.request(ListBackups { vm }).await?, |all, text| list(all, text))
         }
         args::Backup::Restore { backup, as_vm, detach } => {
-            let begun = session.ask(RestoreBackup { backup, as_vm, operation_id: None }).await?;
+            let begun = session.request(RestoreBackup { backup, as_vm, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
         args::Backup::Verify { backup, detach } => {
-            let begun = session.ask(VerifyBackup { backup, operation_id: None }).await?;
+            let begun = session.request(VerifyBackup { backup, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
         args::Backup::VerifyRepository { max, detach } => {
-            let begun = session.ask(VerifyRepository { bytes_max: max, operation_id: None }).await?;
+            let begun = session.request(VerifyRepository { bytes_max: max, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
         args::Backup::Forget(args) => {
-            let begun = session.ask(retention(&args)).await?;
+            let begun = session.request(retention(&args)).await?;
             follow(session, service, begun, args.detach).await
         }
         args::Backup::Collect { detach } => {
-            let begun = session.ask(CollectRepository { operation_id: None }).await?;
+            let begun = session.request(CollectRepository { operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
     }

@@ -10,7 +10,7 @@ use super::exit::{CliError, Exit};
 use crate::state::State;
 use crate::state::keys::OPERATOR;
 
-/// What a person does who may not read the state folder.
+/// The advice where the state directory cannot be read.
 pub(super) const AS_ROOT: &str = "run as root, or give --url and --key";
 
 /// `{state}/client.toml`, written by `loam up`.
@@ -27,19 +27,19 @@ pub struct ClientFile {
     pub realm: Realm,
 }
 
-/// Where the bus is and which key opens it: from the state folder, unless the person says otherwise.
+/// Where the bus is and which key opens it: from the state directory, unless options give them.
 #[derive(Clone, Debug)]
 pub(super) struct BusAddress<'a> {
-    /// The state folder.
+    /// The state directory.
     pub state: &'a Path,
-    /// The URL of the bus, where the person gave it.
+    /// The URL of the bus, where an option gives it.
     pub url: Option<String>,
-    /// The key file, where the person gave it.
+    /// The key file, where an option gives it.
     pub key: Option<PathBuf>,
 }
 
 impl BusAddress<'_> {
-    /// Reads `client.toml`; what the person gives replaces its values. Who gives URL and key needs no file.
+    /// Reads `client.toml`; options replace its values. With both --url and --key no file is needed.
     pub(super) fn read(self) -> Result<ClientFile, CliError> {
         let path = State::at(self.state).client();
         let file = match (&self.url, &self.key, std::fs::read_to_string(&path)) {

@@ -58,11 +58,11 @@ pub(super) fn print(shell: Shell) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Answers a shell that asks for completions; says whether one did.
+/// Answers a shell that asks for completions; returns whether one did.
 pub(super) fn answer(words: &[OsString]) -> bool {
     let shells = Shells(&[&Bash, &Fish, &Zsh]);
-    let environment = CompleteEnv::with_factory(super::args::command).var(VARIABLE).shells(shells);
-    // A shell that cannot be answered completes nothing, and says nothing of it in the middle of a line.
+    let environment = CompleteEnv::with_factory(super::help::command).var(VARIABLE).shells(shells);
+    // Without an answer the shell completes nothing: a message would land in the middle of a line.
     environment.try_complete(words.to_vec(), std::env::current_dir().ok().as_deref()).unwrap_or(true)
 }
 
@@ -71,7 +71,7 @@ type Named = (String, String);
 
 pub(super) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, async |session| {
-        let vms = session.ask(ListVms {}).await?.into_iter();
+        let vms = session.request(ListVms {}).await?.into_iter();
         Ok(vms
             .map(|vm| {
                 (
@@ -85,14 +85,14 @@ pub(super) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
 
 pub(super) fn seeds(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, async |session| {
-        let seeds = session.ask(ListSeeds {}).await?.into_iter();
+        let seeds = session.request(ListSeeds {}).await?.into_iter();
         Ok(seeds.map(|seed| (seed.name.to_string(), seed.virtual_size.to_string())).collect())
     })
 }
 
 pub(super) fn backups(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, async |session| {
-        let backups = session.ask(ListBackups { vm: None }).await?;
+        let backups = session.request(ListBackups { vm: None }).await?;
         let length = short_length(backups.iter().map(|backup| backup.id.as_str()));
         let named = |backup: &Backup| {
             (format!("{}@{}", backup.vm, short(backup.id.as_str(), length)), time(&backup.taken))
@@ -108,7 +108,7 @@ pub(super) fn backups(current: &OsStr) -> Vec<CompletionCandidate> {
 
 pub(super) fn schedules(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, async |session| {
-        let schedules = session.ask(ListSchedules {}).await?.into_iter();
+        let schedules = session.request(ListSchedules {}).await?.into_iter();
         Ok(schedules.map(|status| (status.schedule.id.to_string(), status.schedule.cron)).collect())
     })
 }
@@ -117,7 +117,7 @@ pub(super) fn operations(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(&current.to_ascii_uppercase(), async |session| {
         let mut reports = Vec::new();
         for worker in WORKERS {
-            reports.extend(session.ask_at(worker, ListOperations { unfinished_only: false }).await?);
+            reports.extend(session.request_at(worker, ListOperations { unfinished_only: false }).await?);
         }
         let length = short_length(reports.iter().map(|report| report.id.as_str()));
         let named = |report: &OperationReport| (short(report.id.as_str(), length), title(report));

@@ -121,7 +121,7 @@ impl CliError {
     pub(super) fn report(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
         if self.exit == Exit::ReaderGone {
-            // Who closed standard output knows it.
+            // The reader that closed standard output needs no message.
         } else if json && !self.shown {
             let error = json!({ "exit_code": code, "kind": self.kind, "message": self.message });
             stdio::line(json!({ "outcome": "failed", "error": error }));

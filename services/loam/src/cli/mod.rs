@@ -16,6 +16,7 @@ pub mod client;
 mod completion;
 mod demo;
 pub mod exit;
+mod help;
 mod op;
 mod output;
 mod proxy;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
     if completion::answer(&words) {
         return ExitCode::SUCCESS;
     }
-    let args = match args::parse(&words) {
+    let args = match help::parse(&words) {
         Ok(args) => args,
         Err(error) => return not_run(&error, words.iter().any(|word| word == "--json")),
     };
@@ -76,7 +77,7 @@ fn not_run(error: &clap::Error, json: bool) -> ExitCode {
     ExitCode::from(Exit::Usage as u8)
 }
 
-/// The exit code of a command whose answer may not have been written: its own, unless that says that all is well.
+/// The exit code of a command whose answer may not have been written: its own, unless that is 0.
 fn ended_with(code: ExitCode, only_shows: bool) -> ExitCode {
     let Some(failure) = stdio::failure() else { return code };
     let exit = if only_shows { Exit::Failed } else { Exit::Warnings };
@@ -102,7 +103,7 @@ fn run(args: Args) -> Result<(), CliError> {
     }
 }
 
-/// Runs a command that asks services.
+/// Runs a command that sends requests to services.
 fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Command) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -35,7 +35,7 @@ pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), CliE
 async fn all(session: &Session, unfinished_only: bool) -> Result<Vec<OperationReport>, CliError> {
     let mut reports = Vec::new();
     for worker in WORKERS {
-        reports.extend(session.ask_at(worker, ListOperations { unfinished_only }).await?);
+        reports.extend(session.request_at(worker, ListOperations { unfinished_only }).await?);
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));
     Ok(reports)
@@ -47,7 +47,7 @@ async fn cancel(session: &Session, given: &str, detach: bool) -> Result<(), CliE
     if before.state.is_final() {
         return ended_already(session, &before);
     }
-    let report = session.ask_at(service, CancelOperation { id: id.clone() }).await?;
+    let report = session.request_at(service, CancelOperation { id: id.clone() }).await?;
     if detach {
         return show(session.json, &report, |report, text| {
             text.line(format_args!("{} ({}) is being undone", title(report), report.id));
@@ -88,7 +88,7 @@ fn too_late(report: &OperationReport) -> CliError {
 }
 
 async fn get(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, CliError> {
-    session.ask_at(service, GetOperation { id: id.clone() }).await
+    session.request_at(service, GetOperation { id: id.clone() }).await
 }
 
 /// The operation with this id, or the only one whose id begins so.

@@ -7,7 +7,7 @@ use super::output::{Text, cut, show, whole};
 use super::session::Session;
 
 pub(super) async fn run(session: &Session) -> Result<(), CliError> {
-    show(session.json, &session.ask(ListRoutes {}).await?, routes)
+    show(session.json, &session.request(ListRoutes {}).await?, routes)
 }
 
 fn routes(routes: &Routes, text: &mut Text) {

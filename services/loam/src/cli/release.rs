@@ -54,7 +54,7 @@ pub(super) enum ReleaseCommand {
     },
 }
 
-/// Carries a command out; `json` chooses how the answer is shown.
+/// Runs a command; `json` chooses how the result is shown.
 pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), CliError> {
     match command {
         ReleaseCommand::Keygen { out } => {
@@ -63,7 +63,7 @@ pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), CliError> {
             show(json, &answer, |_, text| {
                 text.line(format_args!("secret key {}", secret.display()));
                 text.line(format_args!(
-                    "public key {}; copy it into keys/release of each host's state folder",
+                    "public key {}; copy it into keys/release of each host's state directory",
                     public.display()
                 ));
             })

@@ -93,10 +93,10 @@ fn stored(backup: &Backup, took: &str) -> String {
 async fn vm(session: &Session, name: &str, done: &str) -> String {
     let mut sentence = done.to_string();
     let Ok(name) = VmName::new(name) else { return sentence };
-    let Ok(vm) = session.ask(GetVm { vm: name }).await else { return sentence };
+    let Ok(vm) = session.request(GetVm { vm: name }).await else { return sentence };
     let listener = match vm.definition.domains.is_empty() {
         true => None,
-        false => session.ask(ListRoutes {}).await.ok().map(|routes| routes.http_listener),
+        false => session.request(ListRoutes {}).await.ok().map(|routes| routes.http_listener),
     };
     reached(&vm, listener.as_deref(), &mut sentence);
     sentence

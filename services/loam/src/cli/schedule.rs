@@ -24,24 +24,41 @@ pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<()
                 (None, None) => unreachable!("the arguments require one of them"),
             };
             let schedule = Schedule { id, cron, time_zone: zone, command };
-            let added = session.ask(AddSchedule { schedule }).await?;
+            let added = session.request(AddSchedule { schedule }).await?;
             show(session.json, &added, |added, text| {
                 let next = added.next.as_ref().map_or_else(|| "never".into(), next_run);
                 text.line(format_args!("schedule {} is added; next run: {next}", added.schedule.id));
             })
         }
         args::Schedule::List => {
-            show(session.json, &session.ask(ListSchedules {}).await?, |all, text| list(all, text))
+            show(session.json, &session.request(ListSchedules {}).await?, |all, text| list(all, text))
         }
         args::Schedule::Remove { id } => {
-            let removed = session.ask(RemoveSchedule { id }).await?;
+            let removed = session.request(RemoveSchedule { id }).await?;
             show(session.json, &removed, |schedule, text| {
                 text.line(format_args!("schedule {} is removed", schedule.id));
             })
         }
         args::Schedule::Runs { id } => {
-            show(session.json, &session.ask(ListRuns { id }).await?, |all, text| runs(all, text))
+            show(session.json, &session.request(ListRuns { id }).await?, |all, text| runs(all, text))
         }
+    }
+}
+
+/// A command by its service and name: `backup.verify_repository`.
+pub(super) fn service_command(text: &str) -> Result<(Service, String), String> {
+    let (service, command) =
+        text.split_once('.').ok_or("write SERVICE.COMMAND, such as backup.verify_repository")?;
+    let service = service.parse::<Service>().map_err(|error| error.to_string())?;
+    Ok((service, command.into()))
+}
+
+/// The fields of a command.
+pub(super) fn json_object(text: &str) -> Result<serde_json::Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        Ok(_) => Err("it is not a JSON object: write {\"field\": value}".into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

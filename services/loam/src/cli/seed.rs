@@ -15,14 +15,14 @@ pub(super) async fn run(session: &Session, command: args::Seed) -> Result<(), Cl
     match command {
         args::Seed::Add { name, from, sha256, detach } => {
             let from = absolute(from)?;
-            let begun = session.ask(AddSeed { name, from, sha256, operation_id: None }).await?;
+            let begun = session.request(AddSeed { name, from, sha256, operation_id: None }).await?;
             follow(session, Service::Provisioner, begun, detach).await
         }
         args::Seed::List => {
-            show(session.json, &session.ask(ListSeeds {}).await?, |seeds, text| list(seeds, text))
+            show(session.json, &session.request(ListSeeds {}).await?, |seeds, text| list(seeds, text))
         }
         args::Seed::Remove { name } => {
-            let removed = session.ask(RemoveSeed { name }).await?;
+            let removed = session.request(RemoveSeed { name }).await?;
             show(session.json, &removed, |seed, text| {
                 text.line(format_args!("seed {} is removed", seed.name))
             })

@@ -22,7 +22,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Session {
     /// The bus.
     pub bus: Bus,
-    /// Whether answers are for programs.
+    /// Whether results are for programs.
     pub json: bool,
 }
 
@@ -40,13 +40,13 @@ impl Session {
         Ok(Session { bus: Bus::new(Arc::new(carrier), file.realm), json })
     }
 
-    /// Asks the owner of a request.
-    pub(super) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, CliError> {
+    /// Sends a request to the service that owns it.
+    pub(super) async fn request<R: Request>(&self, request: R) -> Result<R::Reply, CliError> {
         self.bus.call(&request, REQUEST_MAX).await.map_err(of_call)
     }
 
-    /// Asks a service by name.
-    pub(super) async fn ask_at<R: Request>(
+    /// Sends a request to one service.
+    pub(super) async fn request_at<R: Request>(
         &self,
         place: impl Into<Destination>,
         request: R,

@@ -28,7 +28,7 @@ pub(super) async fn run(
     vm: VmName,
     command: &[OsString],
 ) -> Result<(), CliError> {
-    let vm = session.ask(GetVm { vm }).await?;
+    let vm = session.request(GetVm { vm }).await?;
     let address = address_of(&vm)?;
     let key = readable(state.ssh_key())?;
     let error = ssh(&vm, address, &key, &state.known_hosts(), command).exec();
@@ -98,6 +98,8 @@ mod tests {
 
     use super::*;
 
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 88, 0, 12));
+
     fn vm(state: VmState, hypervisor: &str) -> Vm {
         Vm {
             definition: VmDefinition {
@@ -110,11 +112,12 @@ mod tests {
                 env: Default::default(),
                 install: Vec::new(),
             },
-            uuid: "0b7ce0e6-5e5c-4d0e-a2b4-3a9d5b1f7a11".into(),
-            mac: "52:54:00:00:00:01".into(),
+            uuid: "0b7ce0e6-5e5c-4d0e-a2b4-3a9d5b1f7a11".parse().expect("a UUID"),
+            mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
+            pause_reason: None,
             host: HostName::new("h1").expect("fits"),
             state,
-            address: Some("10.88.0.12".into()),
+            address: Some(ADDRESS),
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: hypervisor.into(),
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_vm_that_is_not_ready_is_refused_with_what_to_do() {
-        assert_eq!(address_of(&vm(VmState::Ready, "libvirt")).expect("ready"), "10.88.0.12");
+        assert_eq!(address_of(&vm(VmState::Ready, "libvirt")).expect("ready"), ADDRESS);
         let refused = |state, hypervisor| {
             let error = address_of(&vm(state, hypervisor)).expect_err("refused");
             assert_eq!((error.exit(), error.kind()), (Exit::Refused, "not_ready"));
@@ -139,7 +142,7 @@ mod tests {
     fn ssh_gets_the_provisioners_key_and_remembers_the_host_key_by_uuid() {
         let command = ["uname".into(), "-a".into()];
         let vm = vm(VmState::Ready, "libvirt");
-        let ssh = ssh(&vm, "10.88.0.12", Path::new("/s/key"), Path::new("/s/known_hosts"), &command);
+        let ssh = ssh(&vm, ADDRESS, Path::new("/s/key"), Path::new("/s/known_hosts"), &command);
         let words: Vec<_> = ssh.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         let line = words.join(" ");
         assert!(line.starts_with("-F none -l root -i /s/key -o IdentitiesOnly=yes"), "{line}");

@@ -14,12 +14,14 @@ use super::watch::follow;
 pub(super) async fn run(session: &Session, command: args::Upgrade) -> Result<(), CliError> {
     match command {
         args::Upgrade::Status => {
-            show(session.json, &session.ask(ListServices {}).await?, |services, text| running(services, text))
+            show(session.json, &session.request(ListServices {}).await?, |services, text| {
+                running(services, text)
+            })
         }
         args::Upgrade::Apply { folder, detach } => {
             let folder = std::path::absolute(&folder)
                 .map_err(|error| CliError::new(Exit::Usage, format!("{}: {error}", folder.display())))?;
-            let begun = session.ask(ApplyRelease { folder, operation_id: None }).await?;
+            let begun = session.request(ApplyRelease { folder, operation_id: None }).await?;
             follow(session, Service::Upgrade, begun, detach).await
         }
     }
@@ -55,7 +57,7 @@ struct ServiceStatus {
 pub(super) async fn status(session: &Session) -> Result<(), CliError> {
     let mut found = Vec::new();
     for service in Service::ALL {
-        found.push(match session.ask_at(service, CheckHealth {}).await {
+        found.push(match session.request_at(service, CheckHealth {}).await {
             Ok(health) => ServiceStatus { service, problem: problems(&health), health: Some(health) },
             Err(error) => ServiceStatus { service, health: None, problem: Some(error.message().into()) },
         });

@@ -17,20 +17,23 @@ pub(super) async fn run(session: &Session, command: args::Vm) -> Result<(), CliE
     match command {
         args::Vm::Create { file, detach } => {
             let definition = read(&file)?;
-            let begun = session.ask(CreateVm { definition, operation_id: None }).await?;
+            let begun = session.request(CreateVm { definition, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
-        args::Vm::List => show(session.json, &session.ask(ListVms {}).await?, |vms, text| list(vms, text)),
+        args::Vm::List => {
+            show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
+        }
         args::Vm::Ssh { .. } => unreachable!("`ssh` is another module"),
-        args::Vm::Show { vm } => show(session.json, &session.ask(GetVm { vm }).await?, one),
+        args::Vm::Show { vm } => show(session.json, &session.request(GetVm { vm }).await?, one),
         args::Vm::Start { vm, detach } => {
-            follow(session, service, session.ask(StartVm { vm, operation_id: None }).await?, detach).await
+            follow(session, service, session.request(StartVm { vm, operation_id: None }).await?, detach).await
         }
         args::Vm::Stop { vm, detach } => {
-            follow(session, service, session.ask(StopVm { vm, operation_id: None }).await?, detach).await
+            follow(session, service, session.request(StopVm { vm, operation_id: None }).await?, detach).await
         }
         args::Vm::Remove { vm, detach } => {
-            follow(session, service, session.ask(RemoveVm { vm, operation_id: None }).await?, detach).await
+            follow(session, service, session.request(RemoveVm { vm, operation_id: None }).await?, detach)
+                .await
         }
     }
 }

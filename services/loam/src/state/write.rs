@@ -60,7 +60,7 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateError> {
 /// Writes a file that only its owner may read, atomically.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let failed = |error| StateError::disk("writing", path)(error);
-    let folder = path.parent().expect("files of the state folder lie in a folder");
+    let folder = path.parent().expect("files of the state directory are in a folder");
     let name = path.file_name().expect("files have names").to_string_lossy();
     let draft = folder.join(format!(".{name}.new"));
     let mut file = OpenOptions::new()

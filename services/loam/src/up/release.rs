@@ -50,7 +50,7 @@ pub enum ReleaseError {
 }
 
 impl Executables {
-    /// The executables installed in a folder, and the releases in the state folder.
+    /// The executables installed in a folder, and the releases in the state directory.
     pub fn of(state: State, installed: PathBuf) -> Executables {
         Executables { state, installed }
     }

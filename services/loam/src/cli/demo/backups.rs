@@ -35,10 +35,10 @@ pub(super) async fn back_up(session: &Session, names: &Names) -> Result<(Backup,
 
 async fn backup_of(session: &Session, vm: &VmName) -> Result<Backup, CliError> {
     let id = Some(operation::new_id());
-    let begun = session.ask(StartBackup { vm: vm.clone(), schedule: None, operation_id: id }).await?;
+    let begun = session.request(StartBackup { vm: vm.clone(), schedule: None, operation_id: id }).await?;
     outcome(session, Service::Backup, begun.operation()).await?;
     let id = BackupId::from(begun.operation());
-    let all = session.ask(ListBackups { vm: Some(vm.clone()) }).await?;
+    let all = session.request(ListBackups { vm: Some(vm.clone()) }).await?;
     let backup = all.into_iter().find(|backup| backup.id == id);
     backup.ok_or_else(|| failed(format!("backup {id} is done, but not listed")))
 }
@@ -56,10 +56,10 @@ pub(super) async fn by_schedule(
     let command = backup_command(&names.web);
     let schedule =
         Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), command };
-    session.ask(AddSchedule { schedule }).await?;
+    session.request(AddSchedule { schedule }).await?;
     let until = Instant::now() + SCHEDULE_MAX;
     let backup = loop {
-        let all = session.ask(ListBackups { vm: Some(names.web.clone()) }).await?;
+        let all = session.request(ListBackups { vm: Some(names.web.clone()) }).await?;
         let new =
             |backup: &Backup| backup.schedule.as_ref() == Some(&names.schedule) && backup.taken > first.taken;
         if let Some(backup) = all.into_iter().find(new) {
@@ -73,7 +73,7 @@ pub(super) async fn by_schedule(
         }
         tokio::time::sleep(BETWEEN).await;
     };
-    session.ask(RemoveSchedule { id: names.schedule.clone() }).await?;
+    session.request(RemoveSchedule { id: names.schedule.clone() }).await?;
     if backup.bytes_new.0 * 2 >= backup.bytes_read.0 {
         return Err(failed(format!("it stored more than the changed data: {}", amounts(&backup))));
     }
@@ -91,9 +91,9 @@ pub(super) async fn restore(
         as_vm: names.copy.clone(),
         operation_id: Some(operation::new_id()),
     };
-    let begun = session.ask(command).await?;
+    let begun = session.request(command).await?;
     outcome(session, Service::Backup, begun.operation()).await?;
-    let copy = session.ask(GetVm { vm: names.copy.clone() }).await?;
+    let copy = session.request(GetVm { vm: names.copy.clone() }).await?;
     if copy.uuid == web.uuid || copy.mac == web.mac {
         return Err(failed("the second VM has the UUID or MAC of the first"));
     }

@@ -41,18 +41,18 @@ impl Names {
 /// Removes schedule and VMs; returns what was removed.
 pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>, CliError> {
     let mut removed = Vec::new();
-    let schedules = session.ask(ListSchedules {}).await?;
+    let schedules = session.request(ListSchedules {}).await?;
     if schedules.iter().any(|status| status.schedule.id == names.schedule) {
-        session.ask(RemoveSchedule { id: names.schedule.clone() }).await?;
+        session.request(RemoveSchedule { id: names.schedule.clone() }).await?;
         removed.push(format!("schedule {}", names.schedule));
     }
-    for vm in session.ask(ListVms {}).await? {
+    for vm in session.request(ListVms {}).await? {
         let name = vm.definition.name.clone();
         if name != names.web && name != names.copy {
             continue;
         }
         // The list has no variables, and the mark is one.
-        let vm = session.ask(GetVm { vm: name.clone() }).await?;
+        let vm = session.request(GetVm { vm: name.clone() }).await?;
         if !vm.definition.env.contains_key(MARK) {
             let message =
                 format!("there is a vm {name} that the demo did not create; it needs that name for itself");
@@ -69,10 +69,10 @@ pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>,
 
 /// Removes the seed, unless it has the digest that is wanted.
 pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), CliError> {
-    let seeds = session.ask(ListSeeds {}).await?;
+    let seeds = session.request(ListSeeds {}).await?;
     match seeds.into_iter().find(|seed| seed.name == names.seed) {
         Some(seed) if Some(seed.sha256.as_str()) != wanted => {
-            session.ask(RemoveSeed { name: names.seed.clone() }).await.map(drop)
+            session.request(RemoveSeed { name: names.seed.clone() }).await.map(drop)
         }
         _ => Ok(()),
     }
@@ -83,7 +83,7 @@ async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, CliErr
     let until = Instant::now() + LOCKED_MAX;
     let begun = loop {
         let command = RemoveVm { vm: vm.clone(), operation_id: Some(operation::new_id()) };
-        match session.ask(command).await {
+        match session.request(command).await {
             Err(error) if error.exit() == Exit::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;
             }

@@ -69,7 +69,7 @@ async fn add_seed(
     let from = image.display().to_string();
     let id = Some(operation::new_id());
     let command = AddSeed { name: names.seed.clone(), from: from.clone(), sha256, operation_id: id };
-    let begun = session.ask(command).await?;
+    let begun = session.request(command).await?;
     outcome(session, Service::Provisioner, begun.operation()).await?;
     Ok(((), from))
 }
@@ -106,16 +106,16 @@ async fn create(
 ) -> Result<(Vm, String), CliError> {
     let file = guest::write(folder, names.web.as_str(), names.seed.as_str())?;
     let definition = vm::read(&file)?;
-    let begun = session.ask(CreateVm { definition, operation_id: Some(operation::new_id()) }).await?;
+    let begun = session.request(CreateVm { definition, operation_id: Some(operation::new_id()) }).await?;
     let known = wait_until_known(session, names).await?;
     if known.hypervisor != SIMULATED && !given {
         let cancel = contract::operation::CancelOperation { id: begun.operation().clone() };
-        session.ask_at(Service::Provisioner, cancel).await?;
+        session.request_at(Service::Provisioner, cancel).await?;
         let message = "VMs are real here: give an image that boots with --seed (deploy/build-seed makes one)";
         return Err(CliError::new(Exit::Usage, message));
     }
     outcome(session, Service::Provisioner, begun.operation()).await?;
-    let vm = session.ask(GetVm { vm: names.web.clone() }).await?;
+    let vm = session.request(GetVm { vm: names.web.clone() }).await?;
     let facts = described(&vm);
     Ok((vm, facts))
 }
@@ -125,7 +125,7 @@ async fn wait_until_known(session: &Session, names: &Names) -> Result<Vm, CliErr
     let until = Instant::now() + KNOWN_MAX;
     loop {
         let vm = names.web.clone();
-        match session.ask(GetVm { vm }).await {
+        match session.request(GetVm { vm }).await {
             Err(error) if error.exit() == Exit::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;
             }
@@ -146,7 +146,7 @@ pub(super) fn described(vm: &Vm) -> String {
 }
 
 async fn reach(session: &Session, web: &Vm) -> Result<(String, String), CliError> {
-    let routes = session.ask(ListRoutes {}).await?;
+    let routes = session.request(ListRoutes {}).await?;
     // A listener on every address listens on loopback, too.
     let address = routes.http_listener.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
     wait_for_page(&address, DOMAIN, greeting(web), PAGE_MAX).await.map_err(failed)?;
@@ -166,7 +166,7 @@ async fn change(proxy: &str, web: &Vm, note: &str) -> Result<((), String), CliEr
 }
 
 async fn services(session: &Session) -> Result<((), String), CliError> {
-    let running = session.ask(ListServices {}).await?;
+    let running = session.request(ListServices {}).await?;
     for service in Service::FIVE {
         if !running.iter().any(|found| found.health.service == service) {
             return Err(failed(format!("{service} was not found")));

@@ -98,12 +98,15 @@ impl Collected {
 }
 
 fn lines(done: &Collected, text: &mut Text) {
-    let would = if done.dry_run { "would be " } else { "" };
+    let would = if done.dry_run { " (dry run)" } else { "" };
     let (rewritten, deleted) = (ByteCount(done.bytes_rewritten), ByteCount(done.bytes_deleted));
     text.field("packs", Some(done.packs));
-    text.field("marked", Some(format_args!("{would}{}, for a later run to delete", done.packs_condemned)));
-    text.field("rewritten", Some(format_args!("{would}{}, {rewritten}", done.packs_rewritten)));
-    text.field("deleted", Some(format_args!("{would}{}, {deleted}", done.packs_deleted)));
+    text.field(
+        "marked",
+        Some(format_args!("{} packs, for a later run to delete{would}", done.packs_condemned)),
+    );
+    text.field("rewritten", Some(format_args!("{} packs, {rewritten}{would}", done.packs_rewritten)));
+    text.field("deleted", Some(format_args!("{} packs, {deleted}{would}", done.packs_deleted)));
     let waiting = |packs| format!("{packs} for running backups, until a later run");
     text.field("waiting", (done.packs_waiting > 0).then(|| waiting(done.packs_waiting)));
     let extended = |objects| format!("{objects} objects for longer");
