@@ -128,7 +128,7 @@ async fn a_vm_paused_for_lack_of_space_runs_again_by_itself_once_there_is_room()
     assert_eq!(power(&running, &before.uuid).await, Power::Paused(PauseReason::NoSpace), "no room");
 
     let running = running.restart_with(reconciling()).await;
-    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+    assert_eq!(eventually_in(&running, VmState::Ready).await.pause_reason, None);
     assert_eq!(power(&running, &before.uuid).await, Power::Running);
 
     // Paused again at once: the next attempt comes later, not in the next round.

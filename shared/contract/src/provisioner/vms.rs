@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PauseReason, VmState};
 use crate::message::{NoRefusal, Owner, Timestamp, messages};
-use crate::{
-    ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid,
-};
+use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid};
 
 messages! { Owner::One(Service::Provisioner) =>
     durable CreateVm {
