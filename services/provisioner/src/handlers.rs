@@ -16,10 +16,10 @@ use operation::Candidate;
 use provisioner_domain::{Phase, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
-use crate::machine::disks_of;
 use crate::ports::DiskError;
 use crate::sagas::{LocksVm, source_of};
 use crate::state::ServiceState;
+use crate::vm_spec::disks_of;
 
 /// What request handlers share.
 pub(crate) struct Handlers {

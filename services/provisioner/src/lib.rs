@@ -26,11 +26,11 @@ pub mod actors;
 pub mod adapters;
 pub mod config;
 mod handlers;
-pub mod machine;
 pub mod metrics;
 pub mod ports;
 pub mod sagas;
 pub mod state;
+pub mod vm_spec;
 mod wiring;
 pub mod workers;
 

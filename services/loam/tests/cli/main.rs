@@ -5,7 +5,7 @@ mod closed;
 mod completion;
 mod installation;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]
-#[path = "../rights/raw_client.rs"]
+#[path = "../permissions/raw_client.rs"]
 mod raw_client;
 mod shown;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]

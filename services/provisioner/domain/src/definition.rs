@@ -1,4 +1,4 @@
-//! A machine's definition as a person writes it.
+//! A VM's definition as a person writes it.
 //!
 //! ```toml
 //! name      = "web"
@@ -149,7 +149,7 @@ impl Page<'_> {
             return Ok(None);
         };
         let number = item.as_integer().ok_or_else(|| self.wrong(item, key, "a whole number"))?;
-        // Far out of bounds either way; `bounds` tells the bounds.
+        // Far out of bounds either way; `bounds` has the bounds.
         Ok(Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
     }
 

@@ -8,7 +8,7 @@ use provisioner_domain::nocloud::Documents;
 use serde::{Deserialize, Serialize};
 
 use super::Cause;
-use super::machine::{Disk, Image};
+use super::vm_spec::{Disk, Image};
 
 /// Why something was not done to disks.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use contract::{DiskName, MacAddress, Realm, VmUuid};
 use provisioner_domain::Power;
 
 use super::Cause;
-use super::machine::{Disk, Machine, VmMark};
+use super::vm_spec::{Disk, VmMark, VmSpec};
 
 /// A VM that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Whether it answers.
     async fn check(&self) -> Result<(), HypervisorError>;
     /// Defines a VM, or changes its definition.
-    async fn define(&self, machine: &Machine) -> Result<(), HypervisorError>;
+    async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError>;
     /// Starts a VM; a no-op where it is on.
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
     /// Lets a paused VM run again; a no-op where it runs. After a pause for lack of space the failed write is repeated.

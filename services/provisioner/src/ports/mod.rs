@@ -13,14 +13,14 @@
 mod disks;
 mod guest_shell;
 mod hypervisor;
-mod machine;
+mod vm_spec;
 
 use std::sync::Arc;
 
 pub use disks::{DiskError, Disks, ImportedSeed, ReportProgress, SeedSource};
 pub use guest_shell::{Guest, GuestShell, ScriptRun, ShellError};
 pub use hypervisor::{Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode};
-pub use machine::{Disk, Image, ImageFormat, Machine, VmMark};
+pub use vm_spec::{Disk, Image, ImageFormat, VmMark, VmSpec};
 
 /// The cause of an error, whatever adapter it comes from.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;

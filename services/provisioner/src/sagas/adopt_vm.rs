@@ -8,8 +8,8 @@ use provisioner_domain::{VmRecord, VmTransition};
 use saga::{Outputs, Step, StepError};
 
 use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, disk_error};
-use crate::machine::{disks_of, nocloud_in};
 use crate::state::ServiceState;
+use crate::vm_spec::{disks_of, nocloud_in};
 
 /// The saga.
 pub struct AdoptVm;

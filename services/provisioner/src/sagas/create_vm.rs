@@ -12,9 +12,9 @@ use saga::{Outputs, Step, StepError};
 use super::steps::{
     self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, shell_error,
 };
-use crate::machine::{disks_of, nocloud_in};
 use crate::ports::ScriptRun;
 use crate::state::ServiceState;
+use crate::vm_spec::{disks_of, nocloud_in};
 
 /// How long one script may take. Compiling something in an emulated VM is the longest that is reasonable.
 const SCRIPT_MAX: Duration = Duration::from_secs(3600);

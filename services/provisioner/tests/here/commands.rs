@@ -27,7 +27,7 @@ async fn a_vm_is_created_stopped_started_and_removed() {
     let mut wanted = definition("web");
     wanted.install = vec![script("install.sh", "#!/bin/sh\necho hello\n")];
     let report = running.create(wanted).await;
-    let created: Vm = serde_json::from_value(report.output.expect("the machine")).expect("read");
+    let created: Vm = serde_json::from_value(report.output.expect("the VM")).expect("read");
     assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "simulated"));
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
     assert_eq!(listed, [created]);

@@ -236,9 +236,9 @@ async fn a_name_is_reserved_released_and_adopted() {
     read(&opened.exports[0], &reserved.disks[0].path);
     close(&running, &operation).await;
 
-    let stranger = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
-    let stranger = running.bus.call(&stranger, ANSWER).await.expect_err("not its own");
-    assert!(matches!(stranger, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
+    let foreign = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
+    let foreign = running.bus.call(&foreign, ANSWER).await.expect_err("not its own");
+    assert!(matches!(foreign, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
     let begun = running.bus.call(&adopt, ANSWER).await.expect("begun");
     running.done(begun.operation()).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use operation::new_id;
 use provisioner::Limits;
 use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::{Hypervisor, Machine, VmMark};
+use provisioner::ports::{Hypervisor, VmMark, VmSpec};
 use provisioner_domain::Power;
 use testkit::{eventually, eventually_some};
 
@@ -128,7 +128,7 @@ async fn a_vm_paused_for_lack_of_space_runs_again_by_itself_once_there_is_room()
     assert_eq!(power(&running, &before.uuid).await, Power::Paused(PauseReason::NoSpace), "no room");
 
     let running = running.restart_with(reconciling()).await;
-    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+    assert_eq!(eventually_in(&running, VmState::Ready).await.pause_reason, None);
     assert_eq!(power(&running, &before.uuid).await, Power::Running);
 
     // Paused again at once: the next attempt comes later, not in the next round.
@@ -156,8 +156,8 @@ async fn a_paused_vm_is_stopped_and_its_disks_are_read() {
     eventually_in(&running, VmState::Stopped).await;
 }
 
-fn machine(name: &str, uuid: &str, operation: &OperationId) -> Machine {
-    Machine {
+fn spec(name: &str, uuid: &str, operation: &OperationId) -> VmSpec {
+    VmSpec {
         name: name.into(),
         uuid: uuid.parse().expect("a UUID"),
         mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
@@ -183,8 +183,8 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     running.simulated.faults.clear(Call::Address);
 
     let hypervisor = &running.simulated.hypervisor;
-    let ours = machine("orphan", "00000000-0000-4000-8000-000000000001", &id);
-    let unknown = machine("unknown", "00000000-0000-4000-8000-000000000002", &new_id());
+    let ours = spec("orphan", "00000000-0000-4000-8000-000000000001", &id);
+    let unknown = spec("unknown", "00000000-0000-4000-8000-000000000002", &new_id());
     hypervisor.define(&unknown).await.expect("defined");
     hypervisor.start(&unknown.uuid).await.expect("started");
     hypervisor.define(&ours).await.expect("defined");

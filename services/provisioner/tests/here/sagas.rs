@@ -112,7 +112,7 @@ async fn pause(state: &Arc<ServiceState>, simulated: &Simulated, reason: PauseRe
 #[derive(Debug, PartialEq)]
 struct Traces {
     vms: Vec<(String, VmState, Option<OperationId>)>,
-    machines: Vec<(String, Power)>,
+    found: Vec<(String, Power)>,
     folders: Vec<String>,
     aside: usize,
     seeds: usize,
@@ -130,12 +130,12 @@ fn names(folder: std::path::PathBuf) -> Vec<String> {
 
 async fn traces(state: &ServiceState) -> Traces {
     let inventory = state.registry.snapshot().await.expect("an answer");
-    let machines = state.hypervisor.marked(&state.realm).await.expect("an answer");
+    let found = state.hypervisor.marked(&state.realm).await.expect("an answer");
     let folder = state.disks.folder(&vm("x"));
     let folder = folder.parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
     Traces {
         vms: inventory.vms().map(|vm| (vm.name().to_string(), vm.state(), vm.locked_by().cloned())).collect(),
-        machines: machines.into_iter().map(|found| (found.mark.vm.to_string(), found.power)).collect(),
+        found: found.into_iter().map(|found| (found.mark.vm.to_string(), found.power)).collect(),
         folders: names(folder.join("vms")),
         aside: names(folder.join("aside")).len(),
         seeds: inventory.seeds().count(),
@@ -145,14 +145,7 @@ async fn traces(state: &ServiceState) -> Traces {
 
 impl Traces {
     fn empty() -> Traces {
-        Traces {
-            vms: Vec::new(),
-            machines: Vec::new(),
-            folders: Vec::new(),
-            aside: 0,
-            seeds: 0,
-            seed_files: 0,
-        }
+        Traces { vms: Vec::new(), found: Vec::new(), folders: Vec::new(), aside: 0, seeds: 0, seed_files: 0 }
     }
 
     fn with_seed() -> Traces {
@@ -162,7 +155,7 @@ impl Traces {
     fn with_web(state: VmState, power: Power) -> Traces {
         Traces {
             vms: vec![("web".into(), state, None)],
-            machines: vec![("web".into(), power)],
+            found: vec![("web".into(), power)],
             folders: vec!["web".into()],
             ..Traces::with_seed()
         }

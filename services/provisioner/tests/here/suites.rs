@@ -2,12 +2,12 @@
 
 use contract::{ByteCount, OperationId, Realm};
 use provisioner::adapters::simulated::SimulatedShell;
-use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, Machine, VmMark};
+use provisioner::ports::{Disk, Guest, Hypervisor, Image, ImageFormat, VmMark, VmSpec};
 
 use crate::support::{Simulated, WAIT_MAX, raw_image, suites};
 
-fn machine(folder: &std::path::Path) -> Machine {
-    Machine {
+fn spec(folder: &std::path::Path) -> VmSpec {
+    VmSpec {
         name: "loam-web".into(),
         uuid: "00000000-0000-4000-8000-000000000003".parse().expect("a UUID"),
         mac: "52:54:00:00:00:03".parse().expect("a MAC address"),
@@ -36,22 +36,22 @@ async fn the_simulated_hypervisor_passes_the_suite_of_its_port() {
     let simulated = Simulated::open(&folder.path().join("state")).await;
     let exports =
         simulated.ports.disks.create_export_folder(&OperationId::from_bits(1)).await.expect("a folder");
-    let machine = machine(folder.path());
-    suites::hypervisor(simulated.hypervisor.as_ref(), &machine, &exports, WAIT_MAX).await;
+    let spec = spec(folder.path());
+    suites::hypervisor(simulated.hypervisor.as_ref(), &spec, &exports, WAIT_MAX).await;
 }
 
 #[actix::test]
 async fn the_simulated_shell_passes_the_suite_of_its_port() {
     let folder = tempfile::tempdir().expect("a folder");
     let simulated = Simulated::open(&folder.path().join("state")).await;
-    let machine = machine(folder.path());
+    let spec = spec(folder.path());
     let hypervisor = &simulated.hypervisor;
-    hypervisor.define(&machine).await.expect("defined");
-    hypervisor.start(&machine.uuid).await.expect("started");
-    let address = hypervisor.address(&machine.uuid, &machine.mac).await;
+    hypervisor.define(&spec).await.expect("defined");
+    hypervisor.start(&spec.uuid).await.expect("started");
+    let address = hypervisor.address(&spec.uuid, &spec.mac).await;
     let guest = Guest {
         address: address.expect("an answer").expect("it runs"),
-        uuid: machine.uuid.clone(),
+        uuid: spec.uuid.clone(),
         host_key: None,
     };
     suites::guest_shell(&SimulatedShell::new(hypervisor.clone()), &guest).await;

@@ -3,8 +3,8 @@
 use contract::provisioner::VmDefinition;
 use contract::{ByteCount, OperationId};
 use operation::new_id;
-use provisioner::machine::machine_of;
 use provisioner::ports::Guest;
+use provisioner::vm_spec::vm_spec_of;
 use provisioner_domain::VmRecord;
 use provisioner_domain::nocloud::documents;
 
@@ -18,14 +18,14 @@ async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationI
     let by = new_id();
     let created = state.registry.create(definition, by.clone()).await;
     let record = created.expect("a record");
-    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    let spec = vm_spec_of(&record, &state.realm, &by, state.disks.as_ref());
     state.disks.create_folder(record.name()).await.expect("a folder");
-    let base = machine.disks[0].base.as_ref().expect("a seed").path.clone();
+    let base = spec.disks[0].base.as_ref().expect("a seed").path.clone();
     let sha256 = base.file_stem().expect("a name").to_string_lossy().into_owned();
-    let (path, size) = (&machine.disks[0].image.path, record.definition.disk_size);
+    let (path, size) = (&spec.disks[0].image.path, record.definition.disk_size);
     state.disks.clone_seed(&sha256, path, size).await.expect("cloned");
     let texts = documents(&record, state.shell.authorized_key());
-    state.disks.write_nocloud(&machine.nocloud, &texts).await.expect("written");
+    state.disks.write_nocloud(&spec.nocloud, &texts).await.expect("written");
     (record, by)
 }
 
@@ -36,9 +36,9 @@ async fn libvirt_passes_the_suite_of_its_port() {
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
     let state = &realm.state;
-    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    let spec = vm_spec_of(&record, &state.realm, &by, state.disks.as_ref());
     let exports = state.disks.create_export_folder(&by).await.expect("a folder");
-    suites::hypervisor(state.hypervisor.as_ref(), &machine, &exports, BOOT).await;
+    suites::hypervisor(state.hypervisor.as_ref(), &spec, &exports, BOOT).await;
 }
 
 #[actix::test]
@@ -48,17 +48,17 @@ async fn ssh_passes_the_suite_of_its_port() {
     wanted.disk_size = ByteCount::mib(512);
     let (record, by) = files(&realm, wanted).await;
     let state = &realm.state;
-    let machine = machine_of(&record, &state.realm, &by, state.disks.as_ref());
+    let spec = vm_spec_of(&record, &state.realm, &by, state.disks.as_ref());
     let hypervisor = &state.hypervisor;
-    hypervisor.define(&machine).await.expect("defined");
-    hypervisor.start(&machine.uuid).await.expect("started");
+    hypervisor.define(&spec).await.expect("defined");
+    hypervisor.start(&spec.uuid).await.expect("started");
     let address = testkit::eventually_some("it has an address", BOOT, async || {
-        hypervisor.address(&machine.uuid, &machine.mac).await.expect("an answer")
+        hypervisor.address(&spec.uuid, &spec.mac).await.expect("an answer")
     })
     .await;
-    let guest = Guest { address, uuid: machine.uuid.clone(), host_key: None };
+    let guest = Guest { address, uuid: spec.uuid.clone(), host_key: None };
     testkit::eventually_some("SSH answers", BOOT, async || state.shell.reach(&guest).await.ok()).await;
     suites::guest_shell(state.shell.as_ref(), &guest).await;
-    hypervisor.destroy(&machine.uuid).await.expect("destroyed");
-    hypervisor.undefine(&machine.uuid).await.expect("undefined");
+    hypervisor.destroy(&spec.uuid).await.expect("destroyed");
+    hypervisor.undefine(&spec.uuid).await.expect("undefined");
 }

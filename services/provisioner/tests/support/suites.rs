@@ -6,7 +6,7 @@ use std::time::Duration;
 use contract::VmUuid;
 use contract::provisioner::{PauseReason, Script};
 use provisioner::ports::{
-    Guest, GuestShell, Hypervisor, HypervisorFailure, Machine, ScriptRun, ShellError, ShutdownMode,
+    Guest, GuestShell, Hypervisor, HypervisorFailure, ScriptRun, ShellError, ShutdownMode, VmSpec,
 };
 use provisioner_domain::Power;
 use testkit::eventually_some;
@@ -16,8 +16,8 @@ async fn power(adapter: &dyn Hypervisor, uuid: &VmUuid) -> Power {
 }
 
 /// `wait_max`: how long a guest may take to do what it was asked for.
-pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &Path, wait_max: Duration) {
-    let uuid = &machine.uuid;
+pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path, wait_max: Duration) {
+    let uuid = &spec.uuid;
     let unknown = VmUuid::new("00000000-0000-4000-8000-0000000000ff").expect("a UUID");
     adapter.check().await.expect("it answers");
     adapter.prepare().await.expect("prepared");
@@ -31,15 +31,15 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &P
         assert_eq!(refused.expect_err("unknown").kind, HypervisorFailure::Unknown);
     }
 
-    adapter.define(machine).await.expect("defined");
-    adapter.define(machine).await.expect("idempotent");
+    adapter.define(spec).await.expect("defined");
+    adapter.define(spec).await.expect("idempotent");
     assert_eq!(power(adapter, uuid).await, Power::Off);
-    let marked = adapter.marked(&machine.mark.realm).await.expect("a list");
+    let marked = adapter.marked(&spec.mark.realm).await.expect("a list");
     let found = marked.iter().find(|found| found.uuid == *uuid).expect("ours is in it");
-    assert_eq!((found.power, &found.mark), (Power::Off, &machine.mark));
+    assert_eq!((found.power, &found.mark), (Power::Off, &spec.mark));
     let other_realm = contract::Realm::new("another-realm").expect("a realm");
     assert_eq!(adapter.marked(&other_realm).await.expect("a list"), []);
-    let mut namesake = machine.clone();
+    let mut namesake = spec.clone();
     namesake.uuid = unknown;
     adapter.define(&namesake).await.expect_err("another VM has the name");
 
@@ -51,17 +51,17 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &P
     })
     .await;
     eventually_some("it has an address", wait_max, async || {
-        adapter.address(uuid, &machine.mac).await.expect("an answer")
+        adapter.address(uuid, &spec.mac).await.expect("an answer")
     })
     .await;
 
-    paused(adapter, machine, wait_max).await;
+    paused(adapter, spec, wait_max).await;
 
     adapter.freeze(uuid).await.expect("frozen");
-    let opened = adapter.open_exports(uuid, &machine.disks, exports).await;
+    let opened = adapter.open_exports(uuid, &spec.disks, exports).await;
     adapter.thaw(uuid).await.expect("thawed");
     adapter.thaw(uuid).await.expect("idempotent");
-    for (export, disk) in opened.expect("opened").iter().zip(&machine.disks) {
+    for (export, disk) in opened.expect("opened").iter().zip(&spec.disks) {
         assert_eq!(export.disk, disk.name);
         std::os::unix::net::UnixStream::connect(&export.socket).expect("a server listens");
     }
@@ -72,7 +72,7 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &P
     eventually_some("it is off", wait_max, async || (power(adapter, uuid).await == Power::Off).then_some(()))
         .await;
     adapter.request_shutdown(uuid, ShutdownMode::Acpi).await.expect("a no-op");
-    adapter.open_exports(uuid, &machine.disks, exports).await.expect_err("it is off");
+    adapter.open_exports(uuid, &spec.disks, exports).await.expect_err("it is off");
     adapter.suspend(uuid).await.expect_err("it is off");
     adapter.start(uuid).await.expect("started");
     adapter.destroy(uuid).await.expect("destroyed");
@@ -84,14 +84,14 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, machine: &Machine, exports: &P
 }
 
 /// A running VM is suspended and resumed; starting it does not resume it.
-async fn paused(adapter: &dyn Hypervisor, machine: &Machine, wait_max: Duration) {
-    let uuid = &machine.uuid;
+async fn paused(adapter: &dyn Hypervisor, spec: &VmSpec, wait_max: Duration) {
+    let uuid = &spec.uuid;
     adapter.resume(uuid).await.expect("a no-op");
     adapter.suspend(uuid).await.expect("suspended");
     adapter.suspend(uuid).await.expect("idempotent");
     let suspended = Power::Paused(PauseReason::User);
     assert_eq!(power(adapter, uuid).await, suspended);
-    let marked = adapter.marked(&machine.mark.realm).await.expect("a list");
+    let marked = adapter.marked(&spec.mark.realm).await.expect("a list");
     assert_eq!(marked.iter().find(|found| found.uuid == *uuid).expect("ours").power, suspended);
     adapter.start(uuid).await.expect("a no-op");
     assert_eq!(power(adapter, uuid).await, suspended);

@@ -15,9 +15,9 @@ use contract::{OperationId, VmName, VmUuid};
 use provisioner_domain::{ExportPhase, ExportRecord, Power, ServedBy, VmRecord, VmTransition, WorkKind};
 use tokio::net::UnixStream;
 
-use crate::machine::disks_of;
 use crate::ports::{Disk, Export, HypervisorFailure};
 use crate::state::ServiceState;
+use crate::vm_spec::disks_of;
 
 /// A guest that stays frozen is worse than a lost backup: thawing is tried this often.
 const THAW_ATTEMPTS: u32 = 10;

@@ -28,7 +28,7 @@ use self::power::power_of;
 use self::spec::{domain_uuid, mac_address, network_spec};
 use crate::config::{Config, VirtTypeWanted};
 use crate::ports::{
-    Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, Machine, MarkedVm, ShutdownMode, VmMark,
+    Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode, VmMark, VmSpec,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -117,9 +117,9 @@ impl Hypervisor for Libvirt {
         self.call("reach libvirt", Connection::version).await.map(drop)
     }
 
-    async fn define(&self, machine: &Machine) -> Result<(), HypervisorError> {
-        let spec = self.spec(machine)?;
-        self.call(format!("define VM {}", machine.mark.vm), move |line| line.define(&spec)).await
+    async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
+        let spec = self.spec(spec)?;
+        self.call(format!("define VM {}", spec.mark.vm), move |line| line.define(&spec)).await
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {

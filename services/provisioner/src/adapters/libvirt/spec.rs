@@ -9,38 +9,35 @@ use sha2::{Digest, Sha256};
 
 use super::Libvirt;
 use crate::config::Network;
-use crate::ports::{Disk, HypervisorError, HypervisorFailure, Image, ImageFormat, Machine};
+use crate::ports::{Disk, HypervisorError, HypervisorFailure, Image, ImageFormat, VmSpec};
 
 impl Libvirt {
-    pub(super) fn spec(&self, machine: &Machine) -> Result<DomainSpec, HypervisorError> {
-        let mib = machine.ram_size.0 >> 20;
+    pub(super) fn spec(&self, spec: &VmSpec) -> Result<DomainSpec, HypervisorError> {
+        let mib = spec.ram_size.0 >> 20;
         let memory_mib = u32::try_from(mib).map_err(|error| {
             HypervisorError::new(
                 HypervisorFailure::Failed,
-                format!("give VM {} {mib} MiB", machine.mark.vm),
+                format!("give VM {} {mib} MiB", spec.mark.vm),
                 error,
             )
         })?;
         Ok(DomainSpec {
-            name: machine.name.clone(),
-            uuid: domain_uuid(&machine.uuid),
+            name: spec.name.clone(),
+            uuid: domain_uuid(&spec.uuid),
             mark: Mark {
-                org: machine.mark.realm.to_string(),
-                vm: machine.mark.vm.to_string(),
-                generation: machine.mark.generation,
-                spec_digest: spec_digest(machine),
-                operation: machine.mark.operation.to_string(),
+                org: spec.mark.realm.to_string(),
+                vm: spec.mark.vm.to_string(),
+                generation: spec.mark.generation,
+                spec_digest: spec_digest(spec),
+                operation: spec.mark.operation.to_string(),
             },
             memory_mib,
-            vcpus: machine.cpu_count,
+            vcpus: spec.cpu_count,
             virt_type: self.virt_type,
-            disks: machine.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
-            nocloud: Some(machine.nocloud.clone()),
-            network: Some(NetworkInterface {
-                network: self.network.name.clone(),
-                mac: mac_address(&machine.mac),
-            }),
-            console_log: Some(machine.console_log.clone()),
+            disks: spec.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
+            nocloud: Some(spec.nocloud.clone()),
+            network: Some(NetworkInterface { network: self.network.name.clone(), mac: mac_address(&spec.mac) }),
+            console_log: Some(spec.console_log.clone()),
         })
     }
 
@@ -60,8 +57,8 @@ impl Libvirt {
 }
 
 /// The digest of a VM's definition, whichever operation defines it.
-fn spec_digest(machine: &Machine) -> String {
-    let mut plain = serde_json::to_value(machine).expect("a definition is plain data");
+fn spec_digest(spec: &VmSpec) -> String {
+    let mut plain = serde_json::to_value(spec).expect("a definition is plain data");
     plain["mark"]["operation"] = "".into();
     let text = serde_json::to_vec(&plain).expect("a definition is plain data");
     format!("sha256:{}", hex::encode(Sha256::digest(text)))

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::note::{self, Note, TEXT_BYTES_MAX};
-use crate::ports::{DiskError, Machine};
+use crate::ports::{DiskError, VmSpec};
 
 /// Connections at a time; a simulated page needs no more.
 const CONNECTIONS_MAX: usize = 64;
@@ -33,12 +33,12 @@ impl Guest {
     ///
     /// # Errors
     /// When the address is in use: try another one.
-    pub(super) async fn serve(machine: &Machine, address: IpAddr) -> std::io::Result<Guest> {
+    pub(super) async fn serve(spec: &VmSpec, address: IpAddr) -> std::io::Result<Guest> {
         let mut guest = Guest { listeners: Vec::new() };
-        let machine = Arc::new(machine.clone());
-        for port in &machine.served_ports {
+        let spec = Arc::new(spec.clone());
+        for port in &spec.served_ports {
             match TcpListener::bind(SocketAddr::new(address, *port)).await {
-                Ok(listener) => guest.listeners.push(tokio::spawn(accept(listener, Arc::clone(&machine)))),
+                Ok(listener) => guest.listeners.push(tokio::spawn(accept(listener, Arc::clone(&spec)))),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(error),
                 Err(error) => {
                     tracing::warn!(%address, port, %error, "a simulated guest cannot listen on one of its ports");
@@ -49,15 +49,15 @@ impl Guest {
     }
 }
 
-async fn accept(listener: TcpListener, machine: Arc<Machine>) {
+async fn accept(listener: TcpListener, spec: Arc<VmSpec>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let machine = Arc::clone(&machine);
+                let spec = Arc::clone(&spec);
                 tokio::spawn(async move {
-                    match tokio::time::timeout(REQUEST_MAX, handle(stream, &machine)).await {
+                    match tokio::time::timeout(REQUEST_MAX, handle(stream, &spec)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::debug!(%error, "a connection to a simulated guest broke"),
                         Err(_) => tracing::debug!("a connection to a simulated guest took too long"),
@@ -73,7 +73,7 @@ async fn accept(listener: TcpListener, machine: Arc<Machine>) {
     }
 }
 
-async fn handle(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()> {
+async fn handle(mut stream: TcpStream, spec: &VmSpec) -> std::io::Result<()> {
     let (head, mut body) = match read_head(&mut stream).await? {
         Some(parts) => parts,
         None => return reply(&mut stream, "431 Request Header Fields Too Large", "", true).await,
@@ -86,7 +86,7 @@ async fn handle(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()>
         .and_then(|(_, value)| value.trim().parse::<usize>().ok())
         .unwrap_or(0);
     match method {
-        "GET" | "HEAD" => match page(machine).await {
+        "GET" | "HEAD" => match page(spec).await {
             Ok(page) => reply(&mut stream, "200 OK", &page, method == "GET").await,
             Err(error) => reply(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
         },
@@ -95,7 +95,7 @@ async fn handle(mut stream: TcpStream, machine: &Machine) -> std::io::Result<()>
             body.resize(length.max(have), 0);
             stream.read_exact(&mut body[have..]).await?;
             let text = String::from_utf8_lossy(&body[..length]).into_owned();
-            match change(machine, |note| note.text = text).await {
+            match change(spec, |note| note.text = text).await {
                 Ok(()) => reply(&mut stream, "204 No Content", "", false).await,
                 Err(error) => reply(&mut stream, "503 Service Unavailable", &error.to_string(), true).await,
             }
@@ -134,8 +134,8 @@ async fn reply(stream: &mut TcpStream, status: &str, body: &str, with_body: bool
     stream.shutdown().await
 }
 
-async fn page(machine: &Machine) -> Result<String, DiskError> {
-    let note = match machine.disks.first() {
+async fn page(spec: &VmSpec) -> Result<String, DiskError> {
+    let note = match spec.disks.first() {
         Some(disk) => note::read(&disk.image).await?,
         None => Note::default(),
     };
@@ -143,7 +143,7 @@ async fn page(machine: &Machine) -> Result<String, DiskError> {
     Ok(format!(
         "<!doctype html>\n<title>{0}</title>\n<h1>{0}</h1>\n<p>This VM is simulated: no guest runs here.\n\
          <p>Scripts that a real one would have run:\n<ul>\n{scripts}</ul>\n<pre>{1}</pre>\n",
-        machine.mark.vm,
+        spec.mark.vm,
         escaped(&note.text)
     ))
 }
@@ -153,10 +153,10 @@ fn escaped(text: &str) -> String {
 }
 
 /// Changes the note on a VM's first disk. Two changes at once would lose one: they take turns.
-pub(super) async fn change(machine: &Machine, how: impl FnOnce(&mut Note)) -> Result<(), DiskError> {
+pub(super) async fn change(spec: &VmSpec, how: impl FnOnce(&mut Note)) -> Result<(), DiskError> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
-    let Some(disk) = machine.disks.first() else {
+    let Some(disk) = spec.disks.first() else {
         return Ok(());
     };
     let before = note::read(&disk.image).await?;

@@ -15,7 +15,7 @@ use super::faults::{Call, Faults};
 use super::guest::Guest;
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    Cause, Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, Machine, MarkedVm, ShutdownMode,
+    Cause, Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode, VmSpec,
 };
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
@@ -38,7 +38,7 @@ struct State {
 /// What is kept of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SimulatedVm {
-    machine: Machine,
+    spec: VmSpec,
     power: Power,
     address: IpAddr,
 }
@@ -66,12 +66,12 @@ impl SimulatedHypervisor {
             let text = std::fs::read(&path).map_err(cannot)?;
             let vm: SimulatedVm = serde_json::from_slice(&text)
                 .map_err(|error| failed(format!("read {}", path.display()), error))?;
-            this.state().vms.insert(vm.machine.uuid.clone(), vm);
+            this.state().vms.insert(vm.spec.uuid.clone(), vm);
         }
         let running: Vec<VmUuid> = {
             let state = this.state();
             let running = state.vms.values().filter(|vm| vm.power == Power::Running);
-            running.map(|vm| vm.machine.uuid.clone()).collect()
+            running.map(|vm| vm.spec.uuid.clone()).collect()
         };
         for uuid in running {
             this.run(&uuid).await?;
@@ -101,10 +101,10 @@ impl SimulatedHypervisor {
     }
 
     /// A VM that runs, and its address, for the simulated shell.
-    pub(super) fn running(&self, uuid: &VmUuid) -> Option<(Machine, IpAddr)> {
+    pub(super) fn running(&self, uuid: &VmUuid) -> Option<(VmSpec, IpAddr)> {
         let state = self.state();
         let vm = state.vms.get(uuid).filter(|vm| vm.power == Power::Running)?;
-        Some((vm.machine.clone(), vm.address))
+        Some((vm.spec.clone(), vm.address))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,13 +116,13 @@ impl SimulatedHypervisor {
     }
 
     fn store(&self, vm: &SimulatedVm) -> Result<(), HypervisorError> {
-        let path = self.file(&vm.machine.uuid);
+        let path = self.file(&vm.spec.uuid);
         let part = path.with_extension("part");
         let text = serde_json::to_vec_pretty(vm).expect("plain data");
         std::fs::write(&part, text)
             .and_then(|()| std::fs::rename(&part, &path))
             .map_err(|error| failed(format!("write {}", path.display()), error))?;
-        self.state().vms.insert(vm.machine.uuid.clone(), vm.clone());
+        self.state().vms.insert(vm.spec.uuid.clone(), vm.clone());
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl SimulatedHypervisor {
         let mut vm = self.known(uuid)?;
         let mut last = None;
         for _ in 0..ADDRESSES_TRIED {
-            match Guest::serve(&vm.machine, vm.address).await {
+            match Guest::serve(&vm.spec, vm.address).await {
                 Ok(guest) => {
                     vm.power = Power::Running;
                     self.store(&vm)?;
@@ -205,21 +205,21 @@ impl Hypervisor for SimulatedHypervisor {
         self.faults.check(Call::Check).await
     }
 
-    async fn define(&self, machine: &Machine) -> Result<(), HypervisorError> {
+    async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
         self.faults.check(Call::Define).await?;
-        let before = self.known(&machine.uuid).ok();
+        let before = self.known(&spec.uuid).ok();
         let taken = self
             .state()
             .vms
             .values()
-            .any(|other| other.machine.name == machine.name && other.machine.uuid != machine.uuid);
+            .any(|other| other.spec.name == spec.name && other.spec.uuid != spec.uuid);
         if taken {
-            return Err(failed(format!("define VM {}", machine.name), "another VM has the name"));
+            return Err(failed(format!("define VM {}", spec.name), "another VM has the name"));
         }
         self.store(&SimulatedVm {
-            machine: machine.clone(),
+            spec: spec.clone(),
             power: before.as_ref().map_or(Power::Off, |before| before.power),
-            address: before.map_or_else(|| first_address(&machine.uuid), |before| before.address),
+            address: before.map_or_else(|| first_address(&spec.uuid), |before| before.address),
         })
     }
 
@@ -352,11 +352,11 @@ impl Hypervisor for SimulatedHypervisor {
     async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError> {
         self.faults.check(Call::Marked).await?;
         let state = self.state();
-        let ours = state.vms.values().filter(|vm| vm.machine.mark.realm == *realm);
+        let ours = state.vms.values().filter(|vm| vm.spec.mark.realm == *realm);
         let marked = ours.map(|vm| MarkedVm {
-            uuid: vm.machine.uuid.clone(),
+            uuid: vm.spec.uuid.clone(),
             power: vm.power,
-            mark: vm.machine.mark.clone(),
+            mark: vm.spec.mark.clone(),
         });
         Ok(marked.collect())
     }

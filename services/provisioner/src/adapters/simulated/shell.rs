@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::faults::Call;
 use super::guest::change;
 use super::hypervisor::SimulatedHypervisor;
-use crate::ports::{Guest, GuestShell, Machine, ScriptRun, ShellError};
+use crate::ports::{Guest, GuestShell, ScriptRun, ShellError, VmSpec};
 
 /// The shell of simulated guests.
 pub struct SimulatedShell {
@@ -22,18 +22,18 @@ impl SimulatedShell {
         SimulatedShell { hypervisor }
     }
 
-    async fn log_in(&self, guest: &Guest) -> Result<Machine, ShellError> {
+    async fn log_in(&self, guest: &Guest) -> Result<VmSpec, ShellError> {
         let unreachable = |reason: String| ShellError::Unreachable(reason);
         let faults = self.hypervisor.faults();
         faults.check(Call::Shell).await.map_err(|error| unreachable(with_causes(&error)))?;
         match self.hypervisor.running(&guest.uuid) {
-            Some((machine, address)) if address == guest.address && !faults.has_no_effect(Call::Shell) => {
-                let seen = host_key(&machine);
+            Some((spec, address)) if address == guest.address && !faults.has_no_effect(Call::Shell) => {
+                let seen = host_key(&spec);
                 match &guest.host_key {
                     Some(known) if *known != seen => {
                         Err(ShellError::HostKeyChanged { address, seen, known: known.clone() })
                     }
-                    _ => Ok(machine),
+                    _ => Ok(spec),
                 }
             }
             _ => Err(unreachable(format!("no guest answers at {}", guest.address))),
@@ -41,8 +41,8 @@ impl SimulatedShell {
     }
 }
 
-fn host_key(machine: &Machine) -> String {
-    format!("simulated {}-{}", machine.uuid, machine.mark.generation)
+fn host_key(spec: &VmSpec) -> String {
+    format!("simulated {}-{}", spec.uuid, spec.mark.generation)
 }
 
 #[async_trait]
@@ -56,10 +56,10 @@ impl GuestShell for SimulatedShell {
     }
 
     async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
-        let machine = self.log_in(guest).await?;
+        let spec = self.log_in(guest).await?;
         let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
         let line = format!("{} {} {}", run.at, run.script.name, &digest[..12]);
-        let noted = change(&machine, |note| {
+        let noted = change(&spec, |note| {
             if !note.scripts.contains(&line) {
                 note.scripts.push(line.clone());
             }

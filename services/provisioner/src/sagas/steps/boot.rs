@@ -3,8 +3,8 @@
 use saga::{Outputs, StepError};
 
 use super::{VmCommand, hypervisor_error, locked_record};
-use crate::machine::machine_of;
 use crate::sagas::Context;
+use crate::vm_spec::vm_spec_of;
 
 /// Defines the locked record's VM.
 pub(in crate::sagas) async fn define<C: VmCommand>(
@@ -12,8 +12,8 @@ pub(in crate::sagas) async fn define<C: VmCommand>(
     outputs: &Outputs,
 ) -> Result<(), StepError> {
     let state = &context.state;
-    let machine = machine_of(&outputs.get("lock")?, &state.realm, &context.id, state.disks.as_ref());
-    state.hypervisor.define(&machine).await.map_err(hypervisor_error)
+    let spec = vm_spec_of(&outputs.get("lock")?, &state.realm, &context.id, state.disks.as_ref());
+    state.hypervisor.define(&spec).await.map_err(hypervisor_error)
 }
 
 /// Removes its definition, whatever it is doing.

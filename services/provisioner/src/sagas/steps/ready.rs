@@ -14,11 +14,11 @@ use saga::{Outputs, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::{VmCommand, hypervisor_error};
-use crate::machine::console_in;
 use crate::metrics;
 use crate::ports::{Guest, HypervisorFailure, ShellError};
 use crate::sagas::Context;
 use crate::state::ServiceState;
+use crate::vm_spec::console_in;
 
 /// How much of the console log is put into a failure.
 const CONSOLE_LINES: usize = 12;
@@ -32,27 +32,27 @@ pub(in crate::sagas) struct Ready {
 }
 
 /// How far a guest has come; each is a sentence for the failure.
-enum Stage {
+enum Progress {
     NoAddress,
     AgentSilent(IpAddr),
     NoShell(IpAddr, String),
     NoHypervisor(String),
 }
 
-impl std::fmt::Display for Stage {
+impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Stage::NoAddress => f.write_str("no DHCP lease was seen"),
-            Stage::AgentSilent(address) => {
+            Progress::NoAddress => f.write_str("no DHCP lease was seen"),
+            Progress::AgentSilent(address) => {
                 write!(
                     f,
                     "it has address {address}, but its guest agent is silent (is qemu-guest-agent in the seed?)"
                 )
             }
-            Stage::NoShell(address, reason) => {
+            Progress::NoShell(address, reason) => {
                 write!(f, "its agent answers, but SSH at {address} does not accept us: {reason}")
             }
-            Stage::NoHypervisor(reason) => write!(f, "the hypervisor does not answer: {reason}"),
+            Progress::NoHypervisor(reason) => write!(f, "the hypervisor does not answer: {reason}"),
         }
     }
 }
@@ -66,12 +66,12 @@ pub(in crate::sagas) async fn ready<C: VmCommand>(
     let started = Instant::now();
     let until = started + state.limits.ready_max;
     loop {
-        let stage = match check(state, &record).await? {
+        let progress = match check(state, &record).await? {
             Ok(ready) => {
                 metrics::READY_SECONDS.record(started.elapsed().as_secs_f64());
                 return Ok(ready);
             }
-            Err(stage) => stage,
+            Err(progress) => progress,
         };
         let failed = |reason: String| async {
             let tail = console_tail(&console_in(&state.disks.folder(record.name()))).await;
@@ -92,7 +92,7 @@ pub(in crate::sagas) async fn ready<C: VmCommand>(
         }
         if Instant::now() >= until {
             let seconds = state.limits.ready_max.as_secs();
-            return failed(format!("it did not answer within {seconds} s: {stage}")).await;
+            return failed(format!("it did not answer within {seconds} s: {progress}")).await;
         }
         tokio::select! {
             () = tokio::time::sleep(state.limits.poll_interval) => {}
@@ -102,26 +102,26 @@ pub(in crate::sagas) async fn ready<C: VmCommand>(
 }
 
 /// One check: ready, or how far it is; an error where waiting does not help.
-async fn check(state: &ServiceState, record: &VmRecord) -> Result<Result<Ready, Stage>, StepError> {
+async fn check(state: &ServiceState, record: &VmRecord) -> Result<Result<Ready, Progress>, StepError> {
     let (uuid, mac) = (&record.identity.uuid, &record.identity.mac);
     let address = match state.hypervisor.address(uuid, mac).await {
         Ok(Some(address)) => address,
         Err(error) if error.kind == HypervisorFailure::Unavailable => {
-            return Ok(Err(Stage::NoHypervisor(with_causes(&error))));
+            return Ok(Err(Progress::NoHypervisor(with_causes(&error))));
         }
         // Any other error: it went off, which the check of its power state says better.
-        Ok(None) | Err(_) => return Ok(Err(Stage::NoAddress)),
+        Ok(None) | Err(_) => return Ok(Err(Progress::NoAddress)),
     };
     match state.hypervisor.agent_answers(uuid).await {
         Ok(true) => {}
         Err(error) if error.kind == HypervisorFailure::Unavailable => {
-            return Ok(Err(Stage::NoHypervisor(with_causes(&error))));
+            return Ok(Err(Progress::NoHypervisor(with_causes(&error))));
         }
-        Ok(false) | Err(_) => return Ok(Err(Stage::AgentSilent(address))),
+        Ok(false) | Err(_) => return Ok(Err(Progress::AgentSilent(address))),
     }
     match state.shell.reach(&guest_of(record, address)).await {
         Ok(host_key) => Ok(Ok(Ready { address, host_key })),
-        Err(ShellError::Unreachable(reason)) => Ok(Err(Stage::NoShell(address, reason))),
+        Err(ShellError::Unreachable(reason)) => Ok(Err(Progress::NoShell(address, reason))),
         // It answers, which is all that is needed here. No script is sent to a guest with another host key.
         Err(ShellError::HostKeyChanged { known, seen, .. }) => {
             tracing::warn!(vm = %record.name(), known, seen, "its SSH host key is another one than before");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A VM as a hypervisor is to define it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct VmSpec {
     /// The hypervisor's name for it, unique on the host.
     pub name: String,
     /// Its UUID.

@@ -5,14 +5,14 @@ use std::path::Path;
 use contract::{OperationId, Realm};
 use provisioner_domain::{DiskSource, VmRecord};
 
-use crate::ports::{Disk, Disks, Image, ImageFormat, Machine, VmMark};
+use crate::ports::{Disk, Disks, Image, ImageFormat, VmMark, VmSpec};
 
 /// The definition of a record's VM. `operation` is the one that defines it.
-pub fn machine_of(record: &VmRecord, realm: &Realm, operation: &OperationId, disks: &dyn Disks) -> Machine {
+pub fn vm_spec_of(record: &VmRecord, realm: &Realm, operation: &OperationId, disks: &dyn Disks) -> VmSpec {
     let folder = disks.folder(record.name());
     let served_ports: std::collections::BTreeSet<u16> =
         record.definition.domains.iter().map(|route| route.port).collect();
-    Machine {
+    VmSpec {
         name: format!("{realm}-{}", record.name()),
         uuid: record.identity.uuid.clone(),
         mac: record.identity.mac.clone(),
