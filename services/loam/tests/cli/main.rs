@@ -9,6 +9,6 @@ mod installation;
 mod raw_client;
 mod shown;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]
-#[path = "../rights/test_bus.rs"]
+#[path = "../permissions/test_bus.rs"]
 mod test_bus;
 mod written;
