@@ -119,7 +119,8 @@ impl Repository {
             Ok((roster, keys, id))
         });
         let (roster, keys, id) = made.await.expect("making a slot does not panic").map_err(self.refused())?;
-        self.commit_roster(roster, keys).await?;
+        let is_added = |newest: &Roster| newest.slots.iter().any(|slot| slot.id == id);
+        self.commit_roster(roster, keys, is_added).await?;
         Ok(id.to_string().to_lowercase())
     }
 
@@ -132,7 +133,9 @@ impl Repository {
         check_label(label)?;
         let (roster, keys) = self.roster_to_change().await?;
         let slot = named(&roster.roster, id)?;
-        self.commit_roster(roster.roster.with_label(slot, label), keys).await
+        let is_labelled =
+            |newest: &Roster| newest.slots.iter().any(|other| other.id == slot && other.label == label);
+        self.commit_roster(roster.roster.with_label(slot, label), keys, is_labelled).await
     }
 
     /// Removes a key and begins an epoch that is not granted to it: the removed key cannot read what is stored from now
@@ -171,7 +174,8 @@ impl Repository {
             }
         };
         let (roster, keys) = roster.roster.without(keys, slot).map_err(self.refused())?;
-        self.commit_roster(roster, keys).await
+        let is_granted = roster.recognises_grant_of(keys.slot());
+        self.commit_roster(roster, keys, is_granted).await
     }
 
     /// Begins a new epoch: what is stored from now on is encrypted with new keys, which every key slot is granted.
@@ -184,7 +188,8 @@ impl Repository {
         let (roster, keys) = self.roster_to_change().await?;
         let (roster, keys) = roster.roster.with_new_epoch(keys).map_err(self.refused())?;
         let epoch = keys.current().number;
-        self.commit_roster(roster, keys).await?;
+        let is_granted = roster.recognises_grant_of(keys.slot());
+        self.commit_roster(roster, keys, is_granted).await?;
         Ok(epoch)
     }
 
@@ -214,11 +219,24 @@ impl Repository {
         move |error| not_opened(error, name.clone()).into()
     }
 
-    async fn commit_roster(&self, roster: Roster, keys: Keys) -> Result<(), KeyError> {
+    /// Writes the next roster; `is_in` recognises the change in a later one.
+    async fn commit_roster(
+        &self,
+        roster: Roster,
+        keys: Keys,
+        is_in: impl Fn(&Roster) -> bool,
+    ) -> Result<(), KeyError> {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
         let object = roster::encode(&roster, &keys).map_err(RosterError::from).map_err(self.refused())?;
         if store.create_locked(&name, Bytes::from(object)).await? == Created::AlreadyThere {
+            return Err(KeyError::ChangedMeanwhile);
+        }
+        // The number was free also where later changes took it and removed it again: then they do not know of ours.
+        if let Some((_, newest)) = read_roster(store, self.id(), roster.number).await?
+            && !is_in(&newest.roster)
+        {
+            store.delete(&name).await?;
             return Err(KeyError::ChangedMeanwhile);
         }
         self.use_newer_keys(keys).await?;

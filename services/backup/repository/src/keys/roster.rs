@@ -113,6 +113,13 @@ impl Roster {
         Ok((roster, Keys::new(bundle, keys.opened, number, count)))
     }
 
+    /// Whether a later roster has the same grant for a slot: then it was made from this one.
+    pub(crate) fn recognises_grant_of(&self, slot: SlotId) -> impl Fn(&Roster) -> bool + use<> {
+        let grant = |roster: &Roster| roster.slots.iter().find(|other| other.id == slot).map(Slot::grant);
+        let ours = grant(self);
+        move |newest| newest.slots.iter().find(|other| other.id == slot).map(Slot::grant) == ours
+    }
+
     /// Refuses what no writer of ours writes, before any slot is tried.
     pub(crate) fn check(&self) -> Result<(), Damage> {
         if self.slots.len() > SLOTS_MAX {

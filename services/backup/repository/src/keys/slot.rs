@@ -244,6 +244,11 @@ impl Slot {
         }
     }
 
+    /// The encrypted key bundle; another one whenever it was granted again.
+    pub(super) fn grant(&self) -> Vec<u8> {
+        self.grant.clone()
+    }
+
     /// `passphrase`, `key-file` or `recipient`.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.lock {

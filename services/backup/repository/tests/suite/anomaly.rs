@@ -195,7 +195,7 @@ fn contradictory_expectations_are_refused_with_the_reason() {
         ("stored_percent_compressible = 95", "below stored_percent_incompressible"),
         ("history_min = 2", "it takes 3 or more"),
         ("history_min = 31", "no more than history_max"),
-        ("history_max = 4000", "no more than 3650"),
+        ("history_max = 4000", "the most is 3650"),
         ("deviations_max = 0", "half of all backups"),
     ] {
         let expectations: Expectations = toml::from_str(text).unwrap();

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_repository::*;
+use object_store::memory::InMemory;
 
+use crate::support::fake_store::{FakeStore, Fault, Interruption};
 use crate::support::*;
 
 fn words(words: &str) -> Secret {
@@ -202,6 +204,26 @@ async fn of_two_concurrent_changes_of_the_keys_one_succeeds_and_the_other_fails(
     let added = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(KeyError::ChangedMeanwhile))));
     assert_eq!(owner.keys().await.unwrap().len(), 1 + added);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_keys_that_later_ones_do_not_know_of_fails() {
+    let objects = Arc::new(InMemory::new());
+    let owner = new_repository(Store::new(objects.clone())).await;
+    let other = owner.clone();
+    let two_changes: Interruption = Box::new(move || {
+        let other = other.clone();
+        Box::pin(async move {
+            for label in ["second", "third"] {
+                other.add_key(label, Role::Full, NewKey::Secret(words(label), cheap())).await.unwrap();
+            }
+        })
+    });
+    let delayed = FakeStore::faulty(&objects, 0, Fault::Interrupt(two_changes));
+    let late = open(&Store::new(Arc::new(delayed)), secret()).await.unwrap();
+    let added = late.add_key("late", Role::Full, NewKey::Secret(words("late"), cheap())).await;
+    assert!(matches!(added, Err(KeyError::ChangedMeanwhile)), "{added:?}");
+    assert_eq!(owner.keys().await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
