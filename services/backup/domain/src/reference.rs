@@ -3,7 +3,7 @@
 use contract::backup::{Backup, RestoreBackupRefused, VerifyBackupRefused};
 use contract::{BackupId, BackupRef};
 
-/// Stands for the newest backup of a VM.
+/// Means the newest backup of a VM.
 const LATEST: &str = "latest";
 /// A refusal names no more candidates than this: more do not help to choose.
 const CANDIDATES_MAX: usize = 10;

@@ -27,7 +27,7 @@ pub struct Facts {
     pub disks: Vec<(String, u64)>,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Bytes read from the machine.
+    /// Bytes read from its disks.
     pub bytes_read: u64,
     /// Bytes that were new to the store.
     pub bytes_new: u64,
