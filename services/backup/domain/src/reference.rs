@@ -79,8 +79,8 @@ mod tests {
     fn backup(vm: &str, bits: u128, seconds: i64) -> Backup {
         Backup {
             id: BackupId::from(&OperationId::from_bits(bits)),
-            vm: VmName::new(vm).expect("a name"),
-            taken: DateTime::from_timestamp(seconds, 0).expect("a time"),
+            vm: VmName::new(vm).expect("a valid name"),
+            taken: DateTime::from_timestamp(seconds, 0).expect("a valid time"),
             consistency: Consistency::Crash,
             disks: Vec::new(),
             schedule: None,

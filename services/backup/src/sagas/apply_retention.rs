@@ -12,11 +12,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::steps::{QUEUE_MAX, permanent, queue_maintenance, release_slot, repository, transient, with_slot};
-use crate::actors::SlotKind;
-use crate::adapters::retention::{plan_of, policy_of, run_of};
-use crate::adapters::snapshots::{is_made_here, snapshot_id};
-use crate::state::ServiceState;
 use backup_domain::retention::RetentionRun;
 use backup_repository::retention::{Policy, Verdict};
 use backup_repository::{
@@ -25,6 +20,12 @@ use backup_repository::{
 use contract::backup::{self, AppliedRetention};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
+
+use super::steps::{QUEUE_MAX, permanent, queue_maintenance, release_slot, repository, transient, with_slot};
+use crate::actors::SlotKind;
+use crate::adapters::retention::{plan_of, policy_of, run_of};
+use crate::adapters::snapshots::{is_made_here, snapshot_id};
+use crate::state::ServiceState;
 
 /// Reading every snapshot, or deleting a few thousand small objects, at a slow store.
 const FORGET_MAX: Duration = Duration::from_secs(3600);

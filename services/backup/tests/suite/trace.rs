@@ -33,7 +33,7 @@ async fn a_scheduled_backup_is_one_trace_from_the_caller_to_the_provisioner_and_
         .with_tracer(provider.tracer("test"))
         .with_filter(EnvFilter::new("info"));
     let subscriber = tracing_subscriber::registry().with(spans);
-    tracing::subscriber::set_global_default(subscriber).expect("the first");
+    tracing::subscriber::set_global_default(subscriber).expect("no subscriber was set before");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service =
@@ -47,7 +47,7 @@ async fn a_scheduled_backup_is_one_trace_from_the_caller_to_the_provisioner_and_
     .await;
 
     let caller = tracing::info_span!("fire");
-    let trace_id = telemetry::trace_id(&caller).expect("recorded");
+    let trace_id = telemetry::trace_id(&caller).expect("the span is recorded");
     let start = StartBackup {
         vm: vm("web"),
         schedule: Some("nightly".parse().expect("a valid name")),

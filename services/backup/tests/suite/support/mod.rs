@@ -76,7 +76,7 @@ pub fn s3_config(folder: &Path, server: &TinyS3) -> RepositoryConfig {
         options.write(true).create_new(true).mode(0o600).open(&secret).expect("the folder is created");
     file.write_all(b"hush").expect("the file is written");
     let mut config = repository_config(folder);
-    config.store.url = "s3://backups/loam".parse().expect("a url");
+    config.store.url = "s3://backups/loam".parse().expect("a valid URL");
     config.store.s3 = Some(S3Settings {
         endpoint: Some(server.endpoint()),
         region: "us-east-1".into(),
