@@ -155,7 +155,7 @@ pub enum ConfigError {
 /// Where the repository is and how it is opened. Contacts no store.
 ///
 /// # Errors
-/// When a value makes no sense or a secret file is open to others.
+/// When values contradict each other, or others have access to a file with a secret.
 pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig, ConfigError> {
     let (own, state) = (&settings.own, &settings.state_dir);
     let url: StoreUrl = match &own.store {

@@ -1,6 +1,6 @@
 //! Messages of the backup service: what is backed up, restored, verified, forgotten and collected.
 //!
-//! Every command is a durable operation. Its output is the type that stands beside it here: `StartBackup` ends with a
+//! Every command is a durable operation. Its output is the type next to it here: `StartBackup` ends with a
 //! `Backup`, `RestoreBackup` with a `RestoredVm`, and so on.
 
 use schemars::JsonSchema;

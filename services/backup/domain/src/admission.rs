@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_vm_has_one_backup_at_a_time() {
-        let [web, db] = ["web", "db"].map(|name| VmName::new(name).expect("a name"));
+        let [web, db] = ["web", "db"].map(|name| VmName::new(name).expect("a valid name"));
         let [first, second] = [1, 2].map(OperationId::from_bits);
         let under_way = [UnderWay { operation: first.clone(), vm: web.clone() }];
         assert_eq!(may_begin(&db, &second, &under_way), Ok(()));

@@ -88,12 +88,15 @@ mod tests {
 
     fn definition() -> VmDefinition {
         VmDefinition {
-            name: VmName::new("web").expect("a name"),
-            seed: SeedName::new("debian-12").expect("a name"),
+            name: VmName::new("web").expect("a valid name"),
+            seed: SeedName::new("debian-12").expect("a valid name"),
             cpu_count: 1,
             ram_size: ByteCount::mib(512),
             disk_size: ByteCount::gib(2),
-            domains: vec![DomainRoute { domain: DomainName::new("web.example").expect("a name"), port: 80 }],
+            domains: vec![DomainRoute {
+                domain: DomainName::new("web.example").expect("a valid name"),
+                port: 80,
+            }],
             env: BTreeMap::from([("A".into(), "1".into())]),
             install: Vec::new(),
         }
@@ -101,7 +104,7 @@ mod tests {
 
     fn opened(disks: &[&str]) -> OpenedDisks {
         let export = |disk: &&str| DiskExport {
-            disk: DiskName::new(*disk).expect("a name"),
+            disk: DiskName::new(*disk).expect("a valid name"),
             size: ByteCount::gib(2),
             socket: "/run/x".into(),
             export: (*disk).into(),
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_backup_reads_every_disk_once_and_only_on_its_own_host() {
-        let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a name"));
+        let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a valid name"));
         assert_eq!(check_exports(&here, &opened(&["vda", "vdb"])), Ok(()));
         assert!(matches!(check_exports(&here, &opened(&[])), Err(Unusable::NoDisk(_))));
         assert!(matches!(check_exports(&here, &opened(&["vda", "vda"])), Err(Unusable::Twice(_))));
@@ -126,8 +129,9 @@ mod tests {
 
     #[test]
     fn a_restored_vm_has_a_new_name_and_no_domains() {
-        let as_vm = VmName::new("web2").expect("a name");
-        let restored = restored_definition(&write_definition(&definition()), &as_vm).expect("readable");
+        let as_vm = VmName::new("web2").expect("a valid name");
+        let restored = restored_definition(&write_definition(&definition()), &as_vm)
+            .expect("the definition can be read");
         assert_eq!(restored.name, as_vm);
         assert!(restored.domains.is_empty());
         assert_eq!(restored.env, definition().env);

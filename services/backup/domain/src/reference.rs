@@ -3,7 +3,7 @@
 use contract::backup::{Backup, RestoreBackupRefused, VerifyBackupRefused};
 use contract::{BackupId, BackupRef};
 
-/// Stands for the newest backup of a VM.
+/// Means the newest backup of a VM.
 const LATEST: &str = "latest";
 /// A refusal names no more candidates than this: more do not help to choose.
 const CANDIDATES_MAX: usize = 10;
@@ -79,8 +79,8 @@ mod tests {
     fn backup(vm: &str, bits: u128, seconds: i64) -> Backup {
         Backup {
             id: BackupId::from(&OperationId::from_bits(bits)),
-            vm: VmName::new(vm).expect("a name"),
-            taken: DateTime::from_timestamp(seconds, 0).expect("a time"),
+            vm: VmName::new(vm).expect("a valid name"),
+            taken: DateTime::from_timestamp(seconds, 0).expect("a valid time"),
             consistency: Consistency::Crash,
             disks: Vec::new(),
             schedule: None,

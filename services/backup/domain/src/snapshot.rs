@@ -27,7 +27,7 @@ pub struct Facts {
     pub disks: Vec<(String, u64)>,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Bytes read from the machine.
+    /// Bytes read from its disks.
     pub bytes_read: u64,
     /// Bytes that were new to the store.
     pub bytes_new: u64,
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_becomes_a_backup_of_the_contract() {
-        let backup = backup(&facts()).expect("ours");
+        let backup = backup(&facts()).expect("a snapshot of this service");
         assert_eq!(backup.id.as_str(), "01J4ZZZZZZZZZZZZZZZZZZZZZZ");
         assert_eq!(backup.schedule.map(|id| id.to_string()).as_deref(), Some("nightly"));
         assert_eq!((backup.took_ms, backup.disks[0].size), (1234, ByteCount(1 << 30)));
@@ -126,16 +126,16 @@ mod tests {
 
     #[test]
     fn the_schedule_is_kept_as_it_is_read() {
-        let id = ScheduleId::new("nightly").expect("a name");
+        let id = ScheduleId::new("nightly").expect("a valid name");
         let facts = Facts { tags: tags(Some(&id)), ..facts() };
-        assert_eq!(backup(&facts).expect("ours").schedule, Some(id));
+        assert_eq!(backup(&facts).expect("a snapshot of this service").schedule, Some(id));
         assert!(tags(None).is_empty());
     }
 
     #[test]
     fn a_snapshot_of_another_program_is_named_with_what_does_not_fit() {
         let foreign = Facts { machine: "Some Machine".into(), ..facts() };
-        assert!(backup(&foreign).expect_err("foreign").to_string().contains("vm name"));
+        assert!(backup(&foreign).expect_err("a foreign snapshot").to_string().contains("vm name"));
         let timeless = Facts { taken_at_unix_ms: u64::MAX, ..facts() };
         assert!(backup(&timeless).is_err());
     }

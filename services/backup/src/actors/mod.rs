@@ -1,8 +1,9 @@
-//! What lives as long as the backup service and is asked by its handlers and sagas.
+//! What lives as long as the backup service and is shared by its handlers and sagas.
 //!
 //! ```text
 //!   handlers, sagas ------> RepositoryKeeper   the open repository, or why there is none, and the list of backups
-//!                              ^ refreshed in rounds by the worker `refresh_repository`
+//!                              ^
+//!                           RefreshRepository  a worker that opens, checks and lists it in rounds
 //!
 //!   sagas ------64--------> TransferSlots      gives out slots: so many copies and reads at one time
 //! ```
@@ -10,10 +11,12 @@
 //! Work with bytes is done in the tasks of the sagas and on the engine's threads, never here. The number is the size of
 //! the mailbox. When an actor dies the process dies; operations go on from their journals.
 
+mod refresh_repository;
 mod repository_keeper;
 mod transfer_slots;
 
-pub use repository_keeper::{RefreshRepository, RepositoryClosed, RepositoryKeeper};
+pub use refresh_repository::RefreshRepository;
+pub use repository_keeper::{RepositoryClosed, RepositoryKeeper};
 pub use transfer_slots::{
     COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotError, SlotKind, TransferSlots, TransferSlotsHandle,
 };

@@ -1,27 +1,21 @@
 //! The keeper of the open repository: gives it out, or the reason why it is closed, and the list of its backups.
 //!
-//! Which content answers a question is decided by `backup_domain::repository_state`; the worker `refresh_repository`
-//! opens, checks and lists the repository in rounds, and at once when a question or a change needs it. The repository
-//! itself is given out without waiting. Nothing here is durable.
+//! Which content answers a question is decided by `backup_domain::repository_state`; the worker of `refresh_repository`
+//! finds it out in rounds, and at once when a question or a change needs it. The repository itself is given out without
+//! waiting. Nothing here is durable.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use backup_domain::repository_state::{Answer, Freshness, RepositoryState, Transition};
+use backup_domain::repository_state::{Answer, Freshness, RepositoryState};
 use backup_repository::Repository;
-use chassis::{PartCheck, Waker, Worker};
+use chassis::{PartCheck, Waker};
 use contract::backup::Backup;
-use contract::message::with_causes;
 use tokio::sync::watch;
 
+use super::refresh_repository::REFRESH_MAX;
 use crate::adapters::listing::Listing;
-use crate::adapters::repository::RepositoryConfig;
-use crate::metrics::Metrics;
 
-/// How long one refresh may take; a store that hangs is a store that is down.
-const REFRESH_MAX: Duration = Duration::from_secs(30);
-/// The worker cuts a round off a little later, so that the state learns why.
-const ROUND_MAX: Duration = Duration::from_secs(35);
 /// The refresh under way may have begun before what the question is about; the next one answers.
 const ANSWER_MAX: Duration = REFRESH_MAX.saturating_mul(2);
 
@@ -94,60 +88,17 @@ impl RepositoryKeeper {
         })
     }
 
+    /// Wakes those who wait for the end of a refresh.
+    pub(super) fn announce(&self) {
+        self.0.ended.send_replace(());
+    }
+
     /// Wakes the worker.
     pub fn waker(&self) -> Waker {
         self.0.refresh.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, RepositoryState<Listing>> {
+    pub(super) fn state(&self) -> MutexGuard<'_, RepositoryState<Listing>> {
         self.0.state.lock().expect("no code here panics while it holds the lock")
-    }
-}
-
-/// The worker that keeps what the keeper knows up to date.
-pub struct RefreshRepository {
-    /// How the repository is opened.
-    pub config: Arc<RepositoryConfig>,
-    /// The keeper that learns what was found.
-    pub keeper: RepositoryKeeper,
-    /// Counts whether it is open.
-    pub metrics: Metrics,
-}
-
-impl Worker for RefreshRepository {
-    fn name(&self) -> &'static str {
-        "refresh_repository"
-    }
-
-    fn interval(&self) -> Duration {
-        self.config.refresh_interval
-    }
-
-    fn timeout(&self) -> Duration {
-        ROUND_MAX
-    }
-
-    async fn round(&mut self) -> Result<(), String> {
-        self.keeper.state().begin();
-        let before = self.keeper.state().content().clone().ok();
-        let url = &self.config.store.url;
-        let found = match tokio::time::timeout(REFRESH_MAX, Listing::read(&self.config, before)).await {
-            Ok(found) => found.map_err(|error| with_causes(&error)),
-            Err(_) => Err(format!("{url} did not answer within {} s", REFRESH_MAX.as_secs())),
-        };
-        for damaged in found.iter().flat_map(|listing| &listing.damaged) {
-            tracing::warn!(damaged, "a backup cannot be listed");
-        }
-        let outcome = found.as_ref().map(drop).map_err(String::clone);
-        match self.keeper.state().end(found, Instant::now()) {
-            Transition::Opened => {
-                tracing::info!(store = %url, "the repository is open");
-                self.metrics.store_open(true);
-            }
-            Transition::Closed => self.metrics.store_open(false),
-            Transition::Same => {}
-        }
-        self.keeper.0.ended.send_replace(());
-        outcome
     }
 }

@@ -10,21 +10,19 @@
 //! forgets it. A backup that was made after `plan` is never forgotten by this run.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use backup_domain::retention::RetentionRun;
 use backup_repository::retention::{Policy, Verdict};
 use backup_repository::{
     ForgetError, ForgetPlan, HoldError, Repository, Snapshot, SnapshotError, SnapshotId,
 };
-use contract::backup;
-use contract::backup::AppliedRetention;
+use contract::backup::{self, AppliedRetention};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
-use std::time::Duration;
 
-use super::steps::{
-    QUEUE_MAX, permanent, queue_maintenance, release_slot, repository, transient, with_maintenance_slot,
-};
+use super::steps::{QUEUE_MAX, permanent, queue_maintenance, release_slot, repository, transient, with_slot};
+use crate::actors::SlotKind;
 use crate::adapters::retention::{plan_of, policy_of, run_of};
 use crate::adapters::snapshots::{is_made_here, snapshot_id};
 use crate::state::ServiceState;
@@ -52,6 +50,8 @@ impl Saga for ApplyRetention {
 
 async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     release_slot(context, outputs).await?;
+    // Some may have been forgotten.
+    context.state.repository.report_change();
     context.state.metrics.retention_undone();
     Ok(())
 }
@@ -62,12 +62,12 @@ async fn plan(context: &Context, _: &Outputs) -> Result<RetentionRun, StepError>
         let planned = plan_now(context, &repository).await?;
         Ok(run_of(&planned.plan))
     };
-    with_maintenance_slot(context, planned).await
+    with_slot(context, SlotKind::Maintenance, planned).await
 }
 
 async fn forget(context: &Context, outputs: &Outputs) -> Result<AppliedRetention, StepError> {
     let run: RetentionRun = outputs.get("plan")?;
-    let applied = with_maintenance_slot(context, forget_planned(context, run)).await?;
+    let applied = with_slot(context, SlotKind::Maintenance, forget_planned(context, run)).await?;
     context.state.repository.report_change();
     context.state.metrics.retention_applied(&applied);
     Ok(applied)

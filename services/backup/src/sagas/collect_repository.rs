@@ -17,8 +17,9 @@ use saga::{Outputs, Step, StepError};
 
 use super::steps::{
     QUEUE_MAX, TRANSFER_MAX, permanent, queue_maintenance, read_error, release_slot, repository, transient,
-    with_maintenance_slot, with_progress,
+    with_progress, with_slot,
 };
+use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
 type Context = operation::Context<ServiceState, backup::CollectRepository>;
@@ -45,7 +46,7 @@ async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
 }
 
 async fn collect(context: &Context, _: &Outputs) -> Result<CollectedRepository, StepError> {
-    with_maintenance_slot(context, Box::pin(delete_unneeded(context))).await
+    with_slot(context, SlotKind::Maintenance, Box::pin(delete_unneeded(context))).await
 }
 
 async fn delete_unneeded(context: &Context) -> Result<CollectedRepository, StepError> {

@@ -9,8 +9,8 @@
 //!   apply_retention     queue -> plan -> forget
 //! ```
 //!
-//! Each passes `saga::harness` (tests/suite/saga_harness.rs): every step twice, failing, and with a crash after each record. What
-//! several of them do stands in `steps`.
+//! Each passes `saga::harness` (`tests/suite/saga_harness.rs`): every step twice, failing, and with a crash after each
+//! record. What several of them do is in `steps`.
 
 mod apply_retention;
 mod collect_repository;

@@ -21,7 +21,7 @@ use saga::{Outputs, Step, StepError};
 
 use super::steps::{
     RESOLVE_MAX, TRANSFER_MAX, permanent, read_error, release_slot, repository, resolve_now, snapshot,
-    take_slot, transient, with_progress,
+    transient, with_progress, with_slot,
 };
 use crate::actors::SlotKind;
 use crate::adapters::provisioner::{Begin, Child};
@@ -86,13 +86,7 @@ async fn release(context: &Context, _: &Outputs) -> Result<(), StepError> {
 
 async fn write(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     let reserved: ReservedVm = outputs.get("reserve")?;
-    take_slot(context, SlotKind::Read).await?;
-    let written = write_all(context, outputs, &reserved.disks).await;
-    release_slot(context, outputs).await?;
-    if let Err(StepError::Transient(_)) = &written {
-        context.state.repository.report_change();
-    }
-    written
+    with_slot(context, SlotKind::Read, write_all(context, outputs, &reserved.disks)).await
 }
 
 async fn write_all(context: &Context, outputs: &Outputs, places: &[DiskPath]) -> Result<(), StepError> {

@@ -10,17 +10,16 @@
 
 use std::time::Duration;
 
-use backup_domain::findings;
-use backup_repository::{Progress, VerifyScope};
+use backup_repository::VerifyScope;
 use contract::backup::VerifiedRepository;
 use contract::{ByteCount, backup};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
 use super::steps::{
-    QUEUE_MAX, TRANSFER_MAX, problem_text, queue_maintenance, release_slot, repository, verify_error,
-    with_maintenance_slot, with_progress,
+    QUEUE_MAX, TRANSFER_MAX, queue_maintenance, release_slot, repository, verify_scope, with_slot,
 };
+use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
 type Context = operation::Context<ServiceState, backup::VerifyRepository>;
@@ -41,33 +40,24 @@ impl Saga for VerifyRepository {
 }
 
 async fn verify(context: &Context, _: &Outputs) -> Result<VerifiedRepository, StepError> {
-    with_maintenance_slot(context, Box::pin(read_packs(context))).await
+    with_slot(context, SlotKind::Maintenance, Box::pin(read_packs(context))).await
 }
 
 async fn read_packs(context: &Context) -> Result<VerifiedRepository, StepError> {
-    let metrics = &context.state.metrics;
     let repository = repository(&context.state).await?;
     let scope = match context.command.bytes_max {
         // Every pack is due, and those first that were not read for longest.
         Some(ByteCount(bytes_max)) => VerifyScope::Rolling { bytes_max, older_than: Duration::ZERO },
         None => VerifyScope::Everything,
     };
-    let progress = Progress::new().into();
-    let work = repository.verify(scope, &progress, &context.cancel);
-    let report =
-        with_progress(&context.progress, &progress, work).await.map_err(|error| verify_error(&error))?;
-    if !report.is_sound() {
-        metrics.damage_found("repository");
-        let named: Vec<String> = report.problems.iter().map(problem_text).collect();
-        return Err(StepError::Permanent(findings::sentence("repository", report.problems_total, &named)));
-    }
+    let (report, bytes_read) = verify_scope(context, &repository, scope, "repository").await?;
     let verified = VerifiedRepository {
         packs: report.packs,
         packs_left: report.packs_left,
         chunks: report.blobs,
         backups: report.snapshots,
-        bytes_read: ByteCount(progress.read().read_bytes),
+        bytes_read,
     };
-    metrics.repository_verified(&verified);
+    context.state.metrics.repository_verified(&verified);
     Ok(verified)
 }

@@ -75,9 +75,10 @@ async fn add_foreign_snapshot(folder: &Path, taken_at_unix_ms: u64) {
         parent: None,
         consistency: Consistency::Crash,
     };
-    let draft = repository.copy(request, &Progress::new().into(), &Cancel::new()).await.expect("copied");
+    let draft =
+        repository.copy(request, &Progress::new().into(), &Cancel::new()).await.expect("the disk is copied");
     let id = snapshot_id(&BackupId::from(&OperationId::from_bits(77)));
-    repository.seal(&draft, id).await.expect("sealed");
+    repository.seal(&draft, id).await.expect("the snapshot is sealed");
 }
 
 fn keep_last(count: u32) -> ApplyRetention {
@@ -206,7 +207,8 @@ async fn a_verification_of_the_repository_reads_everything_or_as_much_as_it_may_
     assert_eq!((some.packs, some.packs_left), (1, whole.packs - 1), "at least one pack is read");
     assert!(some.bytes_read < whole.bytes_read);
 
-    let (_, largest) = files_under(&folder.path().join("store")).into_iter().max().expect("a file");
+    let (_, largest) =
+        files_under(&folder.path().join("store")).into_iter().max().expect("the store holds a file");
     let mut bytes = std::fs::read(&largest).expect("the file exists");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

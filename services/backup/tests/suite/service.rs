@@ -46,9 +46,9 @@ async fn service_with_web(folder: &Path) -> (TestService, GatedExports) {
 
 fn flattened(qcow2: &Path) -> Vec<u8> {
     let raw = qcow2.with_extension("flat");
-    let paths = [qcow2, &raw].map(|path| path.to_str().expect("text"));
+    let paths = [qcow2, &raw].map(|path| path.to_str().expect("a path in UTF-8"));
     qemu::run("qemu-img", &["convert", "-O", "raw", paths[0], paths[1]]);
-    std::fs::read(raw).expect("converted")
+    std::fs::read(raw).expect("the converted image can be read")
 }
 
 #[actix::test]
@@ -60,9 +60,9 @@ async fn a_disk_behind_qemu_is_backed_up_changed_backed_up_again_restored_and_ve
     let service =
         TestService::open(folder.path(), repository_config(folder.path()), Arc::new(NbdExports)).await;
     service.ready().await;
-    let mut events = service.bus.subscribe::<BackupSealed>().await.expect("subscribed");
+    let mut events = service.bus.subscribe::<BackupSealed>().await.expect("the subscription is made");
     let (web, image) = (vm("web"), folder.path().join("web.qcow2"));
-    let path = image.to_str().expect("text");
+    let path = image.to_str().expect("a path in UTF-8");
     qemu::run("qemu-img", &["create", "-q", "-f", "qcow2", path, "64M"]);
     qemu::run("qemu-io", &["-c", "write -P 7 3M 5M", "-c", "write -P 9 40M 1M", path]);
     let before = flattened(&image);
@@ -226,7 +226,8 @@ async fn a_verification_of_a_damaged_backup_names_what_is_damaged() {
     let (service, _) = service_with_web(folder.path()).await;
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     assert_eq!(service.ended(&begun).await.state, OperationState::Done);
-    let largest = files_under(&folder.path().join("store")).into_iter().max().expect("a file").1;
+    let largest =
+        files_under(&folder.path().join("store")).into_iter().max().expect("the store holds a file").1;
     let mut bytes = std::fs::read(&largest).expect("the file exists");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -260,7 +261,9 @@ async fn an_operation_left_by_a_dead_process_is_finished_by_the_next() {
     .await;
     next.ready().await;
     assert_eq!(next.engine.resume().await.expect("the operations are resumed"), 1);
-    let report = tokio::time::timeout(Duration::from_secs(60), next.ended(&begun)).await.expect("it ends");
+    let report = tokio::time::timeout(Duration::from_secs(60), next.ended(&begun))
+        .await
+        .expect("the operation ends in time");
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     assert_eq!(next.provisioner.state().moments, 1, "the lease lived, the moment is the same");
     assert_eq!(backups(&next).await.len(), 1);

@@ -33,7 +33,7 @@ async fn a_scheduled_backup_is_one_trace_from_the_caller_to_the_provisioner_and_
         .with_tracer(provider.tracer("test"))
         .with_filter(EnvFilter::new("info"));
     let subscriber = tracing_subscriber::registry().with(spans);
-    tracing::subscriber::set_global_default(subscriber).expect("the first");
+    tracing::subscriber::set_global_default(subscriber).expect("no subscriber was set before");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service =
@@ -47,7 +47,7 @@ async fn a_scheduled_backup_is_one_trace_from_the_caller_to_the_provisioner_and_
     .await;
 
     let caller = tracing::info_span!("fire");
-    let trace_id = telemetry::trace_id(&caller).expect("recorded");
+    let trace_id = telemetry::trace_id(&caller).expect("the span is recorded");
     let start = StartBackup {
         vm: vm("web"),
         schedule: Some("nightly".parse().expect("a valid name")),
@@ -58,7 +58,7 @@ async fn a_scheduled_backup_is_one_trace_from_the_caller_to_the_provisioner_and_
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     assert_eq!(report.trace_id.as_deref(), Some(trace_id.as_str()));
 
-    // What happened, each as the path from the caller down; a dot stands for any spans between.
+    // What happened, each as the path from the caller down; a dot is any number of spans.
     let wanted = [
         "fire > start_backup > start_backup > . > get_vm > get_vm",
         "fire > start_backup > start_backup > start_backup > queue > . > Take",
@@ -100,7 +100,7 @@ fn paths(spans: &[SpanData], trace_id: &str) -> Vec<Vec<String>> {
     by_id.values().map(|span| path(span.span_context.span_id())).collect()
 }
 
-/// Whether a path fits a pattern in which a dot stands for any spans, also none.
+/// Whether a path fits a pattern in which a dot is any number of spans, also none.
 fn fits(seen: &[String], pattern: &str) -> bool {
     fn rest(seen: &[String], pattern: &[&str]) -> bool {
         match pattern.split_first() {

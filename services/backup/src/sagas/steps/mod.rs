@@ -1,6 +1,8 @@
-//! What the steps of several sagas share: transfer slots, progress, the repository, and errors as step errors.
+//! What the steps of several sagas share: transfer slots, progress, the repository, verification, and errors as
+//! step errors.
 
 mod slots;
+mod verification;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,15 +10,14 @@ use std::time::Duration;
 
 use backup_domain::reference::resolve;
 use backup_domain::repository_state::Freshness;
-use backup_repository::{Problem, Progress, ReadError, Repository, Snapshot, SnapshotError, VerifyError};
+use backup_repository::{Progress, ReadError, Repository, Snapshot, SnapshotError};
 use contract::message::with_causes;
 use contract::{BackupId, BackupRef};
 use operation::ProgressMeter;
 use saga::StepError;
 
-pub(super) use self::slots::{
-    QUEUE_MAX, queue_copy, queue_maintenance, release_slot, take_slot, with_maintenance_slot,
-};
+pub(super) use self::slots::{QUEUE_MAX, queue_copy, queue_maintenance, release_slot, take_slot, with_slot};
+pub(super) use self::verification::verify_scope;
 use crate::actors::RepositoryClosed;
 use crate::adapters::snapshots::snapshot_id;
 use crate::state::ServiceState;
@@ -43,14 +44,6 @@ pub(super) fn read_error(error: &ReadError, whole: &dyn Error) -> StepError {
     match error {
         ReadError::Store(_) | ReadError::Index(_) => transient(whole),
         _ => permanent(whole),
-    }
-}
-
-/// An error of a verification that could not be carried through.
-pub(super) fn verify_error(error: &VerifyError) -> StepError {
-    match error {
-        VerifyError::Read(read) => read_error(read, error),
-        VerifyError::Cancelled => permanent(error),
     }
 }
 
@@ -109,14 +102,4 @@ pub(super) async fn snapshot(repository: &Repository, id: &BackupId) -> Result<S
         SnapshotError::Store(_) => transient(&error),
         error => permanent(&error),
     })
-}
-
-/// What a verification found, in words.
-pub(super) fn problem_text(problem: &Problem) -> String {
-    match problem {
-        Problem::Pack { name, damage } => format!("pack {name}: {damage}"),
-        Problem::Blob { pack, damage, .. } => format!("in pack {pack}: {damage}"),
-        Problem::Snapshot { id, damage } => format!("snapshot {id}: {damage}"),
-        Problem::Disk { disk, at_byte, damage, .. } => format!("disk {disk} at byte {at_byte}: {damage}"),
-    }
 }

@@ -46,7 +46,7 @@ pub(in crate::sagas) async fn queue_maintenance<C>(
     take_slot(context, SlotKind::Maintenance).await
 }
 
-/// Undo, or the end of a step that took one: gives the slot back.
+/// Undo, or the end of a step that needs its slot no more: gives it back.
 pub(in crate::sagas) async fn release_slot<C>(
     context: &Context<ServiceState, C>,
     _: &Outputs,
@@ -54,13 +54,14 @@ pub(in crate::sagas) async fn release_slot<C>(
     Ok(context.state.slots.release(&context.id).await?)
 }
 
-/// Maintains the repository with a slot, which is free again after a crash, and gives it back. After a transient error
-/// the repository is refreshed, so that its health says what is wrong.
-pub(in crate::sagas) async fn with_maintenance_slot<C, T>(
+/// Does work with a slot, which may be free again after a crash, and gives it back. After a transient error the
+/// repository is refreshed, so that its health says what is wrong.
+pub(in crate::sagas) async fn with_slot<C, T>(
     context: &Context<ServiceState, C>,
+    kind: SlotKind,
     work: impl Future<Output = Result<T, StepError>>,
 ) -> Result<T, StepError> {
-    take_slot(context, SlotKind::Maintenance).await?;
+    take_slot(context, kind).await?;
     let outcome = work.await;
     context.state.slots.release(&context.id).await?;
     if let Err(StepError::Transient(_)) = &outcome {

@@ -76,7 +76,7 @@ pub fn s3_config(folder: &Path, server: &TinyS3) -> RepositoryConfig {
         options.write(true).create_new(true).mode(0o600).open(&secret).expect("the folder is created");
     file.write_all(b"hush").expect("the file is written");
     let mut config = repository_config(folder);
-    config.store.url = "s3://backups/loam".parse().expect("a url");
+    config.store.url = "s3://backups/loam".parse().expect("a valid URL");
     config.store.s3 = Some(S3Settings {
         endpoint: Some(server.endpoint()),
         region: "us-east-1".into(),
@@ -92,12 +92,12 @@ pub fn s3_config(folder: &Path, server: &TinyS3) -> RepositoryConfig {
 pub fn raw_image(path: &Path, seed: u64, bytes: usize) {
     let mut content = vec![0u8; bytes];
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    for word in content[bytes / 4..bytes / 2].chunks_exact_mut(8) {
+    for chunk in content[bytes / 4..bytes / 2].chunks_exact_mut(8) {
         // xorshift: content that does not compress or repeat.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        word.copy_from_slice(&state.to_le_bytes());
+        chunk.copy_from_slice(&state.to_le_bytes());
     }
     std::fs::write(path, content).expect("the file is written");
 }

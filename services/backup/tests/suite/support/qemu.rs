@@ -21,7 +21,7 @@ pub fn is_installed() -> bool {
 
 /// Runs a tool that must succeed.
 pub fn run(tool: &str, arguments: &[&str]) {
-    let output = Command::new(tool).args(arguments).output().expect("it runs");
+    let output = Command::new(tool).args(arguments).output().expect("the tool runs");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{tool} {arguments:?}: {errors}");
 }
@@ -41,7 +41,7 @@ impl Served {
             .args([&socket, &image.to_path_buf()])
             .stdin(Stdio::null())
             .spawn()
-            .expect("it starts");
+            .expect("qemu-nbd starts");
         let served = Served { child, socket, size };
         testkit::eventually("qemu-nbd answers", async || NbdExports.connect(&served.export()).await.is_ok())
             .await;

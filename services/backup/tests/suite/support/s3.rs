@@ -29,12 +29,14 @@ struct Served {
 impl TinyS3 {
     pub async fn start() -> TinyS3 {
         let down = Arc::new(AtomicBool::new(false));
-        let shop = Served { objects: Objects::default(), down: Arc::clone(&down) };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("bound").port();
-        let router =
-            Router::new().fallback(answer).layer(axum::extract::DefaultBodyLimit::disable()).with_state(shop);
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let served = Served { objects: Objects::default(), down: Arc::clone(&down) };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let port = listener.local_addr().expect("the listener is bound").port();
+        let router = Router::new()
+            .fallback(answer)
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(served);
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
         TinyS3 { port, down, task }
     }
 
@@ -55,16 +57,16 @@ impl Drop for TinyS3 {
 }
 
 async fn answer(
-    State(shop): State<Served>,
+    State(served): State<Served>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if shop.down.load(Ordering::SeqCst) {
+    if served.down.load(Ordering::SeqCst) {
         return (StatusCode::INTERNAL_SERVER_ERROR, "out of order").into_response();
     }
-    let mut objects = shop.objects.lock().expect("nobody panics here");
+    let mut objects = served.objects.lock().expect("nobody panics here");
     // Path style: /bucket/key
     let key = uri.path().splitn(3, '/').nth(2).unwrap_or_default().to_owned();
     match method {
