@@ -227,7 +227,7 @@ async fn remove(args: RemoveArgs, work: &Work) -> Result<(), CliError> {
         secret_of(proof_passphrase_file.as_ref(), proof_key_file.as_ref(), proof_identity_file.as_ref());
     let proof = proof.transpose().map_err(errors::of)?;
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
-    work.wait(repository.remove_key(&args.id, proof)).await?;
+    Box::pin(work.wait(repository.remove_key(&args.id, proof))).await?;
     Answer::new(Removed { id: args.id }).dry(args.dry.dry_run).give(work.json, |removed, text| {
         text.line(format_args!("removed key {}", removed.id));
         text.line("who kept a copy of it and can reach the store can still read what was stored before:");

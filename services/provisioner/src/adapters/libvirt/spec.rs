@@ -36,7 +36,10 @@ impl Libvirt {
             virt_type: self.virt_type,
             disks: spec.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
             nocloud: Some(spec.nocloud.clone()),
-            network: Some(NetworkInterface { network: self.network.name.clone(), mac: mac_address(&spec.mac) }),
+            network: Some(NetworkInterface {
+                network: self.network.name.clone(),
+                mac: mac_address(&spec.mac),
+            }),
             console_log: Some(spec.console_log.clone()),
         })
     }
