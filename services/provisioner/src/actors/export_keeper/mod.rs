@@ -4,6 +4,7 @@
 //! reader that asks meanwhile has to ask again. After a restart, exports that were half open are closed, and open ones
 //! get a fresh lease. The worker `expire_exports` makes it close what is due.
 
+mod handle;
 mod opening;
 
 use std::collections::HashMap;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, Context, Handler, Message, ResponseActFuture};
-use actor::{Traced, ask, start};
+use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture};
+use actor::Traced;
 use bus::{Bus, Declined, Table, TableError};
-use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
+use contract::message::{Failure, FailureKind, NoRefusal};
 use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
 use contract::{OperationId, Timestamp, VmName, bucket};
 use futures::future::join_all;
@@ -24,6 +25,8 @@ use tracing::Instrument;
 use self::opening::{NotOpened, Row, are_served, close, open};
 use crate::metrics;
 use crate::state::ServiceState;
+
+pub use self::handle::ExportKeeperHandle;
 
 /// Readers that ask at once; there are never more than a few backups running on one host.
 const MAILBOX: usize = 64;
@@ -54,23 +57,23 @@ enum Entry {
 
 #[derive(Message)]
 #[rtype(result = "Result<OpenedDisks, Declined<OpenDisksRefused>>")]
-pub(crate) struct Open {
+struct Open {
     vm: VmName,
     operation: OperationId,
 }
 
 #[derive(Message)]
 #[rtype(result = "Result<Renewed, Declined<NotOpen>>")]
-pub(crate) struct Renew(OperationId);
+struct Renew(OperationId);
 
 #[derive(Message)]
 #[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
-pub(crate) struct Close(OperationId);
+struct Close(OperationId);
 
 /// Closes what is due; what could not be closed.
 #[derive(Message)]
 #[rtype(result = "Result<(), String>")]
-pub(crate) struct Expire;
+struct Expire;
 
 impl ExportKeeper {
     /// Reads the table.
@@ -268,43 +271,4 @@ impl Handler<Traced<Close>> for ExportKeeper {
             Some(Entry::Open(row) | Entry::ToClose(row)) => self.closing(operation, row),
         }
     }
-}
-
-/// A handle of the export keeper. Cloning is cheap.
-#[derive(Clone)]
-pub struct ExportKeeperHandle {
-    keeper: Addr<ExportKeeper>,
-}
-
-impl ExportKeeperHandle {
-    /// Starts the export keeper on the current arbiter.
-    pub fn start(keeper: ExportKeeper) -> ExportKeeperHandle {
-        ExportKeeperHandle { keeper: start(MAILBOX, keeper) }
-    }
-
-    pub(crate) async fn open(
-        &self,
-        vm: VmName,
-        operation: OperationId,
-    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
-        answered(ask(&self.keeper, Open { vm, operation }, ANSWER_MAX).await)
-    }
-
-    pub(crate) async fn renew(&self, operation: OperationId) -> Result<Renewed, Declined<NotOpen>> {
-        answered(ask(&self.keeper, Renew(operation), ANSWER_MAX).await)
-    }
-
-    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<NoRefusal>> {
-        answered(ask(&self.keeper, Close(operation), ANSWER_MAX).await)
-    }
-
-    pub(crate) async fn expire(&self) -> Result<(), String> {
-        ask(&self.keeper, Expire, ANSWER_MAX).await.map_err(|error| with_causes(&error))?
-    }
-}
-
-fn answered<T, R>(answer: Result<Result<T, Declined<R>>, actor::AskError>) -> Result<T, Declined<R>> {
-    answer.unwrap_or_else(|error| {
-        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: with_causes(&error) }))
-    })
 }

@@ -166,8 +166,8 @@ impl Hypervisor for Libvirt {
     }
 
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
-        let (domain, card) = (domain_uuid(uuid), mac_address(mac));
-        self.call(format!("get the address of VM {uuid}"), move |line| line.address(domain, card)).await
+        let (domain, mac) = (domain_uuid(uuid), mac_address(mac));
+        self.call(format!("get the address of VM {uuid}"), move |line| line.address(domain, mac)).await
     }
 
     async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {

@@ -1,5 +1,6 @@
 //! The power state of a VM when an operation began, and how it is restored.
 
+use contract::provisioner::PauseReason;
 use provisioner_domain::Power;
 use saga::{Outputs, StepError};
 
@@ -37,7 +38,10 @@ pub(in crate::sagas) async fn restore_power<C: VmCommand>(
         Err(error) => return Err(hypervisor_error(error)),
     }
     match before {
-        Power::Paused(_) => hypervisor.suspend(uuid).await.map_err(hypervisor_error),
+        // A disk that still fails pauses it again by itself, and with its reason.
+        Power::Paused(PauseReason::User | PauseReason::Other) => {
+            hypervisor.suspend(uuid).await.map_err(hypervisor_error)
+        }
         _ => Ok(()),
     }
 }
