@@ -53,12 +53,12 @@ impl List {
 /// The words of an identifier or a sentence, in lower case.
 fn parts(text: &str) -> Vec<String> {
     let (mut parts, mut part) = (Vec::new(), String::new());
-    for letter in text.chars() {
-        if !letter.is_alphanumeric() || (letter.is_uppercase() && part.ends_with(char::is_lowercase)) {
+    for character in text.chars() {
+        if !character.is_alphanumeric() || (character.is_uppercase() && part.ends_with(char::is_lowercase)) {
             parts.push(std::mem::take(&mut part));
         }
-        if letter.is_alphanumeric() {
-            part.push(letter);
+        if character.is_alphanumeric() {
+            part.push(character);
         }
     }
     parts.push(part);

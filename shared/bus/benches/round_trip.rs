@@ -39,8 +39,8 @@ async fn measure() {
         }
     });
 
-    let desk_bus = connect(&server, Service::Scheduler).await;
-    let mut opened = desk_bus.server(ServiceInfo {
+    let server_bus = connect(&server, Service::Scheduler).await;
+    let mut opened = server_bus.server(ServiceInfo {
         service: Service::Scheduler,
         version: "0.1.0".into(),
         metadata: Default::default(),
@@ -48,7 +48,7 @@ async fn measure() {
     opened.on::<RemoveSchedule, _, _>(|call| async move {
         Err(bus::Declined::Refused(UnknownSchedule { id: call.request.id }))
     });
-    let _desk = opened.open().await.expect("opened");
+    let _server = opened.open().await.expect("opened");
     let caller = connect(&server, Service::Backup).await;
     let request = RemoveSchedule { id: "nightly".parse().expect("valid") };
 

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_is_told_by_the_content_type_and_else_by_the_first_byte() {
+    fn the_encoding_follows_from_the_content_type_and_else_from_the_first_byte() {
         assert_eq!(Encoding::of(None, b""), Encoding::Json);
         assert_eq!(Encoding::of(None, b"{}"), Encoding::Json);
         assert_eq!(Encoding::of(None, b"\x80"), Encoding::MessagePack);

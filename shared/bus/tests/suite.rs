@@ -52,12 +52,12 @@ on_both!(
     a_failure_comes_back_with_its_kind,
     nobody_there_is_said_at_once,
     a_request_sent_for_a_person_shows_that_person_as_its_caller,
-    a_late_answer_is_a_clear_word_within_the_deadline,
+    a_late_answer_is_an_error_within_the_deadline,
     a_question_in_json_is_answered_in_json,
     an_unreadable_question_is_answered_and_not_obeyed,
     an_oversized_question_is_answered_and_not_obeyed,
     an_event_reaches_every_listener,
-    a_desk_is_found_by_discovery_until_it_closes,
+    a_service_is_found_by_discovery_until_it_closes,
     a_row_is_created_once_and_changed_only_over_its_revision,
     rows_are_listed_by_the_beginning_of_their_key,
     a_removed_row_can_be_created_again,
@@ -103,22 +103,22 @@ fn get(name: &str) -> GetVm {
     GetVm { vm: VmName::new(name).expect("valid") }
 }
 
-async fn a_question_gets_its_reply(world: Fixture) {
-    let (_desk, _) = opened(&world.bus).await;
-    assert_eq!(world.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
+async fn a_question_gets_its_reply(fixture: Fixture) {
+    let (_running, _) = opened(&fixture.bus).await;
+    assert_eq!(fixture.bus.call(&ListVms {}, SOON).await.expect("a reply"), Vec::new());
 }
 
-async fn a_refusal_comes_back_as_the_refusal_it_was(world: Fixture) {
-    let (_desk, _) = opened(&world.bus).await;
-    match world.bus.call(&get("web"), SOON).await {
+async fn a_refusal_comes_back_as_the_refusal_it_was(fixture: Fixture) {
+    let (_running, _) = opened(&fixture.bus).await;
+    match fixture.bus.call(&get("web"), SOON).await {
         Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
         other => panic!("{other:?}"),
     }
 }
 
-async fn a_failure_comes_back_with_its_kind(world: Fixture) {
-    let (_desk, _) = opened(&world.bus).await;
-    match world.bus.call(&get("broken"), SOON).await {
+async fn a_failure_comes_back_with_its_kind(fixture: Fixture) {
+    let (_running, _) = opened(&fixture.bus).await;
+    match fixture.bus.call(&get("broken"), SOON).await {
         Err(CallError::Failed(failure)) => {
             assert_eq!(failure.kind, FailureKind::Unavailable);
             assert_eq!(failure.message, "libvirt is down");
@@ -127,10 +127,10 @@ async fn a_failure_comes_back_with_its_kind(world: Fixture) {
     }
 }
 
-async fn a_request_sent_for_a_person_shows_that_person_as_its_caller(world: Fixture) {
+async fn a_request_sent_for_a_person_shows_that_person_as_its_caller(fixture: Fixture) {
     let seen: Arc<Mutex<Vec<Caller>>> = Arc::default();
     let seen_by_server = Arc::clone(&seen);
-    let mut server = world.bus.server(info());
+    let mut server = fixture.bus.server(info());
     server.on::<ListVms, _, _>(move |call| {
         seen_by_server.lock().expect("no panic").push(call.caller);
         async { Ok(Vec::new()) }
@@ -139,18 +139,18 @@ async fn a_request_sent_for_a_person_shows_that_person_as_its_caller(world: Fixt
     let _running = server.open().await.expect("the server opens");
     let person = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
     for caller in [&person, &Caller::Service] {
-        world.bus.call_for(caller, &ListVms {}, SOON).await.expect("a reply");
+        fixture.bus.call_for(caller, &ListVms {}, SOON).await.expect("a reply");
     }
     assert_eq!(*seen.lock().expect("no panic"), [person.clone(), Caller::Service]);
     let close = CloseDisks { operation_id: OperationId::from_bits(7) };
-    match world.bus.call_for(&person, &close, SOON).await {
+    match fixture.bus.call_for(&person, &close, SOON).await {
         Err(CallError::Failed(failure)) => assert_eq!(failure.kind, FailureKind::NotAllowed),
         other => panic!("{other:?}"),
     }
 }
 
-async fn nobody_there_is_said_at_once(world: Fixture) {
-    match world.bus.call(&ListVms {}, SOON).await {
+async fn nobody_there_is_said_at_once(fixture: Fixture) {
+    match fixture.bus.call(&ListVms {}, SOON).await {
         Err(CallError::Transport { source: TransportError::NoResponder { subject }, .. }) => {
             assert_eq!(subject, "loam.v1.provisioner.list_vms");
         }
@@ -158,30 +158,34 @@ async fn nobody_there_is_said_at_once(world: Fixture) {
     }
 }
 
-async fn a_late_answer_is_a_clear_word_within_the_deadline(world: Fixture) {
-    let (_desk, _) = opened(&world.bus).await;
-    match world.bus.call(&get("slow"), Duration::from_millis(200)).await {
+async fn a_late_answer_is_an_error_within_the_deadline(fixture: Fixture) {
+    let (_running, _) = opened(&fixture.bus).await;
+    match fixture.bus.call(&get("slow"), Duration::from_millis(200)).await {
         Err(CallError::Transport { source: TransportError::TimedOut { .. }, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
 
-async fn raw(world: &Fixture, body: &'static [u8], content_type: Option<&str>) -> Envelope {
+async fn raw(fixture: &Fixture, body: &'static [u8], content_type: Option<&str>) -> Envelope {
     let headers =
         content_type.map(|text| ("Content-Type".to_string(), text.to_string())).into_iter().collect();
     let subject = "loam.v1.provisioner.get_vm".to_string();
-    world.transport.request(Envelope { subject, headers, body: body.into() }, SOON).await.expect("an answer")
+    fixture
+        .transport
+        .request(Envelope { subject, headers, body: body.into() }, SOON)
+        .await
+        .expect("an answer")
 }
 
-async fn a_question_in_json_is_answered_in_json(world: Fixture) {
-    let (_desk, _) = opened(&world.bus).await;
-    let answer = raw(&world, br#"{"vm":"web"}"#, None).await;
+async fn a_question_in_json_is_answered_in_json(fixture: Fixture) {
+    let (_running, _) = opened(&fixture.bus).await;
+    let answer = raw(&fixture, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
 }
 
-async fn an_unreadable_question_is_answered_and_not_obeyed(world: Fixture) {
-    let (_desk, served) = opened(&world.bus).await;
+async fn an_unreadable_question_is_answered_and_not_obeyed(fixture: Fixture) {
+    let (_running, served) = opened(&fixture.bus).await;
     for (body, content_type) in [
         (&b"{\"vm\":\"web\""[..], None),
         (b"{\"vm\":\"No Name\"}", None),
@@ -189,7 +193,7 @@ async fn an_unreadable_question_is_answered_and_not_obeyed(world: Fixture) {
         (b"\x81\xa2vm\xa3web\xc0", Some("application/msgpack")),
         (b"\xff\xff\xff", None),
     ] {
-        let answer = raw(&world, body, content_type).await;
+        let answer = raw(&fixture, body, content_type).await;
         assert_eq!(
             answer.headers.get("Nats-Service-Error-Code").map(String::as_str),
             Some("400"),
@@ -199,19 +203,19 @@ async fn an_unreadable_question_is_answered_and_not_obeyed(world: Fixture) {
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
-async fn an_oversized_question_is_answered_and_not_obeyed(world: Fixture) {
+async fn an_oversized_question_is_answered_and_not_obeyed(fixture: Fixture) {
     static BIG: [u8; bus::MESSAGE_BYTES_MAX + 1] = [b' '; bus::MESSAGE_BYTES_MAX + 1];
-    let (_desk, served) = opened(&world.bus).await;
-    let answer = raw(&world, &BIG, Some("application/json")).await;
+    let (_running, served) = opened(&fixture.bus).await;
+    let answer = raw(&fixture, &BIG, Some("application/json")).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("413"));
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }
 
-async fn an_event_reaches_every_listener(world: Fixture) {
-    let mut first = world.bus.subscribe::<VmChanged>().await.expect("listening");
-    let mut second = world.bus.subscribe::<VmChanged>().await.expect("listening");
+async fn an_event_reaches_every_listener(fixture: Fixture) {
+    let mut first = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
+    let mut second = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
     let event = VmChanged { name: web(), vm: None };
-    world.bus.publish(&event).await.expect("told");
+    fixture.bus.publish(&event).await.expect("told");
     for listener in [&mut first, &mut second] {
         let (received, _) =
             tokio::time::timeout(SOON, listener.next()).await.expect("in time").expect("an event");
@@ -219,22 +223,22 @@ async fn an_event_reaches_every_listener(world: Fixture) {
     }
 }
 
-async fn a_desk_is_found_by_discovery_until_it_closes(world: Fixture) {
-    let (opened, _) = opened(&world.bus).await;
+async fn a_service_is_found_by_discovery_until_it_closes(fixture: Fixture) {
+    let (opened, _) = opened(&fixture.bus).await;
     let wait = Duration::from_millis(300);
-    let found = world.bus.discover(wait).await.expect("discovery");
+    let found = fixture.bus.discover(wait).await.expect("discovery");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("provisioner", "0.1.0"));
     assert_eq!(found[0].metadata.get("build").map(String::as_str), Some("abc"));
     opened.close().await;
     testkit::eventually("the closed opened is no longer found", async || {
-        world.bus.discover(wait).await.is_ok_and(|found| found.is_empty())
+        fixture.bus.discover(wait).await.is_ok_and(|found| found.is_empty())
     })
     .await;
 }
 
-async fn a_row_is_created_once_and_changed_only_over_its_revision(world: Fixture) {
-    let table = world.bus.table::<String>(bucket::SEEDS);
+async fn a_row_is_created_once_and_changed_only_over_its_revision(fixture: Fixture) {
+    let table = fixture.bus.table::<String>(bucket::SEEDS);
     let first = table.create("debian", &"one".to_string()).await.expect("created");
     assert!(matches!(table.create("debian", &"two".into()).await, Err(TableError::Conflict { .. })));
     let second = table.update("debian", &"two".into(), first).await.expect("updated");
@@ -245,8 +249,8 @@ async fn a_row_is_created_once_and_changed_only_over_its_revision(world: Fixture
     assert_eq!(table.get("arch").await.expect("read"), None);
 }
 
-async fn rows_are_listed_by_the_beginning_of_their_key(world: Fixture) {
-    let table = world.bus.table::<u32>(bucket::OPERATIONS);
+async fn rows_are_listed_by_the_beginning_of_their_key(fixture: Fixture) {
+    let table = fixture.bus.table::<u32>(bucket::OPERATIONS);
     assert_eq!(table.all().await.expect("listed"), Vec::new());
     for (key, value) in [("backup.a", 1), ("backup.b", 2), ("upgrade.a", 3)] {
         table.create(key, &value).await.expect("created");
@@ -258,8 +262,8 @@ async fn rows_are_listed_by_the_beginning_of_their_key(world: Fixture) {
     assert_eq!(table.all().await.expect("listed").len(), 3);
 }
 
-async fn a_removed_row_can_be_created_again(world: Fixture) {
-    let table = world.bus.table::<u32>(bucket::SEEDS);
+async fn a_removed_row_can_be_created_again(fixture: Fixture) {
+    let table = fixture.bus.table::<u32>(bucket::SEEDS);
     let revision = table.create("x", &1).await.expect("created");
     table.remove("x", revision).await.expect("removed");
     assert_eq!(table.get("x").await.expect("read"), None);
@@ -272,7 +276,7 @@ async fn a_removed_row_can_be_created_again(world: Fixture) {
 async fn an_asker_learns_of_a_lost_server_at_once_and_is_served_again_when_it_is_back() {
     let Fixture { bus, transport, _server } = on_nats().await;
     let mut server = _server.expect("on nats there is one");
-    let (_desk, _) = opened(&bus).await;
+    let (_running, _) = opened(&bus).await;
     let call = bus.clone();
     let waiting = tokio::spawn(async move { call.call(&get("slow"), Duration::from_secs(120)).await });
     testkit::eventually("the request is under way", async || bus.call(&ListVms {}, SOON).await.is_ok()).await;

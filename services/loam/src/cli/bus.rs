@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preparing_twice_keeps_the_keys_and_tells_the_server_public_halves_alone() {
+    fn preparing_twice_keeps_the_keys_and_gives_the_server_public_keys_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path());
         let once = || {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn short_ids_tell_all_apart() {
+    fn short_ids_are_unique() {
         let ids = ["01KB0000AAAA", "01KB0000AABB", "01KC0000AAAA"];
         let length = short_length(ids);
         assert_eq!((length, short(ids[0], length).as_str()), (11, "01KB0000AAA"));

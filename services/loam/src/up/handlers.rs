@@ -48,7 +48,7 @@ impl Handlers {
         identity: Identity,
     ) -> Result<RunningServer, TransportError> {
         let version = env!("CARGO_PKG_VERSION");
-        let card = ServiceInfo {
+        let info = ServiceInfo {
             service: Service::Supervisor,
             version: version.into(),
             metadata: HashMap::from([
@@ -66,7 +66,7 @@ impl Handlers {
             parts: Vec::new(),
         };
         let host = identity.host;
-        let mut server = bus.server(card);
+        let mut server = bus.server(info);
         server.on::<CheckHealth, _, _>(move |_| std::future::ready(Ok(health.clone())));
         let (list, list_here) = (Arc::clone(&self), Arc::clone(&self));
         server.on::<ListProcesses, _, _>(move |_| {

@@ -30,7 +30,7 @@ async fn names_of_every_kind_are_completed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn without_a_bus_nothing_is_offered_soon_and_without_a_word() {
+async fn without_a_bus_nothing_is_offered_soon_and_silently() {
     let installation = Installation::with_vms(1).await;
     let client =
         "url = \"nats://127.0.0.1:1\"\nkey = \"/nonexistent\"\nperson = \"operator\"\nrealm = \"loam\"\n";

@@ -25,7 +25,7 @@ use contract::{
 };
 use loam::state::keys::{self, OPERATOR};
 
-use crate::test_bus::{TestBus, card};
+use crate::test_bus::{TestBus, info};
 
 /// The first two share 25 characters.
 pub(crate) const CREATED: &str = "01KB5W0000000000000000000A";
@@ -49,7 +49,7 @@ impl Installation {
         std::fs::write(state.client(), client).expect("written");
         let mut serving = Vec::new();
         for service in Service::ALL {
-            let mut server = bus.service(service).await.server(card(service));
+            let mut server = bus.service(service).await.server(info(service));
             answer(&mut server, service, count);
             serving.push(server.open().await.expect("opened"));
         }

@@ -10,7 +10,7 @@ use contract::provisioner::{RemoveVm, StopVm, VmRefused};
 use contract::scheduler::ListSchedules;
 use contract::{OperationId, Service, VmName};
 
-use crate::test_bus::{TestBus, card};
+use crate::test_bus::{TestBus, info};
 use crate::{everybody, raw_client::RawClient};
 
 /// The command that everybody tries to send in somebody else's name.
@@ -79,7 +79,7 @@ async fn nobody_makes_or_changes_a_stream_that_republishes_to_anothers_command()
 async fn stopping(test_bus: &TestBus) -> (bus::RunningServer, Arc<Mutex<Vec<VmName>>>) {
     let asked_for: Arc<Mutex<Vec<VmName>>> = Arc::default();
     let note = Arc::clone(&asked_for);
-    let mut server = test_bus.service(Service::Provisioner).await.server(card(Service::Provisioner));
+    let mut server = test_bus.service(Service::Provisioner).await.server(info(Service::Provisioner));
     server.on::<StopVm, _, _>(move |asked| {
         note.lock().expect("no panic").push(asked.request.vm);
         std::future::ready(Ok::<_, Declined<VmRefused>>(Begun::Begun(OperationId::from_bits(7))))
@@ -124,7 +124,7 @@ async fn a_service_that_names_anothers_command_as_reply_subject_is_not_answered(
     let test_bus = TestBus::start().await;
     let removed: Arc<Mutex<usize>> = Arc::default();
     let note = Arc::clone(&removed);
-    let mut server = test_bus.service(Service::Provisioner).await.server(card(Service::Provisioner));
+    let mut server = test_bus.service(Service::Provisioner).await.server(info(Service::Provisioner));
     server.on::<RemoveVm, _, _>(move |_| {
         *note.lock().expect("no panic") += 1;
         std::future::ready(Ok::<_, Declined<VmRefused>>(Begun::Begun(OperationId::from_bits(7))))
@@ -149,7 +149,7 @@ async fn a_reply_that_a_person_directs_to_another_command_is_not_obeyed() {
     let (_open, _) = stopping(&test_bus).await;
     let obeyed: Arc<Mutex<usize>> = Arc::default();
     let note = Arc::clone(&obeyed);
-    let mut server = test_bus.service(Service::Scheduler).await.server(card(Service::Scheduler));
+    let mut server = test_bus.service(Service::Scheduler).await.server(info(Service::Scheduler));
     server.on::<ListSchedules, _, _>(move |_| {
         *note.lock().expect("no panic") += 1;
         std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))

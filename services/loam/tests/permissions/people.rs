@@ -12,7 +12,7 @@ use contract::{OperationId, Service};
 use loam::state::keys::OPERATOR;
 use testkit::eventually;
 
-use crate::test_bus::{TestBus, card};
+use crate::test_bus::{TestBus, info};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -22,7 +22,7 @@ async fn a_person_is_answered_and_the_server_itself_names_the_caller() {
     let backup = test_bus.service(Service::Backup).await;
     let seen: Arc<Mutex<Vec<Caller>>> = Arc::default();
     let note = Arc::clone(&seen);
-    let mut server = backup.server(card(Service::Backup));
+    let mut server = backup.server(info(Service::Backup));
     server.on::<ListBackups, _, _>(move |asked| {
         note.lock().expect("no panic").push(asked.caller);
         std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))
@@ -49,7 +49,7 @@ async fn a_person_is_answered_and_the_server_itself_names_the_caller() {
 async fn a_person_reaches_no_request_between_services() {
     let test_bus = TestBus::start().await;
     let provisioner = test_bus.service(Service::Provisioner).await;
-    let mut server = provisioner.server(card(Service::Provisioner));
+    let mut server = provisioner.server(info(Service::Provisioner));
     server.on::<CloseDisks, _, _>(|_| async { panic!("nobody may get here") });
     let _open = server.open().await.expect("open");
     let mut person = test_bus.raw_client(OPERATOR);
@@ -75,7 +75,7 @@ async fn a_person_receives_events_and_finds_every_service() {
     let mut open = Vec::new();
     for service in Service::FIVE {
         let bus = test_bus.service(service).await;
-        open.push(bus.server(card(service)).open().await.expect("open"));
+        open.push(bus.server(info(service)).open().await.expect("open"));
     }
     let all: BTreeSet<String> = Service::FIVE.map(|service| service.to_string()).into();
     eventually("every service is found", async || {
@@ -89,7 +89,7 @@ async fn a_person_receives_events_and_finds_every_service() {
 async fn a_refusal_reaches_the_person_and_a_missing_service_is_named() {
     let test_bus = TestBus::start().await;
     let backup = test_bus.service(Service::Backup).await;
-    let mut server = backup.server(card(Service::Backup));
+    let mut server = backup.server(info(Service::Backup));
     server.on::<StartBackup, _, _>(|asked| {
         let refusal = StartBackupRefused::Unknown(asked.request.vm);
         std::future::ready(Err(Declined::Refused(refusal)))

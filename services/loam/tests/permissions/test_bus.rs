@@ -77,7 +77,7 @@ impl TestBus {
 }
 
 /// How a service stands in discovery.
-pub(crate) fn card(service: Service) -> bus::ServiceInfo {
+pub(crate) fn info(service: Service) -> bus::ServiceInfo {
     bus::ServiceInfo { service, version: "0.1.0".into(), metadata: HashMap::new() }
 }
 

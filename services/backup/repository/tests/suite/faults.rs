@@ -12,10 +12,10 @@ use crate::support::fake_store::{FakeStore, Fault};
 use crate::support::*;
 
 /// Longer than any backup of these tests takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn over(objects: Arc<dyn object_store::ObjectStore>) -> Store {
-    Store::new(objects).with_deadline(PATIENCE)
+    Store::new(objects).with_deadline(WAIT_MAX)
 }
 
 /// What holds of a repository whose backup died: no snapshot, nothing damaged, and the next
@@ -78,7 +78,7 @@ async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_unrefere
             cancel.cancel();
             let began = Instant::now();
             assert!(matches!(copying.await.unwrap_err(), CopyError::Cancelled));
-            assert!(began.elapsed() < PATIENCE, "cancelling does not wait for the store");
+            assert!(began.elapsed() < WAIT_MAX, "cancelling does not wait for the store");
         }
         as_if_nothing_had_been(&objects, &disk).await;
     }
@@ -151,8 +151,8 @@ async fn http_server(answer: Option<&'static str>) -> StoreSettings {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut heard = [0; 4096];
-                while stream.read(&mut heard).await.is_ok_and(|bytes| bytes > 0) {
+                let mut received = [0; 4096];
+                while stream.read(&mut received).await.is_ok_and(|bytes| bytes > 0) {
                     if let Some(answer) = answer {
                         // The client may have gone.
                         let _ = stream.write_all(answer.as_bytes()).await;

@@ -94,7 +94,7 @@ impl DomainSpec {
     /// The first free name after the disks.
     fn nocloud_target(&self) -> String {
         ('a'..='z')
-            .map(|letter| format!("vd{letter}"))
+            .map(|character| format!("vd{character}"))
             .find(|target| self.disks.iter().all(|disk| disk.target != *target))
             .expect("a domain has fewer than 26 disks")
     }

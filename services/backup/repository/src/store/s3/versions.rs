@@ -91,8 +91,8 @@ impl Page {
 }
 
 fn resolved(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, String> {
-    if let Some(letter) = reference.resolve_char_ref().map_err(|error| error.to_string())? {
-        return Ok(letter.to_string());
+    if let Some(character) = reference.resolve_char_ref().map_err(|error| error.to_string())? {
+        return Ok(character.to_string());
     }
     let known = quick_xml::escape::resolve_predefined_entity(reference);
     known.map(str::to_owned).ok_or_else(|| format!("`&{};` is not known", &**reference))
