@@ -23,8 +23,7 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
     let until = tokio::time::Instant::now() + testkit::WAIT_MAX;
     let trace = loop {
         let spans = collector.spans();
-        let roots =
-            spans.iter().filter(|span| span.service == "loam-scheduler" && span.name == "scheduled_backup");
+        let roots = spans.iter().filter(|span| span.service == "loam-scheduler" && span.name == "scheduled");
         let traces: Vec<Vec<ReceivedSpan>> = roots.map(|root| of_trace(&spans, &root.trace)).collect();
         match traces.iter().map(|trace| lacks(trace)).position(|lack| lack.is_none()) {
             Some(index) => break traces[index].clone(),
@@ -38,7 +37,7 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
 
     let named =
         |name: &str| trace.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name}"));
-    let root = named("scheduled_backup");
+    let root = named("scheduled");
     assert!(root.parent.is_empty());
     // Every hop's chain of parents leads back to the scheduler's root.
     for (service, name) in [

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Bus, Entry, TableError};
-use contract::message::Timestamp;
+use contract::message::{Timestamp, with_causes};
 use contract::scheduler::{Run, RunFired, RunOutcome, Schedule, ScheduledCommand};
 use contract::{OperationId, ScheduleId};
 use tokio::sync::Semaphore;
@@ -73,14 +73,14 @@ impl Dispatcher {
                 self.metrics.fired(now - due);
                 self.complete(*row).await;
                 if let Err(error) = self.store.prune(&schedule.id).await {
-                    tracing::debug!(schedule = %schedule.id, %error, "old runs stay until the next one");
+                    tracing::debug!(schedule = %schedule.id, error = with_causes(&error), "old runs stay until the next one");
                 }
                 Fired::Done
             }
             Ok(Claim::Done) => Fired::Done,
             Ok(Claim::Gone) => Fired::Gone,
             Err(error) => {
-                tracing::warn!(schedule = %schedule.id, %due, %error, "a due run waits for the store");
+                tracing::warn!(schedule = %schedule.id, %due, error = with_causes(&error), "a due run waits for the store");
                 self.clock.pass(CLAIM_PAUSE).await;
                 Fired::StillDue
             }
@@ -100,7 +100,11 @@ impl Dispatcher {
             Ok(Some(run)) => self.publish(&row.value.command, run).await,
             Ok(None) => tracing::debug!(run = row.key, "another scheduler recorded the outcome"),
             Err(error) => {
-                tracing::warn!(run = row.key, %error, "the outcome of a run is not recorded; the command is sent again");
+                tracing::warn!(
+                    run = row.key,
+                    error = with_causes(&error),
+                    "the outcome of a run is not recorded; the command is sent again"
+                );
             }
         }
     }
@@ -139,7 +143,11 @@ impl Dispatcher {
         loop {
             match self.store.record(row, outcome.clone()).await {
                 Err(error) if tries < RECORD_TRIES => {
-                    tracing::debug!(run = row.key, %error, "recording the outcome again");
+                    tracing::debug!(
+                        run = row.key,
+                        error = with_causes(&error),
+                        "recording the outcome again"
+                    );
                     tries += 1;
                     self.clock.pass(RECORD_PAUSE).await;
                 }

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 
 use bus::{Bus, Caller, Entry, Table, TableError};
+use contract::message::with_causes;
 use contract::scheduler::{Run, RunOutcome, Schedule, ScheduledCommand};
 use contract::{ScheduleId, Timestamp, bucket};
 use scheduler_domain::{is_news, operation_for};
@@ -166,7 +167,7 @@ impl ScheduleStore {
         };
         if let Err(error) = self.move_past(&schedule.id, due, now).await {
             // The claim holds; the next time the row of the run is found, and the schedule is moved then.
-            tracing::warn!(schedule = %schedule.id, %error, "a run is claimed, the schedule does not show it yet");
+            tracing::warn!(schedule = %schedule.id, error = with_causes(&error), "a run is claimed, the schedule does not show it yet");
         }
         Ok(claim)
     }

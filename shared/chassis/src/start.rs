@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, Declined, Server, ServiceInfo};
-use contract::message::NoRefusal;
+use contract::message::{NoRefusal, with_causes};
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::{HostName, Realm};
 use operation::Engine;
@@ -254,7 +254,7 @@ async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyh
 async fn resume(engine: &Engine) {
     const AGAIN: Duration = Duration::from_secs(1);
     while let Err(error) = engine.resume().await {
-        tracing::warn!(%error, "operations cannot be resumed yet");
+        tracing::warn!(error = with_causes(&error), "operations cannot be resumed yet");
         tokio::time::sleep(AGAIN).await;
     }
 }

@@ -142,7 +142,11 @@ impl Engine {
             match self.shared.table.get(&key).await {
                 Ok(Some(row)) => return self.drive_on(row),
                 Ok(None) => polls += 1,
-                Err(error) => tracing::debug!(key, %error, "whether an operation began is not known yet"),
+                Err(error) => tracing::debug!(
+                    key,
+                    error = with_causes(&error),
+                    "whether an operation began is not known yet"
+                ),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bus::{Bus, Revision, Table, TableError};
+use contract::message::with_causes;
 use contract::operation::OperationChanged;
 use saga::{Fenced, Journal, Runtime, StepError, StepFuture};
 use serde_json::Value;
@@ -74,7 +75,7 @@ impl Runtime for BusRuntime {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::warn!(operation = %self.record.id, %error, "the journal cannot be written; waiting");
+                    tracing::warn!(operation = %self.record.id, error = with_causes(&error), "the journal cannot be written; waiting");
                     tokio::select! {
                         () = tokio::time::sleep(RECORD_RETRY) => {}
                         () = self.ending.cancelled() => return Err(Fenced),

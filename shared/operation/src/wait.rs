@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bus::{Bus, CallError, TransportError};
+use contract::message::with_causes;
 use contract::operation::{GetOperation, OperationReport, UnknownOperation};
 use contract::{OperationId, Request, Service};
 use tokio::time::Instant;
@@ -29,7 +30,9 @@ pub async fn wait_for_operation(
         match bus.call_at(service, &GetOperation { id: id.clone() }, CALL_MAX).await {
             Ok(report) if report.state.is_final() => return Ok(report),
             Ok(report) => seen(&report),
-            Err(error) if error.is_transient() => tracing::debug!(%error, "asking for the operation again"),
+            Err(error) if error.is_transient() => {
+                tracing::debug!(error = with_causes(&error), "asking for the operation again")
+            }
             Err(error) => return Err(error),
         }
         if Instant::now() >= until {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bus::nats::{ConnectError, Connection, connect};
 use bus::{Bus, CallError, Destination};
 use contract::Request;
+use contract::message::with_causes;
 use contract::permissions::inbox_prefix_of_person;
 
 use super::client::{AS_ROOT, BusAddress};
@@ -63,7 +64,7 @@ fn not_connected(error: &ConnectError) -> CliError {
         ConnectError::Key { path, source } => {
             CliError::new(Exit::Usage, format!("reading the key {path}: {source}"))
         }
-        _ => CliError::new(Exit::Unreachable, error.to_string()),
+        _ => CliError::new(Exit::Unreachable, with_causes(error)),
     }
 }
 
@@ -74,5 +75,5 @@ pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> CliError {
         CallError::Transport { .. } => Exit::Unreachable,
         CallError::Failed(_) | CallError::Unreadable { .. } => Exit::Failed,
     };
-    CliError::new(exit, error.to_string())
+    CliError::new(exit, with_causes(&error))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bus::{Bus, Declined, RunningServer, ServiceInfo, TransportError};
-use contract::message::{Failure, FailureKind, NoRefusal};
+use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
 use contract::operation::{CheckHealth, Health};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
 use contract::{HostName, Service};
@@ -131,7 +131,7 @@ impl Handlers {
             }
             let changes = runs_from.as_ref() != Some(&executable);
             let kept: Result<PathBuf, ReleaseError> = executables.record(service, &executable);
-            let before = kept.map_err(|error| failed(chain(&error)))?;
+            let before = kept.map_err(|error| failed(with_causes(&error)))?;
             Ok((before, changes))
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?
@@ -140,14 +140,4 @@ impl Handlers {
 
 fn failed(message: String) -> Declined<ReplaceServiceRefused> {
     Declined::Failed(Failure { kind: FailureKind::Unavailable, message })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text.push_str(&format!(": {deeper}"));
-        cause = deeper.source();
-    }
-    text
 }

@@ -99,7 +99,12 @@ async fn a_refusal_reaches_the_person_and_a_missing_service_is_named() {
     let vm = contract::VmName::new("web").expect("a name");
     let command = StartBackup { vm, schedule: None, operation_id: None };
     let error = person.call(&command, SOON).await.expect_err("refused");
-    assert_eq!(error.to_string(), "there is no vm web", "refusals are forwarded between accounts");
-    let error = person.call(&ListVms {}, SOON).await.expect_err("nobody serves it");
-    assert!(error.to_string().contains("nobody answers"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "there is no vm web; `loam vm list` lists them",
+        "refusals are forwarded between accounts"
+    );
+    let error = person.call(&ListVms {}, SOON).await.expect_err("no service answers");
+    let text = contract::message::with_causes(&error);
+    assert!(text.contains("no service answers"), "{text}");
 }

@@ -11,6 +11,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actor::Traced;
 use bus::{Bus, Table, TableError};
 use chassis::Waker;
+use contract::message::with_causes;
 use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
 use contract::{VmName, bucket};
@@ -100,7 +101,10 @@ impl RouteKeeper {
         let (table, vms) = (self.table.clone(), self.vms.values().cloned().collect::<Vec<_>>());
         tokio::spawn(async move {
             if let Err(error) = write(&table, &vms).await {
-                tracing::debug!(%error, "the known VMs were not stored; the next refresh tries again");
+                tracing::debug!(
+                    error = with_causes(&error),
+                    "the known VMs were not stored; the next refresh tries again"
+                );
             }
         });
     }
@@ -127,7 +131,7 @@ impl Actor for RouteKeeper {
                     this.replace(entry.value, 0);
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the stored VMs cannot be read"),
+                Err(error) => tracing::warn!(error = with_causes(&error), "the stored VMs cannot be read"),
             }
             tokio::spawn(subscribe(this.bus.clone(), ctx.address(), this.refresh.clone()));
         }));

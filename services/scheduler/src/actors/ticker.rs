@@ -235,7 +235,7 @@ impl Ticker {
         };
         ctx.spawn(take_over.into_actor(self).map(|outcome, this, _| {
             if let Err(error) = outcome {
-                tracing::warn!(%error, "abandoned runs are searched for again");
+                tracing::warn!(error = with_causes(&error), "abandoned runs are searched for again");
                 this.last_take_over = None;
             }
         }));
