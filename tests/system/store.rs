@@ -1,4 +1,4 @@
-//! The store is a real S3 server: backups go there and come back, and its absence is borne.
+//! The store is a real S3 server: backups go there and come back, and its absence is waited out.
 
 use std::fs;
 use std::net::TcpListener;

@@ -39,7 +39,7 @@ async fn a_scheduled_backup_is_one_trace_across_all_its_services() {
         |name: &str| trace.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name}"));
     let root = named("scheduled");
     assert!(root.parent.is_empty());
-    // Every hop's chain of parents leads back to the scheduler's root.
+    // The parents of every hop end at the scheduler's root.
     for (service, name) in [
         ("loam-backup", "start_backup"),
         ("loam-provisioner", "open_disks"),

@@ -128,7 +128,7 @@ pub(crate) fn check(command: &ScheduledCommand, caller: &Caller) -> Result<(), A
 }
 
 /// Whether a caller may send a command itself. Only people may add schedules; a caller inside the services' account can
-/// add one only on a server without accounts, where no callers are told apart.
+/// add one only on a server without accounts, where all callers look alike.
 fn may_send(entry: &RequestEntry, caller: &Caller) -> bool {
     match caller {
         Caller::Person { .. } => entry.is_sent_by(Sender::People),

@@ -13,8 +13,8 @@
 
 use std::time::Duration;
 
-use actix::dev::{MessageResponse, ToEnvelope};
-use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message};
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
 use tracing::{Instrument, Span};
 
 /// A message with the span in which it was sent.
@@ -88,18 +88,6 @@ pub fn start<A: Actor<Context = Context<A>>>(mailbox: usize, actor: A) -> Addr<A
 fn short_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     name.rsplit("::").next().unwrap_or(name)
-}
-
-/// Sends a message to an actor from its own context, after a while. The context holds one timer, not a mailbox
-/// place.
-pub fn remind<A, M>(context: &mut Context<A>, after: Duration, message: M)
-where
-    A: Actor<Context = Context<A>> + Handler<Traced<M>>,
-    M: Message + 'static,
-    Traced<M>: Message,
-    <Traced<M> as Message>::Result: MessageResponse<A, Traced<M>>,
-{
-    context.notify_later(Traced { message, span: Span::none() }, after);
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 /// Written by the NATS server when the request came from another account; no client can write it there.
 const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
-/// Written by a service that sends a request for somebody else (the scheduler, for whoever saved a schedule), in the form
+/// Written by a service that sends a request on behalf of a person (the scheduler, for the person who saved a schedule), in the form
 /// of the server's header. It counts only where the server wrote none: people cannot choose who they are.
 const ON_BEHALF_OF_HEADER: &str = "Loam-On-Behalf-Of";
 

@@ -215,7 +215,7 @@ async fn an_event_reaches_every_listener(fixture: Fixture) {
     let mut first = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
     let mut second = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
     let event = VmChanged { name: web(), vm: None };
-    fixture.bus.publish(&event).await.expect("told");
+    fixture.bus.publish(&event).await.expect("published");
     for listener in [&mut first, &mut second] {
         let (received, _) =
             tokio::time::timeout(SOON, listener.next()).await.expect("in time").expect("an event");

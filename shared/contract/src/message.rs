@@ -23,12 +23,12 @@ pub enum Owner {
     Each,
 }
 
-/// Who may send a request. A request without senders can be sent by nobody.
+/// Who may send a request. No one can send a request without senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// People and other systems, in accounts of their own.
     People,
-    /// A service, to whoever owns the request.
+    /// A service, to the owner of the request.
     Service(Service),
     /// A service, to one of the services that each answer the request.
     To(Service, Service),
@@ -95,7 +95,7 @@ pub trait DurableCommand: Request<Reply = Begun> + Clone {
     fn id_reused(id: OperationId) -> Self::Refusal;
 }
 
-/// Something that has happened, published to whoever subscribes.
+/// Something that has happened, published to all subscribers.
 pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Who publishes it.
     const OWNER: Owner;

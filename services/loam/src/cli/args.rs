@@ -80,7 +80,7 @@ pub(super) enum Command {
     /// Back up and restore VMs
     #[command(subcommand)]
     Backup(Backup),
-    /// Run backups on a schedule
+    /// Send commands on a schedule, such as backups
     #[command(subcommand)]
     Schedule(Schedule),
     /// Show versions of services, and replace services by signed releases

@@ -29,10 +29,10 @@ mod init;
 mod keys;
 mod mount;
 mod restore;
-mod revive;
 mod serve;
 mod snapshot_arg;
 mod snapshots;
+mod undelete;
 mod values;
 mod verify;
 mod work;
@@ -126,7 +126,7 @@ pub(super) enum RepositoryCommand {
     ///
     /// Needs no key of the repository, since its config may have been deleted. Objects that people and `collect` deleted
     /// since then come back as well; the next `collect` removes them again. Then run `rebuild-index` and `verify --all`.
-    Revive(Box<revive::ReviveArgs>),
+    Undelete(Box<undelete::UndeleteArgs>),
     /// Copy snapshots to a second repository, which must exist
     ///
     /// Data that it holds already is not stored again. Needs a key that may read here, and any key there.
@@ -185,7 +185,7 @@ async fn run_command(command: RepositoryCommand, work: &Work) -> Result<(), CliE
         RepositoryCommand::Release(args) => holds::release(*args, work).await,
         RepositoryCommand::Holds(args) => holds::holds(*args, work).await,
         RepositoryCommand::Collect(args) => collect::run(*args, work).await,
-        RepositoryCommand::Revive(args) => revive::run(*args, work).await,
+        RepositoryCommand::Undelete(args) => undelete::run(*args, work).await,
         RepositoryCommand::Copy(args) => copy::run(*args, work).await,
         RepositoryCommand::Keys(command) => Box::pin(keys::run(command, work)).await,
     }

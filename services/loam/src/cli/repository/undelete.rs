@@ -1,4 +1,4 @@
-//! `loam repository revive`: brings back what was deleted or written over.
+//! `loam repository undelete`: restores objects that were deleted or overwritten.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::cli::exit::CliError;
 const NAMES_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct ReviveArgs {
+pub(in crate::cli) struct UndeleteArgs {
     /// Time before the attack, such as 2026-11-26T04:00:00Z, or how long ago, such as 36h
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: DateTime<Utc>,
@@ -29,17 +29,17 @@ pub(in crate::cli) struct ReviveArgs {
 }
 
 #[derive(Serialize)]
-struct Revived {
+struct Undeleted {
     dry_run: bool,
     objects: Vec<String>,
 }
 
-pub(super) async fn run(args: ReviveArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: UndeleteArgs, work: &Work) -> Result<(), CliError> {
     let store = args.store.open()?;
     let progress = Arc::new(Progress::new());
-    let reviving = work.wait(store.undelete(args.since, &progress, args.dry_run));
-    let UndeleteReport { objects } = shown("bringing back", &progress, Box::pin(reviving)).await?;
-    Answer::new(Revived { dry_run: args.dry_run, objects }).give(work.json, |done, text| {
+    let undeleting = work.wait(store.undelete(args.since, &progress, args.dry_run));
+    let UndeleteReport { objects } = shown("undeleting", &progress, Box::pin(undeleting)).await?;
+    Answer::new(Undeleted { dry_run: args.dry_run, objects }).give(work.json, |done, text| {
         let would = if done.dry_run { "would be " } else { "" };
         text.line(format_args!("objects brought back: {would}{}", done.objects.len()));
         for name in done.objects.iter().take(NAMES_SHOWN) {
