@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::Bus;
-use contract::{ByteCount, HostName, Realm};
+use contract::message::with_causes;
+use contract::{ByteCount, HostName, Realm, VmUuid};
 use provisioner_domain::export::LEASE;
 
 use crate::actors::{Registry, RegistryHandle};
-use crate::ports::{Disks, GuestShell, Hypervisor, Ports};
+use crate::ports::{Disks, GuestShell, Hypervisor, HypervisorError, Ports};
 
 /// What handlers, sagas and workers share.
 pub struct ServiceState {
@@ -39,6 +40,19 @@ impl ServiceState {
         let Ports { hypervisor, disks, shell } = ports;
         let registry = RegistryHandle::start(registry);
         Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, realm: bus.realm().clone(), limits }))
+    }
+
+    /// Resumes a paused VM. A guest that was paused while its file systems were being frozen freezes them when it goes on,
+    /// so they are thawed; a no-op where they are not frozen, and where no agent runs.
+    ///
+    /// # Errors
+    /// When the hypervisor does not resume it.
+    pub async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.hypervisor.resume(uuid).await?;
+        if let Err(error) = self.hypervisor.thaw(uuid).await {
+            tracing::debug!(%uuid, error = with_causes(&error), "its file systems were not thawed");
+        }
+        Ok(())
     }
 }
 

@@ -57,7 +57,13 @@ impl<H: Send + Sync + 'static> Wiring<H> {
         self.rows.push(Box::new(move |server| {
             server.on::<S::Command, _, _>(move |call| {
                 let (handlers, engine) = (Arc::clone(&handlers), engine.clone());
-                async move { engine.answer(call, async |candidate| check(handlers, candidate).await).await }
+                async move {
+                    let answering = engine.clone();
+                    let begin = async move {
+                        answering.answer(call, async |candidate| check(handlers, candidate).await).await
+                    };
+                    engine.run_to_end(begin).await
+                }
             });
         }));
         self

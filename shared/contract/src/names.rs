@@ -66,7 +66,8 @@ fn is_uuid(text: &str) -> bool {
             .all(|(at, b)| if HYPHENS.contains(&at) { b == b'-' } else { lower_hex(b) })
 }
 
-const MAC_RULE: &str = "a unicast MAC address in lower case: six pairs of hexadecimal digits with colons";
+const MAC_RULE: &str =
+    "a unicast MAC address in lower case: six pairs of hexadecimal digits with colons, not all zero";
 
 fn is_mac(text: &str) -> bool {
     let octet = |pair: &str| {
@@ -75,7 +76,7 @@ fn is_mac(text: &str) -> bool {
     };
     let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
     // The lowest bit of the first octet marks a group address (IEEE 802).
-    octets.is_some_and(|octets| octets.len() == 6 && octets[0] & 1 == 0)
+    octets.is_some_and(|octets| octets.len() == 6 && octets[0] & 1 == 0 && octets != [0; 6])
 }
 
 const DOMAIN_RULE: &str = "a DNS name in lower case without a final dot, at most 253 characters (RFC 1123)";
@@ -324,6 +325,7 @@ mod tests {
             "53:54:00:aa:bb:cc",
             "52:54:00:aa:bb:+c",
             "52-54-00-aa-bb-cc",
+            "00:00:00:00:00:00",
         ] {
             assert!(MacAddress::new(bad).is_err(), "{bad}");
         }

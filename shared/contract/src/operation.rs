@@ -95,7 +95,7 @@ pub struct OperationReport {
     /// Why it is undoing, undone or stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Its result, once done: the last step's output.
+    /// Its result, once done: the last step's output. Lists leave it out; `get_operation` has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<serde_json::Value>,
     /// When it was begun.

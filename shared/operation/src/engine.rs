@@ -115,6 +115,15 @@ impl Engine {
         Builder { bus, service, kinds: HashMap::new() }
     }
 
+    /// Runs work to its end, even when its caller no longer waits: between the check of a command and the start of its
+    /// operation nothing may be cut off.
+    ///
+    /// # Panics
+    /// When the work does.
+    pub async fn run_to_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.shared.tasks.spawn(work.in_current_span()).await.expect("the work is never aborted")
+    }
+
     /// Drives a row on, unless it has ended or is driven already.
     pub(crate) fn drive_on(&self, row: Entry<Record>) {
         if !row.value.state.is_final() && !self.running().contains_key(&row.value.id) {
@@ -204,6 +213,10 @@ impl Engine {
         telemetry::continue_trace(&span, &row.value.trace);
         let running =
             Running { cancel: self.shared.ending.child_token(), progress: ProgressMeter::default() };
+        // Begun and resumed at the same time: one driver is enough.
+        if self.running().contains_key(&row.value.id) {
+            return;
+        }
         self.running().insert(row.value.id.clone(), running);
         self.shared.tasks.spawn((kind.drive)(self.clone(), row).instrument(span));
     }

@@ -21,7 +21,11 @@ impl Engine {
         self,
         call: Call<ListOperations>,
     ) -> Result<Vec<OperationReport>, Declined<NoRefusal>> {
-        self.list(call.request.unfinished_only).await.map_err(|error| Failure::unavailable(&error).into())
+        let listed = self.list(call.request.unfinished_only).await;
+        let mut reports = listed.map_err(|error| Failure::unavailable(&error))?;
+        // Outputs of hundreds of operations would not fit into one message.
+        reports.iter_mut().for_each(|report| report.output = None);
+        Ok(reports)
     }
 
     async fn answer_get(

@@ -248,7 +248,7 @@ pub(super) enum Backup {
         #[arg(long)]
         detach: bool,
     },
-    /// Forget the backups that no rule keeps; `collect` then frees their space
+    /// Forget the backups that no rule keeps (never held ones, nor the newest three of a VM)
     Forget(Forget),
     /// Delete data in the repository that no backup needs
     Collect {

@@ -115,6 +115,9 @@ fn unknown(given: &str) -> CliError {
 }
 
 fn only_one(reports: Vec<OperationReport>, prefix: &str) -> Result<OperationReport, CliError> {
+    if prefix.is_empty() {
+        return Err(unknown(prefix));
+    }
     let mut fitting: Vec<_> =
         reports.into_iter().filter(|report| report.id.as_str().starts_with(prefix)).collect();
     match fitting.len() {

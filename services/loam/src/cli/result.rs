@@ -46,9 +46,13 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
         }
         "verify_backup" => format!("{about} is whole: every byte was read and checked in {took}"),
         "verify_repository" => match output::<VerifiedRepository>(report) {
-            Some(VerifiedRepository { packs, packs_left, bytes_read, .. }) => format!(
-                "no damage in {packs} packs ({bytes_read}), checked in {took}; {packs_left} packs are left for later"
-            ),
+            Some(VerifiedRepository { packs, packs_left, bytes_read, backups, .. }) => {
+                let scope = match backups {
+                    0 => format!("{packs_left} packs are left for later, missing packs were not looked for"),
+                    backups => format!("everything that {backups} backups need is there"),
+                };
+                format!("no damage in {packs} packs ({bytes_read}), checked in {took}; {scope}")
+            }
             None => done(report, &took),
         },
         "collect_repository" => match output::<CollectedRepository>(report) {
@@ -58,8 +62,9 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             None => done(report, &took),
         },
         "apply_retention" => match output::<AppliedRetention>(report) {
-            Some(AppliedRetention { forgotten, kept_total, .. }) => {
-                format!("{} backups are forgotten, {kept_total} are kept", forgotten.len())
+            Some(AppliedRetention { forgotten, kept_total, left, .. }) => {
+                let left = if left > 0 { format!("; {left} are left for the next run") } else { String::new() };
+                format!("{} backups are forgotten, {kept_total} are kept{left}", forgotten.len())
             }
             None => done(report, &took),
         },

@@ -35,7 +35,7 @@ async fn start(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
         Power::Running => Ok(()),
         Power::Paused(reason) => {
             tracing::info!(vm = %record.name(), %reason, "resuming a paused VM");
-            hypervisor.resume(uuid).await.map_err(hypervisor_error)
+            context.state.resume(uuid).await.map_err(hypervisor_error)
         }
         Power::Off | Power::Missing => {
             // Also where it is defined: the definition may be older than the record.

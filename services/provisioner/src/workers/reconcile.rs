@@ -91,16 +91,28 @@ impl ReconcileVms {
         let found = self.found(&inventory).await?;
         let outcomes = outcomes(&self.engine, &inventory, &found).await?;
         let outcome = |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationOutcome::Unknown);
-        let has_room = self.room.measured(self.state.disks.free().await?);
+        let has_room = match self.state.disks.free().await {
+            Ok(free) => self.room.measured(free),
+            Err(error) => {
+                // Health says so, too; everything but the resumption of paused VMs goes on.
+                tracing::warn!(error = with_causes(&error), "the free space is not known");
+                false
+            }
+        };
+        let mut failed = None;
         for decision in decide(inventory.vms(), &found, &outcome, has_room) {
-            self.carry_out(decision).await?;
+            // One VM that fails keeps no other from its turn.
+            if let Err(error) = self.carry_out(decision).await {
+                tracing::warn!(error = with_causes(&error), "a decision could not be carried out");
+                failed = failed.or(Some(error));
+            }
         }
         self.starts.retain(|vm| inventory.vm(vm).is_some());
         self.resumes.retain(|vm| inventory.vm(vm).is_some());
         self.withdraw_seeds(&inventory).await?;
         self.discard_set_aside().await?;
         measure(&inventory);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Every VM that carries our mark, with what is not known of it yet.
@@ -197,8 +209,9 @@ impl ReconcileVms {
             return;
         }
         tracing::warn!(%vm, "it was paused for lack of space, and there is room again; resuming it");
-        if let Err(error) = self.state.hypervisor.resume(uuid).await {
-            tracing::warn!(%vm, error = with_causes(&error), "it could not be resumed");
+        match self.state.resume(uuid).await {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%vm, error = with_causes(&error), "it could not be resumed"),
         }
     }
 

@@ -42,13 +42,22 @@ impl<'a> Walk<'a> {
             return vec![BodyProblem::SecretField { field: path.into() }];
         }
         let schema = self.resolve(schema);
+        if schema[SECRET] == true && is_set(value) {
+            return vec![BodyProblem::SecretField { field: path.into() }];
+        }
         if let Some(cases) = cases_of(schema) {
-            let fitting = cases.iter().filter(|case| self.fits(case, value));
-            let problems = fitting.map(|case| self.problems(case, value, path));
-            return problems.min_by_key(Vec::len).unwrap_or_default();
+            let problems = |case| self.problems(case, value, path);
+            let fitting = cases.iter().filter(|case| self.fits(case, value)).map(problems);
+            let of_none = || cases.iter().map(problems).max_by_key(Vec::len);
+            return fitting.min_by_key(Vec::len).or_else(of_none).unwrap_or_default();
         }
         match value {
             Value::Object(fields) => self.problems_of_object(schema, fields, path),
+            // Serde would take the items for the fields in their order, unseen by the rules below.
+            Value::Array(_) if schema["type"] == "object" => {
+                let known = schema["properties"].as_object().into_iter().flat_map(Map::keys);
+                vec![BodyProblem::UnknownField { field: format!("{path}[0]"), known: known.cloned().collect() }]
+            }
             Value::Array(items) => {
                 let each = items.iter().enumerate();
                 each.flat_map(|(index, item)| {
@@ -141,6 +150,16 @@ mod tests {
 
     fn check<R: Request>(body: &Value) -> Result<(), BodyProblem> {
         check_body((RequestEntry::of::<R>().request)().as_value(), body)
+    }
+
+    #[test]
+    fn fields_given_by_their_order_are_refused() {
+        assert!(matches!(
+            check::<ApplyRetention>(&json!({ "keep": [7] })),
+            Err(BodyProblem::UnknownField { field, .. }) if field == "keep[0]"
+        ));
+        let definition = json!(["web", "debian", 1, 1_073_741_824u64, 8_589_934_592u64, [], { "TOKEN": "x" }, []]);
+        assert!(check::<CreateVm>(&json!({ "definition": definition })).is_err());
     }
 
     fn machine(part: &str, value: Value) -> Value {

@@ -67,7 +67,14 @@ impl Sampler {
             Some(&"string") if schema["format"] == "ip" => vec![json!("10.88.0.23")],
             Some(&"string") => vec![json!("some text")],
             Some(&"boolean") => vec![json!(true)],
-            Some(&"integer") => vec![json!(7)],
+            // Near the end of each type, so that a narrower one does not hold it.
+            Some(&"integer") => vec![match schema["format"].as_str() {
+                Some("uint8") => json!(200),
+                Some("uint16") => json!(40_000),
+                Some("uint32") => json!(3_000_000_000_u32),
+                Some("uint64") => json!(10_737_418_240_u64),
+                _ => json!(7),
+            }],
             Some(&"number") => vec![json!(0.5)],
             _ => vec![json!({ "any": "value" })],
         }

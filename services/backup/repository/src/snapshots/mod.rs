@@ -203,6 +203,9 @@ impl Repository {
     pub async fn find(&self, selector: &Selector) -> Result<Snapshot, SnapshotError> {
         match selector {
             Selector::Id(id) => self.snapshot(*id).await,
+            Selector::Prefix(prefix) if prefix.is_empty() => {
+                Err(SnapshotError::Unknown { asked: "with an empty id".into() })
+            }
             Selector::Prefix(prefix) => {
                 let wanted = prefix.to_lowercase();
                 let ids = self.snapshot_ids().await?;

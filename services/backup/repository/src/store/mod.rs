@@ -311,7 +311,7 @@ impl Store {
     }
 }
 
-/// Does once more what can be done retry_once and failed: clients give up when a line breaks in the middle of an answer, and
+/// Repeats once what failed and can be repeated: clients give up when a line breaks in the middle of an answer, and
 /// when the answer to a deletion is lost.
 async fn retry_once<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
 where

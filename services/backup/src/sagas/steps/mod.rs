@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backup_domain::reference::resolve;
 use backup_domain::repository_state::Freshness;
-use backup_repository::{Progress, ReadError, Repository, Snapshot, SnapshotError};
+use backup_repository::{Damage, Progress, ReadError, Repository, Snapshot, SnapshotError};
 use contract::message::with_causes;
 use contract::{BackupId, BackupRef};
 use operation::ProgressMeter;
@@ -39,10 +39,14 @@ pub(super) fn permanent(error: &dyn Error) -> StepError {
     StepError::Permanent(with_causes(error))
 }
 
-/// An error of reading the repository: only the store may be better a little later.
+/// An error of reading the repository: the store may be better a little later, and what is missing may have been moved
+/// by a collection, which the next attempt sees with a new index.
 pub(super) fn read_error(error: &ReadError, whole: &dyn Error) -> StepError {
     match error {
-        ReadError::Store(_) | ReadError::Index(_) => transient(whole),
+        ReadError::Store(_)
+        | ReadError::Index(_)
+        | ReadError::Pack { source: Damage::Missing { .. }, .. }
+        | ReadError::Damaged(Damage::Missing { .. } | Damage::BlobMissing { .. }) => transient(whole),
         _ => permanent(whole),
     }
 }

@@ -32,7 +32,7 @@ pub(in crate::cli) struct VerifyArgs {
     /// Check every pack and every snapshot
     #[arg(long, conflicts_with_all = ["bytes_max", "older_than"])]
     all: bool,
-    /// Check SIZE bytes of the packs that were not checked for longest: run daily, it covers everything
+    /// Check SIZE bytes of the packs that were not checked for longest: run daily, it reads every pack in time; only --all finds missing packs
     #[arg(long, value_name = "SIZE")]
     bytes_max: Option<ByteCount>,
     /// Skip packs that were checked and found intact within TIME, such as 30d

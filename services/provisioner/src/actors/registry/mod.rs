@@ -114,8 +114,10 @@ impl Registry {
         let view = record.outline(self.hypervisor);
         let before = self.inventory.vm(record.name()).map(|before| before.outline(self.hypervisor));
         let name = record.name().clone();
-        let pause_reason = view.pause_reason;
-        let paused_before = before.as_ref().and_then(|before| before.pause_reason);
+        // As observed: an operation that begins on a paused VM and is undone is no new pause.
+        let reason_of = |record: &VmRecord| record.observed().and_then(|observed| observed.pause_reason());
+        let pause_reason = reason_of(record);
+        let paused_before = self.inventory.vm(record.name()).and_then(reason_of);
         let paused = pause_reason.filter(|_| pause_reason != paused_before).map(|reason| VmPaused {
             name: name.clone(),
             host: record.host.clone(),

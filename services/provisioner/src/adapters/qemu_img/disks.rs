@@ -215,8 +215,10 @@ impl Disks for QemuImgDisks {
     }
 
     async fn free(&self) -> Result<ByteCount, DiskError> {
-        let about = nix::sys::statvfs::statvfs(&self.state)
-            .map_err(|error| failed(format!("measure {}", self.state.display()))(error.into()))?;
+        // Where the disks are: it may be a volume of its own.
+        let vms = self.state.join("vms");
+        let about = nix::sys::statvfs::statvfs(&vms)
+            .map_err(|error| failed(format!("measure {}", vms.display()))(error.into()))?;
         Ok(ByteCount(about.blocks_available() as u64 * about.fragment_size() as u64))
     }
 }
