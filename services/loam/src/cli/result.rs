@@ -63,7 +63,8 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
         },
         "apply_retention" => match output::<AppliedRetention>(report) {
             Some(AppliedRetention { forgotten, kept_total, left, .. }) => {
-                let left = if left > 0 { format!("; {left} are left for the next run") } else { String::new() };
+                let left =
+                    if left > 0 { format!("; {left} are left for the next run") } else { String::new() };
                 format!("{} backups are forgotten, {kept_total} are kept{left}", forgotten.len())
             }
             None => done(report, &took),

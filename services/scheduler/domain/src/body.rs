@@ -56,7 +56,10 @@ impl<'a> Walk<'a> {
             // Serde would take the items for the fields in their order, unseen by the rules below.
             Value::Array(_) if schema["type"] == "object" => {
                 let known = schema["properties"].as_object().into_iter().flat_map(Map::keys);
-                vec![BodyProblem::UnknownField { field: format!("{path}[0]"), known: known.cloned().collect() }]
+                vec![BodyProblem::UnknownField {
+                    field: format!("{path}[0]"),
+                    known: known.cloned().collect(),
+                }]
             }
             Value::Array(items) => {
                 let each = items.iter().enumerate();
@@ -158,7 +161,8 @@ mod tests {
             check::<ApplyRetention>(&json!({ "keep": [7] })),
             Err(BodyProblem::UnknownField { field, .. }) if field == "keep[0]"
         ));
-        let definition = json!(["web", "debian", 1, 1_073_741_824u64, 8_589_934_592u64, [], { "TOKEN": "x" }, []]);
+        let definition =
+            json!(["web", "debian", 1, 1_073_741_824u64, 8_589_934_592u64, [], { "TOKEN": "x" }, []]);
         assert!(check::<CreateVm>(&json!({ "definition": definition })).is_err());
     }
 
