@@ -164,10 +164,15 @@ impl Connection {
             connect.list_all_domains(0)?.iter().filter_map(|domain| seen(domain).transpose()).collect()
         });
         let seen: Vec<(String, Uuid, Power, String)> = seen?;
+        // Each QEMU that does not answer costs its deadline: after the first one the disks of no other are asked, so that
+        // the list comes in bounded time.
+        let mut disks_answer = true;
         seen.into_iter()
             .map(|(name, uuid, power, mark)| {
                 let mark = read_mark(attempt, &mark)?;
-                Ok(FoundDomain { name, uuid, power: self.with_disks_checked(uuid, power), mark })
+                let asked = disks_answer.then(|| self.ask_disks(uuid, power)).flatten();
+                disks_answer &= asked.is_some();
+                Ok(FoundDomain { name, uuid, power: asked.unwrap_or(power), mark })
             })
             .collect()
     }

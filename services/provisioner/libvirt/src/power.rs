@@ -181,17 +181,22 @@ impl Connection {
     /// Finds out from the disks whether one of them paused a domain, and why. The query of the disks may fail where
     /// that of the state did not: then the reason stays what libvirt says.
     pub(crate) fn with_disks_checked(&mut self, uuid: Uuid, power: Power) -> Power {
+        self.ask_disks(uuid, power).unwrap_or(power)
+    }
+
+    /// The same; `None` where the disks did not answer.
+    pub(crate) fn ask_disks(&mut self, uuid: Uuid, power: Power) -> Option<Power> {
         // Where a disk fails in the moment of a resume, libvirt notices the pause and not its reason.
         if !matches!(power, Power::Paused(PauseReason::IoError | PauseReason::Unknown)) {
-            return power;
+            return Some(power);
         }
         match self.disk_errors(uuid) {
-            Ok(disks) if disks.iter().any(|disk| disk.no_space) => Power::Paused(PauseReason::NoSpace),
-            Ok(disks) if !disks.is_empty() => Power::Paused(PauseReason::IoError),
-            Ok(_) => power,
+            Ok(disks) if disks.iter().any(|disk| disk.no_space) => Some(Power::Paused(PauseReason::NoSpace)),
+            Ok(disks) if !disks.is_empty() => Some(Power::Paused(PauseReason::IoError)),
+            Ok(_) => Some(power),
             Err(error) => {
                 tracing::warn!(%uuid, %error, "cannot find out which disk paused a domain");
-                power
+                None
             }
         }
     }
