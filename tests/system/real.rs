@@ -63,6 +63,13 @@ fn create(installation: &Installation) {
     installation.loam_json(&["vm", "create", &file.display().to_string()]);
 }
 
+/// What a command prints that `loam vm ssh` runs in a VM.
+fn over_ssh(installation: &Installation, vm: &str, command: &[&str]) -> String {
+    let output = installation.loam(&[&["vm", "ssh", vm, "--"], command].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_is_done_from_seed_to_second_machine() {
     let installation = installation().await;
@@ -124,6 +131,13 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     let proxy = installation.proxy().await;
     let page = async || get(proxy, "web.example", "/").await.map(|answer| answer.body).unwrap_or_default();
     eventually("the page is reached", async || page().await.contains("hello from web")).await;
+    assert_eq!(over_ssh(&installation, "web", &["hostname"]), "web");
+    let failed = installation.loam(&["vm", "ssh", "web", "--", "exit", "7"]);
+    assert_eq!(failed.status.code(), Some(7), "the exit code of the command in the VM");
+    let emulated = &installation.loam_json(&["vm", "show", "web"])["emulated"];
+    assert!(emulated.as_str().is_some_and(|reason| reason.contains("configuration")), "{emulated}");
+    let status = String::from_utf8(installation.loam(&["status"]).stdout).expect("text");
+    assert!(status.contains("VMs are emulated, about ten times slower"), "{status}");
 
     for (round, (victim, wait_ms)) in
         [(Service::Provisioner, 150u64), (Service::Backup, 400), (Service::Provisioner, 900)]
@@ -238,6 +252,7 @@ async fn a_vm_is_created_from_an_ordinary_debian_cloud_image() {
         get(proxy, "web.example", "/").await.is_ok_and(|answer| answer.body.contains("hello from web"))
     })
     .await;
+    assert_eq!(over_ssh(&installation, "web", &["id", "-un"]), "root");
     installation.loam_json(&["backup", "run", "web"]);
     let backup = backups(&installation).await.remove(0);
     assert!(backup.bytes_read.0 < 4 << 30, "only what is allocated of 100 GiB is read: {backup:?}");

@@ -86,13 +86,14 @@ pub(crate) async fn list_vms(
     _: Call<ListVms>,
 ) -> Result<Vec<Vm>, Declined<NoRefusal>> {
     let inventory = handlers.state.registry.snapshot().await?;
-    let outline = |record: &VmRecord| record.outline(handlers.state.hypervisor.name());
+    let hypervisor = handlers.state.hypervisor.info();
+    let outline = |record: &VmRecord| record.outline(&hypervisor);
     Ok(inventory.vms().map(outline).collect())
 }
 
 pub(crate) async fn get_vm(handlers: Arc<Handlers>, call: Call<GetVm>) -> Result<Vm, Declined<VmRefused>> {
     let record = handlers.state.registry.vm(&call.request.vm).await?;
-    Ok(record.view(handlers.state.hypervisor.name()))
+    Ok(record.view(&handlers.state.hypervisor.info()))
 }
 
 pub(crate) async fn open_disks(

@@ -75,11 +75,12 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     let mut workers = Workers::default();
     workers.start(workers::ReconcileVms::new(Arc::clone(&state), engine.clone()));
     workers.start(workers::ExpireExports::new(exports.clone(), state.limits.lease));
-    let (name, hypervisor, room) = (state.hypervisor.name(), check_hypervisor(&state), check_room(&state));
+    let (info, hypervisor, room) = (state.hypervisor.info(), check_hypervisor(&state), check_room(&state));
     Ok(Service::new(wiring::wiring(Handlers { state, exports }, &engine))
         .with_engine(engine)
         .with_workers(workers)
-        .with_part(name, hypervisor)
+        .with_notices(info.notice())
+        .with_part(info.name, hypervisor)
         .with_part("disks", room))
 }
 

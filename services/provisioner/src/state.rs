@@ -34,7 +34,7 @@ impl ServiceState {
     /// # Errors
     /// When the tables cannot be read.
     pub async fn open(bus: &Bus, host: HostName, ports: Ports, limits: Limits) -> anyhow::Result<Arc<Self>> {
-        let registry = Registry::open(bus.clone(), host, ports.hypervisor.name())
+        let registry = Registry::open(bus.clone(), host, ports.hypervisor.info())
             .await
             .context("reading the tables of VMs and seeds")?;
         let Ports { hypervisor, disks, shell } = ports;

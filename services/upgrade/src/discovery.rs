@@ -46,6 +46,7 @@ async fn check(bus: &Bus, service: Service, peer: &Peer) -> RunningService {
             since: started(&announced("instance")),
             instance: announced("instance"),
             parts: vec![PartHealth { part: "answer".into(), problem: Some(with_causes(&error)) }],
+            notices: Vec::new(),
         },
     };
     RunningService { health, host }

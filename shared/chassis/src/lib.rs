@@ -16,6 +16,7 @@
 #![warn(clippy::missing_errors_doc)]
 
 mod files;
+mod health;
 mod memory;
 mod settings;
 mod start;
@@ -23,8 +24,9 @@ mod wiring;
 mod worker;
 
 pub use files::{FileError, refuse_if_others_can_write, sha256_of};
+pub use health::PartCheck;
 pub use memory::{CoreDumpError, leave_no_core_dump};
 pub use settings::{NatsSettings, Settings, SettingsError, load};
-pub use start::{BoxFuture, CHECK_SETTINGS, Chassis, PartCheck, Running, Service, end_on_panic, run};
+pub use start::{BoxFuture, CHECK_SETTINGS, Chassis, Running, Service, end_on_panic, run};
 pub use wiring::Wiring;
 pub use worker::{Waker, Worker, Workers};

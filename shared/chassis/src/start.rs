@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, Declined, Server, ServiceInfo};
-use contract::message::{NoRefusal, with_causes};
-use contract::operation::{CheckHealth, Health, PartHealth};
-use contract::{HostName, Realm};
+use bus::{Bus, Server, ServiceInfo};
+use contract::Realm;
+use contract::message::with_causes;
+use contract::operation::Health;
 use operation::Engine;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files::sha256_of;
+use crate::health::{PartCheck, serve_health};
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
 use crate::wiring::Wiring;
@@ -24,8 +25,6 @@ use crate::worker::Workers;
 
 /// How long the first contact with the bus may take before we say so and end; our supervisor starts us again.
 const BUS_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long a check of one part may take.
-const CHECK_MAX: Duration = Duration::from_secs(3);
 /// Two are enough: CPU work and blocking calls have threads of their own.
 const RUNTIME_THREADS: usize = 2;
 
@@ -38,9 +37,6 @@ const BUILD_DIGITS: usize = 16;
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Checks one part that a service depends on and returns what is wrong with it, if anything is.
-pub type PartCheck = Arc<dyn Fn() -> BoxFuture<Option<String>> + Send + Sync>;
 
 /// What a service is given to build itself from.
 pub struct Chassis<S> {
@@ -62,6 +58,7 @@ pub struct Service {
     engine: Option<Engine>,
     workers: Workers,
     parts: Vec<(&'static str, PartCheck)>,
+    notices: Vec<String>,
     end: Option<BoxFuture<()>>,
 }
 
@@ -73,6 +70,7 @@ impl Service {
             engine: None,
             workers: Workers::default(),
             parts: Vec::new(),
+            notices: Vec::new(),
             end: None,
         }
     }
@@ -96,6 +94,12 @@ impl Service {
         self
     }
 
+    /// What a person should know and what is no problem, a sentence each; shown with its health.
+    pub fn with_notices(mut self, notices: impl IntoIterator<Item = String>) -> Service {
+        self.notices.extend(notices);
+        self
+    }
+
     /// What is done last, after endpoints, operations and workers have ended.
     pub fn ending_with(mut self, end: BoxFuture<()>) -> Service {
         self.end = Some(end);
@@ -108,7 +112,8 @@ impl Service {
         if let Some(engine) = &self.engine {
             engine.serve(server);
         }
-        Running { engine: self.engine, workers: self.workers, parts: self.parts, end: self.end }
+        let Service { engine, workers, parts, notices, end, .. } = self;
+        Running { engine, workers, parts, notices, end }
     }
 }
 
@@ -118,6 +123,8 @@ pub struct Running {
     pub engine: Option<Engine>,
     /// The parts that its health depends on.
     pub parts: Vec<(&'static str, PartCheck)>,
+    /// What is shown with its health.
+    pub notices: Vec<String>,
     workers: Workers,
     end: Option<BoxFuture<()>>,
 }
@@ -218,8 +225,15 @@ where
     };
     let mut server = bus.server(info);
     let mut running = service_built.serve(&mut server);
-    let template =
-        Health { service, version: version.into(), build: build_id, instance, since, parts: Vec::new() };
+    let template = Health {
+        service,
+        version: version.into(),
+        build: build_id,
+        instance,
+        since,
+        parts: Vec::new(),
+        notices: std::mem::take(&mut running.notices),
+    };
     serve_health(&mut server, &host, template, std::mem::take(&mut running.parts));
     let serving = server.open().await.context("opening the endpoints")?;
     if let Some(engine) = &running.engine {
@@ -257,34 +271,6 @@ async fn resume(engine: &Engine) {
         tracing::warn!(error = with_causes(&error), "operations cannot be resumed yet");
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// Anybody may ask how the service is, of any instance or of the one on our host.
-fn serve_health(
-    server: &mut Server,
-    host: &HostName,
-    template: Health,
-    parts: Vec<(&'static str, PartCheck)>,
-) {
-    let parts = Arc::new(parts);
-    let answer = move || check_parts(Arc::clone(&parts), template.clone());
-    let here = answer.clone();
-    server.on::<CheckHealth, _, _>(move |_| answer());
-    server.on_host::<CheckHealth, _, _>(host, move |_| here());
-}
-
-async fn check_parts(
-    parts: Arc<Vec<(&'static str, PartCheck)>>,
-    mut health: Health,
-) -> Result<Health, Declined<NoRefusal>> {
-    for (part, check) in parts.iter() {
-        let problem = match tokio::time::timeout(CHECK_MAX, check()).await {
-            Ok(problem) => problem,
-            Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
-        };
-        health.parts.push(PartHealth { part: (*part).into(), problem });
-    }
-    Ok(health)
 }
 
 /// The beginning of the SHA-256 of the running executable: which build this is, whatever its version says.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::start::PartCheck;
+use crate::health::PartCheck;
 
 /// Rounds, by worker and outcome (`done`, `failed`).
 const ROUNDS: &str = "loam_worker_rounds_total";

@@ -173,6 +173,9 @@ pub struct Health {
     pub since: Timestamp,
     /// What it depends on, and whether each works.
     pub parts: Vec<PartHealth>,
+    /// What a person should know and what is no problem, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 impl Health {

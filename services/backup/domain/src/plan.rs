@@ -113,6 +113,7 @@ mod tests {
             host: HostName::new("h1").expect("a name"),
             exports: disks.iter().map(export).collect(),
             definition: definition(),
+            opened_at: chrono::DateTime::UNIX_EPOCH,
             consistency: Consistency::Crash,
             lease_seconds: 90,
         }

@@ -82,10 +82,10 @@ async fn forget_planned(context: &Context, run: RetentionRun) -> Result<AppliedR
     }
     tokio::select! {
         biased;
-        () = context.cancel.cancelled() => return Err(StepError::Permanent("cancelled".into())),
-        forgotten = repository.forget_planned(planned) => forgotten.map_err(|error| forget_error(&error))?,
+        () = context.cancel.cancelled() => return Err(partly(StepError::Permanent("cancelled".into()))),
+        forgotten = repository.forget_planned(planned) => forgotten.map_err(|error| partly(forget_error(&error)))?,
     };
-    let left = repository.snapshot_ids().await.map_err(|error| transient(&error))?;
+    let left = repository.snapshot_ids().await.map_err(|error| partly(transient(&error)))?;
     let left: HashSet<SnapshotId> = left.into_iter().collect();
     Ok(run.applied(|backup| left.contains(&snapshot_id(backup))))
 }
@@ -108,6 +108,15 @@ async fn plan_now(context: &Context, repository: &Repository) -> Result<ForgetPl
         return Err(permanent(distrust));
     }
     Ok(ForgetPlan { plan, clock })
+}
+
+/// What was forgotten before an error stays forgotten, and the operation's report must not read as if nothing was.
+fn partly(error: StepError) -> StepError {
+    let say = |reason: String| format!("{reason}; some of the planned backups may be forgotten already");
+    match error {
+        StepError::Transient(reason) => StepError::Transient(say(reason)),
+        StepError::Permanent(reason) => StepError::Permanent(say(reason)),
+    }
 }
 
 fn snapshot_error(error: &SnapshotError) -> StepError {

@@ -3,7 +3,8 @@
 //! ```text
 //!   queue        wait for a transfer slot                         undo: give it back
 //!   open_disks   the provisioner exports the disks at one moment  undo: close them, or leave them to their lease
-//!   copy         the engine reads them, the lease is renewed      undo: discard the draft
+//!   copy         the engine reads what is open, or is opened      undo: discard the draft
+//!                anew; the lease is renewed
 //!   close_disks  close them, or leave them to their lease
 //!   seal         the backup exists; publish it                    undo: forget it
 //! ```
@@ -18,7 +19,7 @@ use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError};
 use contract::backup::{self, Backup, BackupSealed};
 use contract::message::with_causes;
 use contract::provisioner::OpenedDisks;
-use contract::{BackupId, Timestamp};
+use contract::BackupId;
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};
@@ -70,13 +71,6 @@ impl Saga for StartBackup {
     }
 }
 
-/// Disk exports, and the moment whose content they show.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Moment {
-    opened: OpenedDisks,
-    taken: Timestamp,
-}
-
 /// A draft as it is kept in the journal: MessagePack in hexadecimal digits, because a JSON list of bytes is four
 /// times as long.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,10 +96,16 @@ async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     Ok(())
 }
 
-async fn open_disks(context: &Context, _: &Outputs) -> Result<Moment, StepError> {
+/// What is open is not kept in the journal: `copy` asks again, because it may have been opened anew since.
+async fn open_disks(context: &Context, _: &Outputs) -> Result<(), StepError> {
+    opened_disks(context).await.map(drop)
+}
+
+/// The exports of this operation: those that are open while their lease lives, else new ones, at a new point in time.
+async fn opened_disks(context: &Context) -> Result<OpenedDisks, StepError> {
     let opened = context.state.provisioner.open_disks(&context.command.vm, &context.id).await?;
     plan::check_exports(&context.state.host, &opened).map_err(|unusable| permanent(&unusable))?;
-    Ok(Moment { opened, taken: chrono::Utc::now() })
+    Ok(opened)
 }
 
 async fn close_disks(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
@@ -120,12 +120,13 @@ async fn close_disks(context: &Context, outputs: &Outputs) -> Result<(), StepErr
     release_slot(context, outputs).await
 }
 
-async fn copy(context: &Context, outputs: &Outputs) -> Result<Copied, StepError> {
+async fn copy(context: &Context, _: &Outputs) -> Result<Copied, StepError> {
     let state = &context.state;
     // After a crash the slot that `queue` took is free again.
     take_slot(context, SlotKind::Copy).await?;
     let repository = repository(state).await?;
-    let Moment { opened, taken } = open_again(context, outputs).await?;
+    // Copying starts at the beginning each time, so that all that is sealed is of one point in time.
+    let opened = opened_disks(context).await?;
     let mut disks = Vec::with_capacity(opened.exports.len());
     for export in &opened.exports {
         let disk = state.exports.connect(export).await.map_err(|error| transient(&error))?;
@@ -133,7 +134,7 @@ async fn copy(context: &Context, outputs: &Outputs) -> Result<Copied, StepError>
     }
     let request = BackupRequest {
         machine: context.command.vm.to_string(),
-        taken_at_unix_ms: u64::try_from(taken.timestamp_millis()).unwrap_or_default(),
+        taken_at_unix_ms: u64::try_from(opened.opened_at.timestamp_millis()).unwrap_or_default(),
         tags: snapshot::tags(context.command.schedule.as_ref()),
         disks,
         streams: Vec::new(),
@@ -160,15 +161,6 @@ async fn copy(context: &Context, outputs: &Outputs) -> Result<Copied, StepError>
     })?;
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Copied::encode(&draft.tagged(snapshot::took_tag(took_ms)))
-}
-
-/// The exports that `open_disks` opened while their lease lives; else new ones, at a new moment. Copying starts at the
-/// beginning either way, so that all that is sealed is of one moment.
-async fn open_again(context: &Context, outputs: &Outputs) -> Result<Moment, StepError> {
-    match context.state.provisioner.renew_disks(&context.id).await? {
-        Lease::Held(_) => outputs.get("open_disks"),
-        Lease::Lost => open_disks(context, outputs).await,
-    }
 }
 
 /// Renews the lease; returns when it is known to be lost. A provisioner that does not answer may be starting again.

@@ -296,6 +296,28 @@ async fn exports_lost_between_crash_and_resume_are_opened_anew_and_the_copy_begi
     provisioner.lose_exports();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: None }).await;
     assert_eq!(outcome, Ok(Outcome::Done));
-    assert_eq!(provisioner.state().moments, 2);
+    assert_eq!(provisioner.state().moments.len(), 2);
     assert_eq!(snapshots(&context.state).await.len(), 1);
+}
+
+#[actix::test]
+async fn exports_opened_anew_before_a_crash_give_the_backup_their_own_moment_and_consistency() {
+    let at_hand = AtHand::default();
+    let context = context(&at_hand, start()).await;
+    let mut journal = Journal::default();
+    let steps = sagas::StartBackup::steps();
+    let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: Some("copy") }).await;
+    assert_eq!(outcome, Err(Fenced));
+    let provisioner = at_hand.borrow().as_ref().expect("a fixture").provisioner.clone();
+    // The next process opened the disks anew, without the guest's agent, and died as well.
+    provisioner.lose_exports();
+    provisioner.state().agent_is_gone = true;
+    let opened = context.state.provisioner.open_disks(&vm("web"), &context.id).await;
+    opened.expect("the disks are opened");
+    let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: None }).await;
+    assert_eq!(outcome, Ok(Outcome::Done));
+    let [_, (_, opened_at, _)] = provisioner.state().moments[..] else { panic!("opened twice") };
+    let [backup] = &snapshots(&context.state).await[..] else { panic!("one backup") };
+    assert_eq!(i128::from(backup.contents.taken_at_unix_ms), i128::from(opened_at.timestamp_millis()));
+    assert_eq!(backup.contents.consistency, backup_repository::Consistency::Crash);
 }

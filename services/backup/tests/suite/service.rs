@@ -192,7 +192,7 @@ async fn exports_lost_in_the_middle_are_opened_anew_and_all_that_is_sealed_is_of
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     service.at_step(&begun, "copy").await;
     service.provisioner.lose_exports();
-    testkit::eventually("exports are opened anew", async || service.provisioner.state().moments == 2).await;
+    testkit::eventually("exports are opened anew", async || service.provisioner.state().moments.len() == 2).await;
     exports.go_on();
     let report = service.ended(&begun).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
@@ -265,6 +265,6 @@ async fn an_operation_left_by_a_dead_process_is_finished_by_the_next() {
         .await
         .expect("the operation ends in time");
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
-    assert_eq!(next.provisioner.state().moments, 1, "the lease lived, the moment is the same");
+    assert_eq!(next.provisioner.state().moments.len(), 1, "the lease lived, the moment is the same");
     assert_eq!(backups(&next).await.len(), 1);
 }

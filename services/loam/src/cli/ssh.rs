@@ -121,6 +121,7 @@ mod tests {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: hypervisor.into(),
+            emulated: None,
         }
     }
 

@@ -78,6 +78,9 @@ pub(super) async fn status(session: &Session) -> Result<(), CliError> {
             if let Some(problem) = &found.problem {
                 text.line(format_args!("{}: {problem}", found.service));
             }
+            for notice in found.health.iter().flat_map(|health| &health.notices) {
+                text.line(format_args!("{}: {notice}", found.service));
+            }
         }
     })?;
     let degraded: Vec<&str> =

@@ -87,7 +87,7 @@ fn one(vm: &Vm, text: &mut Text) {
     text.field("name", Some(&vm.definition.name));
     text.field("state", Some(state(vm)));
     text.field("host", Some(&vm.host));
-    text.field("paused because", vm.pause_reason);
+    text.field("paused", vm.pause_reason);
     text.field("address", Some(vm.address.map_or_else(|| "-".into(), |address| address.to_string())));
     text.field("seed", Some(&vm.definition.seed));
     text.field("cpus", Some(vm.definition.cpu_count));
@@ -98,6 +98,7 @@ fn one(vm: &Vm, text: &mut Text) {
     }
     text.field("uuid", Some(&vm.uuid));
     text.field("mac", Some(&vm.mac));
+    text.field("emulated", vm.emulated.as_ref());
     text.field("created", Some(time(&vm.created)));
     text.field("locked by", vm.locked_by.as_ref().map(|operation| format!("operation {operation}")));
 }

@@ -64,6 +64,7 @@ impl Handlers {
             instance: identity.instance,
             since: identity.since,
             parts: Vec::new(),
+            notices: Vec::new(),
         };
         let host = identity.host;
         let mut server = bus.server(info);

@@ -68,7 +68,8 @@ fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
             let problems: String = problems.collect();
             let state = if problems.is_empty() { "healthy" } else { "degraded" };
             let Health { version, build, .. } = health;
-            let detail = format!("{version}  build {build}  since {since}{again}{note}{problems}");
+            let notices: String = health.notices.iter().map(|notice| format!("  {notice}")).collect();
+            let detail = format!("{version}  build {build}  since {since}{again}{note}{problems}{notices}");
             Line { state: state.into(), detail }
         }
     }
@@ -191,10 +192,11 @@ mod tests {
             instance: "1".into(),
             since: chrono::Utc::now(),
             parts: vec![part],
+            notices: vec!["VMs are emulated".into()],
         };
         let degraded = line(&status(Phase::Up(7)), Some(&health), "");
         assert_eq!(degraded.state, "degraded");
-        assert!(degraded.detail.ends_with("store: no answer within 3 s"), "{}", degraded.detail);
+        assert!(degraded.detail.ends_with("store: no answer within 3 s  VMs are emulated"), "{}", degraded.detail);
         assert_eq!(line(&status(Phase::Up(7)), None, "").state, "starting");
     }
 }

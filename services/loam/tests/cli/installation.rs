@@ -147,6 +147,7 @@ fn health(service: Service) -> Health {
         instance: "1".into(),
         since: now(),
         parts: Vec::new(),
+        notices: Vec::new(),
     }
 }
 
@@ -209,6 +210,7 @@ fn vm(number: usize) -> Vm {
         locked_by: None,
         created: now(),
         hypervisor: "libvirt".into(),
+        emulated: Some("this host has no /dev/kvm".into()),
     }
 }
 

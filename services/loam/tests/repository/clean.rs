@@ -17,6 +17,8 @@ fn rules_are_shown_first_and_then_applied_and_the_space_is_freed() {
     assert_eq!(place.ask("holds", &[])["holds"][0]["reason"], "the auditors are here");
     let held = place.run("forget", &[&ids[0], "--json"]).json_of(3);
     assert_eq!(held["error"]["kind"], "held");
+    place.run("forget", &[&ids[1], &ids[0], "--json"]).json_of(3);
+    assert_eq!(place.ask("info", &[])["snapshots"], 3, "nothing is forgotten where one of them is held");
 
     let rules = ["--keep-last", "1", "--keep-minimum", "1"];
     let preview = place.ask("forget", &[&rules[..], &["--dry-run"]].concat());

@@ -50,7 +50,7 @@ pub enum ExportPhase {
     /// It is being opened; the guest may be frozen.
     Opening,
     /// It is open.
-    Open(OpenedDisks),
+    Open(Box<OpenedDisks>),
 }
 
 /// The leases of open exports.

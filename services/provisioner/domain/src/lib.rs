@@ -22,6 +22,7 @@
 pub mod bounds;
 pub mod definition;
 pub mod export;
+pub mod hypervisor;
 pub mod identity;
 pub mod inventory;
 pub mod nocloud;
@@ -33,6 +34,7 @@ pub mod vm;
 
 pub use definition::{DefinitionError, parse_definition};
 pub use export::{ExportPhase, ExportRecord, Leases, ServedBy};
+pub use hypervisor::HypervisorInfo;
 pub use identity::Identity;
 pub use inventory::{Birth, Inventory};
 pub use power::{Observed, Power};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use contract::{DiskName, MacAddress, Realm, VmUuid};
-use provisioner_domain::Power;
+use provisioner_domain::{HypervisorInfo, Power};
 
 use super::Cause;
 use super::vm_spec::{Disk, VmMark, VmSpec};
@@ -82,8 +82,8 @@ impl HypervisorError {
 /// Runs VMs.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
-    /// `libvirt`, or `simulated` where no VM really exists.
-    fn name(&self) -> &'static str;
+    /// What it is, and whether VMs run with KVM.
+    fn info(&self) -> HypervisorInfo;
     /// Prepares what VMs need from their host, such as a network. Idempotent.
     async fn prepare(&self) -> Result<(), HypervisorError>;
     /// Whether it answers.

@@ -35,5 +35,5 @@ impl Saga for StopVm {
 async fn complete(context: &Context, _: &Outputs) -> Result<Vm, StepError> {
     let by = context.id.clone();
     let done = VmTransition::Complete { by, observed: Observed::OFF, host_key: None };
-    Ok(steps::apply(context, done).await?.outline(context.state.hypervisor.name()))
+    Ok(steps::apply(context, done).await?.outline(&context.state.hypervisor.info()))
 }

@@ -6,6 +6,9 @@
 //!        | not healthy in time        | another instance or build answers, a problem, restarted
 //!        +-----------> failed <-------+
 //! ```
+//!
+//! A part that had a problem before the replacement decides nothing: the new build did not cause it, and the build
+//! before would not be better.
 
 use std::time::Duration;
 
@@ -35,6 +38,8 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct HealthWatch {
     build: String,
+    /// The parts that had a problem before.
+    degraded_before: Vec<String>,
     ready_within: Duration,
     soak: Duration,
     /// The instance that answered first.
@@ -48,12 +53,19 @@ impl HealthWatch {
     pub fn new(build: impl Into<String>, ready_within: Duration, soak: Duration) -> HealthWatch {
         HealthWatch {
             build: build.into(),
+            degraded_before: Vec::new(),
             ready_within,
             soak,
             instance: None,
             restarts: None,
             healthy_since: None,
         }
+    }
+
+    /// Ignores parts that had a problem before the build was started.
+    pub fn ignoring(mut self, degraded_before: Vec<String>) -> HealthWatch {
+        self.degraded_before = degraded_before;
+        self
     }
 
     /// Takes in what was observed, so long after the start.
@@ -74,7 +86,7 @@ impl HealthWatch {
             }
             self.instance = Some(health.instance.clone());
         }
-        match (problem(observed.health.as_ref()), self.healthy_since) {
+        match (self.problem(observed.health.as_ref()), self.healthy_since) {
             (None, None) if self.soak.is_zero() => Verdict::Healthy,
             (None, None) => {
                 self.healthy_since = Some(after);
@@ -90,13 +102,14 @@ impl HealthWatch {
             (Some(_), None) => Verdict::Wait,
         }
     }
-}
 
-fn problem(health: Option<&Health>) -> Option<String> {
-    let Some(health) = health else {
-        return Some("it does not answer".into());
-    };
-    health.parts.iter().find_map(|part| Some(format!("{}: {}", part.part, part.problem.as_ref()?)))
+    fn problem(&self, health: Option<&Health>) -> Option<String> {
+        let Some(health) = health else {
+            return Some("it does not answer".into());
+        };
+        let mut decisive = health.parts.iter().filter(|part| !self.degraded_before.contains(&part.part));
+        decisive.find_map(|part| Some(format!("{}: {}", part.part, part.problem.as_ref()?)))
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +130,7 @@ mod tests {
             instance: instance.into(),
             since: chrono::DateTime::UNIX_EPOCH,
             parts: vec![PartHealth { part: "listener".into(), problem: None }],
+            notices: Vec::new(),
         };
         Observation { health: Some(health), restarts: Some(3) }
     }
@@ -163,6 +177,15 @@ mod tests {
     fn a_build_that_never_gets_ready_has_failed_when_its_time_is_over() {
         failed(&vec![silent(); 61], "does not answer");
         failed(&vec![unhealthy("new", "a"); 61], "the address is in use");
+    }
+
+    #[test]
+    fn a_problem_that_was_there_before_does_not_fail_a_build() {
+        let mut watch = HealthWatch::new("new", READY, SOAK).ignoring(vec!["listener".into()]);
+        assert_eq!(watch.observe(Duration::ZERO, &unhealthy("new", "a")), Verdict::Wait);
+        assert_eq!(watch.observe(SOAK, &unhealthy("new", "a")), Verdict::Healthy);
+        let mut watch = HealthWatch::new("new", READY, SOAK).ignoring(vec!["store".into()]);
+        assert!(matches!(watch.observe(READY, &unhealthy("new", "a")), Verdict::Failed(_)));
     }
 
     #[test]

@@ -52,6 +52,8 @@ struct Before {
     /// Absent where the executable is gone or cannot be read.
     build: Option<String>,
     answered: bool,
+    /// The parts of its health that had a problem.
+    degraded: Vec<String>,
 }
 
 type Context = operation::Context<UpgradeState, upgrade::ApplyRelease>;
@@ -99,8 +101,10 @@ async fn inspect(context: &Context, _: &Outputs) -> Result<Before, StepError> {
     let executable = state.process(service).await?.executable;
     let path = executable.clone();
     let build = state.on_disk(move |_| build_of(&path)).await.ok();
-    let answered = state.health_of(service).await.is_ok();
-    Ok(Before { service, executable, build, answered })
+    let health = state.health_of(service).await.ok();
+    let degraded = health.iter().flat_map(|health| &health.parts).filter(|part| part.problem.is_some());
+    let degraded = degraded.map(|part| part.part.clone()).collect();
+    Ok(Before { service, executable, build, answered: health.is_some(), degraded })
 }
 
 async fn replace(context: &Context, outputs: &Outputs) -> Result<PathBuf, StepError> {
@@ -124,7 +128,8 @@ async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<Applied, 
     let release = received(context).await?;
     let before: Before = outputs.get("inspect")?;
     let (state, service) = (&context.state, release.service());
-    let mut watch = HealthWatch::new(release.build(), state.ready_within, state.soak);
+    let watch = HealthWatch::new(release.build(), state.ready_within, state.soak);
+    let mut watch = watch.ignoring(before.degraded);
     let started = Instant::now();
     loop {
         let observed = state.observe(service).await;

@@ -139,6 +139,7 @@ fn health(build: &str, instance: &str, problem: Option<String>) -> Health {
         instance: instance.into(),
         since: Timestamp::default(),
         parts: vec![PartHealth { part: "listener".into(), problem }],
+        notices: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{VmDefinition, VmState};
 use crate::message::{NoRefusal, Owner, messages};
-use crate::{ByteCount, DiskName, HostName, OperationId, Service, VmName};
+use crate::{ByteCount, DiskName, HostName, OperationId, Service, Timestamp, VmName};
 
 messages! { Owner::One(Service::Provisioner) =>
     request OpenDisks { "open_disks", from [Service(Backup)], reply OpenedDisks, refusal OpenDisksRefused }
@@ -59,6 +59,8 @@ pub struct OpenedDisks {
     pub exports: Vec<DiskExport>,
     /// The VM's definition at that point in time, with its scripts and variables.
     pub definition: VmDefinition,
+    /// That point in time, by the host's clock.
+    pub opened_at: Timestamp,
     /// How consistent the disks are.
     pub consistency: Consistency,
     /// The lease: the exports are closed after this many seconds without a `RenewDisks`.

@@ -96,6 +96,9 @@ pub struct Vm {
     pub created: Timestamp,
     /// What runs it: `libvirt`, or `simulated` where no VM really exists.
     pub hypervisor: String,
+    /// Why it runs without KVM; absent where it runs with it, and where no VM really exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<String>,
 }
 
 /// Creates a VM from a base image (seed) and starts it. Its output is the `Vm`.

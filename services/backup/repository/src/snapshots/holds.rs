@@ -110,7 +110,10 @@ impl Repository {
     }
 
     /// The held snapshots; holds that cannot be read count.
-    pub(super) async fn held(&self) -> Result<Vec<SnapshotId>, StoreError> {
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn held(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let ids = self.shared.store.entries(names::HOLDS).await?;
         Ok(ids.into_iter().map(SnapshotId::from).collect())
     }

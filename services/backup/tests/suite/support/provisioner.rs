@@ -12,7 +12,7 @@ use contract::operation::{
     Begun, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };
 use contract::provisioner::*;
-use contract::{ByteCount, DiskName, OperationId, SeedName, Service, VmName};
+use contract::{ByteCount, DiskName, OperationId, SeedName, Service, Timestamp, VmName};
 
 use super::host;
 
@@ -23,8 +23,10 @@ pub struct State {
     pub vms: BTreeMap<VmName, (VmDefinition, Vec<DiskExport>)>,
     /// Exports that are open.
     pub open: BTreeMap<OperationId, VmName>,
-    /// How often disks were opened at a new moment.
-    pub moments: usize,
+    /// The points in time at which disks were opened, with the operation and how consistent they were.
+    pub moments: Vec<(OperationId, Timestamp, Consistency)>,
+    /// The next disks are opened without a frozen file system.
+    pub agent_is_gone: bool,
     /// Reserved names.
     pub reserved: BTreeMap<VmName, (OperationId, ReservedVm, VmDefinition)>,
     /// Operations of its own.
@@ -134,6 +136,7 @@ impl FakeProvisioner {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: "simulated".into(),
+            emulated: None,
         })
     }
 
@@ -146,14 +149,19 @@ impl FakeProvisioner {
         if let Some((by, _)) = other {
             return Err(OpenDisksRefused::Busy { vm: request.vm.clone(), by: by.clone() });
         }
-        if state.open.insert(request.operation_id, request.vm).is_none() {
-            state.moments += 1;
+        let consistency =
+            if state.agent_is_gone { Consistency::Crash } else { Consistency::Filesystem };
+        if state.open.insert(request.operation_id.clone(), request.vm).is_none() {
+            state.moments.push((request.operation_id.clone(), chrono::Utc::now(), consistency));
         }
+        let moment = state.moments.iter().rfind(|(id, ..)| *id == request.operation_id);
+        let (_, opened_at, consistency) = moment.expect("it is open").clone();
         Ok(OpenedDisks {
             host: host(),
             exports,
             definition,
-            consistency: Consistency::Filesystem,
+            opened_at,
+            consistency,
             lease_seconds: state.lease_seconds,
         })
     }

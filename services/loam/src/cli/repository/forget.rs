@@ -118,6 +118,9 @@ pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), CliError> {
         snapshots.push(snapshot_arg::find(&repository, name, None, work).await?.id);
     }
     if !args.dry_run {
+        // A held one is refused before anything is removed.
+        let held = work.wait(repository.held()).await?;
+        snapshots.sort_by_key(|id| !held.contains(id));
         for id in &snapshots {
             work.wait(repository.forget(*id)).await?;
         }

@@ -24,6 +24,7 @@ use contract::provisioner::{DiskSize, PauseReason, Vm, VmDefinition, VmState};
 use contract::{DiskName, HostName, OperationId, Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
+use crate::hypervisor::HypervisorInfo;
 use crate::identity::Identity;
 use crate::power::{Observed, Power};
 
@@ -192,8 +193,8 @@ impl VmRecord {
         self.observed()?.address
     }
 
-    /// The VM as `get_vm` returns it; `hypervisor` is the name of what runs it.
-    pub fn view(&self, hypervisor: &str) -> Vm {
+    /// The VM as `get_vm` returns it; `hypervisor` is what runs it.
+    pub fn view(&self, hypervisor: &HypervisorInfo) -> Vm {
         Vm {
             definition: self.definition.clone(),
             uuid: self.identity.uuid.clone(),
@@ -204,13 +205,14 @@ impl VmRecord {
             address: self.address(),
             locked_by: self.locked_by().cloned(),
             created: self.created,
-            hypervisor: hypervisor.into(),
+            hypervisor: hypervisor.name.into(),
+            emulated: hypervisor.emulated.clone(),
         }
     }
 
     /// The VM as lists and events show it: without the texts of its scripts and variables, which are long and may be
     /// secret.
-    pub fn outline(&self, hypervisor: &str) -> Vm {
+    pub fn outline(&self, hypervisor: &HypervisorInfo) -> Vm {
         let mut vm = self.view(hypervisor);
         vm.definition.env.clear();
         vm.definition.install.clear();

@@ -92,7 +92,7 @@ fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
     let reason = PauseReason::NoSpace;
     let paused = observe(&existing(), READY, Observed { power: Power::Paused(reason), ..READY });
     assert_eq!((paused.state(), paused.pause_reason()), (VmState::Paused, Some(reason)));
-    assert_eq!(paused.view("libvirt").pause_reason, Some(reason));
+    assert_eq!(paused.view(&HypervisorInfo { name: "libvirt", emulated: None }).pause_reason, Some(reason));
     assert_eq!(paused.may_be_read(&operation(3)), Ok(()));
     for (kind, state) in [(WorkKind::Starting, VmState::Starting), (WorkKind::Stopping, VmState::Stopping)] {
         let locked = begin(&paused, 3, kind).expect("it is not running");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus::{Declined, Revision, Table, TableError};
 use contract::message::{Failure, FailureKind};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused, VmState};
-use contract::{OperationId, VmName, VmUuid};
+use contract::{OperationId, Timestamp, VmName, VmUuid};
 use provisioner_domain::{ExportPhase, ExportRecord, Power, ServedBy, VmRecord, VmTransition, WorkKind};
 use tokio::net::UnixStream;
 
@@ -38,7 +38,7 @@ impl Row {
     /// The reply to the request that opened it.
     pub(super) fn opened(&self) -> Option<OpenedDisks> {
         match &self.record.phase {
-            ExportPhase::Open(opened) => Some(opened.clone()),
+            ExportPhase::Open(opened) => Some((**opened).clone()),
             ExportPhase::Opening => None,
         }
     }
@@ -112,19 +112,24 @@ async fn open_written(
     let folder = state.disks.create_export_folder(operation).await;
     let folder = folder.map_err(|error| Failure::unavailable(&error))?;
     let disks = disks_of(found, state.disks.as_ref());
-    let (exports, consistency) = match row.record.served_by {
+    let Moment { exports, opened_at, consistency } = match row.record.served_by {
         ServedBy::Hypervisor => open_on(state, found, power, &disks, &folder).await?,
-        ServedBy::NbdServer => (serve_all(state, &disks, &folder).await?, Consistency::Off),
+        ServedBy::NbdServer => Moment {
+            opened_at: chrono::Utc::now(),
+            exports: serve_all(state, &disks, &folder).await?,
+            consistency: Consistency::Off,
+        },
     };
     let opened = OpenedDisks {
         host: found.host.clone(),
         exports: with_sizes(found, exports),
         definition: found.definition.clone(),
+        opened_at,
         consistency,
         lease_seconds: state.limits.lease.as_secs() as u32,
     };
     let mut record = row.record.clone();
-    record.phase = ExportPhase::Open(opened.clone());
+    record.phase = ExportPhase::Open(Box::new(opened.clone()));
     let updated = table.update(operation.as_str(), &record, row.revision).await;
     let revision = updated.map_err(|error| Failure::unavailable(&error))?;
     Ok((Row { record, revision }, opened))
@@ -155,6 +160,13 @@ async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<Power, Refused>
     }
 }
 
+/// Exports of all disks of a VM at one point in time.
+struct Moment {
+    exports: Vec<Export>,
+    opened_at: Timestamp,
+    consistency: Consistency,
+}
+
 /// The guest is frozen while the point in time is fixed, if its agent can do that; whatever happens, it is thawed.
 async fn open_on(
     state: &ServiceState,
@@ -162,7 +174,7 @@ async fn open_on(
     power: Power,
     disks: &[Disk],
     folder: &Path,
-) -> Result<(Vec<Export>, Consistency), Failure> {
+) -> Result<Moment, Failure> {
     let uuid = &vm.identity.uuid;
     let consistency = match power {
         Power::Running => freeze(state, vm).await,
@@ -170,10 +182,12 @@ async fn open_on(
         _ => Consistency::Crash,
     };
     let exports = state.hypervisor.open_exports(uuid, disks, folder).await;
+    let opened_at = chrono::Utc::now();
     if power == Power::Running {
         thaw(state, uuid).await;
     }
-    Ok((exports.map_err(|error| Failure::unavailable(&error))?, consistency))
+    let exports = exports.map_err(|error| Failure::unavailable(&error))?;
+    Ok(Moment { exports, opened_at, consistency })
 }
 
 async fn freeze(state: &ServiceState, vm: &VmRecord) -> Consistency {

@@ -23,7 +23,7 @@ use bus::{Bus, Declined, Revision, Table, TableError};
 use contract::message::Failure;
 use contract::provisioner::{CreateVmRefused, VmChanged, VmPaused, VmRefused};
 use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
-use provisioner_domain::{Birth, Inventory, SeedRecord, VmRecord};
+use provisioner_domain::{Birth, HypervisorInfo, Inventory, SeedRecord, VmRecord};
 
 use self::messages::{Apply, Create, Find, Forget, Remember, Reserve, Snapshot};
 
@@ -43,7 +43,7 @@ pub struct Registry {
     vm_revisions: HashMap<VmName, Revision>,
     seed_revisions: HashMap<SeedName, Revision>,
     host: HostName,
-    hypervisor: &'static str,
+    hypervisor: HypervisorInfo,
 }
 
 impl Actor for Registry {
@@ -58,7 +58,7 @@ impl Registry {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn open(bus: Bus, host: HostName, hypervisor: &'static str) -> Result<Registry, TableError> {
+    pub async fn open(bus: Bus, host: HostName, hypervisor: HypervisorInfo) -> Result<Registry, TableError> {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
         let vm_rows: Vec<bus::Entry<VmRecord>> = vms.all().await?;
         let seed_rows: Vec<bus::Entry<SeedRecord>> = seeds.all().await?;
@@ -111,8 +111,8 @@ impl Registry {
 
     /// The events of a new record, where others see a difference.
     fn events(&self, record: &VmRecord) -> Events {
-        let view = record.outline(self.hypervisor);
-        let before = self.inventory.vm(record.name()).map(|before| before.outline(self.hypervisor));
+        let view = record.outline(&self.hypervisor);
+        let before = self.inventory.vm(record.name()).map(|before| before.outline(&self.hypervisor));
         let name = record.name().clone();
         // As observed: an operation that begins on a paused VM and is undone is no new pause.
         let reason_of = |record: &VmRecord| record.observed().and_then(|observed| observed.pause_reason());

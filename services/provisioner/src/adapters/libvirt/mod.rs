@@ -15,7 +15,7 @@ use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
 use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
-use provisioner_domain::Power;
+use provisioner_domain::{HypervisorInfo, Power};
 use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{FoundDomain, ShutdownMode as LibvirtShutdownMode};
@@ -41,6 +41,8 @@ pub struct Libvirt {
     lanes: Addr<LibvirtLane>,
     network: NetworkSpec,
     virt_type: VirtType,
+    /// Why VMs run without KVM, where they do.
+    emulated: Option<String>,
     cache: DiskCache,
 }
 
@@ -69,7 +71,8 @@ impl Libvirt {
         let (Chosen { virt_type, reason }, cache) = probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "VMs run with");
         let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
-        Ok(Libvirt { lanes, network, virt_type, cache })
+        let emulated = (virt_type == VirtType::Qemu).then_some(reason);
+        Ok(Libvirt { lanes, network, virt_type, emulated, cache })
     }
 
     /// Makes a call on a lane. `attempt` says what for, in an error.
@@ -103,8 +106,8 @@ fn kind_of(error: &Error) -> HypervisorFailure {
 
 #[async_trait]
 impl Hypervisor for Libvirt {
-    fn name(&self) -> &'static str {
-        "libvirt"
+    fn info(&self) -> HypervisorInfo {
+        HypervisorInfo { name: "libvirt", emulated: self.emulated.clone() }
     }
 
     async fn prepare(&self) -> Result<(), HypervisorError> {

@@ -15,7 +15,7 @@ pub(in crate::sagas) async fn complete<C: VmCommand>(
     let Ready { address, host_key } = outputs.get("ready")?;
     let observed = Observed::running(true, Some(address));
     let done = VmTransition::Complete { by: context.id.clone(), observed, host_key: Some(host_key) };
-    Ok(apply(context, done).await?.outline(context.state.hypervisor.name()))
+    Ok(apply(context, done).await?.outline(&context.state.hypervisor.info()))
 }
 
 /// Back to the record as it was locked.

@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use contract::provisioner::PauseReason;
 use contract::{MacAddress, Realm, VmUuid};
-use provisioner_domain::Power;
+use provisioner_domain::{HypervisorInfo, Power};
 
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
@@ -17,8 +17,8 @@ use crate::ports::{
 
 #[async_trait]
 impl Hypervisor for SimulatedHypervisor {
-    fn name(&self) -> &'static str {
-        "simulated"
+    fn info(&self) -> HypervisorInfo {
+        HypervisorInfo { name: "simulated", emulated: None }
     }
 
     async fn prepare(&self) -> Result<(), HypervisorError> {

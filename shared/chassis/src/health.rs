@@ -1,0 +1,45 @@
+//! The health of a service: asked of it over the bus, made of its parts at that moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Declined, Server};
+use contract::HostName;
+use contract::message::NoRefusal;
+use contract::operation::{CheckHealth, Health, PartHealth};
+
+use crate::start::BoxFuture;
+
+/// How long a check of one part may take.
+const CHECK_MAX: Duration = Duration::from_secs(3);
+
+/// Checks one part that a service depends on and returns what is wrong with it, if anything is.
+pub type PartCheck = Arc<dyn Fn() -> BoxFuture<Option<String>> + Send + Sync>;
+
+/// Anybody may ask how the service is, of any instance or of the one on our host.
+pub(crate) fn serve_health(
+    server: &mut Server,
+    host: &HostName,
+    template: Health,
+    parts: Vec<(&'static str, PartCheck)>,
+) {
+    let parts = Arc::new(parts);
+    let answer = move || check_parts(Arc::clone(&parts), template.clone());
+    let here = answer.clone();
+    server.on::<CheckHealth, _, _>(move |_| answer());
+    server.on_host::<CheckHealth, _, _>(host, move |_| here());
+}
+
+async fn check_parts(
+    parts: Arc<Vec<(&'static str, PartCheck)>>,
+    mut health: Health,
+) -> Result<Health, Declined<NoRefusal>> {
+    for (part, check) in parts.iter() {
+        let problem = match tokio::time::timeout(CHECK_MAX, check()).await {
+            Ok(problem) => problem,
+            Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
+        };
+        health.parts.push(PartHealth { part: (*part).into(), problem });
+    }
+    Ok(health)
+}
