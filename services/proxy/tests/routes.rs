@@ -37,6 +37,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
         locked_by: None,
         created: "2026-11-22T06:30:00Z".parse().expect("valid"),
         hypervisor: "simulated".into(),
+        emulated: None,
     }
 }
 

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use backup_domain::{plan, snapshot};
 use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError};
+use contract::BackupId;
 use contract::backup::{self, Backup, BackupSealed};
 use contract::message::with_causes;
 use contract::provisioner::OpenedDisks;
-use contract::BackupId;
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};

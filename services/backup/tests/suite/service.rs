@@ -192,7 +192,8 @@ async fn exports_lost_in_the_middle_are_opened_anew_and_all_that_is_sealed_is_of
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     service.at_step(&begun, "copy").await;
     service.provisioner.lose_exports();
-    testkit::eventually("exports are opened anew", async || service.provisioner.state().moments.len() == 2).await;
+    testkit::eventually("exports are opened anew", async || service.provisioner.state().moments.len() == 2)
+        .await;
     exports.go_on();
     let report = service.ended(&begun).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);

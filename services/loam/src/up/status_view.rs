@@ -196,7 +196,11 @@ mod tests {
         };
         let degraded = line(&status(Phase::Up(7)), Some(&health), "");
         assert_eq!(degraded.state, "degraded");
-        assert!(degraded.detail.ends_with("store: no answer within 3 s  VMs are emulated"), "{}", degraded.detail);
+        assert!(
+            degraded.detail.ends_with("store: no answer within 3 s  VMs are emulated"),
+            "{}",
+            degraded.detail
+        );
         assert_eq!(line(&status(Phase::Up(7)), None, "").state, "starting");
     }
 }

@@ -149,8 +149,7 @@ impl FakeProvisioner {
         if let Some((by, _)) = other {
             return Err(OpenDisksRefused::Busy { vm: request.vm.clone(), by: by.clone() });
         }
-        let consistency =
-            if state.agent_is_gone { Consistency::Crash } else { Consistency::Filesystem };
+        let consistency = if state.agent_is_gone { Consistency::Crash } else { Consistency::Filesystem };
         if state.open.insert(request.operation_id.clone(), request.vm).is_none() {
             state.moments.push((request.operation_id.clone(), chrono::Utc::now(), consistency));
         }
