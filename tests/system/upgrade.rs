@@ -27,7 +27,7 @@ fn sign(installation: &Installation, folder: &Path, key: &Path) {
         "scheduler",
         "--version",
         "0.2.0",
-        "--key",
+        "--key-file",
         &key,
     ]);
     assert!(output.status.success(), "{output:?}");

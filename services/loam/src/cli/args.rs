@@ -10,14 +10,17 @@ use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use contract::{BackupRef, ByteCount, ScheduleId, SeedName, Service, VmName};
 
 use super::completion::{self, Shell};
-use super::schedule;
+use super::{examples, schedule};
 use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
 const GLOBAL: &str = "Global options";
+/// The help of `--detach`, the same for every command that begins an operation.
+const DETACH: &str = "Print the operation's id and do not wait for its end";
+
 /// Manage virtual machines: create, back up, route, schedule, upgrade
 #[derive(Debug, Parser)]
-#[command(name = "loam", version, after_help = super::exit::TABLE, disable_help_subcommand = true)]
+#[command(name = "loam", version, after_help = examples::end_of_loam())]
 pub(super) struct Args {
     /// State directory of this host
     #[arg(long, global = true, env = "LOAM_STATE", default_value = STATE_DEFAULT, value_name = "DIR")]
@@ -26,7 +29,7 @@ pub(super) struct Args {
     /// URL of the message bus (default: from client.toml in the state directory)
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub url: Option<String>,
-    /// File with your nkey seed (default: from client.toml in the state directory)
+    /// File with your private NATS key (an nkey seed; default: from client.toml in the state directory)
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub key: Option<PathBuf>,
     /// Print results and errors as JSON
@@ -40,7 +43,7 @@ impl Command {
     /// Whether showing something is all that the command does: then nothing is done when it cannot be written.
     pub(super) fn only_shows(&self) -> bool {
         match self {
-            Command::Status | Command::Proxy { .. } | Command::Completion { .. } => true,
+            Command::Status | Command::Proxy | Command::Completion { .. } => true,
             Command::Seed(command) => matches!(command, Seed::List),
             Command::Vm(command) => matches!(command, Vm::List | Vm::Show { .. }),
             Command::Backup(command) => matches!(command, Backup::List { .. }),
@@ -55,6 +58,29 @@ impl Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Manage seeds, the base images of VMs
+    #[command(subcommand)]
+    Seed(Seed),
+    /// Manage VMs
+    #[command(subcommand)]
+    Vm(Vm),
+    /// List the domain names that the HTTP proxy routes to VMs
+    Proxy,
+    /// Back up and restore VMs through the services
+    ///
+    /// A backup is a snapshot that the backup service made, and its VM is the machine of that snapshot. Other snapshots
+    /// of the repository are not seen here. Hold, mount, extract and keys: see `loam repository --help`.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Run backups and other commands on a schedule
+    #[command(subcommand)]
+    Schedule(Schedule),
+    /// Work on a backup repository without services, as after a disaster
+    ///
+    /// A backup is a snapshot that the backup service made, and its VM is the machine of that snapshot: `web@latest` in
+    /// `loam backup` is `latest --machine web` here.
+    #[command(subcommand)]
+    Repository(super::repository::RepositoryCommand),
     /// Run the message bus and all services on this host until Ctrl-C
     Up {
         /// Settings file (default: built-in settings)
@@ -64,56 +90,34 @@ pub(super) enum Command {
         #[arg(long, value_enum)]
         hypervisor: Option<Hypervisor>,
     },
-    /// Show the health of all services
+    /// Show whether all services are healthy
     Status,
-    /// Manage seeds, the base images of VMs
-    #[command(subcommand)]
-    Seed(Seed),
-    /// Manage VMs
-    #[command(subcommand)]
-    Vm(Vm),
-    /// List domains and the VMs they are routed to
-    Proxy {
-        #[command(subcommand)]
-        command: Option<Proxy>,
-    },
-    /// Back up and restore VMs
-    #[command(subcommand)]
-    Backup(Backup),
-    /// Send commands on a schedule, such as backups
-    #[command(subcommand)]
-    Schedule(Schedule),
-    /// Show versions of services, and replace services by signed releases
+    /// Show and upgrade the versions of Loam's services
     #[command(subcommand)]
     Upgrade(Upgrade),
-    /// List, follow and cancel operations
+    /// List, follow and cancel operations: work that commands began, such as a backup
     #[command(subcommand)]
     Op(Op),
     /// Prepare a NATS server that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
-    /// Work on a backup repository directly, with no service running
-    #[command(subcommand)]
-    Repository(super::repository::RepositoryCommand),
-    /// Make signing keys and sign releases of services
+    /// Make signing keys, and sign releases of Loam's services
     #[command(subcommand)]
     Release(super::release::ReleaseCommand),
-    /// Create, back up, restore and remove a VM, to show that everything works
-    #[command(hide = true)]
-    Demo(super::demo::DemoArgs),
     /// Print the script that completes commands, options and names in a shell
-    ///
-    /// Put `source <(loam completion bash)` into ~/.bashrc, the same with zsh into ~/.zshrc, or
-    /// `loam completion fish | source` into ~/.config/fish/config.fish.
+    #[command(after_help = examples::COMPLETION)]
     Completion {
         /// The shell
         shell: Shell,
     },
+    /// Create, back up, restore and remove a VM, to show that everything works
+    #[command(hide = true)]
+    Demo(super::demo::DemoArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Seed {
-    /// Add a seed from a cloud image (qcow2 or raw)
+    /// Add a seed, a base image of VMs, from a cloud image (qcow2 or raw)
     Add {
         /// Name of the seed
         name: SeedName,
@@ -123,13 +127,12 @@ pub(super) enum Seed {
         /// SHA-256 of the image, 64 hexadecimal digits
         #[arg(long, value_name = "DIGEST")]
         sha256: String,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-    /// List seeds
+    /// List seeds, the base images of VMs
     List,
-    /// Remove a seed that no VM uses
+    /// Remove a seed, a base image that no VM uses
     Remove {
         /// Name of the seed
         #[arg(add = ArgValueCompleter::new(completion::seeds))]
@@ -140,11 +143,11 @@ pub(super) enum Seed {
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
     /// Create a VM from its definition and start it
+    #[command(after_help = examples::VM_CREATE)]
     Create {
         /// Definition of the VM, a TOML file
         file: PathBuf,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
     /// List VMs
@@ -158,6 +161,7 @@ pub(super) enum Vm {
     /// Open a shell in a VM over SSH, or run one command
     ///
     /// Needs root: it uses the key that the provisioner keeps in the state directory. Ends with the exit code of ssh.
+    #[command(after_help = examples::VM_SSH)]
     Ssh {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
@@ -171,34 +175,25 @@ pub(super) enum Vm {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-    /// Shut down a VM, and power it off after 3 minutes
+    /// Shut down a VM, and power it off if it still runs after 3 minutes
     Stop {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-    /// Remove a VM and its disk; its backups stay
+    /// Power off and remove a VM with its disk, without asking; its backups stay
     Remove {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(super) enum Proxy {
-    /// List routes; the same as `loam proxy`
-    Routes,
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,8 +203,7 @@ pub(super) enum Backup {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
     /// List backups, newest first
@@ -226,8 +220,7 @@ pub(super) enum Backup {
         /// Name of the new VM
         #[arg(long = "as", value_name = "NAME")]
         as_vm: VmName,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
     /// Read a backup and check every byte
@@ -235,25 +228,28 @@ pub(super) enum Backup {
         /// VM@latest, or VM@ID with the first characters of a backup's id
         #[arg(add = ArgValueCompleter::new(completion::backups))]
         backup: BackupRef,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-    /// Read the packs of the repository and check every byte
+    /// Read the whole backup repository and check every byte
     VerifyRepository {
-        /// Read at most this much, such as 10G, beginning with what was not verified for the longest time
+        /// Check at most SIZE, such as 10G (powers of 1024), first what was checked longest ago
         #[arg(long, value_name = "SIZE")]
-        max: Option<ByteCount>,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        bytes_max: Option<ByteCount>,
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
-    /// Forget the backups that no rule keeps (never held ones, nor the newest three of a VM)
+    /// Remove backups that no --keep rule keeps
+    ///
+    /// The newest three of each VM, held backups and snapshots that the service did not make stay. Hours, days, weeks,
+    /// months and years are those of UTC. `loam repository forget --dry-run` shows what rules would remove. Then
+    /// `loam backup collect` frees the space.
     Forget(Forget),
     /// Delete data in the repository that no backup needs
+    ///
+    /// `loam repository collect --dry-run` shows what would be deleted.
     Collect {
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
 }
@@ -263,32 +259,32 @@ pub(super) struct Forget {
     /// Only backups of this VM
     #[arg(add = ArgValueCompleter::new(completion::vms))]
     pub(super) vm: Option<VmName>,
-    /// Keep this many of the newest backups of each VM
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last N backups of each VM
+    #[arg(long, value_name = "N")]
     pub(super) keep_last: Option<u32>,
-    /// Keep one backup an hour, for this many hours
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last backup of each of N hours
+    #[arg(long, value_name = "N")]
     pub(super) keep_hourly: Option<u32>,
-    /// Keep one backup a day, for this many days
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last backup of each of N days
+    #[arg(long, value_name = "N")]
     pub(super) keep_daily: Option<u32>,
-    /// Keep one backup a week, for this many weeks
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last backup of each of N weeks
+    #[arg(long, value_name = "N")]
     pub(super) keep_weekly: Option<u32>,
-    /// Keep one backup a month, for this many months
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last backup of each of N months
+    #[arg(long, value_name = "N")]
     pub(super) keep_monthly: Option<u32>,
-    /// Keep one backup a year, for this many years
-    #[arg(long, value_name = "COUNT")]
+    /// Keep the last backup of each of N years
+    #[arg(long, value_name = "N")]
     pub(super) keep_yearly: Option<u32>,
-    /// Print the operation's id and do not wait for its end
-    #[arg(long)]
+    #[arg(long, help = DETACH)]
     pub(super) detach: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Schedule {
     /// Add a schedule
+    #[command(after_help = examples::SCHEDULE_ADD)]
     Add {
         /// Name of the schedule
         #[arg(value_name = "NAME")]
@@ -297,8 +293,8 @@ pub(super) enum Schedule {
         #[arg(long)]
         cron: String,
         /// Time zone of the cron fields, such as Europe/Paris
-        #[arg(long, default_value = "UTC")]
-        zone: String,
+        #[arg(long, value_name = "ZONE", default_value = "UTC")]
+        time_zone: String,
         /// Back up this VM
         #[arg(long, value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
         #[arg(required_unless_present = "command", conflicts_with = "command")]
@@ -312,7 +308,7 @@ pub(super) enum Schedule {
     },
     /// List schedules
     List,
-    /// Remove a schedule; what it has started goes on
+    /// Remove a schedule; a run that has begun goes on
     Remove {
         /// Name of the schedule
         #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
@@ -328,15 +324,14 @@ pub(super) enum Schedule {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Upgrade {
-    /// List running services with version and build
+    /// List the versions and builds of running services
     Status,
     /// Replace a service by a signed release
     Apply {
         /// Release directory on the upgrade service's host
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// Print the operation's id and do not wait for its end
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
 }
@@ -348,7 +343,7 @@ pub(super) enum Op {
         /// Only operations that have not ended
         #[arg(long)]
         unfinished: bool,
-        /// Only operations of this service
+        /// Only operations of this service: provisioner, backup or upgrade
         #[arg(long, add = ArgValueCandidates::new(completion::workers))]
         service: Option<Service>,
     },
@@ -369,8 +364,7 @@ pub(super) enum Op {
         /// Id of the operation, or its first characters
         #[arg(add = ArgValueCompleter::new(completion::operations))]
         id: String,
-        /// Do not wait until it is undone
-        #[arg(long)]
+        #[arg(long, help = DETACH)]
         detach: bool,
     },
 }

@@ -30,8 +30,8 @@ pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), 
             let begun = session.request(VerifyBackup { backup, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
-        args::Backup::VerifyRepository { max, detach } => {
-            let begun = session.request(VerifyRepository { bytes_max: max, operation_id: None }).await?;
+        args::Backup::VerifyRepository { bytes_max, detach } => {
+            let begun = session.request(VerifyRepository { bytes_max, operation_id: None }).await?;
             follow(session, service, begun, detach).await
         }
         args::Backup::Forget(args) => {

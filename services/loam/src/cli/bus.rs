@@ -23,7 +23,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BusCommand {
-    /// Make keys, and write the NATS server's configuration for them into the state directory
+    /// Write keys and the configuration of a NATS server into the state directory
     Prepare {
         /// Address and port that the server listens on
         #[arg(long, value_name = "ADDRESS:PORT")]
@@ -31,7 +31,7 @@ pub(super) enum BusCommand {
         /// Data directory of the server, as the server sees it
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-        /// URL by which clients reach the server
+        /// URL of the server for clients, such as nats://bus.example:4222
         #[arg(long)]
         url: String,
     },
@@ -40,7 +40,7 @@ pub(super) enum BusCommand {
         /// URL of the server
         #[arg(long)]
         url: String,
-        /// File with the bootstrap role's nkey seed
+        /// File with the private NATS key of the bootstrap role (an nkey seed)
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
         /// Number of servers that keep each bucket

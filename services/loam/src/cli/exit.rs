@@ -12,7 +12,7 @@ Exit codes:
   0    done, also when the reader of standard output closed it early
   1    failed, or begun and undone; a listing could not be written
   2    wrong arguments or a wrong input file
-  3    refused by a service or a repository
+  3    refused by a service or a repository, nothing was done (restic's 3, done with warnings, is 6 here)
   4    the bus, the service or the store cannot be reached
   5    an operation is stuck: a person must look at it
   6    done, with warnings; done, but the result could not be written

@@ -12,7 +12,9 @@ const REPOSITORY: &str = "repository";
 const REPOSITORY_ELSEWHERE: &str = "\
 Options that open a repository, such as --store and --passphrase-file: see `loam repository --help`
 Global options, such as --json: see `loam --help`";
-const GLOBAL_ELSEWHERE: &str = "Global options, such as --json and --state: see `loam --help`";
+const GLOBAL_ELSEWHERE: &str = "Global options (--state, --url, --key, --json): see `loam --help`";
+/// How a help text ends that says where the global options are.
+const SEE_LOAM: &str = "see `loam --help`";
 
 /// Reads the command line.
 pub(super) fn parse(words: &[OsString]) -> Result<Args, clap::Error> {
@@ -33,11 +35,17 @@ fn hide_below(command: clap::Command, global: &[clap::Arg]) -> clap::Command {
         let own: Vec<_> = below.get_arguments().map(|arg| arg.get_id().clone()).collect();
         let hidden = global.iter().filter(|arg| !own.contains(arg.get_id()));
         let mut below = below.args(hidden.map(|arg| arg.clone().hide(true)));
-        if below.get_after_help().is_none() {
-            below = below.after_help(GLOBAL_ELSEWHERE);
+        if !below.get_after_help().is_some_and(|end| end.to_string().ends_with(SEE_LOAM)) {
+            below = ending_with(below, GLOBAL_ELSEWHERE);
         }
         hide_below(below, global)
     })
+}
+
+/// The command with something more at the end of its help.
+fn ending_with(command: clap::Command, more: &str) -> clap::Command {
+    let end = command.get_after_help().map_or_else(|| more.into(), |own| format!("{own}\n\n{more}"));
+    command.after_help(end)
 }
 
 /// `loam repository --help` shows the options that open a repository; the help of its commands does not.
@@ -45,7 +53,7 @@ fn show_repository_options_once(command: clap::Command) -> clap::Command {
     fn hide(command: clap::Command) -> clap::Command {
         let has_some = command.get_arguments().any(opens_a_repository);
         let command = command.mut_args(|arg| if opens_a_repository(&arg) { arg.hide(true) } else { arg });
-        let command = if has_some { command.after_help(REPOSITORY_ELSEWHERE) } else { command };
+        let command = if has_some { ending_with(command, REPOSITORY_ELSEWHERE) } else { command };
         command.mut_subcommands(hide)
     }
     let snapshots = command.get_subcommands().find(|below| below.get_name() == "snapshots");
@@ -112,10 +120,76 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_the_routes_are_understood() {
-        for words in [&["loam", "proxy"][..], &["loam", "proxy", "routes"]] {
-            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            parse(&words).expect("understood");
+    fn the_help_of_any_command_can_be_asked_for_by_name() {
+        let shown = |asked: &[&str]| {
+            let error = parse(&asked.iter().map(OsString::from).collect::<Vec<_>>()).expect_err("help");
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{asked:?}");
+            error.to_string()
+        };
+        for command in [&[][..], &["vm"], &["vm", "create"], &["repository", "keys", "add"]] {
+            let option = [&["loam"], command, &["--help"]].concat();
+            assert_eq!(shown(&[&["loam", "help"], command].concat()), shown(&option));
+        }
+    }
+
+    #[test]
+    fn undeleting_takes_the_secret_that_other_commands_need_and_does_without_it() {
+        let read = |words: &str| parse(&words.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let undelete = "loam repository undelete --store file:///mnt/backups --since 36h -n";
+        read(undelete).expect("no secret is needed");
+        read(&format!("{undelete} --passphrase-file passphrase --cache none")).expect("a secret is accepted");
+        let copy = "loam repository copy --store file:///mnt/backups --key-file key --all";
+        let refused = read(copy).expect_err("nowhere to copy to");
+        assert_eq!(refused.kind(), clap::error::ErrorKind::MissingRequiredArgument);
+        assert!(refused.to_string().contains("--to <URL>"), "{refused}");
+    }
+
+    #[test]
+    fn every_dry_run_has_the_same_short_option() {
+        fn check(command: &clap::Command, found: &mut usize) {
+            for arg in command.get_arguments().filter(|arg| arg.get_long() == Some("dry-run")) {
+                assert_eq!(arg.get_short(), Some('n'), "{}", command.get_name());
+                *found += 1;
+            }
+            command.get_subcommands().for_each(|below| check(below, found));
+        }
+        let mut found = 0;
+        check(&command(), &mut found);
+        assert!(found > 10, "{found}");
+    }
+
+    /// The command lines among the lines of a text; a backslash joins one with the next.
+    fn command_lines(text: &str) -> Vec<String> {
+        let joined = text.replace("\\\n", " ");
+        let lines = joined.lines().filter_map(|line| line.strip_prefix("  "));
+        lines.map(str::trim).filter(|line| line.starts_with("loam ")).map(str::to_string).collect()
+    }
+
+    /// The words of a command line, as a shell makes them of it.
+    fn words_of(line: &str) -> Vec<OsString> {
+        let print = format!("printf '%s\\n' {line}");
+        let output = std::process::Command::new("sh").args(["-c", &print]).output().expect("a shell");
+        assert!(output.status.success(), "{line}");
+        String::from_utf8(output.stdout).expect("UTF-8").lines().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn every_example_is_understood() {
+        fn collect(command: &clap::Command, found: &mut Vec<String>) {
+            let of_arguments = command.get_arguments().flat_map(|arg| [arg.get_help(), arg.get_long_help()]);
+            let own = [command.get_about(), command.get_long_about()];
+            let ends = [command.get_after_help(), command.get_after_long_help()];
+            let texts = own.into_iter().chain(ends).chain(of_arguments).flatten();
+            found.extend(texts.flat_map(|text| command_lines(&text.to_string())));
+            command.get_subcommands().for_each(|below| collect(below, found));
+        }
+        let mut examples = Vec::new();
+        collect(&command(), &mut examples);
+        assert!(examples.len() > 10, "{examples:#?}");
+        for example in examples {
+            if let Err(error) = parse(&words_of(&example)) {
+                panic!("{example}: {error}");
+            }
         }
     }
 }

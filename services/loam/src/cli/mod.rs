@@ -15,6 +15,7 @@ mod bus;
 pub mod client;
 mod completion;
 mod demo;
+mod examples;
 pub mod exit;
 mod help;
 mod op;
@@ -120,7 +121,7 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             Command::Seed(command) => seed::run(&session, command).await,
             Command::Vm(args::Vm::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
             Command::Vm(command) => vm::run(&session, command).await,
-            Command::Proxy { .. } => proxy::run(&session).await,
+            Command::Proxy => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,
             Command::Schedule(command) => schedule::run(&session, command).await,
             Command::Upgrade(command) => upgrade::run(&session, command).await,

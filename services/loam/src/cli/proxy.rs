@@ -19,6 +19,6 @@ fn routes(routes: &Routes, text: &mut Text) {
         };
         [row.domain.to_string(), row.vm.to_string(), target]
     });
-    let head = [whole("DOMAIN"), whole("VM"), cut("TARGET")];
+    let head = [whole("DOMAIN NAME"), whole("VM"), cut("TARGET")];
     text.table(head, rows.collect(), "no routes; `domains` in a VM's definition make them");
 }

@@ -42,15 +42,15 @@ pub(super) enum ReleaseCommand {
         /// Release directory
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// Service that the release replaces
+        /// Service that the release replaces: provisioner, backup, proxy or scheduler
         #[arg(long)]
         service: Service,
         /// Version of the release, such as 1.2.3
         #[arg(long)]
         version: String,
-        /// File with the secret key
+        /// File with the secret key that signs, as `release keygen` makes it (a minisign key)
         #[arg(long, value_name = "FILE")]
-        key: PathBuf,
+        key_file: PathBuf,
     },
 }
 
@@ -68,8 +68,8 @@ pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), CliError> {
                 ));
             })
         }
-        ReleaseCommand::Sign { folder, service, version, key } => {
-            let manifest = sign(&folder, service, version, &key)?;
+        ReleaseCommand::Sign { folder, service, version, key_file } => {
+            let manifest = sign(&folder, service, version, &key_file)?;
             show(json, &manifest, |manifest, text| {
                 text.line(format_args!(
                     "signed {} {}, SHA-256 {}…",

@@ -15,7 +15,7 @@ use super::session::Session;
 
 pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<(), CliError> {
     match command {
-        args::Schedule::Add { id, cron, zone, backup, command, body } => {
+        args::Schedule::Add { id, cron, time_zone, backup, command, body } => {
             let command = match (backup, command) {
                 (Some(vm), _) => backup_command(&vm),
                 (None, Some((service, command))) => {
@@ -23,7 +23,7 @@ pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<()
                 }
                 (None, None) => unreachable!("the arguments require one of them"),
             };
-            let schedule = Schedule { id, cron, time_zone: zone, command };
+            let schedule = Schedule { id, cron, time_zone, command };
             let added = session.request(AddSchedule { schedule }).await?;
             show(session.json, &added, |added, text| {
                 let next = added.next.as_ref().map_or_else(|| "never".into(), next_run);

@@ -78,7 +78,7 @@ fn list(vms: &[Vm], text: &mut Text) {
         extra(number("CPUS")),
         number("MEMORY"),
         number("DISK"),
-        cut("DOMAINS"),
+        cut("DOMAIN NAMES"),
     ];
     text.table(head, rows.collect(), "no VMs; `loam vm create` makes one");
 }
@@ -94,7 +94,7 @@ fn one(vm: &Vm, text: &mut Text) {
     text.field("memory", Some(vm.definition.ram_size));
     text.field("disk", Some(vm.definition.disk_size));
     for route in &vm.definition.domains {
-        text.field("domain", Some(format_args!("{} -> port {}", route.domain, route.port)));
+        text.field("domain name", Some(format_args!("{} -> port {}", route.domain, route.port)));
     }
     text.field("uuid", Some(&vm.uuid));
     text.field("mac", Some(&vm.mac));

@@ -27,12 +27,12 @@ fn folders_are_listed_and_files_extracted() {
     assert!(place.run("ls", &["latest", "--disk", "vda", "/etc"]).text().contains("hostname"));
 
     assert_eq!(place.run("extract", &["latest", "--disk", "vda", "/etc/hostname"]).text(), "loam\n");
-    let done = place.ask("extract", &["latest", "--disk", "vda", "/etc/hostname", "--to", "hostname"]);
+    let done = place.ask("extract", &["latest", "--disk", "vda", "/etc/hostname", "--output", "hostname"]);
     assert_eq!(done["bytes"], 5);
     assert_eq!(fs::read(place.path("hostname")).unwrap(), b"loam\n");
-    let again = place.run("extract", &["latest", "--disk", "vda", "/etc/hostname", "--to", "hostname"]);
+    let again = place.run("extract", &["latest", "--disk", "vda", "/etc/hostname", "--output", "hostname"]);
     assert_eq!(again.code, Some(1), "a file that is there stays");
-    let none = place.run("extract", &["latest", "--disk", "vda", "/etc/shadow", "--to", "shadow"]);
+    let none = place.run("extract", &["latest", "--disk", "vda", "/etc/shadow", "--output", "shadow"]);
     assert!(none.code == Some(1) && !place.path("shadow").exists(), "{}", none.stderr);
     assert_eq!(place.run("ls", &["latest", "--disk", "vda", "--partition", "1"]).code, Some(1));
 }
@@ -61,13 +61,13 @@ fn a_disk_that_makes_its_reader_panic_is_an_ordinary_error_that_names_it() {
     };
     assert_eq!(extract("sound", &[]).text(), "loam\n");
     let before = fs::read_dir(place.path("")).unwrap().count();
-    let failed = extract("damaged", &["--to", "found"]);
+    let failed = extract("damaged", &["--output", "found"]);
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
     let said = "loam: disk vda: the file system is damaged or of an unknown kind: its reader gave up: ";
     assert!(failed.stderr.starts_with(said), "{}", failed.stderr);
     assert!(!failed.stderr.contains("panicked"), "{}", failed.stderr);
     assert_eq!(fs::read_dir(place.path("")).unwrap().count(), before, "nothing half written is left");
-    let error = &extract("damaged", &["--to", "found", "--json"]).json_of(1)["error"];
+    let error = &extract("damaged", &["--output", "found", "--json"]).json_of(1)["error"];
     assert_eq!(text(&error["kind"]), "damaged_file_system");
     let listed = place.ask("ls", &["latest", "--machine", "damaged", "--disk", "vda", "/"]);
     assert_eq!(text(&listed["entries"][0]["name"]), "hostname", "what is sound can still be seen");

@@ -59,7 +59,7 @@ fn a_write_only_key_stores_and_reads_nothing_back() {
         ("restore", &["latest", "--definition", "back"]),
         ("verify", &["--all"]),
         ("keys rotate", &[]),
-        ("extract", &["latest", "--disk", "vda", "/etc/fstab", "--to", "back"]),
+        ("extract", &["latest", "--disk", "vda", "/etc/fstab", "--output", "back"]),
     ] {
         let refused = host(command, arguments).json_of(3);
         assert_eq!(refused["error"]["kind"], "write_only", "{command}: {refused}");

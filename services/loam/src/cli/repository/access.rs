@@ -19,7 +19,7 @@ use crate::cli::exit::CliError;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = OPTIONS)]
 pub(super) struct StoreArgs {
-    /// Location of the repository: file:///absolute/folder or s3://bucket/prefix
+    /// Location of the repository: file:///absolute/directory or s3://bucket/prefix
     #[arg(long, value_name = "URL")]
     store: StoreUrl,
     /// URL of the S3 service, such as http://127.0.0.1:9000 (default: AWS)
@@ -36,39 +36,38 @@ pub(super) struct StoreArgs {
     secret_access_key_file: Option<PathBuf>,
 }
 
-/// A second repository that backups go to.
+/// The heading of the options of a second repository.
+pub(super) const SECOND: &str = "Second repository";
+
+/// What reaches and opens a second repository. `to_store`, which a command has beside these, says where it is.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Second repository")]
+#[command(next_help_heading = SECOND)]
 pub(super) struct SecondArgs {
-    /// Location of the second repository; backups go to both, and to this alone while the first cannot be reached
-    #[arg(long = "to", value_name = "URL")]
-    to_store: Option<StoreUrl>,
-    /// URL of its S3 service (default: AWS)
+    /// URL of the S3 service of the second repository (default: AWS)
     #[arg(long, value_name = "URL", requires = "to_store")]
     to_endpoint: Option<String>,
-    /// Its S3 region
+    /// S3 region of the second repository
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]
     to_region: String,
-    /// Its S3 access key id
+    /// S3 access key id for the second repository
     #[arg(long, value_name = "ID", requires = "to_secret_access_key_file")]
     to_access_key_id: Option<String>,
-    /// File with its S3 secret access key
+    /// File with the S3 secret access key for the second repository
     #[arg(long, value_name = "FILE", requires = "to_access_key_id")]
     to_secret_access_key_file: Option<PathBuf>,
-    /// File with its passphrase
+    /// File with the passphrase of the second repository
     #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with_all = ["to_key_file", "to_identity_file"])]
     to_passphrase_file: Option<PathBuf>,
-    /// File with at least 32 random bytes that opens it
+    /// File with the key of the second repository, at least 32 random bytes
     #[arg(long, value_name = "FILE", requires = "to_store", conflicts_with = "to_identity_file")]
     to_key_file: Option<PathBuf>,
-    /// File with a private key that opens it
+    /// File with a private key that opens the second repository
     #[arg(long, value_name = "FILE", requires = "to_store")]
     to_identity_file: Option<PathBuf>,
 }
 
 impl StoreArgs {
-    /// The store alone, for what needs no key.
-    pub(super) fn open(self) -> Result<Store, CliError> {
+    fn open(self) -> Result<Store, CliError> {
         self.settings().open().map_err(errors::of)
     }
 
@@ -91,13 +90,13 @@ impl StoreArgs {
 #[command(next_help_heading = OPTIONS)]
 #[group(required = true, multiple = false)]
 pub(super) struct SecretArgs {
-    /// File with the passphrase
+    /// File with the passphrase of the repository
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// File with at least 32 random bytes
+    /// File with the key of the repository, at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// File with a private key, as `keys identity` makes it
+    /// File with a private key that opens the repository, as `keys identity` makes it
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
 }
@@ -134,7 +133,7 @@ pub(super) struct EngineArgs {
     /// Without a cache the index is read each time, and replaced keys are not noticed.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Maximum memory of all buffers together
+    /// Maximum memory of all buffers together, such as 512M or 1G (powers of 1024)
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: ByteCount,
     /// Set by the commands that store something.
@@ -168,7 +167,7 @@ fn cache_default() -> Option<PathBuf> {
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct DryRun {
     /// Show what would be done, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub(super) dry_run: bool,
 }
 
@@ -196,6 +195,11 @@ impl Access {
     pub(super) fn compressing(mut self, how: CompressionArgs) -> Access {
         self.engine.compression = how.compression;
         self
+    }
+
+    /// The store alone, for what needs no key.
+    pub(super) fn open_store(&self) -> Result<Store, CliError> {
+        self.store.clone().open()
     }
 
     /// Opens the repository; never makes one.
@@ -259,9 +263,8 @@ impl Access {
         }
     }
 
-    /// Access to the second repository, where one is given, with the same cache and memory.
-    pub(super) fn second(&self, second: SecondArgs) -> Result<Option<Access>, CliError> {
-        let Some(store) = second.to_store else { return Ok(None) };
+    /// Access to a second repository, with the same cache and memory.
+    pub(super) fn second(&self, store: StoreUrl, second: SecondArgs) -> Result<Access, CliError> {
         let secret = SecretArgs {
             passphrase_file: second.to_passphrase_file,
             key_file: second.to_key_file,
@@ -279,7 +282,7 @@ impl Access {
             access_key_id: second.to_access_key_id,
             secret_access_key_file: second.to_secret_access_key_file,
         };
-        Ok(Some(Access { store, secret, engine: self.engine.clone() }))
+        Ok(Access { store, secret, engine: self.engine.clone() })
     }
 
     /// Its location, for people.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backup_repository::anomaly::{Detector, Expectations, Finding, Severity};
-use backup_repository::{BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId};
+use backup_repository::{
+    BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId, StoreUrl,
+};
 use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, SecondArgs};
+use super::access::{Access, CompressionArgs, SECOND, SecondArgs};
 use super::answer::Answer;
 use super::destinations::{Destinations, Estimated, Stored};
 use super::errors;
@@ -33,9 +35,7 @@ pub(in crate::cli) struct BackupArgs {
     /// Back up standard input as a stream of this name, such as a database dump
     #[arg(long, value_name = "NAME")]
     stdin: Option<String>,
-    /// Snapshot that dirty bitmaps refer to: `auto` (the machine's latest), `none` or an id
-    ///
-    /// Needed where an address names a bitmap.
+    /// Snapshot that dirty bitmaps count from, needed only with bitmaps: `auto` (the machine's latest), `none` or an id
     #[arg(long, value_name = "auto|none|ID")]
     parent: Option<String>,
     /// Tag of the snapshot; can be repeated
@@ -44,22 +44,25 @@ pub(in crate::cli) struct BackupArgs {
     /// File to store as the definition of the machine
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
-    /// Consistency of the guest's data
+    /// State of the guest's data while it was read, recorded in the snapshot
     #[arg(long, value_enum, default_value = "crash")]
     consistency: State,
-    /// Follow references of images, such as backing files; only for images from trusted sources
+    /// Also read files that qcow2 images refer to, such as backing files; for trusted images only
     #[arg(long)]
     follow_references: bool,
     /// Warn when the disks hold less than this
     #[arg(long, value_name = "SIZE", default_value = "0")]
     min_size: ByteCount,
     /// Read everything and show what the first reachable repository would store, and write nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     compression: CompressionArgs,
     #[command(flatten)]
     access: Access,
+    /// Location of the second repository; backups go to both, and to this alone while the first cannot be reached
+    #[arg(long = "to", value_name = "URL", help_heading = SECOND)]
+    to_store: Option<StoreUrl>,
     #[command(flatten)]
     second: SecondArgs,
 }
@@ -97,7 +100,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
     }
     let machine = args.machine.clone().map_or_else(name_of_host, Ok)?;
     let access = args.access.clone().compressing(args.compression);
-    let second = access.second(args.second.clone())?;
+    let second = args.to_store.clone().map(|store| access.second(store, args.second.clone())).transpose()?;
     let mut destinations = Destinations::open(&access, second, work).await?;
     let copied_to_first = if args.dry_run { Vec::new() } else { destinations.copy_to_first(work).await? };
     let request = BackupRequest {

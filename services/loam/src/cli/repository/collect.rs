@@ -19,7 +19,7 @@ use crate::cli::output::Text;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CollectArgs {
     /// Show what would be done, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Maximum size of packs to rewrite; 0 rewrites none (default: 4G)
     #[arg(long, value_name = "SIZE")]
@@ -27,10 +27,10 @@ pub(in crate::cli) struct CollectArgs {
     /// Rewrite packs of which less than PERCENT is needed (default: 70)
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     rewrite_below: Option<u8>,
-    /// Also rewrite packs of earlier epochs, so that removed keys open nothing any more
+    /// Also re-encrypt data stored before the last `keys rotate`, so that removed keys open nothing
     #[arg(long)]
     reencrypt_old_epochs: bool,
-    /// Skip packs younger than TIME (default: 24h)
+    /// Skip packs younger than TIME, such as 36h (m: minutes, M: months; default: 24h)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pack_age_min: Option<Duration>,
     #[command(flatten)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use backup_repository::{Progress, Repository, SnapshotId};
+use backup_repository::{Progress, Repository, SnapshotId, StoreUrl};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, DryRun, SecondArgs};
+use super::access::{Access, CompressionArgs, DryRun, SECOND, SecondArgs};
 use super::answer::Answer;
 use super::work::{Work, shown};
 use super::{errors, snapshot_arg};
@@ -29,6 +29,9 @@ pub(in crate::cli) struct CopyArgs {
     compression: CompressionArgs,
     #[command(flatten)]
     access: Access,
+    /// Location of the repository to copy to
+    #[arg(long = "to", value_name = "URL", help_heading = SECOND)]
+    to_store: StoreUrl,
     #[command(flatten)]
     second: SecondArgs,
 }
@@ -40,10 +43,7 @@ struct Copied {
 }
 
 pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), CliError> {
-    let other = args.access.second(args.second.clone())?;
-    let other = other
-        .ok_or_else(|| errors::usage("give the repository to copy to with --to"))?
-        .compressing(args.compression);
+    let other = args.access.second(args.to_store.clone(), args.second.clone())?.compressing(args.compression);
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
     let ids = chosen(&repository, &args, work).await?;

@@ -14,7 +14,7 @@ use crate::cli::output::{Text, cut, number, printable};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
-    /// First snapshot: an id or its first characters
+    /// First snapshot: `latest`, an id or its first characters
     before: String,
     /// Second snapshot: `latest`, an id or its first characters
     after: String,

@@ -36,7 +36,7 @@ pub(in crate::cli) struct LsArgs {
     /// Number of the partition; needed where several hold files
     #[arg(long, value_name = "N", requires = "disk")]
     partition: Option<u32>,
-    /// Folder or file (default: list the partitions)
+    /// Directory or file to list (default: list the partitions)
     #[arg(requires = "disk")]
     path: Option<PathBuf>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub(in crate::cli) struct ExtractArgs {
     path: PathBuf,
     /// New file to write it to; `-` is standard output
     #[arg(long, value_name = "FILE|-", default_value = "-")]
-    to: Destination,
+    output: Destination,
     #[command(flatten)]
     access: Access,
 }
@@ -147,8 +147,8 @@ pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), CliError> {
 }
 
 pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), CliError> {
-    if args.to == Destination::Stdout && work.json {
-        return Err(errors::usage("stdout takes the file or the result in JSON: give --to FILE"));
+    if args.output == Destination::Stdout && work.json {
+        return Err(errors::usage("stdout takes the file or the result in JSON: give --output FILE"));
     }
     let repository = args.access.open_to_read(work).await?;
     let disk = Disk::open(&args.snapshot, &repository, &args.disk, work).await?;
@@ -156,7 +156,7 @@ pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), CliErr
     // A file may have holes, but hardly more than its disk has bytes.
     let bytes_max = disk.source.size_bytes();
     let path = args.path;
-    match args.to {
+    match args.output {
         Destination::Stdout => {
             let mut stdout = stdio::data();
             let extracting = files::extract(&disk.source, place, &path, &mut stdout, bytes_max);
@@ -315,7 +315,7 @@ fn lines(listing: &Listing, text: &mut Text) {
                 whole("MODIFIED"),
                 whole("NAME"),
             ];
-            text.table(head, rows.collect(), "an empty folder");
+            text.table(head, rows.collect(), "an empty directory");
         }
     }
 }

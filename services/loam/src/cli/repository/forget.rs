@@ -15,11 +15,11 @@ use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ForgetArgs {
-    /// Snapshots to remove: ids or their first characters
+    /// Snapshots to remove: `latest`, ids or their first characters; without any, at least one --keep rule
     #[arg(value_name = "SNAPSHOT", conflicts_with = "RuleArgs")]
     snapshots: Vec<String>,
     /// Show what would be removed and why, and remove nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     rules: RuleArgs,
@@ -49,7 +49,7 @@ struct RuleArgs {
     /// Keep the last snapshot of each of N years
     #[arg(long, value_name = "N")]
     keep_yearly: Option<Count>,
-    /// Keep snapshots newer than TIME before the machine's latest, such as 30d or 1y6m
+    /// Keep snapshots newer than TIME before the machine's latest, such as 30d or 1y6m (m: months)
     #[arg(long, value_name = "TIME")]
     keep_within: Option<Span>,
     /// Keep snapshots with this tag; can be repeated

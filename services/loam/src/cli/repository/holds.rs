@@ -14,7 +14,7 @@ use crate::cli::output::{cut, whole};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HoldArgs {
-    /// Id of the snapshot or its first characters
+    /// Snapshot: `latest`, an id or its first characters
     snapshot: String,
     /// Why it is held, shown to whoever tries to remove it
     #[arg(long, value_name = "TEXT")]
@@ -27,7 +27,7 @@ pub(in crate::cli) struct HoldArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReleaseArgs {
-    /// Id of the snapshot or its first characters
+    /// Snapshot: `latest`, an id or its first characters
     snapshot: String,
     #[command(flatten)]
     dry: DryRun,

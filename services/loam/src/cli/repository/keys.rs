@@ -23,9 +23,12 @@ pub(in crate::cli) enum KeysCommand {
     Add(Box<AddArgs>),
     /// Change the label of a key
     Label(Box<LabelArgs>),
-    /// Remove a key; its owner cannot read what is stored from then on
+    /// Remove a key; a copy of it still opens what was stored before
+    ///
+    /// It does not open what is stored from then on. `collect --reencrypt-old-epochs` encrypts again what was stored
+    /// before, so that it does not open that either.
     Remove(Box<RemoveArgs>),
-    /// Begin a new epoch: new data is encrypted with new keys
+    /// Encrypt what is stored from now on with a new data key (a new epoch)
     Rotate(Box<RotateArgs>),
     /// Make a key pair: write the private key to a file and print the public one, the recipient
     Identity {
@@ -63,7 +66,7 @@ struct NewKeyArgs {
     /// File with the new passphrase
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
-    /// File with at least 32 random bytes
+    /// File with the new key, at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     new_key_file: Option<PathBuf>,
     /// Public key of another person or host, as `keys identity` printed it
@@ -99,13 +102,13 @@ pub(in crate::cli) struct RemoveArgs {
 #[command(next_help_heading = "Proof of another key, to remove the one in use")]
 #[group(multiple = false)]
 struct ProofArgs {
-    /// File with its passphrase
+    /// File with the passphrase of another key
     #[arg(long, value_name = "FILE")]
     proof_passphrase_file: Option<PathBuf>,
-    /// File with its random bytes
+    /// File with the random bytes of another key
     #[arg(long, value_name = "FILE")]
     proof_key_file: Option<PathBuf>,
-    /// File with its private key
+    /// File with the private key of another key
     #[arg(long, value_name = "FILE")]
     proof_identity_file: Option<PathBuf>,
 }

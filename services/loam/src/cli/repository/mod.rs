@@ -42,6 +42,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::work::Work;
+use super::examples;
 use super::exit::CliError;
 
 /// How long threads that still write or wait for stdin get when the command has ended.
@@ -52,11 +53,24 @@ pub(super) const OPTIONS: &str = "Options that open a repository";
 
 /// The end of `loam repository --help`.
 pub(super) const HELP_END: &str = "\
+Examples:
+  loam repository snapshots --store s3://backups/loam --endpoint https://s3.example \\
+      --access-key-id ID --secret-access-key-file s3.secret --passphrase-file passphrase
+  loam repository restore --store file:///mnt/backups --passphrase-file passphrase \\
+      latest --machine web --disk vda=web.qcow2 --format qcow2
+  loam repository serve --store file:///mnt/backups --passphrase-file passphrase \\
+      latest --machine web --disk vda --socket /run/web.sock
+  loam repository extract --store file:///mnt/backups --passphrase-file passphrase \\
+      latest --machine web --disk vda --partition 1 /etc/fstab --output fstab
+
+For users of restic: prune is `collect`, check is `verify`, dump is `extract`, stats is `info`, key is `keys`, and
+--host is --machine. No unlock is needed: the lease of a backup that died expires by itself.
+
 Exit codes:
   0    done, also when the reader of standard output closed it early
-  1    failed: no repository, a foreign folder, a newer format, damage, ...
+  1    failed: no repository there, not a repository, a newer format, damage, …
   2    wrong arguments, or a secret file that cannot be used
-  3    refused: wrong or removed secret, write-only key, held snapshot, untrusted clock
+  3    refused, nothing was done: wrong or removed secret, write-only key, held snapshot, untrusted clock
   4    the store cannot be reached
   6    done, with warnings; done, but the result could not be written
   130  interrupted; it can be run again
@@ -68,7 +82,7 @@ Global options, such as --json: see `loam --help`";
 pub(super) enum RepositoryCommand {
     /// Initialize a new repository
     ///
-    /// A missing folder is created; a bucket must exist. The passphrase, key file or identity becomes the first key.
+    /// A missing directory is created; a bucket must exist. The passphrase, key file or identity becomes the first key.
     /// Without any of its keys nobody can read the backups.
     Init(Box<init::InitArgs>),
     /// Show properties and statistics of a repository
@@ -82,6 +96,7 @@ pub(super) enum RepositoryCommand {
     /// cannot be reached it goes to the second alone, with a warning, and the next backup copies it to the first. Ends
     /// with 6 when the backup is stored but looks unusual: too small, a disk missing, far more changed than usual, as
     /// when malware encrypts.
+    #[command(after_help = examples::REPOSITORY_BACKUP)]
     Backup(Box<backup::BackupArgs>),
     /// Restore disks and streams of a snapshot
     ///
@@ -104,7 +119,9 @@ pub(super) enum RepositoryCommand {
     Diff(Box<diff::DiffArgs>),
     /// Read stored data again and check every byte
     ///
-    /// Ends with 1 when anything is not as it was stored. Needs a key that may read.
+    /// With --bytes-max, run daily, it reads every pack in time; only --all finds missing packs. After --quarantine the
+    /// next backup stores lost data again where it can. Ends with 1 when anything is not as it was stored. Needs a key
+    /// that may read.
     Verify(Box<verify::VerifyArgs>),
     /// Build a new index from the packs, when it is lost or damaged
     ///
@@ -120,12 +137,15 @@ pub(super) enum RepositoryCommand {
     Release(Box<holds::ReleaseArgs>),
     /// List held snapshots and why they are held
     Holds(Box<holds::HoldsArgs>),
-    /// Delete data that no snapshot needs (restic: prune), also while backups run
+    /// Delete data that no snapshot needs, as restic prune does
+    ///
+    /// Backups may run meanwhile: what they may need is kept until a later run.
     Collect(Box<collect::CollectArgs>),
     /// Bring back deleted or overwritten objects in a bucket that keeps versions
     ///
-    /// Needs no key of the repository, since its config may have been deleted. Objects that people and `collect` deleted
-    /// since then come back as well; the next `collect` removes them again. Then run `rebuild-index` and `verify --all`.
+    /// No key of the repository is needed, since its config may have been deleted: a secret is accepted and not read.
+    /// Objects that people and `collect` deleted since then come back as well; the next `collect` removes them again.
+    /// Then run `rebuild-index` and `verify --all`.
     Undelete(Box<undelete::UndeleteArgs>),
     /// Copy snapshots to a second repository, which must exist
     ///

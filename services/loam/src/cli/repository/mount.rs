@@ -1,11 +1,11 @@
 //! `loam repository mount`: all disks of a snapshot as files, and their file systems, until Ctrl-C.
 //!
 //! ```text
-//!   FOLDER/vda, vda1, vda2            the disks and partitions (FUSE)
+//!   DIR/vda, vda1, vda2            the disks and partitions (FUSE)
 //!
 //!   with --file-system (root):
-//!   FOLDER/disks/vda, vda1, vda2      the same
-//!   FOLDER/vda1/etc/fstab             what the kernel finds in them
+//!   DIR/disks/vda, vda1, vda2      the same
+//!   DIR/vda1/etc/fstab             what the kernel finds in them
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -30,7 +30,8 @@ const DISKS: &str = "disks";
 pub(in crate::cli) struct MountArgs {
     #[command(flatten)]
     snapshot: SnapshotArg,
-    /// Empty folder to mount on
+    /// Empty directory to mount on
+    #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Also mount the file systems, read-only and by the kernel; needs root
     #[arg(long)]

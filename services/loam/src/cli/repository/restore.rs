@@ -41,13 +41,13 @@ pub(in crate::cli) struct RestoreArgs {
     /// Format of the image (default: raw for a new one, detected for an existing one)
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write into existing images or block devices, and only what differs
+    /// Write only what differs into existing images or block devices
     #[arg(long, conflicts_with = "range")]
     into_existing: bool,
     /// Resize an existing raw file to the disk's size; data behind it is lost
     #[arg(long, requires = "into_existing")]
     resize: bool,
-    /// Follow references of an existing image, such as a backing file
+    /// Also use files that an existing image refers to, such as a backing file; for trusted images only
     #[arg(long, requires = "into_existing")]
     follow_references: bool,
     /// Only restore bytes from A up to but not including B, such as 1M..2M
@@ -63,7 +63,7 @@ pub(in crate::cli) struct RestoreArgs {
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
     /// Show what would be written, and write nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     access: Access,

@@ -27,7 +27,7 @@ pub(in crate::cli) struct ServeArgs {
     /// Name of the disk and of the export
     #[arg(long, value_name = "NAME")]
     disk: String,
-    /// Unix socket to listen on, for its owner only (default: one in a new folder)
+    /// Unix socket to listen on, for its owner only (default: one in a new directory)
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     socket: Option<PathBuf>,
     /// Loopback address to listen on; port 0 lets the system choose

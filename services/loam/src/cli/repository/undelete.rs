@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::StoreArgs;
+use super::access::Access;
 use super::answer::Answer;
 use super::values::moment;
 use super::work::{Work, shown};
@@ -16,16 +16,18 @@ use crate::cli::exit::CliError;
 /// More names than this are not shown to people.
 const NAMES_SHOWN: usize = 20;
 
+/// The options of every other command, so that one set of them serves all; the secret may be left out, and is not read.
 #[derive(Debug, Args)]
+#[command(mut_group("SecretArgs", |secret| secret.required(false)))]
 pub(in crate::cli) struct UndeleteArgs {
-    /// Time before the attack, such as 2026-11-26T04:00:00Z, or how long ago, such as 36h
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    /// Time before the attack, such as 2026-11-26T04:00:00Z, or how long ago, such as 36h (m: minutes, M: months)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: DateTime<Utc>,
     /// Show what would come back, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    access: Access,
 }
 
 #[derive(Serialize)]
@@ -35,7 +37,7 @@ struct Undeleted {
 }
 
 pub(super) async fn run(args: UndeleteArgs, work: &Work) -> Result<(), CliError> {
-    let store = args.store.open()?;
+    let store = args.access.open_store()?;
     let progress = Arc::new(Progress::new());
     let undeleting = work.wait(store.undelete(args.since, &progress, args.dry_run));
     let UndeleteReport { objects } = shown("undeleting", &progress, Box::pin(undeleting)).await?;

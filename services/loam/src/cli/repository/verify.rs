@@ -22,27 +22,27 @@ const PROBLEMS_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
-    /// Check what this snapshot needs: `latest`, an id or its first characters
+    /// Snapshot of which everything is checked: `latest`, an id or its first characters
     #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "older_than"],
         conflicts_with_all = ["all", "bytes_max", "older_than"])]
     snapshot: Option<String>,
-    /// Machine whose latest snapshot is meant
+    /// Machine whose latest snapshot is meant; needed where there are several
     #[arg(long, value_name = "NAME", requires = "snapshot")]
     machine: Option<String>,
     /// Check every pack and every snapshot
     #[arg(long, conflicts_with_all = ["bytes_max", "older_than"])]
     all: bool,
-    /// Check SIZE bytes of the packs that were not checked for longest: run daily, it reads every pack in time; only --all finds missing packs
+    /// Check at most SIZE of packs, such as 10G (powers of 1024), first those that were checked longest ago
     #[arg(long, value_name = "SIZE")]
     bytes_max: Option<ByteCount>,
-    /// Skip packs that were checked and found intact within TIME, such as 30d
+    /// Skip packs that were checked and found intact within TIME, such as 30d (m: minutes, M: months)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Move damaged packs away and save what is intact in them; the next backup stores lost data again where it can
+    /// Set damaged packs aside and keep what is intact in them
     #[arg(long)]
     quarantine: bool,
     /// With --quarantine: show what would be done, and change nothing
-    #[arg(long, requires = "quarantine")]
+    #[arg(short = 'n', long, requires = "quarantine")]
     dry_run: bool,
     #[command(flatten)]
     access: Access,
