@@ -18,7 +18,7 @@ use contract::provisioner::PauseReason;
 use contract::{OperationId, VmName, VmUuid};
 
 use crate::power::{Observed, Power};
-use crate::vm::{Desired, Phase, VmRecord, WorkKind};
+use crate::vm::{Desired, Phase, VmRecord};
 
 /// A VM that the hypervisor has and that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ fn about_record(
         Phase::Reserved { .. } => return Vec::new(),
         Phase::Creating { by, .. } => Some(by),
         Phase::Exists { work, .. } => {
-            work.as_ref().filter(|work| work.kind != WorkKind::Reading).map(|work| &work.by)
+            work.as_ref().filter(|work| work.kind.changes_vm()).map(|work| &work.by)
         }
     };
     if let Some(by) = worker {

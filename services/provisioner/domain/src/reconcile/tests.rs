@@ -1,5 +1,6 @@
 use super::*;
 use crate::vm::VmTransition;
+use crate::vm::WorkKind;
 use crate::vm::tests::{existing, new_record};
 
 fn found(record: &VmRecord, power: Power, answers: bool) -> FoundVm {

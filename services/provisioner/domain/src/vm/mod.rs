@@ -8,15 +8,17 @@
 //!         +------------------------------------------------> Creating
 //!                                                              | complete   ^ reopen
 //!                                                              v            |
-//!     (nothing) <---- forgotten ---- Exists { desired, observed, work: none | Starting | Stopping | Removing | Reading }
+//!     (nothing) <---- forgotten ---- Exists { desired, observed, work: none | a kind of work }
 //! ```
 //!
 //! `desired` is what a person asked for, `observed` what the hypervisor last reported; neither erases the other. At
 //! most one operation is at work on a VM; `locked_by` names it.
+//! `transitions` has the arrows, `work` what operations do to a VM that exists.
 
 #[cfg(test)]
 pub(crate) mod tests;
 mod transitions;
+mod work;
 
 use std::net::IpAddr;
 
@@ -29,6 +31,7 @@ use crate::identity::Identity;
 use crate::power::{Observed, Power};
 
 pub use transitions::VmTransition;
+pub use work::{Work, WorkKind};
 
 /// A row of the table `vms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,31 +111,6 @@ pub enum Desired {
     Off,
 }
 
-/// An operation at work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
-    /// Its id.
-    pub by: OperationId,
-    /// What it does.
-    pub kind: WorkKind,
-    /// What was desired before it began, to go back to.
-    pub before: Desired,
-}
-
-/// What an operation does to a VM that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkKind {
-    /// Starts it.
-    Starting,
-    /// Shuts it down.
-    Stopping,
-    /// Removes it.
-    Removing,
-    /// Reads its disks.
-    Reading,
-}
-
 impl VmRecord {
     /// Its name.
     pub fn name(&self) -> &VmName {
@@ -168,11 +146,8 @@ impl VmRecord {
         let Phase::Exists { observed, work, .. } = &self.phase else {
             return VmState::Creating;
         };
-        match work.as_ref().map(|work| work.kind) {
-            Some(WorkKind::Starting) => return VmState::Starting,
-            Some(WorkKind::Stopping) => return VmState::Stopping,
-            Some(WorkKind::Removing) => return VmState::Removing,
-            Some(WorkKind::Reading) | None => {}
+        if let Some(shown) = work.as_ref().and_then(|work| work.kind.shows()) {
+            return shown;
         }
         match observed.power {
             Power::Running if observed.ready => VmState::Ready,

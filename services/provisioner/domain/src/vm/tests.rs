@@ -10,7 +10,7 @@ fn operation(number: u128) -> OperationId {
     OperationId::from_bits(number)
 }
 
-fn name(text: &str) -> VmName {
+pub(crate) fn name(text: &str) -> VmName {
     VmName::new(text).expect("a good name")
 }
 
@@ -49,11 +49,11 @@ pub(crate) fn new_record() -> VmRecord {
 
 const READY: Observed = Observed::running(true, None);
 
-fn complete(record: &VmRecord, by: u128, observed: Observed) -> Result<VmRecord, VmRefused> {
+pub(crate) fn complete(record: &VmRecord, by: u128, observed: Observed) -> Result<VmRecord, VmRefused> {
     record.apply(VmTransition::Complete { by: operation(by), observed, host_key: None })
 }
 
-fn begin(record: &VmRecord, by: u128, kind: WorkKind) -> Result<VmRecord, VmRefused> {
+pub(crate) fn begin(record: &VmRecord, by: u128, kind: WorkKind) -> Result<VmRecord, VmRefused> {
     record.apply(VmTransition::Begin { by: operation(by), kind })
 }
 
@@ -68,6 +68,11 @@ fn release(record: &VmRecord, by: u128, observed: Observed) -> VmRecord {
 /// A VM that runs and on which no operation is at work.
 pub(crate) fn existing() -> VmRecord {
     complete(&new_record(), 2, READY).expect("its creator")
+}
+
+/// The same, observed in a power state.
+pub(crate) fn observed(power: Power) -> VmRecord {
+    observe(&existing(), READY, Observed::after(Some(READY), power))
 }
 
 #[test]
@@ -90,7 +95,7 @@ fn a_vm_shows_its_state_from_creation_to_removal() {
 #[test]
 fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
     let reason = PauseReason::NoSpace;
-    let paused = observe(&existing(), READY, Observed { power: Power::Paused(reason), ..READY });
+    let paused = observed(Power::Paused(reason));
     assert_eq!((paused.state(), paused.pause_reason()), (VmState::Paused, Some(reason)));
     assert_eq!(paused.view(&HypervisorInfo { name: "libvirt", emulated: None }).pause_reason, Some(reason));
     assert_eq!(paused.may_be_read(&operation(3)), Ok(()));
@@ -103,8 +108,8 @@ fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
 #[test]
 fn only_one_operation_is_at_work_at_a_time() {
     let locked = begin(&existing(), 3, WorkKind::Stopping).expect("free");
-    for other in [WorkKind::Starting, WorkKind::Removing, WorkKind::Reading] {
-        assert_eq!(begin(&locked, 4, other), Err(VmRefused::Locked { vm: name("web"), by: operation(3) }));
+    for other in WorkKind::ALL {
+        assert_eq!(begin(&locked, 4, *other), Err(VmRefused::Locked { vm: name("web"), by: operation(3) }));
     }
     assert!(complete(&locked, 4, Observed::OFF).is_err());
     assert_eq!(locked.apply(VmTransition::GiveUp { by: operation(4) }), Ok(locked));
@@ -167,12 +172,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
 }
 
 fn any_kind() -> impl Strategy<Value = WorkKind> {
-    prop_oneof![
-        Just(WorkKind::Starting),
-        Just(WorkKind::Stopping),
-        Just(WorkKind::Removing),
-        Just(WorkKind::Reading),
-    ]
+    proptest::sample::select(WorkKind::ALL)
 }
 
 fn any_transition() -> impl Strategy<Value = VmTransition> {

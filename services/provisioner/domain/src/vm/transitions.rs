@@ -2,7 +2,7 @@
 //! operation that makes it, and none takes a VM from another operation.
 
 use contract::OperationId;
-use contract::provisioner::{OpenDisksRefused, VmRefused, VmState};
+use contract::provisioner::{OpenDisksRefused, VmRefused};
 
 use super::{Desired, Phase, VmRecord, Work, WorkKind};
 use crate::power::{Observed, Power};
@@ -10,8 +10,8 @@ use crate::power::{Observed, Power};
 /// A transition as a value, so that it can be sent to the owner of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmTransition {
-    /// An operation begins to work on a VM that exists. `desired` changes at once: starting wants it running, stopping
-    /// off.
+    /// An operation begins to work on a VM that exists. What is desired changes at once, where that kind of work changes
+    /// it.
     Begin {
         /// The operation.
         by: OperationId,
@@ -72,8 +72,8 @@ impl VmRecord {
     /// Makes a transition.
     ///
     /// # Errors
-    /// [`VmRefused::Locked`] while another operation is at work; [`VmRefused::Already`] where there is nothing to do;
-    /// [`VmRefused::Unknown`] where the operation is not at work on this VM.
+    /// [`VmRefused::Locked`] while another operation is at work; [`VmRefused::Unknown`] where the operation is not at
+    /// work on this VM; for `Begin` also the precondition of that kind of work.
     pub fn apply(&self, transition: VmTransition) -> Result<VmRecord, VmRefused> {
         match transition {
             VmTransition::Begin { by, kind } => self.begin(&by, kind),
@@ -108,18 +108,8 @@ impl VmRecord {
             Some(_) => return Err(self.refusal()),
             None => {}
         }
-        let already = |state: VmState| Err(VmRefused::Already { vm: self.name().clone(), state });
-        let wanted = match kind {
-            WorkKind::Starting if *desired == Desired::Running && self.state() == VmState::Ready => {
-                return already(VmState::Ready);
-            }
-            WorkKind::Stopping if *desired == Desired::Off && observed.power == Power::Off => {
-                return already(VmState::Stopped);
-            }
-            WorkKind::Starting => Desired::Running,
-            WorkKind::Stopping => Desired::Off,
-            WorkKind::Removing | WorkKind::Reading => *desired,
-        };
+        kind.check(self, *desired, *observed)?;
+        let wanted = kind.desires().unwrap_or(*desired);
         let work = Some(Work { by: by.clone(), kind, before: *desired });
         Ok(self.with(Phase::Exists { desired: wanted, observed: *observed, work }))
     }
@@ -184,7 +174,7 @@ impl VmRecord {
     fn observe(&self, before: Observed, now: Observed) -> VmRecord {
         match &self.phase {
             Phase::Exists { desired, observed, work }
-                if *observed == before && work.as_ref().is_none_or(|work| work.kind == WorkKind::Reading) =>
+                if *observed == before && work.as_ref().is_none_or(|work| !work.kind.changes_vm()) =>
             {
                 self.with(Phase::Exists { desired: *desired, observed: now, work: work.clone() })
             }
