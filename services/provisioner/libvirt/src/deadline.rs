@@ -15,7 +15,7 @@ pub enum CallClass {
     Start,
     /// Destroy: a process that may hang in the kernel.
     Destroy,
-    /// Suspend, resume, disk errors: QEMU itself has to act or answer.
+    /// What QEMU itself has to do or answer, such as to suspend and resume.
     Monitor,
     /// Networks: bridges, firewall rules, dnsmasq.
     Network,

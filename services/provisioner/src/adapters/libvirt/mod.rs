@@ -20,7 +20,7 @@ use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{FoundDomain, ShutdownMode as LibvirtShutdownMode};
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, VirtType};
+use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
 use sha2::{Digest, Sha256};
 
 use self::lane::{LibvirtLane, OnLane, Outcome};
@@ -86,6 +86,17 @@ impl Libvirt {
             Err(silent) => Err(HypervisorError::new(HypervisorFailure::Unavailable, attempt, silent)),
         }
     }
+
+    /// Makes a call about one domain. `verb` says what is done to the VM, in an error.
+    async fn on_domain<T: Send + 'static>(
+        &self,
+        uuid: &VmUuid,
+        verb: &str,
+        call: impl FnOnce(&mut Connection, Uuid) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let domain = domain_uuid(uuid);
+        self.call(format!("{verb} VM {uuid}"), move |line| call(line, domain)).await
+    }
 }
 
 /// A short path of our own for relay sockets: `/run/loam/…`, with the state folder's digest, so that two services on
@@ -128,18 +139,15 @@ impl Hypervisor for Libvirt {
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         // After a restart of the host, or when the network was taken down, nobody else brings it up.
         self.prepare().await?;
-        let domain = domain_uuid(uuid);
-        self.call(format!("start VM {uuid}"), move |line| line.start(domain)).await.map(drop)
+        self.on_domain(uuid, "start", Connection::start).await.map(drop)
     }
 
     async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("resume VM {uuid}"), move |line| line.resume(domain)).await.map(drop)
+        self.on_domain(uuid, "resume", Connection::resume).await.map(drop)
     }
 
     async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("suspend VM {uuid}"), move |line| line.suspend(domain)).await.map(drop)
+        self.on_domain(uuid, "suspend", Connection::suspend).await.map(drop)
     }
 
     async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError> {
@@ -153,29 +161,24 @@ impl Hypervisor for Libvirt {
     }
 
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("end VM {uuid}"), move |line| line.destroy(domain)).await.map(drop)
+        self.on_domain(uuid, "end", Connection::destroy).await.map(drop)
     }
 
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("undefine VM {uuid}"), move |line| line.undefine(domain)).await.map(drop)
+        self.on_domain(uuid, "undefine", Connection::undefine).await.map(drop)
     }
 
     async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError> {
-        let domain = domain_uuid(uuid);
-        let state = self.call(format!("get the power state of VM {uuid}"), move |line| line.power(domain));
-        state.await.map(power_of)
+        self.on_domain(uuid, "get the power state of", Connection::power).await.map(power_of)
     }
 
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
-        let (domain, mac) = (domain_uuid(uuid), mac_address(mac));
-        self.call(format!("get the address of VM {uuid}"), move |line| line.address(domain, mac)).await
+        let mac = mac_address(mac);
+        self.on_domain(uuid, "get the address of", move |line, domain| line.address(domain, mac)).await
     }
 
     async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {
-        let domain = domain_uuid(uuid);
-        match self.call(format!("reach the agent of VM {uuid}"), move |line| line.agent_ping(domain)).await {
+        match self.on_domain(uuid, "reach the agent of", Connection::agent_ping).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind == HypervisorFailure::AgentSilent => Ok(false),
             Err(error) => Err(error),
@@ -183,13 +186,11 @@ impl Hypervisor for Libvirt {
     }
 
     async fn freeze(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("freeze VM {uuid}"), move |line| line.freeze(domain)).await.map(drop)
+        self.on_domain(uuid, "freeze", Connection::freeze).await.map(drop)
     }
 
     async fn thaw(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
-        self.call(format!("thaw VM {uuid}"), move |line| line.thaw(domain)).await.map(drop)
+        self.on_domain(uuid, "thaw", Connection::thaw).await.map(drop)
     }
 
     async fn open_exports(
@@ -198,7 +199,6 @@ impl Hypervisor for Libvirt {
         disks: &[Disk],
         folder: &Path,
     ) -> Result<Vec<Export>, HypervisorError> {
-        let domain = domain_uuid(uuid);
         let socket = socket_in(folder);
         let backup = |disk: &Disk| BackupDisk {
             target: disk.name.to_string(),
@@ -210,8 +210,8 @@ impl Hypervisor for Libvirt {
             since: None,
             checkpoint: None,
         };
-        let attempt = format!("export the disks of VM {uuid}");
-        self.call(attempt, move |line| line.begin_backup(domain, &spec)).await?;
+        let begin = move |line: &mut Connection, domain| line.begin_backup(domain, &spec);
+        self.on_domain(uuid, "export the disks of", begin).await?;
         let export = |disk: &Disk| Export {
             disk: disk.name.clone(),
             socket: socket.clone(),
@@ -221,9 +221,8 @@ impl Hypervisor for Libvirt {
     }
 
     async fn close_exports(&self, uuid: &VmUuid, folder: &Path) -> Result<(), HypervisorError> {
-        let domain = domain_uuid(uuid);
         let socket = socket_in(folder);
-        let ended = self.call(format!("close the exports of VM {uuid}"), move |line| {
+        let ended = self.on_domain(uuid, "close the exports of", move |line, domain| {
             // A backup that somebody else began is not ours to end.
             match line.running_backup(domain)? {
                 Some(running) if running.socket == socket => line.end_backup(domain).map(drop),

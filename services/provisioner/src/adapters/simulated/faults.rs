@@ -5,31 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
+use super::hypervisor::Call;
 use crate::ports::{HypervisorError, HypervisorFailure};
-
-/// The calls of the simulation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the port's method of that name")]
-pub enum Call {
-    Prepare,
-    Check,
-    Define,
-    Start,
-    Resume,
-    Suspend,
-    RequestShutdown,
-    Destroy,
-    Undefine,
-    Power,
-    Address,
-    AgentAnswers,
-    Freeze,
-    Thaw,
-    OpenExports,
-    CloseExports,
-    Marked,
-    Shell,
-}
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

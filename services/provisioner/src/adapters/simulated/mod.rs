@@ -18,6 +18,6 @@ mod hypervisor;
 mod note;
 mod shell;
 
-pub use faults::{Call, Fault, Faults};
-pub use hypervisor::SimulatedHypervisor;
+pub use faults::{Fault, Faults};
+pub use hypervisor::{Call, SimulatedHypervisor};
 pub use shell::SimulatedShell;

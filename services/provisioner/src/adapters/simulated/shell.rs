@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use contract::message::with_causes;
 use sha2::{Digest, Sha256};
 
-use super::faults::Call;
 use super::guest::change;
-use super::hypervisor::SimulatedHypervisor;
+use super::hypervisor::{Call, SimulatedHypervisor};
 use crate::ports::{Guest, GuestShell, ScriptRun, ShellError, VmSpec};
 
 /// The shell of simulated guests.

@@ -1,4 +1,4 @@
-//! The calls of the port `Hypervisor`, each with its faults.
+//! The calls of the port `Hypervisor`, each with its fault.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,10 +10,34 @@ use provisioner_domain::{HypervisorInfo, Power};
 
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
-use crate::adapters::simulated::Call;
 use crate::ports::{
     Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode, VmSpec,
 };
+
+/// The calls that can have a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the port's method of that name")]
+pub enum Call {
+    Prepare,
+    Check,
+    Define,
+    Start,
+    Resume,
+    Suspend,
+    RequestShutdown,
+    Destroy,
+    Undefine,
+    Power,
+    Address,
+    AgentAnswers,
+    Freeze,
+    Thaw,
+    OpenExports,
+    CloseExports,
+    Marked,
+    /// Not the hypervisor's: a login of the simulated shell.
+    Shell,
+}
 
 #[async_trait]
 impl Hypervisor for SimulatedHypervisor {

@@ -13,6 +13,7 @@ use contract::provisioner::PauseReason;
 use provisioner_domain::Power;
 use serde::{Deserialize, Serialize};
 
+pub use self::calls::Call;
 use super::faults::Faults;
 use super::guest::Guest;
 use crate::ports::{Cause, HypervisorError, HypervisorFailure, VmSpec};
