@@ -34,21 +34,15 @@ async fn a_vm_is_created_stopped_started_and_removed() {
     let page = running.page("web").await;
     assert!(page.contains("simulated") && page.contains("install.sh"), "{page}");
 
-    let stop = StopVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(StopVm { vm: vm("web"), operation_id: None }).await;
     let stopped = get(&running, "web").await;
     assert_eq!((stopped.state, stopped.address), (VmState::Stopped, None));
 
-    let start = StartVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&start, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(StartVm { vm: vm("web"), operation_id: None }).await;
     assert_eq!(get(&running, "web").await.state, VmState::Ready);
     assert!(running.page("web").await.contains("install.sh"));
 
-    let remove = RemoveVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
     assert_eq!(running.bus.call(&ListVms {}, ANSWER).await.expect("a list"), []);
     assert!(!running.simulated.state.join("vms/web").exists());
     let marked = running.simulated.hypervisor.marked(&running.state.realm).await.expect("a list");
@@ -79,24 +73,14 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
         Begun::AlreadyBegun(id.clone())
     );
     let other = CreateVm { definition: definition("other"), operation_id: Some(id.clone()) };
-    let refused = running.bus.call(&other, ANSWER).await.expect_err("reused");
-    assert_eq!(refused.to_string(), CreateVmRefused::IdReused(id).to_string());
-}
-
-fn refusal<F: std::fmt::Debug + std::fmt::Display>(error: bus::CallError<F>) -> F {
-    match error {
-        bus::CallError::Refused(refusal) => refusal,
-        other => panic!("not refused: {other:?}"),
-    }
+    let refused = running.refused(other).await;
+    assert_eq!(refused, CreateVmRefused::IdReused(id));
 }
 
 #[actix::test]
 async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
     let running = Running::start().await;
-    let create = async |definition| {
-        let asked = CreateVm { definition, operation_id: None };
-        refusal(running.bus.call(&asked, ANSWER).await.expect_err("refused"))
-    };
+    let create = async |definition| running.refused(CreateVm { definition, operation_id: None }).await;
     assert_eq!(create(definition("web")).await, CreateVmRefused::UnknownSeed(seed_name()));
     running.add_seed().await;
     running.create(definition("web")).await;
@@ -119,15 +103,14 @@ async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
     let (path, sha256) = raw_image(running.folder.path());
     let add = |from: String, sha256: String| AddSeed { name: seed_name(), from, sha256, operation_id: None };
     let relative = add("image.raw".into(), sha256.clone());
-    let refused = running.bus.call(&relative, ANSWER).await.expect_err("refused");
-    assert_eq!(refusal(refused), AddSeedRefused::NotASource("image.raw".into()));
+    let refused = running.refused(relative).await;
+    assert_eq!(refused, AddSeedRefused::NotASource("image.raw".into()));
     let nonsense = add(path.display().to_string(), "abc".into());
-    let refused = running.bus.call(&nonsense, ANSWER).await.expect_err("refused");
-    assert_eq!(refusal(refused), AddSeedRefused::NotADigest("abc".into()));
+    let refused = running.refused(nonsense).await;
+    assert_eq!(refused, AddSeedRefused::NotADigest("abc".into()));
 
     let other = add(path.display().to_string(), "0".repeat(64));
-    let begun = running.bus.call(&other, ANSWER).await.expect("begun");
-    let reason = running.undone(begun.operation()).await;
+    let reason = running.run_undone(other).await;
     assert!(reason.contains(&sha256), "{reason}");
 
     // An image that names a file of this host.
@@ -139,8 +122,7 @@ async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
         .expect("qemu-img");
     assert!(made.success());
     let digest = chassis::sha256_of(&thief).expect("hashed");
-    let begun = running.bus.call(&add(thief.display().to_string(), digest), ANSWER).await.expect("begun");
-    let reason = running.undone(begun.operation()).await;
+    let reason = running.run_undone(add(thief.display().to_string(), digest)).await;
     assert!(reason.contains("backing file"), "{reason}");
 
     assert_eq!(running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list"), []);
@@ -157,13 +139,10 @@ async fn a_seed_in_use_stays() {
     assert_eq!(seeds.len(), 1, "the same image twice is one seed");
     assert_eq!(seeds[0].virtual_size, ByteCount::mib(16));
     running.create(definition("web")).await;
-    let remove = RemoveSeed { name: seed_name() };
-    let refused = running.bus.call(&remove, ANSWER).await.expect_err("in use");
-    assert_eq!(refusal(refused), RemoveSeedRefused::InUse { name: seed_name(), vms: vec![vm("web")] });
-    let begun =
-        running.bus.call(&RemoveVm { vm: vm("web"), operation_id: None }, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
-    running.bus.call(&remove, ANSWER).await.expect("nobody needs it");
+    let refused = running.refused(RemoveSeed { name: seed_name() }).await;
+    assert_eq!(refused, RemoveSeedRefused::InUse { name: seed_name(), vms: vec![vm("web")] });
+    running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
+    running.bus.call(&RemoveSeed { name: seed_name() }, ANSWER).await.expect("nobody needs it");
     let left = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder");
     assert_eq!(left.count(), 0);
 }
@@ -179,12 +158,10 @@ async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says
     ] {
         running.simulated.faults.set(call, Fault::NoEffect);
         let asked = CreateVm { definition: definition("web"), operation_id: None };
-        let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
-        let reason = running.undone(begun.operation()).await;
+        let reason = running.run_undone(asked).await;
         assert!(reason.contains(text), "{reason}");
         running.simulated.faults.clear(call);
-        let refused = running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await;
-        assert_eq!(refusal(refused.expect_err("gone")), VmRefused::Unknown(vm("web")));
+        assert_eq!(running.refused(GetVm { vm: vm("web") }).await, VmRefused::Unknown(vm("web")));
     }
     running.create(definition("web")).await;
 }
@@ -204,12 +181,10 @@ async fn a_guest_that_does_not_shut_down_is_ended_by_force() {
     running.add_seed().await;
     running.create(definition("web")).await;
     running.simulated.faults.set(Call::RequestShutdown, Fault::NoEffect);
-    let stop = StopVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(StopVm { vm: vm("web"), operation_id: None }).await;
     assert_eq!(get(&running, "web").await.state, VmState::Stopped);
-    let refused = running.bus.call(&stop, ANSWER).await.expect_err("stopped");
-    assert!(matches!(refusal(refused), VmRefused::Already { .. }));
+    let refused = running.refused(StopVm { vm: vm("web"), operation_id: None }).await;
+    assert!(matches!(refused, VmRefused::Already { .. }));
 }
 
 #[actix::test]
@@ -222,9 +197,8 @@ async fn while_an_operation_is_at_work_another_is_refused_with_its_id() {
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     let by: OperationId = begun.operation().clone();
     eventually("the VM is locked", async || get(&running, "web").await.locked_by.as_ref() == Some(&by)).await;
-    let remove = RemoveVm { vm: vm("web"), operation_id: None };
-    let refused = running.bus.call(&remove, ANSWER).await.expect_err("locked");
-    assert_eq!(refusal(refused), VmRefused::Locked { vm: vm("web"), by: by.clone() });
+    let refused = running.refused(RemoveVm { vm: vm("web"), operation_id: None }).await;
+    assert_eq!(refused, VmRefused::Locked { vm: vm("web"), by: by.clone() });
     running.simulated.faults.clear(Call::RequestShutdown);
     running.done(&by).await;
 }
@@ -257,8 +231,8 @@ async fn secrets_and_long_texts_are_shown_only_by_get_vm() {
     let mut huge = definition("huge");
     huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
     let asked = CreateVm { definition: huge, operation_id: None };
-    let refused = running.bus.call(&asked, ANSWER).await.expect_err("too long");
-    assert!(matches!(refusal(refused), CreateVmRefused::Invalid { field, .. } if field == "env"));
+    let refused = running.refused(asked).await;
+    assert!(matches!(refused, CreateVmRefused::Invalid { field, .. } if field == "env"));
 }
 
 #[actix::test]
@@ -313,10 +287,8 @@ async fn a_seed_is_downloaded_from_a_url() {
         sha256: sha256.to_uppercase(),
         operation_id: None,
     };
-    let begun = running.bus.call(&add("gone.raw"), ANSWER).await.expect("begun");
-    let reason = running.undone(begun.operation()).await;
+    let reason = running.run_undone(add("gone.raw")).await;
     assert!(reason.contains("404"), "{reason}");
-    let begun = running.bus.call(&add("image.raw"), ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(add("image.raw")).await;
     running.create(definition("web")).await;
 }

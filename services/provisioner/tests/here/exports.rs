@@ -46,9 +46,7 @@ async fn close(running: &Running, operation: &OperationId) -> bool {
 }
 
 async fn stop(running: &Running) {
-    let asked = StopVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&asked, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(StopVm { vm: vm("web"), operation_id: None }).await;
 }
 
 fn read(export: &DiskExport, to: &Path) {
@@ -239,8 +237,7 @@ async fn a_name_is_reserved_released_and_adopted() {
     let foreign = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
     let foreign = running.bus.call(&foreign, ANSWER).await.expect_err("not its own");
     assert!(matches!(foreign, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
-    let begun = running.bus.call(&adopt, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(adopt).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
     assert_eq!(made.state, VmState::Ready);
 

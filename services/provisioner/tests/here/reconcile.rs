@@ -46,9 +46,7 @@ async fn eventually_in(running: &Running, state: VmState) -> Vm {
 }
 
 async fn start(running: &Running) -> StartedVm {
-    let command = StartVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&command, ANSWER).await.expect("begun");
-    let report = running.done(begun.operation()).await;
+    let report = running.run(StartVm { vm: vm("web"), operation_id: None }).await;
     serde_json::from_value(report.output.expect("an output")).expect("a started VM")
 }
 
@@ -108,8 +106,7 @@ async fn a_vm_that_cannot_be_resumed_stays_paused_and_the_operation_says_why() {
     eventually_in(&running, VmState::Paused).await;
     running.simulated.faults.set(Call::Resume, Fault::NoEffect);
     let command = StartVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&command, ANSWER).await.expect("begun");
-    let reason = running.undone(begun.operation()).await;
+    let reason = running.run_undone(command).await;
     assert!(reason.contains("paused: I/O error of a disk"), "{reason}");
     let now = eventually_in(&running, VmState::Paused).await;
     assert_eq!(now.pause_reason, Some(PauseReason::IoError));
@@ -150,9 +147,7 @@ async fn a_paused_vm_is_stopped_and_its_disks_are_read() {
     let opened = running.bus.call(&open, ANSWER).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Crash);
     running.bus.call(&CloseDisks { operation_id }, ANSWER).await.expect("closed");
-    let stop = StopVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(StopVm { vm: vm("web"), operation_id: None }).await;
     eventually_in(&running, VmState::Stopped).await;
 }
 
@@ -196,9 +191,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
 #[actix::test]
 async fn what_a_removal_set_aside_is_discarded() {
     let running = with_web().await;
-    let remove = RemoveVm { vm: vm("web"), operation_id: None };
-    let begun = running.bus.call(&remove, ANSWER).await.expect("begun");
-    running.done(begun.operation()).await;
+    running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
     let aside = running.simulated.state.join("aside");
     eventually_some("it is discarded", WAIT_MAX, async || {
         (std::fs::read_dir(&aside).expect("a folder").count() == 0).then_some(())

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, RunningServer, ServiceInfo};
+use bus::{Bus, CallError, RunningServer, ServiceInfo};
+use contract::message::{DurableCommand, Request};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
@@ -184,6 +185,27 @@ impl Running {
         report
     }
 
+    /// Sends a durable command and waits until it is done.
+    pub async fn run<C: DurableCommand>(&self, command: C) -> OperationReport {
+        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await
+    }
+
+    /// Sends a durable command that begins and fails; why it was undone.
+    pub async fn run_undone<C: DurableCommand>(&self, command: C) -> String {
+        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        self.undone(begun.operation()).await
+    }
+
+    /// Sends a request that is refused.
+    pub async fn refused<R: Request>(&self, request: R) -> R::Refusal {
+        match self.bus.call(&request, ANSWER).await {
+            Err(CallError::Refused(refusal)) => refusal,
+            Err(error) => panic!("not refused: {error:?}"),
+            Ok(_) => panic!("{} was not refused", R::NAME),
+        }
+    }
+
     /// Why an operation was undone.
     pub async fn undone(&self, id: &OperationId) -> String {
         let report = self.outcome(id).await;
@@ -195,14 +217,11 @@ impl Running {
         let (path, sha256) = raw_image(self.folder.path());
         let asked =
             AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };
-        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
-        self.done(begun.operation()).await;
+        self.run(asked).await;
     }
 
     pub async fn create(&self, definition: VmDefinition) -> OperationReport {
-        let asked = CreateVm { definition, operation_id: None };
-        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
-        self.done(begun.operation()).await
+        self.run(CreateVm { definition, operation_id: None }).await
     }
 
     /// The page of a simulated guest.
