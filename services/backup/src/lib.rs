@@ -29,7 +29,7 @@ pub mod config;
 mod handlers;
 pub mod metrics;
 pub mod ports;
-pub mod sagas;
+mod sagas;
 mod state;
 mod wiring;
 
@@ -38,7 +38,6 @@ use std::sync::Arc;
 use bus::Bus;
 use chassis::Workers;
 use contract::{HostName, Service};
-use operation::Engine;
 
 use crate::adapters::repository::RepositoryConfig;
 use crate::handlers::Handlers;
@@ -54,17 +53,9 @@ pub fn open(
 ) -> chassis::Service {
     let mut workers = Workers::default();
     let state = Arc::new(ServiceState::open(bus.clone(), host, repository, exports, &mut workers));
-    let engine = Engine::of(bus, Service::Backup)
-        .with(sagas::StartBackup, &state)
-        .with(sagas::RestoreBackup, &state)
-        .with(sagas::VerifyBackup, &state)
-        .with(sagas::VerifyRepository, &state)
-        .with(sagas::CollectRepository, &state)
-        .with(sagas::ApplyRetention, &state)
-        .open();
+    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Backup, &state);
     let store = state.repository.check();
-    chassis::Service::new(wiring::wiring(Handlers::new(state, engine.clone()), &engine))
-        .with_engine(engine)
+    chassis::Service::new(wiring, Handlers::new(state, engine))
         .with_workers(workers)
         .with_part("store", store)
 }

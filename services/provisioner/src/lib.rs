@@ -1,5 +1,5 @@
-//! The provisioner: creates, starts, stops and removes VMs, keeps the seeds (base images) that they are created from, and
-//! exports their disks for backups.
+//! The provisioner: manages VMs from their creation to their removal, keeps the seeds (base images) that they are created
+//! from, and exports their disks for backups.
 //!
 //! ```text
 //!    requests on the bus (contract::provisioner)
@@ -28,7 +28,7 @@ pub mod config;
 mod handlers;
 pub mod metrics;
 pub mod ports;
-pub mod sagas;
+mod sagas;
 pub mod state;
 pub mod vm_spec;
 mod wiring;
@@ -69,15 +69,14 @@ pub async fn open(chassis: Chassis<Config>, ports: Ports) -> anyhow::Result<Serv
 /// # Errors
 /// When the table of exports cannot be read.
 pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Service> {
-    let engine = sagas::engine(bus, &state);
+    let (engine, wiring) = wiring::wiring().open_engine(bus, contract::Service::Provisioner, &state);
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
     let mut workers = Workers::default();
-    workers.start(workers::ReconcileVms::new(Arc::clone(&state), engine.clone()));
+    workers.start(workers::ReconcileVms::new(Arc::clone(&state), engine));
     workers.start(workers::ExpireExports::new(exports.clone(), state.limits.lease));
     let (info, hypervisor, room) = (state.hypervisor.info(), check_hypervisor(&state), check_room(&state));
-    Ok(Service::new(wiring::wiring(Handlers { state, exports }, &engine))
-        .with_engine(engine)
+    Ok(Service::new(wiring, Handlers { state, exports })
         .with_workers(workers)
         .with_notices(info.notice())
         .with_part(info.name, hypervisor)

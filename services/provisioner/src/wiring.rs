@@ -1,20 +1,20 @@
-//! The table: this request goes to that handler, this durable command to that saga.
+//! The table: this request goes to that handler; this check comes before that durable command, whose saga then begins.
 
 use chassis::Wiring;
-use operation::Engine;
+use contract::provisioner::{RemoveVm, StartVm, StopVm};
 
 use crate::handlers::*;
-use crate::sagas;
+use crate::state::ServiceState;
 
-pub(crate) fn wiring(handlers: Handlers, engine: &Engine) -> Wiring<Handlers> {
-    Wiring::new(handlers)
-        .begin(engine, sagas::AddSeed, check_add_seed)
+pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
+    Wiring::default()
+        .begin(check_add_seed)
         .answer(list_seeds)
         .answer(remove_seed)
-        .begin(engine, sagas::CreateVm, check_create_vm)
-        .begin(engine, sagas::StartVm, check_lock)
-        .begin(engine, sagas::StopVm, check_lock)
-        .begin(engine, sagas::RemoveVm, check_lock)
+        .begin(check_create_vm)
+        .begin(check_lock::<StartVm>)
+        .begin(check_lock::<StopVm>)
+        .begin(check_lock::<RemoveVm>)
         .answer(list_vms)
         .answer(get_vm)
         .answer(open_disks)
@@ -22,5 +22,5 @@ pub(crate) fn wiring(handlers: Handlers, engine: &Engine) -> Wiring<Handlers> {
         .answer(close_disks)
         .answer(reserve_vm)
         .answer(release_vm)
-        .begin(engine, sagas::AdoptVm, check_adopt_vm)
+        .begin(check_adopt_vm)
 }

@@ -46,7 +46,7 @@ pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
     let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), refresh.clone());
     let mut workers = Workers::default();
     workers.start_with(RefreshRoutes { bus, keeper: keeper.clone() }, refresh);
-    chassis::Service::new(wiring::wiring(Handlers { keeper }))
+    chassis::Service::new(wiring::wiring(), Handlers { keeper })
         .with_workers(workers)
         .ending_with(frontend.stop(DRAIN_MAX))
 }

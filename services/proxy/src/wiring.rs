@@ -4,6 +4,6 @@ use chassis::Wiring;
 
 use crate::handlers::{Handlers, list_routes};
 
-pub(crate) fn wiring(handlers: Handlers) -> Wiring<Handlers> {
-    Wiring::new(handlers).answer(list_routes)
+pub(crate) fn wiring() -> Wiring<Handlers> {
+    Wiring::default().answer(list_routes)
 }

@@ -49,5 +49,6 @@ pub fn open(bus: Bus, clock: Arc<dyn Clock>) -> chassis::Service {
     let dispatcher = Dispatcher::new(bus, store.clone(), Arc::clone(&clock));
     let ticker = Ticker::start(store.clone(), dispatcher, Arc::clone(&clock));
     let handlers = Handlers { store, ticker: ticker.clone(), clock };
-    chassis::Service::new(wiring::wiring(handlers)).with_part("schedules", handlers::schedules_check(ticker))
+    chassis::Service::new(wiring::wiring(), handlers)
+        .with_part("schedules", handlers::schedules_check(ticker))
 }

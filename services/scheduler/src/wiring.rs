@@ -4,10 +4,6 @@ use chassis::Wiring;
 
 use crate::handlers::{Handlers, add_schedule, list_runs, list_schedules, remove_schedule};
 
-pub(crate) fn wiring(handlers: Handlers) -> Wiring<Handlers> {
-    Wiring::new(handlers)
-        .answer(add_schedule)
-        .answer(remove_schedule)
-        .answer(list_schedules)
-        .answer(list_runs)
+pub(crate) fn wiring() -> Wiring<Handlers> {
+    Wiring::default().answer(add_schedule).answer(remove_schedule).answer(list_schedules).answer(list_runs)
 }

@@ -37,7 +37,6 @@ use std::sync::Arc;
 use bus::Bus;
 use chassis::Settings;
 use contract::Service;
-use operation::Engine;
 
 pub use crate::state::UpgradeState;
 
@@ -45,7 +44,6 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::handlers::Handlers;
 use crate::release_dir::ReleaseDir;
-use crate::sagas::ApplyRelease;
 
 /// Opens the service: what it answers, and its operations.
 pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
@@ -56,7 +54,7 @@ pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
         ready_within: settings.own.ready_within(),
         soak: settings.own.soak(),
     });
-    let engine = Engine::of(bus.clone(), Service::Upgrade).with(ApplyRelease, &state).open();
-    let handlers = Handlers { bus, admission: Admission::new(state.releases.clone(), engine.clone()) };
-    chassis::Service::new(wiring::wiring(handlers, &engine)).with_engine(engine)
+    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Upgrade, &state);
+    let admission = Admission::new(state.releases.clone(), engine);
+    chassis::Service::new(wiring, Handlers { bus, admission })
 }

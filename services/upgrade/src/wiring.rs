@@ -1,11 +1,10 @@
-//! Which handler answers which request, and which saga a command begins.
+//! Which handler answers which request, and which check comes before a durable command.
 
 use chassis::Wiring;
-use operation::Engine;
 
 use crate::handlers::{Handlers, check_apply_release, list_services};
-use crate::sagas;
+use crate::state::UpgradeState;
 
-pub(crate) fn wiring(handlers: Handlers, engine: &Engine) -> Wiring<Handlers> {
-    Wiring::new(handlers).answer(list_services).begin(engine, sagas::ApplyRelease, check_apply_release)
+pub(crate) fn wiring() -> Wiring<Handlers, UpgradeState> {
+    Wiring::default().answer(list_services).begin(check_apply_release)
 }

@@ -22,7 +22,7 @@ use support::{Host, build_of, host, manifest, service_info};
 use testkit::eventually;
 use upgrade::UpgradeState;
 use upgrade::release_dir::ReleaseDir;
-use upgrade::sagas::{self, Applied};
+use upgrade::sagas::Applied;
 
 const CALL_MAX: Duration = Duration::from_secs(20);
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -306,5 +306,5 @@ async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() 
             other => Err(format!("{other:?}: {} runs, {builds} builds on the disk", runs.display())),
         }
     };
-    check(&sagas::ApplyRelease::steps(), fresh, judge).await;
+    check(&ApplyRelease::steps(), fresh, judge).await;
 }

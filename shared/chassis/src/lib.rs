@@ -7,8 +7,8 @@
 //!   SIGTERM / SIGINT -> endpoints closed (calls under way are answered) -> operations, workers -> actors -> telemetry
 //! ```
 //!
-//! A service gives back a `Service`: its `Wiring` (which handler answers which request), its engine, its `Workers`
-//! (background work in rounds) and the parts that its health depends on.
+//! A service gives back a `Service`: its `Wiring` (which handler answers which request, which saga carries out which
+//! durable command), its `Workers` (background work in rounds) and the parts that its health depends on.
 //!
 //! A panic anywhere is a bug and ends the process at once; the supervisor starts it again and sagas resume from their
 //! journals. The chassis knows no service: `run` gets a closure that opens one.
@@ -28,5 +28,5 @@ pub use health::PartCheck;
 pub use memory::{CoreDumpError, leave_no_core_dump};
 pub use settings::{NatsSettings, Settings, SettingsError, load};
 pub use start::{BoxFuture, CHECK_SETTINGS, Chassis, Running, Service, end_on_panic, run};
-pub use wiring::Wiring;
+pub use wiring::{NoSagas, Wiring};
 pub use worker::{Waker, Worker, Workers};

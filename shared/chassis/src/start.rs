@@ -63,22 +63,16 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service that answers by a table.
-    pub fn new<H: Send + Sync + 'static>(wiring: Wiring<H>) -> Service {
+    /// A service that answers by a table. Its operations are resumed once the endpoints are open.
+    pub fn new<H: Send + Sync + 'static>(wiring: Wiring<H>, handlers: H) -> Service {
         Service {
-            endpoints: Box::new(move |server| wiring.serve(server)),
-            engine: None,
+            engine: wiring.engine.clone(),
+            endpoints: Box::new(move |server| wiring.serve(handlers, server)),
             workers: Workers::default(),
             parts: Vec::new(),
             notices: Vec::new(),
             end: None,
         }
-    }
-
-    /// Its operations: resumed once the endpoints are open.
-    pub fn with_engine(mut self, engine: Engine) -> Service {
-        self.engine = Some(engine);
-        self
     }
 
     /// Its background workers: part of its health, and stopped at its end.

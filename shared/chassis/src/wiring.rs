@@ -1,61 +1,68 @@
-//! The table of a service: which handler answers which request, and which saga a durable command begins.
+//! The table of a service: which handler answers which request, and which check comes before which durable command.
 //!
 //! ```text
-//!   Wiring::new(handlers, engine)
-//!       .answer(list_vms)                        async fn list_vms(Arc<Handlers>, Call<ListVms>) -> Result<reply, Declined<refusal>>
-//!       .begin(sagas::StopVm, check_stop_vm)     async fn check_stop_vm(Arc<Handlers>, Candidate<StopVm>) -> Result<guard, ...>
+//!   Wiring::default()
+//!       .answer(list_vms)               async fn list_vms(Arc<Handlers>, Call<ListVms>) -> Result<reply, Declined<refusal>>
+//!       .begin(check_create_vm)         async fn check_create_vm(Arc<Handlers>, Candidate<CreateVm>) -> Result<(), Declined<refusal>>
 //! ```
+//!
+//! A row `begin` also registers the saga of its command with the engine, which opens with all of them
+//! ([`Wiring::open_engine`]): so an unfinished operation is resumed by any start of the service. A service without durable
+//! commands gives its table to [`Service::new`](crate::Service::new) as it is.
 
 use std::future::Future;
 use std::sync::Arc;
 
-use bus::{Call, Declined, Server};
-use contract::Request;
-use operation::{Candidate, Engine, Saga};
+use bus::{Bus, Call, Declined, Server};
+use contract::{Request, Service};
+use operation::{Candidate, Engine, Saga, Sagas};
 
-type Row = Box<dyn FnOnce(&mut Server) + Send>;
+type Row<H> = Box<dyn FnOnce(&mut Server, &Arc<H>) + Send>;
+type BeginRow<H> = Box<dyn FnOnce(&mut Server, &Arc<H>, &Engine) + Send>;
 
-/// The rows of a service, over handlers `H`: what its request handlers share.
-pub struct Wiring<H> {
-    handlers: Arc<H>,
-    rows: Vec<Row>,
+/// The state of the sagas of a service that has none.
+pub enum NoSagas {}
+
+/// The rows of a service, over handlers `H` (what its request handlers share) and the state `S` that its sagas use.
+pub struct Wiring<H, S = NoSagas> {
+    rows: Vec<Row<H>>,
+    begins: Vec<BeginRow<H>>,
+    sagas: Sagas<S>,
+    pub(crate) engine: Option<Engine>,
 }
 
-impl<H: Send + Sync + 'static> Wiring<H> {
-    /// An empty table.
-    pub fn new(handlers: H) -> Self {
-        Wiring { handlers: Arc::new(handlers), rows: Vec::new() }
+impl<H, S> Default for Wiring<H, S> {
+    fn default() -> Self {
+        Wiring { rows: Vec::new(), begins: Vec::new(), sagas: Sagas::default(), engine: None }
     }
+}
 
+impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
     /// Answers a request by a handler.
     pub fn answer<R, F>(mut self, handler: fn(Arc<H>, Call<R>) -> F) -> Self
     where
         R: Request,
         F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
     {
-        let handlers = Arc::clone(&self.handlers);
-        self.rows.push(Box::new(move |server| {
+        self.rows.push(Box::new(move |server, handlers| {
+            let handlers = Arc::clone(handlers);
             server.on(move |call| handler(Arc::clone(&handlers), call));
         }));
         self
     }
 
     /// Answers a durable command: unless it was received before, its preconditions are checked, then the operation
-    /// begins. A guard that `check` returns is held until then.
-    pub fn begin<S, G, F>(
-        mut self,
-        engine: &Engine,
-        _saga: S,
-        check: fn(Arc<H>, Candidate<S::Command>) -> F,
-    ) -> Self
+    /// begins. What `check` returns is held until then.
+    pub fn begin<C, G, F>(mut self, check: fn(Arc<H>, Candidate<C>) -> F) -> Self
     where
-        S: Saga,
+        C: Saga<S>,
         G: Send + 'static,
-        F: Future<Output = Result<G, Declined<<S::Command as Request>::Refusal>>> + Send + 'static,
+        F: Future<Output = Result<G, Declined<C::Refusal>>> + Send + 'static,
     {
-        let (handlers, engine) = (Arc::clone(&self.handlers), engine.clone());
-        self.rows.push(Box::new(move |server| {
-            server.on::<S::Command, _, _>(move |call| {
+        self.sagas = self.sagas.with::<C>();
+        self.begins.push(Box::new(move |server, handlers, engine| {
+            let (handlers, engine) = (Arc::clone(handlers), engine.clone());
+            server.on::<C, _, _>(move |call| {
                 let (handlers, engine) = (Arc::clone(&handlers), engine.clone());
                 async move {
                     let answering = engine.clone();
@@ -69,10 +76,25 @@ impl<H: Send + Sync + 'static> Wiring<H> {
         self
     }
 
+    /// Opens the engine with the sagas of all rows. Nothing is resumed before the service answers.
+    pub fn open_engine(self, bus: &Bus, service: Service, state: &Arc<S>) -> (Engine, Wiring<H>) {
+        let engine = self.sagas.open(bus.clone(), service, state);
+        let mut rows = self.rows;
+        for begin in self.begins {
+            let engine = engine.clone();
+            rows.push(Box::new(move |server, handlers| begin(server, handlers, &engine)));
+        }
+        let wiring = Wiring { rows, engine: Some(engine.clone()), ..Wiring::default() };
+        (engine, wiring)
+    }
+}
+
+impl<H> Wiring<H> {
     /// Adds all rows to a server.
-    pub(crate) fn serve(self, server: &mut Server) {
+    pub(crate) fn serve(self, handlers: H, server: &mut Server) {
+        let handlers = Arc::new(handlers);
         for row in self.rows {
-            row(server);
+            row(server, &handlers);
         }
     }
 }

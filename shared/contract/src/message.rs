@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::Begun;
-use crate::{OperationId, Service};
+use crate::{OperationId, Service, VmName};
 
 /// A point in time, UTC, written as RFC 3339.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
@@ -95,6 +95,12 @@ pub trait DurableCommand: Request<Reply = Begun> + Clone {
     fn id_reused(id: OperationId) -> Self::Refusal;
 }
 
+/// A durable command about one VM.
+pub trait VmCommand: DurableCommand {
+    /// The VM's name.
+    fn vm(&self) -> &VmName;
+}
+
 /// Something that has happened, published to all subscribers.
 pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Who publishes it.
@@ -163,8 +169,9 @@ pub enum FailureKind {
 ///
 /// ```text
 ///   messages! { Owner::One(Service::Provisioner) =>
-///       durable StopVm { "stop_vm", from [People], refusal VmRefused, about |it| it.vm.to_string() }
-///       schedulable StartBackup { ... }                    a durable command that a schedule may send
+///       durable StopVm { "stop_vm", from [People], refusal VmRefused, about vm |it| &it.vm }
+///       durable AddSeed { ..., about |it| it.name.to_string() }       about something else than a VM of its owner
+///       schedulable StartBackup { ... }                               a durable command that a schedule may send
 ///       request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
 ///       event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
 ///   }
@@ -188,6 +195,19 @@ macro_rules! declare {
     };
     (schedulable $type:ident ($owner:expr) $($row:tt)*) => {
         $crate::message::declare! { command $type ($owner) (true) $($row)* }
+    };
+    (command $type:ident ($owner:expr) ($schedulable:expr)
+        $name:literal, from [$($sender:expr),*], refusal $refusal:ty, about vm |$it:ident| $vm:expr) => {
+        $crate::message::declare! {
+            command $type ($owner) ($schedulable)
+            $name, from [$($sender),*], refusal $refusal, about |it| $crate::message::VmCommand::vm(it).to_string()
+        }
+        impl $crate::message::VmCommand for $type {
+            fn vm(&self) -> &$crate::VmName {
+                let $it = self;
+                $vm
+            }
+        }
     };
     (command $type:ident ($owner:expr) ($schedulable:expr)
         $name:literal, from [$($sender:expr),*], refusal $refusal:ty, about |$it:ident| $about:expr) => {

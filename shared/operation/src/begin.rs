@@ -93,8 +93,7 @@ impl Engine {
     /// When the id was used for another command, too many are unfinished, or the table does not answer.
     pub async fn begin<C: DurableCommand>(&self, id: OperationId, command: &C) -> Result<Begun, BeginError> {
         let shared = &self.shared;
-        let kind =
-            shared.kinds.get(C::NAME).expect("every saga of a service is registered when its engine opens");
+        let kind = shared.kinds.get(C::NAME).expect("an engine opens with every saga of its service");
         let key = Record::key(shared.service, &id);
         let json = without_id(command);
         if let Some(known) = shared.table.get(&key).await? {

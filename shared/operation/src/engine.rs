@@ -10,7 +10,7 @@ use std::time::Duration;
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
 use contract::operation::OperationReport;
-use contract::{OperationId, Request, Service, bucket};
+use contract::{OperationId, Service, bucket};
 use saga::{Step, drive};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,14 +23,11 @@ use crate::runtime::BusRuntime;
 
 /// How long the end of a process waits for its drivers to stop.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
-/// A durable command and the steps that carry it out.
-pub trait Saga: Send + Sync + 'static {
-    /// The command.
-    type Command: DurableCommand;
-    /// The state of the service that its steps use: ports and actors.
-    type State: Send + Sync + 'static;
+
+/// The steps that carry a durable command out, in the service whose state (ports and actors) is `S`.
+pub trait Saga<S>: DurableCommand {
     /// Its steps in order.
-    fn steps() -> Vec<Step<Context<Self::State, Self::Command>>>;
+    fn steps() -> Vec<Step<Context<S, Self>>>;
 }
 
 /// Why operations could not be resumed.
@@ -38,7 +35,8 @@ pub trait Saga: Send + Sync + 'static {
 #[error("reading the operations to resume")]
 pub struct ResumeError(#[from] TableError);
 
-type Drive = Arc<dyn Fn(Engine, Entry<Record>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Drive = Box<dyn Fn(Engine, Entry<Record>) -> Driving + Send + Sync>;
 
 pub(crate) struct Kind {
     pub(crate) steps: Vec<String>,
@@ -73,34 +71,45 @@ pub fn new_id() -> OperationId {
     OperationId::from_parts(since.as_millis() as u64, rand::random())
 }
 
-/// Collects the sagas of a service before the engine opens.
-pub struct Builder {
-    bus: Bus,
-    service: Service,
-    kinds: HashMap<&'static str, Kind>,
+/// The sagas of a service, collected before its engine opens: an engine that runs knows all of them. `S` is the state
+/// that their steps use.
+pub struct Sagas<S> {
+    kinds: HashMap<&'static str, SagaOf<S>>,
 }
 
-impl Builder {
-    /// Adds a saga and the state that its steps use.
-    pub fn with<S: Saga>(mut self, _saga: S, state: &Arc<S::State>) -> Self {
-        let steps = S::steps().iter().map(|step| step.name.to_string()).collect();
-        let state = Arc::clone(state);
-        let drive: Drive = Arc::new(move |engine, row| {
-            let state = Arc::clone(&state);
-            Box::pin(async move { engine.run::<S>(state, row).await })
-        });
-        self.kinds.insert(S::Command::NAME, Kind { steps, drive });
+struct SagaOf<S> {
+    steps: Vec<String>,
+    drive: fn(Engine, Arc<S>, Entry<Record>) -> Driving,
+}
+
+impl<S> Default for Sagas<S> {
+    fn default() -> Self {
+        Sagas { kinds: HashMap::new() }
+    }
+}
+
+impl<S: Send + Sync + 'static> Sagas<S> {
+    /// Adds the saga of a command.
+    pub fn with<C: Saga<S>>(mut self) -> Self {
+        let steps = C::steps().iter().map(|step| step.name.to_string()).collect();
+        self.kinds.insert(
+            C::NAME,
+            SagaOf { steps, drive: |engine, state, row| Box::pin(engine.run::<C, S>(state, row)) },
+        );
         self
     }
 
-    /// Opens the engine. Nothing is resumed yet.
-    pub fn open(self) -> Engine {
-        let table = self.bus.table(bucket::OPERATIONS);
+    /// Opens the engine of a service. Nothing is resumed yet.
+    pub fn open(self, bus: Bus, service: Service, state: &Arc<S>) -> Engine {
+        let kind = |SagaOf { steps, drive }| {
+            let state = Arc::clone(state);
+            Kind { steps, drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)) }
+        };
         let shared = Shared {
-            bus: self.bus,
-            table,
-            service: self.service,
-            kinds: self.kinds,
+            table: bus.table(bucket::OPERATIONS),
+            bus,
+            service,
+            kinds: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
             running: Mutex::default(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -110,11 +119,6 @@ impl Builder {
 }
 
 impl Engine {
-    /// The engine of a service, to be given its sagas.
-    pub fn of(bus: Bus, service: Service) -> Builder {
-        Builder { bus, service, kinds: HashMap::new() }
-    }
-
     /// Runs work to its end, even when its caller no longer waits: between the check of a command and the start of its
     /// operation nothing may be cut off.
     ///
@@ -221,11 +225,11 @@ impl Engine {
         self.shared.tasks.spawn((kind.drive)(self.clone(), row).instrument(span));
     }
 
-    async fn run<S: Saga>(self, state: Arc<S::State>, row: Entry<Record>) {
+    async fn run<C: Saga<S>, S: Send + Sync + 'static>(self, state: Arc<S>, row: Entry<Record>) {
         let id = row.value.id.clone();
         let Running { cancel, progress } =
             self.running().get(&id).cloned().expect("launch put it there and only we remove it");
-        match serde_json::from_value::<S::Command>(row.value.command.clone()) {
+        match serde_json::from_value::<C>(row.value.command.clone()) {
             Err(error) => tracing::error!(operation = %id, %error, "this version cannot read the command"),
             Ok(command) => {
                 let context = Context {
@@ -235,14 +239,18 @@ impl Engine {
                     progress: progress.clone(),
                     cancel: cancel.clone(),
                 };
-                self.drive_saga::<S>(&context, row).await;
+                self.drive_saga(&context, row).await;
             }
         }
         self.running().remove(&id);
     }
 
-    async fn drive_saga<S: Saga>(&self, context: &Context<S::State, S::Command>, row: Entry<Record>) {
-        let (id, kind, started) = (&context.id, S::Command::NAME, row.value.started);
+    async fn drive_saga<C: Saga<S>, S: Send + Sync + 'static>(
+        &self,
+        context: &Context<S, C>,
+        row: Entry<Record>,
+    ) {
+        let (id, kind, started) = (&context.id, C::NAME, row.value.started);
         let mut journal = row.value.journal.clone();
         let mut runtime = BusRuntime {
             bus: self.shared.bus.clone(),
@@ -254,7 +262,7 @@ impl Engine {
             ending: self.shared.ending.clone(),
         };
         metrics::driver_started(kind);
-        match drive(&S::steps(), context, &mut journal, &mut runtime).await {
+        match drive(&C::steps(), context, &mut journal, &mut runtime).await {
             Ok(outcome) => {
                 metrics::ended(kind, &outcome, started, chrono::Utc::now());
                 tracing::info!(operation = %id, kind, ?outcome, "operation ended");

@@ -13,8 +13,8 @@
 //! can be listed, watched and cancelled; while the bus is away it is suspended and nothing more. It does not know what
 //! any saga does.
 //!
-//! `begin` begins them, `engine` drives, resumes and stops them; `server` answers the requests about them; `runtime` keeps the journal;
-//! `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
+//! `begin` begins them, `engine` knows the sagas, drives, resumes and stops; `server` answers the requests about
+//! operations; `runtime` keeps the journal; `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
 //! those of steps.
 
 #![warn(clippy::missing_errors_doc)]
@@ -31,6 +31,6 @@ mod wait;
 
 pub use begin::{BeginError, Candidate};
 pub use context::{Context, ProgressMeter};
-pub use engine::{Builder, Engine, ResumeError, Saga, new_id};
+pub use engine::{Engine, ResumeError, Saga, Sagas, new_id};
 pub use error::{call_error, declined_error, failure_error};
 pub use wait::wait_for_operation;

@@ -7,21 +7,19 @@ use bus::Bus;
 use contract::operation::OperationState;
 use contract::provisioner::StartVm;
 use contract::{Realm, Service, VmName};
-use operation::{Context, Engine, Saga, new_id};
+use operation::{Context, Saga, Sagas, new_id};
 use saga::{Outputs, Step, StepError};
 use testkit::{NatsCluster, eventually_some};
 
-struct Start;
+struct State;
 
-impl Saga for Start {
-    type Command = StartVm;
-    type State = ();
-    fn steps() -> Vec<Step<Context<(), StartVm>>> {
+impl Saga<State> for StartVm {
+    fn steps() -> Vec<Step<Context<State, StartVm>>> {
         ["one", "two", "three"].map(|name| Step::new(name, Duration::from_secs(5), step)).into()
     }
 }
 
-async fn step(context: &Context<(), StartVm>, _: &Outputs) -> Result<String, StepError> {
+async fn step(context: &Context<State, StartVm>, _: &Outputs) -> Result<String, StepError> {
     tokio::time::sleep(Duration::from_millis(20)).await;
     Ok(context.command.vm.to_string())
 }
@@ -42,7 +40,7 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
     })
     .await;
     let bus = Bus::new(Arc::new(transport), Realm::default());
-    let engine = Engine::of(bus, Service::Backup).with(Start, &Arc::new(())).open();
+    let engine = Sagas::default().with::<StartVm>().open(bus, Service::Backup, &Arc::new(State));
 
     let mut accepted = Vec::new();
     let mut number = 0;

@@ -10,7 +10,7 @@ use contract::operation::{Begun, OperationChanged, OperationState};
 use contract::provisioner::StartVm;
 use contract::{OperationId, Realm, Service, VmName};
 use futures::StreamExt;
-use operation::{BeginError, Context, Engine, Saga, new_id};
+use operation::{BeginError, Context, Engine, Saga, Sagas, new_id};
 use saga::{Outputs, Step, StepError};
 use testkit::eventually;
 
@@ -22,11 +22,7 @@ struct State {
     fails: AtomicBool,
 }
 
-struct Start;
-
-impl Saga for Start {
-    type Command = StartVm;
-    type State = State;
+impl Saga<State> for StartVm {
     fn steps() -> Vec<Step<Context<State, StartVm>>> {
         vec![
             Step::new("prepare", Duration::from_secs(5), prepare).undone_by(undo),
@@ -66,7 +62,7 @@ fn start_vm(vm: &str) -> StartVm {
 
 fn engine(transport: &MemoryTransport, state: &Arc<State>) -> (Bus, Engine) {
     let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
-    let engine = Engine::of(bus.clone(), Service::Provisioner).with(Start, state).open();
+    let engine = Sagas::default().with::<StartVm>().open(bus.clone(), Service::Provisioner, state);
     (bus, engine)
 }
 

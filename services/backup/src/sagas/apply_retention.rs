@@ -17,7 +17,7 @@ use backup_repository::retention::{Policy, Verdict};
 use backup_repository::{
     ForgetError, ForgetPlan, HoldError, Repository, Snapshot, SnapshotError, SnapshotId,
 };
-use contract::backup::{self, AppliedRetention};
+use contract::backup::{AppliedRetention, ApplyRetention};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
@@ -30,15 +30,9 @@ use crate::state::ServiceState;
 /// Reading every snapshot, or deleting a few thousand small objects, at a slow store.
 const FORGET_MAX: Duration = Duration::from_secs(3600);
 
-type Context = operation::Context<ServiceState, backup::ApplyRetention>;
+type Context = operation::Context<ServiceState, ApplyRetention>;
 
-/// The saga of `ApplyRetention`.
-pub struct ApplyRetention;
-
-impl Saga for ApplyRetention {
-    type Command = backup::ApplyRetention;
-    type State = ServiceState;
-
+impl Saga<ServiceState> for ApplyRetention {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("queue", QUEUE_MAX, queue_maintenance).undone_by(undo),

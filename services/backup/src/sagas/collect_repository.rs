@@ -10,8 +10,8 @@
 //! nothing. A collection that was cut off is carried on by the next.
 
 use backup_repository::{CollectError, CollectReport, Progress};
-use contract::backup::CollectedRepository;
-use contract::{ByteCount, backup};
+use contract::ByteCount;
+use contract::backup::{CollectRepository, CollectedRepository};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
@@ -22,15 +22,9 @@ use super::steps::{
 use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
-type Context = operation::Context<ServiceState, backup::CollectRepository>;
+type Context = operation::Context<ServiceState, CollectRepository>;
 
-/// The saga of `CollectRepository`.
-pub struct CollectRepository;
-
-impl Saga for CollectRepository {
-    type Command = backup::CollectRepository;
-    type State = ServiceState;
-
+impl Saga<ServiceState> for CollectRepository {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("queue", QUEUE_MAX, queue_maintenance).undone_by(undo),

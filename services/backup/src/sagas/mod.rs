@@ -1,4 +1,4 @@
-//! The sagas of the backup service: one for each durable command, named as its command.
+//! The sagas of the backup service: one for each durable command, in a file of its name.
 //!
 //! ```text
 //!   start_backup        queue -> open_disks -> copy -> close_disks -> seal
@@ -19,10 +19,3 @@ mod start_backup;
 mod steps;
 mod verify_backup;
 mod verify_repository;
-
-pub use apply_retention::ApplyRetention;
-pub use collect_repository::CollectRepository;
-pub use restore_backup::RestoreBackup;
-pub use start_backup::StartBackup;
-pub use verify_backup::VerifyBackup;
-pub use verify_repository::VerifyRepository;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use backup_domain::{plan, snapshot};
 use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError};
 use contract::BackupId;
-use contract::backup::{self, Backup, BackupSealed};
+use contract::backup::{Backup, BackupSealed, StartBackup};
 use contract::message::with_causes;
 use contract::provisioner::OpenedDisks;
 use operation::Saga;
@@ -51,15 +51,9 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(30);
 /// After a request that was not answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-type Context = operation::Context<ServiceState, backup::StartBackup>;
+type Context = operation::Context<ServiceState, StartBackup>;
 
-/// The saga of `StartBackup`.
-pub struct StartBackup;
-
-impl Saga for StartBackup {
-    type Command = backup::StartBackup;
-    type State = ServiceState;
-
+impl Saga<ServiceState> for StartBackup {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("queue", QUEUE_MAX, queue_copy).undone_by(undo),

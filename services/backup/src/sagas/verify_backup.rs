@@ -8,8 +8,8 @@
 //! It changes nothing; its undo only gives the slot back.
 
 use backup_repository::VerifyScope;
-use contract::backup::VerifiedBackup;
-use contract::{BackupId, backup};
+use contract::BackupId;
+use contract::backup::{VerifiedBackup, VerifyBackup};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
@@ -19,15 +19,9 @@ use super::steps::{
 use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
-type Context = operation::Context<ServiceState, backup::VerifyBackup>;
+type Context = operation::Context<ServiceState, VerifyBackup>;
 
-/// The saga of `VerifyBackup`.
-pub struct VerifyBackup;
-
-impl Saga for VerifyBackup {
-    type Command = backup::VerifyBackup;
-    type State = ServiceState;
-
+impl Saga<ServiceState> for VerifyBackup {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("resolve", RESOLVE_MAX, resolve),

@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use backup_repository::VerifyScope;
-use contract::backup::VerifiedRepository;
-use contract::{ByteCount, backup};
+use contract::ByteCount;
+use contract::backup::{VerifiedRepository, VerifyRepository};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
@@ -22,15 +22,9 @@ use super::steps::{
 use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
-type Context = operation::Context<ServiceState, backup::VerifyRepository>;
+type Context = operation::Context<ServiceState, VerifyRepository>;
 
-/// The saga of `VerifyRepository`.
-pub struct VerifyRepository;
-
-impl Saga for VerifyRepository {
-    type Command = backup::VerifyRepository;
-    type State = ServiceState;
-
+impl Saga<ServiceState> for VerifyRepository {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("queue", QUEUE_MAX, queue_maintenance).undone_by(release_slot),

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::support::*;
 use backup::ServiceState;
 use backup::actors::{COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotKind};
-use backup::sagas;
 use backup_repository::Snapshot;
 use bus::memory::MemoryTransport;
 use bus::{Bus, RunningServer};
@@ -109,7 +108,7 @@ impl Runtime for Straight {
 async fn back_up(state: &Arc<ServiceState>, id: u128) {
     let context = new_context(state, start(), id);
     let mut runtime = Straight { crash_at: None };
-    let steps = sagas::StartBackup::steps();
+    let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut Journal::default(), &mut runtime).await;
     assert_eq!(outcome, Ok(Outcome::Done));
 }
@@ -126,7 +125,7 @@ fn latest() -> BackupRef {
 async fn a_backup_ends_sealed_once_or_as_before() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::StartBackup::steps(),
+        &StartBackup::steps(),
         async || context(&at_hand, start()).await,
         async |context, outcome| {
             let sealed = snapshots(&context.state).await;
@@ -149,7 +148,7 @@ async fn a_backup_ends_sealed_once_or_as_before() {
 async fn a_restore_ends_with_a_vm_or_as_before() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::RestoreBackup::steps(),
+        &RestoreBackup::steps(),
         async || {
             let restore = RestoreBackup { backup: latest(), as_vm: vm("web2"), operation_id: None };
             let context = context(&at_hand, restore).await;
@@ -188,7 +187,7 @@ impl Fixture {
 async fn a_verification_of_a_backup_changes_nothing() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::VerifyBackup::steps(),
+        &VerifyBackup::steps(),
         async || {
             let verify = VerifyBackup { backup: latest(), operation_id: None };
             let context = context(&at_hand, verify).await;
@@ -207,7 +206,7 @@ async fn a_verification_of_a_backup_changes_nothing() {
 async fn a_verification_of_the_repository_changes_nothing() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::VerifyRepository::steps(),
+        &VerifyRepository::steps(),
         async || {
             let context = context(&at_hand, VerifyRepository::default()).await;
             back_up(&context.state, 7).await;
@@ -225,7 +224,7 @@ async fn a_verification_of_the_repository_changes_nothing() {
 async fn a_collection_leaves_every_backup_whole() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::CollectRepository::steps(),
+        &CollectRepository::steps(),
         async || {
             let context = context(&at_hand, CollectRepository::default()).await;
             back_up(&context.state, 7).await;
@@ -239,7 +238,7 @@ async fn a_collection_leaves_every_backup_whole() {
         },
         async |context, _| {
             let verify = new_context(&context.state, VerifyRepository::default(), 9);
-            let steps = sagas::VerifyRepository::steps();
+            let steps = VerifyRepository::steps();
             let mut runtime = Straight { crash_at: None };
             match drive(&steps, &verify, &mut Journal::default(), &mut runtime).await {
                 Ok(Outcome::Done) => check_slots_are_free(&context.state).await,
@@ -254,7 +253,7 @@ async fn a_collection_leaves_every_backup_whole() {
 async fn a_retention_run_forgets_what_no_rule_keeps_and_nothing_else() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &sagas::ApplyRetention::steps(),
+        &ApplyRetention::steps(),
         async || {
             let keep = RetentionRules { last: Some(1), ..RetentionRules::default() };
             let context = context(&at_hand, ApplyRetention { keep, vm: None, operation_id: None }).await;
@@ -289,7 +288,7 @@ async fn exports_lost_between_crash_and_resume_are_opened_anew_and_the_copy_begi
     let context = context(&at_hand, start()).await;
     let mut journal = Journal::default();
     // A process that crashed when it began to copy, and exports that did not outlive it.
-    let steps = sagas::StartBackup::steps();
+    let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: Some("copy") }).await;
     assert_eq!(outcome, Err(Fenced));
     let provisioner = at_hand.borrow().as_ref().expect("a fixture").provisioner.clone();
@@ -305,7 +304,7 @@ async fn exports_opened_anew_before_a_crash_give_the_backup_their_own_moment_and
     let at_hand = AtHand::default();
     let context = context(&at_hand, start()).await;
     let mut journal = Journal::default();
-    let steps = sagas::StartBackup::steps();
+    let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: Some("copy") }).await;
     assert_eq!(outcome, Err(Fenced));
     let provisioner = at_hand.borrow().as_ref().expect("a fixture").provisioner.clone();

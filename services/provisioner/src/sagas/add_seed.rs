@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contract::provisioner::{self, Seed};
+use contract::provisioner::{AddSeed, Seed};
 use operation::{Saga, declined_error, failure_error};
 use provisioner_domain::SeedRecord;
 use saga::{Outputs, Step, StepError};
@@ -17,13 +17,9 @@ const IMPORT_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A source that is away for a moment.
 const IMPORT_RETRY: Duration = Duration::from_secs(60);
 
-/// The saga.
-pub struct AddSeed;
-type Context = super::Context<provisioner::AddSeed>;
+type Context = super::Context<AddSeed>;
 
-impl Saga for AddSeed {
-    type Command = provisioner::AddSeed;
-    type State = ServiceState;
+impl Saga<ServiceState> for AddSeed {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("announce", QUICK, announce).undone_by(withdraw),

@@ -1,7 +1,7 @@
 //! Creates a VM from a reserved name whose disks a restore has written. Its scripts ran long ago and do not run again;
 //! its NoCloud volume gives it an identity other than that of the VM it is a copy of.
 
-use contract::provisioner;
+use contract::provisioner::AdoptVm;
 use operation::Saga;
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{VmRecord, VmTransition};
@@ -11,13 +11,9 @@ use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, di
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
-/// The saga.
-pub struct AdoptVm;
-type Context = super::Context<provisioner::AdoptVm>;
+type Context = super::Context<AdoptVm>;
 
-impl Saga for AdoptVm {
-    type Command = provisioner::AdoptVm;
-    type State = ServiceState;
+impl Saga<ServiceState> for AdoptVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, adopt).undone_by(unadopt),

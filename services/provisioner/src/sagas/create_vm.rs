@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use contract::provisioner;
+use contract::provisioner::CreateVm;
 use operation::{Saga, declined_error};
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
@@ -23,13 +23,9 @@ const INSTALL_MAX: Duration = Duration::from_secs(6 * 3600);
 /// A guest that restarts its SSH server, or is slow.
 const INSTALL_RETRY: Duration = Duration::from_secs(120);
 
-/// The saga.
-pub struct CreateVm;
-type Context = super::Context<provisioner::CreateVm>;
+type Context = super::Context<CreateVm>;
 
-impl Saga for CreateVm {
-    type Command = provisioner::CreateVm;
-    type State = ServiceState;
+impl Saga<ServiceState> for CreateVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, reserve).undone_by(forget),

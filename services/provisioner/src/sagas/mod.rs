@@ -1,5 +1,5 @@
-//! The durable operations, one in each file: what it promises, its steps in order, and the step functions that are its
-//! own. Steps that several sagas share are in `steps`. All pass `saga::harness` on the simulated adapters
+//! The durable operations, one in each file, named as its command: what it promises, its steps in order, and the step
+//! functions that are its own. Steps that several sagas share are in `steps`. All pass `saga::harness` on the simulated adapters
 //! (`tests/here/sagas.rs`): each step twice, a failure at each step, a crash after each record.
 //!
 //! ```text
@@ -19,34 +19,10 @@ mod start_vm;
 mod steps;
 mod stop_vm;
 
-use std::sync::Arc;
-
-use bus::Bus;
-use contract::Service;
-use operation::Engine;
-
-pub use add_seed::AddSeed;
 pub(crate) use add_seed::source_of;
-pub use adopt_vm::AdoptVm;
-pub use create_vm::CreateVm;
-pub use remove_vm::RemoveVm;
-pub use start_vm::StartVm;
 pub(crate) use steps::LocksVm;
-pub use stop_vm::StopVm;
 
 use crate::state::ServiceState;
 
 /// What a step sees.
-pub type Context<C> = operation::Context<ServiceState, C>;
-
-/// The operation engine with all sagas.
-pub fn engine(bus: &Bus, state: &Arc<ServiceState>) -> Engine {
-    Engine::of(bus.clone(), Service::Provisioner)
-        .with(AddSeed, state)
-        .with(CreateVm, state)
-        .with(AdoptVm, state)
-        .with(StartVm, state)
-        .with(StopVm, state)
-        .with(RemoveVm, state)
-        .open()
-}
+type Context<C> = operation::Context<ServiceState, C>;

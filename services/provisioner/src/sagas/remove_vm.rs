@@ -4,21 +4,21 @@
 //! done. Until its last step it can be undone, and the VM is as it was.
 
 use bus::Declined;
-use contract::provisioner;
+use contract::provisioner::RemoveVm;
 use operation::{Saga, declined_error};
-use provisioner_domain::VmRecord;
+use provisioner_domain::{VmRecord, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, disk_error, hypervisor_error};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK, disk_error, hypervisor_error};
 use crate::state::ServiceState;
 
-/// The saga.
-pub struct RemoveVm;
-type Context = super::Context<provisioner::RemoveVm>;
+type Context = super::Context<RemoveVm>;
 
-impl Saga for RemoveVm {
-    type Command = provisioner::RemoveVm;
-    type State = ServiceState;
+impl LocksVm for RemoveVm {
+    const KIND: WorkKind = WorkKind::Removing;
+}
+
+impl Saga<ServiceState> for RemoveVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),

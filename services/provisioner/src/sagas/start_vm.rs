@@ -1,20 +1,20 @@
 //! Starts a VM that is off, or unknown to the hypervisor though its disks exist; resumes one that is paused.
 
-use contract::provisioner::{self, PauseReason, StartedVm};
+use contract::provisioner::{PauseReason, StartVm, StartedVm};
 use operation::Saga;
-use provisioner_domain::{Observed, Power, VmRecord};
+use provisioner_domain::{Observed, Power, VmRecord, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, hypervisor_error};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK, READY_MAX, hypervisor_error};
 use crate::state::ServiceState;
 
-/// The saga.
-pub struct StartVm;
-type Context = super::Context<provisioner::StartVm>;
+type Context = super::Context<StartVm>;
 
-impl Saga for StartVm {
-    type Command = provisioner::StartVm;
-    type State = ServiceState;
+impl LocksVm for StartVm {
+    const KIND: WorkKind = WorkKind::Starting;
+}
+
+impl Saga<ServiceState> for StartVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),

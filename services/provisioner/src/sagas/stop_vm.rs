@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use contract::provisioner::{self, Vm};
+use contract::provisioner::{StopVm, Vm};
 use operation::Saga;
-use provisioner_domain::{Observed, VmTransition};
+use provisioner_domain::{Observed, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK};
+use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK};
 use crate::state::ServiceState;
 
 /// Three minutes of asking, and the time to end it by force.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(360);
 
-/// The saga.
-pub struct StopVm;
-type Context = super::Context<provisioner::StopVm>;
+type Context = super::Context<StopVm>;
 
-impl Saga for StopVm {
-    type Command = provisioner::StopVm;
-    type State = ServiceState;
+impl LocksVm for StopVm {
+    const KIND: WorkKind = WorkKind::Stopping;
+}
+
+impl Saga<ServiceState> for StopVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
@@ -33,7 +33,5 @@ impl Saga for StopVm {
 }
 
 async fn complete(context: &Context, _: &Outputs) -> Result<Vm, StepError> {
-    let by = context.id.clone();
-    let done = VmTransition::Complete { by, observed: Observed::OFF, host_key: None };
-    Ok(steps::apply(context, done).await?.outline(&context.state.hypervisor.info()))
+    steps::complete_as(context, Observed::OFF, None).await
 }

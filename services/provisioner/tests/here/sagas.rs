@@ -8,7 +8,7 @@ use contract::provisioner::{
 };
 use contract::{ByteCount, OperationId};
 use operation::{Context, Saga, new_id};
-use provisioner::{ServiceState, sagas};
+use provisioner::ServiceState;
 use provisioner_domain::{Power, VmTransition};
 use saga::harness::check;
 use saga::{Fenced, Journal, Outcome, Runtime, StepError, StepFuture, drive};
@@ -59,12 +59,12 @@ fn create() -> CreateVm {
     CreateVm { definition: definition("web"), operation_id: None }
 }
 
-fn stop() -> StopVm {
-    StopVm { vm: vm("web"), operation_id: None }
-}
-
 fn start() -> StartVm {
     StartVm { vm: vm("web"), operation_id: None }
+}
+
+fn stop() -> StopVm {
+    StopVm { vm: vm("web"), operation_id: None }
 }
 
 /// For the sagas that prepare a case: nothing is kept, nothing fails.
@@ -87,25 +87,9 @@ impl Runtime for NoRecord {
     }
 }
 
-async fn run<S: Saga<State = ServiceState>>(_: S, state: &Arc<ServiceState>, command: S::Command) {
-    let outcome = drive(&S::steps(), &context(state, command), &mut Journal::default(), &mut NoRecord).await;
+async fn run<C: Saga<ServiceState>>(state: &Arc<ServiceState>, command: C) {
+    let outcome = drive(&C::steps(), &context(state, command), &mut Journal::default(), &mut NoRecord).await;
     assert_eq!(outcome, Ok(Outcome::Done));
-}
-
-/// A VM that runs.
-async fn with_web(fixture: &Fixture, state: &Arc<ServiceState>) {
-    run(sagas::AddSeed, state, fixture.add_seed()).await;
-    run(sagas::CreateVm, state, create()).await;
-}
-
-/// The VM is paused, and its record says so.
-async fn pause(state: &Arc<ServiceState>, simulated: &Simulated, reason: PauseReason) {
-    let record = state.registry.vm(&vm("web")).await.expect("it exists");
-    simulated.hypervisor.pause(&record.identity.uuid, reason).expect("paused");
-    let before = record.observed().expect("it exists");
-    let now = provisioner_domain::Observed { power: Power::Paused(reason), ..before };
-    let observe = VmTransition::Observe { before, now };
-    assert_ne!(state.registry.apply(&vm("web"), observe).await.expect("observed"), record);
 }
 
 /// Everything that can be left behind, in one value.
@@ -164,21 +148,20 @@ impl Traces {
 
 /// Runs the harness: `prepare` makes the state before the saga and returns its command; at the end the traces must be
 /// `undone` or `done`.
-async fn checked<S: Saga<State = ServiceState>>(
-    _: S,
-    prepare: impl AsyncFn(&Fixture, &Arc<ServiceState>, &Simulated) -> S::Command,
+async fn checked<C: Saga<ServiceState>>(
+    prepare: impl AsyncFn(&Fixture, &Arc<ServiceState>, &Simulated) -> C,
     undone: Traces,
     done: Traces,
 ) {
     let fixture = Fixture::new();
     check(
-        &S::steps(),
+        &C::steps(),
         async || {
             let (state, simulated) = fixture.state().await;
             let command = prepare(&fixture, &state, &simulated).await;
             context(&state, command)
         },
-        async |context: &Context<ServiceState, S::Command>, outcome| {
+        async |context: &Context<ServiceState, C>, outcome| {
             let state = &context.state;
             let seen = traces(state).await;
             let expected = match outcome {
@@ -198,18 +181,49 @@ async fn checked<S: Saga<State = ServiceState>>(
     .await;
 }
 
+/// The VM `web` as a saga finds it: its state, and what it is doing.
+type Before = (VmState, Power);
+const READY: Before = (VmState::Ready, Power::Running);
+const PAUSED: Before = (VmState::Paused, Power::Paused(PauseReason::User));
+const OFF: Before = (VmState::Stopped, Power::Off);
+
+/// Runs the harness with a command about the VM `web`.
+async fn checked_on<C: Saga<ServiceState>>(before: Before, command: C, done: Traces) {
+    let (state, power) = before;
+    let prepare = async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
+        run(state, fixture.add_seed()).await;
+        run(state, create()).await;
+        match power {
+            Power::Off => run(state, stop()).await,
+            Power::Paused(reason) => pause(state, simulated, reason).await,
+            Power::Running | Power::Missing => {}
+        }
+        command.clone()
+    };
+    checked(prepare, Traces::with_web(state, power), done).await;
+}
+
+/// The VM is paused, and its record says so.
+async fn pause(state: &Arc<ServiceState>, simulated: &Simulated, reason: PauseReason) {
+    let record = state.registry.vm(&vm("web")).await.expect("it exists");
+    simulated.hypervisor.pause(&record.identity.uuid, reason).expect("paused");
+    let before = record.observed().expect("it exists");
+    let now = provisioner_domain::Observed { power: Power::Paused(reason), ..before };
+    let observe = VmTransition::Observe { before, now };
+    assert_ne!(state.registry.apply(&vm("web"), observe).await.expect("observed"), record);
+}
+
 #[actix::test]
 async fn adding_a_seed() {
     let prepare = async |fixture: &Fixture, _: &Arc<ServiceState>, _: &Simulated| fixture.add_seed();
-    checked(sagas::AddSeed, prepare, Traces::empty(), Traces::with_seed()).await;
+    checked(prepare, Traces::empty(), Traces::with_seed()).await;
 }
 
 #[actix::test]
 async fn creating_a_vm() {
     checked(
-        sagas::CreateVm,
         async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
-            run(sagas::AddSeed, state, fixture.add_seed()).await;
+            run(state, fixture.add_seed()).await;
             create()
         },
         Traces::with_seed(),
@@ -219,80 +233,30 @@ async fn creating_a_vm() {
 }
 
 #[actix::test]
-async fn stopping_a_vm() {
-    checked(
-        sagas::StopVm,
-        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
-            with_web(fixture, state).await;
-            stop()
-        },
-        Traces::with_web(VmState::Ready, Power::Running),
-        Traces::with_web(VmState::Stopped, Power::Off),
-    )
-    .await;
-}
-
-#[actix::test]
 async fn starting_a_vm() {
-    checked(
-        sagas::StartVm,
-        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
-            with_web(fixture, state).await;
-            run(sagas::StopVm, state, stop()).await;
-            start()
-        },
-        Traces::with_web(VmState::Stopped, Power::Off),
-        Traces::with_web(VmState::Ready, Power::Running),
-    )
-    .await;
+    checked_on(OFF, start(), Traces::with_web(VmState::Ready, Power::Running)).await;
 }
 
 #[actix::test]
 async fn resuming_a_vm() {
-    checked(
-        sagas::StartVm,
-        async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
-            with_web(fixture, state).await;
-            pause(state, simulated, PauseReason::User).await;
-            start()
-        },
-        Traces::with_web(VmState::Paused, Power::Paused(PauseReason::User)),
-        Traces::with_web(VmState::Ready, Power::Running),
-    )
-    .await;
+    checked_on(PAUSED, start(), Traces::with_web(VmState::Ready, Power::Running)).await;
+}
+
+#[actix::test]
+async fn stopping_a_vm() {
+    checked_on(READY, stop(), Traces::with_web(VmState::Stopped, Power::Off)).await;
 }
 
 #[actix::test]
 async fn stopping_a_paused_vm() {
-    checked(
-        sagas::StopVm,
-        async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
-            with_web(fixture, state).await;
-            pause(state, simulated, PauseReason::User).await;
-            stop()
-        },
-        Traces::with_web(VmState::Paused, Power::Paused(PauseReason::User)),
-        Traces::with_web(VmState::Stopped, Power::Off),
-    )
-    .await;
+    checked_on(PAUSED, stop(), Traces::with_web(VmState::Stopped, Power::Off)).await;
 }
 
 #[actix::test]
 async fn removing_a_vm() {
-    checked(
-        sagas::RemoveVm,
-        async |fixture: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
-            with_web(fixture, state).await;
-            RemoveVm { vm: vm("web"), operation_id: None }
-        },
-        Traces::with_web(VmState::Ready, Power::Running),
-        Traces {
-            // Discarded by the reconciler, once the operation is done.
-            aside: 1,
-            ..Traces::with_seed()
-        },
-    )
-    .await;
+    let remove = RemoveVm { vm: vm("web"), operation_id: None };
+    // What is set aside is discarded by the reconciler, once the operation is done.
+    checked_on(READY, remove, Traces { aside: 1, ..Traces::with_seed() }).await;
 }
 
 #[actix::test]
@@ -304,7 +268,6 @@ async fn adopting_a_vm() {
         ..Traces::empty()
     };
     checked(
-        sagas::AdoptVm,
         async |_: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
             let disk = DiskSize { disk: "vda".parse().expect("a name"), size: ByteCount::mib(16) };
             crate::support::reserve(state, definition("web"), vec![disk], reserved_by.clone()).await;

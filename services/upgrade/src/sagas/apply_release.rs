@@ -10,7 +10,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contract::{Service, upgrade};
+use contract::Service;
+use contract::upgrade::ApplyRelease;
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};
@@ -27,9 +28,6 @@ const DISK_MAX: Duration = Duration::from_secs(120);
 const AWAIT_MAX: Duration = Duration::from_secs(3600);
 /// How long a supervisor that does not answer is tried again: it may be starting itself.
 const SUPERVISOR_RETRY_FOR: Duration = Duration::from_secs(60);
-
-/// Replaces one service by a release.
-pub struct ApplyRelease;
 
 /// The outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +54,9 @@ struct Before {
     degraded: Vec<String>,
 }
 
-type Context = operation::Context<UpgradeState, upgrade::ApplyRelease>;
+type Context = operation::Context<UpgradeState, ApplyRelease>;
 
-impl Saga for ApplyRelease {
-    type Command = upgrade::ApplyRelease;
-    type State = UpgradeState;
-
+impl Saga<UpgradeState> for ApplyRelease {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("stage", DISK_MAX, stage).undone_by(unstage),

@@ -2,4 +2,4 @@
 
 mod apply_release;
 
-pub use apply_release::{Applied, ApplyRelease};
+pub use apply_release::Applied;

@@ -13,7 +13,7 @@ messages! { Owner::One(Service::Provisioner) =>
     request ReserveVm { "reserve_vm", from [Service(Backup)], reply ReservedVm, refusal CreateVmRefused }
     request ReleaseVm { "release_vm", from [Service(Backup)], reply Released, refusal NoRefusal }
     durable AdoptVm {
-        "adopt_vm", from [Service(Backup)], refusal AdoptVmRefused, about |it| it.vm.to_string()
+        "adopt_vm", from [Service(Backup)], refusal AdoptVmRefused, about vm |it| &it.vm
     }
 }
 

@@ -12,12 +12,12 @@ use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, 
 
 messages! { Owner::One(Service::Provisioner) =>
     durable CreateVm {
-        "create_vm", from [People], refusal CreateVmRefused, about |it| it.definition.name.to_string()
+        "create_vm", from [People], refusal CreateVmRefused, about vm |it| &it.definition.name
     }
-    schedulable StartVm { "start_vm", from [People], refusal VmRefused, about |it| it.vm.to_string() }
-    schedulable StopVm { "stop_vm", from [People], refusal VmRefused, about |it| it.vm.to_string() }
+    schedulable StartVm { "start_vm", from [People], refusal VmRefused, about vm |it| &it.vm }
+    schedulable StopVm { "stop_vm", from [People], refusal VmRefused, about vm |it| &it.vm }
     durable RemoveVm {
-        "remove_vm", from [People, Service(Backup)], refusal VmRefused, about |it| it.vm.to_string()
+        "remove_vm", from [People, Service(Backup)], refusal VmRefused, about vm |it| &it.vm
     }
     request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }

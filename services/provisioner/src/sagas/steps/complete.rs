@@ -13,8 +13,16 @@ pub(in crate::sagas) async fn complete<C: VmCommand>(
     outputs: &Outputs,
 ) -> Result<Vm, StepError> {
     let Ready { address, host_key } = outputs.get("ready")?;
-    let observed = Observed::running(true, Some(address));
-    let done = VmTransition::Complete { by: context.id.clone(), observed, host_key: Some(host_key) };
+    complete_as(context, Observed::running(true, Some(address)), Some(host_key)).await
+}
+
+/// The VM is as the operation observed it; `host_key` where it has seen the guest's. The VM as lists show it.
+pub(in crate::sagas) async fn complete_as<C: VmCommand>(
+    context: &Context<C>,
+    observed: Observed,
+    host_key: Option<String>,
+) -> Result<Vm, StepError> {
+    let done = VmTransition::Complete { by: context.id.clone(), observed, host_key };
     Ok(apply(context, done).await?.outline(&context.state.hypervisor.info()))
 }
 

@@ -14,12 +14,11 @@ mod shutdown;
 
 use std::time::Duration;
 
-use contract::VmName;
-use contract::provisioner::{AdoptVm, CreateVm, RemoveVm, StartVm, StopVm};
+use contract::message::VmCommand;
 use provisioner_domain::WorkKind;
 
 pub(super) use boot::{define, destroy, start, undefine};
-pub(super) use complete::{complete, reopen};
+pub(super) use complete::{complete, complete_as, reopen};
 pub(super) use error::{disk_error, hypervisor_error, shell_error};
 pub(super) use lock::{apply, lock, locked_record, own_record, unlock};
 pub(super) use power::{power, restore_power};
@@ -35,35 +34,8 @@ pub(super) const HYPERVISOR_RETRY: Duration = Duration::from_secs(180);
 /// Above the longest wait for readiness that settings allow; the wait itself ends as the settings say.
 pub(super) const READY_MAX: Duration = Duration::from_secs(7200 + 300);
 
-/// A command about one VM.
-pub(crate) trait VmCommand: Send + Sync + 'static {
-    /// The VM's name.
-    fn vm(&self) -> &VmName;
-}
-
-/// A command that locks a VM that exists.
+/// A command whose saga locks a VM that exists.
 pub(crate) trait LocksVm: VmCommand {
     /// What it does to the VM.
     const KIND: WorkKind;
-}
-
-macro_rules! vm_commands {
-    ($($command:ident: $($field:ident).+),+) => {
-        $(impl VmCommand for $command {
-            fn vm(&self) -> &VmName {
-                &self.$($field).+
-            }
-        })+
-    };
-}
-vm_commands!(CreateVm: definition.name, AdoptVm: vm, StartVm: vm, StopVm: vm, RemoveVm: vm);
-
-impl LocksVm for StartVm {
-    const KIND: WorkKind = WorkKind::Starting;
-}
-impl LocksVm for StopVm {
-    const KIND: WorkKind = WorkKind::Stopping;
-}
-impl LocksVm for RemoveVm {
-    const KIND: WorkKind = WorkKind::Removing;
 }
