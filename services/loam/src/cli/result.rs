@@ -1,6 +1,7 @@
 //! What an operation brought about, in one sentence with what matters: addresses, domains, ids, bytes, time.
 //!
-//! It asks the services for what the report does not say. Where they do not answer, the sentence is shorter: the
+//! Every command has a sentence: `rename vm web is done after 2 s`, or one of its own here where there is more to say. It
+//! asks the services for what the report does not say. Where they do not answer, the sentence is shorter: the
 //! operation is done in any case.
 
 use std::fmt::Write;
@@ -74,6 +75,7 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
     }
 }
 
+/// The sentence of a command without one of its own.
 fn done(report: &OperationReport, took: &str) -> String {
     format!("{} is done after {took}", super::watch::title(report))
 }
@@ -120,5 +122,21 @@ fn reached(vm: &Vm, listener: Option<&str>, sentence: &mut String) {
     }
     if vm.hypervisor != "libvirt" {
         write!(sentence, " ({}: no VM really exists)", vm.hypervisor).expect(INTO_MEMORY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_without_a_sentence_of_its_own_says_what_is_done_to_what_and_how_long_it_took() {
+        let report = serde_json::json!({
+            "id": "01K9NXQZ6R3W4V5T8Y2B7C1D0E", "service": "provisioner", "kind": "rename_vm", "about": "web",
+            "state": "done", "steps_done": 4, "steps_total": 4,
+            "started": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:02Z"
+        });
+        let report: OperationReport = serde_json::from_value(report).expect("a report");
+        assert_eq!(done(&report, "2 s"), "rename vm web is done after 2 s");
     }
 }

@@ -1,4 +1,4 @@
-//! Domains: defined, started, shut down, destroyed, undefined and found again.
+//! Domains: their life from definition to removal, and how they are found again.
 //!
 //! ```text
 //!              define            start              request_shutdown ... or destroy
