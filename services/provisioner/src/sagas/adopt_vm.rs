@@ -7,7 +7,7 @@ use provisioner_domain::nocloud::documents;
 use provisioner_domain::{VmRecord, VmTransition};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, disk_error};
+use super::steps::{self, QUICK, READY_MAX, disk_error, hypervisor_call};
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
@@ -19,12 +19,8 @@ impl Saga<ServiceState> for AdoptVm {
             Step::new("lock", QUICK, adopt).undone_by(unadopt),
             // It needs no undo: the volume is among the disks, and is removed with them.
             Step::new("volume", QUICK, volume),
-            Step::new("define", HYPERVISOR_CALL, steps::define)
-                .undone_by(steps::undefine)
-                .retrying_for(HYPERVISOR_RETRY),
-            Step::new("start", HYPERVISOR_CALL, steps::start)
-                .undone_by(steps::destroy)
-                .retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("define", steps::define).undone_by(steps::undefine),
+            hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
             Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),
         ]

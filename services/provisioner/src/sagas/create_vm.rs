@@ -9,9 +9,7 @@ use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{
-    self, HYPERVISOR_CALL, HYPERVISOR_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, shell_error,
-};
+use super::steps::{self, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error};
 use crate::ports::ScriptRun;
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
@@ -30,12 +28,8 @@ impl Saga<ServiceState> for CreateVm {
         vec![
             Step::new("lock", QUICK, reserve).undone_by(forget),
             Step::new("disk", QUICK, disk).undone_by(erase),
-            Step::new("define", HYPERVISOR_CALL, steps::define)
-                .undone_by(steps::undefine)
-                .retrying_for(HYPERVISOR_RETRY),
-            Step::new("start", HYPERVISOR_CALL, steps::start)
-                .undone_by(steps::destroy)
-                .retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("define", steps::define).undone_by(steps::undefine),
+            hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
             Step::new("install", INSTALL_MAX, install).retrying_for(INSTALL_RETRY),
             Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),

@@ -9,7 +9,7 @@ use operation::{Saga, declined_error};
 use provisioner_domain::{VmRecord, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK, disk_error, hypervisor_error};
+use super::steps::{self, LocksVm, QUICK, disk_error, hypervisor_call, hypervisor_error};
 use crate::state::ServiceState;
 
 type Context = super::Context<RemoveVm>;
@@ -22,14 +22,10 @@ impl Saga<ServiceState> for RemoveVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
-            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("power", steps::power),
             // The data are removed, too: nothing has to be written out, so the guest is not asked.
-            Step::new("power_off", HYPERVISOR_CALL, steps::destroy)
-                .undone_by(steps::restore_power)
-                .retrying_for(HYPERVISOR_RETRY),
-            Step::new("undefine", HYPERVISOR_CALL, undefine)
-                .undone_by(steps::define)
-                .retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("power_off", steps::destroy).undone_by(steps::restore_power),
+            hypervisor_call("undefine", undefine).undone_by(steps::define),
             Step::new("set_aside", QUICK, set_aside).undone_by(bring_back),
             Step::new("forget", QUICK, forget).undone_by(remember),
         ]

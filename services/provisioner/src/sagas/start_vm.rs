@@ -5,7 +5,7 @@ use operation::Saga;
 use provisioner_domain::{Observed, Power, VmRecord, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK, READY_MAX, hypervisor_error};
+use super::steps::{self, LocksVm, QUICK, READY_MAX, hypervisor_call, hypervisor_error};
 use crate::state::ServiceState;
 
 type Context = super::Context<StartVm>;
@@ -18,10 +18,8 @@ impl Saga<ServiceState> for StartVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
-            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
-            Step::new("start", HYPERVISOR_CALL, start)
-                .undone_by(steps::restore_power)
-                .retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("power", steps::power),
+            hypervisor_call("start", start).undone_by(steps::restore_power),
             Step::new("ready", READY_MAX, steps::ready),
             Step::new("complete", QUICK, complete).undone_by(steps::reopen),
         ]

@@ -7,7 +7,7 @@ use operation::Saga;
 use provisioner_domain::{Observed, WorkKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_CALL, HYPERVISOR_RETRY, LocksVm, QUICK};
+use super::steps::{self, HYPERVISOR_RETRY, LocksVm, QUICK, hypervisor_call};
 use crate::state::ServiceState;
 
 /// Three minutes of asking, and the time to end it by force.
@@ -23,7 +23,7 @@ impl Saga<ServiceState> for StopVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("lock", QUICK, steps::lock).undone_by(steps::unlock),
-            Step::new("power", HYPERVISOR_CALL, steps::power).retrying_for(HYPERVISOR_RETRY),
+            hypervisor_call("power", steps::power),
             Step::new("shut_down", SHUTDOWN_MAX, steps::shut_down)
                 .undone_by(steps::restore_power)
                 .retrying_for(HYPERVISOR_RETRY),

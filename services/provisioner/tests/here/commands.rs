@@ -1,10 +1,7 @@
 //! What commands and queries promise.
 
 use contract::operation::Begun;
-use contract::provisioner::{
-    AddSeed, AddSeedRefused, CreateVm, CreateVmRefused, GetVm, ListSeeds, ListVms, RemoveSeed,
-    RemoveSeedRefused, RemoveVm, StartVm, StopVm, Vm, VmChanged, VmRefused, VmState,
-};
+use contract::provisioner::*;
 use contract::{ByteCount, OperationId};
 use futures::StreamExt;
 use operation::new_id;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use contract::provisioner::{
-    CloseDisks, Consistency, CreateVm, GetVm, ListVms, OpenDisks, PauseReason, RemoveVm, StartVm, StartedVm,
-    StopVm, Vm, VmPaused, VmState,
-};
+use contract::provisioner::*;
 use contract::{ByteCount, OperationId, Realm, VmUuid};
 use futures::StreamExt;
 use operation::new_id;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bus::memory::MemoryTransport;
-use contract::provisioner::{
-    AddSeed, AdoptVm, CreateVm, DiskSize, PauseReason, RemoveVm, StartVm, StopVm, VmState,
-};
+use contract::provisioner::*;
 use contract::{ByteCount, OperationId};
 use operation::{Context, Saga, new_id};
 use provisioner::ServiceState;

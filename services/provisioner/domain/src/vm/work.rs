@@ -43,16 +43,17 @@ impl WorkKind {
 
     /// Its precondition: why it may not begin on a VM on which no operation is at work.
     pub(super) fn check(self, vm: &VmRecord, desired: Desired, observed: Observed) -> Result<(), VmRefused> {
-        let already = |state: VmState| Err(VmRefused::Already { vm: vm.name().clone(), state });
-        match self {
-            WorkKind::Starting if desired == Desired::Running && vm.state() == VmState::Ready => {
-                already(VmState::Ready)
-            }
-            WorkKind::Stopping if desired == Desired::Off && observed.power == Power::Off => {
-                already(VmState::Stopped)
-            }
-            WorkKind::Starting | WorkKind::Stopping | WorkKind::Removing | WorkKind::Reading => Ok(()),
-        }
+        let already = |state| VmRefused::Already { vm: vm.name().clone(), state };
+        let refusal =
+            match self {
+                WorkKind::Starting => (desired == Desired::Running && vm.state() == VmState::Ready)
+                    .then(|| already(VmState::Ready)),
+                WorkKind::Stopping => (desired == Desired::Off && observed.power == Power::Off)
+                    .then(|| already(VmState::Stopped)),
+                WorkKind::Removing => None,
+                WorkKind::Reading => None,
+            };
+        refusal.map_or(Ok(()), Err)
     }
 
     /// What is desired from its beginning on; `None` where it changes nothing about that.
@@ -60,7 +61,8 @@ impl WorkKind {
         match self {
             WorkKind::Starting => Some(Desired::Running),
             WorkKind::Stopping => Some(Desired::Off),
-            WorkKind::Removing | WorkKind::Reading => None,
+            WorkKind::Removing => None,
+            WorkKind::Reading => None,
         }
     }
 

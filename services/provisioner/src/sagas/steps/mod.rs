@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use contract::message::VmCommand;
 use provisioner_domain::WorkKind;
+use saga::{Step, StepFn};
+use serde::Serialize;
 
 pub(super) use boot::{define, destroy, start, undefine};
 pub(super) use complete::{complete, complete_as, reopen};
@@ -27,12 +29,20 @@ pub(super) use shutdown::shut_down;
 
 /// A step that reads, or writes one row or file.
 pub(super) const QUICK: Duration = Duration::from_secs(60);
-/// A step that makes one call to the hypervisor; libvirt itself waits half a minute for another job.
-pub(super) const HYPERVISOR_CALL: Duration = Duration::from_secs(120);
+/// One call to the hypervisor; libvirt itself waits half a minute for another job.
+const HYPERVISOR_CALL: Duration = Duration::from_secs(120);
 /// How long a hypervisor that is down is waited for.
 pub(super) const HYPERVISOR_RETRY: Duration = Duration::from_secs(180);
 /// Above the longest wait for readiness that settings allow; the wait itself ends as the settings say.
 pub(super) const READY_MAX: Duration = Duration::from_secs(7200 + 300);
+
+/// A step that makes one call to the hypervisor, which is waited for while it is down.
+pub(super) fn hypervisor_call<C: 'static, T: Serialize + 'static>(
+    name: &'static str,
+    act: impl for<'a> StepFn<'a, C, T> + Send + Sync + 'static,
+) -> Step<C> {
+    Step::new(name, HYPERVISOR_CALL, act).retrying_for(HYPERVISOR_RETRY)
+}
 
 /// A command whose saga locks a VM that exists.
 pub(crate) trait LocksVm: VmCommand {

@@ -91,9 +91,7 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         self.faults.check(Call::Suspend).await?;
-        if !self.known(uuid)?.power.is_on() {
-            return Err(failed(format!("suspend VM {uuid}"), "it is off"));
-        }
+        self.known_on(uuid, "suspend")?;
         self.pause(uuid, PauseReason::User)
     }
 
@@ -168,10 +166,8 @@ impl Hypervisor for SimulatedHypervisor {
         folder: &Path,
     ) -> Result<Vec<Export>, HypervisorError> {
         self.faults.check(Call::OpenExports).await?;
+        self.known_on(uuid, "export the disks of")?;
         let attempt = format!("export the disks of VM {uuid}");
-        if !self.known(uuid)?.power.is_on() {
-            return Err(failed(attempt, "it is off"));
-        }
         let mut exports = Vec::new();
         for disk in disks {
             let socket = folder.join(format!("{}.sock", disk.name));

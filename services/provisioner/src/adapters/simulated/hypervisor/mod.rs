@@ -134,6 +134,12 @@ impl SimulatedHypervisor {
         self.state().vms.get(uuid).cloned().ok_or_else(unknown)
     }
 
+    /// A VM that has to be on; `verb` says what for, in an error.
+    fn known_on(&self, uuid: &VmUuid, verb: &str) -> Result<SimulatedVm, HypervisorError> {
+        let vm = self.known(uuid)?;
+        if vm.power.is_on() { Ok(vm) } else { Err(failed(format!("{verb} VM {uuid}"), "it is off")) }
+    }
+
     /// Opens the guest's ports, at its address or at the next that is free.
     async fn run(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         if self.state().guests.contains_key(uuid) {
