@@ -44,16 +44,19 @@ impl WorkKind {
     /// Its precondition: why it may not begin on a VM on which no operation is at work.
     pub(super) fn check(self, vm: &VmRecord, desired: Desired, observed: Observed) -> Result<(), VmRefused> {
         let already = |state| VmRefused::Already { vm: vm.name().clone(), state };
-        let refusal =
-            match self {
-                WorkKind::Starting => (desired == Desired::Running && vm.state() == VmState::Ready)
-                    .then(|| already(VmState::Ready)),
-                WorkKind::Stopping => (desired == Desired::Off && observed.power == Power::Off)
-                    .then(|| already(VmState::Stopped)),
-                WorkKind::Removing => None,
-                WorkKind::Reading => None,
-            };
-        refusal.map_or(Ok(()), Err)
+        let refuse_if = |so: bool, refusal: VmRefused| if so { Err(refusal) } else { Ok(()) };
+        match self {
+            WorkKind::Starting => {
+                let is_ready = desired == Desired::Running && vm.state() == VmState::Ready;
+                refuse_if(is_ready, already(VmState::Ready))
+            }
+            WorkKind::Stopping => {
+                let is_off = desired == Desired::Off && observed.power == Power::Off;
+                refuse_if(is_off, already(VmState::Stopped))
+            }
+            WorkKind::Removing => Ok(()),
+            WorkKind::Reading => Ok(()),
+        }
     }
 
     /// What is desired from its beginning on; `None` where it changes nothing about that.
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_work_shows_its_state_and_changes_what_is_desired_or_leaves_it() {
+    fn work_on_a_vm_shows_its_state_and_changes_what_is_desired_or_leaves_it() {
         for (kind, shown, wanted) in [
             (WorkKind::Starting, VmState::Starting, Desired::Running),
             (WorkKind::Stopping, VmState::Stopping, Desired::Off),
