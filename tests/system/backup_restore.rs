@@ -73,7 +73,7 @@ async fn the_same_command_twice_makes_one_backup() {
     assert_eq!(first.operation(), &id);
     installation.end_of(Service::Backup, &id).await;
     let again = installation.ask(command).await;
-    assert_eq!(again, contract::operation::Begun::AlreadyBegun(id.clone()));
+    assert_eq!(again, contract::operation::BegunOperation::AlreadyBegun(id.clone()));
     let all = backups(&installation).await;
     assert_eq!(all.iter().map(|backup| backup.id.clone()).collect::<Vec<_>>(), [BackupId::from(&id)]);
 }
@@ -96,6 +96,6 @@ async fn a_machine_is_backed_up_while_it_is_off_and_the_running_one_goes_on_serv
         (all.len() == 2).then(|| all[0].clone())
     })
     .await;
-    assert_eq!(off.consistency, contract::provisioner::Consistency::Off);
+    assert_eq!(off.consistency, contract::provisioner::Consistency::PoweredOff);
     assert_eq!(installation.ask(ListVms {}).await[0].state, VmState::Stopped);
 }

@@ -95,7 +95,10 @@ async fn a_second_machine_cannot_take_name_or_domain_of_the_first() {
     definition.name = VmName::new("other").expect("valid");
     let taken = definition.domains[0].domain.clone();
     let second = CreateVm { definition, operation_id: None };
-    assert_eq!(installation.refused(second).await, CreateVmRefused::DomainTaken { domain: taken, vm: owner });
+    assert_eq!(
+        installation.refused(second).await,
+        CreateVmRefused::HttpDomainTaken { domain: taken, vm: owner }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

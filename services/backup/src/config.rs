@@ -21,16 +21,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backup_repository::{
-    CollectSettings, Compression, EngineSettings, KdfCost, NoCompression, S3Settings, StoreSettings,
+    CollectSettings, Compression, EngineSettings, KdfCost, ParseCompressionError, S3Settings, StoreSettings,
     StoreSettingsError, StoreUrl,
 };
-use chassis::{FileError, Settings, refuse_if_others_can_write};
+use chassis::{FileTrustError, Settings, refuse_if_others_can_write};
 use contract::ByteCount;
 use contract::amount::InvalidSize;
 use serde::{Deserialize, Deserializer};
 
 use crate::actors::{COPIES_MAX, MAINTENANCE_MAX, READS_MAX};
-use crate::adapters::repository::{Creation, RepositoryConfig, SecretFile};
+use crate::adapters::repository::{RepositoryConfig, RepositoryCreation, SecretFile};
 
 /// Enough for the five operations that move data at one time, on a host of 2 GiB.
 const MEMORY_BUDGET: ByteCount = ByteCount::mib(960);
@@ -118,7 +118,7 @@ fn compression<'de, D: Deserializer<'de>>(from: D) -> Result<Compression, D::Err
         Value::Level(level) => level.to_string(),
         Value::Text(text) => text,
     };
-    text.parse().map_err(|error: NoCompression| serde::de::Error::custom(error))
+    text.parse().map_err(|error: ParseCompressionError| serde::de::Error::custom(error))
 }
 
 /// Why the settings cannot be used.
@@ -132,7 +132,7 @@ pub enum ConfigError {
     TwoSecrets,
     /// A store in a folder needs no S3 settings; something else was meant.
     #[error("backup.s3 is set, but backup.store is not s3://bucket/prefix")]
-    S3WithoutNeed,
+    UnusedS3Settings,
     /// There is no key yet.
     #[error(
         "there is no key file {0}; create one with `head -c 64 /dev/urandom > {0} && chmod 600 {0}` and keep a copy \
@@ -141,7 +141,7 @@ pub enum ConfigError {
     NoKey(PathBuf),
     /// Others can change a file with a secret.
     #[error("a file with a secret")]
-    Untrusted(#[from] FileError),
+    UntrustedSecretFile(#[from] FileTrustError),
     /// Others can read a file with a secret.
     #[error("{path} can be read by others (mode {mode:o}); run `chmod go= {path}`")]
     ReadableByOthers {
@@ -157,7 +157,7 @@ pub enum ConfigError {
 /// # Errors
 /// When values contradict each other, or others have access to a file with a secret.
 pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig, ConfigError> {
-    let (own, state) = (&settings.own, &settings.state_dir);
+    let (own, state) = (&settings.service, &settings.state_dir);
     let url: StoreUrl = match &own.store {
         Some(text) => text.parse()?,
         None => StoreUrl::Folder(state.join("store")),
@@ -166,7 +166,7 @@ pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig
     store.s3 = match (&store.url, &own.s3) {
         (StoreUrl::S3 { .. }, Some(s3)) => Some(s3_settings(s3)?),
         (StoreUrl::S3 { .. }, None) => return Err(StoreSettingsError::S3SettingsMissing.into()),
-        (StoreUrl::Folder(_), Some(_)) => return Err(ConfigError::S3WithoutNeed),
+        (StoreUrl::Folder(_), Some(_)) => return Err(ConfigError::UnusedS3Settings),
         (StoreUrl::Folder(_), None) => None,
     };
     let secret = match (&own.key_file, &own.passphrase_file) {
@@ -187,11 +187,15 @@ pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig
         store,
         secret,
         engine,
-        creation: if own.create_repository { Creation::Allowed } else { Creation::Forbidden },
+        creation: if own.create_repository {
+            RepositoryCreation::Allowed
+        } else {
+            RepositoryCreation::Forbidden
+        },
         kdf: KdfCost::default(),
-        collection: CollectSettings::default(),
+        collect_settings: CollectSettings::default(),
         refresh_interval: REFRESH_INTERVAL,
-        note: state.join("backup/repository.json"),
+        last_opened_file: state.join("backup/repository.json"),
     })
 }
 
@@ -211,7 +215,7 @@ fn refuse_if_others_have_access(path: &Path) -> Result<(), ConfigError> {
     }
     refuse_if_others_can_write(path)?;
     let metadata =
-        std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
+        std::fs::metadata(path).map_err(|source| FileTrustError::Unreadable { path: path.into(), source })?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & READABLE_BY_OTHERS != 0 {
         return Err(ConfigError::ReadableByOthers { path: path.into(), mode });
@@ -233,7 +237,7 @@ mod tests {
             state_dir: state.into(),
             realm: Realm::default(),
             nats: chassis::NatsSettings { url: "nats://127.0.0.1:4222".into(), nkey_file: None },
-            own: toml::from_str(own).expect("valid TOML"),
+            service: toml::from_str(own).expect("valid TOML"),
         }
     }
 
@@ -251,7 +255,7 @@ mod tests {
         secret(&state.path().join("keys/backup.key"), 0o600);
         let config = repository_config(&settings(state.path(), "")).expect("the settings are valid");
         assert_eq!(config.store.url, StoreUrl::Folder(state.path().join("store")));
-        assert_eq!(config.creation, Creation::Forbidden);
+        assert_eq!(config.creation, RepositoryCreation::Forbidden);
     }
 
     #[test]

@@ -13,19 +13,19 @@
 
 use std::sync::Arc;
 
-use backup_domain::admission::{UnderWay, may_begin};
+use backup_domain::admission::{RunningBackup, may_begin};
 use backup_domain::reference::{ReferenceError, resolve};
-use backup_domain::repository_state::Freshness;
-use bus::{Call, Declined};
+use backup_domain::repository_state::RequiredFreshness;
+use bus::{ErrorReply, IncomingRequest};
 use contract::backup::{
     ApplyRetention, ApplyRetentionRefused, Backup, CollectRepository, CollectRepositoryRefused, ListBackups,
     RestoreBackup, RestoreBackupRefused, StartBackup, StartBackupRefused, VerifyBackup, VerifyBackupRefused,
     VerifyRepository, VerifyRepositoryRefused,
 };
-use contract::message::{Failure, NoRefusal};
+use contract::message::{Failure, NeverRefused};
 use contract::operation::OperationReport;
 use contract::{BackupRef, OperationId, Request, VmName};
-use operation::{Candidate, Engine};
+use operation::{Engine, PendingCommand};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::actors::RepositoryClosed;
@@ -48,8 +48,8 @@ impl From<RepositoryClosed> for Failure {
     }
 }
 
-fn failed<F>(closed: RepositoryClosed) -> Declined<F> {
-    Declined::Failed(closed.into())
+fn failed<F>(closed: RepositoryClosed) -> ErrorReply<F> {
+    ErrorReply::Failed(closed.into())
 }
 
 impl Handlers {
@@ -72,89 +72,91 @@ impl Handlers {
         &self,
         id: &OperationId,
         under_way: fn(OperationId) -> R::Refusal,
-    ) -> Result<Admission, Declined<R::Refusal>> {
+    ) -> Result<Admission, ErrorReply<R::Refusal>> {
         let admission = self.admission().await;
         if let Some(other) = self.unfinished::<R>().await?.find(|other| other.id != *id) {
-            return Err(Declined::Refused(under_way(other.id)));
+            return Err(ErrorReply::Refused(under_way(other.id)));
         }
         self.state.repository.repository().map_err(failed)?;
         Ok(admission)
     }
 
     /// Checks that a reference means one backup. One that is not in the list at hand is looked for in the store.
-    async fn resolve<F: From<ReferenceError>>(&self, reference: &BackupRef) -> Result<(), Declined<F>> {
+    async fn resolve<F: From<ReferenceError>>(&self, reference: &BackupRef) -> Result<(), ErrorReply<F>> {
         let repository = &self.state.repository;
-        let at_hand = repository.backups(Freshness::AtHand).await.map_err(failed)?;
+        let at_hand = repository.backups(RequiredFreshness::Cached).await.map_err(failed)?;
         if resolve(reference, &at_hand).is_ok() {
             return Ok(());
         }
-        let fresh = repository.backups(Freshness::Fresh).await.map_err(failed)?;
-        resolve(reference, &fresh).map(drop).map_err(|error| Declined::Refused(error.into()))
+        let fresh = repository.backups(RequiredFreshness::JustRead).await.map_err(failed)?;
+        resolve(reference, &fresh).map(drop).map_err(|error| ErrorReply::Refused(error.into()))
     }
 }
 
 pub(crate) async fn check_start_backup(
     handlers: Arc<Handlers>,
-    candidate: Candidate<StartBackup>,
-) -> Result<Admission, Declined<StartBackupRefused>> {
-    let Candidate { id, command: StartBackup { vm, .. }, .. } = candidate;
+    candidate: PendingCommand<StartBackup>,
+) -> Result<Admission, ErrorReply<StartBackupRefused>> {
+    let PendingCommand { id, command: StartBackup { vm, .. }, .. } = candidate;
     handlers.state.repository.repository().map_err(failed)?;
     if !handlers.state.provisioner.has_vm(&vm).await? {
-        return Err(Declined::Refused(StartBackupRefused::Unknown(vm)));
+        return Err(ErrorReply::Refused(StartBackupRefused::UnknownVm(vm)));
     }
     let admission = handlers.admission().await;
     let under_way: Vec<_> = handlers
         .unfinished::<StartBackup>()
         .await?
-        .filter_map(|report| Some(UnderWay { operation: report.id, vm: VmName::new(report.about).ok()? }))
+        .filter_map(|report| {
+            Some(RunningBackup { operation: report.id, vm: VmName::new(report.about).ok()? })
+        })
         .collect();
-    may_begin(&vm, &id, &under_way).map_err(Declined::Refused)?;
+    may_begin(&vm, &id, &under_way).map_err(ErrorReply::Refused)?;
     Ok(admission)
 }
 
 pub(crate) async fn check_restore_backup(
     handlers: Arc<Handlers>,
-    candidate: Candidate<RestoreBackup>,
-) -> Result<(), Declined<RestoreBackupRefused>> {
+    candidate: PendingCommand<RestoreBackup>,
+) -> Result<(), ErrorReply<RestoreBackupRefused>> {
     let RestoreBackup { backup, as_vm, .. } = candidate.command;
     handlers.resolve(&backup).await?;
     if handlers.state.provisioner.has_vm(&as_vm).await? {
-        return Err(Declined::Refused(RestoreBackupRefused::NameTaken(as_vm)));
+        return Err(ErrorReply::Refused(RestoreBackupRefused::NameTaken(as_vm)));
     }
     Ok(())
 }
 
 pub(crate) async fn check_verify_backup(
     handlers: Arc<Handlers>,
-    candidate: Candidate<VerifyBackup>,
-) -> Result<(), Declined<VerifyBackupRefused>> {
+    candidate: PendingCommand<VerifyBackup>,
+) -> Result<(), ErrorReply<VerifyBackupRefused>> {
     handlers.resolve(&candidate.command.backup).await
 }
 
 pub(crate) async fn check_verify_repository(
     handlers: Arc<Handlers>,
-    candidate: Candidate<VerifyRepository>,
-) -> Result<Admission, Declined<VerifyRepositoryRefused>> {
+    candidate: PendingCommand<VerifyRepository>,
+) -> Result<Admission, ErrorReply<VerifyRepositoryRefused>> {
     handlers.admit::<VerifyRepository>(&candidate.id, VerifyRepositoryRefused::UnderWay).await
 }
 
 pub(crate) async fn check_collect_repository(
     handlers: Arc<Handlers>,
-    candidate: Candidate<CollectRepository>,
-) -> Result<Admission, Declined<CollectRepositoryRefused>> {
+    candidate: PendingCommand<CollectRepository>,
+) -> Result<Admission, ErrorReply<CollectRepositoryRefused>> {
     handlers.admit::<CollectRepository>(&candidate.id, CollectRepositoryRefused::UnderWay).await
 }
 
 pub(crate) async fn check_apply_retention(
     handlers: Arc<Handlers>,
-    candidate: Candidate<ApplyRetention>,
-) -> Result<Admission, Declined<ApplyRetentionRefused>> {
-    let Candidate { id, command: ApplyRetention { keep, vm, .. }, .. } = candidate;
-    policy_of(&keep).map_err(|why| Declined::Refused(ApplyRetentionRefused::BadRules(why)))?;
+    candidate: PendingCommand<ApplyRetention>,
+) -> Result<Admission, ErrorReply<ApplyRetentionRefused>> {
+    let PendingCommand { id, command: ApplyRetention { keep, vm, .. }, .. } = candidate;
+    policy_of(&keep).map_err(|why| ErrorReply::Refused(ApplyRetentionRefused::BadRules(why)))?;
     if let Some(vm) = vm {
-        let backups = handlers.state.repository.backups(Freshness::AtHand).await.map_err(failed)?;
+        let backups = handlers.state.repository.backups(RequiredFreshness::Cached).await.map_err(failed)?;
         if !backups.iter().any(|backup| backup.vm == vm) {
-            return Err(Declined::Refused(ApplyRetentionRefused::NoBackups(vm)));
+            return Err(ErrorReply::Refused(ApplyRetentionRefused::NoBackups(vm)));
         }
     }
     handlers.admit::<ApplyRetention>(&id, ApplyRetentionRefused::UnderWay).await
@@ -162,10 +164,10 @@ pub(crate) async fn check_apply_retention(
 
 pub(crate) async fn list_backups(
     handlers: Arc<Handlers>,
-    call: Call<ListBackups>,
-) -> Result<Vec<Backup>, Declined<NoRefusal>> {
+    call: IncomingRequest<ListBackups>,
+) -> Result<Vec<Backup>, ErrorReply<NeverRefused>> {
     let vm = call.request.vm;
-    let backups = handlers.state.repository.backups(Freshness::AtHand).await.map_err(failed)?;
+    let backups = handlers.state.repository.backups(RequiredFreshness::Cached).await.map_err(failed)?;
     let is_wanted = |backup: &&Backup| vm.as_ref().is_none_or(|vm| *vm == backup.vm);
     Ok(backups.iter().filter(is_wanted).cloned().collect())
 }

@@ -9,7 +9,7 @@
 //!        |
 //!      sagas, one for each command                                  act, step by step, and undo
 //!        |            \               \
-//!   provisioner     DiskExports     RepositoryKeeper, TransferSlots
+//!   provisioner     DiskExportConnector     RepositoryKeeper, TransferSlots
 //!   (over the bus)  (NBD sockets)        |
 //!        opens disks,               backup-repository --> folder | S3
 //!        creates VMs
@@ -41,7 +41,7 @@ use contract::{HostName, Service};
 
 use crate::adapters::repository::RepositoryConfig;
 use crate::handlers::Handlers;
-use crate::ports::DiskExports;
+use crate::ports::DiskExportConnector;
 pub use crate::state::ServiceState;
 
 /// Opens the service: starts its actors on the arbiter at hand and its workers, and returns what answers.
@@ -49,7 +49,7 @@ pub fn open(
     bus: Bus,
     host: HostName,
     repository: RepositoryConfig,
-    exports: Arc<dyn DiskExports>,
+    exports: Arc<dyn DiskExportConnector>,
 ) -> chassis::Service {
     let mut workers = Workers::default();
     let state = Arc::new(ServiceState::open(bus.clone(), host, repository, exports, &mut workers));

@@ -1,7 +1,7 @@
 //! What the service needs beyond the bus and the store: to read a disk through its NBD export.
 //!
 //! ```text
-//!   DiskExports --by--> NbdExports   the unix socket of QEMU's NBD server
+//!   DiskExportConnector --by--> NbdExports   the unix socket of QEMU's NBD server
 //! ```
 //!
 //! The provisioner is called over the bus (`adapters/provisioner.rs`), the store is used through `backup-repository`
@@ -13,7 +13,7 @@ use contract::provisioner::DiskExport;
 
 /// Reads disks through the exports that the provisioner opened.
 #[async_trait]
-pub trait DiskExports: Send + Sync + 'static {
+pub trait DiskExportConnector: Send + Sync + 'static {
     /// Connects to an export: the disk, ready to be read.
     ///
     /// # Errors

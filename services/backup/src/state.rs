@@ -6,11 +6,11 @@ use bus::Bus;
 use chassis::Workers;
 use contract::HostName;
 
-use crate::actors::{RefreshRepository, RepositoryKeeper, TransferSlotsHandle};
-use crate::adapters::provisioner::Provisioner;
+use crate::actors::{RepositoryKeeper, RepositoryRefresher, TransferSlotsHandle};
+use crate::adapters::provisioner::ProvisionerClient;
 use crate::adapters::repository::RepositoryConfig;
 use crate::metrics::Metrics;
-use crate::ports::DiskExports;
+use crate::ports::DiskExportConnector;
 
 /// Ports and actors.
 pub struct ServiceState {
@@ -19,15 +19,15 @@ pub struct ServiceState {
     /// For events.
     pub bus: Bus,
     /// Opens disks and creates VMs.
-    pub provisioner: Provisioner,
+    pub provisioner: ProvisionerClient,
     /// How the repository is opened and maintained.
     pub config: Arc<RepositoryConfig>,
     /// Gives out the open repository and its list of backups.
     pub repository: RepositoryKeeper,
     /// Limits how many operations move data at one time.
-    pub slots: TransferSlotsHandle,
+    pub transfer_slots: TransferSlotsHandle,
     /// How disks are read.
-    pub exports: Arc<dyn DiskExports>,
+    pub exports: Arc<dyn DiskExportConnector>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -38,12 +38,12 @@ impl ServiceState {
         bus: Bus,
         host: HostName,
         config: RepositoryConfig,
-        exports: Arc<dyn DiskExports>,
+        exports: Arc<dyn DiskExportConnector>,
         workers: &mut Workers,
     ) -> Self {
         let (config, metrics) = (Arc::new(config), Metrics::default());
         let repository = RepositoryKeeper::default();
-        let refresh = RefreshRepository {
+        let refresh = RepositoryRefresher {
             config: Arc::clone(&config),
             keeper: repository.clone(),
             metrics: metrics.clone(),
@@ -51,11 +51,11 @@ impl ServiceState {
         workers.start_with(refresh, repository.waker());
         ServiceState {
             host,
-            provisioner: Provisioner::new(bus.clone()),
+            provisioner: ProvisionerClient::new(bus.clone()),
             bus,
             config,
             repository,
-            slots: TransferSlotsHandle::start(),
+            transfer_slots: TransferSlotsHandle::start(),
             exports,
             metrics,
         }

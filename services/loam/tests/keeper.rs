@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use loam::up::child::{EXEC, Launch};
-use loam::up::keeper::{END_MAX, Keeper, Phase};
+use loam::up::child::{EXEC, LaunchSpec};
+use loam::up::keeper::{END_MAX, Keeper, ProcessState};
 use testkit::eventually;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ impl Fixture {
         let script = Arc::clone(&self.script);
         let plan = move || {
             let text = script.lock().expect("no panic").clone();
-            Ok(Launch::of("script", Path::new("/bin/sh")).arg("-c").arg(text))
+            Ok(LaunchSpec::of("script", Path::new("/bin/sh")).arg("-c").arg(text))
         };
         let log = self.folder.path().join("script.log");
         Keeper::start("script", PathBuf::from(LOAM), log, Box::new(plan), self.force.clone())
@@ -54,7 +54,7 @@ async fn a_process_that_dies_is_restarted_and_its_last_line_is_known() {
     let keeper = fixture.keep();
     eventually("it was started again", async || keeper.status().restarts >= 3).await;
     eventually("the reason is known", async || {
-        matches!(keeper.status().phase, Phase::Down(why) if why.contains("3") && why.contains("my last line"))
+        matches!(keeper.status().state, ProcessState::Down(why) if why.contains("3") && why.contains("my last line"))
     })
     .await;
     keeper.end().await;
@@ -69,10 +69,10 @@ async fn a_restart_starts_what_the_plan_says_now_and_does_not_count_as_a_death()
     keeper.handle().restart().await.expect("restarted");
     fixture.wrote("second").await;
     let status = keeper.status();
-    assert!(matches!(status.phase, Phase::Up(_)) && status.restarts == 0, "{status:?}");
+    assert!(matches!(status.state, ProcessState::Up(_)) && status.restarts == 0, "{status:?}");
     let handle = keeper.handle();
     keeper.end().await;
-    assert_eq!(handle.status().phase, Phase::Ended);
+    assert_eq!(handle.status().state, ProcessState::Stopped);
     assert!(handle.restart().await.is_err(), "its keeper has ended");
 }
 

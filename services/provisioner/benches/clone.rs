@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use contract::{ByteCount, VmName};
 use provisioner::adapters::qemu_img::QemuImgDisks;
-use provisioner::ports::{Disks, SeedSource};
+use provisioner::ports::{Disks, SeedImageSource};
 
 const ROUNDS: usize = 21;
 /// A seed of the usual size of a cloud image, incompressible.
@@ -27,7 +27,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let sha256 = chassis::sha256_of(&image)?;
     let disks = QemuImgDisks::open(&folder.path().join("state"), None)?;
     let started = Instant::now();
-    disks.import_seed(&SeedSource::File(image), &sha256, &|_, _| {}).await?;
+    disks.import_seed(&SeedImageSource::File(image), &sha256, &|_, _| {}).await?;
     println!("seed of {SEED} imported and checked: {:.2?}", started.elapsed());
 
     let vm = VmName::new("web")?;

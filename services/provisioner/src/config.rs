@@ -29,7 +29,7 @@ pub struct Config {
     /// The unix socket of libvirtd.
     pub libvirt_socket: PathBuf,
     /// KVM or emulation; `auto` finds out by booting a kernel.
-    pub virt_type: VirtTypeWanted,
+    pub virt_type: VirtTypeSetting,
     /// The network that VMs are connected to.
     pub network: Network,
     /// How many seconds a VM may take from its start until its guest answers, from 1 to 7200. Emulated guests on a busy
@@ -67,7 +67,7 @@ pub enum HypervisorKind {
 /// KVM or emulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VirtTypeWanted {
+pub enum VirtTypeSetting {
     /// KVM where it is proven to work, else emulation.
     Auto,
     /// KVM.

@@ -5,26 +5,27 @@
 
 use std::sync::Arc;
 
-use bus::{Call, Declined};
-use contract::message::{Failure, NoRefusal};
+use bus::{ErrorReply, IncomingRequest};
+use contract::message::{Failure, NeverRefused};
 use contract::provisioner::{
-    AddSeed, AddSeedRefused, AdoptVm, AdoptVmRefused, CloseDisks, Closed, CreateVm, CreateVmRefused,
-    DiskPath, GetVm, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm,
-    Released, RemoveSeed, RemoveSeedRefused, RenewDisks, Renewed, ReserveVm, ReservedVm, Seed, Vm, VmRefused,
+    AddSeed, AddSeedRefused, CloseDisks, ClosedExports, CreateReservedVm, CreateReservedVmRefused, CreateVm,
+    CreateVmRefused, DiskPath, GetVm, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks,
+    ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease, ReserveVmName,
+    ReservedVm, Seed, Vm, VmRefused,
 };
-use operation::Candidate;
-use provisioner_domain::{Phase, VmRecord, VmTransition};
+use operation::PendingCommand;
+use provisioner_domain::{VmPhase, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
-use crate::sagas::{LocksVm, source_of};
+use crate::sagas::{VmLockingCommand, source_of};
 use crate::state::ServiceState;
 use crate::vm_spec::disks_of;
 
 /// What request handlers share.
 pub(crate) struct Handlers {
     pub(crate) state: Arc<ServiceState>,
-    pub(crate) exports: ExportKeeperHandle,
+    pub(crate) export_keeper: ExportKeeperHandle,
 }
 
 fn unavailable(error: DiskError) -> Failure {
@@ -33,28 +34,28 @@ fn unavailable(error: DiskError) -> Failure {
 
 pub(crate) async fn check_add_seed(
     handlers: Arc<Handlers>,
-    candidate: Candidate<AddSeed>,
-) -> Result<(), Declined<AddSeedRefused>> {
+    candidate: PendingCommand<AddSeed>,
+) -> Result<(), ErrorReply<AddSeedRefused>> {
     let AddSeed { name, from, sha256, .. } = candidate.command;
     if source_of(&from).is_none() {
-        return Err(Declined::Refused(AddSeedRefused::NotASource(from)));
+        return Err(ErrorReply::Refused(AddSeedRefused::NotASource(from)));
     }
     let inventory = handlers.state.registry.snapshot().await?;
     let added = inventory.add_seed(&name, &sha256.to_ascii_lowercase(), &candidate.id);
-    added.map(drop).map_err(Declined::Refused)
+    added.map(drop).map_err(ErrorReply::Refused)
 }
 
 pub(crate) async fn list_seeds(
     handlers: Arc<Handlers>,
-    _: Call<ListSeeds>,
-) -> Result<Vec<Seed>, Declined<NoRefusal>> {
+    _: IncomingRequest<ListSeeds>,
+) -> Result<Vec<Seed>, ErrorReply<NeverRefused>> {
     Ok(handlers.state.registry.snapshot().await?.seeds().cloned().collect())
 }
 
 pub(crate) async fn remove_seed(
     handlers: Arc<Handlers>,
-    call: Call<RemoveSeed>,
-) -> Result<Seed, Declined<RemoveSeedRefused>> {
+    call: IncomingRequest<RemoveSeed>,
+) -> Result<Seed, ErrorReply<RemoveSeedRefused>> {
     let (seed, is_needed) = handlers.state.registry.remove_seed(call.request.name).await?;
     if !is_needed {
         // The record is removed already; a file that stays is used when the same image is imported again.
@@ -65,63 +66,66 @@ pub(crate) async fn remove_seed(
 
 pub(crate) async fn check_create_vm(
     handlers: Arc<Handlers>,
-    candidate: Candidate<CreateVm>,
-) -> Result<(), Declined<CreateVmRefused>> {
+    candidate: PendingCommand<CreateVm>,
+) -> Result<(), ErrorReply<CreateVmRefused>> {
     let inventory = handlers.state.registry.snapshot().await?;
-    inventory.may_create(&candidate.command.definition).map(drop).map_err(Declined::Refused)
+    inventory.may_create(&candidate.command.definition).map(drop).map_err(ErrorReply::Refused)
 }
 
 /// Whether a command may lock its VM now.
-pub(crate) async fn check_lock<C: LocksVm>(
+pub(crate) async fn check_lock<C: VmLockingCommand>(
     handlers: Arc<Handlers>,
-    candidate: Candidate<C>,
-) -> Result<(), Declined<VmRefused>> {
+    candidate: PendingCommand<C>,
+) -> Result<(), ErrorReply<VmRefused>> {
     let record = handlers.state.registry.vm(candidate.command.vm()).await?;
     let begin = VmTransition::Begin { by: candidate.id, kind: C::KIND };
-    record.apply(begin).map(drop).map_err(Declined::Refused)
+    record.apply(begin).map(drop).map_err(ErrorReply::Refused)
 }
 
 pub(crate) async fn list_vms(
     handlers: Arc<Handlers>,
-    _: Call<ListVms>,
-) -> Result<Vec<Vm>, Declined<NoRefusal>> {
+    _: IncomingRequest<ListVms>,
+) -> Result<Vec<Vm>, ErrorReply<NeverRefused>> {
     let inventory = handlers.state.registry.snapshot().await?;
     let hypervisor = handlers.state.hypervisor.info();
     let outline = |record: &VmRecord| record.outline(&hypervisor);
     Ok(inventory.vms().map(outline).collect())
 }
 
-pub(crate) async fn get_vm(handlers: Arc<Handlers>, call: Call<GetVm>) -> Result<Vm, Declined<VmRefused>> {
+pub(crate) async fn get_vm(
+    handlers: Arc<Handlers>,
+    call: IncomingRequest<GetVm>,
+) -> Result<Vm, ErrorReply<VmRefused>> {
     let record = handlers.state.registry.vm(&call.request.vm).await?;
     Ok(record.view(&handlers.state.hypervisor.info()))
 }
 
 pub(crate) async fn open_disks(
     handlers: Arc<Handlers>,
-    call: Call<OpenDisks>,
-) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
-    handlers.exports.open(call.request.vm, call.request.operation_id).await
+    call: IncomingRequest<OpenDisks>,
+) -> Result<OpenedDisks, ErrorReply<OpenDisksRefused>> {
+    handlers.export_keeper.open(call.request.vm, call.request.operation_id).await
 }
 
 pub(crate) async fn renew_disks(
     handlers: Arc<Handlers>,
-    call: Call<RenewDisks>,
-) -> Result<Renewed, Declined<NotOpen>> {
-    handlers.exports.renew(call.request.operation_id).await
+    call: IncomingRequest<RenewDisks>,
+) -> Result<RenewedLease, ErrorReply<NotOpen>> {
+    handlers.export_keeper.renew(call.request.operation_id).await
 }
 
 pub(crate) async fn close_disks(
     handlers: Arc<Handlers>,
-    call: Call<CloseDisks>,
-) -> Result<Closed, Declined<NoRefusal>> {
-    handlers.exports.close(call.request.operation_id).await
+    call: IncomingRequest<CloseDisks>,
+) -> Result<ClosedExports, ErrorReply<NeverRefused>> {
+    handlers.export_keeper.close(call.request.operation_id).await
 }
 
-pub(crate) async fn reserve_vm(
+pub(crate) async fn reserve_vm_name(
     handlers: Arc<Handlers>,
-    call: Call<ReserveVm>,
-) -> Result<ReservedVm, Declined<CreateVmRefused>> {
-    let ReserveVm { definition, disks, operation_id } = call.request;
+    call: IncomingRequest<ReserveVmName>,
+) -> Result<ReservedVm, ErrorReply<CreateVmRefused>> {
+    let ReserveVmName { definition, disks, operation_id } = call.request;
     let state = &handlers.state;
     let record = state.registry.reserve(definition, disks, operation_id).await?;
     state.disks.create_folder(record.name()).await.map_err(unavailable)?;
@@ -130,40 +134,42 @@ pub(crate) async fn reserve_vm(
     Ok(ReservedVm { host: record.host, disks })
 }
 
-pub(crate) async fn release_vm(
+pub(crate) async fn release_vm_name(
     handlers: Arc<Handlers>,
-    call: Call<ReleaseVm>,
-) -> Result<Released, Declined<NoRefusal>> {
-    let ReleaseVm { vm, operation_id } = call.request;
+    call: IncomingRequest<ReleaseVmName>,
+) -> Result<ReleasedVmName, ErrorReply<NeverRefused>> {
+    let ReleaseVmName { vm, operation_id } = call.request;
     let state = &handlers.state;
-    let is_reserved = |record: VmRecord| matches!(record.phase, Phase::Reserved { by } if by == operation_id);
+    let is_reserved =
+        |record: VmRecord| matches!(record.phase, VmPhase::Reserved { by } if by == operation_id);
     if !state.registry.find(&vm).await?.is_some_and(is_reserved) {
-        return Ok(Released { was_reserved: false });
+        return Ok(ReleasedVmName { was_reserved: false });
     }
     // The files first: until the name is free the folder cannot be another VM's.
     state.disks.erase(&vm).await.map_err(unavailable)?;
     match state.registry.forget(&vm, &operation_id).await {
-        Ok(was_reserved) => Ok(Released { was_reserved }),
-        Err(Declined::Refused(_)) => Ok(Released { was_reserved: false }),
-        Err(Declined::Failed(failure)) => Err(failure.into()),
+        Ok(was_reserved) => Ok(ReleasedVmName { was_reserved }),
+        Err(ErrorReply::Refused(_)) => Ok(ReleasedVmName { was_reserved: false }),
+        Err(ErrorReply::Failed(failure)) => Err(failure.into()),
     }
 }
 
-pub(crate) async fn check_adopt_vm(
+pub(crate) async fn check_create_reserved_vm(
     handlers: Arc<Handlers>,
-    candidate: Candidate<AdoptVm>,
-) -> Result<(), Declined<AdoptVmRefused>> {
-    let AdoptVm { vm, reserved_by, .. } = candidate.command;
+    candidate: PendingCommand<CreateReservedVm>,
+) -> Result<(), ErrorReply<CreateReservedVmRefused>> {
+    let CreateReservedVm { vm, reserved_by, .. } = candidate.command;
     let state = &handlers.state;
-    let not_reserved = AdoptVmRefused::NotReserved { vm: vm.clone(), reserved_by: reserved_by.clone() };
-    let adopt = VmTransition::Adopt { by: candidate.id, reserved_by };
+    let not_reserved =
+        CreateReservedVmRefused::NotReserved { vm: vm.clone(), reserved_by: reserved_by.clone() };
+    let begin_reserved = VmTransition::BeginReserved { by: candidate.id, reserved_by };
     let record = state.registry.find(&vm).await?;
-    let Some(record) = record.filter(|record| record.apply(adopt).is_ok()) else {
-        return Err(Declined::Refused(not_reserved));
+    let Some(record) = record.filter(|record| record.apply(begin_reserved).is_ok()) else {
+        return Err(ErrorReply::Refused(not_reserved));
     };
     for disk in disks_of(&record, state.disks.as_ref()) {
         if !state.disks.exists(&disk.image.path).await.map_err(unavailable)? {
-            return Err(Declined::Refused(AdoptVmRefused::DiskMissing(disk.name)));
+            return Err(ErrorReply::Refused(CreateReservedVmRefused::DiskMissing(disk.name)));
         }
     }
     Ok(())

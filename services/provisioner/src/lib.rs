@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::Bus;
-use chassis::{Chassis, PartCheck, Service, Workers};
+use chassis::{PartCheck, Service, ServiceContext, Workers};
 use contract::message::with_causes;
 
 pub use config::{Config, DEFAULTS};
@@ -51,9 +51,9 @@ pub use state::{Limits, ServiceState};
 ///
 /// # Errors
 /// When the tables cannot be read.
-pub async fn open(chassis: Chassis<Config>, ports: Ports) -> anyhow::Result<Service> {
+pub async fn open(chassis: ServiceContext<Config>, ports: Ports) -> anyhow::Result<Service> {
     let settings = chassis.settings;
-    let limits = Limits::standard(Duration::from_secs(settings.own.ready_seconds));
+    let limits = Limits::standard(Duration::from_secs(settings.service.ready_seconds));
     let state = ServiceState::open(&chassis.bus, settings.host, ports, limits).await?;
     if let Err(error) = state.hypervisor.prepare().await {
         tracing::warn!(
@@ -73,10 +73,10 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
     let mut workers = Workers::default();
-    workers.start(workers::ReconcileVms::new(Arc::clone(&state), engine));
-    workers.start(workers::ExpireExports::new(exports.clone(), state.limits.lease));
+    workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
+    workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
     let (info, hypervisor, room) = (state.hypervisor.info(), check_hypervisor(&state), check_room(&state));
-    Ok(Service::new(wiring, Handlers { state, exports })
+    Ok(Service::new(wiring, Handlers { state, export_keeper: exports })
         .with_workers(workers)
         .with_notices(info.notice())
         .with_part(info.name, hypervisor)
@@ -94,7 +94,7 @@ fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
 fn check_room(state: &Arc<ServiceState>) -> PartCheck {
     let state = Arc::clone(state);
     Arc::new(move || {
-        let (disks, low) = (Arc::clone(&state.disks), state.limits.room_low);
+        let (disks, low) = (Arc::clone(&state.disks), state.limits.free_space_low);
         Box::pin(async move {
             match disks.free().await {
                 Ok(free) if free >= low => None,

@@ -6,15 +6,15 @@ use opentelemetry::global;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 
 /// From a VM's start until its guest answered, in seconds.
-pub const READY_SECONDS_NAME: &str = "loam_provisioner_ready_seconds";
+pub const READY_SECONDS_NAME: &str = "loam_provisioner_vm_ready_seconds";
 /// VMs, by state.
 pub const VMS_NAME: &str = "loam_provisioner_vms";
 /// Operations whose disk exports are open.
 pub const DISK_EXPORTS_NAME: &str = "loam_provisioner_disk_exports";
 /// Disk exports that were closed because nobody renewed their lease.
-pub const LEASES_EXPIRED_NAME: &str = "loam_provisioner_leases_expired_total";
+pub const LEASES_EXPIRED_NAME: &str = "loam_provisioner_export_leases_expired_total";
 /// VMs with our mark that no record knows, by what was done about them: `cleaned` or `reported`.
-pub const ORPHANS_NAME: &str = "loam_provisioner_orphans_total";
+pub const ORPHANS_NAME: &str = "loam_provisioner_orphaned_vms_total";
 
 /// All of them; dashboards and alerts are checked against this list.
 pub const NAMES: [&str; 5] =
@@ -24,9 +24,9 @@ fn meter() -> Meter {
     global::meter("loam_provisioner")
 }
 
-pub(crate) static READY_SECONDS: LazyLock<Timed> = LazyLock::new(|| {
+pub(crate) static READY_SECONDS: LazyLock<SecondsHistogram> = LazyLock::new(|| {
     let bounds = vec![0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0];
-    Timed(meter().f64_histogram(READY_SECONDS_NAME).with_boundaries(bounds).build())
+    SecondsHistogram(meter().f64_histogram(READY_SECONDS_NAME).with_boundaries(bounds).build())
 });
 pub(crate) static VMS: LazyLock<Gauge<u64>> = LazyLock::new(|| meter().u64_gauge(VMS_NAME).build());
 pub(crate) static DISK_EXPORTS: LazyLock<Gauge<u64>> =
@@ -37,9 +37,9 @@ pub(crate) static ORPHANS: LazyLock<Counter<u64>> =
     LazyLock::new(|| meter().u64_counter(ORPHANS_NAME).build());
 
 /// A histogram of seconds without attributes.
-pub(crate) struct Timed(Histogram<f64>);
+pub(crate) struct SecondsHistogram(Histogram<f64>);
 
-impl Timed {
+impl SecondsHistogram {
     pub(crate) fn record(&self, seconds: f64) {
         self.0.record(seconds, &[]);
     }

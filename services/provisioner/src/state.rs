@@ -60,40 +60,40 @@ impl ServiceState {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From a VM's start until its guest answers.
-    pub ready_max: Duration,
+    pub vm_ready_max: Duration,
     /// Between two checks of a guest that boots or shuts down.
-    pub poll_interval: Duration,
+    pub guest_poll_interval: Duration,
     /// How long the agent has to shut its guest down before the power button is tried.
     pub agent_shutdown_max: Duration,
     /// How long the power button has before the VM is ended by force.
     pub acpi_shutdown_max: Duration,
     /// How long a guest may take to freeze its file systems before its disks are read as they are.
-    pub freeze_max: Duration,
+    pub freeze_timeout: Duration,
     /// How long an export stays open without being renewed.
-    pub lease: Duration,
+    pub export_lease: Duration,
     /// Between two rounds of the reconciler.
     pub reconcile_interval: Duration,
     /// With less free space for disks the service is degraded: a guest whose disk cannot grow is paused.
-    pub room_low: ByteCount,
+    pub free_space_low: ByteCount,
     /// With this much free space VMs that were paused for lack of it are resumed.
-    pub room_enough: ByteCount,
+    pub free_space_to_resume: ByteCount,
 }
 
 impl Limits {
     /// The limits outside of tests: three minutes to shut down, and as long to boot as the settings say.
     pub fn standard(ready_max: Duration) -> Limits {
         Limits {
-            ready_max,
-            poll_interval: Duration::from_millis(500),
+            vm_ready_max: ready_max,
+            guest_poll_interval: Duration::from_millis(500),
             agent_shutdown_max: Duration::from_secs(90),
             acpi_shutdown_max: Duration::from_secs(90),
             // Above the hypervisor's own deadline for an agent: a freeze must not come after its thaw.
-            freeze_max: Duration::from_secs(40),
-            lease: LEASE,
+            freeze_timeout: Duration::from_secs(40),
+            export_lease: LEASE,
             reconcile_interval: Duration::from_secs(10),
-            room_low: ByteCount::gib(1),
+            free_space_low: ByteCount::gib(1),
             // Twice as much: a guest that goes on writing must not be paused again at once.
-            room_enough: ByteCount::gib(2),
+            free_space_to_resume: ByteCount::gib(2),
         }
     }
 }

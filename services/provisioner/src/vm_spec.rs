@@ -19,13 +19,13 @@ pub fn vm_spec_of(record: &VmRecord, realm: &Realm, operation: &OperationId, dis
         cpu_count: record.definition.cpu_count,
         ram_size: record.definition.ram_size,
         disks: disks_of(record, disks),
-        nocloud: nocloud_in(&folder),
+        nocloud_volume: nocloud_in(&folder),
         console_log: console_in(&folder),
-        served_ports: served_ports.into_iter().collect(),
+        simulated_ports: served_ports.into_iter().collect(),
         mark: VmMark {
             realm: realm.clone(),
             vm: record.name().clone(),
-            generation: record.generation,
+            cloud_init_generation: record.cloud_init_generation,
             operation: operation.clone(),
         },
     }

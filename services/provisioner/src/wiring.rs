@@ -20,7 +20,7 @@ pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
         .answer(open_disks)
         .answer(renew_disks)
         .answer(close_disks)
-        .answer(reserve_vm)
-        .answer(release_vm)
-        .begin(check_adopt_vm)
+        .answer(reserve_vm_name)
+        .answer(release_vm_name)
+        .begin(check_create_reserved_vm)
 }

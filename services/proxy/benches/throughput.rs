@@ -19,7 +19,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use proxy::adapters::frontend::{HttpFrontend, Settings};
 use proxy::ports::Frontend;
-use proxy_domain::{DomainClaim, RouteTable, Target};
+use proxy_domain::{DomainClaim, RouteTable, UpstreamState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -115,7 +115,7 @@ fn serve_frontend(upstream: SocketAddr) {
         let claim = DomainClaim {
             vm: VmName::new("web").expect("valid"),
             domains: vec![DomainName::new("web.example").expect("valid")],
-            target: Target::Up(upstream),
+            target: UpstreamState::Up(upstream),
         };
         frontend.swap(RouteTable::build(&frontend.table(), [claim]).0);
         println!("{}", frontend.address());

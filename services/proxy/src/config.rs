@@ -31,7 +31,7 @@ impl Config {
     /// The settings of the HTTP frontend.
     pub fn frontend(&self) -> Settings {
         let mut settings = Settings::default();
-        settings.trusted.networks = self.trusted_networks.clone();
+        settings.trusted_proxies.networks = self.trusted_networks.clone();
         settings
     }
 }

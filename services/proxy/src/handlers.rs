@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use actor::ask;
-use bus::{Call, Declined};
-use contract::message::{Failure, NoRefusal};
+use bus::{ErrorReply, IncomingRequest};
+use contract::message::{Failure, NeverRefused};
 use contract::proxy::{ListRoutes, Routes};
 
 use crate::actors::{GetRoutes, RouteKeeper};
@@ -16,13 +16,13 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 pub(crate) struct Handlers {
-    pub(crate) keeper: Addr<RouteKeeper>,
+    pub(crate) route_keeper: Addr<RouteKeeper>,
 }
 
 pub(crate) async fn list_routes(
     handlers: Arc<Handlers>,
-    _: Call<ListRoutes>,
-) -> Result<Routes, Declined<NoRefusal>> {
-    let routes = ask(&handlers.keeper, GetRoutes, REPLY_TIMEOUT).await;
+    _: IncomingRequest<ListRoutes>,
+) -> Result<Routes, ErrorReply<NeverRefused>> {
+    let routes = ask(&handlers.route_keeper, GetRoutes, REPLY_TIMEOUT).await;
     routes.map_err(|error| Failure::unavailable(&error).into())
 }

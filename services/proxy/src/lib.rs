@@ -35,7 +35,7 @@ use chassis::{Waker, Workers};
 use crate::actors::RouteKeeper;
 use crate::handlers::Handlers;
 use crate::ports::Frontend;
-use crate::refresh::RefreshRoutes;
+use crate::refresh::RouteRefresher;
 
 /// How long exchanges and tunnels may go on when the service ends.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -45,8 +45,8 @@ pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
     let refresh = Waker::default();
     let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), refresh.clone());
     let mut workers = Workers::default();
-    workers.start_with(RefreshRoutes { bus, keeper: keeper.clone() }, refresh);
-    chassis::Service::new(wiring::wiring(), Handlers { keeper })
+    workers.start_with(RouteRefresher { bus, route_keeper: keeper.clone() }, refresh);
+    chassis::Service::new(wiring::wiring(), Handlers { route_keeper: keeper })
         .with_workers(workers)
         .ending_with(frontend.stop(DRAIN_MAX))
 }

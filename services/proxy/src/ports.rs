@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use proxy_domain::{RouteTable, TableDiff};
+use proxy_domain::{RouteTable, RouteTableDiff};
 
 /// The HTTP frontend: accepts client connections and forwards their requests by the route table in force.
 pub trait Frontend: Send + Sync + 'static {
@@ -16,7 +16,7 @@ pub trait Frontend: Send + Sync + 'static {
     fn table(&self) -> Arc<RouteTable>;
 
     /// Puts a new table in force for every request that begins from now on, and returns what changed.
-    fn swap(&self, table: RouteTable) -> TableDiff;
+    fn swap(&self, table: RouteTable) -> RouteTableDiff;
 
     /// Stops accepting, lets exchanges and tunnels finish within `drain_max`, then aborts the rest.
     fn stop(self: Arc<Self>, drain_max: Duration) -> BoxFuture<'static, ()>;

@@ -10,7 +10,7 @@ use contract::message::with_causes;
 use contract::provisioner::ListVms;
 use proxy_domain::UpstreamVm;
 
-use crate::actors::{GetChanges, Replace, RouteKeeper};
+use crate::actors::{GetVmEventCount, ReplaceVms, RouteKeeper};
 
 /// How often the whole list is read.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,12 +23,12 @@ const ATTEMPTS: usize = 3;
 /// All attempts, each with its waits.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) struct RefreshRoutes {
+pub(crate) struct RouteRefresher {
     pub(crate) bus: Bus,
-    pub(crate) keeper: Addr<RouteKeeper>,
+    pub(crate) route_keeper: Addr<RouteKeeper>,
 }
 
-impl Worker for RefreshRoutes {
+impl Worker for RouteRefresher {
     fn name(&self) -> &'static str {
         "refresh_routes"
     }
@@ -44,12 +44,12 @@ impl Worker for RefreshRoutes {
     async fn round(&mut self) -> Result<(), String> {
         for _ in 0..ATTEMPTS {
             let changes_before =
-                ask(&self.keeper, GetChanges, KEEPER_TIMEOUT).await.map_err(|e| e.to_string())?;
+                ask(&self.route_keeper, GetVmEventCount, KEEPER_TIMEOUT).await.map_err(|e| e.to_string())?;
             let listed =
                 self.bus.call(&ListVms {}, LIST_TIMEOUT).await.map_err(|error| with_causes(&error))?;
             let listed = listed.into_iter().map(UpstreamVm::from).collect();
-            let replace = Replace { listed, changes_before };
-            if ask(&self.keeper, replace, KEEPER_TIMEOUT).await.map_err(|e| e.to_string())? {
+            let replace = ReplaceVms { vms: listed, change_count_before: changes_before };
+            if ask(&self.route_keeper, replace, KEEPER_TIMEOUT).await.map_err(|e| e.to_string())? {
                 return Ok(());
             }
         }

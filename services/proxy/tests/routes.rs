@@ -37,7 +37,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
         locked_by: None,
         created: "2026-11-22T06:30:00Z".parse().expect("valid"),
         hypervisor: "simulated".into(),
-        emulated: None,
+        emulation_reason: None,
     }
 }
 
@@ -89,7 +89,7 @@ async fn provisioner(bus: &Bus, vms: &Arc<Mutex<Vec<Vm>>>) -> RunningServer {
 struct Proxy {
     address: SocketAddr,
     server: RunningServer,
-    running: chassis::Running,
+    running: chassis::StartedService,
 }
 
 impl Proxy {
@@ -206,7 +206,7 @@ async fn a_provisioner_that_does_not_reply_is_a_health_problem_until_it_does() {
     let transport = MemoryTransport::new();
     let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let proxy = Proxy::on(&transport).await;
-    let (part, check) = &proxy.running.parts[0];
+    let (part, check) = &proxy.running.health_checks[0];
     assert_eq!(*part, "refresh_routes");
     eventually("health names the service that does not reply", async || {
         check().await.is_some_and(|problem| problem.contains("provisioner"))

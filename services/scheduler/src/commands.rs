@@ -7,9 +7,9 @@ use bus::{Bus, Caller};
 use contract::catalog::{self, RequestEntry, Visitor};
 use contract::message::with_causes;
 use contract::scheduler::{AddScheduleRefused, ScheduledCommand};
-use contract::{DurableCommand, Event, OperationId, Owner, Request, Sender};
+use contract::{DurableCommand, Event, MessageOwner, OperationId, Request, Sender};
 use futures::future::BoxFuture;
-use scheduler_domain::{BodyProblem, check_body};
+use scheduler_domain::{CommandBodyError, check_body};
 use serde_json::Value;
 
 /// A durable command is answered at once with an operation id.
@@ -23,11 +23,11 @@ const SET_FOR_EACH_RUN: [&str; 2] = ["operation_id", "schedule"];
 pub(crate) struct CommandType {
     entry: RequestEntry,
     decode: fn(Value) -> Result<(), String>,
-    send: fn(Bus, Caller, Value) -> BoxFuture<'static, Result<OperationId, Unsent>>,
+    send: fn(Bus, Caller, Value) -> BoxFuture<'static, Result<OperationId, SendCommandError>>,
 }
 
 /// Why a command started no operation.
-pub(crate) struct Unsent {
+pub(crate) struct SendCommandError {
     pub(crate) reason: String,
     /// Whether it may be accepted a little later.
     pub(crate) is_transient: bool,
@@ -52,7 +52,7 @@ impl CommandType {
         caller: &Caller,
         body: &Value,
         fields_of_run: [String; SET_FOR_EACH_RUN.len()],
-    ) -> Result<OperationId, Unsent> {
+    ) -> Result<OperationId, SendCommandError> {
         let mut body = body.clone();
         for (field, value) in SET_FOR_EACH_RUN.into_iter().zip(fields_of_run) {
             body[field] = value.into();
@@ -70,7 +70,7 @@ impl Visitor for Finder<'_> {
     fn request<R: Request>(&mut self) {}
     fn durable<C: DurableCommand>(&mut self) {}
     fn schedulable<C: DurableCommand>(&mut self) {
-        if C::OWNER == Owner::One(self.command.service) && C::NAME == self.command.command {
+        if C::OWNER == MessageOwner::One(self.command.service) && C::NAME == self.command.command {
             self.found = Some(CommandType::of::<C>());
         }
     }
@@ -85,15 +85,17 @@ fn send<C: DurableCommand>(
     bus: Bus,
     caller: Caller,
     body: Value,
-) -> BoxFuture<'static, Result<OperationId, Unsent>> {
+) -> BoxFuture<'static, Result<OperationId, SendCommandError>> {
     Box::pin(async move {
-        let command: C = serde_json::from_value(body).map_err(|error| Unsent {
+        let command: C = serde_json::from_value(body).map_err(|error| SendCommandError {
             reason: format!("this version cannot read the body of {}: {error}", C::NAME),
             is_transient: false,
         })?;
         match bus.call_for(&caller, &command, CALL_MAX).await {
             Ok(begun) => Ok(begun.operation().clone()),
-            Err(error) => Err(Unsent { is_transient: error.is_transient(), reason: with_causes(&error) }),
+            Err(error) => {
+                Err(SendCommandError { is_transient: error.is_transient(), reason: with_causes(&error) })
+            }
         }
     })
 }
@@ -103,7 +105,7 @@ pub(crate) fn check(command: &ScheduledCommand, caller: &Caller) -> Result<(), A
     let found = CommandType::find(command).ok_or_else(|| not_found(command))?;
     let (service, name) = (command.service, command.command.clone());
     if !may_send(&found.entry, caller) {
-        return Err(AddScheduleRefused::NotAllowed { service, command: name });
+        return Err(AddScheduleRefused::CallerNotPermitted { service, command: name });
     }
     let bad = |reason: String| AddScheduleRefused::BadBody { command: name.clone(), reason };
     let Some(fields) = command.body.as_object() else {
@@ -116,10 +118,10 @@ pub(crate) fn check(command: &ScheduledCommand, caller: &Caller) -> Result<(), A
         return Err(bad(format!("leave {set} out, the scheduler sets it for each run")));
     }
     check_body((found.entry.request)().as_value(), &command.body).map_err(|problem| match problem {
-        BodyProblem::SecretField { field } => {
+        CommandBodyError::SecretField { field } => {
             AddScheduleRefused::SecretField { command: name.clone(), field }
         }
-        BodyProblem::UnknownField { field, mut known } => {
+        CommandBodyError::UnknownField { field, mut known } => {
             known.retain(|field| !SET_FOR_EACH_RUN.contains(&field.as_str()));
             AddScheduleRefused::UnknownField { command: name.clone(), field, known }
         }
@@ -159,7 +161,7 @@ fn not_found(command: &ScheduledCommand) -> AddScheduleRefused {
 #[cfg(test)]
 mod tests {
     use contract::Service;
-    use contract::provisioner::{AdoptVm, StopVm};
+    use contract::provisioner::{CreateReservedVm, StopVm};
     use serde_json::json;
 
     use super::*;
@@ -222,6 +224,6 @@ mod tests {
     #[test]
     fn people_can_schedule_only_what_they_may_send() {
         assert!(may_send(&RequestEntry::of::<StopVm>(), &person()));
-        assert!(!may_send(&RequestEntry::of::<AdoptVm>(), &person()));
+        assert!(!may_send(&RequestEntry::of::<CreateReservedVm>(), &person()));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bus::{Bus, Entry, TableError};
 use contract::message::{Timestamp, with_causes};
-use contract::scheduler::{Run, RunFired, RunOutcome, Schedule, ScheduledCommand};
+use contract::scheduler::{RunFired, RunStartStatus, Schedule, ScheduledCommand, ScheduledRun};
 use contract::{OperationId, ScheduleId};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::commands::CommandType;
 use crate::metrics::Metrics;
 use crate::ports::Clock;
-use crate::store::{Claim, RunRow, ScheduleStore};
+use crate::store::{ClaimOutcome, RunRow, ScheduleStore};
 
 /// Commands that are sent at the same time: many schedules may fire at midnight, and a service answers 64 requests of a
 /// kind at a time.
@@ -50,11 +50,11 @@ pub(crate) struct Dispatcher {
 
 /// What became of a run that fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fired {
+pub(crate) enum FireOutcome {
     /// It is made, by us or by another scheduler.
     Done,
     /// The schedule was removed or replaced.
-    Gone,
+    ScheduleGone,
     /// The store does not answer; the run is still due.
     StillDue,
 }
@@ -66,30 +66,30 @@ impl Dispatcher {
     }
 
     /// Makes the run that is due.
-    pub(crate) async fn fire(&self, schedule: &Schedule, due: Timestamp) -> Fired {
+    pub(crate) async fn fire(&self, schedule: &Schedule, due: Timestamp) -> FireOutcome {
         let now = self.clock.now();
         match self.store.claim(schedule, due, now).await {
-            Ok(Claim::Ours(row)) => {
+            Ok(ClaimOutcome::Ours(row)) => {
                 self.metrics.fired(now - due);
                 self.complete(*row).await;
                 if let Err(error) = self.store.prune(&schedule.id).await {
                     tracing::debug!(schedule = %schedule.id, error = with_causes(&error), "old runs stay until the next one");
                 }
-                Fired::Done
+                FireOutcome::Done
             }
-            Ok(Claim::Done) => Fired::Done,
-            Ok(Claim::Gone) => Fired::Gone,
+            Ok(ClaimOutcome::Done) => FireOutcome::Done,
+            Ok(ClaimOutcome::ScheduleGone) => FireOutcome::ScheduleGone,
             Err(error) => {
                 tracing::warn!(schedule = %schedule.id, %due, error = with_causes(&error), "a due run waits for the store");
                 self.clock.pass(CLAIM_PAUSE).await;
-                Fired::StillDue
+                FireOutcome::StillDue
             }
         }
     }
 
     /// Completes a claimed run: sends the command, records the outcome, publishes it.
     pub(crate) async fn complete(&self, row: Entry<RunRow>) {
-        let RunOutcome::Sending(id) = &row.value.run.outcome else {
+        let RunStartStatus::Sending(id) = &row.value.run.outcome else {
             return;
         };
         let outcome = {
@@ -109,7 +109,7 @@ impl Dispatcher {
         }
     }
 
-    async fn send(&self, row: &RunRow, id: &OperationId) -> RunOutcome {
+    async fn send(&self, row: &RunRow, id: &OperationId) -> RunStartStatus {
         let (schedule, command): (&ScheduleId, _) = (&row.run.schedule, &row.command);
         let Some(kind) = CommandType::find(command) else {
             let (service, name) = (command.service, &command.command);
@@ -121,7 +121,7 @@ impl Dispatcher {
             let started = Instant::now();
             let fields_of_run = [id.to_string(), schedule.to_string()];
             let unsent = match kind.send(&self.bus, &row.created_by, &command.body, fields_of_run).await {
-                Ok(operation) => return RunOutcome::Started(operation),
+                Ok(operation) => return RunStartStatus::Started(operation),
                 Err(unsent) => unsent,
             };
             let (pause, reason) = (BACK_OFF[tries.min(BACK_OFF.len() - 1)], unsent.reason);
@@ -138,7 +138,11 @@ impl Dispatcher {
         }
     }
 
-    async fn record(&self, row: &Entry<RunRow>, outcome: RunOutcome) -> Result<Option<Run>, TableError> {
+    async fn record(
+        &self,
+        row: &Entry<RunRow>,
+        outcome: RunStartStatus,
+    ) -> Result<Option<ScheduledRun>, TableError> {
         let mut tries = 0;
         loop {
             match self.store.record(row, outcome.clone()).await {
@@ -156,10 +160,10 @@ impl Dispatcher {
         }
     }
 
-    async fn publish(&self, command: &ScheduledCommand, run: Run) {
+    async fn publish(&self, command: &ScheduledCommand, run: ScheduledRun) {
         self.metrics.recorded(command, &run.outcome);
         match &run.outcome {
-            RunOutcome::NotStarted(reason) => {
+            RunStartStatus::NotStarted(reason) => {
                 tracing::warn!(schedule = %run.schedule, due = %run.due, reason, "a run could not start its operation");
             }
             outcome => {
@@ -172,6 +176,6 @@ impl Dispatcher {
     }
 }
 
-fn not_started(reason: &str) -> RunOutcome {
-    RunOutcome::NotStarted(reason.chars().take(REASON_CHARS_MAX).collect())
+fn not_started(reason: &str) -> RunStartStatus {
+    RunStartStatus::NotStarted(reason.chars().take(REASON_CHARS_MAX).collect())
 }

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Addr, Context, Handler, Message};
-use actor::{Traced, ask};
-use bus::{Call, Declined, TableError};
+use actor::{TracedMessage, ask};
+use bus::{ErrorReply, IncomingRequest, TableError};
 use chassis::PartCheck;
-use contract::message::{Failure, FailureKind, NoRefusal};
+use contract::message::{Failure, FailureKind, NeverRefused};
 use contract::scheduler::{
-    AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, Run, Schedule, ScheduleStatus,
-    UnknownSchedule,
+    AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, Schedule, ScheduleStatus,
+    ScheduledRun, UnknownSchedule,
 };
 use contract::{ScheduleId, Timestamp};
 use scheduler_domain::{CRON_CHARS_MAX, CronError, CronSchedule};
 
-use crate::actors::{Added, GetProblem, Removed, Ticker};
+use crate::actors::{GetStoreProblem, ScheduleAdded, ScheduleRemoved, Ticker};
 use crate::commands;
 use crate::ports::Clock;
-use crate::store::{ScheduleRow, ScheduleStore, StoreAnswer};
+use crate::store::{AddScheduleOutcome, ScheduleRow, ScheduleStore};
 
 /// The ticker answers from memory.
 const TICKER_MAX: Duration = Duration::from_secs(30);
@@ -35,17 +35,17 @@ pub(crate) struct Handlers {
 
 pub(crate) async fn add_schedule(
     handlers: Arc<Handlers>,
-    call: Call<AddSchedule>,
-) -> Result<ScheduleStatus, Declined<AddScheduleRefused>> {
+    call: IncomingRequest<AddSchedule>,
+) -> Result<ScheduleStatus, ErrorReply<AddScheduleRefused>> {
     let (schedule, now) = (call.request.schedule, handlers.clock.now());
-    check_cron(&schedule, now).map_err(Declined::Refused)?;
-    commands::check(&schedule.command, &call.caller).map_err(Declined::Refused)?;
+    check_cron(&schedule, now).map_err(ErrorReply::Refused)?;
+    commands::check(&schedule.command, &call.caller).map_err(ErrorReply::Refused)?;
     handlers.check_room(&schedule.id).await?;
     match handlers.store.add(&schedule, &call.caller, now).await.map_err(unavailable)? {
-        StoreAnswer::NameTaken => Err(Declined::Refused(AddScheduleRefused::NameTaken(schedule.id))),
-        StoreAnswer::Stored(row) => {
+        AddScheduleOutcome::NameTaken => Err(ErrorReply::Refused(AddScheduleRefused::NameTaken(schedule.id))),
+        AddScheduleOutcome::Stored(row) => {
             let status = handlers.status(&row, now).await.map_err(unavailable)?;
-            handlers.report(Added(*row)).await?;
+            handlers.report(ScheduleAdded(*row)).await?;
             Ok(status)
         }
     }
@@ -53,18 +53,18 @@ pub(crate) async fn add_schedule(
 
 pub(crate) async fn remove_schedule(
     handlers: Arc<Handlers>,
-    call: Call<RemoveSchedule>,
-) -> Result<Schedule, Declined<UnknownSchedule>> {
+    call: IncomingRequest<RemoveSchedule>,
+) -> Result<Schedule, ErrorReply<UnknownSchedule>> {
     let id = call.request.id;
     let removed = handlers.store.remove(&id).await.map_err(unavailable)?;
-    handlers.report(Removed(id.clone())).await?;
-    removed.ok_or(Declined::Refused(UnknownSchedule { id }))
+    handlers.report(ScheduleRemoved(id.clone())).await?;
+    removed.ok_or(ErrorReply::Refused(UnknownSchedule { id }))
 }
 
 pub(crate) async fn list_schedules(
     handlers: Arc<Handlers>,
-    _: Call<ListSchedules>,
-) -> Result<Vec<ScheduleStatus>, Declined<NoRefusal>> {
+    _: IncomingRequest<ListSchedules>,
+) -> Result<Vec<ScheduleStatus>, ErrorReply<NeverRefused>> {
     let (mut statuses, now) = (Vec::new(), handlers.clock.now());
     for row in handlers.store.schedules().await.map_err(unavailable)? {
         statuses.push(handlers.status(&row, now).await.map_err(unavailable)?);
@@ -75,11 +75,11 @@ pub(crate) async fn list_schedules(
 
 pub(crate) async fn list_runs(
     handlers: Arc<Handlers>,
-    call: Call<ListRuns>,
-) -> Result<Vec<Run>, Declined<UnknownSchedule>> {
+    call: IncomingRequest<ListRuns>,
+) -> Result<Vec<ScheduledRun>, ErrorReply<UnknownSchedule>> {
     let id = call.request.id;
     let runs = handlers.store.runs_of(&id).await.map_err(unavailable)?;
-    runs.ok_or(Declined::Refused(UnknownSchedule { id }))
+    runs.ok_or(ErrorReply::Refused(UnknownSchedule { id }))
 }
 
 /// Whether the ticker can read the schedules.
@@ -87,7 +87,7 @@ pub(crate) fn schedules_check(ticker: Addr<Ticker>) -> PartCheck {
     Arc::new(move || {
         let ticker = ticker.clone();
         Box::pin(async move {
-            match ask(&ticker, GetProblem, TICKER_MAX).await {
+            match ask(&ticker, GetStoreProblem, TICKER_MAX).await {
                 Ok(problem) => problem,
                 Err(error) => Some(error.to_string()),
             }
@@ -96,7 +96,7 @@ pub(crate) fn schedules_check(ticker: Addr<Ticker>) -> PartCheck {
 }
 
 impl Handlers {
-    async fn check_room(&self, id: &ScheduleId) -> Result<(), Declined<AddScheduleRefused>> {
+    async fn check_room(&self, id: &ScheduleId) -> Result<(), ErrorReply<AddScheduleRefused>> {
         let rows = self.store.schedules().await.map_err(unavailable)?;
         if rows.len() < SCHEDULES_MAX || rows.iter().any(|row| row.schedule.id == *id) {
             return Ok(());
@@ -116,11 +116,11 @@ impl Handlers {
     }
 
     /// Reports a change to the ticker.
-    async fn report<M, F>(&self, change: M) -> Result<(), Declined<F>>
+    async fn report<M, F>(&self, change: M) -> Result<(), ErrorReply<F>>
     where
         M: Message<Result = ()> + Send + 'static,
-        Ticker: Handler<Traced<M>>,
-        Context<Ticker>: ToEnvelope<Ticker, Traced<M>>,
+        Ticker: Handler<TracedMessage<M>>,
+        Context<Ticker>: ToEnvelope<Ticker, TracedMessage<M>>,
     {
         ask(&self.ticker, change, TICKER_MAX).await.map_err(|error| Failure::unavailable(&error).into())
     }
@@ -137,6 +137,6 @@ fn check_cron(schedule: &Schedule, now: Timestamp) -> Result<(), AddScheduleRefu
     }
 }
 
-fn unavailable<F>(error: TableError) -> Declined<F> {
+fn unavailable<F>(error: TableError) -> ErrorReply<F> {
     Failure::unavailable(&error).into()
 }

@@ -1,7 +1,7 @@
 //! The metrics of the scheduler.
 
 use chrono::TimeDelta;
-use contract::scheduler::{RunOutcome, ScheduledCommand};
+use contract::scheduler::{RunStartStatus, ScheduledCommand};
 use telemetry::{Counter, Histogram, KeyValue};
 
 /// Runs by outcome (`started`, `not_started`) and command.
@@ -29,11 +29,11 @@ impl Metrics {
         self.lateness.record(late.as_seconds_f64(), &[]);
     }
 
-    pub(crate) fn recorded(&self, command: &ScheduledCommand, outcome: &RunOutcome) {
+    pub(crate) fn recorded(&self, command: &ScheduledCommand, outcome: &RunStartStatus) {
         let label = match outcome {
-            RunOutcome::Sending(_) => return,
-            RunOutcome::Started(_) => "started",
-            RunOutcome::NotStarted(_) => "not_started",
+            RunStartStatus::Sending(_) => return,
+            RunStartStatus::Started(_) => "started",
+            RunStartStatus::NotStarted(_) => "not_started",
         };
         let command = KeyValue::new("command", command.command.clone());
         self.runs.add(1, &[KeyValue::new("outcome", label), command]);

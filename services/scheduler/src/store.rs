@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use bus::{Bus, Caller, Entry, Table, TableError};
 use contract::message::with_causes;
-use contract::scheduler::{Run, RunOutcome, Schedule, ScheduledCommand};
+use contract::scheduler::{RunStartStatus, Schedule, ScheduledCommand, ScheduledRun};
 use contract::{ScheduleId, Timestamp, bucket};
 use scheduler_domain::{is_news, operation_for};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl ScheduleRow {
 /// A run as it is stored: with everything needed to send the command again, should the schedule be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRow {
-    pub(crate) run: Run,
+    pub(crate) run: ScheduledRun,
     pub(crate) command: ScheduledCommand,
     pub(crate) created_by: Caller,
     /// The scheduler instance that made the row, so that it knows its own when an answer was lost.
@@ -44,7 +44,7 @@ pub(crate) struct RunRow {
 }
 
 /// The answer to adding a schedule.
-pub(crate) enum StoreAnswer {
+pub(crate) enum AddScheduleOutcome {
     /// It is stored, new or the very same as before.
     Stored(Box<ScheduleRow>),
     /// Another schedule has the name.
@@ -52,13 +52,13 @@ pub(crate) enum StoreAnswer {
 }
 
 /// The answer to claiming a run.
-pub(crate) enum Claim {
+pub(crate) enum ClaimOutcome {
     /// We make it.
     Ours(Box<Entry<RunRow>>),
     /// Another scheduler makes or made it.
     Done,
     /// The schedule was removed or replaced.
-    Gone,
+    ScheduleGone,
 }
 
 /// The two tables. Cloning is cheap.
@@ -92,7 +92,7 @@ impl ScheduleStore {
         schedule: &Schedule,
         created_by: &Caller,
         now: Timestamp,
-    ) -> Result<StoreAnswer, TableError> {
+    ) -> Result<AddScheduleOutcome, TableError> {
         let row = ScheduleRow {
             schedule: schedule.clone(),
             added: now,
@@ -100,15 +100,15 @@ impl ScheduleStore {
             last_due: None,
         };
         let conflict = match self.schedules.create(schedule.id.as_str(), &row).await {
-            Ok(_) => return Ok(StoreAnswer::Stored(Box::new(row))),
+            Ok(_) => return Ok(AddScheduleOutcome::Stored(Box::new(row))),
             Err(error @ TableError::Conflict { .. }) => error,
             Err(error) => return Err(error),
         };
         match self.schedules.get(schedule.id.as_str()).await? {
             Some(known) if known.value.schedule == *schedule => {
-                Ok(StoreAnswer::Stored(Box::new(known.value)))
+                Ok(AddScheduleOutcome::Stored(Box::new(known.value)))
             }
-            Some(_) => Ok(StoreAnswer::NameTaken),
+            Some(_) => Ok(AddScheduleOutcome::NameTaken),
             // It was removed a moment ago.
             None => Err(conflict),
         }
@@ -139,29 +139,31 @@ impl ScheduleStore {
         schedule: &Schedule,
         due: Timestamp,
         now: Timestamp,
-    ) -> Result<Claim, TableError> {
+    ) -> Result<ClaimOutcome, TableError> {
         let known = self.schedules.get(schedule.id.as_str()).await?;
         let Some(known) = known.filter(|row| row.value.schedule == *schedule) else {
-            return Ok(Claim::Gone);
+            return Ok(ClaimOutcome::ScheduleGone);
         };
         let key = run_key(&schedule.id, due);
         let value = RunRow {
-            run: Run {
+            run: ScheduledRun {
                 schedule: schedule.id.clone(),
                 due,
                 fired: now,
-                outcome: RunOutcome::Sending(operation_for(&schedule.id, due)),
+                outcome: RunStartStatus::Sending(operation_for(&schedule.id, due)),
             },
             command: schedule.command.clone(),
             created_by: known.value.created_by,
             instance: self.instance.clone(),
         };
         let claim = match self.runs.create(&key, &value).await {
-            Ok(revision) => Claim::Ours(Box::new(Entry { key, value, revision })),
+            Ok(revision) => ClaimOutcome::Ours(Box::new(Entry { key, value, revision })),
             // Perhaps it is ours: the answer to our own creation may have been lost.
             Err(TableError::Conflict { .. }) => match self.runs.get(&key).await? {
-                Some(row) if self.is_ours(&row.value) && is_sending(&row.value) => Claim::Ours(Box::new(row)),
-                _ => Claim::Done,
+                Some(row) if self.is_ours(&row.value) && is_sending(&row.value) => {
+                    ClaimOutcome::Ours(Box::new(row))
+                }
+                _ => ClaimOutcome::Done,
             },
             Err(error) => return Err(error),
         };
@@ -193,8 +195,8 @@ impl ScheduleStore {
     pub(crate) async fn record(
         &self,
         row: &Entry<RunRow>,
-        outcome: RunOutcome,
-    ) -> Result<Option<Run>, TableError> {
+        outcome: RunStartStatus,
+    ) -> Result<Option<ScheduledRun>, TableError> {
         let mut value = row.value.clone();
         value.run.outcome = outcome;
         match self.runs.update(&row.key, &value, row.revision).await {
@@ -209,14 +211,14 @@ impl ScheduleStore {
     }
 
     /// The latest run of a schedule.
-    pub(crate) async fn last_run(&self, row: &ScheduleRow) -> Result<Option<Run>, TableError> {
+    pub(crate) async fn last_run(&self, row: &ScheduleRow) -> Result<Option<ScheduledRun>, TableError> {
         let Some(due) = row.last_due else { return Ok(None) };
         let last = self.runs.get(&run_key(&row.schedule.id, due)).await?;
         Ok(last.map(|row| row.value.run))
     }
 
     /// The runs of a schedule, newest first; nothing where there is no such schedule.
-    pub(crate) async fn runs_of(&self, id: &ScheduleId) -> Result<Option<Vec<Run>>, TableError> {
+    pub(crate) async fn runs_of(&self, id: &ScheduleId) -> Result<Option<Vec<ScheduledRun>>, TableError> {
         if self.schedules.get(id.as_str()).await?.is_none() {
             return Ok(None);
         }
@@ -263,5 +265,5 @@ impl ScheduleStore {
 }
 
 fn is_sending(row: &RunRow) -> bool {
-    matches!(row.run.outcome, RunOutcome::Sending(_))
+    matches!(row.run.outcome, RunStartStatus::Sending(_))
 }

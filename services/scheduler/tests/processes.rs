@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::permissions::inbox_prefix;
-use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunOutcome};
+use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunStartStatus};
 use contract::{Request, ScheduleId, Service};
 use support::Installation;
 use testkit::{NatsServer, eventually};
@@ -105,7 +105,7 @@ async fn a_process_killed_while_it_sends_sends_again_after_its_start() {
     })
     .await;
     process.kill();
-    let Some(RunOutcome::Sending(id)) = outcome else {
+    let Some(RunStartStatus::Sending(id)) = outcome else {
         panic!("nobody answered it: {outcome:?}");
     };
 
@@ -113,7 +113,7 @@ async fn a_process_killed_while_it_sends_sends_again_after_its_start() {
     let _process = Process::start(&server);
     eventually("it is sent again and recorded", async || {
         let runs = answered(&installation, &list).await;
-        runs.iter().any(|run| run.outcome == RunOutcome::Started(id.clone()))
+        runs.iter().any(|run| run.outcome == RunStartStatus::Started(id.clone()))
     })
     .await;
     let received = installation.owners.received();

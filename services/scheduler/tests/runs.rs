@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bus::Caller;
 use bus::memory::MemoryTransport;
 use contract::scheduler::{
-    AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, RunFired, RunOutcome,
+    AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, RunFired, RunStartStatus,
 };
 use contract::{ScheduleId, Service};
 use futures::StreamExt;
@@ -33,7 +33,7 @@ async fn a_schedule_fires_at_its_time_and_publishes_its_run() {
 
     let (RunFired(run), _) = events.next().await.expect("published");
     let id = operation_for(&ScheduleId::new("nightly").expect("valid"), due);
-    assert_eq!((run.due, &run.outcome), (due, &RunOutcome::Started(id.clone())));
+    assert_eq!((run.due, &run.outcome), (due, &RunStartStatus::Started(id.clone())));
     let received = installation.owners.received();
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].body, json!({ "vm": "web", "schedule": "nightly", "operation_id": id }));
@@ -68,7 +68,7 @@ async fn what_was_being_sent_at_a_kill_is_sent_again_with_the_same_id() {
     eventually("the run is recorded before anybody answers", async || {
         matches!(
             installation.runs("nightly").await.first().map(|run| run.outcome.clone()),
-            Some(RunOutcome::Sending(_))
+            Some(RunStartStatus::Sending(_))
         )
     })
     .await;
@@ -79,7 +79,7 @@ async fn what_was_being_sent_at_a_kill_is_sent_again_with_the_same_id() {
     let runs = installation.finished("nightly", 1).await;
     let due = at("2026-05-02T03:00:00Z");
     let id = operation_for(&ScheduleId::new("nightly").expect("valid"), due);
-    assert_eq!((runs[0].due, &runs[0].outcome), (due, &RunOutcome::Started(id.clone())));
+    assert_eq!((runs[0].due, &runs[0].outcome), (due, &RunStartStatus::Started(id.clone())));
     let received = installation.owners.received();
     assert_eq!(received.iter().map(|command| &command.id).collect::<Vec<_>>(), [&id]);
 }
@@ -122,7 +122,7 @@ async fn a_service_that_is_away_is_tried_until_it_is_back() {
     })
     .await;
     let runs = installation.finished("nightly", 1).await;
-    assert!(matches!(runs[0].outcome, RunOutcome::Started(_)));
+    assert!(matches!(runs[0].outcome, RunStartStatus::Started(_)));
 }
 
 #[actix::test]
@@ -135,10 +135,10 @@ async fn no_answer_for_ten_minutes_is_recorded_with_the_reason() {
     eventually("it gives up", async || {
         installation.clock.advance(30);
         outcome = installation.runs("nightly").await.first().map(|run| run.outcome.clone());
-        matches!(outcome, Some(RunOutcome::NotStarted(_)))
+        matches!(outcome, Some(RunStartStatus::NotStarted(_)))
     })
     .await;
-    let Some(RunOutcome::NotStarted(reason)) = outcome else { unreachable!("it ended so") };
+    let Some(RunStartStatus::NotStarted(reason)) = outcome else { unreachable!("it ended so") };
     assert!(reason.starts_with("tried for 10 minutes: ") && reason.contains("answers on"), "{reason}");
 }
 
@@ -151,7 +151,7 @@ async fn a_refusal_is_recorded_at_once() {
     installation.clock.advance(DAY);
     let runs = installation.finished("nightly", 1).await;
     assert!(
-        matches!(&runs[0].outcome, RunOutcome::NotStarted(reason) if reason.ends_with("was used for another command")),
+        matches!(&runs[0].outcome, RunStartStatus::NotStarted(reason) if reason.ends_with("was used for another command")),
         "{:?}",
         runs[0].outcome
     );
@@ -233,7 +233,7 @@ async fn the_newest_hundred_runs_are_kept() {
         installation.clock.advance(60);
         eventually("it fires", async || installation.owners.received().len() as u64 == run).await;
         eventually("it is recorded", async || {
-            matches!(installation.runs("busy").await[0].outcome, RunOutcome::Started(_))
+            matches!(installation.runs("busy").await[0].outcome, RunStartStatus::Started(_))
         })
         .await;
     }
@@ -301,7 +301,7 @@ async fn any_schedulable_command_is_sent_to_its_service() {
     installation.clock.advance(DAY);
     for id in ["start-backup", "verify-repository", "stop-vm"] {
         let runs = installation.finished(id, 1).await;
-        assert!(matches!(runs[0].outcome, RunOutcome::Started(_)), "{runs:?}");
+        assert!(matches!(runs[0].outcome, RunStartStatus::Started(_)), "{runs:?}");
     }
     let mut received: Vec<_> =
         installation.owners.received().into_iter().map(|it| (it.command, it.body["vm"].clone())).collect();

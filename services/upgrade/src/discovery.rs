@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bus::{Bus, CallError, Destination, Peer, TransportError};
-use contract::message::{NoRefusal, with_causes};
+use bus::{Bus, CallError, Destination, DiscoveredService, TransportError};
+use contract::message::{NeverRefused, with_causes};
 use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::upgrade::RunningService;
 use contract::{HostName, Service, Timestamp};
@@ -32,7 +32,7 @@ pub(crate) async fn running_services(bus: &Bus) -> Result<Vec<RunningService>, T
     Ok(found)
 }
 
-async fn check(bus: &Bus, service: Service, peer: &Peer) -> RunningService {
+async fn check(bus: &Bus, service: Service, peer: &DiscoveredService) -> RunningService {
     let announced = |key: &str| peer.metadata.get(key).cloned().unwrap_or_default();
     let host = announced("host");
     let destination = Destination { service, host: HostName::new(host.clone()).ok() };
@@ -57,7 +57,7 @@ pub(crate) async fn health_at(
     bus: &Bus,
     destination: &Destination,
     deadline: Duration,
-) -> Result<Health, CallError<NoRefusal>> {
+) -> Result<Health, CallError<NeverRefused>> {
     match bus.call_at(destination.clone(), &CheckHealth {}, deadline).await {
         Err(CallError::Transport { source: TransportError::NoResponder { .. }, .. })
             if destination.host.is_some() =>

@@ -38,23 +38,23 @@ use bus::Bus;
 use chassis::Settings;
 use contract::Service;
 
-pub use crate::state::UpgradeState;
+pub use crate::state::UpgradeContext;
 
-use crate::admission::Admission;
+use crate::admission::ReleaseAdmission;
 use crate::config::Config;
 use crate::handlers::Handlers;
 use crate::release_dir::ReleaseDir;
 
 /// Opens the service: what it answers, and its operations.
 pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
-    let state = Arc::new(UpgradeState {
+    let state = Arc::new(UpgradeContext {
         bus: bus.clone(),
         host: settings.host,
         releases: ReleaseDir::in_state(&settings.state_dir),
-        ready_within: settings.own.ready_within(),
-        soak: settings.own.soak(),
+        ready_within: settings.service.ready_within(),
+        soak: settings.service.soak(),
     });
     let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Upgrade, &state);
-    let admission = Admission::new(state.releases.clone(), engine);
+    let admission = ReleaseAdmission::new(state.releases.clone(), engine);
     chassis::Service::new(wiring, Handlers { bus, admission })
 }

@@ -7,18 +7,18 @@ pub(crate) const RELEASES: &str = "loam_upgrade_releases_total";
 
 /// The outcome of a release.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ReleaseOutcome {
     Refused,
     Applied,
     RolledBack,
 }
 
 /// Counts a release. They are rare: making the instrument anew each time costs nothing that matters.
-pub(crate) fn count(outcome: Outcome) {
+pub(crate) fn count(outcome: ReleaseOutcome) {
     let label = match outcome {
-        Outcome::Refused => "refused",
-        Outcome::Applied => "applied",
-        Outcome::RolledBack => "rolled_back",
+        ReleaseOutcome::Refused => "refused",
+        ReleaseOutcome::Applied => "applied",
+        ReleaseOutcome::RolledBack => "rolled_back",
     };
     let releases = telemetry::meter("loam_upgrade").u64_counter(RELEASES).build();
     releases.add(1, &[KeyValue::new("outcome", label)]);

@@ -11,7 +11,7 @@ use contract::{HostName, Service};
 use operation::call_error;
 use saga::StepError;
 use tokio::time::Instant;
-use upgrade_domain::Observation;
+use upgrade_domain::HealthObservation;
 
 use crate::discovery::health_at;
 use crate::release_dir::{ReleaseDir, ReleaseDirError};
@@ -26,7 +26,7 @@ const HEALTH_MAX: Duration = Duration::from_secs(10);
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The state of the service that its saga uses.
-pub struct UpgradeState {
+pub struct UpgradeContext {
     /// The bus.
     pub bus: Bus,
     /// Our host; only its services are replaced.
@@ -39,24 +39,27 @@ pub struct UpgradeState {
     pub soak: Duration,
 }
 
-impl UpgradeState {
+impl UpgradeContext {
     fn on_our_host(&self, service: Service) -> Destination {
         Destination { service, host: Some(self.host.clone()) }
     }
 
-    pub(crate) async fn health_of(&self, service: Service) -> Result<Health, CallError<contract::NoRefusal>> {
+    pub(crate) async fn health_of(
+        &self,
+        service: Service,
+    ) -> Result<Health, CallError<contract::NeverRefused>> {
         health_at(&self.bus, &self.on_our_host(service), HEALTH_MAX).await
     }
 
     /// What is observed of a service now; nothing while the bus itself is away, which is not the service's fault.
-    pub(crate) async fn observe(&self, service: Service) -> Option<Observation> {
+    pub(crate) async fn observe(&self, service: Service) -> Option<HealthObservation> {
         let health = match self.health_of(service).await {
             Ok(health) => Some(health),
             Err(CallError::Transport { source: TransportError::Disconnected { .. }, .. }) => return None,
             Err(_) => None,
         };
         let restarts = self.process(service).await.ok().map(|process| process.restarts);
-        Some(Observation { health, restarts })
+        Some(HealthObservation { health, restarts })
     }
 
     /// The processes of our host.
@@ -67,7 +70,7 @@ impl UpgradeState {
 
     pub(crate) async fn process(&self, service: Service) -> Result<Process, StepError> {
         let found = self.processes().await?.into_iter().find(|process| process.service == service);
-        found.ok_or_else(|| StepError::Permanent(ReplaceServiceRefused::NotHere(service).to_string()))
+        found.ok_or_else(|| StepError::Permanent(ReplaceServiceRefused::NotOnThisHost(service).to_string()))
     }
 
     /// Lets the supervisor run a service from an executable; a no-op where it does so already. Returns the executable
@@ -76,7 +79,7 @@ impl UpgradeState {
         let (supervisor, command) =
             (self.on_our_host(Service::Supervisor), ReplaceService { service, executable });
         let replaced = self.bus.call_at(supervisor, &command, REPLACE_MAX).await.map_err(call_error)?;
-        Ok(replaced.before)
+        Ok(replaced.executable_before)
     }
 
     /// Waits until a build answers, healthy or not: it may not have been healthy before the upgrade either.

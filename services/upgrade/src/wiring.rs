@@ -3,8 +3,8 @@
 use chassis::Wiring;
 
 use crate::handlers::{Handlers, check_apply_release, list_services};
-use crate::state::UpgradeState;
+use crate::state::UpgradeContext;
 
-pub(crate) fn wiring() -> Wiring<Handlers, UpgradeState> {
+pub(crate) fn wiring() -> Wiring<Handlers, UpgradeContext> {
     Wiring::default().answer(list_services).begin(check_apply_release)
 }

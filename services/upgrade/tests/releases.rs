@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use bus::CallError;
 use chassis::sha256_of;
-use contract::operation::{Begun, CancelOperation, OperationReport, OperationState};
+use contract::operation::{BegunOperation, CancelOperation, OperationReport, OperationState};
 use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
 use contract::{OperationId, Service};
 use minisign::KeyPair;
 use operation::{Context, Saga, new_id, wait_for_operation};
-use saga::Outcome;
+use saga::SagaOutcome;
 use saga::harness::check;
 use support::{Host, build_of, host, manifest, service_info};
 use testkit::eventually;
-use upgrade::UpgradeState;
+use upgrade::UpgradeContext;
 use upgrade::release_dir::ReleaseDir;
-use upgrade::sagas::Applied;
+use upgrade::sagas::UpgradedService;
 
 const CALL_MAX: Duration = Duration::from_secs(20);
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ async fn apply(
     host: &Host,
     folder: &Path,
     id: Option<&OperationId>,
-) -> Result<Begun, CallError<ApplyReleaseRefused>> {
+) -> Result<BegunOperation, CallError<ApplyReleaseRefused>> {
     let command = ApplyRelease { folder: folder.into(), operation_id: id.cloned() };
     host.bus.call(&command, CALL_MAX).await
 }
@@ -78,7 +78,7 @@ async fn a_signed_release_replaces_the_service_and_only_two_builds_stay_on_the_d
     assert_eq!(host.builds().len(), 2);
 }
 
-fn what_was_applied(report: &OperationReport) -> Applied {
+fn what_was_applied(report: &OperationReport) -> UpgradedService {
     let output = report.output.clone().expect("an output");
     serde::Deserialize::deserialize(output).expect("what was applied")
 }
@@ -100,7 +100,7 @@ async fn an_altered_release_is_refused() {
     std::fs::write(folder.join("loam-proxy"), "healthy: mine").expect("written");
     let refusal = refused(&host, &folder).await;
     assert!(
-        matches!(&refusal, ApplyReleaseRefused::Altered { file, .. } if file == "loam-proxy"),
+        matches!(&refusal, ApplyReleaseRefused::ExecutableAltered { file, .. } if file == "loam-proxy"),
         "{refusal:?}"
     );
 
@@ -151,7 +151,7 @@ async fn services_that_are_unknown_or_not_replaceable_are_refused() {
         assert_eq!(refused(&host, &folder).await, ApplyReleaseRefused::NotReplaceable(not));
     }
     host.sign(&folder, &manifest("kernel", "loam-proxy", &digest), &host.signer);
-    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::Unreadable(_)));
+    assert!(matches!(refused(&host, &folder).await, ApplyReleaseRefused::UnreadableRelease(_)));
 }
 
 #[actix::test]
@@ -174,7 +174,7 @@ async fn path_tricks_are_refused() {
     let folder = host.release("new", "healthy: new");
     let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
     let unreadable = async |folder: &Path, why: &str| match refused(&host, folder).await {
-        ApplyReleaseRefused::Unreadable(reason) => assert!(reason.contains(why), "{reason}"),
+        ApplyReleaseRefused::UnreadableRelease(reason) => assert!(reason.contains(why), "{reason}"),
         other => panic!("{other:?}"),
     };
     unreadable(Path::new("new"), "absolute path").await;
@@ -250,10 +250,13 @@ async fn the_same_id_is_the_same_upgrade_even_when_its_folder_is_gone() {
     let host = Host::new().await;
     let _upgrade = host.upgrade(10, 0).await;
     let (folder, id) = (host.release("new", "healthy: new"), new_id());
-    assert_eq!(apply(&host, &folder, Some(&id)).await.expect("begun"), Begun::Begun(id.clone()));
+    assert_eq!(apply(&host, &folder, Some(&id)).await.expect("begun"), BegunOperation::Begun(id.clone()));
     assert_eq!(outcome(&host, &id).await.state, OperationState::Done);
     std::fs::remove_dir_all(&folder).expect("removed");
-    assert_eq!(apply(&host, &folder, Some(&id)).await.expect("known"), Begun::AlreadyBegun(id.clone()));
+    assert_eq!(
+        apply(&host, &folder, Some(&id)).await.expect("known"),
+        BegunOperation::AlreadyBegun(id.clone())
+    );
     let other = apply(&host, &host.release("other", "healthy: other"), Some(&id)).await;
     assert!(matches!(other, Err(CallError::Refused(ApplyReleaseRefused::IdReused(_)))), "{other:?}");
     assert_eq!(host.supervisor.started(), 2);
@@ -284,7 +287,7 @@ async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() 
         let executable = releases.executable_of(&release);
         hosts.borrow_mut().insert(id.clone(), (Arc::clone(&test_host), executable));
         Context {
-            state: Arc::new(UpgradeState {
+            state: Arc::new(UpgradeContext {
                 bus: test_host.bus.clone(),
                 host: host(),
                 releases,
@@ -297,12 +300,12 @@ async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() 
             cancel: Default::default(),
         }
     };
-    let judge = async |context: &Context<UpgradeState, ApplyRelease>, outcome: &Outcome| {
+    let judge = async |context: &Context<UpgradeContext, ApplyRelease>, outcome: &SagaOutcome| {
         let (test_host, executable) = hosts.borrow_mut().remove(&context.id).expect("made before");
         let (runs, builds) = (test_host.supervisor.runs(), test_host.builds().len());
         match outcome {
-            Outcome::Done if runs == executable && builds == 1 => Ok(()),
-            Outcome::Undone(_) if runs == test_host.installed() && builds == 0 => Ok(()),
+            SagaOutcome::Done if runs == executable && builds == 1 => Ok(()),
+            SagaOutcome::Undone(_) if runs == test_host.installed() && builds == 0 => Ok(()),
             other => Err(format!("{other:?}: {} runs, {builds} builds on the disk", runs.display())),
         }
     };

@@ -19,21 +19,21 @@ use tracing::{Instrument, Span};
 
 /// A message with the span in which it was sent.
 #[derive(Debug)]
-pub struct Traced<M> {
+pub struct TracedMessage<M> {
     /// The message.
     pub message: M,
     /// The span; enter it in the handler.
     pub span: Span,
 }
 
-impl<M> Traced<M> {
+impl<M> TracedMessage<M> {
     /// Wraps a message in the span at hand.
     pub fn here(message: M) -> Self {
-        Traced { message, span: Span::current() }
+        TracedMessage { message, span: Span::current() }
     }
 }
 
-impl<M: Message> Message for Traced<M> {
+impl<M: Message> Message for TracedMessage<M> {
     type Result = M::Result;
 }
 
@@ -61,13 +61,13 @@ pub async fn ask<A, M>(address: &Addr<A>, message: M, deadline: Duration) -> Res
 where
     M: Message + Send + 'static,
     M::Result: Send,
-    A: Actor + Handler<Traced<M>>,
-    A::Context: ToEnvelope<A, Traced<M>>,
+    A: Actor + Handler<TracedMessage<M>>,
+    A::Context: ToEnvelope<A, TracedMessage<M>>,
 {
     let actor = short_name::<A>();
     let span = tracing::info_span!("ask", otel.name = short_name::<M>(), actor);
     let asked = async {
-        match tokio::time::timeout(deadline, address.send(Traced::here(message))).await {
+        match tokio::time::timeout(deadline, address.send(TracedMessage::here(message))).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(MailboxError::Closed)) => Err(AskError::Ended(actor)),
             Ok(Err(MailboxError::Timeout)) | Err(_) => Err(AskError::TimedOut { actor, after: deadline }),
@@ -107,15 +107,15 @@ mod tests {
     #[rtype(result = "()")]
     struct Never;
 
-    impl Handler<Traced<Double>> for Doubler {
+    impl Handler<TracedMessage<Double>> for Doubler {
         type Result = u32;
-        fn handle(&mut self, message: Traced<Double>, _: &mut Context<Self>) -> u32 {
+        fn handle(&mut self, message: TracedMessage<Double>, _: &mut Context<Self>) -> u32 {
             message.message.0 * 2
         }
     }
-    impl Handler<Traced<Never>> for Doubler {
+    impl Handler<TracedMessage<Never>> for Doubler {
         type Result = actix::ResponseFuture<()>;
-        fn handle(&mut self, _: Traced<Never>, _: &mut Context<Self>) -> Self::Result {
+        fn handle(&mut self, _: TracedMessage<Never>, _: &mut Context<Self>) -> Self::Result {
             Box::pin(std::future::pending())
         }
     }

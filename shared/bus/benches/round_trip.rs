@@ -46,7 +46,7 @@ async fn measure() {
         metadata: Default::default(),
     });
     opened.on::<RemoveSchedule, _, _>(|call| async move {
-        Err(bus::Declined::Refused(UnknownSchedule { id: call.request.id }))
+        Err(bus::ErrorReply::Refused(UnknownSchedule { id: call.request.id }))
     });
     let _server = opened.open().await.expect("opened");
     let caller = connect(&server, Service::Backup).await;

@@ -4,7 +4,7 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use contract::message::{Caller, Failure, FailureKind, with_causes};
-use contract::{HostName, Owner, Request, Service, Subject};
+use contract::{HostName, MessageOwner, Request, Service, Subject};
 use serde::Deserialize;
 use tracing::{Instrument, Span, field};
 
@@ -26,19 +26,19 @@ pub enum CallError<F: Debug + Display> {
     /// The request or the reply did not get through.
     #[error("sending {request} to {service}")]
     Transport {
-        /// Who was call.
+        /// Who was asked.
         service: Service,
-        /// What was call.
+        /// What was asked.
         request: &'static str,
         /// What happened.
         source: TransportError,
     },
     /// The answer cannot be understood; the two sides are of versions that do not fit.
     #[error("the answer of {service} to {request} cannot be read: {reason}")]
-    Unreadable {
+    UnreadableReply {
         /// Who answered.
         service: Service,
-        /// What was call.
+        /// What was asked.
         request: &'static str,
         /// What is wrong.
         reason: String,
@@ -49,7 +49,7 @@ impl<F: Debug + Display> CallError<F> {
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            CallError::Refused(_) | CallError::Unreadable { .. } => false,
+            CallError::Refused(_) | CallError::UnreadableReply { .. } => false,
             CallError::Transport { .. } => true,
             CallError::Failed(failure) => failure.is_transient(),
         }
@@ -183,13 +183,13 @@ impl Bus {
 /// The one service that answers a request.
 fn owner_of<R: Request>() -> Service {
     match R::OWNER {
-        Owner::One(service) => service,
-        Owner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
+        MessageOwner::One(service) => service,
+        MessageOwner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
     }
 }
 
 fn read_answer<R: Request>(service: Service, answer: &Envelope) -> Result<R::Reply, CallError<R::Refusal>> {
-    let unreadable = |reason| CallError::Unreadable { service, request: R::NAME, reason };
+    let unreadable = |reason| CallError::UnreadableReply { service, request: R::NAME, reason };
     let encoding = Encoding::of(answer.headers.get(CONTENT_TYPE).map(String::as_str), &answer.body);
     if !answer.headers.contains_key(ERROR_CODE_HEADER) {
         return encoding.read::<R::Reply>(&answer.body).map_err(unreadable);

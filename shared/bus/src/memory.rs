@@ -12,8 +12,8 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::transport::{
-    EndpointInfo, Envelope, Incoming, OpenEndpoints, Peer, Registration, ReplyHandle, Row, ServiceInfo,
-    Transport, TransportError, Written,
+    DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration, ReplyHandle,
+    ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// Messages that wait for a slow subscriber; a NATS client holds 65,536, a test never needs that many.
@@ -28,9 +28,9 @@ pub struct MemoryTransport {
 #[derive(Default)]
 struct State {
     listeners: Vec<(String, mpsc::Sender<Envelope>)>,
-    endpoints: HashMap<String, Vec<mpsc::Sender<Incoming>>>,
+    endpoints: HashMap<String, Vec<mpsc::Sender<IncomingMessage>>>,
     next_at: usize,
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, DiscoveredService>,
     next_peer: u64,
     tables: HashMap<String, BTreeMap<String, (Bytes, u64)>>,
     revision: u64,
@@ -129,7 +129,7 @@ impl Transport for MemoryTransport {
                 .ok_or_else(no_responder)?;
             endpoints[turn % endpoints.len()].clone()
         };
-        let incoming = Incoming { envelope, reply_allowed: true, reply: Box::new(MemoryReply(back)) };
+        let incoming = IncomingMessage { envelope, reply_allowed: true, reply: Box::new(MemoryReply(back)) };
         let exchange = async {
             opened.send(incoming).await.map_err(|_| no_responder())?;
             answer.await.map_err(|_| no_responder())
@@ -171,7 +171,7 @@ impl Transport for MemoryTransport {
         }
         state.next_peer += 1;
         let peer = state.next_peer;
-        let found = Peer {
+        let found = DiscoveredService {
             name: info.service.name().into(),
             version: info.version.clone(),
             metadata: info.metadata.clone(),
@@ -184,7 +184,7 @@ impl Transport for MemoryTransport {
         })
     }
 
-    async fn discover(&self, _wait: Duration) -> Result<Vec<Peer>, TransportError> {
+    async fn discover(&self, _wait: Duration) -> Result<Vec<DiscoveredService>, TransportError> {
         Ok(self.linked()?.peers.values().cloned().collect())
     }
 
@@ -192,18 +192,22 @@ impl Transport for MemoryTransport {
         !self.state().cut
     }
 
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
+    async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let state = self.linked()?;
         let row = state.tables.get(table).and_then(|rows| rows.get(key));
-        Ok(row.map(|(value, revision)| Row { key: key.into(), value: value.clone(), revision: *revision }))
+        Ok(row.map(|(value, revision)| TableRow {
+            key: key.into(),
+            value: value.clone(),
+            revision: *revision,
+        }))
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
         let state = self.linked()?;
         let rows = state.tables.get(table).into_iter().flatten();
         Ok(rows
             .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, (value, revision))| Row {
+            .map(|(key, (value, revision))| TableRow {
                 key: key.clone(),
                 value: value.clone(),
                 revision: *revision,
@@ -217,31 +221,31 @@ impl Transport for MemoryTransport {
         key: &str,
         value: Bytes,
         revision: u64,
-    ) -> Result<Written, TransportError> {
+    ) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
         let rows = state.tables.entry(table.into()).or_default();
         if rows.get(key).map_or(0, |(_, held)| *held) != revision {
-            return Ok(Written::Conflict);
+            return Ok(WriteOutcome::Conflict);
         }
         rows.insert(key.into(), (value, next));
         state.revision = next;
         if state.losing.take_if(|losing| losing == table).is_some() {
             return Err(TransportError::TimedOut { subject: table.into(), after: Duration::ZERO });
         }
-        Ok(Written::At(next))
+        Ok(WriteOutcome::At(next))
     }
 
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError> {
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
         let rows = state.tables.entry(table.into()).or_default();
         if rows.get(key).map(|(_, held)| *held) != Some(revision) {
-            return Ok(Written::Conflict);
+            return Ok(WriteOutcome::Conflict);
         }
         rows.remove(key);
         state.revision = next;
-        Ok(Written::At(next))
+        Ok(WriteOutcome::At(next))
     }
 }
 

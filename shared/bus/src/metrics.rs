@@ -7,7 +7,7 @@ use contract::Request;
 use telemetry::{Counter, Histogram, KeyValue, meter};
 
 use crate::call::CallError;
-use crate::serve::Declined;
+use crate::serve::ErrorReply;
 
 /// Requests answered, by request and outcome (`answered`, `refused`, `failed`).
 pub(crate) const SERVED: &str = "loam_bus_served_total";
@@ -42,11 +42,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
-pub(crate) fn served<R: Request>(answer: &Result<R::Reply, Declined<R::Refusal>>, took: Duration) {
+pub(crate) fn served<R: Request>(answer: &Result<R::Reply, ErrorReply<R::Refusal>>, took: Duration) {
     let outcome = match answer {
         Ok(_) => "answered",
-        Err(Declined::Refused(_)) => "refused",
-        Err(Declined::Failed(_)) => "failed",
+        Err(ErrorReply::Refused(_)) => "refused",
+        Err(ErrorReply::Failed(_)) => "failed",
     };
     let request = KeyValue::new("request", R::NAME);
     METRICS.serve_duration.record(took.as_secs_f64(), std::slice::from_ref(&request));
@@ -58,7 +58,7 @@ pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>
         Ok(_) => "answered",
         Err(CallError::Refused(_)) => "refused",
         Err(CallError::Failed(_)) => "failed",
-        Err(CallError::Transport { .. } | CallError::Unreadable { .. }) => "lost",
+        Err(CallError::Transport { .. } | CallError::UnreadableReply { .. }) => "lost",
     };
     let labels = [KeyValue::new("request", R::NAME), KeyValue::new("outcome", outcome)];
     METRICS.calls.add(1, &labels);

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
-use crate::transport::{Envelope, Peer, Transport, TransportError};
+use crate::transport::{DiscoveredService, Envelope, Transport, TransportError};
 
 /// The bus. Cloning is cheap.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Bus {
     ///
     /// # Errors
     /// When there is no connection, or the server refuses the subject.
-    pub async fn subscribe<E: Event>(&self) -> Result<EventStream<E>, TransportError> {
+    pub async fn subscribe<E: Event>(&self) -> Result<EventSubscription<E>, TransportError> {
         let subject = Subject::of_events::<E>(&self.realm);
         let envelopes = self.transport.subscribe(subject.as_str()).await?;
         let events = envelopes.filter_map(|envelope| async move {
@@ -66,24 +66,24 @@ impl Bus {
                 }
             }
         });
-        Ok(EventStream { events: events.boxed() })
+        Ok(EventSubscription { events: events.boxed() })
     }
 
     /// Asks by service discovery which services run; collects answers for `wait`.
     ///
     /// # Errors
     /// When there is no connection.
-    pub async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
+    pub async fn discover(&self, wait: Duration) -> Result<Vec<DiscoveredService>, TransportError> {
         self.transport.discover(wait).await
     }
 }
 
 /// Events as they arrive, each with the trace context that came along.
-pub struct EventStream<E> {
+pub struct EventSubscription<E> {
     events: BoxStream<'static, (E, telemetry::TraceContext)>,
 }
 
-impl<E> Stream for EventStream<E> {
+impl<E> Stream for EventSubscription<E> {
     type Item = (E, telemetry::TraceContext);
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.events.poll_next_unpin(cx)

@@ -22,7 +22,7 @@ use tracing::{Instrument, field};
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
 use crate::metrics;
 use crate::publish::Bus;
-use crate::transport::{EndpointInfo, Envelope, Incoming, Registration, ServiceInfo, TransportError};
+use crate::transport::{EndpointInfo, Envelope, IncomingMessage, Registration, ServiceInfo, TransportError};
 
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
@@ -44,7 +44,7 @@ pub(crate) type Refusal<R> = <R as Request>::Refusal;
 
 /// A request as a handler receives it.
 #[derive(Clone, Debug)]
-pub struct Call<R> {
+pub struct IncomingRequest<R> {
     /// The request.
     pub request: R,
     /// Who asks.
@@ -53,7 +53,7 @@ pub struct Call<R> {
     pub message_id: Option<String>,
 }
 
-impl<R> Call<R> {
+impl<R> IncomingRequest<R> {
     /// The operation id that the caller's message id stands for, where it set one: the same id, the same operation.
     pub fn operation_of_message(&self) -> Option<OperationId> {
         let id = self.message_id.as_ref()?;
@@ -68,20 +68,20 @@ impl<R> Call<R> {
 
 /// An answer that is not the reply.
 #[derive(Clone, Debug)]
-pub enum Declined<F> {
+pub enum ErrorReply<F> {
     /// Understood, and no.
     Refused(F),
     /// Not possible now, or not at all.
     Failed(Failure),
 }
 
-impl<F> From<Failure> for Declined<F> {
+impl<F> From<Failure> for ErrorReply<F> {
     fn from(failure: Failure) -> Self {
-        Declined::Failed(failure)
+        ErrorReply::Failed(failure)
     }
 }
 
-type Handler = Arc<dyn Fn(Incoming) -> BoxFuture<'static, ()> + Send + Sync>;
+type Handler = Arc<dyn Fn(IncomingMessage) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Endpoint {
     info: EndpointInfo,
@@ -113,8 +113,8 @@ impl Server {
     pub fn on<R, H, F>(&mut self, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Call<R>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+        H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
         self.add::<R, H, F>(None, handler)
     }
@@ -123,8 +123,8 @@ impl Server {
     pub fn on_host<R, H, F>(&mut self, host: &HostName, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Call<R>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+        H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
         self.add::<R, H, F>(Some(host), handler)
     }
@@ -132,8 +132,8 @@ impl Server {
     fn add<R, H, F>(&mut self, host: Option<&HostName>, handler: H) -> &mut Self
     where
         R: Request,
-        H: Fn(Call<R>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+        H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
         let subject = Subject::at_service(&self.bus.realm, self.info.service, R::NAME);
         let (name, subject) = match host {
@@ -175,7 +175,7 @@ impl RunningServer {
     }
 }
 
-async fn serve_endpoint(mut requests: BoxStream<'static, Incoming>, handler: Handler) {
+async fn serve_endpoint(mut requests: BoxStream<'static, IncomingMessage>, handler: Handler) {
     let places = Arc::new(Semaphore::new(CONCURRENT_MAX));
     let mut under_way = JoinSet::new();
     while let Some(incoming) = requests.next().await {
@@ -191,18 +191,18 @@ async fn serve_endpoint(mut requests: BoxStream<'static, Incoming>, handler: Han
             Err(_) => {
                 let message = format!("{CONCURRENT_MAX} requests of this kind are being answered; try again");
                 let busy = Failure { kind: FailureKind::Busy, message };
-                under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(Declined::Failed(busy))));
+                under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(ErrorReply::Failed(busy))));
             }
         }
     }
     while under_way.join_next().await.is_some() {}
 }
 
-async fn answer<R, H, F>(incoming: Incoming, handler: Arc<H>)
+async fn answer<R, H, F>(incoming: IncomingMessage, handler: Arc<H>)
 where
     R: Request,
-    H: Fn(Call<R>) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+    H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
 {
     if !incoming.reply_allowed {
         tracing::warn!(
@@ -228,7 +228,8 @@ where
             let message = format!("{} is a request between services", R::NAME);
             return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
         }
-        let call = Call { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
+        let call =
+            IncomingRequest { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
         // tests there is no hook, and the caller must still get a reply.
         let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(call)).catch_unwind()).await;
@@ -241,9 +242,9 @@ where
             }
         }
     };
-    let answer: Result<R::Reply, Declined<R::Refusal>> = work.instrument(span.clone()).await;
+    let answer: Result<R::Reply, ErrorReply<R::Refusal>> = work.instrument(span.clone()).await;
     metrics::served::<R>(&answer, arrived.elapsed());
-    if let Err(Declined::Failed(failure)) = &answer {
+    if let Err(ErrorReply::Failed(failure)) = &answer {
         span.record("otel.status_code", "ERROR");
         span.in_scope(|| tracing::warn!(request = R::NAME, kind = ?failure.kind, "{}", failure.message));
     }
@@ -292,9 +293,9 @@ fn caller_of(envelope: &Envelope) -> Caller {
 }
 
 async fn send<T: Serialize, F: Serialize>(
-    incoming: Incoming,
+    incoming: IncomingMessage,
     encoding: Encoding,
-    answer: Result<T, Declined<F>>,
+    answer: Result<T, ErrorReply<F>>,
 ) {
     #[derive(Serialize)]
     #[serde(rename_all = "snake_case")]
@@ -309,11 +310,11 @@ async fn send<T: Serialize, F: Serialize>(
     };
     let body = match &answer {
         Ok(reply) => encoding.write(reply),
-        Err(Declined::Refused(refusal)) => {
+        Err(ErrorReply::Refused(refusal)) => {
             mark("409", "refused".into());
             encoding.write(&Negative::Refused(refusal))
         }
-        Err(Declined::Failed(failure)) => {
+        Err(ErrorReply::Failed(failure)) => {
             mark(code_of(failure.kind), failure.message.clone());
             encoding.write(&Negative::<F>::Failed(failure))
         }

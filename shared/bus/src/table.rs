@@ -3,13 +3,13 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use contract::bucket::Bucket;
+use contract::bucket::KvBucket;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::body::Encoding;
 use crate::publish::Bus;
-use crate::transport::{Row, Transport, TransportError, Written};
+use crate::transport::{TableRow, Transport, TransportError, WriteOutcome};
 
 /// The revision of a row; a change names the one it is based on.
 pub type Revision = u64;
@@ -71,7 +71,7 @@ impl<T> Clone for Table<T> {
 
 impl Bus {
     /// Opens a table. It was made by the bootstrap role beforehand.
-    pub fn table<T: Serialize + DeserializeOwned>(&self, bucket: Bucket) -> Table<T> {
+    pub fn table<T: Serialize + DeserializeOwned>(&self, bucket: KvBucket) -> Table<T> {
         Table { transport: Arc::clone(&self.transport), name: bucket.name, rows: PhantomData }
     }
 }
@@ -136,14 +136,14 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         self.settled(key, written).map(|_| ())
     }
 
-    fn settled(&self, key: &str, written: Written) -> Result<Revision, TableError> {
+    fn settled(&self, key: &str, written: WriteOutcome) -> Result<Revision, TableError> {
         match written {
-            Written::At(revision) => Ok(revision),
-            Written::Conflict => Err(TableError::Conflict { table: self.name, key: key.into() }),
+            WriteOutcome::At(revision) => Ok(revision),
+            WriteOutcome::Conflict => Err(TableError::Conflict { table: self.name, key: key.into() }),
         }
     }
 
-    fn read(&self, row: Row) -> Result<Entry<T>, TableError> {
+    fn read(&self, row: TableRow) -> Result<Entry<T>, TableError> {
         match Encoding::MessagePack.read(&row.value) {
             Ok(value) => Ok(Entry { key: row.key, value, revision: row.revision }),
             Err(reason) => Err(TableError::Unreadable { table: self.name, key: row.key, reason }),

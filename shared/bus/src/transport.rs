@@ -19,7 +19,7 @@ pub struct Envelope {
     pub body: Bytes,
 }
 
-/// Why a envelope did not get through.
+/// Why an envelope did not get through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// No service answers on the subject.
@@ -42,7 +42,7 @@ pub enum TransportError {
         /// Where it was sought.
         url: String,
     },
-    /// The bus refused or cannot do what was call.
+    /// The bus refused or cannot do what was asked.
     #[error("{0}")]
     Refused(String),
 }
@@ -60,7 +60,7 @@ pub struct ServiceInfo {
 
 /// A service found by discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct DiscoveredService {
     /// The service's name.
     pub name: String,
     /// Its version.
@@ -81,7 +81,7 @@ pub struct EndpointInfo {
 }
 
 /// A request that arrived, and how to reply.
-pub struct Incoming {
+pub struct IncomingMessage {
     /// The request.
     pub envelope: Envelope,
     /// Whether the reply subject is one that a caller may name.
@@ -100,7 +100,7 @@ pub trait ReplyHandle: Send + Sync {
 /// Open endpoints: a stream of requests for each. Dropping a stream closes its endpoint.
 pub struct OpenEndpoints {
     /// In the order of the endpoints given.
-    pub streams: Vec<BoxStream<'static, Incoming>>,
+    pub streams: Vec<BoxStream<'static, IncomingMessage>>,
     /// Ends the service in discovery when dropped or closed.
     pub registration: Box<dyn Registration>,
 }
@@ -114,7 +114,7 @@ pub trait Registration: Send + Sync {
 
 /// A row of a durable table as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct TableRow {
     /// The key.
     pub key: String,
     /// The value.
@@ -125,7 +125,7 @@ pub struct Row {
 
 /// What a write to a table came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// It is stored under this revision.
     At(u64),
     /// Another writer was first; nothing was changed.
@@ -148,13 +148,13 @@ pub trait Transport: Send + Sync + 'static {
         endpoints: &[EndpointInfo],
     ) -> Result<OpenEndpoints, TransportError>;
     /// Asks which services run and collects answers for `wait`.
-    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError>;
+    async fn discover(&self, wait: Duration) -> Result<Vec<DiscoveredService>, TransportError>;
     /// Whether there is a connection now.
     fn is_connected(&self) -> bool;
     /// Reads a row.
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError>;
+    async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
     /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError>;
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
     async fn put(
         &self,
@@ -162,7 +162,7 @@ pub trait Transport: Send + Sync + 'static {
         key: &str,
         value: Bytes,
         revision: u64,
-    ) -> Result<Written, TransportError>;
+    ) -> Result<WriteOutcome, TransportError>;
     /// Removes a row if its revision is the one named.
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError>;
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<WriteOutcome, TransportError>;
 }

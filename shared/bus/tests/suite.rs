@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Caller, Declined, Envelope, ServiceInfo, TableError, Transport, TransportError};
+use bus::{Bus, CallError, Caller, Envelope, ErrorReply, ServiceInfo, TableError, Transport, TransportError};
 use contract::message::{Failure, FailureKind};
 use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
 use contract::{OperationId, Realm, Service, VmName, bucket};
@@ -88,11 +88,11 @@ async fn opened(bus: &Bus) -> (bus::RunningServer, Arc<AtomicUsize>) {
         count.fetch_add(1, Ordering::SeqCst);
         async move {
             match call.request.vm.as_str() {
-                "slow" => std::future::pending::<Result<Vm, Declined<VmRefused>>>().await,
+                "slow" => std::future::pending::<Result<Vm, ErrorReply<VmRefused>>>().await,
                 "broken" => {
                     Err(Failure { kind: FailureKind::Unavailable, message: "libvirt is down".into() }.into())
                 }
-                _ => Err(Declined::Refused(VmRefused::Unknown(call.request.vm))),
+                _ => Err(ErrorReply::Refused(VmRefused::UnknownVm(call.request.vm))),
             }
         }
     });
@@ -111,7 +111,7 @@ async fn a_question_gets_its_reply(fixture: Fixture) {
 async fn a_refusal_comes_back_as_the_refusal_it_was(fixture: Fixture) {
     let (_running, _) = opened(&fixture.bus).await;
     match fixture.bus.call(&get("web"), SOON).await {
-        Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::Unknown(web())),
+        Err(CallError::Refused(refusal)) => assert_eq!(refusal, VmRefused::UnknownVm(web())),
         other => panic!("{other:?}"),
     }
 }
@@ -181,7 +181,7 @@ async fn a_question_in_json_is_answered_in_json(fixture: Fixture) {
     let (_running, _) = opened(&fixture.bus).await;
     let answer = raw(&fixture, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
-    assert_eq!(&answer.body[..], br#"{"refused":{"unknown":"web"}}"#);
+    assert_eq!(&answer.body[..], br#"{"refused":{"unknown_vm":"web"}}"#);
 }
 
 async fn an_unreadable_question_is_answered_and_not_obeyed(fixture: Fixture) {

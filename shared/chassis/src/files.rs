@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub enum FileTrustError {
     /// Its metadata cannot be read.
     #[error("looking at {path}")]
     Unreadable {
@@ -40,16 +40,16 @@ pub enum FileError {
 ///
 /// # Errors
 /// When others can write it, another user owns it, or its metadata cannot be read.
-pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileError> {
+pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileTrustError> {
     let metadata =
-        std::fs::metadata(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
+        std::fs::metadata(path).map_err(|source| FileTrustError::Unreadable { path: path.into(), source })?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(FileError::WritableByOthers { path: path.into(), mode });
+        return Err(FileTrustError::WritableByOthers { path: path.into(), mode });
     }
     let we = nix::unistd::geteuid().as_raw();
     if metadata.uid() != we && metadata.uid() != 0 {
-        return Err(FileError::OwnedByOther { path: path.into(), owner: metadata.uid() });
+        return Err(FileTrustError::OwnedByOther { path: path.into(), owner: metadata.uid() });
     }
     Ok(())
 }

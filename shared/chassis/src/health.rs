@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Declined, Server};
+use bus::{ErrorReply, Server};
 use contract::HostName;
-use contract::message::NoRefusal;
+use contract::message::NeverRefused;
 use contract::operation::{CheckHealth, Health, PartHealth};
 
 use crate::start::BoxFuture;
@@ -33,7 +33,7 @@ pub(crate) fn serve_health(
 async fn check_parts(
     parts: Arc<Vec<(&'static str, PartCheck)>>,
     mut health: Health,
-) -> Result<Health, Declined<NoRefusal>> {
+) -> Result<Health, ErrorReply<NeverRefused>> {
     for (part, check) in parts.iter() {
         let problem = match tokio::time::timeout(CHECK_MAX, check()).await {
             Ok(problem) => problem,

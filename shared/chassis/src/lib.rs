@@ -23,10 +23,10 @@ mod start;
 mod wiring;
 mod worker;
 
-pub use files::{FileError, refuse_if_others_can_write, sha256_of};
+pub use files::{FileTrustError, refuse_if_others_can_write, sha256_of};
 pub use health::PartCheck;
 pub use memory::{CoreDumpError, leave_no_core_dump};
 pub use settings::{NatsSettings, Settings, SettingsError, load};
-pub use start::{BoxFuture, CHECK_SETTINGS, Chassis, Running, Service, end_on_panic, run};
+pub use start::{BoxFuture, CHECK_SETTINGS, Service, ServiceContext, StartedService, end_on_panic, run};
 pub use wiring::{NoSagas, Wiring};
 pub use worker::{Waker, Worker, Workers};

@@ -24,7 +24,7 @@ pub enum CoreDumpError {
     Limit(#[source] Errno),
     /// The process could not be made undumpable.
     #[error("could not make this process undumpable")]
-    Dumpable(#[source] Errno),
+    SetNotDumpable(#[source] Errno),
 }
 
 /// From now on the kernel makes no core dump of this process, however it ends. The first thing that a `main` does: what
@@ -34,7 +34,7 @@ pub enum CoreDumpError {
 /// When the kernel refuses, as under a system call filter that forbids it.
 pub fn leave_no_core_dump() -> Result<(), CoreDumpError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(CoreDumpError::Limit)?;
-    set_dumpable(false).map_err(CoreDumpError::Dumpable)
+    set_dumpable(false).map_err(CoreDumpError::SetNotDumpable)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use contract::{HostName, Realm, Service};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::files::{FileError, refuse_if_others_can_write};
+use crate::files::{FileTrustError, refuse_if_others_can_write};
 
 /// The variable that names the settings file.
 const FILE_VARIABLE: &str = "LOAM_CONFIG";
@@ -33,7 +33,7 @@ pub struct Settings<S> {
     /// The bus.
     pub nats: NatsSettings,
     /// The service's own part.
-    pub own: S,
+    pub service: S,
 }
 
 /// Where the bus is and who we are.
@@ -52,10 +52,10 @@ pub struct NatsSettings {
 pub enum SettingsError {
     /// A value is missing, wrong or unknown; the text names the key and the file.
     #[error("settings: {0}")]
-    Wrong(#[from] config::ConfigError),
+    InvalidValue(#[from] config::ConfigError),
     /// The file is not to be trusted.
     #[error("settings: {0}")]
-    Untrusted(#[from] FileError),
+    UntrustedFile(#[from] FileTrustError),
 }
 
 #[derive(Deserialize)]
@@ -105,7 +105,7 @@ fn load_from<S: DeserializeOwned>(
         refuse_if_others_can_write(path)?;
     }
     let Common { host, state_dir, realm, nats } = common;
-    Ok(Settings { host, state_dir, realm, nats, own })
+    Ok(Settings { host, state_dir, realm, nats, service: own })
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     fn the_file_goes_over_the_defaults() {
         let settings = load_text("host = \"h1\"\n[backup]\nworkers = 2").expect("read");
         assert_eq!(
-            (settings.host.as_str(), settings.own.workers, settings.own.store.as_str()),
+            (settings.host.as_str(), settings.service.workers, settings.service.store.as_str()),
             ("h1", 2, "file:///x")
         );
     }

@@ -39,7 +39,7 @@ const BUILD_DIGITS: usize = 16;
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a service is given to build itself from.
-pub struct Chassis<S> {
+pub struct ServiceContext<S> {
     /// Its settings.
     pub settings: Settings<S>,
     /// The bus.
@@ -101,29 +101,29 @@ impl Service {
     }
 
     /// Adds its endpoints, those about its operations included, to a server.
-    pub fn serve(self, server: &mut Server) -> Running {
+    pub fn serve(self, server: &mut Server) -> StartedService {
         (self.endpoints)(server);
         if let Some(engine) = &self.engine {
             engine.serve(server);
         }
         let Service { engine, workers, parts, notices, end, .. } = self;
-        Running { engine, workers, parts, notices, end }
+        StartedService { engine, workers, health_checks: parts, notices, end }
     }
 }
 
 /// A service whose endpoints were added to a server.
-pub struct Running {
+pub struct StartedService {
     /// Its operations, if it has any.
     pub engine: Option<Engine>,
     /// The parts that its health depends on.
-    pub parts: Vec<(&'static str, PartCheck)>,
+    pub health_checks: Vec<(&'static str, PartCheck)>,
     /// What is shown with its health.
     pub notices: Vec<String>,
     workers: Workers,
     end: Option<BoxFuture<()>>,
 }
 
-impl Running {
+impl StartedService {
     /// Ends operations, workers and what else the service named, each in bounded time.
     pub async fn shut_down(self) {
         if let Some(engine) = &self.engine {
@@ -149,7 +149,7 @@ pub fn run<S, B, F>(
 ) -> anyhow::Result<()>
 where
     S: DeserializeOwned + Send + 'static,
-    B: FnOnce(Chassis<S>) -> F + 'static,
+    B: FnOnce(ServiceContext<S>) -> F + 'static,
     F: Future<Output = anyhow::Result<Service>> + 'static,
 {
     leave_no_core_dump()?;
@@ -191,7 +191,7 @@ async fn live<S, B, F>(
     build: B,
 ) -> anyhow::Result<()>
 where
-    B: FnOnce(Chassis<S>) -> F,
+    B: FnOnce(ServiceContext<S>) -> F,
     F: Future<Output = anyhow::Result<Service>>,
 {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -204,8 +204,13 @@ where
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let chassis =
-        Chassis { settings, bus: bus.clone(), version, build: build_id.clone(), instance: instance.clone() };
+    let chassis = ServiceContext {
+        settings,
+        bus: bus.clone(),
+        version,
+        build: build_id.clone(),
+        instance: instance.clone(),
+    };
     let service_built = build(chassis).await?;
 
     let info = ServiceInfo {
@@ -228,7 +233,7 @@ where
         parts: Vec::new(),
         notices: std::mem::take(&mut running.notices),
     };
-    serve_health(&mut server, &host, template, std::mem::take(&mut running.parts));
+    serve_health(&mut server, &host, template, std::mem::take(&mut running.health_checks));
     let serving = server.open().await.context("opening the endpoints")?;
     if let Some(engine) = &running.engine {
         resume(engine).await;

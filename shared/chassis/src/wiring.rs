@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   Wiring::default()
-//!       .answer(list_vms)               async fn list_vms(Arc<Handlers>, Call<ListVms>) -> Result<reply, Declined<refusal>>
-//!       .begin(check_create_vm)         async fn check_create_vm(Arc<Handlers>, Candidate<CreateVm>) -> Result<(), Declined<refusal>>
+//!       .answer(list_vms)         async fn list_vms(Arc<Handlers>, IncomingRequest<ListVms>)
+//!                                     -> Result<reply, ErrorReply<refusal>>
+//!       .begin(check_create_vm)   async fn check_create_vm(Arc<Handlers>, PendingCommand<CreateVm>)
+//!                                     -> Result<(), ErrorReply<refusal>>
 //! ```
 //!
 //! A row `begin` also registers the saga of its command with the engine, which opens with all of them
@@ -13,9 +15,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use bus::{Bus, Call, Declined, Server};
+use bus::{Bus, ErrorReply, IncomingRequest, Server};
 use contract::{Request, Service};
-use operation::{Candidate, Engine, Saga, Sagas};
+use operation::{Engine, PendingCommand, Saga, Sagas};
 
 type Row<H> = Box<dyn FnOnce(&mut Server, &Arc<H>) + Send>;
 type BeginRow<H> = Box<dyn FnOnce(&mut Server, &Arc<H>, &Engine) + Send>;
@@ -39,10 +41,10 @@ impl<H, S> Default for Wiring<H, S> {
 
 impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
     /// Answers a request by a handler.
-    pub fn answer<R, F>(mut self, handler: fn(Arc<H>, Call<R>) -> F) -> Self
+    pub fn answer<R, F>(mut self, handler: fn(Arc<H>, IncomingRequest<R>) -> F) -> Self
     where
         R: Request,
-        F: Future<Output = Result<R::Reply, Declined<R::Refusal>>> + Send + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
         self.rows.push(Box::new(move |server, handlers| {
             let handlers = Arc::clone(handlers);
@@ -53,11 +55,11 @@ impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
 
     /// Answers a durable command: unless it was received before, its preconditions are checked, then the operation
     /// begins. What `check` returns is held until then.
-    pub fn begin<C, G, F>(mut self, check: fn(Arc<H>, Candidate<C>) -> F) -> Self
+    pub fn begin<C, G, F>(mut self, check: fn(Arc<H>, PendingCommand<C>) -> F) -> Self
     where
         C: Saga<S>,
         G: Send + 'static,
-        F: Future<Output = Result<G, Declined<C::Refusal>>> + Send + 'static,
+        F: Future<Output = Result<G, ErrorReply<C::Refusal>>> + Send + 'static,
     {
         self.sagas = self.sagas.with::<C>();
         self.begins.push(Box::new(move |server, handlers, engine| {

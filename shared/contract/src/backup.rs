@@ -6,11 +6,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::provisioner::Consistency;
 use crate::{BackupId, BackupRef, ByteCount, DiskName, OperationId, ScheduleId, Service, VmName};
 
-messages! { Owner::One(Service::Backup) =>
+messages! { MessageOwner::One(Service::Backup) =>
     schedulable StartBackup {
         "start_backup", from [People], refusal StartBackupRefused, about |it| it.vm.to_string()
     }
@@ -29,7 +29,7 @@ messages! { Owner::One(Service::Backup) =>
     schedulable ApplyRetention {
         "apply_retention", from [People], refusal ApplyRetentionRefused, about |_it| REPOSITORY.into()
     }
-    request ListBackups { "list_backups", from [People], reply Vec<Backup>, refusal NoRefusal }
+    request ListBackups { "list_backups", from [People], reply Vec<Backup>, refusal NeverRefused }
     event BackupSealed { "backup_sealed", to [], about |it| it.0.vm.as_str() }
 }
 
@@ -52,7 +52,7 @@ pub struct StartBackup {
 pub enum StartBackupRefused {
     /// There is no such VM.
     #[error("there is no vm {0}; `loam vm list` lists them")]
-    Unknown(VmName),
+    UnknownVm(VmName),
     /// Another operation backs it up: a VM has one backup at a time.
     #[error("operation {by} backs up vm {vm} already; wait for it or cancel it")]
     UnderWay {
@@ -85,7 +85,7 @@ pub struct RestoreBackup {
 pub enum RestoreBackupRefused {
     /// There is no such backup.
     #[error("there is no backup {0}; `loam backup list` lists them")]
-    Unknown(BackupRef),
+    UnknownBackup(BackupRef),
     /// The id of more than one backup begins so.
     #[error("{given} may be any of {}", list(candidates))]
     Ambiguous {
@@ -128,7 +128,7 @@ pub struct VerifyBackup {
 pub enum VerifyBackupRefused {
     /// There is no such backup.
     #[error("there is no backup {0}; `loam backup list` lists them")]
-    Unknown(BackupRef),
+    UnknownBackup(BackupRef),
     /// The id of more than one backup begins so.
     #[error("{given} may be any of {}", list(candidates))]
     Ambiguous {
@@ -188,7 +188,7 @@ pub struct VerifiedRepository {
     /// Packs that were read whole.
     pub packs: u64,
     /// Packs that a rolling verification left for the next ones.
-    pub packs_left: u64,
+    pub packs_deferred: u64,
     /// Chunks that were decrypted and hashed.
     pub chunks: u64,
     /// Backups of which it was checked that everything they need is there; none in a rolling verification.
@@ -302,7 +302,7 @@ pub struct AppliedRetention {
     /// How many are kept in all.
     pub kept_total: u64,
     /// Backups that no rule keeps and that the next run forgets, because one run forgets no more than 2,000.
-    pub left: u64,
+    pub deferred_total: u64,
 }
 
 /// A backup that retention keeps.

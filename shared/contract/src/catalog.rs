@@ -3,7 +3,7 @@
 
 use schemars::{Schema, schema_for};
 
-use crate::message::{DurableCommand, Event, Owner, Request, Sender};
+use crate::message::{DurableCommand, Event, MessageOwner, Request, Sender};
 use crate::{Service, backup, operation, provisioner, proxy, scheduler, supervisor, upgrade};
 
 /// Is shown every message, by its type.
@@ -37,7 +37,7 @@ pub struct RequestEntry {
     /// Its name in the subject.
     pub name: &'static str,
     /// Who answers.
-    pub owner: Owner,
+    pub owner: MessageOwner,
     /// Who may send it.
     pub senders: &'static [Sender],
     /// Whether it starts durable work.
@@ -58,7 +58,7 @@ pub struct EventEntry {
     /// Its name in the subject.
     pub name: &'static str,
     /// Who publishes it.
-    pub owner: Owner,
+    pub owner: MessageOwner,
     /// Which services subscribe to it.
     pub subscribers: &'static [Service],
     /// Its schema.
@@ -88,8 +88,8 @@ impl RequestEntry {
     /// The services that answer it.
     pub fn owners(&self) -> Vec<Service> {
         match self.owner {
-            Owner::One(service) => vec![service],
-            Owner::Each => Service::ALL.to_vec(),
+            MessageOwner::One(service) => vec![service],
+            MessageOwner::Each => Service::ALL.to_vec(),
         }
     }
 

@@ -36,7 +36,7 @@ pub mod supervisor;
 pub mod upgrade;
 
 pub use amount::ByteCount;
-pub use message::{DurableCommand, Event, NoRefusal, Owner, Request, Sender, Timestamp};
+pub use message::{DurableCommand, Event, MessageOwner, NeverRefused, Request, Sender, Timestamp};
 pub use names::{
     BackupId, BackupRef, DiskName, DomainName, HostName, InvalidName, MacAddress, OperationId, ScheduleId,
     SeedName, VmName, VmUuid,

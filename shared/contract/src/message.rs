@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::Begun;
+use crate::operation::BegunOperation;
 use crate::{OperationId, Service, VmName};
 
 /// A point in time, UTC, written as RFC 3339.
@@ -16,7 +16,7 @@ pub type Timestamp = chrono::DateTime<chrono::Utc>;
 
 /// Who answers a request or publishes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum MessageOwner {
     /// One service.
     One(Service),
     /// Every service for itself; the caller names which.
@@ -63,7 +63,7 @@ impl fmt::Display for Caller {
 /// A command or query. The answer is a `Reply`, or a `Refusal` from an owner that understood and says no.
 pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Who answers.
-    const OWNER: Owner;
+    const OWNER: MessageOwner;
     /// Its name in the subject: `verb_noun`.
     const NAME: &'static str;
     /// Who may send it.
@@ -83,7 +83,7 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'st
 
 /// A command that starts durable work. It is answered at once with the id of an operation, which survives its process
 /// and can be listed, watched and cancelled. The same id and command twice are one operation.
-pub trait DurableCommand: Request<Reply = Begun> + Clone {
+pub trait DurableCommand: Request<Reply = BegunOperation> + Clone {
     /// Whether a schedule may send it. The scheduler sets the operation id and, where the command has a field
     /// `schedule`, its own schedule.
     const SCHEDULABLE: bool;
@@ -104,7 +104,7 @@ pub trait VmCommand: DurableCommand {
 /// Something that has happened, published to all subscribers.
 pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Who publishes it.
-    const OWNER: Owner;
+    const OWNER: MessageOwner;
     /// Its name in the subject: `noun_past`.
     const NAME: &'static str;
     /// Services that subscribe to it. People and other systems may subscribe to every event.
@@ -115,7 +115,7 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
 
 /// A refusal that cannot happen: the request is never refused, it can only fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
-pub enum NoRefusal {}
+pub enum NeverRefused {}
 
 /// What a service answers to a request that it did not carry out for a reason outside its own rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
@@ -168,11 +168,10 @@ pub enum FailureKind {
 /// Declares the messages of one module, a row each, and the function `visit` that walks them:
 ///
 /// ```text
-///   messages! { Owner::One(Service::Provisioner) =>
-///       durable StopVm { "stop_vm", from [People], refusal VmRefused, about vm |it| &it.vm }
+///   messages! { MessageOwner::One(Service::Provisioner) =>
+///       schedulable StopVm { "stop_vm", from [People], refusal VmRefused, about vm |it| &it.vm }
 ///       durable AddSeed { ..., about |it| it.name.to_string() }       about something else than a VM of its owner
-///       schedulable StartBackup { ... }                               a durable command that a schedule may send
-///       request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
+///       request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NeverRefused }
 ///       event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
 ///   }
 /// ```
@@ -212,7 +211,7 @@ macro_rules! declare {
     (command $type:ident ($owner:expr) ($schedulable:expr)
         $name:literal, from [$($sender:expr),*], refusal $refusal:ty, about |$it:ident| $about:expr) => {
         $crate::message::declare! {
-            request $type ($owner) $name, from [$($sender),*], reply $crate::operation::Begun, refusal $refusal
+            request $type ($owner) $name, from [$($sender),*], reply $crate::operation::BegunOperation, refusal $refusal
         }
         impl $crate::message::DurableCommand for $type {
             const SCHEDULABLE: bool = $schedulable;
@@ -231,7 +230,7 @@ macro_rules! declare {
     (request $type:ident ($owner:expr)
         $name:literal, from [$($sender:expr),*], reply $reply:ty, refusal $refusal:ty) => {
         impl $crate::message::Request for $type {
-            const OWNER: $crate::message::Owner = $owner;
+            const OWNER: $crate::message::MessageOwner = $owner;
             const NAME: &'static str = $name;
             const SENDERS: &'static [$crate::message::Sender] = {
                 #[allow(unused_imports)]
@@ -244,7 +243,7 @@ macro_rules! declare {
     };
     (event $type:ident ($owner:expr) $name:literal, to [$($service:expr),*], about |$it:ident| $about:expr) => {
         impl $crate::message::Event for $type {
-            const OWNER: $crate::message::Owner = $owner;
+            const OWNER: $crate::message::MessageOwner = $owner;
             const NAME: &'static str = $name;
             const SUBSCRIBERS: &'static [$crate::Service] = {
                 #[allow(unused_imports)]

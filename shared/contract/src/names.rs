@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not the name it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {what}: {rule}")]
+#[error("{text:?} is not {expected_kind}: {rule}")]
 pub struct InvalidName {
     /// What the text should be, with its article (`a vm name`).
-    pub what: &'static str,
+    pub expected_kind: &'static str,
     /// The text as given, cut at 80 characters.
     pub text: String,
     /// The rule that it breaks.
@@ -21,8 +21,8 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
-        InvalidName { what, text: text.chars().take(80).collect(), rule }
+    fn new(expected: &'static str, text: &str, rule: &'static str) -> Self {
+        InvalidName { expected_kind: expected, text: text.chars().take(80).collect(), rule }
     }
 }
 
@@ -223,7 +223,7 @@ pub struct BackupRef {
     /// The VM that was backed up.
     pub vm: VmName,
     /// `latest`, an id, or the beginning of one (upper case).
-    pub which: String,
+    pub id_or_latest: String,
 }
 
 impl FromStr for BackupRef {
@@ -234,12 +234,12 @@ impl FromStr for BackupRef {
             text.split_once('@').ok_or_else(|| InvalidName::new("a backup reference", text, RULE))?;
         let vm = VmName::new(vm)?;
         if which == "latest" {
-            return Ok(BackupRef { vm, which: which.into() });
+            return Ok(BackupRef { vm, id_or_latest: which.into() });
         }
         let which = which.to_ascii_uppercase();
         let fits = !which.is_empty() && which.len() <= 26 && which.bytes().all(|b| b.is_ascii_alphanumeric());
         if fits {
-            Ok(BackupRef { vm, which })
+            Ok(BackupRef { vm, id_or_latest: which })
         } else {
             Err(InvalidName::new("a backup reference", text, RULE))
         }
@@ -258,7 +258,7 @@ impl From<BackupRef> for String {
 }
 impl fmt::Display for BackupRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.vm, self.which)
+        write!(f, "{}@{}", self.vm, self.id_or_latest)
     }
 }
 impl JsonSchema for BackupRef {

@@ -10,11 +10,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{NoRefusal, Owner, messages};
+use crate::message::{MessageOwner, NeverRefused, messages};
 use crate::{OperationId, Service, Timestamp};
 
-messages! { Owner::Each =>
-    request ListOperations { "list_operations", from [People], reply Vec<OperationReport>, refusal NoRefusal }
+messages! { MessageOwner::Each =>
+    request ListOperations { "list_operations", from [People], reply Vec<OperationReport>, refusal NeverRefused }
     request GetOperation {
         "get_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
     }
@@ -22,7 +22,7 @@ messages! { Owner::Each =>
         "cancel_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
     }
     request CheckHealth {
-        "check_health", from [People, Service(Upgrade), Service(Supervisor)], reply Health, refusal NoRefusal
+        "check_health", from [People, Service(Upgrade), Service(Supervisor)], reply Health, refusal NeverRefused
     }
     event OperationChanged { "operation", to [], about |it| it.0.id.as_str() }
 }
@@ -30,18 +30,18 @@ messages! { Owner::Each =>
 /// The reply to a durable command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Begun {
+pub enum BegunOperation {
     /// The operation was begun with this id.
     Begun(OperationId),
     /// This very command was given before; this is the operation it began.
     AlreadyBegun(OperationId),
 }
 
-impl Begun {
+impl BegunOperation {
     /// The operation, whether new or known.
     pub fn operation(&self) -> &OperationId {
         match self {
-            Begun::Begun(id) | Begun::AlreadyBegun(id) => id,
+            BegunOperation::Begun(id) | BegunOperation::AlreadyBegun(id) => id,
         }
     }
 }

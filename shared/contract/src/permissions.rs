@@ -6,9 +6,9 @@
 //! whoever may do that can make the server publish on any subject, so only the bootstrap role may. People and other
 //! systems live in an account of their own, without JetStream, and reach only what is exported to them.
 
-use crate::bucket::{self, Bucket};
+use crate::bucket::{self, KvBucket};
 use crate::catalog::{self, RequestEntry};
-use crate::message::{Owner, Sender};
+use crate::message::{MessageOwner, Sender};
 use crate::subject::event_stem;
 use crate::{Realm, Service, Subject};
 
@@ -58,7 +58,7 @@ pub fn of_service(realm: &Realm, service: Service) -> Permissions {
         }
     }
     for entry in catalog::events() {
-        if matches!(entry.owner, Owner::Each) || entry.owner == Owner::One(service) {
+        if matches!(entry.owner, MessageOwner::Each) || entry.owner == MessageOwner::One(service) {
             publish.push(format!("{}.*", event_stem(realm, entry.owner, entry.name)));
         }
         if entry.subscribers.contains(&service) {
@@ -79,11 +79,12 @@ pub fn of_service(realm: &Realm, service: Service) -> Permissions {
 
 /// Whether a request goes to the instance on one host: what concerns the host's own processes and their health.
 fn is_sent_to_hosts(entry: &RequestEntry) -> bool {
-    entry.owner == Owner::One(Service::Supervisor) || entry.is_sent_by(Sender::Service(Service::Supervisor))
+    entry.owner == MessageOwner::One(Service::Supervisor)
+        || entry.is_sent_by(Sender::Service(Service::Supervisor))
 }
 
 /// Writing own keys, reading own buckets; nothing that creates or consumes.
-fn bucket_permissions(table: &Bucket, service: Service) -> Vec<String> {
+fn bucket_permissions(table: &KvBucket, service: Service) -> Vec<String> {
     let Some(keys) = table.keys_of(service) else {
         return Vec::new();
     };
@@ -179,7 +180,7 @@ mod tests {
     fn people_reach_no_request_between_services() {
         let exported = exported_requests(&Realm::default());
         assert!(exported.contains(&"loam.v1.backup.start_backup".to_string()));
-        for internal in ["open_disks", "adopt_vm", "replace_service"] {
+        for internal in ["open_disks", "create_reserved_vm", "replace_service"] {
             assert!(!exported.iter().any(|subject| subject.contains(internal)), "{internal}");
         }
     }

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{NoRefusal, Owner, messages};
+use crate::message::{MessageOwner, NeverRefused, messages};
 use crate::{DomainName, Service, VmName};
 
-messages! { Owner::One(Service::Proxy) =>
-    request ListRoutes { "list_routes", from [People], reply Routes, refusal NoRefusal }
+messages! { MessageOwner::One(Service::Proxy) =>
+    request ListRoutes { "list_routes", from [People], reply Routes, refusal NeverRefused }
 }
 
 /// Lists the routes: where requests to each domain go.

@@ -4,14 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::message::{Caller, NoRefusal, Owner, Timestamp, messages};
+use crate::message::{Caller, MessageOwner, NeverRefused, Timestamp, messages};
 use crate::{OperationId, ScheduleId, Service};
 
-messages! { Owner::One(Service::Scheduler) =>
+messages! { MessageOwner::One(Service::Scheduler) =>
     request AddSchedule { "add_schedule", from [People], reply ScheduleStatus, refusal AddScheduleRefused }
     request RemoveSchedule { "remove_schedule", from [People], reply Schedule, refusal UnknownSchedule }
-    request ListSchedules { "list_schedules", from [People], reply Vec<ScheduleStatus>, refusal NoRefusal }
-    request ListRuns { "list_runs", from [People], reply Vec<Run>, refusal UnknownSchedule }
+    request ListSchedules { "list_schedules", from [People], reply Vec<ScheduleStatus>, refusal NeverRefused }
+    request ListRuns { "list_runs", from [People], reply Vec<ScheduledRun>, refusal UnknownSchedule }
     event RunFired { "run_fired", to [], about |it| it.0.schedule.as_str() }
 }
 
@@ -98,7 +98,7 @@ pub enum AddScheduleRefused {
     },
     /// Whoever adds the schedule may not send the command, so a schedule cannot do it for them.
     #[error("you may not send {command} to {service}, so no schedule can send it for you")]
-    NotAllowed {
+    CallerNotPermitted {
         /// The service named.
         service: Service,
         /// The command named.
@@ -170,12 +170,12 @@ pub struct ScheduleStatus {
     pub next: Option<Timestamp>,
     /// Its latest run; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Run>,
+    pub last: Option<ScheduledRun>,
 }
 
 /// One run of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Run {
+pub struct ScheduledRun {
     /// The schedule's name.
     pub schedule: ScheduleId,
     /// When it was due.
@@ -183,13 +183,13 @@ pub struct Run {
     /// When it fired: later than `due` where the scheduler was not running then.
     pub fired: Timestamp,
     /// Whether the command started its operation.
-    pub outcome: RunOutcome,
+    pub outcome: RunStartStatus,
 }
 
 /// Whether the command of a run started its operation. How that operation ends is in the operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RunOutcome {
+pub enum RunStartStatus {
     /// The command is being sent; if the scheduler dies here, it is sent again with the same operation id.
     Sending(OperationId),
     /// The operation was started.
@@ -208,4 +208,4 @@ pub struct ListRuns {
 /// A run has started its operation, or could not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct RunFired(pub Run);
+pub struct RunFired(pub ScheduledRun);

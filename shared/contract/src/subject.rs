@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use crate::{Event, HostName, InvalidName, Owner, Request, Service};
+use crate::{Event, HostName, InvalidName, MessageOwner, Request, Service};
 
 /// The first token of every subject: one installation, or one test.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -22,7 +22,9 @@ impl Realm {
     /// # Errors
     /// When the text breaks that rule.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
-        HostName::new(text).map(|name| Realm(name.into())).map_err(|e| InvalidName { what: "a realm", ..e })
+        HostName::new(text)
+            .map(|name| Realm(name.into()))
+            .map_err(|e| InvalidName { expected_kind: "a realm", ..e })
     }
 }
 
@@ -61,8 +63,8 @@ impl Subject {
     /// Where a request goes that one service owns.
     pub fn of_request<R: Request>(realm: &Realm) -> Subject {
         match R::OWNER {
-            Owner::One(service) => Subject::at_service(realm, service, R::NAME),
-            Owner::Each => panic!("{} is answered by every service for itself; say which", R::NAME),
+            MessageOwner::One(service) => Subject::at_service(realm, service, R::NAME),
+            MessageOwner::Each => panic!("{} is answered by every service for itself; say which", R::NAME),
         }
     }
 
@@ -103,10 +105,10 @@ impl Subject {
 }
 
 /// The subject of an event without what it is about.
-pub(crate) fn event_stem(realm: &Realm, owner: Owner, name: &str) -> String {
+pub(crate) fn event_stem(realm: &Realm, owner: MessageOwner, name: &str) -> String {
     match owner {
-        Owner::One(service) => format!("{realm}.v1.event.{service}.{name}"),
-        Owner::Each => format!("{realm}.v1.event.{name}"),
+        MessageOwner::One(service) => format!("{realm}.v1.event.{service}.{name}"),
+        MessageOwner::Each => format!("{realm}.v1.event.{name}"),
     }
 }
 

@@ -6,14 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Service;
-use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 
-messages! { Owner::One(Service::Supervisor) =>
+messages! { MessageOwner::One(Service::Supervisor) =>
     request ListProcesses {
-        "list_processes", from [People, Service(Upgrade)], reply Vec<Process>, refusal NoRefusal
+        "list_processes", from [People, Service(Upgrade)], reply Vec<Process>, refusal NeverRefused
     }
     request ReplaceService {
-        "replace_service", from [Service(Upgrade)], reply Replaced, refusal ReplaceServiceRefused
+        "replace_service", from [Service(Upgrade)], reply ReplacedService, refusal ReplaceServiceRefused
     }
 }
 
@@ -53,7 +53,7 @@ pub struct ReplaceService {
 pub enum ReplaceServiceRefused {
     /// The executable is outside the releases folder, is missing, or others can write it.
     #[error("{path}: {reason}")]
-    NotUsable {
+    ExecutableNotUsable {
         /// The executable.
         path: String,
         /// What is wrong with the executable.
@@ -61,12 +61,12 @@ pub enum ReplaceServiceRefused {
     },
     /// This supervisor does not run the service.
     #[error("the supervisor of this host does not run {0}")]
-    NotHere(Service),
+    NotOnThisHost(Service),
 }
 
 /// The service was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Replaced {
+pub struct ReplacedService {
     /// The executable that the service ran from before.
-    pub before: PathBuf,
+    pub executable_before: PathBuf,
 }

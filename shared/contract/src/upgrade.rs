@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::operation::Health;
 use crate::{OperationId, Service};
 
-messages! { Owner::One(Service::Upgrade) =>
-    request ListServices { "list_services", from [People], reply Vec<RunningService>, refusal NoRefusal }
+messages! { MessageOwner::One(Service::Upgrade) =>
+    request ListServices { "list_services", from [People], reply Vec<RunningService>, refusal NeverRefused }
     durable ApplyRelease {
         "apply_release", from [People], refusal ApplyReleaseRefused, about |it| it.folder.display().to_string()
     }
@@ -61,7 +61,7 @@ pub struct ReleaseManifest {
 pub enum ApplyReleaseRefused {
     /// The folder or a file of it cannot be read, or the manifest cannot be understood.
     #[error("{0}")]
-    Unreadable(String),
+    UnreadableRelease(String),
     /// There is no signature at this path.
     #[error("the release is not signed: {0} is missing; sign release.toml with minisign")]
     Unsigned(String),
@@ -70,7 +70,7 @@ pub enum ApplyReleaseRefused {
     Untrusted(String),
     /// The executable is not the one that was signed.
     #[error("the release was altered: {file} has SHA-256 {found}, the signed manifest says {signed}")]
-    Altered {
+    ExecutableAltered {
         /// The executable's file name.
         file: String,
         /// Its SHA-256.

@@ -3,16 +3,16 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use bus::{Call, Caller, Declined, Entry, TableError};
+use bus::{Caller, Entry, ErrorReply, IncomingRequest, TableError};
 use contract::message::{DurableCommand, Failure, FailureKind, with_causes};
-use contract::operation::{Begun, OperationState};
+use contract::operation::{BegunOperation, OperationState};
 use contract::{OperationId, bucket};
 use saga::Journal;
 use serde_json::Value;
 use tracing::{Instrument, Span};
 
 use crate::engine::{Engine, new_id};
-use crate::record::Record;
+use crate::record::OperationRecord;
 
 /// Finished operations that are kept for looking back; older ones are removed when new ones begin.
 const FINISHED_MAX: usize = 200;
@@ -25,7 +25,7 @@ const LOST_CREATE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A durable command that was received and has not begun: what preconditions are checked on.
 #[derive(Clone, Debug)]
-pub struct Candidate<C> {
+pub struct PendingCommand<C> {
     /// The id that the operation will have.
     pub id: OperationId,
     /// The command.
@@ -68,9 +68,9 @@ impl Engine {
     /// What the check declined, the refusal of a reused id, or a failure of the table.
     pub async fn answer<C: DurableCommand, G>(
         &self,
-        call: Call<C>,
-        check: impl AsyncFnOnce(Candidate<C>) -> Result<G, Declined<C::Refusal>>,
-    ) -> Result<Begun, Declined<C::Refusal>> {
+        call: IncomingRequest<C>,
+        check: impl AsyncFnOnce(PendingCommand<C>) -> Result<G, ErrorReply<C::Refusal>>,
+    ) -> Result<BegunOperation, ErrorReply<C::Refusal>> {
         let chosen = call.request.operation_id().cloned();
         let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
         let known = self.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
@@ -78,12 +78,12 @@ impl Engine {
             Some(_) => None,
             None => {
                 let command = call.request.clone();
-                Some(check(Candidate { id: id.clone(), command, caller: call.caller }).await?)
+                Some(check(PendingCommand { id: id.clone(), command, caller: call.caller }).await?)
             }
         };
         self.begin(id, &call.request).await.map_err(|error| match error {
-            BeginError::IdReused(id) => Declined::Refused(C::id_reused(id)),
-            error => Declined::Failed(error.into()),
+            BeginError::IdReused(id) => ErrorReply::Refused(C::id_reused(id)),
+            error => ErrorReply::Failed(error.into()),
         })
     }
 
@@ -91,17 +91,21 @@ impl Engine {
     ///
     /// # Errors
     /// When the id was used for another command, too many are unfinished, or the table does not answer.
-    pub async fn begin<C: DurableCommand>(&self, id: OperationId, command: &C) -> Result<Begun, BeginError> {
+    pub async fn begin<C: DurableCommand>(
+        &self,
+        id: OperationId,
+        command: &C,
+    ) -> Result<BegunOperation, BeginError> {
         let shared = &self.shared;
-        let kind = shared.kinds.get(C::NAME).expect("an engine opens with every saga of its service");
-        let key = Record::key(shared.service, &id);
+        let kind = shared.sagas.get(C::NAME).expect("an engine opens with every saga of its service");
+        let key = OperationRecord::key(shared.service, &id);
         let json = without_id(command);
         if let Some(known) = shared.table.get(&key).await? {
             return already(known.value, C::NAME, &json);
         }
         self.make_room().await?;
         let now = chrono::Utc::now();
-        let record = Record {
+        let record = OperationRecord {
             id: id.clone(),
             service: shared.service,
             kind: C::NAME.into(),
@@ -117,7 +121,7 @@ impl Engine {
         match shared.table.create(&key, &record).await {
             Ok(revision) => {
                 self.launch(Entry { key, value: record, revision });
-                Ok(Begun::Begun(id))
+                Ok(BegunOperation::Begun(id))
             }
             Err(TableError::Conflict { .. }) => match shared.table.get(&key).await? {
                 Some(known) => already(known.value, C::NAME, &json),
@@ -135,7 +139,7 @@ impl Engine {
         let mut polls = 0;
         while polls < LOST_CREATE_POLLS {
             tokio::select! {
-                () = self.shared.ending.cancelled() => return,
+                () = self.shared.shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOST_CREATE_POLL_INTERVAL) => {}
             }
             match self.shared.table.get(&key).await {
@@ -169,9 +173,9 @@ impl Engine {
     }
 }
 
-fn already(known: Record, kind: &str, command: &Value) -> Result<Begun, BeginError> {
+fn already(known: OperationRecord, kind: &str, command: &Value) -> Result<BegunOperation, BeginError> {
     if known.kind == kind && known.command == *command {
-        Ok(Begun::AlreadyBegun(known.id))
+        Ok(BegunOperation::AlreadyBegun(known.id))
     } else {
         Err(BeginError::IdReused(known.id))
     }

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use crate::context::{Context, ProgressMeter};
 use crate::metrics;
-use crate::record::Record;
+use crate::record::OperationRecord;
 use crate::runtime::BusRuntime;
 
 /// How long the end of a process waits for its drivers to stop.
@@ -36,20 +36,20 @@ pub trait Saga<S>: DurableCommand {
 pub struct ResumeError(#[from] TableError);
 
 type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Drive = Box<dyn Fn(Engine, Entry<Record>) -> Driving + Send + Sync>;
+type Drive = Box<dyn Fn(Engine, Entry<OperationRecord>) -> Driving + Send + Sync>;
 
-pub(crate) struct Kind {
+pub(crate) struct RegisteredSaga {
     pub(crate) steps: Vec<String>,
     drive: Drive,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct EngineShared {
     pub(crate) bus: Bus,
-    pub(crate) table: Table<Record>,
+    pub(crate) table: Table<OperationRecord>,
     pub(crate) service: Service,
-    pub(crate) kinds: HashMap<&'static str, Kind>,
+    pub(crate) sagas: HashMap<&'static str, RegisteredSaga>,
     running: Mutex<HashMap<OperationId, Running>>,
-    pub(crate) ending: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -62,7 +62,7 @@ struct Running {
 /// The operations of one service. Cloning is cheap.
 #[derive(Clone)]
 pub struct Engine {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<EngineShared>,
 }
 
 /// An id for a new operation.
@@ -79,7 +79,7 @@ pub struct Sagas<S> {
 
 struct SagaOf<S> {
     steps: Vec<String>,
-    drive: fn(Engine, Arc<S>, Entry<Record>) -> Driving,
+    drive: fn(Engine, Arc<S>, Entry<OperationRecord>) -> Driving,
 }
 
 impl<S> Default for Sagas<S> {
@@ -103,15 +103,18 @@ impl<S: Send + Sync + 'static> Sagas<S> {
     pub fn open(self, bus: Bus, service: Service, state: &Arc<S>) -> Engine {
         let kind = |SagaOf { steps, drive }| {
             let state = Arc::clone(state);
-            Kind { steps, drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)) }
+            RegisteredSaga {
+                steps,
+                drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)),
+            }
         };
-        let shared = Shared {
+        let shared = EngineShared {
             table: bus.table(bucket::OPERATIONS),
             bus,
             service,
-            kinds: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
+            sagas: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
             running: Mutex::default(),
-            ending: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         Engine { shared: Arc::new(shared) }
@@ -129,7 +132,7 @@ impl Engine {
     }
 
     /// Drives a row on, unless it has ended or is driven already.
-    pub(crate) fn drive_on(&self, row: Entry<Record>) {
+    pub(crate) fn drive_on(&self, row: Entry<OperationRecord>) {
         if !row.value.state.is_final() && !self.running().contains_key(&row.value.id) {
             tracing::info!(operation = %row.value.id, kind = row.value.kind, about = row.value.about, "resuming");
             self.launch(row);
@@ -141,7 +144,7 @@ impl Engine {
     /// # Errors
     /// When the table cannot be read.
     pub async fn find(&self, id: &OperationId) -> Result<Option<OperationReport>, TableError> {
-        let row = self.shared.table.get(&Record::key(self.shared.service, id)).await?;
+        let row = self.shared.table.get(&OperationRecord::key(self.shared.service, id)).await?;
         Ok(row.map(|row| self.report(&row.value)))
     }
 
@@ -168,7 +171,7 @@ impl Engine {
 
     /// Stops every driver at its next record, in bounded time. Unfinished operations go on after the next start.
     pub async fn shut_down(&self) {
-        self.shared.ending.cancel();
+        self.shared.shutdown.cancel();
         self.shared.tasks.close();
         if tokio::time::timeout(SHUTDOWN_MAX, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -189,12 +192,12 @@ impl Engine {
         Ok(reports)
     }
 
-    fn report(&self, record: &Record) -> OperationReport {
+    fn report(&self, record: &OperationRecord) -> OperationReport {
         let progress = self.running().get(&record.id).and_then(|running| running.progress.read());
         record.report(progress)
     }
 
-    pub(crate) async fn rows(&self) -> Result<Vec<Entry<Record>>, TableError> {
+    pub(crate) async fn rows(&self) -> Result<Vec<Entry<OperationRecord>>, TableError> {
         self.shared.table.all_under(&format!("{}.", self.shared.service)).await
     }
 
@@ -202,8 +205,8 @@ impl Engine {
         self.shared.running.lock().expect("no code here panics while it holds the lock")
     }
 
-    pub(crate) fn launch(&self, row: Entry<Record>) {
-        let Some(kind) = self.shared.kinds.get(row.value.kind.as_str()) else {
+    pub(crate) fn launch(&self, row: Entry<OperationRecord>) {
+        let Some(kind) = self.shared.sagas.get(row.value.kind.as_str()) else {
             tracing::error!(operation = %row.value.id, kind = row.value.kind, "this version has no saga of this kind");
             return;
         };
@@ -216,7 +219,7 @@ impl Engine {
         );
         telemetry::continue_trace(&span, &row.value.trace);
         let running =
-            Running { cancel: self.shared.ending.child_token(), progress: ProgressMeter::default() };
+            Running { cancel: self.shared.shutdown.child_token(), progress: ProgressMeter::default() };
         // Begun and resumed at the same time: one driver is enough.
         if self.running().contains_key(&row.value.id) {
             return;
@@ -225,7 +228,7 @@ impl Engine {
         self.shared.tasks.spawn((kind.drive)(self.clone(), row).instrument(span));
     }
 
-    async fn run<C: Saga<S>, S: Send + Sync + 'static>(self, state: Arc<S>, row: Entry<Record>) {
+    async fn run<C: Saga<S>, S: Send + Sync + 'static>(self, state: Arc<S>, row: Entry<OperationRecord>) {
         let id = row.value.id.clone();
         let Running { cancel, progress } =
             self.running().get(&id).cloned().expect("launch put it there and only we remove it");
@@ -248,18 +251,18 @@ impl Engine {
     async fn drive_saga<C: Saga<S>, S: Send + Sync + 'static>(
         &self,
         context: &Context<S, C>,
-        row: Entry<Record>,
+        row: Entry<OperationRecord>,
     ) {
         let (id, kind, started) = (&context.id, C::NAME, row.value.started);
         let mut journal = row.value.journal.clone();
         let mut runtime = BusRuntime {
             bus: self.shared.bus.clone(),
             table: self.shared.table.clone(),
-            record: row.value,
+            operation_record: row.value,
             revision: row.revision,
             progress: context.progress.clone(),
             cancel: context.cancel.clone(),
-            ending: self.shared.ending.clone(),
+            shutdown: self.shared.shutdown.clone(),
         };
         metrics::driver_started(kind);
         match drive(&C::steps(), context, &mut journal, &mut runtime).await {

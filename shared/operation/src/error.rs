@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
-use bus::{CallError, Declined};
+use bus::{CallError, ErrorReply};
 use contract::message::{Failure, with_causes};
 use saga::StepError;
 
@@ -25,9 +25,9 @@ pub fn call_error<F: Debug + Display + 'static>(error: CallError<F>) -> StepErro
 }
 
 /// What an actor of our own declined. A refusal is permanent.
-pub fn declined_error<F: Display>(declined: Declined<F>) -> StepError {
+pub fn declined_error<F: Display>(declined: ErrorReply<F>) -> StepError {
     match declined {
-        Declined::Refused(refusal) => StepError::Permanent(refusal.to_string()),
-        Declined::Failed(failure) => failure_error(failure),
+        ErrorReply::Refused(refusal) => StepError::Permanent(refusal.to_string()),
+        ErrorReply::Failed(failure) => failure_error(failure),
     }
 }

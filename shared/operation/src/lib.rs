@@ -29,7 +29,7 @@ mod runtime;
 mod server;
 mod wait;
 
-pub use begin::{BeginError, Candidate};
+pub use begin::{BeginError, PendingCommand};
 pub use context::{Context, ProgressMeter};
 pub use engine::{Engine, ResumeError, Saga, Sagas, new_id};
 pub use error::{call_error, declined_error, failure_error};

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use contract::Timestamp;
-use saga::Outcome;
+use saga::SagaOutcome;
 use telemetry::{Counter, Histogram, KeyValue, UpDownCounter, meter};
 
 /// Operations that ended, by kind and outcome (`done`, `undone`, `stuck`).
@@ -51,11 +51,11 @@ pub(crate) fn driver_stopped(kind: &'static str) {
     METRICS.running.add(-1, &[KeyValue::new("kind", kind)]);
 }
 
-pub(crate) fn ended(kind: &'static str, outcome: &Outcome, started: Timestamp, now: Timestamp) {
+pub(crate) fn ended(kind: &'static str, outcome: &SagaOutcome, started: Timestamp, now: Timestamp) {
     let label = match outcome {
-        Outcome::Done => "done",
-        Outcome::Undone(_) => "undone",
-        Outcome::Stuck(_) => "stuck",
+        SagaOutcome::Done => "done",
+        SagaOutcome::Undone(_) => "undone",
+        SagaOutcome::Stuck(_) => "stuck",
     };
     let labels = [KeyValue::new("kind", kind), KeyValue::new("outcome", label)];
     METRICS.ended.add(1, &labels);

@@ -2,12 +2,12 @@
 
 use contract::operation::{OperationReport, OperationState, Progress};
 use contract::{OperationId, Service, Timestamp};
-use saga::{Action, Journal, JournalEntry, Outcome, next_action};
+use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct OperationRecord {
     pub(crate) id: OperationId,
     pub(crate) service: Service,
     pub(crate) kind: String,
@@ -22,7 +22,7 @@ pub(crate) struct Record {
     pub(crate) trace: telemetry::TraceContext,
 }
 
-impl Record {
+impl OperationRecord {
     pub(crate) fn key(service: Service, id: &OperationId) -> String {
         format!("{service}.{id}")
     }
@@ -35,9 +35,9 @@ impl Record {
         self.state = match next_action(&order, journal) {
             Action::Do(_) => OperationState::Running,
             Action::Undo(_) => OperationState::Undoing,
-            Action::End(Outcome::Done) => OperationState::Done,
-            Action::End(Outcome::Undone(_)) => OperationState::Undone,
-            Action::End(Outcome::Stuck(_)) => OperationState::Stuck,
+            Action::End(SagaOutcome::Done) => OperationState::Done,
+            Action::End(SagaOutcome::Undone(_)) => OperationState::Undone,
+            Action::End(SagaOutcome::Stuck(_)) => OperationState::Stuck,
         };
     }
 
@@ -48,7 +48,7 @@ impl Record {
             Action::End(_) => None,
         };
         let reason = match next_action(&order, &self.journal) {
-            Action::End(Outcome::Stuck(reason)) => Some(reason),
+            Action::End(SagaOutcome::Stuck(reason)) => Some(reason),
             _ => self.journal.undo_reason(),
         };
         let output = match (&self.state, self.journal.entries.last()) {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use bus::{Bus, Revision, Table, TableError};
 use contract::message::with_causes;
 use contract::operation::OperationChanged;
-use saga::{Fenced, Journal, Runtime, StepError, StepFuture};
+use saga::{FencedError, Journal, Runtime, StepError, StepFuture};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::context::ProgressMeter;
-use crate::record::Record;
+use crate::record::OperationRecord;
 
 /// While the bus is away, the wait between attempts to record. An operation cannot go on without its journal, and
 /// must not be given up because of it.
@@ -22,46 +22,46 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct BusRuntime {
     pub(crate) bus: Bus,
-    pub(crate) table: Table<Record>,
-    pub(crate) record: Record,
+    pub(crate) table: Table<OperationRecord>,
+    pub(crate) operation_record: OperationRecord,
     pub(crate) revision: Revision,
     pub(crate) progress: ProgressMeter,
     /// The operation is to be cancelled.
     pub(crate) cancel: CancellationToken,
     /// The process is ending; what is under way goes on after its next start.
-    pub(crate) ending: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl BusRuntime {
     async fn publish(&self) {
-        let report = self.record.report(self.progress.read());
+        let report = self.operation_record.report(self.progress.read());
         if let Err(error) = self.bus.publish(&OperationChanged(report)).await {
-            tracing::debug!(operation = %self.record.id, %error, "a change was not published; the row holds it");
+            tracing::debug!(operation = %self.operation_record.id, %error, "a change was not published; the row holds it");
         }
     }
 
     /// An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
     async fn was_ours(&self) -> Result<Option<Revision>, TableError> {
-        let key = Record::key(self.record.service, &self.record.id);
+        let key = OperationRecord::key(self.operation_record.service, &self.operation_record.id);
         let row = self.table.get(&key).await?;
-        Ok(row.filter(|row| row.value == self.record).map(|row| row.revision))
+        Ok(row.filter(|row| row.value == self.operation_record).map(|row| row.revision))
     }
 }
 
 impl Runtime for BusRuntime {
-    async fn record(&mut self, journal: &Journal) -> Result<(), Fenced> {
-        self.record.follow(journal, chrono::Utc::now());
+    async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
+        self.operation_record.follow(journal, chrono::Utc::now());
         self.progress.clear();
-        let key = Record::key(self.record.service, &self.record.id);
+        let key = OperationRecord::key(self.operation_record.service, &self.operation_record.id);
         loop {
-            if self.ending.is_cancelled() {
-                return Err(Fenced);
+            if self.shutdown.is_cancelled() {
+                return Err(FencedError);
             }
-            let outcome = match self.table.update(&key, &self.record, self.revision).await {
+            let outcome = match self.table.update(&key, &self.operation_record, self.revision).await {
                 Err(TableError::Conflict { .. }) => match self.was_ours().await {
                     Ok(None) => {
-                        tracing::warn!(operation = %self.record.id, "another process drives this operation; leaving it to that one");
-                        return Err(Fenced);
+                        tracing::warn!(operation = %self.operation_record.id, "another process drives this operation; leaving it to that one");
+                        return Err(FencedError);
                     }
                     Ok(Some(revision)) => Ok(revision),
                     Err(error) => Err(error),
@@ -75,10 +75,10 @@ impl Runtime for BusRuntime {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::warn!(operation = %self.record.id, error = with_causes(&error), "the journal cannot be written; waiting");
+                    tracing::warn!(operation = %self.operation_record.id, error = with_causes(&error), "the journal cannot be written; waiting");
                     tokio::select! {
                         () = tokio::time::sleep(RECORD_RETRY) => {}
-                        () = self.ending.cancelled() => return Err(Fenced),
+                        () = self.shutdown.cancelled() => return Err(FencedError),
                     }
                 }
             }
@@ -88,7 +88,7 @@ impl Runtime for BusRuntime {
     async fn pause(&mut self, duration: Duration) {
         tokio::select! {
             () = tokio::time::sleep(duration) => {}
-            () = self.ending.cancelled() => {}
+            () = self.shutdown.cancelled() => {}
         }
     }
 
@@ -98,7 +98,7 @@ impl Runtime for BusRuntime {
         step: &'static str,
         work: StepFuture<'a>,
     ) -> Option<Result<Value, StepError>> {
-        let span = tracing::info_span!("step", otel.name = step, operation = %self.record.id);
+        let span = tracing::info_span!("step", otel.name = step, operation = %self.operation_record.id);
         let mut work = work.instrument(span);
         let deadline = tokio::time::sleep(timeout);
         tokio::pin!(deadline);
@@ -110,7 +110,7 @@ impl Runtime for BusRuntime {
                 outcome = &mut work => {
                     if let Err(StepError::Transient(reason)) = &outcome {
                         // It is tried again, and the record holds it only if it lasts; the log shows why it takes so long.
-                        tracing::warn!(operation = %self.record.id, step, reason, "a step met a transient error; it is tried again");
+                        tracing::warn!(operation = %self.operation_record.id, step, reason, "a step met a transient error; it is tried again");
                     }
                     return Some(outcome);
                 }
@@ -123,7 +123,7 @@ impl Runtime for BusRuntime {
                     }
                 }
                 // The work is dropped where it waits; it is repeated after the next start: steps are idempotent.
-                () = self.ending.cancelled() => return Some(Err(StepError::Permanent("the process is ending".into()))),
+                () = self.shutdown.cancelled() => return Some(Err(StepError::Permanent("the process is ending".into()))),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Answers the requests about a service's operations: list, get, cancel.
 
-use bus::{Call, Declined, Server};
-use contract::message::{Failure, NoRefusal};
+use bus::{ErrorReply, IncomingRequest, Server};
+use contract::message::{Failure, NeverRefused};
 use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, UnknownOperation};
 
 use crate::engine::Engine;
@@ -19,8 +19,8 @@ impl Engine {
 
     async fn answer_list(
         self,
-        call: Call<ListOperations>,
-    ) -> Result<Vec<OperationReport>, Declined<NoRefusal>> {
+        call: IncomingRequest<ListOperations>,
+    ) -> Result<Vec<OperationReport>, ErrorReply<NeverRefused>> {
         let listed = self.list(call.request.unfinished_only).await;
         let mut reports = listed.map_err(|error| Failure::unavailable(&error))?;
         // Outputs of hundreds of operations would not fit into one message.
@@ -30,22 +30,22 @@ impl Engine {
 
     async fn answer_get(
         self,
-        call: Call<GetOperation>,
-    ) -> Result<OperationReport, Declined<UnknownOperation>> {
+        call: IncomingRequest<GetOperation>,
+    ) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
         let id = call.request.id;
         match self.find(&id).await {
             Ok(Some(report)) => Ok(report),
-            Ok(None) => Err(Declined::Refused(UnknownOperation { id })),
+            Ok(None) => Err(ErrorReply::Refused(UnknownOperation { id })),
             Err(error) => Err(Failure::unavailable(&error).into()),
         }
     }
 
     async fn answer_cancel(
         self,
-        call: Call<CancelOperation>,
-    ) -> Result<OperationReport, Declined<UnknownOperation>> {
-        let Call { request: CancelOperation { id }, caller, message_id } = call;
+        call: IncomingRequest<CancelOperation>,
+    ) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
+        let IncomingRequest { request: CancelOperation { id }, caller, message_id } = call;
         self.cancel(&id);
-        self.answer_get(Call { request: GetOperation { id }, caller, message_id }).await
+        self.answer_get(IncomingRequest { request: GetOperation { id }, caller, message_id }).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bus::Bus;
 use bus::memory::MemoryTransport;
-use contract::operation::{Begun, OperationChanged, OperationState};
+use contract::operation::{BegunOperation, OperationChanged, OperationState};
 use contract::provisioner::StartVm;
 use contract::{OperationId, Realm, Service, VmName};
 use futures::StreamExt;
@@ -80,7 +80,10 @@ async fn an_operation_runs_to_its_end_and_publishes_its_changes() {
     let mut changes = bus.subscribe::<OperationChanged>().await.expect("subscribed");
     state.may_go_on.store(true, Ordering::SeqCst);
     let id = new_id();
-    assert_eq!(engine.begin(id.clone(), &start_vm("web")).await.expect("begun"), Begun::Begun(id.clone()));
+    assert_eq!(
+        engine.begin(id.clone(), &start_vm("web")).await.expect("begun"),
+        BegunOperation::Begun(id.clone())
+    );
     ends(&engine, &id, OperationState::Done).await;
     let report = engine.find(&id).await.expect("readable").expect("there");
     assert_eq!((report.steps_done, report.steps_total, report.output), (3, 3, Some(serde_json::json!(3))));
@@ -99,7 +102,7 @@ async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_
     let id = new_id();
     engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
     let again = engine.begin(id.clone(), &start_vm("web")).await.expect("known");
-    assert_eq!(again, Begun::AlreadyBegun(id.clone()));
+    assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
     let other = engine.begin(id.clone(), &start_vm("db")).await.expect_err("another command");
     assert!(matches!(other, BeginError::IdReused(_)));
 }
@@ -193,7 +196,7 @@ async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_car
     transport.lose_answer_of(contract::bucket::OPERATIONS.name);
     engine.begin(id.clone(), &start_vm("web")).await.expect_err("nobody knows whether it is begun");
     let again = engine.begin(id.clone(), &start_vm("web")).await.expect("it is");
-    assert_eq!(again, Begun::AlreadyBegun(id.clone()));
+    assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
     ends(&engine, &id, OperationState::Done).await;
     assert_eq!(state.prepared.load(Ordering::SeqCst), 1);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::journal::{Action, Journal, JournalEntry, Outcome, next_action};
+use crate::journal::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use crate::step::{Outputs, Step, StepError, StepFuture};
 
 /// Pauses between attempts after transient errors; the last one repeats.
@@ -23,12 +23,12 @@ const UNDO_RETRY_FOR: Duration = Duration::from_secs(600);
 /// Another driver owns the journal now, or this process is ending: stop without another action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal is no longer ours")]
-pub struct Fenced;
+pub struct FencedError;
 
 /// What a driver needs of its surroundings: a durable journal, a clock, cancellation.
 pub trait Runtime: Send {
     /// Makes the journal durable before the driver goes on. Of two drivers of the same saga at most one succeeds.
-    fn record(&mut self, journal: &Journal) -> impl Future<Output = Result<(), Fenced>> + Send;
+    fn record(&mut self, journal: &Journal) -> impl Future<Output = Result<(), FencedError>> + Send;
     /// Waits.
     fn pause(&mut self, duration: Duration) -> impl Future<Output = ()> + Send;
     /// Runs a step function for at most `timeout`; `None` where it took longer.
@@ -51,7 +51,7 @@ pub async fn drive<C: Sync + 'static, R: Runtime>(
     context: &C,
     journal: &mut Journal,
     runtime: &mut R,
-) -> Result<Outcome, Fenced> {
+) -> Result<SagaOutcome, FencedError> {
     let order: Vec<&str> = steps.iter().map(|step| step.name).collect();
     loop {
         match next_action(&order, journal) {
@@ -69,7 +69,7 @@ async fn append<R: Runtime>(
     journal: &mut Journal,
     runtime: &mut R,
     entry: JournalEntry,
-) -> Result<(), Fenced> {
+) -> Result<(), FencedError> {
     journal.entries.push(entry);
     runtime.record(journal).await
 }
@@ -79,7 +79,7 @@ async fn act<C: Sync + 'static, R: Runtime>(
     context: &C,
     journal: &mut Journal,
     runtime: &mut R,
-) -> Result<(), Fenced> {
+) -> Result<(), FencedError> {
     let name = step.name.to_string();
     let again = journal.entries.last() == Some(&JournalEntry::Started(name.clone()));
     if !again {
@@ -101,7 +101,7 @@ async fn undo<C: Sync + 'static, R: Runtime>(
     context: &C,
     journal: &mut Journal,
     runtime: &mut R,
-) -> Result<(), Fenced> {
+) -> Result<(), FencedError> {
     let name = step.name.to_string();
     let Some(undo) = &step.undo else {
         return append(journal, runtime, JournalEntry::Undone(name)).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::drive::{Fenced, Runtime, drive};
-use crate::journal::{Journal, Outcome};
+use crate::drive::{FencedError, Runtime, drive};
+use crate::journal::{Journal, SagaOutcome};
 use crate::step::{Step, StepError, StepFuture};
 
 /// Keeps the journal in memory; can crash at a record and fail a step before or after its act.
@@ -24,10 +24,10 @@ enum When {
 }
 
 impl Runtime for TestRuntime {
-    async fn record(&mut self, journal: &Journal) -> Result<(), Fenced> {
+    async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
         self.records += 1;
         if self.crash_at == Some(self.records) {
-            return Err(Fenced);
+            return Err(FencedError);
         }
         self.saved = journal.clone();
         Ok(())
@@ -68,27 +68,27 @@ impl Runtime for TestRuntime {
 pub async fn check<C: Sync + 'static>(
     steps: &[Step<C>],
     fresh: impl AsyncFn() -> C,
-    judge: impl AsyncFn(&C, &Outcome) -> Result<(), String>,
+    judge: impl AsyncFn(&C, &SagaOutcome) -> Result<(), String>,
 ) {
     let run = async |case: String, crash_at: Option<usize>, fail: Option<(&'static str, When)>| {
         let context = fresh().await;
         let mut runtime = TestRuntime { saved: Journal::default(), records: 0, crash_at, fail };
         let mut journal = Journal::default();
         let mut outcome = drive(steps, &context, &mut journal, &mut runtime).await;
-        if outcome == Err(Fenced) {
+        if outcome == Err(FencedError) {
             // The process is started again and reads what was saved last.
             runtime.crash_at = None;
             journal = runtime.saved.clone();
             outcome = drive(steps, &context, &mut journal, &mut runtime).await;
         }
         let outcome = outcome.unwrap_or_else(|_| panic!("{case}: fenced twice"));
-        if let Outcome::Stuck(why) = &outcome {
+        if let SagaOutcome::Stuck(why) = &outcome {
             panic!("{case}: stuck: {why}; {journal:?}");
         }
         if fail.is_some() {
-            assert!(matches!(outcome, Outcome::Undone(_)), "{case}: ended {outcome:?}");
+            assert!(matches!(outcome, SagaOutcome::Undone(_)), "{case}: ended {outcome:?}");
         } else {
-            assert_eq!(outcome, Outcome::Done, "{case}");
+            assert_eq!(outcome, SagaOutcome::Done, "{case}");
         }
         if let Err(wrong) = judge(&context, &outcome).await {
             panic!("{case}: {wrong}");
@@ -116,7 +116,7 @@ pub async fn check<C: Sync + 'static>(
 async fn run_after_failure<C: Sync + 'static>(
     steps: &[Step<C>],
     fresh: &impl AsyncFn() -> C,
-    judge: &impl AsyncFn(&C, &Outcome) -> Result<(), String>,
+    judge: &impl AsyncFn(&C, &SagaOutcome) -> Result<(), String>,
     case: String,
     crash_at: usize,
     fail: Option<(&'static str, When)>,
@@ -124,18 +124,18 @@ async fn run_after_failure<C: Sync + 'static>(
     let context = fresh().await;
     let mut runtime = TestRuntime { saved: Journal::default(), records: 0, crash_at: Some(crash_at), fail };
     let mut journal = Journal::default();
-    if drive(steps, &context, &mut journal, &mut runtime).await == Err(Fenced) {
+    if drive(steps, &context, &mut journal, &mut runtime).await == Err(FencedError) {
         runtime.crash_at = None;
         journal = runtime.saved.clone();
     }
     match drive(steps, &context, &mut journal, &mut runtime).await {
-        Ok(Outcome::Stuck(why)) => panic!("{case}: stuck: {why}"),
+        Ok(SagaOutcome::Stuck(why)) => panic!("{case}: stuck: {why}"),
         Ok(outcome) => {
             if let Err(wrong) = judge(&context, &outcome).await {
                 panic!("{case}: {wrong}");
             }
         }
-        Err(Fenced) => panic!("{case}: fenced twice"),
+        Err(FencedError) => panic!("{case}: fenced twice"),
     }
 }
 
@@ -171,9 +171,9 @@ mod tests {
         Step::new("create_disk", Duration::from_secs(1), create_disk).undone_by(delete_disk)
     }
 
-    async fn all_or_nothing(host: &Host, outcome: &Outcome) -> Result<(), String> {
+    async fn all_or_nothing(host: &Host, outcome: &SagaOutcome) -> Result<(), String> {
         match (outcome, host.lock().expect("no panic").len()) {
-            (Outcome::Done, 2) | (Outcome::Undone(_), 0) => Ok(()),
+            (SagaOutcome::Done, 2) | (SagaOutcome::Undone(_), 0) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     }

@@ -39,12 +39,12 @@ pub enum Action {
     /// Undo the step of this index; it may have been started, done, or undone in part.
     Undo(usize),
     /// Nothing more.
-    End(Outcome),
+    End(SagaOutcome),
 }
 
 /// How a saga ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SagaOutcome {
     /// All steps are done.
     Done,
     /// Everything is as before; this is why.
@@ -89,23 +89,23 @@ pub fn next_action(order: &[&str], journal: &Journal) -> Action {
             JournalEntry::Done(name, _) => (name, &mut done),
             JournalEntry::Undone(name) => (name, &mut undone),
             JournalEntry::UndoFailed(name, reason) => {
-                return Action::End(Outcome::Stuck(format!("undoing {name}: {reason}")));
+                return Action::End(SagaOutcome::Stuck(format!("undoing {name}: {reason}")));
             }
             JournalEntry::Failed(..) | JournalEntry::Cancelled | JournalEntry::Undoing(_) => continue,
         };
         match order.iter().position(|step| step == name) {
             Some(index) => row[index] = true,
-            None => return Action::End(Outcome::Stuck(format!("this version knows no step {name}"))),
+            None => return Action::End(SagaOutcome::Stuck(format!("this version knows no step {name}"))),
         }
     }
     match journal.undo_reason() {
         Some(reason) => match (0..order.len()).rev().find(|&index| started[index] && !undone[index]) {
             Some(index) => Action::Undo(index),
-            None => Action::End(Outcome::Undone(reason)),
+            None => Action::End(SagaOutcome::Undone(reason)),
         },
         None => match (0..order.len()).find(|&index| !done[index]) {
             Some(index) => Action::Do(index),
-            None => Action::End(Outcome::Done),
+            None => Action::End(SagaOutcome::Done),
         },
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(after(&[started("a")]), Action::Do(0));
         assert_eq!(after(&[started("a"), done("a")]), Action::Do(1));
         let all = ["a", "b", "c"].map(|s| [started(s), done(s)]).concat();
-        assert_eq!(after(&all), Action::End(Outcome::Done));
+        assert_eq!(after(&all), Action::End(SagaOutcome::Done));
     }
 
     #[test]
@@ -143,11 +143,11 @@ mod tests {
         entries.push(JournalEntry::Undone("b".into()));
         assert_eq!(after(&entries), Action::Undo(0));
         entries.push(JournalEntry::Undone("a".into()));
-        assert_eq!(after(&entries), Action::End(Outcome::Undone("b: no".into())));
+        assert_eq!(after(&entries), Action::End(SagaOutcome::Undone("b: no".into())));
     }
 
     #[test]
     fn an_unknown_step_stops_everything() {
-        assert!(matches!(after(&[started("z")]), Action::End(Outcome::Stuck(_))));
+        assert!(matches!(after(&[started("z")]), Action::End(SagaOutcome::Stuck(_))));
     }
 }

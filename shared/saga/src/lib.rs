@@ -28,6 +28,6 @@ mod journal;
 
 mod step;
 
-pub use drive::{Fenced, Runtime, drive};
-pub use journal::{Action, Journal, JournalEntry, Outcome, next_action};
+pub use drive::{FencedError, Runtime, drive};
+pub use journal::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 pub use step::{Outputs, Step, StepError, StepFn, StepFuture};

@@ -53,7 +53,7 @@ pub enum InitError {
     Filter(#[source] tracing_subscriber::filter::ParseError),
     /// Telemetry was set up before in this process.
     #[error("telemetry is set up already in this process")]
-    Twice(#[source] tracing_subscriber::util::TryInitError),
+    AlreadyInitialized(#[source] tracing_subscriber::util::TryInitError),
 }
 
 /// Keeps the exporters; flush it at the end.
@@ -92,7 +92,11 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
         let spans = tracing_opentelemetry::layer()
             .with_tracer(traces.tracer("loam"))
             .with_filter(EnvFilter::new(SPANS));
-        tracing_subscriber::registry().with(lines).with(spans).try_init().map_err(InitError::Twice)?;
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(spans)
+            .try_init()
+            .map_err(InitError::AlreadyInitialized)?;
         return Ok(Handle { exporters: None });
     }
     let span_exporter = SpanExporter::builder().with_http().build().map_err(InitError::Exporter)?;
@@ -115,7 +119,7 @@ pub fn init(identity: &Identity) -> Result<Handle, InitError> {
         .with(spans)
         .with(records)
         .try_init()
-        .map_err(InitError::Twice)?;
+        .map_err(InitError::AlreadyInitialized)?;
     Ok(Handle { exporters: Some((traces, metrics, logs)) })
 }
 

@@ -6,7 +6,7 @@ use contract::{OperationId, VmName};
 
 /// A backup that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnderWay {
+pub struct RunningBackup {
     /// The operation that backs it up.
     pub operation: OperationId,
     /// The VM.
@@ -17,7 +17,11 @@ pub struct UnderWay {
 ///
 /// # Errors
 /// When another operation backs it up.
-pub fn may_begin(vm: &VmName, id: &OperationId, under_way: &[UnderWay]) -> Result<(), StartBackupRefused> {
+pub fn may_begin(
+    vm: &VmName,
+    id: &OperationId,
+    under_way: &[RunningBackup],
+) -> Result<(), StartBackupRefused> {
     match under_way.iter().find(|other| other.vm == *vm && other.operation != *id) {
         Some(other) => Err(StartBackupRefused::UnderWay { vm: vm.clone(), by: other.operation.clone() }),
         None => Ok(()),
@@ -32,7 +36,7 @@ mod tests {
     fn a_vm_has_one_backup_at_a_time() {
         let [web, db] = ["web", "db"].map(|name| VmName::new(name).expect("a valid name"));
         let [first, second] = [1, 2].map(OperationId::from_bits);
-        let under_way = [UnderWay { operation: first.clone(), vm: web.clone() }];
+        let under_way = [RunningBackup { operation: first.clone(), vm: web.clone() }];
         assert_eq!(may_begin(&db, &second, &under_way), Ok(()));
         assert_eq!(may_begin(&web, &first, &under_way), Ok(()), "its own command again");
         assert_eq!(

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Promises: the same question gets the same answer; nothing here waits, reads a clock or touches a store.
-//! It does not know the store's format: snapshots come as [`snapshot::Facts`]. Next: the service's `sagas`, which carry
+//! It does not know the store's format: snapshots come as [`snapshot::SnapshotSummary`]. Next: the service's `sagas`, which carry
 //! out what is decided here.
 
 pub mod admission;
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn a_derived_id_is_the_same_each_time_and_another_for_each_purpose() {
         let parent = OperationId::from_bits(7);
-        assert_eq!(derived_id(&parent, "adopt"), derived_id(&parent, "adopt"));
-        assert_ne!(derived_id(&parent, "adopt"), derived_id(&parent, "remove"));
-        assert_ne!(derived_id(&parent, "adopt"), parent);
+        assert_eq!(derived_id(&parent, "create_vm"), derived_id(&parent, "create_vm"));
+        assert_ne!(derived_id(&parent, "create_vm"), derived_id(&parent, "remove"));
+        assert_ne!(derived_id(&parent, "create_vm"), parent);
     }
 }

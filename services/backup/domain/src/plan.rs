@@ -8,10 +8,10 @@ use contract::{DiskName, HostName, VmName};
 
 /// Why disk exports or a definition cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum BackupPlanError {
     /// The exports are on another host; a unix socket cannot be reached from here.
     #[error("the disks are on host {there} and this backup service is on {here}; run one on {there}")]
-    Elsewhere {
+    DisksOnOtherHost {
         /// The host of the exports.
         there: HostName,
         /// Our host.
@@ -22,24 +22,24 @@ pub enum Unusable {
     NoDisk(VmName),
     /// Two exports of one disk.
     #[error("disk {0} is exported twice")]
-    Twice(DiskName),
+    DuplicateDisk(DiskName),
     /// The backup's definition cannot be read.
     #[error("the definition kept with the backup cannot be read: {0}")]
-    Definition(String),
+    UnreadableStoredDefinition(String),
 }
 
 /// Checks that opened disks can be backed up from this host: all of them, each once.
 ///
 /// # Errors
 /// When they are elsewhere, none, or named twice.
-pub fn check_exports(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusable> {
+pub fn check_exports(here: &HostName, opened: &OpenedDisks) -> Result<(), BackupPlanError> {
     check_host(here, &opened.host)?;
     if opened.exports.is_empty() {
-        return Err(Unusable::NoDisk(opened.definition.name.clone()));
+        return Err(BackupPlanError::NoDisk(opened.definition.name.clone()));
     }
     let mut seen = BTreeSet::new();
     match opened.exports.iter().find(|export| !seen.insert(&export.disk)) {
-        Some(export) => Err(Unusable::Twice(export.disk.clone())),
+        Some(export) => Err(BackupPlanError::DuplicateDisk(export.disk.clone())),
         None => Ok(()),
     }
 }
@@ -48,11 +48,11 @@ pub fn check_exports(here: &HostName, opened: &OpenedDisks) -> Result<(), Unusab
 ///
 /// # Errors
 /// When they are on another host.
-pub fn check_host(here: &HostName, there: &HostName) -> Result<(), Unusable> {
+pub fn check_host(here: &HostName, there: &HostName) -> Result<(), BackupPlanError> {
     if here == there {
         return Ok(());
     }
-    Err(Unusable::Elsewhere { there: there.clone(), here: here.clone() })
+    Err(BackupPlanError::DisksOnOtherHost { there: there.clone(), here: here.clone() })
 }
 
 /// The definition as it is kept with a backup.
@@ -65,9 +65,9 @@ pub fn write_definition(definition: &VmDefinition) -> Vec<u8> {
 ///
 /// # Errors
 /// When the kept definition cannot be read.
-pub fn restored_definition(kept: &[u8], as_vm: &VmName) -> Result<VmDefinition, Unusable> {
-    let kept: VmDefinition =
-        serde_json::from_slice(kept).map_err(|error| Unusable::Definition(error.to_string()))?;
+pub fn restored_definition(kept: &[u8], as_vm: &VmName) -> Result<VmDefinition, BackupPlanError> {
+    let kept: VmDefinition = serde_json::from_slice(kept)
+        .map_err(|error| BackupPlanError::UnreadableStoredDefinition(error.to_string()))?;
     Ok(VmDefinition { name: as_vm.clone(), domains: Vec::new(), ..kept })
 }
 
@@ -107,7 +107,7 @@ mod tests {
             disk: DiskName::new(*disk).expect("a valid name"),
             size: ByteCount::gib(2),
             socket: "/run/x".into(),
-            export: (*disk).into(),
+            export_name: (*disk).into(),
         };
         OpenedDisks {
             host: HostName::new("h1").expect("a name"),
@@ -123,9 +123,15 @@ mod tests {
     fn a_backup_reads_every_disk_once_and_only_on_its_own_host() {
         let [here, other] = ["h1", "h2"].map(|name| HostName::new(name).expect("a valid name"));
         assert_eq!(check_exports(&here, &opened(&["vda", "vdb"])), Ok(()));
-        assert!(matches!(check_exports(&here, &opened(&[])), Err(Unusable::NoDisk(_))));
-        assert!(matches!(check_exports(&here, &opened(&["vda", "vda"])), Err(Unusable::Twice(_))));
-        assert!(matches!(check_exports(&other, &opened(&["vda"])), Err(Unusable::Elsewhere { .. })));
+        assert!(matches!(check_exports(&here, &opened(&[])), Err(BackupPlanError::NoDisk(_))));
+        assert!(matches!(
+            check_exports(&here, &opened(&["vda", "vda"])),
+            Err(BackupPlanError::DuplicateDisk(_))
+        ));
+        assert!(matches!(
+            check_exports(&other, &opened(&["vda"])),
+            Err(BackupPlanError::DisksOnOtherHost { .. })
+        ));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum ReferenceError {
 impl From<ReferenceError> for RestoreBackupRefused {
     fn from(error: ReferenceError) -> Self {
         match error {
-            ReferenceError::Unknown(given) => RestoreBackupRefused::Unknown(given),
+            ReferenceError::Unknown(given) => RestoreBackupRefused::UnknownBackup(given),
             ReferenceError::Ambiguous { given, candidates } => {
                 RestoreBackupRefused::Ambiguous { given, candidates }
             }
@@ -38,7 +38,7 @@ impl From<ReferenceError> for RestoreBackupRefused {
 impl From<ReferenceError> for VerifyBackupRefused {
     fn from(error: ReferenceError) -> Self {
         match error {
-            ReferenceError::Unknown(given) => VerifyBackupRefused::Unknown(given),
+            ReferenceError::Unknown(given) => VerifyBackupRefused::UnknownBackup(given),
             ReferenceError::Ambiguous { given, candidates } => {
                 VerifyBackupRefused::Ambiguous { given, candidates }
             }
@@ -53,11 +53,11 @@ impl From<ReferenceError> for VerifyBackupRefused {
 pub fn resolve<'a>(reference: &BackupRef, backups: &'a [Backup]) -> Result<&'a Backup, ReferenceError> {
     let of_vm = || backups.iter().filter(|backup| backup.vm == reference.vm);
     let unknown = || ReferenceError::Unknown(reference.clone());
-    if reference.which == LATEST {
+    if reference.id_or_latest == LATEST {
         return of_vm().next().ok_or_else(unknown);
     }
     let fitting: Vec<&Backup> =
-        of_vm().filter(|backup| backup.id.as_str().starts_with(&reference.which)).collect();
+        of_vm().filter(|backup| backup.id.as_str().starts_with(&reference.id_or_latest)).collect();
     match fitting[..] {
         [] => Err(unknown()),
         [only] => Ok(only),

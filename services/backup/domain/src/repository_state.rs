@@ -17,33 +17,33 @@ const FRESH_FOR: Duration = Duration::from_secs(2);
 
 /// How new an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub enum RequiredFreshness {
     /// It shows every change that was reported.
-    AtHand,
+    Cached,
     /// It was read from the store just now.
-    Fresh,
+    JustRead,
 }
 
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<T> {
+pub enum RepositoryLookup<T> {
     /// This content answers it.
-    Ready(T),
+    Found(T),
     /// The repository cannot be used, for this reason.
     Closed(String),
     /// The refresh of this number will answer it.
-    After(u64),
+    AfterRefresh(u64),
 }
 
 /// What a refresh changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transition {
+pub enum RepositoryTransition {
     /// The repository was closed and is open.
     Opened,
     /// It was open, or nothing was known of it, and it is closed.
     Closed,
     /// It is as it was, open or closed.
-    Same,
+    Unchanged,
 }
 
 /// What is known of the repository, with content `T` while it is open.
@@ -89,12 +89,12 @@ impl<T: Clone> RepositoryState<T> {
     }
 
     /// Ends the refresh under way with what it found.
-    pub fn end(&mut self, found: Result<T, String>, now: Instant) -> Transition {
+    pub fn end(&mut self, found: Result<T, String>, now: Instant) -> RepositoryTransition {
         let transition = match (&self.content, &found) {
-            (Err(_), Ok(_)) => Transition::Opened,
-            (Ok(_), Err(_)) => Transition::Closed,
-            (Err(_), Err(_)) if self.ended == 0 => Transition::Closed,
-            _ => Transition::Same,
+            (Err(_), Ok(_)) => RepositoryTransition::Opened,
+            (Ok(_), Err(_)) => RepositoryTransition::Closed,
+            (Err(_), Err(_)) if self.ended == 0 => RepositoryTransition::Closed,
+            _ => RepositoryTransition::Unchanged,
         };
         self.content = found;
         self.changes_shown = self.under_way.take().unwrap_or(self.changes_shown);
@@ -109,20 +109,22 @@ impl<T: Clone> RepositoryState<T> {
     }
 
     /// Answers a question that is asked now.
-    pub fn answer(&self, freshness: Freshness, now: Instant) -> Answer<T> {
+    pub fn answer(&self, freshness: RequiredFreshness, now: Instant) -> RepositoryLookup<T> {
         let content = match &self.content {
             Ok(content) => content,
-            Err(reason) => return Answer::Closed(reason.clone()),
+            Err(reason) => return RepositoryLookup::Closed(reason.clone()),
         };
         let is_young = self.refreshed.is_some_and(|at| now.saturating_duration_since(at) < FRESH_FOR);
         let is_complete = self.changes_shown == self.changes;
         match freshness {
-            Freshness::AtHand if is_complete => Answer::Ready(content.clone()),
-            Freshness::AtHand if self.under_way == Some(self.changes) => Answer::After(self.began),
-            Freshness::Fresh if is_complete && is_young && self.under_way.is_none() => {
-                Answer::Ready(content.clone())
+            RequiredFreshness::Cached if is_complete => RepositoryLookup::Found(content.clone()),
+            RequiredFreshness::Cached if self.under_way == Some(self.changes) => {
+                RepositoryLookup::AfterRefresh(self.began)
             }
-            _ => Answer::After(self.began + 1),
+            RequiredFreshness::JustRead if is_complete && is_young && self.under_way.is_none() => {
+                RepositoryLookup::Found(content.clone())
+            }
+            _ => RepositoryLookup::AfterRefresh(self.began + 1),
         }
     }
 
@@ -143,24 +145,28 @@ impl<T: Clone> Default for RepositoryState<T> {
 mod tests {
     use super::*;
 
-    fn refresh(state: &mut RepositoryState<u32>, found: Result<u32, String>, now: Instant) -> Transition {
+    fn refresh(
+        state: &mut RepositoryState<u32>,
+        found: Result<u32, String>,
+        now: Instant,
+    ) -> RepositoryTransition {
         state.begin();
         state.end(found, now)
     }
 
     fn open(now: Instant) -> RepositoryState<u32> {
         let mut state = RepositoryState::new();
-        assert_eq!(refresh(&mut state, Ok(1), now), Transition::Opened);
+        assert_eq!(refresh(&mut state, Ok(1), now), RepositoryTransition::Opened);
         state
     }
 
     #[test]
     fn a_repository_that_nobody_opened_yet_is_closed_and_says_so_at_once() {
         let mut state = RepositoryState::<u32>::new();
-        let closed = Answer::Closed("it is being opened".into());
-        assert_eq!(state.answer(Freshness::Fresh, Instant::now()), closed);
+        let closed = RepositoryLookup::Closed("it is being opened".into());
+        assert_eq!(state.answer(RequiredFreshness::JustRead, Instant::now()), closed);
         state.begin();
-        assert_eq!(state.answer(Freshness::AtHand, Instant::now()), closed);
+        assert_eq!(state.answer(RequiredFreshness::Cached, Instant::now()), closed);
     }
 
     #[test]
@@ -168,12 +174,16 @@ mod tests {
         let now = Instant::now();
         let mut state = RepositoryState::new();
         let away = || Err("away".to_string());
-        assert_eq!(refresh(&mut state, away(), now), Transition::Closed, "the first refresh says why");
-        assert_eq!(refresh(&mut state, away(), now), Transition::Same);
-        assert_eq!(refresh(&mut state, Ok(1), now), Transition::Opened);
-        assert_eq!(refresh(&mut state, Ok(2), now), Transition::Same);
-        assert_eq!(refresh(&mut state, away(), now), Transition::Closed);
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Closed("away".into()));
+        assert_eq!(
+            refresh(&mut state, away(), now),
+            RepositoryTransition::Closed,
+            "the first refresh says why"
+        );
+        assert_eq!(refresh(&mut state, away(), now), RepositoryTransition::Unchanged);
+        assert_eq!(refresh(&mut state, Ok(1), now), RepositoryTransition::Opened);
+        assert_eq!(refresh(&mut state, Ok(2), now), RepositoryTransition::Unchanged);
+        assert_eq!(refresh(&mut state, away(), now), RepositoryTransition::Closed);
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Closed("away".into()));
     }
 
     #[test]
@@ -181,19 +191,33 @@ mod tests {
         let now = Instant::now();
         let mut state = open(now);
         let later = now + Duration::from_secs(3600);
-        assert_eq!(state.answer(Freshness::AtHand, later), Answer::Ready(1));
+        assert_eq!(state.answer(RequiredFreshness::Cached, later), RepositoryLookup::Found(1));
         state.begin();
-        assert_eq!(state.answer(Freshness::AtHand, later), Answer::Ready(1), "also during a refresh");
+        assert_eq!(
+            state.answer(RequiredFreshness::Cached, later),
+            RepositoryLookup::Found(1),
+            "also during a refresh"
+        );
     }
 
     #[test]
     fn a_fresh_answer_is_young_or_comes_from_a_refresh_that_begins_later() {
         let now = Instant::now();
         let mut state = open(now);
-        assert_eq!(state.answer(Freshness::Fresh, now + Duration::from_secs(1)), Answer::Ready(1));
-        assert_eq!(state.answer(Freshness::Fresh, now + Duration::from_secs(3)), Answer::After(2));
+        assert_eq!(
+            state.answer(RequiredFreshness::JustRead, now + Duration::from_secs(1)),
+            RepositoryLookup::Found(1)
+        );
+        assert_eq!(
+            state.answer(RequiredFreshness::JustRead, now + Duration::from_secs(3)),
+            RepositoryLookup::AfterRefresh(2)
+        );
         state.begin();
-        assert_eq!(state.answer(Freshness::Fresh, now), Answer::After(3), "this one may have listed already");
+        assert_eq!(
+            state.answer(RequiredFreshness::JustRead, now),
+            RepositoryLookup::AfterRefresh(3),
+            "this one may have listed already"
+        );
         state.end(Ok(2), now);
         assert_eq!(state.answer_after(3), None);
         refresh(&mut state, Ok(3), now);
@@ -205,15 +229,23 @@ mod tests {
         let now = Instant::now();
         let mut state = open(now);
         state.change();
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(2));
         state.begin();
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(2), "it began after the change");
+        assert_eq!(
+            state.answer(RequiredFreshness::Cached, now),
+            RepositoryLookup::AfterRefresh(2),
+            "it began after the change"
+        );
         state.change();
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3), "it began before the second");
+        assert_eq!(
+            state.answer(RequiredFreshness::Cached, now),
+            RepositoryLookup::AfterRefresh(3),
+            "it began before the second"
+        );
         state.end(Ok(2), now);
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3));
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(3));
         refresh(&mut state, Ok(3), now);
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Ready(3));
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Found(3));
     }
 
     #[test]
@@ -232,8 +264,8 @@ mod tests {
         state.change();
         state.begin();
         state.begin();
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::After(3));
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(3));
         state.end(Ok(2), now);
-        assert_eq!(state.answer(Freshness::AtHand, now), Answer::Ready(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Found(2));
     }
 }

@@ -20,7 +20,7 @@ pub enum Verdict {
 
 /// What a run is going to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RetentionRun {
+pub struct RetentionPlan {
     /// Backups to forget.
     pub forget: Vec<BackupId>,
     /// Backups that are kept; the first of them.
@@ -28,16 +28,16 @@ pub struct RetentionRun {
     /// How many are kept in all.
     pub kept_total: u64,
     /// Backups that the next run forgets.
-    pub left: u64,
+    pub deferred: u64,
 }
 
-impl RetentionRun {
+impl RetentionPlan {
     /// The run that carries out verdicts, as far as its bounds allow.
     pub fn new(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
-        let mut run = RetentionRun::default();
+        let mut run = RetentionPlan::default();
         for verdict in verdicts {
             match verdict {
-                Verdict::Forget(_) if run.forget.len() >= FORGOTTEN_MAX => run.left += 1,
+                Verdict::Forget(_) if run.forget.len() >= FORGOTTEN_MAX => run.deferred += 1,
                 Verdict::Forget(id) => run.forget.push(id),
                 Verdict::Keep(kept) => {
                     run.kept_total += 1;
@@ -57,7 +57,7 @@ impl RetentionRun {
             forgotten,
             kept: self.kept,
             kept_total: self.kept_total + spared.len() as u64,
-            left: self.left,
+            deferred_total: self.deferred,
         }
     }
 }
@@ -98,14 +98,14 @@ mod tests {
     fn a_run_forgets_and_names_no_more_than_its_bounds_and_counts_the_rest() {
         let forget = (0..FORGOTTEN_MAX + 3).map(|n| Verdict::Forget(id(n)));
         let keep = (0..KEPT_NAMED_MAX + 2).map(|n| Verdict::Keep(kept(n)));
-        let run = RetentionRun::new(forget.chain(keep));
-        assert_eq!((run.forget.len(), run.left), (FORGOTTEN_MAX, 3));
+        let run = RetentionPlan::new(forget.chain(keep));
+        assert_eq!((run.forget.len(), run.deferred), (FORGOTTEN_MAX, 3));
         assert_eq!((run.kept.len(), run.kept_total), (KEPT_NAMED_MAX, KEPT_NAMED_MAX as u64 + 2));
     }
 
     #[test]
     fn what_was_put_under_a_hold_in_the_meantime_counts_as_kept() {
-        let run = RetentionRun::new([1, 2].map(|n| Verdict::Forget(id(n))));
+        let run = RetentionPlan::new([1, 2].map(|n| Verdict::Forget(id(n))));
         let applied = run.applied(|backup| *backup == id(2));
         assert_eq!((applied.forgotten, applied.kept_total), (vec![id(1)], 1));
     }

@@ -14,7 +14,7 @@ const TOOK_TAG: &str = "took_ms=";
 
 /// What a snapshot records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct SnapshotSummary {
     /// Its id: a ULID.
     pub id: String,
     /// The name of the machine that was backed up.
@@ -59,7 +59,7 @@ pub fn took_tag(took_ms: u64) -> String {
 ///
 /// # Errors
 /// When the snapshot was made by another program, with a name, id or time that the contract cannot express.
-pub fn backup(facts: &Facts) -> Result<Backup, ForeignSnapshot> {
+pub fn backup(facts: &SnapshotSummary) -> Result<Backup, ForeignSnapshot> {
     let foreign = |why: String| ForeignSnapshot { id: facts.id.clone(), why };
     let tag = |name: &str| facts.tags.iter().find_map(|tag| tag.strip_prefix(name));
     let disks = facts
@@ -87,7 +87,7 @@ pub fn backup(facts: &Facts) -> Result<Backup, ForeignSnapshot> {
 }
 
 /// Whether this service made a snapshot. Others may have added theirs to the same repository.
-pub fn is_made_here(facts: &Facts) -> bool {
+pub fn is_made_here(facts: &SnapshotSummary) -> bool {
     facts.tags.iter().any(|tag| tag.starts_with(TOOK_TAG)) && backup(facts).is_ok()
 }
 
@@ -101,8 +101,8 @@ pub fn newest_first(mut backups: Vec<Backup>) -> Vec<Backup> {
 mod tests {
     use super::*;
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> SnapshotSummary {
+        SnapshotSummary {
             id: "01j4zzzzzzzzzzzzzzzzzzzzzz".into(),
             machine: "web".into(),
             taken_at_unix_ms: 1_700_000_000_123,
@@ -127,23 +127,23 @@ mod tests {
     #[test]
     fn the_schedule_is_kept_as_it_is_read() {
         let id = ScheduleId::new("nightly").expect("a valid name");
-        let facts = Facts { tags: tags(Some(&id)), ..facts() };
+        let facts = SnapshotSummary { tags: tags(Some(&id)), ..facts() };
         assert_eq!(backup(&facts).expect("a snapshot of this service").schedule, Some(id));
         assert!(tags(None).is_empty());
     }
 
     #[test]
     fn a_snapshot_of_another_program_is_named_with_what_does_not_fit() {
-        let foreign = Facts { machine: "Some Machine".into(), ..facts() };
+        let foreign = SnapshotSummary { machine: "Some Machine".into(), ..facts() };
         assert!(backup(&foreign).expect_err("a foreign snapshot").to_string().contains("vm name"));
-        let timeless = Facts { taken_at_unix_ms: u64::MAX, ..facts() };
+        let timeless = SnapshotSummary { taken_at_unix_ms: u64::MAX, ..facts() };
         assert!(backup(&timeless).is_err());
     }
 
     #[test]
     fn only_a_snapshot_with_the_tag_of_this_service_was_made_here() {
         assert!(is_made_here(&facts()));
-        assert!(!is_made_here(&Facts { tags: vec!["schedule=nightly".into()], ..facts() }));
-        assert!(!is_made_here(&Facts { machine: "Some Machine".into(), ..facts() }));
+        assert!(!is_made_here(&SnapshotSummary { tags: vec!["schedule=nightly".into()], ..facts() }));
+        assert!(!is_made_here(&SnapshotSummary { machine: "Some Machine".into(), ..facts() }));
     }
 }

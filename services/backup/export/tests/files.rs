@@ -14,12 +14,16 @@ use rand::RngExt;
 use self::support::images::{self, content, ext, fat, large, partitioned};
 use self::support::*;
 
-async fn names(disk: &Arc<dyn DiskSource>, place: Place, path: &str) -> Vec<String> {
+async fn names(disk: &Arc<dyn DiskSource>, place: FileSystemLocation, path: &str) -> Vec<String> {
     let entries = list(disk, place, Path::new(path)).await.unwrap();
     entries.into_iter().map(|entry| entry.name.into_string().unwrap()).collect()
 }
 
-async fn file(disk: &Arc<dyn DiskSource>, place: Place, path: &str) -> Result<Vec<u8>, FilesError> {
+async fn file(
+    disk: &Arc<dyn DiskSource>,
+    place: FileSystemLocation,
+    path: &str,
+) -> Result<Vec<u8>, FilesError> {
     let mut bytes = Vec::new();
     let length = extract(disk, place, Path::new(path), &mut bytes, 64 * MIB).await?;
     assert_eq!(length, bytes.len() as u64);
@@ -37,7 +41,7 @@ async fn files_of_an_ext4_and_a_fat_partition_of_a_gpt_disk_come_out_whole() {
     let disk = raw(&partitioned(folder.path(), "gpt", &[&fat, &ext4]).await);
 
     let found = partitions(&disk).await.unwrap();
-    let listed: Vec<_> = found.iter().map(|p| (p.number, p.size_bytes, p.holds)).collect();
+    let listed: Vec<_> = found.iter().map(|p| (p.number, p.size_bytes, p.file_system)).collect();
     assert_eq!(listed, [(1, 16 * MIB, FileSystem::Fat), (2, 24 * MIB, FileSystem::Ext)]);
     assert!(
         matches!(&found[1].kind, PartitionKind::Gpt { type_guid, .. } if type_guid.len() == 36),
@@ -46,7 +50,7 @@ async fn files_of_an_ext4_and_a_fat_partition_of_a_gpt_disk_come_out_whole() {
     let bytes = disk.read_at(found[1].offset, found[1].size_bytes as usize).await.unwrap();
     assert!(bytes == std::fs::read(&ext4).unwrap(), "the partition lies where the table says");
 
-    let on = Place::Partition(2);
+    let on = FileSystemLocation::Partition(2);
     assert_eq!(
         names(&disk, on, "/").await,
         ["circle", "etc", "large", "lib", "lost+found", "outside", "usr"]
@@ -57,7 +61,7 @@ async fn files_of_an_ext4_and_a_fat_partition_of_a_gpt_disk_come_out_whole() {
     let entry = &list(&disk, on, Path::new("/etc/hostname")).await.unwrap()[0];
     assert_eq!((entry.kind.clone(), entry.size_bytes, entry.mode), (EntryKind::File, 5, Some(0o644)));
 
-    let on = Place::Partition(1);
+    let on = FileSystemLocation::Partition(1);
     assert_eq!(names(&disk, on, "/").await, ["etc", "large"]);
     assert_eq!(names(&disk, on, "/etc/deep").await, ["er"]);
     assert!(file(&disk, on, "/LARGE").await.unwrap() == large());
@@ -71,7 +75,7 @@ async fn links_are_shown_and_never_followed_out_of_the_file_system() {
     }
     let folder = tempfile::tempdir().unwrap();
     let content = content(folder.path());
-    let on = Place::WholeDisk;
+    let on = FileSystemLocation::WholeDisk;
     for kind in ["ext2", "ext3", "ext4"] {
         let disk = raw(&ext(folder.path(), kind, &content).await);
         assert_eq!(partitions(&disk).await.unwrap(), []);
@@ -80,7 +84,7 @@ async fn links_are_shown_and_never_followed_out_of_the_file_system() {
         let outside = file(&disk, on, "/outside").await.unwrap_err();
         assert!(matches!(outside, FilesError::NotFound { .. }), "{outside}");
         let circle = file(&disk, on, "/circle").await.unwrap_err();
-        assert!(matches!(circle, FilesError::OtherKind { .. }), "{circle}");
+        assert!(matches!(circle, FilesError::WrongEntryKind { .. }), "{circle}");
         assert_eq!(file(&disk, on, "/etc/os-release").await.unwrap(), b"ID=debian\n");
         assert_eq!(names(&disk, on, "/lib").await, ["lib"]);
         assert_eq!(names(&disk, on, "/lib/").await, ["os-release"]);
@@ -100,20 +104,20 @@ async fn what_cannot_be_shown_is_an_error_that_says_why() {
     let fat = fat(folder.path(), &content).await;
     let disk = raw(&partitioned(folder.path(), "mbr", &[&luks, &ext4, &fat]).await);
     for (place, path, expected) in [
-        (Place::Partition(1), "/etc", "there is LUKS, which only the kernel reads: use a mount"),
-        (Place::Partition(9), "/etc", "the disk has no partition 9; there are: 1, 2, 3"),
-        (Place::WholeDisk, "/etc", "no known file system begins there"),
-        (Place::Partition(2), "/nothing", "/nothing does not exist"),
-        (Place::Partition(3), "/nothing/here", "/nothing/here does not exist"),
-        (Place::Partition(2), "/etc", "/etc is a folder"),
-        (Place::Partition(3), "/", "/ is a folder"),
-        (Place::Partition(2), "etc", "\"etc\" cannot be a path: begin it with a slash"),
+        (FileSystemLocation::Partition(1), "/etc", "there is LUKS, which only the kernel reads: use a mount"),
+        (FileSystemLocation::Partition(9), "/etc", "the disk has no partition 9; there are: 1, 2, 3"),
+        (FileSystemLocation::WholeDisk, "/etc", "no known file system begins there"),
+        (FileSystemLocation::Partition(2), "/nothing", "/nothing does not exist"),
+        (FileSystemLocation::Partition(3), "/nothing/here", "/nothing/here does not exist"),
+        (FileSystemLocation::Partition(2), "/etc", "/etc is a folder"),
+        (FileSystemLocation::Partition(3), "/", "/ is a folder"),
+        (FileSystemLocation::Partition(2), "etc", "\"etc\" cannot be a path: begin it with a slash"),
     ] {
         let error = file(&disk, place, path).await.unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
     let mut bytes = Vec::new();
-    for place in [Place::Partition(2), Place::Partition(3)] {
+    for place in [FileSystemLocation::Partition(2), FileSystemLocation::Partition(3)] {
         let error = extract(&disk, place, Path::new("/large"), &mut bytes, 1000).await.unwrap_err();
         assert!(matches!(error, FilesError::TooLarge { size_bytes: 5_600_000, .. }), "{error}");
     }
@@ -121,7 +125,7 @@ async fn what_cannot_be_shown_is_an_error_that_says_why() {
     let source = Gated::new(disk, 0..0);
     source.break_down(true);
     let disk: Arc<dyn DiskSource> = source;
-    let error = file(&disk, Place::Partition(2), "/large").await.unwrap_err();
+    let error = file(&disk, FileSystemLocation::Partition(2), "/large").await.unwrap_err();
     assert!(matches!(error, FilesError::Disk(_)), "{error}");
 }
 
@@ -137,7 +141,10 @@ async fn a_gpt_is_read_by_its_last_header_where_the_first_is_lost() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[512..512 + 92].fill(0xab);
     std::fs::write(&path, &bytes).unwrap();
-    assert_eq!(file(&raw(&path), Place::Partition(1), "/etc/hostname").await.unwrap(), b"loam\n");
+    assert_eq!(
+        file(&raw(&path), FileSystemLocation::Partition(1), "/etc/hostname").await.unwrap(),
+        b"loam\n"
+    );
     let end = bytes.len();
     bytes[end - 512 + 20] ^= 1;
     bytes[end - 512 + 40] ^= 1;
@@ -203,12 +210,14 @@ async fn damaged_file_systems_give_bytes_or_errors_and_never_hang() {
             std::fs::write(&damaged, &bytes).unwrap();
             let disk = raw(&damaged);
             for path in ["/etc/hostname", "/large"] {
-                if let Err(error) = file(&disk, Place::WholeDisk, path).await {
+                if let Err(error) = file(&disk, FileSystemLocation::WholeDisk, path).await {
                     errors += 1;
                     panics += usize::from(error.to_string().contains("its reader gave up"));
                 }
             }
-            errors += usize::from(list(&disk, Place::WholeDisk, Path::new("/etc/deep")).await.is_err());
+            errors += usize::from(
+                list(&disk, FileSystemLocation::WholeDisk, Path::new("/etc/deep")).await.is_err(),
+            );
         }
     }
     assert!(errors > 0, "some of the damage was noticed");

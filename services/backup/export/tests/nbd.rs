@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use backup_export::nbd::*;
 use backup_repository::nbd_wire::*;
-use backup_repository::{DiskSource, NbdAddress, NbdSettings, NbdSource};
+use backup_repository::{DiskSource, NbdAddress, NbdExportSettings, NbdSource};
 
 use self::support::client::{Client, request};
 use self::support::*;
@@ -76,11 +76,11 @@ async fn our_own_backup_can_read_what_is_served_over_tcp() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     sparse_image(&image, SIZE, &[(5 * MIB, 21 * MIB)]);
-    let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+    let listen = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     let server = NbdServer::start(&listen, exports(raw(&image)), ServerSettings::default()).await.unwrap();
-    let Listen::Tcp(address) = server.place() else { unreachable!() };
+    let ListenAddress::Tcp(address) = server.place() else { unreachable!() };
     let address = NbdAddress::Tcp { host: address.ip().to_string(), port: address.port() };
-    let source = NbdSource::connect(&NbdSettings::new(address, "vda")).await.unwrap();
+    let source = NbdSource::connect(&NbdExportSettings::new(address, "vda")).await.unwrap();
     let (file, extents) = (raw(&image), source.extents(0..SIZE).await.unwrap());
     let of_file = file.extents(0..SIZE).await.unwrap();
     assert_eq!(extents, of_file);
@@ -150,7 +150,7 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
     let image = folder.path().join("disk");
     sparse_image(&image, MIB, &[]);
     let socket = folder.path().join("nbd.sock");
-    let listen = Listen::Unix(socket.clone());
+    let listen = ListenAddress::Unix(socket.clone());
     let start = || NbdServer::start(&listen, exports(raw(&image)), ServerSettings::default());
 
     // A listener that ended without removing its socket.
@@ -165,9 +165,9 @@ async fn a_socket_is_private_and_only_a_dead_one_is_replaced() {
 
     std::fs::write(&socket, "not a socket").unwrap();
     let file = start().await.unwrap_err();
-    assert!(matches!(file, ListenError::NoSocket(_)), "{file}");
+    assert!(matches!(file, ListenError::NotASocket(_)), "{file}");
     assert_eq!(std::fs::read(&socket).unwrap(), b"not a socket");
-    let any = Listen::Tcp("0.0.0.0:0".parse().unwrap());
+    let any = ListenAddress::Tcp("0.0.0.0:0".parse().unwrap());
     let open = NbdServer::start(&any, exports(raw(&image)), ServerSettings::default()).await.unwrap_err();
     assert!(matches!(open, ListenError::NotLoopback(_)), "{open}");
 }

@@ -61,11 +61,11 @@ async fn whatever_is_written_trimmed_zeroed_and_filled_the_overlay_reads_as_a_di
             let range = offset as usize..(offset + length) as usize;
             match random.random_range(0..5) {
                 0 => {
-                    overlay.write_zeroes(offset, length, Holes::Allowed).await.unwrap();
+                    overlay.write_zeroes(offset, length, ZeroWriteMode::Sparse).await.unwrap();
                     model[range].fill(0);
                 }
                 1 => {
-                    overlay.write_zeroes(offset, length, Holes::Allocated).await.unwrap();
+                    overlay.write_zeroes(offset, length, ZeroWriteMode::Allocated).await.unwrap();
                     model[range].fill(0);
                 }
                 2 => {
@@ -197,11 +197,11 @@ async fn another_disk_a_foreign_file_and_a_second_process_are_refused() {
 
     let foreign = OverlaySettings { path: folder.path().join("disk"), id: "x".into() };
     let foreign = Overlay::open(&foreign, Arc::clone(&source)).await.unwrap_err();
-    assert!(matches!(foreign, OverlayError::Unusable { .. }), "{foreign}");
+    assert!(matches!(foreign, OverlayError::NotAnOverlay { .. }), "{foreign}");
     std::fs::write(folder.path().join("note.map"), "no map").unwrap();
     let note = OverlaySettings { path: folder.path().join("note"), id: "x".into() };
     let note = Overlay::open(&note, source).await.unwrap_err();
-    assert!(matches!(note, OverlayError::Unusable { .. }), "{note}");
+    assert!(matches!(note, OverlayError::NotAnOverlay { .. }), "{note}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,8 +270,11 @@ async fn the_fill_waits_while_a_guest_waits_and_a_guest_never_waits_for_the_fill
     let guest = tokio::spawn(async move { reader.read_at(2 * MIB, 4096).await });
     eventually("the guest waits for the source", || for_guest.reads() == 1).await;
     let forever = Duration::from_secs(3600);
-    let fill =
-        overlay.fill(FillSettings { yield_timeout: forever, steps_in_flight: 1, ..FillSettings::default() });
+    let fill = overlay.fill(FillSettings {
+        guest_wait_timeout: forever,
+        steps_in_flight: 1,
+        ..FillSettings::default()
+    });
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -298,7 +301,7 @@ async fn a_source_that_fails_for_a_while_is_filled_from_later_and_one_that_stays
     let overlay = open(folder.path(), source.clone()).await;
     let gives_up = FillSettings { failures_max: 1, ..FillSettings::default() };
     let error = overlay.fill(gives_up).finished().await.unwrap_err();
-    assert_eq!(error.failures, 1);
+    assert_eq!(error.failed_attempts, 1);
     // A guest's write of a part of a block needs the source, too; a whole block does not.
     let mut client = {
         let server = serve(folder.path(), writable(&overlay), ServerSettings::default()).await;

@@ -46,7 +46,7 @@ pub struct ZstdLevel(u8);
 /// The text names no compression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown compression {0:?}: use `none`, or a zstd level from 1 (fast) to {LEVEL_MAX} (small)")]
-pub struct NoCompression(String);
+pub struct ParseCompressionError(String);
 
 impl Default for ZstdLevel {
     fn default() -> ZstdLevel {
@@ -62,26 +62,26 @@ impl Default for Compression {
 }
 
 impl TryFrom<u8> for ZstdLevel {
-    type Error = NoCompression;
+    type Error = ParseCompressionError;
 
-    fn try_from(level: u8) -> Result<ZstdLevel, NoCompression> {
+    fn try_from(level: u8) -> Result<ZstdLevel, ParseCompressionError> {
         match level {
             1..=LEVEL_MAX => Ok(ZstdLevel(level)),
-            _ => Err(NoCompression(level.to_string())),
+            _ => Err(ParseCompressionError(level.to_string())),
         }
     }
 }
 
 impl FromStr for Compression {
-    type Err = NoCompression;
+    type Err = ParseCompressionError;
 
     /// `none`, or a level.
-    fn from_str(text: &str) -> Result<Compression, NoCompression> {
+    fn from_str(text: &str) -> Result<Compression, ParseCompressionError> {
         if text == "none" {
             return Ok(Compression::None);
         }
         let level = text.parse().ok().and_then(|level: u8| ZstdLevel::try_from(level).ok());
-        level.map(Compression::Zstd).ok_or_else(|| NoCompression(text.to_owned()))
+        level.map(Compression::Zstd).ok_or_else(|| ParseCompressionError(text.to_owned()))
     }
 }
 

@@ -15,13 +15,13 @@ pub struct WriteOnly;
 pub enum Damage {
     /// It does not begin as such an object does.
     #[error("this is not a {what}")]
-    Foreign {
+    WrongMagic {
         /// What it should have been.
         what: &'static str,
     },
     /// Written by a newer version of this software.
     #[error("the {what} has format version {found}, this software reads up to {FORMAT_VERSION}: upgrade it")]
-    Newer {
+    NewerFormatVersion {
         /// The kind of object.
         what: &'static str,
         /// The version in its header.
@@ -49,7 +49,7 @@ pub enum Damage {
     },
     /// The object is sound, but a write-only key may not read it.
     #[error(transparent)]
-    WriteOnly(WriteOnly),
+    WriteOnlyKey(WriteOnly),
     /// It should be there and is not.
     #[error("the {what} is missing")]
     Missing {

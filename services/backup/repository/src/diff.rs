@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tracing::instrument;
 
-use crate::format::recipe::{Disk, LEAVES_PER_PAGE};
-use crate::format::snapshot::{DiskRecord, Shape, Snapshot};
+use crate::format::recipe::{DiskRecipe, LEAVES_PER_PAGE};
+use crate::format::snapshot::{DiskRecord, RecordKind, Snapshot};
 use crate::repository::Repository;
 use crate::restore::{ReadError, fetch};
 use crate::shared::Shared;
@@ -50,7 +50,7 @@ impl Repository {
                 Some(old) if old.root == new.root => {
                     DiskDiff { ranges: Vec::new(), ..whole(Some(old), Some(new)) }
                 }
-                Some(old) if new.shape == Shape::Disk => {
+                Some(old) if new.shape == RecordKind::Disk => {
                     let ranges = changed(&self.shared, old, new).await?;
                     DiskDiff { ranges, ..whole(Some(old), Some(new)) }
                 }
@@ -114,7 +114,7 @@ pub(crate) async fn changed(
 
 async fn leaves(
     shared: &Arc<Shared>,
-    disk: &Disk,
+    disk: &DiskRecipe,
     page: u64,
 ) -> Result<Vec<Option<crate::ids::BlobId>>, ReadError> {
     if page < disk.pages.len() as u64 { fetch::page(shared, disk, page).await } else { Ok(Vec::new()) }

@@ -13,16 +13,16 @@
 
 use std::io::{Seek, Write};
 
-use crate::chunker::Cutter;
+use crate::chunker::DiskChunker;
 use crate::collect::condemned;
 use crate::cursor::Cursor;
 use crate::format::blob::{self, BLOB_BYTES_MAX};
 use crate::format::config::Config;
-use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackKind};
-use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
-use crate::format::roster::SignedRoster;
-use crate::format::snapshot::Contents;
-use crate::format::stream::Stream;
+use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer, PackEncryptionInfo, PackKind};
+use crate::format::recipe::{self, DiskRecipe, LEAVES_PER_PAGE};
+use crate::format::roster::UnverifiedKeyRoster;
+use crate::format::snapshot::SnapshotContents;
+use crate::format::stream::StreamRecipe;
 use crate::format::{encrypted, packed, shard};
 use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Cipher, Keys};
@@ -43,7 +43,7 @@ pub const TEXTS: &[Parser] = &[
     ("leaf", leaf),
     ("page", |text| drop(recipe::decode_page(text, LEAVES_PER_PAGE as u64))),
     ("disk", disk),
-    ("stream", |text| drop(Stream::decode(text))),
+    ("stream", |text| drop(StreamRecipe::decode(text))),
     ("directory", directory),
     ("packs", |text| drop(condemned::decode_packs(text))),
     ("waits", |text| drop(condemned::decode_waits(text))),
@@ -66,7 +66,7 @@ fn config(object: &[u8]) {
     if let Ok(claimed) = Config::decode(object) {
         // Parameters that were let in are ones that can be cut with.
         let segment = object.repeat(100_000 / object.len() + 1);
-        let pieces = Cutter::new(claimed.config.chunking, &Keys::known(), 0).cut(&segment);
+        let pieces = DiskChunker::new(claimed.config.chunking, &Keys::known(), 0).cut(&segment);
         assert!(!pieces.is_empty());
         let cut = claimed.config.streams.next_cut(0, &segment);
         assert!(cut > 0 && cut <= segment.len());
@@ -74,7 +74,7 @@ fn config(object: &[u8]) {
 }
 
 fn roster(object: &[u8]) {
-    if let Ok(roster) = SignedRoster::decode(object) {
+    if let Ok(roster) = UnverifiedKeyRoster::decode(object) {
         let repository = crate::RepositoryId::known();
         // The slot that it names does not open, or gives keys that are used.
         if let Ok(keys) = roster.reopen(repository, &Keys::known()) {
@@ -109,15 +109,15 @@ fn read_pack(object: &[u8]) {
 
 fn open_blobs(directory: &Directory, rest: &[u8]) {
     let keys = Keys::known();
-    let Ok(key) = directory.head.key(&keys) else { return };
+    let Ok(key) = directory.descriptor.key(&keys) else { return };
     for (slot, offset, entry) in directory.placed() {
         let mut encrypted = rest[offset as usize..(offset + entry.encrypted_bytes) as usize].to_vec();
-        drop(pack::decrypt_blob(&keys, &key, directory.head.id, slot, entry, &mut encrypted));
+        drop(pack::decrypt_blob(&keys, &key, directory.descriptor.id, slot, entry, &mut encrypted));
     }
 }
 
 fn contents(text: &[u8]) {
-    if let Ok(contents) = packed::decode::<Contents>(text, "snapshot") {
+    if let Ok(contents) = packed::decode::<SnapshotContents>(text, "snapshot") {
         drop(contents.definition.decrypt(&Keys::known()));
     }
 }
@@ -132,7 +132,7 @@ fn leaf(text: &[u8]) {
 }
 
 fn disk(text: &[u8]) {
-    if let Ok(disk) = Disk::decode(text)
+    if let Ok(disk) = DiskRecipe::decode(text)
         && text.len() <= BLOB_BYTES_MAX
     {
         assert_eq!(disk.encode(), text, "there is one way to write it");
@@ -146,7 +146,13 @@ fn disk(text: &[u8]) {
 fn directory(text: &[u8]) {
     for kind in PackKind::ALL {
         let cipher = Cipher::Aes256Gcm;
-        let head = PackHead { id: PackId::from([9; 16]), kind, cipher, epoch: 1, envelope: [0; 32] };
+        let head = PackEncryptionInfo {
+            id: PackId::from([9; 16]),
+            kind,
+            cipher,
+            epoch: 1,
+            ephemeral_public_key: [0; 32],
+        };
         let mut cursor = Cursor::new(text, "directory");
         if let Ok(directory) = Directory::read(head, &mut cursor) {
             let end = directory.placed().last().map(|(_, offset, entry)| offset + entry.encrypted_bytes);

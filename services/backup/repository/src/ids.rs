@@ -111,27 +111,32 @@ pub(crate) enum BlobKind {
     /// Bytes of a disk or stream.
     Chunk = 0,
     /// The recipe of one segment, or of a part of a stream.
-    Leaf = 1,
+    RecipeLeaf = 1,
     /// The leaves of many segments.
-    Page = 2,
+    RecipePage = 2,
     /// The pages of one disk.
-    Disk = 3,
+    DiskRecipe = 3,
     /// The leaves of one stream.
-    Stream = 4,
+    StreamRecipe = 4,
 }
 
 impl BlobKind {
-    pub(crate) const ALL: [BlobKind; 5] =
-        [BlobKind::Chunk, BlobKind::Leaf, BlobKind::Page, BlobKind::Disk, BlobKind::Stream];
+    pub(crate) const ALL: [BlobKind; 5] = [
+        BlobKind::Chunk,
+        BlobKind::RecipeLeaf,
+        BlobKind::RecipePage,
+        BlobKind::DiskRecipe,
+        BlobKind::StreamRecipe,
+    ];
 
     /// Part of the context that the id key of this kind is derived with: never changed.
     pub(crate) fn name(self) -> &'static str {
         match self {
             BlobKind::Chunk => "chunk",
-            BlobKind::Leaf => "leaf",
-            BlobKind::Page => "page",
-            BlobKind::Disk => "disk",
-            BlobKind::Stream => "stream",
+            BlobKind::RecipeLeaf => "leaf",
+            BlobKind::RecipePage => "page",
+            BlobKind::DiskRecipe => "disk",
+            BlobKind::StreamRecipe => "stream",
         }
     }
 

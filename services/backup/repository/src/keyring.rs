@@ -9,12 +9,12 @@ use tracing::instrument;
 use ulid::Ulid;
 
 use crate::damage::{Damage, WriteOnly};
-use crate::format::roster::{self, SignedRoster};
-use crate::keys::{KdfCost, Keys, Owner, Recipient, Role, Roster, RosterError, Secret, SlotId};
+use crate::format::roster::{self, UnverifiedKeyRoster};
+use crate::keys::{KdfCost, KeyRoster, KeyRosterError, Keys, Recipient, Role, Secret, SlotId, SlotOwner};
 use crate::open_error::{OpenError, not_opened};
 use crate::repository::{Repository, unix_ms_now};
 use crate::rosters::read_roster;
-use crate::store::{Created, StoreError, names};
+use crate::store::{CreateOutcome, StoreError, names};
 
 /// Labels are short names for people.
 const LABEL_CHARS_MAX: usize = 100;
@@ -66,7 +66,7 @@ pub enum KeyError {
     InUse(String),
     /// What was given as proof opens nothing, only the key to be removed, or only a write-only key.
     #[error("the proof does not open another key that can read this repository")]
-    NoProof,
+    OtherKeyNotProven,
     /// The label is empty, too long, or has control characters.
     #[error("a label has 1 to {LABEL_CHARS_MAX} characters, none of them a control character")]
     Label,
@@ -110,8 +110,8 @@ impl Repository {
         check_label(label)?;
         let (roster, keys) = self.roster_to_change().await?;
         let owner = match key {
-            NewKey::Secret(secret, cost) => Owner::Secret(secret, cost),
-            NewKey::Recipient(recipient) => Owner::Recipient(recipient),
+            NewKey::Secret(secret, cost) => SlotOwner::Secret(secret, cost),
+            NewKey::Recipient(recipient) => SlotOwner::Recipient(recipient),
         };
         let label = label.to_owned();
         let made = spawn_blocking(move || {
@@ -119,7 +119,7 @@ impl Repository {
             Ok((roster, keys, id))
         });
         let (roster, keys, id) = made.await.expect("making a slot does not panic").map_err(self.refused())?;
-        let is_added = |newest: &Roster| newest.slots.iter().any(|slot| slot.id == id);
+        let is_added = |newest: &KeyRoster| newest.slots.iter().any(|slot| slot.id == id);
         self.commit_roster(roster, keys, is_added).await?;
         Ok(id.to_string().to_lowercase())
     }
@@ -134,7 +134,7 @@ impl Repository {
         let (roster, keys) = self.roster_to_change().await?;
         let slot = named(&roster.roster, id)?;
         let is_labelled =
-            |newest: &Roster| newest.slots.iter().any(|other| other.id == slot && other.label == label);
+            |newest: &KeyRoster| newest.slots.iter().any(|other| other.id == slot && other.label == label);
         self.commit_roster(roster.roster.with_label(slot, label), keys, is_labelled).await
     }
 
@@ -164,11 +164,11 @@ impl Repository {
                 .await
                 .expect("opening a slot does not panic");
                 let proven = proven.map_err(|error| match error {
-                    RosterError::NoSlot => KeyError::NoProof,
+                    KeyRosterError::NoMatchingSlot => KeyError::OtherKeyNotProven,
                     error => self.refused()(error),
                 })?;
                 if !proven.can_read() {
-                    return Err(KeyError::NoProof);
+                    return Err(KeyError::OtherKeyNotProven);
                 }
                 (roster, if keys.slot() == slot { proven } else { keys })
             }
@@ -194,27 +194,27 @@ impl Repository {
     }
 
     /// The roster in force, and its keys.
-    async fn roster(&self) -> Result<(SignedRoster, Keys), KeyError> {
+    async fn roster(&self) -> Result<(UnverifiedKeyRoster, Keys), KeyError> {
         let found = read_roster(&self.shared.store, self.id(), 0).await?;
         let (name, roster) = found.ok_or_else(|| {
             let name = names::rosters(self.id()).to_string();
             OpenError::Damaged { name, source: Damage::Missing { what: "key roster" } }
         })?;
         let keys = roster.reopen(self.id(), &self.shared.keys()).map_err(|error| match error {
-            RosterError::NoSlot => OpenError::KeyRemoved,
+            KeyRosterError::NoMatchingSlot => OpenError::KeyRemoved,
             error => not_opened(error, name),
         })?;
         Ok((roster, keys))
     }
 
-    async fn roster_to_change(&self) -> Result<(SignedRoster, Keys), KeyError> {
+    async fn roster_to_change(&self) -> Result<(UnverifiedKeyRoster, Keys), KeyError> {
         if !self.can_read() {
             return Err(WriteOnly.into());
         }
         self.roster().await
     }
 
-    fn refused(&self) -> impl Fn(RosterError) -> KeyError + use<> {
+    fn refused(&self) -> impl Fn(KeyRosterError) -> KeyError + use<> {
         let name = names::rosters(self.id()).to_string();
         move |error| not_opened(error, name.clone()).into()
     }
@@ -222,14 +222,14 @@ impl Repository {
     /// Writes the next roster; `is_in` recognises the change in a later one.
     async fn commit_roster(
         &self,
-        roster: Roster,
+        roster: KeyRoster,
         keys: Keys,
-        is_in: impl Fn(&Roster) -> bool,
+        is_in: impl Fn(&KeyRoster) -> bool,
     ) -> Result<(), KeyError> {
         let store = &self.shared.store;
         let name = names::roster(self.id(), roster.number);
-        let object = roster::encode(&roster, &keys).map_err(RosterError::from).map_err(self.refused())?;
-        if store.create_locked(&name, Bytes::from(object)).await? == Created::AlreadyThere {
+        let object = roster::encode(&roster, &keys).map_err(KeyRosterError::from).map_err(self.refused())?;
+        if store.create_locked(&name, Bytes::from(object)).await? == CreateOutcome::AlreadyThere {
             return Err(KeyError::ChangedMeanwhile);
         }
         // The number was free also where later changes took it and removed it again: then they do not know of ours.
@@ -257,7 +257,7 @@ fn check_label(label: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn named(roster: &Roster, id: &str) -> Result<SlotId, KeyError> {
+fn named(roster: &KeyRoster, id: &str) -> Result<SlotId, KeyError> {
     let wanted = id.to_uppercase();
     let mut fitting =
         roster.slots.iter().map(|slot| slot.id).filter(|slot: &Ulid| slot.to_string().starts_with(&wanted));

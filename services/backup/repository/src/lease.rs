@@ -20,7 +20,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use ulid::Ulid;
 
-use crate::store::{Listed, Store, StoreError, names};
+use crate::store::{ListedObject, Store, StoreError, names};
 
 /// The interval of heartbeats: many within the time after which a lease expires.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn note(&mut self, part: &str, listed: &Listed) {
+    fn note(&mut self, part: &str, listed: &ListedObject) {
         match part {
             BEGUN => self.begun = true,
             DEAD => self.expired_unix_ms = Some(listed.written_unix_ms),

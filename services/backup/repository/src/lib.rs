@@ -68,39 +68,41 @@ mod transfer;
 mod verify;
 mod walk;
 
-pub use backup::{BackupError, BackupRequest, CopyError, Draft, SealError};
+pub use backup::{BackupError, BackupRequest, CopyDisksError, Draft, SealBackupError};
 pub use chunker::Chunker;
 pub use collect::{CollectError, CollectReport, CollectSettings};
-pub use compression::{Compression, NoCompression, ZstdLevel};
+pub use compression::{Compression, ParseCompressionError, ZstdLevel};
 pub use damage::{Damage, WriteOnly};
 pub use diff::DiskDiff;
 pub use format::private::Private;
-pub use format::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
+pub use format::snapshot::{
+    BackupStats, Consistency, DiskRecord, RecordKind, Snapshot, SnapshotContents, SnapshotId,
+};
 pub use ids::{BlobId, RepositoryId};
 pub use index::IndexError;
 pub use info::Info;
 pub use keyring::{KeyError, KeySlot, NewKey};
 pub use keys::{Identity, KdfCost, Recipient, Role, Secret, SecretError};
 pub use open_error::OpenError;
-pub use pin::PinError;
-pub use progress::{Progress, ProgressReading};
-pub use rebuild::RebuildReport;
+pub use pin::KeyPinError;
+pub use progress::{Progress, ProgressCounters};
+pub use rebuild::RebuildIndexReport;
 pub use repository::Repository;
 pub use restore::{
     ReadError, ReaderSettings, RestoreError, RestoreReport, RestoreRequest, RestoreTarget, SnapshotDisk,
 };
-pub use settings::{Audit, EngineSettings, MEMORY_BYTES_MIN};
+pub use settings::{DirtyBitmapCheck, EngineSettings, MEMORY_BYTES_MIN};
 pub use several::{Destination, back_up_to_several};
 pub use snapshots::{ForgetError, ForgetPlan, Hold, HoldError, Selector, SnapshotError};
 pub use source::{
-    DiskAddress, DiskSource, ImageFormat, NbdAddress, NbdSettings, NbdSource, QemuImage, RawFile, References,
-    SourceError,
+    DiskAddress, DiskSource, ImageFormat, ImageReferencePolicy, NbdAddress, NbdExportSettings, NbdSource,
+    QemuImage, RawFile, SourceError,
 };
 pub use store::{
-    Capabilities, LockMode, NotALock, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
+    Capabilities, InvalidLockDays, LockMode, ObjectLock, S3Settings, Store, StoreError, StoreSettings,
     StoreSettingsError, StoreUrl, UndeleteError, UndeleteReport,
 };
 /// Stops a long operation; it then ends with its `Cancelled` error.
 pub use tokio_util::sync::CancellationToken as Cancel;
-pub use transfer::{TransferError, TransferReport};
+pub use transfer::{CopySnapshotsError, CopySnapshotsReport};
 pub use verify::{Problem, QuarantineReport, VerifyError, VerifyReport, VerifyScope};

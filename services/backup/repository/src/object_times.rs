@@ -25,20 +25,20 @@ const OBJECTS_MAX: usize = 16;
 pub(crate) type Name = [u8; 16];
 
 /// A time for each name.
-pub(crate) type Times = HashMap<Name, i64>;
+pub(crate) type TimestampsById = HashMap<Name, i64>;
 
 /// The times in one folder.
-pub(crate) struct ObjectTimes<'a> {
+pub(crate) struct TimestampTable<'a> {
     pub(crate) store: &'a Store,
     pub(crate) keys: &'a Keys,
     pub(crate) folder: &'static str,
-    pub(crate) what: &'static str,
+    pub(crate) object_name: &'static str,
 }
 
-impl ObjectTimes<'_> {
+impl TimestampTable<'_> {
     /// Reads all times.
-    pub(crate) async fn load(&self) -> Result<Times, IndexError> {
-        let mut times = Times::new();
+    pub(crate) async fn load(&self) -> Result<TimestampsById, IndexError> {
+        let mut times = TimestampsById::new();
         for listed in self.store.list(&names::folder(self.folder)).await? {
             let object = match self.store.get(&listed.path).await {
                 Ok(object) => object,
@@ -46,15 +46,19 @@ impl ObjectTimes<'_> {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            encrypted::decrypt(self.keys, &listed.path, self.what, &object)
-                .and_then(|text| decode(&text, self.what, &mut times))
+            encrypted::decrypt(self.keys, &listed.path, self.object_name, &object)
+                .and_then(|text| decode(&text, self.object_name, &mut times))
                 .map_err(|source| IndexError::Damaged { name: listed.path.to_string(), source })?;
         }
         Ok(times)
     }
 
     /// Stores more times. `there` says what the store has: times of all else are dropped when objects are merged.
-    pub(crate) async fn add(&self, times: &Times, there: impl Fn(&Name) -> bool) -> Result<(), IndexError> {
+    pub(crate) async fn add(
+        &self,
+        times: &TimestampsById,
+        there: impl Fn(&Name) -> bool,
+    ) -> Result<(), IndexError> {
         if times.is_empty() {
             return Ok(());
         }
@@ -79,7 +83,7 @@ impl ObjectTimes<'_> {
     }
 }
 
-pub(crate) fn encode(times: &Times) -> Vec<u8> {
+pub(crate) fn encode(times: &TimestampsById) -> Vec<u8> {
     let mut out = Vec::with_capacity(times.len() * 24);
     for (name, at) in times {
         out.extend_from_slice(name);
@@ -88,7 +92,7 @@ pub(crate) fn encode(times: &Times) -> Vec<u8> {
     out
 }
 
-fn decode(text: &[u8], what: &'static str, into: &mut Times) -> Result<(), Damage> {
+fn decode(text: &[u8], what: &'static str, into: &mut TimestampsById) -> Result<(), Damage> {
     let mut cursor = Cursor::new(text, what);
     while !cursor.is_empty() {
         let name = cursor.array()?;

@@ -8,17 +8,17 @@ use tracing::instrument;
 
 use crate::chunker::{Chunker, StreamChunking};
 use crate::damage::Damage;
-use crate::format::config::{Claimed, Config};
+use crate::format::config::{Config, UnverifiedConfig};
 use crate::format::roster;
 use crate::ids::RepositoryId;
 use crate::index::Cache;
-use crate::keys::{KdfCost, Keys, Roster, Secret};
+use crate::keys::{KdfCost, KeyRoster, Keys, Secret};
 use crate::open_error::{OpenError, not_opened};
 use crate::repository::{Repository, unix_ms_now};
 use crate::rosters::{self, read_roster};
 use crate::settings::EngineSettings;
 use crate::shared::Shared;
-use crate::store::{Created, Store, StoreError, names};
+use crate::store::{CreateOutcome, Store, StoreError, names};
 
 impl Repository {
     /// Makes a repository in an empty place and opens it. The last of its writes is a create-if-absent, so of two
@@ -50,8 +50,8 @@ impl Repository {
         match store.get(&names::config()).await {
             Ok(object) => {
                 return Err(match Config::decode(&object) {
-                    Err(Damage::Foreign { .. }) => OpenError::Foreign,
-                    _ => OpenError::AlreadyThere,
+                    Err(Damage::WrongMagic { .. }) => OpenError::NotARepository,
+                    _ => OpenError::RepositoryExists,
                 });
             }
             Err(StoreError::NotFound { .. }) => {}
@@ -60,19 +60,19 @@ impl Repository {
         let left_by_a_dead_init = store.list(&names::folder(names::KEYS)).await?.len()
             + store.list(&names::folder(names::PROBE)).await?.len();
         if left_by_a_dead_init == 0 && !store.is_empty().await? {
-            return Err(OpenError::Foreign);
+            return Err(OpenError::NotARepository);
         }
         let capabilities = store.probe_capabilities().await?;
         if !capabilities.are_sufficient() {
-            return Err(OpenError::Unfit);
+            return Err(OpenError::StoreUnsupported);
         }
         if store.object_lock().is_some() && !capabilities.object_lock {
-            return Err(OpenError::CannotLock);
+            return Err(OpenError::ObjectLockUnsupported);
         }
         let repository = RepositoryId::generate();
         let now = unix_ms_now();
         let made = spawn_blocking(move || {
-            let (roster, keys) = Roster::first(repository, "first".into(), secret, cost, now)?;
+            let (roster, keys) = KeyRoster::first(repository, "first".into(), secret, cost, now)?;
             Ok((roster::encode(&roster, &keys)?, keys))
         });
         let (roster, keys) = made
@@ -91,11 +91,11 @@ impl Repository {
         };
         let object = config.encode(&keys).map_err(damaged_config)?;
         match store.create_locked(&names::config(), Bytes::from(object)).await? {
-            Created::New => Repository::assemble(store, keys, config, settings).await,
-            Created::AlreadyThere => {
+            CreateOutcome::New => Repository::assemble(store, keys, config, settings).await,
+            CreateOutcome::AlreadyThere => {
                 // Another init was faster.
                 store.delete(&roster_name).await?;
-                Err(OpenError::AlreadyThere)
+                Err(OpenError::RepositoryExists)
             }
         }
     }
@@ -103,8 +103,8 @@ impl Repository {
     /// Opens a repository. Writes nothing to the store; the index is loaded by the first work that needs it.
     ///
     /// # Errors
-    /// [`OpenError::NoRepository`] and [`OpenError::Foreign`] where there is none, [`OpenError::WrongSecret`],
-    /// [`OpenError::Damaged`] with [`Damage::Newer`] for a newer format, [`OpenError::Pin`] when the store shows other
+    /// [`OpenError::NoRepository`] and [`OpenError::NotARepository`] where there is none, [`OpenError::WrongSecret`],
+    /// [`OpenError::Damaged`] with [`Damage::NewerFormatVersion`] for a newer format, [`OpenError::KeyPin`] when the store shows other
     /// keys than before, or when the store fails.
     #[instrument(name = "repository.open", skip_all)]
     pub async fn open(
@@ -147,16 +147,16 @@ fn damaged_config(source: Damage) -> OpenError {
     OpenError::Damaged { name: names::config().to_string(), source }
 }
 
-async fn read_config(store: &Store) -> Result<Claimed, OpenError> {
+async fn read_config(store: &Store) -> Result<UnverifiedConfig, OpenError> {
     let name = names::config();
     let object = match store.get(&name).await {
         Ok(object) => object,
         Err(StoreError::NotFound { .. }) if store.is_empty().await? => return Err(OpenError::NoRepository),
-        Err(StoreError::NotFound { .. }) => return Err(OpenError::Foreign),
+        Err(StoreError::NotFound { .. }) => return Err(OpenError::NotARepository),
         Err(error) => return Err(error.into()),
     };
     Config::decode(&object).map_err(|damage| match damage {
-        Damage::Foreign { .. } => OpenError::Foreign,
+        Damage::WrongMagic { .. } => OpenError::NotARepository,
         source => damaged_config(source),
     })
 }

@@ -2,8 +2,8 @@
 
 use crate::damage::{Damage, WriteOnly};
 use crate::index::IndexError;
-use crate::keys::RosterError;
-use crate::pin::PinError;
+use crate::keys::KeyRosterError;
+use crate::pin::KeyPinError;
 use crate::store::StoreError;
 
 /// A repository could not be made or opened. Nothing was written.
@@ -14,10 +14,10 @@ pub enum OpenError {
     NoRepository,
     /// The location holds something else.
     #[error("this location is not empty and is not a repository")]
-    Foreign,
+    NotARepository,
     /// `init` where a repository exists.
     #[error("there is already a repository here")]
-    AlreadyThere,
+    RepositoryExists,
     /// No key slot opens with this secret.
     #[error("the passphrase or key file does not open this repository")]
     WrongSecret,
@@ -28,10 +28,10 @@ pub enum OpenError {
     #[error(
         "this store cannot create objects only if they are absent, or does not list them: no backup would be safe"
     )]
-    Unfit,
+    StoreUnsupported,
     /// Object Lock was asked for and the store does not have it.
     #[error("objects cannot be locked here: this needs an S3 bucket that was created with Object Lock")]
-    CannotLock,
+    ObjectLockUnsupported,
     /// Written by newer software, or damaged.
     #[error("could not read {name}")]
     Damaged {
@@ -46,7 +46,7 @@ pub enum OpenError {
     Kdf(argon2::Error),
     /// The store has other keys than this host has seen.
     #[error("the repository's keys are not the ones this host has seen")]
-    Pin(#[from] PinError),
+    KeyPin(#[from] KeyPinError),
     /// The cache folder cannot be used.
     #[error("could not use the cache folder")]
     Cache(#[source] IndexError),
@@ -59,11 +59,11 @@ pub enum OpenError {
 }
 
 /// The error for a roster that did not open.
-pub(crate) fn not_opened(error: RosterError, name: String) -> OpenError {
+pub(crate) fn not_opened(error: KeyRosterError, name: String) -> OpenError {
     match error {
-        RosterError::NoSlot => OpenError::WrongSecret,
-        RosterError::Cost(error) => OpenError::Kdf(error),
-        RosterError::Damaged(Damage::WriteOnly(write_only)) => OpenError::WriteOnly(write_only),
-        RosterError::Damaged(source) => OpenError::Damaged { name, source },
+        KeyRosterError::NoMatchingSlot => OpenError::WrongSecret,
+        KeyRosterError::KdfCost(error) => OpenError::Kdf(error),
+        KeyRosterError::Damaged(Damage::WriteOnlyKey(write_only)) => OpenError::WriteOnly(write_only),
+        KeyRosterError::Damaged(source) => OpenError::Damaged { name, source },
     }
 }

@@ -17,7 +17,7 @@ use crate::keys::Keys;
 const FILE: &str = "pin";
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pin {
+pub(crate) struct KeyPin {
     #[serde(with = "serde_bytes")]
     authority: [u8; 32],
     roster: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Pin {
 
 /// The store shows other keys than before.
 #[derive(Debug, thiserror::Error)]
-pub enum PinError {
+pub enum KeyPinError {
     /// Another authority.
     #[error(
         "the repository's keys are not those that this host has seen before: they may have been replaced by an attacker \
@@ -61,18 +61,18 @@ pub enum PinError {
     },
 }
 
-pub(crate) fn decode(note: &[u8]) -> Result<Pin, Damage> {
+pub(crate) fn decode(note: &[u8]) -> Result<KeyPin, Damage> {
     packed::decode(note, "pin")
 }
 
 /// Compares keys with the pin in `folder`, and updates it.
-pub(crate) fn check_and_update(folder: &Path, keys: &Keys) -> Result<(), PinError> {
+pub(crate) fn check_and_update(folder: &Path, keys: &Keys) -> Result<(), KeyPinError> {
     let path = folder.join(FILE);
     let failed = |attempt| {
         let path = path.clone();
-        move |source| PinError::Io { attempt, path, source }
+        move |source| KeyPinError::Io { attempt, path, source }
     };
-    let shown = Pin { authority: *keys.authority(), roster: keys.roster() };
+    let shown = KeyPin { authority: *keys.authority(), roster: keys.roster() };
     let seen = match fs::read(&path) {
         Ok(bytes) => {
             decode(&bytes).map(Some).map_err(|damage| failed("read")(std::io::Error::other(damage)))?
@@ -82,10 +82,10 @@ pub(crate) fn check_and_update(folder: &Path, keys: &Keys) -> Result<(), PinErro
     };
     match seen {
         Some(seen) if seen.authority != shown.authority => {
-            return Err(PinError::OtherAuthority { pin: path });
+            return Err(KeyPinError::OtherAuthority { pin: path });
         }
         Some(seen) if seen.roster > shown.roster => {
-            return Err(PinError::RolledBack { shown: shown.roster, seen: seen.roster, pin: path });
+            return Err(KeyPinError::RolledBack { shown: shown.roster, seen: seen.roster, pin: path });
         }
         Some(seen) if seen == shown => return Ok(()),
         _ => {}

@@ -13,7 +13,7 @@ impl Repository {
     /// Reads the config again, and uses new keys where an epoch has begun since: one small object and a short listing.
     ///
     /// # Errors
-    /// [`OpenError::NoRepository`] when it is gone, [`OpenError::Foreign`] when another repository is at its location,
+    /// [`OpenError::NoRepository`] when it is gone, [`OpenError::NotARepository`] when another repository is at its location,
     /// [`OpenError::Damaged`], or when the store fails.
     #[instrument(name = "repository.probe", skip_all)]
     pub async fn probe(&self) -> Result<(), OpenError> {
@@ -32,7 +32,7 @@ impl Repository {
                 }
             })
             .map_err(|source| OpenError::Damaged { name: name.to_string(), source })?;
-        found.map(drop).ok_or(OpenError::Foreign)?;
+        found.map(drop).ok_or(OpenError::NotARepository)?;
         self.refresh_keys().await
     }
 }

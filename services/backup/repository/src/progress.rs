@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::format::snapshot::CopyStats;
+use crate::format::snapshot::BackupStats;
 
 /// Counters that workers increase; reading them costs the workers nothing.
 #[derive(Debug, Default)]
@@ -16,12 +16,12 @@ pub struct Progress {
     pub(crate) segments_reused: AtomicU64,
     pub(crate) segments_empty: AtomicU64,
     pub(crate) segments_audited: AtomicU64,
-    pub(crate) maps_refused: AtomicU64,
+    pub(crate) bitmaps_rejected: AtomicU64,
 }
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProgressReading {
+pub struct ProgressCounters {
     /// Bytes of the whole work: virtual disk bytes for backup and restore, stored bytes for verify.
     pub total_bytes: u64,
     /// Bytes of it that are done.
@@ -41,9 +41,9 @@ impl Progress {
     }
 
     /// Reads the counters; each is exact, together they may be a moment apart.
-    pub fn read(&self) -> ProgressReading {
+    pub fn read(&self) -> ProgressCounters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        ProgressReading {
+        ProgressCounters {
             total_bytes: of(&self.total_bytes),
             done_bytes: of(&self.done_bytes),
             read_bytes: of(&self.read_bytes),
@@ -74,9 +74,9 @@ impl Progress {
         }
     }
 
-    pub(crate) fn stats(&self) -> CopyStats {
+    pub(crate) fn stats(&self) -> BackupStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CopyStats {
+        BackupStats {
             read_bytes: of(&self.read_bytes),
             new_bytes: of(&self.new_bytes),
             stored_bytes: of(&self.stored_bytes),
@@ -84,7 +84,7 @@ impl Progress {
             segments_reused: of(&self.segments_reused),
             segments_empty: of(&self.segments_empty),
             segments_audited: of(&self.segments_audited),
-            maps_refused: of(&self.maps_refused),
+            maps_refused: of(&self.bitmaps_rejected),
         }
     }
 }

@@ -21,13 +21,13 @@ const TAIL_BYTES: u64 = 128 * 1024;
 
 /// What rebuilding found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RebuildReport {
+pub struct RebuildIndexReport {
     /// Packs that are in the new index.
     pub packs: u64,
     /// Blobs in them.
     pub blobs: u64,
     /// Names of packs that could not be read, with the reason. They are not changed.
-    pub unreadable: Vec<(String, String)>,
+    pub unreadable_packs: Vec<(String, String)>,
 }
 
 impl Repository {
@@ -37,13 +37,13 @@ impl Repository {
     /// # Errors
     /// When the store fails. A damaged pack is not an error but is listed in the report.
     #[instrument(name = "repository.rebuild_index", skip(self, progress))]
-    pub async fn rebuild_index(&self, progress: &Arc<Progress>) -> Result<RebuildReport, ReadError> {
+    pub async fn rebuild_index(&self, progress: &Arc<Progress>) -> Result<RebuildIndexReport, ReadError> {
         let Shared { store, index, cache, .. } = &*self.shared;
         let keys = &self.shared.keys();
         let old_shards = store.list(&names::folder(names::INDEX)).await?;
         let packs = index::list_packs(store).await?;
         progress.expect_bytes(packs.values().map(|listed| listed.bytes).sum());
-        let mut report = RebuildReport::default();
+        let mut report = RebuildIndexReport::default();
         let mut unnamed: Vec<Directory> = Vec::new();
         let mut rows = 0;
         let mut directories = futures::stream::iter(packs)
@@ -62,9 +62,11 @@ impl Repository {
                         rows = 0;
                     }
                 }
-                Err(ReadError::Pack { pack, source }) => {
+                Err(ReadError::DamagedPack { pack, source }) => {
                     warn!(pack, error = %source, "pack left out of the index");
-                    report.unreadable.push((names::pack(listed.kind, id).to_string(), source.to_string()));
+                    report
+                        .unreadable_packs
+                        .push((names::pack(listed.kind, id).to_string(), source.to_string()));
                 }
                 Err(error) => return Err(error),
             }
@@ -87,7 +89,7 @@ pub(crate) async fn read_directory(
     id: PackId,
     listed: ListedPack,
 ) -> Result<Directory, ReadError> {
-    let damaged = |source| ReadError::Pack { pack: id.to_string(), source };
+    let damaged = |source| ReadError::DamagedPack { pack: id.to_string(), source };
     let ListedPack { kind, bytes, .. } = listed;
     let name = names::pack(kind, id);
     let short = crate::Damage::Malformed { what: "pack", why: "it is shorter than a footer" };

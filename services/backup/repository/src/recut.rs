@@ -20,16 +20,16 @@
 
 use std::ops::Range;
 
-use crate::chunker::{BLOCK_BYTES, Cut, Cutter, blocks, is_zero};
+use crate::chunker::{BLOCK_BYTES, DiskChunker, PieceRange, blocks, is_zero};
 use crate::format::recipe::Piece;
 
 /// A piece of the segment as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum RechunkedPart {
     /// As it was.
     Kept(Piece),
     /// Cut again.
-    Cut(Cut),
+    Rechunked(PieceRange),
 }
 
 /// What is to be done next.
@@ -38,7 +38,7 @@ pub(crate) enum Step {
     /// Fill in these ranges of the segment, which are on the grid and in order, and ask again.
     Read(Vec<Range<usize>>),
     /// The segment, put together.
-    Done(Vec<Part>),
+    Done(Vec<RechunkedPart>),
 }
 
 /// Pieces that are cut again.
@@ -50,19 +50,19 @@ struct Window {
     /// By how many pieces it grows when its end is not found.
     stride: usize,
     /// What it is cut into, when that is known.
-    cuts: Option<Vec<Cut>>,
+    cuts: Option<Vec<PieceRange>>,
 }
 
 /// What became of a window.
 enum Outcome {
-    Settled { end: usize, cuts: Vec<Cut> },
+    Settled { end: usize, cuts: Vec<PieceRange> },
     StartsTooLate,
     EndsTooEarly,
 }
 
 /// The state of cutting one segment again.
-pub(crate) struct Recut {
-    cutter: Cutter,
+pub(crate) struct IncrementalSegmentChunker {
+    cutter: DiskChunker,
     pieces: Vec<Piece>,
     /// Where each piece starts, and where the last one ends.
     bounds: Vec<usize>,
@@ -87,10 +87,14 @@ impl Window {
     }
 }
 
-impl Recut {
+impl IncrementalSegmentChunker {
     /// `pieces` are those of before, `changed` the ranges that may be different now: not empty, in order, apart, and
     /// within the segment.
-    pub(crate) fn new(cutter: Cutter, pieces: Vec<Piece>, changed: &[Range<usize>]) -> Recut {
+    pub(crate) fn new(
+        cutter: DiskChunker,
+        pieces: Vec<Piece>,
+        changed: &[Range<usize>],
+    ) -> IncrementalSegmentChunker {
         let mut bounds = vec![0];
         for piece in &pieces {
             bounds.push(bounds[bounds.len() - 1] + piece.bytes() as usize);
@@ -111,7 +115,7 @@ impl Recut {
             let pieces = piece_at(range.start)..piece_at(range.end - 1) + 1;
             windows.push(Window { pieces, changed: range.clone(), stride: 1, cuts: None });
         }
-        let mut recut = Recut { cutter, pieces, bounds, windows, known };
+        let mut recut = IncrementalSegmentChunker { cutter, pieces, bounds, windows, known };
         recut.merge();
         recut
     }
@@ -174,7 +178,7 @@ impl Recut {
             if view.end == self.length() { view.end } else { last_data(segment, &view).min(view.end - 1) };
         let mut cuts = self.cutter.cut_part(segment, view);
         for (index, cut) in cuts.iter().enumerate() {
-            let (Cut::Hole(range) | Cut::Chunk(range)) = cut;
+            let (PieceRange::Hole(range) | PieceRange::Chunk(range)) = cut;
             if (window.changed.end..=sure).contains(&range.end)
                 && let Ok(end) = self.bounds.binary_search(&range.end)
             {
@@ -217,15 +221,15 @@ impl Recut {
         });
     }
 
-    fn parts(&mut self) -> Vec<Part> {
+    fn parts(&mut self) -> Vec<RechunkedPart> {
         let mut parts = Vec::with_capacity(self.pieces.len());
         let mut at = 0;
         for Window { pieces, cuts, .. } in self.windows.drain(..) {
-            parts.extend(self.pieces[at..pieces.start].iter().copied().map(Part::Kept));
-            parts.extend(cuts.into_iter().flatten().map(Part::Cut));
+            parts.extend(self.pieces[at..pieces.start].iter().copied().map(RechunkedPart::Kept));
+            parts.extend(cuts.into_iter().flatten().map(RechunkedPart::Rechunked));
             at = pieces.end;
         }
-        parts.extend(self.pieces[at..].iter().copied().map(Part::Kept));
+        parts.extend(self.pieces[at..].iter().copied().map(RechunkedPart::Kept));
         parts
     }
 }

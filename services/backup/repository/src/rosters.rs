@@ -9,12 +9,12 @@
 use tokio::task::spawn_blocking;
 
 use crate::damage::Damage;
-use crate::format::roster::SignedRoster;
+use crate::format::roster::UnverifiedKeyRoster;
 use crate::ids::RepositoryId;
 use crate::index::Cache;
-use crate::keys::{Keys, RosterError};
+use crate::keys::{KeyRosterError, Keys};
 use crate::open_error::{OpenError, not_opened};
-use crate::pin::{self, PinError};
+use crate::pin::{self, KeyPinError};
 use crate::repository::Repository;
 use crate::store::{Store, StoreError, names};
 
@@ -26,7 +26,7 @@ pub(crate) async fn read_roster(
     store: &Store,
     repository: RepositoryId,
     known: u64,
-) -> Result<Option<(String, SignedRoster)>, OpenError> {
+) -> Result<Option<(String, UnverifiedKeyRoster)>, OpenError> {
     for _ in 0..ROSTER_READS_MAX {
         let listed = store.list(&names::rosters(repository)).await?;
         let newest = listed.iter().filter_map(|listed| names::roster_number(&listed.path)).max();
@@ -41,7 +41,7 @@ pub(crate) async fn read_roster(
             Err(error) => return Err(error.into()),
         };
         let damaged = |source| OpenError::Damaged { name: name.to_string(), source };
-        let roster = SignedRoster::decode(&object).map_err(damaged)?;
+        let roster = UnverifiedKeyRoster::decode(&object).map_err(damaged)?;
         if roster.roster.number != number {
             return Err(damaged(Damage::NotAuthentic { what: "key roster" }));
         }
@@ -69,7 +69,7 @@ pub(crate) async fn checked_against_pin(
             .expect("using the cache folder does not panic");
         keys = match held {
             Ok(()) => return Ok(same_keys),
-            Err(rolled_back @ PinError::RolledBack { .. }) if reads_left > 0 => {
+            Err(rolled_back @ KeyPinError::RolledBack { .. }) if reads_left > 0 => {
                 // Rare, so it does not make the future of every opening larger.
                 Box::pin(newer(store, repository, &same_keys)).await?.ok_or(rolled_back)?
             }
@@ -85,7 +85,7 @@ async fn newer(store: &Store, repository: RepositoryId, keys: &Keys) -> Result<O
         return Ok(None);
     };
     roster.reopen(repository, keys).map(Some).map_err(|error| match error {
-        RosterError::NoSlot => OpenError::KeyRemoved,
+        KeyRosterError::NoMatchingSlot => OpenError::KeyRemoved,
         error => not_opened(error, name),
     })
 }

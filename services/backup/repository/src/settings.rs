@@ -39,13 +39,13 @@ pub struct EngineSettings {
     pub cache: Option<PathBuf>,
     /// How new chunks and recipes are compressed.
     pub compression: Compression,
-    /// How much of what change maps call unchanged is checked.
-    pub audit: Audit,
+    /// How much of what dirty bitmaps call unchanged is checked.
+    pub dirty_bitmap_check: DirtyBitmapCheck,
 }
 
-/// How much of what a change map calls unchanged is read anyway and compared.
+/// How much of what a dirty bitmap calls unchanged is read anyway and compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Audit {
+pub enum DirtyBitmapCheck {
     /// Nothing: maps are trusted.
     Off,
     /// A chunk of one segment in 64, at random, and of no more than about 64 segments of a disk: it costs a few MiB at
@@ -70,19 +70,19 @@ impl Default for EngineSettings {
             workers,
             cache: None,
             compression: Compression::default(),
-            audit: Audit::default(),
+            dirty_bitmap_check: DirtyBitmapCheck::default(),
         }
     }
 }
 
-impl Audit {
+impl DirtyBitmapCheck {
     /// Whether to audit the next segment of a disk with so many: at random, so that it cannot be predicted.
     pub(crate) fn selects(self, segments: u64) -> bool {
         let one_in = AUDIT_ONE_IN.max(segments / AUDITS_MAX);
         match self {
-            Audit::Off => false,
-            Audit::Sample => u64::from_le_bytes(random()).is_multiple_of(one_in),
-            Audit::Everything => true,
+            DirtyBitmapCheck::Off => false,
+            DirtyBitmapCheck::Sample => u64::from_le_bytes(random()).is_multiple_of(one_in),
+            DirtyBitmapCheck::Everything => true,
         }
     }
 }

@@ -4,20 +4,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::{DiskRecord, Shape};
+use crate::format::snapshot::{DiskRecord, RecordKind};
 use crate::ids::BlobId;
 use crate::restore::{ReadError, fetch};
 use crate::shared::Shared;
 
 /// A walk over many disks that visits each page and leaf once: disks of one machine share nearly all of them.
-pub(crate) struct Walk<'a> {
+pub(crate) struct RecipeWalk<'a> {
     shared: &'a Arc<Shared>,
     visited: HashSet<BlobId>,
 }
 
-impl<'a> Walk<'a> {
-    pub(crate) fn new(shared: &'a Arc<Shared>) -> Walk<'a> {
-        Walk { shared, visited: HashSet::new() }
+impl<'a> RecipeWalk<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>) -> RecipeWalk<'a> {
+        RecipeWalk { shared, visited: HashSet::new() }
     }
 
     /// Calls `each` with the ids of all blobs that a disk needs and that this walk has not visited before; a chunk may come
@@ -31,7 +31,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         each(record.root);
-        if record.shape == Shape::Stream {
+        if record.shape == RecordKind::Stream {
             return self.stream(record, each).await;
         }
         let disk = fetch::disk(self.shared, record).await?;

@@ -3,7 +3,7 @@
 //! ```text
 //!   handlers, sagas ------> RepositoryKeeper   the open repository, or why there is none, and the list of backups
 //!                              ^
-//!                           RefreshRepository  a worker that opens, checks and lists it in rounds
+//!                           RepositoryRefresher  a worker that opens, checks and lists it in rounds
 //!
 //!   sagas ------64--------> TransferSlots      gives out slots: so many copies and reads at one time
 //! ```
@@ -15,10 +15,10 @@ mod refresh_repository;
 mod repository_keeper;
 mod transfer_slots;
 
-pub use refresh_repository::RefreshRepository;
+pub use refresh_repository::RepositoryRefresher;
 pub use repository_keeper::{RepositoryClosed, RepositoryKeeper};
 pub use transfer_slots::{
-    COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotError, SlotKind, TransferSlots, TransferSlotsHandle,
+    COPIES_MAX, MAINTENANCE_MAX, READS_MAX, SlotKind, TransferSlotError, TransferSlots, TransferSlotsHandle,
 };
 
 /// Requests that may wait at one actor: more than operations that can be under way.

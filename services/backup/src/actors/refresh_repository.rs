@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backup_domain::repository_state::Transition;
+use backup_domain::repository_state::RepositoryTransition;
 use chassis::Worker;
 use contract::message::with_causes;
 
 use super::RepositoryKeeper;
-use crate::adapters::listing::Listing;
+use crate::adapters::listing::RepositoryListing;
 use crate::adapters::repository::RepositoryConfig;
 use crate::metrics::Metrics;
 
@@ -18,7 +18,7 @@ pub(super) const REFRESH_MAX: Duration = Duration::from_secs(30);
 const ROUND_MAX: Duration = Duration::from_secs(35);
 
 /// The worker that keeps what the keeper knows up to date.
-pub struct RefreshRepository {
+pub struct RepositoryRefresher {
     /// How the repository is opened.
     pub config: Arc<RepositoryConfig>,
     /// The keeper that gets what was found.
@@ -27,7 +27,7 @@ pub struct RefreshRepository {
     pub metrics: Metrics,
 }
 
-impl Worker for RefreshRepository {
+impl Worker for RepositoryRefresher {
     fn name(&self) -> &'static str {
         "refresh_repository"
     }
@@ -44,21 +44,22 @@ impl Worker for RefreshRepository {
         self.keeper.state().begin();
         let before = self.keeper.state().content().clone().ok();
         let url = &self.config.store.url;
-        let found = match tokio::time::timeout(REFRESH_MAX, Listing::read(&self.config, before)).await {
-            Ok(found) => found.map_err(|error| with_causes(&error)),
-            Err(_) => Err(format!("{url} did not answer within {} s", REFRESH_MAX.as_secs())),
-        };
+        let found =
+            match tokio::time::timeout(REFRESH_MAX, RepositoryListing::read(&self.config, before)).await {
+                Ok(found) => found.map_err(|error| with_causes(&error)),
+                Err(_) => Err(format!("{url} did not answer within {} s", REFRESH_MAX.as_secs())),
+            };
         for damaged in found.iter().flat_map(|listing| &listing.damaged) {
             tracing::warn!(damaged, "a backup cannot be listed");
         }
         let outcome = found.as_ref().map(drop).map_err(String::clone);
         match self.keeper.state().end(found, Instant::now()) {
-            Transition::Opened => {
+            RepositoryTransition::Opened => {
                 tracing::info!(store = %url, "the repository is open");
                 self.metrics.store_open(true);
             }
-            Transition::Closed => self.metrics.store_open(false),
-            Transition::Same => {}
+            RepositoryTransition::Closed => self.metrics.store_open(false),
+            RepositoryTransition::Unchanged => {}
         }
         self.keeper.announce();
         outcome

@@ -7,14 +7,14 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use backup_domain::repository_state::{Answer, Freshness, RepositoryState};
+use backup_domain::repository_state::{RepositoryLookup, RepositoryState, RequiredFreshness};
 use backup_repository::Repository;
 use chassis::{PartCheck, Waker};
 use contract::backup::Backup;
 use tokio::sync::watch;
 
 use super::refresh_repository::REFRESH_MAX;
-use crate::adapters::listing::Listing;
+use crate::adapters::listing::RepositoryListing;
 
 /// The refresh under way may have begun before what the question is about; the next one answers.
 const ANSWER_MAX: Duration = REFRESH_MAX.saturating_mul(2);
@@ -33,7 +33,7 @@ pub struct RepositoryKeeper(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<RepositoryState<Listing>>,
+    state: Mutex<RepositoryState<RepositoryListing>>,
     ended: watch::Sender<()>,
     refresh: Waker,
 }
@@ -52,13 +52,13 @@ impl RepositoryKeeper {
     ///
     /// # Errors
     /// When the repository is closed, or the store does not answer within the time of two refreshes.
-    pub async fn backups(&self, freshness: Freshness) -> Result<Arc<Vec<Backup>>, RepositoryClosed> {
+    pub async fn backups(&self, freshness: RequiredFreshness) -> Result<Arc<Vec<Backup>>, RepositoryClosed> {
         let mut ended = self.0.ended.subscribe();
         let answer = self.state().answer(freshness, Instant::now());
         let listing = match answer {
-            Answer::Ready(listing) => Ok(listing),
-            Answer::Closed(reason) => Err(reason),
-            Answer::After(refresh) => {
+            RepositoryLookup::Found(listing) => Ok(listing),
+            RepositoryLookup::Closed(reason) => Err(reason),
+            RepositoryLookup::AfterRefresh(refresh) => {
                 self.0.refresh.wake();
                 let answered = ended.wait_for(|()| self.state().answer_after(refresh).is_some());
                 match tokio::time::timeout(ANSWER_MAX, answered).await {
@@ -98,7 +98,7 @@ impl RepositoryKeeper {
         self.0.refresh.clone()
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, RepositoryState<Listing>> {
+    pub(super) fn state(&self) -> MutexGuard<'_, RepositoryState<RepositoryListing>> {
         self.0.state.lock().expect("no code here panics while it holds the lock")
     }
 }

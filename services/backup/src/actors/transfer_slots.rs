@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
-use actor::{AskError, Traced, ask};
+use actor::{AskError, TracedMessage, ask};
 use backup_repository::Cancel;
 use contract::OperationId;
 use tokio::sync::oneshot;
@@ -114,9 +114,9 @@ impl Actor for TransferSlots {
     type Context = Context<Self>;
 }
 
-impl Handler<Traced<Take>> for TransferSlots {
-    type Result = MessageResult<Traced<Take>>;
-    fn handle(&mut self, request: Traced<Take>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<Take>> for TransferSlots {
+    type Result = MessageResult<TracedMessage<Take>>;
+    fn handle(&mut self, request: TracedMessage<Take>, _: &mut Context<Self>) -> Self::Result {
         let Take(kind, id) = request.message;
         MessageResult(match kind {
             SlotKind::Copy => self.copies.take(id),
@@ -126,9 +126,9 @@ impl Handler<Traced<Take>> for TransferSlots {
     }
 }
 
-impl Handler<Traced<Release>> for TransferSlots {
+impl Handler<TracedMessage<Release>> for TransferSlots {
     type Result = ();
-    fn handle(&mut self, request: Traced<Release>, _: &mut Context<Self>) {
+    fn handle(&mut self, request: TracedMessage<Release>, _: &mut Context<Self>) {
         for slots in [&mut self.copies, &mut self.reads, &mut self.maintenance] {
             slots.release(&request.message.0);
         }
@@ -137,10 +137,10 @@ impl Handler<Traced<Release>> for TransferSlots {
 
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SlotError {
+pub enum TransferSlotError {
     /// Too many wait already.
     #[error("{WAITING_MAX} operations wait for a transfer slot already")]
-    Full,
+    QueueFull,
     /// The operation was cancelled while it waited.
     #[error("cancelled while it waited for a transfer slot")]
     Cancelled,
@@ -163,12 +163,17 @@ impl TransferSlotsHandle {
     ///
     /// # Errors
     /// When too many wait, or the operation is cancelled.
-    pub async fn take(&self, kind: SlotKind, id: &OperationId, cancel: &Cancel) -> Result<(), SlotError> {
+    pub async fn take(
+        &self,
+        kind: SlotKind,
+        id: &OperationId,
+        cancel: &Cancel,
+    ) -> Result<(), TransferSlotError> {
         let slot = ask(&self.0, Take(kind, id.clone()), ANSWER_MAX).await?;
-        let slot = slot.ok_or(SlotError::Full)?;
+        let slot = slot.ok_or(TransferSlotError::QueueFull)?;
         tokio::select! {
-            granted = slot => granted.map_err(|_| SlotError::Cancelled),
-            () = cancel.cancelled() => Err(SlotError::Cancelled),
+            granted = slot => granted.map_err(|_| TransferSlotError::Cancelled),
+            () = cancel.cancelled() => Err(TransferSlotError::Cancelled),
         }
     }
 
@@ -176,7 +181,7 @@ impl TransferSlotsHandle {
     ///
     /// # Errors
     /// When the actor does not answer.
-    pub async fn release(&self, id: &OperationId) -> Result<(), SlotError> {
+    pub async fn release(&self, id: &OperationId) -> Result<(), TransferSlotError> {
         Ok(ask(&self.0, Release(id.clone()), ANSWER_MAX).await?)
     }
 }
@@ -225,6 +230,6 @@ mod tests {
         }
         slots.take(SlotKind::Read, &id(90), &cancel).await.expect("reads have slots of their own");
         cancel.cancel();
-        assert_eq!(slots.take(SlotKind::Copy, &id(99), &cancel).await, Err(SlotError::Cancelled));
+        assert_eq!(slots.take(SlotKind::Copy, &id(99), &cancel).await, Err(TransferSlotError::Cancelled));
     }
 }

@@ -17,7 +17,7 @@ const READS_AT_ONCE: usize = 16;
 
 /// What a refresh found. Cloning is cheap.
 #[derive(Clone)]
-pub struct Listing {
+pub struct RepositoryListing {
     /// The open repository.
     pub repository: Repository,
     /// Its backups, newest first.
@@ -30,13 +30,13 @@ pub struct Listing {
 
 /// Why the backups cannot be listed.
 #[derive(Debug, thiserror::Error)]
-pub enum ListingError {
+pub enum ListRepositoryError {
     /// The repository does not open.
     #[error(transparent)]
     Open(#[from] RepositoryError),
     /// It was open, and it is not there any more.
     #[error(transparent)]
-    Probe(#[from] OpenError),
+    RepositoryGone(#[from] OpenError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,12 +45,15 @@ pub enum ListingError {
     Snapshot(#[from] SnapshotError),
 }
 
-impl Listing {
+impl RepositoryListing {
     /// Lists the backups, given what the refresh before found. Only snapshots that are new are read.
     ///
     /// # Errors
     /// When the repository does not open or the store fails.
-    pub async fn read(config: &RepositoryConfig, before: Option<Listing>) -> Result<Listing, ListingError> {
+    pub async fn read(
+        config: &RepositoryConfig,
+        before: Option<RepositoryListing>,
+    ) -> Result<RepositoryListing, ListRepositoryError> {
         let (repository, known) = match before {
             Some(before) => {
                 // A folder whose disk is away would list as empty.
@@ -81,6 +84,6 @@ impl Listing {
         }
         drop(reads);
         let backups = Arc::new(newest_first(read.values().flatten().cloned().collect()));
-        Ok(Listing { repository, backups, damaged, read: Arc::new(read) })
+        Ok(RepositoryListing { repository, backups, damaged, read: Arc::new(read) })
     }
 }

@@ -1,6 +1,6 @@
 //! The real things behind what the service needs.
 //!
-//! - `nbd`: disks through NBD sockets, for the port `DiskExports`;
+//! - `nbd`: disks through NBD sockets, for the port `DiskExportConnector`;
 //! - `provisioner`: the provisioner, over the bus;
 //! - `repository`: the repository in a folder or in S3, opened with the secret; `listing`: what it holds;
 //! - `snapshots`, `retention`: values of the repository as values of the domain, and back.

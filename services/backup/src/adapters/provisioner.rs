@@ -6,8 +6,8 @@ use bus::{Bus, CallError};
 use contract::message::Failure;
 use contract::operation::{CancelOperation, GetOperation, OperationReport, OperationState};
 use contract::provisioner::{
-    AdoptVm, CloseDisks, GetVm, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm, RemoveVm, RenewDisks,
-    Renewed, ReserveVm, ReservedVm, VmRefused,
+    CloseDisks, CreateReservedVm, GetVm, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVmName, RemoveVm,
+    RenewDisks, RenewedLease, ReserveVmName, ReservedVm, VmRefused,
 };
 use contract::{OperationId, Service, VmName};
 use operation::call_error;
@@ -20,11 +20,11 @@ const EXPORT_MAX: Duration = Duration::from_secs(90);
 
 /// The provisioner, over the bus.
 #[derive(Clone)]
-pub struct Provisioner(Bus);
+pub struct ProvisionerClient(Bus);
 
 /// Whether disk exports are still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
+pub enum LeaseStatus {
     /// They are, for this long without another renewal.
     Held(Duration),
     /// They are not: the lease ran out, or the provisioner was started again.
@@ -33,9 +33,9 @@ pub enum Lease {
 
 /// How another service's operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Child {
+pub enum ChildOutcome {
     /// It was never begun.
-    Unknown,
+    NeverBegun,
     /// It is done.
     Done,
     /// Everything is as before; this is why.
@@ -44,10 +44,10 @@ pub enum Child {
     Stuck(String),
 }
 
-impl Provisioner {
+impl ProvisionerClient {
     /// The provisioner on this bus.
     pub fn new(bus: Bus) -> Self {
-        Provisioner(bus)
+        ProvisionerClient(bus)
     }
 
     /// Whether there is a VM of that name.
@@ -57,7 +57,7 @@ impl Provisioner {
     pub async fn has_vm(&self, vm: &VmName) -> Result<bool, Failure> {
         match self.0.call(&GetVm { vm: vm.clone() }, QUICK).await {
             Ok(_) => Ok(true),
-            Err(CallError::Refused(VmRefused::Unknown(_))) => Ok(false),
+            Err(CallError::Refused(VmRefused::UnknownVm(_))) => Ok(false),
             Err(error) => Err(error.into_failure()),
         }
     }
@@ -80,11 +80,13 @@ impl Provisioner {
     ///
     /// # Errors
     /// When the provisioner does not answer.
-    pub async fn renew_disks(&self, id: &OperationId) -> Result<Lease, StepError> {
+    pub async fn renew_disks(&self, id: &OperationId) -> Result<LeaseStatus, StepError> {
         let renew = RenewDisks { operation_id: id.clone() };
         match self.0.call(&renew, QUICK).await {
-            Ok(Renewed { lease_seconds }) => Ok(Lease::Held(Duration::from_secs(lease_seconds.into()))),
-            Err(CallError::Refused(_)) => Ok(Lease::Lost),
+            Ok(RenewedLease { lease_seconds }) => {
+                Ok(LeaseStatus::Held(Duration::from_secs(lease_seconds.into())))
+            }
+            Err(CallError::Refused(_)) => Ok(LeaseStatus::Lost),
             Err(error) => Err(call_error(error)),
         }
     }
@@ -102,7 +104,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// When they are not reserved.
-    pub async fn reserve(&self, reserve: &ReserveVm) -> Result<ReservedVm, StepError> {
+    pub async fn reserve(&self, reserve: &ReserveVmName) -> Result<ReservedVm, StepError> {
         self.0.call(reserve, QUICK).await.map_err(call_error)
     }
 
@@ -111,7 +113,7 @@ impl Provisioner {
     /// # Errors
     /// When the provisioner does not answer.
     pub async fn release(&self, vm: &VmName, id: &OperationId) -> Result<(), StepError> {
-        let release = ReleaseVm { vm: vm.clone(), operation_id: id.clone() };
+        let release = ReleaseVmName { vm: vm.clone(), operation_id: id.clone() };
         self.0.call(&release, EXPORT_MAX).await.map(drop).map_err(call_error)
     }
 
@@ -119,19 +121,19 @@ impl Provisioner {
     ///
     /// # Errors
     /// When it is not begun.
-    pub async fn adopt(&self, adopt: &AdoptVm) -> Result<(), StepError> {
-        self.0.call(adopt, QUICK).await.map(drop).map_err(call_error)
+    pub async fn create_reserved_vm(&self, command: &CreateReservedVm) -> Result<(), StepError> {
+        self.0.call(command, QUICK).await.map(drop).map_err(call_error)
     }
 
     /// Begins to remove a VM; a no-op where there is none.
     ///
     /// # Errors
     /// When it is not begun.
-    pub async fn remove(&self, vm: &VmName, id: &OperationId) -> Result<Begin, StepError> {
+    pub async fn remove(&self, vm: &VmName, id: &OperationId) -> Result<BeginOutcome, StepError> {
         let remove = RemoveVm { vm: vm.clone(), operation_id: Some(id.clone()) };
         match self.0.call(&remove, QUICK).await {
-            Ok(_) => Ok(Begin::Begun),
-            Err(CallError::Refused(VmRefused::Unknown(_))) => Ok(Begin::NothingToDo),
+            Ok(_) => Ok(BeginOutcome::Begun),
+            Err(CallError::Refused(VmRefused::UnknownVm(_))) => Ok(BeginOutcome::NothingToDo),
             Err(CallError::Refused(locked @ VmRefused::Locked { .. })) => {
                 Err(StepError::Transient(locked.to_string()))
             }
@@ -169,17 +171,17 @@ impl Provisioner {
     ///
     /// # Errors
     /// When it does not end in time.
-    pub async fn outcome(&self, id: &OperationId, timeout: Duration) -> Result<Child, StepError> {
+    pub async fn outcome(&self, id: &OperationId, timeout: Duration) -> Result<ChildOutcome, StepError> {
         let why = |report: OperationReport| report.reason.unwrap_or_else(|| "no reason was given".into());
         match operation::wait_for_operation(&self.0, Service::Provisioner, id, timeout, |_| {}).await {
             Ok(report) => Ok(match report.state {
-                OperationState::Done => Child::Done,
-                OperationState::Stuck => Child::Stuck(why(report)),
+                OperationState::Done => ChildOutcome::Done,
+                OperationState::Stuck => ChildOutcome::Stuck(why(report)),
                 OperationState::Undone | OperationState::Running | OperationState::Undoing => {
-                    Child::Undone(why(report))
+                    ChildOutcome::Undone(why(report))
                 }
             }),
-            Err(CallError::Refused(_)) => Ok(Child::Unknown),
+            Err(CallError::Refused(_)) => Ok(ChildOutcome::NeverBegun),
             Err(error) => Err(call_error(error)),
         }
     }
@@ -187,7 +189,7 @@ impl Provisioner {
 
 /// Whether an operation was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
+pub enum BeginOutcome {
     /// It was begun, now or before.
     Begun,
     /// Everything is so already.

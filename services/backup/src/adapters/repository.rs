@@ -42,7 +42,7 @@ impl SecretFile {
 
 /// Whether a repository may be created where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Creation {
+pub enum RepositoryCreation {
     /// Create one in an empty place.
     Allowed,
     /// Never.
@@ -59,15 +59,15 @@ pub struct RepositoryConfig {
     /// The engine's bounds.
     pub engine: EngineSettings,
     /// Whether to create a repository.
-    pub creation: Creation,
+    pub creation: RepositoryCreation,
     /// What each guess of the secret of a new repository costs.
     pub kdf: KdfCost,
     /// When packs and leases count as abandoned, and how much a collection rewrites.
-    pub collection: CollectSettings,
+    pub collect_settings: CollectSettings,
     /// The pause between two checks whether the repository is there and which backups it holds.
     pub refresh_interval: Duration,
     /// Where the repository opened last is noted.
-    pub note: PathBuf,
+    pub last_opened_file: PathBuf,
 }
 
 /// Why the repository is not open.
@@ -106,7 +106,7 @@ pub enum RepositoryError {
     },
     /// The note cannot be read or written.
     #[error("noting the repository in {path}")]
-    Note {
+    LastOpenedFile {
         /// The note.
         path: PathBuf,
         /// The cause.
@@ -117,7 +117,7 @@ pub enum RepositoryError {
 
 /// Which repository was opened last.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
+struct LastOpenedRepository {
     url: String,
     repository: String,
 }
@@ -134,10 +134,10 @@ impl RepositoryConfig {
         let known_here = known.filter(|note| note.url == url);
         let opened = Repository::open(store.clone(), secret, self.engine.clone()).await;
         let repository = match (opened, known_here) {
-            (Err(OpenError::NoRepository), Some(Note { repository: id, .. })) => {
+            (Err(OpenError::NoRepository), Some(LastOpenedRepository { repository: id, .. })) => {
                 return Err(RepositoryError::Gone { url, id });
             }
-            (Err(OpenError::NoRepository), None) if self.creation == Creation::Allowed => {
+            (Err(OpenError::NoRepository), None) if self.creation == RepositoryCreation::Allowed => {
                 let file = self.secret.clone();
                 let secret = blocking(move || Ok(file.read()?)).await?;
                 let created = Repository::init(store, secret, self.kdf, self.engine.clone())
@@ -152,17 +152,17 @@ impl RepositoryConfig {
             }
             (Ok(repository), _) => repository,
         };
-        let note = Note { url, repository: repository.id().to_string() };
-        let path = self.note.clone();
+        let note = LastOpenedRepository { url, repository: repository.id().to_string() };
+        let path = self.last_opened_file.clone();
         blocking(move || write_note(&path, &note)).await?;
         Ok(repository)
     }
 
-    fn reach(&self) -> Result<(Option<Note>, Store, Secret), RepositoryError> {
-        let known = read_note(&self.note)?;
+    fn reach(&self) -> Result<(Option<LastOpenedRepository>, Store, Secret), RepositoryError> {
+        let known = read_note(&self.last_opened_file)?;
         let was_here = known.as_ref().is_some_and(|note| note.url == self.store.url.to_string());
         let store = match self.creation {
-            Creation::Allowed if !was_here => self.store.open_for_init()?,
+            RepositoryCreation::Allowed if !was_here => self.store.open_for_init()?,
             _ => self.store.open()?,
         };
         Ok((known, store, self.secret.read()?))
@@ -176,8 +176,8 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(job).await.expect("file work does not panic")
 }
 
-fn read_note(path: &Path) -> Result<Option<Note>, RepositoryError> {
-    let failed = |source| RepositoryError::Note { path: path.into(), source };
+fn read_note(path: &Path) -> Result<Option<LastOpenedRepository>, RepositoryError> {
+    let failed = |source| RepositoryError::LastOpenedFile { path: path.into(), source };
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -186,8 +186,8 @@ fn read_note(path: &Path) -> Result<Option<Note>, RepositoryError> {
 }
 
 /// Written beside and renamed, so that a crash leaves the old note or the new one.
-fn write_note(path: &Path, note: &Note) -> Result<(), RepositoryError> {
-    let failed = |source| RepositoryError::Note { path: path.into(), source };
+fn write_note(path: &Path, note: &LastOpenedRepository) -> Result<(), RepositoryError> {
+    let failed = |source| RepositoryError::LastOpenedFile { path: path.into(), source };
     if read_note(path)?.as_ref() == Some(note) {
         return Ok(());
     }

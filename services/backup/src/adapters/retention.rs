@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::num::NonZero;
 
-use backup_domain::retention::{RetentionRun, Verdict, zero_rule};
+use backup_domain::retention::{RetentionPlan, Verdict, zero_rule};
 use backup_repository::retention::{self, Candidate, Count, Plan, PlanError, Policy, Rules};
 use backup_repository::{Snapshot, SnapshotId};
 use contract::VmName;
@@ -49,7 +49,7 @@ pub fn plan_of(
 }
 
 /// The run that carries out a plan.
-pub fn run_of(plan: &Plan) -> RetentionRun {
+pub fn run_of(plan: &Plan) -> RetentionPlan {
     let verdicts = plan.machines.iter().flat_map(|machine| {
         let vm = VmName::new(machine.machine.clone());
         machine.snapshots.iter().filter_map(move |judged| {
@@ -63,5 +63,5 @@ pub fn run_of(plan: &Plan) -> RetentionRun {
             })
         })
     });
-    RetentionRun::new(verdicts)
+    RetentionPlan::new(verdicts)
 }

@@ -1,6 +1,6 @@
 //! Snapshots of the repository as values of the domain, and back.
 
-use backup_domain::snapshot::{self, Facts, ForeignSnapshot};
+use backup_domain::snapshot::{self, ForeignSnapshot, SnapshotSummary};
 use backup_repository::{Consistency as Stored, Snapshot, SnapshotId};
 use contract::BackupId;
 use contract::backup::Backup;
@@ -19,16 +19,16 @@ pub fn is_made_here(snapshot: &Snapshot) -> bool {
     snapshot::is_made_here(&facts(snapshot))
 }
 
-fn facts(snapshot: &Snapshot) -> Facts {
+fn facts(snapshot: &Snapshot) -> SnapshotSummary {
     let contents = &snapshot.contents;
-    Facts {
+    SnapshotSummary {
         id: snapshot.id.to_string(),
         machine: contents.machine.clone(),
         taken_at_unix_ms: contents.taken_at_unix_ms,
         consistency: match contents.consistency {
             Stored::Crash => Consistency::Crash,
             Stored::FileSystem | Stored::Application => Consistency::Filesystem,
-            Stored::PoweredOff => Consistency::Off,
+            Stored::PoweredOff => Consistency::PoweredOff,
         },
         disks: contents.disks.iter().map(|disk| (disk.name.clone(), disk.size_bytes)).collect(),
         tags: contents.tags.clone(),
@@ -43,7 +43,7 @@ pub fn stored(consistency: Consistency) -> Stored {
     match consistency {
         Consistency::Filesystem => Stored::FileSystem,
         Consistency::Crash => Stored::Crash,
-        Consistency::Off => Stored::PoweredOff,
+        Consistency::PoweredOff => Stored::PoweredOff,
     }
 }
 

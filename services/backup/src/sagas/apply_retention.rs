@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use backup_domain::retention::RetentionRun;
+use backup_domain::retention::RetentionPlan;
 use backup_repository::retention::{Policy, Verdict};
 use backup_repository::{
     ForgetError, ForgetPlan, HoldError, Repository, Snapshot, SnapshotError, SnapshotId,
@@ -50,7 +50,7 @@ async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     Ok(())
 }
 
-async fn plan(context: &Context, _: &Outputs) -> Result<RetentionRun, StepError> {
+async fn plan(context: &Context, _: &Outputs) -> Result<RetentionPlan, StepError> {
     let planned = async {
         let repository = repository(&context.state).await?;
         let planned = plan_now(context, &repository).await?;
@@ -60,14 +60,14 @@ async fn plan(context: &Context, _: &Outputs) -> Result<RetentionRun, StepError>
 }
 
 async fn forget(context: &Context, outputs: &Outputs) -> Result<AppliedRetention, StepError> {
-    let run: RetentionRun = outputs.get("plan")?;
+    let run: RetentionPlan = outputs.get("plan")?;
     let applied = with_slot(context, SlotKind::Maintenance, forget_planned(context, run)).await?;
     context.state.repository.report_change();
     context.state.metrics.retention_applied(&applied);
     Ok(applied)
 }
 
-async fn forget_planned(context: &Context, run: RetentionRun) -> Result<AppliedRetention, StepError> {
+async fn forget_planned(context: &Context, run: RetentionPlan) -> Result<AppliedRetention, StepError> {
     let repository = repository(&context.state).await?;
     let written: HashSet<SnapshotId> = run.forget.iter().map(snapshot_id).collect();
     let mut planned = plan_now(context, &repository).await?;
@@ -96,12 +96,12 @@ async fn plan_now(context: &Context, repository: &Repository) -> Result<ForgetPl
     let holds = repository.holds().await.map_err(|error| hold_error(&error))?;
     let held: HashSet<SnapshotId> = holds.into_iter().map(|hold| hold.snapshot).collect();
     let plan = plan_of(&policy, &snapshots, &held).map_err(|error| permanent(&error))?;
-    let ForgetPlan { clock, .. } =
+    let ForgetPlan { clock_check: clock, .. } =
         repository.plan_to_forget(&policy).await.map_err(|error| forget_error(&error))?;
     if let Err(distrust) = &clock {
         return Err(permanent(distrust));
     }
-    Ok(ForgetPlan { plan, clock })
+    Ok(ForgetPlan { plan, clock_check: clock })
 }
 
 /// What was forgotten before an error stays forgotten, and the operation's report must not read as if nothing was.

@@ -47,7 +47,7 @@ async fn delete_unneeded(context: &Context) -> Result<CollectedRepository, StepE
     let state = &context.state;
     let repository = repository(state).await?;
     let progress = Progress::new().into();
-    let work = repository.collect(state.config.collection, &progress, &context.cancel);
+    let work = repository.collect(state.config.collect_settings, &progress, &context.cancel);
     let report =
         with_progress(&context.progress, &progress, work).await.map_err(|error| step_error(&error))?;
     let collected = collected(&report);
@@ -67,8 +67,10 @@ fn collected(report: &CollectReport) -> CollectedRepository {
 
 fn step_error(error: &CollectError) -> StepError {
     match error {
-        CollectError::Store(_) | CollectError::Index(_) | CollectError::NotThere(_) => transient(error),
-        CollectError::Rewrite(read) | CollectError::Broken { source: read, .. } => read_error(read, error),
-        CollectError::Damaged { .. } | CollectError::Cancelled => permanent(error),
+        CollectError::Store(_) | CollectError::Index(_) | CollectError::RepositoryGone(_) => transient(error),
+        CollectError::Rewrite(read) | CollectError::SnapshotIncomplete { source: read, .. } => {
+            read_error(read, error)
+        }
+        CollectError::SnapshotDamaged { .. } | CollectError::Cancelled => permanent(error),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start_backup        queue -> open_disks -> copy -> close_disks -> seal
-//!   restore_backup      resolve -> reserve -> write -> adopt
+//!   restore_backup      resolve -> reserve -> write -> create_vm
 //!   verify_backup       resolve -> verify
 //!   verify_repository   queue -> verify
 //!   collect_repository  queue -> collect

@@ -1,10 +1,10 @@
 //! A restore: a second VM from a backup, with a new name, MAC address and UUID.
 //!
 //! ```text
-//!   resolve   which backup is meant, once and for all
-//!   reserve   the provisioner reserves the name and the paths of the disks   undo: release them
-//!   write     the engine writes each disk as a raw image                     undo: remove what was written
-//!   adopt     the provisioner creates the VM; an operation of its own        undo: cancel it, or remove the VM
+//!   resolve     which backup is meant, once and for all
+//!   reserve     the provisioner reserves the name and the paths of the disks   undo: release them
+//!   write       the engine writes each disk as a raw image                     undo: remove what was written
+//!   create_vm   the provisioner creates the VM; an operation of its own        undo: cancel it, or remove the VM
 //! ```
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use backup_domain::{derived_id, plan};
 use backup_repository::restore::{ImageError, partial_path};
 use backup_repository::{Progress, Repository, RestoreError, Snapshot};
 use contract::backup::{RestoreBackup, RestoredVm};
-use contract::provisioner::{AdoptVm, DiskPath, ReserveVm, ReservedVm};
+use contract::provisioner::{CreateReservedVm, DiskPath, ReserveVmName, ReservedVm};
 use contract::{BackupId, OperationId};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
@@ -24,7 +24,7 @@ use super::steps::{
     transient, with_progress, with_slot,
 };
 use crate::actors::SlotKind;
-use crate::adapters::provisioner::{Begin, Child};
+use crate::adapters::provisioner::{BeginOutcome, ChildOutcome};
 use crate::adapters::snapshots::backup_of;
 use crate::state::ServiceState;
 
@@ -33,7 +33,7 @@ const RESERVE_MAX: Duration = Duration::from_secs(300);
 /// Booting under software emulation, and waiting for the guest to answer.
 const BOOT_MAX: Duration = Duration::from_secs(45 * 60);
 /// A little more than the wait inside.
-const ADOPT_MAX: Duration = Duration::from_secs(60 * 60);
+const CREATE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long a cancelled child may take to undo itself, and a VM to be removed.
 const UNDO_CHILD_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -45,7 +45,7 @@ impl Saga<ServiceState> for RestoreBackup {
             Step::new("resolve", RESOLVE_MAX, resolve),
             Step::new("reserve", RESERVE_MAX, reserve).undone_by(release),
             Step::new("write", TRANSFER_MAX, write).undone_by(erase),
-            Step::new("adopt", ADOPT_MAX, adopt).undone_by(disown),
+            Step::new("create_vm", CREATE_MAX, create_vm).undone_by(undo_create_vm),
         ]
     }
 }
@@ -66,7 +66,8 @@ async fn reserve(context: &Context, outputs: &Outputs) -> Result<ReservedVm, Ste
     let definition =
         plan::restored_definition(&kept, &context.command.as_vm).map_err(|unusable| permanent(&unusable))?;
     let backup = backup_of(&snapshot).map_err(|foreign| permanent(&foreign))?;
-    let request = ReserveVm { definition, disks: plan::disks_of(&backup), operation_id: context.id.clone() };
+    let request =
+        ReserveVmName { definition, disks: plan::disks_of(&backup), operation_id: context.id.clone() };
     let reserved = context.state.provisioner.reserve(&request).await?;
     plan::check_host(&context.state.host, &reserved.host).map_err(|unusable| permanent(&unusable))?;
     Ok(reserved)
@@ -105,7 +106,7 @@ async fn write_all(context: &Context, outputs: &Outputs, places: &[DiskPath]) ->
 fn restore_error(error: &RestoreError) -> StepError {
     match error {
         RestoreError::Read(read) => read_error(read, error),
-        RestoreError::Image(ImageError::Busy { .. }) => transient(error),
+        RestoreError::Image(ImageError::RestoreRunning { .. }) => transient(error),
         _ => permanent(error),
     }
 }
@@ -135,16 +136,19 @@ async fn erase(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
 
 /// The provisioner's operation that creates the VM.
 fn child(context: &Context) -> OperationId {
-    derived_id(&context.id, "adopt")
+    derived_id(&context.id, "create_vm")
 }
 
-async fn adopt(context: &Context, outputs: &Outputs) -> Result<RestoredVm, StepError> {
+async fn create_vm(context: &Context, outputs: &Outputs) -> Result<RestoredVm, StepError> {
     let (provisioner, id) = (&context.state.provisioner, child(context));
     let vm = context.command.as_vm.clone();
     if provisioner.operation(&id).await?.is_none() {
-        let request =
-            AdoptVm { vm: vm.clone(), reserved_by: context.id.clone(), operation_id: Some(id.clone()) };
-        provisioner.adopt(&request).await?;
+        let request = CreateReservedVm {
+            vm: vm.clone(),
+            reserved_by: context.id.clone(),
+            operation_id: Some(id.clone()),
+        };
+        provisioner.create_reserved_vm(&request).await?;
     }
     let outcome = tokio::select! {
         outcome = provisioner.outcome(&id, BOOT_MAX) => outcome?,
@@ -152,14 +156,14 @@ async fn adopt(context: &Context, outputs: &Outputs) -> Result<RestoredVm, StepE
         () = context.cancel.cancelled() => return Err(StepError::Permanent("cancelled".into())),
     };
     match outcome {
-        Child::Done => {
+        ChildOutcome::Done => {
             context.state.metrics.restored();
             Ok(RestoredVm { vm, backup: outputs.get("resolve")? })
         }
-        Child::Undone(why) | Child::Stuck(why) => {
+        ChildOutcome::Undone(why) | ChildOutcome::Stuck(why) => {
             Err(StepError::Permanent(format!("the vm was not created: {why}")))
         }
-        Child::Unknown => Err(forgotten()),
+        ChildOutcome::NeverBegun => Err(forgotten()),
     }
 }
 
@@ -168,29 +172,30 @@ fn forgotten() -> StepError {
 }
 
 /// Leaves no VM: the child undoes itself when cancelled; where it had ended already, the VM is removed.
-async fn disown(context: &Context, _: &Outputs) -> Result<(), StepError> {
+async fn undo_create_vm(context: &Context, _: &Outputs) -> Result<(), StepError> {
     let (provisioner, id) = (&context.state.provisioner, child(context));
     provisioner.cancel(&id).await?;
     match provisioner.outcome(&id, UNDO_CHILD_MAX).await? {
-        Child::Unknown | Child::Undone(_) => Ok(()),
-        Child::Stuck(why) => {
+        ChildOutcome::NeverBegun | ChildOutcome::Undone(_) => Ok(()),
+        ChildOutcome::Stuck(why) => {
             Err(StepError::Permanent(format!("the provisioner's operation {id} is stuck: {why}")))
         }
-        Child::Done => remove(context).await,
+        ChildOutcome::Done => remove(context).await,
     }
 }
 
 async fn remove(context: &Context) -> Result<(), StepError> {
     let (provisioner, id) = (&context.state.provisioner, derived_id(&context.id, "remove"));
     let vm = &context.command.as_vm;
-    if provisioner.operation(&id).await?.is_none() && provisioner.remove(vm, &id).await? == Begin::NothingToDo
+    if provisioner.operation(&id).await?.is_none()
+        && provisioner.remove(vm, &id).await? == BeginOutcome::NothingToDo
     {
         return Ok(());
     }
     match provisioner.outcome(&id, UNDO_CHILD_MAX).await? {
-        Child::Done => Ok(()),
-        Child::Unknown => Err(forgotten()),
-        Child::Undone(why) | Child::Stuck(why) => {
+        ChildOutcome::Done => Ok(()),
+        ChildOutcome::NeverBegun => Err(forgotten()),
+        ChildOutcome::Undone(why) | ChildOutcome::Stuck(why) => {
             Err(StepError::Permanent(format!("vm {vm} was not removed: {why}")))
         }
     }

@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use backup_domain::{plan, snapshot};
-use backup_repository::{BackupRequest, CopyError, Draft, Progress, SealError};
+use backup_repository::{BackupRequest, CopyDisksError, Draft, Progress, SealBackupError};
 use contract::BackupId;
 use contract::backup::{Backup, BackupSealed, StartBackup};
 use contract::message::with_causes;
@@ -29,7 +29,7 @@ use super::steps::{
     transient, with_progress,
 };
 use crate::actors::SlotKind;
-use crate::adapters::provisioner::Lease;
+use crate::adapters::provisioner::LeaseStatus;
 use crate::adapters::snapshots::{backup_of, snapshot_id, stored};
 use crate::state::ServiceState;
 
@@ -147,7 +147,7 @@ async fn copy(context: &Context, _: &Outputs) -> Result<Copied, StepError> {
         }
     };
     let draft = copied.map_err(|error| match error {
-        CopyError::DiskNames | CopyError::Cancelled => permanent(&error),
+        CopyDisksError::DiskNames | CopyDisksError::Cancelled => permanent(&error),
         error => {
             state.repository.report_change();
             transient(&error)
@@ -163,8 +163,8 @@ async fn lease_lost(context: &Context, lease: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         match context.state.provisioner.renew_disks(&context.id).await {
-            Ok(Lease::Held(lease)) => pause = RENEW_INTERVAL.min(lease / 3),
-            Ok(Lease::Lost) => return,
+            Ok(LeaseStatus::Held(lease)) => pause = RENEW_INTERVAL.min(lease / 3),
+            Ok(LeaseStatus::Lost) => return,
             Err(error) => {
                 tracing::warn!(operation = %context.id, %error, "the lease was not renewed; trying again");
                 pause = RETRY_PAUSE;
@@ -195,8 +195,8 @@ async fn seal(context: &Context, outputs: &Outputs) -> Result<Backup, StepError>
     let repository = repository(state).await?;
     let id = snapshot_id(&BackupId::from(&context.id));
     let sealed = repository.seal(&draft, id).await.map_err(|error| match &error {
-        SealError::Store(_) => transient(&error),
-        SealError::Unchecked(read) => read_error(read, &error),
+        SealBackupError::Store(_) => transient(&error),
+        SealBackupError::DraftCheckFailed(read) => read_error(read, &error),
         _ => permanent(&error),
     })?;
     let backup = backup_of(&sealed).map_err(|foreign| permanent(&foreign))?;

@@ -47,7 +47,7 @@ async fn read_packs(context: &Context) -> Result<VerifiedRepository, StepError> 
     let (report, bytes_read) = verify_scope(context, &repository, scope, "repository").await?;
     let verified = VerifiedRepository {
         packs: report.packs,
-        packs_left: report.packs_left,
+        packs_deferred: report.packs_left,
         chunks: report.blobs,
         backups: report.snapshots,
         bytes_read,

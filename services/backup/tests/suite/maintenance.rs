@@ -7,7 +7,7 @@ use std::time::Duration;
 use backup_repository::{BackupRequest, Cancel, Consistency, Progress, RawFile, Repository, SnapshotId};
 use bus::CallError;
 use contract::backup::*;
-use contract::operation::{Begun, CancelOperation, OperationReport, OperationState};
+use contract::operation::{BegunOperation, CancelOperation, OperationReport, OperationState};
 use contract::{BackupId, ByteCount, DurableCommand, OperationId, Service};
 use serde::de::DeserializeOwned;
 
@@ -107,7 +107,7 @@ async fn retention_forgets_what_no_rule_keeps_and_the_rest_can_be_restored() {
     let mut forgotten = applied.forgotten.clone();
     forgotten.sort();
     assert_eq!(forgotten, made[1..3], "the newest three and the held one are kept");
-    assert_eq!((applied.kept_total, applied.left), (4, 0));
+    assert_eq!((applied.kept_total, applied.deferred_total), (4, 0));
     let reasons = |id: &BackupId| {
         let kept = applied.kept.iter().find(|kept| kept.backup == *id).expect("it is kept");
         kept.reasons.join(", ")
@@ -119,7 +119,7 @@ async fn retention_forgets_what_no_rule_keeps_and_the_rest_can_be_restored() {
     assert_eq!(left.len(), 5, "the snapshot of another program is not touched: {left:?}");
 
     let again = service.bus.call(&command, DEADLINE).await.expect("the command is known");
-    assert_eq!(again, Begun::AlreadyBegun(OperationId::from_bits(5)));
+    assert_eq!(again, BegunOperation::AlreadyBegun(OperationId::from_bits(5)));
     assert_eq!(listed(&service).await, left, "the same id twice is once");
 
     let collected: CollectedRepository = output(run(&service, &CollectRepository::default()).await);
@@ -201,10 +201,10 @@ async fn a_verification_of_the_repository_reads_everything_or_as_much_as_it_may_
     back_up(&service, 1).await;
     back_up(&service, 2).await;
     let whole: VerifiedRepository = output(run(&service, &VerifyRepository::default()).await);
-    assert!(whole.packs >= 2 && whole.chunks > 0 && whole.packs_left == 0, "{whole:?}");
+    assert!(whole.packs >= 2 && whole.chunks > 0 && whole.packs_deferred == 0, "{whole:?}");
     let rolling = VerifyRepository { bytes_max: Some(ByteCount(1)), operation_id: None };
     let some: VerifiedRepository = output(run(&service, &rolling).await);
-    assert_eq!((some.packs, some.packs_left), (1, whole.packs - 1), "at least one pack is read");
+    assert_eq!((some.packs, some.packs_deferred), (1, whole.packs - 1), "at least one pack is read");
     assert!(some.bytes_read < whole.bytes_read);
 
     let (_, largest) =

@@ -16,7 +16,7 @@ use chassis::Workers;
 use contract::backup::*;
 use contract::{BackupId, BackupRef, OperationId, Realm};
 use operation::{Context, Saga};
-use saga::{Fenced, Journal, JournalEntry, Outcome, Runtime, StepError, StepFuture, drive};
+use saga::{FencedError, Journal, JournalEntry, Runtime, SagaOutcome, StepError, StepFuture, drive};
 
 const IMAGE_BYTES: usize = 1024 * 1024;
 
@@ -69,7 +69,7 @@ async fn check_slots_are_free(state: &ServiceState) -> Result<(), String> {
         for other in 0..count as u128 {
             let id = OperationId::from_bits(1000 + other);
             let never = Default::default();
-            tokio::time::timeout(DEADLINE, state.slots.take(kind, &id, &never))
+            tokio::time::timeout(DEADLINE, state.transfer_slots.take(kind, &id, &never))
                 .await
                 .map_err(|_| format!("a slot for {kind:?} was kept"))?
                 .map_err(|error| error.to_string())?;
@@ -84,9 +84,9 @@ struct Straight {
 }
 
 impl Runtime for Straight {
-    async fn record(&mut self, journal: &Journal) -> Result<(), Fenced> {
+    async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
         match (journal.entries.last(), self.crash_at) {
-            (Some(JournalEntry::Started(step)), Some(fatal)) if step == fatal => Err(Fenced),
+            (Some(JournalEntry::Started(step)), Some(fatal)) if step == fatal => Err(FencedError),
             _ => Ok(()),
         }
     }
@@ -110,7 +110,7 @@ async fn back_up(state: &Arc<ServiceState>, id: u128) {
     let mut runtime = Straight { crash_at: None };
     let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut Journal::default(), &mut runtime).await;
-    assert_eq!(outcome, Ok(Outcome::Done));
+    assert_eq!(outcome, Ok(SagaOutcome::Done));
 }
 
 fn start() -> StartBackup {
@@ -131,8 +131,8 @@ async fn a_backup_ends_sealed_once_or_as_before() {
             let sealed = snapshots(&context.state).await;
             let expected = BackupId::from(&context.id).to_string().to_lowercase();
             match (outcome, &sealed[..]) {
-                (Outcome::Done, [one]) if one.id.to_string() == expected => {}
-                (Outcome::Undone(_), []) => {}
+                (SagaOutcome::Done, [one]) if one.id.to_string() == expected => {}
+                (SagaOutcome::Undone(_), []) => {}
                 other => return Err(format!("{other:?}")),
             }
             if at_hand.borrow().as_ref().is_none_or(|fixture| !fixture.provisioner.state().open.is_empty()) {
@@ -164,20 +164,20 @@ async fn a_restore_ends_with_a_vm_or_as_before() {
 }
 
 impl Fixture {
-    fn is_restored_or_as_before(&self, outcome: &Outcome) -> Result<(), String> {
+    fn is_restored_or_as_before(&self, outcome: &SagaOutcome) -> Result<(), String> {
         let image = self.folder.path().join("web2-vda.raw");
         let state = self.provisioner.state();
         if !state.reserved.is_empty() {
             return Err("the name is still reserved".into());
         }
         match (outcome, state.vms.get(&vm("web2"))) {
-            (Outcome::Done, Some((definition, _))) if definition.name == vm("web2") => {
+            (SagaOutcome::Done, Some((definition, _))) if definition.name == vm("web2") => {
                 let read = |path: &Path| std::fs::read(path).ok();
                 let same =
                     read(&image).is_some() && read(&image) == read(&self.folder.path().join("web.raw"));
                 same.then_some(()).ok_or("the restored image differs".into())
             }
-            (Outcome::Undone(_), None) if !image.exists() => Ok(()),
+            (SagaOutcome::Undone(_), None) if !image.exists() => Ok(()),
             other => Err(format!("{other:?}, image left: {}", image.exists())),
         }
     }
@@ -241,7 +241,7 @@ async fn a_collection_leaves_every_backup_whole() {
             let steps = VerifyRepository::steps();
             let mut runtime = Straight { crash_at: None };
             match drive(&steps, &verify, &mut Journal::default(), &mut runtime).await {
-                Ok(Outcome::Done) => check_slots_are_free(&context.state).await,
+                Ok(SagaOutcome::Done) => check_slots_are_free(&context.state).await,
                 other => Err(format!("{other:?}")),
             }
         },
@@ -271,9 +271,9 @@ async fn a_retention_run_forgets_what_no_rule_keeps_and_nothing_else() {
             let keeps_the_newest = newest.iter().all(|id| left.contains(id));
             match outcome {
                 // The newest three are kept whatever the rules say.
-                Outcome::Done if left == newest => {}
+                SagaOutcome::Done if left == newest => {}
                 // Forgetting cannot be undone: what was forgotten before the failure is.
-                Outcome::Undone(_) if keeps_the_newest => {}
+                SagaOutcome::Undone(_) if keeps_the_newest => {}
                 other => return Err(format!("{other:?}: {left:?} are left")),
             }
             check_slots_are_free(&context.state).await
@@ -290,11 +290,11 @@ async fn exports_lost_between_crash_and_resume_are_opened_anew_and_the_copy_begi
     // A process that crashed when it began to copy, and exports that did not outlive it.
     let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: Some("copy") }).await;
-    assert_eq!(outcome, Err(Fenced));
+    assert_eq!(outcome, Err(FencedError));
     let provisioner = at_hand.borrow().as_ref().expect("a fixture").provisioner.clone();
     provisioner.lose_exports();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: None }).await;
-    assert_eq!(outcome, Ok(Outcome::Done));
+    assert_eq!(outcome, Ok(SagaOutcome::Done));
     assert_eq!(provisioner.state().moments.len(), 2);
     assert_eq!(snapshots(&context.state).await.len(), 1);
 }
@@ -306,7 +306,7 @@ async fn exports_opened_anew_before_a_crash_give_the_backup_their_own_moment_and
     let mut journal = Journal::default();
     let steps = StartBackup::steps();
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: Some("copy") }).await;
-    assert_eq!(outcome, Err(Fenced));
+    assert_eq!(outcome, Err(FencedError));
     let provisioner = at_hand.borrow().as_ref().expect("a fixture").provisioner.clone();
     // The next process opened the disks anew, without the guest's agent, and died as well.
     provisioner.lose_exports();
@@ -314,7 +314,7 @@ async fn exports_opened_anew_before_a_crash_give_the_backup_their_own_moment_and
     let opened = context.state.provisioner.open_disks(&vm("web"), &context.id).await;
     opened.expect("the disks are opened");
     let outcome = drive(&steps, &context, &mut journal, &mut Straight { crash_at: None }).await;
-    assert_eq!(outcome, Ok(Outcome::Done));
+    assert_eq!(outcome, Ok(SagaOutcome::Done));
     let [_, (_, opened_at, _)] = provisioner.state().moments[..] else { panic!("opened twice") };
     let [backup] = &snapshots(&context.state).await[..] else { panic!("one backup") };
     assert_eq!(i128::from(backup.contents.taken_at_unix_ms), i128::from(opened_at.timestamp_millis()));

@@ -10,7 +10,7 @@ use crate::support::*;
 use backup::adapters::nbd::NbdExports;
 use bus::CallError;
 use contract::backup::*;
-use contract::operation::{Begun, CancelOperation, OperationState};
+use contract::operation::{BegunOperation, CancelOperation, OperationState};
 use contract::{OperationId, Service, VmName};
 use futures::StreamExt;
 
@@ -114,16 +114,16 @@ async fn what_cannot_be_done_is_refused_as_the_contract_says() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (service, _) = service_with_web(folder.path()).await;
     let refused = service.bus.call(&start(&vm("mail")), DEADLINE).await.expect_err("unknown");
-    assert!(matches!(refused, CallError::Refused(StartBackupRefused::Unknown(name)) if name == vm("mail")));
+    assert!(matches!(refused, CallError::Refused(StartBackupRefused::UnknownVm(name)) if name == vm("mail")));
     let refused = service.bus.call(&restore("web@latest", "web2"), DEADLINE).await.expect_err("no backup");
-    assert!(matches!(refused, CallError::Refused(RestoreBackupRefused::Unknown(_))));
+    assert!(matches!(refused, CallError::Refused(RestoreBackupRefused::UnknownBackup(_))));
 
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     assert_eq!(service.ended(&begun).await.state, OperationState::Done);
     let refused = service.bus.call(&restore("web@latest", "web"), DEADLINE).await.expect_err("taken");
     assert!(matches!(refused, CallError::Refused(RestoreBackupRefused::NameTaken(_))));
     let refused = service.bus.call(&verify("web@7ZZZ"), DEADLINE).await.expect_err("no such");
-    assert!(matches!(refused, CallError::Refused(VerifyBackupRefused::Unknown(_))));
+    assert!(matches!(refused, CallError::Refused(VerifyBackupRefused::UnknownBackup(_))));
 }
 
 #[actix::test]
@@ -134,7 +134,7 @@ async fn a_vm_has_one_backup_at_a_time_and_the_same_command_twice_is_one() {
     let command = StartBackup { operation_id: Some(OperationId::from_bits(5)), ..start(&vm("web")) };
     let first = service.bus.call(&command, DEADLINE).await.expect("the command is accepted");
     let again = service.bus.call(&command, DEADLINE).await.expect("the command is known");
-    assert_eq!(again, Begun::AlreadyBegun(OperationId::from_bits(5)));
+    assert_eq!(again, BegunOperation::AlreadyBegun(OperationId::from_bits(5)));
     let refused = service.bus.call(&start(&vm("web")), DEADLINE).await.expect_err("under way");
     assert!(matches!(
         refused,
@@ -146,7 +146,7 @@ async fn a_vm_has_one_backup_at_a_time_and_the_same_command_twice_is_one() {
     exports.go_on();
     assert_eq!(service.ended(&first).await.state, OperationState::Done);
     let again = service.bus.call(&command, DEADLINE).await.expect("the command is known");
-    assert_eq!(again, Begun::AlreadyBegun(OperationId::from_bits(5)));
+    assert_eq!(again, BegunOperation::AlreadyBegun(OperationId::from_bits(5)));
 }
 
 #[actix::test]
@@ -170,7 +170,7 @@ async fn a_restore_cancelled_while_the_vm_is_created_cancels_the_child() {
     let (service, _) = service_with_web(folder.path()).await;
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     assert_eq!(service.ended(&begun).await.state, OperationState::Done);
-    service.provisioner.state().adopting_stalls = true;
+    service.provisioner.state().creating_stalls = true;
     let begun =
         service.bus.call(&restore("web@latest", "web2"), DEADLINE).await.expect("the command is accepted");
     testkit::eventually("the child runs", async || !service.provisioner.state().operations.is_empty()).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::GatedExports;
 use crate::support::s3::TinyS3;
 use crate::support::*;
-use backup::adapters::repository::{Creation, RepositoryConfig};
+use backup::adapters::repository::{RepositoryConfig, RepositoryCreation};
 use bus::CallError;
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::message::FailureKind;
@@ -72,7 +72,8 @@ async fn a_folder_that_is_away_is_reported_and_used_again_when_it_is_back() {
 #[actix::test]
 async fn a_repository_is_not_created_unless_the_settings_ask_for_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let forbidden = RepositoryConfig { creation: Creation::Forbidden, ..repository_config(folder.path()) };
+    let forbidden =
+        RepositoryConfig { creation: RepositoryCreation::Forbidden, ..repository_config(folder.path()) };
     std::fs::create_dir(folder.path().join("store")).expect("the folder is created");
     let (service, _) = service_with_web(folder.path(), forbidden).await;
     testkit::eventually("the refusal says what to do", async || {

@@ -1,51 +1,129 @@
 //! `loam backup`.
 
-use contract::Service;
+use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 use contract::backup::{
     ApplyRetention, Backup, CollectRepository, ListBackups, RestoreBackup, RetentionRules, StartBackup,
     VerifyBackup, VerifyRepository,
 };
+use contract::{BackupRef, ByteCount, VmName};
 
-use super::args;
+use super::args::DETACH;
+use super::completion;
 use super::exit::CliError;
 use super::output::{Text, cut, extra, number, short, short_length, show, time, whole};
 use super::session::Session;
-use super::watch::follow;
+use super::watch::begin;
 
-pub(super) async fn run(session: &Session, command: args::Backup) -> Result<(), CliError> {
-    let service = Service::Backup;
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupCommand {
+    /// Back up a VM now
+    Run {
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: VmName,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// List backups, newest first
+    List {
+        /// Only backups of this VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: Option<VmName>,
+    },
+    /// Create a new VM from a backup
+    Restore {
+        /// VM@latest, or VM@ID with the first characters of a backup's id
+        #[arg(add = ArgValueCompleter::new(completion::backups))]
+        backup: BackupRef,
+        /// Name of the new VM
+        #[arg(long = "as", value_name = "NAME")]
+        as_vm: VmName,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// Read a backup and check every byte
+    Verify {
+        /// VM@latest, or VM@ID with the first characters of a backup's id
+        #[arg(add = ArgValueCompleter::new(completion::backups))]
+        backup: BackupRef,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// Read the whole backup repository and check every byte
+    VerifyRepository {
+        /// Check at most SIZE, such as 10G (powers of 1024), first what was checked longest ago
+        #[arg(long, value_name = "SIZE")]
+        bytes_max: Option<ByteCount>,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// Remove backups that no --keep rule keeps
+    ///
+    /// The newest three of each VM, held backups and snapshots that the service did not make stay. Hours, days, weeks,
+    /// months and years are those of UTC. `loam repository forget --dry-run` shows what rules would remove. Then
+    /// `loam backup collect` frees the space.
+    Forget(ForgetArgs),
+    /// Delete data in the repository that no backup needs
+    ///
+    /// `loam repository collect --dry-run` shows what would be deleted.
+    Collect {
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ForgetArgs {
+    /// Only backups of this VM
+    #[arg(add = ArgValueCompleter::new(completion::vms))]
+    vm: Option<VmName>,
+    /// Keep the last N backups of each VM
+    #[arg(long, value_name = "N")]
+    keep_last: Option<u32>,
+    /// Keep the last backup of each of N hours
+    #[arg(long, value_name = "N")]
+    keep_hourly: Option<u32>,
+    /// Keep the last backup of each of N days
+    #[arg(long, value_name = "N")]
+    keep_daily: Option<u32>,
+    /// Keep the last backup of each of N weeks
+    #[arg(long, value_name = "N")]
+    keep_weekly: Option<u32>,
+    /// Keep the last backup of each of N months
+    #[arg(long, value_name = "N")]
+    keep_monthly: Option<u32>,
+    /// Keep the last backup of each of N years
+    #[arg(long, value_name = "N")]
+    keep_yearly: Option<u32>,
+    #[arg(long, help = DETACH)]
+    detach: bool,
+}
+
+pub(super) async fn run(session: &Session, command: BackupCommand) -> Result<(), CliError> {
+    let operation_id = None;
     match command {
-        args::Backup::Run { vm, detach } => {
-            let begun = session.request(StartBackup { vm, schedule: None, operation_id: None }).await?;
-            follow(session, service, begun, detach).await
+        BackupCommand::Run { vm, detach } => {
+            begin(session, StartBackup { vm, schedule: None, operation_id }, detach).await
         }
-        args::Backup::List { vm } => {
+        BackupCommand::List { vm } => {
             show(session.json, &session.request(ListBackups { vm }).await?, |all, text| list(all, text))
         }
-        args::Backup::Restore { backup, as_vm, detach } => {
-            let begun = session.request(RestoreBackup { backup, as_vm, operation_id: None }).await?;
-            follow(session, service, begun, detach).await
+        BackupCommand::Restore { backup, as_vm, detach } => {
+            begin(session, RestoreBackup { backup, as_vm, operation_id }, detach).await
         }
-        args::Backup::Verify { backup, detach } => {
-            let begun = session.request(VerifyBackup { backup, operation_id: None }).await?;
-            follow(session, service, begun, detach).await
+        BackupCommand::Verify { backup, detach } => {
+            begin(session, VerifyBackup { backup, operation_id }, detach).await
         }
-        args::Backup::VerifyRepository { bytes_max, detach } => {
-            let begun = session.request(VerifyRepository { bytes_max, operation_id: None }).await?;
-            follow(session, service, begun, detach).await
+        BackupCommand::VerifyRepository { bytes_max, detach } => {
+            begin(session, VerifyRepository { bytes_max, operation_id }, detach).await
         }
-        args::Backup::Forget(args) => {
-            let begun = session.request(retention(&args)).await?;
-            follow(session, service, begun, args.detach).await
-        }
-        args::Backup::Collect { detach } => {
-            let begun = session.request(CollectRepository { operation_id: None }).await?;
-            follow(session, service, begun, detach).await
-        }
+        BackupCommand::Forget(args) => begin(session, retention(&args), args.detach).await,
+        BackupCommand::Collect { detach } => begin(session, CollectRepository { operation_id }, detach).await,
     }
 }
 
-fn retention(args: &args::Forget) -> ApplyRetention {
+fn retention(args: &ForgetArgs) -> ApplyRetention {
     let keep = RetentionRules {
         last: args.keep_last,
         hourly: args.keep_hourly,

@@ -1,8 +1,8 @@
 //! A NATS server that `loam up` does not run, as in containers or a cluster: its configuration, keys and buckets.
 //!
 //! ```text
-//!   loam bus prepare   keys (kept once made), nats/nats.conf and client.toml in the state directory; contacts nobody
-//!   loam bus buckets   creates the buckets that do not exist yet, as the bootstrap role; then services may connect
+//!   loam bus generate-config   keys (kept once made), nats/nats.conf and client.toml in the state directory; contacts nobody
+//!   loam bus create-buckets    creates the buckets that do not exist yet, as the bootstrap role; then services may connect
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use bus::nats::{Connection, bootstrap, connect};
 use clap::Subcommand;
 use contract::{Realm, permissions};
 
-use super::client::ClientFile;
-use super::exit::{CliError, Exit};
+use super::client::ClientConfig;
+use super::exit::{CliError, CliExitCode};
 use crate::nats::render::{ServerPaths, render};
 use crate::state::keys::{self, OPERATOR};
-use crate::state::{State, StateError, write_private};
+use crate::state::{State, StateDirError, write_private};
 
 /// A server that starts at the same time needs a moment; a missing one must be reported soon.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Subcommand)]
 pub(super) enum BusCommand {
     /// Write keys and the configuration of a NATS server into the state directory
-    Prepare {
+    GenerateConfig {
         /// Address and port that the server listens on
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: String,
@@ -36,7 +36,7 @@ pub(super) enum BusCommand {
         url: String,
     },
     /// Create the JetStream buckets that do not exist yet
-    Buckets {
+    CreateBuckets {
         /// URL of the server
         #[arg(long)]
         url: String,
@@ -51,10 +51,10 @@ pub(super) enum BusCommand {
 
 pub(super) fn run(state: &State, command: BusCommand) -> Result<(), CliError> {
     match command {
-        BusCommand::Prepare { listen, data, url } => {
+        BusCommand::GenerateConfig { listen, data, url } => {
             prepare(state, &listen, &data, url).map_err(|error| CliError::of_start(error.into()))
         }
-        BusCommand::Buckets { url, key, replicas } => {
+        BusCommand::CreateBuckets { url, key, replicas } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -64,14 +64,14 @@ pub(super) fn run(state: &State, command: BusCommand) -> Result<(), CliError> {
     }
 }
 
-fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), StateError> {
+fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), StateDirError> {
     let realm = Realm::default();
     state.prepare()?;
     let public = keys::prepare(state)?;
     let paths = ServerPaths { listen, store: data };
     write_private(&state.nats().join("nats.conf"), render(&realm, &public, paths).as_bytes())?;
     let client =
-        ClientFile { url, key: keys::of_person(&state.keys(), OPERATOR), person: OPERATOR.into(), realm };
+        ClientConfig { url, key: keys::of_person(&state.keys(), OPERATOR), person: OPERATOR.into(), realm };
     let text = toml::to_string(&client).expect("a few texts are plain data");
     write_private(&state.client(), text.as_bytes())
 }
@@ -83,9 +83,9 @@ async fn make_buckets(url: String, key: PathBuf, replicas: usize) -> Result<(), 
         name: "loam-bootstrap".into(),
         inbox_prefix: permissions::BOOTSTRAP_INBOX_PREFIX.into(),
     };
-    let carrier = connect(&connection, CONNECT_MAX)
-        .await
-        .map_err(|error| CliError::new(Exit::Unreachable, format!("{:#}", anyhow::Error::from(error))))?;
+    let carrier = connect(&connection, CONNECT_MAX).await.map_err(|error| {
+        CliError::new(CliExitCode::Unreachable, format!("{:#}", anyhow::Error::from(error)))
+    })?;
     bootstrap(&carrier, replicas).await.map_err(|error| CliError::of_start(error.into()))
 }
 

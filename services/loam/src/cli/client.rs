@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use contract::Realm;
 use serde::{Deserialize, Serialize};
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use crate::state::State;
 use crate::state::keys::OPERATOR;
 
@@ -16,7 +16,7 @@ pub(super) const AS_ROOT: &str = "run as root, or give --url and --key";
 /// `{state}/client.toml`, written by `loam up`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClientFile {
+pub struct ClientConfig {
     /// Where the bus is.
     pub url: String,
     /// The file with the person's nkey seed.
@@ -40,14 +40,14 @@ pub(super) struct BusAddress<'a> {
 
 impl BusAddress<'_> {
     /// Reads `client.toml`; options replace its values. With both --url and --key no file is needed.
-    pub(super) fn read(self) -> Result<ClientFile, CliError> {
+    pub(super) fn read(self) -> Result<ClientConfig, CliError> {
         let path = State::at(self.state).client();
         let file = match (&self.url, &self.key, std::fs::read_to_string(&path)) {
             (_, _, Ok(text)) => toml::from_str(&text)
-                .map_err(|error| CliError::new(Exit::Usage, format!("{}: {error}", path.display())))?,
+                .map_err(|error| CliError::new(CliExitCode::Usage, format!("{}: {error}", path.display())))?,
             (Some(url), Some(key), Err(_)) => {
                 let (url, key) = (url.clone(), key.clone());
-                ClientFile { url, key, person: OPERATOR.into(), realm: Realm::default() }
+                ClientConfig { url, key, person: OPERATOR.into(), realm: Realm::default() }
             }
             (_, _, Err(error)) => {
                 let hint = match error.kind() {
@@ -55,10 +55,10 @@ impl BusAddress<'_> {
                     _ => "is `loam up` running, and --state the same folder?",
                 };
                 let message = format!("reading {}: {error}; {hint}", path.display());
-                return Err(CliError::new(Exit::Unreachable, message));
+                return Err(CliError::new(CliExitCode::Unreachable, message));
             }
         };
-        Ok(ClientFile { url: self.url.unwrap_or(file.url), key: self.key.unwrap_or(file.key), ..file })
+        Ok(ClientConfig { url: self.url.unwrap_or(file.url), key: self.key.unwrap_or(file.key), ..file })
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
             let (url, key) = (url.map(str::to_string), key.map(PathBuf::from));
             BusAddress { state: folder.path(), url, key }.read()
         };
-        assert_eq!(read(None, None).expect_err("no file").exit(), Exit::Unreachable);
+        assert_eq!(read(None, None).expect_err("no file").exit(), CliExitCode::Unreachable);
         assert_eq!(read(Some("nats://a"), Some("/k")).expect("enough").person, "operator");
         let text = "url = \"nats://b\"\nkey = \"/b\"\nperson = \"ada\"\nrealm = \"home\"\n";
         std::fs::write(folder.path().join("client.toml"), text).expect("written");

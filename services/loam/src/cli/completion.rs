@@ -16,7 +16,7 @@ use contract::provisioner::{ListSeeds, ListVms};
 use contract::scheduler::ListSchedules;
 
 use super::client::BusAddress;
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use super::op::WORKERS;
 use super::output::{short, short_length, time};
 use super::session::Session;
@@ -50,7 +50,7 @@ pub(super) fn print(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     completer
         .write_registration(VARIABLE, NAME, NAME, NAME, &mut script)
-        .map_err(|error| CliError::new(Exit::Failed, format!("writing the script: {error}")))?;
+        .map_err(|error| CliError::new(CliExitCode::Failed, format!("writing the script: {error}")))?;
     if shell == Shell::Bash {
         stdio::write(BASH_WORDS);
     }

@@ -21,7 +21,7 @@ Exit codes:
 
 /// A code of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum CliExitCode {
     /// It failed, or was undone.
     Failed = 1,
     /// Wrong arguments or input.
@@ -31,27 +31,27 @@ pub enum Exit {
     /// The bus, the service or the store does not answer.
     Unreachable = 4,
     /// An operation is neither done nor undone.
-    Stuck = 5,
+    OperationStuck = 5,
     /// It is done, with warnings.
     Warnings = 6,
     /// Ctrl-C.
     Interrupted = 130,
     /// The reader closed standard output in the middle of data; what SIGPIPE would end with.
-    ReaderGone = 141,
+    BrokenPipe = 141,
 }
 
-impl Exit {
+impl CliExitCode {
     /// The name for programs, where an error has no finer one.
     fn kind(self) -> &'static str {
         match self {
-            Exit::Failed => "failed",
-            Exit::Usage => "arguments",
-            Exit::Refused => "refused",
-            Exit::Unreachable => "unreachable",
-            Exit::Stuck => "stuck",
-            Exit::Warnings => "warnings",
-            Exit::Interrupted => "interrupted",
-            Exit::ReaderGone => "reader_gone",
+            CliExitCode::Failed => "failed",
+            CliExitCode::Usage => "arguments",
+            CliExitCode::Refused => "refused",
+            CliExitCode::Unreachable => "unreachable",
+            CliExitCode::OperationStuck => "stuck",
+            CliExitCode::Warnings => "warnings",
+            CliExitCode::Interrupted => "interrupted",
+            CliExitCode::BrokenPipe => "reader_gone",
         }
     }
 }
@@ -59,7 +59,7 @@ impl Exit {
 /// Why a command does not end with 0.
 #[derive(Debug)]
 pub struct CliError {
-    exit: Exit,
+    exit: CliExitCode,
     message: String,
     kind: &'static str,
     /// Whether standard output has an answer already.
@@ -68,12 +68,12 @@ pub struct CliError {
 
 impl CliError {
     /// An error that ends with this code, in one sentence.
-    pub fn new(exit: Exit, message: impl Into<String>) -> CliError {
+    pub fn new(exit: CliExitCode, message: impl Into<String>) -> CliError {
         CliError { exit, message: message.into(), kind: exit.kind(), shown: false }
     }
 
     /// An error that the answer on standard output contains: programs get no second object.
-    pub fn already_shown(exit: Exit, message: impl Into<String>) -> CliError {
+    pub fn already_shown(exit: CliExitCode, message: impl Into<String>) -> CliError {
         CliError::new(exit, message).after_answer()
     }
 
@@ -102,7 +102,7 @@ impl CliError {
     }
 
     /// The code.
-    pub fn exit(&self) -> Exit {
+    pub fn exit(&self) -> CliExitCode {
         self.exit
     }
 
@@ -113,14 +113,18 @@ impl CliError {
 
     /// What kept `loam up` from running.
     pub fn of_start(error: anyhow::Error) -> CliError {
-        let exit = if error.is::<crate::up::settings::SettingsError>() { Exit::Usage } else { Exit::Failed };
+        let exit = if error.is::<crate::up::settings::SettingsError>() {
+            CliExitCode::Usage
+        } else {
+            CliExitCode::Failed
+        };
         CliError::new(exit, format!("{error:#}"))
     }
 
     /// Writes the sentence to standard error, or the object to standard output unless there is one already.
     pub(super) fn report(&self, json: bool) -> ExitCode {
         let code = self.exit as u8;
-        if self.exit == Exit::ReaderGone {
+        if self.exit == CliExitCode::BrokenPipe {
             // The reader that closed standard output needs no message.
         } else if json && !self.shown {
             let error = json!({ "exit_code": code, "kind": self.kind, "message": self.message });

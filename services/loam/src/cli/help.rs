@@ -31,7 +31,7 @@ pub(super) fn command() -> clap::Command {
 fn hide_below(command: clap::Command, global: &[clap::Arg]) -> clap::Command {
     command.mut_subcommands(|below| {
         let below = if below.get_name() == REPOSITORY { show_repository_options_once(below) } else { below };
-        // A command's own option of that name, such as `bus prepare --url`, stays.
+        // A command's own option of that name, such as `bus generate-config --url`, stays.
         let own: Vec<_> = below.get_arguments().map(|arg| arg.get_id().clone()).collect();
         let hidden = global.iter().filter(|arg| !own.contains(arg.get_id()));
         let mut below = below.args(hidden.map(|arg| arg.clone().hide(true)));

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command};
 use client::BusAddress;
-use exit::{CliError, Exit};
+use exit::{CliError, CliExitCode};
 use session::Session;
 
 use crate::state::State;
@@ -71,17 +71,17 @@ fn not_run(error: &clap::Error, json: bool) -> ExitCode {
         let text = error.to_string();
         let message =
             text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
-        return CliError::new(Exit::Usage, message.trim_start_matches("error: ")).report(true);
+        return CliError::new(CliExitCode::Usage, message.trim_start_matches("error: ")).report(true);
     }
     // A standard error that is closed leaves no place to report that.
     drop(error.print());
-    ExitCode::from(Exit::Usage as u8)
+    ExitCode::from(CliExitCode::Usage as u8)
 }
 
 /// The exit code of a command whose answer may not have been written: its own, unless that is 0.
 fn ended_with(code: ExitCode, only_shows: bool) -> ExitCode {
     let Some(failure) = stdio::failure() else { return code };
-    let exit = if only_shows { Exit::Failed } else { Exit::Warnings };
+    let exit = if only_shows { CliExitCode::Failed } else { CliExitCode::Warnings };
     let report = CliError::already_shown(exit, failure).report(false);
     if code == ExitCode::SUCCESS { report } else { code }
 }
@@ -109,17 +109,17 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError::new(Exit::Failed, format!("starting: {error}")))?;
+        .map_err(|error| CliError::new(CliExitCode::Failed, format!("starting: {error}")))?;
     runtime.block_on(async {
         // A definition is read before anybody is asked: what is wrong in it is wrong without a bus.
-        if let Command::Vm(args::Vm::Create { file, .. }) = &command {
+        if let Command::Vm(vm::VmCommand::Create { file, .. }) = &command {
             vm::read(file)?;
         }
         let session = Session::open(address, json).await?;
         match command {
             Command::Status => upgrade::status(&session).await,
             Command::Seed(command) => seed::run(&session, command).await,
-            Command::Vm(args::Vm::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
+            Command::Vm(vm::VmCommand::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
             Command::Vm(command) => vm::run(&session, command).await,
             Command::Proxy => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,

@@ -1,10 +1,13 @@
 //! `loam op`.
 
+use clap::Subcommand;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, OperationState};
 use contract::{OperationId, Service};
 
-use super::args;
-use super::exit::{CliError, Exit};
+use super::args::DETACH;
+use super::completion;
+use super::exit::{CliError, CliExitCode};
 use super::output::{Text, cut, extra, short, short_length, show, time, whole};
 use super::session::Session;
 use super::watch::{title, watch};
@@ -14,20 +17,53 @@ pub(super) const WORKERS: [Service; 3] = [Service::Provisioner, Service::Backup,
 /// An ambiguous prefix names so many of the ids that it may mean.
 const CANDIDATES_SHOWN: usize = 5;
 
-pub(super) async fn run(session: &Session, command: args::Op) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(super) enum OpCommand {
+    /// List operations, newest first
+    List {
+        /// Only operations that have not ended
+        #[arg(long)]
+        unfinished: bool,
+        /// Only operations of this service: provisioner, backup or upgrade
+        #[arg(long, add = ArgValueCandidates::new(completion::workers))]
+        service: Option<Service>,
+    },
+    /// Show one operation
+    Show {
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
+    },
+    /// Follow an operation until it ends
+    Watch {
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
+    },
+    /// Cancel an operation and undo what it did
+    Cancel {
+        /// Id of the operation, or its first characters
+        #[arg(add = ArgValueCompleter::new(completion::operations))]
+        id: String,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), CliError> {
     match command {
-        args::Op::List { unfinished, service } => {
+        OpCommand::List { unfinished, service } => {
             let mut reports = all(session, unfinished).await?;
             let length = short_length(reports.iter().map(|report| report.id.as_str()));
             reports.retain(|report| service.is_none_or(|service| service == report.service));
             show(session.json, &reports, |reports, text| list(reports, length, text))
         }
-        args::Op::Show { id } => show(session.json, &find(session, &id).await?, one),
-        args::Op::Watch { id } => {
+        OpCommand::Show { id } => show(session.json, &find(session, &id).await?, one),
+        OpCommand::Watch { id } => {
             let report = find(session, &id).await?;
             watch(session, report.service, &report.id).await
         }
-        args::Op::Cancel { id, detach } => cancel(session, &id, detach).await,
+        OpCommand::Cancel { id, detach } => cancel(session, &id, detach).await,
     }
 }
 
@@ -55,7 +91,7 @@ async fn cancel(session: &Session, given: &str, detach: bool) -> Result<(), CliE
     }
     match watch(session, service, &id).await {
         // Undone is what was asked for.
-        Err(error) if error.exit() == Exit::Failed => {
+        Err(error) if error.exit() == CliExitCode::Failed => {
             let report = get(session, service, &id).await?;
             show(session.json, &report, |report, text| {
                 text.line(format_args!("{} ({}) was cancelled and undone", title(report), report.id));
@@ -84,7 +120,7 @@ fn too_late(report: &OperationReport) -> CliError {
         time(&report.updated),
         state(report)
     );
-    CliError::new(Exit::Refused, message)
+    CliError::new(CliExitCode::Refused, message)
 }
 
 async fn get(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, CliError> {
@@ -99,7 +135,7 @@ async fn find(session: &Session, given: &str) -> Result<OperationReport, CliErro
     };
     for service in WORKERS {
         match get(session, service, &id).await {
-            Err(error) if error.exit() == Exit::Refused => {}
+            Err(error) if error.exit() == CliExitCode::Refused => {}
             answer => return answer,
         }
     }
@@ -108,7 +144,7 @@ async fn find(session: &Session, given: &str) -> Result<OperationReport, CliErro
 
 fn unknown(given: &str) -> CliError {
     CliError::new(
-        Exit::Refused,
+        CliExitCode::Refused,
         format!("there is no operation {given}; `loam op list` shows which there are"),
     )
     .with_kind("no_operation")
@@ -128,7 +164,7 @@ fn only_one(reports: Vec<OperationReport>, prefix: &str) -> Result<OperationRepo
                 fitting.iter().take(CANDIDATES_SHOWN).map(|report| report.id.as_str()).collect();
             let more = if count > CANDIDATES_SHOWN { ", ..." } else { "" };
             let message = format!("{prefix} may be any of {count} operations: {}{more}", ids.join(", "));
-            Err(CliError::new(Exit::Usage, message))
+            Err(CliError::new(CliExitCode::Usage, message))
         }
     }
 }
@@ -203,9 +239,9 @@ mod tests {
         let found = only_one(all(), "01KB0000000000000000000002").expect("only one");
         assert_eq!(found.id.as_str(), "01KB0000000000000000000002");
         let ambiguous = only_one(all(), "01KB").expect_err("two");
-        assert_eq!(ambiguous.exit(), Exit::Usage);
+        assert_eq!(ambiguous.exit(), CliExitCode::Usage);
         assert!(ambiguous.message().contains("any of 2 operations: 01KB"), "{}", ambiguous.message());
-        assert_eq!(only_one(all(), "NOPE").expect_err("none").exit(), Exit::Refused);
+        assert_eq!(only_one(all(), "NOPE").expect_err("none").exit(), CliExitCode::Refused);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width};
 use serde::Serialize;
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use crate::stdio;
 
 /// The width of a table where neither a terminal nor `COLUMNS` says one.
@@ -99,7 +99,7 @@ pub(super) fn show<T: Serialize>(
     let mut text = Text::default();
     if json {
         let json = serde_json::to_string_pretty(answer)
-            .map_err(|error| CliError::new(Exit::Failed, format!("writing the answer: {error}")))?;
+            .map_err(|error| CliError::new(CliExitCode::Failed, format!("writing the answer: {error}")))?;
         text.line(json);
     } else {
         for_people(answer, &mut text);

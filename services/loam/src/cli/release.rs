@@ -19,7 +19,7 @@ use contract::upgrade::ReleaseManifest;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 use serde_json::json;
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use super::output::show;
 
 const SECRET_KEY: &str = "release.key";
@@ -83,7 +83,7 @@ pub(super) fn run(json: bool, command: ReleaseCommand) -> Result<(), CliError> {
 }
 
 fn failed(doing: &str, path: &Path, error: impl std::fmt::Display) -> CliError {
-    CliError::new(Exit::Failed, format!("{doing} {}: {error}", path.display()))
+    CliError::new(CliExitCode::Failed, format!("{doing} {}: {error}", path.display()))
 }
 
 fn generate(folder: &Path) -> Result<(PathBuf, PathBuf), CliError> {
@@ -108,8 +108,9 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
     let key = read_key(key)?;
     let file = format!("loam-{service}");
     let executable = folder.join(&file);
-    let sha256 = chassis::sha256_of(&executable)
-        .map_err(|error| CliError::new(Exit::Usage, format!("reading {}: {error}", executable.display())))?;
+    let sha256 = chassis::sha256_of(&executable).map_err(|error| {
+        CliError::new(CliExitCode::Usage, format!("reading {}: {error}", executable.display()))
+    })?;
     let manifest = ReleaseManifest { service, version, file, sha256, made: chrono::Utc::now() };
     let text = toml::to_string(&manifest).expect("names, digests and times are plain data");
     let path = folder.join(MANIFEST);
@@ -123,7 +124,7 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
 }
 
 fn read_key(path: &Path) -> Result<SecretKey, CliError> {
-    let usage = |sentence: String| CliError::new(Exit::Usage, sentence);
+    let usage = |sentence: String| CliError::new(CliExitCode::Usage, sentence);
     let unreadable = |error: &dyn std::fmt::Display| usage(format!("reading {}: {error}", path.display()));
     let mode = std::fs::metadata(path).map_err(|error| unreadable(&error))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
@@ -162,7 +163,7 @@ mod tests {
     fn keys_are_never_overwritten_and_keys_open_to_others_never_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let (secret, _) = generate(folder.path()).expect("made");
-        assert_eq!(generate(folder.path()).expect_err("there already").exit(), Exit::Failed);
+        assert_eq!(generate(folder.path()).expect_err("there already").exit(), CliExitCode::Failed);
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).expect("set");
         let refused = sign(folder.path(), Service::Proxy, "0.2.0".into(), &secret).expect_err("open");
         assert!(refused.message().contains("chmod go="), "{}", refused.message());

@@ -47,9 +47,11 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
         }
         "verify_backup" => format!("{about} is whole: every byte was read and checked in {took}"),
         "verify_repository" => match output::<VerifiedRepository>(report) {
-            Some(VerifiedRepository { packs, packs_left, bytes_read, backups, .. }) => {
+            Some(VerifiedRepository { packs, packs_deferred, bytes_read, backups, .. }) => {
                 let scope = match backups {
-                    0 => format!("{packs_left} packs are left for later, missing packs were not looked for"),
+                    0 => format!(
+                        "{packs_deferred} packs are left for later, missing packs were not looked for"
+                    ),
                     backups => format!("everything that {backups} backups need is there"),
                 };
                 format!("no damage in {packs} packs ({bytes_read}), checked in {took}; {scope}")
@@ -63,7 +65,7 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             None => done(report, &took),
         },
         "apply_retention" => match output::<AppliedRetention>(report) {
-            Some(AppliedRetention { forgotten, kept_total, left, .. }) => {
+            Some(AppliedRetention { forgotten, kept_total, deferred_total: left, .. }) => {
                 let left =
                     if left > 0 { format!("; {left} are left for the next run") } else { String::new() };
                 format!("{} backups are forgotten, {kept_total} are kept{left}", forgotten.len())

@@ -1,21 +1,64 @@
 //! `loam schedule`.
 
+use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 use contract::backup::StartBackup;
 use contract::scheduler::{
-    AddSchedule, ListRuns, ListSchedules, RemoveSchedule, Run, RunOutcome, Schedule, ScheduleStatus,
-    ScheduledCommand,
+    AddSchedule, ListRuns, ListSchedules, RemoveSchedule, RunStartStatus, Schedule, ScheduleStatus,
+    ScheduledCommand, ScheduledRun,
 };
-use contract::{Request, Service, VmName};
+use contract::{Request, ScheduleId, Service, VmName};
 use serde_json::json;
 
-use super::args;
 use super::exit::CliError;
 use super::output::{Text, cut, extra, show, time, whole};
 use super::session::Session;
+use super::{completion, examples};
 
-pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(super) enum ScheduleCommand {
+    /// Add a schedule
+    #[command(after_help = examples::SCHEDULE_ADD)]
+    Add {
+        /// Name of the schedule
+        #[arg(value_name = "NAME")]
+        id: ScheduleId,
+        /// When to run: five cron fields, six with seconds first, or @daily and the like
+        #[arg(long)]
+        cron: String,
+        /// Time zone of the cron fields, such as Europe/Paris
+        #[arg(long, value_name = "ZONE", default_value = "UTC")]
+        time_zone: String,
+        /// Back up this VM
+        #[arg(long, value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
+        #[arg(required_unless_present = "command", conflicts_with = "command")]
+        backup: Option<VmName>,
+        /// Send this command instead, such as backup.verify_repository
+        #[arg(long, value_name = "SERVICE.COMMAND", value_parser = service_command)]
+        command: Option<(Service, String)>,
+        /// Fields of the command as a JSON object, such as {"keep":{"daily":7}}
+        #[arg(long, value_name = "JSON", requires = "command", value_parser = json_object)]
+        body: Option<serde_json::Value>,
+    },
+    /// List schedules
+    List,
+    /// Remove a schedule; a run that has begun goes on
+    Remove {
+        /// Name of the schedule
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
+        id: ScheduleId,
+    },
+    /// List the latest runs of a schedule
+    Runs {
+        /// Name of the schedule
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(completion::schedules))]
+        id: ScheduleId,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: ScheduleCommand) -> Result<(), CliError> {
     match command {
-        args::Schedule::Add { id, cron, time_zone, backup, command, body } => {
+        ScheduleCommand::Add { id, cron, time_zone, backup, command, body } => {
             let command = match (backup, command) {
                 (Some(vm), _) => backup_command(&vm),
                 (None, Some((service, command))) => {
@@ -30,16 +73,16 @@ pub(super) async fn run(session: &Session, command: args::Schedule) -> Result<()
                 text.line(format_args!("schedule {} is added; next run: {next}", added.schedule.id));
             })
         }
-        args::Schedule::List => {
+        ScheduleCommand::List => {
             show(session.json, &session.request(ListSchedules {}).await?, |all, text| list(all, text))
         }
-        args::Schedule::Remove { id } => {
+        ScheduleCommand::Remove { id } => {
             let removed = session.request(RemoveSchedule { id }).await?;
             show(session.json, &removed, |schedule, text| {
                 text.line(format_args!("schedule {} is removed", schedule.id));
             })
         }
-        args::Schedule::Runs { id } => {
+        ScheduleCommand::Runs { id } => {
             show(session.json, &session.request(ListRuns { id }).await?, |all, text| runs(all, text))
         }
     }
@@ -109,15 +152,15 @@ fn list(schedules: &[ScheduleStatus], text: &mut Text) {
     text.table(head, rows.collect(), "no schedules; `loam schedule add` adds one");
 }
 
-fn runs(runs: &[Run], text: &mut Text) {
+fn runs(runs: &[ScheduledRun], text: &mut Text) {
     let rows = runs.iter().map(|run| [time(&run.due), time(&run.fired), outcome(&run.outcome)]);
     text.table([whole("DUE"), whole("STARTED"), cut("OUTCOME")], rows.collect(), "no runs yet");
 }
 
-fn outcome(outcome: &RunOutcome) -> String {
+fn outcome(outcome: &RunStartStatus) -> String {
     match outcome {
-        RunOutcome::Sending(id) => format!("starting {id}"),
-        RunOutcome::Started(id) => format!("started {id}"),
-        RunOutcome::NotStarted(reason) => format!("not started: {reason}"),
+        RunStartStatus::Sending(id) => format!("starting {id}"),
+        RunStartStatus::Started(id) => format!("started {id}"),
+        RunStartStatus::NotStarted(reason) => format!("not started: {reason}"),
     }
 }

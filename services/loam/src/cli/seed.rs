@@ -2,26 +2,53 @@
 
 use std::path::Path;
 
-use contract::Service;
+use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
+use contract::SeedName;
 use contract::provisioner::{AddSeed, ListSeeds, RemoveSeed, Seed};
 
-use super::args;
-use super::exit::{CliError, Exit};
+use super::args::DETACH;
+use super::completion;
+use super::exit::{CliError, CliExitCode};
 use super::output::{Text, cut, number, show, time, whole};
 use super::session::Session;
-use super::watch::follow;
+use super::watch::begin;
 
-pub(super) async fn run(session: &Session, command: args::Seed) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(super) enum SeedCommand {
+    /// Add a seed, a base image of VMs, from a cloud image (qcow2 or raw)
+    Add {
+        /// Name of the seed
+        name: SeedName,
+        /// Image to add: a file on the provisioner's host, or an http(s) URL
+        #[arg(long, value_name = "FILE|URL")]
+        from: String,
+        /// SHA-256 of the image, 64 hexadecimal digits
+        #[arg(long, value_name = "DIGEST")]
+        sha256: String,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// List seeds, the base images of VMs
+    List,
+    /// Remove a seed, a base image that no VM uses
+    Remove {
+        /// Name of the seed
+        #[arg(add = ArgValueCompleter::new(completion::seeds))]
+        name: SeedName,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: SeedCommand) -> Result<(), CliError> {
     match command {
-        args::Seed::Add { name, from, sha256, detach } => {
+        SeedCommand::Add { name, from, sha256, detach } => {
             let from = absolute(from)?;
-            let begun = session.request(AddSeed { name, from, sha256, operation_id: None }).await?;
-            follow(session, Service::Provisioner, begun, detach).await
+            begin(session, AddSeed { name, from, sha256, operation_id: None }, detach).await
         }
-        args::Seed::List => {
+        SeedCommand::List => {
             show(session.json, &session.request(ListSeeds {}).await?, |seeds, text| list(seeds, text))
         }
-        args::Seed::Remove { name } => {
+        SeedCommand::Remove { name } => {
             let removed = session.request(RemoveSeed { name }).await?;
             show(session.json, &removed, |seed, text| {
                 text.line(format_args!("seed {} is removed", seed.name))
@@ -36,9 +63,11 @@ fn absolute(from: String) -> Result<String, CliError> {
         return Ok(from);
     }
     let path = std::path::absolute(Path::new(&from))
-        .map_err(|error| CliError::new(Exit::Usage, format!("{from}: {error}")))?;
+        .map_err(|error| CliError::new(CliExitCode::Usage, format!("{from}: {error}")))?;
     let text = path.to_str().map(str::to_string);
-    text.ok_or_else(|| CliError::new(Exit::Usage, format!("{}: the path is not UTF-8", path.display())))
+    text.ok_or_else(|| {
+        CliError::new(CliExitCode::Usage, format!("{}: the path is not UTF-8", path.display()))
+    })
 }
 
 fn list(seeds: &[Seed], text: &mut Text) {

@@ -12,7 +12,7 @@ use contract::message::with_causes;
 use contract::permissions::inbox_prefix_of_person;
 
 use super::client::{AS_ROOT, BusAddress};
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 
 /// The bus is on this host or near: one that does not answer by then is away.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -59,21 +59,21 @@ impl Session {
 fn not_connected(error: &ConnectError) -> CliError {
     match error {
         ConnectError::Key { path, source } if source.kind() == ErrorKind::PermissionDenied => {
-            CliError::new(Exit::Unreachable, format!("reading the key {path}: {source}; {AS_ROOT}"))
+            CliError::new(CliExitCode::Unreachable, format!("reading the key {path}: {source}; {AS_ROOT}"))
         }
         ConnectError::Key { path, source } => {
-            CliError::new(Exit::Usage, format!("reading the key {path}: {source}"))
+            CliError::new(CliExitCode::Usage, format!("reading the key {path}: {source}"))
         }
-        _ => CliError::new(Exit::Unreachable, with_causes(error)),
+        _ => CliError::new(CliExitCode::Unreachable, with_causes(error)),
     }
 }
 
 /// What a call that brought no reply means for the command.
 pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> CliError {
     let exit = match &error {
-        CallError::Refused(_) => Exit::Refused,
-        CallError::Transport { .. } => Exit::Unreachable,
-        CallError::Failed(_) | CallError::Unreadable { .. } => Exit::Failed,
+        CallError::Refused(_) => CliExitCode::Refused,
+        CallError::Transport { .. } => CliExitCode::Unreachable,
+        CallError::Failed(_) | CallError::UnreadableReply { .. } => CliExitCode::Failed,
     };
     CliError::new(exit, with_causes(&error))
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use contract::VmName;
 use contract::provisioner::{GetVm, Vm, VmState};
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use super::session::Session;
 use crate::state::State;
 
@@ -34,16 +34,16 @@ pub(super) async fn run(
     let error = ssh(&vm, address, &key, &state.known_hosts(), command).exec();
     Err(match error.kind() {
         ErrorKind::NotFound => {
-            CliError::new(Exit::Failed, "ssh is not installed: install the package openssh-client")
+            CliError::new(CliExitCode::Failed, "ssh is not installed: install the package openssh-client")
         }
-        _ => CliError::new(Exit::Failed, format!("starting {PROGRAM}: {error}")),
+        _ => CliError::new(CliExitCode::Failed, format!("starting {PROGRAM}: {error}")),
     })
 }
 
 /// Where a VM that can be entered is.
 fn address_of(vm: &Vm) -> Result<IpAddr, CliError> {
     let name = &vm.definition.name;
-    let refused = |why: String| CliError::new(Exit::Refused, why).with_kind("not_ready");
+    let refused = |why: String| CliError::new(CliExitCode::Refused, why).with_kind("not_ready");
     if vm.hypervisor != "libvirt" {
         return Err(refused(format!("{name} is {}: there is no VM to connect to", vm.hypervisor)));
     }
@@ -71,7 +71,7 @@ fn readable(key: PathBuf) -> Result<PathBuf, CliError> {
         ErrorKind::NotFound => "it is on the provisioner's host: run there, with its --state",
         _ => "it cannot be used",
     };
-    Err(CliError::new(Exit::Usage, format!("reading the SSH key {}: {error}; {hint}", key.display())))
+    Err(CliError::new(CliExitCode::Usage, format!("reading the SSH key {}: {error}; {hint}", key.display())))
 }
 
 fn ssh(vm: &Vm, address: IpAddr, key: &Path, known_hosts: &Path, command: &[OsString]) -> Command {
@@ -121,7 +121,7 @@ mod tests {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: hypervisor.into(),
-            emulated: None,
+            emulation_reason: None,
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(address_of(&vm(VmState::Ready, "libvirt")).expect("ready"), ADDRESS);
         let refused = |state, hypervisor| {
             let error = address_of(&vm(state, hypervisor)).expect_err("refused");
-            assert_eq!((error.exit(), error.kind()), (Exit::Refused, "not_ready"));
+            assert_eq!((error.exit(), error.kind()), (CliExitCode::Refused, "not_ready"));
             error.message().to_string()
         };
         assert!(refused(VmState::Stopped, "libvirt").contains("loam vm start web"));

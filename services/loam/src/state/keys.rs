@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use contract::Service;
 use nkeys::KeyPair;
 
-use super::{State, StateError, write_private};
+use super::{State, StateDirError, write_private};
 
 /// The person whose key is made at the first start.
 pub const OPERATOR: &str = "operator";
@@ -18,7 +18,7 @@ const BACKUP_KEY_BYTES: usize = 32;
 
 /// The public keys that the NATS server accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicKeys {
+pub struct NatsPublicKeys {
     /// One for each service, the supervisor included.
     pub services: Vec<(Service, String)>,
     /// The role that makes the buckets.
@@ -43,7 +43,7 @@ pub fn of_person(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Makes every key that does not exist yet, and reads the public keys.
-pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
+pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
     let folder = state.keys();
     let mut services = Vec::new();
     for service in Service::ALL {
@@ -56,19 +56,19 @@ pub fn prepare(state: &State) -> Result<PublicKeys, StateError> {
         let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
         write_private(&backup_key, format!("{}\n", hex::encode(bytes)).as_bytes())?;
     }
-    Ok(PublicKeys {
+    Ok(NatsPublicKeys {
         services,
         bootstrap: user_key(&of_bootstrap(&folder))?,
         people: vec![(OPERATOR.into(), user_key(&of_person(&folder, OPERATOR))?)],
     })
 }
 
-fn exists(path: &Path) -> Result<bool, StateError> {
-    path.try_exists().map_err(StateError::disk("looking for", path))
+fn exists(path: &Path) -> Result<bool, StateDirError> {
+    path.try_exists().map_err(StateDirError::disk("looking for", path))
 }
 
 /// Reads a user's key, or makes it.
-fn user_key(path: &Path) -> Result<String, StateError> {
+fn user_key(path: &Path) -> Result<String, StateDirError> {
     if !exists(path)? {
         let pair = KeyPair::new_user();
         let seed = pair.seed().expect("a pair that was just made has a seed");
@@ -76,11 +76,11 @@ fn user_key(path: &Path) -> Result<String, StateError> {
         return Ok(pair.public_key());
     }
     chassis::refuse_if_others_can_write(path)?;
-    let text = std::fs::read_to_string(path).map_err(StateError::disk("reading", path))?;
+    let text = std::fs::read_to_string(path).map_err(StateDirError::disk("reading", path))?;
     let pair = KeyPair::from_seed(text.trim()).ok();
     pair.map(|pair| pair.public_key())
         .filter(|public| public.starts_with('U'))
-        .ok_or_else(|| StateError::NotAKey { path: path.into() })
+        .ok_or_else(|| StateDirError::NotAKey { path: path.into() })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{State, StateError};
+use super::{State, StateDirError};
 
 /// Held while the supervisor runs.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Lock {
 }
 
 /// Locks the directory.
-pub fn take(state: &State) -> Result<Lock, StateError> {
+pub fn take(state: &State) -> Result<Lock, StateDirError> {
     let path = state.run().join("lock");
     let file = OpenOptions::new()
         .write(true)
@@ -23,11 +23,11 @@ pub fn take(state: &State) -> Result<Lock, StateError> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .map_err(StateError::disk("opening", &path))?;
+        .map_err(StateDirError::disk("opening", &path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(held) => Ok(Lock { _held: held }),
-        Err((_, Errno::EWOULDBLOCK)) => Err(StateError::Taken { path: state.root().into() }),
-        Err((_, errno)) => Err(StateError::disk("locking", &path)(errno.into())),
+        Err((_, Errno::EWOULDBLOCK)) => Err(StateDirError::Locked { path: state.root().into() }),
+        Err((_, errno)) => Err(StateDirError::disk("locking", &path)(errno.into())),
     }
 }
 

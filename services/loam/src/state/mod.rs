@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use contract::Service;
 
-pub use write::{StateError, write_private};
+pub use write::{StateDirError, write_private};
 
 /// The default state directory.
 pub const STATE_DEFAULT: &str = "/var/lib/loam";
@@ -42,7 +42,7 @@ impl State {
     }
 
     /// Makes the folders that do not exist yet.
-    pub fn prepare(&self) -> Result<(), StateError> {
+    pub fn prepare(&self) -> Result<(), StateDirError> {
         write::folder(&self.root, FOR_ALL)?;
         for private in [self.keys(), self.nats(), self.run(), self.log()] {
             write::folder(&private, FOR_US)?;

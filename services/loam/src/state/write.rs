@@ -10,7 +10,7 @@ const FILE_FOR_US: u32 = 0o600;
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub enum StateDirError {
     /// A file or folder cannot be made or read.
     #[error("{doing} {path}")]
     Disk {
@@ -30,36 +30,36 @@ pub enum StateError {
     },
     /// Somebody else can write a key file.
     #[error(transparent)]
-    Untrusted(#[from] chassis::FileError),
+    UntrustedFile(#[from] chassis::FileTrustError),
     /// Another process has locked the directory.
     #[error("another `loam up` runs on {path}; end it first, or choose another directory with --state")]
-    Taken {
+    Locked {
         /// The folder.
         path: PathBuf,
     },
 }
 
-impl StateError {
-    pub(super) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+impl StateDirError {
+    pub(super) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateDirError {
         let path = path.to_path_buf();
-        move |source| StateError::Disk { doing, path, source }
+        move |source| StateDirError::Disk { doing, path, source }
     }
 }
 
 /// Makes a folder with its parents, and gives it the mode whatever the umask says.
-pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateError> {
+pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateDirError> {
     DirBuilder::new()
         .recursive(true)
         .mode(mode)
         .create(path)
-        .map_err(StateError::disk("making the folder", path))?;
+        .map_err(StateDirError::disk("making the folder", path))?;
     std::fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(StateError::disk("setting the mode of", path))
+        .map_err(StateDirError::disk("setting the mode of", path))
 }
 
 /// Writes a file that only its owner may read, atomically.
-pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    let failed = |error| StateError::disk("writing", path)(error);
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateDirError> {
+    let failed = |error| StateDirError::disk("writing", path)(error);
     let folder = path.parent().expect("files of the state directory are in a folder");
     let name = path.file_name().expect("files have names").to_string_lossy();
     let draft = folder.join(format!(".{name}.new"));

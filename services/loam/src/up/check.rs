@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use contract::Service;
 
 use super::release::Executables;
-use super::service::{Common, settings_to_check};
+use super::service::{CommonSettings, settings_to_check};
 use super::settings::{Hypervisor, Settings, SettingsError};
 use crate::state::State;
 
@@ -28,7 +28,7 @@ pub(super) fn check_services(
     hypervisor: Option<Hypervisor>,
 ) -> anyhow::Result<()> {
     let keys = state.keys();
-    let common = Common { state, settings, url: "", keys: &keys, hypervisor };
+    let common = CommonSettings { state, settings, url: "", keys: &keys, hypervisor };
     for service in Service::FIVE {
         let Some(problem) = check(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;

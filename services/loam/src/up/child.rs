@@ -20,7 +20,7 @@ pub const SELF_EXE: &str = "/proc/self/exe";
 
 /// A program with its arguments and variables.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub struct LaunchSpec {
     /// Its name in log files and in the status view.
     pub name: String,
     /// The executable.
@@ -29,20 +29,20 @@ pub struct Launch {
     variables: Vec<(&'static str, OsString)>,
 }
 
-impl Launch {
+impl LaunchSpec {
     /// A program without arguments.
-    pub fn of(name: &str, program: &Path) -> Launch {
-        Launch { name: name.into(), program: program.into(), args: Vec::new(), variables: Vec::new() }
+    pub fn of(name: &str, program: &Path) -> LaunchSpec {
+        LaunchSpec { name: name.into(), program: program.into(), args: Vec::new(), variables: Vec::new() }
     }
 
     /// Adds an argument. Never a secret: everybody on the host can read arguments.
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Launch {
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> LaunchSpec {
         self.args.push(argument.as_ref().into());
         self
     }
 
     /// Sets a variable. Never a secret.
-    pub fn variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Launch {
+    pub fn variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> LaunchSpec {
         self.variables.push((name, value.as_ref().into()));
         self
     }

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bus::{Bus, Declined, RunningServer, ServiceInfo, TransportError};
-use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
+use bus::{Bus, ErrorReply, RunningServer, ServiceInfo, TransportError};
+use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
 use contract::operation::{CheckHealth, Health};
-use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
+use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService};
 use contract::{HostName, Service};
 use tokio::sync::Mutex;
 
-use super::keeper::{Handle, Phase};
-use super::release::{Executables, ReleaseError};
+use super::keeper::{Handle, ProcessState};
+use super::release::{ExecutableError, Executables};
 
 /// The handlers of the supervisor's requests.
 pub(super) struct Handlers {
@@ -71,7 +71,7 @@ impl Handlers {
         server.on::<CheckHealth, _, _>(move |_| std::future::ready(Ok(health.clone())));
         let (list, list_here) = (Arc::clone(&self), Arc::clone(&self));
         server.on::<ListProcesses, _, _>(move |_| {
-            std::future::ready(Ok::<_, Declined<NoRefusal>>(list.list()))
+            std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(list.list()))
         });
         server.on_host::<ListProcesses, _, _>(&host, move |_| std::future::ready(Ok(list_here.list())));
         let (replace, replace_here) = (Arc::clone(&self), self);
@@ -87,9 +87,9 @@ impl Handlers {
             Service::FIVE.into_iter().filter_map(|service| Some((service, self.keepers.get(&service)?)));
         here.map(|(service, keeper)| {
             let status = keeper.status();
-            let pid = match status.phase {
-                Phase::Up(pid) => Some(pid),
-                Phase::Down(_) | Phase::Ended => None,
+            let pid = match status.state {
+                ProcessState::Up(pid) => Some(pid),
+                ProcessState::Down(_) | ProcessState::Stopped => None,
             };
             Process {
                 service,
@@ -105,17 +105,17 @@ impl Handlers {
     async fn replace(
         self: Arc<Self>,
         wanted: ReplaceService,
-    ) -> Result<Replaced, Declined<ReplaceServiceRefused>> {
+    ) -> Result<ReplacedService, ErrorReply<ReplaceServiceRefused>> {
         let ReplaceService { service, executable } = wanted;
         let Some(keeper) = self.keepers.get(&service) else {
-            return Err(Declined::Refused(ReplaceServiceRefused::NotHere(service)));
+            return Err(ErrorReply::Refused(ReplaceServiceRefused::NotOnThisHost(service)));
         };
         let _one_at_a_time = self.replacing.lock().await;
         let (before, changes) = self.record(service, executable).await?;
         if changes {
             keeper.restart().await.map_err(|reason| failed(format!("restarting {service}: {reason}")))?;
         }
-        Ok(Replaced { before })
+        Ok(ReplacedService { executable_before: before })
     }
 
     /// Records what is to run. Hashing executables takes a moment, so it runs on another thread.
@@ -123,15 +123,15 @@ impl Handlers {
         &self,
         service: Service,
         executable: PathBuf,
-    ) -> Result<(PathBuf, bool), Declined<ReplaceServiceRefused>> {
+    ) -> Result<(PathBuf, bool), ErrorReply<ReplaceServiceRefused>> {
         let executables = self.executables.clone();
         let runs_from = self.keepers.get(&service).map(|keeper| keeper.status().executable);
-        let work = move || -> Result<(PathBuf, bool), Declined<ReplaceServiceRefused>> {
+        let work = move || -> Result<(PathBuf, bool), ErrorReply<ReplaceServiceRefused>> {
             if executable != executables.installed(service) {
-                executables.usable(&executable).map_err(Declined::Refused)?;
+                executables.usable(&executable).map_err(ErrorReply::Refused)?;
             }
             let changes = runs_from.as_ref() != Some(&executable);
-            let kept: Result<PathBuf, ReleaseError> = executables.record(service, &executable);
+            let kept: Result<PathBuf, ExecutableError> = executables.record(service, &executable);
             let before = kept.map_err(|error| failed(with_causes(&error)))?;
             Ok((before, changes))
         };
@@ -139,6 +139,6 @@ impl Handlers {
     }
 }
 
-fn failed(message: String) -> Declined<ReplaceServiceRefused> {
-    Declined::Failed(Failure { kind: FailureKind::Unavailable, message })
+fn failed(message: String) -> ErrorReply<ReplaceServiceRefused> {
+    ErrorReply::Failed(Failure { kind: FailureKind::Unavailable, message })
 }

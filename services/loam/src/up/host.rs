@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::SELF_EXE;
 use super::handlers::{Handlers, Identity};
-use super::keeper::{self, Keeper, Phase};
+use super::keeper::{self, Keeper, ProcessState};
 use super::release::Executables;
-use super::service::{self, Common};
+use super::service::{self, CommonSettings};
 use super::settings::{Hypervisor, Settings};
 use super::shutdown;
 use super::status_view::{self, HealthTable, StatusView};
 use crate::nats::render::{ServerPaths, render};
 use crate::nats::server;
-use crate::state::keys::{self, OPERATOR, PublicKeys};
+use crate::state::keys::{self, NatsPublicKeys, OPERATOR};
 use crate::state::{State, write_private};
 
 /// How long the bus may take to accept the first connection.
@@ -40,15 +40,15 @@ pub(super) struct Host {
     pub(super) keys: PathBuf,
     pub(super) server: Option<PathBuf>,
     pub(super) hypervisor: Option<Hypervisor>,
-    pub(super) instance: String,
-    pub(super) force: CancellationToken,
+    pub(super) instance_id: String,
+    pub(super) force_shutdown: CancellationToken,
 }
 
 /// What has been started so far, in this order.
 #[derive(Default)]
-pub(super) struct Started {
-    pub(super) keepers: Vec<Keeper>,
-    pub(super) serving: Option<RunningServer>,
+pub(super) struct StartedServices {
+    pub(super) processes: Vec<Keeper>,
+    pub(super) supervisor_server: Option<RunningServer>,
     pub(super) status_view: Option<StatusView>,
 }
 
@@ -56,23 +56,26 @@ impl Host {
     /// Starts everything, shows its status, and ends it in order at a signal.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut signals = shutdown::Signals::listen()?;
-        let mut started = Started::default();
+        let mut started = StartedServices::default();
         let outcome = tokio::select! {
             never = self.start_and_watch(&mut started) => never.map(|never| match never {}),
             name = signals.next() => { tracing::info!(name, "shutting down"); Ok(()) }
         };
-        signals.force_at_next(self.force.clone());
+        signals.force_at_next(self.force_shutdown.clone());
         shutdown::in_order(started).await;
         outcome
     }
 
-    async fn start_and_watch(&self, started: &mut Started) -> anyhow::Result<std::convert::Infallible> {
+    async fn start_and_watch(
+        &self,
+        started: &mut StartedServices,
+    ) -> anyhow::Result<std::convert::Infallible> {
         let since = chrono::Utc::now();
         let public = keys::prepare(&self.state)?;
         let url = self.open_bus(&public, started).await?;
         self.make_buckets(&url).await?;
         self.write_client(&url)?;
-        let common = Common {
+        let common = CommonSettings {
             state: &self.state,
             settings: &self.settings,
             url: &url,
@@ -86,21 +89,25 @@ impl Host {
         for service in Service::FIVE {
             let keeper = self.keep_service(service);
             keepers.insert(service, keeper.handle());
-            started.keepers.push(keeper);
+            started.processes.push(keeper);
         }
         let bus = self.connect_supervisor(&url).await?;
         let mut build = chassis::sha256_of(Path::new(SELF_EXE)).context("hashing our executable")?;
         build.truncate(BUILD_DIGITS);
         let identity =
-            Identity { host: self.settings.host.clone(), build, instance: self.instance.clone(), since };
+            Identity { host: self.settings.host.clone(), build, instance: self.instance_id.clone(), since };
         let handlers = Handlers::over(self.executables.clone(), keepers);
-        started.serving =
+        started.supervisor_server =
             Some(handlers.open(&bus, identity).await.context("opening the supervisor's endpoints")?);
         self.watch(&url, bus, started).await
     }
 
     /// Starts a server, or takes the one in the settings; returns its URL.
-    async fn open_bus(&self, public: &PublicKeys, started: &mut Started) -> anyhow::Result<String> {
+    async fn open_bus(
+        &self,
+        public: &NatsPublicKeys,
+        started: &mut StartedServices,
+    ) -> anyhow::Result<String> {
         let Some(program) = self.server.clone() else {
             return Ok(self.settings.nats.url.clone().expect("without a server there is a url"));
         };
@@ -119,7 +126,7 @@ impl Host {
         let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
         let keeper = self.keep(server::NAME, Box::new(plan));
         let handle = keeper.handle();
-        started.keepers.push(keeper);
+        started.processes.push(keeper);
         let chosen = server::wait_for_port(&self.state, &handle).await?;
         port.set(chosen).expect("the port is set once");
         Ok(format!("nats://127.0.0.1:{chosen}"))
@@ -157,7 +164,7 @@ impl Host {
     }
 
     fn write_client(&self, url: &str) -> anyhow::Result<()> {
-        let client = crate::cli::client::ClientFile {
+        let client = crate::cli::client::ClientConfig {
             url: url.into(),
             key: keys::of_person(&self.keys, OPERATOR),
             person: OPERATOR.into(),
@@ -174,20 +181,20 @@ impl Host {
     }
 
     fn keep(&self, name: &str, plan: keeper::Plan) -> Keeper {
-        Keeper::start(name, SELF_EXE.into(), self.state.log_of(name), plan, self.force.clone())
+        Keeper::start(name, SELF_EXE.into(), self.state.log_of(name), plan, self.force_shutdown.clone())
     }
 
     async fn watch(
         &self,
         url: &str,
         bus: Bus,
-        started: &mut Started,
+        started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let (sender, health) = watch::channel(HealthTable::new());
         let _polling = tokio::spawn(status_view::poll_health(bus, sender));
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
-        let names: Vec<String> = started.keepers.iter().map(|keeper| keeper.name.clone()).collect();
+        let names: Vec<String> = started.processes.iter().map(|keeper| keeper.name.clone()).collect();
         let shown = started.status_view.insert(StatusView::of(
             &head,
             &names,
@@ -197,7 +204,7 @@ impl Host {
         loop {
             let table = health.borrow().clone();
             let mut ready = 0;
-            for keeper in &started.keepers {
+            for keeper in &started.processes {
                 let status = keeper.status();
                 let Ok(service) = keeper.name.parse::<Service>() else {
                     shown.show_plain(&keeper.name, &status, url);
@@ -205,7 +212,7 @@ impl Host {
                 };
                 // An answer from before the last start is another process's.
                 let current = table.get(&service).filter(|health| health.since >= status.since);
-                let up = matches!(status.phase, Phase::Up(_));
+                let up = matches!(status.state, ProcessState::Up(_));
                 ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
                 shown.show(service, &status, current);
             }

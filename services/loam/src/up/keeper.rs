@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::child::Launch;
+use super::child::LaunchSpec;
 use super::log;
 
 /// The first wait after a process died; doubled each time.
@@ -41,20 +41,20 @@ const ORDERS: usize = 4;
 
 /// Whether a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ProcessState {
     /// It runs under this id.
     Up(u32),
     /// It died or could not be started, for this reason; it will be started again.
     Down(String),
     /// It was ended by us.
-    Ended,
+    Stopped,
 }
 
 /// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessStatus {
     /// Whether it runs.
-    pub phase: Phase,
+    pub state: ProcessState,
     /// When `phase` last changed.
     pub since: Timestamp,
     /// How often it was restarted after it died.
@@ -64,7 +64,7 @@ pub struct ProcessStatus {
 }
 
 /// Decides at each start what is started, or why nothing can be.
-pub type Plan = Box<dyn Fn() -> Result<Launch, String> + Send + Sync>;
+pub type Plan = Box<dyn Fn() -> Result<LaunchSpec, String> + Send + Sync>;
 
 enum Order {
     Restart(oneshot::Sender<Result<(), String>>),
@@ -97,7 +97,7 @@ impl Keeper {
         force: CancellationToken,
     ) -> Keeper {
         let first = ProcessStatus {
-            phase: Phase::Down("not started yet".into()),
+            state: ProcessState::Down("not started yet".into()),
             since: chrono::Utc::now(),
             restarts: 0,
             executable: PathBuf::new(),
@@ -196,7 +196,7 @@ impl KeeperTask {
             );
             self.change(|status| {
                 status.restarts += 1;
-                status.phase = Phase::Down(why);
+                status.state = ProcessState::Down(why);
             });
             match self.wait_to_restart(wait, &mut waiting).await {
                 Next::Start => wait = (wait * 2).min(RESTART_MAX),
@@ -213,7 +213,7 @@ impl KeeperTask {
         let pid = child.id().expect("a child that was not waited for has an id");
         tracing::info!(process = self.name, pid, executable = %launch.program.display(), "started");
         self.change(|status| {
-            status.phase = Phase::Up(pid);
+            status.state = ProcessState::Up(pid);
             status.executable = launch.program;
         });
         Ok(child)
@@ -266,7 +266,7 @@ impl KeeperTask {
     }
 
     fn ended(&mut self) {
-        self.change(|status| status.phase = Phase::Ended);
+        self.change(|status| status.state = ProcessState::Stopped);
     }
 
     fn change(&self, change: impl FnOnce(&mut ProcessStatus)) {

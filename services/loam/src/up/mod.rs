@@ -81,12 +81,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let host = Host {
         keys: settings.nats.keys.clone().unwrap_or_else(|| state.keys()),
         hypervisor: options.hypervisor,
-        instance: identity.instance,
+        instance_id: identity.instance,
         settings,
         state,
         executables,
         server,
-        force: CancellationToken::new(),
+        force_shutdown: CancellationToken::new(),
     };
     let outcome = runtime.block_on(host.run());
     if let Err(error) = &outcome {

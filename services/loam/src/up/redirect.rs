@@ -9,20 +9,20 @@ use super::log;
 
 /// Restores standard error when dropped.
 #[derive(Debug)]
-pub(super) struct Redirected {
+pub(super) struct StderrRedirectGuard {
     stderr: OwnedFd,
 }
 
 /// Redirects standard error into a log file.
-pub(super) fn stderr_into(path: &Path) -> std::io::Result<Redirected> {
+pub(super) fn stderr_into(path: &Path) -> std::io::Result<StderrRedirectGuard> {
     use std::os::fd::AsFd;
     let file = log::open(path)?;
     let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
     dup2_stderr(&file)?;
-    Ok(Redirected { stderr })
+    Ok(StderrRedirectGuard { stderr })
 }
 
-impl Drop for Redirected {
+impl Drop for StderrRedirectGuard {
     fn drop(&mut self) {
         if let Err(error) = dup2_stderr(&self.stderr) {
             tracing::error!(%error, "standard error cannot be restored");

@@ -9,7 +9,7 @@ use contract::Service;
 use contract::supervisor::ReplaceServiceRefused;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{State, StateError, write_private};
+use crate::state::{State, StateDirError, write_private};
 
 /// The record of an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +31,13 @@ pub struct Executables {
 
 /// Why an executable cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ReleaseError {
+pub enum ExecutableError {
     /// An executable is not where it was installed.
     #[error("{0} is missing; build all services and put them beside `loam`")]
     NotInstalled(PathBuf),
     /// A file cannot be read or written.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] StateDirError),
     /// An executable cannot be read.
     #[error("reading {path}")]
     Disk {
@@ -61,10 +61,10 @@ impl Executables {
     }
 
     /// Checks that every service is installed, before anything is started.
-    pub fn check(&self) -> Result<(), ReleaseError> {
+    pub fn check(&self) -> Result<(), ExecutableError> {
         let missing =
             Service::FIVE.into_iter().map(|service| self.installed(service)).find(|path| !path.is_file());
-        missing.map_or(Ok(()), |path| Err(ReleaseError::NotInstalled(path)))
+        missing.map_or(Ok(()), |path| Err(ExecutableError::NotInstalled(path)))
     }
 
     /// What a service is to run from. It may hash executables, which takes a moment.
@@ -107,7 +107,7 @@ impl Executables {
 
     /// Whether an executable may be run as a release: inside the releases folder, and nobody else can write or replace it.
     pub fn usable(&self, executable: &Path) -> Result<(), ReplaceServiceRefused> {
-        let refused = |reason: String| ReplaceServiceRefused::NotUsable {
+        let refused = |reason: String| ReplaceServiceRefused::ExecutableNotUsable {
             path: executable.display().to_string(),
             reason,
         };
@@ -123,18 +123,18 @@ impl Executables {
     }
 
     /// Records what a service is to run from; returns what it ran from before.
-    pub fn record(&self, service: Service, executable: &Path) -> Result<PathBuf, ReleaseError> {
+    pub fn record(&self, service: Service, executable: &Path) -> Result<PathBuf, ExecutableError> {
         let running = self.choose(service);
         if running == executable {
             return Ok(self.current(service).map_or(running, |current| current.before));
         }
         let path = self.state.current_release(service);
         if executable == self.installed(service) {
-            std::fs::remove_file(&path).map_err(|source| ReleaseError::Disk { path, source })?;
+            std::fs::remove_file(&path).map_err(|source| ExecutableError::Disk { path, source })?;
             return Ok(running);
         }
         let digest = |path: &Path| {
-            chassis::sha256_of(path).map_err(|source| ReleaseError::Disk { path: path.into(), source })
+            chassis::sha256_of(path).map_err(|source| ExecutableError::Disk { path: path.into(), source })
         };
         let current = Current {
             executable: executable.into(),

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use contract::{Realm, Service};
 
-use super::child::Launch;
+use super::child::LaunchSpec;
 use super::settings::{Hypervisor, Settings};
 use crate::state::keys;
-use crate::state::{State, StateError, write_private};
+use crate::state::{State, StateDirError, write_private};
 
 /// What the settings of all services have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Common<'a> {
+pub(super) struct CommonSettings<'a> {
     /// The state directory.
     pub(super) state: &'a State,
     /// The person's settings.
@@ -25,19 +25,19 @@ pub(super) struct Common<'a> {
 }
 
 /// Writes the settings of one service.
-pub(super) fn write_settings(common: &Common<'_>, service: Service) -> Result<(), StateError> {
+pub(super) fn write_settings(common: &CommonSettings<'_>, service: Service) -> Result<(), StateDirError> {
     let text = toml::to_string(&settings(common, service)).expect("a table is plain data");
     write_private(&common.state.settings_of(service), text.as_bytes())
 }
 
 /// The same without the bus, whose keys may not be made yet: for the service to check.
-pub(super) fn settings_to_check(common: &Common<'_>, service: Service) -> String {
+pub(super) fn settings_to_check(common: &CommonSettings<'_>, service: Service) -> String {
     let mut all = settings(common, service);
     all.remove("nats");
     toml::to_string(&all).expect("a table is plain data")
 }
 
-fn settings(common: &Common<'_>, service: Service) -> toml::Table {
+fn settings(common: &CommonSettings<'_>, service: Service) -> toml::Table {
     let text = |value: &Path| toml::Value::String(value.display().to_string());
     let mut nats = toml::Table::new();
     nats.insert("url".into(), common.url.into());
@@ -71,8 +71,8 @@ fn settings(common: &Common<'_>, service: Service) -> toml::Table {
 }
 
 /// How a service is started.
-pub(super) fn launch(state: &State, service: Service, executable: &Path) -> Launch {
-    Launch::of(service.name(), executable).variable("LOAM_CONFIG", state.settings_of(service))
+pub(super) fn launch(state: &State, service: Service, executable: &Path) -> LaunchSpec {
+    LaunchSpec::of(service.name(), executable).variable("LOAM_CONFIG", state.settings_of(service))
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
         let user = Settings::read(Some(&file)).expect("read");
         let state = State::at("/var/lib/loam");
         let keys = state.keys();
-        let common = Common {
+        let common = CommonSettings {
             state: &state,
             settings: &user,
             url: "nats://127.0.0.1:4222",

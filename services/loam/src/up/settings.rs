@@ -33,7 +33,7 @@ pub struct Settings {
     pub realm: Realm,
     /// The bus.
     #[serde(default)]
-    pub nats: Nats,
+    pub nats: NatsServerSettings,
     #[serde(default)]
     provisioner: toml::Table,
     #[serde(default)]
@@ -68,7 +68,7 @@ impl Hypervisor {
 /// The NATS server that is started, or where another one is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nats {
+pub struct NatsServerSettings {
     /// The loopback port of the server that is started; 0 lets the system choose.
     #[serde(default = "port_default")]
     pub port: u16,
@@ -96,9 +96,9 @@ fn one() -> usize {
     1
 }
 
-impl Default for Nats {
+impl Default for NatsServerSettings {
     fn default() -> Self {
-        Nats { port: PORT_DEFAULT, server: None, url: None, keys: None, replicas: 1 }
+        NatsServerSettings { port: PORT_DEFAULT, server: None, url: None, keys: None, replicas: 1 }
     }
 }
 
@@ -116,7 +116,7 @@ pub enum SettingsError {
     },
     /// It cannot be trusted.
     #[error(transparent)]
-    Untrusted(#[from] chassis::FileError),
+    Untrusted(#[from] chassis::FileTrustError),
     /// A key is unknown or a value is wrong.
     #[error("{path}:{line}: {reason}")]
     Wrong {

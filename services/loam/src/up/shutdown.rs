@@ -4,7 +4,7 @@ use contract::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::host::Started;
+use super::host::StartedServices;
 
 /// The signals that end `loam up`.
 pub(super) struct Signals {
@@ -41,8 +41,8 @@ impl Signals {
 }
 
 /// Ends what was started, the last first.
-pub(super) async fn in_order(started: Started) {
-    let Started { mut keepers, serving, mut status_view } = started;
+pub(super) async fn in_order(started: StartedServices) {
+    let StartedServices { processes: mut keepers, supervisor_server: serving, mut status_view } = started;
     if let Some(serving) = serving {
         serving.close().await;
     }

@@ -13,7 +13,7 @@ use contract::operation::{CheckHealth, Health};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use super::keeper::{Phase, ProcessStatus};
+use super::keeper::{ProcessState, ProcessStatus};
 use crate::stdio;
 
 /// How often services are asked for their health.
@@ -55,13 +55,15 @@ fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
         0 => String::new(),
         times => format!("  restarted {times} times"),
     };
-    match (&status.phase, health) {
-        (Phase::Ended, _) => Line { state: "ended".into(), detail: String::new() },
-        (Phase::Down(why), _) => {
+    match (&status.state, health) {
+        (ProcessState::Stopped, _) => Line { state: "ended".into(), detail: String::new() },
+        (ProcessState::Down(why), _) => {
             Line { state: "down".into(), detail: format!("since {since}{again}  {why}") }
         }
-        (Phase::Up(_), None) => Line { state: "starting".into(), detail: format!("since {since}{again}") },
-        (Phase::Up(_), Some(health)) => {
+        (ProcessState::Up(_), None) => {
+            Line { state: "starting".into(), detail: format!("since {since}{again}") }
+        }
+        (ProcessState::Up(_), Some(health)) => {
             let problems = health.parts.iter().filter_map(|part| {
                 part.problem.as_ref().map(|problem| format!("  {}: {problem}", part.part))
             });
@@ -120,7 +122,7 @@ impl StatusView {
     /// Shows a process that is not asked for its health; it is healthy while it runs.
     pub(super) fn show_plain(&mut self, name: &str, status: &ProcessStatus, detail: &str) {
         let mut line = line(status, None, "");
-        if matches!(status.phase, Phase::Up(_)) {
+        if matches!(status.state, ProcessState::Up(_)) {
             line.state = "healthy".into();
             line.detail = format!("{detail}  {}", line.detail);
         }
@@ -170,9 +172,9 @@ mod tests {
 
     use super::*;
 
-    fn status(phase: Phase) -> ProcessStatus {
+    fn status(phase: ProcessState) -> ProcessStatus {
         ProcessStatus {
-            phase,
+            state: phase,
             since: chrono::Utc::now(),
             restarts: 2,
             executable: "/usr/bin/loam-backup".into(),
@@ -181,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_wrong() {
-        let down = line(&status(Phase::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
+        let down =
+            line(&status(ProcessState::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
         assert_eq!(down.state, "down");
         assert!(down.detail.contains("unknown field `x`") && down.detail.contains("restarted 2 times"));
         let part = PartHealth { part: "store".into(), problem: Some("no answer within 3 s".into()) };
@@ -194,13 +197,13 @@ mod tests {
             parts: vec![part],
             notices: vec!["VMs are emulated".into()],
         };
-        let degraded = line(&status(Phase::Up(7)), Some(&health), "");
+        let degraded = line(&status(ProcessState::Up(7)), Some(&health), "");
         assert_eq!(degraded.state, "degraded");
         assert!(
             degraded.detail.ends_with("store: no answer within 3 s  VMs are emulated"),
             "{}",
             degraded.detail
         );
-        assert_eq!(line(&status(Phase::Up(7)), None, "").state, "starting");
+        assert_eq!(line(&status(ProcessState::Up(7)), None, "").state, "starting");
     }
 }

@@ -49,7 +49,7 @@ fn commands(installation: &Installation) -> Vec<Vec<String>> {
         "op watch CREATED",
         "completion bash",
         "completion zsh",
-        "bus prepare --listen 127.0.0.1:4222 --data /data --url nats://127.0.0.1:4222",
+        "bus generate-config --listen 127.0.0.1:4222 --data /data --url nats://127.0.0.1:4222",
     ];
     let word = |word: &str| match word {
         "DEFINITION" => definition.clone(),

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use bus::{Declined, RunningServer, Server};
+use bus::{ErrorReply, RunningServer, Server};
 use contract::backup::{Backup, ListBackups, StartBackup};
 use contract::message::Caller;
 use contract::operation::{
-    Begun, CancelOperation, CheckHealth, GetOperation, Health, ListOperations, OperationReport,
+    BegunOperation, CancelOperation, CheckHealth, GetOperation, Health, ListOperations, OperationReport,
     OperationState, UnknownOperation,
 };
 use contract::provisioner::{
@@ -16,8 +16,8 @@ use contract::provisioner::{
 };
 use contract::proxy::{ListRoutes, RouteRow, RouteTarget, Routes};
 use contract::scheduler::{
-    AddSchedule, ListRuns, ListSchedules, RemoveSchedule, Run, RunOutcome, Schedule, ScheduleStatus,
-    ScheduledCommand,
+    AddSchedule, ListRuns, ListSchedules, RemoveSchedule, RunStartStatus, Schedule, ScheduleStatus,
+    ScheduledCommand, ScheduledRun,
 };
 use contract::upgrade::{ListServices, RunningService};
 use contract::{
@@ -102,14 +102,14 @@ fn answer(server: &mut Server, service: Service, count: usize) {
             server.on::<ListVms, _, _>(move |_| async move { Ok((0..count).map(vm).collect()) });
             server.on::<GetVm, _, _>(move |asked| async move {
                 let found = (0..count).map(vm).find(|vm| vm.definition.name == asked.request.vm);
-                found.ok_or(Declined::Refused(VmRefused::Unknown(asked.request.vm)))
+                found.ok_or(ErrorReply::Refused(VmRefused::UnknownVm(asked.request.vm)))
             });
-            server.on::<CreateVm, _, _>(|_| async { Ok(Begun::Begun(id(CREATED))) });
+            server.on::<CreateVm, _, _>(|_| async { Ok(BegunOperation::Begun(id(CREATED))) });
             server.on::<ListSeeds, _, _>(|_| async { Ok(vec![seed()]) });
             server.on::<RemoveSeed, _, _>(|_| async { Ok(seed()) });
         }
         Service::Backup => {
-            server.on::<StartBackup, _, _>(|_| async { Ok(Begun::Begun(id(BACKED_UP))) });
+            server.on::<StartBackup, _, _>(|_| async { Ok(BegunOperation::Begun(id(BACKED_UP))) });
             server.on::<ListBackups, _, _>(|_| async { Ok(vec![backup()]) });
         }
         Service::Proxy => {
@@ -179,10 +179,10 @@ fn operations() -> Vec<OperationReport> {
     ]
 }
 
-fn operation(service: Service, id: OperationId) -> Result<OperationReport, Declined<UnknownOperation>> {
+fn operation(service: Service, id: OperationId) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
     let mut all = operations().into_iter();
     let found = all.find(|report| report.service == service && report.id == id);
-    found.ok_or(Declined::Refused(UnknownOperation { id }))
+    found.ok_or(ErrorReply::Refused(UnknownOperation { id }))
 }
 
 fn vm(number: usize) -> Vm {
@@ -210,7 +210,7 @@ fn vm(number: usize) -> Vm {
         locked_by: None,
         created: now(),
         hypervisor: "libvirt".into(),
-        emulated: Some("this host has no /dev/kvm".into()),
+        emulation_reason: Some("this host has no /dev/kvm".into()),
     }
 }
 
@@ -267,7 +267,12 @@ fn status(schedule: Schedule) -> ScheduleStatus {
     ScheduleStatus { schedule, created_by: Caller::Service, next: Some(now()), last: Some(run()) }
 }
 
-fn run() -> Run {
+fn run() -> ScheduledRun {
     let reason = "the backup service did not answer, and the run was given up after 26 tries".to_string();
-    Run { schedule: schedule().id, due: now(), fired: now(), outcome: RunOutcome::NotStarted(reason) }
+    ScheduledRun {
+        schedule: schedule().id,
+        due: now(),
+        fired: now(),
+        outcome: RunStartStatus::NotStarted(reason),
+    }
 }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bus::Declined;
-use contract::message::NoRefusal;
-use contract::operation::Begun;
+use bus::ErrorReply;
+use contract::message::NeverRefused;
+use contract::operation::BegunOperation;
 use contract::provisioner::{RemoveVm, StopVm, VmRefused};
 use contract::scheduler::ListSchedules;
 use contract::{OperationId, Service, VmName};
@@ -82,7 +82,7 @@ async fn stopping(test_bus: &TestBus) -> (bus::RunningServer, Arc<Mutex<Vec<VmNa
     let mut server = test_bus.service(Service::Provisioner).await.server(info(Service::Provisioner));
     server.on::<StopVm, _, _>(move |asked| {
         note.lock().expect("no panic").push(asked.request.vm);
-        std::future::ready(Ok::<_, Declined<VmRefused>>(Begun::Begun(OperationId::from_bits(7))))
+        std::future::ready(Ok::<_, ErrorReply<VmRefused>>(BegunOperation::Begun(OperationId::from_bits(7))))
     });
     (server.open().await.expect("open"), asked_for)
 }
@@ -127,7 +127,7 @@ async fn a_service_that_names_anothers_command_as_reply_subject_is_not_answered(
     let mut server = test_bus.service(Service::Provisioner).await.server(info(Service::Provisioner));
     server.on::<RemoveVm, _, _>(move |_| {
         *note.lock().expect("no panic") += 1;
-        std::future::ready(Ok::<_, Declined<VmRefused>>(Begun::Begun(OperationId::from_bits(7))))
+        std::future::ready(Ok::<_, ErrorReply<VmRefused>>(BegunOperation::Begun(OperationId::from_bits(7))))
     });
     let _open = server.open().await.expect("open");
     let mut target = test_bus.raw_client("scheduler");
@@ -152,7 +152,7 @@ async fn a_reply_that_a_person_directs_to_another_command_is_not_obeyed() {
     let mut server = test_bus.service(Service::Scheduler).await.server(info(Service::Scheduler));
     server.on::<ListSchedules, _, _>(move |_| {
         *note.lock().expect("no panic") += 1;
-        std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))
+        std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(Vec::new()))
     });
     let _scheduler_open = server.open().await.expect("open");
     let mut witness = test_bus.raw_client("scheduler");

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bus::{CallError, Caller, Declined};
+use bus::{CallError, Caller, ErrorReply};
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
-use contract::message::NoRefusal;
+use contract::message::NeverRefused;
 use contract::provisioner::{CloseDisks, ListVms};
 use contract::{OperationId, Service};
 use loam::state::keys::OPERATOR;
@@ -25,7 +25,7 @@ async fn a_person_is_answered_and_the_server_itself_names_the_caller() {
     let mut server = backup.server(info(Service::Backup));
     server.on::<ListBackups, _, _>(move |asked| {
         note.lock().expect("no panic").push(asked.caller);
-        std::future::ready(Ok::<_, Declined<NoRefusal>>(Vec::new()))
+        std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(Vec::new()))
     });
     let _open = server.open().await.expect("open");
     let bus = test_bus.person().await;
@@ -91,8 +91,8 @@ async fn a_refusal_reaches_the_person_and_a_missing_service_is_named() {
     let backup = test_bus.service(Service::Backup).await;
     let mut server = backup.server(info(Service::Backup));
     server.on::<StartBackup, _, _>(|asked| {
-        let refusal = StartBackupRefused::Unknown(asked.request.vm);
-        std::future::ready(Err(Declined::Refused(refusal)))
+        let refusal = StartBackupRefused::UnknownVm(asked.request.vm);
+        std::future::ready(Err(ErrorReply::Refused(refusal)))
     });
     let _open = server.open().await.expect("open");
     let person = test_bus.person().await;

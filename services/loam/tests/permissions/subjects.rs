@@ -1,7 +1,7 @@
 //! Every subject on the bus that means something: what is said between Loam's parts, and what a server does for whoever
 //! may ask it.
 
-use contract::message::Owner;
+use contract::message::MessageOwner;
 use contract::{Realm, Service, bucket, catalog, permissions};
 
 /// Calls of JetStream's API that create, change, read or remove.
@@ -33,8 +33,8 @@ pub(crate) fn literal() -> Vec<String> {
     }
     for entry in catalog::events() {
         match entry.owner {
-            Owner::One(owner) => all.push(format!("{realm}.v1.event.{owner}.{}.web", entry.name)),
-            Owner::Each => all.push(format!("{realm}.v1.event.{}.web", entry.name)),
+            MessageOwner::One(owner) => all.push(format!("{realm}.v1.event.{owner}.{}.web", entry.name)),
+            MessageOwner::Each => all.push(format!("{realm}.v1.event.{}.web", entry.name)),
         }
     }
     for table in bucket::ALL.map(|table| table.name).into_iter().chain(["evil"]) {
@@ -96,10 +96,10 @@ pub(crate) fn patterns() -> Vec<String> {
     all
 }
 
-fn owners(owner: Owner) -> Vec<Service> {
+fn owners(owner: MessageOwner) -> Vec<Service> {
     match owner {
-        Owner::One(service) => vec![service],
-        Owner::Each => Service::ALL.to_vec(),
+        MessageOwner::One(service) => vec![service],
+        MessageOwner::Each => Service::ALL.to_vec(),
     }
 }
 

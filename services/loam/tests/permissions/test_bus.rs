@@ -9,7 +9,7 @@ use bus::nats::{Connection, bootstrap, connect};
 use contract::{Realm, Service, permissions};
 use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
-use loam::state::keys::{self, OPERATOR, PublicKeys};
+use loam::state::keys::{self, NatsPublicKeys, OPERATOR};
 use nkeys::KeyPair;
 use testkit::{NatsServer, WAIT_MAX};
 
@@ -17,7 +17,7 @@ use crate::raw_client::RawClient;
 
 pub(crate) struct TestBus {
     pub(crate) server: NatsServer,
-    pub(crate) keys: PublicKeys,
+    pub(crate) keys: NatsPublicKeys,
     /// The state directory with the keys.
     pub(crate) state: State,
     _folder: tempfile::TempDir,

@@ -6,7 +6,7 @@ use std::path::Path;
 use contract::{Realm, Service};
 use loam::nats::render::{ServerPaths, render};
 use loam::nats::table;
-use loam::state::keys::{OPERATOR, PublicKeys};
+use loam::state::keys::{NatsPublicKeys, OPERATOR};
 
 fn compare(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats").join(file);
@@ -25,7 +25,7 @@ fn the_page_of_permissions_is_up_to_date() {
 #[test]
 fn the_sample_of_the_server_settings_is_up_to_date() {
     let key = |name: &str| format!("PUBLIC_NKEY_OF_{}", name.to_uppercase());
-    let keys = PublicKeys {
+    let keys = NatsPublicKeys {
         services: Service::ALL.into_iter().map(|service| (service, key(service.name()))).collect(),
         bootstrap: key("bootstrap"),
         people: vec![(OPERATOR.into(), key(OPERATOR))],

@@ -47,7 +47,7 @@ fn damage_is_found_and_the_command_fails_with_a_list() {
     place.write_disk("disk", 8 * MIB, 31);
     let id = place.back_up("web", "disk");
     assert_eq!(place.ask("verify", &[&id])["problems_total"], 0);
-    assert_eq!(place.ask("verify", &["--bytes-max", "1G", "--older-than", "30d"])["outcome"], "ok");
+    assert_eq!(place.ask("verify", &["--bytes-max", "1G", "--not-verified-within", "30d"])["outcome"], "ok");
     let largest = largest_file(&place.path("store"));
     let mut pack = fs::read(&largest).unwrap();
     pack[1000] ^= 1;

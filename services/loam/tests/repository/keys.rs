@@ -32,7 +32,7 @@ fn keys_are_added_listed_used_and_removed() {
     // The one in use goes only with a proof of another.
     let refused = place.run("keys remove", &[&first, "--json"]).json_of(3);
     assert_eq!(refused["error"]["kind"], "key_needed");
-    place.ask("keys remove", &[&first, "--proof-passphrase-file", "second"]);
+    place.ask("keys remove", &[&first, "--other-passphrase-file", "second"]);
     assert_eq!(place.run("info", &["--json"]).json_of(3)["error"]["kind"], "wrong_secret");
     let last = text(&added["id"]);
     let refused = place.with("--passphrase-file", "second", "keys remove", &[&last]).json_of(3);
@@ -44,10 +44,14 @@ fn keys_are_added_listed_used_and_removed() {
 fn a_write_only_key_stores_and_reads_nothing_back() {
     let place = Place::with_repository();
     place.write_disk("disk", 8 * MIB, 11);
-    let made = ended(place.bare("keys identity", &["host.key"])).text();
+    let made = ended(place.bare("keys generate-identity", &["host.key"])).text();
     let mode = fs::metadata(place.path("host.key")).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
-    assert_eq!(ended(place.bare("keys identity", &["host.key"])).code, Some(1), "never written over");
+    assert_eq!(
+        ended(place.bare("keys generate-identity", &["host.key"])).code,
+        Some(1),
+        "never written over"
+    );
     place.ask("keys add", &["--recipient", made.trim(), "--write-only"]);
 
     let host =

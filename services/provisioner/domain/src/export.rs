@@ -28,7 +28,7 @@ pub struct ExportRecord {
     /// The VM's UUID.
     pub uuid: VmUuid,
     /// What serves the disks.
-    pub served_by: ServedBy,
+    pub served_by: ExportServer,
     /// How far it has come.
     pub phase: ExportPhase,
 }
@@ -36,7 +36,7 @@ pub struct ExportRecord {
 /// What serves the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ServedBy {
+pub enum ExportServer {
     /// The hypervisor: the VM is on.
     Hypervisor,
     /// An NBD server that we start: the VM is off.
@@ -55,15 +55,15 @@ pub enum ExportPhase {
 
 /// The leases of open exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leases {
+pub struct ExportLeases {
     duration: Duration,
     until: BTreeMap<OperationId, Timestamp>,
 }
 
-impl Leases {
+impl ExportLeases {
     /// No leases yet; each is going to last for `duration`.
-    pub fn lasting(duration: Duration) -> Leases {
-        Leases { duration, until: BTreeMap::new() }
+    pub fn lasting(duration: Duration) -> ExportLeases {
+        ExportLeases { duration, until: BTreeMap::new() }
     }
 
     /// Grants or renews a lease.
@@ -92,7 +92,7 @@ mod tests {
     fn a_lease_lasts_from_its_last_renewal() {
         let operation = OperationId::from_bits(1);
         let start = chrono::DateTime::UNIX_EPOCH;
-        let mut leases = Leases::lasting(LEASE);
+        let mut leases = ExportLeases::lasting(LEASE);
         leases.grant(&operation, start);
         assert_eq!(leases.expired(start + LEASE / 2), []);
         leases.grant(&operation, start + LEASE / 2);

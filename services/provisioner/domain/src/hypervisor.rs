@@ -6,13 +6,13 @@ pub struct HypervisorInfo {
     /// `libvirt`, or `simulated` where no VM really exists.
     pub name: &'static str,
     /// Why VMs run without KVM; absent where they run with it, and where none really exists.
-    pub emulated: Option<String>,
+    pub emulation_reason: Option<String>,
 }
 
 impl HypervisorInfo {
     /// A sentence for the service's health, where VMs are emulated.
     pub fn notice(&self) -> Option<String> {
-        let reason = self.emulated.as_ref()?;
+        let reason = self.emulation_reason.as_ref()?;
         Some(format!("VMs are emulated, about ten times slower than with KVM: {reason}"))
     }
 }
@@ -23,9 +23,9 @@ mod tests {
 
     #[test]
     fn emulation_is_announced_with_its_reason() {
-        let kvm = HypervisorInfo { name: "libvirt", emulated: None };
+        let kvm = HypervisorInfo { name: "libvirt", emulation_reason: None };
         assert_eq!(kvm.notice(), None);
-        let emulated = HypervisorInfo { emulated: Some("this host has no /dev/kvm".into()), ..kvm };
+        let emulated = HypervisorInfo { emulation_reason: Some("this host has no /dev/kvm".into()), ..kvm };
         assert!(emulated.notice().is_some_and(|notice| notice.ends_with("this host has no /dev/kvm")));
     }
 }

@@ -13,24 +13,24 @@ use contract::{HostName, OperationId, SeedName, Timestamp, VmName};
 
 use crate::bounds;
 use crate::identity::Identity;
-use crate::seed::{SeedRecord, is_sha256};
-use crate::vm::{DiskSource, Phase, VmRecord};
+use crate::seed::{SeedImageRecord, is_sha256};
+use crate::vm::{DiskSource, VmPhase, VmRecord};
 
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Shared, so that a snapshot of everything costs little.
     vms: BTreeMap<VmName, Arc<VmRecord>>,
-    seeds: BTreeMap<SeedName, SeedRecord>,
+    seeds: BTreeMap<SeedName, SeedImageRecord>,
 }
 
 /// What a new VM gets besides its definition.
 #[derive(Clone, Debug)]
-pub struct Birth {
+pub struct NewVmParams {
     /// The operation that creates it.
     pub by: OperationId,
     /// 128 random bits.
-    pub random: u128,
+    pub random_bits: u128,
     /// The host that it will be on.
     pub host: HostName,
     /// When its creation began.
@@ -39,7 +39,10 @@ pub struct Birth {
 
 impl Inventory {
     /// Takes records over from their tables.
-    pub fn new(vms: impl IntoIterator<Item = VmRecord>, seeds: impl IntoIterator<Item = SeedRecord>) -> Self {
+    pub fn new(
+        vms: impl IntoIterator<Item = VmRecord>,
+        seeds: impl IntoIterator<Item = SeedImageRecord>,
+    ) -> Self {
         Inventory {
             vms: vms.into_iter().map(|vm| (vm.name().clone(), Arc::new(vm))).collect(),
             seeds: seeds.into_iter().map(|seed| (seed.name().clone(), seed)).collect(),
@@ -57,20 +60,20 @@ impl Inventory {
     }
 
     /// One seed's record.
-    pub fn seed(&self, name: &SeedName) -> Option<&SeedRecord> {
+    pub fn seed(&self, name: &SeedName) -> Option<&SeedImageRecord> {
         self.seeds.get(name)
     }
 
     /// The seeds that are imported, by name.
     pub fn seeds(&self) -> impl Iterator<Item = &Seed> {
-        self.seeds.values().filter_map(SeedRecord::imported)
+        self.seeds.values().filter_map(SeedImageRecord::imported)
     }
 
     /// The seeds that are being imported, each with its operation.
     pub fn importing_seeds(&self) -> impl Iterator<Item = (&SeedName, &OperationId)> {
         self.seeds.values().filter_map(|seed| match seed {
-            SeedRecord::Importing { name, by, .. } => Some((name, by)),
-            SeedRecord::Imported { .. } => None,
+            SeedImageRecord::Importing { name, by, .. } => Some((name, by)),
+            SeedImageRecord::Imported { .. } => None,
         })
     }
 
@@ -85,7 +88,7 @@ impl Inventory {
     }
 
     /// Takes a written record over.
-    pub fn put_seed(&mut self, record: SeedRecord) {
+    pub fn put_seed(&mut self, record: SeedImageRecord) {
         self.seeds.insert(record.name().clone(), record);
     }
 
@@ -103,7 +106,7 @@ impl Inventory {
         let seed = self
             .seeds
             .get(&definition.seed)
-            .and_then(SeedRecord::imported)
+            .and_then(SeedImageRecord::imported)
             .ok_or_else(|| CreateVmRefused::UnknownSeed(definition.seed.clone()))?;
         if definition.disk_size < seed.virtual_size {
             return Err(CreateVmRefused::DiskTooSmall {
@@ -115,15 +118,17 @@ impl Inventory {
     }
 
     fn may_be_named(&self, definition: &VmDefinition) -> Result<(), CreateVmRefused> {
-        bounds::check(definition)
-            .map_err(|error| CreateVmRefused::Invalid { field: error.field.into(), reason: error.reason })?;
+        bounds::check(definition).map_err(|error| CreateVmRefused::InvalidField {
+            field: error.field.into(),
+            reason: error.reason,
+        })?;
         if self.vms.contains_key(&definition.name) {
             return Err(CreateVmRefused::NameTaken(definition.name.clone()));
         }
         for route in &definition.domains {
             let has = |vm: &&VmRecord| vm.definition.domains.iter().any(|other| other.domain == route.domain);
             if let Some(other) = self.vms().find(has) {
-                return Err(CreateVmRefused::DomainTaken {
+                return Err(CreateVmRefused::HttpDomainTaken {
                     domain: route.domain.clone(),
                     vm: other.name().clone(),
                 });
@@ -136,16 +141,20 @@ impl Inventory {
     ///
     /// # Errors
     /// As [`Inventory::may_create`].
-    pub fn create(&self, definition: &VmDefinition, birth: &Birth) -> Result<VmRecord, CreateVmRefused> {
+    pub fn create(
+        &self,
+        definition: &VmDefinition,
+        new_vm: &NewVmParams,
+    ) -> Result<VmRecord, CreateVmRefused> {
         match self.vm(&definition.name) {
-            Some(known) if matches!(&known.phase, Phase::Creating { by, .. } if *by == birth.by) => {
+            Some(known) if matches!(&known.phase, VmPhase::Creating { by, .. } if *by == new_vm.by) => {
                 return Ok(known.clone());
             }
             _ => {}
         }
         let source = DiskSource::Seed { sha256: self.may_create(definition)?.sha256.clone() };
-        let phase = Phase::Creating { by: birth.by.clone(), reserved_by: None };
-        Ok(record(definition, birth, source, phase))
+        let phase = VmPhase::Creating { by: new_vm.by.clone(), reserved_by: None };
+        Ok(record(definition, new_vm, source, phase))
     }
 
     /// The record of a name that is reserved for a restore; the same one for the same operation.
@@ -156,17 +165,17 @@ impl Inventory {
         &self,
         definition: &VmDefinition,
         disks: &[DiskSize],
-        birth: &Birth,
+        new_vm: &NewVmParams,
     ) -> Result<VmRecord, CreateVmRefused> {
         match self.vm(&definition.name) {
-            Some(known) if matches!(&known.phase, Phase::Reserved { by } if *by == birth.by) => {
+            Some(known) if matches!(&known.phase, VmPhase::Reserved { by } if *by == new_vm.by) => {
                 return Ok(known.clone());
             }
             _ => {}
         }
         self.may_be_named(definition)?;
         let invalid =
-            |reason: &str| CreateVmRefused::Invalid { field: "disks".into(), reason: reason.into() };
+            |reason: &str| CreateVmRefused::InvalidField { field: "disks".into(), reason: reason.into() };
         if disks.is_empty() || disks.len() > DISKS_MAX {
             return Err(invalid("a VM has 1 to 16 disks"));
         }
@@ -175,8 +184,8 @@ impl Inventory {
             return Err(invalid("a disk is given twice"));
         }
         let source = DiskSource::Restored { disks: disks.to_vec() };
-        let phase = Phase::Reserved { by: birth.by.clone() };
-        Ok(record(definition, birth, source, phase))
+        let phase = VmPhase::Reserved { by: new_vm.by.clone() };
+        Ok(record(definition, new_vm, source, phase))
     }
 
     /// Whether a seed may be added; `None` when this very one is imported already.
@@ -188,17 +197,18 @@ impl Inventory {
         name: &SeedName,
         sha256: &str,
         by: &OperationId,
-    ) -> Result<Option<SeedRecord>, AddSeedRefused> {
+    ) -> Result<Option<SeedImageRecord>, AddSeedRefused> {
         if !is_sha256(sha256) {
             return Err(AddSeedRefused::NotADigest(sha256.chars().take(80).collect()));
         }
-        let importing = SeedRecord::Importing { name: name.clone(), sha256: sha256.into(), by: by.clone() };
+        let importing =
+            SeedImageRecord::Importing { name: name.clone(), sha256: sha256.into(), by: by.clone() };
         match self.seeds.get(name) {
             None => Ok(Some(importing)),
             Some(known) if *known == importing => Ok(Some(importing)),
-            Some(SeedRecord::Importing { by, .. }) => Err(AddSeedRefused::Busy(by.clone())),
-            Some(SeedRecord::Imported { seed, .. }) if seed.sha256 == sha256 => Ok(None),
-            Some(SeedRecord::Imported { seed, .. }) => {
+            Some(SeedImageRecord::Importing { by, .. }) => Err(AddSeedRefused::Busy(by.clone())),
+            Some(SeedImageRecord::Imported { seed, .. }) if seed.sha256 == sha256 => Ok(None),
+            Some(SeedImageRecord::Imported { seed, .. }) => {
                 Err(AddSeedRefused::NameTaken { name: name.clone(), sha256: seed.sha256.clone() })
             }
         }
@@ -212,8 +222,8 @@ impl Inventory {
         let seed = self
             .seeds
             .get(name)
-            .and_then(SeedRecord::imported)
-            .ok_or_else(|| RemoveSeedRefused::Unknown(name.clone()))?;
+            .and_then(SeedImageRecord::imported)
+            .ok_or_else(|| RemoveSeedRefused::UnknownSeed(name.clone()))?;
         // Another seed with the same image keeps the file; the last one is kept by the VMs on it.
         let other_name =
             self.seeds.values().any(|other| other.name() != name && other.sha256() == seed.sha256);
@@ -240,16 +250,16 @@ fn is_based_on(vm: &VmRecord, digest: &str) -> bool {
     matches!(&vm.source, DiskSource::Seed { sha256 } if sha256 == digest)
 }
 
-fn record(definition: &VmDefinition, birth: &Birth, source: DiskSource, phase: Phase) -> VmRecord {
+fn record(definition: &VmDefinition, new_vm: &NewVmParams, source: DiskSource, phase: VmPhase) -> VmRecord {
     VmRecord {
         definition: definition.clone(),
-        identity: Identity::from_random(birth.random),
-        host: birth.host.clone(),
-        generation: 1,
+        identity: Identity::from_random(new_vm.random_bits),
+        host: new_vm.host.clone(),
+        cloud_init_generation: 1,
         source,
-        created: birth.now,
+        created: new_vm.now,
         phase,
         host_key: None,
-        completed_by: None,
+        last_completed_operation: None,
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   web.toml --definition--> VmDefinition --bounds--> may it be created?
 //!                                  |
-//!   Inventory { VmRecord.., SeedRecord.. }        a name is used once, a domain by one VM, a seed in use stays
+//!   Inventory { VmRecord.., SeedImageRecord.. }        a name is used once, a domain by one VM, a seed in use stays
 //!                                  |
 //!   VmRecord:  Reserved --> Creating --> Exists { desired, observed, work }        vm
 //!                                            ^
@@ -33,12 +33,12 @@ pub mod seed;
 pub mod vm;
 
 pub use definition::{DefinitionError, parse_definition};
-pub use export::{ExportPhase, ExportRecord, Leases, ServedBy};
+pub use export::{ExportLeases, ExportPhase, ExportRecord, ExportServer};
 pub use hypervisor::HypervisorInfo;
 pub use identity::Identity;
-pub use inventory::{Birth, Inventory};
-pub use power::{Observed, Power};
-pub use reconcile::{Decision, FoundVm, OperationOutcome};
-pub use retry::{BackOff, Room};
-pub use seed::SeedRecord;
-pub use vm::{Desired, DiskSource, Phase, VmRecord, VmTransition, Work, WorkKind};
+pub use inventory::{Inventory, NewVmParams};
+pub use power::{ObservedVmState, PowerState};
+pub use reconcile::{FoundVm, OperationStatus, ReconcileAction};
+pub use retry::{FreeSpaceHysteresis, VmRetryBackoff};
+pub use seed::SeedImageRecord;
+pub use vm::{DesiredPowerState, DiskSource, VmLock, VmLockKind, VmPhase, VmRecord, VmTransition};

@@ -4,7 +4,7 @@ use crate::vm::VmRecord;
 
 /// The three documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Documents {
+pub struct NoCloudDocuments {
     /// `user-data`: host name and SSH key.
     pub user_data: String,
     /// `meta-data`: instance id and host name.
@@ -17,9 +17,9 @@ pub struct Documents {
 ///
 /// The key is for the image's own user and for `root`: scripts run as root, and images differ in who may become it.
 /// The instance id is the VM's UUID and generation, so that a restored copy gets SSH host keys of its own.
-pub fn documents(vm: &VmRecord, authorized_key: &str) -> Documents {
+pub fn documents(vm: &VmRecord, authorized_key: &str) -> NoCloudDocuments {
     let (name, mac, uuid) = (vm.name(), &vm.identity.mac, &vm.identity.uuid);
-    Documents {
+    NoCloudDocuments {
         user_data: format!(
             "#cloud-config\n\
              hostname: {name}\n\
@@ -28,7 +28,7 @@ pub fn documents(vm: &VmRecord, authorized_key: &str) -> Documents {
              ssh_pwauth: false\n\
              ssh_authorized_keys:\n  - \"{authorized_key}\"\n"
         ),
-        meta_data: format!("instance-id: {uuid}-{}\nlocal-hostname: {name}\n", vm.generation),
+        meta_data: format!("instance-id: {uuid}-{}\nlocal-hostname: {name}\n", vm.cloud_init_generation),
         network_config: format!(
             "version: 2\nethernets:\n  eth0:\n    match:\n      macaddress: \"{mac}\"\n    set-name: eth0\n    dhcp4: true\n"
         ),

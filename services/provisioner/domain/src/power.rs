@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a VM is doing at the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Power {
+pub enum PowerState {
     /// It runs, or is shutting down.
     Running,
     /// Its processors are stopped; its process and its memory stay.
@@ -19,47 +19,48 @@ pub enum Power {
     Missing,
 }
 
-impl Power {
+impl PowerState {
     /// Whether it has a process: its disks are in use, and its memory would be lost by a power cut.
     pub fn is_on(self) -> bool {
-        matches!(self, Power::Running | Power::Paused(_))
+        matches!(self, PowerState::Running | PowerState::Paused(_))
     }
 }
 
 /// What was last observed of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
+pub struct ObservedVmState {
     /// What it is doing.
-    pub power: Power,
+    pub power: PowerState,
     /// Whether its guest has answered since it was started. A pause does not change that.
     pub ready: bool,
     /// Its address, once known; kept while it is paused.
     pub address: Option<IpAddr>,
 }
 
-impl Observed {
+impl ObservedVmState {
     /// It is off.
-    pub const OFF: Observed = Observed { power: Power::Off, ready: false, address: None };
+    pub const OFF: ObservedVmState = ObservedVmState { power: PowerState::Off, ready: false, address: None };
     /// The hypervisor does not know it.
-    pub const MISSING: Observed = Observed { power: Power::Missing, ready: false, address: None };
+    pub const MISSING: ObservedVmState =
+        ObservedVmState { power: PowerState::Missing, ready: false, address: None };
 
     /// It runs.
-    pub const fn running(ready: bool, address: Option<IpAddr>) -> Observed {
-        Observed { power: Power::Running, ready, address }
+    pub const fn running(ready: bool, address: Option<IpAddr>) -> ObservedVmState {
+        ObservedVmState { power: PowerState::Running, ready, address }
     }
 
     /// It is in a power state, with what was known before where that still holds.
-    pub fn after(before: Option<Observed>, power: Power) -> Observed {
+    pub fn after(before: Option<ObservedVmState>, power: PowerState) -> ObservedVmState {
         match before {
-            Some(before) if power.is_on() && before.power.is_on() => Observed { power, ..before },
-            _ => Observed { power, ready: false, address: None },
+            Some(before) if power.is_on() && before.power.is_on() => ObservedVmState { power, ..before },
+            _ => ObservedVmState { power, ready: false, address: None },
         }
     }
 
     /// Why it is paused.
     pub fn pause_reason(&self) -> Option<PauseReason> {
         match self.power {
-            Power::Paused(reason) => Some(reason),
+            PowerState::Paused(reason) => Some(reason),
             _ => None,
         }
     }

@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use contract::provisioner::PauseReason;
 use contract::{OperationId, VmName, VmUuid};
 
-use crate::power::{Observed, Power};
-use crate::vm::{Desired, Phase, VmRecord};
+use crate::power::{ObservedVmState, PowerState};
+use crate::vm::{DesiredPowerState, VmPhase, VmRecord};
 
 /// A VM that the hypervisor has and that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,18 +30,18 @@ pub struct FoundVm {
     /// The operation in its mark.
     pub operation: OperationId,
     /// What it is doing.
-    pub power: Power,
+    pub power: PowerState,
     /// Its address, where it has one.
     pub address: Option<IpAddr>,
     /// Whether its guest answers.
-    pub answers: bool,
+    pub guest_answers: bool,
 }
 
 /// What became of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OperationOutcome {
+pub enum OperationStatus {
     /// We have no such operation.
-    Unknown,
+    NoSuchOperation,
     /// It has not ended.
     Running,
     /// It is done.
@@ -54,30 +54,30 @@ pub enum OperationOutcome {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum ReconcileAction {
     /// Take over what was observed: before, and now.
-    Observe(VmName, Observed, Observed),
+    RecordObservation(VmName, ObservedVmState, ObservedVmState),
     /// Start it: it should run and is off.
-    Start(VmName),
+    StartVm(VmName),
     /// Resume it: it was paused for lack of space, and there is room again.
-    Resume(VmName, VmUuid),
+    ResumeVm(VmName, VmUuid),
     /// Release it: its operation ended and left it locked. This is how it is now.
-    Release(VmName, OperationId, Observed),
+    ReleaseVmLock(VmName, OperationId, ObservedVmState),
     /// Remove what an undone operation of ours left.
-    RemoveLeftover(FoundVm),
+    RemoveLeftoverVm(FoundVm),
     /// Report it: it carries our mark, and we cannot say why it exists.
-    ReportUnknown(FoundVm),
+    ReportOrphanVm(FoundVm),
 }
 
 /// Decides. `outcome` says what became of an operation, `has_room` whether the host has room for disks that grow.
 pub fn decide<'a>(
     records: impl IntoIterator<Item = &'a VmRecord>,
     found: &[FoundVm],
-    outcome: &dyn Fn(&OperationId) -> OperationOutcome,
+    outcome: &dyn Fn(&OperationId) -> OperationStatus,
     has_room: bool,
-) -> Vec<Decision> {
+) -> Vec<ReconcileAction> {
     let records: Vec<&VmRecord> = records.into_iter().collect();
-    let mut decisions: Vec<Decision> =
+    let mut decisions: Vec<ReconcileAction> =
         records.iter().flat_map(|record| about_record(record, found, outcome, has_room)).collect();
     let unknown =
         found.iter().filter(|found| records.iter().all(|record| record.identity.uuid != found.uuid));
@@ -88,40 +88,42 @@ pub fn decide<'a>(
 fn about_record(
     record: &VmRecord,
     found: &[FoundVm],
-    outcome: &dyn Fn(&OperationId) -> OperationOutcome,
+    outcome: &dyn Fn(&OperationId) -> OperationStatus,
     has_room: bool,
-) -> Vec<Decision> {
+) -> Vec<ReconcileAction> {
     let name = record.name().clone();
     let now = observed(record, found.iter().find(|found| found.uuid == record.identity.uuid));
     // Reservations and readers belong to other services, whose operations we do not know.
     let worker = match &record.phase {
-        Phase::Reserved { .. } => return Vec::new(),
-        Phase::Creating { by, .. } => Some(by),
-        Phase::Exists { work, .. } => {
-            work.as_ref().filter(|work| work.kind.changes_vm()).map(|work| &work.by)
+        VmPhase::Reserved { .. } => return Vec::new(),
+        VmPhase::Creating { by, .. } => Some(by),
+        VmPhase::Exists { lock, .. } => {
+            lock.as_ref().filter(|lock| lock.kind.changes_vm()).map(|lock| &lock.by)
         }
     };
     if let Some(by) = worker {
         return match outcome(by) {
             // An operation that cannot be found may be one that is just beginning.
-            OperationOutcome::Running | OperationOutcome::Unknown => Vec::new(),
-            OperationOutcome::Done | OperationOutcome::Undone | OperationOutcome::Stuck => {
-                vec![Decision::Release(name, by.clone(), now)]
+            OperationStatus::Running | OperationStatus::NoSuchOperation => Vec::new(),
+            OperationStatus::Done | OperationStatus::Undone | OperationStatus::Stuck => {
+                vec![ReconcileAction::ReleaseVmLock(name, by.clone(), now)]
             }
         };
     }
-    let Phase::Exists { desired, observed, work } = &record.phase else {
+    let VmPhase::Exists { desired, observed, lock } = &record.phase else {
         return Vec::new();
     };
     let mut decisions = Vec::new();
     if *observed != now {
-        decisions.push(Decision::Observe(name.clone(), *observed, now));
+        decisions.push(ReconcileAction::RecordObservation(name.clone(), *observed, now));
     }
     match now.power {
-        Power::Off if *desired == Desired::Running && work.is_none() => decisions.push(Decision::Start(name)),
+        PowerState::Off if *desired == DesiredPowerState::Running && lock.is_none() => {
+            decisions.push(ReconcileAction::StartVm(name))
+        }
         // Also while its disks are read: the reader waits for it.
-        Power::Paused(PauseReason::NoSpace) if *desired == Desired::Running && has_room => {
-            decisions.push(Decision::Resume(name, record.identity.uuid.clone()));
+        PowerState::Paused(PauseReason::NoSpace) if *desired == DesiredPowerState::Running && has_room => {
+            decisions.push(ReconcileAction::ResumeVm(name, record.identity.uuid.clone()));
         }
         _ => {}
     }
@@ -129,27 +131,27 @@ fn about_record(
 }
 
 /// How a VM is now: what was known of it holds as long as nothing contradicts it.
-fn observed(record: &VmRecord, found: Option<&FoundVm>) -> Observed {
+fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
     let Some(found) = found else {
-        return Observed::MISSING;
+        return ObservedVmState::MISSING;
     };
-    let known = Observed::after(record.observed(), found.power);
-    if found.power != Power::Running {
+    let known = ObservedVmState::after(record.observed(), found.power);
+    if found.power != PowerState::Running {
         return known;
     }
-    Observed {
-        ready: known.ready || (found.answers && found.address.is_some()),
+    ObservedVmState {
+        ready: known.ready || (found.guest_answers && found.address.is_some()),
         // A DHCP lease that is not shown for a moment is not lost.
         address: found.address.or(known.address),
         ..known
     }
 }
 
-fn about_unknown(found: &FoundVm, outcome: &dyn Fn(&OperationId) -> OperationOutcome) -> Decision {
-    if outcome(&found.operation) == OperationOutcome::Undone {
-        Decision::RemoveLeftover(found.clone())
+fn about_unknown(found: &FoundVm, outcome: &dyn Fn(&OperationId) -> OperationStatus) -> ReconcileAction {
+    if outcome(&found.operation) == OperationStatus::Undone {
+        ReconcileAction::RemoveLeftoverVm(found.clone())
     } else {
-        Decision::ReportUnknown(found.clone())
+        ReconcileAction::ReportOrphanVm(found.clone())
     }
 }
 

@@ -8,16 +8,16 @@ use contract::{ByteCount, VmName};
 /// Attempts for each VM. The first comes at once, the next after `first`, then after twice as long each time, at most
 /// `max`. After twice `max` without an attempt it begins anew: whatever was wrong has passed.
 #[derive(Clone, Debug)]
-pub struct BackOff {
+pub struct VmRetryBackoff {
     first: Duration,
     max: Duration,
     attempts: BTreeMap<VmName, (Instant, Duration)>,
 }
 
-impl BackOff {
+impl VmRetryBackoff {
     /// No attempts yet.
-    pub fn new(first: Duration, max: Duration) -> BackOff {
-        BackOff { first, max, attempts: BTreeMap::new() }
+    pub fn new(first: Duration, max: Duration) -> VmRetryBackoff {
+        VmRetryBackoff { first, max, attempts: BTreeMap::new() }
     }
 
     /// Whether an attempt is due now; it then counts as made.
@@ -41,16 +41,16 @@ impl BackOff {
 /// Whether a host has room for disks that grow. Two limits, so that it does not change with every block written: room
 /// is gone below `low`, and back only from `enough` on.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct FreeSpaceHysteresis {
     low: ByteCount,
     enough: ByteCount,
     has_room: bool,
 }
 
-impl Room {
+impl FreeSpaceHysteresis {
     /// A host that was not measured yet: it has room when there is `enough`.
-    pub fn new(low: ByteCount, enough: ByteCount) -> Room {
-        Room { low, enough, has_room: false }
+    pub fn new(low: ByteCount, enough: ByteCount) -> FreeSpaceHysteresis {
+        FreeSpaceHysteresis { low, enough, has_room: false }
     }
 
     /// Takes over how much is free, and returns whether that is room.
@@ -68,7 +68,7 @@ mod tests {
     fn attempts_come_after_growing_pauses_and_begin_anew_after_a_long_rest() {
         let (vm, start) = (VmName::new("web").expect("a good name"), Instant::now());
         let seconds = |seconds| start + Duration::from_secs(seconds);
-        let mut attempts = BackOff::new(Duration::from_secs(10), Duration::from_secs(30));
+        let mut attempts = VmRetryBackoff::new(Duration::from_secs(10), Duration::from_secs(30));
         let due: Vec<u64> = (0..120).filter(|at| attempts.is_due(&vm, seconds(*at))).collect();
         assert_eq!(due, [0, 10, 30, 60, 90]);
         assert!(attempts.is_due(&vm, seconds(200)));
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn room_is_back_only_when_there_is_enough() {
-        let mut room = Room::new(ByteCount::gib(1), ByteCount::gib(2));
+        let mut room = FreeSpaceHysteresis::new(ByteCount::gib(1), ByteCount::gib(2));
         let measured = [1, 2, 1, 0, 1, 2].map(|gib| room.measured(ByteCount::gib(gib)));
         assert_eq!(measured, [false, true, true, false, false, true]);
     }

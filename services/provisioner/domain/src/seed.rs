@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A row of the table `seeds`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SeedRecord {
+pub enum SeedImageRecord {
     /// An operation imports it.
     Importing {
         /// Its name.
@@ -26,28 +26,28 @@ pub enum SeedRecord {
     },
 }
 
-impl SeedRecord {
+impl SeedImageRecord {
     /// Its name.
     pub fn name(&self) -> &SeedName {
         match self {
-            SeedRecord::Importing { name, .. } => name,
-            SeedRecord::Imported { seed, .. } => &seed.name,
+            SeedImageRecord::Importing { name, .. } => name,
+            SeedImageRecord::Imported { seed, .. } => &seed.name,
         }
     }
 
     /// The digest of its image.
     pub fn sha256(&self) -> &str {
         match self {
-            SeedRecord::Importing { sha256, .. } => sha256,
-            SeedRecord::Imported { seed, .. } => &seed.sha256,
+            SeedImageRecord::Importing { sha256, .. } => sha256,
+            SeedImageRecord::Imported { seed, .. } => &seed.sha256,
         }
     }
 
     /// The seed, once it is imported.
     pub fn imported(&self) -> Option<&Seed> {
         match self {
-            SeedRecord::Importing { .. } => None,
-            SeedRecord::Imported { seed, .. } => Some(seed),
+            SeedImageRecord::Importing { .. } => None,
+            SeedImageRecord::Imported { seed, .. } => Some(seed),
         }
     }
 }

@@ -21,7 +21,7 @@ pub const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum VirtTypePreference {
     /// KVM where it is proven, else emulation.
     Auto,
     /// Exactly this.
@@ -30,7 +30,7 @@ pub enum Wanted {
 
 /// What was chosen, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ChosenVirtType {
     /// For [`crate::DomainSpec::virt_type`].
     pub virt_type: VirtType,
     /// A sentence for people.
@@ -39,17 +39,22 @@ pub struct Chosen {
 
 /// Chooses, by probing when asked to. `kernel` is any bootable Linux kernel; without one, the host's newest is taken.
 /// Takes up to [`PROBE_WITHIN`]; ask once per start.
-pub fn choose(wanted: Wanted, kernel: Option<&Path>) -> Chosen {
-    let emulated = |reason: String| Chosen { virt_type: VirtType::Qemu, reason };
+pub fn choose(wanted: VirtTypePreference, kernel: Option<&Path>) -> ChosenVirtType {
+    let emulated = |reason: String| ChosenVirtType { virt_type: VirtType::Qemu, reason };
     match wanted {
-        Wanted::Always(virt_type) => Chosen { virt_type, reason: "set in the configuration".to_owned() },
-        Wanted::Auto if !Path::new("/dev/kvm").exists() => emulated("this host has no /dev/kvm".to_owned()),
-        Wanted::Auto => match kernel.map(Path::to_owned).or_else(newest_host_kernel) {
+        VirtTypePreference::Always(virt_type) => {
+            ChosenVirtType { virt_type, reason: "set in the configuration".to_owned() }
+        }
+        VirtTypePreference::Auto if !Path::new("/dev/kvm").exists() => {
+            emulated("this host has no /dev/kvm".to_owned())
+        }
+        VirtTypePreference::Auto => match kernel.map(Path::to_owned).or_else(newest_host_kernel) {
             None => emulated("no kernel to probe /dev/kvm with was found".to_owned()),
             Some(kernel) => match boots(VirtType::Kvm, &kernel, PROBE_WITHIN) {
-                Ok(()) => {
-                    Chosen { virt_type: VirtType::Kvm, reason: "a kernel booted on /dev/kvm".to_owned() }
-                }
+                Ok(()) => ChosenVirtType {
+                    virt_type: VirtType::Kvm,
+                    reason: "a kernel booted on /dev/kvm".to_owned(),
+                },
                 Err(reason) => emulated(reason),
             },
         },

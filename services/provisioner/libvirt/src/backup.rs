@@ -21,7 +21,7 @@ use uuid::Uuid;
 use virt::domain::Domain;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 
-use crate::connection::{Change, Connection};
+use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
 use crate::error::Error;
 use crate::raw;
@@ -71,7 +71,7 @@ pub struct Export {
     /// The NBD export's name.
     pub name: String,
     /// The NBD metadata context that says what changed; only in a backup `since` a checkpoint.
-    pub dirty_bitmap: Option<String>,
+    pub dirty_bitmap_context_name: Option<String>,
     /// The file that old blocks go to.
     pub scratch: Option<PathBuf>,
 }
@@ -86,16 +86,16 @@ pub struct Checkpoint {
     /// When it was made, in seconds since 1970.
     pub created_unix_seconds: u64,
     /// libvirt's document, by which it could be recorded again on a host that lost it.
-    pub document: String,
+    pub xml: String,
 }
 
 /// What to delete of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CheckpointPart {
+pub enum CheckpointDeletion {
     /// Its record and its bitmaps; changes it alone knew pass to its neighbour.
-    Whole,
+    Full,
     /// Its record only, when its bitmaps are gone or broken.
-    Record,
+    MetadataOnly,
 }
 
 impl BackupSpec {
@@ -143,7 +143,7 @@ impl Connection {
     /// Begins a backup of a running domain.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain or checkpoint; [`Error::WrongState`] when it does not run;
+    /// [`Error::NotFound`] without such a domain or checkpoint; [`Error::WrongState`] when it does not run;
     /// [`Error::BackupRunning`]; [`Error::Libvirt`] with QEMU's message, for instance when it may not write the
     /// socket's folder, or when the checkpoint's bitmap is broken (then a full backup is due).
     pub fn begin_backup(&mut self, uuid: Uuid, spec: &BackupSpec) -> Result<(), Error> {
@@ -165,7 +165,7 @@ impl Connection {
     /// The backup that runs on a domain; `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain.
+    /// [`Error::NotFound`] without such a domain.
     pub fn running_backup(&mut self, uuid: Uuid) -> Result<Option<RunningBackup>, Error> {
         let attempt = format!("get the backup of domain {uuid}");
         let document = self.with_domain(CallClass::Query, &attempt, uuid, |_, domain| {
@@ -175,7 +175,7 @@ impl Connection {
             }
         })?;
         document
-            .map(|text| running_backup(&text).map_err(|reason| Error::Unreadable { attempt, reason }))
+            .map(|text| running_backup(&text).map_err(|reason| Error::MalformedReply { attempt, reason }))
             .transpose()
     }
 
@@ -183,12 +183,12 @@ impl Connection {
     /// touched.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain; [`Error::TimedOut`] when the end does not come.
-    pub fn end_backup(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    /// [`Error::NotFound`] without such a domain; [`Error::TimedOut`] when the end does not come.
+    pub fn end_backup(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         let attempt = format!("end the backup of domain {uuid}");
         self.with_domain(CallClass::Backup, &attempt, uuid, |_, domain| {
             if !is_backed_up(domain)? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
             match raw::abort_job(domain) {
                 // Another call ends it already; that takes a moment.
@@ -199,14 +199,14 @@ impl Connection {
             while is_backed_up(domain)? {
                 thread::sleep(POLL_INTERVAL);
             }
-            Ok(Change::Made)
+            Ok(EnsureOutcome::Changed)
         })
     }
 
     /// All checkpoints of a domain, parents before children.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain.
+    /// [`Error::NotFound`] without such a domain.
     pub fn checkpoints(&mut self, uuid: Uuid) -> Result<Vec<Checkpoint>, Error> {
         let attempt = format!("list the checkpoints of domain {uuid}");
         let documents = self
@@ -214,7 +214,8 @@ impl Connection {
         documents
             .into_iter()
             .map(|document| {
-                checkpoint(document).map_err(|reason| Error::Unreadable { attempt: attempt.clone(), reason })
+                checkpoint(document)
+                    .map_err(|reason| Error::MalformedReply { attempt: attempt.clone(), reason })
             })
             .collect()
     }
@@ -222,19 +223,21 @@ impl Connection {
     /// Deletes a checkpoint. One that is gone already is fine.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain; [`Error::Libvirt`] when a bitmap is missing or broken:
-    /// [`CheckpointPart::Record`] helps then. Bitmaps are only deleted while the domain runs ([`Error::WrongState`]).
+    /// [`Error::NotFound`] without such a domain; [`Error::Libvirt`] when a bitmap is missing or broken:
+    /// [`CheckpointDeletion::MetadataOnly`] helps then. Bitmaps are only deleted while the domain runs ([`Error::WrongState`]).
     pub fn delete_checkpoint(
         &mut self,
         uuid: Uuid,
         name: &str,
-        part: CheckpointPart,
-    ) -> Result<Change, Error> {
+        part: CheckpointDeletion,
+    ) -> Result<EnsureOutcome, Error> {
         let attempt = format!("delete checkpoint {name} of domain {uuid}");
         self.with_domain(CallClass::Backup, &attempt, uuid, |_, domain| {
-            match raw::checkpoint_delete(domain, name, part == CheckpointPart::Record) {
-                Err(error) if error.code().is(ErrorNumber::NoDomainCheckpoint) => Ok(Change::AlreadySo),
-                deleted => deleted.map(|()| Change::Made),
+            match raw::checkpoint_delete(domain, name, part == CheckpointDeletion::MetadataOnly) {
+                Err(error) if error.code().is(ErrorNumber::NoDomainCheckpoint) => {
+                    Ok(EnsureOutcome::AlreadyInPlace)
+                }
+                deleted => deleted.map(|()| EnsureOutcome::Changed),
             }
         })
     }
@@ -255,7 +258,9 @@ fn running_backup(document: &str) -> Result<RunningBackup, String> {
         let target = disk.attribute("name").ok_or("a disk has no name")?.to_owned();
         Ok(Export {
             name: disk.attribute("exportname").map_or_else(|| target.clone(), str::to_owned),
-            dirty_bitmap: disk.attribute("exportbitmap").map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}")),
+            dirty_bitmap_context_name: disk
+                .attribute("exportbitmap")
+                .map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}")),
             scratch: disk.find(&["scratch"]).and_then(|scratch| scratch.attribute("file")).map(PathBuf::from),
             target,
         })
@@ -277,7 +282,7 @@ fn checkpoint(document: String) -> Result<Checkpoint, String> {
         created_unix_seconds: text(&["creationTime"])
             .and_then(|seconds| seconds.parse().ok())
             .ok_or("a checkpoint has no creation time")?,
-        document,
+        xml: document,
     })
 }
 
@@ -299,7 +304,7 @@ mod tests {
         let export = Export {
             target: "vda".into(),
             name: "vda".into(),
-            dirty_bitmap: Some("qemu:dirty-bitmap:loam-vda".into()),
+            dirty_bitmap_context_name: Some("qemu:dirty-bitmap:loam-vda".into()),
             scratch: Some("/scratch/vda".into()),
         };
         assert_eq!(running.exports, [export]);

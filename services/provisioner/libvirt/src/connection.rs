@@ -23,7 +23,7 @@ use virt::connect::Connect;
 
 use crate::deadline::{CallClass, Deadlines};
 use crate::error::Error;
-use crate::relay::Relay;
+use crate::relay::LibvirtdRelay;
 
 /// Where libvirtd listens on every distribution that has one daemon, and where its proxy does where there are many.
 pub const DAEMON_SOCKET: &str = "/run/libvirt/libvirt-sock";
@@ -56,16 +56,16 @@ impl Settings {
 
 /// What an idempotent call did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum EnsureOutcome {
     /// The call made it so.
-    Made,
+    Changed,
     /// It was so before: the call was a no-op.
-    AlreadySo,
+    AlreadyInPlace,
 }
 
 /// The versions on the other side, as libvirt writes them: major × 1,000,000 + minor × 1,000 + release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DaemonVersion {
+pub struct HypervisorVersions {
     /// libvirtd.
     pub libvirt: u32,
     /// QEMU.
@@ -83,7 +83,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct Live {
     connect: Connect,
-    relay: Relay,
+    relay: LibvirtdRelay,
 }
 
 impl Drop for Live {
@@ -107,9 +107,9 @@ impl Connection {
     ///
     /// # Errors
     /// What any call may meet: see [`Error`].
-    pub fn version(&mut self) -> Result<DaemonVersion, Error> {
+    pub fn version(&mut self) -> Result<HypervisorVersions, Error> {
         self.call(CallClass::Query, "get its version", |connect| {
-            Ok(DaemonVersion { libvirt: connect.lib_version()?, hypervisor: connect.hyp_version()? })
+            Ok(HypervisorVersions { libvirt: connect.lib_version()?, hypervisor: connect.hyp_version()? })
         })
     }
 
@@ -124,19 +124,19 @@ impl Connection {
         let limit = self.settings.deadlines.of(class);
         let live = self.opened()?;
         let begun = Instant::now();
-        live.relay.arm(begun + limit.hard);
+        live.relay.arm(begun + limit.cut_after);
         let answer = ask(&live.connect);
         let cut = live.relay.disarm();
         let took = begun.elapsed();
-        if took > limit.soft {
+        if took > limit.warn_after {
             tracing::warn!(?took, attempt, "libvirtd was slow");
         }
         let outcome = match answer {
             Ok(value) => Ok(value),
-            Err(_) if cut => Err(Error::TimedOut { attempt: attempt.to_owned(), after: limit.hard }),
+            Err(_) if cut => Err(Error::TimedOut { attempt: attempt.to_owned(), after: limit.cut_after }),
             Err(error) => Err(Error::from_libvirt(attempt, error)),
         };
-        if cut || matches!(outcome, Err(Error::Lost { .. })) {
+        if cut || matches!(outcome, Err(Error::ConnectionLost { .. })) {
             self.live = None;
         }
         outcome
@@ -157,9 +157,9 @@ impl Connection {
     fn open(&self) -> Result<Live, Error> {
         silence_libvirt();
         let attempt = "open a connection";
-        let within = self.settings.deadlines.of(CallClass::Connect).hard;
+        let within = self.settings.deadlines.of(CallClass::Connect).cut_after;
         private_folder(&self.settings.runtime_dir)?;
-        let relay = Relay::open(&self.settings.socket, &self.settings.runtime_dir, within)?;
+        let relay = LibvirtdRelay::open(&self.settings.socket, &self.settings.runtime_dir, within)?;
         let uri = format!("{}?socket={}", self.settings.uri, percent_encoded(relay.path()));
         relay.arm(Instant::now() + within);
         let opened = Connect::open(Some(&uri));
@@ -177,7 +177,7 @@ impl Connection {
 
     /// How long a call of this class may take at most.
     pub fn deadline(&self, class: CallClass) -> Duration {
-        self.settings.deadlines.of(class).hard
+        self.settings.deadlines.of(class).cut_after
     }
 }
 

@@ -29,11 +29,11 @@ pub enum CallClass {
 
 /// When to warn and when to cut, for one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub struct CallDeadline {
     /// Longer than this is worth a warning.
-    pub soft: Duration,
+    pub warn_after: Duration,
     /// After this the connection is cut.
-    pub hard: Duration,
+    pub cut_after: Duration,
 }
 
 /// The limits of all classes.
@@ -56,7 +56,7 @@ impl Deadlines {
 
     /// The limits of one class. libvirtd, when healthy, answers a query in half a millisecond, and waits itself up to
     /// 30 s for another job on the same domain: what changes a domain must outlast that.
-    pub fn of(&self, class: CallClass) -> Limit {
+    pub fn of(&self, class: CallClass) -> CallDeadline {
         let (soft, hard) = match class {
             CallClass::Connect => (1.0, 5.0),
             CallClass::Query => (0.5, 5.0),
@@ -69,9 +69,9 @@ impl Deadlines {
             CallClass::Freeze => (5.0, 35.0),
             CallClass::Backup => (5.0, 60.0),
         };
-        Limit {
-            soft: Duration::from_secs_f64(soft * self.scale),
-            hard: Duration::from_secs_f64(hard * self.scale),
+        CallDeadline {
+            warn_after: Duration::from_secs_f64(soft * self.scale),
+            cut_after: Duration::from_secs_f64(hard * self.scale),
         }
     }
 }

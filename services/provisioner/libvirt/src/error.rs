@@ -8,7 +8,7 @@ use virt::error::{ErrorDomain, ErrorNumber};
 /// What libvirt or QEMU says of an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} (libvirt error {})", .0.message(), .0.code().to_raw())]
-pub struct Reported(virt::error::Error);
+pub struct LibvirtErrorReport(virt::error::Error);
 
 /// A call to libvirt failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum Error {
         attempt: String,
         /// The cause.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// The daemon did not answer in time and the connection was cut. Whether the call was carried out must be looked
     /// up.
@@ -67,21 +67,21 @@ pub enum Error {
     },
     /// The connection broke in the middle of the call. Whether the call was carried out must be looked up.
     #[error("the connection to libvirtd broke while trying to {attempt}")]
-    Lost {
+    ConnectionLost {
         /// What was attempted.
         attempt: String,
         /// The cause.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// No such domain, network or checkpoint.
     #[error("cannot {attempt}: libvirt does not know it")]
-    Unknown {
+    NotFound {
         /// What was attempted.
         attempt: String,
         /// The cause.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// The guest's agent is absent, not yet started, or hangs.
     #[error("the guest agent did not answer when asked to {attempt}")]
@@ -90,7 +90,7 @@ pub enum Error {
         attempt: String,
         /// The cause.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// The domain is not in a state in which this can be done.
     #[error("cannot {attempt} in the domain's present state")]
@@ -99,7 +99,7 @@ pub enum Error {
         attempt: String,
         /// The cause: which state.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// A domain has one backup at a time.
     #[error("cannot {attempt}: another backup of it is running")]
@@ -109,12 +109,12 @@ pub enum Error {
     },
     /// Another job holds the domain; libvirt itself has waited half a minute for it.
     #[error("cannot {attempt}: another job holds the domain")]
-    Busy {
+    DomainBusy {
         /// What was attempted.
         attempt: String,
         /// The cause: which job.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// Any other error of libvirt.
     #[error("libvirt failed to {attempt}")]
@@ -123,7 +123,7 @@ pub enum Error {
         attempt: String,
         /// The cause.
         #[source]
-        source: Reported,
+        source: LibvirtErrorReport,
     },
     /// A network of our name exists and is not what was asked for.
     #[error("network {name} exists and differs: it has {found}, wanted is {wanted}")]
@@ -137,7 +137,7 @@ pub enum Error {
     },
     /// libvirt answered with a document that we cannot read.
     #[error("cannot {attempt}: libvirt's answer is unreadable: {reason}")]
-    Unreadable {
+    MalformedReply {
         /// What was attempted.
         attempt: String,
         /// What is wrong with the document.
@@ -162,15 +162,15 @@ impl Error {
             Error::SocketMissing { .. }
                 | Error::SocketRefused { .. }
                 | Error::TimedOut { .. }
-                | Error::Lost { .. }
+                | Error::ConnectionLost { .. }
                 | Error::AgentSilent { .. }
-                | Error::Busy { .. }
+                | Error::DomainBusy { .. }
         )
     }
 
     /// Whether nobody can say if the call was carried out: look it up before repeating it.
     pub fn outcome_is_open(&self) -> bool {
-        matches!(self, Error::TimedOut { .. } | Error::Lost { .. })
+        matches!(self, Error::TimedOut { .. } | Error::ConnectionLost { .. })
     }
 
     pub(crate) fn io(attempt: impl Into<String>, source: std::io::Error) -> Error {
@@ -181,7 +181,7 @@ impl Error {
     pub(crate) fn from_libvirt(attempt: &str, error: virt::error::Error) -> Error {
         let attempt = attempt.to_owned();
         let (code, domain) = (error.code(), error.domain());
-        let source = Reported(error);
+        let source = LibvirtErrorReport(error);
         match code.known() {
             Some(
                 ErrorNumber::AccessDenied
@@ -196,13 +196,13 @@ impl Error {
                 | ErrorNumber::NoDomainCheckpoint
                 | ErrorNumber::NoDomainBackup
                 | ErrorNumber::NoDomainMetadata,
-            ) => Error::Unknown { attempt, source },
+            ) => Error::NotFound { attempt, source },
             Some(
                 ErrorNumber::AgentUnresponsive
                 | ErrorNumber::AgentUnsynced
                 | ErrorNumber::AgentCommandTimeout,
             ) => Error::AgentSilent { attempt, source },
-            Some(ErrorNumber::OperationTimeout) => Error::Busy { attempt, source },
+            Some(ErrorNumber::OperationTimeout) => Error::DomainBusy { attempt, source },
             Some(ErrorNumber::OperationInvalid) => Error::WrongState { attempt, source },
             // A broken socket comes as a system or internal error of the RPC layer.
             Some(
@@ -214,7 +214,7 @@ impl Error {
                 matches!(domain, ErrorDomain::Rpc | ErrorDomain::Remote | ErrorDomain::Streams)
             }) =>
             {
-                Error::Lost { attempt, source }
+                Error::ConnectionLost { attempt, source }
             }
             _ => Error::Libvirt { attempt, source },
         }

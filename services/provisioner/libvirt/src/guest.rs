@@ -25,7 +25,7 @@ impl Connection {
     /// none.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain, [`Error::WrongState`] when it does not run.
+    /// [`Error::NotFound`] without such a domain, [`Error::WrongState`] when it does not run.
     pub fn address(&mut self, uuid: Uuid, mac: MacAddress) -> Result<Option<IpAddr>, Error> {
         let attempt = format!("get the address of domain {uuid}");
         let leased = self.with_domain(CallClass::Query, &attempt, uuid, |_, domain| {
@@ -49,7 +49,7 @@ impl Connection {
     /// Checks that the agent answers.
     ///
     /// # Errors
-    /// [`Error::AgentSilent`] while it does not; [`Error::Unknown`]; [`Error::WrongState`] when the domain does not
+    /// [`Error::AgentSilent`] while it does not; [`Error::NotFound`]; [`Error::WrongState`] when the domain does not
     /// run.
     pub fn agent_ping(&mut self, uuid: Uuid) -> Result<(), Error> {
         self.agent_command(uuid, r#"{"execute":"guest-ping"}"#, Duration::from_secs(2)).map(drop)

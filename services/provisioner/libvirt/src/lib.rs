@@ -1,7 +1,7 @@
 //! All of Loam's calls to libvirt, behind one blocking type: [`Connection`].
 //!
 //! **It promises** that every call ends in bounded time, whatever libvirtd does; that a connection is reopened by
-//! itself once the daemon is back; that calls are idempotent ([`Change`]); and that errors distinguish a daemon that is
+//! itself once the daemon is back; that calls are idempotent ([`EnsureOutcome`]); and that errors distinguish a daemon that is
 //! missing, refuses, does not answer or denies permission ([`Error`]).
 //!
 //! ```text
@@ -44,11 +44,11 @@ mod raw;
 pub mod relay;
 mod xml;
 
-pub use connection::{Change, Connection, DaemonVersion, Settings};
+pub use connection::{Connection, EnsureOutcome, HypervisorVersions, Settings};
 pub use deadline::{CallClass, Deadlines};
 pub use domain::{
     BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkInterface, VirtType,
 };
 pub use error::Error;
-pub use power::{DiskError, PauseReason, Power};
+pub use power::{DiskError, DomainState, PauseReason};
 pub use uuid::Uuid;

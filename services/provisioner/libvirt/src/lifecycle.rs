@@ -13,12 +13,12 @@ use virt::domain::Domain;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
 
-use crate::connection::{Change, Connection};
+use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
 use crate::domain::mark::MARK_NAMESPACE;
 use crate::domain::{DomainSpec, Mark};
 use crate::error::{Error, known};
-use crate::power::{Power, state_of};
+use crate::power::{DomainState, state_of};
 
 /// How to ask a guest to shut down (`virsh shutdown --mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,13 +31,13 @@ pub enum ShutdownMode {
 
 /// A domain that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundDomain {
+pub struct MarkedDomain {
     /// libvirt's name for it, unique on the host.
     pub name: String,
     /// Its UUID.
     pub uuid: Uuid,
     /// What it is doing.
-    pub power: Power,
+    pub power: DomainState,
     /// Whose it is, and what it was made from.
     pub mark: Mark,
 }
@@ -64,17 +64,17 @@ impl Connection {
     /// Starts a defined domain.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when there is none; [`Error::Libvirt`] with QEMU's message when it does not start.
-    pub fn start(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    /// [`Error::NotFound`] when there is none; [`Error::Libvirt`] with QEMU's message when it does not start.
+    pub fn start(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         self.call(CallClass::Start, &format!("start domain {uuid}"), |connect| {
             let domain = connect.lookup_domain_by_uuid(uuid)?;
             if domain.is_active()? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
             match domain.create() {
                 // Another caller was faster, between our two calls.
-                Err(_) if domain.is_active()? => Ok(Change::AlreadySo),
-                started => started.map(|()| Change::Made),
+                Err(_) if domain.is_active()? => Ok(EnsureOutcome::AlreadyInPlace),
+                started => started.map(|()| EnsureOutcome::Changed),
             }
         })
     }
@@ -82,8 +82,8 @@ impl Connection {
     /// Asks the guest to shut down, and returns at once; [`Connection::power`] shows when it has.
     ///
     /// # Errors
-    /// [`Error::AgentSilent`] when there is no agent to ask: try the power button. [`Error::Unknown`].
-    pub fn request_shutdown(&mut self, uuid: Uuid, way: ShutdownMode) -> Result<Change, Error> {
+    /// [`Error::AgentSilent`] when there is no agent to ask: try the power button. [`Error::NotFound`].
+    pub fn request_shutdown(&mut self, uuid: Uuid, way: ShutdownMode) -> Result<EnsureOutcome, Error> {
         let flags = match way {
             ShutdownMode::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
             ShutdownMode::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
@@ -91,9 +91,9 @@ impl Connection {
         self.call(CallClass::Agent, &format!("ask domain {uuid} to shut down"), |connect| {
             let domain = connect.lookup_domain_by_uuid(uuid)?;
             if !domain.is_active()? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
-            domain.shutdown_flags(flags).map(|()| Change::Made)
+            domain.shutdown_flags(flags).map(|()| EnsureOutcome::Changed)
         })
     }
 
@@ -101,17 +101,17 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::TimedOut`] when its process hangs in the kernel; then the host needs a person.
-    pub fn destroy(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    pub fn destroy(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         self.call(CallClass::Destroy, &format!("destroy domain {uuid}"), |connect| {
             let Some(domain) = known(connect.lookup_domain_by_uuid(uuid))? else {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             };
             if !domain.is_active()? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
             match domain.destroy() {
-                Err(_) if !domain.is_active()? => Ok(Change::AlreadySo),
-                destroyed => destroyed.map(|()| Change::Made),
+                Err(_) if !domain.is_active()? => Ok(EnsureOutcome::AlreadyInPlace),
+                destroyed => destroyed.map(|()| EnsureOutcome::Changed),
             }
         })
     }
@@ -120,15 +120,15 @@ impl Connection {
     ///
     /// # Errors
     /// What any call may meet.
-    pub fn undefine(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    pub fn undefine(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         self.call(CallClass::Define, &format!("undefine domain {uuid}"), |connect| {
             let Some(domain) = known(connect.lookup_domain_by_uuid(uuid))? else {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             };
             if !domain.is_persistent()? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
-            domain.undefine_flags(UNDEFINE_WITH).map(|()| Change::Made)
+            domain.undefine_flags(UNDEFINE_WITH).map(|()| EnsureOutcome::Changed)
         })
     }
 
@@ -145,7 +145,7 @@ impl Connection {
     /// The mark on a domain; `None` when there is no such domain, or it is not ours.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] for a mark in our name space that is malformed.
+    /// [`Error::MalformedReply`] for a mark in our name space that is malformed.
     pub fn mark(&mut self, uuid: Uuid) -> Result<Option<Mark>, Error> {
         let attempt = format!("get the mark of domain {uuid}");
         let document = self.call(CallClass::Query, &attempt, |connect| {
@@ -158,12 +158,12 @@ impl Connection {
     ///
     /// # Errors
     /// What any call may meet.
-    pub fn marked_domains(&mut self) -> Result<Vec<FoundDomain>, Error> {
+    pub fn marked_domains(&mut self) -> Result<Vec<MarkedDomain>, Error> {
         let attempt = "list the domains";
         let seen = self.call(CallClass::Query, attempt, |connect| {
             connect.list_all_domains(0)?.iter().filter_map(|domain| seen(domain).transpose()).collect()
         });
-        let seen: Vec<(String, Uuid, Power, String)> = seen?;
+        let seen: Vec<(String, Uuid, DomainState, String)> = seen?;
         // Each QEMU that does not answer costs its deadline: after the first one the disks of no other are asked, so that
         // the list comes in bounded time.
         let mut disks_answer = true;
@@ -172,7 +172,7 @@ impl Connection {
                 let mark = read_mark(attempt, &mark)?;
                 let asked = disks_answer.then(|| self.ask_disks(uuid, power)).flatten();
                 disks_answer &= asked.is_some();
-                Ok(FoundDomain { name, uuid, power: asked.unwrap_or(power), mark })
+                Ok(MarkedDomain { name, uuid, power: asked.unwrap_or(power), mark })
             })
             .collect()
     }
@@ -202,7 +202,7 @@ fn mark_document(domain: &Domain) -> Result<Option<String>, LibvirtError> {
 }
 
 /// One marked domain of a list; `None` when it is unmarked, or gone since the list was made.
-fn seen(domain: &Domain) -> Result<Option<(String, Uuid, Power, String)>, LibvirtError> {
+fn seen(domain: &Domain) -> Result<Option<(String, Uuid, DomainState, String)>, LibvirtError> {
     let Some(mark) = mark_document(domain)? else {
         return Ok(None);
     };
@@ -213,5 +213,5 @@ fn seen(domain: &Domain) -> Result<Option<(String, Uuid, Power, String)>, Libvir
 }
 
 fn read_mark(attempt: &str, document: &str) -> Result<Mark, Error> {
-    Mark::read(document).map_err(|reason| Error::Unreadable { attempt: attempt.to_owned(), reason })
+    Mark::read(document).map_err(|reason| Error::MalformedReply { attempt: attempt.to_owned(), reason })
 }

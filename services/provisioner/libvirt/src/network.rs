@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 use virt::error::Error as LibvirtError;
 use virt::network::Network;
 
-use crate::connection::{Change, Connection};
+use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
 use crate::error::{Error, known};
 use crate::xml::{Element, element};
@@ -33,7 +33,7 @@ pub struct NetworkSpec {
     /// How many leading bits of it are the network's.
     pub prefix_length: u8,
     /// The first and the last address that DHCP gives away.
-    pub dhcp: (Ipv4Addr, Ipv4Addr),
+    pub dhcp_range: (Ipv4Addr, Ipv4Addr),
     /// Whether guests reach further than the host.
     pub forward: Forward,
 }
@@ -59,9 +59,13 @@ impl NetworkSpec {
             .child(element("name").holding(&self.name))
             .children(forward)
             .child(element("bridge").with("name", &self.bridge).with("stp", "off").with("delay", "0"))
-            .child(element("ip").with("address", self.host_address).with("prefix", self.prefix_length).child(
-                element("dhcp").child(element("range").with("start", self.dhcp.0).with("end", self.dhcp.1)),
-            ))
+            .child(
+                element("ip").with("address", self.host_address).with("prefix", self.prefix_length).child(
+                    element("dhcp").child(
+                        element("range").with("start", self.dhcp_range.0).with("end", self.dhcp_range.1),
+                    ),
+                ),
+            )
             .child(element("dnsmasq:options").child(element("dnsmasq:option").with("value", "no-ping")))
             .render()
     }
@@ -77,7 +81,7 @@ impl Connection {
     /// # Errors
     /// [`Error::NetworkDiffers`] when one of that name has another bridge or address: it may belong to others, so it is
     /// left alone. [`Error::Libvirt`] when the addresses are in use elsewhere on this host.
-    pub fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<Change, Error> {
+    pub fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<EnsureOutcome, Error> {
         let attempt = format!("make network {}", spec.name);
         let document = spec.document();
         let (change, found) = self.call(CallClass::Network, &attempt, |connect| {
@@ -91,11 +95,11 @@ impl Connection {
             };
             let found = network.xml_desc(0)?;
             if summary_of(&found).is_ok_and(|summary| summary != spec.summary()) {
-                return Ok((Change::AlreadySo, found));
+                return Ok((EnsureOutcome::AlreadyInPlace, found));
             }
             Ok((bring_up(&network)?, found))
         })?;
-        let found = summary_of(&found).map_err(|reason| Error::Unreadable { attempt, reason })?;
+        let found = summary_of(&found).map_err(|reason| Error::MalformedReply { attempt, reason })?;
         if found == spec.summary() {
             Ok(change)
         } else {
@@ -107,27 +111,27 @@ impl Connection {
     ///
     /// # Errors
     /// What any call may meet.
-    pub fn remove_network(&mut self, name: &str) -> Result<Change, Error> {
+    pub fn remove_network(&mut self, name: &str) -> Result<EnsureOutcome, Error> {
         self.call(CallClass::Network, &format!("remove network {name}"), |connect| {
             let Some(network) = known(connect.lookup_network_by_name(name))? else {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             };
             if network.is_active()? {
                 network.destroy()?;
             }
-            network.undefine().map(|()| Change::Made)
+            network.undefine().map(|()| EnsureOutcome::Changed)
         })
     }
 }
 
-fn bring_up(network: &Network) -> Result<Change, LibvirtError> {
+fn bring_up(network: &Network) -> Result<EnsureOutcome, LibvirtError> {
     if network.is_active()? {
-        return Ok(Change::AlreadySo);
+        return Ok(EnsureOutcome::AlreadyInPlace);
     }
     match network.create() {
         // Another caller was faster, between our two calls.
-        Err(_) if network.is_active()? => Ok(Change::AlreadySo),
-        created => created.map(|()| Change::Made),
+        Err(_) if network.is_active()? => Ok(EnsureOutcome::AlreadyInPlace),
+        created => created.map(|()| EnsureOutcome::Changed),
     }
 }
 
@@ -158,7 +162,7 @@ mod tests {
             bridge: "loam0".into(),
             host_address: Ipv4Addr::new(10, 105, 0, 1),
             prefix_length: 24,
-            dhcp: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
+            dhcp_range: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
             forward: Forward::Nat,
         }
     }

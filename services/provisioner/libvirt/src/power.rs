@@ -22,14 +22,14 @@ use virt::enumutil::Enum;
 use virt::error::Error as LibvirtError;
 use virt::sys;
 
-use crate::connection::{Change, Connection};
+use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
 use crate::error::{Error, known};
 use crate::raw;
 
 /// What a defined domain is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Power {
+pub enum DomainState {
     /// It executes.
     Running,
     /// It has a process, and its processors stand still.
@@ -107,7 +107,7 @@ impl Connection {
     ///
     /// # Errors
     /// What any call may meet.
-    pub fn power(&mut self, uuid: Uuid) -> Result<Option<Power>, Error> {
+    pub fn power(&mut self, uuid: Uuid) -> Result<Option<DomainState>, Error> {
         let state = self.call(CallClass::Query, &format!("get the state of domain {uuid}"), |connect| {
             known(connect.lookup_domain_by_uuid(uuid))?.map(|domain| state_of(&domain)).transpose()
         })?;
@@ -118,11 +118,11 @@ impl Connection {
     /// off: one that was paused for lack of space before shows it again in a later pause for another reason.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain; [`Error::Busy`] while another job holds it.
+    /// [`Error::NotFound`] without such a domain; [`Error::DomainBusy`] while another job holds it.
     pub fn disk_errors(&mut self, uuid: Uuid) -> Result<Vec<DiskError>, Error> {
         let attempt = format!("get the disk errors of domain {uuid}");
         self.with_domain(CallClass::Monitor, &attempt, uuid, |_, domain| {
-            if !matches!(state_of(domain)?, Power::Paused(_)) {
+            if !matches!(state_of(domain)?, DomainState::Paused(_)) {
                 return Ok(Vec::new());
             }
             let found = raw::disk_errors(domain)?.into_iter();
@@ -139,17 +139,17 @@ impl Connection {
     /// left as it is.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain; [`Error::WrongState`] when it is off.
-    pub fn suspend(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    /// [`Error::NotFound`] without such a domain; [`Error::WrongState`] when it is off.
+    pub fn suspend(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         self.with_domain(CallClass::Monitor, &format!("suspend domain {uuid}"), uuid, |_, domain| {
-            let is_paused = || Ok::<_, LibvirtError>(matches!(state_of(domain)?, Power::Paused(_)));
+            let is_paused = || Ok::<_, LibvirtError>(matches!(state_of(domain)?, DomainState::Paused(_)));
             if is_paused()? {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
             match domain.suspend() {
                 // Another caller was faster, between our two calls.
-                Err(_) if is_paused()? => Ok(Change::AlreadySo),
-                suspended => suspended.map(|()| Change::Made),
+                Err(_) if is_paused()? => Ok(EnsureOutcome::AlreadyInPlace),
+                suspended => suspended.map(|()| EnsureOutcome::Changed),
             }
         })
     }
@@ -158,41 +158,43 @@ impl Connection {
     /// where there still is no space the domain is paused again at once.
     ///
     /// # Errors
-    /// [`Error::Unknown`] without such a domain; [`Error::WrongState`] when it is off, or in the middle of a migration.
-    pub fn resume(&mut self, uuid: Uuid) -> Result<Change, Error> {
+    /// [`Error::NotFound`] without such a domain; [`Error::WrongState`] when it is off, or in the middle of a migration.
+    pub fn resume(&mut self, uuid: Uuid) -> Result<EnsureOutcome, Error> {
         self.with_domain(CallClass::Monitor, &format!("resume domain {uuid}"), uuid, |_, domain| {
-            let is_running = |power| power == Power::Running;
+            let is_running = |power| power == DomainState::Running;
             let before = state_of(domain)?;
             if is_running(before) {
-                return Ok(Change::AlreadySo);
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
             let resumed = match before {
-                Power::Paused(PauseReason::Sleeping) => domain.pm_wakeup(0),
+                DomainState::Paused(PauseReason::Sleeping) => domain.pm_wakeup(0),
                 _ => domain.resume(),
             };
             match resumed {
                 // Another caller was faster, between our two calls.
-                Err(_) if is_running(state_of(domain)?) => Ok(Change::AlreadySo),
-                resumed => resumed.map(|()| Change::Made),
+                Err(_) if is_running(state_of(domain)?) => Ok(EnsureOutcome::AlreadyInPlace),
+                resumed => resumed.map(|()| EnsureOutcome::Changed),
             }
         })
     }
 
     /// Finds out from the disks whether one of them paused a domain, and why. The query of the disks may fail where
     /// that of the state did not: then the reason stays what libvirt says.
-    pub(crate) fn with_disks_checked(&mut self, uuid: Uuid, power: Power) -> Power {
+    pub(crate) fn with_disks_checked(&mut self, uuid: Uuid, power: DomainState) -> DomainState {
         self.ask_disks(uuid, power).unwrap_or(power)
     }
 
     /// The same; `None` where the disks did not answer.
-    pub(crate) fn ask_disks(&mut self, uuid: Uuid, power: Power) -> Option<Power> {
+    pub(crate) fn ask_disks(&mut self, uuid: Uuid, power: DomainState) -> Option<DomainState> {
         // Where a disk fails in the moment of a resume, libvirt notices the pause and not its reason.
-        if !matches!(power, Power::Paused(PauseReason::IoError | PauseReason::Unknown)) {
+        if !matches!(power, DomainState::Paused(PauseReason::IoError | PauseReason::Unknown)) {
             return Some(power);
         }
         match self.disk_errors(uuid) {
-            Ok(disks) if disks.iter().any(|disk| disk.no_space) => Some(Power::Paused(PauseReason::NoSpace)),
-            Ok(disks) if !disks.is_empty() => Some(Power::Paused(PauseReason::IoError)),
+            Ok(disks) if disks.iter().any(|disk| disk.no_space) => {
+                Some(DomainState::Paused(PauseReason::NoSpace))
+            }
+            Ok(disks) if !disks.is_empty() => Some(DomainState::Paused(PauseReason::IoError)),
             Ok(_) => Some(power),
             Err(error) => {
                 tracing::warn!(%uuid, %error, "cannot find out which disk paused a domain");
@@ -203,33 +205,33 @@ impl Connection {
 }
 
 /// What libvirt knows without asking QEMU: a lack of space is an I/O error or an unknown reason still.
-pub(crate) fn state_of(domain: &Domain) -> Result<Power, LibvirtError> {
+pub(crate) fn state_of(domain: &Domain) -> Result<DomainState, LibvirtError> {
     let (_, reason) = domain.state()?;
     Ok(match reason {
         Enum::Known(reason) => power_of(reason),
         // A state newer than this crate: taken for one with a process, so that nobody starts a second.
-        Enum::Unknown(_) => Power::Running,
+        Enum::Unknown(_) => DomainState::Running,
     })
 }
 
-fn power_of(reason: DomainStateReason) -> Power {
+fn power_of(reason: DomainStateReason) -> DomainState {
     match reason {
         DomainStateReason::Running(_) | DomainStateReason::Blocked(_) | DomainStateReason::NoState(_) => {
-            Power::Running
+            DomainState::Running
         }
         DomainStateReason::Paused(reason) => paused_for(reason),
-        DomainStateReason::PMSuspended(_) => Power::Paused(PauseReason::Sleeping),
-        DomainStateReason::Shutdown(_) => Power::ShuttingDown,
-        DomainStateReason::Shutoff(reason) if reason.is(DomainShutoffReason::Crashed) => Power::Crashed,
-        DomainStateReason::Shutoff(_) => Power::Off,
-        DomainStateReason::Crashed(_) => Power::Crashed,
+        DomainStateReason::PMSuspended(_) => DomainState::Paused(PauseReason::Sleeping),
+        DomainStateReason::Shutdown(_) => DomainState::ShuttingDown,
+        DomainStateReason::Shutoff(reason) if reason.is(DomainShutoffReason::Crashed) => DomainState::Crashed,
+        DomainStateReason::Shutoff(_) => DomainState::Off,
+        DomainStateReason::Crashed(_) => DomainState::Crashed,
     }
 }
 
-fn paused_for(reason: DomainPausedReasonEnum) -> Power {
-    Power::Paused(match reason.unwrap_or(DomainPausedReason::Unknown) {
+fn paused_for(reason: DomainPausedReasonEnum) -> DomainState {
+    DomainState::Paused(match reason.unwrap_or(DomainPausedReason::Unknown) {
         // The guest has ended; its process is about to.
-        DomainPausedReason::ShuttingDown => return Power::ShuttingDown,
+        DomainPausedReason::ShuttingDown => return DomainState::ShuttingDown,
         DomainPausedReason::User => PauseReason::User,
         DomainPausedReason::IOError => PauseReason::IoError,
         DomainPausedReason::StartingUp => PauseReason::Starting,
@@ -250,31 +252,31 @@ fn paused_for(reason: DomainPausedReasonEnum) -> Power {
 mod tests {
     use super::*;
 
-    fn paused(reason: DomainPausedReason) -> Power {
+    fn paused(reason: DomainPausedReason) -> DomainState {
         power_of(DomainStateReason::Paused(Enum::Known(reason)))
     }
 
-    fn off(reason: DomainShutoffReason) -> Power {
+    fn off(reason: DomainShutoffReason) -> DomainState {
         power_of(DomainStateReason::Shutoff(Enum::Known(reason)))
     }
 
     #[test]
     fn a_pause_by_request_and_one_by_a_disk_are_different() {
-        assert_eq!(paused(DomainPausedReason::User), Power::Paused(PauseReason::User));
-        assert_eq!(paused(DomainPausedReason::IOError), Power::Paused(PauseReason::IoError));
+        assert_eq!(paused(DomainPausedReason::User), DomainState::Paused(PauseReason::User));
+        assert_eq!(paused(DomainPausedReason::IOError), DomainState::Paused(PauseReason::IoError));
     }
 
     #[test]
     fn a_reason_from_a_newer_libvirt_is_a_pause_without_a_known_reason() {
         let newer = power_of(DomainStateReason::Paused(Enum::Unknown(99)));
-        assert_eq!(newer, Power::Paused(PauseReason::Unknown));
+        assert_eq!(newer, DomainState::Paused(PauseReason::Unknown));
     }
 
     #[test]
     fn a_process_that_died_and_one_that_ended_are_different() {
-        assert_eq!(off(DomainShutoffReason::Crashed), Power::Crashed);
-        assert_eq!(off(DomainShutoffReason::Shutdown), Power::Off);
-        assert_eq!(off(DomainShutoffReason::Destroyed), Power::Off);
-        assert_eq!(paused(DomainPausedReason::ShuttingDown), Power::ShuttingDown);
+        assert_eq!(off(DomainShutoffReason::Crashed), DomainState::Crashed);
+        assert_eq!(off(DomainShutoffReason::Shutdown), DomainState::Off);
+        assert_eq!(off(DomainShutoffReason::Destroyed), DomainState::Off);
+        assert_eq!(paused(DomainPausedReason::ShuttingDown), DomainState::ShuttingDown);
     }
 }

@@ -30,7 +30,7 @@ const PUMP_BYTES: usize = 64 * 1024;
 
 /// One connection to the daemon. Dropping it closes the connection and ends its threads.
 #[derive(Debug)]
-pub struct Relay {
+pub struct LibvirtdRelay {
     path: PathBuf,
     shared: Arc<Shared>,
 }
@@ -72,13 +72,13 @@ impl State {
     }
 }
 
-impl Relay {
+impl LibvirtdRelay {
     /// Connects to the daemon's socket, within `within`, and listens on a private socket in `runtime_dir`.
     ///
     /// # Errors
     /// [`Error::SocketMissing`], [`Error::SocketRefused`], [`Error::SocketDenied`] or [`Error::TimedOut`] (its queue of
     /// connections is full: it hangs) for the daemon's socket; [`Error::Io`] for ours.
-    pub fn open(daemon_socket: &Path, runtime_dir: &Path, within: Duration) -> Result<Relay, Error> {
+    pub fn open(daemon_socket: &Path, runtime_dir: &Path, within: Duration) -> Result<LibvirtdRelay, Error> {
         let daemon = connect(daemon_socket, within)?;
         let path = fresh_socket_path(runtime_dir);
         let listener = UnixListener::bind(&path)
@@ -91,7 +91,7 @@ impl Relay {
         };
         keep(&daemon).map_err(|source| Error::io("duplicate libvirtd's socket", source))?;
 
-        let relay = Relay { path: path.clone(), shared: Arc::clone(&shared) };
+        let relay = LibvirtdRelay { path: path.clone(), shared: Arc::clone(&shared) };
         let pump = Arc::clone(&shared);
         spawn("libvirt-relay", move || serve(&listener, &path, daemon, &pump))?;
         let watch = Arc::clone(&shared);
@@ -109,7 +109,7 @@ impl Relay {
         !self.shared.state().closed
     }
 
-    /// The connection is cut at `deadline` unless [`Relay::disarm`] comes first.
+    /// The connection is cut at `deadline` unless [`LibvirtdRelay::disarm`] comes first.
     pub fn arm(&self, deadline: Instant) {
         self.shared.state().deadline = Some(deadline);
         self.shared.changed.notify_all();
@@ -128,7 +128,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for LibvirtdRelay {
     fn drop(&mut self) {
         self.close();
         // The first pump may still wait for libvirt's client; it finds the connection closed and ends. If the socket

@@ -14,13 +14,13 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use provisioner_libvirt::accelerator::{Wanted, boots, choose};
-use provisioner_libvirt::backup::{BackupDisk, BackupSpec, CheckpointPart};
+use provisioner_libvirt::accelerator::{VirtTypePreference, boots, choose};
+use provisioner_libvirt::backup::{BackupDisk, BackupSpec, CheckpointDeletion};
 use provisioner_libvirt::lifecycle::ShutdownMode;
 use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::qemu_user::QemuUser;
 use provisioner_libvirt::{
-    CallClass, Change, Deadlines, DiskError, Error, PauseReason, Power, Uuid, VirtType,
+    CallClass, Deadlines, DiskError, DomainState, EnsureOutcome, Error, PauseReason, Uuid, VirtType,
 };
 
 use realm::{Realm, eventually};
@@ -38,7 +38,7 @@ fn a_network_is_created_once_however_many_callers_ask_for_it_at_once() {
         bridge: "twice0".into(),
         host_address: Ipv4Addr::new(10, 106, 0, 1),
         prefix_length: 24,
-        dhcp: (Ipv4Addr::new(10, 106, 0, 10), Ipv4Addr::new(10, 106, 0, 20)),
+        dhcp_range: (Ipv4Addr::new(10, 106, 0, 10), Ipv4Addr::new(10, 106, 0, 20)),
         forward: Forward::Isolated,
     };
     let asking = |_| {
@@ -46,15 +46,16 @@ fn a_network_is_created_once_however_many_callers_ask_for_it_at_once() {
         std::thread::spawn(move || connection.ensure_network(&spec).expect("a network"))
     };
     let asked: Vec<_> = (0..3).map(asking).collect();
-    let changes: Vec<Change> = asked.into_iter().map(|asked| asked.join().expect("no panic")).collect();
-    assert_eq!(changes.iter().filter(|change| **change == Change::Made).count(), 1, "{changes:?}");
+    let changes: Vec<EnsureOutcome> =
+        asked.into_iter().map(|asked| asked.join().expect("no panic")).collect();
+    assert_eq!(changes.iter().filter(|change| **change == EnsureOutcome::Changed).count(), 1, "{changes:?}");
 
     let mut connection = realm.connection();
     let other = NetworkSpec { host_address: Ipv4Addr::new(10, 107, 0, 1), ..spec.clone() };
     let differs = connection.ensure_network(&other);
     assert!(matches!(differs, Err(Error::NetworkDiffers { .. })), "{differs:?}");
-    assert_eq!(connection.remove_network("twice").expect("it exists"), Change::Made);
-    assert_eq!(connection.remove_network("twice").expect("gone is fine"), Change::AlreadySo);
+    assert_eq!(connection.remove_network("twice").expect("it exists"), EnsureOutcome::Changed);
+    assert_eq!(connection.remove_network("twice").expect("gone is fine"), EnsureOutcome::AlreadyInPlace);
 }
 
 #[test]
@@ -68,15 +69,15 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     assert_eq!(connection.power(uuid).expect("an answer"), None);
     connection.define(&machine.spec).expect("defined");
     connection.define(&machine.spec).expect("defined again");
-    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Off));
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Off));
     assert_eq!(connection.find(&machine.spec.name).expect("an answer"), Some(uuid));
     assert_eq!(connection.mark(uuid).expect("an answer").as_ref(), Some(&machine.spec.mark));
 
-    assert_eq!(connection.start(uuid).expect("started"), Change::Made);
-    assert_eq!(connection.start(uuid).expect("started before"), Change::AlreadySo);
+    assert_eq!(connection.start(uuid).expect("started"), EnsureOutcome::Changed);
+    assert_eq!(connection.start(uuid).expect("started before"), EnsureOutcome::AlreadyInPlace);
     let found = connection.marked_domains().expect("a list");
     let found = found.iter().find(|found| found.uuid == uuid).expect("ours is in it");
-    assert_eq!((found.power, &found.mark), (Power::Running, &machine.spec.mark));
+    assert_eq!((found.power, &found.mark), (DomainState::Running, &machine.spec.mark));
 
     let silent = connection.agent_ping(uuid);
     assert!(
@@ -91,24 +92,24 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     assert_eq!(connection.thaw(uuid).expect("nothing to thaw"), 0);
 
     connection.request_shutdown(uuid, ShutdownMode::Agent).expect("asked");
-    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
     let off = connection.request_shutdown(uuid, ShutdownMode::Agent).expect("off is what was wanted");
-    assert_eq!(off, Change::AlreadySo);
+    assert_eq!(off, EnsureOutcome::AlreadyInPlace);
     let log = machine.spec.console_log.as_ref().expect("it has one");
     assert!(fs::read_to_string(log).expect("the console").contains("guest: whole up after"));
 
     connection.start(uuid).expect("started");
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
     connection.request_shutdown(uuid, ShutdownMode::Acpi).expect("asked");
-    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(Power::Off));
+    eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
 
     connection.start(uuid).expect("started");
-    assert_eq!(connection.destroy(uuid).expect("destroyed"), Change::Made);
-    assert_eq!(connection.destroy(uuid).expect("destroyed before"), Change::AlreadySo);
-    assert_eq!(connection.undefine(uuid).expect("undefined"), Change::Made);
-    assert_eq!(connection.undefine(uuid).expect("undefined before"), Change::AlreadySo);
+    assert_eq!(connection.destroy(uuid).expect("destroyed"), EnsureOutcome::Changed);
+    assert_eq!(connection.destroy(uuid).expect("destroyed before"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.undefine(uuid).expect("undefined"), EnsureOutcome::Changed);
+    assert_eq!(connection.undefine(uuid).expect("undefined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), None);
-    assert!(matches!(connection.start(uuid), Err(Error::Unknown { .. })));
+    assert!(matches!(connection.start(uuid), Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -126,29 +127,29 @@ fn a_pause_by_request_and_one_for_lack_of_space_are_different_and_both_are_resum
     connection.start(uuid).expect("started");
     eventually(BOOT, || connection.agent_ping(uuid).is_ok());
 
-    assert_eq!(connection.suspend(uuid).expect("suspended"), Change::Made);
-    assert_eq!(connection.suspend(uuid).expect("suspended before"), Change::AlreadySo);
-    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Paused(PauseReason::User)));
-    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
-    assert_eq!(connection.resume(uuid).expect("resumed before"), Change::AlreadySo);
-    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Running));
+    assert_eq!(connection.suspend(uuid).expect("suspended"), EnsureOutcome::Changed);
+    assert_eq!(connection.suspend(uuid).expect("suspended before"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Paused(PauseReason::User)));
+    assert_eq!(connection.resume(uuid).expect("resumed"), EnsureOutcome::Changed);
+    assert_eq!(connection.resume(uuid).expect("resumed before"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Running));
 
     // More than there is space for, but not more than the guest has.
     let writes = "dd if=/dev/urandom of=/root/new bs=1M count=48; sync";
     let writer = realm.guest_starts(&mut connection, uuid, writes);
-    let no_space = Power::Paused(PauseReason::NoSpace);
+    let no_space = DomainState::Paused(PauseReason::NoSpace);
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(no_space));
     let full = DiskError { target: "vda".into(), no_space: true };
     assert_eq!(connection.disk_errors(uuid).expect("an answer"), [full]);
     let found = connection.marked_domains().expect("a list");
     assert_eq!(found.iter().find(|found| found.uuid == uuid).expect("ours is in it").power, no_space);
-    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
+    assert_eq!(connection.resume(uuid).expect("resumed"), EnsureOutcome::Changed);
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(no_space));
 
     space.resize(256);
-    assert_eq!(connection.resume(uuid).expect("resumed"), Change::Made);
+    assert_eq!(connection.resume(uuid).expect("resumed"), EnsureOutcome::Changed);
     realm.guest_ends(&mut connection, uuid, &writer);
-    assert_eq!(connection.power(uuid).expect("an answer"), Some(Power::Running));
+    assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Running));
     assert_eq!(connection.disk_errors(uuid).expect("an answer"), []);
     connection.destroy(uuid).expect("destroyed");
     connection.undefine(uuid).expect("undefined");
@@ -176,7 +177,7 @@ fn a_backup_shows_one_instant_and_the_next_one_only_what_changed() {
 
     realm.guest_runs(&mut connection, uuid, "echo before > /root/page; sync");
     assert_eq!(connection.running_backup(uuid).expect("an answer"), None);
-    assert_eq!(connection.end_backup(uuid).expect("none to end"), Change::AlreadySo);
+    assert_eq!(connection.end_backup(uuid).expect("none to end"), EnsureOutcome::AlreadyInPlace);
     connection.freeze(uuid).expect("frozen");
     connection.begin_backup(uuid, &spec(None, "one")).expect("begun");
     connection.thaw(uuid).expect("thawed");
@@ -184,11 +185,11 @@ fn a_backup_shows_one_instant_and_the_next_one_only_what_changed() {
     assert!(matches!(twice, Err(Error::BackupRunning { .. })), "one backup at a time: {twice:?}");
     realm.guest_runs(&mut connection, uuid, "echo after > /root/page; sync");
     let running = connection.running_backup(uuid).expect("an answer").expect("one is running");
-    assert_eq!(running.exports[0].dirty_bitmap, None);
+    assert_eq!(running.exports[0].dirty_bitmap_context_name, None);
     let copy = folder.join("full.raw");
     realm::read_export(&running, &copy);
-    assert_eq!(connection.end_backup(uuid).expect("ended"), Change::Made);
-    assert_eq!(connection.end_backup(uuid).expect("ended before"), Change::AlreadySo);
+    assert_eq!(connection.end_backup(uuid).expect("ended"), EnsureOutcome::Changed);
+    assert_eq!(connection.end_backup(uuid).expect("ended before"), EnsureOutcome::AlreadyInPlace);
     assert!(!folder.join("vda.scratch").exists(), "libvirt removes its scratch file");
     assert!(UnixStream::connect(folder.join("nbd.sock")).is_err(), "the NBD server has ended");
     assert_eq!(realm::file_in_disk(&copy, "/root/page"), "before\n", "the backup shows its instant");
@@ -197,7 +198,7 @@ fn a_backup_shows_one_instant_and_the_next_one_only_what_changed() {
     connection.begin_backup(uuid, &spec(Some("one"), "two")).expect("begun");
     let running = connection.running_backup(uuid).expect("an answer").expect("one is running");
     assert_eq!(running.since.as_deref(), Some("one"));
-    assert_eq!(running.exports[0].dirty_bitmap.as_deref(), Some("qemu:dirty-bitmap:loam-vda"));
+    assert_eq!(running.exports[0].dirty_bitmap_context_name.as_deref(), Some("qemu:dirty-bitmap:loam-vda"));
     let changed = realm::dirty_bytes(&running);
     assert!((2 << 20..32 << 20).contains(&changed), "{changed} bytes changed");
     connection.end_backup(uuid).expect("ended");
@@ -207,9 +208,12 @@ fn a_backup_shows_one_instant_and_the_next_one_only_what_changed() {
     };
     let points = connection.checkpoints(uuid).expect("a list");
     assert_eq!(names(&points), [("one".into(), None), ("two".into(), Some("one".into()))]);
-    let whole = CheckpointPart::Whole;
-    assert_eq!(connection.delete_checkpoint(uuid, "one", whole).expect("deleted"), Change::Made);
-    assert_eq!(connection.delete_checkpoint(uuid, "one", whole).expect("deleted before"), Change::AlreadySo);
+    let whole = CheckpointDeletion::Full;
+    assert_eq!(connection.delete_checkpoint(uuid, "one", whole).expect("deleted"), EnsureOutcome::Changed);
+    assert_eq!(
+        connection.delete_checkpoint(uuid, "one", whole).expect("deleted before"),
+        EnsureOutcome::AlreadyInPlace
+    );
     let unknown = connection.begin_backup(uuid, &spec(Some("one"), "three"));
     assert!(unknown.is_err(), "a checkpoint that is gone cannot be built on: {unknown:?}");
 
@@ -262,9 +266,9 @@ fn an_accelerator_is_chosen_by_booting_a_kernel() {
     let no_kernel = realm.folder("probe").join("no-kernel");
     fs::write(&no_kernel, b"not a kernel").expect("a file");
     assert!(boots(VirtType::Qemu, &no_kernel, BOOT).is_err());
-    let chosen = choose(Wanted::Auto, Some(&realm.kernel()));
+    let chosen = choose(VirtTypePreference::Auto, Some(&realm.kernel()));
     assert_eq!(chosen.virt_type, VirtType::Qemu, "a realm has no KVM: {}", chosen.reason);
-    let forced = choose(Wanted::Always(VirtType::Kvm), None);
+    let forced = choose(VirtTypePreference::Always(VirtType::Kvm), None);
     assert_eq!(forced.virt_type, VirtType::Kvm, "a set type is not probed");
 }
 
@@ -276,10 +280,10 @@ fn what_libvirt_does_not_know_is_an_answer_and_not_a_failure() {
     assert_eq!(connection.power(unknown).expect("an answer"), None);
     assert_eq!(connection.find("unknown").expect("an answer"), None);
     assert_eq!(connection.mark(unknown).expect("an answer"), None);
-    assert_eq!(connection.destroy(unknown).expect("an answer"), Change::AlreadySo);
-    assert_eq!(connection.undefine(unknown).expect("an answer"), Change::AlreadySo);
-    assert!(matches!(connection.agent_ping(unknown), Err(Error::Unknown { .. })));
-    assert!(matches!(connection.running_backup(unknown), Err(Error::Unknown { .. })));
+    assert_eq!(connection.destroy(unknown).expect("an answer"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.undefine(unknown).expect("an answer"), EnsureOutcome::AlreadyInPlace);
+    assert!(matches!(connection.agent_ping(unknown), Err(Error::NotFound { .. })));
+    assert!(matches!(connection.running_backup(unknown), Err(Error::NotFound { .. })));
 }
 
 #[test]

@@ -74,6 +74,6 @@ fn a_daemon_that_closes_the_connection_is_a_lost_connection() {
     let closing = UnixListener::bind(dir.path().join("daemon.sock")).expect("a socket");
     let ending = std::thread::spawn(move || drop(closing.accept()));
     let answer = connection_to(dir.path()).version();
-    assert!(matches!(answer, Err(Error::Lost { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(Error::ConnectionLost { .. })), "{answer:?}");
     ending.join().expect("it only accepts and closes");
 }

@@ -27,7 +27,7 @@ use crate::ports::Ports;
 pub async fn real(config: &Config, state: &Path) -> anyhow::Result<Ports> {
     let qemu = QemuUser::find().context("finding the user that QEMU runs as")?;
     let disks = qemu_img::QemuImgDisks::open(state, Some(qemu)).context("opening the folders for disks")?;
-    let libvirt = libvirt::Libvirt::open(config, state).await.map_err(anyhow::Error::msg)?;
+    let libvirt = libvirt::LibvirtHypervisor::open(config, state).await.map_err(anyhow::Error::msg)?;
     let shell = ssh::RusshShell::open(&state.join("keys/ssh_ed25519"))?;
     Ok(Ports { hypervisor: Arc::new(libvirt), disks: Arc::new(disks), shell: Arc::new(shell) })
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use contract::{ByteCount, OperationId, VmName};
-use provisioner_domain::nocloud::Documents;
+use provisioner_domain::nocloud::NoCloudDocuments;
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
+use super::BoxError;
 use super::vm_spec::{Disk, Image};
 
 /// Why something was not done to disks.
@@ -15,15 +15,15 @@ use super::vm_spec::{Disk, Image};
 pub enum DiskError {
     /// An image is not what it was said to be, or cannot be a disk here. Trying again does not help.
     #[error("{0}")]
-    Unfit(String),
+    UnusableImage(String),
     /// The state folder is not usable as it is set up. Trying again does not help.
     #[error("cannot {attempt}")]
-    Setup {
+    StateDirUnusable {
         /// What was attempted.
         attempt: String,
         /// The cause.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
     /// A file or folder of ours.
     #[error("cannot {attempt}")]
@@ -36,12 +36,12 @@ pub enum DiskError {
     },
     /// A program of QEMU's failed.
     #[error("cannot {attempt}")]
-    Tool {
+    QemuImgFailed {
         /// What was attempted.
         attempt: String,
         /// The cause, with the program's own message.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
     /// An image could not be downloaded.
     #[error("cannot download {url}")]
@@ -50,20 +50,20 @@ pub enum DiskError {
         url: String,
         /// The cause.
         #[source]
-        source: Cause,
+        source: BoxError,
     },
 }
 
 impl DiskError {
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, DiskError::Unfit(_) | DiskError::Setup { .. })
+        !matches!(self, DiskError::UnusableImage(_) | DiskError::StateDirUnusable { .. })
     }
 }
 
 /// Where a seed comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SeedSource {
+pub enum SeedImageSource {
     /// A file on this host.
     File(PathBuf),
     /// An http or https URL.
@@ -72,7 +72,7 @@ pub enum SeedSource {
 
 /// A seed that was imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportedSeed {
+pub struct ImportedSeedImage {
     /// The size of the disk in it, in bytes.
     pub virtual_size: ByteCount,
     /// The bytes that its file takes on the host.
@@ -80,7 +80,7 @@ pub struct ImportedSeed {
 }
 
 /// Reports how many bytes of how many are done.
-pub type ReportProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+pub type ProgressCallback<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// Keeps disk images.
 #[async_trait]
@@ -88,10 +88,10 @@ pub trait Disks: Send + Sync + 'static {
     /// Imports an image that has the digest `sha256`, read-only. Idempotent.
     async fn import_seed(
         &self,
-        source: &SeedSource,
+        source: &SeedImageSource,
         sha256: &str,
-        report: ReportProgress<'_>,
-    ) -> Result<ImportedSeed, DiskError>;
+        report: ProgressCallback<'_>,
+    ) -> Result<ImportedSeedImage, DiskError>;
     /// The image of an imported seed.
     fn seed_image(&self, sha256: &str) -> Image;
     /// Removes a seed's image. Idempotent.
@@ -103,7 +103,7 @@ pub trait Disks: Send + Sync + 'static {
     /// Creates an overlay of a seed, in place of one that exists.
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError>;
     /// Writes a NoCloud volume.
-    async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError>;
+    async fn write_nocloud(&self, to: &Path, documents: &NoCloudDocuments) -> Result<(), DiskError>;
     /// Whether a file exists.
     async fn exists(&self, path: &Path) -> Result<bool, DiskError>;
     /// Removes a VM's folder with its files. Idempotent.

@@ -20,7 +20,7 @@ pub struct Guest {
 
 /// A script to run, with its environment.
 #[derive(Clone, Debug)]
-pub struct ScriptRun<'a> {
+pub struct ScriptToRun<'a> {
     /// Its position among the VM's scripts, from 0; a script that has succeeded does not run again.
     pub at: usize,
     /// The script.
@@ -28,7 +28,7 @@ pub struct ScriptRun<'a> {
     /// Its environment variables.
     pub env: &'a std::collections::BTreeMap<String, String>,
     /// How long it may take.
-    pub within: Duration,
+    pub timeout: Duration,
 }
 
 /// Why a guest was not reached, or its script did not succeed.
@@ -49,7 +49,7 @@ pub enum ShellError {
     },
     /// A script failed.
     #[error("script {name} ended with status {status}: {tail}")]
-    Script {
+    ScriptFailed {
         /// The script.
         name: String,
         /// Its exit status.
@@ -59,7 +59,7 @@ pub enum ShellError {
     },
     /// A script took too long.
     #[error("script {name} did not end within {} s: {tail}", .within.as_secs())]
-    Slow {
+    ScriptTimeout {
         /// The script.
         name: String,
         /// How long it had.
@@ -77,5 +77,5 @@ pub trait GuestShell: Send + Sync + 'static {
     /// Logs in once and returns the guest's host key.
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError>;
     /// Runs a script to its end; its output goes to the log.
-    async fn run(&self, guest: &Guest, script: &ScriptRun<'_>) -> Result<(), ShellError>;
+    async fn run(&self, guest: &Guest, script: &ScriptToRun<'_>) -> Result<(), ShellError>;
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use contract::{DiskName, MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, Power};
+use provisioner_domain::{HypervisorInfo, PowerState};
 
-use super::Cause;
+use super::BoxError;
 use super::vm_spec::{Disk, VmMark, VmSpec};
 
 /// A VM that carries our mark.
@@ -16,14 +16,14 @@ pub struct MarkedVm {
     /// Its UUID.
     pub uuid: VmUuid,
     /// What it is doing.
-    pub power: Power,
+    pub power: PowerState,
     /// Its mark.
     pub mark: VmMark,
 }
 
 /// How to ask a guest to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownMode {
+pub enum GuestShutdownMethod {
     /// Through its agent.
     Agent,
     /// By the ACPI power button.
@@ -38,7 +38,7 @@ pub struct Export {
     /// The unix socket of an NBD server.
     pub socket: PathBuf,
     /// The export's name there.
-    pub export: String,
+    pub name: String,
 }
 
 /// Why the hypervisor did not do what it was asked.
@@ -46,21 +46,21 @@ pub struct Export {
 #[error("cannot {attempt}")]
 pub struct HypervisorError {
     /// What kind of failure.
-    pub kind: HypervisorFailure,
+    pub kind: HypervisorErrorKind,
     /// What was attempted.
     pub attempt: String,
     /// The cause.
     #[source]
-    pub source: Cause,
+    pub source: BoxError,
 }
 
 /// Kinds of failure that a caller can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HypervisorFailure {
+pub enum HypervisorErrorKind {
     /// It does not answer, or not now: the same call may succeed later.
     Unavailable,
     /// It knows no such VM.
-    Unknown,
+    UnknownVm,
     /// The guest agent does not answer.
     AgentSilent,
     /// It refuses, however often it is asked.
@@ -69,13 +69,13 @@ pub enum HypervisorFailure {
 
 impl HypervisorError {
     /// A failure of an attempt, with its cause.
-    pub fn new(kind: HypervisorFailure, attempt: impl Into<String>, cause: impl Into<Cause>) -> Self {
+    pub fn new(kind: HypervisorErrorKind, attempt: impl Into<String>, cause: impl Into<BoxError>) -> Self {
         HypervisorError { kind, attempt: attempt.into(), source: cause.into() }
     }
 
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, HypervisorFailure::Unavailable | HypervisorFailure::AgentSilent)
+        matches!(self.kind, HypervisorErrorKind::Unavailable | HypervisorErrorKind::AgentSilent)
     }
 }
 
@@ -97,13 +97,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Stops the processors of a running VM and keeps its memory; a no-op where it is paused.
     async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
     /// Asks the guest to shut down and returns at once; a no-op where it is off.
-    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError>;
+    async fn request_shutdown(&self, uuid: &VmUuid, mode: GuestShutdownMethod)
+    -> Result<(), HypervisorError>;
     /// Ends the VM without asking the guest; a no-op where it is off or unknown.
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
     /// Removes the definition of a VM that is off; a no-op where it is unknown.
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
     /// What a VM is doing.
-    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError>;
+    async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError>;
     /// The address of a VM's card, once it has one.
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError>;
     /// Whether the guest agent answers.

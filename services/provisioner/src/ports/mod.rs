@@ -17,13 +17,15 @@ mod vm_spec;
 
 use std::sync::Arc;
 
-pub use disks::{DiskError, Disks, ImportedSeed, ReportProgress, SeedSource};
-pub use guest_shell::{Guest, GuestShell, ScriptRun, ShellError};
-pub use hypervisor::{Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode};
+pub use disks::{DiskError, Disks, ImportedSeedImage, ProgressCallback, SeedImageSource};
+pub use guest_shell::{Guest, GuestShell, ScriptToRun, ShellError};
+pub use hypervisor::{
+    Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+};
 pub use vm_spec::{Disk, Image, ImageFormat, VmMark, VmSpec};
 
 /// The cause of an error, whatever adapter it comes from.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The adapters behind the ports.
 #[derive(Clone)]

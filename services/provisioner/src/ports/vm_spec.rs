@@ -21,11 +21,11 @@ pub struct VmSpec {
     /// Its disks, the one to boot from first.
     pub disks: Vec<Disk>,
     /// Its NoCloud volume.
-    pub nocloud: PathBuf,
+    pub nocloud_volume: PathBuf,
     /// The file that its serial console is logged to.
     pub console_log: PathBuf,
     /// The TCP ports on which its guest is going to serve; only the simulation uses them.
-    pub served_ports: Vec<u16>,
+    pub simulated_ports: Vec<u16>,
     /// Its mark.
     pub mark: VmMark,
 }
@@ -38,7 +38,7 @@ pub struct VmMark {
     /// Its name in the realm.
     pub vm: VmName,
     /// Its record's generation.
-    pub generation: u64,
+    pub cloud_init_generation: u64,
     /// The operation that defined it.
     pub operation: OperationId,
 }

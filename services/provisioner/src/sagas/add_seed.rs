@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use contract::provisioner::{AddSeed, Seed};
 use operation::{Saga, declined_error, failure_error};
-use provisioner_domain::SeedRecord;
+use provisioner_domain::SeedImageRecord;
 use saga::{Outputs, Step, StepError};
 
 use super::steps::{QUICK, disk_error};
-use crate::ports::{ImportedSeed, SeedSource};
+use crate::ports::{ImportedSeedImage, SeedImageSource};
 use crate::state::ServiceState;
 
 /// A few gigabytes over a slow connection.
@@ -31,12 +31,12 @@ impl Saga<ServiceState> for AddSeed {
 }
 
 /// Where an image comes from: an absolute path or an http(s) URL.
-pub(crate) fn source_of(from: &str) -> Option<SeedSource> {
+pub(crate) fn source_of(from: &str) -> Option<SeedImageSource> {
     if ["http://", "https://"].iter().any(|scheme| from.starts_with(scheme)) {
-        return Some(SeedSource::Url(from.to_owned()));
+        return Some(SeedImageSource::Url(from.to_owned()));
     }
     let path = PathBuf::from(from);
-    path.is_absolute().then_some(SeedSource::File(path))
+    path.is_absolute().then_some(SeedImageSource::File(path))
 }
 
 fn digest(context: &Context) -> String {
@@ -55,7 +55,7 @@ async fn withdraw(context: &Context, _: &Outputs) -> Result<(), StepError> {
     context.state.registry.withdraw_seed(name, by).await.map_err(declined_error)
 }
 
-async fn import(context: &Context, _: &Outputs) -> Result<ImportedSeed, StepError> {
+async fn import(context: &Context, _: &Outputs) -> Result<ImportedSeedImage, StepError> {
     let from = &context.command.from;
     let source = source_of(from)
         .ok_or_else(|| StepError::Permanent(format!("{from:?} is neither an absolute path nor a URL")))?;
@@ -85,7 +85,7 @@ async fn remove(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
 }
 
 async fn store(context: &Context, outputs: &Outputs) -> Result<Seed, StepError> {
-    let imported: ImportedSeed = outputs.get("import")?;
+    let imported: ImportedSeedImage = outputs.get("import")?;
     let seed = Seed {
         name: context.command.name.clone(),
         sha256: digest(context),
@@ -94,7 +94,7 @@ async fn store(context: &Context, outputs: &Outputs) -> Result<Seed, StepError> 
         added: chrono::Utc::now(),
     };
     if outputs.get::<bool>("announce")? {
-        let record = SeedRecord::Imported { seed: seed.clone(), by: context.id.clone() };
+        let record = SeedImageRecord::Imported { seed: seed.clone(), by: context.id.clone() };
         context.state.registry.store_seed(record).await.map_err(declined_error)?;
     }
     Ok(seed)

@@ -10,7 +10,7 @@ use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
 
 use super::steps::{self, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error};
-use crate::ports::ScriptRun;
+use crate::ports::ScriptToRun;
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
@@ -32,7 +32,7 @@ impl Saga<ServiceState> for CreateVm {
             hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
             Step::new("install", INSTALL_MAX, install).retrying_for(INSTALL_RETRY),
-            Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),
+            Step::new("complete", QUICK, steps::complete).undone_by(steps::revert_complete),
         ]
     }
 }
@@ -78,7 +78,7 @@ async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepErro
     guest.host_key = Some(ready.host_key);
     let scripts = &record.definition.install;
     for (at, script) in scripts.iter().enumerate() {
-        let run = ScriptRun { at, script, env: &record.definition.env, within: SCRIPT_MAX };
+        let run = ScriptToRun { at, script, env: &record.definition.env, timeout: SCRIPT_MAX };
         let ran = tokio::select! {
             ran = context.state.shell.run(&guest, &run) => ran,
             () = context.cancel.cancelled() => {

@@ -5,14 +5,14 @@
 //! ```text
 //!   add_seed    announce > import > store
 //!   create_vm   lock > disk > define > start > ready > install > complete
-//!   adopt_vm    lock > volume > define > start > ready > complete
+//!   create_reserved_vm    lock > volume > define > start > ready > complete
 //!   start_vm    lock > power > start > ready > complete
 //!   stop_vm     lock > power > shut_down > complete
 //!   remove_vm   lock > power > power_off > undefine > set_aside > forget    (the reconciler discards what was set aside)
 //! ```
 
 mod add_seed;
-mod adopt_vm;
+mod create_reserved_vm;
 mod create_vm;
 mod remove_vm;
 mod start_vm;
@@ -20,7 +20,7 @@ mod steps;
 mod stop_vm;
 
 pub(crate) use add_seed::source_of;
-pub(crate) use steps::LocksVm;
+pub(crate) use steps::VmLockingCommand;
 
 use crate::state::ServiceState;
 

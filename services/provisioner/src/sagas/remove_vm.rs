@@ -3,19 +3,19 @@
 //! Nothing is destroyed for good here: the disks are set aside, and the reconciler discards them once this operation is
 //! done. Until its last step it can be undone, and the VM is as it was.
 
-use bus::Declined;
+use bus::ErrorReply;
 use contract::provisioner::RemoveVm;
 use operation::{Saga, declined_error};
-use provisioner_domain::{VmRecord, WorkKind};
+use provisioner_domain::{VmLockKind, VmRecord};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, LocksVm, QUICK, disk_error, hypervisor_call, hypervisor_error};
+use super::steps::{self, QUICK, VmLockingCommand, disk_error, hypervisor_call, hypervisor_error};
 use crate::state::ServiceState;
 
 type Context = super::Context<RemoveVm>;
 
-impl LocksVm for RemoveVm {
-    const KIND: WorkKind = WorkKind::Removing;
+impl VmLockingCommand for RemoveVm {
+    const KIND: VmLockKind = VmLockKind::Removing;
 }
 
 impl Saga<ServiceState> for RemoveVm {
@@ -53,7 +53,7 @@ async fn remember(context: &Context, outputs: &Outputs) -> Result<(), StepError>
     let locked: VmRecord = outputs.get("lock")?;
     match context.state.registry.remember(locked).await {
         Ok(_) => Ok(()),
-        Err(Declined::Refused(_)) => {
+        Err(ErrorReply::Refused(_)) => {
             Err(StepError::Permanent(format!("another VM {} was created meanwhile", context.command.vm)))
         }
         Err(declined) => Err(declined_error(declined)),

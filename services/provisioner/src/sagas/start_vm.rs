@@ -2,16 +2,16 @@
 
 use contract::provisioner::{PauseReason, StartVm, StartedVm};
 use operation::Saga;
-use provisioner_domain::{Observed, Power, VmRecord, WorkKind};
+use provisioner_domain::{ObservedVmState, PowerState, VmLockKind, VmRecord};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, LocksVm, QUICK, READY_MAX, hypervisor_call, hypervisor_error};
+use super::steps::{self, QUICK, READY_MAX, VmLockingCommand, hypervisor_call, hypervisor_error};
 use crate::state::ServiceState;
 
 type Context = super::Context<StartVm>;
 
-impl LocksVm for StartVm {
-    const KIND: WorkKind = WorkKind::Starting;
+impl VmLockingCommand for StartVm {
+    const KIND: VmLockKind = VmLockKind::Starting;
 }
 
 impl Saga<ServiceState> for StartVm {
@@ -21,21 +21,21 @@ impl Saga<ServiceState> for StartVm {
             hypervisor_call("power", steps::power),
             hypervisor_call("start", start).undone_by(steps::restore_power),
             Step::new("ready", READY_MAX, steps::ready),
-            Step::new("complete", QUICK, complete).undone_by(steps::reopen),
+            Step::new("complete", QUICK, complete).undone_by(steps::revert_complete),
         ]
     }
 }
 
 async fn start(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
-    let (record, before): (VmRecord, Power) = (outputs.get("lock")?, outputs.get("power")?);
+    let (record, before): (VmRecord, PowerState) = (outputs.get("lock")?, outputs.get("power")?);
     let (hypervisor, uuid) = (&context.state.hypervisor, &record.identity.uuid);
     match before {
-        Power::Running => Ok(()),
-        Power::Paused(reason) => {
+        PowerState::Running => Ok(()),
+        PowerState::Paused(reason) => {
             tracing::info!(vm = %record.name(), %reason, "resuming a paused VM");
             context.state.resume(uuid).await.map_err(hypervisor_error)
         }
-        Power::Off | Power::Missing => {
+        PowerState::Off | PowerState::Missing => {
             // Also where it is defined: the definition may be older than the record.
             steps::define(context, outputs).await?;
             hypervisor.start(uuid).await.map_err(hypervisor_error)
@@ -45,6 +45,7 @@ async fn start(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
 
 async fn complete(context: &Context, outputs: &Outputs) -> Result<StartedVm, StepError> {
     let vm = steps::complete(context, outputs).await?;
-    let resumed_from: Option<PauseReason> = Observed::after(None, outputs.get("power")?).pause_reason();
-    Ok(StartedVm { vm, resumed_from })
+    let resumed_from: Option<PauseReason> =
+        ObservedVmState::after(None, outputs.get("power")?).pause_reason();
+    Ok(StartedVm { vm, resumed_pause_reason: resumed_from })
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use contract::provisioner::{StopVm, Vm};
 use operation::Saga;
-use provisioner_domain::{Observed, WorkKind};
+use provisioner_domain::{ObservedVmState, VmLockKind};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, HYPERVISOR_RETRY, LocksVm, QUICK, hypervisor_call};
+use super::steps::{self, HYPERVISOR_RETRY, QUICK, VmLockingCommand, hypervisor_call};
 use crate::state::ServiceState;
 
 /// Three minutes of asking, and the time to end it by force.
@@ -15,8 +15,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(360);
 
 type Context = super::Context<StopVm>;
 
-impl LocksVm for StopVm {
-    const KIND: WorkKind = WorkKind::Stopping;
+impl VmLockingCommand for StopVm {
+    const KIND: VmLockKind = VmLockKind::Stopping;
 }
 
 impl Saga<ServiceState> for StopVm {
@@ -27,11 +27,11 @@ impl Saga<ServiceState> for StopVm {
             Step::new("shut_down", SHUTDOWN_MAX, steps::shut_down)
                 .undone_by(steps::restore_power)
                 .retrying_for(HYPERVISOR_RETRY),
-            Step::new("complete", QUICK, complete).undone_by(steps::reopen),
+            Step::new("complete", QUICK, complete).undone_by(steps::revert_complete),
         ]
     }
 }
 
 async fn complete(context: &Context, _: &Outputs) -> Result<Vm, StepError> {
-    steps::complete_as(context, Observed::OFF, None).await
+    steps::complete_as(context, ObservedVmState::OFF, None).await
 }

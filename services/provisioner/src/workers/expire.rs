@@ -10,19 +10,19 @@ use crate::actors::ExportKeeperHandle;
 const INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 /// The worker.
-pub struct ExpireExports {
+pub struct ExportExpirer {
     exports: ExportKeeperHandle,
     interval: Duration,
 }
 
-impl ExpireExports {
+impl ExportExpirer {
     /// For leases that last as long.
-    pub fn new(exports: ExportKeeperHandle, lease: Duration) -> ExpireExports {
-        ExpireExports { exports, interval: INTERVAL_MAX.min(lease / 4) }
+    pub fn new(exports: ExportKeeperHandle, lease: Duration) -> ExportExpirer {
+        ExportExpirer { exports, interval: INTERVAL_MAX.min(lease / 4) }
     }
 }
 
-impl Worker for ExpireExports {
+impl Worker for ExportExpirer {
     fn name(&self) -> &'static str {
         "expire_exports"
     }

@@ -9,5 +9,5 @@ mod expire;
 mod outcomes;
 mod reconcile;
 
-pub use expire::ExpireExports;
-pub use reconcile::ReconcileVms;
+pub use expire::ExportExpirer;
+pub use reconcile::VmReconciler;

@@ -6,14 +6,14 @@ use bus::TableError;
 use contract::OperationId;
 use contract::operation::OperationState;
 use operation::Engine;
-use provisioner_domain::{FoundVm, Inventory, OperationOutcome};
+use provisioner_domain::{FoundVm, Inventory, OperationStatus};
 
 /// The outcomes of all operations that lock a record, or that defined a VM without a record.
 pub(super) async fn outcomes(
     engine: &Engine,
     inventory: &Inventory,
     found: &[FoundVm],
-) -> Result<BTreeMap<OperationId, OperationOutcome>, TableError> {
+) -> Result<BTreeMap<OperationId, OperationStatus>, TableError> {
     let lockers = inventory.vms().filter_map(|record| record.locked_by());
     let is_known = |found: &&FoundVm| inventory.vms().any(|record| record.identity.uuid == found.uuid);
     let creators = found.iter().filter(|found| !is_known(found)).map(|found| &found.operation);
@@ -25,12 +25,12 @@ pub(super) async fn outcomes(
 }
 
 /// What became of one operation.
-pub(super) async fn outcome_of(engine: &Engine, id: &OperationId) -> Result<OperationOutcome, TableError> {
+pub(super) async fn outcome_of(engine: &Engine, id: &OperationId) -> Result<OperationStatus, TableError> {
     Ok(match engine.find(id).await?.map(|report| report.state) {
-        None => OperationOutcome::Unknown,
-        Some(OperationState::Running | OperationState::Undoing) => OperationOutcome::Running,
-        Some(OperationState::Done) => OperationOutcome::Done,
-        Some(OperationState::Undone) => OperationOutcome::Undone,
-        Some(OperationState::Stuck) => OperationOutcome::Stuck,
+        None => OperationStatus::NoSuchOperation,
+        Some(OperationState::Running | OperationState::Undoing) => OperationStatus::Running,
+        Some(OperationState::Done) => OperationStatus::Done,
+        Some(OperationState::Undone) => OperationStatus::Undone,
+        Some(OperationState::Stuck) => OperationStatus::Stuck,
     })
 }

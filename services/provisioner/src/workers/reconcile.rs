@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Declined, TableError};
+use bus::{ErrorReply, TableError};
 use chassis::Worker;
 use contract::message::{Failure, with_causes};
 use contract::provisioner::{StartVm, VmState};
@@ -16,12 +16,13 @@ use opentelemetry::KeyValue;
 use operation::{Engine, new_id};
 use provisioner_domain::reconcile::decide;
 use provisioner_domain::{
-    BackOff, Decision, FoundVm, Inventory, OperationOutcome, Power, Room, VmRecord, VmTransition,
+    FoundVm, FreeSpaceHysteresis, Inventory, OperationStatus, PowerState, ReconcileAction, VmRecord,
+    VmRetryBackoff, VmTransition,
 };
 
 use super::outcomes::{outcome_of, outcomes};
 use crate::metrics;
-use crate::ports::{DiskError, HypervisorError, HypervisorFailure, MarkedVm};
+use crate::ports::{DiskError, HypervisorError, HypervisorErrorKind, MarkedVm};
 use crate::state::ServiceState;
 
 /// A VM that went off by itself is started again at once, then after this long, then after twice as long, up to the
@@ -35,13 +36,13 @@ const RESUME_PAUSE_MAX: Duration = Duration::from_secs(600);
 const ROUND_MAX: Duration = Duration::from_secs(600);
 
 /// The worker.
-pub struct ReconcileVms {
+pub struct VmReconciler {
     state: Arc<ServiceState>,
     engine: Engine,
     reported: HashSet<VmUuid>,
-    starts: BackOff,
-    resumes: BackOff,
-    room: Room,
+    starts: VmRetryBackoff,
+    resumes: VmRetryBackoff,
+    room: FreeSpaceHysteresis,
 }
 
 /// Why a round failed.
@@ -57,7 +58,7 @@ enum RoundError {
     Disks(#[from] DiskError),
 }
 
-impl Worker for ReconcileVms {
+impl Worker for VmReconciler {
     fn name(&self) -> &'static str {
         "reconcile_vms"
     }
@@ -72,16 +73,16 @@ impl Worker for ReconcileVms {
     }
 }
 
-impl ReconcileVms {
+impl VmReconciler {
     /// A reconciler that has reported and tried nothing yet.
-    pub fn new(state: Arc<ServiceState>, engine: Engine) -> ReconcileVms {
-        let room = Room::new(state.limits.room_low, state.limits.room_enough);
-        ReconcileVms {
+    pub fn new(state: Arc<ServiceState>, engine: Engine) -> VmReconciler {
+        let room = FreeSpaceHysteresis::new(state.limits.free_space_low, state.limits.free_space_to_resume);
+        VmReconciler {
             state,
             engine,
             reported: HashSet::new(),
-            starts: BackOff::new(START_PAUSE_FIRST, START_PAUSE_MAX),
-            resumes: BackOff::new(RESUME_PAUSE_FIRST, RESUME_PAUSE_MAX),
+            starts: VmRetryBackoff::new(START_PAUSE_FIRST, START_PAUSE_MAX),
+            resumes: VmRetryBackoff::new(RESUME_PAUSE_FIRST, RESUME_PAUSE_MAX),
             room,
         }
     }
@@ -90,7 +91,8 @@ impl ReconcileVms {
         let inventory = self.state.registry.snapshot().await?;
         let found = self.found(&inventory).await?;
         let outcomes = outcomes(&self.engine, &inventory, &found).await?;
-        let outcome = |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationOutcome::Unknown);
+        let outcome =
+            |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationStatus::NoSuchOperation);
         let has_room = match self.state.disks.free().await {
             Ok(free) => self.room.measured(free),
             Err(error) => {
@@ -125,10 +127,10 @@ impl ReconcileVms {
                 operation: mark.operation,
                 power,
                 address: None,
-                answers: false,
+                guest_answers: false,
             };
             let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
-            if let (Power::Running, Some(record)) = (power, record) {
+            if let (PowerState::Running, Some(record)) = (power, record) {
                 self.probe(record, &mut vm).await?;
             }
             found.push(vm);
@@ -143,36 +145,36 @@ impl ReconcileVms {
         };
         let hypervisor = &self.state.hypervisor;
         vm.address = unless_unavailable(hypervisor.address(&vm.uuid, &record.identity.mac).await)?.flatten();
-        vm.answers = (observed.ready && observed.power.is_on())
+        vm.guest_answers = (observed.ready && observed.power.is_on())
             || unless_unavailable(hypervisor.agent_answers(&vm.uuid).await)?.unwrap_or(false);
         Ok(())
     }
 
-    async fn carry_out(&mut self, decision: Decision) -> Result<(), RoundError> {
+    async fn carry_out(&mut self, decision: ReconcileAction) -> Result<(), RoundError> {
         match decision {
-            Decision::Observe(vm, before, now) => {
+            ReconcileAction::RecordObservation(vm, before, now) => {
                 tracing::info!(%vm, ?before, ?now, "a VM changed by itself");
-                self.apply(&vm, VmTransition::Observe { before, now }).await
+                self.apply(&vm, VmTransition::RecordObservation { before, now }).await
             }
-            Decision::Release(vm, by, observed) => {
+            ReconcileAction::ReleaseVmLock(vm, by, observed) => {
                 tracing::warn!(%vm, %by, "an operation ended and left a VM locked; releasing it");
                 self.apply(&vm, VmTransition::Release { by, observed }).await
             }
-            Decision::Start(vm) => {
+            ReconcileAction::StartVm(vm) => {
                 self.start(vm).await;
                 Ok(())
             }
-            Decision::Resume(vm, uuid) => {
+            ReconcileAction::ResumeVm(vm, uuid) => {
                 self.resume(&vm, &uuid).await;
                 Ok(())
             }
-            Decision::RemoveLeftover(FoundVm { uuid, vm, operation, .. }) => {
+            ReconcileAction::RemoveLeftoverVm(FoundVm { uuid, vm, operation, .. }) => {
                 tracing::warn!(%uuid, %vm, %operation, "removing what an undone operation left");
                 metrics::ORPHANS.add(1, &[KeyValue::new("what", "cleaned")]);
                 self.state.hypervisor.destroy(&uuid).await?;
                 Ok(self.state.hypervisor.undefine(&uuid).await?)
             }
-            Decision::ReportUnknown(FoundVm { uuid, vm, operation, .. }) => {
+            ReconcileAction::ReportOrphanVm(FoundVm { uuid, vm, operation, .. }) => {
                 if self.reported.insert(uuid.clone()) {
                     metrics::ORPHANS.add(1, &[KeyValue::new("what", "reported")]);
                     tracing::error!(
@@ -188,8 +190,8 @@ impl ReconcileVms {
     async fn apply(&self, vm: &VmName, transition: VmTransition) -> Result<(), RoundError> {
         match self.state.registry.apply(vm, transition).await {
             // Removed, or locked by an operation meanwhile.
-            Ok(_) | Err(Declined::Refused(_)) => Ok(()),
-            Err(Declined::Failed(failure)) => Err(failure.into()),
+            Ok(_) | Err(ErrorReply::Refused(_)) => Ok(()),
+            Err(ErrorReply::Failed(failure)) => Err(failure.into()),
         }
     }
 
@@ -219,11 +221,11 @@ impl ReconcileVms {
     async fn withdraw_seeds(&self, inventory: &Inventory) -> Result<(), RoundError> {
         for (name, by) in inventory.importing_seeds() {
             let outcome = outcome_of(&self.engine, by).await?;
-            if matches!(outcome, OperationOutcome::Undone | OperationOutcome::Stuck) {
+            if matches!(outcome, OperationStatus::Undone | OperationStatus::Stuck) {
                 tracing::warn!(seed = %name, %by, "an operation ended without importing a seed; freeing its name");
                 match self.state.registry.withdraw_seed(name.clone(), by.clone()).await {
-                    Ok(()) | Err(Declined::Refused(_)) => {}
-                    Err(Declined::Failed(failure)) => return Err(failure.into()),
+                    Ok(()) | Err(ErrorReply::Refused(_)) => {}
+                    Err(ErrorReply::Failed(failure)) => return Err(failure.into()),
                 }
             }
         }
@@ -233,7 +235,7 @@ impl ReconcileVms {
     /// Discards what finished removals have set aside.
     async fn discard_set_aside(&self) -> Result<(), RoundError> {
         for operation in self.state.disks.set_aside_by().await? {
-            if outcome_of(&self.engine, &operation).await? == OperationOutcome::Done {
+            if outcome_of(&self.engine, &operation).await? == OperationStatus::Done {
                 self.state.disks.discard(&operation).await?;
             }
         }
@@ -245,7 +247,7 @@ impl ReconcileVms {
 fn unless_unavailable<T>(answer: Result<T, HypervisorError>) -> Result<Option<T>, HypervisorError> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind == HypervisorFailure::Unavailable => Err(error),
+        Err(error) if error.kind == HypervisorErrorKind::Unavailable => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -1,12 +1,12 @@
 //! What commands and queries promise.
 
-use contract::operation::Begun;
+use contract::operation::BegunOperation;
 use contract::provisioner::*;
 use contract::{ByteCount, OperationId};
 use futures::StreamExt;
 use operation::new_id;
-use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::{Hypervisor, HypervisorFailure};
+use provisioner::adapters::simulated::{Fault, SimulatedCall};
+use provisioner::ports::{Hypervisor, HypervisorErrorKind};
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
@@ -57,17 +57,35 @@ async fn a_vm_is_created_stopped_started_and_removed() {
 }
 
 #[actix::test]
+async fn a_vm_that_is_booted_again_by_an_undo_is_not_ready_before_its_guest_answers() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let silent = Fault::Fail(u32::MAX, HypervisorErrorKind::AgentSilent);
+    running.simulated.faults.set(SimulatedCall::AgentAnswers, silent);
+    let broken = Fault::Fail(u32::MAX, HypervisorErrorKind::Failed);
+    running.simulated.faults.set(SimulatedCall::Undefine, broken);
+    running.run_undone(RemoveVm { vm: vm("web"), operation_id: None }).await;
+    assert_eq!(get(&running, "web").await.state, VmState::Starting);
+    running.simulated.faults.clear(SimulatedCall::AgentAnswers);
+    eventually("its guest answers", async || get(&running, "web").await.state == VmState::Ready).await;
+}
+
+#[actix::test]
 async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;
     running.add_seed().await;
     let id = new_id();
     let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
-    assert_eq!(running.bus.call(&asked, ANSWER).await.expect("begun"), Begun::Begun(id.clone()));
-    assert_eq!(running.bus.call(&asked, ANSWER).await.expect("known"), Begun::AlreadyBegun(id.clone()));
+    assert_eq!(running.bus.call(&asked, ANSWER).await.expect("begun"), BegunOperation::Begun(id.clone()));
+    assert_eq!(
+        running.bus.call(&asked, ANSWER).await.expect("known"),
+        BegunOperation::AlreadyBegun(id.clone())
+    );
     running.done(&id).await;
     assert_eq!(
         running.bus.call(&asked, ANSWER).await.expect("known for ever"),
-        Begun::AlreadyBegun(id.clone())
+        BegunOperation::AlreadyBegun(id.clone())
     );
     let other = CreateVm { definition: definition("other"), operation_id: Some(id.clone()) };
     let refused = running.refused(other).await;
@@ -84,12 +102,14 @@ async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
     assert_eq!(create(definition("web")).await, CreateVmRefused::NameTaken(vm("web")));
     let mut small = definition("small");
     small.disk_size = ByteCount((16 << 20) - 1);
-    assert!(matches!(create(small).await, CreateVmRefused::Invalid { field, .. } if field == "disk_size"));
+    assert!(
+        matches!(create(small).await, CreateVmRefused::InvalidField { field, .. } if field == "disk_size")
+    );
     let mut thief = definition("thief");
     thief.domains = definition("web").domains;
     assert_eq!(
         create(thief).await,
-        CreateVmRefused::DomainTaken { domain: "web.example".parse().expect("a domain"), vm: vm("web") }
+        CreateVmRefused::HttpDomainTaken { domain: "web.example".parse().expect("a domain"), vm: vm("web") }
     );
     assert!(!running.simulated.state.join("vms/thief").exists());
 }
@@ -149,16 +169,16 @@ async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says
     let running = Running::start().await;
     running.add_seed().await;
     for (call, text) in [
-        (Call::Address, "no DHCP lease"),
-        (Call::AgentAnswers, "guest agent is silent"),
-        (Call::Shell, "SSH at 127.77."),
+        (SimulatedCall::Address, "no DHCP lease"),
+        (SimulatedCall::AgentAnswers, "guest agent is silent"),
+        (SimulatedCall::Shell, "SSH at 127.77."),
     ] {
-        running.simulated.faults.set(call, Fault::NoEffect);
+        running.simulated.faults.set(call, Fault::GuestUnresponsive);
         let asked = CreateVm { definition: definition("web"), operation_id: None };
         let reason = running.run_undone(asked).await;
         assert!(reason.contains(text), "{reason}");
         running.simulated.faults.clear(call);
-        assert_eq!(running.refused(GetVm { vm: vm("web") }).await, VmRefused::Unknown(vm("web")));
+        assert_eq!(running.refused(GetVm { vm: vm("web") }).await, VmRefused::UnknownVm(vm("web")));
     }
     running.create(definition("web")).await;
 }
@@ -167,8 +187,8 @@ async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says
 async fn a_hypervisor_that_is_away_is_waited_for() {
     let running = Running::start().await;
     running.add_seed().await;
-    running.simulated.faults.set(Call::Define, Fault::Fail(2, HypervisorFailure::Unavailable));
-    running.simulated.faults.set(Call::Start, Fault::Fail(2, HypervisorFailure::Unavailable));
+    running.simulated.faults.set(SimulatedCall::Define, Fault::Fail(2, HypervisorErrorKind::Unavailable));
+    running.simulated.faults.set(SimulatedCall::Start, Fault::Fail(2, HypervisorErrorKind::Unavailable));
     running.create(definition("web")).await;
 }
 
@@ -177,11 +197,11 @@ async fn a_guest_that_does_not_shut_down_is_ended_by_force() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.simulated.faults.set(Call::RequestShutdown, Fault::NoEffect);
+    running.simulated.faults.set(SimulatedCall::RequestShutdown, Fault::GuestUnresponsive);
     running.run(StopVm { vm: vm("web"), operation_id: None }).await;
     assert_eq!(get(&running, "web").await.state, VmState::Stopped);
     let refused = running.refused(StopVm { vm: vm("web"), operation_id: None }).await;
-    assert!(matches!(refused, VmRefused::Already { .. }));
+    assert!(matches!(refused, VmRefused::AlreadyInState { .. }));
 }
 
 #[actix::test]
@@ -189,14 +209,14 @@ async fn while_an_operation_is_at_work_another_is_refused_with_its_id() {
     let running = Running::start().await;
     running.add_seed().await;
     running.create(definition("web")).await;
-    running.simulated.faults.set(Call::RequestShutdown, Fault::Stall);
+    running.simulated.faults.set(SimulatedCall::RequestShutdown, Fault::Stall);
     let stop = StopVm { vm: vm("web"), operation_id: None };
     let begun = running.bus.call(&stop, ANSWER).await.expect("begun");
     let by: OperationId = begun.operation().clone();
     eventually("the VM is locked", async || get(&running, "web").await.locked_by.as_ref() == Some(&by)).await;
     let refused = running.refused(RemoveVm { vm: vm("web"), operation_id: None }).await;
     assert_eq!(refused, VmRefused::Locked { vm: vm("web"), by: by.clone() });
-    running.simulated.faults.clear(Call::RequestShutdown);
+    running.simulated.faults.clear(SimulatedCall::RequestShutdown);
     running.done(&by).await;
 }
 
@@ -229,14 +249,14 @@ async fn secrets_and_long_texts_are_shown_only_by_get_vm() {
     huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
     let asked = CreateVm { definition: huge, operation_id: None };
     let refused = running.refused(asked).await;
-    assert!(matches!(refused, CreateVmRefused::Invalid { field, .. } if field == "env"));
+    assert!(matches!(refused, CreateVmRefused::InvalidField { field, .. } if field == "env"));
 }
 
 #[actix::test]
 async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     let running = Running::start().await;
     running.add_seed().await;
-    running.simulated.faults.set(Call::Define, Fault::Stall);
+    running.simulated.faults.set(SimulatedCall::Define, Fault::Stall);
     let id = new_id();
     let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
     running.bus.call(&asked, ANSWER).await.expect("begun");
@@ -245,7 +265,7 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     })
     .await;
     running.transport.cut();
-    running.simulated.faults.clear(Call::Define);
+    running.simulated.faults.clear(SimulatedCall::Define);
     let refused = running.bus.call(&ListVms {}, ANSWER).await;
     assert!(matches!(refused, Err(bus::CallError::Transport { .. })));
     running.transport.mend();

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bus::CallError;
 use contract::provisioner::{
-    AdoptVm, AdoptVmRefused, CloseDisks, Consistency, CreateVmRefused, DiskExport, DiskSize, GetVm, NotOpen,
-    OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVm, RenewDisks, ReserveVm, StopVm, VmRefused, VmState,
+    CloseDisks, Consistency, CreateReservedVm, CreateReservedVmRefused, CreateVmRefused, DiskExport,
+    DiskSize, GetVm, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVmName, RenewDisks,
+    ReserveVmName, StopVm, VmRefused, VmState,
 };
 use contract::{ByteCount, DiskName, OperationId};
 use operation::new_id;
 use provisioner::Limits;
-use provisioner::adapters::simulated::{Call, Fault};
-use provisioner::ports::HypervisorFailure;
+use provisioner::adapters::simulated::{Fault, SimulatedCall};
+use provisioner::ports::HypervisorErrorKind;
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, limits, script, vm};
@@ -50,7 +51,7 @@ async fn stop(running: &Running) {
 }
 
 fn read(export: &DiskExport, to: &Path) {
-    let uri = format!("nbd+unix:///{}?socket={}", export.export, export.socket.display());
+    let uri = format!("nbd+unix:///{}?socket={}", export.export_name, export.socket.display());
     let read = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(to).status();
     assert!(read.expect("qemu-img").success());
 }
@@ -104,7 +105,7 @@ async fn a_vm_that_is_off_is_read_as_it_is() {
     stop(&running).await;
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
-    assert_eq!(opened.consistency, Consistency::Off);
+    assert_eq!(opened.consistency, Consistency::PoweredOff);
     read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     assert!(close(&running, &operation).await);
     nothing_is_open(&running);
@@ -116,9 +117,9 @@ async fn a_guest_is_thawed_whatever_happens() {
     let uuid = running.state.registry.vm(&vm("web")).await.expect("it exists").identity.uuid;
     let simulated = &running.simulated;
     for (call, fault) in [
-        (Call::Freeze, Fault::Stall),
-        (Call::Freeze, Fault::NoEffect),
-        (Call::Freeze, Fault::Fail(1, HypervisorFailure::Unavailable)),
+        (SimulatedCall::Freeze, Fault::Stall),
+        (SimulatedCall::Freeze, Fault::GuestUnresponsive),
+        (SimulatedCall::Freeze, Fault::Fail(1, HypervisorErrorKind::Unavailable)),
     ] {
         simulated.faults.set(call, fault.clone());
         let operation = new_id();
@@ -128,8 +129,8 @@ async fn a_guest_is_thawed_whatever_happens() {
         assert!(!simulated.hypervisor.is_frozen(&uuid), "{fault:?}");
         assert!(close(&running, &operation).await);
     }
-    let broken = Fault::Fail(1, HypervisorFailure::Failed);
-    simulated.faults.set(Call::OpenExports, broken);
+    let broken = Fault::Fail(1, HypervisorErrorKind::Failed);
+    simulated.faults.set(SimulatedCall::OpenExports, broken);
     let failed = open(&running, &new_id()).await.expect_err("it failed");
     assert!(failed.to_string().contains("a fault of the simulation"), "{failed}");
     assert!(!simulated.hypervisor.is_frozen(&uuid));
@@ -139,8 +140,8 @@ async fn a_guest_is_thawed_whatever_happens() {
 
 #[actix::test]
 async fn a_lease_that_nobody_renews_expires() {
-    let lease = Duration::from_secs(1);
-    let running = with_web_at(Limits { lease, ..limits() }).await;
+    let export_lease = Duration::from_secs(1);
+    let running = with_web_at(Limits { export_lease, ..limits() }).await;
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     let renew = RenewDisks { operation_id: operation.clone() };
@@ -166,7 +167,7 @@ async fn an_export_outlives_the_provisioner_and_one_that_was_half_open_is_closed
     assert!(close(&running, &operation).await);
 
     // It dies while the guest is frozen: only the row shows that.
-    running.simulated.faults.set(Call::OpenExports, Fault::Stall);
+    running.simulated.faults.set(SimulatedCall::OpenExports, Fault::Stall);
     let half = new_id();
     let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
@@ -208,13 +209,13 @@ async fn an_export_that_is_not_served_any_more_is_closed_and_can_be_opened_again
 }
 
 #[actix::test]
-async fn a_name_is_reserved_released_and_adopted() {
+async fn a_name_is_reserved_released_and_created() {
     let running = with_web().await;
     running.page("web").await;
     let restore = new_id();
     let mut copy = definition("web2");
     copy.domains.clear();
-    let reserve = |by: &OperationId, copy: &contract::provisioner::VmDefinition| ReserveVm {
+    let reserve = |by: &OperationId, copy: &contract::provisioner::VmDefinition| ReserveVmName {
         definition: copy.clone(),
         disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(64) }],
         operation_id: by.clone(),
@@ -226,24 +227,24 @@ async fn a_name_is_reserved_released_and_adopted() {
     let other = running.bus.call(&reserve(&new_id(), &copy), ANSWER).await;
     assert!(matches!(other, Err(CallError::Refused(CreateVmRefused::NameTaken(_)))));
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: None };
-    let early = running.bus.call(&adopt, ANSWER).await.expect_err("no disk yet");
-    assert!(matches!(early, CallError::Refused(AdoptVmRefused::DiskMissing(_))));
+    let create = CreateReservedVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: None };
+    let early = running.bus.call(&create, ANSWER).await.expect_err("no disk yet");
+    assert!(matches!(early, CallError::Refused(CreateReservedVmRefused::DiskMissing(_))));
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     read(&opened.exports[0], &reserved.disks[0].path);
     close(&running, &operation).await;
 
-    let foreign = AdoptVm { reserved_by: new_id(), ..adopt.clone() };
+    let foreign = CreateReservedVm { reserved_by: new_id(), ..create.clone() };
     let foreign = running.bus.call(&foreign, ANSWER).await.expect_err("not its own");
-    assert!(matches!(foreign, CallError::Refused(AdoptVmRefused::NotReserved { .. })));
-    running.run(adopt).await;
+    assert!(matches!(foreign, CallError::Refused(CreateReservedVmRefused::NotReserved { .. })));
+    running.run(create).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
     assert_eq!(made.state, VmState::Ready);
 
-    let release = |name: &str, by: &OperationId| ReleaseVm { vm: vm(name), operation_id: by.clone() };
+    let release = |name: &str, by: &OperationId| ReleaseVmName { vm: vm(name), operation_id: by.clone() };
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;
-    assert!(!kept.expect("a no-op").was_reserved, "an adopted VM is not released");
+    assert!(!kept.expect("a no-op").was_reserved, "a created VM is not released");
     copy.name = vm("web3");
     let mine = new_id();
     let reserved = running.bus.call(&reserve(&mine, &copy), ANSWER).await;

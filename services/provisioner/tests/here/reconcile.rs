@@ -7,9 +7,9 @@ use contract::{ByteCount, OperationId, Realm, VmUuid};
 use futures::StreamExt;
 use operation::new_id;
 use provisioner::Limits;
-use provisioner::adapters::simulated::{Call, Fault};
+use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner::ports::{Hypervisor, VmMark, VmSpec};
-use provisioner_domain::Power;
+use provisioner_domain::PowerState;
 use testkit::{eventually, eventually_some};
 
 use crate::support::{ANSWER, Running, WAIT_MAX, definition, limits, vm};
@@ -30,7 +30,7 @@ async fn with_web() -> Running {
     running
 }
 
-async fn power(running: &Running, uuid: &VmUuid) -> Power {
+async fn power(running: &Running, uuid: &VmUuid) -> PowerState {
     running.simulated.hypervisor.power(uuid).await.expect("an answer")
 }
 
@@ -55,7 +55,7 @@ async fn a_vm_that_went_off_by_itself_is_started_again() {
     eventually("it is ready again", async || {
         let now = get(&running).await;
         let is_ready = now.state == VmState::Ready && now.locked_by.is_none();
-        is_ready && power(&running, &before.uuid).await == Power::Running
+        is_ready && power(&running, &before.uuid).await == PowerState::Running
     })
     .await;
     assert_eq!(get(&running).await, before);
@@ -69,7 +69,7 @@ async fn a_vm_that_the_hypervisor_does_not_know_is_missing_until_it_is_started()
     hypervisor.destroy(&before.uuid).await.expect("off");
     hypervisor.undefine(&before.uuid).await.expect("undefined");
     eventually_in(&running, VmState::Missing).await;
-    assert_eq!(start(&running).await, StartedVm { vm: before.clone(), resumed_from: None });
+    assert_eq!(start(&running).await, StartedVm { vm: before.clone(), resumed_pause_reason: None });
     assert_eq!(get(&running).await, before);
 }
 
@@ -89,8 +89,11 @@ async fn a_suspended_vm_is_shown_with_its_reason_and_an_alert_and_start_says_it_
         // Several rounds of the reconciler leave it as it is.
         tokio::time::sleep(reconciling().reconcile_interval * 4).await;
         assert_eq!(get(&running).await, paused);
-        assert_eq!(start(&running).await, StartedVm { vm: before.clone(), resumed_from: Some(reason) });
-        assert_eq!(power(&running, &before.uuid).await, Power::Running);
+        assert_eq!(
+            start(&running).await,
+            StartedVm { vm: before.clone(), resumed_pause_reason: Some(reason) }
+        );
+        assert_eq!(power(&running, &before.uuid).await, PowerState::Running);
     }
     assert!(running.page("web").await.contains("simulated"));
 }
@@ -101,7 +104,7 @@ async fn a_vm_that_cannot_be_resumed_stays_paused_and_the_operation_says_why() {
     let before = get(&running).await;
     running.simulated.hypervisor.pause(&before.uuid, PauseReason::IoError).expect("paused");
     eventually_in(&running, VmState::Paused).await;
-    running.simulated.faults.set(Call::Resume, Fault::NoEffect);
+    running.simulated.faults.set(SimulatedCall::Resume, Fault::GuestUnresponsive);
     let command = StartVm { vm: vm("web"), operation_id: None };
     let reason = running.run_undone(command).await;
     assert!(reason.contains("paused: I/O error of a disk"), "{reason}");
@@ -112,18 +115,18 @@ async fn a_vm_that_cannot_be_resumed_stays_paused_and_the_operation_says_why() {
 #[actix::test]
 async fn a_vm_paused_for_lack_of_space_runs_again_by_itself_once_there_is_room() {
     let too_much = ByteCount(u64::MAX);
-    let full = Limits { room_low: too_much, room_enough: too_much, ..reconciling() };
+    let full = Limits { free_space_low: too_much, free_space_to_resume: too_much, ..reconciling() };
     let running = with_web().await.restart_with(full).await;
     let before = get(&running).await;
     running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
     let paused = eventually_in(&running, VmState::Paused).await;
     assert_eq!(paused.pause_reason, Some(PauseReason::NoSpace));
     tokio::time::sleep(reconciling().reconcile_interval * 4).await;
-    assert_eq!(power(&running, &before.uuid).await, Power::Paused(PauseReason::NoSpace), "no room");
+    assert_eq!(power(&running, &before.uuid).await, PowerState::Paused(PauseReason::NoSpace), "no room");
 
     let running = running.restart_with(reconciling()).await;
     assert_eq!(eventually_in(&running, VmState::Ready).await.pause_reason, None);
-    assert_eq!(power(&running, &before.uuid).await, Power::Running);
+    assert_eq!(power(&running, &before.uuid).await, PowerState::Running);
 
     // Paused again at once: the next attempt comes later, not in the next round.
     running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
@@ -137,7 +140,7 @@ async fn a_paused_vm_is_stopped_and_its_disks_are_read() {
     let running = with_web().await;
     let before = get(&running).await;
     running.simulated.hypervisor.pause(&before.uuid, PauseReason::NoSpace).expect("paused");
-    running.simulated.faults.set(Call::Resume, Fault::NoEffect);
+    running.simulated.faults.set(SimulatedCall::Resume, Fault::GuestUnresponsive);
     eventually_in(&running, VmState::Paused).await;
     let operation_id = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: operation_id.clone() };
@@ -156,10 +159,15 @@ fn spec(name: &str, uuid: &str, operation: &OperationId) -> VmSpec {
         cpu_count: 1,
         ram_size: ByteCount::mib(64),
         disks: Vec::new(),
-        nocloud: "/nowhere".into(),
+        nocloud_volume: "/nowhere".into(),
         console_log: "/nowhere".into(),
-        served_ports: Vec::new(),
-        mark: VmMark { realm: Realm::default(), vm: vm(name), generation: 1, operation: operation.clone() },
+        simulated_ports: Vec::new(),
+        mark: VmMark {
+            realm: Realm::default(),
+            vm: vm(name),
+            cloud_init_generation: 1,
+            operation: operation.clone(),
+        },
     }
 }
 
@@ -167,12 +175,12 @@ fn spec(name: &str, uuid: &str, operation: &OperationId) -> VmSpec {
 async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     let running = with_web().await;
     // An operation of ours that ended undone.
-    running.simulated.faults.set(Call::Address, Fault::NoEffect);
+    running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
     let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
-    running.simulated.faults.clear(Call::Address);
+    running.simulated.faults.clear(SimulatedCall::Address);
 
     let hypervisor = &running.simulated.hypervisor;
     let ours = spec("orphan", "00000000-0000-4000-8000-000000000001", &id);
@@ -181,8 +189,8 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     hypervisor.start(&unknown.uuid).await.expect("started");
     hypervisor.define(&ours).await.expect("defined");
     hypervisor.start(&ours.uuid).await.expect("started");
-    eventually("the orphan is gone", async || power(&running, &ours.uuid).await == Power::Missing).await;
-    assert_eq!(power(&running, &unknown.uuid).await, Power::Running);
+    eventually("the orphan is gone", async || power(&running, &ours.uuid).await == PowerState::Missing).await;
+    assert_eq!(power(&running, &unknown.uuid).await, PowerState::Running);
 }
 
 #[actix::test]

@@ -7,9 +7,9 @@ use contract::provisioner::*;
 use contract::{ByteCount, OperationId};
 use operation::{Context, Saga, new_id};
 use provisioner::ServiceState;
-use provisioner_domain::{Power, VmTransition};
+use provisioner_domain::{PowerState, VmTransition};
 use saga::harness::check;
-use saga::{Fenced, Journal, Outcome, Runtime, StepError, StepFuture, drive};
+use saga::{FencedError, Journal, Runtime, SagaOutcome, StepError, StepFuture, drive};
 
 use crate::support::{Simulated, bus_on, context, definition, limits, open_state, raw_image, seed_name, vm};
 
@@ -68,7 +68,7 @@ fn stop() -> StopVm {
 /// For the sagas that prepare a case: nothing is kept, nothing fails.
 struct NoRecord;
 impl Runtime for NoRecord {
-    async fn record(&mut self, _: &Journal) -> Result<(), Fenced> {
+    async fn record(&mut self, _: &Journal) -> Result<(), FencedError> {
         Ok(())
     }
     async fn pause(&mut self, _: std::time::Duration) {}
@@ -87,14 +87,14 @@ impl Runtime for NoRecord {
 
 async fn run<C: Saga<ServiceState>>(state: &Arc<ServiceState>, command: C) {
     let outcome = drive(&C::steps(), &context(state, command), &mut Journal::default(), &mut NoRecord).await;
-    assert_eq!(outcome, Ok(Outcome::Done));
+    assert_eq!(outcome, Ok(SagaOutcome::Done));
 }
 
 /// Everything that can be left behind, in one value.
 #[derive(Debug, PartialEq)]
 struct Traces {
     vms: Vec<(String, VmState, Option<OperationId>)>,
-    found: Vec<(String, Power)>,
+    found: Vec<(String, PowerState)>,
     folders: Vec<String>,
     aside: usize,
     seeds: usize,
@@ -134,7 +134,7 @@ impl Traces {
         Traces { seeds: 1, seed_files: 1, ..Traces::empty() }
     }
 
-    fn with_web(state: VmState, power: Power) -> Traces {
+    fn with_web(state: VmState, power: PowerState) -> Traces {
         Traces {
             vms: vec![("web".into(), state, None)],
             found: vec![("web".into(), power)],
@@ -163,7 +163,7 @@ async fn checked<C: Saga<ServiceState>>(
             let state = &context.state;
             let seen = traces(state).await;
             let expected = match outcome {
-                Outcome::Done => &done,
+                SagaOutcome::Done => &done,
                 _ => &undone,
             };
             if seen != *expected {
@@ -180,10 +180,10 @@ async fn checked<C: Saga<ServiceState>>(
 }
 
 /// The VM `web` as a saga finds it: its state, and what it is doing.
-type Before = (VmState, Power);
-const READY: Before = (VmState::Ready, Power::Running);
-const PAUSED: Before = (VmState::Paused, Power::Paused(PauseReason::User));
-const OFF: Before = (VmState::Stopped, Power::Off);
+type Before = (VmState, PowerState);
+const READY: Before = (VmState::Ready, PowerState::Running);
+const PAUSED: Before = (VmState::Paused, PowerState::Paused(PauseReason::User));
+const OFF: Before = (VmState::Stopped, PowerState::Off);
 
 /// Runs the harness with a command about the VM `web`.
 async fn checked_on<C: Saga<ServiceState>>(before: Before, command: C, done: Traces) {
@@ -192,9 +192,9 @@ async fn checked_on<C: Saga<ServiceState>>(before: Before, command: C, done: Tra
         run(state, fixture.add_seed()).await;
         run(state, create()).await;
         match power {
-            Power::Off => run(state, stop()).await,
-            Power::Paused(reason) => pause(state, simulated, reason).await,
-            Power::Running | Power::Missing => {}
+            PowerState::Off => run(state, stop()).await,
+            PowerState::Paused(reason) => pause(state, simulated, reason).await,
+            PowerState::Running | PowerState::Missing => {}
         }
         command.clone()
     };
@@ -206,8 +206,8 @@ async fn pause(state: &Arc<ServiceState>, simulated: &Simulated, reason: PauseRe
     let record = state.registry.vm(&vm("web")).await.expect("it exists");
     simulated.hypervisor.pause(&record.identity.uuid, reason).expect("paused");
     let before = record.observed().expect("it exists");
-    let now = provisioner_domain::Observed { power: Power::Paused(reason), ..before };
-    let observe = VmTransition::Observe { before, now };
+    let now = provisioner_domain::ObservedVmState { power: PowerState::Paused(reason), ..before };
+    let observe = VmTransition::RecordObservation { before, now };
     assert_ne!(state.registry.apply(&vm("web"), observe).await.expect("observed"), record);
 }
 
@@ -225,29 +225,29 @@ async fn creating_a_vm() {
             create()
         },
         Traces::with_seed(),
-        Traces::with_web(VmState::Ready, Power::Running),
+        Traces::with_web(VmState::Ready, PowerState::Running),
     )
     .await;
 }
 
 #[actix::test]
 async fn starting_a_vm() {
-    checked_on(OFF, start(), Traces::with_web(VmState::Ready, Power::Running)).await;
+    checked_on(OFF, start(), Traces::with_web(VmState::Ready, PowerState::Running)).await;
 }
 
 #[actix::test]
 async fn resuming_a_vm() {
-    checked_on(PAUSED, start(), Traces::with_web(VmState::Ready, Power::Running)).await;
+    checked_on(PAUSED, start(), Traces::with_web(VmState::Ready, PowerState::Running)).await;
 }
 
 #[actix::test]
 async fn stopping_a_vm() {
-    checked_on(READY, stop(), Traces::with_web(VmState::Stopped, Power::Off)).await;
+    checked_on(READY, stop(), Traces::with_web(VmState::Stopped, PowerState::Off)).await;
 }
 
 #[actix::test]
 async fn stopping_a_paused_vm() {
-    checked_on(PAUSED, stop(), Traces::with_web(VmState::Stopped, Power::Off)).await;
+    checked_on(PAUSED, stop(), Traces::with_web(VmState::Stopped, PowerState::Off)).await;
 }
 
 #[actix::test]
@@ -258,7 +258,7 @@ async fn removing_a_vm() {
 }
 
 #[actix::test]
-async fn adopting_a_vm() {
+async fn creating_a_reserved_vm() {
     let reserved_by = new_id();
     let reserved = Traces {
         vms: vec![("web".into(), VmState::Creating, Some(reserved_by.clone()))],
@@ -269,10 +269,10 @@ async fn adopting_a_vm() {
         async |_: &Fixture, state: &Arc<ServiceState>, _: &Simulated| {
             let disk = DiskSize { disk: "vda".parse().expect("a name"), size: ByteCount::mib(16) };
             crate::support::reserve(state, definition("web"), vec![disk], reserved_by.clone()).await;
-            AdoptVm { vm: vm("web"), reserved_by: reserved_by.clone(), operation_id: None }
+            CreateReservedVm { vm: vm("web"), reserved_by: reserved_by.clone(), operation_id: None }
         },
         reserved,
-        Traces { seeds: 0, seed_files: 0, ..Traces::with_web(VmState::Ready, Power::Running) },
+        Traces { seeds: 0, seed_files: 0, ..Traces::with_web(VmState::Ready, PowerState::Running) },
     )
     .await;
 }

@@ -18,13 +18,13 @@ fn spec(folder: &std::path::Path) -> VmSpec {
             image: Image { path: raw_image(folder).0, format: ImageFormat::Raw },
             base: None,
         }],
-        nocloud: folder.join("nocloud.img"),
+        nocloud_volume: folder.join("nocloud.img"),
         console_log: folder.join("console.log"),
-        served_ports: vec![8080],
+        simulated_ports: vec![8080],
         mark: VmMark {
             realm: Realm::default(),
             vm: "web".parse().expect("a name"),
-            generation: 1,
+            cloud_init_generation: 1,
             operation: OperationId::from_bits(1),
         },
     }

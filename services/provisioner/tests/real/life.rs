@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use contract::provisioner::{
-    AdoptVm, CloseDisks, Consistency, DiskSize, ListVms, OpenDisks, PauseReason, RemoveVm, ReserveVm,
-    StartVm, StartedVm, StopVm, VmState,
+    CloseDisks, Consistency, CreateReservedVm, DiskSize, ListVms, OpenDisks, PauseReason, RemoveVm,
+    ReserveVmName, StartVm, StartedVm, StopVm, VmState,
 };
 use contract::{ByteCount, DiskName};
 use operation::new_id;
@@ -33,7 +33,7 @@ async fn a_vm_is_created_read_copied_and_removed() {
     copy.name = vm("web2");
     copy.domains.clear();
     let restore = new_id();
-    let reserve = ReserveVm {
+    let reserve = ReserveVmName {
         definition: copy,
         disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(512) }],
         operation_id: restore.clone(),
@@ -47,8 +47,8 @@ async fn a_vm_is_created_read_copied_and_removed() {
     let exports = std::fs::read_dir(realm.folder.path().join("exports")).expect("a folder");
     assert_eq!(exports.count(), 0);
 
-    let adopt = AdoptVm { vm: vm("web2"), reserved_by: restore, operation_id: None };
-    let begun = realm.bus.call(&adopt, ANSWER).await.expect("begun");
+    let create = CreateReservedVm { vm: vm("web2"), reserved_by: restore, operation_id: None };
+    let begun = realm.bus.call(&create, ANSWER).await.expect("begun");
     realm.done(begun.operation()).await;
     let copied = realm.get("web2").await;
     assert_ne!((&copied.uuid, &copied.mac), (&created.uuid, &created.mac));
@@ -67,7 +67,7 @@ async fn a_vm_is_created_read_copied_and_removed() {
     let begun = realm.bus.call(&start, ANSWER).await.expect("begun");
     let output = realm.done(begun.operation()).await.output.expect("an output");
     let started: StartedVm = serde_json::from_value(output).expect("a started VM");
-    assert_eq!((started.vm.state, started.resumed_from), (VmState::Ready, Some(PauseReason::User)));
+    assert_eq!((started.vm.state, started.resumed_pause_reason), (VmState::Ready, Some(PauseReason::User)));
     assert_eq!(realm.page("web").await, "it's alive\n");
 
     // Off, read while off, and on again.
@@ -76,7 +76,7 @@ async fn a_vm_is_created_read_copied_and_removed() {
     let stopped = realm.done(begun.operation()).await;
     assert_eq!(realm.get("web").await.state, VmState::Stopped, "{stopped:?}");
     let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
-    assert_eq!(opened.consistency, Consistency::Off);
+    assert_eq!(opened.consistency, Consistency::PoweredOff);
     read_export(&opened.exports[0], &realm.folder.path().join("off.raw"));
     realm.bus.call(&close, ANSWER * 3).await.expect("closed");
     let start = StartVm { vm: vm("web"), operation_id: None };

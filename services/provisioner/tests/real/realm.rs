@@ -11,7 +11,7 @@ use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
 use contract::{ByteCount, OperationId, Service};
 use operation::wait_for_operation;
-use provisioner::config::{Config, HypervisorKind, Network, VirtTypeWanted};
+use provisioner::config::{Config, HypervisorKind, Network, VirtTypeSetting};
 use provisioner::{Limits, ServiceState, adapters};
 
 use crate::support::{ANSWER, bus_on, definition, open_state, seed_name, serve, vm};
@@ -24,7 +24,7 @@ pub(crate) struct Realm {
     pub(crate) state: Arc<ServiceState>,
     pub(crate) folder: tempfile::TempDir,
     _server: RunningServer,
-    _service: chassis::Running,
+    _service: chassis::StartedService,
 }
 
 pub(crate) fn in_realm() -> bool {
@@ -47,7 +47,7 @@ pub(crate) fn config() -> Config {
     Config {
         hypervisor: HypervisorKind::Libvirt,
         libvirt_socket: "/run/libvirt/libvirt-sock".into(),
-        virt_type: VirtTypeWanted::Qemu,
+        virt_type: VirtTypeSetting::Qemu,
         network: Network {
             name: "loam".into(),
             bridge: "loam0".into(),
@@ -133,7 +133,7 @@ pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
 
 /// Copies an exported disk into a raw image.
 pub(crate) fn read_export(export: &contract::provisioner::DiskExport, to: &Path) {
-    let uri = format!("nbd+unix:///{}?socket={}", export.export, export.socket.display());
+    let uri = format!("nbd+unix:///{}?socket={}", export.export_name, export.socket.display());
     let read = Command::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", "raw", &uri])
         .arg(to)

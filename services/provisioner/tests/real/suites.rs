@@ -25,7 +25,7 @@ async fn files(realm: &Realm, definition: VmDefinition) -> (VmRecord, OperationI
     let (path, size) = (&spec.disks[0].image.path, record.definition.disk_size);
     state.disks.clone_seed(&sha256, path, size).await.expect("cloned");
     let texts = documents(&record, state.shell.authorized_key());
-    state.disks.write_nocloud(&spec.nocloud, &texts).await.expect("written");
+    state.disks.write_nocloud(&spec.nocloud_volume, &texts).await.expect("written");
     (record, by)
 }
 

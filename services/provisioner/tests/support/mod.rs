@@ -57,15 +57,15 @@ pub fn script(name: &str, text: &str) -> Script {
 /// Short, so that failures come soon. The reconciler has its first round only, and there is always room.
 pub fn limits() -> Limits {
     Limits {
-        ready_max: Duration::from_secs(2),
-        poll_interval: Duration::from_millis(5),
+        vm_ready_max: Duration::from_secs(2),
+        guest_poll_interval: Duration::from_millis(5),
         agent_shutdown_max: Duration::from_millis(100),
         acpi_shutdown_max: Duration::from_millis(100),
-        freeze_max: Duration::from_millis(200),
-        lease: Duration::from_secs(120),
+        freeze_timeout: Duration::from_millis(200),
+        export_lease: Duration::from_secs(120),
         reconcile_interval: Duration::from_secs(3600),
-        room_low: ByteCount(0),
-        room_enough: ByteCount(0),
+        free_space_low: ByteCount(0),
+        free_space_to_resume: ByteCount(0),
     }
 }
 
@@ -117,7 +117,7 @@ pub async fn open_state(bus: &Bus, ports: Ports, limits: Limits) -> Arc<ServiceS
 }
 
 /// Opens a service's endpoints and resumes its operations.
-pub async fn serve(bus: &Bus, state: &Arc<ServiceState>) -> (RunningServer, chassis::Running) {
+pub async fn serve(bus: &Bus, state: &Arc<ServiceState>) -> (RunningServer, chassis::StartedService) {
     let service = provisioner::service(bus, Arc::clone(state)).await.expect("a service");
     let info =
         ServiceInfo { service: Service::Provisioner, version: "0.0.0".into(), metadata: Default::default() };
@@ -136,7 +136,7 @@ pub struct Running {
     pub simulated: Simulated,
     pub folder: Arc<tempfile::TempDir>,
     server: RunningServer,
-    service: chassis::Running,
+    service: chassis::StartedService,
 }
 
 impl Running {

@@ -6,18 +6,18 @@ use std::time::Duration;
 use contract::VmUuid;
 use contract::provisioner::{PauseReason, Script};
 use provisioner::ports::{
-    Guest, GuestShell, Hypervisor, HypervisorError, HypervisorFailure, ScriptRun, ShellError, ShutdownMode,
-    VmSpec,
+    Guest, GuestShell, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, ScriptToRun,
+    ShellError, VmSpec,
 };
-use provisioner_domain::Power;
+use provisioner_domain::PowerState;
 use testkit::eventually_some;
 
-async fn power(adapter: &dyn Hypervisor, uuid: &VmUuid) -> Power {
+async fn power(adapter: &dyn Hypervisor, uuid: &VmUuid) -> PowerState {
     adapter.power(uuid).await.expect("an answer")
 }
 
 fn is_unknown(refused: Result<(), HypervisorError>) {
-    assert_eq!(refused.expect_err("there is no such VM").kind, HypervisorFailure::Unknown);
+    assert_eq!(refused.expect_err("there is no such VM").kind, HypervisorErrorKind::UnknownVm);
 }
 
 /// `wait_max`: how long a guest may take to do what it was asked for.
@@ -28,7 +28,7 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path,
     adapter.prepare().await.expect("prepared");
     adapter.prepare().await.expect("idempotent");
 
-    assert_eq!(power(adapter, &unknown).await, Power::Missing);
+    assert_eq!(power(adapter, &unknown).await, PowerState::Missing);
     adapter.destroy(&unknown).await.expect("a no-op");
     adapter.undefine(&unknown).await.expect("a no-op");
     adapter.close_exports(&unknown, exports).await.expect("a no-op");
@@ -37,10 +37,10 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path,
 
     adapter.define(spec).await.expect("defined");
     adapter.define(spec).await.expect("idempotent");
-    assert_eq!(power(adapter, uuid).await, Power::Off);
+    assert_eq!(power(adapter, uuid).await, PowerState::Off);
     let marked = adapter.marked(&spec.mark.realm).await.expect("a list");
     let found = marked.iter().find(|found| found.uuid == *uuid).expect("ours is in it");
-    assert_eq!((found.power, &found.mark), (Power::Off, &spec.mark));
+    assert_eq!((found.power, &found.mark), (PowerState::Off, &spec.mark));
     let other_realm = contract::Realm::new("another-realm").expect("a realm");
     assert_eq!(adapter.marked(&other_realm).await.expect("a list"), []);
     let mut namesake = spec.clone();
@@ -49,7 +49,7 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path,
 
     adapter.start(uuid).await.expect("started");
     adapter.start(uuid).await.expect("idempotent");
-    assert_eq!(power(adapter, uuid).await, Power::Running);
+    assert_eq!(power(adapter, uuid).await, PowerState::Running);
     eventually_some("its agent answers", wait_max, async || {
         adapter.agent_answers(uuid).await.expect("an answer").then_some(())
     })
@@ -72,19 +72,21 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path,
     adapter.close_exports(uuid, exports).await.expect("closed");
     adapter.close_exports(uuid, exports).await.expect("idempotent");
 
-    adapter.request_shutdown(uuid, ShutdownMode::Agent).await.expect("asked");
-    eventually_some("it is off", wait_max, async || (power(adapter, uuid).await == Power::Off).then_some(()))
-        .await;
-    adapter.request_shutdown(uuid, ShutdownMode::Acpi).await.expect("a no-op");
+    adapter.request_shutdown(uuid, GuestShutdownMethod::Agent).await.expect("asked");
+    eventually_some("it is off", wait_max, async || {
+        (power(adapter, uuid).await == PowerState::Off).then_some(())
+    })
+    .await;
+    adapter.request_shutdown(uuid, GuestShutdownMethod::Acpi).await.expect("a no-op");
     adapter.open_exports(uuid, &spec.disks, exports).await.expect_err("it is off");
     adapter.suspend(uuid).await.expect_err("it is off");
     adapter.start(uuid).await.expect("started");
     adapter.destroy(uuid).await.expect("destroyed");
     adapter.destroy(uuid).await.expect("idempotent");
-    assert_eq!(power(adapter, uuid).await, Power::Off);
+    assert_eq!(power(adapter, uuid).await, PowerState::Off);
     adapter.undefine(uuid).await.expect("undefined");
     adapter.undefine(uuid).await.expect("idempotent");
-    assert_eq!(power(adapter, uuid).await, Power::Missing);
+    assert_eq!(power(adapter, uuid).await, PowerState::Missing);
 }
 
 /// A running VM is suspended and resumed; starting it does not resume it.
@@ -93,14 +95,14 @@ async fn paused(adapter: &dyn Hypervisor, spec: &VmSpec, wait_max: Duration) {
     adapter.resume(uuid).await.expect("a no-op");
     adapter.suspend(uuid).await.expect("suspended");
     adapter.suspend(uuid).await.expect("idempotent");
-    let suspended = Power::Paused(PauseReason::User);
+    let suspended = PowerState::Paused(PauseReason::User);
     assert_eq!(power(adapter, uuid).await, suspended);
     let marked = adapter.marked(&spec.mark.realm).await.expect("a list");
     assert_eq!(marked.iter().find(|found| found.uuid == *uuid).expect("ours").power, suspended);
     adapter.start(uuid).await.expect("a no-op");
     assert_eq!(power(adapter, uuid).await, suspended);
     adapter.resume(uuid).await.expect("resumed");
-    assert_eq!(power(adapter, uuid).await, Power::Running);
+    assert_eq!(power(adapter, uuid).await, PowerState::Running);
     eventually_some("its agent answers again", wait_max, async || {
         adapter.agent_answers(uuid).await.expect("an answer").then_some(())
     })
@@ -128,7 +130,7 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
         text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
     };
     let env = std::collections::BTreeMap::from([("GREETING".to_owned(), "it's".to_owned())]);
-    let run = ScriptRun { at: 0, script: &script, env: &env, within: Duration::from_secs(60) };
+    let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(60) };
     adapter.run(&known, &run).await.expect("it ran");
     adapter.run(&known, &run).await.expect("it is not run again");
 }

@@ -8,7 +8,7 @@ use crate::table::RouteTable;
 
 /// The difference between two tables, each list sorted by domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TableDiff {
+pub struct RouteTableDiff {
     /// Routes of domains that had no route.
     pub added: Vec<Arc<Route>>,
     /// Routes of domains that have no route any more.
@@ -17,7 +17,7 @@ pub struct TableDiff {
     pub changed: Vec<(Arc<Route>, Arc<Route>)>,
 }
 
-impl TableDiff {
+impl RouteTableDiff {
     /// The changes from `before` to `after`.
     pub fn between(before: &RouteTable, after: &RouteTable) -> Self {
         let mut diff = Self::default();
@@ -47,7 +47,7 @@ impl TableDiff {
     }
 }
 
-impl fmt::Display for TableDiff {
+impl fmt::Display for RouteTableDiff {
     /// One line: `+web.example (web at 10.0.0.2:80), -old.example, ~api.example: stopped -> 10.0.0.3:80`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
@@ -78,9 +78,9 @@ mod tests {
     use contract::{DomainName, VmName};
 
     use super::*;
-    use crate::route::{DomainClaim, DownReason, Target};
+    use crate::route::{DomainClaim, UpstreamState, VmDownReason};
 
-    fn table(entries: &[(&str, &str, Target)]) -> RouteTable {
+    fn table(entries: &[(&str, &str, UpstreamState)]) -> RouteTable {
         let claims = entries.iter().map(|(vm, domain, target)| DomainClaim {
             vm: VmName::new(*vm).expect("valid"),
             domains: vec![DomainName::new(*domain).expect("valid")],
@@ -89,13 +89,14 @@ mod tests {
         RouteTable::build(&RouteTable::default(), claims).0
     }
 
-    fn up(port: u16) -> Target {
-        Target::Up(SocketAddr::from(([10, 0, 0, 2], port)))
+    fn up(port: u16) -> UpstreamState {
+        UpstreamState::Up(SocketAddr::from(([10, 0, 0, 2], port)))
     }
 
     #[test]
     fn a_diff_names_what_was_added_removed_and_changed() {
-        let stopped = Target::Down { reason: DownReason::Stopped, retry_after: Duration::from_secs(30) };
+        let stopped =
+            UpstreamState::Down { reason: VmDownReason::Stopped, retry_after: Duration::from_secs(30) };
         let before = table(&[
             ("a", "same.example", up(1)),
             ("a", "old.example", up(2)),
@@ -103,7 +104,7 @@ mod tests {
         ]);
         let after =
             table(&[("a", "same.example", up(1)), ("b", "api.example", up(80)), ("c", "new.example", up(3))]);
-        let diff = TableDiff::between(&before, &after);
+        let diff = RouteTableDiff::between(&before, &after);
         assert_eq!(
             diff.to_string(),
             "+new.example (c at 10.0.0.2:3), -old.example, ~api.example: stopped -> 10.0.0.2:80"
@@ -114,10 +115,10 @@ mod tests {
     #[test]
     fn a_new_address_revokes_no_domain_but_a_new_vm_does() {
         let before = table(&[("a", "x.example", up(1))]);
-        assert!(!TableDiff::between(&before, &table(&[("a", "x.example", up(2))])).revokes_a_domain());
-        let moved = TableDiff::between(&before, &table(&[("b", "x.example", up(2))]));
+        assert!(!RouteTableDiff::between(&before, &table(&[("a", "x.example", up(2))])).revokes_a_domain());
+        let moved = RouteTableDiff::between(&before, &table(&[("b", "x.example", up(2))]));
         assert!(moved.revokes_a_domain());
         assert!(moved.to_string().ends_with("(was a, is b)"));
-        assert!(TableDiff::between(&before, &before.clone()).is_empty());
+        assert!(RouteTableDiff::between(&before, &before.clone()).is_empty());
     }
 }

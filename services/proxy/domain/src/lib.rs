@@ -33,8 +33,8 @@ pub mod trace;
 pub mod transfer;
 pub mod upstream_vm;
 
-pub use diff::TableDiff;
+pub use diff::RouteTableDiff;
 pub use host::Host;
-pub use route::{DomainClaim, DomainConflict, DownReason, Route, Target};
+pub use route::{DomainClaim, DomainConflict, Route, UpstreamState, VmDownReason};
 pub use table::RouteTable;
 pub use upstream_vm::{UpstreamVm, claims};

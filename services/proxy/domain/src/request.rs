@@ -14,7 +14,7 @@ use crate::host::{Host, InvalidHost};
 pub enum RequestError {
     /// `CONNECT` needs a forward proxy.
     #[error("the method CONNECT is not supported")]
-    Connect,
+    ConnectMethod,
     /// No host, or several.
     #[error("exactly one Host field is required")]
     HostCount,
@@ -32,16 +32,16 @@ pub enum RequestError {
     TooManyFields,
     /// An expectation other than `100-continue`.
     #[error("the only supported expectation is 100-continue")]
-    Expectation,
+    UnsupportedExpectation,
 }
 
 impl RequestError {
     /// The status code of the response.
     pub fn status(self) -> u16 {
         match self {
-            Self::Connect => 501,
+            Self::ConnectMethod => 501,
             Self::TooManyFields => 431,
-            Self::Expectation => 417,
+            Self::UnsupportedExpectation => 417,
             _ => 400,
         }
     }
@@ -53,7 +53,7 @@ pub struct RequestTarget {
     /// The requested host.
     pub host: Host,
     /// The protocol of a valid upgrade request: HTTP/1.1, `Connection: upgrade`, no body.
-    pub upgrade: Option<HeaderValue>,
+    pub upgrade_protocol: Option<HeaderValue>,
 }
 
 /// Validates a head. `fields_max` bounds the number of its fields.
@@ -63,7 +63,7 @@ pub struct RequestTarget {
 /// The first rule that the head violates.
 pub fn validate(head: &Parts, fields_max: usize) -> Result<RequestTarget, RequestError> {
     if head.method == Method::CONNECT {
-        return Err(RequestError::Connect);
+        return Err(RequestError::ConnectMethod);
     }
     if head.headers.len() > fields_max {
         return Err(RequestError::TooManyFields);
@@ -79,9 +79,9 @@ pub fn validate(head: &Parts, fields_max: usize) -> Result<RequestTarget, Reques
         .iter()
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
-        return Err(RequestError::Expectation);
+        return Err(RequestError::UnsupportedExpectation);
     }
-    Ok(RequestTarget { host: host(head)?, upgrade: upgrade(head) })
+    Ok(RequestTarget { host: host(head)?, upgrade_protocol: upgrade(head) })
 }
 
 fn host(head: &Parts) -> Result<Host, RequestError> {
@@ -153,7 +153,7 @@ mod tests {
         options.method = Method::OPTIONS;
         assert!(validate(&options, 100).is_ok());
         options.method = Method::CONNECT;
-        assert_eq!(validate(&options, 100), Err(RequestError::Connect));
+        assert_eq!(validate(&options, 100), Err(RequestError::ConnectMethod));
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         let is_upgrade = |fields: &[(&str, &str)]| {
             let fields: Vec<_> =
                 fields.iter().copied().chain([("host", "a"), ("upgrade", "websocket")]).collect();
-            validate(&head("/", &fields), 100).expect("valid").upgrade.is_some()
+            validate(&head("/", &fields), 100).expect("valid").upgrade_protocol.is_some()
         };
         assert!(is_upgrade(&[("connection", "keep-alive, Upgrade")]));
         assert!(is_upgrade(&[("connection", "upgrade"), ("content-length", "0")]));
@@ -172,7 +172,10 @@ mod tests {
 
     #[test]
     fn other_expectations_and_too_many_fields_are_refused() {
-        assert_eq!(host_of("/", &[("host", "a"), ("expect", "200-ok")]), Err(RequestError::Expectation));
+        assert_eq!(
+            host_of("/", &[("host", "a"), ("expect", "200-ok")]),
+            Err(RequestError::UnsupportedExpectation)
+        );
         assert_eq!(validate(&head("/", &[("host", "a"), ("x", "1")]), 1), Err(RequestError::TooManyFields));
     }
 }

@@ -12,7 +12,7 @@ pub const REPLAY_BYTES_MAX: u64 = 64 * 1024;
 
 /// How far a failed attempt had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum AttemptProgress {
     /// No byte of the request was sent: the connection was already closed.
     NothingSent,
     /// Bytes were sent, and no response began.
@@ -31,13 +31,13 @@ pub enum BodyReplay {
 }
 
 /// Whether a request that failed may be sent again.
-pub fn may_retry(method: &Method, replay: BodyReplay, progress: Progress, attempts: u32) -> bool {
+pub fn may_retry(method: &Method, replay: BodyReplay, progress: AttemptProgress, attempts: u32) -> bool {
     attempts < ATTEMPTS_MAX
         && replay == BodyReplay::Whole
         && match progress {
-            Progress::NothingSent => true,
-            Progress::Sent => method.is_idempotent(),
-            Progress::Responding => false,
+            AttemptProgress::NothingSent => true,
+            AttemptProgress::Sent => method.is_idempotent(),
+            AttemptProgress::Responding => false,
         }
 }
 
@@ -87,14 +87,14 @@ mod tests {
     #[test]
     fn only_unsent_or_idempotent_requests_are_repeated() {
         let may = |method: &Method, replay, progress| may_retry(method, replay, progress, 1);
-        assert!(may(&Method::POST, BodyReplay::Whole, Progress::NothingSent));
-        assert!(may(&Method::GET, BodyReplay::Whole, Progress::Sent));
-        assert!(may(&Method::PUT, BodyReplay::Whole, Progress::Sent));
-        assert!(!may(&Method::POST, BodyReplay::Whole, Progress::Sent));
-        assert!(!may(&Method::PUT, BodyReplay::Lost, Progress::Sent));
-        assert!(!may(&Method::POST, BodyReplay::Lost, Progress::NothingSent));
-        assert!(!may(&Method::GET, BodyReplay::Whole, Progress::Responding));
-        assert!(!may_retry(&Method::GET, BodyReplay::Whole, Progress::NothingSent, ATTEMPTS_MAX));
+        assert!(may(&Method::POST, BodyReplay::Whole, AttemptProgress::NothingSent));
+        assert!(may(&Method::GET, BodyReplay::Whole, AttemptProgress::Sent));
+        assert!(may(&Method::PUT, BodyReplay::Whole, AttemptProgress::Sent));
+        assert!(!may(&Method::POST, BodyReplay::Whole, AttemptProgress::Sent));
+        assert!(!may(&Method::PUT, BodyReplay::Lost, AttemptProgress::Sent));
+        assert!(!may(&Method::POST, BodyReplay::Lost, AttemptProgress::NothingSent));
+        assert!(!may(&Method::GET, BodyReplay::Whole, AttemptProgress::Responding));
+        assert!(!may_retry(&Method::GET, BodyReplay::Whole, AttemptProgress::NothingSent, ATTEMPTS_MAX));
     }
 
     proptest! {

@@ -14,18 +14,18 @@ pub struct Route {
     /// The VM that the domain belongs to.
     pub vm: VmName,
     /// The VM's address, or why it has none.
-    pub target: Target,
+    pub target: UpstreamState,
 }
 
 /// The upstream of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum UpstreamState {
     /// It accepts HTTP at this address and port.
     Up(SocketAddr),
     /// It is down: clients get 503 with Retry-After.
     Down {
         /// Shown on the error page.
-        reason: DownReason,
+        reason: VmDownReason,
         /// Sent as Retry-After, in whole seconds, rounded up.
         retry_after: Duration,
     },
@@ -33,7 +33,7 @@ pub enum Target {
 
 /// Why a VM is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DownReason {
+pub enum VmDownReason {
     /// It was stopped by a command, or is being stopped or removed.
     Stopped,
     /// It is starting and not ready yet.
@@ -44,7 +44,7 @@ pub enum DownReason {
     Failed,
 }
 
-impl fmt::Display for DownReason {
+impl fmt::Display for VmDownReason {
     /// Completes the sentence "this site is …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -56,7 +56,7 @@ impl fmt::Display for DownReason {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for UpstreamState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up(address) => address.fmt(f),
@@ -73,7 +73,7 @@ pub struct DomainClaim {
     /// The domains.
     pub domains: Vec<DomainName>,
     /// Where their requests go.
-    pub target: Target,
+    pub target: UpstreamState,
 }
 
 /// A domain that a second VM claims; it stays with the first.
@@ -82,13 +82,13 @@ pub struct DomainConflict {
     /// The domain.
     pub domain: DomainName,
     /// The VM that has it.
-    pub owner: VmName,
+    pub owner_vm: VmName,
     /// The VM that claims it in vain.
-    pub refused: VmName,
+    pub refused_vm: VmName,
 }
 
 impl fmt::Display for DomainConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} stays with {}; {} claims it too", self.domain, self.owner, self.refused)
+        write!(f, "{} stays with {}; {} claims it too", self.domain, self.owner_vm, self.refused_vm)
     }
 }

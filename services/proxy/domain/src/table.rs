@@ -77,8 +77,8 @@ impl RouteTable {
                 if route.vm != claim.vm {
                     conflicts.push(DomainConflict {
                         domain: domain.clone(),
-                        owner: route.vm.clone(),
-                        refused: claim.vm.clone(),
+                        owner_vm: route.vm.clone(),
+                        refused_vm: claim.vm.clone(),
                     });
                 }
             }
@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::route::Target;
+    use crate::route::UpstreamState;
 
     fn vm(name: &str) -> VmName {
         VmName::new(name).expect("valid")
@@ -105,7 +105,7 @@ mod tests {
         DomainClaim {
             vm: vm(name),
             domains: domains.iter().map(|domain| DomainName::new(*domain).expect("valid")).collect(),
-            target: Target::Up(SocketAddr::from(([127, 0, 0, 1], port))),
+            target: UpstreamState::Up(SocketAddr::from(([127, 0, 0, 1], port))),
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let claims = [claim("a", &["x.example"], 1), claim("b", &["x.example"], 2)];
         let (next, conflicts) = RouteTable::build(&table, claims.clone());
         assert_eq!(next.get("x.example").expect("routed").vm, vm("b"));
-        assert_eq!(conflicts[0].refused, vm("a"));
+        assert_eq!(conflicts[0].refused_vm, vm("a"));
 
         let (last, conflicts) = RouteTable::build(&next, claims.into_iter().take(1));
         assert_eq!(last.get("x.example").expect("routed").vm, vm("a"));
@@ -168,7 +168,7 @@ mod tests {
                 for domain in &claim.domains {
                     let route = table.get(domain.as_str()).expect("a claimed domain is routed");
                     prop_assert!(claims(&route.vm, domain.as_str()));
-                    let reported = conflicts.iter().any(|c| &c.domain == domain && c.refused == claim.vm);
+                    let reported = conflicts.iter().any(|c| &c.domain == domain && c.refused_vm == claim.vm);
                     prop_assert_eq!(reported, route.vm != claim.vm);
                 }
             }

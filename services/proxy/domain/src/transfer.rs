@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How slowly a peer may send or read a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransferLimits {
+pub struct SlowTransferLimits {
     /// The longest single wait for any byte.
     pub idle_max: Duration,
     /// The total wait before the average rate counts.
@@ -16,7 +16,7 @@ pub struct TransferLimits {
     pub bytes_per_second_min: u64,
 }
 
-impl Default for TransferLimits {
+impl Default for SlowTransferLimits {
     /// 30 seconds without a byte, or less than 240 bytes a second after 20 seconds: no usable network is that slow.
     fn default() -> Self {
         Self { idle_max: Duration::from_secs(30), grace: Duration::from_secs(20), bytes_per_second_min: 240 }
@@ -25,12 +25,12 @@ impl Default for TransferLimits {
 
 /// The rate of a transfer so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TransferRate {
+pub struct MeasuredTransferRate {
     waited: Duration,
     bytes: u64,
 }
 
-impl TransferRate {
+impl MeasuredTransferRate {
     /// Records bytes, and how long they were waited for.
     pub fn record(&mut self, bytes: u64, waited: Duration) {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -38,7 +38,7 @@ impl TransferRate {
     }
 
     /// The longest that the next wait may take.
-    pub fn wait_max(&self, limits: &TransferLimits) -> Duration {
+    pub fn wait_max(&self, limits: &SlowTransferLimits) -> Duration {
         let allowed =
             Duration::from_secs(self.bytes.checked_div(limits.bytes_per_second_min).unwrap_or(u64::MAX));
         limits.grace.max(allowed).saturating_sub(self.waited).min(limits.idle_max)
@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: TransferLimits = TransferLimits {
+    const LIMITS: SlowTransferLimits = SlowTransferLimits {
         idle_max: Duration::from_secs(30),
         grace: Duration::from_secs(20),
         bytes_per_second_min: 240,
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_byte_a_second_is_allowed_for_the_grace_and_no_longer() {
-        let mut rate = TransferRate::default();
+        let mut rate = MeasuredTransferRate::default();
         let mut seconds = 0;
         while rate.wait_max(&LIMITS) >= Duration::from_secs(1) {
             rate.record(1, Duration::from_secs(1));
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_steady_transfer_may_take_all_day() {
-        let mut rate = TransferRate::default();
+        let mut rate = MeasuredTransferRate::default();
         for _ in 0..86_400 {
             rate.record(1024, Duration::from_secs(1));
         }
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn without_a_minimum_rate_only_the_idle_limit_counts() {
-        let limits = TransferLimits { bytes_per_second_min: 0, ..LIMITS };
-        let mut rate = TransferRate::default();
+        let limits = SlowTransferLimits { bytes_per_second_min: 0, ..LIMITS };
+        let mut rate = MeasuredTransferRate::default();
         rate.record(1, Duration::from_secs(100_000));
         assert_eq!(rate.wait_max(&limits), limits.idle_max);
     }
@@ -90,7 +90,7 @@ mod tests {
         fn the_wait_never_exceeds_the_idle_limit_and_bytes_never_shorten_it(
             moves in prop::collection::vec((0u64..1_000_000, 0u64..100_000), 0..50), more in 0u64..1_000_000,
         ) {
-            let mut rate = TransferRate::default();
+            let mut rate = MeasuredTransferRate::default();
             for (bytes, milliseconds) in moves {
                 rate.record(bytes, Duration::from_millis(milliseconds));
                 let before = rate.wait_max(&LIMITS);

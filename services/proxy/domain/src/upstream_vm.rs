@@ -7,7 +7,7 @@ use contract::provisioner::{DomainRoute, Vm, VmState};
 use contract::{Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
-use crate::route::{DomainClaim, DownReason, Target};
+use crate::route::{DomainClaim, UpstreamState, VmDownReason};
 
 /// A starting VM is ready within seconds.
 const RETRY_STARTING: Duration = Duration::from_secs(5);
@@ -61,18 +61,18 @@ fn claims_of(vm: &UpstreamVm) -> Vec<DomainClaim> {
     ports.into_iter().map(of_port).collect()
 }
 
-fn target(vm: &UpstreamVm, port: u16) -> Target {
-    let down = |reason, retry_after| Target::Down { reason, retry_after };
+fn target(vm: &UpstreamVm, port: u16) -> UpstreamState {
+    let down = |reason, retry_after| UpstreamState::Down { reason, retry_after };
     match (vm.state, vm.address) {
-        (VmState::Ready, Some(address)) => Target::Up(SocketAddr::new(address, port)),
+        (VmState::Ready, Some(address)) => UpstreamState::Up(SocketAddr::new(address, port)),
         (VmState::Creating | VmState::Starting | VmState::Ready, _) => {
-            down(DownReason::Starting, RETRY_STARTING)
+            down(VmDownReason::Starting, RETRY_STARTING)
         }
         (VmState::Stopping | VmState::Stopped | VmState::Removing, _) => {
-            down(DownReason::Stopped, RETRY_DOWN)
+            down(VmDownReason::Stopped, RETRY_DOWN)
         }
-        (VmState::Paused, _) => down(DownReason::Paused, RETRY_STARTING),
-        (VmState::Missing, _) => down(DownReason::Failed, RETRY_DOWN),
+        (VmState::Paused, _) => down(VmDownReason::Paused, RETRY_STARTING),
+        (VmState::Missing, _) => down(VmDownReason::Failed, RETRY_DOWN),
     }
 }
 
@@ -108,9 +108,12 @@ mod tests {
         for state in
             [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
         {
-            assert!(matches!(target(&vm("web", 1, state), 80), Target::Down { .. }), "{state:?}");
+            assert!(matches!(target(&vm("web", 1, state), 80), UpstreamState::Down { .. }), "{state:?}");
         }
         let without_address = UpstreamVm { address: None, ..vm("web", 1, VmState::Ready) };
-        assert!(matches!(target(&without_address, 80), Target::Down { reason: DownReason::Starting, .. }));
+        assert!(matches!(
+            target(&without_address, 80),
+            UpstreamState::Down { reason: VmDownReason::Starting, .. }
+        ));
     }
 }

@@ -11,4 +11,4 @@
 mod route_keeper;
 
 pub use route_keeper::RouteKeeper;
-pub(crate) use route_keeper::{GetChanges, GetRoutes, Replace};
+pub(crate) use route_keeper::{GetRoutes, GetVmEventCount, ReplaceVms};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use actor::Traced;
+use actor::TracedMessage;
 use bus::{Bus, Table, TableError};
 use chassis::Waker;
 use contract::message::with_causes;
@@ -16,7 +16,7 @@ use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
 use contract::{VmName, bucket};
 use futures::StreamExt;
-use proxy_domain::{RouteTable, Target, UpstreamVm, claims};
+use proxy_domain::{RouteTable, UpstreamState, UpstreamVm, claims};
 
 use crate::ports::Frontend;
 
@@ -44,18 +44,18 @@ pub struct RouteKeeper {
 #[rtype(result = "Routes")]
 pub(crate) struct GetRoutes;
 
-/// Asks how many changes were received so far; [`Replace`] names the number.
+/// Asks how many changes were received so far; [`ReplaceVms`] names the number.
 #[derive(Message)]
 #[rtype(result = "u64")]
-pub(crate) struct GetChanges;
+pub(crate) struct GetVmEventCount;
 
 /// Takes over a list of all VMs. The answer is `false`, and nothing is replaced, when a change was received since
 /// `changes_before`: the list may be older than it.
 #[derive(Message)]
 #[rtype(result = "bool")]
-pub(crate) struct Replace {
-    pub(crate) listed: Vec<UpstreamVm>,
-    pub(crate) changes_before: u64,
+pub(crate) struct ReplaceVms {
+    pub(crate) vms: Vec<UpstreamVm>,
+    pub(crate) change_count_before: u64,
 }
 
 #[derive(Message)]
@@ -148,7 +148,7 @@ async fn subscribe(bus: Bus, keeper: Addr<RouteKeeper>, refresh: Waker) {
                 while let Some((change, context)) = changes.next().await {
                     let span = tracing::info_span!("event", otel.name = "vm_changed", vm = %change.name);
                     telemetry::continue_trace(&span, &context);
-                    if keeper.send(Traced { message: Changed(change), span }).await.is_err() {
+                    if keeper.send(TracedMessage { message: Changed(change), span }).await.is_err() {
                         return;
                     }
                 }
@@ -159,9 +159,9 @@ async fn subscribe(bus: Bus, keeper: Addr<RouteKeeper>, refresh: Waker) {
     }
 }
 
-impl Handler<Traced<Changed>> for RouteKeeper {
+impl Handler<TracedMessage<Changed>> for RouteKeeper {
     type Result = ();
-    fn handle(&mut self, changed: Traced<Changed>, _: &mut Context<Self>) {
+    fn handle(&mut self, changed: TracedMessage<Changed>, _: &mut Context<Self>) {
         let _in = changed.span.enter();
         self.changes += 1;
         let VmChanged { name, vm } = changed.message.0;
@@ -176,32 +176,32 @@ impl Handler<Traced<Changed>> for RouteKeeper {
     }
 }
 
-impl Handler<Traced<GetChanges>> for RouteKeeper {
+impl Handler<TracedMessage<GetVmEventCount>> for RouteKeeper {
     type Result = u64;
-    fn handle(&mut self, _: Traced<GetChanges>, _: &mut Context<Self>) -> u64 {
+    fn handle(&mut self, _: TracedMessage<GetVmEventCount>, _: &mut Context<Self>) -> u64 {
         self.changes
     }
 }
 
-impl Handler<Traced<Replace>> for RouteKeeper {
+impl Handler<TracedMessage<ReplaceVms>> for RouteKeeper {
     type Result = bool;
-    fn handle(&mut self, replace: Traced<Replace>, _: &mut Context<Self>) -> bool {
-        let Replace { listed, changes_before } = replace.message;
+    fn handle(&mut self, replace: TracedMessage<ReplaceVms>, _: &mut Context<Self>) -> bool {
+        let ReplaceVms { vms: listed, change_count_before: changes_before } = replace.message;
         let replaced = self.replace(listed, changes_before);
         self.store();
         replaced
     }
 }
 
-impl Handler<Traced<GetRoutes>> for RouteKeeper {
-    type Result = actix::MessageResult<Traced<GetRoutes>>;
-    fn handle(&mut self, _: Traced<GetRoutes>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<GetRoutes>> for RouteKeeper {
+    type Result = actix::MessageResult<TracedMessage<GetRoutes>>;
+    fn handle(&mut self, _: TracedMessage<GetRoutes>, _: &mut Context<Self>) -> Self::Result {
         let row = |route: &proxy_domain::Route| RouteRow {
             domain: route.domain.clone(),
             vm: route.vm.clone(),
             target: match route.target {
-                Target::Up(address) => RouteTarget::Address(address.to_string()),
-                Target::Down { reason, .. } => RouteTarget::Unavailable(reason.to_string()),
+                UpstreamState::Up(address) => RouteTarget::Address(address.to_string()),
+                UpstreamState::Down { reason, .. } => RouteTarget::Unavailable(reason.to_string()),
             },
         };
         let mut routes: Vec<RouteRow> = self.frontend.table().routes().map(|route| row(route)).collect();

@@ -52,7 +52,7 @@ async fn a_connection_without_a_request_is_closed_without_a_response() {
 #[tokio::test]
 async fn a_body_that_stops_is_408_and_reaches_the_upstream_incomplete() {
     let mut settings = Settings::default();
-    settings.transfer.idle_max = Duration::from_millis(100);
+    settings.slow_transfer.idle_max = Duration::from_millis(100);
     let (seen, mut saw) = mpsc::channel(1);
     let upstream = raw_upstream(move |_, socket| {
         let seen = seen.clone();
@@ -80,8 +80,8 @@ async fn a_slow_upload_may_go_on_as_long_as_bytes_arrive() {
     let mut settings = Settings::default();
     settings.timeouts.head_read = Duration::from_secs(3);
     settings.timeouts.first_byte = Duration::from_secs(3);
-    settings.transfer.idle_max = Duration::from_secs(3);
-    settings.transfer.bytes_per_second_min = 10;
+    settings.slow_transfer.idle_max = Duration::from_secs(3);
+    settings.slow_transfer.bytes_per_second_min = 10;
     let web = web().await;
     let frontend = frontend_to(settings, web.address).await;
     let mut client = RawConnection::connect(frontend.address()).await;
@@ -97,8 +97,8 @@ async fn a_slow_upload_may_go_on_as_long_as_bytes_arrive() {
 #[tokio::test]
 async fn an_upload_below_the_minimum_rate_is_408_though_it_never_stops() {
     let mut settings = Settings::default();
-    settings.transfer.grace = Duration::from_millis(100);
-    settings.transfer.bytes_per_second_min = 10_000;
+    settings.slow_transfer.grace = Duration::from_millis(100);
+    settings.slow_transfer.bytes_per_second_min = 10_000;
     let web = web().await;
     let frontend = frontend_to(settings, web.address).await;
     let mut client = RawConnection::connect(frontend.address()).await;
@@ -126,7 +126,7 @@ async fn an_upload_below_the_minimum_rate_is_408_though_it_never_stops() {
 #[tokio::test]
 async fn a_client_that_does_not_read_its_response_is_disconnected() {
     let mut settings = Settings::default();
-    settings.transfer.idle_max = Duration::from_millis(200);
+    settings.slow_transfer.idle_max = Duration::from_millis(200);
     let upstream = raw_upstream(|_, socket| async move {
         let mut connection = RawConnection::over(socket);
         connection.head().await;
@@ -237,8 +237,8 @@ async fn when_all_connections_are_used_the_next_client_waits() {
 #[tokio::test]
 async fn a_client_that_does_not_read_a_response_over_http_2_is_disconnected_too() {
     let mut settings = Settings::default();
-    settings.transfer.idle_max = Duration::from_millis(200);
-    settings.transfer.bytes_per_second_min = 100_000_000;
+    settings.slow_transfer.idle_max = Duration::from_millis(200);
+    settings.slow_transfer.bytes_per_second_min = 100_000_000;
     let upstream = raw_upstream(|_, socket| async move {
         let mut connection = RawConnection::over(socket);
         connection.head().await;

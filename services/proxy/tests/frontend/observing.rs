@@ -91,9 +91,9 @@ async fn the_client_gets_the_trace_id_and_the_upstream_gets_the_span() {
     let _installed = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 
     let web = TestUpstream::start(|_| async { Response::new(full("hello")) }).await;
-    let trusted =
+    let trusted_proxies =
         TrustedProxies { networks: vec!["127.0.0.0/8".parse().expect("valid")], ..Default::default() };
-    let frontend = frontend_to(Settings { trusted, ..Settings::default() }, web.address).await;
+    let frontend = frontend_to(Settings { trusted_proxies, ..Settings::default() }, web.address).await;
     let mut client = http1(frontend.address()).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let mut ask = async |host: &str, traceparent: Option<String>| {

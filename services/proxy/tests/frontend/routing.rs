@@ -4,7 +4,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use proxy::adapters::frontend::Settings;
 use proxy::ports::Frontend;
-use proxy_domain::DownReason;
+use proxy_domain::VmDownReason;
 use proxy_domain::forwarded::TrustedProxies;
 
 use crate::support::{
@@ -45,7 +45,7 @@ async fn an_unknown_host_gets_404_without_any_names() {
 async fn a_stopped_vm_is_503_with_retry_after_and_up_again_without_a_restart() {
     let web = responds_with("web").await;
     let frontend = frontend(Settings::default()).await;
-    set_routes(&frontend, [down("web", "web.example", DownReason::Stopped, 30)]);
+    set_routes(&frontend, [down("web", "web.example", VmDownReason::Stopped, 30)]);
     let mut client = RawConnection::connect(frontend.address()).await;
     let response = client.get("web.example", "/").await;
     assert_eq!((response.status, response.field("retry-after")), (503, Some("30")));
@@ -182,9 +182,9 @@ async fn the_head_is_rewritten_for_the_upstream() {
 #[tokio::test]
 async fn a_trusted_proxy_passes_on_the_client_and_the_trace() {
     let web = responds_with("web").await;
-    let trusted =
+    let trusted_proxies =
         TrustedProxies { networks: vec!["127.0.0.0/8".parse().expect("valid")], ..Default::default() };
-    let frontend = frontend_to(Settings { trusted, ..Settings::default() }, web.address).await;
+    let frontend = frontend_to(Settings { trusted_proxies, ..Settings::default() }, web.address).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let ask = |host: &str| {
         Request::get("/")

@@ -292,7 +292,7 @@ async fn however_requests_are_damaged_the_upstream_sees_valid_ones_only_and_each
     let mut settings = Settings::default();
     settings.timeouts.head_read = Duration::from_millis(200);
     settings.timeouts.keep_alive_idle = Duration::from_millis(200);
-    settings.transfer.idle_max = Duration::from_millis(200);
+    settings.slow_transfer.idle_max = Duration::from_millis(200);
     let (address, streams) = strict_upstream().await;
     let frontend: HttpFrontend = frontend_to(settings, address).await;
     let clients = (0..CLIENTS).map(|_| {

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::adapters::frontend::{HttpFrontend, Settings};
 use proxy::ports::Frontend;
-use proxy_domain::{DomainClaim, DownReason, RouteTable, Target};
+use proxy_domain::{DomainClaim, RouteTable, UpstreamState, VmDownReason};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -44,14 +44,14 @@ pub(crate) async fn frontend_to(settings: Settings, upstream: SocketAddr) -> Htt
 }
 
 pub(crate) fn up(vm: &str, domain: &str, upstream: SocketAddr) -> DomainClaim {
-    claim(vm, domain, Target::Up(upstream))
+    claim(vm, domain, UpstreamState::Up(upstream))
 }
 
-pub(crate) fn down(vm: &str, domain: &str, reason: DownReason, seconds: u64) -> DomainClaim {
-    claim(vm, domain, Target::Down { reason, retry_after: Duration::from_secs(seconds) })
+pub(crate) fn down(vm: &str, domain: &str, reason: VmDownReason, seconds: u64) -> DomainClaim {
+    claim(vm, domain, UpstreamState::Down { reason, retry_after: Duration::from_secs(seconds) })
 }
 
-fn claim(vm: &str, domain: &str, target: Target) -> DomainClaim {
+fn claim(vm: &str, domain: &str, target: UpstreamState) -> DomainClaim {
     DomainClaim {
         vm: VmName::new(vm).expect("valid"),
         domains: vec![DomainName::new(domain).expect("valid")],

@@ -180,7 +180,7 @@ async fn no_edit_of_other_routes_ends_a_tunnel() {
 #[tokio::test]
 async fn a_tunnel_whose_route_is_removed_ends_after_the_drain_time() {
     let mut settings = Settings::default();
-    settings.timeouts.drain = Duration::from_millis(100);
+    settings.timeouts.tunnel_without_route = Duration::from_millis(100);
     let upstream = echo().await;
     let frontend = frontend(settings).await;
     set_routes(&frontend, [up("web", "web.example", upstream), up("api", "api.example", upstream)]);
@@ -196,7 +196,7 @@ async fn a_tunnel_whose_route_is_removed_ends_after_the_drain_time() {
 #[tokio::test]
 async fn a_route_that_is_back_in_time_keeps_its_tunnels() {
     let mut settings = Settings::default();
-    settings.timeouts.drain = Duration::from_millis(200);
+    settings.timeouts.tunnel_without_route = Duration::from_millis(200);
     let upstream = echo().await;
     let frontend = frontend_to(settings, upstream).await;
     let mut client = open(&frontend).await;

@@ -8,7 +8,7 @@ const SECRET: &str = "x-secret";
 
 /// A field that must not be in the body of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyProblem {
+pub enum CommandBodyError {
     /// The command has no such field.
     UnknownField {
         /// Its path (`keep.dayly`).
@@ -27,7 +27,7 @@ pub enum BodyProblem {
 ///
 /// # Errors
 /// The first field that is unknown, or is set and may hold secrets.
-pub fn check_body(schema: &Value, body: &Value) -> Result<(), BodyProblem> {
+pub fn check_body(schema: &Value, body: &Value) -> Result<(), CommandBodyError> {
     let walk = Walk { definitions: &schema["$defs"] };
     walk.problems(schema, body, "").into_iter().next().map_or(Ok(()), Err)
 }
@@ -37,13 +37,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn problems(&self, schema: &'a Value, value: &Value, path: &str) -> Vec<BodyProblem> {
+    fn problems(&self, schema: &'a Value, value: &Value, path: &str) -> Vec<CommandBodyError> {
         if schema[SECRET] == true && is_set(value) {
-            return vec![BodyProblem::SecretField { field: path.into() }];
+            return vec![CommandBodyError::SecretField { field: path.into() }];
         }
         let schema = self.resolve(schema);
         if schema[SECRET] == true && is_set(value) {
-            return vec![BodyProblem::SecretField { field: path.into() }];
+            return vec![CommandBodyError::SecretField { field: path.into() }];
         }
         if let Some(cases) = cases_of(schema) {
             let problems = |case| self.problems(case, value, path);
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
             // Serde would take the items for the fields in their order, unseen by the rules below.
             Value::Array(_) if schema["type"] == "object" => {
                 let known = schema["properties"].as_object().into_iter().flat_map(Map::keys);
-                vec![BodyProblem::UnknownField {
+                vec![CommandBodyError::UnknownField {
                     field: format!("{path}[0]"),
                     known: known.cloned().collect(),
                 }]
@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
         schema: &'a Value,
         fields: &Map<String, Value>,
         path: &str,
-    ) -> Vec<BodyProblem> {
+    ) -> Vec<CommandBodyError> {
         let of_field = |(name, value): (&String, &Value)| {
             let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let rest = &schema["additionalProperties"];
@@ -86,7 +86,7 @@ impl<'a> Walk<'a> {
                 None if rest.is_object() => self.problems(rest, value, &field),
                 None if schema["type"] == "object" && rest != true => {
                     let known = schema["properties"].as_object().into_iter().flat_map(Map::keys);
-                    vec![BodyProblem::UnknownField { field, known: known.cloned().collect() }]
+                    vec![CommandBodyError::UnknownField { field, known: known.cloned().collect() }]
                 }
                 // A place for any value.
                 None => Vec::new(),
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn check<R: Request>(body: &Value) -> Result<(), BodyProblem> {
+    fn check<R: Request>(body: &Value) -> Result<(), CommandBodyError> {
         check_body((RequestEntry::of::<R>().request)().as_value(), body)
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn fields_given_by_their_order_are_refused() {
         assert!(matches!(
             check::<ApplyRetention>(&json!({ "keep": [7] })),
-            Err(BodyProblem::UnknownField { field, .. }) if field == "keep[0]"
+            Err(CommandBodyError::UnknownField { field, .. }) if field == "keep[0]"
         ));
         let definition =
             json!(["web", "debian", 1, 1_073_741_824u64, 8_589_934_592u64, [], { "TOKEN": "x" }, []]);
@@ -175,15 +175,15 @@ mod tests {
         json!({ "definition": definition })
     }
 
-    fn secret(field: &str) -> Result<(), BodyProblem> {
-        Err(BodyProblem::SecretField { field: field.into() })
+    fn secret(field: &str) -> Result<(), CommandBodyError> {
+        Err(CommandBodyError::SecretField { field: field.into() })
     }
 
     #[test]
     fn a_misspelt_field_is_named_with_those_that_there_are() {
         assert_eq!(check::<ApplyRetention>(&json!({ "keep": { "daily": 7 }, "vm": "web" })), Ok(()));
         assert_eq!(check::<ApplyRetention>(&json!({ "keep": { "daily": 7 }, "vm": null })), Ok(()));
-        let Err(BodyProblem::UnknownField { field, known }) =
+        let Err(CommandBodyError::UnknownField { field, known }) =
             check::<ApplyRetention>(&json!({ "keep": { "dayly": 7 } }))
         else {
             panic!("it is misspelt");
@@ -191,9 +191,9 @@ mod tests {
         assert_eq!(field, "keep.dayly");
         assert!(known.contains(&"daily".to_string()), "{known:?}");
         let outside = check::<ApplyRetention>(&json!({ "keep": {}, "machine": "web" }));
-        assert!(matches!(outside, Err(BodyProblem::UnknownField { field, .. }) if field == "machine"));
+        assert!(matches!(outside, Err(CommandBodyError::UnknownField { field, .. }) if field == "machine"));
         let none = check::<ListServices>(&json!({ "vm": "web" }));
-        assert_eq!(none, Err(BodyProblem::UnknownField { field: "vm".into(), known: vec![] }));
+        assert_eq!(none, Err(CommandBodyError::UnknownField { field: "vm".into(), known: vec![] }));
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let misspelt = machine("domains", json!([{ "domain": "web.example", "prot": 80 }]));
         let problem = check::<CreateVm>(&misspelt);
         assert!(
-            matches!(&problem, Err(BodyProblem::UnknownField { field, .. }) if field == "definition.domains[0].prot"),
+            matches!(&problem, Err(CommandBodyError::UnknownField { field, .. }) if field == "definition.domains[0].prot"),
             "{problem:?}"
         );
     }

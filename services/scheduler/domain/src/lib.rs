@@ -26,7 +26,7 @@ mod cron;
 mod due;
 mod identity;
 
-pub use body::{BodyProblem, check_body};
+pub use body::{CommandBodyError, check_body};
 pub use cron::{CRON_CHARS_MAX, CronError, CronSchedule};
 pub use due::{MISSED_MAX, due, is_news};
 pub use identity::operation_for;

@@ -1,7 +1,7 @@
 //! The actor of the scheduler, with the size of its mailbox.
 //!
 //! ```text
-//!   handlers --(256): Added, Removed, GetProblem--> Ticker --fire--> dispatcher
+//!   handlers --(256): Added, Removed, GetStoreProblem--> Ticker --fire--> dispatcher
 //!                                                     ^                 |
 //!                                                     +---- Fired ------+
 //! ```
@@ -11,4 +11,4 @@
 mod ticker;
 
 pub use ticker::Ticker;
-pub(crate) use ticker::{Added, GetProblem, Removed};
+pub(crate) use ticker::{GetStoreProblem, ScheduleAdded, ScheduleRemoved};

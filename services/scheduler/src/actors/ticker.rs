@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
-use actor::Traced;
+use actor::TracedMessage;
 use bus::TableError;
 use chrono::TimeDelta;
 use contract::message::with_causes;
@@ -21,7 +21,7 @@ use futures::future::join_all;
 use scheduler_domain::{CronSchedule, due};
 use tracing::{Instrument, Span};
 
-use crate::dispatcher::{Dispatcher, Fired};
+use crate::dispatcher::{Dispatcher, FireOutcome};
 use crate::ports::Clock;
 use crate::store::{ScheduleRow, ScheduleStore};
 
@@ -61,17 +61,17 @@ struct Active {
 /// This schedule was added to the store, or is there already.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Added(pub(crate) ScheduleRow);
+pub(crate) struct ScheduleAdded(pub(crate) ScheduleRow);
 
 /// This schedule was removed from the store.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Removed(pub(crate) ScheduleId);
+pub(crate) struct ScheduleRemoved(pub(crate) ScheduleId);
 
 /// Why the schedules are not known, if so.
 #[derive(Message)]
 #[rtype(result = "Option<String>")]
-pub(crate) struct GetProblem;
+pub(crate) struct GetStoreProblem;
 
 impl Ticker {
     pub(crate) fn start(
@@ -134,9 +134,9 @@ impl Ticker {
             };
             active.firing = false;
             match fired {
-                Fired::Done => active.row.last_due = Some(due),
-                Fired::StillDue => {}
-                Fired::Gone => {
+                FireOutcome::Done => active.row.last_due = Some(due),
+                FireOutcome::StillDue => {}
+                FireOutcome::ScheduleGone => {
                     this.active.remove(&id);
                     this.last_read = None;
                 }
@@ -250,11 +250,11 @@ impl Actor for Ticker {
     }
 }
 
-impl Handler<Traced<Added>> for Ticker {
+impl Handler<TracedMessage<ScheduleAdded>> for Ticker {
     type Result = ();
 
-    fn handle(&mut self, message: Traced<Added>, ctx: &mut Context<Self>) {
-        let Added(row) = message.message;
+    fn handle(&mut self, message: TracedMessage<ScheduleAdded>, ctx: &mut Context<Self>) {
+        let ScheduleAdded(row) = message.message;
         self.changes += 1;
         let known = self.active.get(&row.schedule.id);
         if known.is_none_or(|known| known.row.schedule != row.schedule) {
@@ -264,20 +264,20 @@ impl Handler<Traced<Added>> for Ticker {
     }
 }
 
-impl Handler<Traced<Removed>> for Ticker {
+impl Handler<TracedMessage<ScheduleRemoved>> for Ticker {
     type Result = ();
 
-    fn handle(&mut self, message: Traced<Removed>, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: TracedMessage<ScheduleRemoved>, ctx: &mut Context<Self>) {
         self.changes += 1;
         self.active.remove(&message.message.0);
         self.tick(ctx);
     }
 }
 
-impl Handler<Traced<GetProblem>> for Ticker {
+impl Handler<TracedMessage<GetStoreProblem>> for Ticker {
     type Result = Option<String>;
 
-    fn handle(&mut self, _: Traced<GetProblem>, _: &mut Context<Self>) -> Option<String> {
+    fn handle(&mut self, _: TracedMessage<GetStoreProblem>, _: &mut Context<Self>) -> Option<String> {
         match self.last_read {
             Some(_) => self.problem.clone(),
             None => Some(self.problem.clone().unwrap_or_else(|| "not read yet".into())),

@@ -6,13 +6,15 @@ use std::time::Duration;
 use actix::Arbiter;
 use async_trait::async_trait;
 use bus::memory::MemoryTransport;
-use bus::{Bus, Call, CallError, Caller, Declined, RunningServer, Server, ServiceInfo, Transport};
+use bus::{
+    Bus, CallError, Caller, ErrorReply, IncomingRequest, RunningServer, Server, ServiceInfo, Transport,
+};
 use chrono::TimeDelta;
 use contract::backup::{StartBackup, VerifyRepository};
-use contract::operation::Begun;
+use contract::operation::BegunOperation;
 use contract::provisioner::StopVm;
 use contract::scheduler::{
-    AddSchedule, ListRuns, Run, RunOutcome, Schedule, ScheduleStatus, ScheduledCommand,
+    AddSchedule, ListRuns, RunStartStatus, Schedule, ScheduleStatus, ScheduledCommand, ScheduledRun,
 };
 use contract::{DurableCommand, OperationId, Realm, Request, ScheduleId, Service, Timestamp};
 use scheduler::ports::Clock;
@@ -99,7 +101,10 @@ impl Owners {
         });
     }
 
-    fn receive<C: DurableCommand>(&self, call: Call<C>) -> Result<Begun, Declined<C::Refusal>> {
+    fn receive<C: DurableCommand>(
+        &self,
+        call: IncomingRequest<C>,
+    ) -> Result<BegunOperation, ErrorReply<C::Refusal>> {
         let id = call.request.operation_id().cloned().expect("the scheduler sets it");
         let received = Received {
             command: C::NAME,
@@ -112,9 +117,9 @@ impl Owners {
         let known = all.iter().any(|before| before.id == id);
         all.push(received);
         if call.request.about() == "nobody" {
-            return Err(Declined::Refused(C::id_reused(id)));
+            return Err(ErrorReply::Refused(C::id_reused(id)));
         }
-        Ok(if known { Begun::AlreadyBegun(id) } else { Begun::Begun(id) })
+        Ok(if known { BegunOperation::AlreadyBegun(id) } else { BegunOperation::Begun(id) })
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -172,16 +177,16 @@ impl Installation {
         self.call(&AddSchedule { schedule: schedule(id, cron, vm) }).await.expect("added")
     }
 
-    pub(crate) async fn runs(&self, id: &str) -> Vec<Run> {
+    pub(crate) async fn runs(&self, id: &str) -> Vec<ScheduledRun> {
         self.call(&ListRuns { id: ScheduleId::new(id).expect("valid") }).await.expect("listed")
     }
 
     /// Waits until a schedule has so many runs, each with its outcome.
-    pub(crate) async fn finished(&self, id: &str, count: usize) -> Vec<Run> {
+    pub(crate) async fn finished(&self, id: &str, count: usize) -> Vec<ScheduledRun> {
         let mut runs = Vec::new();
         testkit::eventually(&format!("{count} finished runs of {id}"), async || {
             runs = self.runs(id).await;
-            runs.len() == count && !runs.iter().any(|run| matches!(run.outcome, RunOutcome::Sending(_)))
+            runs.len() == count && !runs.iter().any(|run| matches!(run.outcome, RunStartStatus::Sending(_)))
         })
         .await;
         runs

@@ -16,7 +16,7 @@ use contract::operation::Health;
 
 /// What is observed of a service at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Observation {
+pub struct HealthObservation {
     /// Its health; absent where it does not answer.
     pub health: Option<Health>,
     /// How often its supervisor had to start it again; absent where the supervisor does not answer.
@@ -25,9 +25,9 @@ pub struct Observation {
 
 /// What follows from what was observed so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HealthVerdict {
     /// Not decided: observe again a little later.
-    Wait,
+    Undecided,
     /// It became healthy in time and stayed so for its soak.
     Healthy,
     /// It is not usable, for this reason.
@@ -69,37 +69,37 @@ impl HealthWatch {
     }
 
     /// Takes in what was observed, so long after the start.
-    pub fn observe(&mut self, after: Duration, observed: &Observation) -> Verdict {
+    pub fn observe(&mut self, after: Duration, observed: &HealthObservation) -> HealthVerdict {
         if let (Some(before), Some(now)) = (self.restarts, observed.restarts)
             && now > before
         {
-            return Verdict::Failed("it died and was started again".into());
+            return HealthVerdict::Failed("it died and was started again".into());
         }
         self.restarts = self.restarts.or(observed.restarts);
         if let Some(health) = &observed.health {
             if health.build != self.build {
                 let reason = format!("build {} answers instead of {}", health.build, self.build);
-                return Verdict::Failed(reason);
+                return HealthVerdict::Failed(reason);
             }
             if self.instance.as_ref().is_some_and(|first| *first != health.instance) {
-                return Verdict::Failed("it died and another instance answers".into());
+                return HealthVerdict::Failed("it died and another instance answers".into());
             }
             self.instance = Some(health.instance.clone());
         }
         match (self.problem(observed.health.as_ref()), self.healthy_since) {
-            (None, None) if self.soak.is_zero() => Verdict::Healthy,
+            (None, None) if self.soak.is_zero() => HealthVerdict::Healthy,
             (None, None) => {
                 self.healthy_since = Some(after);
-                Verdict::Wait
+                HealthVerdict::Undecided
             }
-            (None, Some(since)) if after.saturating_sub(since) >= self.soak => Verdict::Healthy,
-            (None, Some(_)) => Verdict::Wait,
-            (Some(problem), Some(_)) => Verdict::Failed(format!("it was ready, and then: {problem}")),
+            (None, Some(since)) if after.saturating_sub(since) >= self.soak => HealthVerdict::Healthy,
+            (None, Some(_)) => HealthVerdict::Undecided,
+            (Some(problem), Some(_)) => HealthVerdict::Failed(format!("it was ready, and then: {problem}")),
             (Some(problem), None) if after >= self.ready_within => {
                 let seconds = self.ready_within.as_secs();
-                Verdict::Failed(format!("it was not ready within {seconds} s: {problem}"))
+                HealthVerdict::Failed(format!("it was not ready within {seconds} s: {problem}"))
             }
-            (Some(_), None) => Verdict::Wait,
+            (Some(_), None) => HealthVerdict::Undecided,
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
     const READY: Duration = Duration::from_secs(60);
     const SOAK: Duration = Duration::from_secs(5);
 
-    fn healthy(build: &str, instance: &str) -> Observation {
+    fn healthy(build: &str, instance: &str) -> HealthObservation {
         let health = Health {
             service: Service::Proxy,
             version: "1.0.0".into(),
@@ -132,10 +132,10 @@ mod tests {
             parts: vec![PartHealth { part: "listener".into(), problem: None }],
             notices: Vec::new(),
         };
-        Observation { health: Some(health), restarts: Some(3) }
+        HealthObservation { health: Some(health), restarts: Some(3) }
     }
 
-    fn unhealthy(build: &str, instance: &str) -> Observation {
+    fn unhealthy(build: &str, instance: &str) -> HealthObservation {
         let mut observed = healthy(build, instance);
         if let Some(health) = &mut observed.health {
             health.parts[0].problem = Some("the address is in use".into());
@@ -143,23 +143,23 @@ mod tests {
         observed
     }
 
-    fn silent() -> Observation {
-        Observation { health: None, restarts: Some(3) }
+    fn silent() -> HealthObservation {
+        HealthObservation { health: None, restarts: Some(3) }
     }
 
     /// The verdict on the last of some observations, a second apart; all before it are undecided.
-    fn verdict(observations: &[Observation]) -> Verdict {
+    fn verdict(observations: &[HealthObservation]) -> HealthVerdict {
         let mut watch = HealthWatch::new("new", READY, SOAK);
         let (last, before) = observations.split_last().expect("some");
         for (second, observed) in before.iter().enumerate() {
-            assert_eq!(watch.observe(Duration::from_secs(second as u64), observed), Verdict::Wait);
+            assert_eq!(watch.observe(Duration::from_secs(second as u64), observed), HealthVerdict::Undecided);
         }
         watch.observe(Duration::from_secs(before.len() as u64), last)
     }
 
-    fn failed(observations: &[Observation], why: &str) {
+    fn failed(observations: &[HealthObservation], why: &str) {
         match verdict(observations) {
-            Verdict::Failed(reason) => assert!(reason.contains(why), "{reason}"),
+            HealthVerdict::Failed(reason) => assert!(reason.contains(why), "{reason}"),
             other => panic!("{other:?}"),
         }
     }
@@ -168,9 +168,9 @@ mod tests {
     fn a_build_that_stays_healthy_for_the_whole_soak_is_healthy() {
         let mut observations = vec![silent(), silent(), unhealthy("new", "a")];
         observations.extend((0..5).map(|_| healthy("new", "a")));
-        assert_eq!(verdict(&observations), Verdict::Wait);
+        assert_eq!(verdict(&observations), HealthVerdict::Undecided);
         observations.push(healthy("new", "a"));
-        assert_eq!(verdict(&observations), Verdict::Healthy);
+        assert_eq!(verdict(&observations), HealthVerdict::Healthy);
     }
 
     #[test]
@@ -182,10 +182,10 @@ mod tests {
     #[test]
     fn a_problem_that_was_there_before_does_not_fail_a_build() {
         let mut watch = HealthWatch::new("new", READY, SOAK).ignoring(vec!["listener".into()]);
-        assert_eq!(watch.observe(Duration::ZERO, &unhealthy("new", "a")), Verdict::Wait);
-        assert_eq!(watch.observe(SOAK, &unhealthy("new", "a")), Verdict::Healthy);
+        assert_eq!(watch.observe(Duration::ZERO, &unhealthy("new", "a")), HealthVerdict::Undecided);
+        assert_eq!(watch.observe(SOAK, &unhealthy("new", "a")), HealthVerdict::Healthy);
         let mut watch = HealthWatch::new("new", READY, SOAK).ignoring(vec!["store".into()]);
-        assert!(matches!(watch.observe(READY, &unhealthy("new", "a")), Verdict::Failed(_)));
+        assert!(matches!(watch.observe(READY, &unhealthy("new", "a")), HealthVerdict::Failed(_)));
     }
 
     #[test]

@@ -18,6 +18,6 @@ mod health_watch;
 mod release;
 mod trust;
 
-pub use health_watch::{HealthWatch, Observation, Verdict};
+pub use health_watch::{HealthObservation, HealthVerdict, HealthWatch};
 pub use release::{BUILD_DIGITS, Release};
 pub use trust::TrustedKeys;

@@ -21,7 +21,8 @@ impl Release {
     /// # Errors
     /// When it cannot be read, or names a service that is not replaced by releases.
     pub fn read(manifest: &[u8]) -> Result<Release, ApplyReleaseRefused> {
-        let unreadable = |reason: String| ApplyReleaseRefused::Unreadable(format!("release.toml: {reason}"));
+        let unreadable =
+            |reason: String| ApplyReleaseRefused::UnreadableRelease(format!("release.toml: {reason}"));
         let text = std::str::from_utf8(manifest).map_err(|_| unreadable("it is not UTF-8".into()))?;
         let manifest: ReleaseManifest =
             toml::from_str(text).map_err(|error| unreadable(error.to_string().trim().into()))?;
@@ -59,7 +60,7 @@ impl Release {
         if found == self.manifest.sha256 {
             return Ok(());
         }
-        Err(ApplyReleaseRefused::Altered {
+        Err(ApplyReleaseRefused::ExecutableAltered {
             file: self.manifest.file.clone(),
             found: found.into(),
             signed: self.manifest.sha256.clone(),
@@ -138,7 +139,7 @@ mod tests {
         {
             let refused = read("proxy", file, "1.0.0", DIGEST);
             assert!(
-                matches!(&refused, Err(ApplyReleaseRefused::Unreadable(reason)) if reason.contains("plain file name")),
+                matches!(&refused, Err(ApplyReleaseRefused::UnreadableRelease(reason)) if reason.contains("plain file name")),
                 "{file:?}: {refused:?}"
             );
         }
@@ -154,11 +155,11 @@ mod tests {
             ("proxy", "1.0.0", "0123"),
         ] {
             let refused = read(service, "loam-proxy", version, digest);
-            assert!(matches!(refused, Err(ApplyReleaseRefused::Unreadable(_))), "{refused:?}");
+            assert!(matches!(refused, Err(ApplyReleaseRefused::UnreadableRelease(_))), "{refused:?}");
         }
         let unknown = format!("{}colour = \"blue\"\n", manifest("proxy", "loam-proxy", "1.0.0", DIGEST));
         for text in [unknown.as_bytes(), b"\xff", b"", b"service ="] {
-            assert!(matches!(Release::read(text), Err(ApplyReleaseRefused::Unreadable(_))));
+            assert!(matches!(Release::read(text), Err(ApplyReleaseRefused::UnreadableRelease(_))));
         }
     }
 
@@ -176,7 +177,7 @@ mod tests {
         let found = DIGEST.replace('0', "1");
         assert_eq!(
             release.check(&found),
-            Err(ApplyReleaseRefused::Altered {
+            Err(ApplyReleaseRefused::ExecutableAltered {
                 file: "loam-proxy".into(),
                 found: found.clone(),
                 signed: DIGEST.into()

@@ -97,7 +97,7 @@ impl ReleaseDir {
     fn receive_into(&self, ours: &Path, folder: &Path) -> Result<Release, ReleaseDirError> {
         if !folder.is_absolute() {
             let reason = format!("{}: write the folder as an absolute path", folder.display());
-            return Err(ApplyReleaseRefused::Unreadable(reason).into());
+            return Err(ApplyReleaseRefused::UnreadableRelease(reason).into());
         }
         let keys = self.trusted_keys()?;
         let from = |name: &str| folder.join(name);
@@ -133,7 +133,7 @@ impl ReleaseDir {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ReleaseDirError {
-    ApplyReleaseRefused::Unreadable(format!("{}: {error}", path.display())).into()
+    ApplyReleaseRefused::UnreadableRelease(format!("{}: {error}", path.display())).into()
 }
 
 /// Opens a plain file of bounded size: no symbolic link, no pipe on which we would wait for ever.

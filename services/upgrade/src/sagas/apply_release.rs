@@ -16,11 +16,11 @@ use operation::Saga;
 use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use upgrade_domain::{HealthWatch, Release, Verdict};
+use upgrade_domain::{HealthVerdict, HealthWatch, Release};
 
-use crate::metrics::{Outcome, count};
+use crate::metrics::{ReleaseOutcome, count};
 use crate::release_dir::build_of;
-use crate::state::{POLL_INTERVAL, REPLACE_MAX, UpgradeState};
+use crate::state::{POLL_INTERVAL, REPLACE_MAX, UpgradeContext};
 
 /// Copies and digests of tens of megabytes, on a slow disk.
 const DISK_MAX: Duration = Duration::from_secs(120);
@@ -31,7 +31,7 @@ const SUPERVISOR_RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// The outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
+pub struct UpgradedService {
     /// The service that was replaced.
     pub service: Service,
     /// Its version now, from the manifest.
@@ -54,9 +54,9 @@ struct Before {
     degraded: Vec<String>,
 }
 
-type Context = operation::Context<UpgradeState, ApplyRelease>;
+type Context = operation::Context<UpgradeContext, ApplyRelease>;
 
-impl Saga<UpgradeState> for ApplyRelease {
+impl Saga<UpgradeContext> for ApplyRelease {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("stage", DISK_MAX, stage).undone_by(unstage),
@@ -114,12 +114,12 @@ async fn roll_back(context: &Context, outputs: &Outputs) -> Result<(), StepError
     if before.answered {
         state.wait_for_answer(service, before.build.as_deref()).await?;
     }
-    count(Outcome::RolledBack);
+    count(ReleaseOutcome::RolledBack);
     tracing::warn!(%service, build = before.build, "rolled back to the build before");
     Ok(())
 }
 
-async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<Applied, StepError> {
+async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<UpgradedService, StepError> {
     let release = received(context).await?;
     let before: Before = outputs.get("inspect")?;
     let (state, service) = (&context.state, release.service());
@@ -128,11 +128,12 @@ async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<Applied, 
     let started = Instant::now();
     loop {
         let observed = state.observe(service).await;
-        let verdict = observed.map_or(Verdict::Wait, |observed| watch.observe(started.elapsed(), &observed));
+        let verdict =
+            observed.map_or(HealthVerdict::Undecided, |observed| watch.observe(started.elapsed(), &observed));
         match verdict {
-            Verdict::Healthy => break,
-            Verdict::Failed(reason) => return Err(StepError::Permanent(reason)),
-            Verdict::Wait => {}
+            HealthVerdict::Healthy => break,
+            HealthVerdict::Failed(reason) => return Err(StepError::Permanent(reason)),
+            HealthVerdict::Undecided => {}
         }
         tokio::select! {
             () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -143,8 +144,8 @@ async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<Applied, 
     if let Err(error) = state.on_disk(move |releases| releases.keep_only(service, &keep)).await {
         tracing::warn!(%service, %error, "older builds stay on the disk");
     }
-    count(Outcome::Applied);
-    Ok(Applied {
+    count(ReleaseOutcome::Applied);
+    Ok(UpgradedService {
         service,
         version: release.version().into(),
         build: release.build().into(),

@@ -2,4 +2,4 @@
 
 mod apply_release;
 
-pub use apply_release::Applied;
+pub use apply_release::UpgradedService;

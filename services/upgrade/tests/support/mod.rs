@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, Declined, RunningServer, ServiceInfo};
+use bus::{Bus, ErrorReply, RunningServer, ServiceInfo};
 use chassis::{NatsSettings, Settings, sha256_of};
-use contract::message::NoRefusal;
+use contract::message::NeverRefused;
 use contract::operation::{CheckHealth, Health, PartHealth};
-use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, Replaced};
+use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService};
 use contract::{HostName, Realm, Service, Timestamp};
 use minisign::KeyPair;
 use operation::new_id;
@@ -56,7 +56,7 @@ impl Supervisor {
         let this = Arc::clone(&supervisor);
         server.on_host::<ListProcesses, _, _>(&host(), move |_| {
             let listed = this.list();
-            async move { Ok::<_, Declined<NoRefusal>>(listed) }
+            async move { Ok::<_, ErrorReply<NeverRefused>>(listed) }
         });
         let this = Arc::clone(&supervisor);
         server.on_host::<ReplaceService, _, _>(&host(), move |call| {
@@ -85,12 +85,15 @@ impl Supervisor {
         }]
     }
 
-    async fn replace(&self, command: ReplaceService) -> Result<Replaced, Declined<ReplaceServiceRefused>> {
+    async fn replace(
+        &self,
+        command: ReplaceService,
+    ) -> Result<ReplacedService, ErrorReply<ReplaceServiceRefused>> {
         if command.service != Service::Proxy {
-            return Err(Declined::Refused(ReplaceServiceRefused::NotHere(command.service)));
+            return Err(ErrorReply::Refused(ReplaceServiceRefused::NotOnThisHost(command.service)));
         }
         if !command.executable.is_file() {
-            return Err(Declined::Refused(ReplaceServiceRefused::NotUsable {
+            return Err(ErrorReply::Refused(ReplaceServiceRefused::ExecutableNotUsable {
                 path: command.executable.display().to_string(),
                 reason: "it is missing".into(),
             }));
@@ -100,7 +103,7 @@ impl Supervisor {
             self.state.lock().expect("no panic").before = running;
             self.start(&command.executable).await;
         }
-        Ok(Replaced { before: self.state.lock().expect("no panic").before.clone() })
+        Ok(ReplacedService { executable_before: self.state.lock().expect("no panic").before.clone() })
     }
 
     async fn start(&self, executable: &Path) {
@@ -120,7 +123,7 @@ impl Supervisor {
                 }
                 let problem = text.starts_with("unhealthy").then(|| "the address is in use".to_string());
                 let health = health(&build, &process.0, problem);
-                async move { Ok::<_, Declined<NoRefusal>>(health) }
+                async move { Ok::<_, ErrorReply<NeverRefused>>(health) }
             });
             Some(server.open().await.expect("the memory bus opens servers"))
         };
@@ -210,7 +213,7 @@ impl Host {
             state_dir: self.state(),
             realm: Realm::default(),
             nats: NatsSettings { url: "memory".into(), nkey_file: None },
-            own: Config::of(ready_seconds, soak_seconds),
+            service: Config::of(ready_seconds, soak_seconds),
         }
     }
 

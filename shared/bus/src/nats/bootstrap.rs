@@ -1,4 +1,4 @@
-//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was call.
+//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was asked.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub enum BootstrapError {
     },
     /// The server made something else of it.
     #[error("the bucket {bucket} was made, but without {what}")]
-    Otherwise {
+    SettingNotApplied {
         /// Which.
         bucket: &'static str,
         /// What is missing.
@@ -68,7 +68,7 @@ pub async fn bootstrap(transport: &NatsTransport, replicas: usize) -> Result<(),
             (made.num_replicas == replicas, "its replicas"),
         ] {
             if !holds {
-                return Err(BootstrapError::Otherwise { bucket: table.name, what });
+                return Err(BootstrapError::SettingNotApplied { bucket: table.name, what });
             }
         }
     }

@@ -68,7 +68,7 @@ pub enum ConnectError {
         SERVER_VERSION_MIN.0,
         SERVER_VERSION_MIN.1
     )]
-    TooOld {
+    ServerTooOld {
         /// Where.
         url: String,
         /// Its version.
@@ -121,7 +121,7 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
     }
     let found = client.server_info().version;
     if is_too_old(&found) {
-        return Err(ConnectError::TooOld { url, found });
+        return Err(ConnectError::ServerTooOld { url, found });
     }
     Ok(NatsTransport { client, url })
 }

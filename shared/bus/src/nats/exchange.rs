@@ -17,8 +17,8 @@ use futures::stream::BoxStream;
 
 use super::NatsTransport;
 use crate::transport::{
-    EndpointInfo, Envelope, Incoming, OpenEndpoints, Peer, Registration, ReplyHandle, Row, ServiceInfo,
-    Transport, TransportError, Written,
+    DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration, ReplyHandle,
+    ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// All instances of a service share its requests: each goes to one of them.
@@ -170,7 +170,7 @@ impl Transport for NatsTransport {
                 .add(&endpoint.subject)
                 .await
                 .map_err(|error| self.cause(error))?;
-            let incoming = requests.map(|request| Incoming {
+            let incoming = requests.map(|request| IncomingMessage {
                 envelope: to_envelope(request.message.clone()),
                 reply_allowed: reply_allowed(request.message.reply.as_deref()),
                 reply: Box::new(NatsReply(request)),
@@ -181,7 +181,7 @@ impl Transport for NatsTransport {
         Ok(OpenEndpoints { streams, registration: Box::new(NatsRegistration(Some(service))) })
     }
 
-    async fn discover(&self, wait: Duration) -> Result<Vec<Peer>, TransportError> {
+    async fn discover(&self, wait: Duration) -> Result<Vec<DiscoveredService>, TransportError> {
         #[derive(serde::Deserialize)]
         struct Pong {
             name: String,
@@ -199,9 +199,11 @@ impl Transport for NatsTransport {
         let until = tokio::time::Instant::now() + wait;
         while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
             match serde_json::from_slice::<Pong>(&message.payload) {
-                Ok(pong) => {
-                    peers.push(Peer { name: pong.name, version: pong.version, metadata: pong.metadata })
-                }
+                Ok(pong) => peers.push(DiscoveredService {
+                    name: pong.name,
+                    version: pong.version,
+                    metadata: pong.metadata,
+                }),
                 Err(error) => tracing::debug!(%error, "an answer to discovery could not be read"),
             }
         }
@@ -212,11 +214,11 @@ impl Transport for NatsTransport {
         self.client.connection_state() == State::Connected
     }
 
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
+    async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         self.get_row(table, key).await
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
         self.list_rows(table, prefix).await
     }
 
@@ -226,11 +228,11 @@ impl Transport for NatsTransport {
         key: &str,
         value: Bytes,
         revision: u64,
-    ) -> Result<Written, TransportError> {
+    ) -> Result<WriteOutcome, TransportError> {
         self.put_row(table, key, value, revision).await
     }
 
-    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<Written, TransportError> {
+    async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<WriteOutcome, TransportError> {
         self.remove_row(table, key, revision).await
     }
 }

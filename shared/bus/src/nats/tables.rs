@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::NatsTransport;
-use crate::transport::{Row, TransportError, Written};
+use crate::transport::{TableRow, TransportError, WriteOutcome};
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
@@ -36,10 +36,10 @@ struct Found {
 }
 
 impl NatsTransport {
-    pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<Row>, TransportError> {
+    pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let found = self.find(table, key).await?;
         Ok(found.and_then(|found| {
-            found.value.map(|value| Row { key: found.key, value, revision: found.revision })
+            found.value.map(|value| TableRow { key: found.key, value, revision: found.revision })
         }))
     }
 
@@ -56,7 +56,7 @@ impl NatsTransport {
         }
     }
 
-    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<Row>, TransportError> {
+    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
         let body = format!(r#"{{"multi_last":["$KV.{table}.{prefix}>"],"batch":{LIST_MAX}}}"#);
@@ -83,7 +83,7 @@ impl NatsTransport {
                 None => {
                     let found = read_found(table, message)?;
                     if let Some(value) = found.value {
-                        rows.push(Row { key: found.key, value, revision: found.revision });
+                        rows.push(TableRow { key: found.key, value, revision: found.revision });
                     }
                 }
                 // The end of the batch, or nothing at all.
@@ -111,9 +111,9 @@ impl NatsTransport {
         key: &str,
         value: Bytes,
         revision: u64,
-    ) -> Result<Written, TransportError> {
+    ) -> Result<WriteOutcome, TransportError> {
         let written = self.store(table, key, value.clone(), revision, HeaderMap::new()).await?;
-        if written == Written::Conflict && revision == 0 {
+        if written == WriteOutcome::Conflict && revision == 0 {
             // The row may have been removed, which leaves a mark with a revision of its own.
             if let Some(Found { value: None, revision, .. }) = self.find(table, key).await? {
                 return self.store(table, key, value, revision, HeaderMap::new()).await;
@@ -127,7 +127,7 @@ impl NatsTransport {
         table: &str,
         key: &str,
         revision: u64,
-    ) -> Result<Written, TransportError> {
+    ) -> Result<WriteOutcome, TransportError> {
         let mut headers = HeaderMap::new();
         headers.insert(OPERATION, "PURGE");
         headers.insert(ROLLUP, "sub");
@@ -142,7 +142,7 @@ impl NatsTransport {
         value: Bytes,
         revision: u64,
         mut headers: HeaderMap,
-    ) -> Result<Written, TransportError> {
+    ) -> Result<WriteOutcome, TransportError> {
         #[derive(serde::Deserialize)]
         struct Ack {
             seq: Option<u64>,
@@ -161,9 +161,11 @@ impl NatsTransport {
         let ack: Ack =
             serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
         match ack {
-            Ack { error: Some(error), .. } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Written::Conflict),
+            Ack { error: Some(error), .. } if error.err_code == WRONG_LAST_SEQUENCE => {
+                Ok(WriteOutcome::Conflict)
+            }
             Ack { error: Some(error), .. } => Err(refused(error.description)),
-            Ack { seq: Some(revision), .. } => Ok(Written::At(revision)),
+            Ack { seq: Some(revision), .. } => Ok(WriteOutcome::At(revision)),
             Ack { .. } => Err(refused("JetStream answered without a sequence".into())),
         }
     }

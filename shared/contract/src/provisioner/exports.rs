@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{VmDefinition, VmState};
-use crate::message::{NoRefusal, Owner, messages};
+use crate::message::{MessageOwner, NeverRefused, messages};
 use crate::{ByteCount, DiskName, HostName, OperationId, Service, Timestamp, VmName};
 
-messages! { Owner::One(Service::Provisioner) =>
+messages! { MessageOwner::One(Service::Provisioner) =>
     request OpenDisks { "open_disks", from [Service(Backup)], reply OpenedDisks, refusal OpenDisksRefused }
-    request RenewDisks { "renew_disks", from [Service(Backup)], reply Renewed, refusal NotOpen }
-    request CloseDisks { "close_disks", from [Service(Backup)], reply Closed, refusal NoRefusal }
+    request RenewDisks { "renew_disks", from [Service(Backup)], reply RenewedLease, refusal NotOpen }
+    request CloseDisks { "close_disks", from [Service(Backup)], reply ClosedExports, refusal NeverRefused }
 }
 
 /// How consistent exported disks are.
@@ -24,7 +24,7 @@ pub enum Consistency {
     /// As after a power cut.
     Crash,
     /// The VM was off.
-    Off,
+    PoweredOff,
 }
 
 /// Exports the disks of a VM for reading, as they are at one point in time, until they are closed or the lease
@@ -47,7 +47,7 @@ pub struct DiskExport {
     /// The unix socket of the NBD server: an absolute path on the host.
     pub socket: PathBuf,
     /// The export's name at that server.
-    pub export: String,
+    pub export_name: String,
 }
 
 /// Disks that are exported.
@@ -73,7 +73,7 @@ pub struct OpenedDisks {
 pub enum OpenDisksRefused {
     /// No such VM.
     #[error("there is no VM {0}")]
-    Unknown(VmName),
+    UnknownVm(VmName),
     /// Its disks are exported for another operation, or another operation changes it.
     #[error("operation {by} is at work on VM {vm}")]
     Busy {
@@ -109,7 +109,7 @@ pub struct NotOpen {
 
 /// The lease was renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Renewed {
+pub struct RenewedLease {
     /// The exports are closed after this many seconds without another `RenewDisks`.
     pub lease_seconds: u32,
 }
@@ -123,7 +123,7 @@ pub struct CloseDisks {
 
 /// The exports are closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Closed {
+pub struct ClosedExports {
     /// Whether they were open until now.
     pub was_open: bool,
 }

@@ -6,21 +6,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CreateVmRefused, VmDefinition};
-use crate::message::{NoRefusal, Owner, messages};
+use crate::message::{MessageOwner, NeverRefused, messages};
 use crate::{ByteCount, DiskName, HostName, OperationId, Service, VmName};
 
-messages! { Owner::One(Service::Provisioner) =>
-    request ReserveVm { "reserve_vm", from [Service(Backup)], reply ReservedVm, refusal CreateVmRefused }
-    request ReleaseVm { "release_vm", from [Service(Backup)], reply Released, refusal NoRefusal }
-    durable AdoptVm {
-        "adopt_vm", from [Service(Backup)], refusal AdoptVmRefused, about vm |it| &it.vm
+messages! { MessageOwner::One(Service::Provisioner) =>
+    request ReserveVmName { "reserve_vm_name", from [Service(Backup)], reply ReservedVm, refusal CreateVmRefused }
+    request ReleaseVmName { "release_vm_name", from [Service(Backup)], reply ReleasedVmName, refusal NeverRefused }
+    durable CreateReservedVm {
+        "create_reserved_vm", from [Service(Backup)], refusal CreateReservedVmRefused, about vm |it| &it.vm
     }
 }
 
 /// Reserves a name and disk paths for a VM that is to be restored. The same operation sending it twice gets the same
 /// reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReserveVm {
+pub struct ReserveVmName {
     /// The VM's definition, under its new name.
     pub definition: VmDefinition,
     /// Its disks, the one to boot from first; from 1 to 16.
@@ -58,7 +58,7 @@ pub struct DiskPath {
 
 /// Releases a reserved name and removes what was written; a no-op where it is not reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReleaseVm {
+pub struct ReleaseVmName {
     /// The reserved name.
     pub vm: VmName,
     /// The operation that it was reserved for.
@@ -67,14 +67,14 @@ pub struct ReleaseVm {
 
 /// The name is free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Released {
+pub struct ReleasedVmName {
     /// Whether it was reserved until now.
     pub was_reserved: bool,
 }
 
 /// Creates a VM from a reserved name whose disks are written, and starts it. Its output is the `Vm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct AdoptVm {
+pub struct CreateReservedVm {
     /// The reserved name.
     pub vm: VmName,
     /// The operation that it was reserved for.
@@ -87,7 +87,7 @@ pub struct AdoptVm {
 /// Why a reserved VM is not created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum AdoptVmRefused {
+pub enum CreateReservedVmRefused {
     /// The name is not reserved for that operation.
     #[error("VM {vm} is not reserved for operation {reserved_by}")]
     NotReserved {

@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::{ByteCount, OperationId, SeedName, Service, VmName};
 
-messages! { Owner::One(Service::Provisioner) =>
+messages! { MessageOwner::One(Service::Provisioner) =>
     durable AddSeed { "add_seed", from [People], refusal AddSeedRefused, about |it| it.name.to_string() }
-    request ListSeeds { "list_seeds", from [People], reply Vec<Seed>, refusal NoRefusal }
+    request ListSeeds { "list_seeds", from [People], reply Vec<Seed>, refusal NeverRefused }
     request RemoveSeed { "remove_seed", from [People], reply Seed, refusal RemoveSeedRefused }
 }
 
@@ -84,7 +84,7 @@ pub struct RemoveSeed {
 pub enum RemoveSeedRefused {
     /// No such seed.
     #[error("there is no seed {0}")]
-    Unknown(SeedName),
+    UnknownSeed(SeedName),
     /// Disks of VMs are based on it.
     #[error("seed {name} is the base of {}", .vms.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
     InUse {

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PauseReason, VmState};
-use crate::message::{NoRefusal, Owner, Timestamp, messages};
+use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid};
 
-messages! { Owner::One(Service::Provisioner) =>
+messages! { MessageOwner::One(Service::Provisioner) =>
     durable CreateVm {
         "create_vm", from [People], refusal CreateVmRefused, about vm |it| &it.definition.name
     }
@@ -19,7 +19,7 @@ messages! { Owner::One(Service::Provisioner) =>
     durable RemoveVm {
         "remove_vm", from [People, Service(Backup)], refusal VmRefused, about vm |it| &it.vm
     }
-    request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NoRefusal }
+    request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NeverRefused }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
     event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
     event VmPaused { "vm_paused", to [], about |it| it.name.as_str() }
@@ -98,7 +98,7 @@ pub struct Vm {
     pub hypervisor: String,
     /// Why it runs without KVM; absent where it runs with it, and where no VM really exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub emulated: Option<String>,
+    pub emulation_reason: Option<String>,
 }
 
 /// Creates a VM from a base image (seed) and starts it. Its output is the `Vm`.
@@ -131,7 +131,7 @@ pub enum CreateVmRefused {
     },
     /// A domain is routed to another VM.
     #[error("domain {domain} is routed to VM {vm} already")]
-    DomainTaken {
+    HttpDomainTaken {
         /// The domain.
         domain: DomainName,
         /// The VM that has it.
@@ -139,7 +139,7 @@ pub enum CreateVmRefused {
     },
     /// A value is out of its bounds.
     #[error("{field}: {reason}")]
-    Invalid {
+    InvalidField {
         /// The key of the definition.
         field: String,
         /// What is wrong with it, and what would be right.
@@ -188,7 +188,7 @@ pub struct StartedVm {
     pub vm: Vm,
     /// Why it was paused until it was resumed; absent where it was not paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resumed_from: Option<PauseReason>,
+    pub resumed_pause_reason: Option<PauseReason>,
 }
 
 /// Why nothing is done to a VM.
@@ -197,7 +197,7 @@ pub struct StartedVm {
 pub enum VmRefused {
     /// No such VM.
     #[error("there is no VM {0}")]
-    Unknown(VmName),
+    UnknownVm(VmName),
     /// Another operation is at work on it.
     #[error("operation {by} is at work on VM {vm}; wait for it or cancel it")]
     Locked {
@@ -208,7 +208,7 @@ pub enum VmRefused {
     },
     /// It is in that state already.
     #[error("VM {vm} is {state} already")]
-    Already {
+    AlreadyInState {
         /// The VM.
         vm: VmName,
         /// Its state.

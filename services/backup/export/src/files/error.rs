@@ -46,7 +46,7 @@ pub enum FilesError {
     },
     /// What the path names is of another kind than the call needs.
     #[error("{path} is {is}")]
-    OtherKind {
+    WrongEntryKind {
         /// The path.
         path: String,
         /// What it is, for people.

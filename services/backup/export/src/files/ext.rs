@@ -98,7 +98,7 @@ fn entry(fs: &Ext4, name: &[u8], at: ext4_view::Path<'_>, metadata: &Metadata) -
 
 fn failed(path: &Path, error: Ext4Error) -> FilesError {
     let path = path.display().to_string();
-    let other = |is| FilesError::OtherKind { path: path.clone(), is };
+    let other = |is| FilesError::WrongEntryKind { path: path.clone(), is };
     match error {
         Ext4Error::Io(error) => match error.downcast::<io::Error>() {
             // Metadata that point beyond the end are damage, not a disk that cannot be read.

@@ -79,7 +79,7 @@ pub(super) fn extract(window: Window, path: &Path, sink: &Sink) -> Result<(), Fi
     let root = fs.root_dir();
     let found = find(&root, inside).map_err(failed)?;
     let Some(found) = found.filter(|found| !found.is_dir()) else {
-        return Err(FilesError::OtherKind { path: path.display().to_string(), is: "a folder" });
+        return Err(FilesError::WrongEntryKind { path: path.display().to_string(), is: "a folder" });
     };
     sink.check(found.len())?;
     let mut file = found.to_file();

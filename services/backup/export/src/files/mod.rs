@@ -33,7 +33,7 @@ mod window;
 
 pub use entry::{ENTRIES_MAX, Entry, EntryKind};
 pub use error::FilesError;
-pub use partitions::{Partition, Place, file_system, partitions};
+pub use partitions::{FileSystemLocation, Partition, file_system, partitions};
 pub use probe::FileSystem;
 pub use reader::report_reader_panics;
 pub use table::PartitionKind;

@@ -14,7 +14,7 @@ use super::{gpt, mbr};
 
 /// Where a file system lies on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum FileSystemLocation {
     /// The disk is one file system, without a partition table.
     WholeDisk,
     /// A partition, by its number.
@@ -33,7 +33,7 @@ pub struct Partition {
     /// Its type in the table.
     pub kind: PartitionKind,
     /// What begins at its first byte.
-    pub holds: FileSystem,
+    pub file_system: FileSystem,
 }
 
 /// The partitions of a disk, in the table's order. Empty where there is no table, as on a disk that is one file
@@ -51,7 +51,7 @@ pub async fn partitions(disk: &Arc<dyn DiskSource>) -> Result<Vec<Partition>, Fi
             window = window.narrowed(bytes);
             let holds = probe(&mut window).map_err(FilesError::Disk)?;
             window = window.narrowed(whole);
-            partitions.push(Partition { number, offset, size_bytes, kind, holds });
+            partitions.push(Partition { number, offset, size_bytes, kind, file_system: holds });
         }
         Ok(partitions)
     })
@@ -62,7 +62,10 @@ pub async fn partitions(disk: &Arc<dyn DiskSource>) -> Result<Vec<Partition>, Fi
 ///
 /// # Errors
 /// When the disk cannot be read or has no such partition.
-pub async fn file_system(disk: &Arc<dyn DiskSource>, place: Place) -> Result<FileSystem, FilesError> {
+pub async fn file_system(
+    disk: &Arc<dyn DiskSource>,
+    place: FileSystemLocation,
+) -> Result<FileSystem, FilesError> {
     let mut window = Window::new(disk, 0..disk.size_bytes());
     blocking(move || {
         let range = range_of(&mut window, place)?;
@@ -72,8 +75,8 @@ pub async fn file_system(disk: &Arc<dyn DiskSource>, place: Place) -> Result<Fil
 }
 
 /// Where a place lies on the disk that the window shows whole.
-pub(super) fn range_of(window: &mut Window, place: Place) -> Result<Range<u64>, FilesError> {
-    let Place::Partition(wanted) = place else { return Ok(0..window.size_bytes()) };
+pub(super) fn range_of(window: &mut Window, place: FileSystemLocation) -> Result<Range<u64>, FilesError> {
+    let FileSystemLocation::Partition(wanted) = place else { return Ok(0..window.size_bytes()) };
     let slices = slices(window)?;
     if let Some(slice) = slices.iter().find(|slice| slice.number == wanted) {
         return Ok(slice.bytes.clone());

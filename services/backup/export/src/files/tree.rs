@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::entry::Entry;
 use super::error::FilesError;
-use super::partitions::{Place, range_of};
+use super::partitions::{FileSystemLocation, range_of};
 use super::probe::{FileSystem, probe};
 use super::reader::blocking;
 use super::sink::Sink;
@@ -26,7 +26,11 @@ const PIECES_WAITING_MAX: usize = 4;
 ///
 /// # Errors
 /// When there is no such path, no file system that can be read here, or it is damaged.
-pub async fn list(disk: &Arc<dyn DiskSource>, place: Place, path: &Path) -> Result<Vec<Entry>, FilesError> {
+pub async fn list(
+    disk: &Arc<dyn DiskSource>,
+    place: FileSystemLocation,
+    path: &Path,
+) -> Result<Vec<Entry>, FilesError> {
     let path = checked(path)?;
     let window = Window::new(disk, 0..disk.size_bytes());
     blocking(move || {
@@ -48,7 +52,7 @@ pub async fn list(disk: &Arc<dyn DiskSource>, place: Place, path: &Path) -> Resu
 /// As [`list`], when it is no file or larger than `bytes_max`, or when the writer fails.
 pub async fn extract(
     disk: &Arc<dyn DiskSource>,
-    place: Place,
+    place: FileSystemLocation,
     path: &Path,
     writer: &mut (impl AsyncWrite + Unpin),
     bytes_max: u64,
@@ -88,7 +92,7 @@ fn checked(path: &Path) -> Result<PathBuf, FilesError> {
 }
 
 /// Finds the file system, and narrows the window to it.
-fn open(mut window: Window, place: Place) -> Result<(FileSystem, Window), FilesError> {
+fn open(mut window: Window, place: FileSystemLocation) -> Result<(FileSystem, Window), FilesError> {
     let range = range_of(&mut window, place)?;
     let mut window = window.narrowed(range);
     match probe(&mut window).map_err(FilesError::Disk)? {

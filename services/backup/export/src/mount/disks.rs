@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::error::MountError;
 use super::fuse::Folder;
-use super::kernel::{Attached, empty_folder};
+use super::kernel::{LoopMount, empty_folder};
 use super::nodes::{Node, nodes};
 use super::table::{SOURCE, mounted_on};
 use super::unmount::{detach, unmount};
@@ -29,7 +29,7 @@ pub struct DisksMount {
     folder: PathBuf,
     nodes: Arc<[Node]>,
     /// Before the session, so that it goes first.
-    attached: Vec<Attached>,
+    attached: Vec<LoopMount>,
     session: BackgroundSession,
 }
 
@@ -78,7 +78,7 @@ impl DisksMount {
             let there = self.names().collect::<Vec<_>>().join(", ");
             return Err(MountError::NoSuchDisk { name: name.to_owned(), there });
         };
-        let attached = Attached::mount(node, &self.folder.join(name), target).await?;
+        let attached = LoopMount::mount(node, &self.folder.join(name), target).await?;
         self.attached.push(attached);
         Ok(())
     }

@@ -23,7 +23,7 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A file system of a backup, mounted read-only.
 #[derive(Debug)]
-pub(super) struct Attached {
+pub(super) struct LoopMount {
     target: PathBuf,
     mounted: bool,
 }
@@ -46,11 +46,11 @@ fn driver(holds: FileSystem) -> Option<(&'static str, &'static str)> {
     })
 }
 
-impl Attached {
+impl LoopMount {
     /// Mounts what the file `image` of a node holds on an empty folder.
-    pub(super) async fn mount(node: &Node, image: &Path, target: &Path) -> Result<Attached, MountError> {
-        let Some((kind, options)) = driver(node.holds) else {
-            return Err(MountError::NotMountable { name: node.name.clone(), found: node.holds });
+    pub(super) async fn mount(node: &Node, image: &Path, target: &Path) -> Result<LoopMount, MountError> {
+        let Some((kind, options)) = driver(node.file_system) else {
+            return Err(MountError::NotMountable { name: node.name.clone(), found: node.file_system });
         };
         let target = empty_folder(target)?;
         let options = format!("loop,ro,nosuid,nodev,noexec,{options}");
@@ -59,7 +59,7 @@ impl Attached {
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
         command.stdin(Stdio::null()).kill_on_drop(true);
         // From here on it is unmounted in every case.
-        let mut attached = Attached { target, mounted: true };
+        let mut attached = LoopMount { target, mounted: true };
         let failed = |source| MountError::Io { attempt: "run mount for", path: image.to_owned(), source };
         let outcome = match timeout(MOUNT_TIMEOUT, command.output()).await {
             Ok(Ok(output)) if output.status.success() => Ok(()),
@@ -84,7 +84,7 @@ impl Attached {
     }
 }
 
-impl Drop for Attached {
+impl Drop for LoopMount {
     fn drop(&mut self) {
         if self.mounted {
             // A drop cannot wait for users to finish.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_repository::DiskSource;
 
 use super::error::MountError;
-use crate::files::{FileSystem, Place, file_system, partitions};
+use crate::files::{FileSystem, FileSystemLocation, file_system, partitions};
 
 /// A file name of Linux has at most 255 bytes; the number of a partition takes some of them.
 const NAME_BYTES_MAX: usize = 250;
@@ -17,7 +17,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) disk: Arc<dyn DiskSource>,
     pub(super) bytes: Range<u64>,
-    pub(super) holds: FileSystem,
+    pub(super) file_system: FileSystem,
 }
 
 impl Node {
@@ -40,17 +40,17 @@ pub(super) async fn nodes(disks: Vec<(String, Arc<dyn DiskSource>)>) -> Result<V
             }
             Err(source) => return Err(MountError::Partitions { disk: name, source }),
         };
-        let holds = file_system(&disk, Place::WholeDisk).await;
+        let holds = file_system(&disk, FileSystemLocation::WholeDisk).await;
         let holds = holds.map_err(|source| MountError::Partitions { disk: name.clone(), source })?;
         let separator = if name.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
         let parts = found.into_iter().map(|partition| Node {
             name: format!("{name}{separator}{}", partition.number),
             disk: Arc::clone(&disk),
             bytes: partition.offset..partition.offset + partition.size_bytes,
-            holds: partition.holds,
+            file_system: partition.file_system,
         });
         let parts: Vec<_> = parts.collect();
-        nodes.push(Node { name, bytes: 0..disk.size_bytes(), disk, holds });
+        nodes.push(Node { name, bytes: 0..disk.size_bytes(), disk, file_system: holds });
         nodes.extend(parts);
     }
     for (index, node) in nodes.iter().enumerate() {

@@ -9,12 +9,12 @@ pub(super) const SOURCE: &str = "loam";
 
 /// A line of the table.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mounted {
+pub(super) struct MountTableEntry {
     kind: Vec<u8>,
     source: Vec<u8>,
 }
 
-impl Mounted {
+impl MountTableEntry {
     /// Whether disks were shown there by us, in this process or another.
     pub(super) fn is_ours(&self) -> bool {
         // `fusermount3` adds a subtype.
@@ -23,12 +23,12 @@ impl Mounted {
 }
 
 /// What is mounted on exactly this path, the last one on top.
-pub(super) fn mounted_on(path: &Path) -> io::Result<Option<Mounted>> {
+pub(super) fn mounted_on(path: &Path) -> io::Result<Option<MountTableEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(find(&table, path.as_os_str().as_bytes()))
 }
 
-fn find(table: &[u8], path: &[u8]) -> Option<Mounted> {
+fn find(table: &[u8], path: &[u8]) -> Option<MountTableEntry> {
     let mut found = None;
     for line in table.split(|byte| *byte == b'\n') {
         // ID, parent, device, root, mount point, options, optional fields, "-", type, source, options.
@@ -36,7 +36,7 @@ fn find(table: &[u8], path: &[u8]) -> Option<Mounted> {
         let at = fields.nth(4).map(unescaped);
         let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
         if let (true, Some(kind), Some(source)) = (at.as_deref() == Some(path), rest.next(), rest.next()) {
-            found = Some(Mounted { kind: kind.to_owned(), source: unescaped(source) });
+            found = Some(MountTableEntry { kind: kind.to_owned(), source: unescaped(source) });
         }
     }
     found

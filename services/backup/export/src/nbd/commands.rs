@@ -8,9 +8,9 @@ use backup_repository::source::{Extent, ExtentKind};
 use bytes::Bytes;
 
 use super::export::Export;
-use super::reply::{self, ClientGone, Last, Replies};
+use super::reply::{self, ClientGone, LastChunk, ReplySender};
 use super::request::Command;
-use crate::overlay::{Holes, Overlay, OverlayError};
+use crate::overlay::{Overlay, OverlayError, ZeroWriteMode};
 
 /// A structured answer comes in chunks of no more: the client can begin with the first while the next is read.
 const CHUNK_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -33,20 +33,20 @@ pub(super) fn cost_bytes(command: Command, length: u32) -> u32 {
 }
 
 /// A request failed on the disk.
-pub(super) struct Failed {
+pub(super) struct RequestFailure {
     errno: u32,
     why: String,
 }
 
-impl From<SourceError> for Failed {
-    fn from(error: SourceError) -> Failed {
-        Failed { errno: EIO, why: with_causes(&error) }
+impl From<SourceError> for RequestFailure {
+    fn from(error: SourceError) -> RequestFailure {
+        RequestFailure { errno: EIO, why: with_causes(&error) }
     }
 }
 
-impl From<OverlayError> for Failed {
-    fn from(error: OverlayError) -> Failed {
-        Failed { errno: if error.is_out_of_space() { ENOSPC } else { EIO }, why: with_causes(&error) }
+impl From<OverlayError> for RequestFailure {
+    fn from(error: OverlayError) -> RequestFailure {
+        RequestFailure { errno: if error.is_out_of_space() { ENOSPC } else { EIO }, why: with_causes(&error) }
     }
 }
 
@@ -59,7 +59,7 @@ fn with_causes(error: &dyn Error) -> String {
 
 /// Why a request could not be carried out or answered.
 pub(super) enum RequestError {
-    Failed(Failed),
+    Failed(RequestFailure),
     ClientGone,
 }
 
@@ -69,24 +69,24 @@ impl From<ClientGone> for RequestError {
     }
 }
 
-impl<E: Into<Failed>> From<E> for RequestError {
+impl<E: Into<RequestFailure>> From<E> for RequestError {
     fn from(error: E) -> RequestError {
         RequestError::Failed(error.into())
     }
 }
 
 /// A granted request with all it needs.
-pub(super) struct Work {
+pub(super) struct GrantedRequest {
     pub(super) export: Export,
     pub(super) structured: bool,
     pub(super) request: Request,
     pub(super) command: Command,
     /// The data of a write.
     pub(super) payload: Bytes,
-    pub(super) replies: Replies,
+    pub(super) replies: ReplySender,
 }
 
-impl Work {
+impl GrantedRequest {
     /// Carries it out and answers.
     pub(super) async fn run(self) {
         let outcome = match self.command {
@@ -99,7 +99,7 @@ impl Work {
             Command::Flush => self.change(true).await,
             Command::Disconnect => Ok(()),
         };
-        if let Err(RequestError::Failed(Failed { errno, why })) = outcome {
+        if let Err(RequestError::Failed(RequestFailure { errno, why })) = outcome {
             tracing::warn!(export = self.export.name(), request = ?self.request, why, "a request failed");
             // When the client is gone, nobody waits for the answer.
             let _ = self.refuse(errno, &why).await;
@@ -132,7 +132,7 @@ impl Work {
         let bytes = self.export.disk.read_at(offset, length).await?;
         if bytes.len() != length {
             let why = format!("a read of {length} bytes at {offset} gave {}", bytes.len());
-            return Err(RequestError::Failed(Failed { errno: EIO, why }));
+            return Err(RequestError::Failed(RequestFailure { errno: EIO, why }));
         }
         Ok(bytes)
     }
@@ -150,7 +150,7 @@ impl Work {
         }
         if whole || length < FIND_HOLES_FROM_BYTES {
             let bytes = self.read(offset, length as usize).await?;
-            return Ok(self.replies.send(reply::data(cookie, offset, bytes, Last::Yes)).await?);
+            return Ok(self.replies.send(reply::data(cookie, offset, bytes, LastChunk::Yes)).await?);
         }
         let end = offset + u64::from(length);
         let mut at = offset;
@@ -161,7 +161,7 @@ impl Work {
                     ExtentKind::Zero => extent_end - at,
                     ExtentKind::Data => (extent_end - at).min(CHUNK_BYTES_MAX),
                 };
-                let last = if at + here == end { Last::Yes } else { Last::No };
+                let last = if at + here == end { LastChunk::Yes } else { LastChunk::No };
                 let reply = match kind {
                     ExtentKind::Zero => reply::hole(cookie, at, here as u32, last),
                     ExtentKind::Data => reply::data(cookie, at, self.read(at, here as usize).await?, last),
@@ -179,7 +179,7 @@ impl Work {
         let joined = joined(&found);
         if joined.iter().map(|(length, _)| length).sum::<u64>() != end - offset {
             let why = format!("the map of {offset}..{end} does not cover it");
-            return Err(RequestError::Failed(Failed { errno: EIO, why }));
+            return Err(RequestError::Failed(RequestFailure { errno: EIO, why }));
         }
         Ok(joined)
     }
@@ -213,7 +213,7 @@ impl Work {
         match self.command {
             Command::Write { .. } => overlay.write_at(offset, self.payload.clone()).await,
             Command::WriteZeroes { allocate, .. } => {
-                let holes = if allocate { Holes::Allocated } else { Holes::Allowed };
+                let holes = if allocate { ZeroWriteMode::Allocated } else { ZeroWriteMode::Sparse };
                 overlay.write_zeroes(offset, length, holes).await
             }
             Command::Trim { .. } => overlay.trim(offset, length).await,

@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{Work, cost_bytes};
-use super::error::PeerError;
+use super::commands::{GrantedRequest, cost_bytes};
+use super::error::ConnectionError;
 use super::export::Export;
-use super::handshake::{self, Agreed};
-use super::reply::{Replies, Reply, Slot};
+use super::handshake::{self, HandshakeOutcome};
+use super::reply::{InFlightPermits, Reply, ReplySender};
 use super::request::{self, Command};
 use super::settings::{REQUEST_BYTES_MAX, ServerSettings};
 
@@ -32,7 +32,7 @@ pub(super) async fn serve<R, W>(
     exports: &[Export],
     settings: &ServerSettings,
     stop: &CancellationToken,
-) -> Result<(), PeerError>
+) -> Result<(), ConnectionError>
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin + 'static,
@@ -42,7 +42,7 @@ where
         timeout(settings.handshake_timeout, handshake::negotiate(&mut reader, &mut writer, exports));
     let agreed = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        agreed = handshake => agreed.map_err(|_| PeerError::TooSlow("choose an export"))??,
+        agreed = handshake => agreed.map_err(|_| ConnectionError::TooSlow("choose an export"))??,
     };
     let Some(agreed) = agreed else { return Ok(()) };
     tracing::debug!(export = agreed.export.name(), "an NBD client chose an export");
@@ -65,63 +65,63 @@ where
         ended = transmission.take_requests(&mut tasks) => ended,
         () = stop.cancelled() => Ok(()),
         // The writer ends first only when the client takes no replies any more.
-        written = writing.join_next() => return written.map_or(Ok(()), |joined| joined.map_err(PeerError::Bug)?),
+        written = writing.join_next() => return written.map_or(Ok(()), |joined| joined.map_err(ConnectionError::RequestPanicked)?),
     };
     drop(transmission);
     // Requests before the disconnect are carried out and answered.
     let limit = if stop.is_cancelled() { LAST_REPLIES_TIMEOUT } else { settings.reply_timeout };
     let rest = timeout(limit, async {
         while let Some(joined) = tasks.join_next().await {
-            joined.map_err(PeerError::Bug)?;
+            joined.map_err(ConnectionError::RequestPanicked)?;
         }
-        writing.join_next().await.map_or(Ok(()), |joined| joined.map_err(PeerError::Bug)?)
+        writing.join_next().await.map_or(Ok(()), |joined| joined.map_err(ConnectionError::RequestPanicked)?)
     });
     match ended {
-        Ok(()) => rest.await.map_err(|_| PeerError::TooSlow("take its last answers"))?,
+        Ok(()) => rest.await.map_err(|_| ConnectionError::TooSlow("take its last answers"))?,
         Err(error) => Err(error),
     }
 }
 
 struct Transmission<'a, R> {
     reader: BufReader<R>,
-    agreed: Agreed,
+    agreed: HandshakeOutcome,
     settings: &'a ServerSettings,
-    outgoing: mpsc::Sender<(Reply, Arc<Slot>)>,
+    outgoing: mpsc::Sender<(Reply, Arc<InFlightPermits>)>,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
 impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
     /// Until the client disconnects.
-    async fn take_requests(&mut self, tasks: &mut JoinSet<()>) -> Result<(), PeerError> {
-        let Agreed { export, structured, allocation } = &self.agreed;
+    async fn take_requests(&mut self, tasks: &mut JoinSet<()>) -> Result<(), ConnectionError> {
+        let HandshakeOutcome { export, structured, base_allocation: allocation } = &self.agreed;
         let terms = export.terms(*structured, *allocation);
         loop {
             while let Some(joined) = tasks.try_join_next() {
-                joined.map_err(PeerError::Bug)?;
+                joined.map_err(ConnectionError::RequestPanicked)?;
             }
             let next = next_request(&mut self.reader, self.settings.request_timeout).await?;
             let Some(request) = next else { return Ok(()) };
             if request.payload_bytes() > REQUEST_BYTES_MAX {
-                return Err(PeerError::Protocol("a write of more than 32 MiB"));
+                return Err(ConnectionError::Protocol("a write of more than 32 MiB"));
             }
             let checked = request::check(&request, &terms);
             if checked == Ok(Command::Disconnect) {
                 return Ok(());
             }
             let cost = checked.map_or(0, |command| cost_bytes(command, request.length));
-            let slot = Arc::new(Slot {
+            let slot = Arc::new(InFlightPermits {
                 _request: acquire(&self.requests, 1).await,
                 _bytes: acquire(&self.bytes, cost).await,
             });
             let payload = self.payload(&request, checked.is_ok()).await?;
-            let work = Work {
+            let work = GrantedRequest {
                 export: self.agreed.export.clone(),
                 structured: self.agreed.structured,
                 command: checked.unwrap_or(Command::Flush),
                 request,
                 payload,
-                replies: Replies { outgoing: self.outgoing.clone(), slot },
+                replies: ReplySender { outgoing: self.outgoing.clone(), permits: slot },
             };
             match checked {
                 Ok(_) => {
@@ -134,7 +134,7 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
     }
 
     /// Reads what follows the header; that of a refused request is discarded.
-    async fn payload(&mut self, request: &Request, keep: bool) -> Result<Bytes, PeerError> {
+    async fn payload(&mut self, request: &Request, keep: bool) -> Result<Bytes, ConnectionError> {
         let length = request.payload_bytes();
         let reader = &mut self.reader;
         let reading = async {
@@ -147,7 +147,7 @@ impl<R: AsyncRead + Send + Unpin> Transmission<'_, R> {
             if skipped < length.into() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(Bytes::new()) }
         };
         let read = timeout(self.settings.request_timeout, reading).await;
-        read.map_err(|_| PeerError::TooSlow("send the data of a write"))?.map_err(PeerError::Io)
+        read.map_err(|_| ConnectionError::TooSlow("send the data of a write"))?.map_err(ConnectionError::Io)
     }
 }
 
@@ -156,7 +156,10 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePerm
 }
 
 /// The next request; `None` when the client disconnected between two of them.
-async fn next_request<R>(reader: &mut BufReader<R>, limit: Duration) -> Result<Option<Request>, PeerError>
+async fn next_request<R>(
+    reader: &mut BufReader<R>,
+    limit: Duration,
+) -> Result<Option<Request>, ConnectionError>
 where
     R: AsyncRead + Unpin,
 {
@@ -164,14 +167,14 @@ where
         return Ok(None);
     }
     let read = timeout(limit, Request::read(reader)).await;
-    Ok(Some(read.map_err(|_| PeerError::TooSlow("finish a request"))??))
+    Ok(Some(read.map_err(|_| ConnectionError::TooSlow("finish a request"))??))
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(
     writer: W,
-    mut replies: mpsc::Receiver<(Reply, Arc<Slot>)>,
+    mut replies: mpsc::Receiver<(Reply, Arc<InFlightPermits>)>,
     limit: Duration,
-) -> Result<(), PeerError> {
+) -> Result<(), ConnectionError> {
     let mut writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer);
     while let Some((reply, slot)) = replies.recv().await {
         let written = timeout(limit, async {
@@ -179,7 +182,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             writer.write_all(&reply.data).await?;
             if replies.is_empty() { writer.flush().await } else { Ok(()) }
         });
-        written.await.map_err(|_| PeerError::TooSlow("take an answer"))??;
+        written.await.map_err(|_| ConnectionError::TooSlow("take an answer"))??;
         drop(slot);
     }
     // All of it was flushed when the queue ran empty; this closes the stream in order.

@@ -6,7 +6,7 @@ use backup_repository::nbd_wire::Malformed;
 
 /// The server ends a connection with this.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PeerError {
+pub(super) enum ConnectionError {
     #[error("could not exchange bytes with the client")]
     Io(#[source] io::Error),
     #[error("the client broke the protocol: {0}")]
@@ -16,14 +16,14 @@ pub(super) enum PeerError {
     #[error("the client took too long to {0}")]
     TooSlow(&'static str),
     #[error("a request ended by a bug of ours")]
-    Bug(#[source] tokio::task::JoinError),
+    RequestPanicked(#[source] tokio::task::JoinError),
 }
 
-impl From<io::Error> for PeerError {
-    fn from(error: io::Error) -> PeerError {
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> ConnectionError {
         match error.downcast::<Malformed>() {
-            Ok(Malformed(why)) => PeerError::Protocol(why),
-            Err(error) => PeerError::Io(error),
+            Ok(Malformed(why)) => ConnectionError::Protocol(why),
+            Err(error) => ConnectionError::Io(error),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_repository::DiskSource;
 use backup_repository::nbd_wire::*;
 
-use super::request::Terms;
+use super::request::NegotiatedExport;
 use crate::overlay::Overlay;
 
 /// A disk under a name.
@@ -55,8 +55,13 @@ impl Export {
         self.disk.size_bytes()
     }
 
-    pub(super) fn terms(&self, structured: bool, allocation: bool) -> Terms {
-        Terms { size_bytes: self.size_bytes(), writable: self.overlay.is_some(), structured, allocation }
+    pub(super) fn terms(&self, structured: bool, allocation: bool) -> NegotiatedExport {
+        NegotiatedExport {
+            size_bytes: self.size_bytes(),
+            writable: self.overlay.is_some(),
+            structured,
+            base_allocation: allocation,
+        }
     }
 
     /// What clients may do with it. Several connections at once are fine, also where they write: what was acknowledged

@@ -5,7 +5,7 @@ use std::io;
 use backup_repository::nbd_wire::*;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::error::PeerError;
+use super::error::ConnectionError;
 use super::export::{Export, find};
 use super::reply::ALLOCATION_ID;
 use super::settings::REQUEST_BYTES_MAX;
@@ -21,11 +21,11 @@ const RESERVED_BYTES: usize = 124;
 
 /// What a handshake came to.
 #[derive(Debug)]
-pub(super) struct Agreed {
+pub(super) struct HandshakeOutcome {
     pub(super) export: Export,
     pub(super) structured: bool,
     /// `base:allocation` may be requested.
-    pub(super) allocation: bool,
+    pub(super) base_allocation: bool,
 }
 
 /// Answers the client's options until it has chosen an export. `None` means that it ended the connection.
@@ -33,7 +33,7 @@ pub(super) async fn negotiate<R, W>(
     reader: &mut R,
     writer: &mut W,
     exports: &[Export],
-) -> Result<Option<Agreed>, PeerError>
+) -> Result<Option<HandshakeOutcome>, ConnectionError>
 where
     R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -44,7 +44,7 @@ where
     }
     let flags = reader.read_u32().await?;
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
-        return Err(PeerError::Protocol("it sets handshake flags that were not offered"));
+        return Err(ConnectionError::Protocol("it sets handshake flags that were not offered"));
     }
     let mut handshake = Handshake {
         writer,
@@ -59,7 +59,7 @@ where
         }
         let OptionHeader { option, length } = OptionHeader::read(reader).await?;
         if length > OPTION_BYTES_MAX {
-            return Err(PeerError::Protocol("an option is longer than any option can be"));
+            return Err(ConnectionError::Protocol("an option is longer than any option can be"));
         }
         let mut data = vec![0; length as usize];
         reader.read_exact(&mut data).await?;
@@ -69,7 +69,7 @@ where
             Next::End => return Ok(None),
         }
     }
-    Err(PeerError::Protocol("it sends option after option and chooses no export"))
+    Err(ConnectionError::Protocol("it sends option after option and chooses no export"))
 }
 
 async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result<()> {
@@ -79,7 +79,7 @@ async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result
 
 enum Next {
     Option,
-    Transmission(Agreed),
+    Transmission(HandshakeOutcome),
     End,
 }
 
@@ -93,7 +93,7 @@ struct Handshake<'a, W> {
 }
 
 impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
-    async fn answer(&mut self, option: u32, data: &[u8]) -> Result<Next, PeerError> {
+    async fn answer(&mut self, option: u32, data: &[u8]) -> Result<Next, ConnectionError> {
         match option {
             OPT_EXPORT_NAME => return self.export_name(data).await,
             OPT_ABORT => {
@@ -126,9 +126,9 @@ impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
     }
 
     /// The oldest way to choose: no answer but the export's size, or the end of the connection.
-    async fn export_name(&mut self, data: &[u8]) -> Result<Next, PeerError> {
-        let name = std::str::from_utf8(data).map_err(|_| PeerError::NoSuchExport)?;
-        let export = find(self.exports, name).ok_or(PeerError::NoSuchExport)?;
+    async fn export_name(&mut self, data: &[u8]) -> Result<Next, ConnectionError> {
+        let name = std::str::from_utf8(data).map_err(|_| ConnectionError::NoSuchExport)?;
+        let export = find(self.exports, name).ok_or(ConnectionError::NoSuchExport)?;
         let mut reply = export.size_bytes().to_be_bytes().to_vec();
         reply.extend(export.transmission_flags().to_be_bytes());
         if !self.no_zeroes {
@@ -138,7 +138,7 @@ impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
         Ok(Next::Transmission(self.agreed(export)))
     }
 
-    async fn info(&mut self, option: u32, data: &[u8]) -> Result<Next, PeerError> {
+    async fn info(&mut self, option: u32, data: &[u8]) -> Result<Next, ConnectionError> {
         let Ok(request) = InfoRequest::decode(data) else {
             self.reply(option, REP_ERR_INVALID, b"the data of this option are malformed").await?;
             return Ok(Next::Option);
@@ -149,7 +149,7 @@ impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
         };
         let (size_bytes, flags) = (export.size_bytes(), export.transmission_flags());
         self.reply(option, REP_INFO, &Info::Export { size_bytes, flags }.encode()).await?;
-        if request.wanted.contains(&INFO_NAME) {
+        if request.info_types.contains(&INFO_NAME) {
             self.reply(option, REP_INFO, &Info::Name(export.name()).encode()).await?;
         }
         // Sent unasked, too: any client may know that bytes need not be aligned.
@@ -162,7 +162,7 @@ impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
         }
     }
 
-    async fn contexts(&mut self, option: u32, data: &[u8]) -> Result<(), PeerError> {
+    async fn contexts(&mut self, option: u32, data: &[u8]) -> Result<(), ConnectionError> {
         let setting = option == OPT_SET_META_CONTEXT;
         if setting {
             self.context_of = None;
@@ -193,11 +193,11 @@ impl<W: AsyncWrite + Unpin> Handshake<'_, W> {
         Ok(())
     }
 
-    fn agreed(&self, export: &Export) -> Agreed {
-        Agreed {
+    fn agreed(&self, export: &Export) -> HandshakeOutcome {
+        HandshakeOutcome {
             export: export.clone(),
             structured: self.structured,
-            allocation: self.context_of.as_deref() == Some(export.name()),
+            base_allocation: self.context_of.as_deref() == Some(export.name()),
         }
     }
 }

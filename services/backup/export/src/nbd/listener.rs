@@ -14,7 +14,7 @@ const BACKLOG: i32 = 64;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// A socket file of mode 0600.
     Unix(PathBuf),
     /// A loopback address; port 0 lets the system choose.
@@ -43,7 +43,7 @@ pub enum ListenError {
     InUse(PathBuf),
     /// Another kind of file is there, which is not removed.
     #[error("{0} exists and is no socket")]
-    NoSocket(PathBuf),
+    NotASocket(PathBuf),
 }
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -57,17 +57,19 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) async fn bind(listen: &Listen) -> Result<Listener, ListenError> {
+    pub(super) async fn bind(listen: &ListenAddress) -> Result<Listener, ListenError> {
         match listen {
-            Listen::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let (socket, file) = bind_unix(path).await?;
                 let failed = failed("listen on", path.display());
                 socket.set_nonblocking(true).map_err(&failed)?;
                 let listener = UnixListener::from_std(socket.into()).map_err(&failed)?;
                 Ok(Listener::Unix(listener, file))
             }
-            Listen::Tcp(address) if !address.ip().is_loopback() => Err(ListenError::NotLoopback(*address)),
-            Listen::Tcp(address) => {
+            ListenAddress::Tcp(address) if !address.ip().is_loopback() => {
+                Err(ListenError::NotLoopback(*address))
+            }
+            ListenAddress::Tcp(address) => {
                 let failed = failed("listen on", address);
                 let listener = TcpListener::bind(address).await.map_err(&failed)?;
                 let address = listener.local_addr().map_err(&failed)?;
@@ -92,10 +94,10 @@ impl Listener {
     }
 
     /// Where clients find it.
-    pub(super) fn place(&self) -> Listen {
+    pub(super) fn place(&self) -> ListenAddress {
         match self {
-            Listener::Unix(_, file) => Listen::Unix(file.path.clone()),
-            Listener::Tcp(_, address) => Listen::Tcp(*address),
+            Listener::Unix(_, file) => ListenAddress::Unix(file.path.clone()),
+            Listener::Tcp(_, address) => ListenAddress::Tcp(*address),
         }
     }
 }
@@ -148,7 +150,7 @@ async fn bind_unix(path: &Path) -> Result<(Socket, SocketFile), ListenError> {
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let found = std::fs::symlink_metadata(path).map_err(failed("inspect", path.display()))?;
     if !found.file_type().is_socket() {
-        return Err(ListenError::NoSocket(path.to_owned()));
+        return Err(ListenError::NotASocket(path.to_owned()));
     }
     match tokio::net::UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

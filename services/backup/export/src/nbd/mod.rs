@@ -32,6 +32,6 @@ mod server;
 mod settings;
 
 pub use export::{Export, ExportNameRefused};
-pub use listener::{Listen, ListenError};
+pub use listener::{ListenAddress, ListenError};
 pub use server::NbdServer;
 pub use settings::ServerSettings;

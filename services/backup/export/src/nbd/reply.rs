@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use backup_repository::nbd_wire::{
-    BlockStatus, ChunkError, ChunkHeader, Descriptor, Hole, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
-    REPLY_TYPE_ERROR, REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, SimpleReply,
+    BlockStatus, Descriptor, ErrorChunk, HoleChunk, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
+    REPLY_TYPE_ERROR, REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, ReplyChunkHeader,
+    SimpleReply,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -23,13 +24,13 @@ pub(super) struct Reply {
 
 /// Whether more chunks of the same answer follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Last {
+pub(super) enum LastChunk {
     Yes,
     No,
 }
 
 /// One request among those that may be in flight, and its bytes.
-pub(super) struct Slot {
+pub(super) struct InFlightPermits {
     pub(super) _request: OwnedSemaphorePermit,
     pub(super) _bytes: OwnedSemaphorePermit,
 }
@@ -37,18 +38,18 @@ pub(super) struct Slot {
 /// Where a request puts its replies. What the request may hold in memory is given back when the last copy of this
 /// and the last of its replies are gone.
 #[derive(Clone)]
-pub(super) struct Replies {
-    pub(super) outgoing: mpsc::Sender<(Reply, Arc<Slot>)>,
-    pub(super) slot: Arc<Slot>,
+pub(super) struct ReplySender {
+    pub(super) outgoing: mpsc::Sender<(Reply, Arc<InFlightPermits>)>,
+    pub(super) permits: Arc<InFlightPermits>,
 }
 
 /// The client takes no more replies.
 #[derive(Debug)]
 pub(super) struct ClientGone;
 
-impl Replies {
+impl ReplySender {
     pub(super) async fn send(&self, reply: Reply) -> Result<(), ClientGone> {
-        self.outgoing.send((reply, Arc::clone(&self.slot))).await.map_err(|_| ClientGone)
+        self.outgoing.send((reply, Arc::clone(&self.permits))).await.map_err(|_| ClientGone)
     }
 }
 
@@ -58,38 +59,38 @@ pub(super) fn simple(cookie: u64, errno: u32, data: Bytes) -> Reply {
 }
 
 /// Bytes of the disk at `offset`.
-pub(super) fn data(cookie: u64, offset: u64, bytes: Bytes, last: Last) -> Reply {
+pub(super) fn data(cookie: u64, offset: u64, bytes: Bytes, last: LastChunk) -> Reply {
     chunk(cookie, REPLY_TYPE_OFFSET_DATA, &offset.to_be_bytes(), bytes, last)
 }
 
 /// Zeros at `offset`.
-pub(super) fn hole(cookie: u64, offset: u64, length: u32, last: Last) -> Reply {
-    chunk(cookie, REPLY_TYPE_OFFSET_HOLE, &Hole { offset, length }.encode(), Bytes::new(), last)
+pub(super) fn hole(cookie: u64, offset: u64, length: u32, last: LastChunk) -> Reply {
+    chunk(cookie, REPLY_TYPE_OFFSET_HOLE, &HoleChunk { offset, length }.encode(), Bytes::new(), last)
 }
 
 /// The end of an answer that carries nothing else.
 pub(super) fn done(cookie: u64) -> Reply {
-    chunk(cookie, REPLY_TYPE_NONE, &[], Bytes::new(), Last::Yes)
+    chunk(cookie, REPLY_TYPE_NONE, &[], Bytes::new(), LastChunk::Yes)
 }
 
 /// What `base:allocation` says from the requested offset on.
 pub(super) fn block_status(cookie: u64, descriptors: Vec<Descriptor>) -> Reply {
     let status = BlockStatus { context: ALLOCATION_ID, descriptors };
-    chunk(cookie, REPLY_TYPE_BLOCK_STATUS, &status.encode(), Bytes::new(), Last::Yes)
+    chunk(cookie, REPLY_TYPE_BLOCK_STATUS, &status.encode(), Bytes::new(), LastChunk::Yes)
 }
 
 /// An error in a structured answer, and its end.
 pub(super) fn error(cookie: u64, errno: u32, why: &str) -> Reply {
     let message = why[..why.floor_char_boundary(REASON_BYTES_MAX)].to_owned();
-    chunk(cookie, REPLY_TYPE_ERROR, &ChunkError { errno, message }.encode(), Bytes::new(), Last::Yes)
+    chunk(cookie, REPLY_TYPE_ERROR, &ErrorChunk { errno, message }.encode(), Bytes::new(), LastChunk::Yes)
 }
 
 /// A chunk whose payload are `fields` and `data`.
-fn chunk(cookie: u64, kind: u16, fields: &[u8], data: Bytes, last: Last) -> Reply {
-    let flags = if last == Last::Yes { REPLY_FLAG_DONE } else { 0 };
+fn chunk(cookie: u64, kind: u16, fields: &[u8], data: Bytes, last: LastChunk) -> Reply {
+    let flags = if last == LastChunk::Yes { REPLY_FLAG_DONE } else { 0 };
     let length = fields.len() + data.len();
     let length = length.try_into().expect("no chunk is longer than a request may ask for");
-    let header = ChunkHeader { flags, kind, cookie, length }.encode();
+    let header = ReplyChunkHeader { flags, kind, cookie, length }.encode();
     let mut head = BytesMut::with_capacity(header.len() + fields.len());
     head.extend_from_slice(&header);
     head.extend_from_slice(fields);

@@ -6,11 +6,11 @@ use super::settings::REQUEST_BYTES_MAX;
 
 /// What was agreed on in the handshake, as far as it decides which requests are granted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(super) struct NegotiatedExport {
     pub(super) size_bytes: u64,
     pub(super) writable: bool,
     pub(super) structured: bool,
-    pub(super) allocation: bool,
+    pub(super) base_allocation: bool,
 }
 
 /// A granted request.
@@ -43,13 +43,13 @@ pub(super) enum Command {
 
 /// The request is answered with this error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RequestRejection {
     pub(super) errno: u32,
     pub(super) why: &'static str,
 }
 
 /// Checks a request against what was agreed on. What is granted lies within the disk.
-pub(super) fn check(request: &Request, terms: &Terms) -> Result<Command, Refused> {
+pub(super) fn check(request: &Request, terms: &NegotiatedExport) -> Result<Command, RequestRejection> {
     let durable = request.flags & CMD_FLAG_FUA != 0;
     // The protocol lets the flag for durable writes stand on any request, and mean nothing on most.
     let (command, known_flags) = match request.command {
@@ -81,7 +81,7 @@ pub(super) fn check(request: &Request, terms: &Terms) -> Result<Command, Refused
         return refuse(EINVAL, "one chunk is impossible without structured replies");
     }
     if matches!(command, Command::BlockStatus { .. }) {
-        if !terms.allocation {
+        if !terms.base_allocation {
             return refuse(EINVAL, "no meta context was agreed on");
         }
         if request.length == 0 {
@@ -98,15 +98,15 @@ pub(super) fn check(request: &Request, terms: &Terms) -> Result<Command, Refused
     }
 }
 
-fn check_flush(request: &Request) -> Result<Command, Refused> {
+fn check_flush(request: &Request) -> Result<Command, RequestRejection> {
     if request.offset != 0 || request.length != 0 || request.flags & !CMD_FLAG_FUA != 0 {
         return refuse(EINVAL, "a flush has no range");
     }
     Ok(Command::Flush)
 }
 
-fn refuse(errno: u32, why: &'static str) -> Result<Command, Refused> {
-    Err(Refused { errno, why })
+fn refuse(errno: u32, why: &'static str) -> Result<Command, RequestRejection> {
+    Err(RequestRejection { errno, why })
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn terms(size_bytes: u64) -> Terms {
-    Terms { size_bytes, writable: true, structured: true, allocation: true }
+fn terms(size_bytes: u64) -> NegotiatedExport {
+    NegotiatedExport { size_bytes, writable: true, structured: true, base_allocation: true }
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -26,7 +26,7 @@ proptest! {
         structured: bool,
         allocation: bool,
     ) {
-        let terms = Terms { size_bytes, writable, structured, allocation };
+        let terms = NegotiatedExport { size_bytes, writable, structured, base_allocation: allocation };
         let Ok(command) = check(&request, &terms) else { return Ok(()) };
         if command != Command::Disconnect {
             let end = request.offset.checked_add(u64::from(request.length));
@@ -43,7 +43,7 @@ proptest! {
 
 #[test]
 fn a_read_only_export_refuses_every_kind_of_writing() {
-    let terms = Terms { writable: false, ..terms(4096) };
+    let terms = NegotiatedExport { writable: false, ..terms(4096) };
     for command in [CMD_WRITE, CMD_WRITE_ZEROES, CMD_TRIM] {
         let request = Request { flags: 0, command, cookie: 1, offset: 0, length: 512 };
         assert_eq!(check(&request, &terms).unwrap_err().errno, EPERM);

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::connection;
-use super::error::PeerError;
+use super::error::ConnectionError;
 use super::export::Export;
-use super::listener::{Listen, ListenError, Listener};
+use super::listener::{ListenAddress, ListenError, Listener};
 use super::settings::ServerSettings;
 
 /// After a failed `accept` (no file descriptors left, for one) the server waits this long before the next.
@@ -20,7 +20,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A running server. It ends, with its connections and its socket file, when it is stopped or dropped.
 #[derive(Debug)]
 pub struct NbdServer {
-    place: Listen,
+    place: ListenAddress,
     stop: CancellationToken,
     slots: Arc<Semaphore>,
     connections_max: usize,
@@ -33,7 +33,7 @@ impl NbdServer {
     /// # Errors
     /// When another server listens there, or listening fails.
     pub async fn start(
-        listen: &Listen,
+        listen: &ListenAddress,
         exports: Vec<Export>,
         settings: ServerSettings,
     ) -> Result<NbdServer, ListenError> {
@@ -49,7 +49,7 @@ impl NbdServer {
     }
 
     /// Where it listens, with the port that the system chose.
-    pub fn place(&self) -> &Listen {
+    pub fn place(&self) -> &ListenAddress {
         &self.place
     }
 
@@ -57,11 +57,11 @@ impl NbdServer {
     pub fn uri(&self, export: &str) -> String {
         let name = percent_encoded(export.as_bytes());
         match &self.place {
-            Listen::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let path = percent_encoded(path.as_os_str().as_encoded_bytes());
                 format!("nbd+unix:///{name}?socket={path}")
             }
-            Listen::Tcp(address) => format!("nbd://{address}/{name}"),
+            ListenAddress::Tcp(address) => format!("nbd://{address}/{name}"),
         }
     }
 
@@ -122,7 +122,7 @@ async fn accept(listener: Listener, served: Served, slots: Arc<Semaphore>) {
     while connections.join_next().await.is_some() {}
 }
 
-fn log(error: &PeerError) {
+fn log(error: &ConnectionError) {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(%error, cause, "an NBD client was disconnected");
 }

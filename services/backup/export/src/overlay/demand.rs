@@ -7,22 +7,22 @@ use tokio::time::timeout;
 
 /// Requests of guests that are under way.
 #[derive(Debug)]
-pub(super) struct Demand {
+pub(super) struct GuestRequests {
     under_way: watch::Sender<usize>,
 }
 
 /// One of them, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Waiting<'a>(&'a Demand);
+pub(super) struct GuestRequestGuard<'a>(&'a GuestRequests);
 
-impl Demand {
-    pub(super) fn new() -> Demand {
-        Demand { under_way: watch::Sender::new(0) }
+impl GuestRequests {
+    pub(super) fn new() -> GuestRequests {
+        GuestRequests { under_way: watch::Sender::new(0) }
     }
 
-    pub(super) fn enter(&self) -> Waiting<'_> {
+    pub(super) fn enter(&self) -> GuestRequestGuard<'_> {
         self.under_way.send_modify(|count| *count += 1);
-        Waiting(self)
+        GuestRequestGuard(self)
     }
 
     /// Waits until no request is under way, at most `yield_timeout`: a guest that never pauses does not keep the fill
@@ -34,7 +34,7 @@ impl Demand {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for GuestRequestGuard<'_> {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|count| *count -= 1);
     }

@@ -13,9 +13,9 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
 use super::BLOCK_BYTES;
-use super::demand::Demand;
+use super::demand::GuestRequests;
 use super::error::OverlayError;
-use super::local::{Content, Holes, Local};
+use super::local::{Content, OverlayFile, ZeroWriteMode};
 use super::map::DiskIdentity;
 
 /// A read that lies partly here and partly below has so many parts in flight.
@@ -32,27 +32,27 @@ pub struct OverlaySettings {
 
 /// How much of the disk has become the overlay's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Presence {
+pub struct FillProgress {
     /// Blocks of 64 KiB that need no source any more.
     pub present_blocks: u64,
     /// All blocks of the disk.
-    pub blocks: u64,
+    pub total_blocks: u64,
 }
 
-impl Presence {
+impl FillProgress {
     /// Whether the source is needed no more.
     pub fn is_complete(&self) -> bool {
-        self.present_blocks == self.blocks
+        self.present_blocks == self.total_blocks
     }
 }
 
 /// A writable disk over one that is only read.
 pub struct Overlay {
-    pub(super) local: Arc<Local>,
+    pub(super) overlay_file: Arc<OverlayFile>,
     /// The same file as `local` writes, for reading.
     file: RawFile,
     pub(super) source: Arc<dyn DiskSource>,
-    pub(super) demand: Demand,
+    pub(super) guest_requests: GuestRequests,
 }
 
 impl Overlay {
@@ -66,20 +66,25 @@ impl Overlay {
     ) -> Result<Arc<Overlay>, OverlayError> {
         let identity = DiskIdentity::new(&settings.id, source.size_bytes())?;
         let path = settings.path.clone();
-        let local = blocking(move || Local::open(&path, &identity)).await?;
+        let local = blocking(move || OverlayFile::open(&path, &identity)).await?;
         let file = RawFile::open(local.path())?;
-        Ok(Arc::new(Overlay { local: Arc::new(local), file, source, demand: Demand::new() }))
+        Ok(Arc::new(Overlay {
+            overlay_file: Arc::new(local),
+            file,
+            source,
+            guest_requests: GuestRequests::new(),
+        }))
     }
 
     /// The file that takes what is written. When all is present, it is the disk as a raw image.
     pub fn path(&self) -> &Path {
-        self.local.path()
+        self.overlay_file.path()
     }
 
     /// How much of the disk is here.
-    pub fn presence(&self) -> Presence {
-        let bitmap = &self.local.bitmap;
-        Presence { present_blocks: bitmap.present(), blocks: bitmap.blocks() }
+    pub fn presence(&self) -> FillProgress {
+        let bitmap = &self.overlay_file.bitmap;
+        FillProgress { present_blocks: bitmap.present(), total_blocks: bitmap.blocks() }
     }
 
     /// Writes bytes. After a crash they are there if a [`flush`](Overlay::flush) came between.
@@ -95,7 +100,12 @@ impl Overlay {
     ///
     /// # Errors
     /// As [`write_at`](Overlay::write_at).
-    pub async fn write_zeroes(&self, offset: u64, length: u64, holes: Holes) -> Result<(), OverlayError> {
+    pub async fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        holes: ZeroWriteMode,
+    ) -> Result<(), OverlayError> {
         self.put(offset, length, Content::Zeros(holes)).await
     }
 
@@ -109,7 +119,7 @@ impl Overlay {
         let first = offset.next_multiple_of(BLOCK_BYTES);
         let last = if end == self.size_bytes() { end } else { end - end % BLOCK_BYTES };
         if first < last {
-            self.put(first, last - first, Content::Zeros(Holes::Allowed)).await?;
+            self.put(first, last - first, Content::Zeros(ZeroWriteMode::Sparse)).await?;
         }
         Ok(())
     }
@@ -119,24 +129,24 @@ impl Overlay {
     /// # Errors
     /// When it is not; then the overlay refuses every further write.
     pub async fn flush(&self) -> Result<(), OverlayError> {
-        let local = Arc::clone(&self.local);
+        let local = Arc::clone(&self.overlay_file);
         blocking(move || local.sync()).await
     }
 
     fn checked_end(&self, offset: u64, length: u64) -> Result<u64, OverlayError> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size_bytes());
-        end.ok_or(OverlayError::Beyond { offset, length })
+        end.ok_or(OverlayError::OutOfRange { offset, length })
     }
 
     async fn put(&self, offset: u64, length: u64, content: Content) -> Result<(), OverlayError> {
         let end = self.checked_end(offset, length)?;
-        let _asked = self.demand.enter();
+        let _asked = self.guest_requests.enter();
         let mut at = offset;
         while at < end {
             let block = at / BLOCK_BYTES;
             let whole_end =
                 if end == self.size_bytes() { end.div_ceil(BLOCK_BYTES) } else { end / BLOCK_BYTES };
-            let (present, run_end) = self.local.bitmap.run(block..end.div_ceil(BLOCK_BYTES));
+            let (present, run_end) = self.overlay_file.bitmap.run(block..end.div_ceil(BLOCK_BYTES));
             let whole = at.is_multiple_of(BLOCK_BYTES) && block < whole_end;
             let blocks = block..if present {
                 run_end
@@ -145,21 +155,21 @@ impl Overlay {
             } else {
                 block + 1
             };
-            let to = end.min(self.local.bytes_of(&blocks).end);
+            let to = end.min(self.overlay_file.bytes_of(&blocks).end);
             let content = match &content {
                 Content::Bytes(bytes) => {
                     Content::Bytes(bytes.slice((at - offset) as usize..(to - offset) as usize))
                 }
                 zeros => zeros.clone(),
             };
-            let local = Arc::clone(&self.local);
+            let local = Arc::clone(&self.overlay_file);
             // A write that has begun is finished even when its caller is gone.
             if present {
                 blocking(move || local.overwrite(at, to - at, &content)).await?;
             } else if whole {
                 blocking(move || local.write_blocks(blocks, &content)).await?;
             } else {
-                let below = self.local.bytes_of(&blocks);
+                let below = self.overlay_file.bytes_of(&blocks);
                 let below = self.read_below(below.start, (below.end - below.start) as usize).await?;
                 blocking(move || local.write_part(block, below, at, to - at, &content)).await?;
             }
@@ -184,7 +194,7 @@ impl Overlay {
         let mut at = range.start;
         while at < range.end {
             let blocks = at / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
-            let (present, run_end) = self.local.bitmap.run(blocks);
+            let (present, run_end) = self.overlay_file.bitmap.run(blocks);
             let end = range.end.min(run_end * BLOCK_BYTES);
             parts.push((present, at..end));
             at = end;
@@ -231,7 +241,7 @@ impl DiskSource for Overlay {
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
-        let _asked = self.demand.enter();
+        let _asked = self.guest_requests.enter();
         let parts = self.parts(&(offset..offset + length as u64));
         if let [(present, part)] = &parts[..] {
             return self.read_part(*present, part.clone()).await;

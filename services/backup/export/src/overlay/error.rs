@@ -44,7 +44,7 @@ pub enum OverlayError {
     },
     /// What is there is no overlay, or not a whole one.
     #[error("{path} cannot be used as an overlay: {why}")]
-    Unusable {
+    NotAnOverlay {
         /// The file concerned.
         path: PathBuf,
         /// What is wrong with it.
@@ -72,7 +72,7 @@ pub enum OverlayError {
     },
     /// The range is not on the disk.
     #[error("{length} bytes at {offset} lie beyond the end of the disk")]
-    Beyond {
+    OutOfRange {
         /// Where.
         offset: u64,
         /// How much.

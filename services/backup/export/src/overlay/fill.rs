@@ -9,9 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
 use super::BLOCK_BYTES;
-use super::disk::{Overlay, Presence, blocking};
+use super::disk::{FillProgress, Overlay, blocking};
 use super::error::OverlayError;
-use super::local::{Content, Holes};
+use super::local::{Content, ZeroWriteMode};
 
 /// The map of the source is requested in windows of this size.
 const WINDOW_BLOCKS: u64 = (1 << 30) / BLOCK_BYTES;
@@ -26,7 +26,7 @@ pub struct FillSettings {
     /// Steps under way at once: a distant store needs some.
     pub steps_in_flight: usize,
     /// How long a step waits for guests' requests to finish before it goes on nevertheless.
-    pub yield_timeout: Duration,
+    pub guest_wait_timeout: Duration,
     /// Copied between two syncs: what a crash costs at most.
     pub sync_every_bytes: u64,
     /// Failures in a row, without anything copied in between, after which it ends with an error.
@@ -38,7 +38,7 @@ impl Default for FillSettings {
         FillSettings {
             step_bytes: 4 * 1024 * 1024,
             steps_in_flight: 4,
-            yield_timeout: Duration::from_secs(1),
+            guest_wait_timeout: Duration::from_secs(1),
             sync_every_bytes: 256 * 1024 * 1024,
             failures_max: 10,
         }
@@ -47,10 +47,10 @@ impl Default for FillSettings {
 
 /// The fill ended with an error. What was copied stays, and a new fill goes on from there.
 #[derive(Debug, thiserror::Error)]
-#[error("the overlay was not filled: {failures} attempts in a row failed")]
+#[error("the overlay was not filled: {failed_attempts} attempts in a row failed")]
 pub struct FillError {
     /// How often it was tried.
-    pub failures: u32,
+    pub failed_attempts: u32,
     /// Why the last attempt failed.
     #[source]
     pub source: OverlayError,
@@ -74,7 +74,7 @@ impl Overlay {
 
 impl Fill {
     /// How far it is.
-    pub fn progress(&self) -> Presence {
+    pub fn progress(&self) -> FillProgress {
         self.overlay.presence()
     }
 
@@ -106,7 +106,7 @@ async fn run(overlay: Arc<Overlay>, settings: FillSettings) -> Result<(), FillEr
         }
         failures += 1;
         if failures >= settings.failures_max {
-            return Err(FillError { failures, source: error });
+            return Err(FillError { failed_attempts: failures, source: error });
         }
         tracing::warn!(%error, failures, "filling an overlay failed; retrying after a pause");
         tokio::time::sleep(pause).await;
@@ -116,18 +116,19 @@ async fn run(overlay: Arc<Overlay>, settings: FillSettings) -> Result<(), FillEr
 
 /// Goes once over the disk.
 async fn pass(overlay: &Overlay, settings: &FillSettings) -> Result<(), OverlayError> {
-    let blocks = overlay.local.bitmap.blocks();
+    let blocks = overlay.overlay_file.bitmap.blocks();
     let mut unsynced_bytes = 0;
     let mut at = 0;
     while at < blocks {
-        let (present, end) = overlay.local.bitmap.run(at..blocks);
+        let (present, end) = overlay.overlay_file.bitmap.run(at..blocks);
         let window = at..end.min(at + WINDOW_BLOCKS);
         at = if present { end } else { window.end };
         if present {
             continue;
         }
         for steps in steps(overlay, window, settings).await?.chunks(settings.steps_in_flight.max(1)) {
-            let under_way = steps.iter().cloned().map(|step| take(overlay, step, settings.yield_timeout));
+            let under_way =
+                steps.iter().cloned().map(|step| take(overlay, step, settings.guest_wait_timeout));
             unsynced_bytes += futures::stream::iter(under_way.collect::<Vec<_>>())
                 .buffer_unordered(settings.steps_in_flight.max(1))
                 .try_fold(0, async |sum, bytes| Ok(sum + bytes))
@@ -150,7 +151,7 @@ async fn steps(
     window: Range<u64>,
     settings: &FillSettings,
 ) -> Result<Vec<Step>, OverlayError> {
-    let extents = overlay.source.extents(overlay.local.bytes_of(&window)).await?;
+    let extents = overlay.source.extents(overlay.overlay_file.bytes_of(&window)).await?;
     let mut runs: Vec<Step> = Vec::new();
     let mut data_end = window.start;
     let mut offset = window.start * BLOCK_BYTES;
@@ -183,18 +184,18 @@ async fn steps(
 
 /// Copies a step and returns how many bytes were read for it.
 async fn take(overlay: &Overlay, (blocks, kind): Step, yield_timeout: Duration) -> Result<u64, OverlayError> {
-    overlay.demand.quiet(yield_timeout).await;
-    let (present, end) = overlay.local.bitmap.run(blocks.clone());
+    overlay.guest_requests.quiet(yield_timeout).await;
+    let (present, end) = overlay.overlay_file.bitmap.run(blocks.clone());
     if present && end == blocks.end {
         return Ok(0);
     }
-    let bytes = overlay.local.bytes_of(&blocks);
+    let bytes = overlay.overlay_file.bytes_of(&blocks);
     let length = bytes.end - bytes.start;
     let content = match kind {
-        ExtentKind::Zero => Content::Zeros(Holes::Allowed),
+        ExtentKind::Zero => Content::Zeros(ZeroWriteMode::Sparse),
         ExtentKind::Data => Content::Bytes(overlay.read_below(bytes.start, length as usize).await?),
     };
-    let local = Arc::clone(&overlay.local);
+    let local = Arc::clone(&overlay.overlay_file);
     blocking(move || local.fill(blocks, &content)).await?;
     Ok(if kind == ExtentKind::Data { length } else { 0 })
 }

@@ -14,7 +14,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::BLOCK_BYTES;
 use super::bitmap::Bitmap;
-use super::claims::Claims;
+use super::claims::BlockLocks;
 use super::error::OverlayError;
 use super::map::{DiskIdentity, Map, sync_folder_of};
 
@@ -23,9 +23,9 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Whether zeros may be holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holes {
+pub enum ZeroWriteMode {
     /// They take no room.
-    Allowed,
+    Sparse,
     /// Room is kept for what will be written there.
     Allocated,
 }
@@ -34,24 +34,24 @@ pub enum Holes {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Bytes(Bytes),
-    Zeros(Holes),
+    Zeros(ZeroWriteMode),
 }
 
 #[derive(Debug)]
-pub(super) struct Local {
+pub(super) struct OverlayFile {
     data: File,
     path: PathBuf,
     size_bytes: u64,
     map: Map,
     pub(super) bitmap: Bitmap,
-    claims: Claims,
+    claims: BlockLocks,
     /// Held while data and map are synced, so that one checkpoint follows the other.
     checkpoint: Mutex<()>,
     not_synced: AtomicBool,
 }
 
-impl Local {
-    pub(super) fn open(path: &Path, identity: &DiskIdentity) -> Result<Local, OverlayError> {
+impl OverlayFile {
+    pub(super) fn open(path: &Path, identity: &DiskIdentity) -> Result<OverlayFile, OverlayError> {
         let failed = |attempt| move |source| OverlayError::Io { attempt, path: path.to_owned(), source };
         let mut map_path = path.as_os_str().to_owned();
         map_path.push(".map");
@@ -59,7 +59,7 @@ impl Local {
         let exists = |path: &Path| path.try_exists().map_err(failed("find"));
         if exists(path)? && !exists(&map_path)? {
             let why = "a file is there that has no map beside it";
-            return Err(OverlayError::Unusable { path: path.to_owned(), why });
+            return Err(OverlayError::NotAnOverlay { path: path.to_owned(), why });
         }
         let (map, bitmap) = Map::open(&map_path, identity)?;
         let fresh = bitmap.present() == 0;
@@ -70,7 +70,7 @@ impl Local {
         let length = data.metadata().map_err(failed("read the size of"))?.len();
         if length != identity.size_bytes {
             if !fresh || length != 0 {
-                return Err(OverlayError::Unusable {
+                return Err(OverlayError::NotAnOverlay {
                     path: path.to_owned(),
                     why: "it has another size than its disk",
                 });
@@ -79,13 +79,13 @@ impl Local {
             data.sync_all().map_err(failed("sync"))?;
             sync_folder_of(path).map_err(failed("sync the folder of"))?;
         }
-        Ok(Local {
+        Ok(OverlayFile {
             data,
             path: path.to_owned(),
             size_bytes: identity.size_bytes,
             map,
             bitmap,
-            claims: Claims::default(),
+            claims: BlockLocks::default(),
             checkpoint: Mutex::new(()),
             not_synced: AtomicBool::new(false),
         })
@@ -201,14 +201,14 @@ impl Local {
         }
     }
 
-    fn zero(&self, offset: u64, length: u64, holes: Holes) -> io::Result<()> {
+    fn zero(&self, offset: u64, length: u64, holes: ZeroWriteMode) -> io::Result<()> {
         if length == 0 {
             return Ok(());
         }
         let allocate = |flags| fallocate(&self.data, flags, offset.cast_signed(), length.cast_signed());
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let punched = allocate(keep | FallocateFlags::FALLOC_FL_PUNCH_HOLE);
-        match punched.and_then(|()| if holes == Holes::Allocated { allocate(keep) } else { Ok(()) }) {
+        match punched.and_then(|()| if holes == ZeroWriteMode::Allocated { allocate(keep) } else { Ok(()) }) {
             Err(Errno::EOPNOTSUPP) => {}
             done => return Ok(done?),
         }

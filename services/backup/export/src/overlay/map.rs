@@ -116,7 +116,7 @@ impl Map {
                 fs::TryLockError::Error(error) => return Err(failed("lock")(error)),
             }
         }
-        let unusable = |why| OverlayError::Unusable { path: path.to_owned(), why };
+        let unusable = |why| OverlayError::NotAnOverlay { path: path.to_owned(), why };
         let mut header = [0; PAGE_BYTES];
         file.read_exact(&mut header).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => unusable("it is not the map of an overlay"),

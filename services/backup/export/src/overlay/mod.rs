@@ -33,10 +33,10 @@ mod fill;
 mod local;
 mod map;
 
-pub use disk::{Overlay, OverlaySettings, Presence};
+pub use disk::{FillProgress, Overlay, OverlaySettings};
 pub use error::OverlayError;
 pub use fill::{Fill, FillError, FillSettings};
-pub use local::Holes;
+pub use local::ZeroWriteMode;
 
 /// The source's bytes become the overlay's own in pieces of this size: what QEMU's copy-on-write does, too.
 pub const BLOCK_BYTES: u64 = 64 * 1024;

@@ -11,7 +11,7 @@ pub struct Client(pub UnixStream);
 
 /// The data of `OPT_GO` for an export.
 pub fn go(export: &str) -> Vec<u8> {
-    InfoRequest { export, wanted: Vec::new() }.encode()
+    InfoRequest { export, info_types: Vec::new() }.encode()
 }
 
 pub fn request(command: u16, flags: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use backup_export::nbd::{Export, Listen, NbdServer, ServerSettings};
+use backup_export::nbd::{Export, ListenAddress, NbdServer, ServerSettings};
 use backup_repository::source::Extent;
 use backup_repository::{DiskSource, RawFile, SourceError};
 use bytes::Bytes;
@@ -85,7 +85,7 @@ pub fn raw(path: &Path) -> Arc<dyn DiskSource> {
 
 /// Serves on a socket in a folder.
 pub async fn serve(folder: &Path, exports: Vec<Export>, settings: ServerSettings) -> NbdServer {
-    NbdServer::start(&Listen::Unix(folder.join("nbd.sock")), exports, settings).await.unwrap()
+    NbdServer::start(&ListenAddress::Unix(folder.join("nbd.sock")), exports, settings).await.unwrap()
 }
 
 pub fn same_bytes(one: &Path, other: &Path) -> bool {

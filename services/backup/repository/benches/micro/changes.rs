@@ -113,7 +113,7 @@ async fn repository(chunker: Chunker) -> Repository {
 
 pub(crate) async fn run() {
     days_of_a_guest(Chunker::FastCdc).await;
-    days_of_a_guest(Chunker::Aligned).await;
+    days_of_a_guest(Chunker::AlignedCdc).await;
     sizes().await;
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run() {
     print!("{:<10}{}", "", heads.map(|head| format!("{head:>12}")).concat());
     let names: String = guests.images.iter().map(|(name, _)| format!("{name:>6}")).collect();
     println!("   unique MiB of {names}");
-    for chunker in [Chunker::FastCdc, Chunker::Aligned] {
+    for chunker in [Chunker::FastCdc, Chunker::AlignedCdc] {
         let settings = EngineSettings { workers: NonZero::<usize>::MIN, ..EngineSettings::default() };
         let (store, secret) = (Store::new(Arc::new(InMemory::new())), Secret::passphrase("bench").unwrap());
         let cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };

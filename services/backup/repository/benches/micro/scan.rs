@@ -26,7 +26,7 @@ pub(crate) async fn run() {
     make_disk(&disk, &mut StdRng::seed_from_u64(1));
     let image = || -> Box<dyn DiskSource> { Box::new(RawFile::open(Path::new(&disk)).unwrap()) };
     let fastcdc = repository(&folder.path().join("fastcdc"), Chunker::FastCdc).await;
-    let aligned = repository(&folder.path().join("aligned"), Chunker::Aligned).await;
+    let aligned = repository(&folder.path().join("aligned"), Chunker::AlignedCdc).await;
     println!("\nGB/s of one core, user and system, for what the repository has or need not have");
     for (repository, name) in [(&fastcdc, "known data, from a file"), (&aligned, "the same, cuts aligned")] {
         back_up(repository, image()).await;

@@ -24,7 +24,7 @@ pub(crate) async fn be_one(arguments: impl Iterator<Item = OsString>) {
     match arguments[..] {
         ["init", folder, cuts] => {
             let store = at(folder).open_for_init().unwrap();
-            let chunker = if cuts == "aligned" { Chunker::Aligned } else { Chunker::FastCdc };
+            let chunker = if cuts == "aligned" { Chunker::AlignedCdc } else { Chunker::FastCdc };
             Repository::init_with(store, secret, KdfCost::default(), settings, chunker).await.unwrap();
         }
         ["backup", folder, machine, image] => {

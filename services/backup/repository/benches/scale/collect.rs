@@ -22,7 +22,7 @@ const USED_BYTES: u64 = 8 * 1024;
 const DAYS: usize = 200;
 const SEGMENTS_CHANGED_A_DAY: usize = 10;
 
-/// A disk with a change map. What a segment holds follows from its number and how often it was changed.
+/// A disk with a dirty bitmap. What a segment holds follows from its number and how often it was changed.
 #[derive(Clone)]
 struct Daily {
     changed: Vec<u64>,

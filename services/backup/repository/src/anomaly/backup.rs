@@ -1,6 +1,6 @@
 //! The facts about a backup that are compared.
 
-use super::Share;
+use super::Ratio;
 
 /// One disk of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +30,13 @@ pub struct Backup {
 
 impl Backup {
     /// How much of what is used is new; `None` when nothing is used.
-    pub(super) fn changed(&self) -> Option<Share> {
-        Share::of(self.new_bytes, self.used_bytes)
+    pub(super) fn changed(&self) -> Option<Ratio> {
+        Ratio::of(self.new_bytes, self.used_bytes)
     }
 
     /// To how much of itself the new data was compressed; `None` when there was none.
-    pub(super) fn stored(&self) -> Option<Share> {
-        Share::of(self.stored_bytes, self.new_bytes)
+    pub(super) fn stored(&self) -> Option<Ratio> {
+        Ratio::of(self.stored_bytes, self.new_bytes)
     }
 
     pub(super) fn disk(&self, name: &str) -> Option<&Disk> {

@@ -4,16 +4,16 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::statistics::Baseline;
-use super::{Backup, BadExpectations, Expectations, Finding, Share};
+use super::{AnomalyThresholds, Backup, Finding, InvalidThresholds, Ratio};
 
 /// Finds anomalies by checked expectations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detector(Expectations);
+pub struct Detector(AnomalyThresholds);
 
-impl TryFrom<Expectations> for Detector {
-    type Error = BadExpectations;
+impl TryFrom<AnomalyThresholds> for Detector {
+    type Error = InvalidThresholds;
 
-    fn try_from(expectations: Expectations) -> Result<Detector, BadExpectations> {
+    fn try_from(expectations: AnomalyThresholds) -> Result<Detector, InvalidThresholds> {
         expectations.check()?;
         Ok(Detector(expectations))
     }
@@ -53,7 +53,7 @@ impl Detector {
 
     fn shrank(&self, new: &Backup, last: &Backup) -> Option<Finding> {
         let (from_bytes, to_bytes) = (last.used_bytes, new.used_bytes);
-        let lost = Share::of(from_bytes.saturating_sub(to_bytes), from_bytes)?;
+        let lost = Ratio::of(from_bytes.saturating_sub(to_bytes), from_bytes)?;
         (lost > percent(self.0.shrink_percent_max)).then_some(Finding::Shrank { from_bytes, to_bytes })
     }
 
@@ -84,14 +84,14 @@ impl Detector {
         // Of a handful of bytes mostly their recipe is stored.
         let comparable = history.iter().filter(|backup| backup.new_bytes >= self.0.new_bytes_min);
         let usually_stored = Baseline::of(comparable.filter_map(|b| b.stored()), self.0.history_min)?.median;
-        let is_sudden = stored >= percent(self.0.stored_percent_incompressible)
-            && usually_stored <= percent(self.0.stored_percent_compressible);
+        let is_sudden = stored >= percent(self.0.incompressible_stored_percent_min)
+            && usually_stored <= percent(self.0.compressible_up_to_percent);
         is_sudden.then_some(Finding::Incompressible { stored, usually_stored })
     }
 }
 
-fn percent(percent: u8) -> Share {
-    Share(f64::from(percent) / 100.0)
+fn percent(percent: u8) -> Ratio {
+    Ratio(f64::from(percent) / 100.0)
 }
 
 /// How the disks differ from those of the backup before.

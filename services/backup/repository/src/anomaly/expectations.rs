@@ -7,7 +7,7 @@ const MIB: u64 = 1024 * 1024;
 /// Thresholds, as a person writes them. [`Detector`](super::Detector) accepts valid ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Expectations {
+pub struct AnomalyThresholds {
     /// Less in use than this is too small; 0 expects nothing.
     pub used_bytes_min: u64,
     /// Used bytes may shrink by so many percent from one backup to the next.
@@ -24,17 +24,17 @@ pub struct Expectations {
     /// New bytes below this are never unusual, and too few to tell how a machine's data compresses.
     pub new_bytes_min: u64,
     /// New data that is stored with at least so many percent of its size does not compress.
-    pub stored_percent_incompressible: u8,
+    pub incompressible_stored_percent_min: u8,
     /// The second sign is checked where usually at most so many percent are stored.
-    pub stored_percent_compressible: u8,
+    pub compressible_up_to_percent: u8,
     /// The next backup is expected within so many hours; 0 expects none.
     pub age_hours_max: u32,
 }
 
-impl Default for Expectations {
+impl Default for AnomalyThresholds {
     /// For machines backed up daily: a third may vanish, a fifth may change, a day and a half may pass.
-    fn default() -> Expectations {
-        Expectations {
+    fn default() -> AnomalyThresholds {
+        AnomalyThresholds {
             used_bytes_min: 0,
             shrink_percent_max: 33,
             history_max: 30,
@@ -42,8 +42,8 @@ impl Default for Expectations {
             deviations_max: 8,
             changed_percent_min: 20,
             new_bytes_min: MIB,
-            stored_percent_incompressible: 90,
-            stored_percent_compressible: 80,
+            incompressible_stored_percent_min: 90,
+            compressible_up_to_percent: 80,
             age_hours_max: 36,
         }
     }
@@ -52,7 +52,7 @@ impl Default for Expectations {
 /// The expectations contradict themselves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}: {why}")]
-pub struct BadExpectations {
+pub struct InvalidThresholds {
     field: &'static str,
     value: u64,
     why: &'static str,
@@ -63,25 +63,25 @@ const HISTORY_LEAST: u16 = 3;
 /// Years of daily backups; what a machine did earlier says nothing of today.
 const HISTORY_MOST: u16 = 3650;
 
-impl Expectations {
-    pub(super) fn check(&self) -> Result<(), BadExpectations> {
-        let refuse = |field, value, why| Err(BadExpectations { field, value, why });
+impl AnomalyThresholds {
+    pub(super) fn check(&self) -> Result<(), InvalidThresholds> {
+        let refuse = |field, value, why| Err(InvalidThresholds { field, value, why });
         for (field, percent) in [
             ("shrink_percent_max", self.shrink_percent_max),
             ("changed_percent_min", self.changed_percent_min),
-            ("stored_percent_incompressible", self.stored_percent_incompressible),
-            ("stored_percent_compressible", self.stored_percent_compressible),
+            ("incompressible_from_percent", self.incompressible_stored_percent_min),
+            ("compressible_up_to_percent", self.compressible_up_to_percent),
         ] {
             if !(1..=100).contains(&percent) {
                 return refuse(field, percent.into(), "a part of a whole is 1 to 100 percent");
             }
         }
-        if self.stored_percent_compressible >= self.stored_percent_incompressible {
-            let value = self.stored_percent_compressible.into();
+        if self.compressible_up_to_percent >= self.incompressible_stored_percent_min {
+            let value = self.compressible_up_to_percent.into();
             return refuse(
-                "stored_percent_compressible",
+                "compressible_up_to_percent",
                 value,
-                "it must be below stored_percent_incompressible",
+                "it must be below incompressible_from_percent",
             );
         }
         if !(HISTORY_LEAST..=self.history_max).contains(&self.history_min) {

@@ -8,12 +8,12 @@ use serde::Serialize;
 /// A part of a whole: 0.25 is a quarter. Never negative, never without a value; may be above 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
-pub struct Share(pub(super) f64);
+pub struct Ratio(pub(super) f64);
 
-impl Share {
+impl Ratio {
     /// How much `part` is of `whole`; `None` of nothing.
-    pub fn of(part: u64, whole: u64) -> Option<Share> {
-        (whole > 0).then(|| Share(part as f64 / whole as f64))
+    pub fn of(part: u64, whole: u64) -> Option<Ratio> {
+        (whole > 0).then(|| Ratio(part as f64 / whole as f64))
     }
 
     /// As a number: 0.25 is a quarter.
@@ -22,7 +22,7 @@ impl Share {
     }
 }
 
-impl fmt::Display for Share {
+impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = self.0 * 100.0;
         if percent < 10.0 { write!(f, "{percent:.1} %") } else { write!(f, "{percent:.0} %") }
@@ -48,13 +48,13 @@ pub enum Finding {
     /// Much is new, and unlike before it does not compress: a sign of encrypting malware.
     LikelyEncryption {
         /// New bytes of those in use.
-        changed: Share,
+        changed: Ratio,
         /// What is usual.
-        usually_changed: Share,
+        usually_changed: Ratio,
         /// Stored bytes of the new ones.
-        stored: Share,
+        stored: Ratio,
         /// What is usual.
-        usually_stored: Share,
+        usually_stored: Ratio,
     },
     /// Less in use than the machine must have.
     TooSmall {
@@ -80,11 +80,11 @@ pub enum Finding {
     /// Much more is new than usual.
     MassChange {
         /// New bytes of those in use.
-        changed: Share,
+        changed: Ratio,
         /// What is usual.
-        usually_changed: Share,
+        usually_changed: Ratio,
         /// More than this is unusual for this machine.
-        limit: Share,
+        limit: Ratio,
     },
     /// The backup before is too old.
     Late {
@@ -96,9 +96,9 @@ pub enum Finding {
     /// New data does not compress, where it did before.
     Incompressible {
         /// Stored bytes of the new ones.
-        stored: Share,
+        stored: Ratio,
         /// What is usual.
-        usually_stored: Share,
+        usually_stored: Ratio,
     },
     /// A disk has another size.
     DiskResized {

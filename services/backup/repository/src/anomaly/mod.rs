@@ -29,5 +29,5 @@ mod statistics;
 
 pub use backup::{Backup, Disk};
 pub use detector::Detector;
-pub use expectations::{BadExpectations, Expectations};
-pub use finding::{Finding, Severity, Share};
+pub use expectations::{AnomalyThresholds, InvalidThresholds};
+pub use finding::{Finding, Ratio, Severity};

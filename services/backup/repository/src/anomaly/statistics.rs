@@ -1,6 +1,6 @@
 //! A robust baseline: a few outliers change little.
 
-use super::Share;
+use super::Ratio;
 
 /// Makes the median of distances comparable with a standard deviation (Hampel 1974; NIST/SEMATECH e-Handbook 1.3.5.6).
 const NORMAL: f64 = 1.4826;
@@ -8,14 +8,14 @@ const NORMAL: f64 = 1.4826;
 /// The median of some values, and their deviation from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Baseline {
-    pub(super) median: Share,
+    pub(super) median: Ratio,
     deviation: f64,
 }
 
 impl Baseline {
     /// `None` of fewer values than `least`.
-    pub(super) fn of(values: impl Iterator<Item = Share>, least: u16) -> Option<Baseline> {
-        let mut values: Vec<f64> = values.map(Share::value).collect();
+    pub(super) fn of(values: impl Iterator<Item = Ratio>, least: u16) -> Option<Baseline> {
+        let mut values: Vec<f64> = values.map(Ratio::value).collect();
         if values.len() < usize::from(least).max(1) {
             return None;
         }
@@ -23,12 +23,12 @@ impl Baseline {
         for value in &mut values {
             *value = (*value - middle).abs();
         }
-        Some(Baseline { median: Share(middle), deviation: NORMAL * median(&mut values) })
+        Some(Baseline { median: Ratio(middle), deviation: NORMAL * median(&mut values) })
     }
 
     /// The largest value that is not unusual.
-    pub(super) fn limit(&self, deviations: u16, floor: Share) -> Share {
-        Share((self.median.0 + f64::from(deviations) * self.deviation).max(floor.0))
+    pub(super) fn limit(&self, deviations: u16, floor: Ratio) -> Ratio {
+        Ratio((self.median.0 + f64::from(deviations) * self.deviation).max(floor.0))
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn usual(values: &[f64]) -> Option<Baseline> {
-        Baseline::of(values.iter().map(|&value| Share(value)), 3)
+        Baseline::of(values.iter().map(|&value| Ratio(value)), 3)
     }
 
     #[test]
@@ -59,13 +59,13 @@ mod tests {
         let wild = usual(&[0.02, 0.03, 0.01, 0.02, 0.03, 1.0, 0.9]).unwrap();
         assert!((ordinary.median.0 - 0.02).abs() < 1e-9);
         assert!((wild.median.0 - 0.03).abs() < 1e-9);
-        assert!(wild.limit(8, Share(0.0)).0 < 0.2, "{wild:?}");
+        assert!(wild.limit(8, Ratio(0.0)).0 < 0.2, "{wild:?}");
     }
 
     #[test]
     fn a_machine_that_always_changes_alike_is_held_to_the_floor() {
         let usual = usual(&[0.02; 5]).unwrap();
-        assert_eq!(usual.limit(8, Share(0.2)), Share(0.2));
+        assert_eq!(usual.limit(8, Ratio(0.2)), Ratio(0.2));
     }
 
     #[test]

@@ -1,25 +1,25 @@
-//! Checks change maps: something that a map calls unchanged is read anyway and compared.
+//! Checks dirty bitmaps: something that a map calls unchanged is read anyway and compared.
 //!
 //! A map misses what another program wrote, as when an image was opened while its machine was off. No backup by that map
 //! would ever store it.
 
 use std::ops::Range;
 
-use super::CopyError;
-use super::disk::Copy;
+use super::CopyDisksError;
+use super::disk::DiskCopy;
 use super::patch::both;
 use crate::chunker::is_zero;
 use crate::format::recipe::Piece;
 use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 use crate::random::random;
-use crate::settings::Audit;
+use crate::settings::DirtyBitmapCheck;
 
 /// Of a hole no more than this is read.
 const HOLE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What to compare of one segment: parts of the disk that do not overlap any change.
-pub(super) struct Probe(Vec<Part>);
+pub(super) struct UnchangedRangesCheck(Vec<Part>);
 
 struct Part {
     range: Range<u64>,
@@ -29,7 +29,7 @@ struct Part {
     expected: Option<BlobId>,
 }
 
-impl Copy<'_> {
+impl DiskCopy<'_> {
     /// What to compare of a segment, given its pieces in the parent.
     pub(super) fn probe(
         &self,
@@ -37,7 +37,7 @@ impl Copy<'_> {
         pieces: &[Piece],
         reads: &[Range<u64>],
         changed: &[Range<u64>],
-    ) -> Option<Probe> {
+    ) -> Option<UnchangedRangesCheck> {
         let mut at = segment.start;
         let parts = pieces.iter().map(|piece| {
             let range = at..at + u64::from(piece.bytes());
@@ -56,15 +56,15 @@ impl Copy<'_> {
             })
             .filter(|part| part.expected.is_some() || !part.reads.is_empty())
             .collect();
-        if self.session.shared.settings.audit == Audit::Sample && !parts.is_empty() {
+        if self.session.shared.settings.dirty_bitmap_check == DirtyBitmapCheck::Sample && !parts.is_empty() {
             let drawn = parts.swap_remove(below(parts.len() as u64) as usize);
             parts = vec![drawn.shortened()];
         }
-        (!parts.is_empty()).then_some(Probe(parts))
+        (!parts.is_empty()).then_some(UnchangedRangesCheck(parts))
     }
 
-    pub(super) async fn audit(&self, probe: Option<Probe>) -> Result<(), CopyError> {
-        let Some(Probe(parts)) = probe else { return Ok(()) };
+    pub(super) async fn audit(&self, probe: Option<UnchangedRangesCheck>) -> Result<(), CopyDisksError> {
+        let Some(UnchangedRangesCheck(parts)) = probe else { return Ok(()) };
         raise(&self.session.progress.segments_audited, 1);
         for Part { range, reads, expected } in parts {
             let content = self.read(&range, &reads).await?;
@@ -73,7 +73,10 @@ impl Copy<'_> {
                 None => is_zero(&content),
             });
             if !is_as_expected.await {
-                return Err(CopyError::WrongChangeMap { disk: self.name.to_owned(), at: range.start });
+                return Err(CopyDisksError::DirtyBitmapMissedChange {
+                    disk: self.name.to_owned(),
+                    at: range.start,
+                });
             }
         }
         Ok(())

@@ -7,24 +7,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use super::CopyError;
-use super::plan::{ParentDisk, Task, Work};
+use super::CopyDisksError;
+use super::plan::{ParentDisk, SegmentTask, SegmentWork};
 use super::session::Session;
-use crate::chunker::{BLOCK_BYTES, Chunker, Cutter, phase};
-use crate::format::recipe::{self, Disk, LEAVES_PER_PAGE};
-use crate::format::snapshot::{DiskRecord, Shape};
+use crate::chunker::{BLOCK_BYTES, Chunker, DiskChunker, phase};
+use crate::format::recipe::{self, DiskRecipe, LEAVES_PER_PAGE};
+use crate::format::snapshot::{DiskRecord, RecordKind};
 use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 use crate::source::{DiskSource, SourceError};
 
-pub(super) struct Copy<'a> {
+pub(super) struct DiskCopy<'a> {
     pub(super) session: &'a Arc<Session>,
     pub(super) name: &'a str,
     pub(super) source: &'a dyn DiskSource,
-    pub(super) cutter: Cutter,
+    pub(super) chunker: DiskChunker,
     pub(super) parent: Option<ParentDisk>,
     /// Size and segments of the disk; its pages come last.
-    pub(super) shape: Disk,
+    pub(super) shape: DiskRecipe,
     /// Bytes that hold data, by the extents of the source.
     pub(super) used_bytes: AtomicU64,
 }
@@ -35,15 +35,19 @@ pub(super) async fn copy(
     name: &str,
     source: &dyn DiskSource,
     parent: Option<ParentDisk>,
-) -> Result<DiskRecord, CopyError> {
+) -> Result<DiskRecord, CopyDisksError> {
     let chunking = session.shared.config.chunking;
-    let shape =
-        Disk { size_bytes: source.size_bytes(), segment_bytes: chunking.segment_bytes, pages: Vec::new() };
+    let shape = DiskRecipe {
+        size_bytes: source.size_bytes(),
+        segment_bytes: chunking.segment_bytes,
+        pages: Vec::new(),
+    };
     let phase_bytes = phase_of(session, name, source).await?;
-    let cutter = Cutter::new(chunking, &session.keys, phase_bytes);
+    let cutter = DiskChunker::new(chunking, &session.keys, phase_bytes);
     // Where the grid has moved everything is cut again.
     let parent = parent.filter(|parent| parent.phase_bytes == phase_bytes);
-    let copy = Copy { session, name, source, cutter, parent, shape, used_bytes: AtomicU64::new(0) };
+    let copy =
+        DiskCopy { session, name, source, chunker: cutter, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
     // One boxed future after the other: unboxed, the compiler cannot tell callers that copying is `Send`.
     let here = &copy;
@@ -64,14 +68,14 @@ pub(super) async fn copy(
         roots.push(if page_leaves.iter().all(Option::is_none) {
             None
         } else {
-            Some(copy.store_recipe(BlobKind::Page, recipe::encode_page(&page_leaves)).await?)
+            Some(copy.store_recipe(BlobKind::RecipePage, recipe::encode_page(&page_leaves)).await?)
         });
     }
-    let disk = Disk { pages: roots, ..copy.shape.clone() };
-    let root = copy.store_recipe(BlobKind::Disk, disk.encode()).await?;
+    let disk = DiskRecipe { pages: roots, ..copy.shape.clone() };
+    let root = copy.store_recipe(BlobKind::DiskRecipe, disk.encode()).await?;
     Ok(DiskRecord {
         name: name.to_owned(),
-        shape: Shape::Disk,
+        shape: RecordKind::Disk,
         size_bytes: disk.size_bytes,
         used_bytes: copy.used_bytes.load(Ordering::Relaxed),
         phase_bytes,
@@ -80,12 +84,12 @@ pub(super) async fn copy(
 }
 
 /// Where the grid begins on which a disk is cut.
-async fn phase_of(session: &Session, name: &str, source: &dyn DiskSource) -> Result<u32, CopyError> {
+async fn phase_of(session: &Session, name: &str, source: &dyn DiskSource) -> Result<u32, CopyDisksError> {
     match session.shared.config.chunking.chunker() {
         Chunker::FastCdc => Ok(0),
-        Chunker::Aligned => {
+        Chunker::AlignedCdc => {
             let length = source.size_bytes().min(BLOCK_BYTES as u64);
-            let failed = |source| CopyError::Source { disk: name.to_owned(), source };
+            let failed = |source| CopyDisksError::Source { disk: name.to_owned(), source };
             let start = source.read_at(0, length as usize).await.map_err(failed)?;
             raise(&session.progress.read_bytes, length);
             Ok(phase::of(&start))
@@ -93,29 +97,29 @@ async fn phase_of(session: &Session, name: &str, source: &dyn DiskSource) -> Res
     }
 }
 
-impl Copy<'_> {
+impl DiskCopy<'_> {
     /// Deals with one segment; `None` is a segment of zeros.
-    async fn segment(&self, task: Task) -> Result<Option<BlobId>, CopyError> {
-        let Task { range, work } = task;
+    async fn segment(&self, task: SegmentTask) -> Result<Option<BlobId>, CopyDisksError> {
+        let SegmentTask { range, work } = task;
         let progress = &self.session.progress;
         let leaf = match work {
-            Work::Empty => {
+            SegmentWork::Zeros => {
                 raise(&progress.segments_empty, 1);
                 None
             }
-            Work::Unchanged { leaf, probe } => {
+            SegmentWork::Unchanged { leaf, probe } => {
                 self.audit(probe).await?;
                 raise(&progress.segments_reused, 1);
                 leaf
             }
-            Work::Read(reads) => {
+            SegmentWork::Read(reads) => {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
-                let cutter = self.cutter.clone();
+                let cutter = self.chunker.clone();
                 let stored = self.session.work(move |session| session.store_segment(&cutter, &segment)).await;
-                stored.map_err(CopyError::from)?
+                stored.map_err(CopyDisksError::from)?
             }
-            Work::Patch { patch, probe } => {
+            SegmentWork::Patch { patch, probe } => {
                 self.audit(probe).await?;
                 raise(&progress.segments_read, 1);
                 self.patch(&range, patch).await?
@@ -126,7 +130,11 @@ impl Copy<'_> {
     }
 
     /// The bytes of a part of the disk, of which only `reads` may be other than zero.
-    pub(super) async fn read(&self, part: &Range<u64>, reads: &[Range<u64>]) -> Result<Bytes, CopyError> {
+    pub(super) async fn read(
+        &self,
+        part: &Range<u64>,
+        reads: &[Range<u64>],
+    ) -> Result<Bytes, CopyDisksError> {
         if let [whole] = reads
             && whole == part
         {
@@ -141,7 +149,7 @@ impl Copy<'_> {
         Ok(Bytes::from(bytes))
     }
 
-    pub(super) async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyError> {
+    pub(super) async fn read_exact(&self, range: &Range<u64>) -> Result<Bytes, CopyDisksError> {
         let length = (range.end - range.start) as usize;
         let bytes = self.source.read_at(range.start, length).await.map_err(|source| self.failed(source))?;
         if bytes.len() != length {
@@ -151,16 +159,16 @@ impl Copy<'_> {
         Ok(bytes)
     }
 
-    async fn store_recipe(&self, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyError> {
+    async fn store_recipe(&self, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyDisksError> {
         let stored = self.session.work(move |session| session.store_blob(kind, &content)).await;
-        stored.map_err(CopyError::from)
+        stored.map_err(CopyDisksError::from)
     }
 
-    pub(super) fn failed(&self, source: SourceError) -> CopyError {
-        CopyError::Source { disk: self.name.to_owned(), source }
+    pub(super) fn failed(&self, source: SourceError) -> CopyDisksError {
+        CopyDisksError::Source { disk: self.name.to_owned(), source }
     }
 
-    pub(super) fn contradiction(&self, at: u64) -> CopyError {
-        CopyError::Contradiction { disk: self.name.to_owned(), at }
+    pub(super) fn contradiction(&self, at: u64) -> CopyDisksError {
+        CopyDisksError::SourceContractViolation { disk: self.name.to_owned(), at }
     }
 }

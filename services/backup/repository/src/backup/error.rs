@@ -1,7 +1,7 @@
 //! What can go wrong while a backup is made.
 
-use super::packer::Stopped;
-use super::seal::SealError;
+use super::packer::WorkerError;
+use super::seal::SealBackupError;
 use crate::damage::Damage;
 use crate::index::IndexError;
 use crate::open_error::OpenError;
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// The disks could not be copied. Nothing was left behind but packs that no snapshot refers to.
 #[derive(Debug, thiserror::Error)]
-pub enum CopyError {
+pub enum CopyDisksError {
     /// Two disks or streams of one name, or none at all.
     #[error("a backup needs at least one disk or stream, each with a name of its own")]
     DiskNames,
@@ -35,7 +35,7 @@ pub enum CopyError {
     },
     /// The repository is not where it was opened, as after an unmount. Nothing was written.
     #[error("the repository is no longer where it was opened")]
-    NotThere(#[source] OpenError),
+    RepositoryGone(#[source] OpenError),
     /// The parent cannot be read.
     #[error("could not read the parent snapshot")]
     Parent(#[source] SnapshotError),
@@ -59,15 +59,15 @@ pub enum CopyError {
     },
     /// A source's extents had gaps or overlaps, or a read was short.
     #[error("the source of disk {disk} contradicts itself at byte {at}")]
-    Contradiction {
+    SourceContractViolation {
         /// The disk.
         disk: String,
         /// Where.
         at: u64,
     },
-    /// A segment that the change map calls unchanged has changed. The disk is then read whole.
-    #[error("the change map of disk {disk} is wrong: the segment at byte {at} changed and is not in it")]
-    WrongChangeMap {
+    /// A segment that the dirty bitmap calls unchanged has changed. The disk is then read whole.
+    #[error("the dirty bitmap of disk {disk} is wrong: the segment at byte {at} changed and is not in it")]
+    DirtyBitmapMissedChange {
         /// The disk.
         disk: String,
         /// Where.
@@ -77,7 +77,7 @@ pub enum CopyError {
     #[error(
         "the store confirmed {pack} and does not list it with its {bytes} bytes: it lost what was written"
     )]
-    PackNotKept {
+    UploadedPackLost {
         /// The object.
         pack: String,
         /// How long it should be.
@@ -97,7 +97,7 @@ pub enum CopyError {
     Keys(#[source] Damage),
     /// The upload ended first; its own error is the one to report.
     #[error("the backup was interrupted while packs were filled")]
-    Interrupted,
+    UploadEnded,
     /// It sent no heartbeat for so long that a collection expired its lease.
     #[error("the backup made no progress for too long and its lease expired: start it again")]
     LeaseExpired,
@@ -111,18 +111,18 @@ pub enum CopyError {
 pub enum BackupError {
     /// While copying.
     #[error(transparent)]
-    Copy(#[from] CopyError),
+    Copy(#[from] CopyDisksError),
     /// While sealing.
     #[error(transparent)]
-    Seal(#[from] SealError),
+    Seal(#[from] SealBackupError),
 }
 
-impl From<Stopped> for CopyError {
-    fn from(stopped: Stopped) -> CopyError {
+impl From<WorkerError> for CopyDisksError {
+    fn from(stopped: WorkerError) -> CopyDisksError {
         match stopped {
-            Stopped::Ended => CopyError::Interrupted,
-            Stopped::Index(error) => CopyError::Index(error),
-            Stopped::Keys(damage) => CopyError::Keys(damage),
+            WorkerError::BackupEnded => CopyDisksError::UploadEnded,
+            WorkerError::Index(error) => CopyDisksError::Index(error),
+            WorkerError::Keys(damage) => CopyDisksError::Keys(damage),
         }
     }
 }

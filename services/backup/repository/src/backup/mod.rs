@@ -39,17 +39,17 @@ use tracing::{info, instrument, warn};
 use crate::Cancel;
 use crate::collect::{self, condemned};
 use crate::format::private::Private;
-use crate::format::snapshot::{Contents, CopyStats, DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::format::snapshot::{BackupStats, DiskRecord, RecordKind, Snapshot, SnapshotContents, SnapshotId};
 use crate::index;
 use crate::lease::{self, LeaseId, LeaseState};
 use crate::progress::{Progress, raise};
 use crate::repository::Repository;
 use crate::store::names;
 
-pub use self::error::{BackupError, CopyError};
+pub use self::error::{BackupError, CopyDisksError};
 use self::plan::ParentDisk;
 pub use self::request::{BackupRequest, Draft};
-pub use self::seal::SealError;
+pub use self::seal::SealBackupError;
 use self::session::Session;
 pub use self::stream::StreamSource;
 use self::upload::StoredPack;
@@ -91,23 +91,23 @@ impl Repository {
         request: BackupRequest,
         progress: &Arc<Progress>,
         cancel: &Cancel,
-    ) -> Result<Draft, CopyError> {
+    ) -> Result<Draft, CopyDisksError> {
         let names =
             || request.disks.iter().map(|(name, _)| name).chain(request.streams.iter().map(|(name, _)| name));
         if names().next().is_none() || names().collect::<HashSet<_>>().len() < names().count() {
-            return Err(CopyError::DiskNames);
+            return Err(CopyDisksError::DiskNames);
         }
         let began = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(CopyError::Cancelled),
+            () = cancel.cancelled() => return Err(CopyDisksError::Cancelled),
             lease = self.acquire_lease() => lease?,
         };
         let outcome = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(CopyError::Cancelled),
+            () = cancel.cancelled() => Err(CopyDisksError::Cancelled),
             contents = self.copy_all(request, progress, began) => contents,
             lost = lease::keep_renewing(&self.shared.store, began) => match lost {
-                Ok(()) => Err(CopyError::LeaseExpired),
+                Ok(()) => Err(CopyDisksError::LeaseExpired),
                 Err(error) => Err(error.into()),
             },
         };
@@ -123,8 +123,8 @@ impl Repository {
     }
 
     /// Acquires a lease, after checking that the repository is still there.
-    async fn acquire_lease(&self) -> Result<LeaseId, CopyError> {
-        self.probe().await.map_err(CopyError::NotThere)?;
+    async fn acquire_lease(&self) -> Result<LeaseId, CopyDisksError> {
+        self.probe().await.map_err(CopyDisksError::RepositoryGone)?;
         Ok(lease::acquire(&self.shared.store).await?)
     }
 
@@ -134,15 +134,16 @@ impl Repository {
         mut request: BackupRequest,
         progress: &Arc<Progress>,
         lease: LeaseId,
-    ) -> Result<Contents, CopyError> {
+    ) -> Result<SnapshotContents, CopyDisksError> {
         let (session, disks, stored) = self.copy_disks(&mut request, progress, NewPacks::Store).await?;
         self.check_packs_are_listed(&stored, lease).await?;
         let stats = progress.stats();
         info!(?stats, "disks copied");
-        let definition = Private::encrypt(&session.keys, &request.definition).map_err(CopyError::Keys)?;
+        let definition =
+            Private::encrypt(&session.keys, &request.definition).map_err(CopyDisksError::Keys)?;
         let BackupRequest { machine, taken_at_unix_ms, tags, parent, consistency, .. } = request;
         let stands_in = false;
-        Ok(Contents {
+        Ok(SnapshotContents {
             machine,
             taken_at_unix_ms,
             tags,
@@ -166,10 +167,10 @@ impl Repository {
         mut request: BackupRequest,
         progress: &Arc<Progress>,
         cancel: &Cancel,
-    ) -> Result<CopyStats, CopyError> {
+    ) -> Result<BackupStats, CopyDisksError> {
         tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(CopyError::Cancelled),
+            () = cancel.cancelled() => Err(CopyDisksError::Cancelled),
             read = self.copy_disks(&mut request, progress, NewPacks::Discard) => read.map(|_| progress.stats()),
         }
     }
@@ -180,7 +181,7 @@ impl Repository {
         request: &mut BackupRequest,
         progress: &Arc<Progress>,
         new_packs: NewPacks,
-    ) -> Result<(Arc<Session>, Vec<DiskRecord>, Vec<StoredPack>), CopyError> {
+    ) -> Result<(Arc<Session>, Vec<DiskRecord>, Vec<StoredPack>), CopyDisksError> {
         let condemned = condemned::all_packs(&self.shared.store, &self.shared.keys()).await?;
         self.refresh().await?;
         let parent = match request.parent {
@@ -195,17 +196,17 @@ impl Repository {
             let mut disks = Vec::with_capacity(request.disks.len());
             for (name, source) in &request.disks {
                 let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
-                    Some(record) if record.shape == Shape::Disk => {
+                    Some(record) if record.shape == RecordKind::Disk => {
                         ParentDisk::load(&session, record, source.size_bytes())
                             .await
-                            .map_err(|source| CopyError::ParentRecipe { disk: name.clone(), source })?
+                            .map_err(|source| CopyDisksError::ParentRecipe { disk: name.clone(), source })?
                     }
                     _ => None,
                 };
                 let copied = match disk::copy(&session, name, source.as_ref(), parent).await {
-                    Err(wrong @ CopyError::WrongChangeMap { .. }) => {
+                    Err(wrong @ CopyDisksError::DirtyBitmapMissedChange { .. }) => {
                         warn!(error = %wrong, "the disk is read whole");
-                        raise(&progress.maps_refused, 1);
+                        raise(&progress.bitmaps_rejected, 1);
                         disk::copy(&session, name, source.as_ref(), None).await
                     }
                     copied => copied,
@@ -216,12 +217,12 @@ impl Repository {
                 disks.push(stream::copy(&session, &name, source).await?);
             }
             // The uploads end when the last packs have been handed over.
-            session.finish().await.map_err(CopyError::from)?;
-            Ok::<_, CopyError>(disks)
+            session.finish().await.map_err(CopyDisksError::from)?;
+            Ok::<_, CopyDisksError>(disks)
         };
         let uploading = async {
             match new_packs {
-                NewPacks::Store => upload::all(&session, packs).await.map_err(CopyError::Upload),
+                NewPacks::Store => upload::all(&session, packs).await.map_err(CopyDisksError::Upload),
                 NewPacks::Discard => Ok(upload::none(&session, packs).await),
             }
         };
@@ -230,7 +231,11 @@ impl Repository {
     }
 
     /// Checks that the store lists every pack that it confirmed, with its length.
-    async fn check_packs_are_listed(&self, stored: &[StoredPack], lease: LeaseId) -> Result<(), CopyError> {
+    async fn check_packs_are_listed(
+        &self,
+        stored: &[StoredPack],
+        lease: LeaseId,
+    ) -> Result<(), CopyDisksError> {
         if stored.is_empty() {
             return Ok(());
         }
@@ -239,9 +244,9 @@ impl Repository {
             if listed.get(id).is_none_or(|found| found.bytes != *bytes) {
                 // A collection expired our lease and deleted it: not the store's fault.
                 if lease::state(&self.shared.store, lease).await? != LeaseState::Held {
-                    return Err(CopyError::LeaseExpired);
+                    return Err(CopyDisksError::LeaseExpired);
                 }
-                return Err(CopyError::PackNotKept {
+                return Err(CopyDisksError::UploadedPackLost {
                     pack: names::pack(*kind, *id).to_string(),
                     bytes: *bytes,
                 });
@@ -255,12 +260,14 @@ impl Repository {
         &self,
         id: SnapshotId,
         condemned: &HashSet<PackId>,
-    ) -> Result<Option<Snapshot>, CopyError> {
-        let parent = self.snapshot(id).await.map_err(CopyError::Parent)?;
+    ) -> Result<Option<Snapshot>, CopyDisksError> {
+        let parent = self.snapshot(id).await.map_err(CopyDisksError::Parent)?;
         let in_quarantine = self.shared.store.list(&names::folder(names::QUARANTINE)).await?;
         if !condemned.is_empty() || !in_quarantine.is_empty() {
             let intact = collect::are_intact(&self.shared, &parent.contents.disks).await;
-            if !intact.map_err(|source| CopyError::ParentRecipe { disk: parent_disks(&parent), source })? {
+            if !intact
+                .map_err(|source| CopyDisksError::ParentRecipe { disk: parent_disks(&parent), source })?
+            {
                 info!(%id, "the parent needs packs that are lost or being collected: all disks are read whole");
                 return Ok(None);
             }

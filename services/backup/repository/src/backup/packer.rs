@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::damage::Damage;
 use crate::format::blob::BLOB_BYTES_MAX;
-use crate::format::pack::{Directory, PackKind, PackSeed, PackWriter};
+use crate::format::pack::{Directory, NewPackParams, PackKind, PackWriter};
 use crate::ids::{BlobId, BlobKind};
 use crate::index::IndexError;
 use crate::keys::Keys;
@@ -19,16 +19,16 @@ const PACK_SLACK_BYTES: usize = BLOB_BYTES_MAX + 512 * 1024;
 
 /// A pack ready to be stored. Holds its permit until it is dropped.
 pub(super) struct FinishedPack {
-    pub(super) object: Bytes,
+    pub(super) object_bytes: Bytes,
     pub(super) directory: Directory,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// A worker could not go on.
 #[derive(Debug)]
-pub(super) enum Stopped {
+pub(super) enum WorkerError {
     /// The backup ended while it was at work; the cause is reported elsewhere.
-    Ended,
+    BackupEnded,
     /// The index could not be read.
     Index(IndexError),
     /// A pack could not be encrypted.
@@ -70,15 +70,15 @@ impl Packer {
         id: BlobId,
         raw_bytes: usize,
         text: Vec<u8>,
-    ) -> Result<u32, Stopped> {
-        let mut state = self.state.lock().map_err(|_| Stopped::Ended)?;
+    ) -> Result<u32, WorkerError> {
+        let mut state = self.state.lock().map_err(|_| WorkerError::BackupEnded)?;
         let pack = match &mut state.open {
             Some(pack) => pack,
             empty => {
                 let permit = Arc::clone(&self.permits).acquire_owned();
-                let permit = Handle::current().block_on(permit).map_err(|_| Stopped::Ended)?;
-                let (seed, room) = (PackSeed::generate(), PACK_BYTES_TARGET + PACK_SLACK_BYTES);
-                let writer = PackWriter::new(keys, self.kind, &seed, room).map_err(Stopped::Keys)?;
+                let permit = Handle::current().block_on(permit).map_err(|_| WorkerError::BackupEnded)?;
+                let (seed, room) = (NewPackParams::generate(), PACK_BYTES_TARGET + PACK_SLACK_BYTES);
+                let writer = PackWriter::new(keys, self.kind, &seed, room).map_err(WorkerError::Keys)?;
                 empty.insert(OpenPack { writer, permit })
             }
         };
@@ -90,8 +90,8 @@ impl Packer {
     }
 
     /// Hands over the open pack, however little is in it, and closes the queue.
-    pub(super) fn close(&self) -> Result<(), Stopped> {
-        let mut state = self.state.lock().map_err(|_| Stopped::Ended)?;
+    pub(super) fn close(&self) -> Result<(), WorkerError> {
+        let mut state = self.state.lock().map_err(|_| WorkerError::BackupEnded)?;
         state.hand_over()?;
         state.finished = None;
         Ok(())
@@ -99,13 +99,17 @@ impl Packer {
 }
 
 impl State {
-    fn hand_over(&mut self) -> Result<(), Stopped> {
+    fn hand_over(&mut self) -> Result<(), WorkerError> {
         let Some(OpenPack { writer, permit }) = self.open.take() else {
             return Ok(());
         };
         let (object, directory) = writer.finish();
-        let pack = FinishedPack { object: Bytes::from(object), directory, permit };
+        let pack = FinishedPack { object_bytes: Bytes::from(object), directory, permit };
         // There is room for as many packs as there are permits, so this never waits.
-        self.finished.as_ref().ok_or(Stopped::Ended)?.try_send(pack).map_err(|_| Stopped::Ended)
+        self.finished
+            .as_ref()
+            .ok_or(WorkerError::BackupEnded)?
+            .try_send(pack)
+            .map_err(|_| WorkerError::BackupEnded)
     }
 }

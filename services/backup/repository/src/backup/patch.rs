@@ -4,38 +4,39 @@ use std::ops::Range;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::CopyError;
-use super::disk::Copy;
-use super::packer::Stopped;
+use super::CopyDisksError;
+use super::disk::DiskCopy;
+use super::packer::WorkerError;
 use crate::format::recipe::Piece;
 use crate::ids::BlobId;
-use crate::recut::{Recut, Step};
+use crate::recut::{IncrementalSegmentChunker, Step};
 
 /// Reads of one segment at one time.
 const READS_IN_FLIGHT: usize = 8;
 
 /// What is known of a segment before it is read.
-pub(super) struct Patch {
+pub(super) struct SegmentPatchPlan {
     /// What may be other than zero.
-    pub(super) reads: Vec<Range<u64>>,
+    pub(super) nonzero_ranges: Vec<Range<u64>>,
     /// What changed since the parent.
-    pub(super) changed: Vec<Range<u64>>,
+    pub(super) changed_ranges: Vec<Range<u64>>,
     /// What it was cut into in the parent.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) parent_pieces: Vec<Piece>,
 }
 
-impl Copy<'_> {
+impl DiskCopy<'_> {
     /// Stores one segment; `None` is a segment of zeros.
     pub(super) async fn patch(
         &self,
         segment: &Range<u64>,
-        patch: Patch,
-    ) -> Result<Option<BlobId>, CopyError> {
-        let Patch { reads, changed, pieces } = patch;
+        patch: SegmentPatchPlan,
+    ) -> Result<Option<BlobId>, CopyDisksError> {
+        let SegmentPatchPlan { nonzero_ranges: reads, changed_ranges: changed, parent_pieces: pieces } =
+            patch;
         let within =
             |range: &Range<u64>| (range.start - segment.start) as usize..(range.end - segment.start) as usize;
         let changed: Vec<_> = changed.iter().map(within).collect();
-        let mut recut = Recut::new(self.cutter.clone(), pieces, &changed);
+        let mut recut = IncrementalSegmentChunker::new(self.chunker.clone(), pieces, &changed);
         let mut bytes = vec![0; (segment.end - segment.start) as usize];
         loop {
             let stepped = self.session.work(move |session| match recut.step(&bytes) {
@@ -50,7 +51,7 @@ impl Copy<'_> {
             let on_disk =
                 |range: &Range<usize>| segment.start + range.start as u64..segment.start + range.end as u64;
             let mut found = futures::stream::iter(both(ranges.iter().map(on_disk), &reads))
-                .map(|range| async move { Ok::<_, CopyError>((self.read_exact(&range).await?, range)) })
+                .map(|range| async move { Ok::<_, CopyDisksError>((self.read_exact(&range).await?, range)) })
                 .buffer_unordered(READS_IN_FLIGHT);
             while let Some((content, range)) = found.try_next().await? {
                 bytes[within(&range)].copy_from_slice(&content);
@@ -61,8 +62,8 @@ impl Copy<'_> {
 
 /// The outcome of one step of a worker.
 enum Stepped {
-    Stored(Result<Option<BlobId>, Stopped>),
-    Wants { recut: Recut, bytes: Vec<u8>, ranges: Vec<Range<usize>> },
+    Stored(Result<Option<BlobId>, WorkerError>),
+    Wants { recut: IncrementalSegmentChunker, bytes: Vec<u8>, ranges: Vec<Range<usize>> },
 }
 
 /// The intersections of some ranges with others.

@@ -12,21 +12,21 @@ use std::ops::Range;
 
 use tracing::warn;
 
-use super::CopyError;
-use super::audit::Probe;
-use super::disk::Copy;
-use super::patch::Patch;
+use super::CopyDisksError;
+use super::audit::UnchangedRangesCheck;
+use super::disk::DiskCopy;
+use super::patch::SegmentPatchPlan;
 use super::session::Session;
-use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
+use crate::format::recipe::{DiskRecipe, LEAVES_PER_PAGE, Piece};
 use crate::format::snapshot::DiskRecord;
 use crate::ids::BlobId;
 use crate::progress::raise;
 use crate::restore::{ReadError, fetch};
-use crate::source::{self, Change, ExtentKind, Plan};
+use crate::source::{self, Change, ExtentKind, SegmentPlan};
 
 /// The same disk in the parent snapshot.
 pub(super) struct ParentDisk {
-    disk: Disk,
+    disk: DiskRecipe,
     pub(super) phase_bytes: u32,
 }
 
@@ -62,43 +62,43 @@ impl ParentDisk {
 }
 
 /// One segment and what to do about it.
-pub(super) struct Task {
+pub(super) struct SegmentTask {
     pub(super) range: Range<u64>,
-    pub(super) work: Work,
+    pub(super) work: SegmentWork,
 }
 
-pub(super) enum Work {
+pub(super) enum SegmentWork {
     /// All zeros.
-    Empty,
+    Zeros,
     /// As in the parent.
-    Unchanged { leaf: Option<BlobId>, probe: Option<Probe> },
+    Unchanged { leaf: Option<BlobId>, probe: Option<UnchangedRangesCheck> },
     /// Read whole.
     Read(Vec<Range<u64>>),
     /// Read in places.
-    Patch { patch: Patch, probe: Option<Probe> },
+    Patch { patch: SegmentPatchPlan, probe: Option<UnchangedRangesCheck> },
 }
 
 /// What is known of one segment before its pieces in the parent are looked up.
 struct Planned {
     /// Its number on the disk.
     index: u64,
-    plan: Plan,
+    plan: SegmentPlan,
     /// The parent's leaf of the same segment; `None` where it holds only zeros there, or there is no parent.
     leaf: Option<BlobId>,
-    /// Whether what the change map says of it is checked.
+    /// Whether what the dirty bitmap says of it is checked.
     audited: bool,
 }
 
 impl Planned {
     /// Whether the parent's pieces are needed to deal with it.
     fn needs_pieces(&self) -> bool {
-        self.audited || matches!(self.plan, Plan::Patch { .. })
+        self.audited || matches!(self.plan, SegmentPlan::Patch { .. })
     }
 }
 
-impl Copy<'_> {
+impl DiskCopy<'_> {
     /// Asks the source about the segments of one page and decides about each.
-    pub(super) async fn plan_page(&self, page: u64) -> Result<Vec<Task>, CopyError> {
+    pub(super) async fn plan_page(&self, page: u64) -> Result<Vec<SegmentTask>, CopyDisksError> {
         let planned = self.planned(page).await?;
         let mut pieces = self.parent_pieces(&planned).await?;
         let task = |segment: Planned| {
@@ -113,7 +113,7 @@ impl Copy<'_> {
     }
 
     /// What the source and the parent say of each segment of a page.
-    async fn planned(&self, page: u64) -> Result<Vec<Planned>, CopyError> {
+    async fn planned(&self, page: u64) -> Result<Vec<Planned>, CopyDisksError> {
         let first = page * LEAVES_PER_PAGE as u64;
         let last = first + self.shape.leaves(page) - 1;
         let window = self.shape.segment(first).start..self.shape.segment(last).end;
@@ -138,56 +138,67 @@ impl Copy<'_> {
     }
 
     /// Decides about a segment. `pieces` is what it was cut into in the parent, `None` where that cannot be read.
-    fn task(&self, segment: Planned, range: Range<u64>, pieces: Option<Vec<Piece>>) -> Task {
+    fn task(&self, segment: Planned, range: Range<u64>, pieces: Option<Vec<Piece>>) -> SegmentTask {
         let probe = |reads: &[Range<u64>], changed: &[Range<u64>]| match &pieces {
             Some(pieces) if segment.audited => self.probe(&range, pieces, reads, changed),
             _ => None,
         };
         let work = match segment.plan {
-            Plan::Empty => Work::Empty,
-            Plan::Unchanged(reads) => Work::Unchanged { leaf: segment.leaf, probe: probe(&reads, &[]) },
-            Plan::Read(reads) => Work::Read(reads),
-            Plan::Patch { reads, changed } => {
+            SegmentPlan::Zeros => SegmentWork::Zeros,
+            SegmentPlan::Unchanged(reads) => {
+                SegmentWork::Unchanged { leaf: segment.leaf, probe: probe(&reads, &[]) }
+            }
+            SegmentPlan::Read(reads) => SegmentWork::Read(reads),
+            SegmentPlan::Patch { reads, changed } => {
                 let probe = probe(&reads, &changed);
                 match pieces {
-                    Some(pieces) => Work::Patch { patch: Patch { reads, changed, pieces }, probe },
-                    None => Work::Read(reads),
+                    Some(pieces) => SegmentWork::Patch {
+                        patch: SegmentPatchPlan {
+                            nonzero_ranges: reads,
+                            changed_ranges: changed,
+                            parent_pieces: pieces,
+                        },
+                        probe,
+                    },
+                    None => SegmentWork::Read(reads),
                 }
             }
         };
-        Task { range, work }
+        SegmentTask { range, work }
     }
 
-    fn is_audited(&self, plan: &Plan) -> bool {
-        matches!(plan, Plan::Unchanged(reads) | Plan::Patch { reads, .. } if !reads.is_empty())
-            && self.session.shared.settings.audit.selects(self.shape.segments())
+    fn is_audited(&self, plan: &SegmentPlan) -> bool {
+        matches!(plan, SegmentPlan::Unchanged(reads) | SegmentPlan::Patch { reads, .. } if !reads.is_empty())
+            && self.session.shared.settings.dirty_bitmap_check.selects(self.shape.segments())
     }
 
     /// The parent's pieces of the segments that need them, by where they begin. Damaged ones are left out.
-    async fn parent_pieces(&self, planned: &[Planned]) -> Result<HashMap<u64, Vec<Piece>>, CopyError> {
+    async fn parent_pieces(&self, planned: &[Planned]) -> Result<HashMap<u64, Vec<Piece>>, CopyDisksError> {
         let (Some(parent), Some(first)) = (&self.parent, planned.first()) else {
             return Ok(HashMap::new());
         };
         let wanted = planned.iter().map(|segment| segment.leaf.filter(|_| segment.needs_pieces()));
         let wanted: Vec<_> = wanted.collect();
         match parent.pieces(self.session, first.index, &wanted).await {
-            Err(error @ (ReadError::Damaged(_) | ReadError::Pack { .. })) => {
+            Err(error @ (ReadError::Damaged(_) | ReadError::DamagedPack { .. })) => {
                 warn!(disk = self.name, %error, "the parent's recipe is damaged: changed segments are read whole");
                 Ok(HashMap::new())
             }
-            read => read.map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source }),
+            read => {
+                read.map_err(|source| CopyDisksError::ParentRecipe { disk: self.name.to_owned(), source })
+            }
         }
     }
 
     /// The parent's leaves of a page, when there is a parent and all of them are stored.
-    async fn parent_leaves(&self, page: u64) -> Result<Option<Vec<Option<BlobId>>>, CopyError> {
+    async fn parent_leaves(&self, page: u64) -> Result<Option<Vec<Option<BlobId>>>, CopyDisksError> {
         let Some(parent) = &self.parent else {
             return Ok(None);
         };
         let leaves = parent
             .page(self.session, page)
             .await
-            .map_err(|source| CopyError::ParentRecipe { disk: self.name.to_owned(), source })?;
+            .map_err(|source| CopyDisksError::ParentRecipe { disk: self.name.to_owned(), source })?;
         for leaf in leaves.iter().flatten() {
             if !self.session.is_stored(leaf)? {
                 return Ok(None);

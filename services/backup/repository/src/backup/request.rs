@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::StreamSource;
-use crate::format::snapshot::{Consistency, Contents, SnapshotId};
+use crate::format::snapshot::{Consistency, SnapshotContents, SnapshotId};
 use crate::source::DiskSource;
 
 /// What to back up.
@@ -20,7 +20,7 @@ pub struct BackupRequest {
     pub streams: Vec<(String, StreamSource)>,
     /// The machine's definition, opaque here.
     pub definition: Vec<u8>,
-    /// The snapshot that the sources' change maps refer to. Without it maps are ignored; a disk that the parent does not
+    /// The snapshot that the sources' dirty bitmaps refer to. Without it maps are ignored; a disk that the parent does not
     /// have, or has in another size, is read whole.
     pub parent: Option<SnapshotId>,
     /// The state of the guest's data.
@@ -36,14 +36,14 @@ impl std::fmt::Debug for BackupRequest {
 /// A backup whose data is stored but which does not exist yet. Can be serialized and sealed later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
-    pub(super) contents: Contents,
+    pub(super) contents: SnapshotContents,
     /// The lease under which it was copied; held until it is sealed.
     pub(super) lease: String,
 }
 
 impl Draft {
     /// The contents of the future snapshot.
-    pub fn contents(&self) -> &Contents {
+    pub fn contents(&self) -> &SnapshotContents {
         &self.contents
     }
 

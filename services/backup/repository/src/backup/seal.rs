@@ -14,11 +14,11 @@ use crate::open_error::OpenError;
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
-use crate::store::{Created, StoreError, names};
+use crate::store::{CreateOutcome, StoreError, names};
 
 /// The draft could not be sealed.
 #[derive(Debug, thiserror::Error)]
-pub enum SealError {
+pub enum SealBackupError {
     /// Another backup has this id.
     #[error("there is already another snapshot {id}")]
     IdTaken {
@@ -27,16 +27,16 @@ pub enum SealError {
     },
     /// The draft waited for so long that a collection deleted some of its data, or will.
     #[error("the draft waited for too long and its data is being collected: copy again")]
-    Stale,
+    DraftExpired,
     /// The repository is not where it was opened, as after an unmount. Nothing was written.
     #[error("the repository is no longer where it was opened")]
-    NotThere(#[source] OpenError),
+    RepositoryGone(#[source] OpenError),
     /// The check whether the draft's data is still there failed.
     #[error("could not check the draft's data")]
-    Unchecked(#[source] ReadError),
+    DraftCheckFailed(#[source] ReadError),
     /// The snapshot of that id is there but cannot be read.
     #[error("could not read snapshot {id}, which exists already")]
-    Damaged {
+    ExistingSnapshotDamaged {
         /// The id.
         id: SnapshotId,
         /// What is wrong with it.
@@ -54,8 +54,8 @@ impl Repository {
     /// # Errors
     /// When the id belongs to another backup, the draft is stale, or the store fails.
     #[instrument(name = "repository.seal", skip(self, draft))]
-    pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealError> {
-        self.probe().await.map_err(SealError::NotThere)?;
+    pub async fn seal(&self, draft: &Draft, id: SnapshotId) -> Result<Snapshot, SealBackupError> {
+        self.probe().await.map_err(SealBackupError::RepositoryGone)?;
         let store = &self.shared.store;
         let copied_under = draft.lease_id();
         let snapshot = Snapshot { id, contents: draft.contents.clone() };
@@ -68,7 +68,7 @@ impl Repository {
                 let fresh = lease::acquire(store).await?;
                 if !self.is_intact(&snapshot).await? {
                     lease::end(store, fresh).await?;
-                    return Err(SealError::Stale);
+                    return Err(SealBackupError::DraftExpired);
                 }
                 // If we die between committing and confirming, sealing again must check again.
                 lease::expire(store, copied_under).await?;
@@ -91,15 +91,15 @@ impl Repository {
         snapshot: Snapshot,
         copied_under: LeaseId,
         fresh: Option<LeaseId>,
-    ) -> Result<Snapshot, SealError> {
+    ) -> Result<Snapshot, SealBackupError> {
         let name = names::entry(names::SNAPSHOTS, snapshot.id.ulid());
         let object = encrypted::encrypt(&self.shared.keys(), &name, packed::body(&snapshot.contents));
         match self.shared.store.create_locked(&name, Bytes::from(object)).await? {
-            Created::New => {}
-            Created::AlreadyThere => {
+            CreateOutcome::New => {}
+            CreateOutcome::AlreadyThere => {
                 // Another process seals the same draft.
                 if !self.is_sealed(&snapshot).await? {
-                    return Err(SealError::Stale);
+                    return Err(SealBackupError::DraftExpired);
                 }
             }
         }
@@ -112,7 +112,7 @@ impl Repository {
         snapshot: Snapshot,
         copied_under: LeaseId,
         fresh: Option<LeaseId>,
-    ) -> Result<Snapshot, SealError> {
+    ) -> Result<Snapshot, SealBackupError> {
         let store = &self.shared.store;
         let is_intact = match lease::state(store, fresh.unwrap_or(copied_under)).await? {
             // Held until now, or confirmed and ended before.
@@ -128,22 +128,26 @@ impl Repository {
                 warn!(%error, %lease, "a lease could not be ended");
             }
         }
-        if is_intact { Ok(snapshot) } else { Err(SealError::Stale) }
+        if is_intact { Ok(snapshot) } else { Err(SealBackupError::DraftExpired) }
     }
 
-    async fn is_intact(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
-        collect::are_intact(&self.shared, &snapshot.contents.disks).await.map_err(SealError::Unchecked)
+    async fn is_intact(&self, snapshot: &Snapshot) -> Result<bool, SealBackupError> {
+        collect::are_intact(&self.shared, &snapshot.contents.disks)
+            .await
+            .map_err(SealBackupError::DraftCheckFailed)
     }
 
     /// Whether exactly this snapshot exists; another of its id is an error.
-    async fn is_sealed(&self, snapshot: &Snapshot) -> Result<bool, SealError> {
+    async fn is_sealed(&self, snapshot: &Snapshot) -> Result<bool, SealBackupError> {
         match self.snapshot(snapshot.id).await {
             Ok(found) if &found == snapshot => Ok(true),
-            Ok(_) => Err(SealError::IdTaken { id: snapshot.id }),
+            Ok(_) => Err(SealBackupError::IdTaken { id: snapshot.id }),
             Err(
                 SnapshotError::Unknown { .. } | SnapshotError::Ambiguous { .. } | SnapshotError::Held { .. },
             ) => Ok(false),
-            Err(SnapshotError::Damaged { id, source }) => Err(SealError::Damaged { id, source }),
+            Err(SnapshotError::Damaged { id, source }) => {
+                Err(SealBackupError::ExistingSnapshotDamaged { id, source })
+            }
             Err(SnapshotError::Store(error)) => Err(error.into()),
         }
     }

@@ -7,8 +7,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::packer::{FinishedPack, Packer, Stopped};
-use crate::chunker::{Cut, Cutter};
+use super::packer::{FinishedPack, Packer, WorkerError};
+use crate::chunker::{DiskChunker, PieceRange};
 use crate::format::blob;
 use crate::format::pack::PackKind;
 use crate::format::recipe::{self, Piece};
@@ -16,7 +16,7 @@ use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
-use crate::recut::Part;
+use crate::recut::RechunkedPart;
 use crate::shared::Shared;
 
 pub(super) struct Session {
@@ -35,9 +35,9 @@ pub(super) struct Session {
 }
 
 /// Wakes workers that wait for a pack permit when the backup ends, however it ends.
-pub(super) struct StopOnDrop(Arc<Semaphore>);
+pub(super) struct CloseSemaphoreOnDrop(Arc<Semaphore>);
 
-impl Drop for StopOnDrop {
+impl Drop for CloseSemaphoreOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -60,8 +60,8 @@ impl Session {
         (Arc::new(Session { shared, keys, progress, condemned, claimed, packers, permits, workers }), packs)
     }
 
-    pub(super) fn stop_on_drop(&self) -> StopOnDrop {
-        StopOnDrop(Arc::clone(&self.permits))
+    pub(super) fn stop_on_drop(&self) -> CloseSemaphoreOnDrop {
+        CloseSemaphoreOnDrop(Arc::clone(&self.permits))
     }
 
     /// Runs CPU work on a worker thread, at most as many at a time as the settings say. It waits for its permit in a
@@ -86,18 +86,28 @@ impl Session {
     }
 
     /// Cuts a segment, stores what is new of it, and its leaf. `None` when it holds only zeros. Blocking.
-    pub(super) fn store_segment(&self, cutter: &Cutter, segment: &[u8]) -> Result<Option<BlobId>, Stopped> {
-        self.store_parts(segment, cutter.cut(segment).into_iter().map(Part::Cut).collect())
+    pub(super) fn store_segment(
+        &self,
+        cutter: &DiskChunker,
+        segment: &[u8],
+    ) -> Result<Option<BlobId>, WorkerError> {
+        self.store_parts(segment, cutter.cut(segment).into_iter().map(RechunkedPart::Rechunked).collect())
     }
 
     /// Stores what is new of a segment that was cut, and its leaf. `None` when it holds only zeros. Blocking.
-    pub(super) fn store_parts(&self, segment: &[u8], parts: Vec<Part>) -> Result<Option<BlobId>, Stopped> {
+    pub(super) fn store_parts(
+        &self,
+        segment: &[u8],
+        parts: Vec<RechunkedPart>,
+    ) -> Result<Option<BlobId>, WorkerError> {
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
             pieces.push(match part {
-                Part::Kept(piece) => piece,
-                Part::Cut(Cut::Hole(range)) => Piece::Hole { bytes: range.len() as u32 },
-                Part::Cut(Cut::Chunk(range)) => {
+                RechunkedPart::Kept(piece) => piece,
+                RechunkedPart::Rechunked(PieceRange::Hole(range)) => {
+                    Piece::Hole { bytes: range.len() as u32 }
+                }
+                RechunkedPart::Rechunked(PieceRange::Chunk(range)) => {
                     let bytes = range.len() as u32;
                     Piece::Chunk { id: self.store_blob(BlobKind::Chunk, &segment[range])?, bytes }
                 }
@@ -106,11 +116,11 @@ impl Session {
         if let [Piece::Hole { .. }] = pieces[..] {
             return Ok(None);
         }
-        self.store_blob(BlobKind::Leaf, &recipe::encode_leaf(&pieces)).map(Some)
+        self.store_blob(BlobKind::RecipeLeaf, &recipe::encode_leaf(&pieces)).map(Some)
     }
 
     /// Stores a blob unless it is stored already, and returns its id. Blocking.
-    pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, Stopped> {
+    pub(super) fn store_blob(&self, kind: BlobKind, content: &[u8]) -> Result<BlobId, WorkerError> {
         let id = self.keys.id(kind, content);
         if self.claim(id)? {
             let text = blob::encode(content, self.shared.settings.compression, TAG_BYTES);
@@ -131,13 +141,13 @@ impl Session {
     }
 
     /// Whether the caller is the one to store this blob.
-    fn claim(&self, id: BlobId) -> Result<bool, Stopped> {
-        let index = self.shared.index.read().map_err(|_| Stopped::Ended)?;
-        if index.contains_outside(&self.condemned, &id).map_err(Stopped::Index)? {
+    fn claim(&self, id: BlobId) -> Result<bool, WorkerError> {
+        let index = self.shared.index.read().map_err(|_| WorkerError::BackupEnded)?;
+        if index.contains_outside(&self.condemned, &id).map_err(WorkerError::Index)? {
             return Ok(false);
         }
         // Still holding the index: a blob is at any time either claimed or in the index.
-        Ok(self.claimed.lock().map_err(|_| Stopped::Ended)?.insert(id))
+        Ok(self.claimed.lock().map_err(|_| WorkerError::BackupEnded)?.insert(id))
     }
 
     /// Releases the claims on blobs that a shard lists. Only then: a blob is at any time either claimed or in the index.
@@ -154,7 +164,7 @@ impl Session {
     }
 
     /// Hands over the packs that are not full and ends their queue.
-    pub(super) async fn finish(self: &Arc<Self>) -> Result<(), Stopped> {
+    pub(super) async fn finish(self: &Arc<Self>) -> Result<(), WorkerError> {
         self.work(|session| session.packers.iter().try_for_each(Packer::close)).await
     }
 }

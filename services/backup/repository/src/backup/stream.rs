@@ -9,12 +9,12 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::CopyError;
+use super::CopyDisksError;
 use super::session::Session;
 use crate::format::blob::BLOB_BYTES_MAX;
 use crate::format::recipe::{self, Piece};
-use crate::format::snapshot::{DiskRecord, Shape};
-use crate::format::stream::Stream;
+use crate::format::snapshot::{DiskRecord, RecordKind};
+use crate::format::stream::StreamRecipe;
 use crate::ids::{BlobId, BlobKind};
 use crate::progress::raise;
 
@@ -27,13 +27,13 @@ const LEAF_END_BITS: u32 = 6;
 const LEAF_CHUNKS_MAX: usize = 1024;
 
 /// What is read and not yet cut.
-struct Cutter {
+struct StreamChunker {
     source: StreamSource,
     buffer: BytesMut,
     ended: bool,
 }
 
-impl Cutter {
+impl StreamChunker {
     /// The next chunk, `None` after the last.
     async fn next(&mut self, session: &Arc<Session>) -> std::io::Result<Option<Bytes>> {
         let chunking = session.shared.config.streams;
@@ -64,23 +64,23 @@ pub(super) async fn copy(
     session: &Arc<Session>,
     name: &str,
     source: StreamSource,
-) -> Result<DiskRecord, CopyError> {
-    let cutter = Cutter { source, buffer: BytesMut::new(), ended: false };
-    let failed = |error| CopyError::Stream { stream: name.to_owned(), source: error };
+) -> Result<DiskRecord, CopyDisksError> {
+    let cutter = StreamChunker { source, buffer: BytesMut::new(), ended: false };
+    let failed = |error| CopyDisksError::Stream { stream: name.to_owned(), source: error };
     let chunks = futures::stream::try_unfold(cutter, |mut cutter| async move {
         let chunk = cutter.next(session).await.map_err(failed)?;
-        Ok::<_, CopyError>(chunk.map(|chunk| (chunk, cutter)))
+        Ok::<_, CopyDisksError>(chunk.map(|chunk| (chunk, cutter)))
     });
     let stored = chunks
         .map_ok(|chunk| async move {
             let bytes = chunk.len() as u32;
             let id = session.work(move |session| session.store_blob(BlobKind::Chunk, &chunk)).await?;
             session.progress.done(u64::from(bytes));
-            Ok::<_, CopyError>((id, bytes))
+            Ok::<_, CopyDisksError>((id, bytes))
         })
         .try_buffered(session.shared.settings.stream_chunks_in_flight());
     let mut stored = std::pin::pin!(stored.boxed());
-    let mut stream = Stream { size_bytes: 0, leaves: Vec::new() };
+    let mut stream = StreamRecipe { size_bytes: 0, leaves: Vec::new() };
     let mut pieces = Vec::new();
     while let Some((id, bytes)) = stored.try_next().await? {
         pieces.push(Piece::Chunk { id, bytes });
@@ -91,12 +91,12 @@ pub(super) async fn copy(
     end_leaf(session, &mut stream, pieces).await?;
     let (size_bytes, root) = (stream.size_bytes, stream.encode());
     if root.len() > BLOB_BYTES_MAX {
-        return Err(CopyError::StreamTooLong { stream: name.to_owned(), bytes: size_bytes });
+        return Err(CopyDisksError::StreamTooLong { stream: name.to_owned(), bytes: size_bytes });
     }
-    let root = store(session, BlobKind::Stream, root).await?;
+    let root = store(session, BlobKind::StreamRecipe, root).await?;
     Ok(DiskRecord {
         name: name.to_owned(),
-        shape: Shape::Stream,
+        shape: RecordKind::Stream,
         size_bytes,
         used_bytes: size_bytes,
         phase_bytes: 0,
@@ -108,17 +108,21 @@ fn ends_leaf(id: &BlobId) -> bool {
     id.as_bytes()[0].leading_zeros() >= LEAF_END_BITS
 }
 
-async fn end_leaf(session: &Arc<Session>, stream: &mut Stream, pieces: Vec<Piece>) -> Result<(), CopyError> {
+async fn end_leaf(
+    session: &Arc<Session>,
+    stream: &mut StreamRecipe,
+    pieces: Vec<Piece>,
+) -> Result<(), CopyDisksError> {
     if pieces.is_empty() {
         return Ok(());
     }
     let bytes = pieces.iter().map(|piece| u64::from(piece.bytes())).sum();
-    let leaf = store(session, BlobKind::Leaf, recipe::encode_leaf(&pieces)).await?;
+    let leaf = store(session, BlobKind::RecipeLeaf, recipe::encode_leaf(&pieces)).await?;
     stream.size_bytes += bytes;
     stream.leaves.push((bytes, leaf));
     Ok(())
 }
 
-async fn store(session: &Arc<Session>, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyError> {
+async fn store(session: &Arc<Session>, kind: BlobKind, content: Vec<u8>) -> Result<BlobId, CopyDisksError> {
     Ok(session.work(move |session| session.store_blob(kind, &content)).await?)
 }

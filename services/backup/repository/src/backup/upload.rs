@@ -7,7 +7,7 @@ use tracing::{Instrument, debug_span};
 
 use super::packer::FinishedPack;
 use super::session::Session;
-use crate::format::pack::{Directory, PackHead, PackKind};
+use crate::format::pack::{Directory, PackEncryptionInfo, PackKind};
 use crate::ids::PackId;
 use crate::index::{IndexError, SHARD_ROWS, put_shard};
 use crate::shared::Shared;
@@ -40,7 +40,7 @@ pub(super) async fn all(
             },
             Some(stored) = uploads.next() => {
                 let (directory, bytes) = stored?;
-                let PackHead { kind, id, .. } = directory.head;
+                let PackEncryptionInfo { kind, id, .. } = directory.descriptor;
                 confirmed.push(StoredPack { kind, id, bytes });
                 unindexed.push(directory);
                 if unindexed.iter().map(|d| d.entries.len()).sum::<usize>() >= SHARD_ROWS {
@@ -79,10 +79,10 @@ async fn index_packs(session: &Session, directories: Vec<Directory>) -> Result<(
 
 /// The permit is released when the pack is stored and its memory free.
 async fn put_pack(session: &Session, pack: FinishedPack) -> Result<(Directory, u64), StoreError> {
-    let FinishedPack { object, directory, permit } = pack;
+    let FinishedPack { object_bytes: object, directory, permit } = pack;
     let bytes = object.len() as u64;
-    let name = names::pack(directory.head.kind, directory.head.id);
-    let span = debug_span!("repository.put_pack", pack = %directory.head.id, bytes = object.len());
+    let name = names::pack(directory.descriptor.kind, directory.descriptor.id);
+    let span = debug_span!("repository.put_pack", pack = %directory.descriptor.id, bytes = object.len());
     session.shared.store.put_locked(&name, object).instrument(span).await?;
     drop(permit);
     Ok((directory, bytes))

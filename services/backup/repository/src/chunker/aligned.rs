@@ -27,18 +27,18 @@ use super::{BLOCK_BYTES, blocks};
 pub(crate) const KEYS_BYTES: usize = 32;
 
 /// Selects blocks.
-pub(super) struct BlockSelector {
+pub(super) struct CutPointSelector {
     universal: LessSafeKey,
     cipher: EncryptingKey,
 }
 
-impl BlockSelector {
-    pub(super) fn new(keys: &[u8; KEYS_BYTES]) -> BlockSelector {
+impl CutPointSelector {
+    pub(super) fn new(keys: &[u8; KEYS_BYTES]) -> CutPointSelector {
         let (first, second) = keys.split_at(KEYS_BYTES / 2);
         let universal = UnboundKey::new(&AES_128_GCM, first).expect("16 bytes are a key");
         let cipher = UnboundCipherKey::new(&AES_128, second).expect("16 bytes are a key");
         let cipher = EncryptingKey::ecb(cipher).expect("a key of AES can be used with ECB");
-        BlockSelector { universal: LessSafeKey::new(universal), cipher }
+        CutPointSelector { universal: LessSafeKey::new(universal), cipher }
     }
 
     fn choice(&self, block: &[u8]) -> u32 {

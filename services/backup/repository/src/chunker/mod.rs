@@ -20,7 +20,7 @@ pub(crate) mod phase;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::aligned::BlockSelector;
+use self::aligned::CutPointSelector;
 pub use self::parameters::Chunker;
 pub(crate) use self::parameters::{Chunking, StreamChunking};
 use crate::keys::Keys;
@@ -30,14 +30,14 @@ pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// One piece of a segment, as a range of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub(crate) enum PieceRange {
     Hole(Range<usize>),
     Chunk(Range<usize>),
 }
 
 /// Cuts the segments of one disk. Deterministic; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Cutter {
+pub(crate) struct DiskChunker {
     chunking: Chunking,
     rule: Rule,
 }
@@ -45,20 +45,20 @@ pub(crate) struct Cutter {
 #[derive(Clone)]
 enum Rule {
     FastCdc { seed: u64 },
-    Aligned { selector: Arc<BlockSelector>, phase: usize },
+    Aligned { selector: Arc<CutPointSelector>, phase: usize },
 }
 
-impl Cutter {
+impl DiskChunker {
     /// `phase` is where on the disk the grid begins, see [`phase`]; it counts only if cuts are aligned.
-    pub(crate) fn new(chunking: Chunking, keys: &Keys, phase: u32) -> Cutter {
+    pub(crate) fn new(chunking: Chunking, keys: &Keys, phase: u32) -> DiskChunker {
         let rule = match chunking.chunker() {
             Chunker::FastCdc => Rule::FastCdc { seed: keys.chunker_seed() },
-            Chunker::Aligned => Rule::Aligned {
-                selector: Arc::new(BlockSelector::new(&keys.aligned_chunker())),
+            Chunker::AlignedCdc => Rule::Aligned {
+                selector: Arc::new(CutPointSelector::new(&keys.aligned_chunker())),
                 phase: phase as usize % BLOCK_BYTES,
             },
         };
-        Cutter { chunking, rule }
+        DiskChunker { chunking, rule }
     }
 
     /// The parameters it cuts with.
@@ -67,12 +67,12 @@ impl Cutter {
     }
 
     /// Cuts one segment.
-    pub(crate) fn cut(&self, segment: &[u8]) -> Vec<Cut> {
+    pub(crate) fn cut(&self, segment: &[u8]) -> Vec<PieceRange> {
         self.cut_part(segment, 0..segment.len())
     }
 
     /// Cuts a part of a segment as if nothing lay around it. The pieces are ranges of the segment.
-    pub(crate) fn cut_part(&self, segment: &[u8], part: Range<usize>) -> Vec<Cut> {
+    pub(crate) fn cut_part(&self, segment: &[u8], part: Range<usize>) -> Vec<PieceRange> {
         let mut cuts = Vec::new();
         let stretches = stretches(segment, part, self.chunking.hole_bytes_min as usize);
         match &self.rule {
@@ -92,15 +92,19 @@ impl Cutter {
 }
 
 /// Cuts stretches of data where `ends` says, counted from the beginning of each.
-fn cut_stretches(stretches: Vec<Cut>, cuts: &mut Vec<Cut>, mut ends: impl FnMut(Range<usize>) -> Vec<usize>) {
+fn cut_stretches(
+    stretches: Vec<PieceRange>,
+    cuts: &mut Vec<PieceRange>,
+    mut ends: impl FnMut(Range<usize>) -> Vec<usize>,
+) {
     for stretch in stretches {
         match stretch {
-            Cut::Hole(_) => cuts.push(stretch),
-            Cut::Chunk(range) => {
+            PieceRange::Hole(_) => cuts.push(stretch),
+            PieceRange::Chunk(range) => {
                 let mut start = range.start;
                 for end in ends(range.clone()) {
                     let end = range.start + end;
-                    cuts.push(Cut::Chunk(std::mem::replace(&mut start, end)..end));
+                    cuts.push(PieceRange::Chunk(std::mem::replace(&mut start, end)..end));
                 }
             }
         }
@@ -108,21 +112,22 @@ fn cut_stretches(stretches: Vec<Cut>, cuts: &mut Vec<Cut>, mut ends: impl FnMut(
 }
 
 /// Splits a part of a segment into holes and stretches of data.
-fn stretches(segment: &[u8], part: Range<usize>, hole_bytes_min: usize) -> Vec<Cut> {
+fn stretches(segment: &[u8], part: Range<usize>, hole_bytes_min: usize) -> Vec<PieceRange> {
     let mut found = Vec::new();
     let mut data_start = part.start;
     let mut zero_start = None;
-    let close = |zero_start: Option<usize>, end: usize, data_start: &mut usize, found: &mut Vec<Cut>| {
-        if let Some(start) = zero_start
-            && end - start >= hole_bytes_min
-        {
-            if *data_start < start {
-                found.push(Cut::Chunk(*data_start..start));
+    let close =
+        |zero_start: Option<usize>, end: usize, data_start: &mut usize, found: &mut Vec<PieceRange>| {
+            if let Some(start) = zero_start
+                && end - start >= hole_bytes_min
+            {
+                if *data_start < start {
+                    found.push(PieceRange::Chunk(*data_start..start));
+                }
+                found.push(PieceRange::Hole(start..end));
+                *data_start = end;
             }
-            found.push(Cut::Hole(start..end));
-            *data_start = end;
-        }
-    };
+        };
     for block in blocks(part.clone()) {
         let at = block.start;
         if is_zero(&segment[block]) {
@@ -133,11 +138,11 @@ fn stretches(segment: &[u8], part: Range<usize>, hole_bytes_min: usize) -> Vec<C
     }
     // A segment of zeros is a hole whatever its length: the last segment of a disk may be short.
     if zero_start == Some(0) && part == (0..segment.len()) {
-        return vec![Cut::Hole(part)];
+        return vec![PieceRange::Hole(part)];
     }
     close(zero_start, part.end, &mut data_start, &mut found);
     if data_start < part.end {
-        found.push(Cut::Chunk(data_start..part.end));
+        found.push(PieceRange::Chunk(data_start..part.end));
     }
     found
 }
@@ -166,9 +171,9 @@ mod tests {
 
     use super::*;
 
-    fn bytes_of(cut: &Cut) -> Range<usize> {
+    fn bytes_of(cut: &PieceRange) -> Range<usize> {
         match cut {
-            Cut::Hole(range) | Cut::Chunk(range) => range.clone(),
+            PieceRange::Hole(range) | PieceRange::Chunk(range) => range.clone(),
         }
     }
 
@@ -188,21 +193,21 @@ mod tests {
     }
 
     fn chunkers() -> impl Strategy<Value = (Chunker, u32)> {
-        let aligned = (Just(Chunker::Aligned), prop_oneof![Just(0), Just(512), Just(3584)]);
+        let aligned = (Just(Chunker::AlignedCdc), prop_oneof![Just(0), Just(512), Just(3584)]);
         prop_oneof![Just((Chunker::FastCdc, 0)), aligned]
     }
 
     proptest! {
         #[test]
         fn pieces_joined_cover_the_segment_and_holes_hold_only_zeros(segment in segment(), (chunker, phase) in chunkers()) {
-            let cutter = Cutter::new(chunker.into(), &Keys::known(), phase);
+            let cutter = DiskChunker::new(chunker.into(), &Keys::known(), phase);
             let cuts = cutter.cut(&segment);
             let mut at = 0;
             for piece in &cuts {
                 let range = bytes_of(piece);
                 prop_assert_eq!(range.start, at);
                 prop_assert!(range.end > range.start);
-                if let Cut::Hole(_) = piece {
+                if let PieceRange::Hole(_) = piece {
                     prop_assert!(is_zero(&segment[range.clone()]));
                 } else {
                     prop_assert!(range.len() <= 256 * 1024);
@@ -224,7 +229,7 @@ mod tests {
     fn cut_points_never_change() {
         let mut segment = golden();
         segment[500_000..700_000].fill(0);
-        let cutter = Cutter { chunking: Chunking::default(), rule: Rule::FastCdc { seed: 0x5eed } };
+        let cutter = DiskChunker { chunking: Chunking::default(), rule: Rule::FastCdc { seed: 0x5eed } };
         let ends: Vec<_> = cutter.cut(&segment).iter().map(|piece| bytes_of(piece).end).collect();
         assert_eq!(ends, GOLDEN_ENDS);
     }
@@ -239,8 +244,8 @@ mod tests {
     #[test]
     fn data_that_moved_by_blocks_is_cut_where_it_was() {
         for (phase, moved_by) in [(0, 4096), (0, 5 * 4096), (3584, 3584), (3584, 4096 + 3584)] {
-            let cutter = |phase| Cutter::new(Chunker::Aligned.into(), &Keys::known(), phase);
-            let ends = |cutter: Cutter, segment: &[u8]| -> HashSet<usize> {
+            let cutter = |phase| DiskChunker::new(Chunker::AlignedCdc.into(), &Keys::known(), phase);
+            let ends = |cutter: DiskChunker, segment: &[u8]| -> HashSet<usize> {
                 cutter.cut(segment).iter().map(|piece| bytes_of(piece).end).collect()
             };
             let before = ends(cutter(0), &golden());
@@ -254,7 +259,7 @@ mod tests {
     fn aligned_cuts_are_on_the_grid_and_as_long_as_they_should_be() {
         let mut segment = vec![0; 64 << 20];
         blake3::Hasher::new().update(b"long").finalize_xof().fill(&mut segment);
-        let cuts = Cutter::new(Chunker::Aligned.into(), &Keys::known(), 512).cut(&segment);
+        let cuts = DiskChunker::new(Chunker::AlignedCdc.into(), &Keys::known(), 512).cut(&segment);
         let (last, all) = cuts.split_last().unwrap();
         assert!(all.iter().all(|cut| bytes_of(cut).end % BLOCK_BYTES == 512));
         assert!(all.iter().all(|cut| (16 * 1024 - 3584..=256 * 1024).contains(&bytes_of(cut).len())));
@@ -266,7 +271,8 @@ mod tests {
     #[test]
     fn blocks_that_are_all_the_same_are_cut_within_the_greatest_length() {
         for byte in 1..50 {
-            let cuts = Cutter::new(Chunker::Aligned.into(), &Keys::known(), 3584).cut(&vec![byte; 1 << 20]);
+            let cuts =
+                DiskChunker::new(Chunker::AlignedCdc.into(), &Keys::known(), 3584).cut(&vec![byte; 1 << 20]);
             assert!(cuts.iter().all(|cut| bytes_of(cut).len() <= 256 * 1024), "{byte}: {cuts:?}");
         }
     }

@@ -21,7 +21,7 @@ pub enum Chunker {
     /// Content-defined as well, but on the grid of 4 KiB on which guest file systems place their data. A keyed
     /// universal hash and AES choose the blocks after which it cuts, so that the lengths of chunks say nothing about
     /// contents to who does not have the key. Several times as fast; what moved by less than a block is not found again.
-    Aligned,
+    AlignedCdc,
 }
 
 /// The parameters of a repository that decide where disks are cut. Stored at `init`, equal for all writers.
@@ -72,7 +72,7 @@ impl From<Chunker> for Chunking {
     fn from(chunker: Chunker) -> Chunking {
         let algorithm = match chunker {
             Chunker::FastCdc => Algorithm::FastCdc2020Level1,
-            Chunker::Aligned => Algorithm::AlignedGhashAes,
+            Chunker::AlignedCdc => Algorithm::AlignedGhashAes,
         };
         Chunking { algorithm, ..Chunking::default() }
     }
@@ -84,7 +84,7 @@ impl Chunking {
     pub(crate) fn tiny(chunker: Chunker) -> Chunking {
         let [chunk_bytes_min, chunk_bytes_avg, chunk_bytes_max] = match chunker {
             Chunker::FastCdc => [1024, 4096, 16 * 1024],
-            Chunker::Aligned => [8 * 1024, 16 * 1024, 64 * 1024],
+            Chunker::AlignedCdc => [8 * 1024, 16 * 1024, 64 * 1024],
         };
         Chunking {
             segment_bytes: 512 * 1024,
@@ -100,7 +100,7 @@ impl Chunking {
     pub(crate) fn chunker(&self) -> Chunker {
         match self.algorithm {
             Algorithm::FastCdc2020Level1 => Chunker::FastCdc,
-            Algorithm::AlignedGhashAes => Chunker::Aligned,
+            Algorithm::AlignedGhashAes => Chunker::AlignedCdc,
         }
     }
 

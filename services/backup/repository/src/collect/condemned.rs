@@ -29,7 +29,7 @@ const WHAT: &str = "list of condemned packs";
 
 /// One list.
 #[derive(Debug)]
-pub(super) struct Condemned {
+pub(super) struct CondemnedPacks {
     pub(super) id: Ulid,
     pub(super) packs: Vec<PackId>,
 }
@@ -55,7 +55,7 @@ pub(crate) async fn all_packs(store: &Store, keys: &Keys) -> Result<HashSet<Pack
 }
 
 /// All lists.
-pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, IndexError> {
+pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<CondemnedPacks>, IndexError> {
     let mut lists = Vec::new();
     for listed in store.list(&names::folder(names::CONDEMNED)).await? {
         let Some(id) = listed.path.parts().nth(1).and_then(|id| Ulid::from_string(id.as_ref()).ok()) else {
@@ -74,13 +74,13 @@ pub(super) async fn all(store: &Store, keys: &Keys) -> Result<Vec<Condemned>, In
     Ok(lists)
 }
 
-async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<Condemned, IndexError> {
+async fn read(store: &Store, keys: &Keys, id: Ulid) -> Result<CondemnedPacks, IndexError> {
     let name = part(id, PACKS);
     let object = store.get(&name).await?;
     let packs = encrypted::decrypt(keys, &name, WHAT, &object)
         .and_then(|text| decode_packs(&text))
         .map_err(|source| IndexError::Damaged { name: name.to_string(), source })?;
-    Ok(Condemned { id, packs })
+    Ok(CondemnedPacks { id, packs })
 }
 
 pub(crate) fn encode_packs(packs: &[PackId]) -> Vec<u8> {

@@ -2,42 +2,42 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::format::pack::{PackHead, PackKind};
+use crate::format::pack::{PackEncryptionInfo, PackKind};
 use crate::ids::{BlobId, PackId};
 use crate::index::{Index, IndexError, ListedPack, Location};
 
 /// What is known of a pack that the index names.
 #[derive(Clone, Copy)]
-struct Known {
-    head: PackHead,
+struct PackState {
+    head: PackEncryptionInfo,
     /// As the store lists it; a pack that went since the index was loaded is not listed.
     listed: Option<ListedPack>,
     is_condemned: bool,
 }
 
 /// All packs at one moment.
-pub(super) struct Packs {
-    known: HashMap<PackId, Known>,
+pub(super) struct PackStates {
+    known: HashMap<PackId, PackState>,
 }
 
 /// The copies of a blob that must stay; the first is the one to read.
-pub(super) struct Copies {
+pub(super) struct BlobCopies {
     pub(super) places: Vec<Location>,
     /// Whether the first is usable; then it is the only one here.
-    pub(super) is_usable: bool,
+    pub(super) first_copy_usable: bool,
 }
 
-impl Packs {
+impl PackStates {
     pub(super) fn new(
         index: &Index,
         listed: &HashMap<PackId, ListedPack>,
         condemned: &HashSet<PackId>,
-    ) -> Packs {
-        let known = |head: PackHead| {
+    ) -> PackStates {
+        let known = |head: PackEncryptionInfo| {
             let (listed, is_condemned) = (listed.get(&head.id).copied(), condemned.contains(&head.id));
-            (head.id, Known { head, listed, is_condemned })
+            (head.id, PackState { head, listed, is_condemned })
         };
-        Packs { known: index.packs().into_iter().map(known).collect() }
+        PackStates { known: index.packs().into_iter().map(known).collect() }
     }
 
     /// Whether a pack may be relied on: the index lists it, the store lists it, and it is not condemned.
@@ -46,7 +46,7 @@ impl Packs {
     }
 
     /// A pack that is there.
-    pub(super) fn find(&self, pack: &PackId) -> Option<(PackHead, ListedPack)> {
+    pub(super) fn find(&self, pack: &PackId) -> Option<(PackEncryptionInfo, ListedPack)> {
         let known = self.known.get(pack)?;
         Some((known.head, known.listed?))
     }
@@ -64,7 +64,7 @@ impl Packs {
 
     /// The copies of a blob that must stay. Of several that may be relied on, the oldest is enough: a copy that is
     /// stored later changes nothing. Where there is none of these, all copies stay.
-    pub(super) fn copies(&self, index: &Index, id: &BlobId) -> Result<Copies, IndexError> {
+    pub(super) fn copies(&self, index: &Index, id: &BlobId) -> Result<BlobCopies, IndexError> {
         let mut places = index.find_all(id)?;
         places.sort_by_key(|place| {
             let pack = place.pack.id;
@@ -76,6 +76,6 @@ impl Packs {
         if is_usable {
             places.truncate(1);
         }
-        Ok(Copies { places, is_usable })
+        Ok(BlobCopies { places, first_copy_usable: is_usable })
     }
 }

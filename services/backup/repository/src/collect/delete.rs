@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condemned;
-use super::needs_cache::NeedsCache;
+use super::needs_cache::PackReferencesCache;
 use super::{CollectError, CollectReport, Needed};
 use crate::lease;
 use crate::progress::Progress;
@@ -18,7 +18,7 @@ impl Repository {
         &self,
         now_unix_ms: i64,
         lease_timeout: Duration,
-        needs_cache: &mut Arc<NeedsCache>,
+        needs_cache: &mut Arc<PackReferencesCache>,
         progress: &Arc<Progress>,
         report: &mut CollectReport,
     ) -> Result<(), CollectError> {

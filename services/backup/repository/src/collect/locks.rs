@@ -7,10 +7,10 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
 use super::CollectError;
-use super::marks::Marks;
+use super::marks::LiveBlobs;
 use crate::ids::PackId;
 use crate::index::ListedPack;
-use crate::object_times::{Name, ObjectTimes, Times};
+use crate::object_times::{Name, TimestampTable, TimestampsById};
 use crate::repository::Repository;
 use crate::shared::Shared;
 use crate::store::{ObjectLock, StoreError, names};
@@ -30,7 +30,7 @@ impl Repository {
     pub(super) async fn extend_locks(
         &self,
         packs: &HashMap<PackId, ListedPack>,
-        marks: &Marks,
+        marks: &LiveBlobs,
     ) -> Result<u64, CollectError> {
         let Shared { store, .. } = &*self.shared;
         let Some(lock) = store.object_lock() else {
@@ -57,7 +57,7 @@ impl Repository {
             .try_collect()
             .await?;
         let until = lock_until.until.timestamp_millis();
-        let extended: Times = extended.into_iter().flatten().map(|name| (name, until)).collect();
+        let extended: TimestampsById = extended.into_iter().flatten().map(|name| (name, until)).collect();
         let is_there = |name: &Name| known.contains_key(name);
         self.locked(&self.shared.keys()).add(&extended, is_there).await?;
         Ok(extended.len() as u64)
@@ -67,7 +67,7 @@ impl Repository {
     async fn locks_that_run_out(
         &self,
         packs: &HashMap<PackId, ListedPack>,
-        marks: &Marks,
+        marks: &LiveBlobs,
         lock: ObjectLock,
         now: DateTime<Utc>,
     ) -> Result<(Vec<RunsOut>, HashMap<Name, Path>), CollectError> {
@@ -95,7 +95,12 @@ impl Repository {
         Ok((running_out, needed))
     }
 
-    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> ObjectTimes<'a> {
-        ObjectTimes { store: &self.shared.store, keys, folder: names::LOCKED, what: "list of locked objects" }
+    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> TimestampTable<'a> {
+        TimestampTable {
+            store: &self.shared.store,
+            keys,
+            folder: names::LOCKED,
+            object_name: "list of locked objects",
+        }
     }
 }

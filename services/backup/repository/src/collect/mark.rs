@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::copies::Packs;
-use super::marks::Marks;
-use super::needs_cache::NeedsCache;
+use super::copies::PackStates;
+use super::marks::LiveBlobs;
+use super::needs_cache::PackReferencesCache;
 use super::trace::trace;
 use super::{CollectError, HELD};
 use crate::Damage;
@@ -20,7 +20,7 @@ use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::snapshots::SnapshotError;
 use crate::store::StoreError;
-use crate::walk::Walk;
+use crate::walk::RecipeWalk;
 
 /// The disks of every snapshot.
 pub(super) type Disks = Vec<(SnapshotId, Vec<DiskRecord>)>;
@@ -30,10 +30,10 @@ pub(super) async fn needed(
     repository: &Repository,
     frozen: &Repository,
     disks: Disks,
-    packs: Arc<Packs>,
-    needs_cache: &mut Arc<NeedsCache>,
+    packs: Arc<PackStates>,
+    needs_cache: &mut Arc<PackReferencesCache>,
     progress: &Arc<Progress>,
-) -> Result<Marks, CollectError> {
+) -> Result<LiveBlobs, CollectError> {
     let shared = &frozen.shared;
     let records = disks.iter().flat_map(|(_, records)| records);
     let roots: HashSet<_> = records.map(|record| record.root).collect();
@@ -58,11 +58,11 @@ async fn one_by_one(
     repository: &Repository,
     frozen: &Repository,
     disks: Disks,
-    packs: &Packs,
-) -> Result<Marks, CollectError> {
+    packs: &PackStates,
+) -> Result<LiveBlobs, CollectError> {
     let shared = &frozen.shared;
-    let mut walk = Walk::new(shared);
-    let mut marks = Marks::default();
+    let mut walk = RecipeWalk::new(shared);
+    let mut marks = LiveBlobs::default();
     for (snapshot, disks) in disks {
         for record in disks {
             let mut outcome = Ok(None);
@@ -84,7 +84,7 @@ async fn one_by_one(
             // Forgotten and collected while we walked: then it needs nothing.
             match repository.snapshot(snapshot).await {
                 Err(SnapshotError::Unknown { .. }) => {}
-                _ => return Err(CollectError::Broken { snapshot, source: broken }),
+                _ => return Err(CollectError::SnapshotIncomplete { snapshot, source: broken }),
             }
         }
     }
@@ -92,7 +92,7 @@ async fn one_by_one(
 }
 
 /// Marks the copies of a blob that must stay; false where there is none.
-fn mark(marks: &mut Marks, index: &Index, packs: &Packs, id: &BlobId) -> Result<bool, IndexError> {
+fn mark(marks: &mut LiveBlobs, index: &Index, packs: &PackStates, id: &BlobId) -> Result<bool, IndexError> {
     let copies = packs.copies(index, id)?;
     for place in &copies.places {
         marks.add(place.pack.id, place.slot, place.entry.encrypted_bytes);

@@ -7,7 +7,7 @@ use crate::ids::PackId;
 
 /// What the snapshots need, at one moment.
 #[derive(Default)]
-pub(super) struct Marks {
+pub(super) struct LiveBlobs {
     packs: HashMap<PackId, Marked>,
 }
 
@@ -19,7 +19,7 @@ struct Marked {
     live_bytes: u64,
 }
 
-impl Marks {
+impl LiveBlobs {
     /// Marks the blob in a slot; true where it was not marked before.
     pub(super) fn add(&mut self, pack: PackId, slot: u32, encrypted_bytes: u32) -> bool {
         let marked = self.packs.entry(pack).or_default();

@@ -64,10 +64,10 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{info, instrument};
 
-use self::copies::Packs;
+use self::copies::PackStates;
 pub(crate) use self::intact::are_intact;
-use self::marks::Marks;
-use self::needs_cache::NeedsCache;
+use self::marks::LiveBlobs;
+use self::needs_cache::PackReferencesCache;
 pub use self::outcome::{CollectError, CollectReport};
 use crate::Cancel;
 use crate::ids::PackId;
@@ -111,7 +111,7 @@ const HELD: &str = "no thread panics while holding the index";
 /// The packs there are and what is needed of them, at one moment.
 struct Needed {
     packs: HashMap<PackId, ListedPack>,
-    marks: Marks,
+    marks: LiveBlobs,
     /// The repository with the index that the marks were made with.
     frozen: Repository,
 }
@@ -170,7 +170,7 @@ impl Repository {
         progress: &Arc<Progress>,
     ) -> Result<CollectReport, CollectError> {
         let store = &self.shared.store;
-        self.probe().await.map_err(CollectError::NotThere)?;
+        self.probe().await.map_err(CollectError::RepositoryGone)?;
         let now = lease::store_clock(store).await?;
         let mut report = CollectReport::default();
 
@@ -201,9 +201,9 @@ impl Repository {
     }
 
     /// What earlier collections cached about recipes.
-    async fn needs_cache(&self) -> Arc<NeedsCache> {
+    async fn needs_cache(&self) -> Arc<PackReferencesCache> {
         let (cache, keys) = (self.shared.cache.clone(), self.shared.keys());
-        let opening = spawn_blocking(move || Arc::new(NeedsCache::open(&cache, &keys)));
+        let opening = spawn_blocking(move || Arc::new(PackReferencesCache::open(&cache, &keys)));
         opening.await.expect("reading a file does not panic")
     }
 
@@ -211,14 +211,14 @@ impl Repository {
     async fn needed(
         &self,
         condemned: &HashSet<PackId>,
-        needs_cache: &mut Arc<NeedsCache>,
+        needs_cache: &mut Arc<PackReferencesCache>,
         progress: &Arc<Progress>,
     ) -> Result<Needed, CollectError> {
         // First the snapshots, then the index: so whatever a snapshot names is in it.
         let disks = self.all_disks().await?;
         let frozen = self.with_fresh_index().await?;
         let packs = index::list_packs(&self.shared.store).await?;
-        let usable = Packs::new(&frozen.shared.index.read().expect(HELD), &packs, condemned);
+        let usable = PackStates::new(&frozen.shared.index.read().expect(HELD), &packs, condemned);
         let marks = mark::needed(self, &frozen, disks, Arc::new(usable), needs_cache, progress).await?;
         Ok(Needed { packs, marks, frozen })
     }
@@ -226,7 +226,7 @@ impl Repository {
     /// Every disk of every snapshot; a snapshot forgotten meanwhile is left out.
     async fn all_disks(&self) -> Result<mark::Disks, CollectError> {
         let snapshots = self.snapshots_as_they_are().await.map_err(|error| match error {
-            SnapshotError::Damaged { id, source } => CollectError::Damaged { snapshot: id, source },
+            SnapshotError::Damaged { id, source } => CollectError::SnapshotDamaged { snapshot: id, source },
             SnapshotError::Store(error) => error.into(),
             error @ (SnapshotError::Unknown { .. }
             | SnapshotError::Ambiguous { .. }

@@ -19,15 +19,15 @@ use crate::index::Location;
 
 /// The location of a blob that a piece names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct ReferencedBlob {
     pub(super) pack: PackId,
     pub(super) slot: u32,
     pub(super) encrypted_bytes: u32,
 }
 
-impl From<&Location> for Target {
-    fn from(place: &Location) -> Target {
-        Target { pack: place.pack.id, slot: place.slot, encrypted_bytes: place.entry.encrypted_bytes }
+impl From<&Location> for ReferencedBlob {
+    fn from(place: &Location) -> ReferencedBlob {
+        ReferencedBlob { pack: place.pack.id, slot: place.slot, encrypted_bytes: place.entry.encrypted_bytes }
     }
 }
 
@@ -41,18 +41,18 @@ struct Numbered {
 
 /// What the pieces of one pack name, as far as it is known.
 #[derive(Default)]
-pub(super) struct Needs {
+pub(super) struct OutgoingReferences {
     packs: Vec<PackId>,
     numbers: HashMap<PackId, u32>,
     by_slot: HashMap<u32, Range<usize>>,
     targets: Vec<Numbered>,
 }
 
-impl Needs {
+impl OutgoingReferences {
     /// Adds what the piece in a slot names; it replaces what was added for that slot before.
-    pub(super) fn add(&mut self, slot: u32, targets: impl Iterator<Item = Target>) {
+    pub(super) fn add(&mut self, slot: u32, targets: impl Iterator<Item = ReferencedBlob>) {
         let start = self.targets.len();
-        for Target { pack, slot, encrypted_bytes } in targets {
+        for ReferencedBlob { pack, slot, encrypted_bytes } in targets {
             let number = *self.numbers.entry(pack).or_insert_with(|| {
                 self.packs.push(pack);
                 (self.packs.len() - 1) as u32
@@ -63,16 +63,16 @@ impl Needs {
     }
 
     /// Adds all of `others`.
-    pub(super) fn add_all(&mut self, others: &Needs) {
+    pub(super) fn add_all(&mut self, others: &OutgoingReferences) {
         for slot in others.by_slot.keys() {
             self.add(*slot, others.of(*slot).into_iter().flatten());
         }
     }
 
     /// What the piece in a slot names.
-    pub(super) fn of(&self, slot: u32) -> Option<impl Iterator<Item = Target> + Clone + '_> {
+    pub(super) fn of(&self, slot: u32) -> Option<impl Iterator<Item = ReferencedBlob> + Clone + '_> {
         let range = self.by_slot.get(&slot)?.clone();
-        Some(self.targets[range].iter().map(|target| Target {
+        Some(self.targets[range].iter().map(|target| ReferencedBlob {
             pack: self.packs[target.pack as usize],
             slot: target.slot,
             encrypted_bytes: target.encrypted_bytes,
@@ -107,7 +107,7 @@ impl Needs {
         out
     }
 
-    pub(super) fn decode(text: &[u8]) -> Result<Needs, Damage> {
+    pub(super) fn decode(text: &[u8]) -> Result<OutgoingReferences, Damage> {
         const WHAT: &str = "list of needs";
         let mut cursor = Cursor::new(text, WHAT);
         let malformed = |why| Damage::Malformed { what: WHAT, why };
@@ -144,6 +144,6 @@ impl Needs {
             return Err(malformed("its notes do not fill it"));
         }
         let numbers = packs.iter().copied().zip(0..).collect();
-        Ok(Needs { packs, numbers, by_slot, targets })
+        Ok(OutgoingReferences { packs, numbers, by_slot, targets })
     }
 }

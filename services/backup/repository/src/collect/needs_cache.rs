@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::needs::Needs;
+use super::needs::OutgoingReferences;
 use crate::cursor::Cursor;
 use crate::ids::PackId;
 use crate::index::Cache;
@@ -53,15 +53,15 @@ struct Blocks {
 }
 
 /// What earlier runs cached.
-pub(super) struct NeedsCache {
+pub(super) struct PackReferencesCache {
     mac_key: blake3::Hasher,
     folder: Option<PathBuf>,
     kept: Option<Blocks>,
 }
 
 /// What one run adds.
-pub(super) struct NewNeeds {
-    needs_cache: Arc<NeedsCache>,
+pub(super) struct PackReferencesCacheUpdate {
+    needs_cache: Arc<PackReferencesCache>,
     new: Option<Blocks>,
     met: HashSet<PackId>,
     /// The disk is full, or cannot be written.
@@ -119,8 +119,8 @@ impl Blocks {
     }
 
     /// All that the blocks of a pack say.
-    fn notes(&self, mac_key: &blake3::Hasher, pack: &PackId) -> Needs {
-        let mut all = Needs::default();
+    fn notes(&self, mac_key: &blake3::Hasher, pack: &PackId) -> OutgoingReferences {
+        let mut all = OutgoingReferences::default();
         for notes in self.of(mac_key, pack).filter_map(|block| needs_in(pack, &block)) {
             if all.is_empty() {
                 all = notes;
@@ -145,18 +145,18 @@ fn mac_of(mac_key: &blake3::Hasher, block: &[u8]) -> [u8; MAC_BYTES] {
 }
 
 /// The needs in an authentic block.
-fn needs_in(pack: &PackId, block: &[u8]) -> Option<Needs> {
+fn needs_in(pack: &PackId, block: &[u8]) -> Option<OutgoingReferences> {
     let (header, rest) = block.split_first_chunk::<HEADER_BYTES>()?;
     let (of, text_bytes, length) = fields(header)?;
     if of != *pack || text_bytes > TEXT_BYTES_MAX {
         return None;
     }
     let text = zstd::bulk::decompress(rest.get(..length)?, text_bytes).ok()?;
-    Needs::decode(&text).ok()
+    OutgoingReferences::decode(&text).ok()
 }
 
 /// The block of some needs; `None` where they are too long.
-fn block_of(mac_key: &blake3::Hasher, pack: &PackId, notes: &Needs) -> Option<Vec<u8>> {
+fn block_of(mac_key: &blake3::Hasher, pack: &PackId, notes: &OutgoingReferences) -> Option<Vec<u8>> {
     let text = notes.encode();
     if text.len() > TEXT_BYTES_MAX {
         return None;
@@ -169,19 +169,19 @@ fn block_of(mac_key: &blake3::Hasher, pack: &PackId, notes: &Needs) -> Option<Ve
     Some(block)
 }
 
-impl NeedsCache {
+impl PackReferencesCache {
     /// The cache in the folder; empty, where it cannot be read.
-    pub(super) fn open(cache: &Cache, keys: &Keys) -> NeedsCache {
+    pub(super) fn open(cache: &Cache, keys: &Keys) -> PackReferencesCache {
         let mut mac_key = blake3::Hasher::new_keyed(&keys.cache_key());
         mac_key.update(FILE.as_bytes());
         let folder = cache.folder().map(Path::to_owned);
         let file = folder.as_ref().and_then(|folder| File::open(folder.join(FILE)).ok());
         let kept = file.and_then(|file| Blocks::find(file).ok().flatten());
-        NeedsCache { mac_key, folder, kept }
+        PackReferencesCache { mac_key, folder, kept }
     }
 
     /// The cached needs of a pack.
-    pub(super) fn notes(&self, pack: &PackId) -> Needs {
+    pub(super) fn notes(&self, pack: &PackId) -> OutgoingReferences {
         self.kept.as_ref().map(|kept| kept.notes(&self.mac_key, pack)).unwrap_or_default()
     }
 
@@ -193,9 +193,9 @@ impl NeedsCache {
     }
 }
 
-impl NewNeeds {
-    pub(super) fn new(needs_cache: Arc<NeedsCache>) -> NewNeeds {
-        NewNeeds { needs_cache, new: None, met: HashSet::new(), is_full: false }
+impl PackReferencesCacheUpdate {
+    pub(super) fn new(needs_cache: Arc<PackReferencesCache>) -> PackReferencesCacheUpdate {
+        PackReferencesCacheUpdate { needs_cache, new: None, met: HashSet::new(), is_full: false }
     }
 
     /// This run needs something of a pack: its entries are kept. True at the first visit.
@@ -204,7 +204,7 @@ impl NewNeeds {
     }
 
     /// Adds needs of a pack.
-    pub(super) fn add(&mut self, pack: PackId, notes: &Needs) {
+    pub(super) fn add(&mut self, pack: PackId, notes: &OutgoingReferences) {
         if self.is_full || notes.is_empty() {
             return;
         }
@@ -224,7 +224,7 @@ impl NewNeeds {
     }
 
     /// Keeps new and old entries of the packs that this run visited; only for a run that succeeded.
-    pub(super) fn keep(self) -> Arc<NeedsCache> {
+    pub(super) fn keep(self) -> Arc<PackReferencesCache> {
         let is_met = |kept: &Blocks| kept.of.keys().all(|pack| self.met.contains(pack));
         let is_same = self.new.is_none() && self.needs_cache.kept.as_ref().is_none_or(is_met);
         if self.is_full || is_same {
@@ -232,8 +232,12 @@ impl NewNeeds {
         }
         match self.write() {
             Ok(kept) => {
-                let NeedsCache { mac_key, folder, .. } = &*self.needs_cache;
-                Arc::new(NeedsCache { mac_key: mac_key.clone(), folder: folder.clone(), kept: Some(kept) })
+                let PackReferencesCache { mac_key, folder, .. } = &*self.needs_cache;
+                Arc::new(PackReferencesCache {
+                    mac_key: mac_key.clone(),
+                    folder: folder.clone(),
+                    kept: Some(kept),
+                })
             }
             Err(error) => {
                 warn!(%error, "the cache of recipes could not be written and they will be read again");

@@ -33,7 +33,7 @@ pub struct CollectReport {
 pub enum CollectError {
     /// A snapshot needs what is not there: nothing is deleted until that is understood.
     #[error("snapshot {snapshot} cannot be read whole, so nothing is deleted (verify, or rebuild the index)")]
-    Broken {
+    SnapshotIncomplete {
         /// The snapshot.
         snapshot: SnapshotId,
         /// What is wrong.
@@ -42,7 +42,7 @@ pub enum CollectError {
     },
     /// A snapshot object is damaged: what it needs is unknown.
     #[error("snapshot {snapshot} is damaged, so nothing is deleted (verify, then forget or restore it)")]
-    Damaged {
+    SnapshotDamaged {
         /// The snapshot.
         snapshot: SnapshotId,
         /// What is wrong.
@@ -51,7 +51,7 @@ pub enum CollectError {
     },
     /// The repository is not where it was opened, as after an unmount. Nothing was written.
     #[error("the repository is no longer where it was opened")]
-    NotThere(#[source] OpenError),
+    RepositoryGone(#[source] OpenError),
     /// What is needed of a sparse pack could not be read. Nothing of it was lost.
     #[error("could not rewrite a sparse pack")]
     Rewrite(#[from] ReadError),

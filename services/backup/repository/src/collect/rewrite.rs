@@ -13,24 +13,24 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 
-use super::marks::Marks;
+use super::marks::LiveBlobs;
 use super::{CollectError, CollectReport, CollectSettings, HELD};
 use crate::damage::Damage;
 use crate::format::blob;
-use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, PackKind, PackSeed, PackWriter};
+use crate::format::pack::{self, Directory, EMPTY_PACK_BYTES, NewPackParams, PackKind, PackWriter};
 use crate::ids::{BlobId, PackId};
 use crate::index::{self, ListedPack, Location};
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
 use crate::repository::Repository;
-use crate::restore::plan::{self, RangeRead, Wanted};
+use crate::restore::plan::{self, PackRangeRead, WantedBlob};
 use crate::restore::{ReadError, fetch};
 use crate::settings::{PACK_BYTES_TARGET, READ_BYTES_MAX};
 use crate::shared::Shared;
 use crate::store::{StoreError, names};
 
 /// A pack that is worth rewriting.
-pub(super) struct Sparse {
+pub(super) struct SparsePack {
     id: PackId,
     listed: ListedPack,
     /// Bytes that will be copied.
@@ -48,8 +48,8 @@ impl Repository {
     /// Rewrites packs, and returns those of which nothing is needed any more.
     pub(super) async fn rewrite(
         &self,
-        sparse: Vec<Sparse>,
-        marks: &Marks,
+        sparse: Vec<SparsePack>,
+        marks: &LiveBlobs,
         progress: &Progress,
         report: &mut CollectReport,
     ) -> Result<Vec<PackId>, CollectError> {
@@ -91,11 +91,11 @@ impl Repository {
     pub(super) fn sparse(
         &self,
         frozen: &Repository,
-        marks: &Marks,
+        marks: &LiveBlobs,
         condemned: &HashSet<PackId>,
         packs: &HashMap<PackId, ListedPack>,
         settings: &CollectSettings,
-    ) -> Vec<Sparse> {
+    ) -> Vec<SparsePack> {
         let epoch = self.shared.keys().current().number;
         let can_read = self.can_read();
         let index = frozen.shared.index.read().expect(HELD);
@@ -112,12 +112,12 @@ impl Repository {
                 let may = can_read || head.kind == PackKind::Meta;
                 let is_condemned = condemned.contains(&head.id);
                 let wanted = live_bytes > 0 && may && (is_sparse || is_old || is_condemned);
-                wanted.then_some(Sparse { id: head.id, listed, live_bytes })
+                wanted.then_some(SparsePack { id: head.id, listed, live_bytes })
             })
             .collect();
         sparse.sort_by_key(|pack| (pack.live_bytes * 1000 / pack.listed.bytes.max(1), pack.id));
         let mut live_bytes = 0;
-        let within = |pack: &&Sparse| {
+        let within = |pack: &&SparsePack| {
             live_bytes += pack.live_bytes;
             live_bytes <= settings.rewrite_bytes_max
         };
@@ -129,8 +129,8 @@ impl Repository {
     /// Copies what is needed of a pack.
     async fn move_live(
         &self,
-        marks: &Marks,
-        pack: &Sparse,
+        marks: &LiveBlobs,
+        pack: &SparsePack,
         moved: &mut HashSet<BlobId>,
         refill: &mut Refill,
     ) -> Result<(), CollectError> {
@@ -143,23 +143,23 @@ impl Repository {
     /// Reads of the blobs of a pack whose copy here is the one that is needed, and that were not moved before.
     async fn live_blobs(
         &self,
-        marks: &Marks,
-        pack: &Sparse,
+        marks: &LiveBlobs,
+        pack: &SparsePack,
         moved: &mut HashSet<BlobId>,
-    ) -> Result<Vec<RangeRead>, CollectError> {
+    ) -> Result<Vec<PackRangeRead>, CollectError> {
         let directory = read_directory(&self.shared, pack.id, pack.listed).await?;
         let mut wanted = Vec::new();
         for (slot, offset, entry) in directory.placed() {
             if marks.is_marked(&pack.id, slot) && moved.insert(entry.id) {
-                let location = Location { pack: directory.head, slot, offset, entry: *entry };
-                wanted.push(Wanted { location, wanted_at: Vec::new() });
+                let location = Location { pack: directory.descriptor, slot, offset, entry: *entry };
+                wanted.push(WantedBlob { location, positions: Vec::new() });
             }
         }
         Ok(plan::ranges(wanted))
     }
 
     /// Moves the blobs of one range into the pack that fills.
-    async fn refill(&self, refill: &mut Refill, read: RangeRead) -> Result<(), CollectError> {
+    async fn refill(&self, refill: &mut Refill, read: PackRangeRead) -> Result<(), CollectError> {
         let object = fetch::range(&self.shared, &read).await?;
         let keys = self.shared.keys();
         let (kind, open) = (refill.kind, refill.open.take());
@@ -171,10 +171,10 @@ impl Repository {
                 Some(writer) => writer,
                 None => {
                     let room = PACK_BYTES_TARGET + READ_BYTES_MAX as usize;
-                    PackWriter::new(&keys, kind, &PackSeed::generate(), room).map_err(damaged)?
+                    PackWriter::new(&keys, kind, &NewPackParams::generate(), room).map_err(damaged)?
                 }
             };
-            for Wanted { location: Location { slot, offset, entry, .. }, .. } in &read.blobs {
+            for WantedBlob { location: Location { slot, offset, entry, .. }, .. } in &read.blobs {
                 let at = (u64::from(*offset) - read.range.start) as usize;
                 let mut encrypted = object[at..at + entry.encrypted_bytes as usize].to_vec();
                 let text = pack::decrypt_encoded(&key, read.pack.id, *slot, entry, &mut encrypted)
@@ -198,7 +198,7 @@ fn is_gone(error: &CollectError) -> bool {
     matches!(
         error,
         CollectError::Rewrite(
-            ReadError::Pack { source: Damage::Missing { .. }, .. }
+            ReadError::DamagedPack { source: Damage::Missing { .. }, .. }
                 | ReadError::Store(StoreError::NotFound { .. })
         )
     )
@@ -212,7 +212,7 @@ impl Refill {
         };
         let (object, directory) =
             spawn_blocking(move || writer.finish()).await.expect("finishing a pack does not panic");
-        let name = names::pack(directory.head.kind, directory.head.id);
+        let name = names::pack(directory.descriptor.kind, directory.descriptor.id);
         let bytes = object.len() as u64;
         let store = &repository.shared.store;
         store.put_locked(&name, Bytes::from(object)).await?;
@@ -222,7 +222,7 @@ impl Refill {
             _ => {
                 let damage =
                     Damage::Malformed { what: "pack", why: "the store did not keep what was written" };
-                return Err(ReadError::Pack { pack: name.to_string(), source: damage }.into());
+                return Err(ReadError::DamagedPack { pack: name.to_string(), source: damage }.into());
             }
         }
         self.stored.push(directory);

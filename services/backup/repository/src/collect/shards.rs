@@ -20,8 +20,8 @@ pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
     let index = frozen.shared.index.read().expect("no thread panics while holding the index").clone();
     let to_replace: Vec<_> = index
         .outlines()
-        .filter(|shard| shard.is_stale || (shard.rows as usize) < SHARD_ROWS / 2)
-        .map(|shard| (Path::from(shard.name), shard.is_stale))
+        .filter(|shard| shard.lists_deleted_packs || (shard.rows as usize) < SHARD_ROWS / 2)
+        .map(|shard| (Path::from(shard.name), shard.lists_deleted_packs))
         .collect();
     let any_stale = to_replace.iter().any(|(_, is_stale)| *is_stale);
     if !any_stale && to_replace.len() <= SMALL_SHARDS_MAX {
@@ -33,7 +33,9 @@ pub(super) async fn tidy(repository: &Repository) -> Result<(), IndexError> {
         match index::read_shard(store, keys, name).await {
             Ok((name, directories)) => {
                 replaced.push(name);
-                kept.extend(directories.into_iter().filter(|directory| !index.is_gone(&directory.head.id)));
+                kept.extend(
+                    directories.into_iter().filter(|directory| !index.is_gone(&directory.descriptor.id)),
+                );
             }
             // Another collection has merged it.
             Err(IndexError::Store(StoreError::NotFound { .. })) => {}

@@ -20,10 +20,10 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::copies::{Copies, Packs};
-use super::marks::Marks;
-use super::needs::{Needs, Target};
-use super::needs_cache::{NeedsCache, NewNeeds};
+use super::copies::{BlobCopies, PackStates};
+use super::marks::LiveBlobs;
+use super::needs::{OutgoingReferences, ReferencedBlob};
+use super::needs_cache::{PackReferencesCache, PackReferencesCacheUpdate};
 use crate::damage::Damage;
 use crate::format::pack::{Entry, PackKind};
 use crate::format::recipe;
@@ -31,7 +31,7 @@ use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::Location;
 use crate::progress::Progress;
 use crate::rebuild::read_directory;
-use crate::restore::plan::{self, RangeRead, Wanted};
+use crate::restore::plan::{self, PackRangeRead, WantedBlob};
 use crate::restore::{ReadError, fetch};
 use crate::shared::Shared;
 
@@ -55,23 +55,23 @@ struct Queue {
 /// Locations of pieces that were looked up before: a page names nearly all leaves that it named the day before. Emptied
 /// when full.
 struct LocationCache {
-    places: HashMap<BlobId, Target>,
+    places: HashMap<BlobId, ReferencedBlob>,
     places_max: usize,
 }
 
 /// What was found out up to now.
 struct Found {
-    marks: Marks,
+    marks: LiveBlobs,
     queue: Queue,
-    new_needs: NewNeeds,
+    new_needs: PackReferencesCacheUpdate,
     locations: LocationCache,
 }
 
 struct Trace {
     /// The repository with an index of its own.
     shared: Arc<Shared>,
-    packs: Arc<Packs>,
-    needs_cache: Arc<NeedsCache>,
+    packs: Arc<PackStates>,
+    needs_cache: Arc<PackReferencesCache>,
     found: Mutex<Found>,
     /// Bounds the ranges that are held in memory.
     ranges: Semaphore,
@@ -81,15 +81,15 @@ struct Trace {
 /// followed; packs of which nothing is needed count at the end.
 pub(super) async fn trace(
     shared: &Arc<Shared>,
-    packs: Arc<Packs>,
-    needs_cache: &Arc<NeedsCache>,
+    packs: Arc<PackStates>,
+    needs_cache: &Arc<PackReferencesCache>,
     roots: Vec<BlobId>,
     progress: &Arc<Progress>,
-) -> Result<(Marks, NewNeeds), ReadError> {
+) -> Result<(LiveBlobs, PackReferencesCacheUpdate), ReadError> {
     let found = Found {
-        marks: Marks::default(),
+        marks: LiveBlobs::default(),
         queue: Queue::default(),
-        new_needs: NewNeeds::new(Arc::clone(needs_cache)),
+        new_needs: PackReferencesCacheUpdate::new(Arc::clone(needs_cache)),
         locations: LocationCache { places: HashMap::new(), places_max: shared.settings.locations_cached() },
     };
     let trace = Arc::new(Trace {
@@ -128,7 +128,7 @@ pub(super) async fn trace(
 }
 
 impl LocationCache {
-    fn add(&mut self, id: BlobId, place: Target) {
+    fn add(&mut self, id: BlobId, place: ReferencedBlob) {
         if self.places.len() >= self.places_max {
             self.places.clear();
         }
@@ -137,12 +137,12 @@ impl LocationCache {
 }
 
 impl Queue {
-    fn push(&mut self, packs: &Packs, pack: PackId, piece: Piece) {
+    fn push(&mut self, packs: &PackStates, pack: PackId, piece: Piece) {
         self.pieces.entry((Reverse(packs.written_unix_ms(&pack)), pack)).or_default().push(piece);
     }
 
     /// What is wanted of one pack.
-    fn take(&mut self, packs: &Packs, pack: PackId) -> Vec<Piece> {
+    fn take(&mut self, packs: &PackStates, pack: PackId) -> Vec<Piece> {
         self.pieces.remove(&(Reverse(packs.written_unix_ms(&pack)), pack)).unwrap_or_default()
     }
 }
@@ -159,7 +159,7 @@ impl Trace {
 
     /// Marks the copies of some blobs that must stay; there must be one of each. Returns their locations, when all of them
     /// are usable.
-    fn need_all(&self, ids: &[BlobId], are_pieces: bool) -> Result<Option<Vec<Target>>, ReadError> {
+    fn need_all(&self, ids: &[BlobId], are_pieces: bool) -> Result<Option<Vec<ReferencedBlob>>, ReadError> {
         let mut targets = Vec::with_capacity(ids.len());
         let mut unknown = ids.to_vec();
         if are_pieces {
@@ -168,15 +168,15 @@ impl Trace {
         }
         let index = self.shared.index.read().expect("no thread panics while holding the index");
         let copies = |id: BlobId| match self.packs.copies(&index, &id)? {
-            Copies { places, .. } if places.is_empty() => Err(Damage::BlobMissing { id }.into()),
+            BlobCopies { places, .. } if places.is_empty() => Err(Damage::BlobMissing { id }.into()),
             copies => Ok((id, copies)),
         };
         let copies = unknown.into_iter().map(copies).collect::<Result<Vec<_>, ReadError>>()?;
         let found = &mut *self.found();
         for (id, copies) in &copies {
             self.need(found, copies);
-            if let (true, [place]) = (copies.is_usable, &copies.places[..]) {
-                let target = Target::from(place);
+            if let (true, [place]) = (copies.first_copy_usable, &copies.places[..]) {
+                let target = ReferencedBlob::from(place);
                 targets.push(target);
                 if are_pieces {
                     found.locations.add(*id, target);
@@ -188,7 +188,7 @@ impl Trace {
     }
 
     /// Marks the copies of a blob. A piece of a recipe that was not marked before is to be followed.
-    fn need(&self, found: &mut Found, copies: &Copies) {
+    fn need(&self, found: &mut Found, copies: &BlobCopies) {
         for (nth, place) in copies.places.iter().enumerate() {
             let Location { pack, slot, offset, entry } = *place;
             let is_new = found.marks.add(pack.id, slot, entry.encrypted_bytes);
@@ -228,12 +228,12 @@ impl Trace {
     }
 
     /// Marks what is cached of a piece, if every pack of it is usable.
-    fn recall_one(&self, found: &mut Found, notes: &Needs, slot: u32) -> bool {
+    fn recall_one(&self, found: &mut Found, notes: &OutgoingReferences, slot: u32) -> bool {
         let Some(targets) = notes.of(slot) else { return false };
         if !targets.clone().all(|target| self.packs.is_usable(&target.pack)) {
             return false;
         }
-        for Target { pack, slot, encrypted_bytes } in targets {
+        for ReferencedBlob { pack, slot, encrypted_bytes } in targets {
             let is_recipe = self.packs.find(&pack).is_some_and(|(head, _)| head.kind == PackKind::Meta);
             if found.marks.add(pack, slot, encrypted_bytes) && is_recipe {
                 found.queue.push(&self.packs, pack, Piece { slot, found: None });
@@ -243,8 +243,9 @@ impl Trace {
     }
 
     /// Where some pieces of a pack lie. Those that the index was not asked for are found in the pack's directory.
-    async fn locate(&self, pack: PackId, pieces: Vec<Piece>) -> Result<Vec<Wanted>, ReadError> {
-        let missing = || ReadError::Pack { pack: pack.to_string(), source: Damage::Missing { what: "pack" } };
+    async fn locate(&self, pack: PackId, pieces: Vec<Piece>) -> Result<Vec<WantedBlob>, ReadError> {
+        let missing =
+            || ReadError::DamagedPack { pack: pack.to_string(), source: Damage::Missing { what: "pack" } };
         let (head, listed) = self.packs.find(&pack).ok_or_else(missing)?;
         let mut directory = HashMap::new();
         if pieces.iter().any(|piece| piece.found.is_none()) {
@@ -253,25 +254,25 @@ impl Trace {
         }
         let located = pieces.into_iter().map(|Piece { slot, found }| {
             let (offset, entry) = found.or_else(|| directory.get(&slot).copied()).ok_or_else(missing)?;
-            Ok(Wanted { location: Location { pack: head, slot, offset, entry }, wanted_at: Vec::new() })
+            Ok(WantedBlob { location: Location { pack: head, slot, offset, entry }, positions: Vec::new() })
         });
         located.collect()
     }
 
     /// Reads neighbouring pieces, marks what they name and caches it.
-    async fn read(trace: &Arc<Trace>, read: RangeRead) -> Result<(), ReadError> {
+    async fn read(trace: &Arc<Trace>, read: PackRangeRead) -> Result<(), ReadError> {
         let _held = trace.ranges.acquire().await.expect("it is never closed");
         let object = fetch::range(&trace.shared, &read).await?;
         let trace = Arc::clone(trace);
         spawn_blocking(move || trace.open(&read, &object)).await.expect(NO_PANIC)
     }
 
-    fn open(&self, read: &RangeRead, object: &[u8]) -> Result<(), ReadError> {
-        let mut notes = Needs::default();
+    fn open(&self, read: &PackRangeRead, object: &[u8]) -> Result<(), ReadError> {
+        let mut notes = OutgoingReferences::default();
         fetch::open_all(&self.shared.keys(), read, object, |blob, content| {
             let Location { slot, entry, .. } = blob.location;
             let ids = recipe::named(entry.kind, &content)?;
-            if let Some(targets) = self.need_all(&ids, entry.kind != BlobKind::Leaf)? {
+            if let Some(targets) = self.need_all(&ids, entry.kind != BlobKind::RecipeLeaf)? {
                 notes.add(slot, targets.into_iter());
             }
             Ok::<_, ReadError>(())

@@ -43,7 +43,7 @@ pub(crate) struct Config {
 }
 
 /// A config that was read but not yet authenticated, because the keys come after it.
-pub(crate) struct Claimed {
+pub(crate) struct UnverifiedConfig {
     pub(crate) config: Config,
     body: Vec<u8>,
     signature: [u8; SIGNATURE_BYTES],
@@ -54,12 +54,12 @@ impl Config {
         let body = packed::body(self);
         let mut object = MAGIC.to_vec();
         object.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        object.extend_from_slice(&keys.sign(PURPOSE, &body).map_err(Damage::WriteOnly)?);
+        object.extend_from_slice(&keys.sign(PURPOSE, &body).map_err(Damage::WriteOnlyKey)?);
         object.extend_from_slice(&body);
         Ok(object)
     }
 
-    pub(crate) fn decode(object: &[u8]) -> Result<Claimed, Damage> {
+    pub(crate) fn decode(object: &[u8]) -> Result<UnverifiedConfig, Damage> {
         let rest = header(MAGIC, WHAT, object)?;
         let (signature, body) =
             rest.split_first_chunk().ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
@@ -67,11 +67,11 @@ impl Config {
         if !config.chunking.is_usable() || !config.streams.is_usable() {
             return Err(Damage::Malformed { what: WHAT, why: "its chunking parameters make no sense" });
         }
-        Ok(Claimed { config, body: body.to_vec(), signature: *signature })
+        Ok(UnverifiedConfig { config, body: body.to_vec(), signature: *signature })
     }
 }
 
-impl Claimed {
+impl UnverifiedConfig {
     /// The config, after the check of its signature.
     pub(crate) fn authenticate(self, keys: &Keys) -> Result<Config, Damage> {
         if keys.is_signed(PURPOSE, &self.body, &self.signature) {

@@ -20,16 +20,21 @@ const MAGIC: &[u8; 8] = b"LOAMSEAL";
 const HEADER_BYTES: usize = 8 + 2 + 1 + 1 + 4 + 32;
 
 /// The random parts of an encrypted object.
-pub(crate) struct EnvelopeSeed {
+pub(crate) struct ObjectEncryptionParams {
     pub(crate) salt: [u8; 32],
     pub(crate) cipher: Cipher,
 }
 
 pub(crate) fn encrypt(keys: &Keys, name: &Path, text: Vec<u8>) -> Vec<u8> {
-    encrypt_with(keys, name, text, &EnvelopeSeed { salt: random(), cipher: Cipher::preferred() })
+    encrypt_with(keys, name, text, &ObjectEncryptionParams { salt: random(), cipher: Cipher::preferred() })
 }
 
-pub(crate) fn encrypt_with(keys: &Keys, name: &Path, mut text: Vec<u8>, seed: &EnvelopeSeed) -> Vec<u8> {
+pub(crate) fn encrypt_with(
+    keys: &Keys,
+    name: &Path,
+    mut text: Vec<u8>,
+    seed: &ObjectEncryptionParams,
+) -> Vec<u8> {
     let epoch = keys.current();
     let mut object = Vec::with_capacity(HEADER_BYTES + text.len() + TAG_BYTES);
     object.extend_from_slice(MAGIC);

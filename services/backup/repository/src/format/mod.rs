@@ -42,13 +42,13 @@ use crate::damage::{Damage, FORMAT_VERSION};
 
 /// Checks magic number and version at the beginning of an object and returns the rest.
 pub(crate) fn header<'a>(magic: &[u8; 8], what: &'static str, object: &'a [u8]) -> Result<&'a [u8], Damage> {
-    let rest = object.strip_prefix(magic.as_slice()).ok_or(Damage::Foreign { what })?;
+    let rest = object.strip_prefix(magic.as_slice()).ok_or(Damage::WrongMagic { what })?;
     let (version, rest) =
         rest.split_first_chunk::<2>().ok_or(Damage::Malformed { what, why: "it ends in its header" })?;
     match u16::from_le_bytes(*version) {
         FORMAT_VERSION => Ok(rest),
         0 => Err(Damage::Malformed { what, why: "there is no format version 0" }),
-        found => Err(Damage::Newer { what, found }),
+        found => Err(Damage::NewerFormatVersion { what, found }),
     }
 }
 

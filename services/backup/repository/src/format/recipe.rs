@@ -15,7 +15,7 @@
 //! ids whatever way they were read.
 
 use super::blob::BLOB_BYTES_MAX;
-use super::stream::Stream;
+use super::stream::StreamRecipe;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
 use crate::ids::{BlobId, BlobKind};
@@ -141,10 +141,12 @@ pub(crate) fn named(kind: BlobKind, text: &[u8]) -> Result<Vec<BlobId>, Damage> 
     };
     Ok(match kind {
         BlobKind::Chunk => Vec::new(),
-        BlobKind::Leaf => decode_pieces(text)?.into_iter().filter_map(chunk).collect(),
-        BlobKind::Page => read_any_ids(&mut Cursor::new(text, "page"))?.into_iter().flatten().collect(),
-        BlobKind::Disk => Disk::decode(text)?.pages.into_iter().flatten().collect(),
-        BlobKind::Stream => Stream::decode(text)?.leaves.into_iter().map(|(_, leaf)| leaf).collect(),
+        BlobKind::RecipeLeaf => decode_pieces(text)?.into_iter().filter_map(chunk).collect(),
+        BlobKind::RecipePage => read_any_ids(&mut Cursor::new(text, "page"))?.into_iter().flatten().collect(),
+        BlobKind::DiskRecipe => DiskRecipe::decode(text)?.pages.into_iter().flatten().collect(),
+        BlobKind::StreamRecipe => {
+            StreamRecipe::decode(text)?.leaves.into_iter().map(|(_, leaf)| leaf).collect()
+        }
     })
 }
 
@@ -161,13 +163,13 @@ pub(crate) fn decode_page(text: &[u8], leaves: u64) -> Result<Vec<Option<BlobId>
 
 /// The root of one disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Disk {
+pub(crate) struct DiskRecipe {
     pub(crate) size_bytes: u64,
     pub(crate) segment_bytes: u32,
     pub(crate) pages: Vec<Option<BlobId>>,
 }
 
-impl Disk {
+impl DiskRecipe {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = b"disk".to_vec();
         out.extend_from_slice(&self.size_bytes.to_le_bytes());
@@ -176,7 +178,7 @@ impl Disk {
         out
     }
 
-    pub(crate) fn decode(text: &[u8]) -> Result<Disk, Damage> {
+    pub(crate) fn decode(text: &[u8]) -> Result<DiskRecipe, Damage> {
         let mut cursor = Cursor::new(text, "disk");
         if &cursor.array()? != b"disk" {
             return Err(cursor.malformed("it does not begin like one"));
@@ -188,7 +190,7 @@ impl Disk {
         }
         let segments = size_bytes.div_ceil(u64::from(segment_bytes));
         let pages = read_ids(&mut cursor, segments.div_ceil(LEAVES_PER_PAGE as u64))?;
-        Ok(Disk { size_bytes, segment_bytes, pages })
+        Ok(DiskRecipe { size_bytes, segment_bytes, pages })
     }
 
     /// How many segments the disk has; the last may be short.

@@ -101,7 +101,7 @@ pub enum Consistency {
 /// Whether a record is a disk or a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
+pub enum RecordKind {
     /// A disk, in segments, with holes.
     Disk,
     /// Bytes in order, such as a dump or an archive.
@@ -114,7 +114,7 @@ pub struct DiskRecord {
     /// The disk's name in the machine, e.g. `vda`.
     pub name: String,
     /// Disk or stream.
-    pub shape: Shape,
+    pub shape: RecordKind,
     /// The virtual size; of a stream its length.
     pub size_bytes: u64,
     /// Bytes that hold data by the source's extents: allocated, whether zero or not.
@@ -128,7 +128,7 @@ pub struct DiskRecord {
 
 /// What a backup read and stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyStats {
+pub struct BackupStats {
     /// Bytes read from the sources.
     pub read_bytes: u64,
     /// Bytes of chunks that the repository did not have.
@@ -141,15 +141,15 @@ pub struct CopyStats {
     pub segments_reused: u64,
     /// Segments that hold only zeros.
     pub segments_empty: u64,
-    /// Segments of which something was read although the change map calls it unchanged, to check the map.
+    /// Segments of which something was read although the dirty bitmap calls it unchanged, to check the map.
     pub segments_audited: u64,
-    /// Change maps that were found to be wrong; their disks were read whole.
+    /// Dirty bitmaps that were found to be wrong; their disks were read whole.
     pub maps_refused: u64,
 }
 
 /// The contents of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contents {
+pub struct SnapshotContents {
     /// The machine that was backed up.
     pub machine: String,
     /// The point in time that the disks show, in milliseconds since 1970.
@@ -165,7 +165,7 @@ pub struct Contents {
     /// The state of the guest's data.
     pub consistency: Consistency,
     /// What was read and stored.
-    pub stats: CopyStats,
+    pub stats: BackupStats,
     /// Whether it is a stand-in: stored here because the repository where it belongs could not be reached.
     #[serde(default, skip_serializing_if = "is_at_home")]
     pub stands_in: bool,
@@ -187,7 +187,7 @@ pub struct Snapshot {
     /// The name of its object.
     pub id: SnapshotId,
     /// Everything but the id.
-    pub contents: Contents,
+    pub contents: SnapshotContents,
 }
 
 impl Snapshot {

@@ -8,13 +8,13 @@ const LEAF_BYTES: usize = 8 + 32;
 
 /// The recipe of bytes that are read from the first to the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stream {
+pub(crate) struct StreamRecipe {
     pub(crate) size_bytes: u64,
     /// Each leaf with the bytes it covers.
     pub(crate) leaves: Vec<(u64, BlobId)>,
 }
 
-impl Stream {
+impl StreamRecipe {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = b"strm".to_vec();
         out.extend_from_slice(&self.size_bytes.to_le_bytes());
@@ -25,7 +25,7 @@ impl Stream {
         out
     }
 
-    pub(crate) fn decode(text: &[u8]) -> Result<Stream, Damage> {
+    pub(crate) fn decode(text: &[u8]) -> Result<StreamRecipe, Damage> {
         let mut cursor = Cursor::new(text, "stream");
         if &cursor.array()? != b"strm" {
             return Err(cursor.malformed("it does not begin like one"));
@@ -40,7 +40,7 @@ impl Stream {
             leaves.push((bytes, BlobId::from(cursor.array()?)));
         }
         if covered == size_bytes {
-            Ok(Stream { size_bytes, leaves })
+            Ok(StreamRecipe { size_bytes, leaves })
         } else {
             Err(cursor.malformed("its leaves do not fill it"))
         }

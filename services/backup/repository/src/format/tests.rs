@@ -2,17 +2,19 @@
 
 use proptest::prelude::*;
 
-use super::pack::{self, Directory, FOOTER_BYTES, Footer, PackHead, PackKind, PackSeed, PackWriter};
+use super::pack::{
+    self, Directory, FOOTER_BYTES, Footer, NewPackParams, PackEncryptionInfo, PackKind, PackWriter,
+};
 use super::private::Private;
-use super::recipe::{self, Disk, Piece};
-use super::roster::SignedRoster;
-use super::stream::Stream;
+use super::recipe::{self, DiskRecipe, Piece};
+use super::roster::UnverifiedKeyRoster;
+use super::stream::StreamRecipe;
 use super::*;
 use crate::compression::Compression;
 use crate::cursor::Cursor;
 use crate::ids::RepositoryId;
 use crate::ids::{BlobId, BlobKind, PackId};
-use crate::keys::{Cipher, KdfCost, Keys, Owner, Role, Roster, Secret};
+use crate::keys::{Cipher, KdfCost, KeyRoster, Keys, Role, Secret, SlotOwner};
 
 const CHEAP: KdfCost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
 
@@ -22,7 +24,7 @@ fn words() -> Secret {
 
 fn fresh_keys() -> (Vec<u8>, Keys, RepositoryId) {
     let id = RepositoryId::generate();
-    let (roster, keys) = Roster::first(id, "first".into(), words(), CHEAP, 0).expect("made");
+    let (roster, keys) = KeyRoster::first(id, "first".into(), words(), CHEAP, 0).expect("made");
     let object = roster::encode(&roster, &keys).expect("full");
     (object, keys, id)
 }
@@ -31,8 +33,14 @@ fn id() -> impl Strategy<Value = BlobId> {
     any::<[u8; 32]>().prop_map(BlobId::from)
 }
 
-fn head(kind: PackKind) -> PackHead {
-    PackHead { id: PackId::from([0; 16]), kind, cipher: Cipher::Aes256Gcm, epoch: 1, envelope: [0; 32] }
+fn head(kind: PackKind) -> PackEncryptionInfo {
+    PackEncryptionInfo {
+        id: PackId::from([0; 16]),
+        kind,
+        cipher: Cipher::Aes256Gcm,
+        epoch: 1,
+        ephemeral_public_key: [0; 32],
+    }
 }
 
 proptest! {
@@ -41,11 +49,11 @@ proptest! {
         // Whatever comes, it is an error or a value, and never a panic or a huge allocation.
         let _ = recipe::decode_leaf(&bytes, 4 << 20);
         let _ = recipe::decode_page(&bytes, 1024);
-        let _ = Disk::decode(&[b"disk", bytes.as_slice()].concat());
-        let _ = Stream::decode(&[b"strm", bytes.as_slice()].concat());
+        let _ = DiskRecipe::decode(&[b"disk", bytes.as_slice()].concat());
+        let _ = StreamRecipe::decode(&[b"strm", bytes.as_slice()].concat());
         let _ = shard::decode(&bytes);
         let _ = config::Config::decode(&[b"LOAMREPO\x01\0", bytes.as_slice()].concat());
-        let _ = SignedRoster::decode(&[b"LOAMKEYS\x01\0", bytes.as_slice()].concat());
+        let _ = UnverifiedKeyRoster::decode(&[b"LOAMKEYS\x01\0", bytes.as_slice()].concat());
         let _ = Directory::read(head(PackKind::Data), &mut Cursor::new(&bytes, "directory"));
         if let Some(footer) = bytes.last_chunk::<FOOTER_BYTES>() {
             let _ = Footer::decode(PackId::from([0; 16]), PackKind::Data, bytes.len() as u64, footer);
@@ -71,10 +79,10 @@ proptest! {
         let page = recipe::encode_page(&leaves);
         prop_assert_eq!(recipe::decode_page(&page, leaves.len() as u64), Ok(leaves.clone()));
         let of_stream: Vec<_> = leaves.iter().flatten().map(|id| (u64::from(id.as_bytes()[0]), *id)).collect();
-        let stream = Stream { size_bytes: of_stream.iter().map(|(bytes, _)| bytes).sum(), leaves: of_stream };
-        prop_assert_eq!(Stream::decode(&stream.encode()), Ok(stream));
-        let disk = Disk { size_bytes: (leaves.len() as u64) << 32, segment_bytes: 4 << 20, pages: leaves };
-        prop_assert_eq!(Disk::decode(&disk.encode()), Ok(disk));
+        let stream = StreamRecipe { size_bytes: of_stream.iter().map(|(bytes, _)| bytes).sum(), leaves: of_stream };
+        prop_assert_eq!(StreamRecipe::decode(&stream.encode()), Ok(stream));
+        let disk = DiskRecipe { size_bytes: (leaves.len() as u64) << 32, segment_bytes: 4 << 20, pages: leaves };
+        prop_assert_eq!(DiskRecipe::decode(&disk.encode()), Ok(disk));
     }
 
     #[test]
@@ -87,8 +95,8 @@ proptest! {
         let (_, keys, _) = fresh_keys();
         let cipher = if by_chacha { Cipher::ChaCha20Poly1305 } else { Cipher::Aes256Gcm };
         let (kind, blob_kind) =
-            if of_recipes { (PackKind::Meta, BlobKind::Leaf) } else { (PackKind::Data, BlobKind::Chunk) };
-        let seed = PackSeed { cipher, ..PackSeed::generate() };
+            if of_recipes { (PackKind::Meta, BlobKind::RecipeLeaf) } else { (PackKind::Data, BlobKind::Chunk) };
+        let seed = NewPackParams { cipher, ..NewPackParams::generate() };
         let mut writer = PackWriter::new(&keys, kind, &seed, 0).expect("begun");
         for content in &contents {
             let text = blob::encode(content, Compression::default(), crate::keys::TAG_BYTES);
@@ -104,13 +112,13 @@ proptest! {
 
 /// Everything in a pack, when all of it is as it should be.
 fn read(keys: &Keys, written: &Directory, object: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let PackHead { id, kind, .. } = written.head;
+    let PackEncryptionInfo { id, kind, .. } = written.descriptor;
     let footer = Footer::decode(id, kind, object.len() as u64, object.last_chunk::<FOOTER_BYTES>()?).ok()?;
     let range = footer.directory();
     let encrypted = object.get(range.start as usize..range.end as usize)?;
     let directory = pack::decrypt_directory(keys, &footer, encrypted).ok()?;
     assert_eq!(&directory, written, "an authentic directory is the one that was written");
-    let key = directory.head.key(keys).ok()?;
+    let key = directory.descriptor.key(keys).ok()?;
     directory
         .placed()
         .map(|(slot, offset, entry)| {
@@ -133,38 +141,38 @@ fn a_leaf_of_a_stream_with_a_hole_is_refused() {
 fn a_write_only_slot_seals_what_it_cannot_open_and_a_full_one_opens_it() {
     let (object, keys, id) = fresh_keys();
     let writer = Secret::passphrase("writer").expect("a passphrase");
-    let roster = SignedRoster::decode(&object).expect("ours").roster;
-    let owner = Owner::Secret(writer, CHEAP);
+    let roster = UnverifiedKeyRoster::decode(&object).expect("ours").roster;
+    let owner = SlotOwner::Secret(writer, CHEAP);
     let (roster, _) = roster.with_slot(&keys, "host".into(), Role::WriteOnly, owner, 0).expect("added");
-    let roster = SignedRoster::decode(&roster::encode(&roster, &keys).expect("full")).expect("ours");
+    let roster = UnverifiedKeyRoster::decode(&roster::encode(&roster, &keys).expect("full")).expect("ours");
     let writer = Secret::passphrase("writer").expect("a passphrase");
     let writer = roster.open(id, &writer).expect("opens");
     assert!(!writer.can_read());
-    let mut pack = PackWriter::new(&writer, PackKind::Data, &PackSeed::generate(), 0).expect("begun");
+    let mut pack = PackWriter::new(&writer, PackKind::Data, &NewPackParams::generate(), 0).expect("begun");
     let chunk = b"bytes of a disk";
     let text = blob::encode(chunk, Compression::default(), 16);
     pack.add(BlobKind::Chunk, writer.id(BlobKind::Chunk, chunk), chunk.len(), text);
     let (object, directory) = pack.finish();
     assert_eq!(read(&keys, &directory, &object), Some(vec![chunk.to_vec()]));
-    assert!(matches!(directory.head.key(&writer).map(drop), Err(Damage::WriteOnly(_))));
+    assert!(matches!(directory.descriptor.key(&writer).map(drop), Err(Damage::WriteOnlyKey(_))));
     let private = Private::encrypt(&writer, b"a definition").expect("encrypted");
     assert_eq!(private.decrypt(&keys).expect("opens"), b"a definition");
-    assert!(matches!(private.decrypt(&writer), Err(Damage::WriteOnly(_))));
-    assert!(matches!(roster::encode(&roster.roster, &writer), Err(Damage::WriteOnly(_))));
+    assert!(matches!(private.decrypt(&writer), Err(Damage::WriteOnlyKey(_))));
+    assert!(matches!(roster::encode(&roster.roster, &writer), Err(Damage::WriteOnlyKey(_))));
 }
 
 #[test]
 fn a_roster_that_was_changed_or_forged_does_not_open() {
     let (object, _, id) = fresh_keys();
-    assert!(SignedRoster::decode(&object).expect("ours").open(id, &words()).is_ok());
+    assert!(UnverifiedKeyRoster::decode(&object).expect("ours").open(id, &words()).is_ok());
     for at in 10..object.len() {
         let mut changed = object.clone();
         changed[at] ^= 1;
-        let opened = SignedRoster::decode(&changed).map(|roster| roster.open(id, &words()).is_ok());
+        let opened = UnverifiedKeyRoster::decode(&changed).map(|roster| roster.open(id, &words()).is_ok());
         assert!(!opened.unwrap_or(false), "byte {at} was changed");
     }
     let other = RepositoryId::generate();
-    assert!(SignedRoster::decode(&object).expect("ours").open(other, &words()).is_err());
+    assert!(UnverifiedKeyRoster::decode(&object).expect("ours").open(other, &words()).is_err());
 }
 
 #[test]
@@ -173,7 +181,7 @@ fn a_slot_that_would_exhaust_the_machine_is_refused() {
     let at = honest.windows(10).position(|name| name == b"memory_kib").expect("it is there") + 10;
     // The number 8 becomes the largest that fits: 0xce and four bytes.
     let greedy = [&honest[..at], &[0xce, 0xff, 0xff, 0xff, 0xff], &honest[at + 1..]].concat();
-    assert!(matches!(SignedRoster::decode(&greedy), Err(Damage::Malformed { .. })));
+    assert!(matches!(UnverifiedKeyRoster::decode(&greedy), Err(Damage::Malformed { .. })));
 }
 
 #[test]
@@ -183,6 +191,9 @@ fn only_a_newer_format_is_reported_as_newer() {
             .map(<[u8]>::len)
     };
     assert_eq!(read(FORMAT_VERSION), Ok(0));
-    assert_eq!(read(FORMAT_VERSION + 1), Err(Damage::Newer { what: "test", found: FORMAT_VERSION + 1 }));
+    assert_eq!(
+        read(FORMAT_VERSION + 1),
+        Err(Damage::NewerFormatVersion { what: "test", found: FORMAT_VERSION + 1 })
+    );
     assert!(matches!(read(0), Err(Damage::Malformed { .. })));
 }

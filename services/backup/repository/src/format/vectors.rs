@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::blob;
 use super::config::Config;
-use super::encrypted::{self, EnvelopeSeed};
-use super::pack::{PackKind, PackSeed, PackWriter};
+use super::encrypted::{self, ObjectEncryptionParams};
+use super::pack::{NewPackParams, PackKind, PackWriter};
 use super::private::Private;
-use super::recipe::{self, Disk, Piece};
-use super::snapshot::{Consistency, Contents, CopyStats, DiskRecord, Shape, SnapshotId};
-use super::stream::Stream;
+use super::recipe::{self, DiskRecipe, Piece};
+use super::snapshot::{BackupStats, Consistency, DiskRecord, RecordKind, SnapshotContents, SnapshotId};
+use super::stream::StreamRecipe;
 use super::{packed, shard};
-use crate::chunker::{Chunker, Chunking, Cut, Cutter, StreamChunking};
+use crate::chunker::{Chunker, Chunking, DiskChunker, PieceRange, StreamChunking};
 use crate::collect::condemned;
 use crate::compression::Compression;
 use crate::ids::{BlobId, BlobKind, PackId, RepositoryId};
@@ -47,10 +47,10 @@ fn hex(bytes: &[u8]) -> Value {
 }
 
 /// Where each piece ends; holes are negative.
-fn ends(cuts: &[Cut]) -> Value {
-    let end = |cut: &Cut| match cut {
-        Cut::Hole(range) => -(range.end as i64),
-        Cut::Chunk(range) => range.end as i64,
+fn ends(cuts: &[PieceRange]) -> Value {
+    let end = |cut: &PieceRange| match cut {
+        PieceRange::Hole(range) => -(range.end as i64),
+        PieceRange::Chunk(range) => range.end as i64,
     };
     cuts.iter().map(end).collect()
 }
@@ -73,7 +73,7 @@ fn cuts(keys: &Keys) -> Value {
         at += StreamChunking::default().next_cut(keys.chunker_seed(), &stream[at..]);
         stream_ends.push(at);
     }
-    let cutter = Cutter::new(Chunking::default(), keys, 0);
+    let cutter = DiskChunker::new(Chunking::default(), keys, 0);
     json!({
         "segment": ends(&cutter.cut(&segment)),
         "short last segment": ends(&cutter.cut(&segment[..777])),
@@ -83,7 +83,9 @@ fn cuts(keys: &Keys) -> Value {
 
 fn aligned_cuts(keys: &Keys) -> Value {
     let segment = segment();
-    let cut = |phase, bytes| ends(&Cutter::new(Chunker::Aligned.into(), keys, phase).cut(&segment[..bytes]));
+    let cut = |phase, bytes| {
+        ends(&DiskChunker::new(Chunker::AlignedCdc.into(), keys, phase).cut(&segment[..bytes]))
+    };
     json!({
         "segment": cut(0, segment.len()),
         "short last segment": cut(0, 777),
@@ -98,8 +100,8 @@ fn recipes() -> Value {
         Piece::Chunk { id: id(2), bytes: 300 },
     ];
     let ids = [Some(id(3)), None, Some(id(4))];
-    let disk = Disk { size_bytes: (9 << 30) + 512, segment_bytes: 4 << 20, pages: ids.to_vec() };
-    let stream = Stream { size_bytes: 1_000_000, leaves: vec![(999_999, id(5)), (1, id(6))] };
+    let disk = DiskRecipe { size_bytes: (9 << 30) + 512, segment_bytes: 4 << 20, pages: ids.to_vec() };
+    let stream = StreamRecipe { size_bytes: 1_000_000, leaves: vec![(999_999, id(5)), (1, id(6))] };
     json!({
         "leaf": hex(&recipe::encode_leaf(&leaf)),
         "page": hex(&recipe::encode_page(&ids)),
@@ -109,9 +111,9 @@ fn recipes() -> Value {
 }
 
 fn pack(keys: &Keys, kind: PackKind, cipher: Cipher) -> (Value, Vec<u8>) {
-    let seed = PackSeed { id: PackId::from([9; 16]), ephemeral: [8; 32], cipher };
+    let seed = NewPackParams { id: PackId::from([9; 16]), ephemeral_private_key: [8; 32], cipher };
     let mut writer = PackWriter::new(keys, kind, &seed, 0).expect("begun");
-    let blob_kind = if kind == PackKind::Data { BlobKind::Chunk } else { BlobKind::Leaf };
+    let blob_kind = if kind == PackKind::Data { BlobKind::Chunk } else { BlobKind::RecipeLeaf };
     for content in [noise("one", 100), noise("two", 33), Vec::new()] {
         writer.add(
             blob_kind,
@@ -124,7 +126,7 @@ fn pack(keys: &Keys, kind: PackKind, cipher: Cipher) -> (Value, Vec<u8>) {
     (hex(&object), shard::encode(&[directory]))
 }
 
-fn contents(definition: Private) -> Contents {
+fn contents(definition: Private) -> SnapshotContents {
     let record = |name: &str, shape, root| DiskRecord {
         name: name.into(),
         shape,
@@ -133,15 +135,15 @@ fn contents(definition: Private) -> Contents {
         phase_bytes: 0,
         root,
     };
-    Contents {
+    SnapshotContents {
         machine: "web".into(),
         taken_at_unix_ms: 1_700_000_000_000,
         tags: vec!["nightly".into()],
-        disks: vec![record("vda", Shape::Disk, id(1)), record("dump", Shape::Stream, id(2))],
+        disks: vec![record("vda", RecordKind::Disk, id(1)), record("dump", RecordKind::Stream, id(2))],
         definition,
         parent: Some(SnapshotId::from(Ulid::from_bytes([7; 16]))),
         consistency: Consistency::FileSystem,
-        stats: CopyStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..CopyStats::default() },
+        stats: BackupStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..BackupStats::default() },
         stands_in: false,
     }
 }
@@ -151,10 +153,10 @@ fn records(keys: &Keys) -> Value {
     let definition =
         Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("encrypted");
     let consistency = |consistency| hex(&packed::body(&consistency));
-    let stands_in = Contents { stands_in: true, parent: None, ..contents(definition.clone()) };
+    let stands_in = SnapshotContents { stands_in: true, parent: None, ..contents(definition.clone()) };
     let mut with_phase = contents(definition);
     with_phase.disks[0].phase_bytes = 3584;
-    with_phase.stats = CopyStats {
+    with_phase.stats = BackupStats {
         read_bytes: 1,
         new_bytes: 2,
         stored_bytes: 3,
@@ -238,7 +240,7 @@ fn vectors() -> BTreeMap<String, Value> {
         let definition = Private::encrypt_with(&keys, b"<domain/>", cipher, &[6; 32]).expect("encrypted");
         let body = packed::body(&contents(definition));
         let name_in_store = names::entry(names::SNAPSHOTS, Ulid::from_bytes([5; 16]));
-        let seed = EnvelopeSeed { salt: [4; 32], cipher };
+        let seed = ObjectEncryptionParams { salt: [4; 32], cipher };
         add(&format!("snapshot by {name}"), hex(&body));
         let object = encrypted::encrypt_with(&keys, &name_in_store, body, &seed);
         add(&format!("sealed snapshot by {name}, {name_in_store}"), hex(&object));
@@ -262,7 +264,7 @@ fn vectors() -> BTreeMap<String, Value> {
     add("names of objects", object_names());
     add("key of the local cache", hex(&keys.cache_key()));
     add("grant of a full slot", hex(&keys.granted()));
-    let aligned = Config { chunking: Chunker::Aligned.into(), ..config };
+    let aligned = Config { chunking: Chunker::AlignedCdc.into(), ..config };
     add("config with aligned cuts", hex(&aligned.encode(&keys).expect("signed")));
     all
 }

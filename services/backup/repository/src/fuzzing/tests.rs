@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use crate::compression::Compression;
 use crate::format::roster;
-use crate::keys::{KdfCost, Roster, Secret};
+use crate::keys::{KdfCost, KeyRoster, Secret};
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -30,7 +30,7 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             let cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
             let words = Secret::passphrase("words").expect("a passphrase");
             let (roster, keys) =
-                Roster::first(crate::RepositoryId::known(), "first".into(), words, cost, 0).expect("made");
+                KeyRoster::first(crate::RepositoryId::known(), "first".into(), words, cost, 0).expect("made");
             let roster = roster::encode(&roster, &keys).expect("full");
             vec![
                 ("config", of("config")),

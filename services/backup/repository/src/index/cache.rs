@@ -20,7 +20,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::IndexError;
-use super::rows::{self, Encoded, ShardRows};
+use super::rows::{self, EncodedShard, ShardRows};
 use crate::format::pack::Directory;
 use crate::ids::RepositoryId;
 use crate::keys::Keys;
@@ -128,7 +128,7 @@ impl Cache {
 }
 
 /// Writes a file under a temporary name and renames it when it is whole. One that is not is removed: the disk may be full.
-fn write_beside(encoded: &Encoded, path: &Path) -> io::Result<File> {
+fn write_beside(encoded: &EncodedShard, path: &Path) -> io::Result<File> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use self::rows::ShardRows;
 use crate::damage::Damage;
-use crate::format::pack::{Entry, PackHead};
+use crate::format::pack::{Entry, PackEncryptionInfo};
 use crate::ids::{BlobId, PackId};
 use crate::store::StoreError;
 
@@ -44,7 +44,7 @@ pub(crate) const SHARD_ROWS: usize = 256 * 1024;
 /// The location of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
-    pub(crate) pack: PackHead,
+    pub(crate) pack: PackEncryptionInfo,
     pub(crate) slot: u32,
     pub(crate) offset: u32,
     pub(crate) entry: Entry,
@@ -57,7 +57,7 @@ pub(crate) struct ShardOutline<'a> {
     pub(crate) name: &'a str,
     pub(crate) rows: u32,
     /// Whether it lists packs that are gone.
-    pub(crate) is_stale: bool,
+    pub(crate) lists_deleted_packs: bool,
 }
 
 /// The index of one repository.
@@ -190,7 +190,7 @@ impl Index {
     }
 
     /// The heads of all packs that are listed and exist.
-    pub(crate) fn packs(&self) -> Vec<PackHead> {
+    pub(crate) fn packs(&self) -> Vec<PackEncryptionInfo> {
         let named = self.shards.iter().flat_map(|shard| shard.packs());
         named.filter(|head| !self.gone.contains(&head.id)).copied().collect()
     }
@@ -200,7 +200,7 @@ impl Index {
         self.shards.iter().map(|shard| ShardOutline {
             name: shard.name(),
             rows: shard.len(),
-            is_stale: shard.packs().any(|head| self.gone.contains(&head.id)),
+            lists_deleted_packs: shard.packs().any(|head| self.gone.contains(&head.id)),
         })
     }
 

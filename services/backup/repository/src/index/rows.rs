@@ -21,7 +21,7 @@ use xorf::{BinaryFuse8, Filter};
 
 use super::{IndexError, Location};
 use crate::cursor::Cursor;
-use crate::format::pack::{Directory, Entry, PackHead};
+use crate::format::pack::{Directory, Entry, PackEncryptionInfo};
 use crate::ids::{BlobId, BlobKind};
 use crate::keys::Keys;
 
@@ -44,7 +44,7 @@ pub(super) struct ShardRows {
     path: PathBuf,
     mac_key: blake3::Hasher,
     rows: u32,
-    packs: Vec<PackHead>,
+    packs: Vec<PackEncryptionInfo>,
     /// The first eight bytes of the first id of each block.
     fences: Vec<u64>,
     filter: BinaryFuse8,
@@ -57,13 +57,13 @@ fn prefix(id: &[u8]) -> u64 {
 }
 
 /// Everything of a file but its blocks, and the blocks.
-pub(super) struct Encoded {
+pub(super) struct EncodedShard {
     head: Vec<u8>,
     blocks: Vec<u8>,
 }
 
 /// Sorts the rows of some directories into the bytes of a file. CPU work.
-pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Encoded {
+pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> EncodedShard {
     let mut rows: Vec<Row> = Vec::with_capacity(directories.iter().map(|d| d.entries.len()).sum());
     for (pack, directory) in directories.iter().enumerate() {
         for (slot, offset, entry) in directory.placed() {
@@ -99,16 +99,16 @@ pub(super) fn encode(keys: &Keys, name: &str, directories: &[Directory]) -> Enco
         head.extend_from_slice(&number.to_le_bytes());
     }
     let mut tables = Vec::new();
-    directories.iter().for_each(|directory| directory.head.write(&mut tables));
+    directories.iter().for_each(|directory| directory.descriptor.write(&mut tables));
     tables.extend_from_slice(&fences);
     tables.extend_from_slice(&filter);
     let mac = head_mac(&mac_key, &head, &tables);
     head.extend_from_slice(mac.as_bytes());
     head.extend_from_slice(&tables);
-    Encoded { head, blocks }
+    EncodedShard { head, blocks }
 }
 
-impl Encoded {
+impl EncodedShard {
     #[cfg(test)]
     pub(super) fn concat(&self) -> Vec<u8> {
         [self.head.as_slice(), &self.blocks].concat()
@@ -161,7 +161,7 @@ impl ShardRows {
             return Ok(None);
         }
         let mut cursor = Cursor::new(&tables, "index file");
-        let packs = (0..packs).map(|_| PackHead::read(&mut cursor)).collect::<Result<Vec<_>, _>>();
+        let packs = (0..packs).map(|_| PackEncryptionInfo::read(&mut cursor)).collect::<Result<Vec<_>, _>>();
         let fences = (0..blocks).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>();
         let filter = rmp_serde::from_slice(&tables[tables.len() - filter_bytes as usize..]);
         let (Ok(packs), Ok(fences), Ok(filter)) = (packs, fences, filter) else { return Ok(None) };
@@ -177,12 +177,12 @@ impl ShardRows {
         self.rows
     }
 
-    pub(super) fn packs(&self) -> impl Iterator<Item = &PackHead> {
+    pub(super) fn packs(&self) -> impl Iterator<Item = &PackEncryptionInfo> {
         self.packs.iter()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.filter.len() + self.fences.len() * 8 + self.packs.len() * size_of::<PackHead>()
+        self.filter.len() + self.fences.len() * 8 + self.packs.len() * size_of::<PackEncryptionInfo>()
     }
 
     fn block(&self, number: usize, block: &mut [u8; BLOCK_BYTES]) -> Result<usize, IndexError> {

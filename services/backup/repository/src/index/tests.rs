@@ -6,27 +6,27 @@ use super::rows::{self, ShardRows};
 use super::*;
 use crate::format::pack::{Directory, PackKind};
 use crate::ids::{BlobKind, RepositoryId};
-use crate::keys::{Cipher, KdfCost, Keys, Roster, Secret};
+use crate::keys::{Cipher, KdfCost, KeyRoster, Keys, Secret};
 use crate::random::random;
 use crate::restore::ReadError;
-use crate::restore::plan::{self, BlobRef, Places, Wanted};
+use crate::restore::plan::{self, BlobPositions, BlobRef, WantedBlob};
 
 fn keys() -> Keys {
     let secret = Secret::passphrase("words").expect("a passphrase");
     let cheap = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
-    Roster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
+    KeyRoster::first(RepositoryId::generate(), "first".into(), secret, cheap, 0).expect("made").1
 }
 
 pub(super) fn directory(ids: &[BlobId]) -> Directory {
-    let head = PackHead {
+    let head = PackEncryptionInfo {
         id: PackId::generate(),
         kind: PackKind::Data,
         cipher: Cipher::Aes256Gcm,
         epoch: 1,
-        envelope: random(),
+        ephemeral_public_key: random(),
     };
     let entry = |id: &BlobId| Entry { id: *id, kind: BlobKind::Chunk, encrypted_bytes: 100, raw_bytes: 200 };
-    Directory { head, entries: ids.iter().map(entry).collect() }
+    Directory { descriptor: head, entries: ids.iter().map(entry).collect() }
 }
 
 fn ids(count: usize) -> Vec<BlobId> {
@@ -49,7 +49,7 @@ fn every_blob_of_a_shard_is_found_at_its_location_and_no_other() {
     for directory in &directories {
         for (slot, offset, entry) in directory.placed() {
             let place = index.find(&entry.id).expect("readable").expect("found");
-            assert_eq!(place, Location { pack: directory.head, slot, offset, entry: *entry });
+            assert_eq!(place, Location { pack: directory.descriptor, slot, offset, entry: *entry });
         }
     }
     for _ in 0..10_000 {
@@ -68,9 +68,9 @@ fn a_blob_in_several_packs_is_found_outside_of_those_that_are_condemned() {
     for id in &ids {
         let places = index.find_all(id).expect("readable");
         assert_eq!(places.iter().map(|place| place.pack.id).collect::<HashSet<_>>().len(), 3, "three packs");
-        let mut condemned = HashSet::from([first.head.id, second.head.id]);
+        let mut condemned = HashSet::from([first.descriptor.id, second.descriptor.id]);
         assert!(index.contains_outside(&condemned, id).expect("readable"));
-        condemned.insert(third.head.id);
+        condemned.insert(third.descriptor.id);
         assert!(!index.contains_outside(&condemned, id).expect("readable"));
     }
 }
@@ -80,7 +80,7 @@ fn a_recipe_with_a_wrong_length_of_a_chunk_is_detected_before_the_chunk_is_read(
     let (keys, ids) = (keys(), ids(1));
     let mut index = Index::default();
     index.adopt(Arc::new(kept(&keys, &[directory(&ids)])));
-    let planned = |asked| plan::by_pack(&index, Places::from([(asked, vec![0])]));
+    let planned = |asked| plan::by_pack(&index, BlobPositions::from([(asked, vec![0])]));
     assert_eq!(planned(BlobRef::chunk(ids[0], 200)).expect("its length").len(), 1);
     assert_eq!(planned(BlobRef::recipe(ids[0])).expect("any length").len(), 1);
     for bytes in [0, 199, 201, u32::MAX] {
@@ -91,10 +91,10 @@ fn a_recipe_with_a_wrong_length_of_a_chunk_is_detected_before_the_chunk_is_read(
 
 #[test]
 fn blobs_that_overlap_in_a_forged_index_are_read_whole() {
-    let head = directory(&[]).head;
+    let head = directory(&[]).descriptor;
     let wanted = |offset, encrypted_bytes| {
         let entry = Entry { id: random().into(), kind: BlobKind::Chunk, encrypted_bytes, raw_bytes: 1 };
-        Wanted { location: Location { pack: head, slot: 0, offset, entry }, wanted_at: Vec::new() }
+        WantedBlob { location: Location { pack: head, slot: 0, offset, entry }, positions: Vec::new() }
     };
     let reads = plan::ranges(vec![wanted(0, 1000), wanted(10, 20)]);
     let [read] = &reads[..] else { panic!("they lie beside each other") };

@@ -17,28 +17,28 @@ use crate::damage::Damage;
 
 const WHAT: &str = "key bundle";
 
-pub(super) struct Bundle {
+pub(super) struct KeyBundle {
     pub(super) ids: Key,
-    pub(super) authority: [u8; PUBLIC_BYTES],
-    pub(super) authority_seed: Option<Key>,
+    pub(super) authority_public_key: [u8; PUBLIC_BYTES],
+    pub(super) authority_private_key: Option<Key>,
     /// Oldest first, never empty.
     pub(super) epochs: Vec<EpochKeys>,
 }
 
-impl Bundle {
+impl KeyBundle {
     /// The keys of a new repository.
-    pub(super) fn generate() -> Bundle {
+    pub(super) fn generate() -> KeyBundle {
         let seed = recipient::private();
-        Bundle {
+        KeyBundle {
             ids: recipient::private(),
-            authority: authority_of(&seed),
-            authority_seed: Some(seed),
+            authority_public_key: authority_of(&seed),
+            authority_private_key: Some(seed),
             epochs: vec![EpochKeys::generate(1)],
         }
     }
 
     /// The same with one more epoch.
-    pub(super) fn with_new_epoch(mut self) -> Bundle {
+    pub(super) fn with_new_epoch(mut self) -> KeyBundle {
         let last = self.epochs.last().map_or(0, |epoch| epoch.number);
         self.epochs.push(EpochKeys::generate(last + 1));
         self
@@ -50,23 +50,23 @@ impl Bundle {
         let mut out = Zeroizing::new(Vec::with_capacity(1 + 3 * KEY_BYTES + 4 + self.epochs.len() * 100));
         out.push(role as u8);
         out.extend_from_slice(&*self.ids);
-        out.extend_from_slice(&self.authority);
-        if let (Role::Full, Some(seed)) = (role, &self.authority_seed) {
+        out.extend_from_slice(&self.authority_public_key);
+        if let (Role::Full, Some(seed)) = (role, &self.authority_private_key) {
             out.extend_from_slice(&**seed);
         }
         out.extend_from_slice(&(self.epochs.len() as u32).to_le_bytes());
         for epoch in &self.epochs {
             out.extend_from_slice(&epoch.number.to_le_bytes());
             out.extend_from_slice(&*epoch.meta);
-            out.extend_from_slice(&epoch.reader_public);
-            if let (Role::Full, Some(reader)) = (role, &epoch.reader) {
+            out.extend_from_slice(&epoch.reader_public_key);
+            if let (Role::Full, Some(reader)) = (role, &epoch.reader_private_key) {
                 out.extend_from_slice(&**reader);
             }
         }
         out
     }
 
-    pub(super) fn decode(text: &[u8]) -> Result<Bundle, Damage> {
+    pub(super) fn decode(text: &[u8]) -> Result<KeyBundle, Damage> {
         let mut cursor = Cursor::new(text, WHAT);
         let role = Role::from_byte(cursor.u8()?).ok_or_else(|| cursor.malformed("its role is unknown"))?;
         let key = |cursor: &mut Cursor<'_>| cursor.array().map(Zeroizing::new);
@@ -86,12 +86,17 @@ impl Bundle {
             }
             let meta = key(&mut cursor)?;
             let reader_public = cursor.array()?;
-            epochs.push(EpochKeys { number, meta, reader_public, reader: private(&mut cursor)? });
+            epochs.push(EpochKeys {
+                number,
+                meta,
+                reader_public_key: reader_public,
+                reader_private_key: private(&mut cursor)?,
+            });
         }
         if epochs.is_empty() {
             return Err(cursor.malformed("it has no epoch"));
         }
         cursor.end()?;
-        Ok(Bundle { ids, authority, authority_seed, epochs })
+        Ok(KeyBundle { ids, authority_public_key: authority, authority_private_key: authority_seed, epochs })
     }
 }

@@ -12,9 +12,9 @@ const READERS_ONLY: &str = "loam repository v1 for readers";
 pub(crate) struct EpochKeys {
     pub(crate) number: u32,
     pub(super) meta: Key,
-    pub(super) reader_public: [u8; PUBLIC_BYTES],
+    pub(super) reader_public_key: [u8; PUBLIC_BYTES],
     /// Only where the slot may read.
-    pub(super) reader: Option<Key>,
+    pub(super) reader_private_key: Option<Key>,
 }
 
 impl EpochKeys {
@@ -23,8 +23,8 @@ impl EpochKeys {
         EpochKeys {
             number,
             meta: recipient::private(),
-            reader_public: recipient::public_of(&reader),
-            reader: Some(reader),
+            reader_public_key: recipient::public_of(&reader),
+            reader_private_key: Some(reader),
         }
     }
 
@@ -55,7 +55,7 @@ impl EpochKeys {
         ephemeral: &[u8; KEY_BYTES],
     ) -> Result<(Aead, [u8; PUBLIC_BYTES]), Damage> {
         let bound: [&[u8]; 2] = [&*self.meta, pack.as_bytes()];
-        let (key, envelope) = recipient::send(DATA_PACK, ephemeral, &self.reader_public, &bound)
+        let (key, envelope) = recipient::send(DATA_PACK, ephemeral, &self.reader_public_key, &bound)
             .map_err(|_| Damage::NotAuthentic { what: "reader's key" })?;
         Ok((Aead::new(cipher, &key), envelope))
     }
@@ -67,7 +67,7 @@ impl EpochKeys {
         pack: PackId,
         envelope: &[u8; PUBLIC_BYTES],
     ) -> Result<Aead, Damage> {
-        let reader = self.reader.as_ref().ok_or(Damage::WriteOnly(WriteOnly))?;
+        let reader = self.reader_private_key.as_ref().ok_or(Damage::WriteOnlyKey(WriteOnly))?;
         let bound: [&[u8]; 2] = [&*self.meta, pack.as_bytes()];
         let key = recipient::receive(DATA_PACK, reader, envelope, &bound)
             .map_err(|_| Damage::NotAuthentic { what: "envelope of a pack" })?;
@@ -80,14 +80,15 @@ impl EpochKeys {
         cipher: Cipher,
         ephemeral: &[u8; KEY_BYTES],
     ) -> Result<(Aead, [u8; PUBLIC_BYTES]), Damage> {
-        let (key, envelope) = recipient::send(READERS_ONLY, ephemeral, &self.reader_public, &[&*self.meta])
-            .map_err(|_| Damage::NotAuthentic { what: "reader's key" })?;
+        let (key, envelope) =
+            recipient::send(READERS_ONLY, ephemeral, &self.reader_public_key, &[&*self.meta])
+                .map_err(|_| Damage::NotAuthentic { what: "reader's key" })?;
         Ok((Aead::new(cipher, &key), envelope))
     }
 
     /// The key of private bytes, from their envelope.
     pub(crate) fn private(&self, cipher: Cipher, envelope: &[u8; PUBLIC_BYTES]) -> Result<Aead, Damage> {
-        let reader = self.reader.as_ref().ok_or(Damage::WriteOnly(WriteOnly))?;
+        let reader = self.reader_private_key.as_ref().ok_or(Damage::WriteOnlyKey(WriteOnly))?;
         let key = recipient::receive(READERS_ONLY, reader, envelope, &[&*self.meta])
             .map_err(|_| Damage::NotAuthentic { what: "envelope" })?;
         Ok(Aead::new(cipher, &key))

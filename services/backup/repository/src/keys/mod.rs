@@ -53,17 +53,17 @@ use zeroize::Zeroizing;
 use crate::damage::{Damage, WriteOnly};
 use crate::ids::{BlobId, BlobKind};
 
-use self::bundle::Bundle;
+use self::bundle::KeyBundle;
 #[doc(hidden)]
 pub use self::cipher::disregard_aes_instructions;
 pub(crate) use self::cipher::{Aead, Cipher, TAG_BYTES};
 pub(crate) use self::epoch::EpochKeys;
 pub use self::identity::{Identity, Recipient};
 pub(crate) use self::recipient::PUBLIC_BYTES;
-pub(crate) use self::roster::{Roster, RosterError};
+pub(crate) use self::roster::{KeyRoster, KeyRosterError};
 pub use self::secret::{Secret, SecretError};
 pub use self::slot::{KdfCost, Role};
-pub(crate) use self::slot::{Opened, Owner, Slot, SlotId};
+pub(crate) use self::slot::{OpenedSlot, Slot, SlotId, SlotOwner};
 
 /// Bytes of a symmetric key and of every private key.
 const KEY_BYTES: usize = 32;
@@ -84,11 +84,11 @@ fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
 
 /// All keys that one slot grants.
 pub(crate) struct Keys {
-    bundle: Bundle,
+    bundle: KeyBundle,
     ids: Zeroizing<[[u8; KEY_BYTES]; BlobKind::ALL.len()]>,
     chunker_seed: u64,
     /// The slot that was opened, so that a later epoch can be opened without the secret.
-    opened: Opened,
+    opened: OpenedSlot,
     /// Which roster this comes from.
     roster: u64,
     /// How many slots there are in it.
@@ -96,7 +96,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    fn new(bundle: Bundle, opened: Opened, roster: u64, slots: u64) -> Keys {
+    fn new(bundle: KeyBundle, opened: OpenedSlot, roster: u64, slots: u64) -> Keys {
         let id =
             |kind: BlobKind| *derive(&format!("loam repository v1 id of {}", kind.name()), &[&*bundle.ids]);
         let ids = Zeroizing::new(BlobKind::ALL.map(id));
@@ -153,17 +153,17 @@ impl Keys {
 
     /// Whether stored disks can be read.
     pub(crate) fn can_read(&self) -> bool {
-        self.bundle.authority_seed.is_some()
+        self.bundle.authority_private_key.is_some()
     }
 
     /// The public key that config and roster are signed with.
     pub(crate) fn authority(&self) -> &[u8; PUBLIC_BYTES] {
-        &self.bundle.authority
+        &self.bundle.authority_public_key
     }
 
     /// Signs an object of the kind that `purpose` names.
     pub(crate) fn sign(&self, purpose: &str, text: &[u8]) -> Result<[u8; SIGNATURE_BYTES], WriteOnly> {
-        let seed = self.bundle.authority_seed.as_ref().ok_or(WriteOnly)?;
+        let seed = self.bundle.authority_private_key.as_ref().ok_or(WriteOnly)?;
         let pair = Ed25519KeyPair::from_seed_unchecked(&**seed).expect("any 32 bytes are a seed");
         let signature = pair.sign(&signed(purpose, text));
         Ok(signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes"))
@@ -184,12 +184,18 @@ impl Keys {
         let epoch = EpochKeys {
             number: 1,
             meta: key(2),
-            reader_public: recipient::public_of(&reader),
-            reader: Some(reader),
+            reader_public_key: recipient::public_of(&reader),
+            reader_private_key: Some(reader),
         };
         let authority = authority_of(&seed);
-        let bundle = Bundle { ids: key(1), authority, authority_seed: Some(seed), epochs: vec![epoch] };
-        let opened = Opened { slot: SlotId::nil(), private: key(5), authority: Some(authority) };
+        let bundle = KeyBundle {
+            ids: key(1),
+            authority_public_key: authority,
+            authority_private_key: Some(seed),
+            epochs: vec![epoch],
+        };
+        let opened =
+            OpenedSlot { slot: SlotId::nil(), private_key: key(5), authority_public_key: Some(authority) };
         Keys::new(bundle, opened, 1, 1)
     }
 
@@ -201,7 +207,7 @@ impl Keys {
 
     /// Reads what a slot is granted.
     pub(crate) fn read_grant(text: &[u8]) -> Result<(), Damage> {
-        Bundle::decode(text).map(drop)
+        KeyBundle::decode(text).map(drop)
     }
 }
 

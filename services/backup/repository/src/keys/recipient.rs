@@ -19,7 +19,7 @@ pub(crate) const PUBLIC_BYTES: usize = 32;
 
 /// The two keys do not agree: one of them is a point of low order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoAgreement;
+pub(super) struct KeyAgreementError;
 
 /// A private key; any 32 bytes are one.
 pub(super) fn private() -> Key {
@@ -45,9 +45,9 @@ fn shared(
     ephemeral_public: &[u8; PUBLIC_BYTES],
     recipient_public: &[u8; PUBLIC_BYTES],
     bound: &[&[u8]],
-) -> Result<Key, NoAgreement> {
+) -> Result<Key, KeyAgreementError> {
     let other = UnparsedPublicKey::new(&X25519, other);
-    agree(&pair(private), other, NoAgreement, |secret| {
+    agree(&pair(private), other, KeyAgreementError, |secret| {
         let mut parts = vec![secret, ephemeral_public.as_slice(), recipient_public.as_slice()];
         parts.extend_from_slice(bound);
         Ok(derive(purpose, &parts))
@@ -60,7 +60,7 @@ pub(super) fn send(
     ephemeral: &[u8; KEY_BYTES],
     recipient_public: &[u8; PUBLIC_BYTES],
     bound: &[&[u8]],
-) -> Result<(Key, [u8; PUBLIC_BYTES]), NoAgreement> {
+) -> Result<(Key, [u8; PUBLIC_BYTES]), KeyAgreementError> {
     let ephemeral_public = public_of(ephemeral);
     let key = shared(purpose, ephemeral, recipient_public, &ephemeral_public, recipient_public, bound)?;
     Ok((key, ephemeral_public))
@@ -72,7 +72,7 @@ pub(super) fn receive(
     recipient: &[u8; KEY_BYTES],
     ephemeral_public: &[u8; PUBLIC_BYTES],
     bound: &[&[u8]],
-) -> Result<Key, NoAgreement> {
+) -> Result<Key, KeyAgreementError> {
     let recipient_public = public_of(recipient);
     shared(purpose, recipient, ephemeral_public, ephemeral_public, &recipient_public, bound)
 }

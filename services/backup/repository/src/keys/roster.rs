@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::Bundle;
+use super::bundle::KeyBundle;
 use super::recipient::PUBLIC_BYTES;
-use super::slot::{Owner, Slot, SlotError, SlotId};
-use super::{KdfCost, Keys, Opened, Role, Secret};
+use super::slot::{Slot, SlotError, SlotId, SlotOwner};
+use super::{KdfCost, Keys, OpenedSlot, Role, Secret};
 use crate::damage::Damage;
 use crate::ids::RepositoryId;
 
@@ -18,7 +18,7 @@ const SLOTS_MAX: usize = 256;
 
 /// Serialized as it stands: the names of its fields are part of the format.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Roster {
+pub(crate) struct KeyRoster {
     repository: RepositoryId,
     pub(crate) number: u64,
     /// The public key that signs it.
@@ -29,32 +29,32 @@ pub(crate) struct Roster {
 
 /// The roster does not yield its keys.
 #[derive(Debug)]
-pub(crate) enum RosterError {
+pub(crate) enum KeyRosterError {
     /// No slot opens with this secret, or the slot was removed.
-    NoSlot,
+    NoMatchingSlot,
     /// The cost of a slot cannot be computed here.
-    Cost(argon2::Error),
+    KdfCost(argon2::Error),
     /// It is not as it was written.
     Damaged(Damage),
 }
 
-impl From<Damage> for RosterError {
-    fn from(damage: Damage) -> RosterError {
-        RosterError::Damaged(damage)
+impl From<Damage> for KeyRosterError {
+    fn from(damage: Damage) -> KeyRosterError {
+        KeyRosterError::Damaged(damage)
     }
 }
 
-impl From<SlotError> for RosterError {
-    fn from(error: SlotError) -> RosterError {
+impl From<SlotError> for KeyRosterError {
+    fn from(error: SlotError) -> KeyRosterError {
         match error {
-            SlotError::NotOurs => RosterError::NoSlot,
-            SlotError::Cost(error) => RosterError::Cost(error),
-            SlotError::Damaged(damage) => RosterError::Damaged(damage),
+            SlotError::WrongSecret => KeyRosterError::NoMatchingSlot,
+            SlotError::KdfCost(error) => KeyRosterError::KdfCost(error),
+            SlotError::Damaged(damage) => KeyRosterError::Damaged(damage),
         }
     }
 }
 
-impl Roster {
+impl KeyRoster {
     /// The first roster of a repository, with one full slot. Slow as the cost says.
     pub(crate) fn first(
         repository: RepositoryId,
@@ -62,13 +62,18 @@ impl Roster {
         secret: Secret,
         cost: KdfCost,
         now_unix_ms: u64,
-    ) -> Result<(Roster, Keys), RosterError> {
-        let bundle = Bundle::generate();
-        let owner = Owner::Secret(secret, cost);
+    ) -> Result<(KeyRoster, Keys), KeyRosterError> {
+        let bundle = KeyBundle::generate();
+        let owner = SlotOwner::Secret(secret, cost);
         let (slot, private) = Slot::new(repository, label, Role::Full, owner, now_unix_ms, &bundle)?;
         let private = private.expect("the private key of a secret's slot is at hand");
-        let opened = Opened { slot: slot.id, private, authority: Some(bundle.authority) };
-        let roster = Roster { repository, number: 1, authority: bundle.authority, slots: vec![slot] };
+        let opened = OpenedSlot {
+            slot: slot.id,
+            private_key: private,
+            authority_public_key: Some(bundle.authority_public_key),
+        };
+        let roster =
+            KeyRoster { repository, number: 1, authority: bundle.authority_public_key, slots: vec![slot] };
         Ok((roster, Keys::new(bundle, opened, 1, 1)))
     }
 
@@ -78,9 +83,9 @@ impl Roster {
         keys: &Keys,
         label: String,
         role: Role,
-        owner: Owner,
+        owner: SlotOwner,
         now_unix_ms: u64,
-    ) -> Result<(Roster, SlotId), RosterError> {
+    ) -> Result<(KeyRoster, SlotId), KeyRosterError> {
         let (slot, _) = Slot::new(self.repository, label, role, owner, now_unix_ms, &keys.bundle)?;
         let id = slot.id;
         self.number += 1;
@@ -89,33 +94,33 @@ impl Roster {
     }
 
     /// The next roster, in which a slot has another label.
-    pub(crate) fn with_label(mut self, slot: SlotId, label: &str) -> Roster {
+    pub(crate) fn with_label(mut self, slot: SlotId, label: &str) -> KeyRoster {
         self.number += 1;
         self.slots.iter_mut().filter(|other| other.id == slot).for_each(|slot| slot.label = label.to_owned());
         self
     }
 
     /// The next roster without a slot, and with an epoch that the removed slot is not granted.
-    pub(crate) fn without(mut self, keys: Keys, slot: SlotId) -> Result<(Roster, Keys), RosterError> {
+    pub(crate) fn without(mut self, keys: Keys, slot: SlotId) -> Result<(KeyRoster, Keys), KeyRosterError> {
         self.slots.retain(|other| other.id != slot);
         self.with_new_epoch(keys)
     }
 
     /// The next roster, with an epoch that is granted to every slot.
-    pub(crate) fn with_new_epoch(self, keys: Keys) -> Result<(Roster, Keys), RosterError> {
+    pub(crate) fn with_new_epoch(self, keys: Keys) -> Result<(KeyRoster, Keys), KeyRosterError> {
         let bundle = keys.bundle.with_new_epoch();
         let repository = self.repository;
         let slots = self.slots.into_iter().map(|slot| slot.granted(repository, &bundle));
         let slots = slots.collect::<Result<_, _>>()?;
         let number = self.number + 1;
-        let roster = Roster { number, slots, ..Roster { slots: Vec::new(), ..self } };
+        let roster = KeyRoster { number, slots, ..KeyRoster { slots: Vec::new(), ..self } };
         let count = roster.slots.len() as u64;
         Ok((roster, Keys::new(bundle, keys.opened, number, count)))
     }
 
     /// Whether a later roster has the same grant for a slot: then it was made from this one.
-    pub(crate) fn recognises_grant_of(&self, slot: SlotId) -> impl Fn(&Roster) -> bool + use<> {
-        let grant = |roster: &Roster| roster.slots.iter().find(|other| other.id == slot).map(Slot::grant);
+    pub(crate) fn recognises_grant_of(&self, slot: SlotId) -> impl Fn(&KeyRoster) -> bool + use<> {
+        let grant = |roster: &KeyRoster| roster.slots.iter().find(|other| other.id == slot).map(Slot::grant);
         let ours = grant(self);
         move |newest| newest.slots.iter().find(|other| other.id == slot).map(Slot::grant) == ours
     }
@@ -134,28 +139,38 @@ impl Roster {
         repository: RepositoryId,
         secret: &Secret,
         not_this: Option<SlotId>,
-    ) -> Result<Keys, RosterError> {
+    ) -> Result<Keys, KeyRosterError> {
         for slot in self.slots.iter().filter(|slot| Some(slot.id) != not_this) {
             match slot.open(repository, secret) {
                 Ok(opened) => return self.keys(repository, slot, opened),
-                Err(SlotError::NotOurs) => {}
+                Err(SlotError::WrongSecret) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(RosterError::NoSlot)
+        Err(KeyRosterError::NoMatchingSlot)
     }
 
     /// Opens a later roster with the slot that opened an earlier one.
-    pub(crate) fn reopen(&self, repository: RepositoryId, keys: &Keys) -> Result<Keys, RosterError> {
-        let Opened { slot, private, .. } = &keys.opened;
-        let found = self.slots.iter().find(|other| other.id == *slot).ok_or(RosterError::NoSlot)?;
-        let opened = Opened { slot: *slot, private: private.clone(), authority: Some(*keys.authority()) };
+    pub(crate) fn reopen(&self, repository: RepositoryId, keys: &Keys) -> Result<Keys, KeyRosterError> {
+        let OpenedSlot { slot, private_key: private, .. } = &keys.opened;
+        let found =
+            self.slots.iter().find(|other| other.id == *slot).ok_or(KeyRosterError::NoMatchingSlot)?;
+        let opened = OpenedSlot {
+            slot: *slot,
+            private_key: private.clone(),
+            authority_public_key: Some(*keys.authority()),
+        };
         self.keys(repository, found, opened)
     }
 
-    fn keys(&self, repository: RepositoryId, slot: &Slot, opened: Opened) -> Result<Keys, RosterError> {
+    fn keys(
+        &self,
+        repository: RepositoryId,
+        slot: &Slot,
+        opened: OpenedSlot,
+    ) -> Result<Keys, KeyRosterError> {
         let bundle = slot.bundle(repository, &opened)?;
-        if self.repository != repository || self.authority != bundle.authority {
+        if self.repository != repository || self.authority != bundle.authority_public_key {
             return Err(Damage::NotAuthentic { what: WHAT }.into());
         }
         Ok(Keys::new(bundle, opened, self.number, self.slots.len() as u64))

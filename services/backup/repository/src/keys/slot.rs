@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use zeroize::Zeroizing;
 
-use super::bundle::Bundle;
+use super::bundle::KeyBundle;
 use super::recipient::{self, PUBLIC_BYTES};
 use super::secret::{Secret, SecretKind};
 use super::{Aead, Cipher, KEY_BYTES, Key, Recipient};
@@ -111,26 +111,26 @@ pub(crate) struct Slot {
 }
 
 /// Who a new slot is for.
-pub(crate) enum Owner {
+pub(crate) enum SlotOwner {
     Secret(Secret, KdfCost),
     Recipient(Recipient),
 }
 
 /// An opened slot: its private key is known.
-pub(crate) struct Opened {
+pub(crate) struct OpenedSlot {
     pub(super) slot: SlotId,
-    pub(super) private: Key,
+    pub(super) private_key: Key,
     /// The authority that the slot's owner trusts; an identity file has none.
-    pub(super) authority: Option<[u8; PUBLIC_BYTES]>,
+    pub(super) authority_public_key: Option<[u8; PUBLIC_BYTES]>,
 }
 
 /// A slot did not open.
 #[derive(Debug)]
 pub(crate) enum SlotError {
     /// It is for another secret.
-    NotOurs,
+    WrongSecret,
     /// Its cost cannot be computed here.
-    Cost(argon2::Error),
+    KdfCost(argon2::Error),
     /// It is malformed or not authentic.
     Damaged(Damage),
 }
@@ -141,17 +141,18 @@ impl Slot {
         repository: RepositoryId,
         label: String,
         role: Role,
-        owner: Owner,
+        owner: SlotOwner,
         created_unix_ms: u64,
-        bundle: &Bundle,
+        bundle: &KeyBundle,
     ) -> Result<(Slot, Option<Key>), SlotError> {
         let id = Ulid::generate();
         let (lock, recipient, private) = match owner {
-            Owner::Recipient(recipient) => (Lock::Elsewhere, recipient.0, None),
-            Owner::Secret(secret, cost) => {
+            SlotOwner::Recipient(recipient) => (Lock::Elsewhere, recipient.0, None),
+            SlotOwner::Secret(secret, cost) => {
                 let Some(private) = secret.identity() else {
                     let private = recipient::private();
-                    let lock = Lock::wrap(repository, id, &secret, cost, &private, &bundle.authority)?;
+                    let lock =
+                        Lock::wrap(repository, id, &secret, cost, &private, &bundle.authority_public_key)?;
                     let public = recipient::public_of(&private);
                     return Slot { id, label, role, created_unix_ms, lock, ..Slot::empty(public) }
                         .granted(repository, bundle)
@@ -179,7 +180,7 @@ impl Slot {
     }
 
     /// The same slot with another grant.
-    pub(super) fn granted(mut self, repository: RepositoryId, bundle: &Bundle) -> Result<Slot, SlotError> {
+    pub(super) fn granted(mut self, repository: RepositoryId, bundle: &KeyBundle) -> Result<Slot, SlotError> {
         let ephemeral = recipient::private();
         let (key, envelope) = recipient::send(GRANT, &ephemeral, &self.recipient, &[repository.as_bytes()])
             .map_err(|_| SlotError::Damaged(Damage::NotAuthentic { what: "recipient" }))?;
@@ -193,41 +194,41 @@ impl Slot {
     }
 
     /// Tries a secret. Takes as long as the slot's cost says: not for an async thread.
-    pub(super) fn open(&self, repository: RepositoryId, secret: &Secret) -> Result<Opened, SlotError> {
+    pub(super) fn open(&self, repository: RepositoryId, secret: &Secret) -> Result<OpenedSlot, SlotError> {
         match (&self.lock, secret.identity()) {
             (Lock::Elsewhere, Some(private)) if recipient::public_of(&private) == self.recipient => {
-                Ok(Opened { slot: self.id, private, authority: None })
+                Ok(OpenedSlot { slot: self.id, private_key: private, authority_public_key: None })
             }
             (Lock::Wrapped { kind, cost, salt, text }, None) if *kind == secret.kind => {
                 let key = wrapping_key(secret, *cost, salt)?;
                 let mut text = Zeroizing::new(text.clone());
                 let opened = Aead::new(Cipher::Aes256Gcm, &key)
                     .decrypt(0, &wrapped_bound(repository, self.id), &mut text)
-                    .map_err(|_| SlotError::NotOurs)?;
+                    .map_err(|_| SlotError::WrongSecret)?;
                 let (private, authority) =
-                    opened.split_first_chunk::<KEY_BYTES>().ok_or(SlotError::NotOurs)?;
-                Ok(Opened {
+                    opened.split_first_chunk::<KEY_BYTES>().ok_or(SlotError::WrongSecret)?;
+                Ok(OpenedSlot {
                     slot: self.id,
-                    private: Zeroizing::new(*private),
-                    authority: Some((*authority).try_into().map_err(|_| SlotError::NotOurs)?),
+                    private_key: Zeroizing::new(*private),
+                    authority_public_key: Some((*authority).try_into().map_err(|_| SlotError::WrongSecret)?),
                 })
             }
-            _ => Err(SlotError::NotOurs),
+            _ => Err(SlotError::WrongSecret),
         }
     }
 
     /// Decrypts the grant.
-    pub(super) fn bundle(&self, repository: RepositoryId, opened: &Opened) -> Result<Bundle, Damage> {
+    pub(super) fn bundle(&self, repository: RepositoryId, opened: &OpenedSlot) -> Result<KeyBundle, Damage> {
         let not_authentic = Damage::NotAuthentic { what: "grant of a key slot" };
-        let key = recipient::receive(GRANT, &opened.private, &self.envelope, &[repository.as_bytes()])
+        let key = recipient::receive(GRANT, &opened.private_key, &self.envelope, &[repository.as_bytes()])
             .map_err(|_| not_authentic.clone())?;
         let mut text = Zeroizing::new(self.grant.clone());
         let text = Aead::new(Cipher::Aes256Gcm, &key)
             .decrypt(0, &self.bound(repository), &mut text)
             .map_err(|_| not_authentic.clone())?;
-        let bundle = Bundle::decode(text)?;
-        match opened.authority {
-            Some(trusted) if trusted != bundle.authority => Err(not_authentic),
+        let bundle = KeyBundle::decode(text)?;
+        match opened.authority_public_key {
+            Some(trusted) if trusted != bundle.authority_public_key => Err(not_authentic),
             _ => Ok(bundle),
         }
     }
@@ -297,10 +298,10 @@ fn wrapped_bound(repository: RepositoryId, slot: SlotId) -> [u8; 32] {
 
 fn wrapping_key(secret: &Secret, cost: KdfCost, salt: &[u8; 32]) -> Result<Key, SlotError> {
     let params =
-        Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_BYTES)).map_err(SlotError::Cost)?;
+        Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_BYTES)).map_err(SlotError::KdfCost)?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(&secret.bytes, salt, &mut *key)
-        .map_err(SlotError::Cost)?;
+        .map_err(SlotError::KdfCost)?;
     Ok(key)
 }

@@ -9,7 +9,7 @@
 //!     <── OptionReplyHeader, data: Info, MetaContext ──────────
 //!     ── Request, data of a write ────────────────────────────>   many in flight, told apart by a cookie
 //!     <── SimpleReply, data of a read ─────────────────────────   or, once agreed on,
-//!     <── ChunkHeader, payload: Hole, BlockStatus, ChunkError ──
+//!     <── ReplyChunkHeader, payload: Hole, BlockStatus, ErrorChunk ──
 //! ```
 //!
 //! Layout and names follow `doc/proto.md` of NetworkBlockDevice/nbd; every field is big-endian. What is read here comes
@@ -29,7 +29,7 @@ pub use option::{
     ContextRequest, Greeting, Info, InfoRequest, MetaContext, OptionHeader, OptionReplyHeader, option,
     option_reply, string,
 };
-pub use reply::{BlockStatus, ChunkError, ChunkHeader, Descriptor, Hole, ReplyHeader, SimpleReply};
+pub use reply::{BlockStatus, Descriptor, ErrorChunk, HoleChunk, ReplyChunkHeader, ReplyHeader, SimpleReply};
 pub use request::Request;
 
 /// Bytes that do not follow the protocol, and what is wrong with them.

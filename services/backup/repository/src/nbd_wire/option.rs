@@ -42,7 +42,7 @@ pub struct InfoRequest<'a> {
     /// The export's name; empty for the server's default.
     pub export: &'a str,
     /// `INFO_…`.
-    pub wanted: Vec<u16>,
+    pub info_types: Vec<u16>,
 }
 
 /// Data of `OPT_LIST_META_CONTEXT` and `OPT_SET_META_CONTEXT`: an export and contexts of it.
@@ -175,8 +175,8 @@ impl InfoRequest<'_> {
     /// As it is sent.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = string(self.export);
-        bytes.extend((self.wanted.len() as u16).to_be_bytes());
-        bytes.extend(self.wanted.iter().flat_map(|info| info.to_be_bytes()));
+        bytes.extend((self.info_types.len() as u16).to_be_bytes());
+        bytes.extend(self.info_types.iter().flat_map(|info| info.to_be_bytes()));
         bytes
     }
 
@@ -192,7 +192,7 @@ impl InfoRequest<'_> {
         if pairs.len() != usize::from(count) || !rest.is_empty() {
             return Err(Malformed("an option whose count is wrong"));
         }
-        Ok(InfoRequest { export, wanted: pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect() })
+        Ok(InfoRequest { export, info_types: pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect() })
     }
 }
 

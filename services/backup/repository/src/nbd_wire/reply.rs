@@ -12,7 +12,7 @@ pub enum ReplyHeader {
     /// A whole reply.
     Simple(SimpleReply),
     /// One chunk of a reply.
-    Chunk(ChunkHeader),
+    Chunk(ReplyChunkHeader),
 }
 
 /// A reply without structure; after a read without an error its data follow.
@@ -26,7 +26,7 @@ pub struct SimpleReply {
 
 /// The header of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkHeader {
+pub struct ReplyChunkHeader {
     /// `REPLY_FLAG_…`.
     pub flags: u16,
     /// `REPLY_TYPE_…`.
@@ -39,7 +39,7 @@ pub struct ChunkHeader {
 
 /// Payload of `REPLY_TYPE_OFFSET_HOLE`: a part of the disk that reads as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
+pub struct HoleChunk {
     /// First byte.
     pub offset: u64,
     /// Bytes.
@@ -60,7 +60,7 @@ pub struct BlockStatus {
 
 /// Payload of an error chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChunkError {
+pub struct ErrorChunk {
     /// Error number.
     pub errno: u32,
     /// For people; may be empty.
@@ -78,7 +78,7 @@ impl ReplyHeader {
                 errno: reader.read_u32().await?,
                 cookie: reader.read_u64().await?,
             })),
-            STRUCTURED_REPLY_MAGIC => Ok(ReplyHeader::Chunk(ChunkHeader {
+            STRUCTURED_REPLY_MAGIC => Ok(ReplyHeader::Chunk(ReplyChunkHeader {
                 flags: reader.read_u16().await?,
                 kind: reader.read_u16().await?,
                 cookie: reader.read_u64().await?,
@@ -100,7 +100,7 @@ impl SimpleReply {
     }
 }
 
-impl ChunkHeader {
+impl ReplyChunkHeader {
     /// As it is sent.
     pub fn encode(&self) -> [u8; 20] {
         let mut bytes = [0; 20];
@@ -113,13 +113,13 @@ impl ChunkHeader {
     }
 }
 
-impl Hole {
+impl HoleChunk {
     /// Length of the payload.
     pub const BYTES: u32 = 12;
 
     /// As it is sent.
-    pub fn encode(&self) -> [u8; Hole::BYTES as usize] {
-        let mut bytes = [0; Hole::BYTES as usize];
+    pub fn encode(&self) -> [u8; HoleChunk::BYTES as usize] {
+        let mut bytes = [0; HoleChunk::BYTES as usize];
         bytes[..8].copy_from_slice(&self.offset.to_be_bytes());
         bytes[8..].copy_from_slice(&self.length.to_be_bytes());
         bytes
@@ -129,8 +129,8 @@ impl Hole {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Hole> {
-        Ok(Hole { offset: reader.read_u64().await?, length: reader.read_u32().await? })
+    pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<HoleChunk> {
+        Ok(HoleChunk { offset: reader.read_u64().await?, length: reader.read_u32().await? })
     }
 }
 
@@ -165,7 +165,7 @@ impl BlockStatus {
     }
 }
 
-impl ChunkError {
+impl ErrorChunk {
     /// As it is sent. Of the message go at most 65,535 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let message = &self.message[..self.message.floor_char_boundary(u16::MAX.into())];
@@ -179,7 +179,7 @@ impl ChunkError {
     ///
     /// # Errors
     /// When reading fails, or no such payload has this length.
-    pub async fn read(reader: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<ChunkError> {
+    pub async fn read(reader: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<ErrorChunk> {
         let Some(rest_bytes) = length.checked_sub(6) else {
             return Err(Malformed("an error of an impossible length").into());
         };
@@ -188,6 +188,6 @@ impl ChunkError {
         let mut rest = vec![0; rest_bytes as usize];
         reader.read_exact(&mut rest).await?;
         let message = rest.get(..message_bytes).unwrap_or_default();
-        Ok(ChunkError { errno, message: String::from_utf8_lossy(message).into_owned() })
+        Ok(ErrorChunk { errno, message: String::from_utf8_lossy(message).into_owned() })
     }
 }

@@ -19,7 +19,7 @@ proptest! {
         let _ = Info::decode(&bytes);
         let _ = MetaContext::decode(&bytes);
         let _ = read!(BlockStatus, bytes, length.into());
-        let _ = read!(ChunkError, bytes, length.into());
+        let _ = read!(ErrorChunk, bytes, length.into());
         prop_assert!(read!(Greeting, bytes).is_err());
         prop_assert!(read!(OptionHeader, bytes).is_err());
         prop_assert!(read!(OptionReplyHeader, bytes).is_err());
@@ -43,10 +43,10 @@ proptest! {
         prop_assert_eq!(read!(Request, request.encode()).unwrap(), request);
         let simple = SimpleReply { errno, cookie };
         prop_assert_eq!(read!(ReplyHeader, simple.encode()).unwrap(), ReplyHeader::Simple(simple));
-        let chunk = ChunkHeader { flags, kind, cookie, length };
+        let chunk = ReplyChunkHeader { flags, kind, cookie, length };
         prop_assert_eq!(read!(ReplyHeader, chunk.encode()).unwrap(), ReplyHeader::Chunk(chunk));
-        let hole = Hole { offset, length };
-        prop_assert_eq!(read!(Hole, hole.encode()).unwrap(), hole);
+        let hole = HoleChunk { offset, length };
+        prop_assert_eq!(read!(HoleChunk, hole.encode()).unwrap(), hole);
     }
 
     #[test]
@@ -58,7 +58,7 @@ proptest! {
         (a, b, c) in any::<(u32, u32, u32)>(),
         (size_bytes, flags) in any::<(u64, u16)>(),
     ) {
-        let request = InfoRequest { export: &text, wanted };
+        let request = InfoRequest { export: &text, info_types: wanted };
         let bytes = request.encode();
         prop_assert_eq!(InfoRequest::decode(&bytes), Ok(request));
         let queries = queries.iter().map(String::as_str).collect();
@@ -78,9 +78,9 @@ proptest! {
         let status = BlockStatus { context: a, descriptors };
         let bytes = status.encode();
         prop_assert_eq!(read!(BlockStatus, bytes, bytes.len() as u32).unwrap(), status);
-        let error = ChunkError { errno: a, message: text };
+        let error = ErrorChunk { errno: a, message: text };
         let bytes = error.encode();
-        prop_assert_eq!(read!(ChunkError, bytes, bytes.len() as u32).unwrap(), error);
+        prop_assert_eq!(read!(ErrorChunk, bytes, bytes.len() as u32).unwrap(), error);
     }
 }
 

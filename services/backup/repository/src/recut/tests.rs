@@ -6,25 +6,30 @@ use crate::ids::BlobId;
 use crate::keys::Keys;
 
 /// The leaf of a whole segment; a chunk is named by its content.
-fn whole(cutter: &Cutter, segment: &[u8]) -> Vec<Piece> {
+fn whole(cutter: &DiskChunker, segment: &[u8]) -> Vec<Piece> {
     cutter.cut(segment).into_iter().map(|cut| piece(segment, cut)).collect()
 }
 
-fn piece(segment: &[u8], cut: Cut) -> Piece {
+fn piece(segment: &[u8], cut: PieceRange) -> Piece {
     match cut {
-        Cut::Hole(range) => Piece::Hole { bytes: range.len() as u32 },
-        Cut::Chunk(range) => {
+        PieceRange::Hole(range) => Piece::Hole { bytes: range.len() as u32 },
+        PieceRange::Chunk(range) => {
             let id = BlobId::from(*blake3::hash(&segment[range.clone()]).as_bytes());
             Piece::Chunk { id, bytes: range.len() as u32 }
         }
     }
 }
 
-/// The leaf by a change map, and how many bytes were asked for.
-fn patched(cutter: &Cutter, before: &[Piece], now: &[u8], changed: &[Range<usize>]) -> (Vec<Piece>, usize) {
+/// The leaf by a dirty bitmap, and how many bytes were asked for.
+fn patched(
+    cutter: &DiskChunker,
+    before: &[Piece],
+    now: &[u8],
+    changed: &[Range<usize>],
+) -> (Vec<Piece>, usize) {
     let mut seen = vec![0; now.len()];
     let mut read = 0;
-    let mut recut = Recut::new(cutter.clone(), before.to_vec(), changed);
+    let mut recut = IncrementalSegmentChunker::new(cutter.clone(), before.to_vec(), changed);
     loop {
         match recut.step(&seen) {
             Step::Read(ranges) => {
@@ -36,8 +41,8 @@ fn patched(cutter: &Cutter, before: &[Piece], now: &[u8], changed: &[Range<usize
             }
             Step::Done(parts) => {
                 let pieces = parts.into_iter().map(|part| match part {
-                    Part::Kept(piece) => piece,
-                    Part::Cut(cut) => piece(&seen, cut),
+                    RechunkedPart::Kept(piece) => piece,
+                    RechunkedPart::Rechunked(cut) => piece(&seen, cut),
                 });
                 return (pieces.collect(), read);
             }
@@ -98,7 +103,7 @@ fn write_all(segment: &mut [u8], writes: &[Write]) -> Vec<Range<usize>> {
 }
 
 fn cutters() -> impl Strategy<Value = (Chunker, u32)> {
-    let aligned = |phase| Just((Chunker::Aligned, phase));
+    let aligned = |phase| Just((Chunker::AlignedCdc, phase));
     prop_oneof![2 => Just((Chunker::FastCdc, 0)), 1 => aligned(0), 1 => aligned(3584)]
 }
 
@@ -113,7 +118,7 @@ proptest! {
         first in writes(512 * 1024, 100_000, 12),
         second in writes(512 * 1024, 40_000, 6),
     ) {
-        let cutter = Cutter::new(Chunking::tiny(chunker), &Keys::known(), phase);
+        let cutter = DiskChunker::new(Chunking::tiny(chunker), &Keys::known(), phase);
         let mut segment = vec![0; length];
         if full {
             noise(99, &mut segment);
@@ -129,7 +134,7 @@ proptest! {
 
 #[test]
 fn little_more_is_read_than_the_chunks_that_changed() {
-    let cutter = Cutter::new(Chunking::default(), &Keys::known(), 0);
+    let cutter = DiskChunker::new(Chunking::default(), &Keys::known(), 0);
     let mut segment = vec![0; 4 * 1024 * 1024];
     noise(1, &mut segment);
     let before = whole(&cutter, &segment);

@@ -14,20 +14,20 @@ const HOLE_STEP_BYTES: u64 = 64 * 1024;
 
 /// What is known of a target before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum TargetContent {
     /// It reads as zeros everywhere.
     Zeros,
     /// Nothing, and it is not to be read.
-    Anything,
+    Unknown,
     /// Nothing; it is read, and what matches is kept.
-    ToCompare,
+    UnknownReadable,
 }
 
 /// What is left to do about a segment.
 #[derive(Default)]
 pub(super) struct SegmentDiff {
     /// Chunks to be written, and where.
-    pub(super) wanted: Vec<(BlobRef, u64)>,
+    pub(super) chunks_to_write: Vec<(BlobRef, u64)>,
     pub(super) report: RestoreReport,
     /// Bytes of holes in targets that were known to be zero.
     pub(super) skipped_bytes: u64,
@@ -37,7 +37,7 @@ pub(super) struct SegmentDiff {
 pub(super) fn compare(
     target: &dyn Target,
     keys: &Keys,
-    before: Before,
+    before: TargetContent,
     start: u64,
     pieces: &[Piece],
 ) -> Result<SegmentDiff, ImageError> {
@@ -47,18 +47,20 @@ pub(super) fn compare(
     for piece in pieces {
         let bytes = u64::from(piece.bytes());
         match (piece, before) {
-            (Piece::Chunk { id, .. }, Before::ToCompare)
+            (Piece::Chunk { id, .. }, TargetContent::UnknownReadable)
                 if holds(target, keys, at, (id, bytes), &mut buffer)? =>
             {
                 compare.report.kept_bytes += bytes;
             }
-            (Piece::Chunk { id, bytes }, _) => compare.wanted.push((BlobRef::chunk(*id, *bytes), at)),
-            (Piece::Hole { .. }, Before::Zeros) => compare.skipped_bytes += bytes,
-            (Piece::Hole { .. }, Before::Anything) => {
+            (Piece::Chunk { id, bytes }, _) => {
+                compare.chunks_to_write.push((BlobRef::chunk(*id, *bytes), at))
+            }
+            (Piece::Hole { .. }, TargetContent::Zeros) => compare.skipped_bytes += bytes,
+            (Piece::Hole { .. }, TargetContent::Unknown) => {
                 target.zero(at..at + bytes)?;
                 compare.report.zeroed_bytes += bytes;
             }
-            (Piece::Hole { .. }, Before::ToCompare) => {
+            (Piece::Hole { .. }, TargetContent::UnknownReadable) => {
                 let zeroed = each_nonzero(target, at, bytes, &mut buffer, &mut |range| target.zero(range))?;
                 compare.report.zeroed_bytes += zeroed;
                 compare.report.kept_bytes += bytes - zeroed;

@@ -16,7 +16,7 @@ pub enum ReadError {
     Damaged(#[from] Damage),
     /// A pack is damaged.
     #[error("pack {pack} is damaged")]
-    Pack {
+    DamagedPack {
         /// The pack's name.
         pack: String,
         /// What is wrong with it.
@@ -38,8 +38,8 @@ impl ReadError {
     /// The error for damage met in a pack.
     pub(crate) fn of(damage: Damage, pack: impl FnOnce() -> String) -> ReadError {
         match damage {
-            Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
-            source => ReadError::Pack { pack: pack(), source },
+            Damage::WriteOnlyKey(write_only) => ReadError::WriteOnly(write_only),
+            source => ReadError::DamagedPack { pack: pack(), source },
         }
     }
 }
@@ -78,7 +78,7 @@ pub enum RestoreError {
     Source(#[source] SourceError),
     /// The writer failed.
     #[error("could not write to the stream")]
-    Stream(#[source] std::io::Error),
+    WriteStream(#[source] std::io::Error),
     /// It was cancelled.
     #[error("the restore was cancelled")]
     Cancelled,

@@ -8,12 +8,12 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
 use super::ReadError;
-use super::plan::{self, BlobRef, Places, RangeRead, Wanted};
+use super::plan::{self, BlobPositions, BlobRef, PackRangeRead, WantedBlob};
 use crate::damage::Damage;
 use crate::format::pack::decrypt_blob;
-use crate::format::recipe::{self, Disk, Piece};
+use crate::format::recipe::{self, DiskRecipe, Piece};
 use crate::format::snapshot::DiskRecord;
-use crate::format::stream::Stream;
+use crate::format::stream::StreamRecipe;
 use crate::ids::BlobId;
 use crate::keys::Keys;
 use crate::shared::Shared;
@@ -23,9 +23,9 @@ use crate::store::{StoreError, names};
 const RECIPE_READS_IN_FLIGHT: usize = 4;
 
 /// Reads one planned range. A pack that is gone or too short is damage.
-pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, ReadError> {
+pub(crate) async fn range(shared: &Shared, read: &PackRangeRead) -> Result<Bytes, ReadError> {
     let name = names::pack(read.pack.kind, read.pack.id);
-    let damaged = |source| ReadError::Pack { pack: name.to_string(), source };
+    let damaged = |source| ReadError::DamagedPack { pack: name.to_string(), source };
     let short = Damage::Malformed { what: "pack", why: "it is shorter than the index says" };
     match shared.store.get_range(&name, read.range.clone()).await {
         Ok(object) if object.len() as u64 == read.range.end - read.range.start => Ok(object),
@@ -43,9 +43,9 @@ pub(crate) async fn range(shared: &Shared, read: &RangeRead) -> Result<Bytes, Re
 /// Decrypts and checks every blob of a range and passes it to `each`. CPU work: not for an async thread.
 pub(crate) fn open_all<E: From<ReadError>>(
     keys: &Keys,
-    read: &RangeRead,
+    read: &PackRangeRead,
     object: &[u8],
-    mut each: impl FnMut(&Wanted, Vec<u8>) -> Result<(), E>,
+    mut each: impl FnMut(&WantedBlob, Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     let damaged = |source| ReadError::of(source, || names::pack(read.pack.kind, read.pack.id).to_string());
     let key = read.pack.key(keys).map_err(damaged)?;
@@ -63,7 +63,7 @@ pub(crate) fn open_all<E: From<ReadError>>(
 /// Reads many blobs, in no particular order, each with the positions that want it.
 pub(crate) async fn many(
     shared: &Arc<Shared>,
-    places: Places,
+    places: BlobPositions,
 ) -> Result<Vec<(Vec<u64>, Vec<u8>)>, ReadError> {
     let reads = plan::planned(shared, places).await?;
     let found: Vec<Vec<_>> = futures::stream::iter(reads.into_iter().map(|read| async move {
@@ -72,7 +72,7 @@ pub(crate) async fn many(
         spawn_blocking(move || {
             let mut found = Vec::with_capacity(read.blobs.len());
             open_all(&shared.keys(), &read, &object, |blob, content| {
-                found.push((blob.wanted_at.clone(), content));
+                found.push((blob.positions.clone(), content));
                 Ok::<_, ReadError>(())
             })?;
             Ok::<_, ReadError>(found)
@@ -87,14 +87,14 @@ pub(crate) async fn many(
 }
 
 async fn one(shared: &Arc<Shared>, id: BlobId) -> Result<Vec<u8>, ReadError> {
-    let found = many(shared, Places::from([(BlobRef::recipe(id), Vec::new())])).await?;
+    let found = many(shared, BlobPositions::from([(BlobRef::recipe(id), Vec::new())])).await?;
     let (_, content) = found.into_iter().next().expect("one blob was asked for and none is missing");
     Ok(content)
 }
 
 /// The root of a disk's recipe.
-pub(crate) async fn disk(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Disk, ReadError> {
-    let disk = Disk::decode(&one(shared, record.root).await?)?;
+pub(crate) async fn disk(shared: &Arc<Shared>, record: &DiskRecord) -> Result<DiskRecipe, ReadError> {
+    let disk = DiskRecipe::decode(&one(shared, record.root).await?)?;
     if disk.size_bytes != record.size_bytes {
         let why = "its size is not the one in the snapshot";
         return Err(Damage::Malformed { what: "disk", why }.into());
@@ -103,8 +103,8 @@ pub(crate) async fn disk(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Di
 }
 
 /// The root of a stream's recipe.
-pub(crate) async fn stream(shared: &Arc<Shared>, record: &DiskRecord) -> Result<Stream, ReadError> {
-    let stream = Stream::decode(&one(shared, record.root).await?)?;
+pub(crate) async fn stream(shared: &Arc<Shared>, record: &DiskRecord) -> Result<StreamRecipe, ReadError> {
+    let stream = StreamRecipe::decode(&one(shared, record.root).await?)?;
     if stream.size_bytes != record.size_bytes {
         let why = "its size is not the one in the snapshot";
         return Err(Damage::Malformed { what: "stream", why }.into());
@@ -117,7 +117,7 @@ pub(crate) async fn stream_leaves(
     shared: &Arc<Shared>,
     leaves: &[(u64, BlobId)],
 ) -> Result<Vec<Vec<Piece>>, ReadError> {
-    let mut places = Places::default();
+    let mut places = BlobPositions::default();
     for (index, (_, id)) in leaves.iter().enumerate() {
         places.entry(BlobRef::recipe(*id)).or_default().push(index as u64);
     }
@@ -133,7 +133,7 @@ pub(crate) async fn stream_leaves(
 /// The leaves of one page of a disk; a page that is a hole has only holes.
 pub(crate) async fn page(
     shared: &Arc<Shared>,
-    disk: &Disk,
+    disk: &DiskRecipe,
     page: u64,
 ) -> Result<Vec<Option<BlobId>>, ReadError> {
     let leaves = disk.leaves(page);
@@ -146,11 +146,11 @@ pub(crate) async fn page(
 /// The pieces of the segments that have a leaf; `first` is the number of the first segment.
 pub(crate) async fn leaves(
     shared: &Arc<Shared>,
-    disk: &Disk,
+    disk: &DiskRecipe,
     first: u64,
     leaves: &[Option<BlobId>],
 ) -> Result<Vec<(Range<u64>, Vec<Piece>)>, ReadError> {
-    let mut places = Places::default();
+    let mut places = BlobPositions::default();
     for (index, leaf) in leaves.iter().enumerate() {
         if let Some(id) = leaf {
             places.entry(BlobRef::recipe(*id)).or_default().push(first + index as u64);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::unistd::geteuid;
 
-use super::request::Unfinished;
+use super::request::FailedImageAction;
 use crate::source::SourceError;
 
 /// The image could not be written.
@@ -29,13 +29,13 @@ pub enum ImageError {
     },
     /// Another restore is writing it.
     #[error("another restore is writing {path}")]
-    Busy {
+    RestoreRunning {
         /// The partial image.
         path: PathBuf,
     },
     /// The file at the partial image's path was not left by a restore of ours.
     #[error("{path} was not left by a restore: check what it is, and move it away")]
-    NotOurs {
+    NotAPartialImage {
         /// The partial image.
         path: PathBuf,
     },
@@ -73,7 +73,7 @@ pub enum ImageError {
     },
     /// QEMU could not write it for us.
     #[error("could not write {path} through QEMU")]
-    Served {
+    QemuWrite {
         /// The image.
         path: PathBuf,
         /// The cause.
@@ -108,7 +108,7 @@ pub fn partial_path(image: &Path) -> PathBuf {
 
 /// What to do with a partial image that an interrupted restore left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leftover {
+pub(super) enum PartialImageAction {
     /// Continue: it is compared before it is kept.
     Continue,
     /// Start again.
@@ -131,8 +131,8 @@ impl Image {
     pub(super) fn begin(
         path: &Path,
         size_bytes: u64,
-        leftover: Leftover,
-        unfinished: Unfinished,
+        leftover: PartialImageAction,
+        unfinished: FailedImageAction,
     ) -> Result<Image, ImageError> {
         let partial = partial_path(path);
         let failed = |attempt| {
@@ -144,7 +144,7 @@ impl Image {
         }
         let mut file = open(&partial).map_err(failed("make"))?;
         lock(&file, &partial)?;
-        if leftover == Leftover::Replace && file.metadata().map_err(failed("inspect"))?.len() > 0 {
+        if leftover == PartialImageAction::Replace && file.metadata().map_err(failed("inspect"))?.len() > 0 {
             // A new file instead of an emptied one: a server of the interrupted restore may still be closing the old one.
             std::fs::remove_file(&partial).map_err(failed("remove"))?;
             file = open(&partial).map_err(failed("make"))?;
@@ -152,7 +152,7 @@ impl Image {
         }
         let continued = file.metadata().map_err(failed("inspect"))?.len() > 0;
         file.set_len(size_bytes).map_err(failed("size"))?;
-        let remove_on_drop = unfinished == Unfinished::Remove;
+        let remove_on_drop = unfinished == FailedImageAction::Remove;
         Ok(Image { file, partial, path: path.to_owned(), continued, remove_on_drop })
     }
 
@@ -224,7 +224,7 @@ fn lock(file: &File, partial: &Path) -> Result<(), ImageError> {
     let path = partial.to_owned();
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(ImageError::Busy { path }),
+        Err(TryLockError::WouldBlock) => return Err(ImageError::RestoreRunning { path }),
         Err(TryLockError::Error(source)) => return Err(ImageError::Io { attempt: "lock", path, source }),
     }
     let ours = file.metadata().map_err(|source| ImageError::Io {
@@ -235,11 +235,11 @@ fn lock(file: &File, partial: &Path) -> Result<(), ImageError> {
     // Between our opening and locking, its former owner may have finished and given it its final name.
     match partial.symlink_metadata() {
         Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
-        _ => return Err(ImageError::Busy { path }),
+        _ => return Err(ImageError::RestoreRunning { path }),
     }
     // Whoever made it may read on what we write, or has another name for it.
     if !ours.is_file() || ours.uid() != geteuid().as_raw() || ours.nlink() != 1 {
-        return Err(ImageError::NotOurs { path });
+        return Err(ImageError::NotAPartialImage { path });
     }
     Ok(())
 }

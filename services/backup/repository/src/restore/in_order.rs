@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::plan::{BlobRef, Places};
+use super::plan::{BlobPositions, BlobRef};
 use super::{ReadError, RestoreError, fetch};
 use crate::format::recipe::Piece;
 use crate::format::snapshot::DiskRecord;
@@ -44,11 +44,11 @@ pub(super) async fn write(
         while let Some((start, bytes)) = fetched.try_next().await? {
             let from = range.start.saturating_sub(start).min(bytes.len() as u64) as usize;
             let to = (range.end - start).min(bytes.len() as u64) as usize;
-            writer.write_all(&bytes[from..to]).await.map_err(RestoreError::Stream)?;
+            writer.write_all(&bytes[from..to]).await.map_err(RestoreError::WriteStream)?;
             progress.done((to - from) as u64);
         }
     }
-    writer.flush().await.map_err(RestoreError::Stream)
+    writer.flush().await.map_err(RestoreError::WriteStream)
 }
 
 /// Splits pieces into windows of at least one piece.
@@ -67,7 +67,7 @@ fn windows(pieces: &[Piece]) -> Vec<&[Piece]> {
 
 /// The bytes of a window that begins at `start` of the stream.
 async fn fetched(shared: &Arc<Shared>, start: u64, window: &[Piece]) -> Result<(u64, Vec<u8>), ReadError> {
-    let mut places = Places::default();
+    let mut places = BlobPositions::default();
     let mut length = 0;
     for piece in window {
         if let Piece::Chunk { id, bytes } = piece {

@@ -31,19 +31,21 @@ use std::sync::Arc;
 use tracing::instrument;
 
 use crate::Cancel;
-use crate::format::recipe::Disk;
-use crate::format::snapshot::{DiskRecord, Shape, Snapshot};
+use crate::format::recipe::DiskRecipe;
+use crate::format::snapshot::{DiskRecord, RecordKind, Snapshot};
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::source::{ImageFormat, References, SourceError, probe, qemu};
+use crate::source::{ImageFormat, ImageReferencePolicy, SourceError, probe, qemu};
 
 pub use error::{ReadError, RestoreError};
 pub use image::{ImageError, partial_path};
 pub use reader::{ReaderSettings, SnapshotDisk};
-pub use request::{DeviceBefore, ReadBack, Resize, RestoreReport, RestoreRequest, RestoreTarget, Unfinished};
+pub use request::{
+    DeviceContent, FailedImageAction, ReadBack, Resize, RestoreReport, RestoreRequest, RestoreTarget,
+};
 
-use self::compare::Before;
-use self::image::{Image, Leftover};
+use self::compare::TargetContent;
+use self::image::{Image, PartialImageAction};
 use self::run::{Run, blocking};
 use self::target::{FileTarget, Fit, ServedImage, Target, uncache};
 
@@ -92,10 +94,10 @@ impl Repository {
             match &request.target {
                 RestoreTarget::NewRaw { path } => restore.new_raw(path).await,
                 RestoreTarget::NewQcow2 { path } => restore.new_qcow2(path).await,
-                RestoreTarget::Device { path, before } => {
+                RestoreTarget::OverwriteDevice { path, before } => {
                     let before = match before {
-                        DeviceBefore::Anything => Before::Anything,
-                        DeviceBefore::Zeros => Before::Zeros,
+                        DeviceContent::Unknown => TargetContent::Unknown,
+                        DeviceContent::Zeros => TargetContent::Zeros,
                     };
                     restore.into_file(path, Fit::Device, before).await
                 }
@@ -106,7 +108,9 @@ impl Repository {
                     };
                     match format {
                         ImageFormat::Raw => {
-                            restore.into_file(path, Fit::Either(*resize), Before::ToCompare).await
+                            restore
+                                .into_file(path, Fit::Either(*resize), TargetContent::UnknownReadable)
+                                .await
                         }
                         other => restore.into_served(path, other, *references).await,
                     }
@@ -124,7 +128,7 @@ impl Repository {
 /// The record of a disk.
 fn disk_record<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a DiskRecord, RestoreError> {
     match snapshot.disk(name) {
-        Some(record) if record.shape == Shape::Disk => Ok(record),
+        Some(record) if record.shape == RecordKind::Disk => Ok(record),
         Some(_) => Err(RestoreError::NotADisk { stream: name.to_owned() }),
         None => Err(RestoreError::NoSuchDisk { disk: name.to_owned() }),
     }
@@ -139,28 +143,33 @@ fn check_read_back(different: Option<u64>, path: &Path) -> Result<(), RestoreErr
 }
 
 fn served(path: &Path, source: SourceError) -> ImageError {
-    ImageError::Served { path: path.to_owned(), source }
+    ImageError::QemuWrite { path: path.to_owned(), source }
 }
 
 /// One restore, by kind of target.
 struct Restore<'a> {
     repository: &'a Repository,
     request: &'a RestoreRequest,
-    disk: Disk,
+    disk: DiskRecipe,
     progress: &'a Arc<Progress>,
 }
 
 impl Restore<'_> {
     async fn new_raw(self, path: &Path) -> Result<RestoreReport, RestoreError> {
-        let image = self.begin(path, self.disk.size_bytes, Leftover::Continue).await?;
-        let before = if image.is_continued() { Before::ToCompare } else { Before::Zeros };
+        let image = self.begin(path, self.disk.size_bytes, PartialImageAction::Continue).await?;
+        let before = if image.is_continued() { TargetContent::UnknownReadable } else { TargetContent::Zeros };
         let target = FileTarget::fresh(image.file()?, image.partial().to_owned());
         let report = self.write(Arc::new(target), before, image.partial()).await?;
         blocking(move || image.finish()).await?;
         Ok(report)
     }
 
-    async fn into_file(self, path: &Path, fit: Fit, before: Before) -> Result<RestoreReport, RestoreError> {
+    async fn into_file(
+        self,
+        path: &Path,
+        fit: Fit,
+        before: TargetContent,
+    ) -> Result<RestoreReport, RestoreError> {
         let target = {
             let (path, size_bytes) = (path.to_owned(), self.disk.size_bytes);
             blocking(move || FileTarget::existing(&path, size_bytes, fit)).await?
@@ -169,13 +178,14 @@ impl Restore<'_> {
     }
 
     async fn new_qcow2(self, path: &Path) -> Result<RestoreReport, RestoreError> {
-        let image = self.begin(path, 0, Leftover::Replace).await?;
+        let image = self.begin(path, 0, PartialImageAction::Replace).await?;
         let partial = image.partial();
         qemu::create_qcow2(partial, self.disk.size_bytes).await.map_err(|source| served(partial, source))?;
-        let report =
-            self.write_served(partial, ImageFormat::Qcow2, References::Refuse, Before::Zeros).await?;
+        let report = self
+            .write_served(partial, ImageFormat::Qcow2, ImageReferencePolicy::Refuse, TargetContent::Zeros)
+            .await?;
         if self.request.read_back == ReadBack::Yes {
-            self.read_back_served(partial, ImageFormat::Qcow2, References::Refuse).await?;
+            self.read_back_served(partial, ImageFormat::Qcow2, ImageReferencePolicy::Refuse).await?;
         }
         blocking(move || image.finish()).await?;
         Ok(report)
@@ -185,17 +195,22 @@ impl Restore<'_> {
         self,
         path: &Path,
         format: ImageFormat,
-        references: References,
+        references: ImageReferencePolicy,
     ) -> Result<RestoreReport, RestoreError> {
-        let report = self.write_served(path, format, references, Before::ToCompare).await?;
+        let report = self.write_served(path, format, references, TargetContent::UnknownReadable).await?;
         if self.request.read_back == ReadBack::Yes {
             self.read_back_served(path, format, references).await?;
         }
         Ok(report)
     }
 
-    async fn begin(&self, path: &Path, size_bytes: u64, leftover: Leftover) -> Result<Image, ImageError> {
-        let (path, unfinished) = (path.to_owned(), self.request.unfinished);
+    async fn begin(
+        &self,
+        path: &Path,
+        size_bytes: u64,
+        leftover: PartialImageAction,
+    ) -> Result<Image, ImageError> {
+        let (path, unfinished) = (path.to_owned(), self.request.on_failure);
         blocking(move || Image::begin(&path, size_bytes, leftover, unfinished)).await
     }
 
@@ -203,7 +218,7 @@ impl Restore<'_> {
     async fn write(
         &self,
         target: Arc<dyn Target>,
-        before: Before,
+        before: TargetContent,
         path: &Path,
     ) -> Result<RestoreReport, RestoreError> {
         let run = Run::new(&self.repository.shared, self.disk.clone(), target, self.progress);
@@ -222,8 +237,8 @@ impl Restore<'_> {
         &self,
         path: &Path,
         format: ImageFormat,
-        references: References,
-        before: Before,
+        references: ImageReferencePolicy,
+        before: TargetContent,
     ) -> Result<RestoreReport, RestoreError> {
         let opened = qemu::open_for_writing(path, format, references).await;
         let (server, nbd) = opened.map_err(|source| served(path, source))?;
@@ -249,7 +264,7 @@ impl Restore<'_> {
         &self,
         path: &Path,
         format: ImageFormat,
-        references: References,
+        references: ImageReferencePolicy,
     ) -> Result<(), RestoreError> {
         let written = path.to_owned();
         blocking(move || uncache(&written)).await?;

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::ReadError;
 use crate::damage::Damage;
-use crate::format::pack::PackHead;
+use crate::format::pack::PackEncryptionInfo;
 use crate::ids::BlobId;
 use crate::index::{Index, Location};
 use crate::settings::READ_BYTES_MAX;
@@ -48,23 +48,26 @@ impl BlobRef {
 }
 
 /// Blobs, each with all positions that want it.
-pub(crate) type Places = HashMap<BlobRef, Vec<u64>>;
+pub(crate) type BlobPositions = HashMap<BlobRef, Vec<u64>>;
 
 /// One blob in a range.
-pub(crate) struct Wanted {
+pub(crate) struct WantedBlob {
     pub(crate) location: Location,
-    pub(crate) wanted_at: Vec<u64>,
+    pub(crate) positions: Vec<u64>,
 }
 
 /// One request and the blobs in its answer.
-pub(crate) struct RangeRead {
-    pub(crate) pack: PackHead,
+pub(crate) struct PackRangeRead {
+    pub(crate) pack: PackEncryptionInfo,
     pub(crate) range: Range<u64>,
-    pub(crate) blobs: Vec<Wanted>,
+    pub(crate) blobs: Vec<WantedBlob>,
 }
 
 /// Plans off the async threads: looking up many blobs takes a while.
-pub(crate) async fn planned(shared: &Arc<Shared>, places: Places) -> Result<Vec<RangeRead>, ReadError> {
+pub(crate) async fn planned(
+    shared: &Arc<Shared>,
+    places: BlobPositions,
+) -> Result<Vec<PackRangeRead>, ReadError> {
     let shared = Arc::clone(shared);
     spawn_blocking(move || {
         by_pack(&shared.index.read().expect("no thread panics while holding the index"), places)
@@ -74,19 +77,19 @@ pub(crate) async fn planned(shared: &Arc<Shared>, places: Places) -> Result<Vec<
 }
 
 /// Plans the reading of every blob once, in the order of the packs.
-pub(crate) fn by_pack(index: &Index, places: Places) -> Result<Vec<RangeRead>, ReadError> {
+pub(crate) fn by_pack(index: &Index, places: BlobPositions) -> Result<Vec<PackRangeRead>, ReadError> {
     let mut wanted = Vec::with_capacity(places.len());
     for (asked, wanted_at) in places {
         let location = asked.find(index)?;
-        wanted.push(Wanted { location, wanted_at });
+        wanted.push(WantedBlob { location, positions: wanted_at });
     }
     Ok(ranges(wanted))
 }
 
 /// Joins neighbours into ranges.
-pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
+pub(crate) fn ranges(mut wanted: Vec<WantedBlob>) -> Vec<PackRangeRead> {
     wanted.sort_unstable_by_key(|w| (w.location.pack.id, w.location.offset));
-    let mut reads: Vec<RangeRead> = Vec::new();
+    let mut reads: Vec<PackRangeRead> = Vec::new();
     for blob in wanted {
         let Location { pack, offset, entry, .. } = blob.location;
         let start = u64::from(offset);
@@ -101,7 +104,7 @@ pub(crate) fn ranges(mut wanted: Vec<Wanted>) -> Vec<RangeRead> {
                 read.range.end = read.range.end.max(end);
                 read.blobs.push(blob);
             }
-            _ => reads.push(RangeRead { pack, range: start..end, blobs: vec![blob] }),
+            _ => reads.push(PackRangeRead { pack, range: start..end, blobs: vec![blob] }),
         }
     }
     reads

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::source::{ImageFormat, References};
+use crate::source::{ImageFormat, ImageReferencePolicy};
 
 /// Where a disk goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub enum RestoreTarget {
         /// What to do when a file is not as long as the disk.
         resize: Resize,
         /// What to do about an image that refers to others.
-        references: References,
+        references: ImageReferencePolicy,
     },
     /// A block device that is written without being read first.
-    Device {
+    OverwriteDevice {
         /// The device, at least as large as the disk.
         path: PathBuf,
         /// What is on it.
-        before: DeviceBefore,
+        before: DeviceContent,
     },
 }
 
@@ -47,7 +47,7 @@ impl RestoreTarget {
             path: path.to_owned(),
             format: None,
             resize: Resize::Never,
-            references: References::Refuse,
+            references: ImageReferencePolicy::Refuse,
         }
     }
 }
@@ -65,17 +65,17 @@ pub enum Resize {
 
 /// What is on a device that is written without being read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceBefore {
+pub enum DeviceContent {
     /// Anything: where the disk has zeros, zeros are written.
     #[default]
-    Anything,
+    Unknown,
     /// Zeros and nothing else, which the caller must know: only data is written.
     Zeros,
 }
 
 /// What to do with an unfinished new image when the restore fails or is cancelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unfinished {
+pub enum FailedImageAction {
     /// It is removed.
     #[default]
     Remove,
@@ -101,7 +101,7 @@ pub struct RestoreRequest {
     /// The image or device to write.
     pub target: RestoreTarget,
     /// What becomes of an unfinished image.
-    pub unfinished: Unfinished,
+    pub on_failure: FailedImageAction,
     /// Whether to read all again.
     pub read_back: ReadBack,
 }
@@ -112,7 +112,7 @@ impl RestoreRequest {
         RestoreRequest {
             disk: disk.to_owned(),
             target,
-            unfinished: Unfinished::default(),
+            on_failure: FailedImageAction::default(),
             read_back: ReadBack::default(),
         }
     }

@@ -11,19 +11,19 @@ use std::sync::{Arc, Mutex};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 
-use super::compare::{Before, SegmentDiff, compare, first_difference};
-use super::plan::{self, Places, RangeRead};
+use super::compare::{SegmentDiff, TargetContent, compare, first_difference};
+use super::plan::{self, BlobPositions, PackRangeRead};
 use super::request::RestoreReport;
 use super::target::Target;
 use super::{ImageError, ReadError, RestoreError, fetch};
-use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
+use crate::format::recipe::{DiskRecipe, LEAVES_PER_PAGE, Piece};
 use crate::progress::{Progress, raise};
 use crate::shared::Shared;
 
 /// A disk on its way to a target.
 pub(super) struct Run {
     shared: Arc<Shared>,
-    disk: Disk,
+    disk: DiskRecipe,
     target: Arc<dyn Target>,
     progress: Arc<Progress>,
     report: Arc<Mutex<RestoreReport>>,
@@ -32,7 +32,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        disk: Disk,
+        disk: DiskRecipe,
         target: Arc<dyn Target>,
         progress: &Arc<Progress>,
     ) -> Run {
@@ -41,7 +41,7 @@ impl Run {
     }
 
     /// Writes all that the target lacks and puts it on stable storage.
-    pub(super) async fn write(&self, before: Before) -> Result<RestoreReport, RestoreError> {
+    pub(super) async fn write(&self, before: TargetContent) -> Result<RestoreReport, RestoreError> {
         let pages = self.disk.pages.len() as u64;
         let mut next = match pages {
             0 => Vec::new(),
@@ -59,15 +59,17 @@ impl Run {
     }
 
     /// Compares the segments of one page and plans the reading of what they lack.
-    async fn plan(&self, page: u64, before: Before) -> Result<Vec<RangeRead>, RestoreError> {
+    async fn plan(&self, page: u64, before: TargetContent) -> Result<Vec<PackRangeRead>, RestoreError> {
         let segments = self.segments(page).await?;
         let mut diffs = futures::stream::iter(segments.into_iter().map(|(range, pieces)| {
             let (target, keys) = (Arc::clone(&self.target), self.shared.keys());
             blocking(move || compare(&*target, &keys, before, range.start, &pieces))
         }))
         .buffer_unordered(self.shared.settings.workers.get());
-        let mut places = Places::default();
-        while let Some(SegmentDiff { wanted, report, skipped_bytes }) = diffs.try_next().await? {
+        let mut places = BlobPositions::default();
+        while let Some(SegmentDiff { chunks_to_write: wanted, report, skipped_bytes }) =
+            diffs.try_next().await?
+        {
             for (asked, at) in wanted {
                 places.entry(asked).or_default().push(at);
             }
@@ -93,7 +95,7 @@ impl Run {
         Ok(segments)
     }
 
-    async fn fill(&self, reads: Vec<RangeRead>) -> Result<(), RestoreError> {
+    async fn fill(&self, reads: Vec<PackRangeRead>) -> Result<(), RestoreError> {
         let in_flight = self.shared.settings.ranges_in_flight();
         futures::stream::iter(reads.into_iter().map(Ok))
             .try_for_each_concurrent(in_flight, |read| async move {
@@ -103,7 +105,7 @@ impl Run {
                 let (progress, report) = (Arc::clone(&self.progress), Arc::clone(&self.report));
                 spawn_blocking(move || {
                     fetch::open_all(&shared.keys(), &read, &object, |blob, content| {
-                        for &at in &blob.wanted_at {
+                        for &at in &blob.positions {
                             target.write_at(at, &content)?;
                             progress.done(content.len() as u64);
                             report.lock().expect("no thread panics while counting").written_bytes +=

@@ -12,7 +12,7 @@ use tracing::instrument;
 use super::reader::ReaderSettings;
 use super::{ReadError, RestoreError, Snapshot, in_order};
 use crate::Cancel;
-use crate::format::snapshot::Shape;
+use crate::format::snapshot::RecordKind;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::source::DiskSource;
@@ -53,7 +53,7 @@ impl Repository {
         progress: &Arc<Progress>,
     ) -> Result<(), RestoreError> {
         if let Some(record) = snapshot.disk(disk_name)
-            && record.shape == Shape::Stream
+            && record.shape == RecordKind::Stream
         {
             check_range(&range, record.size_bytes)?;
             // The snapshot may be younger than our index.
@@ -75,10 +75,10 @@ impl Repository {
             })
             .buffered(self.shared.settings.parts_in_flight(PART_BYTES as usize));
         while let Some(bytes) = parts.try_next().await.map_err(RestoreError::Source)? {
-            writer.write_all(&bytes).await.map_err(RestoreError::Stream)?;
+            writer.write_all(&bytes).await.map_err(RestoreError::WriteStream)?;
             progress.done(bytes.len() as u64);
         }
-        writer.flush().await.map_err(RestoreError::Stream)
+        writer.flush().await.map_err(RestoreError::WriteStream)
     }
 }
 

@@ -24,7 +24,7 @@ pub const LEAP_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// The times to compare, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clocks {
+pub struct ClockReadings {
     /// The host's clock.
     pub local_unix_ms: u64,
     /// The store's clock at the same moment; `None` when it could not be read.
@@ -32,7 +32,7 @@ pub struct Clocks {
     /// When the newest snapshot of all machines says it was taken; `None` when there is none.
     pub newest_snapshot_unix_ms: Option<u64>,
     /// The latest time that this host has stored; `None` the first time.
-    pub seen_unix_ms: Option<u64>,
+    pub last_seen_unix_ms: Option<u64>,
 }
 
 /// The proof that the clock passed its checks.
@@ -59,7 +59,7 @@ impl TrustedTime {
 pub enum ClockError {
     /// The store's clock could not be read.
     #[error("nothing is forgotten: the store's clock could not be read, so ours cannot be checked")]
-    StoreUnknown,
+    StoreClockUnreadable,
     /// The clock is far ahead: all time windows would be empty.
     #[error(
         "nothing is forgotten: our clock is {} after the newest snapshot and {} ahead of the store's, \
@@ -108,9 +108,14 @@ pub enum ClockError {
 ///
 /// # Errors
 /// The reason, when it does not pass.
-pub fn check(clocks: &Clocks) -> Result<TrustedTime, ClockError> {
-    let Clocks { local_unix_ms: local, store_unix_ms, newest_snapshot_unix_ms, seen_unix_ms } = *clocks;
-    let store = store_unix_ms.ok_or(ClockError::StoreUnknown)?;
+pub fn check(clocks: &ClockReadings) -> Result<TrustedTime, ClockError> {
+    let ClockReadings {
+        local_unix_ms: local,
+        store_unix_ms,
+        newest_snapshot_unix_ms,
+        last_seen_unix_ms: seen_unix_ms,
+    } = *clocks;
+    let store = store_unix_ms.ok_or(ClockError::StoreClockUnreadable)?;
     let by = Duration::from_millis(local.abs_diff(store));
     if by > DIFFERENCE_MAX {
         let ahead = local > store;
@@ -163,16 +168,16 @@ mod tests {
     const NOW: u64 = 20_000 * DAY;
 
     /// All at one time.
-    fn clocks() -> Clocks {
-        Clocks {
+    fn clocks() -> ClockReadings {
+        ClockReadings {
             local_unix_ms: NOW,
             store_unix_ms: Some(NOW),
             newest_snapshot_unix_ms: Some(NOW),
-            seen_unix_ms: Some(NOW),
+            last_seen_unix_ms: Some(NOW),
         }
     }
 
-    fn refused(clocks: Clocks) -> String {
+    fn refused(clocks: ClockReadings) -> String {
         check(&clocks).unwrap_err().to_string()
     }
 
@@ -180,7 +185,7 @@ mod tests {
     fn clocks_that_agree_are_trusted_and_the_latest_time_is_returned() {
         assert_eq!(check(&clocks()), Ok(TrustedTime { now_unix_ms: NOW, seen_unix_ms: NOW }));
         let seen = Some(NOW + 9 * MINUTE);
-        let trusted = check(&Clocks { seen_unix_ms: seen, ..clocks() }).unwrap();
+        let trusted = check(&ClockReadings { last_seen_unix_ms: seen, ..clocks() }).unwrap();
         assert_eq!(trusted.seen_unix_ms(), NOW + 9 * MINUTE);
         assert_eq!(trusted.now_unix_ms(), NOW);
     }
@@ -188,66 +193,69 @@ mod tests {
     #[test]
     fn ten_minutes_are_tolerated_in_every_direction() {
         for near in [NOW - 10 * MINUTE, NOW + 10 * MINUTE] {
-            assert!(check(&Clocks { store_unix_ms: Some(near), ..clocks() }).is_ok());
-            assert!(check(&Clocks { newest_snapshot_unix_ms: Some(near), ..clocks() }).is_ok());
-            assert!(check(&Clocks { seen_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&ClockReadings { store_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&ClockReadings { newest_snapshot_unix_ms: Some(near), ..clocks() }).is_ok());
+            assert!(check(&ClockReadings { last_seen_unix_ms: Some(near), ..clocks() }).is_ok());
         }
     }
 
     #[test]
     fn the_first_check_and_an_empty_repository_need_no_history() {
-        let first = Clocks { newest_snapshot_unix_ms: None, seen_unix_ms: None, ..clocks() };
+        let first = ClockReadings { newest_snapshot_unix_ms: None, last_seen_unix_ms: None, ..clocks() };
         assert!(check(&first).is_ok());
     }
 
     #[test]
     fn a_machine_that_slept_for_a_year_is_trusted_when_the_store_agrees() {
         let past = Some(NOW - 365 * DAY);
-        assert!(check(&Clocks { newest_snapshot_unix_ms: past, seen_unix_ms: past, ..clocks() }).is_ok());
+        assert!(
+            check(&ClockReadings { newest_snapshot_unix_ms: past, last_seen_unix_ms: past, ..clocks() })
+                .is_ok()
+        );
     }
 
     #[test]
     fn a_store_without_a_clock_is_not_trusted() {
-        assert!(refused(Clocks { store_unix_ms: None, ..clocks() }).contains("could not be read"));
+        assert!(refused(ClockReadings { store_unix_ms: None, ..clocks() }).contains("could not be read"));
     }
 
     #[test]
     fn clocks_that_differ_are_not_trusted() {
-        let behind = refused(Clocks { store_unix_ms: Some(NOW + 11 * MINUTE), ..clocks() });
+        let behind = refused(ClockReadings { store_unix_ms: Some(NOW + 11 * MINUTE), ..clocks() });
         assert!(behind.contains("11 minutes behind the store's"), "{behind}");
-        let ahead = refused(Clocks { store_unix_ms: Some(NOW - 3 * DAY), ..clocks() });
+        let ahead = refused(ClockReadings { store_unix_ms: Some(NOW - 3 * DAY), ..clocks() });
         assert!(ahead.contains("3 days ahead of the store's"), "{ahead}");
     }
 
     #[test]
     fn a_clock_that_leapt_to_another_year_is_not_trusted() {
-        let leapt = refused(Clocks { local_unix_ms: NOW + 4_000 * DAY, ..clocks() });
+        let leapt = refused(ClockReadings { local_unix_ms: NOW + 4_000 * DAY, ..clocks() });
         assert!(leapt.contains("leapt forward") && leapt.contains("4000 days ahead"), "{leapt}");
     }
 
     #[test]
     fn a_clock_that_went_back_is_not_trusted_even_together_with_the_store() {
         let seen = Some(NOW + 26 * 60 * MINUTE);
-        let back = refused(Clocks { seen_unix_ms: seen, ..clocks() });
+        let back = refused(ClockReadings { last_seen_unix_ms: seen, ..clocks() });
         assert!(back.contains("26 hours behind what this host has seen"), "{back}");
     }
 
     #[test]
     fn snapshots_from_the_future_are_not_trusted() {
-        let future = refused(Clocks { newest_snapshot_unix_ms: Some(NOW + 2 * DAY), ..clocks() });
+        let future = refused(ClockReadings { newest_snapshot_unix_ms: Some(NOW + 2 * DAY), ..clocks() });
         assert!(future.contains("taken 2 days from now"), "{future}");
     }
 
     #[test]
     fn no_number_is_too_large_to_be_checked() {
-        let clocks = Clocks {
+        let clocks = ClockReadings {
             local_unix_ms: u64::MAX,
             store_unix_ms: Some(0),
             newest_snapshot_unix_ms: Some(0),
-            seen_unix_ms: Some(u64::MAX),
+            last_seen_unix_ms: Some(u64::MAX),
         };
         assert!(matches!(check(&clocks), Err(ClockError::LeaptForward { .. })));
-        let back = Clocks { local_unix_ms: 0, store_unix_ms: Some(0), ..clocks };
+        let back = ClockReadings { local_unix_ms: 0, store_unix_ms: Some(0), ..clocks };
         assert!(matches!(check(&back), Err(ClockError::WentBack { .. })));
     }
 }

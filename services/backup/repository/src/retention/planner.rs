@@ -46,7 +46,7 @@ impl Candidate {
 pub enum PlanError {
     /// The time is out of the calendar's range.
     #[error("could not plan: snapshot {id} says it was taken {unix_ms} ms after 1970, which is out of range")]
-    NoSuchTime {
+    TimeOutOfRange {
         /// The snapshot.
         id: SnapshotId,
         /// What it says.
@@ -54,7 +54,7 @@ pub enum PlanError {
     },
     /// Forgetting one would forget the other.
     #[error("could not plan: snapshot {id} is listed twice")]
-    Twice {
+    DuplicateSnapshot {
         /// The snapshot.
         id: SnapshotId,
     },
@@ -71,14 +71,14 @@ pub fn plan(policy: &Policy, snapshots: &[Candidate]) -> Result<Plan, PlanError>
     for candidate in snapshots {
         let Candidate { id, taken_at_unix_ms: unix_ms, .. } = *candidate;
         if !ids.insert(id) {
-            return Err(PlanError::Twice { id });
+            return Err(PlanError::DuplicateSnapshot { id });
         }
         if !is_in_scope(policy, candidate) {
             out_of_scope += 1;
             continue;
         }
         let taken = i64::try_from(unix_ms).ok().and_then(DateTime::from_timestamp_millis);
-        let taken = taken.ok_or(PlanError::NoSuchTime { id, unix_ms })?;
+        let taken = taken.ok_or(PlanError::TimeOutOfRange { id, unix_ms })?;
         machines.entry(&candidate.machine).or_default().push((taken, candidate));
     }
     let machines = machines.into_iter().map(|(machine, mut candidates)| {

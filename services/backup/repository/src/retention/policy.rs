@@ -81,7 +81,7 @@ pub enum BadPolicy {
     NothingToKeep,
     /// An empty name.
     #[error("{field} has an empty name")]
-    EmptyName {
+    EmptyTagOrMachine {
         /// The list that has it.
         field: &'static str,
     },
@@ -125,7 +125,7 @@ impl TryFrom<Rules> for Policy {
         if let Some((field, _)) =
             lists.iter().find(|(_, names)| names.iter().any(|name| name.trim().is_empty()))
         {
-            return Err(BadPolicy::EmptyName { field });
+            return Err(BadPolicy::EmptyTagOrMachine { field });
         }
         let policy = Policy(rules);
         let keeps = policy.counted().next().is_some()

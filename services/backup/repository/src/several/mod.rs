@@ -19,7 +19,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 
 use self::tee::Tee;
-use crate::backup::{BackupRequest, CopyError, Draft};
+use crate::backup::{BackupRequest, CopyDisksError, Draft};
 use crate::format::snapshot::SnapshotId;
 use crate::source::DiskSource;
 use crate::{Cancel, Progress, Repository};
@@ -29,7 +29,7 @@ use crate::{Cancel, Progress, Repository};
 pub struct Destination<'a> {
     /// The repository.
     pub repository: &'a Repository,
-    /// The snapshot in it that the sources' change maps refer to.
+    /// The snapshot in it that the sources' dirty bitmaps refer to.
     pub parent: Option<SnapshotId>,
     /// The progress of this copy; must be fresh.
     pub progress: Arc<Progress>,
@@ -41,7 +41,7 @@ pub async fn back_up_to_several(
     request: BackupRequest,
     destinations: &[Destination<'_>],
     cancel: &Cancel,
-) -> Vec<Result<Draft, CopyError>> {
+) -> Vec<Result<Draft, CopyDisksError>> {
     let BackupRequest { machine, taken_at_unix_ms, tags, disks, streams, definition, consistency, .. } =
         request;
     let mut disks_of: Vec<Vec<_>> = destinations.iter().map(|_| Vec::new()).collect();

@@ -32,19 +32,19 @@ const MAC_BYTES: usize = 16;
 
 /// A snapshot that was read, and the version of its object, where it was asked for.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct CachedSnapshot {
     pub(super) snapshot: Snapshot,
     pub(super) version: Option<Version>,
 }
 
 /// The content of the file.
 #[derive(Default)]
-pub(super) struct Catalogue {
-    pub(super) known: HashMap<SnapshotId, Known>,
+pub(super) struct SnapshotCache {
+    pub(super) snapshots: HashMap<SnapshotId, CachedSnapshot>,
     /// How many records there are.
-    pub(super) records: usize,
+    pub(super) record_count: usize,
     /// Whether all of it could be read.
-    pub(super) whole: bool,
+    pub(super) fully_read: bool,
 }
 
 fn path(folder: &Path) -> PathBuf {
@@ -57,7 +57,7 @@ fn mac(keys: &Keys, record: &[u8]) -> [u8; MAC_BYTES] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than its beginning")
 }
 
-fn encode(keys: &Keys, Known { snapshot, version }: &Known, out: &mut Vec<u8>) {
+fn encode(keys: &Keys, CachedSnapshot { snapshot, version }: &CachedSnapshot, out: &mut Vec<u8>) {
     let start = out.len();
     let contents = packed::body(&snapshot.contents);
     // A version that is too long is as none.
@@ -72,7 +72,7 @@ fn encode(keys: &Keys, Known { snapshot, version }: &Known, out: &mut Vec<u8>) {
 }
 
 /// One record and what follows it.
-fn decode<'a>(keys: &Keys, bytes: &'a [u8]) -> Option<(Known, &'a [u8])> {
+fn decode<'a>(keys: &Keys, bytes: &'a [u8]) -> Option<(CachedSnapshot, &'a [u8])> {
     let (id, rest) = bytes.split_first_chunk()?;
     let (length, rest) = rest.split_first()?;
     let (version, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -86,30 +86,37 @@ fn decode<'a>(keys: &Keys, bytes: &'a [u8]) -> Option<(Known, &'a [u8])> {
     let id = Ulid::from_bytes(*id).into();
     let version = String::from_utf8(version.to_vec()).ok().filter(|version| !version.is_empty());
     let contents = packed::decode(contents, "snapshot").ok()?;
-    Some((Known { snapshot: Snapshot { id, contents }, version }, rest))
+    Some((CachedSnapshot { snapshot: Snapshot { id, contents }, version }, rest))
 }
 
-impl Catalogue {
+impl SnapshotCache {
     /// Reads the file, as far as it can be read.
-    pub(super) fn load(folder: &Path, keys: &Keys) -> Catalogue {
+    pub(super) fn load(folder: &Path, keys: &Keys) -> SnapshotCache {
         let Ok(bytes) = fs::read(path(folder)) else {
-            return Catalogue { whole: true, ..Catalogue::default() };
+            return SnapshotCache { fully_read: true, ..SnapshotCache::default() };
         };
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = SnapshotCache::default();
         let mut rest = bytes.as_slice();
         while let Some((known, behind)) = decode(keys, rest) {
-            catalogue.known.insert(known.snapshot.id, known);
-            catalogue.records += 1;
+            catalogue.snapshots.insert(known.snapshot.id, known);
+            catalogue.record_count += 1;
             rest = behind;
         }
-        catalogue.whole = rest.is_empty();
+        catalogue.fully_read = rest.is_empty();
         catalogue
     }
 }
 
 /// Adds snapshots that were read from the store to a file with `had` records, which was whole or not. `all` is everything
 /// there is now. A failure to write costs only another reading.
-pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[Known], new: &[Known]) {
+pub(super) fn note(
+    folder: &Path,
+    keys: &Keys,
+    had: usize,
+    whole: bool,
+    all: &[CachedSnapshot],
+    new: &[CachedSnapshot],
+) {
     let stale = had + new.len() > 2 * all.len() + 16;
     let outcome = if whole && !stale { append(folder, keys, new) } else { write_anew(folder, keys, all) };
     if let Err(error) = outcome {
@@ -117,13 +124,13 @@ pub(super) fn note(folder: &Path, keys: &Keys, had: usize, whole: bool, all: &[K
     }
 }
 
-fn records(keys: &Keys, snapshots: &[Known]) -> Vec<u8> {
+fn records(keys: &Keys, snapshots: &[CachedSnapshot]) -> Vec<u8> {
     let mut out = Vec::new();
     snapshots.iter().for_each(|snapshot| encode(keys, snapshot, &mut out));
     out
 }
 
-fn append(folder: &Path, keys: &Keys, new: &[Known]) -> std::io::Result<()> {
+fn append(folder: &Path, keys: &Keys, new: &[CachedSnapshot]) -> std::io::Result<()> {
     if new.is_empty() {
         return Ok(());
     }
@@ -131,7 +138,7 @@ fn append(folder: &Path, keys: &Keys, new: &[Known]) -> std::io::Result<()> {
     file.write_all(&records(keys, new))
 }
 
-fn write_anew(folder: &Path, keys: &Keys, all: &[Known]) -> std::io::Result<()> {
+fn write_anew(folder: &Path, keys: &Keys, all: &[CachedSnapshot]) -> std::io::Result<()> {
     let beside = path(folder).with_extension(format!("{}.new", std::process::id()));
     let mut file: File =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;

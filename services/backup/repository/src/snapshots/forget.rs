@@ -12,7 +12,7 @@ use super::SnapshotError;
 use crate::format::snapshot::SnapshotId;
 use crate::lease;
 use crate::repository::{Repository, unix_ms_now};
-use crate::retention::clock::{self, ClockError, Clocks, TrustedTime};
+use crate::retention::clock::{self, ClockError, ClockReadings, TrustedTime};
 use crate::retention::{self, Candidate, Plan, PlanError, Policy};
 use crate::store::StoreError;
 
@@ -26,7 +26,7 @@ pub struct ForgetPlan {
     /// Which snapshots are kept, why, and which are forgotten.
     pub plan: Plan,
     /// The check of the clock; where it failed, nothing is forgotten.
-    pub clock: Result<TrustedTime, ClockError>,
+    pub clock_check: Result<TrustedTime, ClockError>,
 }
 
 /// The plan could not be made or carried out. What was not forgotten is unchanged.
@@ -59,7 +59,7 @@ impl Repository {
         let candidates: Vec<_> =
             snapshots.iter().map(|snapshot| Candidate::new(snapshot, held.contains(&snapshot.id))).collect();
         let plan = retention::plan(policy, &candidates)?;
-        Ok(ForgetPlan { plan, clock: self.check_clock(newest).await? })
+        Ok(ForgetPlan { plan, clock_check: self.check_clock(newest).await? })
     }
 
     /// Forgets what was planned, and returns what was forgotten. A snapshot that was held since the plan was made is kept.
@@ -69,7 +69,7 @@ impl Repository {
     /// kept.
     #[instrument(name = "repository.forget_planned", skip_all)]
     pub async fn forget_planned(&self, planned: ForgetPlan) -> Result<Vec<SnapshotId>, ForgetError> {
-        planned.clock?;
+        planned.clock_check?;
         let forgetting = planned.plan.forgotten().map(|id| async move {
             match self.forget(id).await {
                 Ok(()) => Ok(Some(id)),
@@ -86,11 +86,11 @@ impl Repository {
     async fn check_clock(&self, newest: Option<u64>) -> Result<Result<TrustedTime, ClockError>, ForgetError> {
         let folder = self.shared.cache.folder();
         let store = lease::store_clock(&self.shared.store).await;
-        let clocks = Clocks {
+        let clocks = ClockReadings {
             local_unix_ms: unix_ms_now(),
             store_unix_ms: store.ok().and_then(|ms| u64::try_from(ms).ok()),
             newest_snapshot_unix_ms: newest,
-            seen_unix_ms: folder.and_then(seen),
+            last_seen_unix_ms: folder.and_then(seen),
         };
         let trusted = clock::check(&clocks);
         if let (Some(folder), Ok(trusted)) = (folder, &trusted)

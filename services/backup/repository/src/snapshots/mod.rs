@@ -11,12 +11,12 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 
-use self::catalogue::{Catalogue, Known};
+use self::catalogue::{CachedSnapshot, SnapshotCache};
 pub use self::forget::{ForgetError, ForgetPlan};
 pub use self::holds::{Hold, HoldError};
 
 use crate::damage::Damage;
-use crate::format::snapshot::{Contents, Snapshot, SnapshotId};
+use crate::format::snapshot::{Snapshot, SnapshotContents, SnapshotId};
 use crate::format::{encrypted, packed};
 use crate::repository::Repository;
 use crate::restore::ReadError;
@@ -120,13 +120,13 @@ impl Repository {
             return Ok(in_order(read.into_iter().map(|known| known.snapshot).collect()));
         };
         let (keys, at) = (self.shared.keys(), folder.clone());
-        let loading = spawn_blocking(move || Catalogue::load(&at, &keys));
+        let loading = spawn_blocking(move || SnapshotCache::load(&at, &keys));
         let listed = listing.await?;
         let mut had = loading.await.expect(NO_PANIC);
         let mut all = Vec::with_capacity(listed.len());
         let mut unread = Vec::new();
         for (id, version) in listed {
-            match had.known.remove(&id) {
+            match had.snapshots.remove(&id) {
                 Some(known) if is_good(&known.version, &version) => all.push(known),
                 _ => unread.push((id, version)),
             }
@@ -135,7 +135,7 @@ impl Repository {
         all.extend(new.iter().cloned());
         let keys = self.shared.keys();
         spawn_blocking(move || {
-            catalogue::note(&folder, &keys, had.records, had.whole, &all, &new);
+            catalogue::note(&folder, &keys, had.record_count, had.fully_read, &all, &new);
             Ok(in_order(all.into_iter().map(|known| known.snapshot).collect()))
         })
         .await
@@ -144,8 +144,9 @@ impl Repository {
 
     /// What is read is at least as new as the version that was listed before: if another has replaced it since, that version
     /// is never listed again.
-    async fn read_snapshots(&self, listed: Vec<Versioned>) -> Result<Vec<Known>, SnapshotError> {
-        let read = |(id, version)| async move { Ok(Known { snapshot: self.snapshot(id).await?, version }) };
+    async fn read_snapshots(&self, listed: Vec<Versioned>) -> Result<Vec<CachedSnapshot>, SnapshotError> {
+        let read =
+            |(id, version)| async move { Ok(CachedSnapshot { snapshot: self.snapshot(id).await?, version }) };
         futures::stream::iter(listed.into_iter().map(read))
             .buffer_unordered(SNAPSHOT_READS_IN_FLIGHT)
             // One that is forgotten meanwhile is left out.
@@ -179,7 +180,7 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        let contents: Contents = encrypted::decrypt(&self.shared.keys(), &name, "snapshot", &object)
+        let contents: SnapshotContents = encrypted::decrypt(&self.shared.keys(), &name, "snapshot", &object)
             .and_then(|text| packed::decode(&text, "snapshot"))
             .map_err(|source| SnapshotError::Damaged { id, source })?;
         Ok(Snapshot { id, contents })
@@ -191,7 +192,7 @@ impl Repository {
     /// When this key is write-only, or the definition does not decrypt.
     pub fn definition(&self, snapshot: &Snapshot) -> Result<Vec<u8>, ReadError> {
         snapshot.contents.definition.decrypt(&self.shared.keys()).map_err(|damage| match damage {
-            Damage::WriteOnly(write_only) => ReadError::WriteOnly(write_only),
+            Damage::WriteOnlyKey(write_only) => ReadError::WriteOnly(write_only),
             damage => ReadError::Damaged(damage),
         })
     }

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use tokio::task::spawn_blocking;
 
-use super::qemu::References;
-use super::{DiskSource, ImageFormat, NbdSettings, NbdSource, NotAnNbdUri, QemuImage, RawFile, SourceError};
+use super::qemu::ImageReferencePolicy;
+use super::{
+    DiskSource, ImageFormat, NbdExportSettings, NbdSource, NotAnNbdUri, QemuImage, RawFile, SourceError,
+};
 
 /// A place where a disk can be read.
 ///
@@ -15,7 +17,7 @@ use super::{DiskSource, ImageFormat, NbdSettings, NbdSource, NotAnNbdUri, QemuIm
 ///   /images/web.qcow2                          a file or block device; the format is detected by its first bytes
 ///   raw:/dev/vg/web   qcow2:/images/web        the same in a given format
 ///   nbd+unix:///vda?socket=/run/web.sock       an export of an NBD server
-///   nbd://host:10809/vda?bitmap=since          the same over TCP, with a change map
+///   nbd://host:10809/vda?bitmap=since          the same over TCP, with a dirty bitmap
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskAddress {
@@ -29,7 +31,7 @@ pub enum DiskAddress {
         dirty_bitmap: Option<String>,
     },
     /// An export of an NBD server.
-    Nbd(NbdSettings),
+    Nbd(NbdExportSettings),
 }
 
 /// The text is not the address of a disk.
@@ -96,7 +98,7 @@ impl fmt::Display for DiskAddress {
 }
 
 impl DiskAddress {
-    /// The same disk with a change map: QEMU's bitmap of that name.
+    /// The same disk with a dirty bitmap: QEMU's bitmap of that name.
     #[must_use]
     pub fn with_dirty_bitmap(mut self, name: &str) -> DiskAddress {
         match &mut self {
@@ -110,8 +112,8 @@ impl DiskAddress {
     ///
     /// # Errors
     /// When it is not there, cannot be read, refers to other files and `references` does not allow it, or has no
-    /// such change map.
-    pub async fn open(&self, references: References) -> Result<Box<dyn DiskSource>, SourceError> {
+    /// such dirty bitmap.
+    pub async fn open(&self, references: ImageReferencePolicy) -> Result<Box<dyn DiskSource>, SourceError> {
         match self {
             DiskAddress::Nbd(settings) => Ok(Box::new(NbdSource::connect(settings).await?)),
             DiskAddress::Image { path, format, dirty_bitmap } => {

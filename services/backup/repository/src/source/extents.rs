@@ -14,7 +14,7 @@ pub enum ExtentKind {
 /// Whether a range changed since the parent snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The source keeps no change map.
+    /// The source keeps no dirty bitmap.
     Unknown,
     /// Something in it was written.
     Dirty,
@@ -41,9 +41,9 @@ const PATCH_PART: u64 = 2;
 
 /// What to do about one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
+pub(crate) enum SegmentPlan {
     /// All zeros.
-    Empty,
+    Zeros,
     /// Nothing changed since the parent; should it be read for an audit, these are the ranges, all else is zero.
     Unchanged(Vec<Range<u64>>),
     /// Read these ranges, all else is zero.
@@ -59,14 +59,14 @@ pub(crate) enum Plan {
 
 /// The extents of a window did not cover it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DoNotCover;
+pub(crate) struct IncompleteExtents;
 
 /// Plans every segment of a window. `window.start` is the start of a segment.
 pub(crate) fn plan(
     window: Range<u64>,
     segment_bytes: u64,
     extents: &[Extent],
-) -> Result<Vec<Plan>, DoNotCover> {
+) -> Result<Vec<SegmentPlan>, IncompleteExtents> {
     let mut plans = Vec::new();
     let mut extents = extents.iter().copied();
     let mut current = None;
@@ -79,7 +79,7 @@ pub(crate) fn plan(
         while at < end {
             let extent = match current.take() {
                 Some(extent) => extent,
-                None => extents.next().ok_or(DoNotCover)?,
+                None => extents.next().ok_or(IncompleteExtents)?,
             };
             let Extent { length, kind, change } = extent;
             let here = length.min(end - at);
@@ -96,16 +96,20 @@ pub(crate) fn plan(
         }
         let changed_bytes = changed.iter().map(|range| range.end - range.start).sum::<u64>();
         plans.push(if changed.is_empty() {
-            Plan::Unchanged(reads)
+            SegmentPlan::Unchanged(reads)
         } else if reads.is_empty() {
-            Plan::Empty
+            SegmentPlan::Zeros
         } else if changed_bytes >= segment / PATCH_PART {
-            Plan::Read(reads)
+            SegmentPlan::Read(reads)
         } else {
-            Plan::Patch { reads, changed }
+            SegmentPlan::Patch { reads, changed }
         });
     }
-    if current.is_some() || extents.any(|extent| extent.length > 0) { Err(DoNotCover) } else { Ok(plans) }
+    if current.is_some() || extents.any(|extent| extent.length > 0) {
+        Err(IncompleteExtents)
+    } else {
+        Ok(plans)
+    }
 }
 
 /// Adds a range to a list, or joins it with the last where the gap between is no more than `gap`.

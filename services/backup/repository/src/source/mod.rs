@@ -26,9 +26,9 @@ use bytes::Bytes;
 pub(crate) use address::probe;
 pub use address::{DiskAddress, NotADiskAddress};
 pub use extents::{Change, Extent, ExtentKind};
-pub(crate) use extents::{Plan, plan};
-pub use nbd::{NbdAddress, NbdSettings, NbdSource, NotAnNbdUri};
-pub use qemu::{ImageFormat, NotAnImageFormat, QemuImage, References};
+pub(crate) use extents::{SegmentPlan, plan};
+pub use nbd::{NbdAddress, NbdExportSettings, NbdSource, NotAnNbdUri};
+pub use qemu::{ImageFormat, ImageReferencePolicy, NotAnImageFormat, QemuImage};
 pub use raw::RawFile;
 
 /// A disk to be backed up.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::s3::S3;
-use super::{Created, LockMode, LockUntil, Store, StoreError, names};
+use super::{CreateOutcome, LockMode, LockUntil, Store, StoreError, names};
 
 /// How long the probe object is locked.
 const PROBE_LOCK: Duration = Duration::from_mins(1);
@@ -68,7 +68,9 @@ impl Store {
             object_lock,
             checksums,
             deletes_many,
-            create_if_absent: written == Created::New && again == Created::AlreadyThere && found == first,
+            create_if_absent: written == CreateOutcome::New
+                && again == CreateOutcome::AlreadyThere
+                && found == first,
             lists_what_was_written: listed
                 .iter()
                 .any(|listed| listed.path == name && listed.bytes == first.len() as u64),

@@ -16,7 +16,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
 /// What a create-if-absent found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
+pub(crate) enum CreateOutcome {
     /// The object is ours.
     New,
     /// Another process has written it before.
@@ -26,12 +26,12 @@ pub(crate) enum Created {
 impl Store {
     /// Writes an object only when none of that name exists: the commit primitive. An attempt that
     /// succeeded and whose answer was lost counts as success: `body` must be one that no other process can have written.
-    pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+    pub(crate) async fn create(&self, name: &Path, body: Bytes) -> Result<CreateOutcome, StoreError> {
         self.create_with(name, body, PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
     }
 
     /// As [`Store::create`], under Object Lock, where the repository has one.
-    pub(crate) async fn create_locked(&self, name: &Path, body: Bytes) -> Result<Created, StoreError> {
+    pub(crate) async fn create_locked(&self, name: &Path, body: Bytes) -> Result<CreateOutcome, StoreError> {
         self.create_with(name, body, self.locked(PutMode::Create)).await
     }
 
@@ -41,23 +41,23 @@ impl Store {
         name: &Path,
         body: Bytes,
         options: PutOptions,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         if self.is_dry_run {
             return match self.head(name).await {
-                Ok(_) => Ok(Created::AlreadyThere),
-                Err(StoreError::NotFound { .. }) => Ok(Created::New),
+                Ok(_) => Ok(CreateOutcome::AlreadyThere),
+                Err(StoreError::NotFound { .. }) => Ok(CreateOutcome::New),
                 Err(error) => Err(error),
             };
         }
         let (began, mut attempts) = (Instant::now(), 1);
         loop {
             let outcome = self.create_once(name, body.clone(), options.clone()).await;
-            if !matches!(outcome, Ok(Created::AlreadyThere) | Err(StoreError::Failed { .. })) {
+            if !matches!(outcome, Ok(CreateOutcome::AlreadyThere) | Err(StoreError::Failed { .. })) {
                 return outcome;
             }
             match self.get(name).await {
-                Ok(found) if found == body => return Ok(Created::New),
-                Ok(_) => return Ok(Created::AlreadyThere),
+                Ok(found) if found == body => return Ok(CreateOutcome::New),
+                Ok(_) => return Ok(CreateOutcome::AlreadyThere),
                 // It did not arrive, or has not yet. Clients do not retry such a request by themselves.
                 Err(StoreError::NotFound { .. })
                     if attempts < ATTEMPTS_MAX && began.elapsed() < self.deadline =>
@@ -75,14 +75,14 @@ impl Store {
         name: &Path,
         body: Bytes,
         options: PutOptions,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let put = self.objects.put_opts(name, PutPayload::from(body), options);
         match self.bounded("create", name, put).await {
-            Ok(_) => Ok(Created::New),
+            Ok(_) => Ok(CreateOutcome::New),
             Err(StoreError::Failed {
                 source: object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
                 ..
-            }) => Ok(Created::AlreadyThere),
+            }) => Ok(CreateOutcome::AlreadyThere),
             Err(error) => Err(error),
         }
     }

@@ -56,9 +56,9 @@ use tracing::instrument;
 use self::s3::S3;
 
 pub use capabilities::Capabilities;
-pub(crate) use create::Created;
+pub(crate) use create::CreateOutcome;
 pub(crate) use object_lock::LockUntil;
-pub use object_lock::{LockMode, NotALock, ObjectLock};
+pub use object_lock::{InvalidLockDays, LockMode, ObjectLock};
 pub use settings::{S3Settings, StoreSettings, StoreSettingsError, StoreUrl};
 pub use undelete::{UndeleteError, UndeleteReport};
 pub(crate) use versions::Version;
@@ -126,7 +126,7 @@ pub enum StoreError {
 
 /// An object seen in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listed {
+pub(crate) struct ListedObject {
     pub(crate) path: Path,
     pub(crate) bytes: u64,
     /// When it was written, by the store's clock.
@@ -237,9 +237,9 @@ impl Store {
 
     /// The length and time of an object, without its bytes.
     #[instrument(name = "store head", level = "debug", skip_all, fields(otel.kind = "client", object = %name))]
-    pub(crate) async fn head(&self, name: &Path) -> Result<Listed, StoreError> {
+    pub(crate) async fn head(&self, name: &Path) -> Result<ListedObject, StoreError> {
         let meta = retry_once(|| self.bounded("read the length of", name, self.objects.head(name))).await?;
-        Ok(Listed {
+        Ok(ListedObject {
             path: meta.location,
             bytes: meta.size,
             written_unix_ms: meta.last_modified.timestamp_millis(),
@@ -286,15 +286,15 @@ impl Store {
 
     /// Every object under `prefix`, in the store's order. The deadline bounds the wait for each page.
     #[instrument(name = "store list", skip_all, fields(otel.kind = "client", object = %prefix))]
-    pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
+    pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ListedObject>, StoreError> {
         retry_once(|| self.list_once(prefix)).await
     }
 
-    async fn list_once(&self, prefix: &Path) -> Result<Vec<Listed>, StoreError> {
+    async fn list_once(&self, prefix: &Path) -> Result<Vec<ListedObject>, StoreError> {
         let mut found = Vec::new();
         let mut pages = self.objects.list(Some(prefix));
         while let Some(meta) = self.bounded("list", prefix, async { pages.next().await.transpose() }).await? {
-            found.push(Listed {
+            found.push(ListedObject {
                 path: meta.location,
                 bytes: meta.size,
                 written_unix_ms: meta.last_modified.timestamp_millis(),

@@ -44,7 +44,7 @@ pub struct ObjectLock {
 /// A lock of no days, or of more than ten years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("objects are locked for 1 to {DAYS_MAX} days, not for {days}")]
-pub struct NotALock {
+pub struct InvalidLockDays {
     days: u32,
 }
 
@@ -55,9 +55,9 @@ struct Stored {
 }
 
 impl TryFrom<Stored> for ObjectLock {
-    type Error = NotALock;
+    type Error = InvalidLockDays;
 
-    fn try_from(stored: Stored) -> Result<ObjectLock, NotALock> {
+    fn try_from(stored: Stored) -> Result<ObjectLock, InvalidLockDays> {
         ObjectLock::new(stored.mode, stored.days)
     }
 }
@@ -73,8 +73,12 @@ impl ObjectLock {
     ///
     /// # Errors
     /// For another number of days.
-    pub fn new(mode: LockMode, days: u32) -> Result<ObjectLock, NotALock> {
-        if (1..=DAYS_MAX).contains(&days) { Ok(ObjectLock { mode, days }) } else { Err(NotALock { days }) }
+    pub fn new(mode: LockMode, days: u32) -> Result<ObjectLock, InvalidLockDays> {
+        if (1..=DAYS_MAX).contains(&days) {
+            Ok(ObjectLock { mode, days })
+        } else {
+            Err(InvalidLockDays { days })
+        }
     }
 
     /// Who may end it before it expires.

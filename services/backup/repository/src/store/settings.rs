@@ -100,7 +100,7 @@ pub enum StoreSettingsError {
     S3SettingsMissing,
     /// The folder is not there, and only `init` makes one.
     #[error("there is no folder {path} (a repository is made by init)")]
-    FolderMissing {
+    FolderNotFound {
         /// The folder.
         path: PathBuf,
         /// What the file system said.
@@ -146,7 +146,7 @@ impl StoreSettings {
         let store = match &self.url {
             StoreUrl::Folder(path) => {
                 if let Err(source) = std::fs::read_dir(path) {
-                    return Err(StoreSettingsError::FolderMissing { path: path.clone(), source });
+                    return Err(StoreSettingsError::FolderNotFound { path: path.clone(), source });
                 }
                 let folder = LocalFileSystem::new_with_prefix(path)
                     .map_err(StoreSettingsError::Client)?

@@ -4,7 +4,7 @@
 //! again, and of a snapshot whose predecessor was copied too only the segments that differ are read.
 //!
 //! ```text
-//!   ours: predecessor ──diff── snapshot ──> disk with a change map ──backup──> theirs, on top of the predecessor
+//!   ours: predecessor ──diff── snapshot ──> disk with a dirty bitmap ──backup──> theirs, on top of the predecessor
 //! ```
 
 use std::ops::Range;
@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::{info, instrument};
 
-use crate::backup::{CopyError, SealError, StreamSource};
-use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::backup::{CopyDisksError, SealBackupError, StreamSource};
+use crate::format::snapshot::{DiskRecord, RecordKind, Snapshot, SnapshotId};
 use crate::pipe::Checked;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -29,7 +29,7 @@ const PIPE_BYTES: usize = 8 * 1024 * 1024;
 
 /// What was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TransferReport {
+pub struct CopySnapshotsReport {
     /// Snapshots that were copied.
     pub copied: Vec<SnapshotId>,
     /// Snapshots that the other repository already had.
@@ -38,7 +38,7 @@ pub struct TransferReport {
 
 /// Not everything could be copied. What was, is whole.
 #[derive(Debug, thiserror::Error)]
-pub enum TransferError {
+pub enum CopySnapshotsError {
     /// A snapshot could not be found on one of the sides.
     #[error("could not list the snapshots")]
     Snapshots(#[from] SnapshotError),
@@ -58,7 +58,7 @@ pub enum TransferError {
         snapshot: SnapshotId,
         /// The cause.
         #[source]
-        source: CopyError,
+        source: CopyDisksError,
     },
     /// The copy could not be sealed.
     #[error("could not seal snapshot {snapshot}")]
@@ -67,7 +67,7 @@ pub enum TransferError {
         snapshot: SnapshotId,
         /// The cause.
         #[source]
-        source: SealError,
+        source: SealBackupError,
     },
 }
 
@@ -90,8 +90,8 @@ impl Repository {
         ids: &[SnapshotId],
         progress: &Arc<Progress>,
         cancel: &Cancel,
-    ) -> Result<TransferReport, TransferError> {
-        let mut report = TransferReport::default();
+    ) -> Result<CopySnapshotsReport, CopySnapshotsError> {
+        let mut report = CopySnapshotsReport::default();
         let all = self.snapshots().await?;
         let there = other.snapshots().await?;
         let mut known: Vec<SnapshotId> = there.iter().map(|snapshot| snapshot.id).collect();
@@ -125,20 +125,22 @@ impl Repository {
         predecessor: Option<&Snapshot>,
         progress: &Arc<Progress>,
         cancel: &Cancel,
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), CopySnapshotsError> {
         let id = snapshot.id;
-        let read = |source| TransferError::Read { snapshot: id, source };
+        let read = |source| CopySnapshotsError::Read { snapshot: id, source };
         let mut disks: Vec<(String, Box<dyn DiskSource>)> = Vec::new();
         let mut streams = Vec::new();
         for record in &snapshot.contents.disks {
             match record.shape {
-                Shape::Disk => {
+                RecordKind::Disk => {
                     let disk = self.open_disk(snapshot, &record.name).await.map_err(read)?;
                     let changed = self.changed_since(predecessor, record).await.map_err(RestoreError::Read);
                     let successor = Successor { disk, changed: changed.map_err(read)? };
                     disks.push((record.name.clone(), Box::new(successor)));
                 }
-                Shape::Stream => streams.push((record.name.clone(), self.piped(snapshot, record, cancel))),
+                RecordKind::Stream => {
+                    streams.push((record.name.clone(), self.piped(snapshot, record, cancel)))
+                }
             }
         }
         let definition = self.definition(snapshot).map_err(RestoreError::Read).map_err(read)?;
@@ -156,8 +158,8 @@ impl Repository {
         let of_this = Arc::new(Progress::new());
         let copied = other.copy(request, &of_this, cancel).await;
         progress.add(&of_this);
-        let draft = copied.map_err(|source| TransferError::Copy { snapshot: id, source })?;
-        other.seal(&draft, id).await.map_err(|source| TransferError::Seal { snapshot: id, source })?;
+        let draft = copied.map_err(|source| CopySnapshotsError::Copy { snapshot: id, source })?;
+        other.seal(&draft, id).await.map_err(|source| CopySnapshotsError::Seal { snapshot: id, source })?;
         Ok(())
     }
 
@@ -168,7 +170,7 @@ impl Repository {
         record: &DiskRecord,
     ) -> Result<Option<Vec<Range<u64>>>, ReadError> {
         match predecessor.and_then(|snapshot| snapshot.disk(&record.name)) {
-            Some(old) if old.shape == Shape::Disk && old.size_bytes == record.size_bytes => {
+            Some(old) if old.shape == RecordKind::Disk && old.size_bytes == record.size_bytes => {
                 diff::changed(&self.shared, old, record).await.map(Some)
             }
             _ => Ok(None),

@@ -12,16 +12,16 @@ use crate::ids::BlobId;
 use crate::index::Location;
 use crate::progress::raise;
 use crate::restore::fetch;
-use crate::restore::plan::{self, Places, RangeRead};
+use crate::restore::plan::{self, BlobPositions, PackRangeRead};
 use crate::shared::Shared;
 use crate::store::names;
 
 impl Verification<'_> {
     /// Reads chunks and reports the bad ones.
-    pub(super) async fn read_chunks(&self, places: &Places) -> Result<(), VerifyError> {
+    pub(super) async fn read_chunks(&self, places: &BlobPositions) -> Result<(), VerifyError> {
         let known = {
             let index = self.shared.index.read().expect(HELD);
-            let mut known = Places::default();
+            let mut known = BlobPositions::default();
             for (asked, at) in places {
                 match asked.find(&index) {
                     Ok(_) => {
@@ -42,7 +42,7 @@ impl Verification<'_> {
             .await
     }
 
-    async fn read_range(&self, read: RangeRead) -> Result<(), VerifyError> {
+    async fn read_range(&self, read: PackRangeRead) -> Result<(), VerifyError> {
         let name = names::pack(read.pack.kind, read.pack.id).to_string();
         let object = match fetch::range(self.shared, &read).await {
             Ok(object) => object,

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::instrument;
 
-use self::recipes::{Chunks, VerifiedLeaves};
+use self::recipes::{ChunkCheckMode, VerifiedLeaves};
 use crate::ids::{BlobId, PackId};
 use crate::index;
 use crate::progress::Progress;
@@ -86,7 +86,7 @@ impl Repository {
         match scope {
             VerifyScope::Snapshot(snapshot) => {
                 progress.expect_bytes(snapshot.contents.disks.iter().map(|disk| disk.size_bytes).sum());
-                verification.snapshot(snapshot, Chunks::Read).await?;
+                verification.snapshot(snapshot, ChunkCheckMode::Read).await?;
             }
             VerifyScope::Rolling { bytes_max, older_than } => {
                 self.verify_rolling(&verification, bytes_max, older_than).await?;
@@ -96,7 +96,9 @@ impl Repository {
                 verification.packs_recorded(listed.clone(), &listed).await?;
                 for id in self.snapshot_ids().await? {
                     match self.snapshot(id).await {
-                        Ok(snapshot) => verification.snapshot(&snapshot, Chunks::LookUp).await?,
+                        Ok(snapshot) => {
+                            verification.snapshot(&snapshot, ChunkCheckMode::LookUpKnownBad).await?
+                        }
                         Err(SnapshotError::Damaged { id, source: damage }) => {
                             verification.problem(Problem::Snapshot { id, damage });
                         }
@@ -131,7 +133,7 @@ impl Verification<'_> {
 /// Damage is reported, any other error ends the verification.
 fn damage_of(error: ReadError) -> Result<Damage, VerifyError> {
     match error {
-        ReadError::Damaged(damage) | ReadError::Pack { source: damage, .. } => Ok(damage),
+        ReadError::Damaged(damage) | ReadError::DamagedPack { source: damage, .. } => Ok(damage),
         error => Err(error.into()),
     }
 }

@@ -14,7 +14,7 @@ use crate::format::pack::{self, Directory, FOOTER_BYTES, Footer};
 use crate::ids::PackId;
 use crate::index::{IndexError, ListedPack, Location};
 use crate::lease;
-use crate::object_times::Times;
+use crate::object_times::TimestampsById;
 use crate::progress::raise;
 use crate::restore::ReadError;
 use crate::settings::PACK_BYTES_TARGET;
@@ -31,7 +31,8 @@ impl Verification<'_> {
         self.progress.expect_bytes(chosen.values().map(|pack| pack.bytes).sum());
         let now = lease::store_clock(&self.shared.store).await?;
         let read = self.packs(chosen).await;
-        let good: Times = self.good.lock().expect(HELD).iter().map(|pack| (*pack.as_bytes(), now)).collect();
+        let good: TimestampsById =
+            self.good.lock().expect(HELD).iter().map(|pack| (*pack.as_bytes(), now)).collect();
         verified_times(&self.shared.store, &self.shared.keys())
             .add(&good, |name| there.contains_key(&PackId::from(*name)))
             .await
@@ -108,7 +109,7 @@ pub(super) fn directory_in(
 
 pub(super) fn located(directory: &Directory) -> Vec<Location> {
     let place = |(slot, offset, entry): (u32, u32, &pack::Entry)| Location {
-        pack: directory.head,
+        pack: directory.descriptor,
         slot,
         offset,
         entry: *entry,

@@ -8,18 +8,18 @@ use std::collections::HashSet;
 use super::{HELD, Problem, Verification, VerifyError, damage_of};
 use crate::Damage;
 use crate::format::recipe::{LEAVES_PER_PAGE, Piece};
-use crate::format::snapshot::{DiskRecord, Shape, Snapshot, SnapshotId};
+use crate::format::snapshot::{DiskRecord, RecordKind, Snapshot, SnapshotId};
 use crate::ids::BlobId;
-use crate::restore::plan::{BlobRef, Places};
+use crate::restore::plan::{BlobPositions, BlobRef};
 use crate::restore::{ReadError, fetch};
 
 /// How the chunks of a snapshot are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(super) enum ChunkCheckMode {
     /// By reading them.
     Read,
     /// By looking up whether they were found bad before.
-    LookUp,
+    LookUpKnownBad,
 }
 
 /// Leaves whose chunks are all intact, each with the bytes that it covers. Emptied when full.
@@ -43,13 +43,17 @@ impl VerifiedLeaves {
 
 impl Verification<'_> {
     /// Walks a snapshot.
-    pub(super) async fn snapshot(&self, snapshot: &Snapshot, chunks: Chunks) -> Result<(), VerifyError> {
+    pub(super) async fn snapshot(
+        &self,
+        snapshot: &Snapshot,
+        chunks: ChunkCheckMode,
+    ) -> Result<(), VerifyError> {
         for record in &snapshot.contents.disks {
             match record.shape {
-                Shape::Disk => self.disk(snapshot.id, record, chunks).await?,
-                Shape::Stream => self.stream(snapshot.id, record, chunks).await?,
+                RecordKind::Disk => self.disk(snapshot.id, record, chunks).await?,
+                RecordKind::Stream => self.stream(snapshot.id, record, chunks).await?,
             }
-            if chunks == Chunks::Read {
+            if chunks == ChunkCheckMode::Read {
                 self.progress.done(record.size_bytes);
             }
         }
@@ -57,7 +61,12 @@ impl Verification<'_> {
         Ok(())
     }
 
-    async fn disk(&self, id: SnapshotId, record: &DiskRecord, chunks: Chunks) -> Result<(), VerifyError> {
+    async fn disk(
+        &self,
+        id: SnapshotId,
+        record: &DiskRecord,
+        chunks: ChunkCheckMode,
+    ) -> Result<(), VerifyError> {
         let disk = match fetch::disk(self.shared, record).await {
             Ok(disk) => disk,
             Err(error) => return self.lost(id, record, 0, error),
@@ -85,7 +94,12 @@ impl Verification<'_> {
         Ok(())
     }
 
-    async fn stream(&self, id: SnapshotId, record: &DiskRecord, chunks: Chunks) -> Result<(), VerifyError> {
+    async fn stream(
+        &self,
+        id: SnapshotId,
+        record: &DiskRecord,
+        chunks: ChunkCheckMode,
+    ) -> Result<(), VerifyError> {
         let stream = match fetch::stream(self.shared, record).await {
             Ok(stream) => stream,
             Err(error) => return self.lost(id, record, 0, error),
@@ -111,10 +125,15 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Whether a leaf is to be followed; then it is recorded. With [`Chunks::Read`] chunks are read for each snapshot.
-    fn follows(&self, leaf: (BlobId, u64), chunks: Chunks, followed: &mut Vec<(BlobId, u64)>) -> bool {
-        let is_verified =
-            chunks == Chunks::LookUp && self.verified.lock().expect(HELD).leaves.contains(&leaf);
+    /// Whether a leaf is to be followed; then it is recorded. With [`ChunkCheckMode::Read`] chunks are read for each snapshot.
+    fn follows(
+        &self,
+        leaf: (BlobId, u64),
+        chunks: ChunkCheckMode,
+        followed: &mut Vec<(BlobId, u64)>,
+    ) -> bool {
+        let is_verified = chunks == ChunkCheckMode::LookUpKnownBad
+            && self.verified.lock().expect(HELD).leaves.contains(&leaf);
         if !is_verified {
             followed.push(leaf);
         }
@@ -127,10 +146,10 @@ impl Verification<'_> {
         id: SnapshotId,
         record: &DiskRecord,
         leaves: impl Iterator<Item = (u64, Vec<Piece>)>,
-        chunks: Chunks,
+        chunks: ChunkCheckMode,
         followed: Vec<(BlobId, u64)>,
     ) -> Result<(), VerifyError> {
-        let mut places = Places::default();
+        let mut places = BlobPositions::default();
         for (mut at, pieces) in leaves {
             for piece in pieces {
                 if let Piece::Chunk { id, bytes } = piece {
@@ -139,7 +158,7 @@ impl Verification<'_> {
                 at += u64::from(piece.bytes());
             }
         }
-        if chunks == Chunks::Read {
+        if chunks == ChunkCheckMode::Read {
             self.read_chunks(&places).await?;
         }
         match self.first_lost(&places)? {
@@ -165,7 +184,7 @@ impl Verification<'_> {
     }
 
     /// The first place on the disk whose chunk is bad, unknown or of another length.
-    fn first_lost(&self, places: &Places) -> Result<Option<(u64, Damage)>, VerifyError> {
+    fn first_lost(&self, places: &BlobPositions) -> Result<Option<(u64, Damage)>, VerifyError> {
         let bad = self.bad.lock().expect(HELD);
         let index = self.shared.index.read().expect(HELD);
         let mut first = None;

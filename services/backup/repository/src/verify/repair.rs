@@ -19,7 +19,7 @@ use super::packs::{directory_in, located};
 use super::{HELD, Problem, VerifyReport};
 use crate::damage::WriteOnly;
 use crate::format::blob;
-use crate::format::pack::{self, PackSeed, PackWriter};
+use crate::format::pack::{self, NewPackParams, PackWriter};
 use crate::ids::{BlobId, PackId};
 use crate::index::{self, IndexError, ListedPack, Location};
 use crate::repository::Repository;
@@ -40,7 +40,7 @@ pub struct QuarantineReport {
     /// Blobs that were not, and are in no other pack.
     pub blobs_lost: u64,
     /// The first of them, at most a thousand.
-    pub lost: Vec<BlobId>,
+    pub lost_blob_ids: Vec<BlobId>,
 }
 
 impl Repository {
@@ -76,8 +76,8 @@ impl Repository {
         for id in lost {
             if index.find(&id)?.is_none() {
                 report.blobs_lost += 1;
-                if report.lost.len() < LOST_NAMED_MAX {
-                    report.lost.push(id);
+                if report.lost_blob_ids.len() < LOST_NAMED_MAX {
+                    report.lost_blob_ids.push(id);
                 }
             }
         }
@@ -103,7 +103,7 @@ impl Repository {
         let salvaged = spawn_blocking(move || salvage(&shared, id, listed, &bytes));
         let Salvaged { pack, saved, bad } = salvaged.await.expect("decrypting blobs does not panic")?;
         if let Some((object, directory)) = pack {
-            let head = directory.head;
+            let head = directory.descriptor;
             store.put_locked(&names::pack(head.kind, head.id), Bytes::from(object)).await?;
             index::put_shard(None, store, &self.shared.keys(), cache, vec![directory]).await?;
         }
@@ -132,7 +132,7 @@ fn salvage(shared: &Shared, id: PackId, listed: ListedPack, object: &[u8]) -> Re
         Err(_) => shared.index.read().expect(HELD).blobs_in(id)?,
     };
     let key = places.first().and_then(|place| place.pack.key(&keys).ok());
-    let writer = PackWriter::new(&keys, listed.kind, &PackSeed::generate(), object.len());
+    let writer = PackWriter::new(&keys, listed.kind, &NewPackParams::generate(), object.len());
     let (Some(key), Ok(mut writer)) = (key, writer) else {
         return Ok(Salvaged {
             pack: None,

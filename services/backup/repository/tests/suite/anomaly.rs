@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backup_repository::anomaly::{Backup, Detector, Disk, Expectations, Finding, Severity};
+use backup_repository::anomaly::{AnomalyThresholds, Backup, Detector, Disk, Finding, Severity};
 
 const GIB: u64 = 1 << 30;
 const DAY_MS: u64 = 86_400_000;
@@ -29,7 +29,7 @@ fn history(days: u64) -> Vec<Backup> {
 }
 
 fn judged(new: &Backup, earlier: &[Backup]) -> Vec<Finding> {
-    Detector::try_from(Expectations::default()).unwrap().find(new, earlier)
+    Detector::try_from(AnomalyThresholds::default()).unwrap().find(new, earlier)
 }
 
 /// The only finding.
@@ -127,7 +127,8 @@ fn a_disk_that_shrinks_on_the_inside_is_noticed() {
 #[test]
 fn less_than_the_least_is_too_small_from_the_first_backup_on() {
     let detector =
-        Detector::try_from(Expectations { used_bytes_min: 150 * GIB, ..Expectations::default() }).unwrap();
+        Detector::try_from(AnomalyThresholds { used_bytes_min: 150 * GIB, ..AnomalyThresholds::default() })
+            .unwrap();
     let finding = only(detector.find(&ordinary(1), &[]));
     assert_eq!(finding.to_string(), "100.0 GiB in use, and 150.0 GiB is the least expected");
 }
@@ -150,7 +151,7 @@ fn disks_that_come_go_or_change_size_are_named() {
 
 #[test]
 fn a_backup_that_comes_late_or_not_at_all_is_noticed() {
-    let detector = Detector::try_from(Expectations::default()).unwrap();
+    let detector = Detector::try_from(AnomalyThresholds::default()).unwrap();
     let finding = only(detector.find(&ordinary(14), &history(10)));
     assert_eq!(finding.to_string(), "no backup for 4.0 days, and one was expected within 36.0 hours");
     let age = Duration::from_hours(37);
@@ -159,7 +160,8 @@ fn a_backup_that_comes_late_or_not_at_all_is_noticed() {
     assert_eq!(detector.late(0, hours(37)), Some(Finding::Late { age, expected }));
     assert_eq!(detector.late(0, hours(36)), None);
     assert_eq!(detector.late(hours(5), 0), None);
-    let whenever = Detector::try_from(Expectations { age_hours_max: 0, ..Expectations::default() }).unwrap();
+    let whenever =
+        Detector::try_from(AnomalyThresholds { age_hours_max: 0, ..AnomalyThresholds::default() }).unwrap();
     assert_eq!(whenever.late(0, u64::MAX), None);
 }
 
@@ -192,15 +194,15 @@ fn contradictory_expectations_are_refused_with_the_reason() {
     for (text, why) in [
         ("shrink_percent_max = 0", "1 to 100 percent"),
         ("changed_percent_min = 101", "1 to 100 percent"),
-        ("stored_percent_compressible = 95", "below stored_percent_incompressible"),
+        ("compressible_up_to_percent = 95", "below incompressible_from_percent"),
         ("history_min = 2", "it takes 3 or more"),
         ("history_min = 31", "no more than history_max"),
         ("history_max = 4000", "the most is 3650"),
         ("deviations_max = 0", "half of all backups"),
     ] {
-        let expectations: Expectations = toml::from_str(text).unwrap();
+        let expectations: AnomalyThresholds = toml::from_str(text).unwrap();
         let refused = Detector::try_from(expectations).unwrap_err().to_string();
         assert!(refused.contains(why), "{text}: {refused}");
     }
-    assert!(toml::from_str::<Expectations>("shrink_percent = 3").is_err());
+    assert!(toml::from_str::<AnomalyThresholds>("shrink_percent = 3").is_err());
 }

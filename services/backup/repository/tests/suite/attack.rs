@@ -1,6 +1,6 @@
 //! A simulated attack, by the numbers of real backups: an ordinary machine has no findings, malware raises an alarm.
 
-use backup_repository::anomaly::{Backup, Detector, Disk, Expectations, Finding};
+use backup_repository::anomaly::{AnomalyThresholds, Backup, Detector, Disk, Finding};
 use backup_repository::{Repository, Snapshot};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -78,7 +78,7 @@ impl Machine {
             new_bytes: contents.stats.new_bytes,
             stored_bytes: contents.stats.stored_bytes,
         };
-        let detector = Detector::try_from(Expectations::default()).unwrap();
+        let detector = Detector::try_from(AnomalyThresholds::default()).unwrap();
         let findings = detector.find(&backup, &self.backups);
         println!("{backup:?}\n  {}", findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; "));
         self.backups.push(backup);

@@ -191,7 +191,7 @@ async fn a_backup_whose_lease_expired_cannot_seal_what_is_gone() {
     let report = collect(&repository, RUTHLESS).await;
     assert_eq!(report.packs_deleted, 2, "{report:?}");
     let refused = repository.seal(&draft, SnapshotId::generate()).await.unwrap_err();
-    assert!(matches!(refused, SealError::Stale), "{refused:?}");
+    assert!(matches!(refused, SealBackupError::DraftExpired), "{refused:?}");
     assert_eq!(repository.snapshots().await.unwrap(), []);
     let again = back_up(&repository, request(&one)).await;
     assert!(restored(&repository, &again).await == one.bytes);
@@ -231,7 +231,7 @@ async fn a_damaged_snapshot_or_index_stops_collection_before_it_deletes() {
         objects.delete(&name.as_str().into()).await.unwrap();
     }
     let error = repository.collect(EAGER, &Arc::default(), &Cancel::new()).await.unwrap_err();
-    assert!(matches!(error, CollectError::Broken { .. }), "{error:?}");
+    assert!(matches!(error, CollectError::SnapshotIncomplete { .. }), "{error:?}");
     repository.rebuild_index(&Arc::default()).await.unwrap();
     let report = collect(&repository, EAGER).await;
     assert_eq!(report.packs_deleted, 2, "{report:?}");
@@ -324,8 +324,8 @@ async fn interrupted(
             // Only a backup whose lease expired, or whose parent was forgotten, may fail.
             let excused = matches!(
                 error,
-                BackupError::Seal(SealError::Stale)
-                    | BackupError::Copy(CopyError::Parent(_) | CopyError::LeaseExpired)
+                BackupError::Seal(SealBackupError::DraftExpired)
+                    | BackupError::Copy(CopyDisksError::Parent(_) | CopyDisksError::LeaseExpired)
             );
             assert!(excused, "{way:?} at {at}: {error:?}");
             assert!(at == 0 || way == InTheWay::Collect(RUTHLESS), "{way:?} at {at}: {error:?}");
@@ -394,8 +394,8 @@ async fn live(
                 let id = SnapshotId::generate();
                 for _ in 0..rng.random_range(1..3) {
                     match repository.seal(&draft, id).await {
-                        Ok(_) | Err(SealError::Stale | SealError::IdTaken { .. }) => {}
-                        Err(SealError::Unchecked(_)) => {}
+                        Ok(_) | Err(SealBackupError::DraftExpired | SealBackupError::IdTaken { .. }) => {}
+                        Err(SealBackupError::DraftCheckFailed(_)) => {}
                         Err(error) => panic!("{error:?}"),
                     }
                 }
@@ -409,7 +409,7 @@ async fn live(
             _ => {
                 let settings = if rng.random_bool(0.2) { RUTHLESS } else { EAGER };
                 match repository.collect(settings, &Arc::default(), &Cancel::new()).await {
-                    Ok(_) | Err(CollectError::Broken { .. } | CollectError::Index(_)) => {}
+                    Ok(_) | Err(CollectError::SnapshotIncomplete { .. } | CollectError::Index(_)) => {}
                     Err(error) => panic!("{error:?}"),
                 }
             }

@@ -50,7 +50,7 @@ async fn a_higher_level_stores_fewer_bytes_of_the_same_chunks_and_gives_the_same
         let repository = opened(Store::new(objects), compression).await;
         let snapshot = back_up(&repository, request(&MemoryDisk::new(bytes.clone()))).await;
         assert!(restored(&repository, &snapshot).await == bytes, "{compression}");
-        let CopyStats { new_bytes, stored_bytes, .. } = snapshot.contents.stats;
+        let BackupStats { new_bytes, stored_bytes, .. } = snapshot.contents.stats;
         println!("{compression}: {stored_bytes} bytes stored for {new_bytes}");
         assert_eq!(stored_bytes < new_bytes, compression != "none");
         stored.push(stored_bytes);

@@ -202,7 +202,7 @@ async fn a_lost_or_damaged_index_is_rebuilt_from_the_packs() {
     }
     assert!(!stored.restores_rightly_or_not_at_all().await, "a damaged index is not used");
     let report = stored.open().await.rebuild_index(&Arc::default()).await.unwrap();
-    assert_eq!((report.packs, report.unreadable.len()), (4, 0), "{report:?}");
+    assert_eq!((report.packs, report.unreadable_packs.len()), (4, 0), "{report:?}");
     assert!(stored.restores_rightly_or_not_at_all().await);
 
     for shard in stored.files("index") {
@@ -227,9 +227,12 @@ async fn changed_parameters_and_newer_formats_are_refused() {
         flip(&config, at);
         let error = open().await;
         let expected = match what {
-            "newer" => matches!(error, OpenError::Damaged { source: Damage::Newer { found: 65, .. }, .. }),
+            "newer" => matches!(
+                error,
+                OpenError::Damaged { source: Damage::NewerFormatVersion { found: 65, .. }, .. }
+            ),
             "forged" => matches!(error, OpenError::Damaged { source: Damage::NotAuthentic { .. }, .. }),
-            _ => matches!(error, OpenError::Foreign),
+            _ => matches!(error, OpenError::NotARepository),
         };
         assert!(expected, "{what}: {error:?}");
         fs::write(&config, &bytes).unwrap();
@@ -241,13 +244,13 @@ async fn a_foreign_folder_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("holiday.jpg"), "sunset").unwrap();
     let open = Repository::open(store(folder.path()), secret(), EngineSettings::default()).await;
-    assert!(matches!(open.unwrap_err(), OpenError::Foreign));
+    assert!(matches!(open.unwrap_err(), OpenError::NotARepository));
     let init = Repository::init(store(folder.path()), secret(), cheap(), EngineSettings::default()).await;
-    assert!(matches!(init.unwrap_err(), OpenError::Foreign));
+    assert!(matches!(init.unwrap_err(), OpenError::NotARepository));
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["holiday.jpg"]);
     let missing = StoreSettings::new("file:///nowhere/at/all".parse().unwrap()).open();
-    assert!(matches!(missing.unwrap_err(), StoreSettingsError::FolderMissing { .. }));
+    assert!(matches!(missing.unwrap_err(), StoreSettingsError::FolderNotFound { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,11 +262,11 @@ async fn into_a_folder_that_lost_its_disk_nothing_is_written() {
     fs::rename(&mounted, &away).unwrap();
     fs::create_dir(&mounted).unwrap();
     let copied = repository.copy(request(&stored.disk), &Arc::default(), &Cancel::new()).await;
-    assert!(matches!(copied.unwrap_err(), CopyError::NotThere(OpenError::NoRepository)));
+    assert!(matches!(copied.unwrap_err(), CopyDisksError::RepositoryGone(OpenError::NoRepository)));
     let sealed = repository.seal(&draft, SnapshotId::generate()).await;
-    assert!(matches!(sealed.unwrap_err(), SealError::NotThere(_)));
+    assert!(matches!(sealed.unwrap_err(), SealBackupError::RepositoryGone(_)));
     let collected = repository.collect(CollectSettings::default(), &Arc::default(), &Cancel::new()).await;
-    assert!(matches!(collected.unwrap_err(), CollectError::NotThere(_)));
+    assert!(matches!(collected.unwrap_err(), CollectError::RepositoryGone(_)));
     assert!(fs::read_dir(&mounted).unwrap().next().is_none(), "nothing was written");
     fs::remove_dir(&mounted).unwrap();
     fs::rename(&away, &mounted).unwrap();

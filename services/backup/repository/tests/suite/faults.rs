@@ -77,7 +77,7 @@ async fn a_backup_that_is_dropped_or_cancelled_at_any_write_leaves_only_unrefere
             let copying = repository.copy(request(&disk), &progress, &cancel);
             cancel.cancel();
             let began = Instant::now();
-            assert!(matches!(copying.await.unwrap_err(), CopyError::Cancelled));
+            assert!(matches!(copying.await.unwrap_err(), CopyDisksError::Cancelled));
             assert!(began.elapsed() < WAIT_MAX, "cancelling does not wait for the store");
         }
         as_if_nothing_had_been(&objects, &disk).await;
@@ -92,7 +92,7 @@ async fn a_store_that_never_answers_is_given_up_in_time() {
     let store = Store::new(hung).with_deadline(Duration::from_millis(100));
     let repository = reopened(store).await;
     let error = repository.copy(request(&disk), &Arc::default(), &Cancel::new()).await.unwrap_err();
-    assert!(matches!(error, CopyError::Store(StoreError::TimedOut { .. })), "{error:?}");
+    assert!(matches!(error, CopyDisksError::Store(StoreError::TimedOut { .. })), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

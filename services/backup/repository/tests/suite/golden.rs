@@ -68,8 +68,11 @@ impl Place {
     async fn open(&self, secret: Secret) -> Repository {
         let url = format!("file://{}/store", self.path.display()).parse().unwrap();
         let store = StoreSettings::new(url).open().unwrap();
-        let settings =
-            EngineSettings { cache: Some(self.path.join("cache")), audit: Audit::Off, ..Default::default() };
+        let settings = EngineSettings {
+            cache: Some(self.path.join("cache")),
+            dirty_bitmap_check: DirtyBitmapCheck::Off,
+            ..Default::default()
+        };
         Repository::open(store, secret, settings).await.unwrap()
     }
 
@@ -100,7 +103,8 @@ async fn described(repository: &Repository) -> Value {
             disks.push(json!({ "name": disk.name, "shape": disk.shape, "size_bytes": disk.size_bytes,
                 "used_bytes": disk.used_bytes, "sha256": sum }));
         }
-        let Contents { machine, taken_at_unix_ms, tags, parent, consistency, stats, .. } = &snapshot.contents;
+        let SnapshotContents { machine, taken_at_unix_ms, tags, parent, consistency, stats, .. } =
+            &snapshot.contents;
         let definition = String::from_utf8(repository.definition(&snapshot).unwrap()).unwrap();
         snapshots.push(json!({ "id": snapshot.id, "machine": machine, "taken_at_unix_ms": taken_at_unix_ms,
             "tags": tags, "disks": disks, "definition": definition, "parent": parent,
@@ -139,7 +143,11 @@ async fn write(path: &Path) {
     let identity = Identity::generate();
     s3::write_secret(&path.join("identity"), &identity.file());
     let settings = StoreSettings::new(format!("file://{}/store", path.display()).parse().unwrap());
-    let engine = EngineSettings { cache: Some(path.join("cache")), audit: Audit::Off, ..Default::default() };
+    let engine = EngineSettings {
+        cache: Some(path.join("cache")),
+        dirty_bitmap_check: DirtyBitmapCheck::Off,
+        ..Default::default()
+    };
     let secret = Secret::passphrase_file(&path.join("words")).unwrap();
     let store = settings.open_for_init().unwrap();
     let repository = Repository::init(store, secret, cheap(), engine).await.unwrap();

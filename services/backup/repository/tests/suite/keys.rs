@@ -100,7 +100,7 @@ async fn keys_are_listed_labelled_and_removed_but_never_the_last_nor_the_one_in_
     assert!(matches!(owner.remove_key(&first.id, None).await, Err(KeyError::InUse(_))));
     for no_proof in ["writer", "unknown", "correct horse"] {
         let refused = owner.remove_key(&first.id, Some(words(no_proof))).await;
-        assert!(matches!(refused, Err(KeyError::NoProof)), "{no_proof}: {refused:?}");
+        assert!(matches!(refused, Err(KeyError::OtherKeyNotProven)), "{no_proof}: {refused:?}");
     }
     owner.remove_key(&first.id, Some(words("second"))).await.unwrap();
     assert!(matches!(open(&store, words("correct horse")).await, Err(OpenError::WrongSecret)));
@@ -181,7 +181,10 @@ async fn an_old_roster_or_another_authority_is_refused() {
     std::fs::remove_file(rosters.join("00000002")).unwrap();
     std::fs::write(rosters.join("00000001"), &old).unwrap();
     let refused = open().await.unwrap_err();
-    assert!(matches!(refused, OpenError::Pin(PinError::RolledBack { shown: 1, seen: 2, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, OpenError::KeyPin(KeyPinError::RolledBack { shown: 1, seen: 2, .. })),
+        "{refused:?}"
+    );
     // Under the newest number it is not what it says.
     std::fs::write(rosters.join("00000002"), &old).unwrap();
     assert!(matches!(open().await.unwrap_err(), OpenError::Damaged { .. }));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_repository::nbd_wire::{
-    ChunkHeader, FLAG_FIXED_NEWSTYLE, FLAG_HAS_FLAGS, FLAG_NO_ZEROES, FLAG_READ_ONLY, Greeting, Info, OPT_GO,
+    FLAG_FIXED_NEWSTYLE, FLAG_HAS_FLAGS, FLAG_NO_ZEROES, FLAG_READ_ONLY, Greeting, Info, OPT_GO,
     OPT_STRUCTURED_REPLY, REP_ACK, REP_ERR_UNSUP, REP_INFO, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS,
-    REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REQUEST_MAGIC, option_reply,
+    REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REQUEST_MAGIC, ReplyChunkHeader, option_reply,
 };
 use backup_repository::source::{Change, ExtentKind};
 use backup_repository::*;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::support::*;
 
-async fn connect(settings: &NbdSettings) -> Box<dyn DiskSource> {
+async fn connect(settings: &NbdExportSettings) -> Box<dyn DiskSource> {
     Box::new(NbdSource::connect(settings).await.unwrap())
 }
 
@@ -78,7 +78,7 @@ async fn a_dirty_bitmap_of_qemu_leads_to_what_changed() {
     qemu::run("qemu-io", &["-c", "write -q -P 3 1M 64k", "-c", "discard 40M 3M", path]);
     let served = qemu::Served::start(&image, "qcow2", Some("since")).await;
     let source = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap();
-    assert!(source.has_change_map());
+    assert!(source.has_dirty_bitmap());
     let extents = source.extents(0..source.size_bytes()).await.unwrap();
     assert_eq!(extents.iter().map(|e| e.length).sum::<u64>(), 64 * MIB as u64);
     assert!(extents.iter().any(|e| e.change == Change::Dirty && e.kind == ExtentKind::Zero), "{extents:?}");
@@ -101,7 +101,7 @@ async fn a_bitmap_or_export_that_is_not_there_is_refused() {
     let served = qemu::Served::start(&image, "raw", None).await;
     let no_bitmap = NbdSource::connect(&served.settings().with_dirty_bitmap("since")).await.unwrap_err();
     assert!(matches!(no_bitmap, SourceError::Refused { .. }), "{no_bitmap}");
-    let other = NbdSettings { export: "vdz".into(), ..served.settings() };
+    let other = NbdExportSettings { export: "vdz".into(), ..served.settings() };
     let no_export = NbdSource::connect(&other).await.unwrap_err();
     assert!(matches!(no_export, SourceError::Refused { .. }), "{no_export}");
 }
@@ -114,7 +114,7 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     sparse_file(&image, &[1; 64 * 1024]);
     let mut served = qemu::Served::start(&image, "raw", None).await;
     let timeout = Duration::from_millis(300);
-    let settings = NbdSettings { request_timeout: timeout, ..served.settings() };
+    let settings = NbdExportSettings { request_timeout: timeout, ..served.settings() };
     let source = NbdSource::connect(&settings).await.unwrap();
     let second = NbdSource::connect(&served.settings()).await.unwrap();
 
@@ -131,7 +131,7 @@ async fn a_server_that_stops_or_dies_ends_the_backup_with_an_error_in_time() {
     let repository = new_repository(memory()).await;
     let request = request_of(Box::new(second), None);
     let dead = repository.copy(request, &Arc::default(), &Cancel::new()).await.unwrap_err();
-    assert!(matches!(dead, CopyError::Source { .. }), "{dead}");
+    assert!(matches!(dead, CopyDisksError::Source { .. }), "{dead}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +147,7 @@ async fn a_server_that_reads_only_whole_blocks_is_read_at_any_byte() {
         .args(["blocksize-minimum=4096", "blocksize-error-policy=error"])
         .spawn()
         .expect("nbdkit is installed");
-    let settings: NbdSettings = format!("nbd://127.0.0.1:{port}/").parse().unwrap();
+    let settings: NbdExportSettings = format!("nbd://127.0.0.1:{port}/").parse().unwrap();
     let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     eventually("nbdkit listens", listens).await;
     let source = NbdSource::connect(&settings).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_server_that_reads_only_whole_blocks_is_read_at_any_byte() {
 }
 
 /// A server that sends `first` when the connection is made and `then` when the first request comes.
-async fn server_sending(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
+async fn server_sending(first: Vec<u8>, then: Vec<u8>) -> NbdExportSettings {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -174,7 +174,10 @@ async fn server_sending(first: Vec<u8>, then: Vec<u8>) -> NbdSettings {
         }
     });
     let address = NbdAddress::Tcp { host: "127.0.0.1".into(), port };
-    NbdSettings { connect_timeout: Duration::from_millis(500), ..NbdSettings::new(address, "vda") }
+    NbdExportSettings {
+        connect_timeout: Duration::from_millis(500),
+        ..NbdExportSettings::new(address, "vda")
+    }
 }
 
 fn greeting() -> Vec<u8> {
@@ -212,7 +215,7 @@ async fn servers_that_break_the_protocol_are_refused_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_make_no_sense_are_errors() {
     let chunk = |kind: u16, cookie: u64, data: &[u8]| {
-        let header = ChunkHeader { flags: REPLY_FLAG_DONE, kind, cookie, length: data.len() as u32 };
+        let header = ReplyChunkHeader { flags: REPLY_FLAG_DONE, kind, cookie, length: data.len() as u32 };
         [&header.encode()[..], data].concat()
     };
     let outside = [&(1u64 << 40).to_be_bytes()[..], &[0; 16]].concat();

@@ -82,7 +82,7 @@ async fn a_lock_is_refused_where_nothing_can_be_locked_and_nothing_is_left_behin
             cheap(),
             EngineSettings::default(),
         );
-        assert!(matches!(refused.await, Err(OpenError::CannotLock)));
+        assert!(matches!(refused.await, Err(OpenError::ObjectLockUnsupported)));
         let found = Repository::open(store, secret(), EngineSettings::default()).await;
         assert!(matches!(found, Err(OpenError::NoRepository)), "{found:?}");
     }

@@ -9,7 +9,7 @@ use backup_repository::*;
 
 use crate::support::*;
 
-async fn open(address: &str, references: References) -> Result<Box<dyn DiskSource>, SourceError> {
+async fn open(address: &str, references: ImageReferencePolicy) -> Result<Box<dyn DiskSource>, SourceError> {
     address.parse::<DiskAddress>().unwrap().open(references).await
 }
 
@@ -47,11 +47,11 @@ async fn an_image_that_refers_to_other_files_is_refused_unless_that_is_allowed()
     let flat = ["create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", text(&parts), "1M"];
     qemu::run("qemu-img", &flat);
     for image in [&overlay, &thief, &data, &parts] {
-        let refused = open(text(image), References::Refuse).await.err().unwrap();
+        let refused = open(text(image), ImageReferencePolicy::Refuse).await.err().unwrap();
         assert!(matches!(refused, SourceError::Refused { .. }), "{refused}");
         assert!(refused.to_string().contains("any file of this host"), "{refused}");
     }
-    let followed = open(text(&overlay), References::Follow).await.unwrap();
+    let followed = open(text(&overlay), ImageReferencePolicy::Follow).await.unwrap();
     assert!(followed.read_at(0, 65536).await.unwrap() == vec![5; 65536]);
 }
 
@@ -63,17 +63,17 @@ async fn the_first_bytes_show_the_format_and_an_explicit_one_overrules_them() {
         let image = folder.path().join(format!("disk.{format}"));
         qemu::run("qemu-img", &["create", "-q", "-f", format, text(&image), "4M"]);
         qemu::run("qemu-io", &["-f", format, "-c", "write -q -P 6 64k 64k", text(&image)]);
-        let source = open(text(&image), References::Refuse).await.unwrap();
+        let source = open(text(&image), ImageReferencePolicy::Refuse).await.unwrap();
         assert!(source.size_bytes() >= 4 * MIB as u64, "{format}");
         let read = source.read_at(65536 - 10, 100).await.unwrap();
         assert!(read[..10] == [0; 10] && read[10..] == [6; 90], "{format}");
         drop(source);
-        let raw = open(&format!("raw:{}", text(&image)), References::Refuse).await.unwrap();
+        let raw = open(&format!("raw:{}", text(&image)), ImageReferencePolicy::Refuse).await.unwrap();
         assert_eq!(raw.size_bytes(), fs::metadata(&image).unwrap().len());
     }
     let plain = folder.path().join("plain");
     fs::write(&plain, "short").unwrap();
-    assert_eq!(open(text(&plain), References::Refuse).await.unwrap().size_bytes(), 5);
+    assert_eq!(open(text(&plain), ImageReferencePolicy::Refuse).await.unwrap().size_bytes(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,7 @@ async fn a_persistent_bitmap_is_chosen_by_its_name() {
     qemu::run("qemu-img", &["bitmap", "--add", text(&image), "tuesday"]);
     qemu::run("qemu-io", &["-c", "write -q -P 2 8M 64k", text(&image)]);
     let dirty = async |address: DiskAddress| {
-        let source = address.open(References::Refuse).await.unwrap();
+        let source = address.open(ImageReferencePolicy::Refuse).await.unwrap();
         let extents = source.extents(0..source.size_bytes()).await.unwrap();
         let dirty = extents.iter().filter(|extent| extent.change == Change::Dirty);
         dirty.map(|extent| extent.length).sum::<u64>()
@@ -95,13 +95,13 @@ async fn a_persistent_bitmap_is_chosen_by_its_name() {
     let plain = DiskAddress::from(image.as_path());
     assert_eq!(dirty(plain.clone().with_dirty_bitmap("monday")).await, 2 * 65536);
     assert_eq!(dirty(plain.clone().with_dirty_bitmap("tuesday")).await, 65536);
-    let missing = plain.with_dirty_bitmap("sunday").open(References::Refuse).await.err().unwrap();
+    let missing = plain.with_dirty_bitmap("sunday").open(ImageReferencePolicy::Refuse).await.err().unwrap();
     assert!(missing.to_string().contains("sunday"), "{missing}");
 
     let served = qemu::Served::start(&image, "qcow2", Some("tuesday")).await;
     let uri = format!("{}&bitmap=tuesday", served.settings());
     assert_eq!(dirty(uri.parse().unwrap()).await, 65536);
-    let refused = open(&format!("{}&bitmap=monday", served.settings()), References::Refuse).await;
+    let refused = open(&format!("{}&bitmap=monday", served.settings()), ImageReferencePolicy::Refuse).await;
     assert!(
         matches!(refused.err(), Some(SourceError::Refused { .. })),
         "only the exported one can be asked for"
@@ -114,7 +114,7 @@ async fn the_child_ends_with_its_source_and_its_stderr_is_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.qcow2");
     qemu::run("qemu-img", &["create", "-q", "-f", "qcow2", text(&image), "1M"]);
-    let source = open(text(&image), References::Refuse).await.unwrap();
+    let source = open(text(&image), ImageReferencePolicy::Refuse).await.unwrap();
     assert_eq!(source.extents(0..MIB as u64).await.unwrap()[0].kind, ExtentKind::Zero);
     assert_eq!(children_of_us(), 1);
     // It reads, so nobody may write.
@@ -129,10 +129,10 @@ async fn the_child_ends_with_its_source_and_its_stderr_is_in_the_error() {
         b"QFI\xfb\0\0\0\x03 and then nonsense of some length, long enough for a header".repeat(4),
     )
     .unwrap();
-    let error = open(text(&broken), References::Follow).await.err().unwrap();
+    let error = open(text(&broken), ImageReferencePolicy::Follow).await.err().unwrap();
     assert!(matches!(&error, SourceError::Tool { stderr, .. } if stderr.contains("qcow2")), "{error}");
-    let error = open(text(&broken), References::Refuse).await.err().unwrap();
+    let error = open(text(&broken), ImageReferencePolicy::Refuse).await.err().unwrap();
     assert!(matches!(&error, SourceError::Tool { stderr, .. } if stderr.contains("qcow2")), "{error}");
-    let error = open("/nowhere/disk", References::Refuse).await.err().unwrap();
+    let error = open("/nowhere/disk", ImageReferencePolicy::Refuse).await.err().unwrap();
     assert!(matches!(error, SourceError::Io { .. }), "{error}");
 }

@@ -112,7 +112,7 @@ async fn an_unchanged_machine_is_backed_up_without_reading() {
     let mut rng = seeded();
     let tracked = MemoryDisk::tracked(disk(&mut rng, 12 * MIB));
     // An audit reads something now and then.
-    let engine = EngineSettings { audit: Audit::Off, ..EngineSettings::default() };
+    let engine = EngineSettings { dirty_bitmap_check: DirtyBitmapCheck::Off, ..EngineSettings::default() };
     let repository = Repository::init(memory(), secret(), cheap(), engine).await.unwrap();
     let parent = back_up(&repository, request(&tracked)).await;
     let again = BackupRequest { parent: Some(parent.id), ..request(&tracked) };

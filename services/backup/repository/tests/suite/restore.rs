@@ -73,7 +73,7 @@ async fn what_an_interrupted_restore_left_is_continued_and_a_running_one_is_not_
     let partial = partial_path(&restorable.path());
     let living = lock(&partial);
     let refused = restorable.restore("vda").await.unwrap_err();
-    assert!(matches!(refused, RestoreError::Image(ImageError::Busy { .. })), "{refused}");
+    assert!(matches!(refused, RestoreError::Image(ImageError::RestoreRunning { .. })), "{refused}");
     assert!(partial.exists());
     drop(living);
     fs::write(&partial, vec![0xff; 30 * MIB]).unwrap();

@@ -139,9 +139,9 @@ fn snapshots_out_of_scope_are_neither_counted_nor_forgotten() {
 fn a_time_beyond_all_calendars_and_an_id_twice_are_refused() {
     let rules = policy("keep_last = 1");
     let far = Candidate { taken_at_unix_ms: u64::MAX, ..candidate(1, Utc::now()) };
-    assert!(matches!(plan(&rules, &[far]), Err(PlanError::NoSuchTime { .. })));
+    assert!(matches!(plan(&rules, &[far]), Err(PlanError::TimeOutOfRange { .. })));
     let one = candidate(1, utc("2026-01-01T00:00:00Z"));
-    assert_eq!(plan(&rules, &[one.clone(), one]), Err(PlanError::Twice { id: id(1) }));
+    assert_eq!(plan(&rules, &[one.clone(), one]), Err(PlanError::DuplicateSnapshot { id: id(1) }));
     assert_eq!(plan(&rules, &[]).unwrap().snapshots().count(), 0);
 }
 

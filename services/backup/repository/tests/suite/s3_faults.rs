@@ -304,7 +304,8 @@ async fn of_many_that_create_one_thing_at_once_one_succeeds_and_all_know_it() {
     let store = || server.store("race");
     let inits = (0..4).map(|_| Repository::init(store(), secret(), cheap(), EngineSettings::default()));
     let made = futures::future::join_all(inits).await;
-    let refused = |error: &OpenError| matches!(error, OpenError::AlreadyThere | OpenError::Foreign);
+    let refused =
+        |error: &OpenError| matches!(error, OpenError::RepositoryExists | OpenError::NotARepository);
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "{made:?}");
     assert!(made.iter().filter_map(|made| made.as_ref().err()).all(refused), "{made:?}");
 

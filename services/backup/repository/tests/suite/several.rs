@@ -132,7 +132,7 @@ async fn a_source_that_breaks_fails_every_destination_with_its_error() {
         ..request(&MemoryDisk::new(Vec::new()))
     };
     for outcome in back_up_to_several(request, &destinations, &Cancel::new()).await {
-        assert!(matches!(outcome, Err(CopyError::Stream { .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(CopyDisksError::Stream { .. })), "{outcome:?}");
     }
 }
 

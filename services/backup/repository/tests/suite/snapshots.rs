@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Detector, Expectations, Finding};
+use backup_repository::anomaly::{AnomalyThresholds, Detector, Finding};
 use backup_repository::retention::{Count, Policy, Rules};
 use backup_repository::*;
 use object_store::memory::InMemory;
@@ -86,7 +86,7 @@ async fn a_policy_forgets_what_it_planned_but_nothing_that_is_held() {
     assert_eq!((hold.snapshot, hold.reason.as_str()), (made[1], "evidence"));
     assert!(matches!(repository.forget(made[1]).await, Err(SnapshotError::Held { .. })));
     let planned = repository.plan_to_forget(&keep_last(2)).await.unwrap();
-    assert!(planned.clock.is_ok(), "{:?}", planned.clock);
+    assert!(planned.clock_check.is_ok(), "{:?}", planned.clock_check);
     // Held after the plan was made.
     repository.hold(made[2], "later").await.unwrap();
     assert_eq!(repository.forget_planned(planned).await.unwrap(), [made[0]]);
@@ -131,7 +131,7 @@ async fn nothing_is_forgotten_while_the_clock_fails_its_checks() {
 async fn an_attack_that_encrypts_a_disk_is_reported_with_its_backup() {
     let mut rng = seeded();
     let repository = new_repository(memory()).await;
-    let detector = Detector::try_from(Expectations::default()).unwrap();
+    let detector = Detector::try_from(AnomalyThresholds::default()).unwrap();
     let mut disk = MemoryDisk::new(vec![0; 48 * MIB]);
     crate::support::text(&mut rng, &mut disk.bytes);
     for days_ago in (1..=5).rev() {
@@ -205,7 +205,7 @@ async fn snapshots_copied_to_another_repository_are_the_same_there_and_cost_what
     let again = ours.copy_to(&theirs, &ids, &progress, &cancel).await.unwrap();
     assert_eq!((again.copied.len(), again.already_there.len()), (0, 2));
     let unknown = ours.copy_to(&theirs, &[SnapshotId::generate()], &progress, &cancel).await;
-    assert!(matches!(unknown, Err(TransferError::Snapshots(SnapshotError::Unknown { .. }))));
+    assert!(matches!(unknown, Err(CopySnapshotsError::Snapshots(SnapshotError::Unknown { .. }))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,7 +63,7 @@ async fn sealing_twice_is_sealing_once(store: Store, rng: &mut StdRng) {
     let other = BackupRequest { machine: "other".into(), ..request(&one) };
     let other = repository.copy(other, &Arc::default(), &Cancel::new()).await.unwrap();
     let refused = repository.seal(&other, id).await.unwrap_err();
-    assert!(matches!(refused, SealError::IdTaken { id: taken } if taken == id), "{refused}");
+    assert!(matches!(refused, SealBackupError::IdTaken { id: taken } if taken == id), "{refused}");
 }
 
 async fn snapshots_are_found_by_id_prefix_and_machine(store: Store, rng: &mut StdRng) {
@@ -113,7 +113,7 @@ async fn what_is_not_ours_is_refused_and_left_alone(store: Store) {
     let init = async || Repository::init(store.clone(), secret(), cheap(), EngineSettings::default()).await;
     assert!(matches!(open(secret()).await.unwrap_err(), OpenError::NoRepository));
     init().await.unwrap();
-    assert!(matches!(init().await.unwrap_err(), OpenError::AlreadyThere));
+    assert!(matches!(init().await.unwrap_err(), OpenError::RepositoryExists));
     let wrong = Secret::passphrase("battery staple").unwrap();
     assert!(matches!(open(wrong).await.unwrap_err(), OpenError::WrongSecret));
     open(secret()).await.unwrap();

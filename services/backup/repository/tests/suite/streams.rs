@@ -1,4 +1,4 @@
-//! Byte streams, disks of many pages, change maps that lie, and stores that do.
+//! Byte streams, disks of many pages, dirty bitmaps that lie, and stores that do.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -32,7 +32,7 @@ async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_need
     rng.fill_bytes(&mut bytes);
     let first = back_up(&repository, stream(&bytes)).await;
     let [record] = &first.contents.disks[..] else { panic!("one record") };
-    assert_eq!((record.shape, record.size_bytes), (Shape::Stream, bytes.len() as u64));
+    assert_eq!((record.shape, record.size_bytes), (RecordKind::Stream, bytes.len() as u64));
     let inserted = [&bytes[..9 * MIB], b"something", &bytes[9 * MIB..]].concat();
     let second = back_up(&repository, stream(&inserted)).await;
     assert!(second.contents.stats.new_bytes < 8 * MIB as u64, "{:?}", second.contents.stats);
@@ -105,11 +105,12 @@ async fn a_disk_of_many_pages_is_stored_by_one_worker_without_a_deadlock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_change_map_is_detected_and_the_disk_is_read_whole() {
+async fn a_wrong_dirty_bitmap_is_detected_and_the_disk_is_read_whole() {
     let mut rng = seeded();
     let store = memory();
     new_repository(store.clone()).await;
-    let settings = EngineSettings { audit: Audit::Everything, ..EngineSettings::default() };
+    let settings =
+        EngineSettings { dirty_bitmap_check: DirtyBitmapCheck::Everything, ..EngineSettings::default() };
     let repository = Repository::open(store, secret(), settings).await.unwrap();
     let mut disk = MemoryDisk::tracked(disk(&mut rng, 17 * MIB));
     // A segment of zeros is not audited.
@@ -157,7 +158,10 @@ async fn a_store_that_confirms_what_it_does_not_keep_is_found_out_before_the_bac
         let forgetful = fake_store::FakeStore::faulty(&objects, 0, fake_store::Fault::Forget(folder));
         let repository = reopened(Store::new(Arc::new(forgetful))).await;
         let outcome = repository.backup(request(&disk), &Arc::default(), &Cancel::new()).await;
-        assert!(matches!(outcome, Err(BackupError::Copy(CopyError::PackNotKept { .. }))), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(BackupError::Copy(CopyDisksError::UploadedPackLost { .. }))),
+            "{outcome:?}"
+        );
         assert!(repository.snapshots().await.unwrap().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_repository::restore::{
-    DeviceBefore, ImageError, ReadBack, Resize, RestoreReport, RestoreRequest, RestoreTarget, partial_path,
+    DeviceContent, ImageError, ReadBack, Resize, RestoreReport, RestoreRequest, RestoreTarget, partial_path,
 };
 use backup_repository::*;
 use proptest::prelude::*;
@@ -47,7 +47,12 @@ impl Restorable {
 }
 
 fn existing(path: PathBuf, resize: Resize) -> RestoreTarget {
-    RestoreTarget::Existing { path, format: Some(ImageFormat::Raw), resize, references: References::Refuse }
+    RestoreTarget::Existing {
+        path,
+        format: Some(ImageFormat::Raw),
+        resize,
+        references: ImageReferencePolicy::Refuse,
+    }
 }
 
 /// The same disk, changed here and there.
@@ -151,7 +156,7 @@ async fn an_image_of_another_size_or_in_use_is_refused_untouched() {
     assert!(matches!(folder, RestoreError::Image(ImageError::NotADisk { .. })), "{folder}");
 
     let file = one.path("other.raw");
-    let no_device = RestoreTarget::Device { path: file, before: DeviceBefore::Anything };
+    let no_device = RestoreTarget::OverwriteDevice { path: file, before: DeviceContent::Unknown };
     let refused = one.restore(no_device).await.unwrap_err();
     assert!(matches!(refused, RestoreError::Image(ImageError::NotADisk { .. })), "{refused}");
 
@@ -174,7 +179,7 @@ async fn a_partial_image_that_is_not_ours_is_left_alone() {
     fs::write(&elsewhere, "precious").unwrap();
     fs::hard_link(&elsewhere, partial_path(&path)).unwrap();
     let refused = one.restore(RestoreTarget::NewRaw { path: path.clone() }).await.unwrap_err();
-    assert!(matches!(refused, RestoreError::Image(ImageError::NotOurs { .. })), "{refused}");
+    assert!(matches!(refused, RestoreError::Image(ImageError::NotAPartialImage { .. })), "{refused}");
     fs::remove_file(partial_path(&path)).unwrap();
     std::os::unix::fs::symlink(&elsewhere, partial_path(&path)).unwrap();
     let refused = one.restore(RestoreTarget::NewRaw { path: path.clone() }).await.unwrap_err();
@@ -209,7 +214,7 @@ async fn a_stream_without_a_reader_waits_until_it_is_cancelled_or_broken() {
     let cancel = Cancel::new();
     let broken =
         one.repository.restore_stream(&one.snapshot, "vda", all, &mut writer, &progress, &cancel).await;
-    assert!(matches!(broken, Err(RestoreError::Stream(_))), "{broken:?}");
+    assert!(matches!(broken, Err(RestoreError::WriteStream(_))), "{broken:?}");
 }
 
 fn compare(a: (&Path, &str), b: (&Path, &str)) {
@@ -232,7 +237,7 @@ async fn a_qcow2_image_goes_in_and_out_unchanged() {
 
     let repository = new_repository(memory()).await;
     let address: DiskAddress = to.parse().unwrap();
-    let opened = address.open(References::Refuse).await.unwrap();
+    let opened = address.open(ImageReferencePolicy::Refuse).await.unwrap();
     assert_eq!(opened.size_bytes(), bytes.len() as u64);
     let by_qcow2 =
         BackupRequest { disks: vec![("vda".into(), opened)], ..request(&MemoryDisk::new(Vec::new())) };
@@ -331,8 +336,8 @@ async fn a_block_device_is_written_whole_or_where_it_differs_and_read_whole() {
     let device = Loop::of(&file);
     let path = device.device.clone();
 
-    let before = DeviceBefore::Anything;
-    let report = one.restore(RestoreTarget::Device { path: path.clone(), before }).await.unwrap();
+    let before = DeviceContent::Unknown;
+    let report = one.restore(RestoreTarget::OverwriteDevice { path: path.clone(), before }).await.unwrap();
     assert_eq!(report.kept_bytes, 0);
     assert!(report.zeroed_bytes >= 4 * MIB as u64, "{report:?}");
     let read = fs::read(&path).unwrap();
@@ -356,7 +361,7 @@ async fn a_block_device_is_written_whole_or_where_it_differs_and_read_whole() {
     assert!(fs::read(&path).unwrap()[..bytes.len()] == bytes);
 
     let source = "raw:".to_owned() + path.to_str().unwrap();
-    let opened = source.parse::<DiskAddress>().unwrap().open(References::Refuse).await.unwrap();
+    let opened = source.parse::<DiskAddress>().unwrap().open(ImageReferencePolicy::Refuse).await.unwrap();
     assert_eq!(opened.size_bytes(), 14 * MIB as u64);
     let whole = opened.extents(0..14 * MIB as u64).await.unwrap();
     assert_eq!(whole.len(), 1, "a device has no holes, so all is read: {whole:?}");
@@ -375,7 +380,8 @@ async fn a_device_declared_empty_gets_data_only_and_one_too_small_or_in_use_noth
     let file = one.path("device");
     File::create(&file).unwrap().set_len(8 * MIB as u64).unwrap();
     let device = Loop::of(&file);
-    let target = || RestoreTarget::Device { path: device.device.clone(), before: DeviceBefore::Zeros };
+    let target =
+        || RestoreTarget::OverwriteDevice { path: device.device.clone(), before: DeviceContent::Zeros };
     let written = device.written_bytes();
 
     let holder = {
@@ -395,7 +401,7 @@ async fn a_device_declared_empty_gets_data_only_and_one_too_small_or_in_use_noth
     let small = one.path("small");
     File::create(&small).unwrap().set_len(MIB as u64).unwrap();
     let device = Loop::of(&small);
-    let target = RestoreTarget::Device { path: device.device.clone(), before: DeviceBefore::Zeros };
+    let target = RestoreTarget::OverwriteDevice { path: device.device.clone(), before: DeviceContent::Zeros };
     let refused = one.restore(target).await.unwrap_err();
     assert!(matches!(refused, RestoreError::Image(ImageError::Size { .. })), "{refused}");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_domain::reference::resolve;
-use backup_domain::repository_state::Freshness;
+use backup_domain::repository_state::RequiredFreshness;
 use backup_repository::{Damage, Progress, ReadError, Repository, Snapshot, SnapshotError};
 use contract::message::with_causes;
 use contract::{BackupId, BackupRef};
@@ -45,7 +45,7 @@ pub(super) fn read_error(error: &ReadError, whole: &dyn Error) -> StepError {
     match error {
         ReadError::Store(_)
         | ReadError::Index(_)
-        | ReadError::Pack { source: Damage::Missing { .. }, .. }
+        | ReadError::DamagedPack { source: Damage::Missing { .. }, .. }
         | ReadError::Damaged(Damage::Missing { .. } | Damage::BlobMissing { .. }) => transient(whole),
         _ => permanent(whole),
     }
@@ -91,11 +91,11 @@ pub(super) async fn repository(state: &ServiceState) -> Result<Repository, StepE
 
 /// The backup that a reference means now. One that is not in the list at hand is looked for in the store.
 pub(super) async fn resolve_now(state: &ServiceState, reference: &BackupRef) -> Result<BackupId, StepError> {
-    let at_hand = state.repository.backups(Freshness::AtHand).await?;
+    let at_hand = state.repository.backups(RequiredFreshness::Cached).await?;
     if let Ok(backup) = resolve(reference, &at_hand) {
         return Ok(backup.id.clone());
     }
-    let fresh = state.repository.backups(Freshness::Fresh).await?;
+    let fresh = state.repository.backups(RequiredFreshness::JustRead).await?;
     let backup = resolve(reference, &fresh).map_err(|error| permanent(&error))?;
     Ok(backup.id.clone())
 }

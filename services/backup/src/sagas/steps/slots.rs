@@ -7,17 +7,17 @@ use operation::Context;
 use saga::{Outputs, StepError};
 
 use super::{permanent, transient};
-use crate::actors::{SlotError, SlotKind};
+use crate::actors::{SlotKind, TransferSlotError};
 use crate::state::ServiceState;
 
 /// Waiting for other operations: a night of them.
 pub(in crate::sagas) const QUEUE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-impl From<SlotError> for StepError {
-    fn from(error: SlotError) -> StepError {
+impl From<TransferSlotError> for StepError {
+    fn from(error: TransferSlotError) -> StepError {
         match error {
-            SlotError::Full | SlotError::Actor(_) => transient(&error),
-            SlotError::Cancelled => permanent(&error),
+            TransferSlotError::QueueFull | TransferSlotError::Actor(_) => transient(&error),
+            TransferSlotError::Cancelled => permanent(&error),
         }
     }
 }
@@ -27,7 +27,7 @@ pub(in crate::sagas) async fn take_slot<C>(
     context: &Context<ServiceState, C>,
     kind: SlotKind,
 ) -> Result<(), StepError> {
-    Ok(context.state.slots.take(kind, &context.id, &context.cancel).await?)
+    Ok(context.state.transfer_slots.take(kind, &context.id, &context.cancel).await?)
 }
 
 /// Step: waits for a slot to copy.
@@ -51,7 +51,7 @@ pub(in crate::sagas) async fn release_slot<C>(
     context: &Context<ServiceState, C>,
     _: &Outputs,
 ) -> Result<(), StepError> {
-    Ok(context.state.slots.release(&context.id).await?)
+    Ok(context.state.transfer_slots.release(&context.id).await?)
 }
 
 /// Does work with a slot, which may be free again after a crash, and gives it back. After a transient error the
@@ -63,7 +63,7 @@ pub(in crate::sagas) async fn with_slot<C, T>(
 ) -> Result<T, StepError> {
     take_slot(context, kind).await?;
     let outcome = work.await;
-    context.state.slots.release(&context.id).await?;
+    context.state.transfer_slots.release(&context.id).await?;
     if let Err(StepError::Transient(_)) = &outcome {
         context.state.repository.report_change();
     }

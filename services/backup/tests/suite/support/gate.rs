@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup::ports::DiskExports;
+use backup::ports::DiskExportConnector;
 use backup_repository::source::Extent;
 use backup_repository::{DiskSource, SourceError};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 /// Exports whose reads can be stopped; clones are the same exports.
 #[derive(Clone)]
 pub struct GatedExports {
-    inner: Arc<dyn DiskExports>,
+    inner: Arc<dyn DiskExportConnector>,
     reading: Arc<watch::Sender<bool>>,
 }
 
@@ -25,7 +25,7 @@ struct GatedSource {
 
 impl GatedExports {
     /// Exports that answer reads until they are stopped.
-    pub fn of(inner: Arc<dyn DiskExports>) -> Self {
+    pub fn of(inner: Arc<dyn DiskExportConnector>) -> Self {
         GatedExports { inner, reading: Arc::new(watch::Sender::new(true)) }
     }
 
@@ -41,7 +41,7 @@ impl GatedExports {
 }
 
 #[async_trait]
-impl DiskExports for GatedExports {
+impl DiskExportConnector for GatedExports {
     async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(GatedSource {
             inner: self.inner.connect(export).await?,

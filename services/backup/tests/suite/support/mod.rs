@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backup::adapters::repository::{Creation, RepositoryConfig, SecretFile};
-use backup::ports::DiskExports;
+use backup::adapters::repository::{RepositoryConfig, RepositoryCreation, SecretFile};
+use backup::ports::DiskExportConnector;
 use backup_repository::{
     CollectSettings, DiskSource, EngineSettings, KdfCost, RawFile, S3Settings, SourceError, StoreSettings,
     StoreUrl,
@@ -22,7 +22,7 @@ use backup_repository::{
 use bus::memory::MemoryTransport;
 use bus::{Bus, RunningServer, ServiceInfo};
 use contract::backup::ListBackups;
-use contract::operation::{Begun, OperationReport};
+use contract::operation::{BegunOperation, OperationReport};
 use contract::provisioner::DiskExport;
 use contract::{HostName, OperationId, Realm, Service, VmName};
 use operation::Engine;
@@ -44,7 +44,7 @@ pub fn vm(name: &str) -> VmName {
 pub struct RawExports;
 
 #[async_trait]
-impl DiskExports for RawExports {
+impl DiskExportConnector for RawExports {
     async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(RawFile::open(&export.socket)?))
     }
@@ -60,11 +60,11 @@ pub fn repository_config(folder: &Path) -> RepositoryConfig {
         store: StoreSettings::new(StoreUrl::Folder(folder.join("store"))),
         secret: SecretFile::Key(key),
         engine: EngineSettings { memory_bytes_max: 0, ..EngineSettings::default() },
-        creation: Creation::Allowed,
+        creation: RepositoryCreation::Allowed,
         kdf: KdfCost { memory_kib: 8, passes: 1, lanes: 1 },
-        collection: CollectSettings { pack_age_min: Duration::ZERO, ..CollectSettings::default() },
+        collect_settings: CollectSettings { pack_age_min: Duration::ZERO, ..CollectSettings::default() },
         refresh_interval: Duration::from_millis(200),
-        note: folder.join("repository.json"),
+        last_opened_file: folder.join("repository.json"),
     }
 }
 
@@ -108,14 +108,18 @@ pub struct TestService {
     pub provisioner: FakeProvisioner,
     pub engine: Engine,
     pub folder: PathBuf,
-    running: chassis::Running,
+    running: chassis::StartedService,
     /// Ours is the last.
     servers: Vec<RunningServer>,
 }
 
 impl TestService {
     /// Opens the service and the provisioner.
-    pub async fn open(folder: &Path, config: RepositoryConfig, exports: Arc<dyn DiskExports>) -> TestService {
+    pub async fn open(
+        folder: &Path,
+        config: RepositoryConfig,
+        exports: Arc<dyn DiskExportConnector>,
+    ) -> TestService {
         let bus = Bus::new(Arc::new(MemoryTransport::new()), Realm::default());
         let (provisioner, server) = FakeProvisioner::open(&bus, folder).await;
         TestService::beside(bus, provisioner, vec![server], folder, config, exports).await
@@ -128,7 +132,7 @@ impl TestService {
         mut servers: Vec<RunningServer>,
         folder: &Path,
         config: RepositoryConfig,
-        exports: Arc<dyn DiskExports>,
+        exports: Arc<dyn DiskExportConnector>,
     ) -> TestService {
         let service = backup::open(bus.clone(), host(), config, exports);
         let mut server = bus.server(ServiceInfo {
@@ -158,7 +162,7 @@ impl TestService {
     }
 
     /// Waits until an operation has ended.
-    pub async fn ended(&self, begun: &Begun) -> OperationReport {
+    pub async fn ended(&self, begun: &BegunOperation) -> OperationReport {
         self.ended_id(begun.operation()).await
     }
 
@@ -172,7 +176,7 @@ impl TestService {
     }
 
     /// Waits until an operation is in a step.
-    pub async fn at_step(&self, begun: &Begun, step: &str) {
+    pub async fn at_step(&self, begun: &BegunOperation, step: &str) {
         testkit::eventually(&format!("{begun:?} is at {step}"), async || {
             let report = self.engine.find(begun.operation()).await.expect("the table can be read");
             report.is_some_and(|report| report.step.as_deref() == Some(step))

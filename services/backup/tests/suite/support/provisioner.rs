@@ -1,15 +1,15 @@
 //! A provisioner without a hypervisor that keeps the contract: disk exports are leased to one operation, names are
-//! reserved, adopting and removing are operations that can be watched and cancelled. It stalls and loses its leases on
+//! reserved, creating and removing are operations that can be watched and cancelled. It stalls and loses its leases on
 //! request.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bus::{Bus, Declined, RunningServer, ServiceInfo};
-use contract::message::NoRefusal;
+use bus::{Bus, ErrorReply, RunningServer, ServiceInfo};
+use contract::message::NeverRefused;
 use contract::operation::{
-    Begun, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
+    BegunOperation, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };
 use contract::provisioner::*;
 use contract::{ByteCount, DiskName, OperationId, SeedName, Service, Timestamp, VmName};
@@ -31,12 +31,12 @@ pub struct State {
     pub reserved: BTreeMap<VmName, (OperationId, ReservedVm, VmDefinition)>,
     /// Operations of its own.
     pub operations: BTreeMap<OperationId, OperationReport>,
-    /// Adopting does not end by itself.
-    pub adopting_stalls: bool,
+    /// Creating a reserved VM does not end by itself.
+    pub creating_stalls: bool,
     /// The lease that it gives.
     pub lease_seconds: u32,
-    /// Adoptions under way: which VM each creates.
-    adopting: BTreeMap<OperationId, VmName>,
+    /// Creations under way, and the VM of each.
+    creating: BTreeMap<OperationId, VmName>,
 }
 
 /// A handle on it.
@@ -77,7 +77,7 @@ impl FakeProvisioner {
                 let this = this.clone();
                 server.on::<$request, _, _>(move |call| {
                     let answer = this.$method(call.request);
-                    async move { answer.map_err(Declined::Refused) }
+                    async move { answer.map_err(ErrorReply::Refused) }
                 });
             }};
         }
@@ -85,9 +85,9 @@ impl FakeProvisioner {
         on!(OpenDisks, open_disks);
         on!(RenewDisks, renew_disks);
         on!(CloseDisks, close_disks);
-        on!(ReserveVm, reserve_vm);
-        on!(ReleaseVm, release_vm);
-        on!(AdoptVm, adopt_vm);
+        on!(ReserveVmName, reserve_vm_name);
+        on!(ReleaseVmName, release_vm_name);
+        on!(CreateReservedVm, create_reserved_vm);
         on!(RemoveVm, remove_vm);
         on!(GetOperation, get_operation);
         on!(CancelOperation, cancel_operation);
@@ -112,7 +112,7 @@ impl FakeProvisioner {
                 disk: DiskName::new("vda").expect("a valid name"),
                 size: ByteCount(size),
                 socket: image.into(),
-                export: "vda".into(),
+                export_name: "vda".into(),
             },
         );
     }
@@ -124,7 +124,7 @@ impl FakeProvisioner {
 
     fn get_vm(&self, request: GetVm) -> Result<Vm, VmRefused> {
         let state = self.state();
-        let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::Unknown(request.vm))?;
+        let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::UnknownVm(request.vm))?;
         Ok(Vm {
             definition: definition.clone(),
             uuid: "6e9e8a4e-5c4c-4a39-b9c1-30a1d6a4d0f5".parse().expect("a UUID"),
@@ -136,14 +136,14 @@ impl FakeProvisioner {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: "simulated".into(),
-            emulated: None,
+            emulation_reason: None,
         })
     }
 
     fn open_disks(&self, request: OpenDisks) -> Result<OpenedDisks, OpenDisksRefused> {
         let mut state = self.state();
         let Some((definition, exports)) = state.vms.get(&request.vm).cloned() else {
-            return Err(OpenDisksRefused::Unknown(request.vm));
+            return Err(OpenDisksRefused::UnknownVm(request.vm));
         };
         let other = state.open.iter().find(|(id, vm)| **vm == request.vm && **id != request.operation_id);
         if let Some((by, _)) = other {
@@ -165,20 +165,20 @@ impl FakeProvisioner {
         })
     }
 
-    fn renew_disks(&self, request: RenewDisks) -> Result<Renewed, NotOpen> {
+    fn renew_disks(&self, request: RenewDisks) -> Result<RenewedLease, NotOpen> {
         let state = self.state();
         match state.open.contains_key(&request.operation_id) {
-            true => Ok(Renewed { lease_seconds: state.lease_seconds }),
+            true => Ok(RenewedLease { lease_seconds: state.lease_seconds }),
             false => Err(NotOpen { operation_id: request.operation_id }),
         }
     }
 
-    fn close_disks(&self, request: CloseDisks) -> Result<Closed, NoRefusal> {
+    fn close_disks(&self, request: CloseDisks) -> Result<ClosedExports, NeverRefused> {
         let was_open = self.state().open.remove(&request.operation_id).is_some();
-        Ok(Closed { was_open })
+        Ok(ClosedExports { was_open })
     }
 
-    fn reserve_vm(&self, request: ReserveVm) -> Result<ReservedVm, CreateVmRefused> {
+    fn reserve_vm_name(&self, request: ReserveVmName) -> Result<ReservedVm, CreateVmRefused> {
         let mut state = self.state();
         let name = request.definition.name.clone();
         match state.reserved.get(&name) {
@@ -197,7 +197,7 @@ impl FakeProvisioner {
         Ok(reserved)
     }
 
-    fn release_vm(&self, request: ReleaseVm) -> Result<Released, NoRefusal> {
+    fn release_vm_name(&self, request: ReleaseVmName) -> Result<ReleasedVmName, NeverRefused> {
         let mut state = self.state();
         let ours = state.reserved.get(&request.vm).is_some_and(|(by, ..)| *by == request.operation_id);
         if ours && let Some((_, reserved, _)) = state.reserved.remove(&request.vm) {
@@ -206,48 +206,54 @@ impl FakeProvisioner {
                 let _ = std::fs::remove_file(place.path);
             }
         }
-        Ok(Released { was_reserved: ours })
+        Ok(ReleasedVmName { was_reserved: ours })
     }
 
-    fn adopt_vm(&self, request: AdoptVm) -> Result<Begun, AdoptVmRefused> {
+    fn create_reserved_vm(
+        &self,
+        request: CreateReservedVm,
+    ) -> Result<BegunOperation, CreateReservedVmRefused> {
         let mut state = self.state();
         let id = request.operation_id.expect("the service sends an id");
         if state.operations.contains_key(&id) {
-            return Ok(Begun::AlreadyBegun(id));
+            return Ok(BegunOperation::AlreadyBegun(id));
         }
         match state.reserved.get(&request.vm) {
             Some((by, reserved, _)) if *by == request.reserved_by => {
                 if let Some(missing) = reserved.disks.iter().find(|place| !place.path.exists()) {
-                    return Err(AdoptVmRefused::DiskMissing(missing.disk.clone()));
+                    return Err(CreateReservedVmRefused::DiskMissing(missing.disk.clone()));
                 }
             }
             _ => {
-                return Err(AdoptVmRefused::NotReserved { vm: request.vm, reserved_by: request.reserved_by });
+                return Err(CreateReservedVmRefused::NotReserved {
+                    vm: request.vm,
+                    reserved_by: request.reserved_by,
+                });
             }
         }
         let vm = request.vm;
-        state.operations.insert(id.clone(), report(&id, "adopt_vm", &vm));
-        if state.adopting_stalls {
-            state.adopting.insert(id.clone(), vm);
+        state.operations.insert(id.clone(), report(&id, "create_reserved_vm", &vm));
+        if state.creating_stalls {
+            state.creating.insert(id.clone(), vm);
         } else {
-            finish_adoption(&mut state, &id, &vm);
+            finish_creation(&mut state, &id, &vm);
         }
-        Ok(Begun::Begun(id))
+        Ok(BegunOperation::Begun(id))
     }
 
-    fn remove_vm(&self, request: RemoveVm) -> Result<Begun, VmRefused> {
+    fn remove_vm(&self, request: RemoveVm) -> Result<BegunOperation, VmRefused> {
         let mut state = self.state();
         let id = request.operation_id.expect("the service sends an id");
         if state.operations.contains_key(&id) {
-            return Ok(Begun::AlreadyBegun(id));
+            return Ok(BegunOperation::AlreadyBegun(id));
         }
-        let (_, exports) = state.vms.remove(&request.vm).ok_or(VmRefused::Unknown(request.vm.clone()))?;
+        let (_, exports) = state.vms.remove(&request.vm).ok_or(VmRefused::UnknownVm(request.vm.clone()))?;
         for export in exports {
             std::fs::remove_file(export.socket).expect("it had a disk");
         }
         let done = OperationReport { state: OperationState::Done, ..report(&id, "remove_vm", &request.vm) };
         state.operations.insert(id.clone(), done);
-        Ok(Begun::Begun(id))
+        Ok(BegunOperation::Begun(id))
     }
 
     fn get_operation(&self, request: GetOperation) -> Result<OperationReport, UnknownOperation> {
@@ -257,10 +263,10 @@ impl FakeProvisioner {
 
     fn cancel_operation(&self, request: CancelOperation) -> Result<OperationReport, UnknownOperation> {
         let mut state = self.state();
-        // An adoption that is cancelled leaves the reservation as it was.
-        let was_adopting = state.adopting.remove(&request.id).is_some();
+        // A creation that is cancelled leaves the reservation as it was.
+        let was_creating = state.creating.remove(&request.id).is_some();
         let report = state.operations.get_mut(&request.id).ok_or(UnknownOperation { id: request.id })?;
-        if was_adopting {
+        if was_creating {
             report.state = OperationState::Undone;
             report.reason = Some("cancelled".into());
         }
@@ -268,13 +274,13 @@ impl FakeProvisioner {
     }
 }
 
-fn finish_adoption(state: &mut State, id: &OperationId, vm: &VmName) {
+fn finish_creation(state: &mut State, id: &OperationId, vm: &VmName) {
     let (_, reserved, definition) = state.reserved.remove(vm).expect("it was reserved");
     let export = |place: &DiskPath| DiskExport {
         disk: place.disk.clone(),
         size: ByteCount(std::fs::metadata(&place.path).expect("the file is written").len()),
         socket: place.path.clone(),
-        export: place.disk.to_string(),
+        export_name: place.disk.to_string(),
     };
     let exports = reserved.disks.iter().map(export).collect();
     state.vms.insert(vm.clone(), (definition, exports));

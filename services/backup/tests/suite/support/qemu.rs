@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use backup::adapters::nbd::NbdExports;
-use backup::ports::DiskExports;
+use backup::ports::DiskExportConnector;
 use contract::provisioner::DiskExport;
 use contract::{ByteCount, DiskName};
 
@@ -53,7 +53,7 @@ impl Served {
             disk: DiskName::new("vda").expect("a valid name"),
             size: ByteCount(self.size),
             socket: self.socket.clone(),
-            export: "vda".into(),
+            export_name: "vda".into(),
         }
     }
 }

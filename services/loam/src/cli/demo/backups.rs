@@ -8,7 +8,7 @@ use contract::scheduler::{AddSchedule, RemoveSchedule, Schedule};
 use contract::{BackupId, BackupRef, Service, VmName};
 use tokio::time::Instant;
 
-use super::cleanup::Names;
+use super::cleanup::DemoNames;
 use super::guest::DOMAIN;
 use super::http::wait_for_page;
 use super::steps::{described, greeting};
@@ -27,8 +27,8 @@ const HTTP_PORT: u16 = 80;
 /// Of an equal disk only chunks at the borders may be new.
 const SAME_BYTES_MAX: u64 = 1 << 20;
 
-pub(super) async fn back_up(session: &Session, names: &Names) -> Result<(Backup, String), CliError> {
-    let backup = backup_of(session, &names.web).await?;
+pub(super) async fn back_up(session: &Session, names: &DemoNames) -> Result<(Backup, String), CliError> {
+    let backup = backup_of(session, &names.web_vm).await?;
     let facts = amounts(&backup);
     Ok((backup, facts))
 }
@@ -50,16 +50,16 @@ fn amounts(backup: &Backup) -> String {
 
 pub(super) async fn by_schedule(
     session: &Session,
-    names: &Names,
+    names: &DemoNames,
     first: &Backup,
 ) -> Result<((), String), CliError> {
-    let command = backup_command(&names.web);
+    let command = backup_command(&names.web_vm);
     let schedule =
         Schedule { id: names.schedule.clone(), cron: CRON.into(), time_zone: "UTC".into(), command };
     session.request(AddSchedule { schedule }).await?;
     let until = Instant::now() + SCHEDULE_MAX;
     let backup = loop {
-        let all = session.request(ListBackups { vm: Some(names.web.clone()) }).await?;
+        let all = session.request(ListBackups { vm: Some(names.web_vm.clone()) }).await?;
         let new =
             |backup: &Backup| backup.schedule.as_ref() == Some(&names.schedule) && backup.taken > first.taken;
         if let Some(backup) = all.into_iter().find(new) {
@@ -82,12 +82,12 @@ pub(super) async fn by_schedule(
 
 pub(super) async fn restore(
     session: &Session,
-    names: &Names,
+    names: &DemoNames,
     first: &Backup,
     web: &Vm,
 ) -> Result<(Vm, String), CliError> {
     let command = RestoreBackup {
-        backup: BackupRef { vm: first.vm.clone(), which: first.id.to_string() },
+        backup: BackupRef { vm: first.vm.clone(), id_or_latest: first.id.to_string() },
         as_vm: names.copy.clone(),
         operation_id: Some(operation::new_id()),
     };

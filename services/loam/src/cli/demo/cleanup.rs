@@ -9,7 +9,7 @@ use contract::{ScheduleId, SeedName, Service, VmName};
 
 use tokio::time::Instant;
 
-use super::super::exit::{CliError, Exit};
+use super::super::exit::{CliError, CliExitCode};
 use super::super::session::Session;
 use super::super::watch::outcome;
 use super::guest::MARK;
@@ -19,19 +19,19 @@ const LOCKED_MAX: Duration = Duration::from_secs(300);
 const BETWEEN: Duration = Duration::from_millis(500);
 
 /// The names that the demo uses.
-pub(super) struct Names {
+pub(super) struct DemoNames {
     pub(super) seed: SeedName,
-    pub(super) web: VmName,
+    pub(super) web_vm: VmName,
     pub(super) copy: VmName,
     pub(super) schedule: ScheduleId,
 }
 
-impl Names {
-    pub(super) fn fixed() -> Names {
+impl DemoNames {
+    pub(super) fn fixed() -> DemoNames {
         const FITS: &str = "a fixed name that fits";
-        Names {
+        DemoNames {
             seed: SeedName::new("loam-demo").expect(FITS),
-            web: VmName::new("web").expect(FITS),
+            web_vm: VmName::new("web").expect(FITS),
             copy: VmName::new("web2").expect(FITS),
             schedule: ScheduleId::new("loam-demo").expect(FITS),
         }
@@ -39,7 +39,7 @@ impl Names {
 }
 
 /// Removes schedule and VMs; returns what was removed.
-pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>, CliError> {
+pub(super) async fn vms(session: &Session, names: &DemoNames) -> Result<Vec<String>, CliError> {
     let mut removed = Vec::new();
     let schedules = session.request(ListSchedules {}).await?;
     if schedules.iter().any(|status| status.schedule.id == names.schedule) {
@@ -48,7 +48,7 @@ pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>,
     }
     for vm in session.request(ListVms {}).await? {
         let name = vm.definition.name.clone();
-        if name != names.web && name != names.copy {
+        if name != names.web_vm && name != names.copy {
             continue;
         }
         // The list has no variables, and the mark is one.
@@ -56,7 +56,7 @@ pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>,
         if !vm.definition.env.contains_key(MARK) {
             let message =
                 format!("there is a vm {name} that the demo did not create; it needs that name for itself");
-            return Err(CliError::new(Exit::Refused, message));
+            return Err(CliError::new(CliExitCode::Refused, message));
         }
         if let Some(operation) = &vm.locked_by {
             wait_for(session, operation).await?;
@@ -68,7 +68,7 @@ pub(super) async fn vms(session: &Session, names: &Names) -> Result<Vec<String>,
 }
 
 /// Removes the seed, unless it has the digest that is wanted.
-pub(super) async fn seed(session: &Session, names: &Names, wanted: Option<&str>) -> Result<(), CliError> {
+pub(super) async fn seed(session: &Session, names: &DemoNames, wanted: Option<&str>) -> Result<(), CliError> {
     let seeds = session.request(ListSeeds {}).await?;
     match seeds.into_iter().find(|seed| seed.name == names.seed) {
         Some(seed) if Some(seed.sha256.as_str()) != wanted => {
@@ -84,7 +84,7 @@ async fn remove(session: &Session, vm: VmName) -> Result<OperationReport, CliErr
     let begun = loop {
         let command = RemoveVm { vm: vm.clone(), operation_id: Some(operation::new_id()) };
         match session.request(command).await {
-            Err(error) if error.exit() == Exit::Refused && Instant::now() < until => {
+            Err(error) if error.exit() == CliExitCode::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;
             }
             answer => break answer?,
@@ -98,8 +98,8 @@ async fn wait_for(session: &Session, id: &contract::OperationId) -> Result<(), C
     for service in [Service::Provisioner, Service::Backup] {
         match outcome(session, service, id).await {
             // It is an operation of the other service.
-            Err(error) if error.exit() == Exit::Refused => {}
-            Err(error) if error.exit() == Exit::Unreachable => return Err(error),
+            Err(error) if error.exit() == CliExitCode::Refused => {}
+            Err(error) if error.exit() == CliExitCode::Unreachable => return Err(error),
             Ok(_) | Err(_) => return Ok(()),
         }
     }

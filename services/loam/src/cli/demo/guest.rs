@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use contract::DomainName;
 
-use super::super::exit::{CliError, Exit};
+use super::super::exit::{CliError, CliExitCode};
 
 /// The text of its page.
 pub(super) const GREETING: &str = "created by the demo";
@@ -76,8 +76,9 @@ pub(super) fn write(folder: &Path, vm: &str, seed: &str) -> Result<PathBuf, CliE
          [env]\nGREETING  = \"{GREETING}\"\n{MARK} = \"1\"\n"
     );
     for (path, text) in [(&file, text.as_str()), (&folder.join("install.sh"), INSTALL)] {
-        std::fs::write(path, text)
-            .map_err(|error| CliError::new(Exit::Failed, format!("writing {}: {error}", path.display())))?;
+        std::fs::write(path, text).map_err(|error| {
+            CliError::new(CliExitCode::Failed, format!("writing {}: {error}", path.display()))
+        })?;
     }
     Ok(file)
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, CliExitCode};
 use super::output::show;
 use super::session::Session;
 use crate::stdio;
@@ -93,5 +93,5 @@ pub(super) async fn run(session: &Session, args: DemoArgs) -> Result<(), CliErro
 
 /// A step whose outcome is not what was promised.
 fn failed(message: impl Into<String>) -> CliError {
-    CliError::new(Exit::Failed, message)
+    CliError::new(CliExitCode::Failed, message)
 }

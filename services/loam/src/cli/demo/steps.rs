@@ -11,11 +11,11 @@ use contract::upgrade::ListServices;
 use tokio::time::Instant;
 
 use super::backups::{back_up, by_schedule, compare, restore};
-use super::cleanup::{self, Names};
+use super::cleanup::{self, DemoNames};
 use super::guest::{self, DOMAIN, GREETING, NOTE_PATH};
 use super::http::{send, wait_for_page};
 use super::{BETWEEN, DemoArgs, PAGE_MAX, SIMULATED, Steps, failed};
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 use crate::cli::session::Session;
 use crate::cli::vm;
 use crate::cli::watch::outcome;
@@ -29,7 +29,7 @@ const SIMULATED_GREETING: &str = "This machine is simulated";
 const KNOWN_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(session: &Session, args: DemoArgs, steps: &mut Steps<'_>) -> Result<(), CliError> {
-    let names = Names::fixed();
+    let names = DemoNames::fixed();
     let folder = tempfile::tempdir().map_err(|error| failed(format!("making a folder: {error}")))?;
     let given = args.seed.is_some();
     steps.run("earlier runs removed", leftovers(session, &names)).await?;
@@ -46,14 +46,14 @@ pub(super) async fn run(session: &Session, args: DemoArgs, steps: &mut Steps<'_>
     steps.run("everything removed again", clean_up(session, &names)).await
 }
 
-async fn leftovers(session: &Session, names: &Names) -> Result<((), String), CliError> {
+async fn leftovers(session: &Session, names: &DemoNames) -> Result<((), String), CliError> {
     let removed = cleanup::vms(session, names).await?;
     Ok(((), if removed.is_empty() { "there were none".into() } else { removed.join(", ") }))
 }
 
 async fn add_seed(
     session: &Session,
-    names: &Names,
+    names: &DemoNames,
     args: DemoArgs,
     folder: &Path,
 ) -> Result<((), String), CliError> {
@@ -75,7 +75,7 @@ async fn add_seed(
 }
 
 fn at(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::new(Exit::Usage, format!("{}: {error}", path.display()))
+    CliError::new(CliExitCode::Usage, format!("{}: {error}", path.display()))
 }
 
 async fn digest_of(image: PathBuf) -> Result<String, CliError> {
@@ -100,11 +100,11 @@ fn random_image(folder: &Path) -> Result<PathBuf, CliError> {
 
 async fn create(
     session: &Session,
-    names: &Names,
+    names: &DemoNames,
     given: bool,
     folder: &Path,
 ) -> Result<(Vm, String), CliError> {
-    let file = guest::write(folder, names.web.as_str(), names.seed.as_str())?;
+    let file = guest::write(folder, names.web_vm.as_str(), names.seed.as_str())?;
     let definition = vm::read(&file)?;
     let begun = session.request(CreateVm { definition, operation_id: Some(operation::new_id()) }).await?;
     let known = wait_until_known(session, names).await?;
@@ -112,21 +112,21 @@ async fn create(
         let cancel = contract::operation::CancelOperation { id: begun.operation().clone() };
         session.request_at(Service::Provisioner, cancel).await?;
         let message = "VMs are real here: give an image that boots with --seed (deploy/build-seed makes one)";
-        return Err(CliError::new(Exit::Usage, message));
+        return Err(CliError::new(CliExitCode::Usage, message));
     }
     outcome(session, Service::Provisioner, begun.operation()).await?;
-    let vm = session.request(GetVm { vm: names.web.clone() }).await?;
+    let vm = session.request(GetVm { vm: names.web_vm.clone() }).await?;
     let facts = described(&vm);
     Ok((vm, facts))
 }
 
 /// The VM as soon as it is known, a moment after its operation has begun.
-async fn wait_until_known(session: &Session, names: &Names) -> Result<Vm, CliError> {
+async fn wait_until_known(session: &Session, names: &DemoNames) -> Result<Vm, CliError> {
     let until = Instant::now() + KNOWN_MAX;
     loop {
-        let vm = names.web.clone();
+        let vm = names.web_vm.clone();
         match session.request(GetVm { vm }).await {
-            Err(error) if error.exit() == Exit::Refused && Instant::now() < until => {
+            Err(error) if error.exit() == CliExitCode::Refused && Instant::now() < until => {
                 tokio::time::sleep(BETWEEN).await;
             }
             answer => return answer,
@@ -176,7 +176,7 @@ async fn services(session: &Session) -> Result<((), String), CliError> {
     Ok(((), named.collect::<Vec<_>>().join(", ")))
 }
 
-async fn clean_up(session: &Session, names: &Names) -> Result<((), String), CliError> {
+async fn clean_up(session: &Session, names: &DemoNames) -> Result<((), String), CliError> {
     // A backup that the schedule began before it was removed locks the VM for a moment.
     let mut removed = cleanup::vms(session, names).await?;
     cleanup::seed(session, names, None).await?;

@@ -11,7 +11,7 @@ use backup_repository::{
 use clap::Args;
 use contract::ByteCount;
 
-use super::work::Work;
+use super::work::CommandContext;
 use super::{OPTIONS, errors};
 use crate::cli::exit::CliError;
 
@@ -42,7 +42,7 @@ pub(super) const SECOND: &str = "Second repository";
 /// What reaches and opens a second repository. `to_store`, which a command has beside these, says where it is.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = SECOND)]
-pub(super) struct SecondArgs {
+pub(super) struct SecondRepositoryArgs {
     /// URL of the S3 service of the second repository (default: AWS)
     #[arg(long, value_name = "URL", requires = "to_store")]
     to_endpoint: Option<String>,
@@ -96,7 +96,7 @@ pub(super) struct SecretArgs {
     /// File with the key of the repository, at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// File with a private key that opens the repository, as `keys identity` makes it
+    /// File with a private key that opens the repository, as `keys generate-identity` makes it
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
 }
@@ -203,7 +203,7 @@ impl Access {
     }
 
     /// Opens the repository; never makes one.
-    pub(super) async fn open(&self, work: &Work) -> Result<Repository, CliError> {
+    pub(super) async fn open(&self, work: &CommandContext) -> Result<Repository, CliError> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
         let store = self.store.clone().settings().open().map_err(errors::of)?;
@@ -211,7 +211,11 @@ impl Access {
     }
 
     /// Opens it to change something, or to show what would change: then the cache is left alone as well.
-    pub(super) async fn open_to_change(&self, dry_run: bool, work: &Work) -> Result<Repository, CliError> {
+    pub(super) async fn open_to_change(
+        &self,
+        dry_run: bool,
+        work: &CommandContext,
+    ) -> Result<Repository, CliError> {
         if !dry_run {
             return self.open(work).await;
         }
@@ -222,7 +226,7 @@ impl Access {
     }
 
     /// Opens it to read backups: a write-only key is refused before anything is done.
-    pub(super) async fn open_to_read(&self, work: &Work) -> Result<Repository, CliError> {
+    pub(super) async fn open_to_read(&self, work: &CommandContext) -> Result<Repository, CliError> {
         let repository = self.open(work).await?;
         if repository.can_read() { Ok(repository) } else { Err(errors::of(WriteOnly)) }
     }
@@ -232,7 +236,7 @@ impl Access {
         &self,
         lock: Option<ObjectLock>,
         chunker: Chunker,
-        work: &Work,
+        work: &CommandContext,
     ) -> Result<Repository, CliError> {
         let secret = self.secret.read()?;
         let place = self.store.store.clone();
@@ -243,11 +247,11 @@ impl Access {
     }
 
     /// Whether a repository could be made.
-    pub(super) async fn could_init(&self, work: &Work) -> Result<(), CliError> {
+    pub(super) async fn could_init(&self, work: &CommandContext) -> Result<(), CliError> {
         let secret = self.secret.read()?;
         let store = match self.store.clone().settings().open() {
             // Init makes the folder.
-            Err(StoreSettingsError::FolderMissing { source, .. }) if source.kind() == NotFound => {
+            Err(StoreSettingsError::FolderNotFound { source, .. }) if source.kind() == NotFound => {
                 return Ok(());
             }
             store => store.map_err(errors::of)?,
@@ -256,15 +260,15 @@ impl Access {
         let found = Repository::open(store, secret, settings);
         match work.unless_cancelled(async { Ok::<_, CliError>(found.await) }, |never| never).await? {
             Err(OpenError::NoRepository) => Ok(()),
-            Err(error @ (OpenError::Foreign | OpenError::Store(_))) => {
+            Err(error @ (OpenError::NotARepository | OpenError::Store(_))) => {
                 Err(errors::while_doing(&self.store.store, error))
             }
-            _ => Err(errors::while_doing(&self.store.store, OpenError::AlreadyThere)),
+            _ => Err(errors::while_doing(&self.store.store, OpenError::RepositoryExists)),
         }
     }
 
     /// Access to a second repository, with the same cache and memory.
-    pub(super) fn second(&self, store: StoreUrl, second: SecondArgs) -> Result<Access, CliError> {
+    pub(super) fn second(&self, store: StoreUrl, second: SecondRepositoryArgs) -> Result<Access, CliError> {
         let secret = SecretArgs {
             passphrase_file: second.to_passphrase_file,
             key_file: second.to_key_file,
@@ -294,7 +298,7 @@ impl Access {
         &self,
         place: &StoreUrl,
         opening: impl Future<Output = Result<Repository, OpenError>>,
-        work: &Work,
+        work: &CommandContext,
     ) -> Result<Repository, CliError> {
         // The future is large, and part of every command.
         let opening = Box::pin(opening);

@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 use crate::cli::output::{Text, show};
 use crate::stdio;
 
@@ -80,11 +80,11 @@ impl<T: Serialize> Answer<T> {
             }
         }
         match (failure, warnings.len()) {
-            (Some(why), _) => Err(CliError::already_shown(Exit::Failed, why)),
+            (Some(why), _) => Err(CliError::already_shown(CliExitCode::Failed, why)),
             (None, 0) => Ok(()),
-            (None, 1) => Err(CliError::already_shown(Exit::Warnings, "done, with a warning")),
+            (None, 1) => Err(CliError::already_shown(CliExitCode::Warnings, "done, with a warning")),
             (None, more) => {
-                Err(CliError::already_shown(Exit::Warnings, format!("done, with {more} warnings")))
+                Err(CliError::already_shown(CliExitCode::Warnings, format!("done, with {more} warnings")))
             }
         }
     }

@@ -4,21 +4,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backup_repository::anomaly::{Detector, Expectations, Finding, Severity};
+use backup_repository::anomaly::{AnomalyThresholds, Detector, Finding, Severity};
 use backup_repository::{
-    BackupRequest, CopyStats, DiskAddress, DiskSource, References, SnapshotId, StoreUrl,
+    BackupRequest, BackupStats, DiskAddress, DiskSource, ImageReferencePolicy, SnapshotId, StoreUrl,
 };
 use clap::Args;
 use contract::ByteCount;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, SECOND, SecondArgs};
+use super::access::{Access, CompressionArgs, SECOND, SecondRepositoryArgs};
 use super::answer::Answer;
-use super::destinations::{Destinations, Estimated, Stored};
+use super::destinations::{BackupDestinations, BackupEstimate, StoredBackup};
 use super::errors;
 use super::snapshots::SnapshotView;
-use super::values::{Named, State, disk_address};
-use super::work::Work;
+use super::values::{NamedValue, State, disk_address};
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 
 /// A definition is a page of text; a larger file is a mistake.
@@ -31,7 +31,7 @@ pub(in crate::cli) struct BackupArgs {
     machine: Option<String>,
     /// Disk to back up: ADDRESS is a path, raw:PATH, qcow2:PATH, nbd://… or nbd+unix://…; can be repeated
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = disk_address)]
-    disk: Vec<Named<DiskAddress>>,
+    disk: Vec<NamedValue<DiskAddress>>,
     /// Back up standard input as a stream of this name, such as a database dump
     #[arg(long, value_name = "NAME")]
     stdin: Option<String>,
@@ -64,7 +64,7 @@ pub(in crate::cli) struct BackupArgs {
     #[arg(long = "to", value_name = "URL", help_heading = SECOND)]
     to_store: Option<StoreUrl>,
     #[command(flatten)]
-    second: SecondArgs,
+    second: SecondRepositoryArgs,
 }
 
 #[derive(Serialize)]
@@ -80,7 +80,7 @@ struct Done {
 #[derive(Serialize)]
 struct Estimate {
     machine: String,
-    stats: CopyStats,
+    stats: BackupStats,
 }
 
 #[derive(Serialize)]
@@ -90,8 +90,8 @@ struct FindingView {
     finding: Finding,
 }
 
-pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
-    let expectations = Expectations { used_bytes_min: args.min_size.0, ..Expectations::default() };
+pub(super) async fn run(args: BackupArgs, work: &CommandContext) -> Result<(), CliError> {
+    let expectations = AnomalyThresholds { used_bytes_min: args.min_size.0, ..AnomalyThresholds::default() };
     let judge = Detector::try_from(expectations).map_err(errors::of)?;
     let definition = args.definition.as_deref().map(read_definition).transpose()?.unwrap_or_default();
     if args.parent.is_none() && args.disk.iter().any(|disk| has_bitmap(&disk.value)) {
@@ -101,7 +101,7 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
     let machine = args.machine.clone().map_or_else(name_of_host, Ok)?;
     let access = args.access.clone().compressing(args.compression);
     let second = args.to_store.clone().map(|store| access.second(store, args.second.clone())).transpose()?;
-    let mut destinations = Destinations::open(&access, second, work).await?;
+    let mut destinations = BackupDestinations::open(&access, second, work).await?;
     let copied_to_first = if args.dry_run { Vec::new() } else { destinations.copy_to_first(work).await? };
     let request = BackupRequest {
         machine: machine.clone(),
@@ -114,11 +114,11 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
         consistency: args.consistency.0,
     };
     if args.dry_run {
-        let Estimated { stats, warnings } =
+        let BackupEstimate { stats, warnings } =
             destinations.estimate(request, args.parent.as_deref(), work).await?;
         let estimate = Estimate { machine, stats };
         return Answer::new(estimate).dry(true).warn(warnings).give(work.json, |done, text| {
-            let CopyStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
+            let BackupStats { read_bytes, new_bytes, stored_bytes, .. } = done.stats;
             let (read, new, stored) = (ByteCount(read_bytes), ByteCount(new_bytes), ByteCount(stored_bytes));
             text.line(format_args!("read {read}, new {new}, would store {stored}"));
         });
@@ -136,13 +136,13 @@ pub(super) async fn run(args: BackupArgs, work: &Work) -> Result<(), CliError> {
 
 /// The backup is stored: whatever is unusual about it is a warning.
 fn show(
-    stored: Stored,
+    stored: StoredBackup,
     copied_to_first: Vec<SnapshotId>,
     findings: Vec<Finding>,
     unjudged: Option<String>,
-    work: &Work,
+    work: &CommandContext,
 ) -> Result<(), CliError> {
-    let Stored { snapshot, places, warnings, .. } = stored;
+    let StoredBackup { snapshot, stored_in: places, warnings, .. } = stored;
     let refused = snapshot.contents.stats.maps_refused;
     let refused =
         (refused > 0).then(|| format!("{refused} dirty bitmaps were wrong; those disks were read whole"));
@@ -183,10 +183,14 @@ fn has_bitmap(address: &DiskAddress) -> bool {
     }
 }
 
-async fn open_disks(args: &BackupArgs, work: &Work) -> Result<Vec<(String, Box<dyn DiskSource>)>, CliError> {
-    let references = if args.follow_references { References::Follow } else { References::Refuse };
+async fn open_disks(
+    args: &BackupArgs,
+    work: &CommandContext,
+) -> Result<Vec<(String, Box<dyn DiskSource>)>, CliError> {
+    let references =
+        if args.follow_references { ImageReferencePolicy::Follow } else { ImageReferencePolicy::Refuse };
     let mut disks = Vec::with_capacity(args.disk.len());
-    for Named { name, value: address } in &args.disk {
+    for NamedValue { name, value: address } in &args.disk {
         let failed = |error| errors::while_doing(format_args!("opening disk {name}"), error);
         disks.push((name.clone(), work.unless_cancelled(address.open(references), failed).await?));
     }

@@ -12,7 +12,7 @@ use super::access::Access;
 use super::answer::Answer;
 use super::errors;
 use super::values::duration;
-use super::work::{Work, shown};
+use super::work::{CommandContext, shown};
 use crate::cli::exit::CliError;
 use crate::cli::output::Text;
 
@@ -50,7 +50,7 @@ struct Collected {
     locks_extended: u64,
 }
 
-pub(super) async fn run(args: CollectArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: CollectArgs, work: &CommandContext) -> Result<(), CliError> {
     let usual = CollectSettings::default();
     let settings = CollectSettings {
         pack_age_min: args.pack_age_min.unwrap_or(usual.pack_age_min),

@@ -6,9 +6,9 @@ use backup_repository::{Progress, Repository, SnapshotId, StoreUrl};
 use clap::Args;
 use serde::Serialize;
 
-use super::access::{Access, CompressionArgs, DryRun, SECOND, SecondArgs};
+use super::access::{Access, CompressionArgs, DryRun, SECOND, SecondRepositoryArgs};
 use super::answer::Answer;
-use super::work::{Work, shown};
+use super::work::{CommandContext, shown};
 use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
@@ -33,7 +33,7 @@ pub(in crate::cli) struct CopyArgs {
     #[arg(long = "to", value_name = "URL", help_heading = SECOND)]
     to_store: StoreUrl,
     #[command(flatten)]
-    second: SecondArgs,
+    second: SecondRepositoryArgs,
 }
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ struct Copied {
     already_there: Vec<SnapshotId>,
 }
 
-pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: CopyArgs, work: &CommandContext) -> Result<(), CliError> {
     let other = args.access.second(args.to_store.clone(), args.second.clone())?.compressing(args.compression);
     let repository = args.access.open_to_read(work).await?;
     let other = other.open(work).await?;
@@ -58,7 +58,7 @@ pub(super) async fn run(args: CopyArgs, work: &Work) -> Result<(), CliError> {
     show(Copied { copied: report.copied, already_there: report.already_there }, false, work)
 }
 
-fn show(copied: Copied, is_dry: bool, work: &Work) -> Result<(), CliError> {
+fn show(copied: Copied, is_dry: bool, work: &CommandContext) -> Result<(), CliError> {
     Answer::new(copied).dry(is_dry).give(work.json, |done, text| {
         text.line(format_args!(
             "copied {} snapshots; {} were copied before",
@@ -68,7 +68,11 @@ fn show(copied: Copied, is_dry: bool, work: &Work) -> Result<(), CliError> {
     })
 }
 
-async fn chosen(repository: &Repository, args: &CopyArgs, work: &Work) -> Result<Vec<SnapshotId>, CliError> {
+async fn chosen(
+    repository: &Repository,
+    args: &CopyArgs,
+    work: &CommandContext,
+) -> Result<Vec<SnapshotId>, CliError> {
     let mut ids = Vec::new();
     if args.all {
         for snapshot in work.wait(repository.snapshots()).await? {

@@ -13,54 +13,54 @@
 use std::sync::Arc;
 
 use backup_repository::{
-    BackupRequest, Cancel, CopyError, CopyStats, Destination, Draft, Progress, Repository, Selector,
+    BackupRequest, BackupStats, Cancel, CopyDisksError, Destination, Draft, Progress, Repository, Selector,
     Snapshot, SnapshotError, SnapshotId, back_up_to_several,
 };
 
 use super::access::Access;
-use super::work::{Work, shown};
+use super::work::{CommandContext, shown};
 use super::{errors, snapshot_arg};
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 
 /// Repositories that were opened.
-pub(super) struct Destinations {
+pub(super) struct BackupDestinations {
     /// In the order of the command line.
-    places: Vec<OpenRepository>,
+    places: Vec<BackupDestination>,
     /// Whether the first repository is away, so that the second stands in for it.
     stands_in: bool,
     pub(super) warnings: Vec<String>,
 }
 
-struct OpenRepository {
+struct BackupDestination {
     name: String,
     repository: Repository,
 }
 
 /// A backup that is stored.
-pub(super) struct Stored {
+pub(super) struct StoredBackup {
     pub(super) snapshot: Snapshot,
     /// The repositories that have it.
-    pub(super) places: Vec<String>,
+    pub(super) stored_in: Vec<String>,
     /// A repository that has it.
     pub(super) repository: Repository,
     pub(super) warnings: Vec<String>,
 }
 
 /// What a backup would store.
-pub(super) struct Estimated {
-    pub(super) stats: CopyStats,
+pub(super) struct BackupEstimate {
+    pub(super) stats: BackupStats,
     pub(super) warnings: Vec<String>,
 }
 
-impl Destinations {
+impl BackupDestinations {
     pub(super) async fn open(
         first: &Access,
         second: Option<Access>,
-        work: &Work,
-    ) -> Result<Destinations, CliError> {
-        let mut found = Destinations { places: Vec::new(), stands_in: false, warnings: Vec::new() };
+        work: &CommandContext,
+    ) -> Result<BackupDestinations, CliError> {
+        let mut found = BackupDestinations { places: Vec::new(), stands_in: false, warnings: Vec::new() };
         let Some(second) = second else {
-            found.places.push(OpenRepository { name: first.place(), repository: first.open(work).await? });
+            found.places.push(BackupDestination { name: first.place(), repository: first.open(work).await? });
             return Ok(found);
         };
         let (one, other) = (first.open(work).await, second.open(work).await);
@@ -72,11 +72,11 @@ impl Destinations {
             }
             (one, _) => Some(one?),
         };
-        found.places.extend(one.map(|repository| OpenRepository { name: first.place(), repository }));
+        found.places.extend(one.map(|repository| BackupDestination { name: first.place(), repository }));
         match other {
-            Ok(repository) => found.places.push(OpenRepository { name: second.place(), repository }),
+            Ok(repository) => found.places.push(BackupDestination { name: second.place(), repository }),
             // Wrong arguments are reported before anything is done.
-            Err(wrong) if wrong.exit() == Exit::Usage => return Err(wrong),
+            Err(wrong) if wrong.exit() == CliExitCode::Usage => return Err(wrong),
             // Any other error of the second repository does not prevent the backup.
             Err(error) => found.warnings.push(missed(&second, &error)),
         }
@@ -84,7 +84,7 @@ impl Destinations {
     }
 
     /// Copies to the first the backups that went to the second alone while the first was away.
-    pub(super) async fn copy_to_first(&mut self, work: &Work) -> Result<Vec<SnapshotId>, CliError> {
+    pub(super) async fn copy_to_first(&mut self, work: &CommandContext) -> Result<Vec<SnapshotId>, CliError> {
         let [first, second] = &self.places[..] else { return Ok(Vec::new()) };
         let in_first = work.wait(first.repository.snapshot_ids()).await?;
         let mut ids: Vec<_> = work.wait(second.repository.snapshots()).await?;
@@ -120,9 +120,9 @@ impl Destinations {
         &self,
         asked: Option<&str>,
         machine: &str,
-        work: &Work,
+        work: &CommandContext,
     ) -> Result<Vec<Option<SnapshotId>>, CliError> {
-        let Some(OpenRepository { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
+        let Some(BackupDestination { repository, .. }) = self.places.first() else { return Ok(Vec::new()) };
         let counts = match asked {
             Some("none") => None,
             None | Some("auto") => {
@@ -152,14 +152,14 @@ impl Destinations {
         self,
         request: BackupRequest,
         parent: Option<&str>,
-        work: &Work,
-    ) -> Result<Estimated, CliError> {
+        work: &CommandContext,
+    ) -> Result<BackupEstimate, CliError> {
         let parent = self.parents(parent, &request.machine, work).await?.into_iter().next().flatten();
         let title = format!("estimate {}", request.machine);
         let (request, progress) = (BackupRequest { parent, ..request }, Arc::new(Progress::new()));
         let reading = self.places[0].repository.estimate(request, &progress, &work.cancel);
         let stats = shown(&title, &progress, Box::pin(reading)).await.map_err(errors::of)?;
-        Ok(Estimated { stats, warnings: self.warnings })
+        Ok(BackupEstimate { stats, warnings: self.warnings })
     }
 
     /// Backs up to all of them.
@@ -167,8 +167,8 @@ impl Destinations {
         self,
         request: BackupRequest,
         parent: Option<&str>,
-        work: &Work,
-    ) -> Result<Stored, CliError> {
+        work: &CommandContext,
+    ) -> Result<StoredBackup, CliError> {
         let parents = self.parents(parent, &request.machine, work).await?;
         let title = format!("backup {}", request.machine);
         let to: Vec<_> = self
@@ -188,11 +188,15 @@ impl Destinations {
     }
 
     /// From here on it is a write or two, which is not interrupted.
-    async fn seal(self, drafts: Vec<Result<Draft, CopyError>>, cancel: &Cancel) -> Result<Stored, CliError> {
-        let Destinations { places, mut stands_in, mut warnings } = self;
+    async fn seal(
+        self,
+        drafts: Vec<Result<Draft, CopyDisksError>>,
+        cancel: &Cancel,
+    ) -> Result<StoredBackup, CliError> {
+        let BackupDestinations { places, mut stands_in, mut warnings } = self;
         let id = SnapshotId::generate();
-        let (mut stored, mut failure): (Option<Stored>, Option<CliError>) = (None, None);
-        for (OpenRepository { name, repository }, draft) in places.into_iter().zip(drafts) {
+        let (mut stored, mut failure): (Option<StoredBackup>, Option<CliError>) = (None, None);
+        for (BackupDestination { name, repository }, draft) in places.into_iter().zip(drafts) {
             let sealed = match draft {
                 Ok(draft) => {
                     let draft = if stands_in { draft.standing_in() } else { draft };
@@ -202,10 +206,15 @@ impl Destinations {
             };
             match sealed {
                 Ok(snapshot) => match &mut stored {
-                    Some(stored) => stored.places.push(name),
+                    Some(stored) => stored.stored_in.push(name),
                     None => {
                         let places = vec![name];
-                        stored = Some(Stored { snapshot, places, repository, warnings: Vec::new() });
+                        stored = Some(StoredBackup {
+                            snapshot,
+                            stored_in: places,
+                            repository,
+                            warnings: Vec::new(),
+                        });
                     }
                 },
                 Err(_) if cancel.is_cancelled() => failure = Some(interrupted()),
@@ -217,7 +226,7 @@ impl Destinations {
                 }
             }
         }
-        let nowhere = || CliError::new(Exit::Failed, "the backup was stored nowhere");
+        let nowhere = || CliError::new(CliExitCode::Failed, "the backup was stored nowhere");
         let mut stored = stored.ok_or_else(|| failure.unwrap_or_else(nowhere))?;
         stored.warnings = warnings;
         Ok(stored)
@@ -235,9 +244,9 @@ fn not_in(place: &str, why: &str) -> String {
 /// Whether a repository cannot be reached, or its folder is empty, as where a disk is not mounted. Any other error
 /// needs a person.
 fn is_away(error: &CliError) -> bool {
-    error.exit() == Exit::Unreachable || error.kind() == "no_repository"
+    error.exit() == CliExitCode::Unreachable || error.kind() == "no_repository"
 }
 
 fn interrupted() -> CliError {
-    CliError::new(Exit::Interrupted, "interrupted").with_kind("interrupted")
+    CliError::new(CliExitCode::Interrupted, "interrupted").with_kind("interrupted")
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::snapshot_arg;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 use crate::cli::output::{Text, cut, number, printable};
 
@@ -43,7 +43,7 @@ struct DiskView {
     ranges: Option<Vec<[u64; 2]>>,
 }
 
-pub(super) async fn run(args: DiffArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: DiffArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let before = snapshot_arg::find(&repository, &args.before, None, work).await?;
     let machine = Some(before.contents.machine.as_str());

@@ -8,15 +8,16 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use backup_export::files::FilesError;
-use backup_repository::anomaly::BadExpectations;
+use backup_repository::anomaly::InvalidThresholds;
 use backup_repository::restore::ImageError;
 use backup_repository::retention::BadPolicy;
 use backup_repository::{
-    CollectError, CopyError, Damage, ForgetError, HoldError, KeyError, OpenError, PinError, ReadError,
-    RestoreError, SecretError, SnapshotError, StoreError, StoreSettingsError, VerifyError, WriteOnly,
+    CollectError, CopyDisksError, Damage, ForgetError, HoldError, KeyError, KeyPinError, OpenError,
+    ReadError, RestoreError, SecretError, SnapshotError, StoreError, StoreSettingsError, VerifyError,
+    WriteOnly,
 };
 
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 
 /// The command's error for an error of the engine.
 pub(super) fn of(error: impl Error + 'static) -> CliError {
@@ -35,7 +36,7 @@ pub(super) fn or_reader_gone<E: Error + 'static>(error: E) -> Result<CliError, E
         cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
     };
     if causes.any(is_closed) {
-        Ok(CliError::new(Exit::ReaderGone, "the reader closed standard output"))
+        Ok(CliError::new(CliExitCode::BrokenPipe, "the reader closed standard output"))
     } else {
         Err(error)
     }
@@ -43,7 +44,7 @@ pub(super) fn or_reader_gone<E: Error + 'static>(error: E) -> Result<CliError, E
 
 /// Arguments that make no sense together.
 pub(super) fn usage(sentence: impl Into<String>) -> CliError {
-    CliError::new(Exit::Usage, sentence).with_kind("arguments")
+    CliError::new(CliExitCode::Usage, sentence).with_kind("arguments")
 }
 
 fn convert(error: &(dyn Error + 'static), before: String) -> CliError {
@@ -51,7 +52,7 @@ fn convert(error: &(dyn Error + 'static), before: String) -> CliError {
     let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
     match causes.find_map(|cause| CLASSIFIERS.iter().find_map(|classify| classify(cause))) {
         Some((exit, kind)) => CliError::new(exit, message).with_kind(kind),
-        None => CliError::new(Exit::Failed, message),
+        None => CliError::new(CliExitCode::Failed, message),
     }
 }
 
@@ -70,13 +71,13 @@ pub(super) fn message(error: &(dyn Error + 'static)) -> String {
     sentence.replace(char::is_control, " ")
 }
 
-type CodeAndKind = (Exit, &'static str);
+type CodeAndKind = (CliExitCode, &'static str);
 
-const ARGUMENTS: CodeAndKind = (Exit::Usage, "arguments");
-const WRITE_ONLY: CodeAndKind = (Exit::Refused, "write_only");
-const CANCELLED: CodeAndKind = (Exit::Interrupted, "interrupted");
-const NO_REPOSITORY: CodeAndKind = (Exit::Failed, "no_repository");
-const STORE: CodeAndKind = (Exit::Unreachable, "store");
+const ARGUMENTS: CodeAndKind = (CliExitCode::Usage, "arguments");
+const WRITE_ONLY: CodeAndKind = (CliExitCode::Refused, "write_only");
+const CANCELLED: CodeAndKind = (CliExitCode::Interrupted, "interrupted");
+const NO_REPOSITORY: CodeAndKind = (CliExitCode::Failed, "no_repository");
+const STORE: CodeAndKind = (CliExitCode::Unreachable, "store");
 
 /// An error that may have a code and kind of its own. A transparent error hides the one below, so it classifies it, too.
 trait Classified: Error + 'static {
@@ -91,7 +92,7 @@ const CLASSIFIERS: &[fn(&(dyn Error + 'static)) -> Option<CodeAndKind>] = &[
     classify::<OpenError>,
     classify::<WriteOnly>,
     classify::<Damage>,
-    classify::<PinError>,
+    classify::<KeyPinError>,
     classify::<KeyError>,
     classify::<SecretError>,
     classify::<StoreSettingsError>,
@@ -101,25 +102,27 @@ const CLASSIFIERS: &[fn(&(dyn Error + 'static)) -> Option<CodeAndKind>] = &[
     classify::<ForgetError>,
     classify::<ReadError>,
     classify::<Arc<ReadError>>,
-    classify::<CopyError>,
+    classify::<CopyDisksError>,
     classify::<RestoreError>,
     classify::<ImageError>,
     classify::<VerifyError>,
     classify::<CollectError>,
     classify::<FilesError>,
     classify::<BadPolicy>,
-    classify::<BadExpectations>,
+    classify::<InvalidThresholds>,
 ];
 
 impl Classified for OpenError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
             OpenError::NoRepository => Some(NO_REPOSITORY),
-            OpenError::Foreign => Some((Exit::Failed, "foreign")),
-            OpenError::AlreadyThere => Some((Exit::Failed, "already_there")),
-            OpenError::Unfit | OpenError::CannotLock => Some((Exit::Failed, "unfit_store")),
-            OpenError::WrongSecret => Some((Exit::Refused, "wrong_secret")),
-            OpenError::KeyRemoved => Some((Exit::Refused, "key_removed")),
+            OpenError::NotARepository => Some((CliExitCode::Failed, "foreign")),
+            OpenError::RepositoryExists => Some((CliExitCode::Failed, "already_there")),
+            OpenError::StoreUnsupported | OpenError::ObjectLockUnsupported => {
+                Some((CliExitCode::Failed, "unfit_store"))
+            }
+            OpenError::WrongSecret => Some((CliExitCode::Refused, "wrong_secret")),
+            OpenError::KeyRemoved => Some((CliExitCode::Refused, "key_removed")),
             OpenError::WriteOnly(_) => Some(WRITE_ONLY),
             _ => None,
         }
@@ -135,20 +138,20 @@ impl Classified for WriteOnly {
 impl Classified for Damage {
     fn class(&self) -> Option<CodeAndKind> {
         Some(match self {
-            Damage::WriteOnly(_) => WRITE_ONLY,
-            Damage::Newer { .. } => (Exit::Failed, "newer_format"),
-            _ => (Exit::Failed, "damaged"),
+            Damage::WriteOnlyKey(_) => WRITE_ONLY,
+            Damage::NewerFormatVersion { .. } => (CliExitCode::Failed, "newer_format"),
+            _ => (CliExitCode::Failed, "damaged"),
         })
     }
 }
 
-impl Classified for PinError {
+impl Classified for KeyPinError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            PinError::OtherAuthority { .. } | PinError::RolledBack { .. } => {
-                Some((Exit::Refused, "not_trusted"))
+            KeyPinError::OtherAuthority { .. } | KeyPinError::RolledBack { .. } => {
+                Some((CliExitCode::Refused, "not_trusted"))
             }
-            PinError::Io { .. } => None,
+            KeyPinError::Io { .. } => None,
         }
     }
 }
@@ -158,7 +161,9 @@ impl Classified for KeyError {
         match self {
             KeyError::WriteOnly(_) => Some(WRITE_ONLY),
             KeyError::Unknown(_) | KeyError::Ambiguous(_) | KeyError::Label => Some(ARGUMENTS),
-            KeyError::Last(_) | KeyError::InUse(_) | KeyError::NoProof => Some((Exit::Refused, "key_needed")),
+            KeyError::Last(_) | KeyError::InUse(_) | KeyError::OtherKeyNotProven => {
+                Some((CliExitCode::Refused, "key_needed"))
+            }
             KeyError::ChangedMeanwhile | KeyError::Open(_) | KeyError::Store(_) => None,
         }
     }
@@ -166,17 +171,17 @@ impl Classified for KeyError {
 
 impl Classified for SecretError {
     fn class(&self) -> Option<CodeAndKind> {
-        Some((Exit::Usage, "secret_file"))
+        Some((CliExitCode::Usage, "secret_file"))
     }
 }
 
 impl Classified for StoreSettingsError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            StoreSettingsError::FolderMissing { source, .. } if source.kind() == ErrorKind::NotFound => {
+            StoreSettingsError::FolderNotFound { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Some(NO_REPOSITORY)
             }
-            StoreSettingsError::FolderMissing { .. } => Some(STORE),
+            StoreSettingsError::FolderNotFound { .. } => Some(STORE),
             StoreSettingsError::FolderNotMade { .. } => None,
             StoreSettingsError::Url { .. }
             | StoreSettingsError::S3SettingsMissing
@@ -198,9 +203,9 @@ impl Classified for StoreError {
 impl Classified for SnapshotError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            SnapshotError::Unknown { .. } => Some((Exit::Failed, "no_snapshot")),
+            SnapshotError::Unknown { .. } => Some((CliExitCode::Failed, "no_snapshot")),
             SnapshotError::Ambiguous { .. } => Some(ARGUMENTS),
-            SnapshotError::Held { .. } => Some((Exit::Refused, "held")),
+            SnapshotError::Held { .. } => Some((CliExitCode::Refused, "held")),
             SnapshotError::Damaged { .. } | SnapshotError::Store(_) => None,
         }
     }
@@ -214,7 +219,7 @@ impl Classified for HoldError {
 
 impl Classified for ForgetError {
     fn class(&self) -> Option<CodeAndKind> {
-        matches!(self, ForgetError::Clock(_)).then_some((Exit::Refused, "clock"))
+        matches!(self, ForgetError::Clock(_)).then_some((CliExitCode::Refused, "clock"))
     }
 }
 
@@ -230,11 +235,11 @@ impl Classified for Arc<ReadError> {
     }
 }
 
-impl Classified for CopyError {
+impl Classified for CopyDisksError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            CopyError::Cancelled => Some(CANCELLED),
-            CopyError::DiskNames => Some(ARGUMENTS),
+            CopyDisksError::Cancelled => Some(CANCELLED),
+            CopyDisksError::DiskNames => Some(ARGUMENTS),
             _ => None,
         }
     }
@@ -243,7 +248,7 @@ impl Classified for CopyError {
 impl Classified for RestoreError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            RestoreError::NoSuchDisk { .. } => Some((Exit::Failed, "no_disk")),
+            RestoreError::NoSuchDisk { .. } => Some((CliExitCode::Failed, "no_disk")),
             RestoreError::NotADisk { .. } | RestoreError::Range { .. } => Some(ARGUMENTS),
             RestoreError::Cancelled => Some(CANCELLED),
             _ => None,
@@ -254,8 +259,10 @@ impl Classified for RestoreError {
 impl Classified for ImageError {
     fn class(&self) -> Option<CodeAndKind> {
         match self {
-            ImageError::Exists { .. } => Some((Exit::Failed, "exists")),
-            ImageError::Busy { .. } | ImageError::InUse { .. } => Some((Exit::Failed, "in_use")),
+            ImageError::Exists { .. } => Some((CliExitCode::Failed, "exists")),
+            ImageError::RestoreRunning { .. } | ImageError::InUse { .. } => {
+                Some((CliExitCode::Failed, "in_use"))
+            }
             _ => None,
         }
     }
@@ -275,7 +282,7 @@ impl Classified for CollectError {
 
 impl Classified for FilesError {
     fn class(&self) -> Option<CodeAndKind> {
-        matches!(self, FilesError::Damaged { .. }).then_some((Exit::Failed, "damaged_file_system"))
+        matches!(self, FilesError::Damaged { .. }).then_some((CliExitCode::Failed, "damaged_file_system"))
     }
 }
 
@@ -285,7 +292,7 @@ impl Classified for BadPolicy {
     }
 }
 
-impl Classified for BadExpectations {
+impl Classified for InvalidThresholds {
     fn class(&self) -> Option<CodeAndKind> {
         Some(ARGUMENTS)
     }
@@ -297,23 +304,23 @@ mod tests {
 
     #[test]
     fn the_outermost_classified_cause_decides_and_each_cause_is_named_once() {
-        let newer = Damage::Newer { what: "config", found: 9 };
+        let newer = Damage::NewerFormatVersion { what: "config", found: 9 };
         let error = of(OpenError::Damaged { name: "config".into(), source: newer });
-        assert_eq!((error.exit(), error.kind()), (Exit::Failed, "newer_format"));
+        assert_eq!((error.exit(), error.kind()), (CliExitCode::Failed, "newer_format"));
         let said = "could not read config: the config has format version 9";
         assert!(error.message().starts_with(said), "{}", error.message());
 
         let lost = StoreError::NotFound { name: "keys".into() };
-        assert_eq!(of(OpenError::Store(lost)).exit(), Exit::Failed);
+        assert_eq!(of(OpenError::Store(lost)).exit(), CliExitCode::Failed);
         let away = StoreError::TimedOut {
             attempt: "read",
             name: "config".into(),
             deadline: std::time::Duration::from_secs(1),
         };
         let error = while_doing("opening", OpenError::Store(away));
-        assert_eq!(error.exit(), Exit::Unreachable);
+        assert_eq!(error.exit(), CliExitCode::Unreachable);
         assert!(error.message().starts_with("opening: could not reach"), "{}", error.message());
         assert_eq!(of(KeyError::Open(OpenError::KeyRemoved)).kind(), "key_removed");
-        assert_eq!(of(RestoreError::Cancelled).exit(), Exit::Interrupted);
+        assert_eq!(of(RestoreError::Cancelled).exit(), CliExitCode::Interrupted);
     }
 }

@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
 use super::errors;
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 
 /// A file being written, readable by its owner only; dropped, it leaves nothing.
 pub(super) struct NewFile {
@@ -21,7 +21,7 @@ impl NewFile {
         let failed = |error| failed(path, error);
         if path.try_exists().map_err(failed)? {
             let sentence = format!("{} exists already", path.display());
-            return Err(CliError::new(Exit::Failed, sentence).with_kind("exists"));
+            return Err(CliError::new(CliExitCode::Failed, sentence).with_kind("exists"));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let draft = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;

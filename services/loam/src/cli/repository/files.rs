@@ -7,8 +7,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_export::files::{self, Entry, EntryKind, FileSystem, FilesError, Partition, PartitionKind, Place};
-use backup_repository::{DiskSource, Repository, Shape};
+use backup_export::files::{
+    self, Entry, EntryKind, FileSystem, FileSystemLocation, FilesError, Partition, PartitionKind,
+};
+use backup_repository::{DiskSource, RecordKind, Repository};
 use chrono::DateTime;
 use clap::Args;
 use contract::ByteCount;
@@ -21,7 +23,7 @@ use super::file::NewFile;
 use super::snapshot_arg::SnapshotArg;
 use super::snapshots::{DiskView, disks};
 use super::values::Destination;
-use super::work::{Work, bar_of};
+use super::work::{CommandContext, bar_of};
 use crate::cli::exit::CliError;
 use crate::cli::output::{Text, cut, number, printable, time, whole};
 use crate::stdio;
@@ -93,7 +95,7 @@ struct EntryView {
 
 impl From<Partition> for PartitionView {
     fn from(partition: Partition) -> PartitionView {
-        let Partition { number, offset, size_bytes, kind, holds } = partition;
+        let Partition { number, offset, size_bytes, kind, file_system: holds } = partition;
         let name = match kind {
             PartitionKind::Gpt { name, .. } if !name.is_empty() => Some(name),
             PartitionKind::Gpt { .. } | PartitionKind::Mbr(_) => None,
@@ -123,7 +125,7 @@ impl From<Entry> for EntryView {
     }
 }
 
-pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn ls(args: LsArgs, work: &CommandContext) -> Result<(), CliError> {
     let listing = match &args.disk {
         None => {
             let repository = args.access.open(work).await?;
@@ -146,7 +148,7 @@ pub(super) async fn ls(args: LsArgs, work: &Work) -> Result<(), CliError> {
     Answer::new(listing).give(work.json, lines)
 }
 
-pub(super) async fn extract(args: ExtractArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn extract(args: ExtractArgs, work: &CommandContext) -> Result<(), CliError> {
     if args.output == Destination::Stdout && work.json {
         return Err(errors::usage("stdout takes the file or the result in JSON: give --output FILE"));
     }
@@ -201,7 +203,7 @@ struct Extracted {
 struct Disk<'a> {
     name: &'a str,
     source: Arc<dyn DiskSource>,
-    work: &'a Work,
+    work: &'a CommandContext,
 }
 
 impl<'a> Disk<'a> {
@@ -209,7 +211,7 @@ impl<'a> Disk<'a> {
         snapshot: &SnapshotArg,
         repository: &Repository,
         name: &'a str,
-        work: &'a Work,
+        work: &'a CommandContext,
     ) -> Result<Disk<'a>, CliError> {
         let (_, source) = snapshot.open_disk(repository, name, work).await?;
         files::report_reader_panics();
@@ -230,7 +232,7 @@ impl<'a> Disk<'a> {
         if !partitions.is_empty() {
             return Ok(partitions.into_iter().map(PartitionView::from).collect());
         }
-        let holds = self.wait(files::file_system(&self.source, Place::WholeDisk)).await?;
+        let holds = self.wait(files::file_system(&self.source, FileSystemLocation::WholeDisk)).await?;
         Ok(vec![PartitionView {
             number: None,
             offset: 0,
@@ -242,19 +244,20 @@ impl<'a> Disk<'a> {
     }
 
     /// Where the files are: in the partition that was given, or in the only one that holds files.
-    async fn place(&self, partition: Option<u32>) -> Result<Place, CliError> {
+    async fn place(&self, partition: Option<u32>) -> Result<FileSystemLocation, CliError> {
         if let Some(number) = partition {
-            return Ok(Place::Partition(number));
+            return Ok(FileSystemLocation::Partition(number));
         }
         let partitions = self.wait(files::partitions(&self.source)).await?;
         if partitions.is_empty() {
-            return Ok(Place::WholeDisk);
+            return Ok(FileSystemLocation::WholeDisk);
         }
-        let readable = |partition: &&Partition| partition.holds.is_readable();
+        let readable = |partition: &&Partition| partition.file_system.is_readable();
         match partitions.iter().filter(readable).collect::<Vec<_>>().as_slice() {
-            [only] => Ok(Place::Partition(only.number)),
+            [only] => Ok(FileSystemLocation::Partition(only.number)),
             _ => {
-                let all: Vec<_> = partitions.iter().map(|p| format!("{} ({})", p.number, p.holds)).collect();
+                let all: Vec<_> =
+                    partitions.iter().map(|p| format!("{} ({})", p.number, p.file_system)).collect();
                 Err(errors::usage(format!("choose a partition with --partition: {}", all.join(", "))))
             }
         }
@@ -266,8 +269,8 @@ fn lines(listing: &Listing, text: &mut Text) {
         Listing::Disks { disks } => {
             let rows = disks.iter().map(|disk| {
                 let shape = match disk.shape {
-                    Shape::Disk => "disk",
-                    Shape::Stream => "stream",
+                    RecordKind::Disk => "disk",
+                    RecordKind::Stream => "stream",
                 };
                 let (size, used) = (ByteCount(disk.size_bytes), ByteCount(disk.used_bytes));
                 [disk.name.clone(), shape.into(), size.to_string(), used.to_string()]

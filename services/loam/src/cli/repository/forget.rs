@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::work::Work;
+use super::work::CommandContext;
 use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
@@ -106,7 +106,7 @@ struct Forgotten {
     plan: Option<Plan>,
 }
 
-pub(super) async fn run(args: ForgetArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: ForgetArgs, work: &CommandContext) -> Result<(), CliError> {
     if args.snapshots.is_empty() {
         let policy = Policy::try_from(args.rules)?;
         let repository = args.access.open(work).await?;
@@ -138,12 +138,12 @@ async fn by_rules(
     repository: &Repository,
     policy: &Policy,
     dry_run: bool,
-    work: &Work,
+    work: &CommandContext,
 ) -> Result<(), CliError> {
     let planned = work.wait(repository.plan_to_forget(policy)).await?;
     let plan = planned.plan.clone();
     let (snapshots, warning) = if dry_run {
-        let ForgetPlan { plan, clock } = planned;
+        let ForgetPlan { plan, clock_check: clock } = planned;
         (plan.forgotten().collect(), clock.err().map(|distrust| distrust.to_string()))
     } else {
         (work.wait(repository.forget_planned(planned)).await?, None)

@@ -8,7 +8,7 @@ use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::snapshot_arg;
 use super::snapshots::at;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 use crate::cli::output::{cut, whole};
 
@@ -65,7 +65,7 @@ impl From<Hold> for HoldView {
     }
 }
 
-pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn hold(args: HoldArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let snapshot = snapshot_arg::find(&repository, &args.snapshot, None, work).await?.id;
     work.wait(repository.hold(snapshot, &args.reason)).await?;
@@ -73,7 +73,7 @@ pub(super) async fn hold(args: HoldArgs, work: &Work) -> Result<(), CliError> {
     answer.give(work.json, |one, text| text.line(format_args!("snapshot {} is held", one.snapshot)))
 }
 
-pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn release(args: ReleaseArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let snapshot = match args.snapshot.parse() {
         // A hold may have outlived its snapshot in a store that was tampered with.
@@ -85,7 +85,7 @@ pub(super) async fn release(args: ReleaseArgs, work: &Work) -> Result<(), CliErr
     answer.give(work.json, |one, text| text.line(format_args!("snapshot {} is not held", one.snapshot)))
 }
 
-pub(super) async fn holds(args: HoldsArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn holds(args: HoldsArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let holds = work.wait(repository.holds()).await?.into_iter().map(HoldView::from).collect();
     Answer::new(Holds { holds }).give(work.json, |answer, text| {

@@ -9,7 +9,7 @@ use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::errors;
 use super::snapshots::at;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ impl From<ChunkerName> for Chunker {
     fn from(name: ChunkerName) -> Chunker {
         match name {
             ChunkerName::Fastcdc => Chunker::FastCdc,
-            ChunkerName::Aligned => Chunker::Aligned,
+            ChunkerName::Aligned => Chunker::AlignedCdc,
         }
     }
 }
@@ -70,7 +70,7 @@ impl From<Chunker> for ChunkerName {
     fn from(chunker: Chunker) -> ChunkerName {
         match chunker {
             Chunker::FastCdc => ChunkerName::Fastcdc,
-            Chunker::Aligned => ChunkerName::Aligned,
+            Chunker::AlignedCdc => ChunkerName::Aligned,
         }
     }
 }
@@ -142,7 +142,7 @@ impl From<Info> for InfoView {
     }
 }
 
-pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn init(args: InitArgs, work: &CommandContext) -> Result<(), CliError> {
     let lock = args.object_lock.zip(args.lock_days).map(|(mode, days)| ObjectLock::new(mode.into(), days));
     let lock = lock.transpose().map_err(|error| errors::usage(error.to_string()))?;
     if args.dry.dry_run {
@@ -160,7 +160,7 @@ pub(super) async fn init(args: InitArgs, work: &Work) -> Result<(), CliError> {
     })
 }
 
-pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn info(args: InfoArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     Answer::new(info_of(&repository, work).await?).give(work.json, |info, text| {
         let chunker = match info.chunker {
@@ -183,7 +183,7 @@ pub(super) async fn info(args: InfoArgs, work: &Work) -> Result<(), CliError> {
     })
 }
 
-async fn info_of(repository: &Repository, work: &Work) -> Result<InfoView, CliError> {
+async fn info_of(repository: &Repository, work: &CommandContext) -> Result<InfoView, CliError> {
     work.wait(repository.info()).await.map(InfoView::from)
 }
 

@@ -11,40 +11,40 @@ use super::answer::Answer;
 use super::errors;
 use super::file::NewFile;
 use super::snapshots::at;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 use crate::cli::output::{cut, whole};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeysCommand {
     /// List keys
-    List(Box<ListArgs>),
+    List(Box<KeysListArgs>),
     /// Add a key
-    Add(Box<AddArgs>),
+    Add(Box<KeysAddArgs>),
     /// Change the label of a key
-    Label(Box<LabelArgs>),
+    Label(Box<KeysLabelArgs>),
     /// Remove a key; a copy of it still opens what was stored before
     ///
     /// It does not open what is stored from then on. `collect --reencrypt-old-epochs` encrypts again what was stored
     /// before, so that it does not open that either.
-    Remove(Box<RemoveArgs>),
+    Remove(Box<KeysRemoveArgs>),
     /// Encrypt what is stored from now on with a new data key (a new epoch)
-    Rotate(Box<RotateArgs>),
+    Rotate(Box<KeysRotateArgs>),
     /// Make a key pair: write the private key to a file and print the public one, the recipient
-    Identity {
+    GenerateIdentity {
         /// New file for the private key, readable by its owner only
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct ListArgs {
+pub(in crate::cli) struct KeysListArgs {
     #[command(flatten)]
     access: Access,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct AddArgs {
+pub(in crate::cli) struct KeysAddArgs {
     /// Label of the key (default: the date)
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
@@ -69,13 +69,13 @@ struct NewKeyArgs {
     /// File with the new key, at least 32 random bytes
     #[arg(long, value_name = "FILE")]
     new_key_file: Option<PathBuf>,
-    /// Public key of another person or host, as `keys identity` printed it
+    /// Public key of another person or host, as `keys generate-identity` printed it
     #[arg(long, value_name = "RECIPIENT")]
     recipient: Option<Recipient>,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct LabelArgs {
+pub(in crate::cli) struct KeysLabelArgs {
     /// Id of the key or its first characters
     id: String,
     /// New label
@@ -87,13 +87,13 @@ pub(in crate::cli) struct LabelArgs {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct RemoveArgs {
+pub(in crate::cli) struct KeysRemoveArgs {
     /// Id of the key or its first characters
     id: String,
     #[command(flatten)]
     dry: DryRun,
     #[command(flatten)]
-    proof: ProofArgs,
+    proof: OtherKeyArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -101,34 +101,34 @@ pub(in crate::cli) struct RemoveArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Proof of another key, to remove the one in use")]
 #[group(multiple = false)]
-struct ProofArgs {
+struct OtherKeyArgs {
     /// File with the passphrase of another key
     #[arg(long, value_name = "FILE")]
-    proof_passphrase_file: Option<PathBuf>,
+    other_passphrase_file: Option<PathBuf>,
     /// File with the random bytes of another key
     #[arg(long, value_name = "FILE")]
-    proof_key_file: Option<PathBuf>,
+    other_key_file: Option<PathBuf>,
     /// File with the private key of another key
     #[arg(long, value_name = "FILE")]
-    proof_identity_file: Option<PathBuf>,
+    other_identity_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct RotateArgs {
+pub(in crate::cli) struct KeysRotateArgs {
     #[command(flatten)]
     dry: DryRun,
     #[command(flatten)]
     access: Access,
 }
 
-pub(super) async fn run(command: KeysCommand, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(command: KeysCommand, work: &CommandContext) -> Result<(), CliError> {
     match command {
         KeysCommand::List(args) => list(*args, work).await,
         KeysCommand::Add(args) => add(*args, work).await,
         KeysCommand::Label(args) => label(*args, work).await,
         KeysCommand::Remove(args) => Box::pin(remove(*args, work)).await,
         KeysCommand::Rotate(args) => rotate(*args, work).await,
-        KeysCommand::Identity { file } => identity(&file, work).await,
+        KeysCommand::GenerateIdentity { file } => identity(&file, work).await,
     }
 }
 
@@ -156,7 +156,7 @@ impl From<KeySlot> for KeyView {
     }
 }
 
-async fn list(args: ListArgs, work: &Work) -> Result<(), CliError> {
+async fn list(args: KeysListArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let keys = work.wait(repository.keys()).await?.into_iter().map(KeyView::from).collect();
     Answer::new(Keys { keys }).give(work.json, |answer, text| {
@@ -186,7 +186,7 @@ struct Added {
     label: String,
 }
 
-async fn add(args: AddArgs, work: &Work) -> Result<(), CliError> {
+async fn add(args: KeysAddArgs, work: &CommandContext) -> Result<(), CliError> {
     let NewKeyArgs { new_passphrase_file, new_key_file, recipient } = &args.key;
     let key = match (recipient, secret_of(new_passphrase_file.as_ref(), new_key_file.as_ref(), None)) {
         (Some(recipient), _) => NewKey::Recipient(*recipient),
@@ -210,8 +210,8 @@ struct Labelled {
     label: String,
 }
 
-async fn label(args: LabelArgs, work: &Work) -> Result<(), CliError> {
-    let LabelArgs { id, label, dry, access } = args;
+async fn label(args: KeysLabelArgs, work: &CommandContext) -> Result<(), CliError> {
+    let KeysLabelArgs { id, label, dry, access } = args;
     let repository = access.open_to_change(dry.dry_run, work).await?;
     work.wait(repository.label_key(&id, &label)).await?;
     Answer::new(Labelled { id, label })
@@ -224,10 +224,10 @@ struct Removed {
     id: String,
 }
 
-async fn remove(args: RemoveArgs, work: &Work) -> Result<(), CliError> {
-    let ProofArgs { proof_passphrase_file, proof_key_file, proof_identity_file } = &args.proof;
+async fn remove(args: KeysRemoveArgs, work: &CommandContext) -> Result<(), CliError> {
+    let OtherKeyArgs { other_passphrase_file, other_key_file, other_identity_file } = &args.proof;
     let proof =
-        secret_of(proof_passphrase_file.as_ref(), proof_key_file.as_ref(), proof_identity_file.as_ref());
+        secret_of(other_passphrase_file.as_ref(), other_key_file.as_ref(), other_identity_file.as_ref());
     let proof = proof.transpose().map_err(errors::of)?;
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     Box::pin(work.wait(repository.remove_key(&args.id, proof))).await?;
@@ -243,7 +243,7 @@ struct Rotated {
     epoch: u32,
 }
 
-async fn rotate(args: RotateArgs, work: &Work) -> Result<(), CliError> {
+async fn rotate(args: KeysRotateArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let epoch = work.wait(repository.rotate_keys()).await?;
     Answer::new(Rotated { epoch })
@@ -257,7 +257,7 @@ struct Made {
     recipient: String,
 }
 
-async fn identity(file: &Path, work: &Work) -> Result<(), CliError> {
+async fn identity(file: &Path, work: &CommandContext) -> Result<(), CliError> {
     let identity = Identity::generate();
     NewFile::begin(file)?.whole(identity.file().as_bytes()).await?;
     let made = Made { file: file.to_owned(), recipient: identity.recipient().to_string() };

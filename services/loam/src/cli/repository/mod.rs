@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use self::work::Work;
+use self::work::CommandContext;
 use super::examples;
 use super::exit::CliError;
 
@@ -108,7 +108,7 @@ pub(super) enum RepositoryCommand {
     Serve(Box<serve::ServeArgs>),
     /// Mount the disks of a snapshot as files until Ctrl-C
     ///
-    /// Needs /dev/fuse, and root or fusermount3; --file-system needs root. Everything is read-only. Ends with 0 on
+    /// Needs /dev/fuse, and root or fusermount3; --with-file-systems needs root. Everything is read-only. Ends with 0 on
     /// Ctrl-C, and with 6 where a file system could not be mounted.
     Mount(Box<mount::MountArgs>),
     /// List disks, partitions or files of a snapshot (ext2/3/4, FAT), without root
@@ -168,7 +168,9 @@ impl RepositoryCommand {
             | RepositoryCommand::Holds(_)
             | RepositoryCommand::Keys(KeysCommand::List(_)) => true,
             // The URI and the recipient are what the command is for.
-            RepositoryCommand::Serve(_) | RepositoryCommand::Keys(KeysCommand::Identity { .. }) => true,
+            RepositoryCommand::Serve(_) | RepositoryCommand::Keys(KeysCommand::GenerateIdentity { .. }) => {
+                true
+            }
             _ => false,
         }
     }
@@ -179,14 +181,14 @@ pub(super) fn run(json: bool, command: RepositoryCommand) -> Result<(), CliError
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| errors::while_doing("starting", error))?;
     let outcome = runtime.block_on(async {
-        let work = Work::begin(json)?;
+        let work = CommandContext::begin(json)?;
         Box::pin(run_command(command, &work)).await
     });
     runtime.shutdown_timeout(THREADS_END_MAX);
     outcome
 }
 
-async fn run_command(command: RepositoryCommand, work: &Work) -> Result<(), CliError> {
+async fn run_command(command: RepositoryCommand, work: &CommandContext) -> Result<(), CliError> {
     match command {
         RepositoryCommand::Init(args) => init::init(*args, work).await,
         RepositoryCommand::Info(args) => init::info(*args, work).await,

@@ -3,7 +3,7 @@
 //! ```text
 //!   DIR/vda, vda1, vda2            the disks and partitions (FUSE)
 //!
-//!   with --file-system (root):
+//!   with --with-file-systems (root):
 //!   DIR/disks/vda, vda1, vda2      the same
 //!   DIR/vda1/etc/fstab             what the kernel finds in them
 //! ```
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_export::mount::{DisksMount, MountError};
-use backup_repository::{DiskSource, Shape};
+use backup_repository::{DiskSource, RecordKind};
 use clap::Args;
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use super::access::Access;
 use super::answer::Answer;
 use super::errors;
 use super::snapshot_arg::SnapshotArg;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 use crate::stdio;
 
@@ -35,7 +35,7 @@ pub(in crate::cli) struct MountArgs {
     folder: PathBuf,
     /// Also mount the file systems, read-only and by the kernel; needs root
     #[arg(long)]
-    file_system: bool,
+    with_file_systems: bool,
     #[command(flatten)]
     access: Access,
 }
@@ -47,21 +47,22 @@ struct Mounted {
     file_systems: Vec<PathBuf>,
 }
 
-pub(super) async fn run(args: MountArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: MountArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
     let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
-    for record in snapshot.contents.disks.iter().filter(|record| record.shape == Shape::Disk) {
+    for record in snapshot.contents.disks.iter().filter(|record| record.shape == RecordKind::Disk) {
         let disk = work.wait(repository.open_disk(&snapshot, &record.name)).await?;
         disks.push((record.name.clone(), Arc::new(disk)));
     }
     let mut folders = Folders::default();
-    let on = if args.file_system { folders.make(args.folder.join(DISKS))? } else { args.folder.clone() };
+    let on =
+        if args.with_file_systems { folders.make(args.folder.join(DISKS))? } else { args.folder.clone() };
     let mut mount = DisksMount::start(&on, disks).await.map_err(errors::of)?;
     let names: Vec<String> = mount.names().map(str::to_owned).collect();
     let mut warnings = Vec::new();
     let mut file_systems = Vec::new();
-    if args.file_system {
+    if args.with_file_systems {
         for name in &names {
             let target = folders.make(args.folder.join(name))?;
             match mount.attach(name, &target).await {

@@ -11,10 +11,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_repository::restore::{ImageError, ReadBack, Resize, Unfinished};
+use backup_repository::restore::{FailedImageAction, ImageError, ReadBack, Resize};
 use backup_repository::{
-    ImageFormat, Progress, References, Repository, RestoreError, RestoreReport, RestoreRequest,
-    RestoreTarget, Shape, Snapshot, SnapshotId,
+    ImageFormat, ImageReferencePolicy, Progress, RecordKind, Repository, RestoreError, RestoreReport,
+    RestoreRequest, RestoreTarget, Snapshot, SnapshotId,
 };
 use clap::{Args, ValueEnum};
 use contract::ByteCount;
@@ -25,8 +25,8 @@ use super::answer::Answer;
 use super::errors;
 use super::file::NewFile;
 use super::snapshot_arg::SnapshotArg;
-use super::values::{ByteRange, Destination, Named, disk_destination};
-use super::work::{Work, shown};
+use super::values::{ByteRange, Destination, NamedValue, disk_destination};
+use super::work::{CommandContext, shown};
 use crate::cli::exit::CliError;
 use crate::cli::output::Text;
 use crate::stdio;
@@ -37,7 +37,7 @@ pub(in crate::cli) struct RestoreArgs {
     snapshot: SnapshotArg,
     /// Disk or stream to restore, and the file to write; `-` is standard output; can be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = disk_destination, required_unless_present = "definition")]
-    disk: Vec<Named<Destination>>,
+    disk: Vec<NamedValue<Destination>>,
     /// Format of the image (default: raw for a new one, detected for an existing one)
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -58,7 +58,7 @@ pub(in crate::cli) struct RestoreArgs {
     read_back: bool,
     /// Keep an unfinished raw image when interrupted: the same command continues it
     #[arg(long)]
-    keep_unfinished: bool,
+    keep_partial: bool,
     /// Write the machine's definition to a new file
     #[arg(long, value_name = "FILE")]
     definition: Option<PathBuf>,
@@ -123,7 +123,7 @@ enum Task<'a> {
     InOrder(Range<u64>, &'a Destination),
 }
 
-pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: RestoreArgs, work: &CommandContext) -> Result<(), CliError> {
     let to_stdout = args.disk.iter().filter(|disk| disk.value == Destination::Stdout).count();
     if to_stdout > 1 || (to_stdout == 1 && work.json) {
         return Err(errors::usage("stdout takes one disk, or the result in JSON: not both"));
@@ -159,11 +159,11 @@ pub(super) async fn run(args: RestoreArgs, work: &Work) -> Result<(), CliError> 
 async fn restore(
     repository: &Repository,
     snapshot: &Snapshot,
-    disk: &Named<Destination>,
+    disk: &NamedValue<Destination>,
     args: &RestoreArgs,
-    work: &Work,
+    work: &CommandContext,
 ) -> Result<DiskDone, CliError> {
-    let Named { name, value: destination } = disk;
+    let NamedValue { name, value: destination } = disk;
     let no_such = || errors::of(RestoreError::NoSuchDisk { disk: name.clone() });
     let record = snapshot.disk(name).ok_or_else(no_such)?;
     let mut done = DiskDone {
@@ -221,14 +221,14 @@ async fn restore(
 /// What the options make of one disk.
 fn task<'a>(
     name: &str,
-    shape: Shape,
+    shape: RecordKind,
     size_bytes: u64,
     destination: &'a Destination,
     args: &RestoreArgs,
 ) -> Result<Task<'a>, CliError> {
     let range = args.range.as_ref().map_or(0..size_bytes, |range| range.on(size_bytes));
     let path = match destination {
-        Destination::Path(path) if args.range.is_none() && shape == Shape::Disk => path,
+        Destination::Path(path) if args.range.is_none() && shape == RecordKind::Disk => path,
         _ if args.into_existing || args.format == Some(Format::Qcow2) || args.read_back => {
             let why = "goes from its first byte to its last into a new file or to stdout: \
                        without --into-existing, --read-back and --format qcow2";
@@ -242,14 +242,18 @@ fn task<'a>(
             path,
             format: format.map(ImageFormat::from),
             resize: if args.resize { Resize::ToFit } else { Resize::Never },
-            references: if args.follow_references { References::Follow } else { References::Refuse },
+            references: if args.follow_references {
+                ImageReferencePolicy::Follow
+            } else {
+                ImageReferencePolicy::Refuse
+            },
         },
         (false, Some(Format::Qcow2)) => RestoreTarget::NewQcow2 { path },
         (false, _) => RestoreTarget::NewRaw { path },
     };
-    let unfinished = if args.keep_unfinished { Unfinished::Keep } else { Unfinished::Remove };
+    let unfinished = if args.keep_partial { FailedImageAction::Keep } else { FailedImageAction::Remove };
     let read_back = if args.read_back { ReadBack::Yes } else { ReadBack::No };
-    Ok(Task::Image(RestoreRequest { unfinished, read_back, ..RestoreRequest::new(name, target) }))
+    Ok(Task::Image(RestoreRequest { on_failure: unfinished, read_back, ..RestoreRequest::new(name, target) }))
 }
 
 fn hinted(error: RestoreError) -> CliError {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_export::nbd::{Export, Listen, NbdServer, ServerSettings};
+use backup_export::nbd::{Export, ListenAddress, NbdServer, ServerSettings};
 use backup_export::overlay::{BLOCK_BYTES, FillSettings, Overlay, OverlaySettings};
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::access::Access;
 use super::answer::Answer;
 use super::errors;
 use super::snapshot_arg::SnapshotArg;
-use super::work::{Work, bar_of};
+use super::work::{CommandContext, bar_of};
 use crate::cli::exit::CliError;
 use crate::stdio;
 
@@ -52,7 +52,7 @@ struct RunningServer {
     writable: bool,
 }
 
-pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: ServeArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_read(work).await?;
     let (snapshot, disk) = args.snapshot.open_disk(&repository, &args.disk, work).await?;
     let size_bytes = disk.size_bytes();
@@ -101,23 +101,23 @@ pub(super) async fn run(args: ServeArgs, work: &Work) -> Result<(), CliError> {
 }
 
 /// Where to listen, and the folder made for it.
-fn place(args: &ServeArgs) -> Result<(Listen, Option<tempfile::TempDir>), CliError> {
+fn place(args: &ServeArgs) -> Result<(ListenAddress, Option<tempfile::TempDir>), CliError> {
     match (&args.socket, args.listen) {
-        (Some(path), _) => Ok((Listen::Unix(path.clone()), None)),
-        (None, Some(address)) => Ok((Listen::Tcp(address), None)),
+        (Some(path), _) => Ok((ListenAddress::Unix(path.clone()), None)),
+        (None, Some(address)) => Ok((ListenAddress::Tcp(address), None)),
         (None, None) => {
             let made = tempfile::Builder::new().prefix("loam-").tempdir();
             let folder =
                 made.map_err(|error| errors::while_doing("making a folder for the socket", error))?;
             let socket = Path::join(folder.path(), "nbd.sock");
-            Ok((Listen::Unix(socket), Some(folder)))
+            Ok((ListenAddress::Unix(socket), Some(folder)))
         }
     }
 }
 
 /// Fills until the disk is complete or the command is cancelled.
-async fn filled(overlay: &Arc<Overlay>, work: &Work) -> Result<(), CliError> {
-    let bar = bar_of("filling", overlay.presence().blocks * BLOCK_BYTES);
+async fn filled(overlay: &Arc<Overlay>, work: &CommandContext) -> Result<(), CliError> {
+    let bar = bar_of("filling", overlay.presence().total_blocks * BLOCK_BYTES);
     let mut finished = std::pin::pin!(overlay.fill(FillSettings::default()).finished());
     let mut ticks = tokio::time::interval(DRAW_EVERY);
     let outcome = loop {

@@ -7,7 +7,7 @@ use backup_repository::{DiskSource, Repository, Selector, Snapshot, SnapshotErro
 use clap::Args;
 
 use super::errors;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 
 const LATEST: &str = "latest";
@@ -24,7 +24,11 @@ pub(super) struct SnapshotArg {
 }
 
 impl SnapshotArg {
-    pub(super) async fn find(&self, repository: &Repository, work: &Work) -> Result<Snapshot, CliError> {
+    pub(super) async fn find(
+        &self,
+        repository: &Repository,
+        work: &CommandContext,
+    ) -> Result<Snapshot, CliError> {
         let found = find(repository, &self.snapshot, self.machine.as_deref(), work).await?;
         match &self.machine {
             Some(machine) if *machine != found.contents.machine => {
@@ -40,7 +44,7 @@ impl SnapshotArg {
         &self,
         repository: &Repository,
         disk: &str,
-        work: &Work,
+        work: &CommandContext,
     ) -> Result<(Snapshot, Arc<dyn DiskSource>), CliError> {
         let snapshot = self.find(repository, work).await?;
         let opened = work.wait(repository.open_disk(&snapshot, disk)).await?;
@@ -53,7 +57,7 @@ pub(super) async fn find(
     repository: &Repository,
     name: &str,
     machine: Option<&str>,
-    work: &Work,
+    work: &CommandContext,
 ) -> Result<Snapshot, CliError> {
     let selector = match (name, machine) {
         (LATEST, Some(machine)) => Selector::Latest { machine: machine.to_owned() },
@@ -64,7 +68,7 @@ pub(super) async fn find(
 }
 
 /// The latest, where there is one machine only.
-async fn latest_of_all(repository: &Repository, work: &Work) -> Result<Snapshot, CliError> {
+async fn latest_of_all(repository: &Repository, work: &CommandContext) -> Result<Snapshot, CliError> {
     let mut all = work.wait(repository.snapshots()).await?;
     let machines: BTreeSet<_> = all.iter().map(|snapshot| snapshot.contents.machine.clone()).collect();
     if machines.len() > 1 {

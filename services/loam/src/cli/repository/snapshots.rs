@@ -1,6 +1,6 @@
 //! `loam repository snapshots`.
 
-use backup_repository::{Consistency, CopyStats, Shape, Snapshot, SnapshotId};
+use backup_repository::{BackupStats, Consistency, RecordKind, Snapshot, SnapshotId};
 use chrono::DateTime;
 use clap::Args;
 use contract::ByteCount;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::answer::Answer;
-use super::work::Work;
+use super::work::CommandContext;
 use crate::cli::exit::CliError;
 use crate::cli::output::{Text, cut, extra, number, short, short_length, time, whole};
 
@@ -34,7 +34,7 @@ pub(super) struct SnapshotView {
     consistency: Consistency,
     parent: Option<SnapshotId>,
     disks: Vec<DiskView>,
-    stats: CopyStats,
+    stats: BackupStats,
     stands_in: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct SnapshotView {
 #[derive(Serialize)]
 pub(super) struct DiskView {
     pub name: String,
-    pub shape: Shape,
+    pub shape: RecordKind,
     pub size_bytes: u64,
     pub used_bytes: u64,
 }
@@ -85,7 +85,7 @@ struct Snapshots {
     snapshots: Vec<SnapshotView>,
 }
 
-pub(super) async fn run(args: SnapshotsArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: SnapshotsArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open(work).await?;
     let wanted = |snapshot: &Snapshot| {
         let contents = &snapshot.contents;

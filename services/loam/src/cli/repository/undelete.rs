@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::answer::Answer;
 use super::values::moment;
-use super::work::{Work, shown};
+use super::work::{CommandContext, shown};
 use crate::cli::exit::CliError;
 
 /// More names than this are not shown to people.
@@ -36,7 +36,7 @@ struct Undeleted {
     objects: Vec<String>,
 }
 
-pub(super) async fn run(args: UndeleteArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn run(args: UndeleteArgs, work: &CommandContext) -> Result<(), CliError> {
     let store = args.access.open_store()?;
     let progress = Arc::new(Progress::new());
     let undeleting = work.wait(store.undelete(args.since, &progress, args.dry_run));

@@ -13,31 +13,31 @@ use contract::ByteCount;
 
 /// A name and what follows it: `vda=/images/web.qcow2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named<T> {
+pub(super) struct NamedValue<T> {
     pub name: String,
     pub value: T,
 }
 
 /// The text is not `NAME=…`.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotNamed {
+pub(super) enum ParseNamedValueError {
     #[error("write NAME={form}")]
-    Form { form: &'static str },
+    Syntax { form: &'static str },
     #[error(transparent)]
     Address(#[from] backup_repository::source::NotADiskAddress),
 }
 
-fn split<'a>(text: &'a str, form: &'static str) -> Result<(String, &'a str), NotNamed> {
+fn split<'a>(text: &'a str, form: &'static str) -> Result<(String, &'a str), ParseNamedValueError> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value)),
-        _ => Err(NotNamed::Form { form }),
+        _ => Err(ParseNamedValueError::Syntax { form }),
     }
 }
 
 /// `NAME=ADDRESS` of a disk to be read.
-pub(super) fn disk_address(text: &str) -> Result<Named<DiskAddress>, NotNamed> {
+pub(super) fn disk_address(text: &str) -> Result<NamedValue<DiskAddress>, ParseNamedValueError> {
     let (name, address) = split(text, "ADDRESS, as in vda=/images/web.qcow2")?;
-    Ok(Named { name, value: address.parse()? })
+    Ok(NamedValue { name, value: address.parse()? })
 }
 
 /// Where bytes go.
@@ -54,9 +54,9 @@ impl From<OsString> for Destination {
 }
 
 /// `NAME=PATH` of a disk to be written; `-` is stdout.
-pub(super) fn disk_destination(text: &str) -> Result<Named<Destination>, NotNamed> {
+pub(super) fn disk_destination(text: &str) -> Result<NamedValue<Destination>, ParseNamedValueError> {
     let (name, path) = split(text, "PATH, or NAME=- for stdout")?;
-    Ok(Named { name, value: OsString::from(path).into() })
+    Ok(NamedValue { name, value: OsString::from(path).into() })
 }
 
 /// `A..B`, a range of bytes on a disk; without B, to its end.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_repository::{
-    Problem, Progress, QuarantineReport, RebuildReport, Snapshot, VerifyReport, VerifyScope, WriteOnly,
+    Problem, Progress, QuarantineReport, RebuildIndexReport, Snapshot, VerifyReport, VerifyScope, WriteOnly,
 };
 use clap::Args;
 use contract::ByteCount;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::access::{Access, DryRun};
 use super::answer::Answer;
 use super::values::duration;
-use super::work::{Work, shown};
+use super::work::{CommandContext, shown};
 use super::{errors, snapshot_arg};
 use crate::cli::exit::CliError;
 
@@ -23,21 +23,21 @@ const PROBLEMS_SHOWN: usize = 20;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
     /// Snapshot of which everything is checked: `latest`, an id or its first characters
-    #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "older_than"],
-        conflicts_with_all = ["all", "bytes_max", "older_than"])]
+    #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["all", "bytes_max", "not_verified_within"],
+        conflicts_with_all = ["all", "bytes_max", "not_verified_within"])]
     snapshot: Option<String>,
     /// Machine whose latest snapshot is meant; needed where there are several
     #[arg(long, value_name = "NAME", requires = "snapshot")]
     machine: Option<String>,
     /// Check every pack and every snapshot
-    #[arg(long, conflicts_with_all = ["bytes_max", "older_than"])]
+    #[arg(long, conflicts_with_all = ["bytes_max", "not_verified_within"])]
     all: bool,
     /// Check at most SIZE of packs, such as 10G (powers of 1024), first those that were checked longest ago
     #[arg(long, value_name = "SIZE")]
     bytes_max: Option<ByteCount>,
     /// Skip packs that were checked and found intact within TIME, such as 30d (m: minutes, M: months)
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    older_than: Option<Duration>,
+    not_verified_within: Option<Duration>,
     /// Set damaged packs aside and keep what is intact in them
     #[arg(long)]
     quarantine: bool,
@@ -75,7 +75,7 @@ struct Quarantine {
     blobs_lost: u64,
 }
 
-pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn verify(args: VerifyArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry_run, work).await?;
     if !repository.can_read() {
         return Err(errors::of(WriteOnly));
@@ -89,7 +89,7 @@ pub(super) async fn verify(args: VerifyArgs, work: &Work) -> Result<(), CliError
         None if args.all => VerifyScope::Everything,
         None => VerifyScope::Rolling {
             bytes_max: args.bytes_max.map_or(u64::MAX, |bytes| bytes.0),
-            older_than: args.older_than.unwrap_or_default(),
+            older_than: args.not_verified_within.unwrap_or_default(),
         },
     };
     let progress = Arc::new(Progress::new());
@@ -185,11 +185,11 @@ struct Unreadable {
     why: String,
 }
 
-pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &Work) -> Result<(), CliError> {
+pub(super) async fn rebuild_index(args: RebuildIndexArgs, work: &CommandContext) -> Result<(), CliError> {
     let repository = args.access.open_to_change(args.dry.dry_run, work).await?;
     let progress = Arc::new(Progress::new());
     let rebuilding = work.wait(repository.rebuild_index(&progress));
-    let RebuildReport { packs, blobs, unreadable } =
+    let RebuildIndexReport { packs, blobs, unreadable_packs: unreadable } =
         shown("reading what the packs hold", &progress, Box::pin(rebuilding)).await?;
     let warnings: Vec<_> =
         unreadable.iter().map(|(pack, why)| format!("{pack} was left out: {why}")).collect();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_repository::{Cancel, Progress, ProgressReading};
+use backup_repository::{Cancel, Progress, ProgressCounters};
 use contract::ByteCount;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::errors;
-use crate::cli::exit::{CliError, Exit};
+use crate::cli::exit::{CliError, CliExitCode};
 
 /// Often enough to be read as motion.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
@@ -19,16 +19,16 @@ const OF_UNKNOWN_LENGTH: &str = "{spinner} {msg} {elapsed}";
 const OF_BYTES: &str = "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
 
 /// A command at work.
-pub(super) struct Work {
+pub(super) struct CommandContext {
     /// Whether the result is for programs.
     pub json: bool,
     /// Cancelled by Ctrl-C or SIGTERM.
     pub cancel: Cancel,
 }
 
-impl Work {
+impl CommandContext {
     /// Listens for signals. The first ends in order; the second at once.
-    pub(super) fn begin(json: bool) -> Result<Work, CliError> {
+    pub(super) fn begin(json: bool) -> Result<CommandContext, CliError> {
         let listen = |kind| signal(kind).map_err(|error| errors::while_doing("listening for signals", error));
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
@@ -41,12 +41,12 @@ impl Work {
                     _ = terminate.recv() => {}
                 }
                 if signalled.is_cancelled() {
-                    std::process::exit(Exit::Interrupted as i32);
+                    std::process::exit(CliExitCode::Interrupted as i32);
                 }
                 signalled.cancel();
             }
         });
-        Ok(Work { json, cancel })
+        Ok(CommandContext { json, cancel })
     }
 
     /// Awaits work that cannot be cancelled by itself, until the command is cancelled. It must be sound to drop it.
@@ -57,7 +57,7 @@ impl Work {
     ) -> Result<T, CliError> {
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(CliError::new(Exit::Interrupted, "interrupted").with_kind("interrupted")),
+            () = self.cancel.cancelled() => Err(CliError::new(CliExitCode::Interrupted, "interrupted").with_kind("interrupted")),
             done = doing => done.map_err(failed),
         }
     }
@@ -98,7 +98,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well formed")
 }
 
-fn draw(bar: &ProgressBar, title: &str, reading: &ProgressReading) {
+fn draw(bar: &ProgressBar, title: &str, reading: &ProgressCounters) {
     let amount = |what: &str, bytes: u64| match bytes {
         0 => String::new(),
         bytes => format!(", {} {what}", ByteCount(bytes)),

@@ -1,39 +1,39 @@
 use super::*;
+use crate::vm::VmLockKind;
 use crate::vm::VmTransition;
-use crate::vm::WorkKind;
 use crate::vm::tests::{existing, new_record};
 
-fn found(record: &VmRecord, power: Power, answers: bool) -> FoundVm {
+fn found(record: &VmRecord, power: PowerState, answers: bool) -> FoundVm {
     FoundVm {
         uuid: record.identity.uuid.clone(),
         vm: record.name().clone(),
         operation: OperationId::from_bits(2),
         power,
-        address: (power == Power::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
-        answers,
+        address: (power == PowerState::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
+        guest_answers: answers,
     }
 }
 
-fn decided(record: &VmRecord, found: &[FoundVm], outcome: OperationOutcome) -> Vec<Decision> {
+fn decided(record: &VmRecord, found: &[FoundVm], outcome: OperationStatus) -> Vec<ReconcileAction> {
     decide([record], found, &|_| outcome, true)
 }
 
-fn observe(record: &VmRecord, now: Observed) -> VmRecord {
+fn observe(record: &VmRecord, now: ObservedVmState) -> VmRecord {
     let before = record.observed().expect("it exists");
-    record.apply(VmTransition::Observe { before, now }).expect("it is observed")
+    record.apply(VmTransition::RecordObservation { before, now }).expect("it is observed")
 }
 
 #[test]
 fn where_nothing_differs_nothing_is_done() {
     let known = existing();
-    let running = found(&known, Power::Running, true);
-    let [Decision::Observe(_, _, now)] =
-        &decided(&known, std::slice::from_ref(&running), OperationOutcome::Done)[..]
+    let running = found(&known, PowerState::Running, true);
+    let [ReconcileAction::RecordObservation(_, _, now)] =
+        &decided(&known, std::slice::from_ref(&running), OperationStatus::Done)[..]
     else {
         panic!("its address is new");
     };
     let known = observe(&known, *now);
-    assert_eq!(decided(&known, &[running], OperationOutcome::Done), []);
+    assert_eq!(decided(&known, &[running], OperationStatus::Done), []);
 }
 
 #[test]
@@ -42,61 +42,68 @@ fn a_vm_that_went_off_is_observed_and_started_again() {
     let name = known.name().clone();
     let before = known.observed().expect("it exists");
     assert_eq!(
-        decided(&known, &[found(&known, Power::Off, false)], OperationOutcome::Done),
-        [Decision::Observe(name.clone(), before, Observed::OFF), Decision::Start(name)]
+        decided(&known, &[found(&known, PowerState::Off, false)], OperationStatus::Done),
+        [
+            ReconcileAction::RecordObservation(name.clone(), before, ObservedVmState::OFF),
+            ReconcileAction::StartVm(name)
+        ]
     );
 }
 
 #[test]
 fn a_missing_vm_is_observed_and_nothing_is_erased_or_created() {
     let known = existing();
-    let decisions = decided(&known, &[], OperationOutcome::Done);
-    assert!(matches!(&decisions[..], [Decision::Observe(_, _, Observed::MISSING)]), "{decisions:?}");
+    let decisions = decided(&known, &[], OperationStatus::Done);
+    assert!(
+        matches!(&decisions[..], [ReconcileAction::RecordObservation(_, _, ObservedVmState::MISSING)]),
+        "{decisions:?}"
+    );
 }
 
 #[test]
 fn a_vm_on_which_an_operation_works_is_left_to_it() {
     let creating = new_record();
-    for outcome in [OperationOutcome::Running, OperationOutcome::Unknown] {
-        for found in [vec![], vec![found(&creating, Power::Off, false)]] {
+    for outcome in [OperationStatus::Running, OperationStatus::NoSuchOperation] {
+        for found in [vec![], vec![found(&creating, PowerState::Off, false)]] {
             assert_eq!(decided(&creating, &found, outcome), []);
         }
     }
     let by = OperationId::from_bits(2);
     assert_eq!(
-        decided(&creating, &[], OperationOutcome::Stuck),
-        [Decision::Release(creating.name().clone(), by, Observed::MISSING)]
+        decided(&creating, &[], OperationStatus::Stuck),
+        [ReconcileAction::ReleaseVmLock(creating.name().clone(), by, ObservedVmState::MISSING)]
     );
 }
 
 #[test]
 fn a_running_vm_is_ready_once_it_answers_and_stays_ready_without_being_asked() {
-    let off = observe(&existing(), Observed::OFF);
+    let off = observe(&existing(), ObservedVmState::OFF);
     for (answers, expected) in [(false, false), (true, true)] {
-        let decisions = decided(&off, &[found(&off, Power::Running, answers)], OperationOutcome::Done);
-        let [Decision::Observe(_, _, now)] = &decisions[..] else {
+        let decisions = decided(&off, &[found(&off, PowerState::Running, answers)], OperationStatus::Done);
+        let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
             panic!("{decisions:?}");
         };
-        assert_eq!((now.power, now.ready), (Power::Running, expected));
+        assert_eq!((now.power, now.ready), (PowerState::Running, expected));
     }
 }
 
 #[test]
 fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
     let address = Some(std::net::Ipv4Addr::new(10, 0, 0, 9).into());
-    let known = observe(&existing(), Observed::running(true, address));
+    let known = observe(&existing(), ObservedVmState::running(true, address));
     for reason in [PauseReason::User, PauseReason::IoError, PauseReason::Other] {
-        let paused = found(&known, Power::Paused(reason), false);
-        let decisions = decided(&known, std::slice::from_ref(&paused), OperationOutcome::Done);
-        let [Decision::Observe(_, _, now)] = &decisions[..] else {
+        let paused = found(&known, PowerState::Paused(reason), false);
+        let decisions = decided(&known, std::slice::from_ref(&paused), OperationStatus::Done);
+        let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
             panic!("{decisions:?}");
         };
-        assert_eq!(*now, Observed { power: Power::Paused(reason), ready: true, address });
+        assert_eq!(*now, ObservedVmState { power: PowerState::Paused(reason), ready: true, address });
         let paused_record = observe(&known, *now);
-        assert_eq!(decided(&paused_record, &[paused], OperationOutcome::Done), [], "{reason:?}: it waits");
-        let resumed = decided(&paused_record, &[found(&known, Power::Running, true)], OperationOutcome::Done);
+        assert_eq!(decided(&paused_record, &[paused], OperationStatus::Done), [], "{reason:?}: it waits");
+        let resumed =
+            decided(&paused_record, &[found(&known, PowerState::Running, true)], OperationStatus::Done);
         assert!(
-            matches!(&resumed[..], [Decision::Observe(_, _, now)] if *now == Observed::running(true, address)),
+            matches!(&resumed[..], [ReconcileAction::RecordObservation(_, _, now)] if *now == ObservedVmState::running(true, address)),
             "{resumed:?}"
         );
     }
@@ -104,36 +111,37 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
 
 #[test]
 fn a_vm_paused_for_lack_of_space_is_resumed_when_there_is_room_and_it_should_run() {
-    let paused = Power::Paused(PauseReason::NoSpace);
-    let known = observe(&existing(), Observed { power: paused, ready: true, address: None });
+    let paused = PowerState::Paused(PauseReason::NoSpace);
+    let known = observe(&existing(), ObservedVmState { power: paused, ready: true, address: None });
     let (name, uuid) = (known.name().clone(), known.identity.uuid.clone());
     let seen = [found(&known, paused, false)];
-    let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationOutcome::Done, room);
+    let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationStatus::Done, room);
     assert_eq!(decisions(&known, false), []);
-    assert_eq!(decisions(&known, true), [Decision::Resume(name, uuid)]);
+    assert_eq!(decisions(&known, true), [ReconcileAction::ResumeVm(name, uuid)]);
     let by = OperationId::from_bits(3);
-    let reading = known.apply(VmTransition::Begin { by: by.clone(), kind: WorkKind::Reading }).expect("free");
+    let reading =
+        known.apply(VmTransition::Begin { by: by.clone(), kind: VmLockKind::ReadingDisks }).expect("free");
     assert_eq!(decisions(&reading, true).len(), 1, "its reader waits for it");
-    let stopping = known.apply(VmTransition::Begin { by, kind: WorkKind::Stopping }).expect("free");
-    let decided = decide([&stopping], &seen, &|_| OperationOutcome::Running, true);
+    let stopping = known.apply(VmTransition::Begin { by, kind: VmLockKind::Stopping }).expect("free");
+    let decided = decide([&stopping], &seen, &|_| OperationStatus::Running, true);
     assert_eq!(decided, [], "its operation decides");
 }
 
 #[test]
 fn an_unknown_vm_is_only_removed_when_an_undone_operation_of_ours_left_it() {
     let known = existing();
-    let mut unknown = found(&known, Power::Off, false);
+    let mut unknown = found(&known, PowerState::Off, false);
     unknown.uuid = VmUuid::new("00000000-0000-4000-8000-0000000000ff").expect("a UUID");
-    let ours = found(&known, Power::Running, true);
+    let ours = found(&known, PowerState::Running, true);
     for outcome in [
-        OperationOutcome::Unknown,
-        OperationOutcome::Running,
-        OperationOutcome::Done,
-        OperationOutcome::Stuck,
+        OperationStatus::NoSuchOperation,
+        OperationStatus::Running,
+        OperationStatus::Done,
+        OperationStatus::Stuck,
     ] {
         let decisions = decide([&known], &[ours.clone(), unknown.clone()], &|_| outcome, true);
-        assert!(decisions.contains(&Decision::ReportUnknown(unknown.clone())), "{outcome:?}");
+        assert!(decisions.contains(&ReconcileAction::ReportOrphanVm(unknown.clone())), "{outcome:?}");
     }
-    let decisions = decide([&known], &[ours, unknown.clone()], &|_| OperationOutcome::Undone, true);
-    assert!(decisions.contains(&Decision::RemoveLeftover(unknown)));
+    let decisions = decide([&known], &[ours, unknown.clone()], &|_| OperationStatus::Undone, true);
+    assert!(decisions.contains(&ReconcileAction::RemoveLeftoverVm(unknown)));
 }

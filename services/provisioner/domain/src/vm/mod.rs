@@ -1,24 +1,24 @@
 //! A VM's record, and the transitions it can make.
 //!
 //! ```text
-//!                   reserve (restore)              adopt
+//!                   reserve (restore)           begin_reserved
 //!     (nothing) --------------------> Reserved ----------------+
-//!         |                                ^---- unadopt ------|
+//!         |                                ^---- revert -------|
 //!         | create                                             v
 //!         +------------------------------------------------> Creating
-//!                                                              | complete   ^ reopen
+//!                                                              | complete   ^ revert
 //!                                                              v            |
-//!     (nothing) <---- forgotten ---- Exists { desired, observed, work: none | a kind of work }
+//!     (nothing) <---- forgotten ---- Exists { desired, observed, lock: none | an operation }
 //! ```
 //!
 //! `desired` is what a person asked for, `observed` what the hypervisor last reported; neither erases the other. At
 //! most one operation is at work on a VM; `locked_by` names it.
-//! `transitions` has the arrows, `work` what operations do to a VM that exists.
+//! `transitions` has the arrows, `lock` what operations do to a VM that exists.
 
+mod lock;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transitions;
-mod work;
 
 use std::net::IpAddr;
 
@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::hypervisor::HypervisorInfo;
 use crate::identity::Identity;
-use crate::power::{Observed, Power};
+use crate::power::{ObservedVmState, PowerState};
 
+pub use lock::{VmLock, VmLockKind};
 pub use transitions::VmTransition;
-pub use work::{Work, WorkKind};
 
 /// A row of the table `vms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,19 +43,19 @@ pub struct VmRecord {
     /// The host that it is on.
     pub host: HostName,
     /// Part of its instance id for cloud-init, which treats another generation as a new VM; from 1.
-    pub generation: u64,
+    pub cloud_init_generation: u64,
     /// What its disks are created from.
     pub source: DiskSource,
     /// When its creation began.
     pub created: Timestamp,
     /// How far its creation has come, and its state after that.
-    pub phase: Phase,
+    pub phase: VmPhase,
     /// The guest's SSH host key from the first connection; no other is accepted later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
     /// The operation that completed last: its last step may be repeated or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completed_by: Option<OperationId>,
+    pub last_completed_operation: Option<OperationId>,
 }
 
 /// What a VM's disks are created from.
@@ -77,7 +77,7 @@ pub enum DiskSource {
 /// How far the creation of a VM has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum VmPhase {
     /// A name, and paths of disks that a restore writes.
     Reserved {
         /// The operation that reserved it.
@@ -87,24 +87,24 @@ pub enum Phase {
     Creating {
         /// The operation.
         by: OperationId,
-        /// The operation that the name was reserved for, if it was: an undone adoption goes back to that.
+        /// The operation that the name was reserved for, if it was: a creation that is undone goes back to that.
         reserved_by: Option<OperationId>,
     },
     /// It exists.
     Exists {
         /// What was asked for.
-        desired: Desired,
+        desired: DesiredPowerState,
         /// What the hypervisor last reported.
-        observed: Observed,
+        observed: ObservedVmState,
         /// The operation at work on it.
-        work: Option<Work>,
+        lock: Option<VmLock>,
     },
 }
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Desired {
+pub enum DesiredPowerState {
     /// It should run.
     Running,
     /// It should be off.
@@ -128,33 +128,33 @@ impl VmRecord {
     /// The operation at work on it.
     pub fn locked_by(&self) -> Option<&OperationId> {
         match &self.phase {
-            Phase::Reserved { by } | Phase::Creating { by, .. } => Some(by),
-            Phase::Exists { work, .. } => work.as_ref().map(|work| &work.by),
+            VmPhase::Reserved { by } | VmPhase::Creating { by, .. } => Some(by),
+            VmPhase::Exists { lock, .. } => lock.as_ref().map(|lock| &lock.by),
         }
     }
 
     /// What was last observed of it; nothing before it exists.
-    pub fn observed(&self) -> Option<Observed> {
+    pub fn observed(&self) -> Option<ObservedVmState> {
         match self.phase {
-            Phase::Exists { observed, .. } => Some(observed),
-            Phase::Reserved { .. } | Phase::Creating { .. } => None,
+            VmPhase::Exists { observed, .. } => Some(observed),
+            VmPhase::Reserved { .. } | VmPhase::Creating { .. } => None,
         }
     }
 
     /// Its state in one word.
     pub fn state(&self) -> VmState {
-        let Phase::Exists { observed, work, .. } = &self.phase else {
+        let VmPhase::Exists { observed, lock, .. } = &self.phase else {
             return VmState::Creating;
         };
-        if let Some(shown) = work.as_ref().and_then(|work| work.kind.shows()) {
+        if let Some(shown) = lock.as_ref().and_then(|lock| lock.kind.shows()) {
             return shown;
         }
         match observed.power {
-            Power::Running if observed.ready => VmState::Ready,
-            Power::Running => VmState::Starting,
-            Power::Paused(_) => VmState::Paused,
-            Power::Off => VmState::Stopped,
-            Power::Missing => VmState::Missing,
+            PowerState::Running if observed.ready => VmState::Ready,
+            PowerState::Running => VmState::Starting,
+            PowerState::Paused(_) => VmState::Paused,
+            PowerState::Off => VmState::Stopped,
+            PowerState::Missing => VmState::Missing,
         }
     }
 
@@ -181,7 +181,7 @@ impl VmRecord {
             locked_by: self.locked_by().cloned(),
             created: self.created,
             hypervisor: hypervisor.name.into(),
-            emulated: hypervisor.emulated.clone(),
+            emulation_reason: hypervisor.emulation_reason.clone(),
         }
     }
 

@@ -3,8 +3,8 @@ use contract::provisioner::{OpenDisksRefused, VmRefused};
 use proptest::prelude::*;
 
 use super::*;
-use crate::inventory::{Birth, Inventory};
-use crate::seed::SeedRecord;
+use crate::inventory::{Inventory, NewVmParams};
+use crate::seed::SeedImageRecord;
 
 fn operation(number: u128) -> OperationId {
     OperationId::from_bits(number)
@@ -27,8 +27,13 @@ pub(crate) fn definition(text: &str) -> VmDefinition {
     }
 }
 
-fn birth(by: OperationId) -> Birth {
-    Birth { by, random: 7, host: "h1".parse().expect("a good name"), now: chrono::DateTime::UNIX_EPOCH }
+fn new_vm(by: OperationId) -> NewVmParams {
+    NewVmParams {
+        by,
+        random_bits: 7,
+        host: "h1".parse().expect("a good name"),
+        now: chrono::DateTime::UNIX_EPOCH,
+    }
 }
 
 fn with_seed() -> Inventory {
@@ -39,29 +44,33 @@ fn with_seed() -> Inventory {
         stored_size: ByteCount::mib(1),
         added: chrono::DateTime::UNIX_EPOCH,
     };
-    Inventory::new([], [SeedRecord::Imported { seed, by: operation(1) }])
+    Inventory::new([], [SeedImageRecord::Imported { seed, by: operation(1) }])
 }
 
 /// A VM whose creation has just begun, by operation 2.
 pub(crate) fn new_record() -> VmRecord {
-    with_seed().create(&definition("web"), &birth(operation(2))).expect("it may be created")
+    with_seed().create(&definition("web"), &new_vm(operation(2))).expect("it may be created")
 }
 
-const READY: Observed = Observed::running(true, None);
+const READY: ObservedVmState = ObservedVmState::running(true, None);
 
-pub(crate) fn complete(record: &VmRecord, by: u128, observed: Observed) -> Result<VmRecord, VmRefused> {
+pub(crate) fn complete(
+    record: &VmRecord,
+    by: u128,
+    observed: ObservedVmState,
+) -> Result<VmRecord, VmRefused> {
     record.apply(VmTransition::Complete { by: operation(by), observed, host_key: None })
 }
 
-pub(crate) fn begin(record: &VmRecord, by: u128, kind: WorkKind) -> Result<VmRecord, VmRefused> {
+pub(crate) fn begin(record: &VmRecord, by: u128, kind: VmLockKind) -> Result<VmRecord, VmRefused> {
     record.apply(VmTransition::Begin { by: operation(by), kind })
 }
 
-fn observe(record: &VmRecord, before: Observed, now: Observed) -> VmRecord {
-    record.apply(VmTransition::Observe { before, now }).expect("never refused")
+fn observe(record: &VmRecord, before: ObservedVmState, now: ObservedVmState) -> VmRecord {
+    record.apply(VmTransition::RecordObservation { before, now }).expect("never refused")
 }
 
-fn release(record: &VmRecord, by: u128, observed: Observed) -> VmRecord {
+fn release(record: &VmRecord, by: u128, observed: ObservedVmState) -> VmRecord {
     record.apply(VmTransition::Release { by: operation(by), observed }).expect("never refused")
 }
 
@@ -71,8 +80,8 @@ pub(crate) fn existing() -> VmRecord {
 }
 
 /// The same, observed in a power state.
-pub(crate) fn observed(power: Power) -> VmRecord {
-    observe(&existing(), READY, Observed::after(Some(READY), power))
+pub(crate) fn observed(power: PowerState) -> VmRecord {
+    observe(&existing(), READY, ObservedVmState::after(Some(READY), power))
 }
 
 #[test]
@@ -81,25 +90,30 @@ fn a_vm_shows_its_state_from_creation_to_removal() {
     assert_eq!((created.state(), created.locked_by()), (VmState::Creating, Some(&operation(2))));
     let ready = existing();
     assert_eq!((ready.state(), ready.locked_by()), (VmState::Ready, None));
-    let stopping = begin(&ready, 3, WorkKind::Stopping).expect("free");
+    let stopping = begin(&ready, 3, VmLockKind::Stopping).expect("free");
     assert_eq!(stopping.state(), VmState::Stopping);
-    let stopped = complete(&stopping, 3, Observed::OFF).expect("at work");
+    let stopped = complete(&stopping, 3, ObservedVmState::OFF).expect("at work");
     assert_eq!(stopped.state(), VmState::Stopped);
-    assert!(matches!(begin(&stopped, 4, WorkKind::Stopping), Err(VmRefused::Already { .. })));
-    let starting = begin(&stopped, 5, WorkKind::Starting).expect("free");
+    assert!(matches!(begin(&stopped, 4, VmLockKind::Stopping), Err(VmRefused::AlreadyInState { .. })));
+    let starting = begin(&stopped, 5, VmLockKind::Starting).expect("free");
     assert_eq!(starting.state(), VmState::Starting);
-    let removing = complete(&starting, 5, READY).and_then(|vm| begin(&vm, 6, WorkKind::Removing));
+    let removing = complete(&starting, 5, READY).and_then(|vm| begin(&vm, 6, VmLockKind::Removing));
     assert_eq!(removing.expect("free").state(), VmState::Removing);
 }
 
 #[test]
 fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
     let reason = PauseReason::NoSpace;
-    let paused = observed(Power::Paused(reason));
+    let paused = observed(PowerState::Paused(reason));
     assert_eq!((paused.state(), paused.pause_reason()), (VmState::Paused, Some(reason)));
-    assert_eq!(paused.view(&HypervisorInfo { name: "libvirt", emulated: None }).pause_reason, Some(reason));
+    assert_eq!(
+        paused.view(&HypervisorInfo { name: "libvirt", emulation_reason: None }).pause_reason,
+        Some(reason)
+    );
     assert_eq!(paused.may_be_read(&operation(3)), Ok(()));
-    for (kind, state) in [(WorkKind::Starting, VmState::Starting), (WorkKind::Stopping, VmState::Stopping)] {
+    for (kind, state) in
+        [(VmLockKind::Starting, VmState::Starting), (VmLockKind::Stopping, VmState::Stopping)]
+    {
         let locked = begin(&paused, 3, kind).expect("it is not running");
         assert_eq!((locked.state(), locked.pause_reason()), (state, None));
     }
@@ -107,31 +121,31 @@ fn a_paused_vm_says_why_and_can_be_started_stopped_and_read() {
 
 #[test]
 fn only_one_operation_is_at_work_at_a_time() {
-    let locked = begin(&existing(), 3, WorkKind::Stopping).expect("free");
-    for other in WorkKind::ALL {
+    let locked = begin(&existing(), 3, VmLockKind::Stopping).expect("free");
+    for other in VmLockKind::ALL {
         assert_eq!(begin(&locked, 4, *other), Err(VmRefused::Locked { vm: name("web"), by: operation(3) }));
     }
-    assert!(complete(&locked, 4, Observed::OFF).is_err());
-    assert_eq!(locked.apply(VmTransition::GiveUp { by: operation(4) }), Ok(locked));
+    assert!(complete(&locked, 4, ObservedVmState::OFF).is_err());
+    assert_eq!(locked.apply(VmTransition::RevertBegin { by: operation(4) }), Ok(locked));
 }
 
 #[test]
 fn what_the_hypervisor_reports_never_changes_what_is_desired() {
-    let gone = observe(&existing(), READY, Observed::MISSING);
+    let gone = observe(&existing(), READY, ObservedVmState::MISSING);
     assert_eq!(gone.state(), VmState::Missing);
-    assert!(matches!(gone.phase, Phase::Exists { desired: Desired::Running, .. }));
-    let stale = observe(&existing(), Observed::OFF, Observed::MISSING);
+    assert!(matches!(gone.phase, VmPhase::Exists { desired: DesiredPowerState::Running, .. }));
+    let stale = observe(&existing(), ObservedVmState::OFF, ObservedVmState::MISSING);
     assert_eq!(stale, existing(), "what was decided on an older record does not count");
 }
 
 #[test]
 fn what_an_ended_operation_left_can_be_worked_on_again() {
-    let freed = release(&new_record(), 2, Observed::MISSING);
-    assert!(begin(&freed, 9, WorkKind::Removing).is_ok());
-    let stopping = begin(&existing(), 3, WorkKind::Stopping).expect("free");
+    let freed = release(&new_record(), 2, ObservedVmState::MISSING);
+    assert!(begin(&freed, 9, VmLockKind::Removing).is_ok());
+    let stopping = begin(&existing(), 3, VmLockKind::Stopping).expect("free");
     let freed = release(&stopping, 3, READY);
     assert_eq!((freed.state(), freed.locked_by()), (VmState::Ready, None));
-    assert_eq!(release(&existing(), 3, Observed::OFF), existing());
+    assert_eq!(release(&existing(), 3, ObservedVmState::OFF), existing());
 }
 
 #[test]
@@ -139,18 +153,19 @@ fn a_vm_that_is_being_changed_is_not_read() {
     let other = operation(3);
     assert_eq!(existing().may_be_read(&other), Ok(()));
     assert!(matches!(new_record().may_be_read(&other), Err(OpenDisksRefused::Busy { .. })));
-    let gone = observe(&existing(), READY, Observed::MISSING);
+    let gone = observe(&existing(), READY, ObservedVmState::MISSING);
     assert!(matches!(gone.may_be_read(&other), Err(OpenDisksRefused::NotReadable { .. })));
 }
 
 #[test]
 fn a_host_key_is_learned_by_completion_and_kept() {
     let by = operation(3);
-    let locked = begin(&existing(), 3, WorkKind::Stopping).expect("free");
+    let locked = begin(&existing(), 3, VmLockKind::Stopping).expect("free");
     let transition = |host_key| VmTransition::Complete { by: by.clone(), observed: READY, host_key };
     let learned = locked.apply(transition(Some("ssh-ed25519 A".into()))).expect("at work");
     assert_eq!(learned.host_key.as_deref(), Some("ssh-ed25519 A"));
-    let again = begin(&learned, 4, WorkKind::Stopping).and_then(|vm| complete(&vm, 4, Observed::OFF));
+    let again =
+        begin(&learned, 4, VmLockKind::Stopping).and_then(|vm| complete(&vm, 4, ObservedVmState::OFF));
     assert_eq!(again.expect("at work").host_key.as_deref(), Some("ssh-ed25519 A"));
 }
 
@@ -158,38 +173,50 @@ fn any_operation() -> impl Strategy<Value = OperationId> {
     (1u128..4).prop_map(operation)
 }
 
-fn any_observed() -> impl Strategy<Value = Observed> {
+fn any_observed() -> impl Strategy<Value = ObservedVmState> {
     prop_oneof![
-        Just(Observed::OFF),
-        Just(Observed::MISSING),
-        any::<bool>().prop_map(|ready| Observed::running(ready, None)),
-        any::<bool>().prop_map(|ready| Observed {
-            power: Power::Paused(PauseReason::User),
+        Just(ObservedVmState::OFF),
+        Just(ObservedVmState::MISSING),
+        any::<bool>().prop_map(|ready| ObservedVmState::running(ready, None)),
+        any::<bool>().prop_map(|ready| ObservedVmState {
+            power: PowerState::Paused(PauseReason::User),
             ready,
             address: None
         }),
     ]
 }
 
-fn any_kind() -> impl Strategy<Value = WorkKind> {
-    proptest::sample::select(WorkKind::ALL)
+fn any_kind() -> impl Strategy<Value = VmLockKind> {
+    proptest::sample::select(VmLockKind::ALL)
 }
 
 fn any_transition() -> impl Strategy<Value = VmTransition> {
     prop_oneof![
         (any_operation(), any_kind()).prop_map(|(by, kind)| VmTransition::Begin { by, kind }),
-        any_operation().prop_map(|by| VmTransition::GiveUp { by }),
+        any_operation().prop_map(|by| VmTransition::RevertBegin { by }),
         (any_operation(), any_observed()).prop_map(|(by, observed)| VmTransition::Complete {
             by,
             observed,
             host_key: None
         }),
         (any_operation(), any_operation())
-            .prop_map(|(by, reserved_by)| VmTransition::Adopt { by, reserved_by }),
-        any_operation().prop_map(|by| VmTransition::Unadopt { by }),
-        (any_observed(), any_observed()).prop_map(|(before, now)| VmTransition::Observe { before, now }),
+            .prop_map(|(by, reserved_by)| VmTransition::BeginReserved { by, reserved_by }),
+        any_operation().prop_map(|by| VmTransition::RevertBeginReserved { by }),
+        (any_observed(), any_observed())
+            .prop_map(|(before, now)| VmTransition::RecordObservation { before, now }),
+        any_operation().prop_map(|by| VmTransition::Reboot { by }),
         (any_operation(), any_observed()).prop_map(|(by, observed)| VmTransition::Release { by, observed }),
     ]
+}
+
+#[test]
+fn a_vm_that_is_booted_again_is_not_ready_until_its_guest_answers() {
+    let removing = begin(&existing(), 3, VmLockKind::Removing).expect("free");
+    let rebooted = removing.apply(VmTransition::Reboot { by: operation(3) }).expect("never refused");
+    let undone = rebooted.apply(VmTransition::RevertBegin { by: operation(3) }).expect("never refused");
+    assert_eq!(undone.state(), VmState::Starting);
+    let by_another = existing().apply(VmTransition::Reboot { by: operation(4) });
+    assert_eq!(by_another, Ok(existing()));
 }
 
 proptest! {
@@ -202,7 +229,7 @@ proptest! {
     ) {
         let mut record = new_record();
         if reserved {
-            record.phase = Phase::Reserved { by: operation(2) };
+            record.phase = VmPhase::Reserved { by: operation(2) };
         }
         for transition in transitions {
             let holder = record.locked_by().cloned();
@@ -213,11 +240,11 @@ proptest! {
                 && next.locked_by() != Some(&holder)
             {
                 let by_itself = match &transition {
-                    VmTransition::GiveUp { by }
+                    VmTransition::RevertBegin { by }
                     | VmTransition::Complete { by, .. }
-                    | VmTransition::Unadopt { by }
+                    | VmTransition::RevertBeginReserved { by }
                     | VmTransition::Release { by, .. } => *by == holder,
-                    VmTransition::Adopt { reserved_by, .. } => *reserved_by == holder,
+                    VmTransition::BeginReserved { reserved_by, .. } => *reserved_by == holder,
                     _ => false,
                 };
                 prop_assert!(by_itself, "{:?} took the lock of {:?}", transition, holder);
@@ -232,10 +259,10 @@ proptest! {
     fn giving_up_goes_back_to_what_was(observed in any_observed(), kind in any_kind()) {
         let before = observe(&existing(), READY, observed);
         if let Ok(begun) = begin(&before, 3, kind) {
-            prop_assert_eq!(begun.apply(VmTransition::GiveUp { by: operation(3) }), Ok(before.clone()));
-            if let Ok(completed) = complete(&begun, 3, Observed::OFF) {
-                let reopen = VmTransition::Reopen { by: operation(3), locked: begun.phase.clone() };
-                prop_assert_eq!(completed.apply(reopen), Ok(VmRecord { completed_by: None, ..begun }));
+            prop_assert_eq!(begun.apply(VmTransition::RevertBegin { by: operation(3) }), Ok(before.clone()));
+            if let Ok(completed) = complete(&begun, 3, ObservedVmState::OFF) {
+                let revert_complete = VmTransition::RevertComplete { by: operation(3), locked: begun.phase.clone() };
+                prop_assert_eq!(completed.apply(revert_complete), Ok(VmRecord { last_completed_operation: None, ..begun }));
             }
         }
     }

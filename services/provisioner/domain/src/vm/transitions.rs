@@ -4,8 +4,8 @@
 use contract::OperationId;
 use contract::provisioner::{OpenDisksRefused, VmRefused};
 
-use super::{Desired, Phase, VmRecord, Work, WorkKind};
-use crate::power::{Observed, Power};
+use super::{DesiredPowerState, VmLock, VmLockKind, VmPhase, VmRecord};
+use crate::power::{ObservedVmState, PowerState};
 
 /// A transition as a value, so that it can be sent to the owner of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,10 +16,10 @@ pub enum VmTransition {
         /// The operation.
         by: OperationId,
         /// What it does.
-        kind: WorkKind,
+        kind: VmLockKind,
     },
     /// Reverts `Begin`; a no-op where that operation is not at work.
-    GiveUp {
+    RevertBegin {
         /// The operation.
         by: OperationId,
     },
@@ -28,43 +28,49 @@ pub enum VmTransition {
         /// The operation.
         by: OperationId,
         /// How the VM is now.
-        observed: Observed,
+        observed: ObservedVmState,
         /// The guest's SSH host key, where the operation has seen it.
         host_key: Option<String>,
     },
     /// Reverts `Complete`: back to the phase in which the operation had locked the VM. A no-op otherwise.
-    Reopen {
+    RevertComplete {
         /// The operation.
         by: OperationId,
         /// The phase that its first step left.
-        locked: Phase,
+        locked: VmPhase,
     },
     /// Begins to create a VM from a reserved name.
-    Adopt {
+    BeginReserved {
         /// The operation.
         by: OperationId,
         /// The operation that the name was reserved for.
         reserved_by: OperationId,
     },
-    /// Reverts `Adopt`; a no-op otherwise.
-    Unadopt {
+    /// Reverts `BeginReserved`; a no-op otherwise.
+    RevertBeginReserved {
         /// The operation.
         by: OperationId,
     },
     /// The hypervisor reports something new. A no-op where the record says something else than `before`, or while an
     /// operation changes the VM.
-    Observe {
+    RecordObservation {
         /// What the record said when the hypervisor was asked.
-        before: Observed,
+        before: ObservedVmState,
         /// What the hypervisor reported.
-        now: Observed,
+        now: ObservedVmState,
+    },
+    /// The operation boots a VM again that it had ended: its guest has not answered since. A no-op where the operation is
+    /// not at work on it.
+    Reboot {
+        /// The operation.
+        by: OperationId,
     },
     /// Frees a VM from an operation that ended and left it locked: what is half created can then be removed.
     Release {
         /// The operation.
         by: OperationId,
         /// How the VM is now.
-        observed: Observed,
+        observed: ObservedVmState,
     },
 }
 
@@ -72,22 +78,23 @@ impl VmRecord {
     /// Makes a transition.
     ///
     /// # Errors
-    /// [`VmRefused::Locked`] while another operation is at work; [`VmRefused::Unknown`] where the operation is not at
+    /// [`VmRefused::Locked`] while another operation is at work; [`VmRefused::UnknownVm`] where the operation is not at
     /// work on this VM; for `Begin` also the precondition of that kind of work.
     pub fn apply(&self, transition: VmTransition) -> Result<VmRecord, VmRefused> {
         match transition {
             VmTransition::Begin { by, kind } => self.begin(&by, kind),
-            VmTransition::GiveUp { by } => Ok(self.give_up(&by)),
+            VmTransition::RevertBegin { by } => Ok(self.revert_begin(&by)),
             VmTransition::Complete { by, observed, host_key } => self.complete(&by, observed, host_key),
-            VmTransition::Reopen { by, locked } => Ok(self.reopen(&by, locked)),
-            VmTransition::Adopt { by, reserved_by } => self.adopt(&by, &reserved_by),
-            VmTransition::Unadopt { by } => Ok(self.unadopt(&by)),
-            VmTransition::Observe { before, now } => Ok(self.observe(before, now)),
+            VmTransition::RevertComplete { by, locked } => Ok(self.revert_complete(&by, locked)),
+            VmTransition::BeginReserved { by, reserved_by } => self.begin_reserved(&by, &reserved_by),
+            VmTransition::RevertBeginReserved { by } => Ok(self.revert_begin_reserved(&by)),
+            VmTransition::RecordObservation { before, now } => Ok(self.observe(before, now)),
+            VmTransition::Reboot { by } => Ok(self.reboot(&by)),
             VmTransition::Release { by, observed } => Ok(self.release(&by, observed)),
         }
     }
 
-    fn with(&self, phase: Phase) -> VmRecord {
+    fn with(&self, phase: VmPhase) -> VmRecord {
         VmRecord { phase, ..self.clone() }
     }
 
@@ -95,29 +102,29 @@ impl VmRecord {
     fn refusal(&self) -> VmRefused {
         match self.locked_by() {
             Some(by) => VmRefused::Locked { vm: self.name().clone(), by: by.clone() },
-            None => VmRefused::Unknown(self.name().clone()),
+            None => VmRefused::UnknownVm(self.name().clone()),
         }
     }
 
-    fn begin(&self, by: &OperationId, kind: WorkKind) -> Result<VmRecord, VmRefused> {
-        let Phase::Exists { desired, observed, work } = &self.phase else {
+    fn begin(&self, by: &OperationId, kind: VmLockKind) -> Result<VmRecord, VmRefused> {
+        let VmPhase::Exists { desired, observed, lock } = &self.phase else {
             return Err(self.refusal());
         };
-        match work {
-            Some(work) if work.by == *by && work.kind == kind => return Ok(self.clone()),
+        match lock {
+            Some(lock) if lock.by == *by && lock.kind == kind => return Ok(self.clone()),
             Some(_) => return Err(self.refusal()),
             None => {}
         }
         kind.check(self, *desired, *observed)?;
         let wanted = kind.desires().unwrap_or(*desired);
-        let work = Some(Work { by: by.clone(), kind, before: *desired });
-        Ok(self.with(Phase::Exists { desired: wanted, observed: *observed, work }))
+        let lock = Some(VmLock { by: by.clone(), kind, desired_before: *desired });
+        Ok(self.with(VmPhase::Exists { desired: wanted, observed: *observed, lock }))
     }
 
-    fn give_up(&self, by: &OperationId) -> VmRecord {
+    fn revert_begin(&self, by: &OperationId) -> VmRecord {
         match &self.phase {
-            Phase::Exists { observed, work: Some(work), .. } if work.by == *by => {
-                self.with(Phase::Exists { desired: work.before, observed: *observed, work: None })
+            VmPhase::Exists { observed, lock: Some(lock), .. } if lock.by == *by => {
+                self.with(VmPhase::Exists { desired: lock.desired_before, observed: *observed, lock: None })
             }
             _ => self.clone(),
         }
@@ -126,69 +133,79 @@ impl VmRecord {
     fn complete(
         &self,
         by: &OperationId,
-        observed: Observed,
+        observed: ObservedVmState,
         host_key: Option<String>,
     ) -> Result<VmRecord, VmRefused> {
         let desired = match &self.phase {
-            Phase::Creating { by: creator, .. } if creator == by => Desired::Running,
-            Phase::Exists { desired, work: Some(work), .. } if work.by == *by => *desired,
-            Phase::Exists { work: None, .. } if self.completed_by.as_ref() == Some(by) => {
+            VmPhase::Creating { by: creator, .. } if creator == by => DesiredPowerState::Running,
+            VmPhase::Exists { desired, lock: Some(lock), .. } if lock.by == *by => *desired,
+            VmPhase::Exists { lock: None, .. } if self.last_completed_operation.as_ref() == Some(by) => {
                 return Ok(self.clone());
             }
             _ => return Err(self.refusal()),
         };
-        let mut next = self.with(Phase::Exists { desired, observed, work: None });
-        next.completed_by = Some(by.clone());
+        let mut next = self.with(VmPhase::Exists { desired, observed, lock: None });
+        next.last_completed_operation = Some(by.clone());
         next.host_key = host_key.or(next.host_key);
         Ok(next)
     }
 
-    fn reopen(&self, by: &OperationId, locked: Phase) -> VmRecord {
+    fn revert_complete(&self, by: &OperationId, locked: VmPhase) -> VmRecord {
         match &self.phase {
-            Phase::Exists { work: None, .. } if self.completed_by.as_ref() == Some(by) => {
-                VmRecord { completed_by: None, ..self.with(locked) }
+            VmPhase::Exists { lock: None, .. } if self.last_completed_operation.as_ref() == Some(by) => {
+                VmRecord { last_completed_operation: None, ..self.with(locked) }
             }
             _ => self.clone(),
         }
     }
 
-    fn adopt(&self, by: &OperationId, reserved_by: &OperationId) -> Result<VmRecord, VmRefused> {
+    fn begin_reserved(&self, by: &OperationId, reserved_by: &OperationId) -> Result<VmRecord, VmRefused> {
         match &self.phase {
-            Phase::Reserved { by: owner } if owner == reserved_by => {
-                Ok(self.with(Phase::Creating { by: by.clone(), reserved_by: Some(reserved_by.clone()) }))
+            VmPhase::Reserved { by: owner } if owner == reserved_by => {
+                Ok(self.with(VmPhase::Creating { by: by.clone(), reserved_by: Some(reserved_by.clone()) }))
             }
-            Phase::Creating { by: creator, .. } if creator == by => Ok(self.clone()),
+            VmPhase::Creating { by: creator, .. } if creator == by => Ok(self.clone()),
             _ => Err(self.refusal()),
         }
     }
 
-    fn unadopt(&self, by: &OperationId) -> VmRecord {
+    fn revert_begin_reserved(&self, by: &OperationId) -> VmRecord {
         match &self.phase {
-            Phase::Creating { by: creator, reserved_by: Some(owner) } if creator == by => {
-                VmRecord { host_key: None, ..self.with(Phase::Reserved { by: owner.clone() }) }
+            VmPhase::Creating { by: creator, reserved_by: Some(owner) } if creator == by => {
+                VmRecord { host_key: None, ..self.with(VmPhase::Reserved { by: owner.clone() }) }
             }
             _ => self.clone(),
         }
     }
 
-    fn observe(&self, before: Observed, now: Observed) -> VmRecord {
+    fn observe(&self, before: ObservedVmState, now: ObservedVmState) -> VmRecord {
         match &self.phase {
-            Phase::Exists { desired, observed, work }
-                if *observed == before && work.as_ref().is_none_or(|work| !work.kind.changes_vm()) =>
+            VmPhase::Exists { desired, observed, lock }
+                if *observed == before && lock.as_ref().is_none_or(|lock| !lock.kind.changes_vm()) =>
             {
-                self.with(Phase::Exists { desired: *desired, observed: now, work: work.clone() })
+                self.with(VmPhase::Exists { desired: *desired, observed: now, lock: lock.clone() })
             }
             _ => self.clone(),
         }
     }
 
-    fn release(&self, by: &OperationId, now: Observed) -> VmRecord {
+    fn reboot(&self, by: &OperationId) -> VmRecord {
         match &self.phase {
-            Phase::Creating { by: creator, .. } if creator == by => {
-                self.with(Phase::Exists { desired: Desired::Off, observed: now, work: None })
+            VmPhase::Exists { desired, observed, lock: Some(lock) } if lock.by == *by => {
+                let observed = ObservedVmState { ready: false, ..*observed };
+                self.with(VmPhase::Exists { desired: *desired, observed, lock: Some(lock.clone()) })
             }
-            Phase::Exists { observed, work: Some(work), .. } if work.by == *by => {
-                self.give_up(by).observe(*observed, now)
+            _ => self.clone(),
+        }
+    }
+
+    fn release(&self, by: &OperationId, now: ObservedVmState) -> VmRecord {
+        match &self.phase {
+            VmPhase::Creating { by: creator, .. } if creator == by => {
+                self.with(VmPhase::Exists { desired: DesiredPowerState::Off, observed: now, lock: None })
+            }
+            VmPhase::Exists { observed, lock: Some(lock), .. } if lock.by == *by => {
+                self.revert_begin(by).observe(*observed, now)
             }
             _ => self.clone(),
         }
@@ -204,7 +221,7 @@ impl VmRecord {
             return Err(OpenDisksRefused::Busy { vm, by: other.clone() });
         }
         match self.observed() {
-            Some(observed) if observed.power != Power::Missing => Ok(()),
+            Some(observed) if observed.power != PowerState::Missing => Ok(()),
             _ => Err(OpenDisksRefused::NotReadable { vm, state: self.state() }),
         }
     }

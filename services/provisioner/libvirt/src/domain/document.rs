@@ -122,7 +122,7 @@ fn disk_element(disk: &DiskSpec, boot_order: usize) -> Element {
         DiskCache::Writeback => "writeback",
     };
     // Innermost first: each layer holds the one below it, the last an empty one.
-    let chain = disk.backing.iter().rev().fold(element("backingStore"), |below, layer| {
+    let chain = disk.backing_chain.iter().rev().fold(element("backingStore"), |below, layer| {
         element("backingStore")
             .with("type", "file")
             .child(element("format").with("type", layer.format))
@@ -168,7 +168,7 @@ mod tests {
             name: "home-web".into(),
             uuid: Uuid::from_u128(0x0b2d_1b9e_5f0f_4e0b_8a4e_0d5f_1b9e_5f0f),
             mark: Mark {
-                org: "home".into(),
+                realm: "home".into(),
                 vm: "web".into(),
                 generation: 2,
                 spec_digest: "blake3:0011".into(),
@@ -180,7 +180,7 @@ mod tests {
             disks: vec![DiskSpec {
                 path: "/vm/web & co.qcow2".into(),
                 format: DiskFormat::Qcow2,
-                backing: vec![
+                backing_chain: vec![
                     BackingImage { path: "/vm/layer.qcow2".into(), format: DiskFormat::Qcow2 },
                     BackingImage { path: "/seeds/debian.raw".into(), format: DiskFormat::Raw },
                 ],

@@ -11,9 +11,9 @@ pub const MARK_NAMESPACE: &str = "urn:loam:vm:1";
 /// Whose a domain is, and what it was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {
-    /// The organisation, or realm: several Loams may share a host.
-    pub org: String,
-    /// The virtual machine's name in that organisation.
+    /// The realm: several installations may share a host.
+    pub realm: String,
+    /// The virtual machine's name in that realm.
     pub vm: String,
     /// Which rebuild of it this is.
     pub generation: u64,
@@ -27,7 +27,7 @@ impl Mark {
     pub(crate) fn element(&self) -> Element {
         element("loam:vm")
             .with("xmlns:loam", MARK_NAMESPACE)
-            .with("org", &self.org)
+            .with("org", &self.realm)
             .with("name", &self.vm)
             .with("generation", self.generation)
             .with("spec", &self.spec_digest)
@@ -41,7 +41,7 @@ impl Mark {
             element.attribute(key).map(str::to_owned).ok_or_else(|| format!("the mark has no {key}"))
         };
         Ok(Mark {
-            org: attribute("org")?,
+            realm: attribute("org")?,
             vm: attribute("name")?,
             generation: attribute("generation")?
                 .parse()
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_was_written() {
         let mark = Mark {
-            org: "home & garden".into(),
+            realm: "home & garden".into(),
             vm: "web".into(),
             generation: 7,
             spec_digest: "blake3:ab".into(),

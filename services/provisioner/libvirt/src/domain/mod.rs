@@ -75,7 +75,7 @@ pub struct DiskSpec {
     pub format: DiskFormat,
     /// What lies below it, nearest first. Complete: libvirt does not probe images, so that none can name
     /// files that its owner should not read.
-    pub backing: Vec<BackingImage>,
+    pub backing_chain: Vec<BackingImage>,
     /// `vda`, `vdb`, ...: the guest's name, and the name in backups.
     pub target: String,
     /// Found inside as `/dev/disk/by-id/virtio-SERIAL`; at most 20 bytes count.

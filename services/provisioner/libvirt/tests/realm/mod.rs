@@ -87,7 +87,7 @@ impl Realm {
             bridge: "loam0".into(),
             host_address: Ipv4Addr::new(10, 105, 0, 1),
             prefix_length: 24,
-            dhcp: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
+            dhcp_range: (Ipv4Addr::new(10, 105, 0, 10), Ipv4Addr::new(10, 105, 0, 250)),
             forward: Forward::Nat,
         }
     }
@@ -111,7 +111,7 @@ impl Realm {
                 name: format!("test-{name}"),
                 uuid,
                 mark: Mark {
-                    org: "test".into(),
+                    realm: "test".into(),
                     vm: name.into(),
                     generation: 1,
                     spec_digest: "none".into(),
@@ -123,7 +123,7 @@ impl Realm {
                 disks: vec![DiskSpec {
                     path: disk,
                     format: DiskFormat::Qcow2,
-                    backing: vec![BackingImage { path: seed, format: DiskFormat::Qcow2 }],
+                    backing_chain: vec![BackingImage { path: seed, format: DiskFormat::Qcow2 }],
                     target: "vda".into(),
                     serial: "root".into(),
                     cache: DiskCache::possible_in(&folder),
@@ -262,7 +262,7 @@ pub(crate) fn dirty_bytes(backup: &RunningBackup) -> u64 {
         "driver=nbd,export={},server.type=unix,server.path={},x-dirty-bitmap={}",
         export.name,
         backup.socket.display(),
-        export.dirty_bitmap.as_deref().expect("a bitmap")
+        export.dirty_bitmap_context_name.as_deref().expect("a bitmap")
     );
     let map = run(Command::new("qemu-img").args(["map", "--output=json", "--image-opts", &options]));
     let map = String::from_utf8(map.stdout).expect("text");

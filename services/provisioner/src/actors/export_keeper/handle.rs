@@ -2,9 +2,9 @@
 
 use actix::Addr;
 use actor::{AskError, ask, start};
-use bus::Declined;
-use contract::message::{Failure, FailureKind, NoRefusal, with_causes};
-use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
+use bus::ErrorReply;
+use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
+use contract::provisioner::{ClosedExports, NotOpen, OpenDisksRefused, OpenedDisks, RenewedLease};
 use contract::{OperationId, VmName};
 
 use super::{ANSWER_MAX, Close, Expire, ExportKeeper, MAILBOX, Open, Renew};
@@ -25,15 +25,18 @@ impl ExportKeeperHandle {
         &self,
         vm: VmName,
         operation: OperationId,
-    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+    ) -> Result<OpenedDisks, ErrorReply<OpenDisksRefused>> {
         answered(ask(&self.keeper, Open { vm, operation }, ANSWER_MAX).await)
     }
 
-    pub(crate) async fn renew(&self, operation: OperationId) -> Result<Renewed, Declined<NotOpen>> {
+    pub(crate) async fn renew(&self, operation: OperationId) -> Result<RenewedLease, ErrorReply<NotOpen>> {
         answered(ask(&self.keeper, Renew(operation), ANSWER_MAX).await)
     }
 
-    pub(crate) async fn close(&self, operation: OperationId) -> Result<Closed, Declined<NoRefusal>> {
+    pub(crate) async fn close(
+        &self,
+        operation: OperationId,
+    ) -> Result<ClosedExports, ErrorReply<NeverRefused>> {
         answered(ask(&self.keeper, Close(operation), ANSWER_MAX).await)
     }
 
@@ -42,8 +45,8 @@ impl ExportKeeperHandle {
     }
 }
 
-fn answered<T, R>(answer: Result<Result<T, Declined<R>>, AskError>) -> Result<T, Declined<R>> {
+fn answered<T, R>(answer: Result<Result<T, ErrorReply<R>>, AskError>) -> Result<T, ErrorReply<R>> {
     answer.unwrap_or_else(|error| {
-        Err(Declined::Failed(Failure { kind: FailureKind::TimedOut, message: with_causes(&error) }))
+        Err(ErrorReply::Failed(Failure { kind: FailureKind::TimedOut, message: with_causes(&error) }))
     })
 }

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture};
-use actor::Traced;
-use bus::{Bus, Declined, Table, TableError};
-use contract::message::{Failure, FailureKind, NoRefusal};
-use contract::provisioner::{Closed, NotOpen, OpenDisksRefused, OpenedDisks, Renewed};
+use actor::TracedMessage;
+use bus::{Bus, ErrorReply, Table, TableError};
+use contract::message::{Failure, FailureKind, NeverRefused};
+use contract::provisioner::{ClosedExports, NotOpen, OpenDisksRefused, OpenedDisks, RenewedLease};
 use contract::{OperationId, Timestamp, VmName, bucket};
 use futures::future::join_all;
-use provisioner_domain::{ExportPhase, ExportRecord, Leases};
+use provisioner_domain::{ExportLeases, ExportPhase, ExportRecord};
 use tracing::Instrument;
 
-use self::opening::{NotOpened, Row, are_served, close, open};
+use self::opening::{ExportRow, OpenExportsError, are_served, close, open};
 use crate::metrics;
 use crate::state::ServiceState;
 
@@ -34,40 +34,40 @@ const MAILBOX: usize = 64;
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(110);
 
 /// An answer that comes later, while the actor handles other messages.
-type Later<T, R> = ResponseActFuture<ExportKeeper, Result<T, Declined<R>>>;
+type Later<T, R> = ResponseActFuture<ExportKeeper, Result<T, ErrorReply<R>>>;
 
 /// Keeps the exports.
 pub struct ExportKeeper {
     state: Arc<ServiceState>,
     table: Table<ExportRecord>,
     exports: HashMap<OperationId, Entry>,
-    leases: Leases,
+    leases: ExportLeases,
 }
 
 /// The exports of one operation.
 #[derive(Clone)]
 enum Entry {
     /// They are open.
-    Open(Row),
+    Open(ExportRow),
     /// They are being opened or closed.
     Changing,
     /// They must be closed, and are not yet.
-    ToClose(Row),
+    ToClose(ExportRow),
 }
 
 #[derive(Message)]
-#[rtype(result = "Result<OpenedDisks, Declined<OpenDisksRefused>>")]
+#[rtype(result = "Result<OpenedDisks, ErrorReply<OpenDisksRefused>>")]
 struct Open {
     vm: VmName,
     operation: OperationId,
 }
 
 #[derive(Message)]
-#[rtype(result = "Result<Renewed, Declined<NotOpen>>")]
+#[rtype(result = "Result<RenewedLease, ErrorReply<NotOpen>>")]
 struct Renew(OperationId);
 
 #[derive(Message)]
-#[rtype(result = "Result<Closed, Declined<NoRefusal>>")]
+#[rtype(result = "Result<ClosedExports, ErrorReply<NeverRefused>>")]
 struct Close(OperationId);
 
 /// Closes what is due; what could not be closed.
@@ -83,9 +83,9 @@ impl ExportKeeper {
     pub async fn open(bus: &Bus, state: Arc<ServiceState>) -> Result<ExportKeeper, TableError> {
         let table = bus.table::<ExportRecord>(bucket::DISK_EXPORTS);
         let mut exports = HashMap::new();
-        let mut leases = Leases::lasting(state.limits.lease);
+        let mut leases = ExportLeases::lasting(state.limits.export_lease);
         for entry in table.all().await? {
-            let row = Row { record: entry.value, revision: entry.revision };
+            let row = ExportRow { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
             let entry = match row.record.phase {
                 ExportPhase::Open(_) => {
@@ -99,8 +99,8 @@ impl ExportKeeper {
         Ok(ExportKeeper { state, table, exports, leases })
     }
 
-    fn busy<R>(operation: &OperationId) -> Declined<R> {
-        Declined::Failed(Failure {
+    fn busy<R>(operation: &OperationId) -> ErrorReply<R> {
+        ErrorReply::Failed(Failure {
             kind: FailureKind::Busy,
             message: format!("the exports of operation {operation} are being opened or closed; try again"),
         })
@@ -109,15 +109,15 @@ impl ExportKeeper {
     fn opened(
         &mut self,
         operation: OperationId,
-        outcome: Result<(Row, OpenedDisks), NotOpened>,
-    ) -> Result<OpenedDisks, Declined<OpenDisksRefused>> {
+        outcome: Result<(ExportRow, OpenedDisks), OpenExportsError>,
+    ) -> Result<OpenedDisks, ErrorReply<OpenDisksRefused>> {
         match outcome {
             Ok((row, opened)) => {
                 self.leases.grant(&operation, now());
                 self.exports.insert(operation, Entry::Open(row));
                 Ok(opened)
             }
-            Err(NotOpened { reason, left }) => {
+            Err(OpenExportsError { reason, leftover_row: left }) => {
                 match left {
                     Some(row) => self.exports.insert(operation, Entry::ToClose(row)),
                     None => self.exports.remove(&operation),
@@ -128,7 +128,7 @@ impl ExportKeeper {
     }
 
     /// Whether open exports are really served; then their lease is renewed, else they are closed in the next round.
-    fn still_open(&self, operation: OperationId, row: Row) -> ResponseActFuture<Self, bool> {
+    fn still_open(&self, operation: OperationId, row: ExportRow) -> ResponseActFuture<Self, bool> {
         let exports = row.opened().map(|opened| opened.exports).unwrap_or_default();
         let check = async move { are_served(&exports).await }.in_current_span();
         Box::pin(wrap_future::<_, Self>(check).map(move |served, this, _| {
@@ -146,23 +146,23 @@ impl ExportKeeper {
     }
 
     /// Closes exports; the actor handles other messages meanwhile.
-    fn closing(&mut self, operation: OperationId, row: Row) -> Later<Closed, NoRefusal> {
+    fn closing(&mut self, operation: OperationId, row: ExportRow) -> Later<ClosedExports, NeverRefused> {
         self.exports.insert(operation.clone(), Entry::Changing);
         let (state, table) = (Arc::clone(&self.state), self.table.clone());
         let closing = async move { (close(&state, &table, &row).await, row) };
         Box::pin(
             wrap_future::<_, Self>(closing.in_current_span())
-                .map(move |(outcome, row), this, _| this.closed(row, outcome).map_err(Declined::Failed)),
+                .map(move |(outcome, row), this, _| this.closed(row, outcome).map_err(ErrorReply::Failed)),
         )
     }
 
-    fn closed(&mut self, row: Row, outcome: Result<(), Failure>) -> Result<Closed, Failure> {
+    fn closed(&mut self, row: ExportRow, outcome: Result<(), Failure>) -> Result<ClosedExports, Failure> {
         let operation = row.record.operation.clone();
         match outcome {
             Ok(()) => {
                 self.exports.remove(&operation);
                 self.leases.end(&operation);
-                Ok(Closed { was_open: true })
+                Ok(ClosedExports { was_open: true })
             }
             Err(failure) => {
                 tracing::warn!(%operation, "exports are not closed yet: {failure}");
@@ -173,7 +173,7 @@ impl ExportKeeper {
     }
 
     /// The exports whose lease has expired, and those that were not closed when they had to be.
-    fn due(&self) -> Vec<(OperationId, Row)> {
+    fn due(&self) -> Vec<(OperationId, ExportRow)> {
         let expired = self.leases.expired(now());
         let due = |(operation, entry): (&OperationId, &Entry)| match entry {
             Entry::Open(row) if expired.contains(operation) => {
@@ -196,12 +196,12 @@ impl Actor for ExportKeeper {
     type Context = Context<Self>;
 }
 
-impl Handler<Traced<Expire>> for ExportKeeper {
+impl Handler<TracedMessage<Expire>> for ExportKeeper {
     type Result = ResponseActFuture<Self, Result<(), String>>;
-    fn handle(&mut self, received: Traced<Expire>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<Expire>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
         let (state, table) = (Arc::clone(&self.state), self.table.clone());
-        let rows: Vec<Row> = self.due().into_iter().map(|(_, row)| row).collect();
+        let rows: Vec<ExportRow> = self.due().into_iter().map(|(_, row)| row).collect();
         for row in &rows {
             self.exports.insert(row.record.operation.clone(), Entry::Changing);
         }
@@ -218,9 +218,9 @@ impl Handler<Traced<Expire>> for ExportKeeper {
     }
 }
 
-impl Handler<Traced<Open>> for ExportKeeper {
+impl Handler<TracedMessage<Open>> for ExportKeeper {
     type Result = Later<OpenedDisks, OpenDisksRefused>;
-    fn handle(&mut self, received: Traced<Open>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<Open>, _: &mut Context<Self>) -> Self::Result {
         let Open { vm, operation } = received.message;
         match self.exports.get(&operation).cloned() {
             Some(Entry::Open(row)) if row.record.vm == vm => {
@@ -244,12 +244,12 @@ impl Handler<Traced<Open>> for ExportKeeper {
     }
 }
 
-impl Handler<Traced<Renew>> for ExportKeeper {
-    type Result = Later<Renewed, NotOpen>;
-    fn handle(&mut self, received: Traced<Renew>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<Renew>> for ExportKeeper {
+    type Result = Later<RenewedLease, NotOpen>;
+    fn handle(&mut self, received: TracedMessage<Renew>, _: &mut Context<Self>) -> Self::Result {
         let Renew(operation_id) = received.message;
-        let renewed = Renewed { lease_seconds: self.state.limits.lease.as_secs() as u32 };
-        let not_open = Declined::Refused(NotOpen { operation_id: operation_id.clone() });
+        let renewed = RenewedLease { lease_seconds: self.state.limits.export_lease.as_secs() as u32 };
+        let not_open = ErrorReply::Refused(NotOpen { operation_id: operation_id.clone() });
         match self.exports.get(&operation_id).cloned() {
             Some(Entry::Open(row)) => Box::pin(
                 self.still_open(operation_id, row)
@@ -260,13 +260,13 @@ impl Handler<Traced<Renew>> for ExportKeeper {
     }
 }
 
-impl Handler<Traced<Close>> for ExportKeeper {
-    type Result = Later<Closed, NoRefusal>;
-    fn handle(&mut self, received: Traced<Close>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<Close>> for ExportKeeper {
+    type Result = Later<ClosedExports, NeverRefused>;
+    fn handle(&mut self, received: TracedMessage<Close>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
         let Close(operation) = received.message;
         match self.exports.get(&operation).cloned() {
-            None => Box::pin(actix::fut::ready(Ok(Closed { was_open: false }))),
+            None => Box::pin(actix::fut::ready(Ok(ClosedExports { was_open: false }))),
             Some(Entry::Changing) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),
             Some(Entry::Open(row) | Entry::ToClose(row)) => self.closing(operation, row),
         }

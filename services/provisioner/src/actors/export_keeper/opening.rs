@@ -8,14 +8,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bus::{Declined, Revision, Table, TableError};
+use bus::{ErrorReply, Revision, Table, TableError};
 use contract::message::{Failure, FailureKind};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused, VmState};
 use contract::{OperationId, Timestamp, VmName, VmUuid};
-use provisioner_domain::{ExportPhase, ExportRecord, Power, ServedBy, VmRecord, VmTransition, WorkKind};
+use provisioner_domain::{
+    ExportPhase, ExportRecord, ExportServer, PowerState, VmLockKind, VmRecord, VmTransition,
+};
 use tokio::net::UnixStream;
 
-use crate::ports::{Disk, Export, HypervisorFailure};
+use crate::ports::{Disk, Export, HypervisorErrorKind};
 use crate::state::ServiceState;
 use crate::vm_spec::disks_of;
 
@@ -25,16 +27,16 @@ const THAW_INTERVAL: Duration = Duration::from_secs(2);
 /// A local socket answers at once, or no server listens.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
-type Refused = Declined<OpenDisksRefused>;
+type Refused = ErrorReply<OpenDisksRefused>;
 
 /// An export with its row's revision.
 #[derive(Clone)]
-pub(super) struct Row {
+pub(super) struct ExportRow {
     pub(super) record: ExportRecord,
     pub(super) revision: Revision,
 }
 
-impl Row {
+impl ExportRow {
     /// The reply to the request that opened it.
     pub(super) fn opened(&self) -> Option<OpenedDisks> {
         match &self.record.phase {
@@ -45,14 +47,14 @@ impl Row {
 }
 
 /// Why disks were not exported, and the row that is left where even closing them again did not succeed.
-pub(super) struct NotOpened {
+pub(super) struct OpenExportsError {
     pub(super) reason: Refused,
-    pub(super) left: Option<Row>,
+    pub(super) leftover_row: Option<ExportRow>,
 }
 
-impl From<Refused> for NotOpened {
+impl From<Refused> for OpenExportsError {
     fn from(reason: Refused) -> Self {
-        NotOpened { reason, left: None }
+        OpenExportsError { reason, leftover_row: None }
     }
 }
 
@@ -62,11 +64,11 @@ pub(super) async fn open(
     table: &Table<ExportRecord>,
     vm: &VmName,
     operation: &OperationId,
-) -> Result<(Row, OpenedDisks), NotOpened> {
+) -> Result<(ExportRow, OpenedDisks), OpenExportsError> {
     let found = state.registry.vm(vm).await.map_err(refusal)?;
-    found.may_be_read(operation).map_err(Declined::Refused)?;
+    found.may_be_read(operation).map_err(ErrorReply::Refused)?;
     let power = power_of(state, &found).await?;
-    let served_by = if power.is_on() { ServedBy::Hypervisor } else { ServedBy::NbdServer };
+    let served_by = if power.is_on() { ExportServer::Hypervisor } else { ExportServer::NbdServer };
     let record = ExportRecord {
         operation: operation.clone(),
         vm: vm.clone(),
@@ -75,9 +77,9 @@ pub(super) async fn open(
         phase: ExportPhase::Opening,
     };
     let (row, written) = match table.create(operation.as_str(), &record).await {
-        Ok(revision) => (Row { record, revision }, Ok(())),
+        Ok(revision) => (ExportRow { record, revision }, Ok(())),
         // Perhaps it was written and only the answer was lost, now or before: it is closed like one that is half open.
-        Err(error) => (Row { record, revision: 0 }, Err(Refused::from(Failure::unavailable(&error)))),
+        Err(error) => (ExportRow { record, revision: 0 }, Err(Refused::from(Failure::unavailable(&error)))),
     };
     let opened = match written {
         Ok(()) => open_written(state, table, &found, power, &row).await,
@@ -93,7 +95,7 @@ pub(super) async fn open(
                     Some(row)
                 }
             };
-            Err(NotOpened { reason, left })
+            Err(OpenExportsError { reason, leftover_row: left })
         }
     }
 }
@@ -103,21 +105,21 @@ async fn open_written(
     state: &ServiceState,
     table: &Table<ExportRecord>,
     found: &VmRecord,
-    power: Power,
-    row: &Row,
-) -> Result<(Row, OpenedDisks), Refused> {
+    power: PowerState,
+    row: &ExportRow,
+) -> Result<(ExportRow, OpenedDisks), Refused> {
     let (vm, operation) = (&row.record.vm, &row.record.operation);
-    let begin = VmTransition::Begin { by: operation.clone(), kind: WorkKind::Reading };
+    let begin = VmTransition::Begin { by: operation.clone(), kind: VmLockKind::ReadingDisks };
     state.registry.apply(vm, begin).await.map_err(refusal)?;
     let folder = state.disks.create_export_folder(operation).await;
     let folder = folder.map_err(|error| Failure::unavailable(&error))?;
     let disks = disks_of(found, state.disks.as_ref());
     let Moment { exports, opened_at, consistency } = match row.record.served_by {
-        ServedBy::Hypervisor => open_on(state, found, power, &disks, &folder).await?,
-        ServedBy::NbdServer => Moment {
+        ExportServer::Hypervisor => open_on(state, found, power, &disks, &folder).await?,
+        ExportServer::NbdServer => Moment {
             opened_at: chrono::Utc::now(),
             exports: serve_all(state, &disks, &folder).await?,
-            consistency: Consistency::Off,
+            consistency: Consistency::PoweredOff,
         },
     };
     let opened = OpenedDisks {
@@ -126,32 +128,32 @@ async fn open_written(
         definition: found.definition.clone(),
         opened_at,
         consistency,
-        lease_seconds: state.limits.lease.as_secs() as u32,
+        lease_seconds: state.limits.export_lease.as_secs() as u32,
     };
     let mut record = row.record.clone();
     record.phase = ExportPhase::Open(Box::new(opened.clone()));
     let updated = table.update(operation.as_str(), &record, row.revision).await;
     let revision = updated.map_err(|error| Failure::unavailable(&error))?;
-    Ok((Row { record, revision }, opened))
+    Ok((ExportRow { record, revision }, opened))
 }
 
-fn refusal(declined: Declined<VmRefused>) -> Refused {
+fn refusal(declined: ErrorReply<VmRefused>) -> Refused {
     match declined {
-        Declined::Refused(VmRefused::Unknown(vm)) => Declined::Refused(OpenDisksRefused::Unknown(vm)),
-        Declined::Refused(VmRefused::Locked { vm, by }) => {
-            Declined::Refused(OpenDisksRefused::Busy { vm, by })
+        ErrorReply::Refused(VmRefused::UnknownVm(vm)) => ErrorReply::Refused(OpenDisksRefused::UnknownVm(vm)),
+        ErrorReply::Refused(VmRefused::Locked { vm, by }) => {
+            ErrorReply::Refused(OpenDisksRefused::Busy { vm, by })
         }
-        Declined::Refused(other) => {
-            Declined::Failed(Failure { kind: FailureKind::Internal, message: other.to_string() })
+        ErrorReply::Refused(other) => {
+            ErrorReply::Failed(Failure { kind: FailureKind::Internal, message: other.to_string() })
         }
-        Declined::Failed(failure) => Declined::Failed(failure),
+        ErrorReply::Failed(failure) => ErrorReply::Failed(failure),
     }
 }
 
 /// The hypervisor is asked, not the record: the VM may have gone off a second ago.
-async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<Power, Refused> {
+async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<PowerState, Refused> {
     match state.hypervisor.power(&vm.identity.uuid).await {
-        Ok(Power::Missing) => Err(Declined::Refused(OpenDisksRefused::NotReadable {
+        Ok(PowerState::Missing) => Err(ErrorReply::Refused(OpenDisksRefused::NotReadable {
             vm: vm.name().clone(),
             state: VmState::Missing,
         })),
@@ -171,19 +173,19 @@ struct Moment {
 async fn open_on(
     state: &ServiceState,
     vm: &VmRecord,
-    power: Power,
+    power: PowerState,
     disks: &[Disk],
     folder: &Path,
 ) -> Result<Moment, Failure> {
     let uuid = &vm.identity.uuid;
     let consistency = match power {
-        Power::Running => freeze(state, vm).await,
+        PowerState::Running => freeze(state, vm).await,
         // The agent of a paused guest does not answer.
         _ => Consistency::Crash,
     };
     let exports = state.hypervisor.open_exports(uuid, disks, folder).await;
     let opened_at = chrono::Utc::now();
-    if power == Power::Running {
+    if power == PowerState::Running {
         thaw(state, uuid).await;
     }
     let exports = exports.map_err(|error| Failure::unavailable(&error))?;
@@ -192,7 +194,7 @@ async fn open_on(
 
 async fn freeze(state: &ServiceState, vm: &VmRecord) -> Consistency {
     let frozen = state.hypervisor.freeze(&vm.identity.uuid);
-    match tokio::time::timeout(state.limits.freeze_max, frozen).await {
+    match tokio::time::timeout(state.limits.freeze_timeout, frozen).await {
         Ok(Ok(())) => Consistency::Filesystem,
         Ok(Err(error)) => {
             let error = &error as &dyn std::error::Error;
@@ -211,7 +213,7 @@ async fn thaw(state: &ServiceState, uuid: &VmUuid) {
     for attempt in 1..=THAW_ATTEMPTS {
         match state.hypervisor.thaw(uuid).await {
             Ok(()) => return,
-            Err(error) if attempt > 1 && error.kind != HypervisorFailure::Unavailable => return,
+            Err(error) if attempt > 1 && error.kind != HypervisorErrorKind::Unavailable => return,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(%uuid, error, attempt, "a guest is not thawed yet");
@@ -228,7 +230,7 @@ async fn serve_all(state: &ServiceState, disks: &[Disk], folder: &Path) -> Resul
         let socket = folder.join(format!("{}.sock", disk.name));
         let served = state.disks.serve(disk, &socket).await;
         served.map_err(|error| Failure::unavailable(&error))?;
-        exports.push(Export { disk: disk.name.clone(), export: disk.name.to_string(), socket });
+        exports.push(Export { disk: disk.name.clone(), name: disk.name.to_string(), socket });
     }
     Ok(exports)
 }
@@ -244,7 +246,7 @@ fn with_sizes(vm: &VmRecord, exports: Vec<Export>) -> Vec<DiskExport> {
             size: size(&export),
             disk: export.disk,
             socket: export.socket,
-            export: export.export,
+            export_name: export.name,
         })
         .collect()
 }
@@ -264,25 +266,25 @@ pub(super) async fn are_served(exports: &[DiskExport]) -> bool {
 pub(super) async fn close(
     state: &ServiceState,
     table: &Table<ExportRecord>,
-    row: &Row,
+    row: &ExportRow,
 ) -> Result<(), Failure> {
     let record = &row.record;
     let operation = record.operation.as_str();
     let folder = state.disks.create_export_folder(&record.operation).await;
     let folder = folder.map_err(|error| Failure::unavailable(&error))?;
     match record.served_by {
-        ServedBy::Hypervisor => {
+        ExportServer::Hypervisor => {
             if record.phase == ExportPhase::Opening {
                 thaw(state, &record.uuid).await;
             }
             let closed = state.hypervisor.close_exports(&record.uuid, &folder);
             closed.await.map_err(|error| Failure::unavailable(&error))?;
         }
-        ServedBy::NbdServer => {
+        ExportServer::NbdServer => {
             let disks = match state.registry.vm(&record.vm).await {
                 Ok(vm) => disks_of(&vm, state.disks.as_ref()),
-                Err(Declined::Refused(_)) => Vec::new(),
-                Err(Declined::Failed(failure)) => return Err(failure),
+                Err(ErrorReply::Refused(_)) => Vec::new(),
+                Err(ErrorReply::Failed(failure)) => return Err(failure),
             };
             for disk in disks {
                 let socket = folder.join(format!("{}.sock", disk.name));
@@ -293,10 +295,10 @@ pub(super) async fn close(
     }
     let removed = state.disks.remove_export_folder(&record.operation).await;
     removed.map_err(|error| Failure::unavailable(&error))?;
-    let freed = state.registry.apply(&record.vm, VmTransition::GiveUp { by: record.operation.clone() });
+    let freed = state.registry.apply(&record.vm, VmTransition::RevertBegin { by: record.operation.clone() });
     match freed.await {
-        Ok(_) | Err(Declined::Refused(_)) => {}
-        Err(Declined::Failed(failure)) => return Err(failure),
+        Ok(_) | Err(ErrorReply::Refused(_)) => {}
+        Err(ErrorReply::Failed(failure)) => return Err(failure),
     }
     match table.remove(operation, row.revision).await {
         Ok(()) => Ok(()),

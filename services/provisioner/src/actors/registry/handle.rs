@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Addr, Context, Handler, Message};
-use actor::{AskError, Traced, ask, start};
-use bus::Declined;
+use actor::{AskError, TracedMessage, ask, start};
+use bus::ErrorReply;
 use contract::message::{Failure, FailureKind, with_causes};
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
 use contract::{OperationId, SeedName, VmName};
-use provisioner_domain::{Inventory, SeedRecord, VmRecord, VmTransition};
+use provisioner_domain::{Inventory, SeedImageRecord, VmRecord, VmTransition};
 
 use super::messages::{
-    AnnounceSeed, Apply, Create, Find, Forget, Remember, RemoveSeedRecord, Reserve, Snapshot, StoreSeed,
-    WithdrawSeed,
+    ApplyVmTransition, BeginSeedImageImport, CreateVmRecord, DeleteVmRecord, FindVmRecord, GetInventory,
+    PutSeedImageRecord, ReinsertVmRecord, RemoveSeedImageImport, RemoveSeedImageRecord, ReserveVmForRestore,
 };
 use super::{MAILBOX, Registry};
 
@@ -34,17 +34,17 @@ impl RegistryHandle {
         RegistryHandle { registry: start(MAILBOX, registry) }
     }
 
-    async fn ask<M, T, R>(&self, message: M) -> Result<T, Declined<R>>
+    async fn ask<M, T, R>(&self, message: M) -> Result<T, ErrorReply<R>>
     where
-        M: Message<Result = Result<T, Declined<R>>> + Send + 'static,
+        M: Message<Result = Result<T, ErrorReply<R>>> + Send + 'static,
         T: Send + 'static,
         R: Send + 'static,
-        Registry: Handler<Traced<M>>,
-        Context<Registry>: ToEnvelope<Registry, Traced<M>>,
+        Registry: Handler<TracedMessage<M>>,
+        Context<Registry>: ToEnvelope<Registry, TracedMessage<M>>,
     {
         match ask(&self.registry, message, ANSWER_MAX).await {
             Ok(answer) => answer,
-            Err(error) => Err(Declined::Failed(silent(&error))),
+            Err(error) => Err(ErrorReply::Failed(silent(&error))),
         }
     }
 
@@ -53,7 +53,7 @@ impl RegistryHandle {
     /// # Errors
     /// When the registry does not answer.
     pub async fn snapshot(&self) -> Result<Inventory, Failure> {
-        ask(&self.registry, Snapshot, ANSWER_MAX).await.map_err(|error| silent(&error))
+        ask(&self.registry, GetInventory, ANSWER_MAX).await.map_err(|error| silent(&error))
     }
 
     /// One VM's record, if there is one.
@@ -61,15 +61,15 @@ impl RegistryHandle {
     /// # Errors
     /// When the registry does not answer.
     pub async fn find(&self, name: &VmName) -> Result<Option<VmRecord>, Failure> {
-        ask(&self.registry, Find(name.clone()), ANSWER_MAX).await.map_err(|error| silent(&error))
+        ask(&self.registry, FindVmRecord(name.clone()), ANSWER_MAX).await.map_err(|error| silent(&error))
     }
 
     /// One VM's record.
     ///
     /// # Errors
     /// When there is none, or the registry does not answer.
-    pub async fn vm(&self, name: &VmName) -> Result<VmRecord, Declined<VmRefused>> {
-        let unknown = || Declined::Refused(VmRefused::Unknown(name.clone()));
+    pub async fn vm(&self, name: &VmName) -> Result<VmRecord, ErrorReply<VmRefused>> {
+        let unknown = || ErrorReply::Refused(VmRefused::UnknownVm(name.clone()));
         self.find(name).await?.ok_or_else(unknown)
     }
 
@@ -81,8 +81,8 @@ impl RegistryHandle {
         &self,
         definition: VmDefinition,
         by: OperationId,
-    ) -> Result<VmRecord, Declined<CreateVmRefused>> {
-        self.ask(Create { definition, by }).await
+    ) -> Result<VmRecord, ErrorReply<CreateVmRefused>> {
+        self.ask(CreateVmRecord { definition, by }).await
     }
 
     /// Reserves a name for a restore.
@@ -94,8 +94,8 @@ impl RegistryHandle {
         definition: VmDefinition,
         disks: Vec<DiskSize>,
         by: OperationId,
-    ) -> Result<VmRecord, Declined<CreateVmRefused>> {
-        self.ask(Reserve { definition, disks, by }).await
+    ) -> Result<VmRecord, ErrorReply<CreateVmRefused>> {
+        self.ask(ReserveVmForRestore { definition, disks, by }).await
     }
 
     /// Makes a transition of a VM's record.
@@ -106,16 +106,16 @@ impl RegistryHandle {
         &self,
         vm: &VmName,
         transition: VmTransition,
-    ) -> Result<VmRecord, Declined<VmRefused>> {
-        self.ask(Apply { vm: vm.clone(), transition }).await
+    ) -> Result<VmRecord, ErrorReply<VmRefused>> {
+        self.ask(ApplyVmTransition { vm: vm.clone(), transition }).await
     }
 
-    pub(crate) async fn forget(&self, vm: &VmName, by: &OperationId) -> Result<bool, Declined<VmRefused>> {
-        self.ask(Forget { vm: vm.clone(), by: by.clone() }).await
+    pub(crate) async fn forget(&self, vm: &VmName, by: &OperationId) -> Result<bool, ErrorReply<VmRefused>> {
+        self.ask(DeleteVmRecord { vm: vm.clone(), by: by.clone() }).await
     }
 
-    pub(crate) async fn remember(&self, record: VmRecord) -> Result<VmRecord, Declined<VmRefused>> {
-        self.ask(Remember(record)).await
+    pub(crate) async fn remember(&self, record: VmRecord) -> Result<VmRecord, ErrorReply<VmRefused>> {
+        self.ask(ReinsertVmRecord(record)).await
     }
 
     pub(crate) async fn announce_seed(
@@ -123,30 +123,30 @@ impl RegistryHandle {
         name: SeedName,
         sha256: String,
         by: OperationId,
-    ) -> Result<Option<SeedRecord>, Declined<AddSeedRefused>> {
-        self.ask(AnnounceSeed { name, sha256, by }).await
+    ) -> Result<Option<SeedImageRecord>, ErrorReply<AddSeedRefused>> {
+        self.ask(BeginSeedImageImport { name, sha256, by }).await
     }
 
     pub(crate) async fn store_seed(
         &self,
-        record: SeedRecord,
-    ) -> Result<SeedRecord, Declined<AddSeedRefused>> {
-        self.ask(StoreSeed(record)).await
+        record: SeedImageRecord,
+    ) -> Result<SeedImageRecord, ErrorReply<AddSeedRefused>> {
+        self.ask(PutSeedImageRecord(record)).await
     }
 
     pub(crate) async fn withdraw_seed(
         &self,
         name: SeedName,
         by: OperationId,
-    ) -> Result<(), Declined<AddSeedRefused>> {
-        self.ask(WithdrawSeed { name, by }).await
+    ) -> Result<(), ErrorReply<AddSeedRefused>> {
+        self.ask(RemoveSeedImageImport { name, by }).await
     }
 
     pub(crate) async fn remove_seed(
         &self,
         name: SeedName,
-    ) -> Result<(Seed, bool), Declined<RemoveSeedRefused>> {
-        self.ask(RemoveSeedRecord(name)).await
+    ) -> Result<(Seed, bool), ErrorReply<RemoveSeedRefused>> {
+        self.ask(RemoveSeedImageRecord(name)).await
     }
 }
 

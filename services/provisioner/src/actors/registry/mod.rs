@@ -18,14 +18,17 @@ use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, MessageResult};
-use actor::Traced;
-use bus::{Bus, Declined, Revision, Table, TableError};
+use actor::TracedMessage;
+use bus::{Bus, ErrorReply, Revision, Table, TableError};
 use contract::message::Failure;
 use contract::provisioner::{CreateVmRefused, VmChanged, VmPaused, VmRefused};
 use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
-use provisioner_domain::{Birth, HypervisorInfo, Inventory, SeedRecord, VmRecord};
+use provisioner_domain::{HypervisorInfo, Inventory, NewVmParams, SeedImageRecord, VmRecord};
 
-use self::messages::{Apply, Create, Find, Forget, Remember, Reserve, Snapshot};
+use self::messages::{
+    ApplyVmTransition, CreateVmRecord, DeleteVmRecord, FindVmRecord, GetInventory, ReinsertVmRecord,
+    ReserveVmForRestore,
+};
 
 pub use self::handle::RegistryHandle;
 
@@ -38,7 +41,7 @@ const PUBLISH_MAX: Duration = Duration::from_secs(2);
 pub struct Registry {
     bus: Bus,
     vms: Table<VmRecord>,
-    seeds: Table<SeedRecord>,
+    seeds: Table<SeedImageRecord>,
     inventory: Inventory,
     vm_revisions: HashMap<VmName, Revision>,
     seed_revisions: HashMap<SeedName, Revision>,
@@ -51,7 +54,7 @@ impl Actor for Registry {
 }
 
 /// The result of a change.
-type Changed<T, R> = AtomicResponse<Registry, Result<T, Declined<R>>>;
+type Changed<T, R> = AtomicResponse<Registry, Result<T, ErrorReply<R>>>;
 
 impl Registry {
     /// Reads the tables.
@@ -61,7 +64,7 @@ impl Registry {
     pub async fn open(bus: Bus, host: HostName, hypervisor: HypervisorInfo) -> Result<Registry, TableError> {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
         let vm_rows: Vec<bus::Entry<VmRecord>> = vms.all().await?;
-        let seed_rows: Vec<bus::Entry<SeedRecord>> = seeds.all().await?;
+        let seed_rows: Vec<bus::Entry<SeedImageRecord>> = seeds.all().await?;
         let vm_revisions = vm_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
         let seed_revisions = seed_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
         let inventory = Inventory::new(
@@ -71,14 +74,14 @@ impl Registry {
         Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor })
     }
 
-    fn birth(&self, by: OperationId) -> Birth {
-        Birth { by, random: rand::random(), host: self.host.clone(), now: chrono::Utc::now() }
+    fn new_vm(&self, by: OperationId) -> NewVmParams {
+        NewVmParams { by, random_bits: rand::random(), host: self.host.clone(), now: chrono::Utc::now() }
     }
 
     /// Writes the record that was decided on, publishes the change, and only then takes it over.
     fn write<R: 'static>(&self, decided: Result<VmRecord, R>) -> Changed<VmRecord, R> {
         let record = match decided {
-            Err(refusal) => return at_once(Err(Declined::Refused(refusal))),
+            Err(refusal) => return at_once(Err(ErrorReply::Refused(refusal))),
             Ok(record) if self.inventory.vm(record.name()) == Some(&record) => return at_once(Ok(record)),
             Ok(record) => record,
         };
@@ -188,67 +191,71 @@ async fn publish<E: Event>(bus: &Bus, event: E) {
     }
 }
 
-fn at_once<T: 'static, R: 'static>(answer: Result<T, Declined<R>>) -> Changed<T, R> {
+fn at_once<T: 'static, R: 'static>(answer: Result<T, ErrorReply<R>>) -> Changed<T, R> {
     AtomicResponse::new(Box::pin(actix::fut::ready(answer)))
 }
 
-fn unavailable<R>(error: &TableError) -> Declined<R> {
-    Declined::Failed(Failure::unavailable(error))
+fn unavailable<R>(error: &TableError) -> ErrorReply<R> {
+    ErrorReply::Failed(Failure::unavailable(error))
 }
 
-impl Handler<Traced<Snapshot>> for Registry {
-    type Result = MessageResult<Traced<Snapshot>>;
-    fn handle(&mut self, _: Traced<Snapshot>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<GetInventory>> for Registry {
+    type Result = MessageResult<TracedMessage<GetInventory>>;
+    fn handle(&mut self, _: TracedMessage<GetInventory>, _: &mut Context<Self>) -> Self::Result {
         MessageResult(self.inventory.clone())
     }
 }
 
-impl Handler<Traced<Find>> for Registry {
-    type Result = MessageResult<Traced<Find>>;
-    fn handle(&mut self, received: Traced<Find>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<FindVmRecord>> for Registry {
+    type Result = MessageResult<TracedMessage<FindVmRecord>>;
+    fn handle(&mut self, received: TracedMessage<FindVmRecord>, _: &mut Context<Self>) -> Self::Result {
         MessageResult(self.inventory.vm(&received.message.0).cloned())
     }
 }
 
-impl Handler<Traced<Create>> for Registry {
+impl Handler<TracedMessage<CreateVmRecord>> for Registry {
     type Result = Changed<VmRecord, CreateVmRefused>;
-    fn handle(&mut self, received: Traced<Create>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<CreateVmRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
-        let Create { definition, by } = received.message;
-        self.write(self.inventory.create(&definition, &self.birth(by)))
+        let CreateVmRecord { definition, by } = received.message;
+        self.write(self.inventory.create(&definition, &self.new_vm(by)))
     }
 }
 
-impl Handler<Traced<Reserve>> for Registry {
+impl Handler<TracedMessage<ReserveVmForRestore>> for Registry {
     type Result = Changed<VmRecord, CreateVmRefused>;
-    fn handle(&mut self, received: Traced<Reserve>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        received: TracedMessage<ReserveVmForRestore>,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let _in = received.span.enter();
-        let Reserve { definition, disks, by } = received.message;
-        self.write(self.inventory.reserve(&definition, &disks, &self.birth(by)))
+        let ReserveVmForRestore { definition, disks, by } = received.message;
+        self.write(self.inventory.reserve(&definition, &disks, &self.new_vm(by)))
     }
 }
 
-impl Handler<Traced<Apply>> for Registry {
+impl Handler<TracedMessage<ApplyVmTransition>> for Registry {
     type Result = Changed<VmRecord, VmRefused>;
-    fn handle(&mut self, received: Traced<Apply>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<ApplyVmTransition>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
-        let Apply { vm, transition } = received.message;
+        let ApplyVmTransition { vm, transition } = received.message;
         let decided = match self.inventory.vm(&vm) {
             Some(record) => record.apply(transition),
-            None => Err(VmRefused::Unknown(vm)),
+            None => Err(VmRefused::UnknownVm(vm)),
         };
         self.write(decided)
     }
 }
 
-impl Handler<Traced<Remember>> for Registry {
+impl Handler<TracedMessage<ReinsertVmRecord>> for Registry {
     type Result = Changed<VmRecord, VmRefused>;
-    fn handle(&mut self, received: Traced<Remember>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<ReinsertVmRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
-        let Remember(record) = received.message;
+        let ReinsertVmRecord(record) = received.message;
         match self.inventory.vm(record.name()) {
             Some(other) if other.identity != record.identity => {
-                at_once(Err(Declined::Refused(VmRefused::Unknown(record.name().clone()))))
+                at_once(Err(ErrorReply::Refused(VmRefused::UnknownVm(record.name().clone()))))
             }
             Some(present) => at_once(Ok(present.clone())),
             None => self.write(Ok(record)),
@@ -256,11 +263,11 @@ impl Handler<Traced<Remember>> for Registry {
     }
 }
 
-impl Handler<Traced<Forget>> for Registry {
+impl Handler<TracedMessage<DeleteVmRecord>> for Registry {
     type Result = Changed<bool, VmRefused>;
-    fn handle(&mut self, received: Traced<Forget>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, received: TracedMessage<DeleteVmRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
-        let Forget { vm, by } = received.message;
+        let DeleteVmRecord { vm, by } = received.message;
         if self.inventory.vm(&vm).and_then(VmRecord::locked_by) != Some(&by) {
             return at_once(Ok(false));
         }

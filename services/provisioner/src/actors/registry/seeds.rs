@@ -2,17 +2,19 @@
 
 use actix::fut::wrap_future;
 use actix::{ActorFutureExt, AtomicResponse, Context, Handler};
-use actor::Traced;
-use bus::Declined;
+use actor::TracedMessage;
+use bus::ErrorReply;
 use contract::SeedName;
 use contract::provisioner::{AddSeedRefused, RemoveSeedRefused, Seed};
-use provisioner_domain::SeedRecord;
+use provisioner_domain::SeedImageRecord;
 
-use super::messages::{AnnounceSeed, RemoveSeedRecord, StoreSeed, WithdrawSeed};
+use super::messages::{
+    BeginSeedImageImport, PutSeedImageRecord, RemoveSeedImageImport, RemoveSeedImageRecord,
+};
 use super::{Changed, Registry, at_once, unavailable};
 
 impl Registry {
-    fn write_row<T: 'static, R: 'static>(&self, record: SeedRecord, answer: T) -> Changed<T, R> {
+    fn write_row<T: 'static, R: 'static>(&self, record: SeedImageRecord, answer: T) -> Changed<T, R> {
         if self.inventory.seed(record.name()) == Some(&record) {
             return at_once(Ok(answer));
         }
@@ -47,51 +49,61 @@ impl Registry {
     }
 }
 
-impl Handler<Traced<AnnounceSeed>> for Registry {
-    type Result = Changed<Option<SeedRecord>, AddSeedRefused>;
-    fn handle(&mut self, received: Traced<AnnounceSeed>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<BeginSeedImageImport>> for Registry {
+    type Result = Changed<Option<SeedImageRecord>, AddSeedRefused>;
+    fn handle(
+        &mut self,
+        received: TracedMessage<BeginSeedImageImport>,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let _in = received.span.enter();
-        let AnnounceSeed { name, sha256, by } = received.message;
+        let BeginSeedImageImport { name, sha256, by } = received.message;
         match self.inventory.add_seed(&name, &sha256, &by) {
-            Err(refusal) => at_once(Err(Declined::Refused(refusal))),
+            Err(refusal) => at_once(Err(ErrorReply::Refused(refusal))),
             Ok(None) => at_once(Ok(None)),
             Ok(Some(record)) => self.write_row(record.clone(), Some(record)),
         }
     }
 }
 
-impl Handler<Traced<StoreSeed>> for Registry {
-    type Result = Changed<SeedRecord, AddSeedRefused>;
-    fn handle(&mut self, received: Traced<StoreSeed>, _: &mut Context<Self>) -> Self::Result {
+impl Handler<TracedMessage<PutSeedImageRecord>> for Registry {
+    type Result = Changed<SeedImageRecord, AddSeedRefused>;
+    fn handle(&mut self, received: TracedMessage<PutSeedImageRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
-        let StoreSeed(record) = received.message;
+        let PutSeedImageRecord(record) = received.message;
         self.write_row(record.clone(), record)
     }
 }
 
-impl Handler<Traced<WithdrawSeed>> for Registry {
+impl Handler<TracedMessage<RemoveSeedImageImport>> for Registry {
     type Result = Changed<(), AddSeedRefused>;
-    fn handle(&mut self, received: Traced<WithdrawSeed>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        received: TracedMessage<RemoveSeedImageImport>,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let _in = received.span.enter();
-        let WithdrawSeed { name, by } = received.message;
+        let RemoveSeedImageImport { name, by } = received.message;
         match self.inventory.seed(&name) {
-            Some(SeedRecord::Importing { by: owner, .. } | SeedRecord::Imported { by: owner, .. })
-                if *owner == by =>
-            {
-                self.remove_row(name, ())
-            }
+            Some(
+                SeedImageRecord::Importing { by: owner, .. } | SeedImageRecord::Imported { by: owner, .. },
+            ) if *owner == by => self.remove_row(name, ()),
             _ => at_once(Ok(())),
         }
     }
 }
 
-impl Handler<Traced<RemoveSeedRecord>> for Registry {
+impl Handler<TracedMessage<RemoveSeedImageRecord>> for Registry {
     type Result = Changed<(Seed, bool), RemoveSeedRefused>;
-    fn handle(&mut self, received: Traced<RemoveSeedRecord>, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        received: TracedMessage<RemoveSeedImageRecord>,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let _in = received.span.enter();
-        let RemoveSeedRecord(name) = received.message;
+        let RemoveSeedImageRecord(name) = received.message;
         match self.inventory.remove_seed(&name) {
-            Err(refusal) => at_once(Err(Declined::Refused(refusal))),
+            Err(refusal) => at_once(Err(ErrorReply::Refused(refusal))),
             Ok(seed) => {
                 let mut after = self.inventory.clone();
                 after.forget_seed(&name);

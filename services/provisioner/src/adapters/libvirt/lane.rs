@@ -2,7 +2,7 @@
 //! their deadline. Several lanes share one mailbox, so that a hung VM delays one of them only.
 
 use actix::{Actor, Handler, Message, SyncContext};
-use actor::Traced;
+use actor::TracedMessage;
 use provisioner_libvirt::{Connection, Error, Settings};
 
 /// One thread's connection.
@@ -38,15 +38,15 @@ pub(super) type Outcome<T> = Result<T, Error>;
 pub(super) type LaneCall<T> = dyn FnOnce(&mut Connection) -> Outcome<T> + Send;
 
 /// A call to be made on a lane.
-pub(super) struct OnLane<T>(pub(super) Box<LaneCall<T>>);
+pub(super) struct RunOnLane<T>(pub(super) Box<LaneCall<T>>);
 
-impl<T: Send + 'static> Message for OnLane<T> {
+impl<T: Send + 'static> Message for RunOnLane<T> {
     type Result = Outcome<T>;
 }
 
-impl<T: Send + 'static> Handler<Traced<OnLane<T>>> for LibvirtLane {
+impl<T: Send + 'static> Handler<TracedMessage<RunOnLane<T>>> for LibvirtLane {
     type Result = Outcome<T>;
-    fn handle(&mut self, asked: Traced<OnLane<T>>, _: &mut SyncContext<Self>) -> Outcome<T> {
+    fn handle(&mut self, asked: TracedMessage<RunOnLane<T>>, _: &mut SyncContext<Self>) -> Outcome<T> {
         let _in = asked.span.enter();
         (asked.message.0)(&mut self.connection)
     }
@@ -80,7 +80,7 @@ mod tests {
             LIFE.set(Some(life));
             Ok(line.version().is_err())
         };
-        let asked = Traced::here(OnLane(Box::new(call)));
+        let asked = TracedMessage::here(RunOnLane(Box::new(call)));
         assert!(lanes.send(asked).await.expect("it answers").expect("it is done"), "no libvirtd answers");
         drop(lanes);
         assert!(tokio::time::timeout(LONG_AFTER, end).await.is_err(), "it has ended");

@@ -15,20 +15,21 @@ use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
 use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
-use provisioner_domain::{HypervisorInfo, Power};
-use provisioner_libvirt::accelerator::{Chosen, Wanted, choose};
+use provisioner_domain::{HypervisorInfo, PowerState};
+use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
-use provisioner_libvirt::lifecycle::{FoundDomain, ShutdownMode as LibvirtShutdownMode};
+use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
 use provisioner_libvirt::network::NetworkSpec;
 use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
 use sha2::{Digest, Sha256};
 
-use self::lane::{LibvirtLane, OnLane, Outcome};
+use self::lane::{LibvirtLane, Outcome, RunOnLane};
 use self::power::power_of;
 use self::spec::{domain_uuid, mac_address, network_spec};
-use crate::config::{Config, VirtTypeWanted};
+use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
-    Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode, VmMark, VmSpec,
+    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmMark,
+    VmSpec,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -37,7 +38,7 @@ const LANES: usize = 4;
 const CALL_MAX: Duration = Duration::from_secs(100);
 
 /// libvirtd of this host.
-pub struct Libvirt {
+pub struct LibvirtHypervisor {
     lanes: Addr<LibvirtLane>,
     network: NetworkSpec,
     virt_type: VirtType,
@@ -46,12 +47,12 @@ pub struct Libvirt {
     cache: DiskCache,
 }
 
-impl Libvirt {
+impl LibvirtHypervisor {
     /// Sets lanes up; nothing is asked of libvirtd yet. May take ten seconds, to find out whether KVM works.
     ///
     /// # Errors
     /// A sentence about the settings.
-    pub async fn open(config: &Config, state: &Path) -> Result<Libvirt, String> {
+    pub async fn open(config: &Config, state: &Path) -> Result<LibvirtHypervisor, String> {
         let network = network_spec(&config.network)?;
         let settings = Settings {
             uri: "qemu:///system".into(),
@@ -61,18 +62,19 @@ impl Libvirt {
             deadlines: Deadlines::scaled(1.5),
         };
         let wanted = match config.virt_type {
-            VirtTypeWanted::Auto => Wanted::Auto,
-            VirtTypeWanted::Kvm => Wanted::Always(VirtType::Kvm),
-            VirtTypeWanted::Qemu => Wanted::Always(VirtType::Qemu),
+            VirtTypeSetting::Auto => VirtTypePreference::Auto,
+            VirtTypeSetting::Kvm => VirtTypePreference::Always(VirtType::Kvm),
+            VirtTypeSetting::Qemu => VirtTypePreference::Always(VirtType::Qemu),
         };
         let vms = state.join("vms");
         let probed =
             tokio::task::spawn_blocking(move || (choose(wanted, None), DiskCache::possible_in(&vms)));
-        let (Chosen { virt_type, reason }, cache) = probed.await.map_err(|error| error.to_string())?;
+        let (ChosenVirtType { virt_type, reason }, cache) =
+            probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "VMs run with");
         let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
         let emulated = (virt_type == VirtType::Qemu).then_some(reason);
-        Ok(Libvirt { lanes, network, virt_type, emulated, cache })
+        Ok(LibvirtHypervisor { lanes, network, virt_type, emulated, cache })
     }
 
     /// Makes a call on a lane. `attempt` says what for, in an error.
@@ -81,9 +83,9 @@ impl Libvirt {
         attempt: impl Into<String>,
         call: impl FnOnce(&mut Connection) -> Outcome<T> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        match ask(&self.lanes, OnLane(Box::new(call)), CALL_MAX).await {
+        match ask(&self.lanes, RunOnLane(Box::new(call)), CALL_MAX).await {
             Ok(outcome) => outcome.map_err(|error| HypervisorError::new(kind_of(&error), attempt, error)),
-            Err(silent) => Err(HypervisorError::new(HypervisorFailure::Unavailable, attempt, silent)),
+            Err(silent) => Err(HypervisorError::new(HypervisorErrorKind::Unavailable, attempt, silent)),
         }
     }
 
@@ -106,19 +108,19 @@ fn runtime_dir(state: &Path) -> PathBuf {
     PathBuf::from(format!("/run/loam/libvirt-{}", &digest[..12]))
 }
 
-fn kind_of(error: &Error) -> HypervisorFailure {
+fn kind_of(error: &Error) -> HypervisorErrorKind {
     match error {
-        Error::AgentSilent { .. } => HypervisorFailure::AgentSilent,
-        Error::Unknown { .. } => HypervisorFailure::Unknown,
-        other if other.is_transient() => HypervisorFailure::Unavailable,
-        _ => HypervisorFailure::Failed,
+        Error::AgentSilent { .. } => HypervisorErrorKind::AgentSilent,
+        Error::NotFound { .. } => HypervisorErrorKind::UnknownVm,
+        other if other.is_transient() => HypervisorErrorKind::Unavailable,
+        _ => HypervisorErrorKind::Failed,
     }
 }
 
 #[async_trait]
-impl Hypervisor for Libvirt {
+impl Hypervisor for LibvirtHypervisor {
     fn info(&self) -> HypervisorInfo {
-        HypervisorInfo { name: "libvirt", emulated: self.emulated.clone() }
+        HypervisorInfo { name: "libvirt", emulation_reason: self.emulated.clone() }
     }
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
@@ -150,11 +152,15 @@ impl Hypervisor for Libvirt {
         self.on_domain(uuid, "suspend", Connection::suspend).await.map(drop)
     }
 
-    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError> {
+    async fn request_shutdown(
+        &self,
+        uuid: &VmUuid,
+        mode: GuestShutdownMethod,
+    ) -> Result<(), HypervisorError> {
         let domain = domain_uuid(uuid);
         let way = match mode {
-            ShutdownMode::Agent => LibvirtShutdownMode::Agent,
-            ShutdownMode::Acpi => LibvirtShutdownMode::Acpi,
+            GuestShutdownMethod::Agent => LibvirtShutdownMode::Agent,
+            GuestShutdownMethod::Acpi => LibvirtShutdownMode::Acpi,
         };
         let attempt = format!("ask VM {uuid} to shut down");
         self.call(attempt, move |line| line.request_shutdown(domain, way)).await.map(drop)
@@ -168,7 +174,7 @@ impl Hypervisor for Libvirt {
         self.on_domain(uuid, "undefine", Connection::undefine).await.map(drop)
     }
 
-    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError> {
+    async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
         self.on_domain(uuid, "get the power state of", Connection::power).await.map(power_of)
     }
 
@@ -180,7 +186,7 @@ impl Hypervisor for Libvirt {
     async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {
         match self.on_domain(uuid, "reach the agent of", Connection::agent_ping).await {
             Ok(()) => Ok(true),
-            Err(error) if error.kind == HypervisorFailure::AgentSilent => Ok(false),
+            Err(error) if error.kind == HypervisorErrorKind::AgentSilent => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -215,7 +221,7 @@ impl Hypervisor for Libvirt {
         let export = |disk: &Disk| Export {
             disk: disk.name.clone(),
             socket: socket.clone(),
-            export: disk.name.to_string(),
+            name: disk.name.to_string(),
         };
         Ok(disks.iter().map(export).collect())
     }
@@ -230,7 +236,7 @@ impl Hypervisor for Libvirt {
             }
         });
         match ended.await {
-            Err(error) if error.kind == HypervisorFailure::Unknown => Ok(()),
+            Err(error) if error.kind == HypervisorErrorKind::UnknownVm => Ok(()),
             other => other,
         }
     }
@@ -242,9 +248,9 @@ impl Hypervisor for Libvirt {
 }
 
 /// A domain of our realm. One whose mark holds no valid names is not ours to touch.
-fn marked_vm(found: FoundDomain, realm: &Realm) -> Option<MarkedVm> {
+fn marked_vm(found: MarkedDomain, realm: &Realm) -> Option<MarkedVm> {
     let mark = found.mark;
-    if mark.org != realm.to_string() {
+    if mark.realm != realm.to_string() {
         return None;
     }
     let names = VmName::new(mark.vm).and_then(|vm| Ok((vm, OperationId::new(mark.operation)?)));
@@ -252,7 +258,7 @@ fn marked_vm(found: FoundDomain, realm: &Realm) -> Option<MarkedVm> {
         Ok((vm, operation)) => Some(MarkedVm {
             uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
             power: power_of(Some(found.power)),
-            mark: VmMark { realm: realm.clone(), vm, generation: mark.generation, operation },
+            mark: VmMark { realm: realm.clone(), vm, cloud_init_generation: mark.generation, operation },
         }),
         Err(error) => {
             tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");

@@ -1,20 +1,20 @@
 //! libvirt's domain states as power states.
 
 use contract::provisioner::PauseReason;
-use provisioner_domain::Power;
-use provisioner_libvirt::power::{PauseReason as DomainPause, Power as DomainState};
+use provisioner_domain::PowerState;
+use provisioner_libvirt::power::{DomainState, PauseReason as DomainPause};
 
 /// The power state of a domain; `None` where libvirt knows none. Pauses that libvirt ends by itself are no pauses of the
 /// VM: it goes on in a moment.
-pub(super) fn power_of(state: Option<DomainState>) -> Power {
+pub(super) fn power_of(state: Option<DomainState>) -> PowerState {
     match state {
-        None => Power::Missing,
-        Some(DomainState::Running | DomainState::ShuttingDown) => Power::Running,
+        None => PowerState::Missing,
+        Some(DomainState::Running | DomainState::ShuttingDown) => PowerState::Running,
         Some(DomainState::Paused(DomainPause::Starting | DomainPause::Saving | DomainPause::Migration)) => {
-            Power::Running
+            PowerState::Running
         }
-        Some(DomainState::Paused(reason)) => Power::Paused(reason_of(reason)),
-        Some(DomainState::Off | DomainState::Crashed) => Power::Off,
+        Some(DomainState::Paused(reason)) => PowerState::Paused(reason_of(reason)),
+        Some(DomainState::Off | DomainState::Crashed) => PowerState::Off,
     }
 }
 
@@ -34,10 +34,10 @@ mod tests {
     #[test]
     fn a_pause_keeps_its_reason_and_one_that_ends_by_itself_is_none() {
         let paused = |reason| power_of(Some(DomainState::Paused(reason)));
-        assert_eq!(paused(DomainPause::NoSpace), Power::Paused(PauseReason::NoSpace));
-        assert_eq!(paused(DomainPause::User), Power::Paused(PauseReason::User));
-        assert_eq!(paused(DomainPause::Watchdog), Power::Paused(PauseReason::Other));
-        assert_eq!(paused(DomainPause::Saving), Power::Running);
-        assert_eq!(power_of(None), Power::Missing);
+        assert_eq!(paused(DomainPause::NoSpace), PowerState::Paused(PauseReason::NoSpace));
+        assert_eq!(paused(DomainPause::User), PowerState::Paused(PauseReason::User));
+        assert_eq!(paused(DomainPause::Watchdog), PowerState::Paused(PauseReason::Other));
+        assert_eq!(paused(DomainPause::Saving), PowerState::Running);
+        assert_eq!(power_of(None), PowerState::Missing);
     }
 }

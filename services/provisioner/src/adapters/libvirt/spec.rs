@@ -7,16 +7,16 @@ use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::{BackingImage, DiskFormat, DiskSpec, DomainSpec, Mark, NetworkInterface, Uuid};
 use sha2::{Digest, Sha256};
 
-use super::Libvirt;
+use super::LibvirtHypervisor;
 use crate::config::Network;
-use crate::ports::{Disk, HypervisorError, HypervisorFailure, Image, ImageFormat, VmSpec};
+use crate::ports::{Disk, HypervisorError, HypervisorErrorKind, Image, ImageFormat, VmSpec};
 
-impl Libvirt {
+impl LibvirtHypervisor {
     pub(super) fn spec(&self, spec: &VmSpec) -> Result<DomainSpec, HypervisorError> {
         let mib = spec.ram_size.0 >> 20;
         let memory_mib = u32::try_from(mib).map_err(|error| {
             HypervisorError::new(
-                HypervisorFailure::Failed,
+                HypervisorErrorKind::Failed,
                 format!("give VM {} {mib} MiB", spec.mark.vm),
                 error,
             )
@@ -25,9 +25,9 @@ impl Libvirt {
             name: spec.name.clone(),
             uuid: domain_uuid(&spec.uuid),
             mark: Mark {
-                org: spec.mark.realm.to_string(),
+                realm: spec.mark.realm.to_string(),
                 vm: spec.mark.vm.to_string(),
-                generation: spec.mark.generation,
+                generation: spec.mark.cloud_init_generation,
                 spec_digest: spec_digest(spec),
                 operation: spec.mark.operation.to_string(),
             },
@@ -35,7 +35,7 @@ impl Libvirt {
             vcpus: spec.cpu_count,
             virt_type: self.virt_type,
             disks: spec.disks.iter().map(|disk| self.disk_spec(disk)).collect(),
-            nocloud: Some(spec.nocloud.clone()),
+            nocloud: Some(spec.nocloud_volume.clone()),
             network: Some(NetworkInterface {
                 network: self.network.name.clone(),
                 mac: mac_address(&spec.mac),
@@ -50,7 +50,7 @@ impl Libvirt {
         DiskSpec {
             path: disk.image.path.clone(),
             format: format_of(disk.image.format),
-            backing: disk.base.iter().map(backing).collect(),
+            backing_chain: disk.base.iter().map(backing).collect(),
             target: disk.name.to_string(),
             // QEMU cuts it at twenty bytes.
             serial: disk.name.as_str().chars().take(20).collect(),
@@ -107,7 +107,7 @@ pub(super) fn network_spec(wanted: &Network) -> Result<NetworkSpec, String> {
         bridge: wanted.bridge.clone(),
         host_address: wanted.address,
         prefix_length: wanted.prefix,
-        dhcp: (Ipv4Addr::from(first), Ipv4Addr::from(last)),
+        dhcp_range: (Ipv4Addr::from(first), Ipv4Addr::from(last)),
         forward: Forward::Nat,
     })
 }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn guests_get_the_addresses_above_the_hosts_own() {
         let spec = network("10.88.0.1", 24).expect("room");
-        assert_eq!(spec.dhcp, (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 254)));
+        assert_eq!(spec.dhcp_range, (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 254)));
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::{ByteCount, OperationId, VmName};
-use provisioner_domain::nocloud::Documents;
+use provisioner_domain::nocloud::NoCloudDocuments;
 use provisioner_libvirt::qemu_user::QemuUser;
 
 use super::{import, nbd_server, nocloud, run};
 use crate::ports::{
-    Cause, Disk, DiskError, Disks, Image, ImageFormat, ImportedSeed, ReportProgress, SeedSource,
+    BoxError, Disk, DiskError, Disks, Image, ImageFormat, ImportedSeedImage, ProgressCallback,
+    SeedImageSource,
 };
 
 /// Creating an overlay writes a header.
@@ -36,7 +37,7 @@ impl QemuImgDisks {
     /// When the folders cannot be made, QEMU cannot get there, or the path is too long for sockets.
     pub fn open(state: &Path, qemu: Option<QemuUser>) -> Result<QemuImgDisks, DiskError> {
         if state.as_os_str().len() > STATE_PATH_BYTES_MAX {
-            return Err(DiskError::Unfit(format!(
+            return Err(DiskError::UnusableImage(format!(
                 "the path of state_dir has more than {STATE_PATH_BYTES_MAX} bytes, too many for the sockets below it: {}",
                 state.display()
             )));
@@ -62,8 +63,8 @@ fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
     move |source| DiskError::Io { attempt, source }
 }
 
-fn not_usable(attempt: &str, cause: impl Into<Cause>) -> DiskError {
-    DiskError::Setup { attempt: attempt.into(), source: cause.into() }
+fn not_usable(attempt: &str, cause: impl Into<BoxError>) -> DiskError {
+    DiskError::StateDirUnusable { attempt: attempt.into(), source: cause.into() }
 }
 
 fn create_searchable(folder: &Path) -> Result<(), DiskError> {
@@ -107,10 +108,10 @@ async fn names_in(folder: PathBuf) -> Result<Vec<String>, DiskError> {
 impl Disks for QemuImgDisks {
     async fn import_seed(
         &self,
-        source: &SeedSource,
+        source: &SeedImageSource,
         sha256: &str,
-        report: ReportProgress<'_>,
-    ) -> Result<ImportedSeed, DiskError> {
+        report: ProgressCallback<'_>,
+    ) -> Result<ImportedSeedImage, DiskError> {
         import::import(source, sha256, &self.seed_image(sha256).path, report).await
     }
 
@@ -152,7 +153,7 @@ impl Disks for QemuImgDisks {
         tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600)).await.map_err(failed(attempt))
     }
 
-    async fn write_nocloud(&self, to: &Path, documents: &Documents) -> Result<(), DiskError> {
+    async fn write_nocloud(&self, to: &Path, documents: &NoCloudDocuments) -> Result<(), DiskError> {
         let attempt = format!("write the NoCloud volume {}", to.display());
         let documents = documents.clone();
         let part = to.with_extension("part");

@@ -35,9 +35,9 @@ pub(super) enum ImageKind {
 /// Inspects the first bytes of a file.
 ///
 /// # Errors
-/// [`DiskError::Unfit`] with the reason: another format, a backing file, a data file, encryption.
+/// [`DiskError::UnusableImage`] with the reason: another format, a backing file, a data file, encryption.
 pub(super) fn inspect(header: &[u8]) -> Result<ImageKind, DiskError> {
-    let unfit = |reason: String| Err(DiskError::Unfit(reason));
+    let unfit = |reason: String| Err(DiskError::UnusableImage(reason));
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| header.starts_with(magic)) {
         return unfit(format!("the image is {what}; qcow2 and raw images can be seeds"));
     }

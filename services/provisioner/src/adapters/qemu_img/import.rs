@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::header::{HEADER_BYTES, ImageKind, inspect};
 use super::run;
-use crate::ports::{DiskError, ImportedSeed, ReportProgress, SeedSource};
+use crate::ports::{DiskError, ImportedSeedImage, ProgressCallback, SeedImageSource};
 
 /// As much as is read, hashed and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -24,22 +24,22 @@ const INFO_MAX: Duration = Duration::from_secs(20);
 
 /// Imports an image to `place`, by way of a file beside it.
 pub(super) async fn import(
-    source: &SeedSource,
+    source: &SeedImageSource,
     sha256: &str,
     place: &Path,
-    report: ReportProgress<'_>,
-) -> Result<ImportedSeed, DiskError> {
+    report: ProgressCallback<'_>,
+) -> Result<ImportedSeedImage, DiskError> {
     if tokio::fs::try_exists(place).await.map_err(|source| io(format!("find {}", place.display()), source))? {
         // It was moved here only after it had been checked.
         return about(place).await;
     }
     let part = Part(place.with_extension(format!("{:016x}.part", rand::random::<u64>())));
     let seen = match source {
-        SeedSource::File(path) => copy(path, &part.0, report).await?,
-        SeedSource::Url(url) => download(url, &part.0, report).await?,
+        SeedImageSource::File(path) => copy(path, &part.0, report).await?,
+        SeedImageSource::Url(url) => download(url, &part.0, report).await?,
     };
     if seen != sha256 {
-        return Err(DiskError::Unfit(format!(
+        return Err(DiskError::UnusableImage(format!(
             "the image has SHA-256 {seen}, not {sha256}: it is another one, or damaged"
         )));
     }
@@ -94,7 +94,7 @@ impl Sink {
         self.written += piece.len() as u64;
         if self.written > IMAGE_BYTES_MAX {
             let most = ByteCount(IMAGE_BYTES_MAX);
-            return Err(DiskError::Unfit(format!("the image is larger than {most}")));
+            return Err(DiskError::UnusableImage(format!("the image is larger than {most}")));
         }
         // A mebibyte takes a few milliseconds; the other runtime thread goes on meanwhile.
         self.hasher.update(piece);
@@ -115,11 +115,11 @@ impl Sink {
     }
 }
 
-async fn copy(from: &Path, to: &Path, report: ReportProgress<'_>) -> Result<String, DiskError> {
+async fn copy(from: &Path, to: &Path, report: ProgressCallback<'_>) -> Result<String, DiskError> {
     let unreadable = |source| io(format!("read {}", from.display()), source);
     let about = tokio::fs::metadata(from).await.map_err(unreadable)?;
     if !about.is_file() {
-        return Err(DiskError::Unfit(format!("{} is not a file", from.display())));
+        return Err(DiskError::UnusableImage(format!("{} is not a file", from.display())));
     }
     let mut file = tokio::fs::File::open(from).await.map_err(unreadable)?;
     let mut sink = Sink::create(to).await?;
@@ -133,7 +133,7 @@ async fn copy(from: &Path, to: &Path, report: ReportProgress<'_>) -> Result<Stri
     }
 }
 
-async fn download(url: &str, to: &Path, report: ReportProgress<'_>) -> Result<String, DiskError> {
+async fn download(url: &str, to: &Path, report: ProgressCallback<'_>) -> Result<String, DiskError> {
     let failed = |error: reqwest::Error| DiskError::Download { url: url.to_owned(), source: error.into() };
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
@@ -143,7 +143,7 @@ async fn download(url: &str, to: &Path, report: ReportProgress<'_>) -> Result<St
     let answer = client.get(url).send().await.map_err(failed)?;
     let status = answer.status();
     if status.is_client_error() {
-        return Err(DiskError::Unfit(format!("{url} answers {status}")));
+        return Err(DiskError::UnusableImage(format!("{url} answers {status}")));
     }
     let answer = answer.error_for_status().map_err(failed)?;
     let total = answer.content_length().unwrap_or(0);
@@ -172,7 +172,7 @@ async fn keep(part: &Path, place: &Path) -> Result<(), DiskError> {
     tokio::fs::rename(part, place).await.map_err(failed)
 }
 
-async fn about(place: &Path) -> Result<ImportedSeed, DiskError> {
+async fn about(place: &Path) -> Result<ImportedSeedImage, DiskError> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Info {
@@ -183,7 +183,10 @@ async fn about(place: &Path) -> Result<ImportedSeed, DiskError> {
     let arguments = ["info", "--output=json", "--force-share", "-f", "qcow2"].map(AsRef::as_ref);
     let arguments = arguments.into_iter().chain([place.as_os_str()]);
     let output = run(&attempt, "qemu-img", arguments, INFO_MAX).await?;
-    let info: Info =
-        serde_json::from_slice(&output).map_err(|error| DiskError::Tool { attempt, source: error.into() })?;
-    Ok(ImportedSeed { virtual_size: ByteCount(info.virtual_size), stored_size: ByteCount(info.actual_size) })
+    let info: Info = serde_json::from_slice(&output)
+        .map_err(|error| DiskError::QemuImgFailed { attempt, source: error.into() })?;
+    Ok(ImportedSeedImage {
+        virtual_size: ByteCount(info.virtual_size),
+        stored_size: ByteCount(info.actual_size),
+    })
 }

@@ -32,7 +32,8 @@ pub(crate) async fn serve(disk: &Disk, socket: &Path) -> Result<(), DiskError> {
         return Ok(());
     }
     stop(socket).await?;
-    let failed = |reason: String| DiskError::Tool { attempt: attempt.clone(), source: reason.into() };
+    let failed =
+        |reason: String| DiskError::QemuImgFailed { attempt: attempt.clone(), source: reason.into() };
     let log = socket.with_extension("log");
     let errors = File::create(&log).map_err(|source| DiskError::Io { attempt: attempt.clone(), source })?;
     // A file, not a pipe: the server keeps it, and a pipe would not end before the server does.
@@ -76,7 +77,7 @@ pub(crate) async fn stop(socket: &Path) -> Result<(), DiskError> {
             }
         }
         if process(socket).is_some() {
-            return Err(DiskError::Tool {
+            return Err(DiskError::QemuImgFailed {
                 attempt: format!("end the NBD server at {}", socket.display()),
                 source: format!("process {pid} does not end").into(),
             });

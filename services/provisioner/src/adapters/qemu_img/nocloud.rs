@@ -2,7 +2,7 @@
 
 use std::io::{self, Cursor, Write};
 
-use provisioner_domain::nocloud::Documents;
+use provisioner_domain::nocloud::NoCloudDocuments;
 
 /// Room for the documents many times over; the smallest volume that every FAT driver likes.
 const VOLUME_BYTES: usize = 1 << 20;
@@ -10,7 +10,7 @@ const VOLUME_BYTES: usize = 1 << 20;
 const LABEL: [u8; 11] = *b"cidata     ";
 
 /// The volume's bytes.
-pub(super) fn volume(documents: &Documents) -> io::Result<Vec<u8>> {
+pub(super) fn volume(documents: &NoCloudDocuments) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(vec![0; VOLUME_BYTES]);
     fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new().volume_label(LABEL))?;
     {
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_volume_holds_its_documents_under_the_label_that_cloud_init_looks_for() {
-        let documents = Documents {
+        let documents = NoCloudDocuments {
             user_data: "#cloud-config\n".repeat(500),
             meta_data: "instance-id: x\n".into(),
             network_config: "version: 2\n".into(),

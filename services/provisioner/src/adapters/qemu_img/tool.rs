@@ -14,7 +14,7 @@ const ERROR_OUTPUT_MAX: usize = 600;
 /// Runs a program to its end and returns its output. It is killed at its deadline, or when the caller stops waiting.
 ///
 /// # Errors
-/// [`DiskError::Tool`] when it cannot be started, takes too long or ends badly.
+/// [`DiskError::QemuImgFailed`] when it cannot be started, takes too long or ends badly.
 pub(crate) async fn run<I, A>(
     attempt: &str,
     program: &str,
@@ -25,7 +25,8 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let failed = |reason: String| DiskError::Tool { attempt: attempt.to_owned(), source: reason.into() };
+    let failed =
+        |reason: String| DiskError::QemuImgFailed { attempt: attempt.to_owned(), source: reason.into() };
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(within, command.output()).await {

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::note::{self, Note, TEXT_BYTES_MAX};
+use super::note::{self, SimulatedGuestState, TEXT_BYTES_MAX};
 use crate::ports::{DiskError, VmSpec};
 
 /// Connections at a time; a simulated page needs no more.
@@ -36,7 +36,7 @@ impl Guest {
     pub(super) async fn serve(spec: &VmSpec, address: IpAddr) -> std::io::Result<Guest> {
         let mut guest = Guest { listeners: Vec::new() };
         let spec = Arc::new(spec.clone());
-        for port in &spec.served_ports {
+        for port in &spec.simulated_ports {
             match TcpListener::bind(SocketAddr::new(address, *port)).await {
                 Ok(listener) => guest.listeners.push(tokio::spawn(accept(listener, Arc::clone(&spec)))),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(error),
@@ -137,7 +137,7 @@ async fn reply(stream: &mut TcpStream, status: &str, body: &str, with_body: bool
 async fn page(spec: &VmSpec) -> Result<String, DiskError> {
     let note = match spec.disks.first() {
         Some(disk) => note::read(&disk.image).await?,
-        None => Note::default(),
+        None => SimulatedGuestState::default(),
     };
     let scripts: String = note.scripts.iter().map(|script| format!("<li>{}\n", escaped(script))).collect();
     Ok(format!(
@@ -153,7 +153,10 @@ fn escaped(text: &str) -> String {
 }
 
 /// Changes the note on a VM's first disk. Two changes at once would lose one: they take turns.
-pub(super) async fn change(spec: &VmSpec, how: impl FnOnce(&mut Note)) -> Result<(), DiskError> {
+pub(super) async fn change(
+    spec: &VmSpec,
+    how: impl FnOnce(&mut SimulatedGuestState),
+) -> Result<(), DiskError> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
     let Some(disk) = spec.disks.first() else {

@@ -19,5 +19,5 @@ mod note;
 mod shell;
 
 pub use faults::{Fault, Faults};
-pub use hypervisor::{Call, SimulatedHypervisor};
+pub use hypervisor::{SimulatedCall, SimulatedHypervisor};
 pub use shell::SimulatedShell;

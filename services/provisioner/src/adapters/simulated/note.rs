@@ -19,7 +19,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 32 * 1024;
 
 /// The note.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct SimulatedGuestState {
     /// Scripts that a real VM would have run, with the beginning of their digests.
     pub(super) scripts: Vec<String>,
     /// The text that was sent to the guest.
@@ -27,7 +27,7 @@ pub(super) struct Note {
 }
 
 /// Reads the note of a disk; an empty one where there is none.
-pub(super) async fn read(image: &Image) -> Result<Note, DiskError> {
+pub(super) async fn read(image: &Image) -> Result<SimulatedGuestState, DiskError> {
     let copy = scratch()?;
     let arguments = [
         "dd".to_owned(),
@@ -48,7 +48,7 @@ pub(super) async fn read(image: &Image) -> Result<Note, DiskError> {
 }
 
 /// Writes the note of a disk.
-pub(super) async fn write(image: &Image, note: &Note) -> Result<(), DiskError> {
+pub(super) async fn write(image: &Image, note: &SimulatedGuestState) -> Result<(), DiskError> {
     let copy = scratch()?;
     std::fs::write(copy.path(), compose(note)?).map_err(failed)?;
     let from = copy.path();
@@ -66,10 +66,10 @@ fn failed(source: std::io::Error) -> DiskError {
     DiskError::Io { attempt: "use a file for a simulated guest's note".into(), source }
 }
 
-fn compose(note: &Note) -> Result<Vec<u8>, DiskError> {
+fn compose(note: &SimulatedGuestState) -> Result<Vec<u8>, DiskError> {
     let text = serde_json::to_vec(note).expect("a note is plain data");
     if MAGIC.len() + 4 + text.len() > NOTE_BYTES {
-        return Err(DiskError::Unfit("the note is too long".into()));
+        return Err(DiskError::UnusableImage("the note is too long".into()));
     }
     let mut bytes = MAGIC.to_vec();
     bytes.extend((text.len() as u32).to_be_bytes());
@@ -78,7 +78,7 @@ fn compose(note: &Note) -> Result<Vec<u8>, DiskError> {
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<Note> {
+fn parse(bytes: &[u8]) -> Option<SimulatedGuestState> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     serde_json::from_slice(rest.get(..u32::from_be_bytes(*length) as usize)?).ok()

@@ -7,8 +7,8 @@ use contract::message::with_causes;
 use sha2::{Digest, Sha256};
 
 use super::guest::change;
-use super::hypervisor::{Call, SimulatedHypervisor};
-use crate::ports::{Guest, GuestShell, ScriptRun, ShellError, VmSpec};
+use super::hypervisor::{SimulatedCall, SimulatedHypervisor};
+use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError, VmSpec};
 
 /// The shell of simulated guests.
 pub struct SimulatedShell {
@@ -24,9 +24,11 @@ impl SimulatedShell {
     async fn log_in(&self, guest: &Guest) -> Result<VmSpec, ShellError> {
         let unreachable = |reason: String| ShellError::Unreachable(reason);
         let faults = self.hypervisor.faults();
-        faults.check(Call::Shell).await.map_err(|error| unreachable(with_causes(&error)))?;
+        faults.check(SimulatedCall::Shell).await.map_err(|error| unreachable(with_causes(&error)))?;
         match self.hypervisor.running(&guest.uuid) {
-            Some((spec, address)) if address == guest.address && !faults.has_no_effect(Call::Shell) => {
+            Some((spec, address))
+                if address == guest.address && !faults.has_no_effect(SimulatedCall::Shell) =>
+            {
                 let seen = host_key(&spec);
                 match &guest.host_key {
                     Some(known) if *known != seen => {
@@ -41,7 +43,7 @@ impl SimulatedShell {
 }
 
 fn host_key(spec: &VmSpec) -> String {
-    format!("simulated {}-{}", spec.uuid, spec.mark.generation)
+    format!("simulated {}-{}", spec.uuid, spec.mark.cloud_init_generation)
 }
 
 #[async_trait]
@@ -54,7 +56,7 @@ impl GuestShell for SimulatedShell {
         Ok(host_key(&self.log_in(guest).await?))
     }
 
-    async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
+    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<(), ShellError> {
         let spec = self.log_in(guest).await?;
         let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
         let line = format!("{} {} {}", run.at, run.script.name, &digest[..12]);

@@ -9,7 +9,7 @@ use russh::keys::{Algorithm, PrivateKey};
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+pub enum SshKeyFileError {
     /// The file cannot be read or written.
     #[error("cannot keep our SSH key in {path}")]
     File {
@@ -21,15 +21,15 @@ pub enum KeyError {
     },
     /// The file can be changed by others.
     #[error(transparent)]
-    Untrusted(#[from] chassis::FileError),
+    UntrustedFile(#[from] chassis::FileTrustError),
     /// The file holds no key.
     #[error("our SSH key cannot be read or created")]
     Key(#[from] russh::keys::ssh_key::Error),
 }
 
 /// Reads the key, or creates one that only our user can read.
-pub(super) fn read_or_create(path: &Path) -> Result<PrivateKey, KeyError> {
-    let file = |source| KeyError::File { path: path.into(), source };
+pub(super) fn read_or_create(path: &Path) -> Result<PrivateKey, SshKeyFileError> {
+    let file = |source| SshKeyFileError::File { path: path.into(), source };
     if path.exists() {
         chassis::refuse_if_others_can_write(path)?;
         let text = std::fs::read_to_string(path).map_err(file)?;

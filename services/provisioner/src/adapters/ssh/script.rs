@@ -13,14 +13,14 @@
 
 use std::fmt::Write;
 
-use crate::ports::ScriptRun;
+use crate::ports::ScriptToRun;
 use sha2::{Digest, Sha256};
 
 /// Where scripts and their output are kept inside a guest.
 const FOLDER: &str = "/var/lib/loam/install";
 
 /// The text for `sh` on its standard input.
-pub(super) fn wrapped(run: &ScriptRun<'_>) -> String {
+pub(super) fn wrapped(run: &ScriptToRun<'_>) -> String {
     let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
     let name = format!("{FOLDER}/{:02}-{}", run.at, &digest[..16]);
     let mut env = String::new();
@@ -89,7 +89,7 @@ mod tests {
         let script = Script { name: "test.sh".into(), text: text.into() };
         let env: BTreeMap<String, String> =
             env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let run = ScriptRun { at: 0, script: &script, env: &env, within: Duration::from_secs(10) };
+        let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(10) };
         let wrapped = wrapped(&run).replace(FOLDER, folder.to_str().expect("plain"));
         let file = folder.with_extension("sh");
         std::fs::write(&file, wrapped).expect("written");

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use russh::keys::PrivateKey;
 
-use super::key::{self, KeyError};
+use super::key::{self, SshKeyFileError};
 use super::script::wrapped;
 use super::session::Session;
-use crate::ports::{Guest, GuestShell, ScriptRun, ShellError};
+use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError};
 
 /// How many of a script's last lines a failure shows.
 const TAIL_LINES: usize = 12;
@@ -28,7 +28,7 @@ impl RusshShell {
     ///
     /// # Errors
     /// When it cannot be read or created.
-    pub fn open(key_file: &Path) -> Result<RusshShell, KeyError> {
+    pub fn open(key_file: &Path) -> Result<RusshShell, SshKeyFileError> {
         let key = key::read_or_create(key_file)?;
         let authorized = key.public_key().to_openssh()?;
         Ok(RusshShell { key: Arc::new(key), authorized })
@@ -48,18 +48,18 @@ impl GuestShell for RusshShell {
         Ok(host_key)
     }
 
-    async fn run(&self, guest: &Guest, run: &ScriptRun<'_>) -> Result<(), ShellError> {
+    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<(), ShellError> {
         let name = &run.script.name;
         let session = Session::open(guest, Arc::clone(&self.key)).await?;
         let mut output = Output::new(name);
         let ran =
-            tokio::time::timeout(run.within, session.shell(wrapped(run), |bytes| output.push(bytes))).await;
+            tokio::time::timeout(run.timeout, session.shell(wrapped(run), |bytes| output.push(bytes))).await;
         session.close().await;
         output.end_line();
         match ran {
             Ok(Ok(Some(0))) => Ok(()),
             Ok(Ok(Some(status))) => {
-                Err(ShellError::Script { name: name.clone(), status, tail: output.tail() })
+                Err(ShellError::ScriptFailed { name: name.clone(), status, tail: output.tail() })
             }
             Ok(Ok(None)) => Err(ShellError::Unreachable(format!(
                 "the connection to {} broke while script {name} ran",
@@ -69,7 +69,11 @@ impl GuestShell for RusshShell {
                 "the connection to {} broke while script {name} ran: {error}",
                 guest.address
             ))),
-            Err(_) => Err(ShellError::Slow { name: name.clone(), within: run.within, tail: output.tail() }),
+            Err(_) => Err(ShellError::ScriptTimeout {
+                name: name.clone(),
+                within: run.timeout,
+                tail: output.tail(),
+            }),
         }
     }
 }

@@ -5,11 +5,11 @@ use operation::{declined_error, failure_error};
 use provisioner_domain::{VmRecord, VmTransition};
 use saga::{Outputs, StepError};
 
-use super::{LocksVm, VmCommand};
+use super::{VmCommand, VmLockingCommand};
 use crate::sagas::Context;
 
 /// Locks a VM that exists; its record as locked.
-pub(in crate::sagas) async fn lock<C: LocksVm>(
+pub(in crate::sagas) async fn lock<C: VmLockingCommand>(
     context: &Context<C>,
     _: &Outputs,
 ) -> Result<VmRecord, StepError> {
@@ -22,7 +22,7 @@ pub(in crate::sagas) async fn unlock<C: VmCommand>(
     _: &Outputs,
 ) -> Result<(), StepError> {
     if own_record(context).await?.is_some() {
-        apply(context, VmTransition::GiveUp { by: context.id.clone() }).await?;
+        apply(context, VmTransition::RevertBegin { by: context.id.clone() }).await?;
     }
     Ok(())
 }
@@ -50,6 +50,6 @@ pub(in crate::sagas) async fn own_record<C: VmCommand>(
 }
 
 fn is_of(record: &VmRecord, operation: &OperationId) -> bool {
-    let owner = record.locked_by().or(record.completed_by.as_ref());
+    let owner = record.locked_by().or(record.last_completed_operation.as_ref());
     owner == Some(operation)
 }

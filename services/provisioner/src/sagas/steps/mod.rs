@@ -15,12 +15,12 @@ mod shutdown;
 use std::time::Duration;
 
 use contract::message::VmCommand;
-use provisioner_domain::WorkKind;
+use provisioner_domain::VmLockKind;
 use saga::{Step, StepFn};
 use serde::Serialize;
 
 pub(super) use boot::{define, destroy, start, undefine};
-pub(super) use complete::{complete, complete_as, reopen};
+pub(super) use complete::{complete, complete_as, revert_complete};
 pub(super) use error::{disk_error, hypervisor_error, shell_error};
 pub(super) use lock::{apply, lock, locked_record, own_record, unlock};
 pub(super) use power::{power, restore_power};
@@ -45,7 +45,7 @@ pub(super) fn hypervisor_call<C: 'static, T: Serialize + 'static>(
 }
 
 /// A command whose saga locks a VM that exists.
-pub(crate) trait LocksVm: VmCommand {
+pub(crate) trait VmLockingCommand: VmCommand {
     /// What it does to the VM.
-    const KIND: WorkKind;
+    const KIND: VmLockKind;
 }

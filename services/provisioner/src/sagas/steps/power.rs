@@ -1,20 +1,20 @@
 //! The power state of a VM when an operation began, and how it is restored.
 
 use contract::provisioner::PauseReason;
-use provisioner_domain::Power;
+use provisioner_domain::{PowerState, VmTransition};
 use saga::{Outputs, StepError};
 
-use super::{VmCommand, hypervisor_error, locked_record};
-use crate::ports::HypervisorFailure;
+use super::{VmCommand, apply, hypervisor_error, locked_record};
+use crate::ports::HypervisorErrorKind;
 use crate::sagas::Context;
 
 /// Asks the hypervisor, whose answer may be newer than the record.
 pub(in crate::sagas) async fn power<C: VmCommand>(
     context: &Context<C>,
     outputs: &Outputs,
-) -> Result<Power, StepError> {
+) -> Result<PowerState, StepError> {
     let Some(record) = locked_record(outputs)? else {
-        return Ok(Power::Missing);
+        return Ok(PowerState::Missing);
     };
     context.state.hypervisor.power(&record.identity.uuid).await.map_err(hypervisor_error)
 }
@@ -25,21 +25,24 @@ pub(in crate::sagas) async fn restore_power<C: VmCommand>(
     context: &Context<C>,
     outputs: &Outputs,
 ) -> Result<(), StepError> {
-    let (Some(record), Some(before)) = (locked_record(outputs)?, outputs.find::<Power>("power")?) else {
+    let (Some(record), Some(before)) = (locked_record(outputs)?, outputs.find::<PowerState>("power")?) else {
         return Ok(());
     };
     let (hypervisor, uuid) = (&context.state.hypervisor, &record.identity.uuid);
     if !before.is_on() {
         return hypervisor.destroy(uuid).await.map_err(hypervisor_error);
     }
+    if !hypervisor.power(uuid).await.map_err(hypervisor_error)?.is_on() {
+        apply(context, VmTransition::Reboot { by: context.id.clone() }).await?;
+    }
     match hypervisor.start(uuid).await {
         Ok(()) => {}
-        Err(error) if error.kind == HypervisorFailure::Unknown => return Ok(()),
+        Err(error) if error.kind == HypervisorErrorKind::UnknownVm => return Ok(()),
         Err(error) => return Err(hypervisor_error(error)),
     }
     match before {
         // A disk that still fails pauses it again by itself, and with its reason.
-        Power::Paused(PauseReason::User | PauseReason::Other) => {
+        PowerState::Paused(PauseReason::User | PauseReason::Other) => {
             hypervisor.suspend(uuid).await.map_err(hypervisor_error)
         }
         _ => Ok(()),

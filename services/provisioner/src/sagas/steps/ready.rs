@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use contract::message::with_causes;
-use provisioner_domain::{Power, VmRecord};
+use provisioner_domain::{PowerState, VmRecord};
 use saga::{Outputs, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::{VmCommand, hypervisor_error};
 use crate::metrics;
-use crate::ports::{Guest, HypervisorFailure, ShellError};
+use crate::ports::{Guest, HypervisorErrorKind, ShellError};
 use crate::sagas::Context;
 use crate::state::ServiceState;
 use crate::vm_spec::console_in;
@@ -64,7 +64,7 @@ pub(in crate::sagas) async fn ready<C: VmCommand>(
 ) -> Result<Ready, StepError> {
     let (state, record) = (&context.state, outputs.get::<VmRecord>("lock")?);
     let started = Instant::now();
-    let until = started + state.limits.ready_max;
+    let until = started + state.limits.vm_ready_max;
     loop {
         let progress = match check(state, &record).await? {
             Ok(ready) => {
@@ -78,24 +78,24 @@ pub(in crate::sagas) async fn ready<C: VmCommand>(
             Err(StepError::Permanent(reason + &tail))
         };
         match state.hypervisor.power(&record.identity.uuid).await {
-            Ok(Power::Running) => {}
-            Ok(Power::Paused(reason)) => return failed(format!("it was paused: {reason}")).await,
-            Ok(Power::Off) => return failed("it went off while it was waited for".into()).await,
-            Ok(Power::Missing) => {
+            Ok(PowerState::Running) => {}
+            Ok(PowerState::Paused(reason)) => return failed(format!("it was paused: {reason}")).await,
+            Ok(PowerState::Off) => return failed("it went off while it was waited for".into()).await,
+            Ok(PowerState::Missing) => {
                 return failed("the hypervisor lost it while it was waited for".into()).await;
             }
-            Err(error) if error.kind == HypervisorFailure::Unavailable => {}
+            Err(error) if error.kind == HypervisorErrorKind::Unavailable => {}
             Err(error) => return Err(hypervisor_error(error)),
         }
         if context.cancel.is_cancelled() {
             return Err(StepError::Permanent("cancelled while waiting for it to answer".into()));
         }
         if Instant::now() >= until {
-            let seconds = state.limits.ready_max.as_secs();
+            let seconds = state.limits.vm_ready_max.as_secs();
             return failed(format!("it did not answer within {seconds} s: {progress}")).await;
         }
         tokio::select! {
-            () = tokio::time::sleep(state.limits.poll_interval) => {}
+            () = tokio::time::sleep(state.limits.guest_poll_interval) => {}
             () = context.cancel.cancelled() => {}
         }
     }
@@ -106,7 +106,7 @@ async fn check(state: &ServiceState, record: &VmRecord) -> Result<Result<Ready, 
     let (uuid, mac) = (&record.identity.uuid, &record.identity.mac);
     let address = match state.hypervisor.address(uuid, mac).await {
         Ok(Some(address)) => address,
-        Err(error) if error.kind == HypervisorFailure::Unavailable => {
+        Err(error) if error.kind == HypervisorErrorKind::Unavailable => {
             return Ok(Err(Progress::NoHypervisor(with_causes(&error))));
         }
         // Any other error: it went off, which the check of its power state says better.
@@ -114,7 +114,7 @@ async fn check(state: &ServiceState, record: &VmRecord) -> Result<Result<Ready, 
     };
     match state.hypervisor.agent_answers(uuid).await {
         Ok(true) => {}
-        Err(error) if error.kind == HypervisorFailure::Unavailable => {
+        Err(error) if error.kind == HypervisorErrorKind::Unavailable => {
             return Ok(Err(Progress::NoHypervisor(with_causes(&error))));
         }
         Ok(false) | Err(_) => return Ok(Err(Progress::AgentSilent(address))),

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use contract::VmUuid;
-use provisioner_domain::{Power, VmRecord};
+use provisioner_domain::{PowerState, VmRecord};
 use saga::{Outputs, StepError};
 
 use super::{VmCommand, hypervisor_error};
-use crate::ports::{HypervisorError, HypervisorFailure, ShutdownMode};
+use crate::ports::{GuestShutdownMethod, HypervisorError, HypervisorErrorKind};
 use crate::sagas::Context;
 
 /// Shuts the locked record's VM down. It may take as long as the limits give agent and power button.
@@ -17,13 +17,14 @@ pub(in crate::sagas) async fn shut_down<C: VmCommand>(
 ) -> Result<(), StepError> {
     let uuid = outputs.get::<VmRecord>("lock")?.identity.uuid;
     let (hypervisor, limits) = (&context.state.hypervisor, &context.state.limits);
-    if matches!(outputs.get("power")?, Power::Paused(_)) {
+    if matches!(outputs.get("power")?, PowerState::Paused(_)) {
         // A paused guest cannot shut down. Where it cannot run either, it is ended by force below.
         hypervisor.resume(&uuid).await.or_else(unless_unavailable)?;
     }
-    for (mode, timeout) in
-        [(ShutdownMode::Agent, limits.agent_shutdown_max), (ShutdownMode::Acpi, limits.acpi_shutdown_max)]
-    {
+    for (mode, timeout) in [
+        (GuestShutdownMethod::Agent, limits.agent_shutdown_max),
+        (GuestShutdownMethod::Acpi, limits.acpi_shutdown_max),
+    ] {
         // Without an agent, or where the request is refused, the next way is tried.
         match hypervisor.request_shutdown(&uuid, mode).await {
             Ok(()) if is_off_within(context, &uuid, timeout).await? => return Ok(()),
@@ -36,7 +37,7 @@ pub(in crate::sagas) async fn shut_down<C: VmCommand>(
 
 fn unless_unavailable(error: HypervisorError) -> Result<(), StepError> {
     match error.kind {
-        HypervisorFailure::Unavailable => Err(hypervisor_error(error)),
+        HypervisorErrorKind::Unavailable => Err(hypervisor_error(error)),
         _ => Ok(()),
     }
 }
@@ -49,11 +50,11 @@ async fn is_off_within<C: VmCommand>(
     let until = Instant::now() + timeout;
     loop {
         match context.state.hypervisor.power(uuid).await {
-            Ok(Power::Off | Power::Missing) => return Ok(true),
+            Ok(PowerState::Off | PowerState::Missing) => return Ok(true),
             // Paused again, for lack of space: it cannot shut down.
-            Ok(Power::Paused(_)) => return Ok(false),
-            Ok(Power::Running) => {}
-            Err(error) if error.kind == HypervisorFailure::Unavailable => {}
+            Ok(PowerState::Paused(_)) => return Ok(false),
+            Ok(PowerState::Running) => {}
+            Err(error) if error.kind == HypervisorErrorKind::Unavailable => {}
             Err(error) => return Err(hypervisor_error(error)),
         }
         if context.cancel.is_cancelled() {
@@ -62,6 +63,6 @@ async fn is_off_within<C: VmCommand>(
         if Instant::now() >= until {
             return Ok(false);
         }
-        tokio::time::sleep(context.state.limits.poll_interval).await;
+        tokio::time::sleep(context.state.limits.guest_poll_interval).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The line before a chunk: its size, and extensions, which are ignored.
 
-use super::Violation;
+use super::FramingViolation;
 use super::field::is_text;
 
 /// Sixteen digits hold every 64-bit size.
@@ -9,26 +9,26 @@ const SIZE_DIGITS_MAX: usize = 16;
 const LINE_BYTES_MAX: usize = 256;
 
 /// Parses a chunk's size line. `None`: the line is incomplete. Otherwise its length with CR LF, and the size.
-pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, Violation> {
+pub(super) fn size_line(bytes: &[u8]) -> Result<Option<(usize, u64)>, FramingViolation> {
     let digits = bytes.iter().take(SIZE_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits > SIZE_DIGITS_MAX || (digits == 0 && !bytes.is_empty()) {
-        return Err(Violation::ChunkSize);
+        return Err(FramingViolation::ChunkSize);
     }
     match bytes.get(digits) {
         None => return Ok(None),
         Some(b'\r' | b';') => {}
-        Some(_) => return Err(Violation::ChunkSize),
+        Some(_) => return Err(FramingViolation::ChunkSize),
     }
     let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\r' || byte == b'\n') else {
-        return if bytes.len() >= LINE_BYTES_MAX { Err(Violation::ChunkSize) } else { Ok(None) };
+        return if bytes.len() >= LINE_BYTES_MAX { Err(FramingViolation::ChunkSize) } else { Ok(None) };
     };
     if !bytes[digits..end].iter().all(|&byte| is_text(byte)) {
-        return Err(Violation::ControlCharacter);
+        return Err(FramingViolation::ControlCharacter);
     }
     match bytes.get(end..end + 2) {
         Some(b"\r\n") => Ok(Some((end + 2, value(&bytes[..digits])))),
-        Some(_) => Err(Violation::BareLineEnd),
-        None if bytes[end] == b'\n' => Err(Violation::BareLineEnd),
+        Some(_) => Err(FramingViolation::BareLineEnd),
+        None if bytes[end] == b'\n' => Err(FramingViolation::BareLineEnd),
         None => Ok(None),
     }
 }
@@ -55,7 +55,7 @@ mod tests {
         for wrong in
             [&b"0x5\r\n"[..], b"+5\r\n", b" 5\r\n", b"5 \r\n", b"\r\n", b"-1\r\n", b"00000000000000005\r\n"]
         {
-            assert_eq!(size_line(wrong), Err(Violation::ChunkSize), "{wrong:?}");
+            assert_eq!(size_line(wrong), Err(FramingViolation::ChunkSize), "{wrong:?}");
         }
         for wrong in [&b"5\n"[..], b"5;a\n", b"5\rX", b"5;\rX"] {
             assert!(size_line(wrong).is_err(), "{wrong:?}");

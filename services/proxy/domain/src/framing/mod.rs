@@ -30,7 +30,7 @@ use head::HeadReader;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// All bytes of the head, or of a trailer section, with its line ends.
-    pub block_bytes_max: usize,
+    pub head_bytes_max: usize,
     /// Fields in the head, or in a trailer section.
     pub fields_max: usize,
     /// The request line without its line end.
@@ -40,20 +40,20 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// 32 KiB and 100 fields are enough for every browser's cookies, a request line of 16 KiB for every URL in use.
     fn default() -> Self {
-        Self { block_bytes_max: 32 * 1024, fields_max: 100, request_line_bytes_max: 16 * 1024 }
+        Self { head_bytes_max: 32 * 1024, fields_max: 100, request_line_bytes_max: 16 * 1024 }
     }
 }
 
 /// Why a byte stream was refused. Its text is shown on the error page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs)] // each variant is its own sentence
-pub enum Violation {
+pub enum FramingViolation {
     #[error("the request line is not 'method target HTTP/1.x'")]
     RequestLine,
     #[error("the HTTP version is not supported")]
     Version,
     #[error("the method CONNECT is not supported")]
-    Connect,
+    ConnectMethod,
     #[error("the request line is too long")]
     RequestLineTooLong,
     #[error("the header block is too large")]
@@ -81,7 +81,7 @@ pub enum Violation {
     #[error("Content-Length and Transfer-Encoding exclude each other")]
     LengthAndEncoding,
     #[error("the only supported expectation is 100-continue")]
-    Expectation,
+    UnsupportedExpectation,
     #[error("a chunk size is not a hexadecimal number of at most 16 digits")]
     ChunkSize,
     #[error("a chunk does not end where its size says")]
@@ -92,15 +92,15 @@ pub enum Violation {
     HeadTimeout,
 }
 
-impl Violation {
+impl FramingViolation {
     /// The status code of the response. The connection is closed after it in every case.
     pub fn status(self) -> u16 {
         match self {
             Self::HeadTimeout => 408,
             Self::RequestLineTooLong => 414,
-            Self::Expectation => 417,
+            Self::UnsupportedExpectation => 417,
             Self::HeadTooLarge | Self::TooManyFields => 431,
-            Self::Connect => 501,
+            Self::ConnectMethod => 501,
             Self::Version => 505,
             _ => 400,
         }
@@ -109,29 +109,29 @@ impl Violation {
 
 /// What to do after the bytes that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum FramingAction {
     /// The bytes left over are incomplete: keep them, read more, check again.
-    More,
-    /// An upgrade without a body was requested. Nothing more may pass until [`Framing::resume`] or [`Framing::tunnel`].
-    Hold,
+    ReadMore,
+    /// An upgrade without a body was requested. Nothing more may pass until [`FramingParser::resume`] or [`FramingParser::tunnel`].
+    HoldForUpgrade,
     /// The bytes left over are refused, and everything after them.
-    Refuse(Violation),
+    Refuse(FramingViolation),
 }
 
 /// How many leading bytes may pass, how many heads ended among them, and what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckedPrefix {
     /// Leading bytes that may pass.
-    pub passed: usize,
+    pub passed_bytes: usize,
     /// Request heads that ended within them.
-    pub heads: u64,
+    pub complete_heads: u64,
     /// What follows after them.
-    pub next: Next,
+    pub next: FramingAction,
 }
 
 /// The state of the parser within one client's stream.
 #[derive(Debug)]
-pub struct Framing {
+pub struct FramingParser {
     limits: HeadLimits,
     state: State,
 }
@@ -146,7 +146,7 @@ enum State {
     Trailers(HeadReader),
     UpgradePending,
     Tunnel,
-    Refused(Violation),
+    Refused(FramingViolation),
 }
 
 /// One step: so many bytes may pass and lead to another state, or more bytes are needed first.
@@ -155,7 +155,7 @@ enum Step {
     NeedMore,
 }
 
-impl Framing {
+impl FramingParser {
     /// A parser at the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self { limits, state: State::Head(HeadReader::request()) }
@@ -163,13 +163,17 @@ impl Framing {
 
     /// Checks `pending`: every byte received and not yet passed, oldest first. Bytes that did not pass must be given
     /// again, followed by more, in the next call.
-    pub fn check(&mut self, pending: &[u8]) -> Checked {
+    pub fn check(&mut self, pending: &[u8]) -> CheckedPrefix {
         let mut passed = 0;
         let mut heads = 0;
         loop {
             let rest = &pending[passed..];
             if matches!(self.state, State::UpgradePending) {
-                return Checked { passed, heads, next: Next::Hold };
+                return CheckedPrefix {
+                    passed_bytes: passed,
+                    complete_heads: heads,
+                    next: FramingAction::HoldForUpgrade,
+                };
             }
             let was_in_head = matches!(self.state, State::Head(_));
             match self.step(rest) {
@@ -179,11 +183,19 @@ impl Framing {
                     self.state = state;
                 }
                 Ok(Step::NeedMore) => {
-                    return Checked { passed, heads, next: Next::More };
+                    return CheckedPrefix {
+                        passed_bytes: passed,
+                        complete_heads: heads,
+                        next: FramingAction::ReadMore,
+                    };
                 }
                 Err(violation) => {
                     self.state = State::Refused(violation);
-                    return Checked { passed, heads, next: Next::Refuse(violation) };
+                    return CheckedPrefix {
+                        passed_bytes: passed,
+                        complete_heads: heads,
+                        next: FramingAction::Refuse(violation),
+                    };
                 }
             }
         }
@@ -206,7 +218,7 @@ impl Framing {
         matches!(self.state, State::Head(_))
     }
 
-    fn step(&mut self, rest: &[u8]) -> Result<Step, Violation> {
+    fn step(&mut self, rest: &[u8]) -> Result<Step, FramingViolation> {
         match &mut self.state {
             State::Head(reader) => {
                 let Some(length) = reader.read(rest, &self.limits)? else {
@@ -234,7 +246,7 @@ impl Framing {
             State::ChunkEnd => match rest {
                 [] | [b'\r'] => Ok(Step::NeedMore),
                 [b'\r', b'\n', ..] => Ok(Step::Passed(2, State::ChunkSize)),
-                _ => Err(Violation::ChunkEnd),
+                _ => Err(FramingViolation::ChunkEnd),
             },
             State::Tunnel if rest.is_empty() => Ok(Step::NeedMore),
             State::Tunnel => Ok(Step::Passed(rest.len(), State::Tunnel)),

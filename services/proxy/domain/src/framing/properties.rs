@@ -5,33 +5,33 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn framing() -> Framing {
-    Framing::new(HeadLimits::default())
+fn framing() -> FramingParser {
+    FramingParser::new(HeadLimits::default())
 }
 
 /// Checks a stream that arrives in pieces, keeping what did not pass.
-fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Next) {
+fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, FramingAction) {
     let mut framing = framing();
     let (mut pending, mut passed, mut heads) = (Vec::new(), 0, 0);
-    let mut next = Next::More;
+    let mut next = FramingAction::ReadMore;
     for piece in pieces {
         pending.extend_from_slice(piece);
         let checked = framing.check(&pending);
-        pending.drain(..checked.passed);
-        passed += checked.passed;
-        heads += checked.heads;
+        pending.drain(..checked.passed_bytes);
+        passed += checked.passed_bytes;
+        heads += checked.complete_heads;
         next = checked.next;
-        if next != Next::More {
+        if next != FramingAction::ReadMore {
             break;
         }
     }
     (passed, heads, next)
 }
 
-fn refusal(bytes: &[u8]) -> Option<Violation> {
+fn refusal(bytes: &[u8]) -> Option<FramingViolation> {
     match feed([bytes]).2 {
-        Next::Refuse(violation) => Some(violation),
-        Next::More | Next::Hold => None,
+        FramingAction::Refuse(violation) => Some(violation),
+        FramingAction::ReadMore | FramingAction::HoldForUpgrade => None,
     }
 }
 
@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn valid_requests_pass_whole_and_are_counted(requests in prop::collection::vec(request(), 1..5)) {
         let stream = requests.concat();
-        prop_assert_eq!(feed([&stream[..]]), (stream.len(), requests.len() as u64, Next::More));
+        prop_assert_eq!(feed([&stream[..]]), (stream.len(), requests.len() as u64, FramingAction::ReadMore));
     }
 
     #[test]
@@ -114,67 +114,76 @@ proptest! {
 
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
-    let table: [(&str, Violation); 33] = [
+    let table: [(&str, FramingViolation); 33] = [
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Violation::LengthAndEncoding,
+            FramingViolation::LengthAndEncoding,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
-            Violation::LengthAndEncoding,
+            FramingViolation::LengthAndEncoding,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            Violation::TransferEncoding,
+            FramingViolation::TransferEncoding,
         ),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n", Violation::TransferEncoding),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Violation::TransferEncoding),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n",
+            FramingViolation::TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            FramingViolation::TransferEncoding,
+        ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
-            Violation::TransferEncoding,
+            FramingViolation::TransferEncoding,
         ),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", Violation::TransferEncoding),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", FramingViolation::TransferEncoding),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Violation::TransferEncoding,
+            FramingViolation::TransferEncoding,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n",
-            Violation::ControlCharacter,
+            FramingViolation::ControlCharacter,
         ),
         (
             "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Violation::TransferEncodingInHttp10,
+            FramingViolation::TransferEncodingInHttp10,
         ),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", Violation::ContentLength),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n", Violation::ContentLength),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n", Violation::ContentLength),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Violation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", FramingViolation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n", FramingViolation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n", FramingViolation::ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", FramingViolation::ContentLength),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-            Violation::ContentLength,
+            FramingViolation::ContentLength,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
-            Violation::ContentLengthMismatch,
+            FramingViolation::ContentLengthMismatch,
         ),
-        ("GET / HTTP/1.1\r\n\r\n", Violation::HostCount),
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Violation::HostCount),
-        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Violation::FieldName),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", Violation::FoldedField),
-        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Violation::FoldedField),
-        ("GET / HTTP/1.1\nHost: a\n\n", Violation::BareLineEnd),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n", Violation::BareLineEnd),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n", Violation::ControlCharacter),
-        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", Violation::ControlCharacter),
-        ("GET / HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", Violation::FieldName),
-        ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", Violation::FieldName),
-        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
-        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
-        ("GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", Violation::RequestLine),
-        ("GET /\r\nHost: a\r\n\r\n", Violation::RequestLine),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Violation::Version),
-        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n", Violation::Expectation),
+        ("GET / HTTP/1.1\r\n\r\n", FramingViolation::HostCount),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", FramingViolation::HostCount),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", FramingViolation::FieldName),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", FramingViolation::FoldedField),
+        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", FramingViolation::FoldedField),
+        ("GET / HTTP/1.1\nHost: a\n\n", FramingViolation::BareLineEnd),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n", FramingViolation::BareLineEnd),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n", FramingViolation::ControlCharacter),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", FramingViolation::ControlCharacter),
+        ("GET / HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", FramingViolation::FieldName),
+        ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", FramingViolation::FieldName),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", FramingViolation::RequestLine),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", FramingViolation::RequestLine),
+        ("GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", FramingViolation::RequestLine),
+        ("GET /\r\nHost: a\r\n\r\n", FramingViolation::RequestLine),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", FramingViolation::Version),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n",
+            FramingViolation::UnsupportedExpectation,
+        ),
     ];
     for (bytes, violation) in table {
         assert_eq!(refusal(bytes.as_bytes()), Some(violation), "{bytes:?}");
@@ -185,14 +194,14 @@ fn what_can_be_read_in_two_ways_is_refused() {
 #[test]
 fn a_body_ends_where_its_framing_says_and_nowhere_else() {
     const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let table: [(&str, Violation); 7] = [
-        ("3\r\nabcd\r\n0\r\n\r\n", Violation::ChunkEnd),
-        ("3\r\nabc0\r\n\r\n", Violation::ChunkEnd),
-        ("3\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
-        ("0x3\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
-        ("3 ;x\r\nabc\r\n0\r\n\r\n", Violation::ChunkSize),
-        ("0\r\nContent-Length: 5\r\n\r\n", Violation::FramingInTrailer),
-        ("0\r\nTransfer-Encoding: chunked\r\n\r\n", Violation::FramingInTrailer),
+    let table: [(&str, FramingViolation); 7] = [
+        ("3\r\nabcd\r\n0\r\n\r\n", FramingViolation::ChunkEnd),
+        ("3\r\nabc0\r\n\r\n", FramingViolation::ChunkEnd),
+        ("3\nabc\r\n0\r\n\r\n", FramingViolation::ChunkSize),
+        ("0x3\r\nabc\r\n0\r\n\r\n", FramingViolation::ChunkSize),
+        ("3 ;x\r\nabc\r\n0\r\n\r\n", FramingViolation::ChunkSize),
+        ("0\r\nContent-Length: 5\r\n\r\n", FramingViolation::FramingInTrailer),
+        ("0\r\nTransfer-Encoding: chunked\r\n\r\n", FramingViolation::FramingInTrailer),
     ];
     for (body, violation) in table {
         assert_eq!(refusal(format!("{HEAD}{body}").as_bytes()), Some(violation), "{body:?}");
@@ -205,30 +214,39 @@ fn after_an_upgrade_request_nothing_passes_until_the_response_is_known() {
     let smuggled = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut framing = framing();
     let checked = framing.check(&[&head[..], smuggled].concat());
-    assert_eq!(checked, Checked { passed: head.len(), heads: 1, next: Next::Hold });
-    assert_eq!(framing.check(smuggled).next, Next::Hold);
+    assert_eq!(
+        checked,
+        CheckedPrefix { passed_bytes: head.len(), complete_heads: 1, next: FramingAction::HoldForUpgrade }
+    );
+    assert_eq!(framing.check(smuggled).next, FramingAction::HoldForUpgrade);
     framing.resume();
-    assert_eq!(framing.check(smuggled), Checked { passed: smuggled.len(), heads: 1, next: Next::More });
+    assert_eq!(
+        framing.check(smuggled),
+        CheckedPrefix { passed_bytes: smuggled.len(), complete_heads: 1, next: FramingAction::ReadMore }
+    );
 
     let mut granted = self::framing();
     granted.check(head);
     granted.tunnel();
-    assert_eq!(granted.check(b"\x81\x05hello"), Checked { passed: 7, heads: 0, next: Next::More });
+    assert_eq!(
+        granted.check(b"\x81\x05hello"),
+        CheckedPrefix { passed_bytes: 7, complete_heads: 0, next: FramingAction::ReadMore }
+    );
 }
 
 #[test]
 fn an_upgrade_with_a_body_is_an_ordinary_request() {
     let stream =
         b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok";
-    assert_eq!(feed([&stream[..]]), (stream.len(), 1, Next::More));
+    assert_eq!(feed([&stream[..]]), (stream.len(), 1, FramingAction::ReadMore));
 }
 
 #[test]
 fn a_head_has_bounds_in_bytes_fields_and_its_first_line() {
-    let limits = HeadLimits { block_bytes_max: 200, fields_max: 3, request_line_bytes_max: 50 };
-    let refused = |text: String| match Framing::new(limits).check(text.as_bytes()).next {
-        Next::Refuse(violation) => Some(violation.status()),
-        Next::More | Next::Hold => None,
+    let limits = HeadLimits { head_bytes_max: 200, fields_max: 3, request_line_bytes_max: 50 };
+    let refused = |text: String| match FramingParser::new(limits).check(text.as_bytes()).next {
+        FramingAction::Refuse(violation) => Some(violation.status()),
+        FramingAction::ReadMore | FramingAction::HoldForUpgrade => None,
     };
     assert_eq!(refused(format!("GET /{} HTTP/1.1\r\n", "a".repeat(60))), Some(414));
     assert_eq!(refused(format!("GET /{}", "a".repeat(60))), Some(414));

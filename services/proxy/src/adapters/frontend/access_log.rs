@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{Method, Uri, Version};
-use proxy_domain::transfer::TransferLimits;
+use proxy_domain::transfer::SlowTransferLimits;
 use proxy_domain::{Host, Route};
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum ExchangeOutcome {
     /// The response, or the tunnel, came to its own end.
     Complete,
     /// The client closed the connection, or did not read the response.
@@ -24,19 +24,19 @@ pub(super) enum Outcome {
     /// The upstream closed the connection within its response, or stopped sending.
     UpstreamAborted,
     /// No byte moved through the tunnel for too long.
-    IdleTimeout,
+    TunnelIdleTimeout,
     /// The tunnel's route was removed, or the frontend stopped.
-    Terminated,
+    TunnelTerminated,
 }
 
-impl Outcome {
+impl ExchangeOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::ClientClosed => "client_closed",
             Self::UpstreamAborted => "upstream_aborted",
-            Self::IdleTimeout => "idle_timeout",
-            Self::Terminated => "terminated",
+            Self::TunnelIdleTimeout => "idle_timeout",
+            Self::TunnelTerminated => "terminated",
         }
     }
 }
@@ -54,7 +54,7 @@ pub(super) struct AccessRecord {
     pub(super) request_body: Option<Arc<BodySource>>,
     pub(super) bytes_received: u64,
     pub(super) bytes_sent: u64,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ExchangeOutcome,
     began: Instant,
     method: Method,
     uri: Uri,
@@ -83,7 +83,7 @@ impl AccessRecord {
             bytes_received: 0,
             bytes_sent: 0,
             // Until it is set: an exchange is dropped half way because the client closed the connection.
-            outcome: Outcome::ClientClosed,
+            outcome: ExchangeOutcome::ClientClosed,
             began: Instant::now(),
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -95,7 +95,7 @@ impl AccessRecord {
     }
 
     /// Over HTTP/2, a deadline by which the client must read each part of the response.
-    pub(super) fn response_deadline(&self, limits: TransferLimits) -> Option<ResponseDeadline> {
+    pub(super) fn response_deadline(&self, limits: SlowTransferLimits) -> Option<ResponseDeadline> {
         (self.version == Version::HTTP_2).then(|| self.connection.response_deadlines.register(limits))
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use proxy_domain::framing::{Framing, Next, Violation};
+use proxy_domain::framing::{FramingAction, FramingParser, FramingViolation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -30,7 +30,7 @@ use tokio_util::io::poll_read_buf;
 use super::connection_state::{ConnectionState, REFUSAL_REQUEST};
 use super::settings::Settings;
 pub(super) use protocol::Protocol;
-use timeouts::{LingeringClose, ReadTimeout, Waiting, WriteTimeout};
+use timeouts::{LingeringClose, ReadTimeout, ReadTimeoutKind, WriteTimeout};
 
 /// The size of a read while bytes are held back.
 const READ_BYTES: usize = 8 * 1024;
@@ -40,7 +40,7 @@ const READ_BYTES: usize = 8 * 1024;
 pub(super) struct ClientSocket {
     socket: TcpStream,
     state: Arc<ConnectionState>,
-    framing: Framing,
+    framing: FramingParser,
     stage: Stage,
     /// Received and not passed on: first the accepted bytes, then the rest.
     held: BytesMut,
@@ -72,14 +72,14 @@ impl ClientSocket {
         Self {
             socket,
             state,
-            framing: Framing::new(settings.limits.head),
+            framing: FramingParser::new(settings.limits.head),
             stage: Stage::Open,
             held: BytesMut::new(),
             accepted: 0,
             unchecked: false,
             heads: 0,
             read_timeout: ReadTimeout::new(&settings.timeouts),
-            write_timeout: WriteTimeout::new(settings.transfer),
+            write_timeout: WriteTimeout::new(settings.slow_transfer),
             linger: LingeringClose::default(),
         }
     }
@@ -90,19 +90,19 @@ impl ClientSocket {
     }
 
     /// Acts on the result of a check.
-    fn follow(&mut self, heads: u64, next: Next) {
+    fn follow(&mut self, heads: u64, next: FramingAction) {
         self.heads += heads;
         if heads > 0 {
             self.read_timeout.reset();
         }
         match next {
-            Next::More => {}
-            Next::Hold => self.stage = Stage::UpgradePending,
-            Next::Refuse(violation) => self.refuse(violation),
+            FramingAction::ReadMore => {}
+            FramingAction::HoldForUpgrade => self.stage = Stage::UpgradePending,
+            FramingAction::Refuse(violation) => self.refuse(violation),
         }
     }
 
-    fn refuse(&mut self, violation: Violation) {
+    fn refuse(&mut self, violation: FramingViolation) {
         self.state.refuse(violation);
         self.stage = Stage::Refusing(0);
     }
@@ -110,8 +110,8 @@ impl ClientSocket {
     fn check_held(&mut self) {
         self.unchecked = false;
         let checked = self.framing.check(&self.held);
-        self.accepted = checked.passed;
-        self.follow(checked.heads, checked.next);
+        self.accepted = checked.passed_bytes;
+        self.follow(checked.complete_heads, checked.next);
     }
 
     /// Reads straight into the caller's buffer, and moves what does not pass to `held`. Ready(false): nothing passed
@@ -124,10 +124,10 @@ impl ClientSocket {
             return Poll::Ready(Ok(true));
         }
         let checked = self.framing.check(new);
-        self.held.extend_from_slice(&new[checked.passed..]);
-        buf.set_filled(before + checked.passed);
-        self.follow(checked.heads, checked.next);
-        Poll::Ready(Ok(checked.passed > 0))
+        self.held.extend_from_slice(&new[checked.passed_bytes..]);
+        buf.set_filled(before + checked.passed_bytes);
+        self.follow(checked.complete_heads, checked.next);
+        Poll::Ready(Ok(checked.passed_bytes > 0))
     }
 
     /// Reads behind what is held. Ready(true): end of stream.
@@ -145,14 +145,14 @@ impl ClientSocket {
             return Poll::Pending;
         }
         let waiting = match (self.held.is_empty(), self.heads) {
-            (false, _) | (true, 0) => Waiting::ForHead,
-            (true, _) => Waiting::ForRequest,
+            (false, _) | (true, 0) => ReadTimeoutKind::RequestHead,
+            (true, _) => ReadTimeoutKind::ForRequest,
         };
         ready!(self.read_timeout.poll(cx, waiting));
         if self.held.is_empty() {
             return Poll::Ready(());
         }
-        self.refuse(Violation::HeadTimeout);
+        self.refuse(FramingViolation::HeadTimeout);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

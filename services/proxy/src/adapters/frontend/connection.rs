@@ -16,7 +16,7 @@ use super::connection_limit::ConnectionPermit;
 use super::connection_state::ConnectionState;
 use super::exchange;
 use super::settings::BUFFER_BYTES;
-use super::shared::Shared;
+use super::shared::FrontendShared;
 
 /// hyper's own limit of fields; `ClientSocket` has counted them before.
 const HYPER_FIELDS_MAX: usize = 100;
@@ -26,7 +26,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves a connection until it ends, is idle for too long, or the frontend stops.
 pub(super) async fn serve(
-    shared: Arc<Shared>,
+    shared: Arc<FrontendShared>,
     socket: TcpStream,
     peer: SocketAddr,
     permit: ConnectionPermit,
@@ -49,7 +49,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn http1(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientSocket) {
+async fn http1(shared: Arc<FrontendShared>, state: Arc<ConnectionState>, socket: ClientSocket) {
     let (peer, head) = (state.peer, shared.settings.limits.head);
     let service = {
         let shared = shared.clone();
@@ -57,7 +57,7 @@ async fn http1(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientS
     };
     let mut builder = http1::Builder::new();
     // `ClientSocket` has the timeout of heads, and sends the error page for it.
-    builder.header_read_timeout(None).max_buf_size(BUFFER_BYTES.max(head.block_bytes_max * 2));
+    builder.header_read_timeout(None).max_buf_size(BUFFER_BYTES.max(head.head_bytes_max * 2));
     if head.fields_max > HYPER_FIELDS_MAX {
         builder.max_headers(head.fields_max);
     }
@@ -76,7 +76,7 @@ async fn http1(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientS
     log_end(peer, ended);
 }
 
-async fn http2(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientSocket) {
+async fn http2(shared: Arc<FrontendShared>, state: Arc<ConnectionState>, socket: ClientSocket) {
     let peer = state.peer;
     let limits = &shared.settings.limits;
     let service = {
@@ -86,7 +86,7 @@ async fn http2(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientS
             exchange::handle(shared.clone(), state.clone(), request)
         })
     };
-    let head_bytes_max = u32::try_from(limits.head.block_bytes_max).unwrap_or(u32::MAX);
+    let head_bytes_max = u32::try_from(limits.head.head_bytes_max).unwrap_or(u32::MAX);
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -101,7 +101,7 @@ async fn http2(shared: Arc<Shared>, state: Arc<ConnectionState>, socket: ClientS
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shared.abort.cancelled() => return,
-        () = state.response_deadlines.missed(&shared.settings.transfer) => {
+        () = state.response_deadlines.missed(&shared.settings.slow_transfer) => {
             tracing::debug!(%peer, "the client does not read a response");
             return;
         }

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use http::request::Parts;
-use proxy_domain::framing::Violation;
+use proxy_domain::framing::FramingViolation;
 
 use super::connection_limit::ConnectionPermit;
-use super::response_deadlines::ResponseDeadlines;
+use super::response_deadlines::ClientReadDeadlines;
 
 /// The method of [`REFUSAL_REQUEST`]. When a client uses it, its request is like any other.
 const REFUSAL_METHOD: &str = "LOAM-REFUSED";
@@ -25,12 +25,12 @@ pub(super) struct ConnectionState {
     pub(super) peer: SocketAddr,
     _permit: ConnectionPermit,
     /// Why `ClientSocket` refused the rest of the stream.
-    refused: OnceLock<Violation>,
+    refused: OnceLock<FramingViolation>,
     /// Requests over HTTP/2; `ClientSocket` counts those over HTTP/1, as heads.
     requests: AtomicU64,
     /// Requests whose response has ended.
     completed: AtomicU64,
-    pub(super) response_deadlines: ResponseDeadlines,
+    pub(super) response_deadlines: ClientReadDeadlines,
     /// Woken when a request is completed: `ClientSocket` waits for the response to an upgrade request.
     completed_waker: AtomicWaker,
 }
@@ -43,18 +43,18 @@ impl ConnectionState {
             refused: OnceLock::new(),
             requests: AtomicU64::new(0),
             completed: AtomicU64::new(0),
-            response_deadlines: ResponseDeadlines::default(),
+            response_deadlines: ClientReadDeadlines::default(),
             completed_waker: AtomicWaker::new(),
         }
     }
 
     /// Records why the rest of the stream is refused. The first reason stands: nothing is checked after it.
-    pub(super) fn refuse(&self, violation: Violation) {
+    pub(super) fn refuse(&self, violation: FramingViolation) {
         self.refused.get_or_init(|| violation);
     }
 
     /// Why the stream was refused, if this is the head of [`REFUSAL_REQUEST`].
-    pub(super) fn refusal(&self, head: &Parts) -> Option<Violation> {
+    pub(super) fn refusal(&self, head: &Parts) -> Option<FramingViolation> {
         if head.method.as_str() == REFUSAL_METHOD { self.refused.get().copied() } else { None }
     }
 

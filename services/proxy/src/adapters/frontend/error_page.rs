@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode, Version};
-use proxy_domain::DownReason;
-use proxy_domain::framing::Violation;
+use proxy_domain::VmDownReason;
+use proxy_domain::framing::FramingViolation;
 use proxy_domain::request::RequestError;
 use thiserror::Error;
 
@@ -14,19 +14,19 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub(super) enum ProxyError {
     #[error("{0}")]
-    Framing(Violation),
+    Framing(FramingViolation),
     #[error("{0}")]
     Request(#[from] RequestError),
     #[error("no site with this name is served here")]
     UnknownHost,
     #[error("this site is {reason}")]
-    Down { reason: DownReason, retry_after: Duration },
+    VmDown { reason: VmDownReason, retry_after: Duration },
     #[error("the site cannot be reached")]
-    Unreachable,
+    UpstreamUnreachable,
     #[error("the site closed the connection before it responded")]
     UpstreamAborted,
     #[error("the site switched to a protocol that was not requested")]
-    WrongProtocol,
+    UpgradeProtocolMismatch,
     #[error("the site did not respond in time")]
     UpstreamTimeout,
     #[error("the request body is incomplete or malformed")]
@@ -43,8 +43,8 @@ impl ProxyError {
             Self::BodyInvalid => 400,
             Self::UnknownHost => 404,
             Self::BodyTimeout => 408,
-            Self::Unreachable | Self::UpstreamAborted | Self::WrongProtocol => 502,
-            Self::Down { .. } => 503,
+            Self::UpstreamUnreachable | Self::UpstreamAborted | Self::UpgradeProtocolMismatch => 502,
+            Self::VmDown { .. } => 503,
             Self::UpstreamTimeout => 504,
         };
         StatusCode::from_u16(code).expect("all of these are status codes")
@@ -60,7 +60,7 @@ impl ProxyError {
         let status = self.status();
         let mut text = format!("{status}\n\n{self}.\n");
         let retry_after = match self {
-            Self::Down { retry_after, .. } => Some(whole_seconds(*retry_after)),
+            Self::VmDown { retry_after, .. } => Some(whole_seconds(*retry_after)),
             _ => None,
         };
         if let Some(seconds) = retry_after {
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_page_gives_the_reason_the_retry_time_and_the_request_id() {
         let down =
-            ProxyError::Down { reason: DownReason::Starting, retry_after: Duration::from_millis(1500) };
+            ProxyError::VmDown { reason: VmDownReason::Starting, retry_after: Duration::from_millis(1500) };
         let page = down.page("4bf9", Version::HTTP_11);
         assert_eq!(page.status(), 503);
         assert_eq!(page.headers()["retry-after"], "2");
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_invalid_request_closes_an_http_1_connection() {
-        let refused = ProxyError::Framing(Violation::LengthAndEncoding);
+        let refused = ProxyError::Framing(FramingViolation::LengthAndEncoding);
         assert_eq!(refused.page("1", Version::HTTP_11).headers()["connection"], "close");
         assert!(!refused.page("1", Version::HTTP_2).headers().contains_key("connection"));
     }

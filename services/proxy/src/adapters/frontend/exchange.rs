@@ -15,31 +15,32 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-use proxy_domain::Target;
+use proxy_domain::UpstreamState;
 use proxy_domain::forwarded::{ClientInfo, Scheme};
 use proxy_domain::headers::clean_response;
 use proxy_domain::request::validate;
-use proxy_domain::retry::{BodyReplay, Progress, may_retry};
+use proxy_domain::retry::{AttemptProgress, BodyReplay, may_retry};
 
-use super::access_log::{AccessRecord, Outcome};
+use super::access_log::{AccessRecord, ExchangeOutcome};
 use super::connection_state::ConnectionState;
 use super::error_page::ProxyError;
 use super::request_body::{BodySource, BodyStatus, RequestBody};
 use super::request_head;
 use super::response_body::{ProxiedBody, ResponseBody};
-use super::shared::Shared;
+use super::shared::FrontendShared;
 use super::trace::RequestTrace;
 use super::tunnel::{self, GrantedUpgrade, UpgradeReply};
 use super::upstream::{UpstreamConnection, UpstreamError};
 
 /// Responds to a request: with the upstream's response, or with an error page.
 pub(super) async fn handle(
-    shared: Arc<Shared>,
+    shared: Arc<FrontendShared>,
     connection: Arc<ConnectionState>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let client = shared.settings.trusted.client_info(connection.peer.ip(), Scheme::Http, &head.headers);
+    let client =
+        shared.settings.trusted_proxies.client_info(connection.peer.ip(), Scheme::Http, &head.headers);
     let trace = RequestTrace::begin(&head, client.peer_is_trusted);
     let mut record =
         AccessRecord::begin(trace, &head, client.address(), connection.clone(), shared.metrics.clone());
@@ -64,7 +65,7 @@ enum Reply {
 
 /// Finds the route of a request and sends the request to its upstream.
 async fn route(
-    shared: &Shared,
+    shared: &FrontendShared,
     mut head: Parts,
     body: Incoming,
     client: &ClientInfo,
@@ -77,14 +78,16 @@ async fn route(
     record.route = route.clone();
     let route = route.ok_or(ProxyError::UnknownHost)?;
     let address = match route.target {
-        Target::Up(address) => address,
-        Target::Down { reason, retry_after } => return Err(ProxyError::Down { reason, retry_after }),
+        UpstreamState::Up(address) => address,
+        UpstreamState::Down { reason, retry_after } => {
+            return Err(ProxyError::VmDown { reason, retry_after });
+        }
     };
     record.upstream = Some(address);
     let on_upgrade = tunnel::take_on_upgrade(&mut head);
     let has_body = !body.is_end_stream();
     request_head::rewrite(&mut head, &target, client, &record.trace, has_body);
-    if let (Some(protocol), Some(on_upgrade)) = (target.upgrade, on_upgrade) {
+    if let (Some(protocol), Some(on_upgrade)) = (target.upgrade_protocol, on_upgrade) {
         let reply = tunnel::request_upgrade(shared, head, protocol, on_upgrade, route, address, record);
         return Ok(match reply.await? {
             UpgradeReply::Granted(granted) => Reply::Upgrade(granted),
@@ -92,7 +95,7 @@ async fn route(
         });
     }
     let keep = head.method.is_idempotent();
-    let source = has_body.then(|| BodySource::new(body, keep, shared.settings.transfer));
+    let source = has_body.then(|| BodySource::new(body, keep, shared.settings.slow_transfer));
     record.request_body = source.clone();
     let (response, upstream) = forward(shared, head, source, address, record).await?;
     Ok(Reply::Response(response, upstream))
@@ -100,7 +103,7 @@ async fn route(
 
 /// Sends a request to the upstream, and once more if that is safe.
 async fn forward(
-    shared: &Shared,
+    shared: &FrontendShared,
     head: Parts,
     source: Option<Arc<BodySource>>,
     address: SocketAddr,
@@ -129,7 +132,7 @@ async fn forward(
         let progress = || source.as_ref().map_or(0, |source| source.bytes_read());
         let error = match upstream.send(request, timeouts.first_byte, progress).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(ProxyError::WrongProtocol);
+                return Err(ProxyError::UpgradeProtocolMismatch);
             }
             Ok(response) => return Ok((response, upstream)),
             Err(error) => error,
@@ -141,12 +144,12 @@ async fn forward(
         }
         let reported = error.report(&record.trace.span, address, &shared.metrics);
         let (progress, again) = match error {
-            UpstreamError::ClosedBeforeSend(request) => (Progress::NothingSent, Some(*request)),
-            UpstreamError::Aborted(_) => {
-                (Progress::Sent, spare.map(|head| Request::from_parts(head, body())))
+            UpstreamError::ClosedBeforeSend(request) => (AttemptProgress::NothingSent, Some(*request)),
+            UpstreamError::NoValidResponse(_) => {
+                (AttemptProgress::Sent, spare.map(|head| Request::from_parts(head, body())))
             }
             UpstreamError::Connect(_) | UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => {
-                (Progress::Sent, None)
+                (AttemptProgress::Sent, None)
             }
         };
         let replay = source.as_ref().map_or(BodyReplay::Whole, |source| source.replay());
@@ -169,7 +172,7 @@ fn copy_head(request: &Request<RequestBody>) -> Parts {
 
 /// The upstream's response, with its headers cleaned and its body streamed.
 fn stream_response(
-    shared: Arc<Shared>,
+    shared: Arc<FrontendShared>,
     response: Response<Incoming>,
     upstream: Box<UpstreamConnection>,
     mut record: AccessRecord,
@@ -191,6 +194,6 @@ fn stream_response(
 fn error_page(error: &ProxyError, mut record: AccessRecord) -> Response<ResponseBody> {
     let page = error.page(&record.trace.id(), record.version());
     record.status = page.status().as_u16();
-    record.outcome = Outcome::Complete;
+    record.outcome = ExchangeOutcome::Complete;
     page.map(|text| ResponseBody::ErrorPage(Some(text), Box::new(record)))
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{interval, sleep};
 
 use super::connection;
-use super::shared::Shared;
+use super::shared::FrontendShared;
 
 /// Connections that the system queues until they are accepted; its own bound is usually 4096.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -32,7 +32,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the frontend stops.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: TcpListener, shared: Arc<FrontendShared>) {
     let stop = shared.stop.clone();
     let mut sweep = interval(SWEEP_INTERVAL);
     loop {
@@ -45,7 +45,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             _ = sweep.tick() => shared.pool.sweep(),
             accepted = accepted => match accepted {
                 Ok((stream, peer, slot)) => {
-                    let exempt = shared.settings.trusted.contains(peer.ip().to_canonical());
+                    let exempt = shared.settings.trusted_proxies.contains(peer.ip().to_canonical());
                     match shared.limiter.permit(slot, peer.ip(), exempt) {
                         Some(permit) => {
                             shared.tasks.spawn(connection::serve(shared.clone(), stream, peer, permit));

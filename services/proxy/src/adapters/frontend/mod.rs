@@ -50,13 +50,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use proxy_domain::{RouteTable, TableDiff};
+use proxy_domain::{RouteTable, RouteTableDiff};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::ports::Frontend;
 pub use settings::{Limits, Settings, Timeouts};
-use shared::Shared;
+use shared::FrontendShared;
 
 /// The frontend could not start.
 #[derive(Debug, Error)]
@@ -92,7 +92,7 @@ pub struct ConnectionCounts {
 /// A running HTTP frontend. Dropping it stops accepting and aborts what is open.
 #[derive(Debug)]
 pub struct HttpFrontend {
-    shared: Arc<Shared>,
+    shared: Arc<FrontendShared>,
     address: SocketAddr,
 }
 
@@ -109,7 +109,7 @@ impl HttpFrontend {
         let failed = |source| ListenError { address, source };
         let listener = listener::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared::new(settings));
+        let shared = Arc::new(FrontendShared::new(settings));
         shared.tasks.spawn(listener::accept(listener, shared.clone()));
         tracing::info!(address = %bound, "listening for HTTP");
         Ok(Self { shared, address: bound })
@@ -154,10 +154,10 @@ impl Frontend for HttpFrontend {
         self.shared.table.load_full()
     }
 
-    fn swap(&self, table: RouteTable) -> TableDiff {
+    fn swap(&self, table: RouteTable) -> RouteTableDiff {
         let table = Arc::new(table);
         let before = self.shared.table.swap(table.clone());
-        let diff = TableDiff::between(&before, &table);
+        let diff = RouteTableDiff::between(&before, &table);
         if !diff.is_empty() {
             tracing::info!(routes = table.len(), changes = %diff, "routes changed");
         }

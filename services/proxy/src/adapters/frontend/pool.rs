@@ -28,7 +28,7 @@ impl UpstreamPool {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             idle: Mutex::default(),
-            idle_max: settings.limits.idle_upstreams_max,
+            idle_max: settings.limits.idle_per_upstream_max,
             pooled_idle: settings.timeouts.pooled_idle,
         }
     }

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use proxy_domain::headers::clean_trailers;
 use proxy_domain::retry::{BodyReplay, REPLAY_BYTES_MAX};
-use proxy_domain::transfer::{TransferLimits, TransferRate};
+use proxy_domain::transfer::{MeasuredTransferRate, SlowTransferLimits};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// The body of one attempt.
@@ -45,8 +45,8 @@ struct SourceState {
     incoming: Incoming,
     /// What was read so far, unless it became too much to keep.
     kept: Option<Vec<Bytes>>,
-    limits: TransferLimits,
-    rate: TransferRate,
+    limits: SlowTransferLimits,
+    rate: MeasuredTransferRate,
     stalled: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -61,10 +61,11 @@ pub(super) enum BodyStatus {
 
 impl BodySource {
     /// `keep`: whether a second attempt could be made.
-    pub(super) fn new(incoming: Incoming, keep: bool, limits: TransferLimits) -> Arc<Self> {
+    pub(super) fn new(incoming: Incoming, keep: bool, limits: SlowTransferLimits) -> Arc<Self> {
         let length = incoming.size_hint();
         let kept = keep.then(Vec::new);
-        let state = SourceState { incoming, kept, limits, rate: TransferRate::default(), stalled: None };
+        let state =
+            SourceState { incoming, kept, limits, rate: MeasuredTransferRate::default(), stalled: None };
         Arc::new(Self {
             state: Mutex::new(state),
             length,

@@ -28,7 +28,7 @@ pub(super) fn rewrite(
         // Otherwise hyper would send a GET with a body of unknown length without its body.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if let Some(protocol) = &target.upgrade {
+    if let Some(protocol) = &target.upgrade_protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }

@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use proxy_domain::headers::clean_trailers;
 use tokio::time::{Sleep, sleep};
 
-use super::access_log::{AccessRecord, Outcome};
+use super::access_log::{AccessRecord, ExchangeOutcome};
 use super::response_deadlines::ResponseDeadline;
-use super::shared::Shared;
+use super::shared::FrontendShared;
 use super::upstream::UpstreamConnection;
 
 /// What the client gets as a body.
@@ -35,7 +35,7 @@ pub(super) struct ProxiedBody {
     incoming: Incoming,
     /// `None` once the last byte has arrived.
     upstream: Option<Box<UpstreamConnection>>,
-    shared: Arc<Shared>,
+    shared: Arc<FrontendShared>,
     idle_max: Duration,
     idle_timer: Option<Pin<Box<Sleep>>>,
     deadline: Option<ResponseDeadline>,
@@ -46,11 +46,11 @@ impl ProxiedBody {
     pub(super) fn new(
         incoming: Incoming,
         upstream: Box<UpstreamConnection>,
-        shared: Arc<Shared>,
+        shared: Arc<FrontendShared>,
         idle_max: Duration,
         record: AccessRecord,
     ) -> Self {
-        let deadline = record.response_deadline(shared.settings.transfer);
+        let deadline = record.response_deadline(shared.settings.slow_transfer);
         let upstream = Some(upstream);
         let mut body = Self { incoming, upstream, shared, idle_max, idle_timer: None, deadline, record };
         if body.incoming.is_end_stream() {
@@ -60,14 +60,14 @@ impl ProxiedBody {
     }
 
     fn complete(&mut self) {
-        self.record.outcome = Outcome::Complete;
+        self.record.outcome = ExchangeOutcome::Complete;
         if let Some(upstream) = self.upstream.take() {
             self.shared.pool.put(upstream);
         }
     }
 
     fn abort(&mut self, error: io::Error) -> io::Error {
-        self.record.outcome = Outcome::UpstreamAborted;
+        self.record.outcome = ExchangeOutcome::UpstreamAborted;
         self.upstream = None;
         error
     }

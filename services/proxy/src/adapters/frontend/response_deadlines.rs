@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use proxy_domain::transfer::TransferLimits;
+use proxy_domain::transfer::SlowTransferLimits;
 use tokio::time::{Instant, interval};
 
 /// The deadlines of all responses on one connection.
 #[derive(Debug)]
-pub(super) struct ResponseDeadlines {
+pub(super) struct ClientReadDeadlines {
     began: Instant,
     deadlines: Mutex<Vec<Weak<Deadline>>>,
 }
@@ -29,18 +29,18 @@ const NOTHING_TO_READ: u64 = u64::MAX;
 pub(super) struct ResponseDeadline {
     deadline: Arc<Deadline>,
     began: Instant,
-    limits: TransferLimits,
+    limits: SlowTransferLimits,
 }
 
-impl Default for ResponseDeadlines {
+impl Default for ClientReadDeadlines {
     fn default() -> Self {
         Self { began: Instant::now(), deadlines: Mutex::default() }
     }
 }
 
-impl ResponseDeadlines {
+impl ClientReadDeadlines {
     /// A deadline for one more response.
-    pub(super) fn register(&self, limits: TransferLimits) -> ResponseDeadline {
+    pub(super) fn register(&self, limits: SlowTransferLimits) -> ResponseDeadline {
         let deadline = Arc::new(Deadline(AtomicU64::new(NOTHING_TO_READ)));
         let mut deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         deadlines.retain(|deadline| deadline.strong_count() > 0);
@@ -49,7 +49,7 @@ impl ResponseDeadlines {
     }
 
     /// Ends when a deadline was missed.
-    pub(super) async fn missed(&self, limits: &TransferLimits) {
+    pub(super) async fn missed(&self, limits: &SlowTransferLimits) {
         // Four checks within the limit make it at most a quarter longer than configured.
         let mut check = interval((limits.idle_max / 4).max(Duration::from_millis(1)));
         loop {

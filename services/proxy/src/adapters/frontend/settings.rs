@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proxy_domain::forwarded::TrustedProxies;
 use proxy_domain::framing::HeadLimits;
-use proxy_domain::transfer::TransferLimits;
+use proxy_domain::transfer::SlowTransferLimits;
 
 /// hyper's buffer for each direction of a connection. Larger reads save system calls, smaller ones memory.
 pub(super) const BUFFER_BYTES: usize = 128 * 1024;
@@ -17,9 +17,9 @@ pub struct Settings {
     /// Bounds of waits.
     pub timeouts: Timeouts,
     /// How slowly a client may send or read a body.
-    pub transfer: TransferLimits,
+    pub slow_transfer: SlowTransferLimits,
     /// The proxies in front of this one, whose forwarding headers are believed.
-    pub trusted: TrustedProxies,
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Bounds of sizes and numbers.
@@ -34,7 +34,7 @@ pub struct Limits {
     /// Requests at once on one HTTP/2 connection.
     pub http2_streams_max: u32,
     /// Idle connections kept for each upstream.
-    pub idle_upstreams_max: usize,
+    pub idle_per_upstream_max: usize,
 }
 
 /// Bounds of waits.
@@ -55,7 +55,7 @@ pub struct Timeouts {
     /// A tunnel in which no byte moves in either direction.
     pub tunnel_idle: Duration,
     /// From the removal of a tunnel's route to the end of the tunnel.
-    pub drain: Duration,
+    pub tunnel_without_route: Duration,
 }
 
 impl Default for Limits {
@@ -68,7 +68,7 @@ impl Default for Limits {
             connections_per_client_max: 256,
             // What browsers use; more would only help a flood.
             http2_streams_max: 128,
-            idle_upstreams_max: 128,
+            idle_per_upstream_max: 128,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Default for Timeouts {
             upstream_idle: Duration::from_secs(60),
             pooled_idle: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(60 * 60),
-            drain: Duration::from_secs(60),
+            tunnel_without_route: Duration::from_secs(60),
         }
     }
 }

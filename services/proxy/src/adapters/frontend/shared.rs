@@ -15,7 +15,7 @@ use super::tunnels::Tunnels;
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct FrontendShared {
     pub(super) settings: Settings,
     /// Read once per request, swapped whole.
     pub(super) table: Arc<ArcSwap<RouteTable>>,
@@ -32,12 +32,12 @@ pub(super) struct Shared {
     pub(super) abort: CancellationToken,
 }
 
-impl Shared {
+impl FrontendShared {
     pub(super) fn new(settings: Settings) -> Self {
         let metrics = Metrics::new();
         let table = Arc::<ArcSwap<RouteTable>>::default();
         let abort = CancellationToken::new();
-        let drain = settings.timeouts.drain;
+        let drain = settings.timeouts.tunnel_without_route;
         Self {
             tunnels: Tunnels::new(table.clone(), drain, abort.clone(), metrics.clone()),
             table,

@@ -27,15 +27,15 @@ use proxy_domain::headers::clean_response;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::access_log::{AccessRecord, Outcome};
+use super::access_log::{AccessRecord, ExchangeOutcome};
 use super::client_socket::ClientSocket;
 use super::connection_state::ConnectionState;
 use super::error_page::ProxyError;
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
-use super::shared::Shared;
+use super::shared::FrontendShared;
 use super::upstream::{UpstreamConnection, UpstreamError};
-use relay::TunnelEnd;
+use relay::TunnelSide;
 
 /// Takes hyper's handle of the client's connection out of a head.
 pub(super) fn take_on_upgrade(head: &mut Parts) -> Option<OnUpgrade> {
@@ -56,12 +56,12 @@ pub(super) struct GrantedUpgrade {
     route: Arc<Route>,
     on_upgrade: OnUpgrade,
     headers: HeaderMap,
-    upstream: TunnelEnd,
+    upstream: TunnelSide,
 }
 
 /// Asks an upstream to switch to `protocol`.
 pub(super) async fn request_upgrade(
-    shared: &Shared,
+    shared: &FrontendShared,
     head: Parts,
     protocol: HeaderValue,
     on_upgrade: OnUpgrade,
@@ -81,14 +81,14 @@ pub(super) async fn request_upgrade(
     }
     let switched_to = response.headers().get(UPGRADE);
     if !switched_to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())) {
-        return Err(ProxyError::WrongProtocol);
+        return Err(ProxyError::UpgradeProtocolMismatch);
     }
     let mut headers = response.into_parts().0.headers;
     clean_response(&mut headers);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
     let (socket, early) = upstream.into_socket(timeouts.first_byte).await.map_err(failed)?;
-    let upstream = TunnelEnd { socket, early };
+    let upstream = TunnelSide { socket, read_ahead: early };
     Ok(UpgradeReply::Granted(Box::new(GrantedUpgrade { route, on_upgrade, headers, upstream })))
 }
 
@@ -96,7 +96,7 @@ impl GrantedUpgrade {
     /// Responds with 101 and spawns a task that joins both ends.
     pub(super) fn begin(
         mut self: Box<Self>,
-        shared: Arc<Shared>,
+        shared: Arc<FrontendShared>,
         connection: Arc<ConnectionState>,
         mut record: AccessRecord,
     ) -> Response<ResponseBody> {
@@ -112,7 +112,7 @@ impl GrantedUpgrade {
     /// Joins both ends until the tunnel ends.
     async fn run(
         self: Box<Self>,
-        shared: Arc<Shared>,
+        shared: Arc<FrontendShared>,
         connection: Arc<ConnectionState>,
         mut record: AccessRecord,
     ) {
@@ -125,10 +125,10 @@ impl GrantedUpgrade {
         };
         match client {
             Ok(client) => {
-                let traffic = relay::Traffic::default();
+                let traffic = relay::TunnelTraffic::default();
                 record.outcome = tokio::select! {
                     outcome = relay::join(client, self.upstream, timeouts.tunnel_idle, &traffic) => outcome,
-                    () = tunnel.terminated() => Outcome::Terminated,
+                    () = tunnel.terminated() => ExchangeOutcome::TunnelTerminated,
                 };
                 (record.bytes_received, record.bytes_sent) =
                     (traffic.client_bytes(), traffic.upstream_bytes());
@@ -152,12 +152,12 @@ enum UpgradeError {
 }
 
 /// The client's socket, with what was already read from it.
-fn client_end(upgraded: Upgraded) -> TunnelEnd {
+fn client_end(upgraded: Upgraded) -> TunnelSide {
     let parts =
         upgraded.downcast::<TokioIo<ClientSocket>>().expect("every client connection is a ClientSocket");
     let (socket, held) = parts.io.into_inner().into_parts();
     let early = if parts.read_buf.is_empty() { held } else { concat(&parts.read_buf, &held) };
-    TunnelEnd { socket, early }
+    TunnelSide { socket, read_ahead: early }
 }
 
 fn concat(first: &[u8], second: &[u8]) -> Bytes {

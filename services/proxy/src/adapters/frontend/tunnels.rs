@@ -42,20 +42,20 @@ struct OpenTunnel {
 }
 
 /// Registers one tunnel; removed when dropped.
-pub(super) struct TunnelEntry {
+pub(super) struct TunnelRegistration {
     id: u64,
     terminate: CancellationToken,
     tunnels: Arc<Tunnels>,
 }
 
-impl TunnelEntry {
+impl TunnelRegistration {
     /// Ends when the tunnel must.
     pub(super) async fn terminated(&self) {
         self.terminate.cancelled().await;
     }
 }
 
-impl Drop for TunnelEntry {
+impl Drop for TunnelRegistration {
     fn drop(&mut self) {
         self.tunnels.lock().by_id.remove(&self.id);
         self.tunnels.metrics.tunnels.add(-1, &[]);
@@ -79,7 +79,7 @@ impl Tunnels {
         self.lock().by_id.len()
     }
 
-    pub(super) fn register(self: &Arc<Self>, route: Arc<Route>) -> TunnelEntry {
+    pub(super) fn register(self: &Arc<Self>, route: Arc<Route>) -> TunnelRegistration {
         let terminate = self.abort.child_token();
         let mut open = self.lock();
         let id = open.next_id;
@@ -92,7 +92,7 @@ impl Tunnels {
         if !is_routed(&self.table.load(), &route) {
             self.drain_orphans();
         }
-        TunnelEntry { id, terminate, tunnels: self.clone() }
+        TunnelRegistration { id, terminate, tunnels: self.clone() }
     }
 
     /// Gives tunnels whose VM lost their domain the drain time, then ends those whose VM did not get it back.

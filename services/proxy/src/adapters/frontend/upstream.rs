@@ -44,7 +44,7 @@ pub(super) enum UpstreamError {
     /// The upstream had closed the connection; no byte of this request was sent.
     ClosedBeforeSend(Box<Request<RequestBody>>),
     /// The connection failed, or the response was not HTTP.
-    Aborted(hyper::Error),
+    NoValidResponse(hyper::Error),
     /// No response within the timeout.
     ResponseTimeout,
 }
@@ -56,15 +56,15 @@ impl UpstreamError {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::ClosedBeforeSend(_) => "closed",
-            Self::Aborted(_) => "aborted",
+            Self::NoValidResponse(_) => "aborted",
             Self::ResponseTimeout => "response_timeout",
         }
     }
 
     fn page(&self) -> ProxyError {
         match self {
-            Self::Connect(_) => ProxyError::Unreachable,
-            Self::ClosedBeforeSend(_) | Self::Aborted(_) => ProxyError::UpstreamAborted,
+            Self::Connect(_) => ProxyError::UpstreamUnreachable,
+            Self::ClosedBeforeSend(_) | Self::NoValidResponse(_) => ProxyError::UpstreamAborted,
             Self::ConnectTimeout | Self::ResponseTimeout => ProxyError::UpstreamTimeout,
         }
     }
@@ -73,7 +73,7 @@ impl UpstreamError {
     pub(super) fn report(&self, span: &Span, address: SocketAddr, metrics: &Metrics) -> ProxyError {
         let cause: Option<&dyn std::error::Error> = match self {
             Self::Connect(error) => Some(error),
-            Self::Aborted(error) => Some(error),
+            Self::NoValidResponse(error) => Some(error),
             Self::ConnectTimeout | Self::ClosedBeforeSend(_) | Self::ResponseTimeout => None,
         };
         tracing::warn!(parent: span, %address, reason = self.reason(), error = cause, "the upstream did not respond");
@@ -100,7 +100,7 @@ impl UpstreamConnection {
         };
         socket.set_nodelay(true).map_err(UpstreamError::Connect)?;
         let handshake = Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(socket));
-        let (sender, connection) = handshake.await.map_err(UpstreamError::Aborted)?;
+        let (sender, connection) = handshake.await.map_err(UpstreamError::NoValidResponse)?;
         Ok(Box::new(Self {
             address,
             reused: false,
@@ -150,7 +150,7 @@ impl UpstreamConnection {
             if let Poll::Ready(response) = response.as_mut().poll(cx) {
                 return Poll::Ready(response.map_err(|mut error| match error.take_message() {
                     Some(request) => UpstreamError::ClosedBeforeSend(Box::new(request)),
-                    None => UpstreamError::Aborted(error.into_error()),
+                    None => UpstreamError::NoValidResponse(error.into_error()),
                 }));
             }
             let now = progress();

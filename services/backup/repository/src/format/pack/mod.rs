@@ -28,7 +28,7 @@ use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Aead, Cipher, Keys, PUBLIC_BYTES, TAG_BYTES};
 
 pub(crate) use self::read::{Footer, decrypt_blob, decrypt_directory, decrypt_encoded};
-pub(crate) use self::write::{PackSeed, PackWriter};
+pub(crate) use self::write::{NewPackParams, PackWriter};
 
 const MAGIC: &[u8; 8] = b"LOAMPACK";
 /// Bytes at the very end of a pack.
@@ -57,7 +57,9 @@ impl PackKind {
     pub(crate) fn of(kind: BlobKind) -> PackKind {
         match kind {
             BlobKind::Chunk => PackKind::Data,
-            BlobKind::Leaf | BlobKind::Page | BlobKind::Disk | BlobKind::Stream => PackKind::Meta,
+            BlobKind::RecipeLeaf | BlobKind::RecipePage | BlobKind::DiskRecipe | BlobKind::StreamRecipe => {
+                PackKind::Meta
+            }
         }
     }
 
@@ -68,21 +70,21 @@ impl PackKind {
 
 /// What must be known of a pack to open its blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PackHead {
+pub(crate) struct PackEncryptionInfo {
     pub(crate) id: PackId,
     pub(crate) kind: PackKind,
     pub(crate) cipher: Cipher,
     pub(crate) epoch: u32,
     /// Zero for packs of recipes.
-    pub(crate) envelope: [u8; PUBLIC_BYTES],
+    pub(crate) ephemeral_public_key: [u8; PUBLIC_BYTES],
 }
 
-impl PackHead {
+impl PackEncryptionInfo {
     /// The key of the pack's blobs.
     pub(crate) fn key(&self, keys: &Keys) -> Result<Aead, Damage> {
         let epoch = keys.epoch(self.epoch)?;
         match self.kind {
-            PackKind::Data => epoch.data_pack(self.cipher, self.id, &self.envelope),
+            PackKind::Data => epoch.data_pack(self.cipher, self.id, &self.ephemeral_public_key),
             PackKind::Meta => Ok(epoch.meta_pack(self.cipher, self.id)),
         }
     }
@@ -92,17 +94,23 @@ impl PackHead {
         out.push(self.kind as u8);
         out.push(self.cipher as u8);
         out.extend_from_slice(&self.epoch.to_le_bytes());
-        out.extend_from_slice(&self.envelope);
+        out.extend_from_slice(&self.ephemeral_public_key);
     }
 
-    pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<PackHead, Damage> {
+    pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<PackEncryptionInfo, Damage> {
         let id = PackId::from(cursor.array()?);
         let kind = PackKind::from_byte(cursor.u8()?);
         let cipher = Cipher::from_byte(cursor.u8()?);
         let (Some(kind), Some(cipher)) = (kind, cipher) else {
             return Err(cursor.malformed("the kind or cipher of a pack is unknown"));
         };
-        Ok(PackHead { id, kind, cipher, epoch: cursor.u32()?, envelope: cursor.array()? })
+        Ok(PackEncryptionInfo {
+            id,
+            kind,
+            cipher,
+            epoch: cursor.u32()?,
+            ephemeral_public_key: cursor.array()?,
+        })
     }
 }
 
@@ -118,7 +126,7 @@ pub(crate) struct Entry {
 /// All that a pack holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Directory {
-    pub(crate) head: PackHead,
+    pub(crate) descriptor: PackEncryptionInfo,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -143,7 +151,7 @@ impl Directory {
         }
     }
 
-    pub(crate) fn read(head: PackHead, cursor: &mut Cursor<'_>) -> Result<Directory, Damage> {
+    pub(crate) fn read(head: PackEncryptionInfo, cursor: &mut Cursor<'_>) -> Result<Directory, Damage> {
         let count = cursor.count(ENTRY_BYTES)?;
         let mut entries = Vec::with_capacity(count);
         let mut end = 0u32;
@@ -164,7 +172,7 @@ impl Directory {
                 .ok_or_else(|| cursor.malformed("its blobs are too long together"))?;
             entries.push(entry);
         }
-        Ok(Directory { head, entries })
+        Ok(Directory { descriptor: head, entries })
     }
 }
 

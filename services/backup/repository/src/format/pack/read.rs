@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackHead, PackKind, WHAT, bound};
+use super::{
+    Directory, Entry, FOOTER_BYTES, FOOTER_CHECKED_BYTES, MAGIC, PackEncryptionInfo, PackKind, WHAT, bound,
+};
 use crate::cursor::Cursor;
 use crate::damage::{Damage, FORMAT_VERSION};
 use crate::format::blob;
@@ -15,14 +17,14 @@ const DIRECTORY: &str = "directory of a pack";
 /// The end of a pack, not encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
-    pub(crate) head: PackHead,
+    pub(crate) descriptor: PackEncryptionInfo,
     pub(super) directory_offset: u64,
     pub(super) directory_bytes: u32,
 }
 
 impl Footer {
     pub(super) fn encode(&self) -> [u8; FOOTER_BYTES] {
-        let PackHead { id, kind, cipher, epoch, envelope } = self.head;
+        let PackEncryptionInfo { id, kind, cipher, epoch, ephemeral_public_key: envelope } = self.descriptor;
         let mut footer = [0; FOOTER_BYTES];
         footer[..8].copy_from_slice(MAGIC);
         footer[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -64,12 +66,13 @@ impl Footer {
         if found_kind != kind || PackId::from(cursor.array()?) != pack {
             return Err(malformed("it is stored under the name of another pack"));
         }
-        let head = PackHead { id: pack, kind, cipher, epoch, envelope: cursor.array()? };
+        let head =
+            PackEncryptionInfo { id: pack, kind, cipher, epoch, ephemeral_public_key: cursor.array()? };
         let end = pack_bytes.checked_sub(FOOTER_BYTES as u64);
         if directory_offset.checked_add(u64::from(directory_bytes)) != end {
             return Err(malformed("its length is not what its footer says"));
         }
-        Ok(Footer { head, directory_offset, directory_bytes })
+        Ok(Footer { descriptor: head, directory_offset, directory_bytes })
     }
 
     /// The range of the encrypted directory in the pack.
@@ -80,7 +83,7 @@ impl Footer {
 
 /// Decrypts the directory that a footer describes.
 pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, encrypted: &[u8]) -> Result<Directory, Damage> {
-    let PackHead { id, cipher, epoch, .. } = footer.head;
+    let PackEncryptionInfo { id, cipher, epoch, .. } = footer.descriptor;
     let mut encrypted = encrypted.to_vec();
     let text = keys
         .epoch(epoch)?
@@ -88,7 +91,7 @@ pub(crate) fn decrypt_directory(keys: &Keys, footer: &Footer, encrypted: &[u8]) 
         .decrypt(0, Footer::bound(&footer.encode()), &mut encrypted)
         .map_err(|_| Damage::NotAuthentic { what: DIRECTORY })?;
     let mut cursor = Cursor::new(text, DIRECTORY);
-    let directory = Directory::read(footer.head, &mut cursor)?;
+    let directory = Directory::read(footer.descriptor, &mut cursor)?;
     cursor.end()?;
     let blobs: u64 = directory.entries.iter().map(|entry| u64::from(entry.encrypted_bytes)).sum();
     if blobs != footer.directory_offset {

@@ -1,28 +1,28 @@
 //! Filling a pack.
 
 use super::read::Footer;
-use super::{Directory, Entry, PackHead, PackKind, bound};
+use super::{Directory, Entry, PackEncryptionInfo, PackKind, bound};
 use crate::damage::Damage;
 use crate::ids::{BlobId, BlobKind, PackId};
 use crate::keys::{Aead, Cipher, Keys, TAG_BYTES};
 use crate::random::random;
 
 /// What is random about a pack.
-pub(crate) struct PackSeed {
+pub(crate) struct NewPackParams {
     pub(crate) id: PackId,
-    pub(crate) ephemeral: [u8; 32],
+    pub(crate) ephemeral_private_key: [u8; 32],
     pub(crate) cipher: Cipher,
 }
 
-impl PackSeed {
-    pub(crate) fn generate() -> PackSeed {
-        PackSeed { id: PackId::generate(), ephemeral: random(), cipher: Cipher::preferred() }
+impl NewPackParams {
+    pub(crate) fn generate() -> NewPackParams {
+        NewPackParams { id: PackId::generate(), ephemeral_private_key: random(), cipher: Cipher::preferred() }
     }
 }
 
 /// A pack being filled.
 pub(crate) struct PackWriter {
-    head: PackHead,
+    head: PackEncryptionInfo,
     key: Aead,
     directory_key: Aead,
     bytes: Vec<u8>,
@@ -34,15 +34,16 @@ impl PackWriter {
     pub(crate) fn new(
         keys: &Keys,
         kind: PackKind,
-        seed: &PackSeed,
+        seed: &NewPackParams,
         capacity: usize,
     ) -> Result<PackWriter, Damage> {
         let (epoch, cipher, id) = (keys.current(), seed.cipher, seed.id);
         let (key, envelope) = match kind {
-            PackKind::Data => epoch.new_data_pack(cipher, id, &seed.ephemeral)?,
+            PackKind::Data => epoch.new_data_pack(cipher, id, &seed.ephemeral_private_key)?,
             PackKind::Meta => (epoch.meta_pack(cipher, id), [0; 32]),
         };
-        let head = PackHead { id, kind, cipher, epoch: epoch.number, envelope };
+        let head =
+            PackEncryptionInfo { id, kind, cipher, epoch: epoch.number, ephemeral_public_key: envelope };
         let directory_key = epoch.directory(cipher, id);
         Ok(PackWriter { head, key, directory_key, bytes: Vec::with_capacity(capacity), entries: Vec::new() })
     }
@@ -63,12 +64,13 @@ impl PackWriter {
 
     /// The whole object and what is in it.
     pub(crate) fn finish(mut self) -> (Vec<u8>, Directory) {
-        let directory = Directory { head: self.head, entries: self.entries };
+        let directory = Directory { descriptor: self.head, entries: self.entries };
         let mut encrypted = Vec::new();
         directory.write(&mut encrypted);
         let directory_bytes = (encrypted.len() + TAG_BYTES) as u32;
         let footer =
-            Footer { head: self.head, directory_offset: self.bytes.len() as u64, directory_bytes }.encode();
+            Footer { descriptor: self.head, directory_offset: self.bytes.len() as u64, directory_bytes }
+                .encode();
         self.directory_key.encrypt(0, Footer::bound(&footer), &mut encrypted);
         self.bytes.extend_from_slice(&encrypted);
         self.bytes.extend_from_slice(&footer);

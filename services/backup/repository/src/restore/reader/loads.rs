@@ -21,7 +21,7 @@ use crate::restore::ReadError;
 type Outcome<K, V> = Result<Arc<HashMap<K, V>>, Arc<ReadError>>;
 type Loading<K, V> = Shared<BoxFuture<'static, Outcome<K, V>>>;
 
-pub(super) struct Loads<K, V> {
+pub(super) struct LoadingCache<K, V> {
     state: Mutex<State<K, V>>,
     weigh: fn(&V) -> usize,
 }
@@ -32,20 +32,20 @@ struct State<K, V> {
 }
 
 /// Values that are kept, and values that are being loaded.
-pub(super) struct Claim<K, V> {
+pub(super) struct CacheLookup<K, V> {
     there: HashMap<K, V>,
     coming: Vec<(Vec<K>, Loading<K, V>)>,
 }
 
-impl<K, V> Loads<K, V>
+impl<K, V> LoadingCache<K, V>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// `weigh` returns the bytes that a kept value takes.
-    pub(super) fn new(bytes_max: usize, weigh: fn(&V) -> usize) -> Arc<Loads<K, V>> {
+    pub(super) fn new(bytes_max: usize, weigh: fn(&V) -> usize) -> Arc<LoadingCache<K, V>> {
         let state = State { kept: Lru::new(bytes_max), under_way: HashMap::new() };
-        Arc::new(Loads { state: Mutex::new(state), weigh })
+        Arc::new(LoadingCache { state: Mutex::new(state), weigh })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
@@ -57,11 +57,11 @@ where
         self: &Arc<Self>,
         keys: impl IntoIterator<Item = K>,
         load: impl FnOnce(Vec<K>) -> F,
-    ) -> Claim<K, V>
+    ) -> CacheLookup<K, V>
     where
         F: Future<Output = Result<Vec<(K, V)>, ReadError>> + Send + 'static,
     {
-        let mut claim = Claim { there: HashMap::new(), coming: Vec::new() };
+        let mut claim = CacheLookup { there: HashMap::new(), coming: Vec::new() };
         let mut missing = Vec::new();
         let mut state = self.lock();
         for key in keys {
@@ -108,10 +108,10 @@ where
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Claim<K, V> {
+impl<K: Eq + Hash + Clone, V: Clone> CacheLookup<K, V> {
     /// Everything that was claimed.
     pub(super) async fn all(self) -> Result<HashMap<K, V>, Arc<ReadError>> {
-        let Claim { mut there, coming } = self;
+        let CacheLookup { mut there, coming } = self;
         for (keys, loading) in coming {
             let loaded = loading.await?;
             there.extend(keys.into_iter().filter_map(|key| loaded.get_key_value(&key).map(owned)));
@@ -135,7 +135,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn concurrent_claims_cause_one_load_and_a_failed_load_is_retried() {
-        let loads = Loads::new(100, |_: &u32| 1);
+        let loads = LoadingCache::new(100, |_: &u32| 1);
         let (begun, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let load = |keys: Vec<u32>| {
             let (begun, gate) = (Arc::clone(&begun), Arc::clone(&gate));

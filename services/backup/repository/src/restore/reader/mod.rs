@@ -27,9 +27,9 @@ use tokio::sync::Semaphore;
 use tracing::{debug, instrument};
 
 use self::ahead::Streams;
-use self::loads::Loads;
-use self::recipes::Recipes;
-use super::plan::{BlobRef, Places};
+use self::loads::LoadingCache;
+use self::recipes::RecipeCache;
+use super::plan::{BlobPositions, BlobRef};
 use super::{ReadError, RestoreError, fetch};
 use crate::damage::Damage;
 use crate::format::recipe::Piece;
@@ -75,8 +75,8 @@ pub struct SnapshotDisk {
 struct Inner {
     repository: Repository,
     name: String,
-    recipes: Recipes,
-    chunks: Arc<Loads<BlobRef, Bytes>>,
+    recipes: RecipeCache,
+    chunks: Arc<LoadingCache<BlobRef, Bytes>>,
     streams: Mutex<Streams>,
     /// Loads that fetch and decrypt at one time.
     slots: Arc<Semaphore>,
@@ -119,8 +119,8 @@ impl Repository {
         let inner = Inner {
             repository: self.clone(),
             name: name.to_owned(),
-            recipes: Recipes::new(self.clone(), disk, recipe_bytes),
-            chunks: Loads::new(chunk_bytes, Bytes::len),
+            recipes: RecipeCache::new(self.clone(), disk, recipe_bytes),
+            chunks: LoadingCache::new(chunk_bytes, Bytes::len),
             streams: Mutex::new(Streams::new(ahead as u64)),
             slots: Arc::new(Semaphore::new(self.shared.settings.ranges_in_flight())),
         };
@@ -263,7 +263,7 @@ impl Inner {
         walk.boxed().await
     }
 
-    fn claim(&self, ids: Vec<BlobRef>) -> loads::Claim<BlobRef, Bytes> {
+    fn claim(&self, ids: Vec<BlobRef>) -> loads::CacheLookup<BlobRef, Bytes> {
         let (repository, slots) = (self.repository.clone(), Arc::clone(&self.slots));
         self.chunks.claim(ids, |missing| async move {
             let _slot = slots.acquire().await.expect("the semaphore is never closed");
@@ -273,7 +273,7 @@ impl Inner {
 }
 
 async fn chunks(repository: &Repository, ids: &[BlobRef]) -> Result<Vec<(BlobRef, Bytes)>, ReadError> {
-    let places: Places = ids.iter().zip(0..).map(|(id, index)| (*id, vec![index])).collect();
+    let places: BlobPositions = ids.iter().zip(0..).map(|(id, index)| (*id, vec![index])).collect();
     let found = fetch::many(&repository.shared, places).await?;
     let named = |(places, content): (Vec<u64>, Vec<u8>)| {
         let index = *places.first().expect("every chunk was asked for with its number");
@@ -290,7 +290,7 @@ where
     match read().await {
         Err(
             ReadError::Damaged(Damage::BlobMissing { .. })
-            | ReadError::Pack { source: Damage::Missing { .. }, .. },
+            | ReadError::DamagedPack { source: Damage::Missing { .. }, .. },
         ) => {
             repository.refresh().await?;
             read().await

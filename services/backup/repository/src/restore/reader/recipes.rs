@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::loads::Loads;
+use super::loads::LoadingCache;
 use super::{WindowStream, fresh};
-use crate::format::recipe::{Disk, LEAVES_PER_PAGE, Piece};
+use crate::format::recipe::{DiskRecipe, LEAVES_PER_PAGE, Piece};
 use crate::ids::BlobId;
 use crate::repository::Repository;
 use crate::restore::{ReadError, fetch};
@@ -21,20 +21,20 @@ type Page = Arc<Vec<Option<BlobId>>>;
 /// The pieces of some segments; a segment without a leaf is one hole.
 type Window = Arc<Vec<Vec<Piece>>>;
 
-pub(super) struct Recipes {
+pub(super) struct RecipeCache {
     repository: Repository,
-    disk: Arc<Disk>,
-    pages: Arc<Loads<u64, Page>>,
-    windows: Arc<Loads<u64, Window>>,
+    disk: Arc<DiskRecipe>,
+    pages: Arc<LoadingCache<u64, Page>>,
+    windows: Arc<LoadingCache<u64, Window>>,
 }
 
-impl Recipes {
-    pub(super) fn new(repository: Repository, disk: Disk, bytes_max: usize) -> Recipes {
-        Recipes {
+impl RecipeCache {
+    pub(super) fn new(repository: Repository, disk: DiskRecipe, bytes_max: usize) -> RecipeCache {
+        RecipeCache {
             repository,
             disk: Arc::new(disk),
-            pages: Loads::new(bytes_max / 2, |page: &Page| page.len() * size_of::<Option<BlobId>>()),
-            windows: Loads::new(bytes_max / 2, |window: &Window| {
+            pages: LoadingCache::new(bytes_max / 2, |page: &Page| page.len() * size_of::<Option<BlobId>>()),
+            windows: LoadingCache::new(bytes_max / 2, |window: &Window| {
                 window.iter().map(|pieces| size_of::<Vec<Piece>>() + pieces.len() * size_of::<Piece>()).sum()
             }),
         }

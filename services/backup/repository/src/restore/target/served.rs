@@ -58,14 +58,14 @@ impl ServedImage {
         self.pump.abort();
         // It ends by being aborted, and drops the connection.
         let _ = self.pump.await;
-        self.server.end().await.map_err(|source| ImageError::Served { path: self.path, source })
+        self.server.end().await.map_err(|source| ImageError::QemuWrite { path: self.path, source })
     }
 
     /// The error with the server's stderr, where it has ended.
     pub(in crate::restore) async fn why(mut self, error: ImageError) -> ImageError {
         match error {
-            ImageError::Served { path, source } => {
-                ImageError::Served { path, source: self.server.why("write", source).await }
+            ImageError::QemuWrite { path, source } => {
+                ImageError::QemuWrite { path, source: self.server.why("write", source).await }
             }
             other => other,
         }
@@ -89,7 +89,7 @@ impl ServedTarget {
         let stopped = || ImageError::Stopped { path: self.path.clone() };
         self.jobs.blocking_send(job).map_err(|_| stopped())?;
         let answered = outcome.blocking_recv().map_err(|_| stopped())?;
-        answered.map_err(|source| ImageError::Served { path: self.path.clone(), source })
+        answered.map_err(|source| ImageError::QemuWrite { path: self.path.clone(), source })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::super::SourceError;
 use super::handshake::{Reader, Writer};
 use super::replies::read_all;
-use super::settings::NbdSettings;
+use super::settings::NbdExportSettings;
 use crate::nbd_wire::{
     CMD_BLOCK_STATUS, CMD_FLUSH, CMD_READ, CMD_WRITE, CMD_WRITE_ZEROES, Descriptor, Request,
 };
@@ -30,7 +30,7 @@ pub(super) struct Connection {
     request_timeout: Duration,
     slots: Semaphore,
     requests: mpsc::Sender<Message>,
-    pending: Arc<Mutex<Pending>>,
+    pending: Arc<Mutex<PendingRequests>>,
     /// Ends both tasks when the connection is dropped.
     _tasks: JoinSet<()>,
 }
@@ -39,23 +39,23 @@ pub(super) struct Connection {
 type Message = ([u8; Request::BYTES], Bytes);
 
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct PendingRequests {
     next_cookie: u64,
-    pub(super) waiting: HashMap<u64, Waiting>,
+    pub(super) in_flight: HashMap<u64, PendingRequest>,
     broken: Option<String>,
 }
 
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PendingRequest {
     pub(super) offset: u64,
-    pub(super) answer: Answer,
+    pub(super) partial_reply: PartialReply,
     pub(super) error: Option<String>,
-    pub(super) done: oneshot::Sender<Result<Answer, Failure>>,
+    pub(super) done: oneshot::Sender<Result<PartialReply, RequestFailure>>,
 }
 
 /// What has been answered so far.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum PartialReply {
     Read {
         bytes: Vec<u8>,
         filled: usize,
@@ -66,18 +66,23 @@ pub(super) enum Answer {
 }
 
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// The server refused this request.
     Refused(String),
     /// The connection is of no more use.
-    Broken(String),
+    ConnectionBroken(String),
 }
 
 impl Connection {
-    pub(super) fn start(what: String, settings: &NbdSettings, reader: Reader, writer: Writer) -> Connection {
+    pub(super) fn start(
+        what: String,
+        settings: &NbdExportSettings,
+        reader: Reader,
+        writer: Writer,
+    ) -> Connection {
         let in_flight = settings.requests_in_flight.max(1);
         let (requests, outgoing) = mpsc::channel(in_flight);
-        let pending = Arc::new(Mutex::new(Pending::default()));
+        let pending = Arc::new(Mutex::new(PendingRequests::default()));
         let mut tasks = JoinSet::new();
         tasks.spawn(write_all(writer, outgoing, Arc::clone(&pending)));
         tasks.spawn(read_all(reader, Arc::clone(&pending)));
@@ -92,35 +97,35 @@ impl Connection {
     }
 
     pub(super) async fn read(&self, offset: u64, length: u32) -> Result<Bytes, SourceError> {
-        let empty = Answer::Read { bytes: vec![0; length as usize], filled: 0 };
+        let empty = PartialReply::Read { bytes: vec![0; length as usize], filled: 0 };
         match self.call("read from", CMD_READ, offset, length, Bytes::new(), empty).await? {
-            Answer::Read { bytes, filled } if filled == length as usize => Ok(Bytes::from(bytes)),
+            PartialReply::Read { bytes, filled } if filled == length as usize => Ok(Bytes::from(bytes)),
             _ => Err(self.protocol("it answered a read with fewer bytes".into())),
         }
     }
 
     pub(super) async fn block_status(&self, offset: u64, length: u32) -> Result<Status, SourceError> {
-        let empty = Answer::Status(Status::new());
+        let empty = PartialReply::Status(Status::new());
         let attempt = "ask for the holes of";
         match self.call(attempt, CMD_BLOCK_STATUS, offset, length, Bytes::new(), empty).await? {
-            Answer::Status(status) => Ok(status),
+            PartialReply::Status(status) => Ok(status),
             _ => unreachable!("an answer keeps the kind it was made with"),
         }
     }
 
     pub(super) async fn write(&self, offset: u64, bytes: Bytes) -> Result<(), SourceError> {
         let length = bytes.len() as u32;
-        self.call("write to", CMD_WRITE, offset, length, bytes, Answer::Done).await.map(drop)
+        self.call("write to", CMD_WRITE, offset, length, bytes, PartialReply::Done).await.map(drop)
     }
 
     pub(super) async fn write_zeroes(&self, offset: u64, length: u32) -> Result<(), SourceError> {
         let command = CMD_WRITE_ZEROES;
-        self.call("write zeros to", command, offset, length, Bytes::new(), Answer::Done).await.map(drop)
+        self.call("write zeros to", command, offset, length, Bytes::new(), PartialReply::Done).await.map(drop)
     }
 
     /// All that was written before is on stable storage afterwards. The caller sets the deadline.
     pub(super) async fn flush(&self) -> Result<(), SourceError> {
-        let answered = self.ask(CMD_FLUSH, 0, 0, Bytes::new(), Answer::Done);
+        let answered = self.ask(CMD_FLUSH, 0, 0, Bytes::new(), PartialReply::Done);
         self.outcome("flush", answered.await).map(drop)
     }
 
@@ -131,8 +136,8 @@ impl Connection {
         offset: u64,
         length: u32,
         payload: Bytes,
-        answer: Answer,
-    ) -> Result<Answer, SourceError> {
+        answer: PartialReply,
+    ) -> Result<PartialReply, SourceError> {
         let answered = self.ask(command, offset, length, payload, answer);
         match tokio::time::timeout(self.request_timeout, answered).await {
             Ok(answered) => self.outcome(attempt, answered),
@@ -146,15 +151,15 @@ impl Connection {
         offset: u64,
         length: u32,
         payload: Bytes,
-        answer: Answer,
-    ) -> Result<Answer, Failure> {
+        answer: PartialReply,
+    ) -> Result<PartialReply, RequestFailure> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let (done, outcome) = oneshot::channel();
         let cookie = lock(&self.pending)
-            .enter(Waiting { offset, answer, error: None, done })
-            .map_err(Failure::Broken)?;
+            .enter(PendingRequest { offset, partial_reply: answer, error: None, done })
+            .map_err(RequestFailure::ConnectionBroken)?;
         let header = Request { flags: 0, command, cookie, offset, length }.encode();
-        let lost = || Failure::Broken("the connection ended".into());
+        let lost = || RequestFailure::ConnectionBroken("the connection ended".into());
         self.requests.send((header, payload)).await.map_err(|_| lost())?;
         outcome.await.map_err(|_| lost())?
     }
@@ -162,12 +167,12 @@ impl Connection {
     fn outcome(
         &self,
         attempt: &'static str,
-        answered: Result<Answer, Failure>,
-    ) -> Result<Answer, SourceError> {
+        answered: Result<PartialReply, RequestFailure>,
+    ) -> Result<PartialReply, SourceError> {
         let what = self.what.clone();
         answered.map_err(|failure| match failure {
-            Failure::Refused(why) => SourceError::Refused { what, attempt, why },
-            Failure::Broken(why) => {
+            RequestFailure::Refused(why) => SourceError::Refused { what, attempt, why },
+            RequestFailure::ConnectionBroken(why) => {
                 let source = io::Error::new(io::ErrorKind::ConnectionAborted, why);
                 SourceError::Io { attempt, what, source }
             }
@@ -186,31 +191,35 @@ impl Connection {
     }
 }
 
-pub(super) fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
+pub(super) fn lock(pending: &Mutex<PendingRequests>) -> std::sync::MutexGuard<'_, PendingRequests> {
     pending.lock().expect("no thread panics while holding the pending requests")
 }
 
-impl Pending {
-    fn enter(&mut self, waiting: Waiting) -> Result<u64, String> {
+impl PendingRequests {
+    fn enter(&mut self, waiting: PendingRequest) -> Result<u64, String> {
         if let Some(why) = &self.broken {
             return Err(why.clone());
         }
         self.next_cookie += 1;
-        self.waiting.insert(self.next_cookie, waiting);
+        self.in_flight.insert(self.next_cookie, waiting);
         Ok(self.next_cookie)
     }
 
     /// Fails everything that waits or will wait. The first reason stays.
     pub(super) fn fail(&mut self, why: &str) {
         let why = self.broken.get_or_insert_with(|| why.to_owned()).clone();
-        for (_, waiting) in self.waiting.drain() {
+        for (_, waiting) in self.in_flight.drain() {
             // The caller may be gone.
-            let _ = waiting.done.send(Err(Failure::Broken(why.clone())));
+            let _ = waiting.done.send(Err(RequestFailure::ConnectionBroken(why.clone())));
         }
     }
 }
 
-async fn write_all(mut writer: Writer, mut requests: mpsc::Receiver<Message>, pending: Arc<Mutex<Pending>>) {
+async fn write_all(
+    mut writer: Writer,
+    mut requests: mpsc::Receiver<Message>,
+    pending: Arc<Mutex<PendingRequests>>,
+) {
     while let Some((header, payload)) = requests.recv().await {
         let sent = async {
             writer.write_all(&header).await?;

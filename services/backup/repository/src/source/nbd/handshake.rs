@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::super::SourceError;
-use super::settings::{NbdAddress, NbdSettings};
+use super::settings::{NbdAddress, NbdExportSettings};
 use crate::nbd_wire::{
     BASE_ALLOCATION, ContextRequest, DIRTY_BITMAP_PREFIX, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Greeting,
     INFO_BLOCK_SIZE, Info, InfoRequest, MetaContext, OPT_GO, OPT_SET_META_CONTEXT, OPT_STRUCTURED_REPLY,
@@ -35,9 +35,9 @@ pub(super) struct Export {
     /// No request carries more.
     pub(super) block_bytes_max: u32,
     /// The id of `base:allocation`, when the server reports holes.
-    pub(super) base_context: Option<u32>,
-    /// The id of the change map, when one was asked for.
-    pub(super) dirty_context: Option<u32>,
+    pub(super) base_allocation_context: Option<u32>,
+    /// The id of the dirty bitmap, when one was asked for.
+    pub(super) dirty_bitmap_context: Option<u32>,
 }
 
 /// The answer to one option.
@@ -49,13 +49,13 @@ enum OptionReply {
 }
 
 struct Handshake<'a> {
-    settings: &'a NbdSettings,
+    settings: &'a NbdExportSettings,
     reader: Reader,
     writer: Writer,
 }
 
 /// Connects and negotiates. The caller sets the deadline.
-pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, Writer), SourceError> {
+pub(super) async fn connect(settings: &NbdExportSettings) -> Result<(Export, Reader, Writer), SourceError> {
     let (reader, writer): (Reader, Writer) = match &settings.address {
         NbdAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|e| io_error(settings, "connect to", e))?;
@@ -85,10 +85,14 @@ pub(super) async fn connect(settings: &NbdSettings) -> Result<(Export, Reader, W
         return Err(handshake.refused("list changes", why));
     }
     let export = handshake.go().await?;
-    Ok((Export { base_context, dirty_context, ..export }, handshake.reader, handshake.writer))
+    Ok((
+        Export { base_allocation_context: base_context, dirty_bitmap_context: dirty_context, ..export },
+        handshake.reader,
+        handshake.writer,
+    ))
 }
 
-fn io_error(settings: &NbdSettings, attempt: &'static str, source: io::Error) -> SourceError {
+fn io_error(settings: &NbdExportSettings, attempt: &'static str, source: io::Error) -> SourceError {
     SourceError::Io { attempt, what: settings.to_string(), source }
 }
 
@@ -111,7 +115,7 @@ impl Handshake<'_> {
         }
     }
 
-    /// Asks for holes and, when wanted, the change map.
+    /// Asks for holes and, when wanted, the dirty bitmap.
     async fn contexts(&mut self) -> Result<(Option<u32>, Option<u32>), SourceError> {
         let dirty = self.settings.dirty_bitmap.as_ref().map(|name| format!("{DIRTY_BITMAP_PREFIX}{name}"));
         let queries = std::iter::once(BASE_ALLOCATION).chain(dirty.as_deref()).collect();
@@ -136,7 +140,7 @@ impl Handshake<'_> {
 
     /// Begins the transmission; returns what the server reports about the export.
     async fn go(&mut self) -> Result<Export, SourceError> {
-        let query = InfoRequest { export: &self.settings.export, wanted: vec![INFO_BLOCK_SIZE] }.encode();
+        let query = InfoRequest { export: &self.settings.export, info_types: vec![INFO_BLOCK_SIZE] }.encode();
         self.ask(OPT_GO, &query).await?;
         let mut size_and_flags = None;
         let (mut block_bytes_min, mut block_bytes_max) = (1, PAYLOAD_BYTES_MAX_DEFAULT);
@@ -157,8 +161,8 @@ impl Handshake<'_> {
                         flags,
                         block_bytes_min,
                         block_bytes_max,
-                        base_context,
-                        dirty_context,
+                        base_allocation_context: base_context,
+                        dirty_bitmap_context: dirty_context,
                     });
                 }
                 OptionReply::Info(info) => match Info::decode(&info) {

@@ -1,7 +1,7 @@
 //! A disk behind an NBD server: QEMU's, of a running machine or of an image file.
 //!
 //! Promises: many requests in flight on one connection, each with a deadline; a server that hangs, violates the protocol or
-//! dies ends the reading with an error; a change map that was asked for and is not there is refused, never ignored.
+//! dies ends the reading with an error; a dirty bitmap that was asked for and is not there is refused, never ignored.
 //!
 //! ```text
 //!   connect ─ handshake ─> [ writer task ] ──requests──> server
@@ -30,7 +30,7 @@ use super::{DiskSource, Extent, SourceError};
 
 use self::connection::Connection;
 use self::settings::FLUSH_TIMEOUT;
-pub use self::settings::{NbdAddress, NbdSettings, NotAnNbdUri};
+pub use self::settings::{NbdAddress, NbdExportSettings, NotAnNbdUri};
 use crate::nbd_wire::{FLAG_READ_ONLY, FLAG_SEND_FLUSH, FLAG_SEND_WRITE_ZEROES};
 
 /// One request carries no more: servers refuse more than 32 MiB, and smaller ones flow better.
@@ -51,7 +51,7 @@ impl NbdSource {
     /// # Errors
     /// When the server is not there, does not answer in time, does not know the export, or has no such map of
     /// changes.
-    pub async fn connect(settings: &NbdSettings) -> Result<NbdSource, SourceError> {
+    pub async fn connect(settings: &NbdExportSettings) -> Result<NbdSource, SourceError> {
         let what = settings.to_string();
         let agreed = tokio::time::timeout(settings.connect_timeout, handshake::connect(settings));
         let (export, reader, writer) = agreed.await.map_err(|_| SourceError::TimedOut {
@@ -64,8 +64,8 @@ impl NbdSource {
     }
 
     /// Whether the server says which bytes changed.
-    pub fn has_change_map(&self) -> bool {
-        self.export.dirty_context.is_some()
+    pub fn has_dirty_bitmap(&self) -> bool {
+        self.export.dirty_bitmap_context.is_some()
     }
 
     /// Whether any byte can be written.

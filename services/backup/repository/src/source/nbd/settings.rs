@@ -32,7 +32,7 @@ pub enum NbdAddress {
 
 /// Which export of which server to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NbdSettings {
+pub struct NbdExportSettings {
     /// The server's socket or port.
     pub address: NbdAddress,
     /// The export's name; may be empty.
@@ -47,10 +47,10 @@ pub struct NbdSettings {
     pub requests_in_flight: usize,
 }
 
-impl NbdSettings {
-    /// The export of that name, with the usual waits and without a change map.
-    pub fn new(address: NbdAddress, export: &str) -> NbdSettings {
-        NbdSettings {
+impl NbdExportSettings {
+    /// The export of that name, with the usual waits and without a dirty bitmap.
+    pub fn new(address: NbdAddress, export: &str) -> NbdExportSettings {
+        NbdExportSettings {
             address,
             export: export.to_owned(),
             dirty_bitmap: None,
@@ -60,15 +60,15 @@ impl NbdSettings {
         }
     }
 
-    /// The same with a change map.
+    /// The same with a dirty bitmap.
     #[must_use]
-    pub fn with_dirty_bitmap(mut self, name: &str) -> NbdSettings {
+    pub fn with_dirty_bitmap(mut self, name: &str) -> NbdExportSettings {
         self.dirty_bitmap = Some(name.to_owned());
         self
     }
 }
 
-impl fmt::Display for NbdSettings {
+impl fmt::Display for NbdExportSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             NbdAddress::Unix(path) => write!(f, "nbd+unix:///{}?socket={}", self.export, path.display()),
@@ -89,15 +89,15 @@ pub struct NotAnNbdUri(String);
 
 /// As in the NBD project's `uri.md`, with one parameter more: `bitmap=NAME` in the query asks for QEMU's map of
 /// changes of that name.
-impl FromStr for NbdSettings {
+impl FromStr for NbdExportSettings {
     type Err = NotAnNbdUri;
 
-    fn from_str(uri: &str) -> Result<NbdSettings, NotAnNbdUri> {
+    fn from_str(uri: &str) -> Result<NbdExportSettings, NotAnNbdUri> {
         parsed(uri).ok_or_else(|| NotAnNbdUri(uri.to_owned()))
     }
 }
 
-fn parsed(uri: &str) -> Option<NbdSettings> {
+fn parsed(uri: &str) -> Option<NbdExportSettings> {
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (mut socket, mut bitmap) = (None, None);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -116,11 +116,11 @@ fn parsed(uri: &str) -> Option<NbdSettings> {
     let unix = place.strip_prefix("nbd+unix:///").or_else(|| (place == "nbd+unix://").then_some(""));
     let mut settings = match (unix, place.strip_prefix("nbd://"), socket) {
         (Some(export), None, Some(socket)) if socket.starts_with('/') => {
-            NbdSettings::new(NbdAddress::Unix(PathBuf::from(socket)), &decoded(export)?)
+            NbdExportSettings::new(NbdAddress::Unix(PathBuf::from(socket)), &decoded(export)?)
         }
         (None, Some(rest), None) => {
             let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
-            NbdSettings::new(host_and_port(authority)?, &decoded(export)?)
+            NbdExportSettings::new(host_and_port(authority)?, &decoded(export)?)
         }
         _ => return None,
     };
@@ -164,19 +164,19 @@ mod tests {
 
     #[test]
     fn uris_say_where_the_export_is() {
-        let unix: NbdSettings = "nbd+unix:///vda?socket=/run/a%20b.sock".parse().unwrap();
+        let unix: NbdExportSettings = "nbd+unix:///vda?socket=/run/a%20b.sock".parse().unwrap();
         assert_eq!(unix.address, NbdAddress::Unix("/run/a b.sock".into()));
         assert_eq!(unix.export, "vda");
-        let tcp: NbdSettings = "nbd://[::1]:10810/disk%2F1".parse().unwrap();
+        let tcp: NbdExportSettings = "nbd://[::1]:10810/disk%2F1".parse().unwrap();
         assert_eq!(tcp.address, NbdAddress::Tcp { host: "::1".into(), port: 10810 });
         assert_eq!(tcp.export, "disk/1");
-        let short: NbdSettings = "nbd://host".parse().unwrap();
+        let short: NbdExportSettings = "nbd://host".parse().unwrap();
         assert_eq!(short.address, NbdAddress::Tcp { host: "host".into(), port: 10809 });
-        let unnamed: NbdSettings = "nbd+unix://?socket=/s".parse().unwrap();
+        let unnamed: NbdExportSettings = "nbd+unix://?socket=/s".parse().unwrap();
         assert_eq!(unnamed, "nbd+unix:///?socket=/s".parse().unwrap());
-        let mapped: NbdSettings = "nbd+unix:///?socket=/s&bitmap=since%20noon".parse().unwrap();
+        let mapped: NbdExportSettings = "nbd+unix:///?socket=/s&bitmap=since%20noon".parse().unwrap();
         assert_eq!(mapped.dirty_bitmap.as_deref(), Some("since noon"));
-        let mapped: NbdSettings = "nbd://host/x?bitmap=b".parse().unwrap();
+        let mapped: NbdExportSettings = "nbd://host/x?bitmap=b".parse().unwrap();
         assert_eq!((mapped.export.as_str(), mapped.dirty_bitmap.as_deref()), ("x", Some("b")));
         for wrong in [
             "http://x",
@@ -190,7 +190,7 @@ mod tests {
             "nbd+unix:///x?socket=/s&socket=/t",
             "nbd://h/x?bitmap=",
         ] {
-            assert!(wrong.parse::<NbdSettings>().is_err(), "{wrong}");
+            assert!(wrong.parse::<NbdExportSettings>().is_err(), "{wrong}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) async fn extents(
     export: &Export,
     range: Range<u64>,
 ) -> Result<Vec<Extent>, SourceError> {
-    if export.base_context.is_none() && export.dirty_context.is_none() {
+    if export.base_allocation_context.is_none() && export.dirty_bitmap_context.is_none() {
         let length = range.end - range.start;
         return Ok(vec![Extent { length, kind: ExtentKind::Data, change: Change::Unknown }]);
     }
@@ -29,7 +29,7 @@ pub(super) async fn extents(
             None => Ok(None),
             Some(id) => status.get(&id).map(|found| Some(found.as_slice())).ok_or(()),
         };
-        let known = match (of(export.base_context), of(export.dirty_context)) {
+        let known = match (of(export.base_allocation_context), of(export.dirty_bitmap_context)) {
             (Ok(base), Ok(dirty)) => merge(base, dirty, length, &mut extents),
             _ => 0,
         };

@@ -22,7 +22,7 @@ use tokio::process::Child;
 use tokio::task::JoinHandle;
 
 use super::super::SourceError;
-use super::super::nbd::{NbdAddress, NbdSettings, NbdSource};
+use super::super::nbd::{NbdAddress, NbdExportSettings, NbdSource};
 use super::inspect::{STDERR_BYTES_MAX, stderr_text, tool};
 
 /// After its client has gone it writes what it held back and ends.
@@ -77,7 +77,7 @@ impl Server {
             kept
         });
         let mut server = Server { child, said, what };
-        let mut settings = NbdSettings::new(NbdAddress::Unix(socket), "");
+        let mut settings = NbdExportSettings::new(NbdAddress::Unix(socket), "");
         settings.dirty_bitmap = dirty_bitmap.map(str::to_owned);
         settings.connect_timeout = START_TIMEOUT;
         let connecting = NbdSource::connect(&settings);

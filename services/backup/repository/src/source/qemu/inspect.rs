@@ -20,7 +20,7 @@ pub(super) const STDERR_BYTES_MAX: usize = 4096;
 
 /// What to do about an image that refers to other files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum References {
+pub enum ImageReferencePolicy {
     /// Refuse it: its author could make us read any file of this host, as backing file, data file or extent, and store it
     /// in a backup.
     #[default]

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 pub(crate) use self::child::Server;
 pub use self::format::{ImageFormat, NotAnImageFormat};
-pub use self::inspect::References;
+pub use self::inspect::ImageReferencePolicy;
 use super::{DiskSource, Extent, NbdSource, SourceError};
 
 /// Making an empty image writes a header; on a full or dying disk even that may last.
@@ -54,7 +54,7 @@ impl QemuImage {
     pub async fn open(
         path: &Path,
         format: ImageFormat,
-        references: References,
+        references: ImageReferencePolicy,
         dirty_bitmap: Option<&str>,
     ) -> Result<QemuImage, SourceError> {
         let (server, source) = open_for_reading(path, format, references, dirty_bitmap).await?;
@@ -66,7 +66,7 @@ impl QemuImage {
 pub(crate) async fn open_for_reading(
     path: &Path,
     format: ImageFormat,
-    references: References,
+    references: ImageReferencePolicy,
     dirty_bitmap: Option<&str>,
 ) -> Result<(Server, NbdSource), SourceError> {
     let mut arguments: Vec<OsString> = vec!["--read-only".into()];
@@ -80,15 +80,15 @@ pub(crate) async fn open_for_reading(
 async fn image_arguments(
     path: &Path,
     format: ImageFormat,
-    references: References,
+    references: ImageReferencePolicy,
 ) -> Result<Vec<OsString>, SourceError> {
     let mut arguments: Vec<OsString> = COMMON.iter().map(Into::into).collect();
     match references {
-        References::Refuse => {
+        ImageReferencePolicy::Refuse => {
             inspect::refuse_references(path, format).await?;
             arguments.push(inspect::options(path, format)?.into());
         }
-        References::Follow => {
+        ImageReferencePolicy::Follow => {
             let failed =
                 |source| SourceError::Io { attempt: "inspect", what: path.display().to_string(), source };
             arguments.push(format!("--format={format}").into());
@@ -103,7 +103,7 @@ async fn image_arguments(
 pub(crate) async fn open_for_writing(
     path: &Path,
     format: ImageFormat,
-    references: References,
+    references: ImageReferencePolicy,
 ) -> Result<(Server, NbdSource), SourceError> {
     // What is zeroed is given back to the file system.
     let mut arguments: Vec<OsString> = vec!["--discard=unmap".into()];

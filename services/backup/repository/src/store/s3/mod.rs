@@ -23,8 +23,8 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use self::signing::{Connector, RequestSigner};
-pub(super) use self::versions::{Page, Version, changed_since};
+use self::signing::{RequestSigner, SigningConnector};
+pub(super) use self::versions::{ObjectVersionsPage, Version, changed_since};
 use super::object_lock::LockUntil;
 use super::settings::{StoreSettings, StoreSettingsError};
 use crate::keys::secret::{SecretError, read_secret_file};
@@ -90,7 +90,7 @@ impl S3 {
             .with_checksum_algorithm(Checksum::CRC64NVME)
             // Under TLS a digest of each pack would only cost time: packs are authenticated by their own encryption.
             .with_unsigned_payload(!plain)
-            .with_http_connector(Connector(Arc::clone(&signer)))
+            .with_http_connector(SigningConnector(Arc::clone(&signer)))
             .with_client_options(options.clone());
         if let Some(endpoint) = &s3.endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -98,7 +98,8 @@ impl S3 {
         let bulk = builder.clone().build().map_err(StoreSettingsError::Client)?;
         let objects = builder.with_disable_bulk_delete(true).build().map_err(StoreSettingsError::Client)?;
         signer.sign_as(Arc::clone(objects.credentials()));
-        let client = Connector(Arc::clone(&signer)).connect(&options).map_err(StoreSettingsError::Client)?;
+        let client =
+            SigningConnector(Arc::clone(&signer)).connect(&options).map_err(StoreSettingsError::Client)?;
         let prefix = Path::from(prefix);
         Ok(S3 { objects, bulk, bucket: bucket.to_owned(), prefix, signer, client })
     }
@@ -163,7 +164,11 @@ impl S3 {
     }
 
     /// The next page of the versions of everything whose name begins with a prefix; the first after no other.
-    pub(super) async fn versions(&self, prefix: &Path, after: Option<&Page>) -> object_store::Result<Page> {
+    pub(super) async fn versions(
+        &self,
+        prefix: &Path,
+        after: Option<&ObjectVersionsPage>,
+    ) -> object_store::Result<ObjectVersionsPage> {
         let mut query = format!("versions=&prefix={}", encoded(self.full(prefix).as_ref()));
         if let Some((key, version)) = after.and_then(|page| page.next.as_ref()) {
             query += &format!("&key-marker={}&version-id-marker={}", encoded(key), encoded(version));
@@ -172,7 +177,7 @@ impl S3 {
         self.done("list the versions of", prefix, &response)?;
         let broken =
             |why| generic(std::io::Error::other(format!("a listing of versions makes no sense: {why}")));
-        Page::read(&String::from_utf8_lossy(&response.body)).map_err(broken)
+        ObjectVersionsPage::read(&String::from_utf8_lossy(&response.body)).map_err(broken)
     }
 
     /// The name of an object in its place, by its key in the bucket.

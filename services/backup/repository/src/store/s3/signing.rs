@@ -72,9 +72,9 @@ impl RequestSigner {
 
 /// Makes clients whose requests go through a signer.
 #[derive(Debug)]
-pub(super) struct Connector(pub(super) Arc<RequestSigner>);
+pub(super) struct SigningConnector(pub(super) Arc<RequestSigner>);
 
-impl HttpConnector for Connector {
+impl HttpConnector for SigningConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
         Ok(HttpClient::new(Signing { signer: Arc::clone(&self.0), inner }))

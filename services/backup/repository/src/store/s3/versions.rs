@@ -8,7 +8,7 @@ use quick_xml::events::Event;
 
 /// One page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::store) struct Page {
+pub(in crate::store) struct ObjectVersionsPage {
     /// Newest first, for each key.
     entries: Vec<Entry>,
     /// Where the next page begins: a key and a version.
@@ -38,11 +38,11 @@ impl Entry {
     }
 }
 
-impl Page {
+impl ObjectVersionsPage {
     /// Reads a page.
-    pub(super) fn read(xml: &str) -> Result<Page, String> {
+    pub(super) fn read(xml: &str) -> Result<ObjectVersionsPage, String> {
         let mut reader = Reader::from_str(xml);
-        let (mut page, mut entry) = (Page::default(), None);
+        let (mut page, mut entry) = (ObjectVersionsPage::default(), None);
         let (mut path, mut text) = (Vec::new(), String::new());
         let (mut is_truncated, mut next_key, mut next_version) = (false, None, None);
         loop {
@@ -100,7 +100,10 @@ fn resolved(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, Strin
 
 /// The objects that are not any more what they were at a moment, each with the version that they were then; of what was
 /// written since, with the version that was written first. What was gone at that moment is left as it is.
-pub(in crate::store) fn changed_since(pages: Vec<Page>, since: DateTime<Utc>) -> BTreeMap<String, Version> {
+pub(in crate::store) fn changed_since(
+    pages: Vec<ObjectVersionsPage>,
+    since: DateTime<Utc>,
+) -> BTreeMap<String, Version> {
     let mut by_key: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for entry in pages.into_iter().flat_map(|page| page.entries) {
         by_key.entry(entry.key.clone()).or_default().push(entry);
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_listing_shows_the_version_of_an_object_at_a_time() {
-        let page = || Page::read(LISTING).expect("it is one");
+        let page = || ObjectVersionsPage::read(LISTING).expect("it is one");
         assert_eq!(page().next, Some(("p/a&b".into(), "v1".into())));
         let of_a = |since| changed_since(vec![page()], since).remove("p/a").map(|version| version.id);
         assert_eq!(of_a(day(5)), None, "it was gone, and is");
@@ -155,9 +158,9 @@ mod tests {
     #[test]
     fn what_is_no_listing_is_an_error() {
         let cut = LISTING.replace("<NextKeyMarker>p/a&amp;b</NextKeyMarker>", "");
-        assert!(Page::read(&cut).is_err());
-        assert!(Page::read("<a><b></a>").is_err());
-        assert!(Page::read(&LISTING.replace("<VersionId>v3</VersionId>", "")).is_err());
-        assert!(Page::read(&LISTING.replace("2026-11-02T00:00:00.000Z", "yesterday")).is_err());
+        assert!(ObjectVersionsPage::read(&cut).is_err());
+        assert!(ObjectVersionsPage::read("<a><b></a>").is_err());
+        assert!(ObjectVersionsPage::read(&LISTING.replace("<VersionId>v3</VersionId>", "")).is_err());
+        assert!(ObjectVersionsPage::read(&LISTING.replace("2026-11-02T00:00:00.000Z", "yesterday")).is_err());
     }
 }

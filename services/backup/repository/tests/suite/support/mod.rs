@@ -77,7 +77,7 @@ pub(crate) struct MemoryDisk {
 }
 
 impl MemoryDisk {
-    /// A disk without a change map.
+    /// A disk without a dirty bitmap.
     pub(crate) fn new(bytes: Vec<u8>) -> MemoryDisk {
         MemoryDisk { bytes, dirty: None }
     }
@@ -178,7 +178,7 @@ pub(crate) async fn new_repository(store: Store) -> Repository {
 
 pub(crate) async fn new_aligned_repository(store: Store) -> Repository {
     let settings = EngineSettings::default();
-    Repository::init_with(store, secret(), cheap(), settings, Chunker::Aligned).await.unwrap()
+    Repository::init_with(store, secret(), cheap(), settings, Chunker::AlignedCdc).await.unwrap()
 }
 
 pub(crate) async fn reopened(store: Store) -> Repository {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backup_repository::{NbdAddress, NbdSettings, NbdSource};
+use backup_repository::{NbdAddress, NbdExportSettings, NbdSource};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -50,8 +50,8 @@ impl Served {
         served
     }
 
-    pub(crate) fn settings(&self) -> NbdSettings {
-        NbdSettings::new(NbdAddress::Unix(self.socket.clone()), "vda")
+    pub(crate) fn settings(&self) -> NbdExportSettings {
+        NbdExportSettings::new(NbdAddress::Unix(self.socket.clone()), "vda")
     }
 }
 

@@ -6,18 +6,18 @@ use std::path::Path;
 use async_trait::async_trait;
 use contract::provisioner::PauseReason;
 use contract::{MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, Power};
+use provisioner_domain::{HypervisorInfo, PowerState};
 
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    Disk, Export, Hypervisor, HypervisorError, HypervisorFailure, MarkedVm, ShutdownMode, VmSpec,
+    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmSpec,
 };
 
 /// The calls that can have a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the port's method of that name")]
-pub enum Call {
+pub enum SimulatedCall {
     Prepare,
     Check,
     Define,
@@ -42,19 +42,19 @@ pub enum Call {
 #[async_trait]
 impl Hypervisor for SimulatedHypervisor {
     fn info(&self) -> HypervisorInfo {
-        HypervisorInfo { name: "simulated", emulated: None }
+        HypervisorInfo { name: "simulated", emulation_reason: None }
     }
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Prepare).await
+        self.faults.check(SimulatedCall::Prepare).await
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Check).await
+        self.faults.check(SimulatedCall::Check).await
     }
 
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Define).await?;
+        self.faults.check(SimulatedCall::Define).await?;
         let before = self.known(&spec.uuid).ok();
         let taken = self
             .state()
@@ -66,13 +66,13 @@ impl Hypervisor for SimulatedHypervisor {
         }
         self.store(&SimulatedVm {
             spec: spec.clone(),
-            power: before.as_ref().map_or(Power::Off, |before| before.power),
+            power: before.as_ref().map_or(PowerState::Off, |before| before.power),
             address: before.map_or_else(|| first_address(&spec.uuid), |before| before.address),
         })
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Start).await?;
+        self.faults.check(SimulatedCall::Start).await?;
         if self.known(uuid)?.power.is_on() {
             return Ok(());
         }
@@ -80,42 +80,46 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn resume(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Resume).await?;
+        self.faults.check(SimulatedCall::Resume).await?;
         match self.known(uuid)?.power {
-            Power::Running => Ok(()),
-            Power::Paused(_) if self.faults.has_no_effect(Call::Resume) => Ok(()),
-            Power::Paused(_) => self.run(uuid).await,
-            Power::Off | Power::Missing => Err(failed(format!("resume VM {uuid}"), "it is off")),
+            PowerState::Running => Ok(()),
+            PowerState::Paused(_) if self.faults.has_no_effect(SimulatedCall::Resume) => Ok(()),
+            PowerState::Paused(_) => self.run(uuid).await,
+            PowerState::Off | PowerState::Missing => Err(failed(format!("resume VM {uuid}"), "it is off")),
         }
     }
 
     async fn suspend(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Suspend).await?;
+        self.faults.check(SimulatedCall::Suspend).await?;
         self.known_on(uuid, "suspend")?;
         self.pause(uuid, PauseReason::User)
     }
 
-    async fn request_shutdown(&self, uuid: &VmUuid, mode: ShutdownMode) -> Result<(), HypervisorError> {
-        self.faults.check(Call::RequestShutdown).await?;
+    async fn request_shutdown(
+        &self,
+        uuid: &VmUuid,
+        mode: GuestShutdownMethod,
+    ) -> Result<(), HypervisorError> {
+        self.faults.check(SimulatedCall::RequestShutdown).await?;
         match self.known(uuid)?.power {
-            Power::Paused(_) if mode == ShutdownMode::Agent => {
+            PowerState::Paused(_) if mode == GuestShutdownMethod::Agent => {
                 let attempt = format!("ask VM {uuid} to shut down");
-                Err(HypervisorError::new(HypervisorFailure::AgentSilent, attempt, "it is paused"))
+                Err(HypervisorError::new(HypervisorErrorKind::AgentSilent, attempt, "it is paused"))
             }
-            Power::Running if !self.faults.has_no_effect(Call::RequestShutdown) => {
-                self.leave(uuid, Power::Off)
+            PowerState::Running if !self.faults.has_no_effect(SimulatedCall::RequestShutdown) => {
+                self.leave(uuid, PowerState::Off)
             }
             _ => Ok(()),
         }
     }
 
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Destroy).await?;
-        self.leave(uuid, Power::Off)
+        self.faults.check(SimulatedCall::Destroy).await?;
+        self.leave(uuid, PowerState::Off)
     }
 
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Undefine).await?;
+        self.faults.check(SimulatedCall::Undefine).await?;
         if self.known(uuid).is_ok_and(|vm| vm.power.is_on()) {
             return Err(failed(format!("undefine VM {uuid}"), "it is on"));
         }
@@ -127,34 +131,36 @@ impl Hypervisor for SimulatedHypervisor {
         }
     }
 
-    async fn power(&self, uuid: &VmUuid) -> Result<Power, HypervisorError> {
-        self.faults.check(Call::Power).await?;
-        Ok(self.known(uuid).map_or(Power::Missing, |vm| vm.power))
+    async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
+        self.faults.check(SimulatedCall::Power).await?;
+        Ok(self.known(uuid).map_or(PowerState::Missing, |vm| vm.power))
     }
 
     async fn address(&self, uuid: &VmUuid, _: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
-        self.faults.check(Call::Address).await?;
+        self.faults.check(SimulatedCall::Address).await?;
         let vm = self.known(uuid)?;
-        Ok((vm.power.is_on() && !self.faults.has_no_effect(Call::Address)).then_some(vm.address))
+        Ok((vm.power.is_on() && !self.faults.has_no_effect(SimulatedCall::Address)).then_some(vm.address))
     }
 
     async fn agent_answers(&self, uuid: &VmUuid) -> Result<bool, HypervisorError> {
-        self.faults.check(Call::AgentAnswers).await?;
-        Ok(self.known(uuid)?.power == Power::Running && !self.faults.has_no_effect(Call::AgentAnswers))
+        self.faults.check(SimulatedCall::AgentAnswers).await?;
+        Ok(self.known(uuid)?.power == PowerState::Running
+            && !self.faults.has_no_effect(SimulatedCall::AgentAnswers))
     }
 
     async fn freeze(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Freeze).await?;
-        if self.faults.has_no_effect(Call::Freeze) || self.known(uuid)?.power != Power::Running {
+        self.faults.check(SimulatedCall::Freeze).await?;
+        if self.faults.has_no_effect(SimulatedCall::Freeze) || self.known(uuid)?.power != PowerState::Running
+        {
             let attempt = format!("freeze VM {uuid}");
-            return Err(HypervisorError::new(HypervisorFailure::AgentSilent, attempt, "no agent answers"));
+            return Err(HypervisorError::new(HypervisorErrorKind::AgentSilent, attempt, "no agent answers"));
         }
         self.state().frozen.insert(uuid.clone());
         Ok(())
     }
 
     async fn thaw(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
-        self.faults.check(Call::Thaw).await?;
+        self.faults.check(SimulatedCall::Thaw).await?;
         self.state().frozen.remove(uuid);
         Ok(())
     }
@@ -165,20 +171,20 @@ impl Hypervisor for SimulatedHypervisor {
         disks: &[Disk],
         folder: &Path,
     ) -> Result<Vec<Export>, HypervisorError> {
-        self.faults.check(Call::OpenExports).await?;
+        self.faults.check(SimulatedCall::OpenExports).await?;
         self.known_on(uuid, "export the disks of")?;
         let attempt = format!("export the disks of VM {uuid}");
         let mut exports = Vec::new();
         for disk in disks {
             let socket = folder.join(format!("{}.sock", disk.name));
             serve_disk(disk, &socket).await.map_err(|error| failed(attempt.clone(), error))?;
-            exports.push(Export { disk: disk.name.clone(), export: disk.name.to_string(), socket });
+            exports.push(Export { disk: disk.name.clone(), name: disk.name.to_string(), socket });
         }
         Ok(exports)
     }
 
     async fn close_exports(&self, uuid: &VmUuid, folder: &Path) -> Result<(), HypervisorError> {
-        self.faults.check(Call::CloseExports).await?;
+        self.faults.check(SimulatedCall::CloseExports).await?;
         let Ok(entries) = std::fs::read_dir(folder) else {
             return Ok(());
         };
@@ -194,7 +200,7 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError> {
-        self.faults.check(Call::Marked).await?;
+        self.faults.check(SimulatedCall::Marked).await?;
         let state = self.state();
         let ours = state.vms.values().filter(|vm| vm.spec.mark.realm == *realm);
         let marked = ours.map(|vm| MarkedVm {

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use contract::VmUuid;
 use contract::provisioner::PauseReason;
-use provisioner_domain::Power;
+use provisioner_domain::PowerState;
 use serde::{Deserialize, Serialize};
 
-pub use self::calls::Call;
+pub use self::calls::SimulatedCall;
 use super::faults::Faults;
 use super::guest::Guest;
-use crate::ports::{Cause, HypervisorError, HypervisorFailure, VmSpec};
+use crate::ports::{BoxError, HypervisorError, HypervisorErrorKind, VmSpec};
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
 const ADDRESSES_TRIED: u16 = 64;
@@ -39,12 +39,12 @@ struct State {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SimulatedVm {
     spec: VmSpec,
-    power: Power,
+    power: PowerState,
     address: IpAddr,
 }
 
-fn failed(attempt: impl Into<String>, cause: impl Into<Cause>) -> HypervisorError {
-    HypervisorError::new(HypervisorFailure::Failed, attempt, cause)
+fn failed(attempt: impl Into<String>, cause: impl Into<BoxError>) -> HypervisorError {
+    HypervisorError::new(HypervisorErrorKind::Failed, attempt, cause)
 }
 
 impl SimulatedHypervisor {
@@ -70,7 +70,7 @@ impl SimulatedHypervisor {
         }
         let running: Vec<VmUuid> = {
             let state = this.state();
-            let running = state.vms.values().filter(|vm| vm.power == Power::Running);
+            let running = state.vms.values().filter(|vm| vm.power == PowerState::Running);
             running.map(|vm| vm.spec.uuid.clone()).collect()
         };
         for uuid in running {
@@ -89,10 +89,10 @@ impl SimulatedHypervisor {
     /// # Errors
     /// When there is none, or its file cannot be written.
     pub fn pause(&self, uuid: &VmUuid, reason: PauseReason) -> Result<(), HypervisorError> {
-        if self.known(uuid)?.power != Power::Running {
+        if self.known(uuid)?.power != PowerState::Running {
             return Ok(());
         }
-        self.leave(uuid, Power::Paused(reason))
+        self.leave(uuid, PowerState::Paused(reason))
     }
 
     /// Whether a guest's file systems are frozen now.
@@ -103,7 +103,7 @@ impl SimulatedHypervisor {
     /// A VM that runs, and its address, for the simulated shell.
     pub(super) fn running(&self, uuid: &VmUuid) -> Option<(VmSpec, IpAddr)> {
         let state = self.state();
-        let vm = state.vms.get(uuid).filter(|vm| vm.power == Power::Running)?;
+        let vm = state.vms.get(uuid).filter(|vm| vm.power == PowerState::Running)?;
         Some((vm.spec.clone(), vm.address))
     }
 
@@ -129,7 +129,7 @@ impl SimulatedHypervisor {
     fn known(&self, uuid: &VmUuid) -> Result<SimulatedVm, HypervisorError> {
         let unknown = || {
             let attempt = format!("find VM {uuid}");
-            HypervisorError::new(HypervisorFailure::Unknown, attempt, "it is not defined")
+            HypervisorError::new(HypervisorErrorKind::UnknownVm, attempt, "it is not defined")
         };
         self.state().vms.get(uuid).cloned().ok_or_else(unknown)
     }
@@ -150,7 +150,7 @@ impl SimulatedHypervisor {
         for _ in 0..ADDRESSES_TRIED {
             match Guest::serve(&vm.spec, vm.address).await {
                 Ok(guest) => {
-                    vm.power = Power::Running;
+                    vm.power = PowerState::Running;
                     self.store(&vm)?;
                     self.state().guests.insert(uuid.clone(), guest);
                     return Ok(());
@@ -164,7 +164,7 @@ impl SimulatedHypervisor {
     }
 
     /// Closes the guest's ports and leaves it in a power state in which it does not run.
-    fn leave(&self, uuid: &VmUuid, power: Power) -> Result<(), HypervisorError> {
+    fn leave(&self, uuid: &VmUuid, power: PowerState) -> Result<(), HypervisorError> {
         let Ok(vm) = self.known(uuid) else {
             return Ok(());
         };

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use proxy_domain::transfer::{TransferLimits, TransferRate};
+use proxy_domain::transfer::{MeasuredTransferRate, SlowTransferLimits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -14,11 +14,11 @@ use crate::adapters::frontend::settings::Timeouts;
 
 /// What is awaited between requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiting {
+pub(super) enum ReadTimeoutKind {
     /// The connection is idle.
     ForRequest,
     /// A head has begun, or the connection is new.
-    ForHead,
+    RequestHead,
 }
 
 /// How long a client may take to send a request.
@@ -26,7 +26,7 @@ pub(super) enum Waiting {
 pub(super) struct ReadTimeout {
     head_read: Duration,
     keep_alive_idle: Duration,
-    waiting: Option<Waiting>,
+    waiting: Option<ReadTimeoutKind>,
     /// Kept between waits: resetting a timer is cheaper than creating one.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -47,12 +47,12 @@ impl ReadTimeout {
     }
 
     /// Ready when the wait has lasted too long. Waits for the same thing add up from call to call.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, waiting: Waiting) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, waiting: ReadTimeoutKind) -> Poll<()> {
         if self.waiting != Some(waiting) {
             self.waiting = Some(waiting);
             let limit = match waiting {
-                Waiting::ForRequest => self.keep_alive_idle,
-                Waiting::ForHead => self.head_read,
+                ReadTimeoutKind::ForRequest => self.keep_alive_idle,
+                ReadTimeoutKind::RequestHead => self.head_read,
             };
             let deadline = Instant::now() + limit;
             match &mut self.timer {
@@ -68,14 +68,14 @@ impl ReadTimeout {
 /// How slowly a client may read its response.
 #[derive(Debug)]
 pub(super) struct WriteTimeout {
-    limits: TransferLimits,
-    rate: TransferRate,
+    limits: SlowTransferLimits,
+    rate: MeasuredTransferRate,
     stalled: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl WriteTimeout {
-    pub(super) fn new(limits: TransferLimits) -> Self {
-        Self { limits, rate: TransferRate::default(), stalled: None }
+    pub(super) fn new(limits: SlowTransferLimits) -> Self {
+        Self { limits, rate: MeasuredTransferRate::default(), stalled: None }
     }
 
     /// Returns the result of a write, or an error once the client has been too slow.

@@ -11,18 +11,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectiona
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use crate::adapters::frontend::access_log::Outcome;
+use crate::adapters::frontend::access_log::ExchangeOutcome;
 
 /// One end: its socket, and what was read from it before the tunnel began.
 #[derive(Debug)]
-pub(super) struct TunnelEnd {
+pub(super) struct TunnelSide {
     pub(super) socket: TcpStream,
-    pub(super) early: Bytes,
+    pub(super) read_ahead: Bytes,
 }
 
 /// The bytes that have moved through a tunnel, and when the last one did.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(super) struct TunnelTraffic {
     from_client: AtomicU64,
     from_upstream: AtomicU64,
     began: Instant,
@@ -30,13 +30,13 @@ pub(super) struct Traffic {
     last_ms: AtomicU64,
 }
 
-impl Default for Traffic {
+impl Default for TunnelTraffic {
     fn default() -> Self {
         Self { from_client: 0.into(), from_upstream: 0.into(), began: Instant::now(), last_ms: 0.into() }
     }
 }
 
-impl Traffic {
+impl TunnelTraffic {
     /// Bytes that came from the client.
     pub(super) fn client_bytes(&self) -> u64 {
         self.from_client.load(Ordering::Relaxed)
@@ -59,32 +59,32 @@ impl Traffic {
 
 /// Joins both ends. An end that closes its sending side can still receive.
 pub(super) async fn join(
-    client: TunnelEnd,
-    upstream: TunnelEnd,
+    client: TunnelSide,
+    upstream: TunnelSide,
     idle_max: Duration,
-    traffic: &Traffic,
-) -> Outcome {
+    traffic: &TunnelTraffic,
+) -> ExchangeOutcome {
     let mut to_client = Metered { socket: client.socket, read: &traffic.from_client, traffic };
     let mut to_upstream = Metered { socket: upstream.socket, read: &traffic.from_upstream, traffic };
     let joined = async {
-        traffic.from_client.fetch_add(client.early.len() as u64, Ordering::Relaxed);
-        traffic.from_upstream.fetch_add(upstream.early.len() as u64, Ordering::Relaxed);
-        to_client.write_all(&upstream.early).await?;
-        to_upstream.write_all(&client.early).await?;
+        traffic.from_client.fetch_add(client.read_ahead.len() as u64, Ordering::Relaxed);
+        traffic.from_upstream.fetch_add(upstream.read_ahead.len() as u64, Ordering::Relaxed);
+        to_client.write_all(&upstream.read_ahead).await?;
+        to_upstream.write_all(&client.read_ahead).await?;
         copy_bidirectional(&mut to_client, &mut to_upstream).await
     };
     tokio::select! {
         joined = joined => match joined {
-            Ok(_) => Outcome::Complete,
+            Ok(_) => ExchangeOutcome::Complete,
             // WebSocket clients commonly end by a reset. Which side reset is not recorded.
-            Err(_) => Outcome::ClientClosed,
+            Err(_) => ExchangeOutcome::ClientClosed,
         },
-        () = idle(traffic, idle_max) => Outcome::IdleTimeout,
+        () = idle(traffic, idle_max) => ExchangeOutcome::TunnelIdleTimeout,
     }
 }
 
 /// Ends when no byte has moved for `idle_max`.
-async fn idle(traffic: &Traffic, idle_max: Duration) {
+async fn idle(traffic: &TunnelTraffic, idle_max: Duration) {
     loop {
         let deadline = traffic.last() + idle_max;
         if deadline <= Instant::now() {
@@ -98,7 +98,7 @@ async fn idle(traffic: &Traffic, idle_max: Duration) {
 struct Metered<'a> {
     socket: TcpStream,
     read: &'a AtomicU64,
-    traffic: &'a Traffic,
+    traffic: &'a TunnelTraffic,
 }
 
 impl AsyncRead for Metered<'_> {

@@ -1,7 +1,7 @@
 //! Creates a VM from a reserved name whose disks a restore has written. Its scripts ran long ago and do not run again;
 //! its NoCloud volume gives it an identity other than that of the VM it is a copy of.
 
-use contract::provisioner::AdoptVm;
+use contract::provisioner::CreateReservedVm;
 use operation::Saga;
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{VmRecord, VmTransition};
@@ -11,25 +11,25 @@ use super::steps::{self, QUICK, READY_MAX, disk_error, hypervisor_call};
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
-type Context = super::Context<AdoptVm>;
+type Context = super::Context<CreateReservedVm>;
 
-impl Saga<ServiceState> for AdoptVm {
+impl Saga<ServiceState> for CreateReservedVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("lock", QUICK, adopt).undone_by(unadopt),
+            Step::new("lock", QUICK, begin_reserved).undone_by(revert_begin_reserved),
             // It needs no undo: the volume is among the disks, and is removed with them.
             Step::new("volume", QUICK, volume),
             hypervisor_call("define", steps::define).undone_by(steps::undefine),
             hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
-            Step::new("complete", QUICK, steps::complete).undone_by(steps::reopen),
+            Step::new("complete", QUICK, steps::complete).undone_by(steps::revert_complete),
         ]
     }
 }
 
-async fn adopt(context: &Context, _: &Outputs) -> Result<VmRecord, StepError> {
+async fn begin_reserved(context: &Context, _: &Outputs) -> Result<VmRecord, StepError> {
     let (by, reserved_by) = (context.id.clone(), context.command.reserved_by.clone());
-    let record = steps::apply(context, VmTransition::Adopt { by, reserved_by }).await?;
+    let record = steps::apply(context, VmTransition::BeginReserved { by, reserved_by }).await?;
     let disks = &context.state.disks;
     for disk in disks_of(&record, disks.as_ref()) {
         if !disks.exists(&disk.image.path).await.map_err(disk_error)? {
@@ -39,9 +39,9 @@ async fn adopt(context: &Context, _: &Outputs) -> Result<VmRecord, StepError> {
     Ok(record)
 }
 
-async fn unadopt(context: &Context, _: &Outputs) -> Result<(), StepError> {
+async fn revert_begin_reserved(context: &Context, _: &Outputs) -> Result<(), StepError> {
     if steps::own_record(context).await?.is_some() {
-        steps::apply(context, VmTransition::Unadopt { by: context.id.clone() }).await?;
+        steps::apply(context, VmTransition::RevertBeginReserved { by: context.id.clone() }).await?;
     }
     Ok(())
 }
