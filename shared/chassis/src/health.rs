@@ -1,6 +1,7 @@
 //! The health of a service: asked of it over the bus, made of its parts at that moment.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{ErrorReply, Server};
@@ -42,4 +43,14 @@ async fn check_parts(
         health.parts.push(PartHealth { part: (*part).into(), problem });
     }
     Ok(health)
+}
+
+/// A service whose unfinished operations are not being driven yet is not healthy.
+pub(crate) fn check_resumed(resumed: &Arc<AtomicBool>) -> PartCheck {
+    let resumed = Arc::clone(resumed);
+    Arc::new(move || {
+        let problem = "unfinished operations are not resumed yet";
+        let resumed = resumed.load(Ordering::Relaxed);
+        Box::pin(std::future::ready((!resumed).then(|| problem.to_string())))
+    })
 }

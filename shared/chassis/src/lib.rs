@@ -19,6 +19,7 @@ mod files;
 mod health;
 mod memory;
 mod settings;
+mod signals;
 mod start;
 mod wiring;
 mod worker;

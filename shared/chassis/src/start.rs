@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,12 +15,12 @@ use contract::message::with_causes;
 use contract::operation::Health;
 use operation::Engine;
 use serde::de::DeserializeOwned;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files::sha256_of;
-use crate::health::{PartCheck, serve_health};
+use crate::health::{PartCheck, check_resumed, serve_health};
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
+use crate::signals::EndSignals;
 use crate::wiring::Wiring;
 use crate::worker::Workers;
 
@@ -194,16 +195,12 @@ where
     B: FnOnce(ServiceContext<S>) -> F,
     F: Future<Output = anyhow::Result<Service>>,
 {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut end = EndSignals::listen()?;
     let since = chrono::Utc::now();
     let build_id = executable_digest().context("hashing our executable")?;
     let host = settings.host.clone();
-    let bus = tokio::select! {
-        bus = open_bus(service, &settings) => bus?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
+    let Some(bus) = end.unless_received(open_bus(service, &settings)).await else { return Ok(()) };
+    let bus = bus?;
     let chassis = ServiceContext {
         settings,
         bus: bus.clone(),
@@ -211,7 +208,8 @@ where
         build: build_id.clone(),
         instance: instance.clone(),
     };
-    let service_built = build(chassis).await?;
+    let Some(service_built) = end.unless_received(build(chassis)).await else { return Ok(()) };
+    let service_built = service_built?;
 
     let info = ServiceInfo {
         service,
@@ -233,16 +231,20 @@ where
         parts: Vec::new(),
         notices: std::mem::take(&mut running.notices),
     };
-    serve_health(&mut server, &host, template, std::mem::take(&mut running.health_checks));
+    let resumed = Arc::new(AtomicBool::new(running.engine.is_none()));
+    let mut checks = std::mem::take(&mut running.health_checks);
+    checks.push(("operations", check_resumed(&resumed)));
+    serve_health(&mut server, &host, template, checks);
     let serving = server.open().await.context("opening the endpoints")?;
-    if let Some(engine) = &running.engine {
-        resume(engine).await;
-    }
-    tracing::info!(%service, version, realm = %bus.realm(), "ready");
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let resuming = async {
+        if let Some(engine) = &running.engine {
+            resume(engine).await;
+        }
+        resumed.store(true, Ordering::Relaxed);
+        tracing::info!(%service, version, realm = %bus.realm(), "ready");
+    };
+    if end.unless_received(resuming).await.is_some() {
+        end.received().await;
     }
     tracing::info!(%service, "ending");
     serving.close().await;

@@ -38,6 +38,11 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Its process, for a signal.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it (SIGKILL); its data stay until the value is dropped.
     pub fn kill(&mut self) {
         end(&mut self.child);

@@ -3,16 +3,21 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::Bus;
 use contract::operation::{CheckHealth, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, ListVms, RemoveVm, VmState};
 use contract::{OperationId, Realm, Service};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually};
 
 use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm};
+
+/// From SIGTERM to the end, where the bus does not answer; with room for a machine that stands still itself.
+const TERMINATE_MAX: Duration = Duration::from_secs(20);
 
 /// The process; it ends with this value, without warning.
 struct Provisioner(Child);
@@ -51,6 +56,44 @@ async fn answers(bus: &Bus) {
         bus.call(&ListVms {}, Duration::from_secs(1)).await.is_ok()
     })
     .await;
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), signal).expect("it runs");
+}
+
+/// Sends SIGTERM and waits for the end.
+async fn terminate(process: &mut Provisioner) {
+    send(process.0.id(), Signal::SIGTERM);
+    let started = Instant::now();
+    while process.0.try_wait().expect("our child").is_none() {
+        assert!(started.elapsed() < TERMINATE_MAX, "it still runs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[actix::test]
+async fn sigterm_ends_it_at_every_moment_of_a_start_whose_bus_stands_still_and_sighup_never() {
+    let server = NatsServer::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = setting(folder.path(), &server);
+    let bus = client(&server).await;
+    let mut process = start(&config);
+    answers(&bus).await;
+    send(process.0.id(), Signal::SIGHUP);
+    answers(&bus).await;
+    terminate(&mut process).await;
+    // Milliseconds from the start of the process to the moment at which the server stops answering.
+    for delay in [0, 20, 50, 100, 200] {
+        let mut process = start(&config);
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        send(server.pid(), Signal::SIGSTOP);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        terminate(&mut process).await;
+        send(server.pid(), Signal::SIGCONT);
+    }
+    let _process = start(&config);
+    answers(&bus).await;
 }
 
 async fn ended(bus: &Bus, id: &OperationId) -> OperationState {
