@@ -105,7 +105,7 @@ async fn a_restore_killed_in_the_middle_finishes_or_leaves_the_name_free() {
     {
         let name = VmName::new(format!("copy{round}")).expect("valid");
         let operation = id(3000 + round as u128);
-        let command = contract::backup::RestoreBackup {
+        let command = contract::backup::RestoreBackupAsVm {
             backup: "web@latest".parse().expect("valid"),
             as_vm: name.clone(),
             operation_id: Some(operation.clone()),

@@ -56,7 +56,7 @@ async def main(client_file, image, sha256):
     assert len(backups) == 1, backups
     print("backed up web")
 
-    await finish("backup", await ask("backup.restore_backup", {"backup": "web@latest", "as_vm": "web2"}))
+    await finish("backup", await ask("backup.restore_backup_as_vm", {"backup": "web@latest", "as_vm": "web2"}))
     vms, _ = await ask("provisioner.list_vms", {})
     assert sorted(vm["definition"]["name"] for vm in vms) == ["web", "web2"], vms
     print("restored web2")

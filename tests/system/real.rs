@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use contract::backup::{RestoreBackup, StartBackup};
+use contract::backup::{RestoreBackupAsVm, StartBackup};
 use contract::operation::{CheckHealth, OperationState};
 use contract::provisioner::{CreateVm, ListVms, VmState};
 use contract::{OperationId, Service, VmName};
@@ -191,7 +191,7 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     installation.loam_json(&["backup", "run", "web"]);
     let id = OperationId::from_parts(1_800_000_000_000, 300);
     let copy = VmName::new("copy").expect("valid");
-    let command = RestoreBackup {
+    let command = RestoreBackupAsVm {
         backup: "web@latest".parse().expect("valid"),
         as_vm: copy.clone(),
         operation_id: Some(id.clone()),

@@ -3,7 +3,7 @@
 //! | message             | what is checked before it begins                                  |
 //! | ------------------- | ------------------------------------------------------------------ |
 //! | `StartBackup`       | repository open, VM known, no other backup of it under way         |
-//! | `RestoreBackup`     | repository open, backup found, name free                           |
+//! | `RestoreBackupAsVm`     | repository open, backup found, name free                           |
 //! | `VerifyBackup`      | repository open, backup found                                      |
 //! | `VerifyRepository`  | no other one under way, repository open                            |
 //! | `CollectRepository` | no other one under way, repository open                            |
@@ -19,8 +19,8 @@ use backup_domain::repository_state::RequiredFreshness;
 use bus::{ErrorReply, IncomingRequest};
 use contract::backup::{
     ApplyRetention, ApplyRetentionRefused, Backup, CollectRepository, CollectRepositoryRefused, ListBackups,
-    RestoreBackup, RestoreBackupRefused, StartBackup, StartBackupRefused, VerifyBackup, VerifyBackupRefused,
-    VerifyRepository, VerifyRepositoryRefused,
+    RestoreBackupAsVm, RestoreBackupAsVmRefused, StartBackup, StartBackupRefused, VerifyBackup,
+    VerifyBackupRefused, VerifyRepository, VerifyRepositoryRefused,
 };
 use contract::message::{Failure, NeverRefused};
 use contract::operation::OperationReport;
@@ -114,14 +114,14 @@ pub(crate) async fn check_start_backup(
     Ok(admission)
 }
 
-pub(crate) async fn check_restore_backup(
+pub(crate) async fn check_restore_backup_as_vm(
     handlers: Arc<Handlers>,
-    candidate: PendingCommand<RestoreBackup>,
-) -> Result<(), ErrorReply<RestoreBackupRefused>> {
-    let RestoreBackup { backup, as_vm, .. } = candidate.command;
+    candidate: PendingCommand<RestoreBackupAsVm>,
+) -> Result<(), ErrorReply<RestoreBackupAsVmRefused>> {
+    let RestoreBackupAsVm { backup, as_vm, .. } = candidate.command;
     handlers.resolve(&backup).await?;
     if handlers.state.provisioner.has_vm(&as_vm).await? {
-        return Err(ErrorReply::Refused(RestoreBackupRefused::NameTaken(as_vm)));
+        return Err(ErrorReply::Refused(RestoreBackupAsVmRefused::NameTaken(as_vm)));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! forgets by retention rules and deletes what nobody needs any more.
 //!
 //! ```text
-//!   StartBackup, RestoreBackup, VerifyBackup, ListBackups,                    (contract::backup, over the bus)
+//!   StartBackup, RestoreBackupAsVm, VerifyBackup, ListBackups,                    (contract::backup, over the bus)
 //!   VerifyRepository, CollectRepository, ApplyRetention
 //!        |
 //!      handlers ---rules---> backup-domain                          decides

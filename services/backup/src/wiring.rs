@@ -4,15 +4,15 @@
 use chassis::Wiring;
 
 use crate::handlers::{
-    Handlers, check_apply_retention, check_collect_repository, check_restore_backup, check_start_backup,
-    check_verify_backup, check_verify_repository, list_backups,
+    Handlers, check_apply_retention, check_collect_repository, check_restore_backup_as_vm,
+    check_start_backup, check_verify_backup, check_verify_repository, list_backups,
 };
 use crate::state::ServiceState;
 
 pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
     Wiring::default()
         .begin(check_start_backup)
-        .begin(check_restore_backup)
+        .begin(check_restore_backup_as_vm)
         .begin(check_verify_backup)
         .begin(check_verify_repository)
         .begin(check_collect_repository)

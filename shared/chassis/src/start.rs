@@ -67,7 +67,7 @@ impl Service {
     /// A service that answers by a table. Its operations are resumed once the endpoints are open.
     pub fn new<H: Send + Sync + 'static>(wiring: Wiring<H>, handlers: H) -> Service {
         Service {
-            engine: wiring.engine.clone(),
+            engine: wiring.operation_engine.clone(),
             endpoints: Box::new(move |server| wiring.serve(handlers, server)),
             workers: Workers::default(),
             parts: Vec::new(),

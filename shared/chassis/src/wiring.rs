@@ -30,12 +30,12 @@ pub struct Wiring<H, S = NoSagas> {
     rows: Vec<Row<H>>,
     begins: Vec<BeginRow<H>>,
     sagas: Sagas<S>,
-    pub(crate) engine: Option<Engine>,
+    pub(crate) operation_engine: Option<Engine>,
 }
 
 impl<H, S> Default for Wiring<H, S> {
     fn default() -> Self {
-        Wiring { rows: Vec::new(), begins: Vec::new(), sagas: Sagas::default(), engine: None }
+        Wiring { rows: Vec::new(), begins: Vec::new(), sagas: Sagas::default(), operation_engine: None }
     }
 }
 
@@ -86,7 +86,7 @@ impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
             let engine = engine.clone();
             rows.push(Box::new(move |server, handlers| begin(server, handlers, &engine)));
         }
-        let wiring = Wiring { rows, engine: Some(engine.clone()), ..Wiring::default() };
+        let wiring = Wiring { rows, operation_engine: Some(engine.clone()), ..Wiring::default() };
         (engine, wiring)
     }
 }

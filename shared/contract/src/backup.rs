@@ -1,7 +1,7 @@
 //! Messages of the backup service: what is backed up, restored, verified, forgotten and collected.
 //!
 //! Every command is a durable operation. Its output is the type next to it here: `StartBackup` ends with a
-//! `Backup`, `RestoreBackup` with a `RestoredVm`, and so on.
+//! `Backup`, `RestoreBackupAsVm` with a `RestoredVm`, and so on.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ messages! { MessageOwner::One(Service::Backup) =>
     schedulable StartBackup {
         "start_backup", from [People], refusal StartBackupRefused, about |it| it.vm.to_string()
     }
-    durable RestoreBackup {
-        "restore_backup", from [People], refusal RestoreBackupRefused, about |it| it.as_vm.to_string()
+    durable RestoreBackupAsVm {
+        "restore_backup_as_vm", from [People], refusal RestoreBackupAsVmRefused, about |it| it.as_vm.to_string()
     }
     schedulable VerifyBackup {
         "verify_backup", from [People], refusal VerifyBackupRefused, about |it| it.backup.to_string()
@@ -69,7 +69,7 @@ pub enum StartBackupRefused {
 /// Creates another VM from a backup, with a new name, MAC address and UUID and without domains. Ends with a
 /// [`RestoredVm`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RestoreBackup {
+pub struct RestoreBackupAsVm {
     /// The backup to restore.
     pub backup: BackupRef,
     /// The name of the new VM.
@@ -82,7 +82,7 @@ pub struct RestoreBackup {
 /// Why a backup is not restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum RestoreBackupRefused {
+pub enum RestoreBackupAsVmRefused {
     /// There is no such backup.
     #[error("there is no backup {0}; `loam backup list` lists them")]
     UnknownBackup(BackupRef),
@@ -102,7 +102,7 @@ pub enum RestoreBackupRefused {
     IdReused(OperationId),
 }
 
-/// What `RestoreBackup` ends with.
+/// What `RestoreBackupAsVm` ends with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoredVm {
     /// The new VM.

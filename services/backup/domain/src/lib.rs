@@ -4,7 +4,7 @@
 //!   StartBackup    --admission--> may it begin?      --plan--> which disks, with which tags
 //!   "web@latest"   --reference--> one backup, none, or several
 //!   snapshots      --snapshot---> the backups of the contract, newest first
-//!   RestoreBackup  --plan-------> the new VM's definition and disks
+//!   RestoreBackupAsVm  --plan-------> the new VM's definition and disks
 //!   ApplyRetention --retention--> which backups are forgotten in this run, which are kept and why
 //!   damage         --findings---> one sentence that names it
 //!   a question     --repository_state--> answered now, or after which refresh

@@ -1,6 +1,6 @@
 //! Which backup a reference means.
 
-use contract::backup::{Backup, RestoreBackupRefused, VerifyBackupRefused};
+use contract::backup::{Backup, RestoreBackupAsVmRefused, VerifyBackupRefused};
 use contract::{BackupId, BackupRef};
 
 /// Means the newest backup of a VM.
@@ -24,12 +24,12 @@ pub enum ReferenceError {
     },
 }
 
-impl From<ReferenceError> for RestoreBackupRefused {
+impl From<ReferenceError> for RestoreBackupAsVmRefused {
     fn from(error: ReferenceError) -> Self {
         match error {
-            ReferenceError::Unknown(given) => RestoreBackupRefused::UnknownBackup(given),
+            ReferenceError::Unknown(given) => RestoreBackupAsVmRefused::UnknownBackup(given),
             ReferenceError::Ambiguous { given, candidates } => {
-                RestoreBackupRefused::Ambiguous { given, candidates }
+                RestoreBackupAsVmRefused::Ambiguous { given, candidates }
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct DiskDiff {
     pub size_bytes_after: Option<u64>,
     /// Ranges of whole segments that differ, joined where they touch. A stream, and a disk that is only in one of
     /// both, differs from end to end or not at all; so does nearly all of one whose aligned cuts moved in between, as
-    /// when it was partitioned again ([`DiskRecord::phase_bytes`]).
+    /// when it was partitioned again ([`DiskRecord::grid_offset_bytes`]).
     pub ranges: Vec<Range<u64>>,
 }
 
@@ -45,12 +45,12 @@ impl Repository {
         let only_before = before.iter().filter(|old| after.iter().all(|new| new.name != old.name));
         let mut diffs: Vec<_> = only_before.map(|old| whole(Some(old), None)).collect();
         for new in after {
-            let old = before.iter().find(|old| old.name == new.name && old.shape == new.shape);
+            let old = before.iter().find(|old| old.name == new.name && old.kind == new.kind);
             diffs.push(match old {
                 Some(old) if old.root == new.root => {
                     DiskDiff { ranges: Vec::new(), ..whole(Some(old), Some(new)) }
                 }
-                Some(old) if new.shape == RecordKind::Disk => {
+                Some(old) if new.kind == RecordKind::Disk => {
                     let ranges = changed(&self.shared, old, new).await?;
                     DiskDiff { ranges, ..whole(Some(old), Some(new)) }
                 }

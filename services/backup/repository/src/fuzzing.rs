@@ -68,7 +68,7 @@ fn config(object: &[u8]) {
         let segment = object.repeat(100_000 / object.len() + 1);
         let pieces = DiskChunker::new(claimed.config.chunking, &Keys::known(), 0).cut(&segment);
         assert!(!pieces.is_empty());
-        let cut = claimed.config.streams.next_cut(0, &segment);
+        let cut = claimed.config.stream_chunking.next_cut(0, &segment);
         assert!(cut > 0 && cut <= segment.len());
     }
 }

@@ -28,14 +28,14 @@ pub(crate) type Name = [u8; 16];
 pub(crate) type TimestampsById = HashMap<Name, i64>;
 
 /// The times in one folder.
-pub(crate) struct TimestampTable<'a> {
+pub(crate) struct TimestampFolder<'a> {
     pub(crate) store: &'a Store,
     pub(crate) keys: &'a Keys,
     pub(crate) folder: &'static str,
     pub(crate) object_name: &'static str,
 }
 
-impl TimestampTable<'_> {
+impl TimestampFolder<'_> {
     /// Reads all times.
     pub(crate) async fn load(&self) -> Result<TimestampsById, IndexError> {
         let mut times = TimestampsById::new();

@@ -85,7 +85,7 @@ impl Repository {
             repository,
             created_unix_ms: now,
             chunking: chunker.into(),
-            streams: StreamChunking::default(),
+            stream_chunking: StreamChunking::default(),
             store: capabilities,
             object_lock: store.object_lock(),
         };

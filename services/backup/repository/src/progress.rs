@@ -82,9 +82,9 @@ impl Progress {
             stored_bytes: of(&self.stored_bytes),
             segments_read: of(&self.segments_read),
             segments_reused: of(&self.segments_reused),
-            segments_empty: of(&self.segments_empty),
-            segments_audited: of(&self.segments_audited),
-            maps_refused: of(&self.bitmaps_rejected),
+            zero_segments: of(&self.segments_empty),
+            unchanged_segments_checked: of(&self.segments_audited),
+            dirty_bitmaps_rejected: of(&self.bitmaps_rejected),
         }
     }
 }

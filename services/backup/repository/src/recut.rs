@@ -25,7 +25,7 @@ use crate::format::recipe::Piece;
 
 /// A piece of the segment as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RechunkedPart {
+pub(crate) enum SegmentPart {
     /// As it was.
     Kept(Piece),
     /// Cut again.
@@ -38,7 +38,7 @@ pub(crate) enum Step {
     /// Fill in these ranges of the segment, which are on the grid and in order, and ask again.
     Read(Vec<Range<usize>>),
     /// The segment, put together.
-    Done(Vec<RechunkedPart>),
+    Done(Vec<SegmentPart>),
 }
 
 /// Pieces that are cut again.
@@ -221,15 +221,15 @@ impl IncrementalSegmentChunker {
         });
     }
 
-    fn parts(&mut self) -> Vec<RechunkedPart> {
+    fn parts(&mut self) -> Vec<SegmentPart> {
         let mut parts = Vec::with_capacity(self.pieces.len());
         let mut at = 0;
         for Window { pieces, cuts, .. } in self.windows.drain(..) {
-            parts.extend(self.pieces[at..pieces.start].iter().copied().map(RechunkedPart::Kept));
-            parts.extend(cuts.into_iter().flatten().map(RechunkedPart::Rechunked));
+            parts.extend(self.pieces[at..pieces.start].iter().copied().map(SegmentPart::Kept));
+            parts.extend(cuts.into_iter().flatten().map(SegmentPart::Rechunked));
             at = pieces.end;
         }
-        parts.extend(self.pieces[at..].iter().copied().map(RechunkedPart::Kept));
+        parts.extend(self.pieces[at..].iter().copied().map(SegmentPart::Kept));
         parts
     }
 }

@@ -31,7 +31,7 @@ impl<'a> RecipeWalk<'a> {
             return Ok(());
         }
         each(record.root);
-        if record.shape == RecordKind::Stream {
+        if record.kind == RecordKind::Stream {
             return self.stream(record, each).await;
         }
         let disk = fetch::disk(self.shared, record).await?;

@@ -148,9 +148,9 @@ async fn a_backup_ends_sealed_once_or_as_before() {
 async fn a_restore_ends_with_a_vm_or_as_before() {
     let at_hand = AtHand::default();
     saga::harness::check(
-        &RestoreBackup::steps(),
+        &RestoreBackupAsVm::steps(),
         async || {
-            let restore = RestoreBackup { backup: latest(), as_vm: vm("web2"), operation_id: None };
+            let restore = RestoreBackupAsVm { backup: latest(), as_vm: vm("web2"), operation_id: None };
             let context = context(&at_hand, restore).await;
             back_up(&context.state, 7).await;
             context

@@ -20,8 +20,12 @@ fn start(name: &VmName) -> StartBackup {
     StartBackup { vm: name.clone(), schedule: None, operation_id: None }
 }
 
-fn restore(backup: &str, as_vm: &str) -> RestoreBackup {
-    RestoreBackup { backup: backup.parse().expect("a valid reference"), as_vm: vm(as_vm), operation_id: None }
+fn restore(backup: &str, as_vm: &str) -> RestoreBackupAsVm {
+    RestoreBackupAsVm {
+        backup: backup.parse().expect("a valid reference"),
+        as_vm: vm(as_vm),
+        operation_id: None,
+    }
 }
 
 fn verify(backup: &str) -> VerifyBackup {
@@ -116,12 +120,12 @@ async fn what_cannot_be_done_is_refused_as_the_contract_says() {
     let refused = service.bus.call(&start(&vm("mail")), DEADLINE).await.expect_err("unknown");
     assert!(matches!(refused, CallError::Refused(StartBackupRefused::UnknownVm(name)) if name == vm("mail")));
     let refused = service.bus.call(&restore("web@latest", "web2"), DEADLINE).await.expect_err("no backup");
-    assert!(matches!(refused, CallError::Refused(RestoreBackupRefused::UnknownBackup(_))));
+    assert!(matches!(refused, CallError::Refused(RestoreBackupAsVmRefused::UnknownBackup(_))));
 
     let begun = service.bus.call(&start(&vm("web")), DEADLINE).await.expect("the command is accepted");
     assert_eq!(service.ended(&begun).await.state, OperationState::Done);
     let refused = service.bus.call(&restore("web@latest", "web"), DEADLINE).await.expect_err("taken");
-    assert!(matches!(refused, CallError::Refused(RestoreBackupRefused::NameTaken(_))));
+    assert!(matches!(refused, CallError::Refused(RestoreBackupAsVmRefused::NameTaken(_))));
     let refused = service.bus.call(&verify("web@7ZZZ"), DEADLINE).await.expect_err("no such");
     assert!(matches!(refused, CallError::Refused(VerifyBackupRefused::UnknownBackup(_))));
 }

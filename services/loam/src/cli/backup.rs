@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use contract::backup::{
-    ApplyRetention, Backup, CollectRepository, ListBackups, RestoreBackup, RetentionRules, StartBackup,
+    ApplyRetention, Backup, CollectRepository, ListBackups, RestoreBackupAsVm, RetentionRules, StartBackup,
     VerifyBackup, VerifyRepository,
 };
 use contract::{BackupRef, ByteCount, VmName};
@@ -110,7 +110,7 @@ pub(super) async fn run(session: &Session, command: BackupCommand) -> Result<(),
             show(session.json, &session.request(ListBackups { vm }).await?, |all, text| list(all, text))
         }
         BackupCommand::Restore { backup, as_vm, detach } => {
-            begin(session, RestoreBackup { backup, as_vm, operation_id }, detach).await
+            begin(session, RestoreBackupAsVm { backup, as_vm, operation_id }, detach).await
         }
         BackupCommand::Verify { backup, detach } => {
             begin(session, VerifyBackup { backup, operation_id }, detach).await

@@ -40,7 +40,7 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             Some(backup) => stored(&backup, &took),
             None => done(report, &took),
         },
-        "restore_backup" => {
+        "restore_backup_as_vm" => {
             let from = output::<Restored>(report).map(|Restored { backup }| format!(" {backup}"));
             let from = from.unwrap_or_default();
             vm(session, about, &format!("{about} is restored from backup{from} after {took}")).await
@@ -86,7 +86,7 @@ fn output<T: DeserializeOwned>(report: &OperationReport) -> Option<T> {
     serde_json::from_value(report.output.clone()?).ok()
 }
 
-/// The output of `restore_backup`, as far as it is shown.
+/// The output of `restore_backup_as_vm`, as far as it is shown.
 #[derive(Deserialize)]
 struct Restored {
     backup: BackupId,

@@ -18,7 +18,7 @@ fn a_disk_and_a_stream_come_back_as_they_were() {
     child.stdin.take().unwrap().write_all(b"insert into t values (1);\n").unwrap();
     let done = Ended::from(child.wait_with_output().unwrap()).json_of(0);
     assert_eq!(done["outcome"], "ok");
-    assert_eq!(done["snapshot"]["disks"][1]["shape"], "stream");
+    assert_eq!(done["snapshot"]["disks"][1]["kind"], "stream");
 
     let listed = place.ask("snapshots", &["--machine", "web", "--tag", "first"]);
     assert_eq!(listed["snapshots"][0]["id"], done["snapshot"]["id"]);

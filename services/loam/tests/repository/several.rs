@@ -50,7 +50,7 @@ fn a_backup_goes_to_two_places_and_what_stood_in_for_one_that_was_away_is_copied
     let content = place.write_disk("disk", 12 * MIB, 2);
     let alone = back_up(&place).json_of(6);
     assert_eq!(alone["stored_in"], serde_json::json!([second_of(&place)]));
-    assert_eq!(alone["snapshot"]["stands_in"], true);
+    assert_eq!(alone["snapshot"]["stored_as_failover"], true);
     let warning = text(&alone["warnings"][0]);
     assert!(warning.contains("is not in") && warning.contains(&place.store()), "{warning}");
     assert!(!place.path("store").exists(), "a repository is never made by a backup");
@@ -70,7 +70,7 @@ fn a_backup_goes_to_two_places_and_what_stood_in_for_one_that_was_away_is_copied
     fs::rename(place.path("second"), place.path("away")).unwrap();
     let alone = back_up(&place).json_of(6);
     assert_eq!(alone["stored_in"], serde_json::json!([place.store()]));
-    assert_eq!(alone["snapshot"]["stands_in"], false);
+    assert_eq!(alone["snapshot"]["stored_as_failover"], false);
     fs::rename(place.path("store"), place.path("away too")).unwrap();
     let nowhere = back_up(&place).json_of(1);
     assert_eq!(nowhere["error"]["kind"], "no_repository");

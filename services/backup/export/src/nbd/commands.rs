@@ -8,7 +8,7 @@ use backup_repository::source::{Extent, ExtentKind};
 use bytes::Bytes;
 
 use super::export::Export;
-use super::reply::{self, ClientGone, LastChunk, ReplySender};
+use super::reply::{self, ClientGone, ReplyDone, ReplySender};
 use super::request::Command;
 use crate::overlay::{Overlay, OverlayError, ZeroWriteMode};
 
@@ -150,7 +150,7 @@ impl GrantedRequest {
         }
         if whole || length < FIND_HOLES_FROM_BYTES {
             let bytes = self.read(offset, length as usize).await?;
-            return Ok(self.replies.send(reply::data(cookie, offset, bytes, LastChunk::Yes)).await?);
+            return Ok(self.replies.send(reply::data(cookie, offset, bytes, ReplyDone::Yes)).await?);
         }
         let end = offset + u64::from(length);
         let mut at = offset;
@@ -161,7 +161,7 @@ impl GrantedRequest {
                     ExtentKind::Zero => extent_end - at,
                     ExtentKind::Data => (extent_end - at).min(CHUNK_BYTES_MAX),
                 };
-                let last = if at + here == end { LastChunk::Yes } else { LastChunk::No };
+                let last = if at + here == end { ReplyDone::Yes } else { ReplyDone::No };
                 let reply = match kind {
                     ExtentKind::Zero => reply::hole(cookie, at, here as u32, last),
                     ExtentKind::Data => reply::data(cookie, at, self.read(at, here as usize).await?, last),

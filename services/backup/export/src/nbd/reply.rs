@@ -24,7 +24,7 @@ pub(super) struct Reply {
 
 /// Whether more chunks of the same answer follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastChunk {
+pub(super) enum ReplyDone {
     Yes,
     No,
 }
@@ -59,35 +59,35 @@ pub(super) fn simple(cookie: u64, errno: u32, data: Bytes) -> Reply {
 }
 
 /// Bytes of the disk at `offset`.
-pub(super) fn data(cookie: u64, offset: u64, bytes: Bytes, last: LastChunk) -> Reply {
+pub(super) fn data(cookie: u64, offset: u64, bytes: Bytes, last: ReplyDone) -> Reply {
     chunk(cookie, REPLY_TYPE_OFFSET_DATA, &offset.to_be_bytes(), bytes, last)
 }
 
 /// Zeros at `offset`.
-pub(super) fn hole(cookie: u64, offset: u64, length: u32, last: LastChunk) -> Reply {
+pub(super) fn hole(cookie: u64, offset: u64, length: u32, last: ReplyDone) -> Reply {
     chunk(cookie, REPLY_TYPE_OFFSET_HOLE, &HoleChunk { offset, length }.encode(), Bytes::new(), last)
 }
 
 /// The end of an answer that carries nothing else.
 pub(super) fn done(cookie: u64) -> Reply {
-    chunk(cookie, REPLY_TYPE_NONE, &[], Bytes::new(), LastChunk::Yes)
+    chunk(cookie, REPLY_TYPE_NONE, &[], Bytes::new(), ReplyDone::Yes)
 }
 
 /// What `base:allocation` says from the requested offset on.
 pub(super) fn block_status(cookie: u64, descriptors: Vec<Descriptor>) -> Reply {
     let status = BlockStatus { context: ALLOCATION_ID, descriptors };
-    chunk(cookie, REPLY_TYPE_BLOCK_STATUS, &status.encode(), Bytes::new(), LastChunk::Yes)
+    chunk(cookie, REPLY_TYPE_BLOCK_STATUS, &status.encode(), Bytes::new(), ReplyDone::Yes)
 }
 
 /// An error in a structured answer, and its end.
 pub(super) fn error(cookie: u64, errno: u32, why: &str) -> Reply {
     let message = why[..why.floor_char_boundary(REASON_BYTES_MAX)].to_owned();
-    chunk(cookie, REPLY_TYPE_ERROR, &ErrorChunk { errno, message }.encode(), Bytes::new(), LastChunk::Yes)
+    chunk(cookie, REPLY_TYPE_ERROR, &ErrorChunk { errno, message }.encode(), Bytes::new(), ReplyDone::Yes)
 }
 
 /// A chunk whose payload are `fields` and `data`.
-fn chunk(cookie: u64, kind: u16, fields: &[u8], data: Bytes, last: LastChunk) -> Reply {
-    let flags = if last == LastChunk::Yes { REPLY_FLAG_DONE } else { 0 };
+fn chunk(cookie: u64, kind: u16, fields: &[u8], data: Bytes, last: ReplyDone) -> Reply {
+    let flags = if last == ReplyDone::Yes { REPLY_FLAG_DONE } else { 0 };
     let length = fields.len() + data.len();
     let length = length.try_into().expect("no chunk is longer than a request may ask for");
     let header = ReplyChunkHeader { flags, kind, cookie, length }.encode();

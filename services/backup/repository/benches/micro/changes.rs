@@ -134,7 +134,7 @@ async fn days_of_a_guest(chunker: Chunker) {
             "{name}, {chunker:?}: {:.1} MiB in {segments} segments changed, {:.1} MiB read, {} segments audited: {:.2} bytes read for a changed byte (whole segments: {:.2})",
             changed as f64 / MIB as f64,
             stats.read_bytes as f64 / MIB as f64,
-            stats.segments_audited,
+            stats.unchanged_segments_checked,
             stats.read_bytes as f64 / changed as f64,
             (segments as u64 * SEGMENT_BYTES) as f64 / changed as f64,
         );

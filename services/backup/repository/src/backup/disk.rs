@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::CopyDisksError;
-use super::plan::{ParentDisk, SegmentTask, SegmentWork};
+use super::plan::{ParentDisk, SegmentAction, SegmentTask};
 use super::session::Session;
 use crate::chunker::{BLOCK_BYTES, Chunker, DiskChunker, phase};
 use crate::format::recipe::{self, DiskRecipe, LEAVES_PER_PAGE};
@@ -45,7 +45,7 @@ pub(super) async fn copy(
     let phase_bytes = phase_of(session, name, source).await?;
     let cutter = DiskChunker::new(chunking, &session.keys, phase_bytes);
     // Where the grid has moved everything is cut again.
-    let parent = parent.filter(|parent| parent.phase_bytes == phase_bytes);
+    let parent = parent.filter(|parent| parent.grid_offset_bytes == phase_bytes);
     let copy =
         DiskCopy { session, name, source, chunker: cutter, parent, shape, used_bytes: AtomicU64::new(0) };
     let pages = copy.shape.segments().div_ceil(LEAVES_PER_PAGE as u64);
@@ -75,10 +75,10 @@ pub(super) async fn copy(
     let root = copy.store_recipe(BlobKind::DiskRecipe, disk.encode()).await?;
     Ok(DiskRecord {
         name: name.to_owned(),
-        shape: RecordKind::Disk,
+        kind: RecordKind::Disk,
         size_bytes: disk.size_bytes,
         used_bytes: copy.used_bytes.load(Ordering::Relaxed),
-        phase_bytes,
+        grid_offset_bytes: phase_bytes,
         root,
     })
 }
@@ -103,23 +103,23 @@ impl DiskCopy<'_> {
         let SegmentTask { range, work } = task;
         let progress = &self.session.progress;
         let leaf = match work {
-            SegmentWork::Zeros => {
+            SegmentAction::Zeros => {
                 raise(&progress.segments_empty, 1);
                 None
             }
-            SegmentWork::Unchanged { leaf, probe } => {
+            SegmentAction::Unchanged { leaf, probe } => {
                 self.audit(probe).await?;
                 raise(&progress.segments_reused, 1);
                 leaf
             }
-            SegmentWork::Read(reads) => {
+            SegmentAction::Read(reads) => {
                 let segment = self.read(&range, &reads).await?;
                 raise(&progress.segments_read, 1);
                 let cutter = self.chunker.clone();
                 let stored = self.session.work(move |session| session.store_segment(&cutter, &segment)).await;
                 stored.map_err(CopyDisksError::from)?
             }
-            SegmentWork::Patch { patch, probe } => {
+            SegmentAction::Patch { patch, probe } => {
                 self.audit(probe).await?;
                 raise(&progress.segments_read, 1);
                 self.patch(&range, patch).await?

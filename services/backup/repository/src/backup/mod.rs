@@ -152,7 +152,7 @@ impl Repository {
             parent,
             consistency,
             stats,
-            stands_in,
+            stored_as_failover: stands_in,
         })
     }
 
@@ -196,7 +196,7 @@ impl Repository {
             let mut disks = Vec::with_capacity(request.disks.len());
             for (name, source) in &request.disks {
                 let parent = match parent.as_ref().and_then(|snapshot| snapshot.disk(name)) {
-                    Some(record) if record.shape == RecordKind::Disk => {
+                    Some(record) if record.kind == RecordKind::Disk => {
                         ParentDisk::load(&session, record, source.size_bytes())
                             .await
                             .map_err(|source| CopyDisksError::ParentRecipe { disk: name.clone(), source })?

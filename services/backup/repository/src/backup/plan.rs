@@ -27,7 +27,7 @@ use crate::source::{self, Change, ExtentKind, SegmentPlan};
 /// The same disk in the parent snapshot.
 pub(super) struct ParentDisk {
     disk: DiskRecipe,
-    pub(super) phase_bytes: u32,
+    pub(super) grid_offset_bytes: u32,
 }
 
 impl ParentDisk {
@@ -42,7 +42,7 @@ impl ParentDisk {
         }
         let disk = fetch::disk(&session.shared, record).await?;
         let same_segments = disk.segment_bytes == session.shared.config.chunking.segment_bytes;
-        Ok(same_segments.then_some(ParentDisk { disk, phase_bytes: record.phase_bytes }))
+        Ok(same_segments.then_some(ParentDisk { disk, grid_offset_bytes: record.grid_offset_bytes }))
     }
 
     async fn page(&self, session: &Session, page: u64) -> Result<Vec<Option<BlobId>>, ReadError> {
@@ -64,10 +64,10 @@ impl ParentDisk {
 /// One segment and what to do about it.
 pub(super) struct SegmentTask {
     pub(super) range: Range<u64>,
-    pub(super) work: SegmentWork,
+    pub(super) work: SegmentAction,
 }
 
-pub(super) enum SegmentWork {
+pub(super) enum SegmentAction {
     /// All zeros.
     Zeros,
     /// As in the parent.
@@ -144,15 +144,15 @@ impl DiskCopy<'_> {
             _ => None,
         };
         let work = match segment.plan {
-            SegmentPlan::Zeros => SegmentWork::Zeros,
+            SegmentPlan::Zeros => SegmentAction::Zeros,
             SegmentPlan::Unchanged(reads) => {
-                SegmentWork::Unchanged { leaf: segment.leaf, probe: probe(&reads, &[]) }
+                SegmentAction::Unchanged { leaf: segment.leaf, probe: probe(&reads, &[]) }
             }
-            SegmentPlan::Read(reads) => SegmentWork::Read(reads),
+            SegmentPlan::Read(reads) => SegmentAction::Read(reads),
             SegmentPlan::Patch { reads, changed } => {
                 let probe = probe(&reads, &changed);
                 match pieces {
-                    Some(pieces) => SegmentWork::Patch {
+                    Some(pieces) => SegmentAction::Patch {
                         patch: SegmentPatchPlan {
                             nonzero_ranges: reads,
                             changed_ranges: changed,
@@ -160,7 +160,7 @@ impl DiskCopy<'_> {
                         },
                         probe,
                     },
-                    None => SegmentWork::Read(reads),
+                    None => SegmentAction::Read(reads),
                 }
             }
         };

@@ -50,7 +50,7 @@ impl Draft {
     /// Marks it as a stand-in: stored here because the repository where it belongs could not be reached.
     #[must_use]
     pub fn standing_in(mut self) -> Draft {
-        self.contents.stands_in = true;
+        self.contents.stored_as_failover = true;
         self
     }
 

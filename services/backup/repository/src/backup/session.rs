@@ -16,7 +16,7 @@ use crate::ids::{BlobId, BlobKind, PackId};
 use crate::index::IndexError;
 use crate::keys::{Keys, TAG_BYTES};
 use crate::progress::{Progress, raise};
-use crate::recut::RechunkedPart;
+use crate::recut::SegmentPart;
 use crate::shared::Shared;
 
 pub(super) struct Session {
@@ -91,23 +91,21 @@ impl Session {
         cutter: &DiskChunker,
         segment: &[u8],
     ) -> Result<Option<BlobId>, WorkerError> {
-        self.store_parts(segment, cutter.cut(segment).into_iter().map(RechunkedPart::Rechunked).collect())
+        self.store_parts(segment, cutter.cut(segment).into_iter().map(SegmentPart::Rechunked).collect())
     }
 
     /// Stores what is new of a segment that was cut, and its leaf. `None` when it holds only zeros. Blocking.
     pub(super) fn store_parts(
         &self,
         segment: &[u8],
-        parts: Vec<RechunkedPart>,
+        parts: Vec<SegmentPart>,
     ) -> Result<Option<BlobId>, WorkerError> {
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
             pieces.push(match part {
-                RechunkedPart::Kept(piece) => piece,
-                RechunkedPart::Rechunked(PieceRange::Hole(range)) => {
-                    Piece::Hole { bytes: range.len() as u32 }
-                }
-                RechunkedPart::Rechunked(PieceRange::Chunk(range)) => {
+                SegmentPart::Kept(piece) => piece,
+                SegmentPart::Rechunked(PieceRange::Hole(range)) => Piece::Hole { bytes: range.len() as u32 },
+                SegmentPart::Rechunked(PieceRange::Chunk(range)) => {
                     let bytes = range.len() as u32;
                     Piece::Chunk { id: self.store_blob(BlobKind::Chunk, &segment[range])?, bytes }
                 }

@@ -36,7 +36,7 @@ struct StreamChunker {
 impl StreamChunker {
     /// The next chunk, `None` after the last.
     async fn next(&mut self, session: &Arc<Session>) -> std::io::Result<Option<Bytes>> {
-        let chunking = session.shared.config.streams;
+        let chunking = session.shared.config.stream_chunking;
         while !self.ended && self.buffer.len() <= chunking.chunk_bytes_max() {
             self.buffer.reserve(BLOB_BYTES_MAX);
             self.ended = self.source.read_buf(&mut self.buffer).await? == 0;
@@ -96,10 +96,10 @@ pub(super) async fn copy(
     let root = store(session, BlobKind::StreamRecipe, root).await?;
     Ok(DiskRecord {
         name: name.to_owned(),
-        shape: RecordKind::Stream,
+        kind: RecordKind::Stream,
         size_bytes,
         used_bytes: size_bytes,
-        phase_bytes: 0,
+        grid_offset_bytes: 0,
         root,
     })
 }

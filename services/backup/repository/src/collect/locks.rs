@@ -10,7 +10,7 @@ use super::CollectError;
 use super::marks::LiveBlobs;
 use crate::ids::PackId;
 use crate::index::ListedPack;
-use crate::object_times::{Name, TimestampTable, TimestampsById};
+use crate::object_times::{Name, TimestampFolder, TimestampsById};
 use crate::repository::Repository;
 use crate::shared::Shared;
 use crate::store::{ObjectLock, StoreError, names};
@@ -95,8 +95,8 @@ impl Repository {
         Ok((running_out, needed))
     }
 
-    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> TimestampTable<'a> {
-        TimestampTable {
+    fn locked<'a>(&'a self, keys: &'a crate::keys::Keys) -> TimestampFolder<'a> {
+        TimestampFolder {
             store: &self.shared.store,
             keys,
             folder: names::LOCKED,

@@ -34,7 +34,8 @@ pub(crate) struct Config {
     pub(crate) repository: RepositoryId,
     pub(crate) created_unix_ms: u64,
     pub(crate) chunking: Chunking,
-    pub(crate) streams: StreamChunking,
+    #[serde(rename = "streams")]
+    pub(crate) stream_chunking: StreamChunking,
     /// What the store was seen to be able to do when the repository was made.
     pub(crate) store: Capabilities,
     /// The Object Lock of packs, snapshots, rosters and this object.
@@ -64,7 +65,7 @@ impl Config {
         let (signature, body) =
             rest.split_first_chunk().ok_or(Damage::Malformed { what: WHAT, why: "it ends in its header" })?;
         let config: Config = packed::decode(body, WHAT)?;
-        if !config.chunking.is_usable() || !config.streams.is_usable() {
+        if !config.chunking.is_usable() || !config.stream_chunking.is_usable() {
             return Err(Damage::Malformed { what: WHAT, why: "its chunking parameters make no sense" });
         }
         Ok(UnverifiedConfig { config, body: body.to_vec(), signature: *signature })

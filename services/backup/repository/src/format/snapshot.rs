@@ -114,14 +114,15 @@ pub struct DiskRecord {
     /// The disk's name in the machine, e.g. `vda`.
     pub name: String,
     /// Disk or stream.
-    pub shape: RecordKind,
+    #[serde(rename = "shape")]
+    pub kind: RecordKind,
     /// The virtual size; of a stream its length.
     pub size_bytes: u64,
     /// Bytes that hold data by the source's extents: allocated, whether zero or not.
     pub used_bytes: u64,
     /// The offset of the aligned chunker's grid on the disk, less than 4096.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub phase_bytes: u32,
+    #[serde(rename = "phase_bytes", default, skip_serializing_if = "is_nothing")]
+    pub grid_offset_bytes: u32,
     /// The root of its recipe.
     pub root: BlobId,
 }
@@ -140,11 +141,14 @@ pub struct BackupStats {
     /// Segments reused from the parent without reading.
     pub segments_reused: u64,
     /// Segments that hold only zeros.
-    pub segments_empty: u64,
+    #[serde(rename = "segments_empty")]
+    pub zero_segments: u64,
     /// Segments of which something was read although the dirty bitmap calls it unchanged, to check the map.
-    pub segments_audited: u64,
+    #[serde(rename = "segments_audited")]
+    pub unchanged_segments_checked: u64,
     /// Dirty bitmaps that were found to be wrong; their disks were read whole.
-    pub maps_refused: u64,
+    #[serde(rename = "maps_refused")]
+    pub dirty_bitmaps_rejected: u64,
 }
 
 /// The contents of a snapshot.
@@ -167,8 +171,8 @@ pub struct SnapshotContents {
     /// What was read and stored.
     pub stats: BackupStats,
     /// Whether it is a stand-in: stored here because the repository where it belongs could not be reached.
-    #[serde(default, skip_serializing_if = "is_at_home")]
-    pub stands_in: bool,
+    #[serde(rename = "stands_in", default, skip_serializing_if = "is_at_home")]
+    pub stored_as_failover: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
@@ -177,8 +181,8 @@ fn is_nothing(bytes: &u32) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_at_home(stands_in: &bool) -> bool {
-    !stands_in
+fn is_at_home(stored_as_failover: &bool) -> bool {
+    !stored_as_failover
 }
 
 /// A backup that exists: its id and contents.

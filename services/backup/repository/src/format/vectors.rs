@@ -129,10 +129,10 @@ fn pack(keys: &Keys, kind: PackKind, cipher: Cipher) -> (Value, Vec<u8>) {
 fn contents(definition: Private) -> SnapshotContents {
     let record = |name: &str, shape, root| DiskRecord {
         name: name.into(),
-        shape,
+        kind: shape,
         size_bytes: 10 << 30,
         used_bytes: 5_000_000_000,
-        phase_bytes: 0,
+        grid_offset_bytes: 0,
         root,
     };
     SnapshotContents {
@@ -144,7 +144,7 @@ fn contents(definition: Private) -> SnapshotContents {
         parent: Some(SnapshotId::from(Ulid::from_bytes([7; 16]))),
         consistency: Consistency::FileSystem,
         stats: BackupStats { read_bytes: 1, new_bytes: 2, stored_bytes: 3, ..BackupStats::default() },
-        stands_in: false,
+        stored_as_failover: false,
     }
 }
 
@@ -153,18 +153,19 @@ fn records(keys: &Keys) -> Value {
     let definition =
         Private::encrypt_with(keys, b"<domain/>", Cipher::Aes256Gcm, &[6; 32]).expect("encrypted");
     let consistency = |consistency| hex(&packed::body(&consistency));
-    let stands_in = SnapshotContents { stands_in: true, parent: None, ..contents(definition.clone()) };
+    let stands_in =
+        SnapshotContents { stored_as_failover: true, parent: None, ..contents(definition.clone()) };
     let mut with_phase = contents(definition);
-    with_phase.disks[0].phase_bytes = 3584;
+    with_phase.disks[0].grid_offset_bytes = 3584;
     with_phase.stats = BackupStats {
         read_bytes: 1,
         new_bytes: 2,
         stored_bytes: 3,
         segments_read: 4,
         segments_reused: 5,
-        segments_empty: 6,
-        segments_audited: 7,
-        maps_refused: 8,
+        zero_segments: 6,
+        unchanged_segments_checked: 7,
+        dirty_bitmaps_rejected: 8,
     };
     json!({
         "snapshot that stands in": hex(&packed::body(&stands_in)),
@@ -249,7 +250,7 @@ fn vectors() -> BTreeMap<String, Value> {
         repository: RepositoryId::known(),
         created_unix_ms: 1_700_000_000_000,
         chunking: Chunking::default(),
-        streams: StreamChunking::default(),
+        stream_chunking: StreamChunking::default(),
         store: crate::Capabilities {
             create_if_absent: true,
             lists_what_was_written: true,

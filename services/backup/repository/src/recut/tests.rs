@@ -41,8 +41,8 @@ fn patched(
             }
             Step::Done(parts) => {
                 let pieces = parts.into_iter().map(|part| match part {
-                    RechunkedPart::Kept(piece) => piece,
-                    RechunkedPart::Rechunked(cut) => piece(&seen, cut),
+                    SegmentPart::Kept(piece) => piece,
+                    SegmentPart::Rechunked(cut) => piece(&seen, cut),
                 });
                 return (pieces.collect(), read);
             }

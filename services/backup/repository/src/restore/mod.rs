@@ -128,7 +128,7 @@ impl Repository {
 /// The record of a disk.
 fn disk_record<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a DiskRecord, RestoreError> {
     match snapshot.disk(name) {
-        Some(record) if record.shape == RecordKind::Disk => Ok(record),
+        Some(record) if record.kind == RecordKind::Disk => Ok(record),
         Some(_) => Err(RestoreError::NotADisk { stream: name.to_owned() }),
         None => Err(RestoreError::NoSuchDisk { disk: name.to_owned() }),
     }

@@ -53,7 +53,7 @@ impl Repository {
         progress: &Arc<Progress>,
     ) -> Result<(), RestoreError> {
         if let Some(record) = snapshot.disk(disk_name)
-            && record.shape == RecordKind::Stream
+            && record.kind == RecordKind::Stream
         {
             check_range(&range, record.size_bytes)?;
             // The snapshot may be younger than our index.

@@ -131,7 +131,7 @@ impl Repository {
         let mut disks: Vec<(String, Box<dyn DiskSource>)> = Vec::new();
         let mut streams = Vec::new();
         for record in &snapshot.contents.disks {
-            match record.shape {
+            match record.kind {
                 RecordKind::Disk => {
                     let disk = self.open_disk(snapshot, &record.name).await.map_err(read)?;
                     let changed = self.changed_since(predecessor, record).await.map_err(RestoreError::Read);
@@ -170,7 +170,7 @@ impl Repository {
         record: &DiskRecord,
     ) -> Result<Option<Vec<Range<u64>>>, ReadError> {
         match predecessor.and_then(|snapshot| snapshot.disk(&record.name)) {
-            Some(old) if old.shape == RecordKind::Disk && old.size_bytes == record.size_bytes => {
+            Some(old) if old.kind == RecordKind::Disk && old.size_bytes == record.size_bytes => {
                 diff::changed(&self.shared, old, record).await.map(Some)
             }
             _ => Ok(None),

@@ -49,7 +49,7 @@ impl Verification<'_> {
         chunks: ChunkCheckMode,
     ) -> Result<(), VerifyError> {
         for record in &snapshot.contents.disks {
-            match record.shape {
+            match record.kind {
                 RecordKind::Disk => self.disk(snapshot.id, record, chunks).await?,
                 RecordKind::Stream => self.stream(snapshot.id, record, chunks).await?,
             }

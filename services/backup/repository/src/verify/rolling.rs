@@ -7,7 +7,7 @@ use super::{HELD, Verification, VerifyError};
 use crate::index;
 use crate::keys::Keys;
 use crate::lease;
-use crate::object_times::TimestampTable;
+use crate::object_times::TimestampFolder;
 use crate::repository::Repository;
 use crate::restore::ReadError;
 use crate::store::{Store, names};
@@ -47,6 +47,6 @@ impl Repository {
 }
 
 /// When each pack was last verified.
-pub(super) fn verified_times<'a>(store: &'a Store, keys: &'a Keys) -> TimestampTable<'a> {
-    TimestampTable { store, keys, folder: names::VERIFIED, object_name: "list of verified packs" }
+pub(super) fn verified_times<'a>(store: &'a Store, keys: &'a Keys) -> TimestampFolder<'a> {
+    TimestampFolder { store, keys, folder: names::VERIFIED, object_name: "list of verified packs" }
 }

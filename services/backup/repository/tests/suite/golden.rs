@@ -100,7 +100,7 @@ async fn described(repository: &Repository) -> Value {
         let mut disks = Vec::new();
         for disk in &snapshot.contents.disks {
             let sum = sha256(&bytes_of(repository, &snapshot, disk).await);
-            disks.push(json!({ "name": disk.name, "shape": disk.shape, "size_bytes": disk.size_bytes,
+            disks.push(json!({ "name": disk.name, "shape": disk.kind, "size_bytes": disk.size_bytes,
                 "used_bytes": disk.used_bytes, "sha256": sum }));
         }
         let SnapshotContents { machine, taken_at_unix_ms, tags, parent, consistency, stats, .. } =

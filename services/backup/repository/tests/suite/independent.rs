@@ -100,7 +100,10 @@ async fn make(kind: Kind) -> Made {
     disks.push(("dump", sha256(&dump)));
     first.streams.push(("dump".into(), Box::new(std::io::Cursor::new(dump.clone()))));
     let first = back_up(&repository, first).await;
-    assert_eq!(first.disk("vda").unwrap().phase_bytes, if kind == Kind::Aligned { 63 % 8 * 512 } else { 0 });
+    assert_eq!(
+        first.disk("vda").unwrap().grid_offset_bytes,
+        if kind == Kind::Aligned { 63 % 8 * 512 } else { 0 }
+    );
     let mut snapshots = vec![(first.id, disks)];
 
     // The second comes from a host that can only write, in another epoch, and has no instructions for AES.

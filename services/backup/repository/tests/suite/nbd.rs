@@ -53,7 +53,7 @@ async fn a_file_and_the_same_file_over_nbd_give_one_recipe() {
     assert_eq!(by_nbd.contents.disks, by_file.contents.disks);
     assert_eq!(by_file.contents.stats.new_bytes, 0);
     for stats in [by_nbd.contents.stats, by_file.contents.stats] {
-        assert!(stats.segments_empty >= 1, "holes are not read");
+        assert!(stats.zero_segments >= 1, "holes are not read");
         assert!(stats.read_bytes <= 17 * MIB as u64, "holes are not read");
     }
     assert!(restored(&repository, &by_nbd).await == bytes);

@@ -60,7 +60,7 @@ async fn aligned_cuts_find_the_same_files_in_partitions_of_old_and_of_now() {
     let repository = new_aligned_repository(memory()).await;
     back_up(&repository, request(&now)).await;
     let snapshot = back_up(&repository, request(&of_old)).await;
-    assert_eq!(snapshot.disk("vda").unwrap().phase_bytes, 63 % 8 * 512);
+    assert_eq!(snapshot.disk("vda").unwrap().grid_offset_bytes, 63 % 8 * 512);
     let new_bytes = snapshot.contents.stats.new_bytes;
     // Segments begin at other places of the files; after each beginning it takes some chunks to find them.
     assert!(new_bytes < 3 * MIB as u64, "{new_bytes}");

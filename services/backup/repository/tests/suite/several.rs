@@ -109,7 +109,7 @@ async fn a_destination_that_breaks_leaves_the_other_to_go_on() {
         let [broken, draft] = <[_; 2]>::try_from(drafts).unwrap();
         assert!(broken.is_err(), "hangs: {hangs}");
         let snapshot = good.seal(&draft.unwrap().standing_in(), SnapshotId::generate()).await.unwrap();
-        assert!(snapshot.contents.stands_in);
+        assert!(snapshot.contents.stored_as_failover);
         assert!(restored(&good, &snapshot).await == bytes);
 
         // When the other is reachable again, the backup is copied there, and is no stand-in any more.
@@ -117,7 +117,7 @@ async fn a_destination_that_breaks_leaves_the_other_to_go_on() {
         let report = good.copy_to(&home, &[snapshot.id], &Arc::default(), &Cancel::new()).await.unwrap();
         assert_eq!(report.copied, [snapshot.id]);
         let at_home = home.snapshot(snapshot.id).await.unwrap();
-        assert!(!at_home.contents.stands_in && restored(&home, &at_home).await == bytes);
+        assert!(!at_home.contents.stored_as_failover && restored(&home, &at_home).await == bytes);
     }
 }
 

@@ -201,7 +201,7 @@ async fn snapshots_copied_to_another_repository_are_the_same_there_and_cost_what
         assert!(out == stream);
     }
     let stats = theirs.snapshot(second.id).await.unwrap().contents.stats;
-    assert_eq!((stats.segments_read, stats.maps_refused), (1, 0), "{stats:?}");
+    assert_eq!((stats.segments_read, stats.dirty_bitmaps_rejected), (1, 0), "{stats:?}");
     let again = ours.copy_to(&theirs, &ids, &progress, &cancel).await.unwrap();
     assert_eq!((again.copied.len(), again.already_there.len()), (0, 2));
     let unknown = ours.copy_to(&theirs, &[SnapshotId::generate()], &progress, &cancel).await;

@@ -32,7 +32,7 @@ async fn a_stream_is_stored_once_whatever_is_inserted_into_it_and_counts_as_need
     rng.fill_bytes(&mut bytes);
     let first = back_up(&repository, stream(&bytes)).await;
     let [record] = &first.contents.disks[..] else { panic!("one record") };
-    assert_eq!((record.shape, record.size_bytes), (RecordKind::Stream, bytes.len() as u64));
+    assert_eq!((record.kind, record.size_bytes), (RecordKind::Stream, bytes.len() as u64));
     let inserted = [&bytes[..9 * MIB], b"something", &bytes[9 * MIB..]].concat();
     let second = back_up(&repository, stream(&inserted)).await;
     assert!(second.contents.stats.new_bytes < 8 * MIB as u64, "{:?}", second.contents.stats);
@@ -121,12 +121,15 @@ async fn a_wrong_dirty_bitmap_is_detected_and_the_disk_is_read_whole() {
     disk.bytes[9 * MIB] ^= 1;
     let parent = Some(first.id);
     let second = back_up(&repository, BackupRequest { parent, ..request(&disk) }).await;
-    assert_eq!(second.contents.stats.maps_refused, 1);
+    assert_eq!(second.contents.stats.dirty_bitmaps_rejected, 1);
     assert!(restored(&repository, &second).await == disk.bytes);
     let parent = Some(second.id);
     let honest = MemoryDisk::tracked(disk.bytes.clone());
     let third = back_up(&repository, BackupRequest { parent, ..request(&honest) }).await;
-    assert_eq!((third.contents.stats.maps_refused, third.contents.stats.segments_audited), (0, 5));
+    assert_eq!(
+        (third.contents.stats.dirty_bitmaps_rejected, third.contents.stats.unchanged_segments_checked),
+        (0, 5)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,11 +143,16 @@ async fn a_map_that_hides_that_a_disk_was_exchanged_is_found_out_by_a_sample() {
     };
     let first = backed_up(0, Change::Unknown, None).await;
     let honest = backed_up(0, Change::Clean, Some(first.id)).await.contents;
-    assert_eq!((honest.stats.maps_refused, honest.stats.segments_reused), (0, 1500), "{:?}", honest.stats);
+    assert_eq!(
+        (honest.stats.dirty_bitmaps_rejected, honest.stats.segments_reused),
+        (0, 1500),
+        "{:?}",
+        honest.stats
+    );
     // One in 64 is compared: that none of 1500 is drawn happens once in ten thousand million times.
-    assert!((1..200).contains(&honest.stats.segments_audited), "{:?}", honest.stats);
+    assert!((1..200).contains(&honest.stats.unchanged_segments_checked), "{:?}", honest.stats);
     let exchanged = backed_up(1 << 40, Change::Clean, Some(first.id)).await.contents;
-    assert_eq!(exchanged.stats.maps_refused, 1, "{:?}", exchanged.stats);
+    assert_eq!(exchanged.stats.dirty_bitmaps_rejected, 1, "{:?}", exchanged.stats);
     assert_ne!(exchanged.disks[0].root, first.contents.disks[0].root);
 }
 

@@ -244,7 +244,7 @@ async fn a_qcow2_image_goes_in_and_out_unchanged() {
     let snapshot = back_up(&repository, by_qcow2).await;
     let by_bytes = back_up(&repository, request(&MemoryDisk::new(bytes.clone()))).await;
     assert_eq!(snapshot.contents.disks, by_bytes.contents.disks, "the way in does not matter");
-    assert!(snapshot.contents.stats.segments_empty >= 1, "its holes are not read");
+    assert!(snapshot.contents.stats.zero_segments >= 1, "its holes are not read");
 
     let one = Restorable { folder, repository, snapshot, bytes };
     let out = one.path("out.qcow2");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::backup::{Backup, ListBackups, RestoreBackup, StartBackup};
+use contract::backup::{Backup, ListBackups, RestoreBackupAsVm, StartBackup};
 use contract::provisioner::{GetVm, Vm};
 use contract::scheduler::{AddSchedule, RemoveSchedule, Schedule};
 use contract::{BackupId, BackupRef, Service, VmName};
@@ -86,7 +86,7 @@ pub(super) async fn restore(
     first: &Backup,
     web: &Vm,
 ) -> Result<(Vm, String), CliError> {
-    let command = RestoreBackup {
+    let command = RestoreBackupAsVm {
         backup: BackupRef { vm: first.vm.clone(), id_or_latest: first.id.to_string() },
         as_vm: names.copy.clone(),
         operation_id: Some(operation::new_id()),

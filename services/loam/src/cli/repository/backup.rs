@@ -143,7 +143,7 @@ fn show(
     work: &CommandContext,
 ) -> Result<(), CliError> {
     let StoredBackup { snapshot, stored_in: places, warnings, .. } = stored;
-    let refused = snapshot.contents.stats.maps_refused;
+    let refused = snapshot.contents.stats.dirty_bitmaps_rejected;
     let refused =
         (refused > 0).then(|| format!("{refused} dirty bitmaps were wrong; those disks were read whole"));
     let grave = findings.iter().filter(|finding| finding.severity() > Severity::Notice);

@@ -88,7 +88,7 @@ impl BackupDestinations {
         let [first, second] = &self.places[..] else { return Ok(Vec::new()) };
         let in_first = work.wait(first.repository.snapshot_ids()).await?;
         let mut ids: Vec<_> = work.wait(second.repository.snapshots()).await?;
-        ids.retain(|snapshot| snapshot.contents.stands_in && !in_first.contains(&snapshot.id));
+        ids.retain(|snapshot| snapshot.contents.stored_as_failover && !in_first.contains(&snapshot.id));
         let ids: Vec<_> = ids.into_iter().map(|snapshot| snapshot.id).collect();
         if ids.is_empty() {
             return Ok(ids);

@@ -268,7 +268,7 @@ fn lines(listing: &Listing, text: &mut Text) {
     match listing {
         Listing::Disks { disks } => {
             let rows = disks.iter().map(|disk| {
-                let shape = match disk.shape {
+                let shape = match disk.kind {
                     RecordKind::Disk => "disk",
                     RecordKind::Stream => "stream",
                 };

@@ -51,7 +51,7 @@ pub(super) async fn run(args: MountArgs, work: &CommandContext) -> Result<(), Cl
     let repository = args.access.open_to_read(work).await?;
     let snapshot = args.snapshot.find(&repository, work).await?;
     let mut disks: Vec<(String, Arc<dyn DiskSource>)> = Vec::new();
-    for record in snapshot.contents.disks.iter().filter(|record| record.shape == RecordKind::Disk) {
+    for record in snapshot.contents.disks.iter().filter(|record| record.kind == RecordKind::Disk) {
         let disk = work.wait(repository.open_disk(&snapshot, &record.name)).await?;
         disks.push((record.name.clone(), Arc::new(disk)));
     }

@@ -176,7 +176,7 @@ async fn restore(
         used_bytes: record.used_bytes,
         report: None,
     };
-    let task = task(name, record.shape, record.size_bytes, destination, args)?;
+    let task = task(name, record.kind, record.size_bytes, destination, args)?;
     if args.dry_run {
         return Ok(done);
     }

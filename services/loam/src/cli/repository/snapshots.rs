@@ -35,14 +35,14 @@ pub(super) struct SnapshotView {
     parent: Option<SnapshotId>,
     disks: Vec<DiskView>,
     stats: BackupStats,
-    stands_in: bool,
+    stored_as_failover: bool,
 }
 
 /// A disk or stream as it is shown.
 #[derive(Serialize)]
 pub(super) struct DiskView {
     pub name: String,
-    pub shape: RecordKind,
+    pub kind: RecordKind,
     pub size_bytes: u64,
     pub used_bytes: u64,
 }
@@ -59,7 +59,7 @@ impl From<&Snapshot> for SnapshotView {
             parent: contents.parent,
             disks: disks(snapshot),
             stats: contents.stats,
-            stands_in: contents.stands_in,
+            stored_as_failover: contents.stored_as_failover,
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<&Snapshot> for SnapshotView {
 pub(super) fn disks(snapshot: &Snapshot) -> Vec<DiskView> {
     let view = |disk: &backup_repository::DiskRecord| DiskView {
         name: disk.name.clone(),
-        shape: disk.shape,
+        kind: disk.kind,
         size_bytes: disk.size_bytes,
         used_bytes: disk.used_bytes,
     };
@@ -111,7 +111,8 @@ fn list(snapshots: &[SnapshotView], text: &mut Text) {
             ByteCount(used).to_string(),
             ByteCount(snapshot.stats.new_bytes).to_string(),
             ByteCount(snapshot.stats.stored_bytes).to_string(),
-            snapshot.tags.join(" ") + if snapshot.stands_in { " (not in the first repository)" } else { "" },
+            snapshot.tags.join(" ")
+                + if snapshot.stored_as_failover { " (not in the first repository)" } else { "" },
         ]
     });
     let head = [

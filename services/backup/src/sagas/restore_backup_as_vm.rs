@@ -13,7 +13,7 @@ use std::time::Duration;
 use backup_domain::{derived_id, plan};
 use backup_repository::restore::{ImageError, partial_path};
 use backup_repository::{Progress, Repository, RestoreError, Snapshot};
-use contract::backup::{RestoreBackup, RestoredVm};
+use contract::backup::{RestoreBackupAsVm, RestoredVm};
 use contract::provisioner::{CreateReservedVm, DiskPath, ReserveVmName, ReservedVm};
 use contract::{BackupId, OperationId};
 use operation::Saga;
@@ -37,9 +37,9 @@ const CREATE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long a cancelled child may take to undo itself, and a VM to be removed.
 const UNDO_CHILD_MAX: Duration = Duration::from_secs(10 * 60);
 
-type Context = operation::Context<ServiceState, RestoreBackup>;
+type Context = operation::Context<ServiceState, RestoreBackupAsVm>;
 
-impl Saga<ServiceState> for RestoreBackup {
+impl Saga<ServiceState> for RestoreBackupAsVm {
     fn steps() -> Vec<Step<Context>> {
         vec![
             Step::new("resolve", RESOLVE_MAX, resolve),
