@@ -134,7 +134,7 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     assert_eq!(over_ssh(&installation, "web", &["hostname"]), "web");
     let failed = installation.loam(&["vm", "ssh", "web", "--", "exit", "7"]);
     assert_eq!(failed.status.code(), Some(7), "the exit code of the command in the VM");
-    let emulated = &installation.loam_json(&["vm", "show", "web"])["emulated"];
+    let emulated = &installation.loam_json(&["vm", "show", "web"])["emulation_reason"];
     assert!(emulated.as_str().is_some_and(|reason| reason.contains("configuration")), "{emulated}");
     let status = String::from_utf8(installation.loam(&["status"]).stdout).expect("text");
     assert!(status.contains("VMs are emulated, about ten times slower"), "{status}");
