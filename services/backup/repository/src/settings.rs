@@ -46,19 +46,19 @@ pub struct EngineSettings {
 /// How much of what a dirty bitmap calls unchanged is read anyway and compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirtyBitmapCheck {
-    /// Nothing: maps are trusted.
+    /// Nothing: dirty bitmaps are trusted.
     Off,
     /// A chunk of one segment in 64, at random, and of no more than about 64 segments of a disk: it costs a few MiB at
-    /// most, and finds a map that is wrong in many places almost certainly.
+    /// most, and finds a bitmap that is wrong in many places almost certainly.
     #[default]
     Sample,
     /// Everything. The disk is read whole.
     Everything,
 }
 
-/// One segment in this many is audited.
+/// One segment in this many is checked.
 const AUDIT_ONE_IN: u64 = 64;
-/// At most about this many segments of one disk are audited.
+/// At most about this many segments of one disk are checked.
 const AUDITS_MAX: u64 = 64;
 
 impl Default for EngineSettings {

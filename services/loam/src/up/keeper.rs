@@ -55,7 +55,7 @@ pub enum ProcessState {
 pub struct ProcessStatus {
     /// Whether it runs.
     pub state: ProcessState,
-    /// When `phase` last changed.
+    /// When `state` last changed.
     pub since: Timestamp,
     /// How often it was restarted after it died.
     pub restarts: u32,
