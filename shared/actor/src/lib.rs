@@ -1,8 +1,8 @@
 //! The thin layer over actix: a mailbox has a number, a message carries its span, an answer has a deadline.
 //!
 //! ```text
-//!   caller --ask(message, deadline)--> [mailbox of N] --> Handler<Traced<M>>: one decision, effects out
-//!                 \_ Traced { message, span }  : the trace goes on inside the actor
+//!   caller --ask(message, deadline)--> [mailbox of N] --> Handler<TracedMessage<M>>: one decision, effects out
+//!                 \_ TracedMessage { message, span }  : the trace goes on inside the actor
 //! ```
 //!
 //! It promises that a full mailbox makes the caller wait, within its deadline, and never grows; and that a span

@@ -28,14 +28,14 @@
 //!
 //! ```no_run
 //! # async fn example(disk: std::sync::Arc<dyn backup_repository::DiskSource>) -> Result<(), Box<dyn std::error::Error>> {
-//! use backup_export::nbd::{Export, Listen, NbdServer, ServerSettings};
+//! use backup_export::nbd::{Export, ListenAddress, NbdServer, ServerSettings};
 //! use backup_export::overlay::{FillSettings, Overlay, OverlaySettings};
 //!
 //! let place = OverlaySettings { path: "web-vda.raw".into(), id: "01JA2B/vda".into() };
 //! let overlay = Overlay::open(&place, disk).await?;
 //! let fill = overlay.fill(FillSettings::default());
 //! let export = Export::writable("vda", overlay)?;
-//! let listen = Listen::Unix("web.sock".into());
+//! let listen = ListenAddress::Unix("web.sock".into());
 //! let server = NbdServer::start(&listen, vec![export], ServerSettings::default()).await?;
 //! println!("qemu-system-x86_64 -drive file='{}',format=raw,if=virtio", server.uri("vda"));
 //! fill.finished().await?;     // web-vda.raw is the whole disk now

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   one OS thread (a SyncArbiter's)                                             libvirtd
-//!   +------------------------------+        +-- Relay, two pump threads --+        |
+//!   +------------------------------+        + LibvirtdRelay: two threads  +        |
 //!   | Connection --> libvirt's C   |--unix--|  bytes, unread, both ways   |--unix--+--> QEMU, dnsmasq
 //!   |     |          client        | socket |                             | socket |
 //!   |     +-- arms a deadline -----+--------|> watchdog: cuts when it is  |

@@ -1,9 +1,9 @@
 //! The actor of the scheduler, with the size of its mailbox.
 //!
 //! ```text
-//!   handlers --(256): Added, Removed, GetStoreProblem--> Ticker --fire--> dispatcher
-//!                                                     ^                 |
-//!                                                     +---- Fired ------+
+//!   handlers --(256): ScheduleAdded, ScheduleRemoved, GetStoreProblem--> Ticker --fire--> dispatcher
+//!                                                                          ^                   |
+//!                                                                          +--- FireOutcome ---+
 //! ```
 //!
 //! It keeps in memory only what the store can give back.

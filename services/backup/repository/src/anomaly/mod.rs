@@ -6,7 +6,7 @@
 //! ```text
 //!   Backup: time, disks, used, new, stored ─┐
 //!   earlier ones of the same machine ───────┼─ Detector ──> findings, most severe first
-//!   Expectations, as a person writes them ──┘
+//!   AnomalyThresholds, from the settings ───┘
 //!
 //!   changed share = new / used        far above median + deviations of the last ones?   ─┐ both: a sign of
 //!   stored share  = stored / new      near 1, where it was well below?                  ─┘ encrypting malware

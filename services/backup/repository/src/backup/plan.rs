@@ -3,8 +3,8 @@
 //! ```text
 //!   extents of the page ──┐
 //!   the parent's leaves ──┼──> Planned, one for each segment ──┐
-//!   which to audit ───────┘                                    ├──> Task
-//!   the parent's pieces of those to patch or audit ────────────┘
+//!   which to check ───────┘                                    ├──> SegmentTask
+//!   the parent's pieces of those to patch or check ────────────┘
 //! ```
 
 use std::collections::HashMap;

@@ -5,8 +5,8 @@
 //!
 //!   block   pack 16 | text bytes 4 | length 4 | text, compressed by zstd | MAC 16 of all before     text: see needs.rs
 //!
-//!   run:   needs ──pread of a pack's block──> Needs ──┐                             ┌──> needs, beside and renamed
-//!          what was read and is new ──> nameless file ┴── packs visited in this run ─┘
+//!   run:   needs ──pread of a pack's block──> OutgoingReferences ─┐                             ┌─> needs, beside and
+//!          what was read and is new ──> nameless file ────────────┴─ packs visited in this run ─┘   renamed
 //! ```
 //!
 //! It can be deleted: what cannot be read, is damaged or comes from another repository counts as not cached. A run that

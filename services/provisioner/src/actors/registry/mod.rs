@@ -1,7 +1,7 @@
 //! The registry: owns all records of VMs and seeds, and is the only one that writes them.
 //!
 //! ```text
-//!   Apply(vm, transition) --> domain: next record, or a refusal
+//!   ApplyVmTransition(vm, transition) --> domain: next record, or a refusal
 //!                               --> table (compare-and-set) --> events, where others see a difference --> memory
 //! ```
 //!

@@ -5,9 +5,9 @@
 //! lenient parser.
 //!
 //! ```text
-//!   bytes ──> Framing::check ──> so many pass, then ─┬─ More    the rest is incomplete: read more
-//!                                                    ├─ Hold    an upgrade was requested: wait for the response
-//!                                                    └─ Refuse  respond with 400 and the reason, and close
+//!   bytes ──> FramingParser::check ──> so many pass, then ─┬─ ReadMore        the rest is incomplete
+//!                                                          ├─ HoldForUpgrade  wait for the response to an upgrade
+//!                                                          └─ Refuse          respond with 400 and the reason, and close
 //!
 //!   Head ──> Body(length) ──> Head          Head ──> ChunkSize ──> ChunkData ──> ... ──> Trailers ──> Head
 //!     └────> UpgradePending ──> Head | Tunnel
