@@ -57,21 +57,6 @@ async fn a_vm_is_created_stopped_started_and_removed() {
 }
 
 #[actix::test]
-async fn a_vm_that_is_booted_again_by_an_undo_is_not_ready_before_its_guest_answers() {
-    let running = Running::start().await;
-    running.add_seed().await;
-    running.create(definition("web")).await;
-    let silent = Fault::Fail(u32::MAX, HypervisorErrorKind::AgentSilent);
-    running.simulated.faults.set(SimulatedCall::AgentAnswers, silent);
-    let broken = Fault::Fail(u32::MAX, HypervisorErrorKind::Failed);
-    running.simulated.faults.set(SimulatedCall::Undefine, broken);
-    running.run_undone(RemoveVm { vm: vm("web"), operation_id: None }).await;
-    assert_eq!(get(&running, "web").await.state, VmState::Starting);
-    running.simulated.faults.clear(SimulatedCall::AgentAnswers);
-    eventually("its guest answers", async || get(&running, "web").await.state == VmState::Ready).await;
-}
-
-#[actix::test]
 async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;
     running.add_seed().await;

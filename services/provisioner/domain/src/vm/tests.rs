@@ -204,19 +204,8 @@ fn any_transition() -> impl Strategy<Value = VmTransition> {
         any_operation().prop_map(|by| VmTransition::RevertBeginReserved { by }),
         (any_observed(), any_observed())
             .prop_map(|(before, now)| VmTransition::RecordObservation { before, now }),
-        any_operation().prop_map(|by| VmTransition::Reboot { by }),
         (any_operation(), any_observed()).prop_map(|(by, observed)| VmTransition::Release { by, observed }),
     ]
-}
-
-#[test]
-fn a_vm_that_is_booted_again_is_not_ready_until_its_guest_answers() {
-    let removing = begin(&existing(), 3, VmLockKind::Removing).expect("free");
-    let rebooted = removing.apply(VmTransition::Reboot { by: operation(3) }).expect("never refused");
-    let undone = rebooted.apply(VmTransition::RevertBegin { by: operation(3) }).expect("never refused");
-    assert_eq!(undone.state(), VmState::Starting);
-    let by_another = existing().apply(VmTransition::Reboot { by: operation(4) });
-    assert_eq!(by_another, Ok(existing()));
 }
 
 proptest! {

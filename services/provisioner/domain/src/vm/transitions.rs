@@ -59,12 +59,6 @@ pub enum VmTransition {
         /// What the hypervisor reported.
         now: ObservedVmState,
     },
-    /// The operation boots a VM again that it had ended: its guest has not answered since. A no-op where the operation is
-    /// not at work on it.
-    Reboot {
-        /// The operation.
-        by: OperationId,
-    },
     /// Frees a VM from an operation that ended and left it locked: what is half created can then be removed.
     Release {
         /// The operation.
@@ -89,7 +83,6 @@ impl VmRecord {
             VmTransition::BeginReserved { by, reserved_by } => self.begin_reserved(&by, &reserved_by),
             VmTransition::RevertBeginReserved { by } => Ok(self.revert_begin_reserved(&by)),
             VmTransition::RecordObservation { before, now } => Ok(self.observe(before, now)),
-            VmTransition::Reboot { by } => Ok(self.reboot(&by)),
             VmTransition::Release { by, observed } => Ok(self.release(&by, observed)),
         }
     }
@@ -184,16 +177,6 @@ impl VmRecord {
                 if *observed == before && lock.as_ref().is_none_or(|lock| !lock.kind.changes_vm()) =>
             {
                 self.with(VmPhase::Exists { desired: *desired, observed: now, lock: lock.clone() })
-            }
-            _ => self.clone(),
-        }
-    }
-
-    fn reboot(&self, by: &OperationId) -> VmRecord {
-        match &self.phase {
-            VmPhase::Exists { desired, observed, lock: Some(lock) } if lock.by == *by => {
-                let observed = ObservedVmState { ready: false, ..*observed };
-                self.with(VmPhase::Exists { desired: *desired, observed, lock: Some(lock.clone()) })
             }
             _ => self.clone(),
         }

@@ -1,10 +1,10 @@
 //! The power state of a VM when an operation began, and how it is restored.
 
 use contract::provisioner::PauseReason;
-use provisioner_domain::{PowerState, VmTransition};
+use provisioner_domain::PowerState;
 use saga::{Outputs, StepError};
 
-use super::{VmCommand, apply, hypervisor_error, locked_record};
+use super::{VmCommand, hypervisor_error, locked_record};
 use crate::ports::HypervisorErrorKind;
 use crate::sagas::Context;
 
@@ -31,9 +31,6 @@ pub(in crate::sagas) async fn restore_power<C: VmCommand>(
     let (hypervisor, uuid) = (&context.state.hypervisor, &record.identity.uuid);
     if !before.is_on() {
         return hypervisor.destroy(uuid).await.map_err(hypervisor_error);
-    }
-    if !hypervisor.power(uuid).await.map_err(hypervisor_error)?.is_on() {
-        apply(context, VmTransition::Reboot { by: context.id.clone() }).await?;
     }
     match hypervisor.start(uuid).await {
         Ok(()) => {}
