@@ -235,7 +235,8 @@ where
     let mut checks = std::mem::take(&mut running.health_checks);
     checks.push(("operations", check_resumed(&resumed)));
     serve_health(&mut server, &host, template, checks);
-    let serving = server.open().await.context("opening the endpoints")?;
+    let Some(serving) = end.unless_received(server.open()).await else { return Ok(()) };
+    let serving = serving.context("opening the endpoints")?;
     let resuming = async {
         if let Some(engine) = &running.engine {
             resume(engine).await;
