@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Bus, CallError};
-use contract::operation::{CheckHealth, OperationReport};
+use contract::health::CheckHealth;
+use contract::operation::OperationReport;
 use contract::proxy::ListRoutes;
 use contract::supervisor::{ListProcesses, Process};
 use contract::{OperationId, Realm, Request, Service};
@@ -269,7 +270,7 @@ async fn connect(state: &Path) -> Bus {
             url: value("url")?,
             nkey_file: Some(value("key")?.into()),
             name: "system-test".into(),
-            inbox_prefix: contract::permissions::inbox_prefix_of_person(&value("person")?),
+            user: contract::permissions::User::Person(value("person")?),
         };
         let carrier = bus::nats::connect(&connection, Duration::from_secs(2)).await.ok()?;
         Some(Bus::new(Arc::new(carrier), Realm::default()))

@@ -65,10 +65,14 @@ async def main(client_file, image, sha256):
     assert (refusal, code) == ({"refused": {"name_taken": "web"}}, "409"), (refusal, code)
     failure, code = await ask("provisioner.create_vm", {"definition": 7})
     assert code == "400" and failure["failed"]["kind"] == "malformed", (failure, code)
+    misspelt = {**definition, "name": "web3", "domain": []}
+    failure, code = await ask("provisioner.create_vm", {"definition": misspelt})
+    assert code == "400" and "definition.domain" in failure["failed"]["message"], (failure, code)
 
     inbox = nc.new_inbox()
     answers = await nc.subscribe(inbox)
-    await nc.publish("$SRV.INFO", b"", reply=inbox)
+    for service in ("provisioner", "backup", "proxy", "scheduler", "upgrade"):
+        await nc.publish(f"$SRV.INFO.{service}", b"", reply=inbox)
     found = {}
     while True:
         try:

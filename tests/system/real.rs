@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use contract::backup::{RestoreBackupAsVm, StartBackup};
-use contract::operation::{CheckHealth, OperationState};
+use contract::health::CheckHealth;
+use contract::operation::OperationState;
 use contract::provisioner::{CreateVm, ListVms, VmState};
 use contract::{OperationId, Service, VmName};
 use nix::sys::signal::{Signal, kill};

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use contract::Service;
-use contract::operation::CheckHealth;
+use contract::health::CheckHealth;
 use system_tests::{CALL_MAX, Installation, InstallationOptions};
 use tempfile::TempDir;
 use testkit::{eventually, eventually_some};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contract::Service;
-use contract::operation::CheckHealth;
+use contract::health::CheckHealth;
 use contract::upgrade::ListServices;
 use system_tests::{Installation, binary};
 

@@ -52,8 +52,8 @@ pub fn open(
     exports: Arc<dyn DiskExportConnector>,
 ) -> chassis::Service {
     let mut workers = Workers::default();
-    let state = Arc::new(ServiceState::open(bus.clone(), host, repository, exports, &mut workers));
-    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Backup, &state);
+    let state = Arc::new(ServiceState::open(bus.clone(), host.clone(), repository, exports, &mut workers));
+    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Backup, &host, &state);
     let store = state.repository.check();
     chassis::Service::new(wiring, Handlers::new(state, engine))
         .with_workers(workers)

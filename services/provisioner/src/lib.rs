@@ -69,7 +69,8 @@ pub async fn open(chassis: ServiceContext<Config>, ports: Ports) -> anyhow::Resu
 /// # Errors
 /// When the table of exports cannot be read.
 pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Service> {
-    let (engine, wiring) = wiring::wiring().open_engine(bus, contract::Service::Provisioner, &state);
+    let (engine, wiring) =
+        wiring::wiring().open_engine(bus, contract::Service::Provisioner, &state.host, &state);
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
     let mut workers = Workers::default();

@@ -129,12 +129,12 @@ pub(crate) fn check(command: &ScheduledCommand, caller: &Caller) -> Result<(), A
     (found.decode)(command.body.clone()).map_err(bad)
 }
 
-/// Whether a caller may send a command itself. Only people may add schedules; a caller inside the services' account can
-/// add one only on a server without accounts, where all callers look alike.
+/// Whether a caller may send a command itself. Only people may add schedules, or anybody on a bus without accounts.
 fn may_send(entry: &RequestEntry, caller: &Caller) -> bool {
     match caller {
         Caller::Person { .. } => entry.is_sent_by(Sender::People),
-        Caller::Service => true,
+        Caller::Anonymous => true,
+        Caller::Service(_) | Caller::Unknown => false,
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn person() -> Caller {
-        Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) }
+        Caller::Person { user: "alice".into(), name: None }
     }
 
     fn refusal(service: Service, command: &str, body: Value) -> String {

@@ -115,6 +115,12 @@ impl Dispatcher {
             let (service, name) = (command.service, &command.command);
             return not_started(&format!("this version of the scheduler cannot send {name} to {service}"));
         };
+        let person = &row.created_by;
+        if self.bus.people().is_removed(person) {
+            return not_started(&format!(
+                "{person}, who added the schedule, was removed; add the schedule again"
+            ));
+        }
         let mut spent = Duration::ZERO;
         let mut tries = 0;
         loop {

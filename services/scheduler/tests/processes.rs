@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::permissions::inbox_prefix;
+use contract::permissions::User;
 use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunStartStatus};
 use contract::{Request, ScheduleId, Service};
 use support::Installation;
@@ -54,10 +54,10 @@ async fn installation(server: &NatsServer) -> Installation {
         url: server.url(),
         nkey_file: None,
         name: "test".into(),
-        inbox_prefix: inbox_prefix(Service::Backup),
+        user: User::Service(Service::Backup),
     };
     let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    bus::nats::bootstrap(&transport, Service::Scheduler, 1).await.expect("buckets can be made");
     Installation::on(Arc::new(transport), "2026-05-01T12:00:00Z")
 }
 

@@ -342,7 +342,7 @@ async fn each_run_is_sent_on_behalf_of_the_caller_that_added_the_schedule() {
     let installation = Installation::at("2026-05-01T12:00:00Z");
     let _owners = installation.owners.open(&installation.bus).await;
     let scheduler = installation.scheduler().await;
-    let person = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
+    let person = Caller::Person { user: "alice".into(), name: None };
     let add = AddSchedule { schedule: schedule("nightly", "0 3 * * *", "web") };
     let status = installation.bus.call_for(&person, &add, CALL_MAX).await.expect("added");
     assert_eq!(status.created_by, person);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bus::{Bus, CallError, Destination, DiscoveredService, TransportError};
+use contract::health::{CheckHealth, Health, PartHealth};
 use contract::message::{NeverRefused, with_causes};
-use contract::operation::{CheckHealth, Health, PartHealth};
 use contract::upgrade::RunningService;
 use contract::{HostName, Service, Timestamp};
 use futures::future::join_all;

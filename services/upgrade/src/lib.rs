@@ -49,12 +49,12 @@ use crate::release_dir::ReleaseDir;
 pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
     let state = Arc::new(UpgradeContext {
         bus: bus.clone(),
-        host: settings.host,
+        host: settings.host.clone(),
         releases: ReleaseDir::in_state(&settings.state_dir),
         ready_within: settings.service.ready_within(),
         soak: settings.service.soak(),
     });
-    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Upgrade, &state);
+    let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Upgrade, &settings.host, &state);
     let admission = ReleaseAdmission::new(state.releases.clone(), engine);
     chassis::Service::new(wiring, Handlers { bus, admission })
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::{Bus, CallError, Destination, TransportError};
+use contract::health::Health;
 use contract::message::with_causes;
-use contract::operation::Health;
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused};
 use contract::{HostName, Service};
 use operation::call_error;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Bus;
-use contract::permissions::inbox_prefix;
+use contract::permissions::User;
 use contract::upgrade::ListServices;
 use contract::{Realm, Service};
 use testkit::{NatsServer, eventually};
@@ -39,10 +39,10 @@ async fn every_process_is_found_on_its_host_and_checked_there() {
         url: server.url(),
         nkey_file: None,
         name: "test".into(),
-        inbox_prefix: inbox_prefix(Service::Upgrade),
+        user: User::Service(Service::Upgrade),
     };
     let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    bus::nats::bootstrap(&transport, Service::Upgrade, 1).await.expect("buckets can be made");
     let bus = Bus::new(Arc::new(transport), Realm::default());
     let _processes = [start(&server, "h1"), start(&server, "h2")];
 

@@ -79,7 +79,7 @@ async fn connect(server: &NatsServer, service: Service) -> Bus {
         url: server.url(),
         nkey_file: None,
         name: format!("bench-{service}"),
-        inbox_prefix: contract::permissions::inbox_prefix(service),
+        user: contract::permissions::User::Service(service),
     };
     Bus::new(Arc::new(bus::nats::connect(&connection, DEADLINE).await.expect("connected")), Realm::default())
 }

@@ -4,15 +4,23 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use contract::message::{Caller, Failure, FailureKind, with_causes};
+use contract::permissions::Account;
 use contract::{HostName, MessageOwner, Request, Service, Subject};
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
+use crate::caller::on_behalf_of;
 use crate::metrics;
 use crate::publish::Bus;
-use crate::serve::{ERROR_CODE_HEADER, Refusal, on_behalf_of};
+use crate::serve::{ERROR_CODE_HEADER, Refusal};
 use crate::transport::{Envelope, TransportError};
+
+/// The first pause before a busy service is asked again; doubled each time.
+const BUSY_FIRST: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const BUSY_MAX: Duration = Duration::from_secs(2);
 
 /// Why a call brought no reply.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +105,8 @@ impl Bus {
         self.call_at(owner_of::<R>(), request, deadline).await
     }
 
-    /// Sends a request to its owner on behalf of another caller: the owner sees that one as the caller, and checks that
-    /// it may send the request.
+    /// Sends a request to its owner on behalf of a person: the owner records both, and checks that both may send it.
+    /// It accepts that from the scheduler only.
     ///
     /// # Errors
     /// As `call`.
@@ -139,7 +147,8 @@ impl Bus {
             rpc.system = "nats",
             rpc.service = place.service.name()
         );
-        let called = self.exchange(&place, header, request, deadline).instrument(span.clone()).await;
+        let called =
+            self.exchange_unless_busy(&place, header, request, deadline).instrument(span.clone()).await;
         metrics::called::<R>(&called);
         if let Err(error) = &called
             && !matches!(error, CallError::Refused(_))
@@ -147,6 +156,29 @@ impl Bus {
             span.record("otel.status_code", "ERROR");
         }
         called
+    }
+
+    /// Asks again, with back-off and within the deadline, while the owner is busy: then nothing was done.
+    async fn exchange_unless_busy<R: Request>(
+        &self,
+        place: &Destination,
+        header: Option<(String, String)>,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        let until = Instant::now() + deadline;
+        let mut pause = BUSY_FIRST;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let called = self.exchange(place, header.clone(), request, left).await;
+            let is_busy =
+                matches!(&called, Err(CallError::Failed(failure)) if failure.kind == FailureKind::Busy);
+            if !is_busy || Instant::now() + pause >= until {
+                return called;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BUSY_MAX);
+        }
     }
 
     async fn exchange<R: Request>(
@@ -158,7 +190,11 @@ impl Bus {
     ) -> Result<R::Reply, CallError<R::Refusal>> {
         let service = place.service;
         let link = |source| CallError::Transport { service, request: R::NAME, source };
-        let mut subject = Subject::at_service(&self.realm, service, R::NAME);
+        let mut subject = if self.transport.account() == Some(Account::Service(service)) {
+            Subject::internal(&self.realm, service, R::NAME)
+        } else {
+            Subject::at_service(&self.realm, service, R::NAME)
+        };
         if let Some(host) = &place.host {
             subject = subject.on_host(host);
         }
@@ -184,7 +220,7 @@ impl Bus {
 fn owner_of<R: Request>() -> Service {
     match R::OWNER {
         MessageOwner::One(service) => service,
-        MessageOwner::Each => panic!("{} is answered by every service for itself; use call_at", R::NAME),
+        _ => panic!("{} is answered by several services, each for itself; use call_at", R::NAME),
     }
 }
 

@@ -23,9 +23,11 @@
 
 mod body;
 mod call;
+mod caller;
 pub mod memory;
 mod metrics;
 pub mod nats;
+mod people;
 mod publish;
 mod serve;
 mod table;
@@ -34,7 +36,8 @@ mod transport;
 pub use body::{Encoding, MESSAGE_BYTES_MAX};
 pub use call::{CallError, Destination};
 pub use contract::message::Caller;
+pub use people::People;
 pub use publish::{Bus, EventSubscription};
 pub use serve::{ErrorReply, IncomingRequest, RunningServer, Server};
 pub use table::{Entry, Revision, Table, TableError};
-pub use transport::{DiscoveredService, Envelope, ServiceInfo, Transport, TransportError};
+pub use transport::{CanaryError, DiscoveredService, Envelope, ServiceInfo, Transport, TransportError};

@@ -7,22 +7,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use contract::permissions::{Account, User};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::caller::{REQUEST_INFO_HEADER, RequestInfo};
 use crate::transport::{
-    DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration, ReplyHandle,
-    ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
+    CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration,
+    ReplyHandle, ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// Messages that wait for a slow subscriber; a NATS client holds 65,536, a test never needs that many.
 const WAITING_MAX: usize = 1024;
 
-/// A bus inside one process.
+/// A bus inside one process. It has no accounts for those who share it as it is, and for users of it ([`Self::as_user`])
+/// it has them: who asks is stamped, and each account has its own tables.
 #[derive(Clone, Default)]
 pub struct MemoryTransport {
     state: Arc<Mutex<State>>,
+    user: Option<User>,
 }
 
 #[derive(Default)]
@@ -32,7 +36,7 @@ struct State {
     next_at: usize,
     peers: HashMap<u64, DiscoveredService>,
     next_peer: u64,
-    tables: HashMap<String, BTreeMap<String, (Bytes, u64)>>,
+    tables: HashMap<(Option<Account>, String), BTreeMap<String, (Bytes, u64)>>,
     revision: u64,
     cut: bool,
     losing: Option<String>,
@@ -42,6 +46,30 @@ impl MemoryTransport {
     /// An empty bus.
     pub fn new() -> Self {
         MemoryTransport::default()
+    }
+
+    /// The same bus, for one of its users.
+    pub fn as_user(&self, user: User) -> Self {
+        MemoryTransport { user: Some(user), ..self.clone() }
+    }
+
+    fn of_table(&self, table: &str) -> (Option<Account>, String) {
+        (self.account(), table.into())
+    }
+
+    /// Writes who asks, as a NATS server does for a request that goes to another account.
+    fn stamp(&self, envelope: &mut Envelope) {
+        envelope.headers.remove(REQUEST_INFO_HEADER);
+        let Some(user) = &self.user else { return };
+        let account = user.account();
+        if let Account::Service(service) = account
+            && envelope.subject.split('.').nth(2) == Some(service.name())
+        {
+            return;
+        }
+        let info = RequestInfo { acc: account.name().into(), user: user.to_string(), kind: "Client".into() };
+        let text = serde_json::to_string(&info).expect("plain text");
+        envelope.headers.insert(REQUEST_INFO_HEADER.into(), text);
     }
 
     /// Cuts the connection: every exchange fails until `mend`. What the tables hold stays.
@@ -114,7 +142,8 @@ impl Drop for MemoryRegistration {
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn request(&self, envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+    async fn request(&self, mut envelope: Envelope, deadline: Duration) -> Result<Envelope, TransportError> {
+        self.stamp(&mut envelope);
         let subject = envelope.subject.clone();
         let no_responder = || TransportError::NoResponder { subject: subject.clone() };
         let (back, answer) = oneshot::channel();
@@ -188,13 +217,17 @@ impl Transport for MemoryTransport {
         Ok(self.linked()?.peers.values().cloned().collect())
     }
 
+    fn account(&self) -> Option<Account> {
+        self.user.as_ref().map(User::account)
+    }
+
     fn is_connected(&self) -> bool {
         !self.state().cut
     }
 
     async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let state = self.linked()?;
-        let row = state.tables.get(table).and_then(|rows| rows.get(key));
+        let row = state.tables.get(&self.of_table(table)).and_then(|rows| rows.get(key));
         Ok(row.map(|(value, revision)| TableRow {
             key: key.into(),
             value: value.clone(),
@@ -202,11 +235,19 @@ impl Transport for MemoryTransport {
         }))
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
+    async fn write_canary(&self, table: &str) -> Result<(), CanaryError> {
+        let linked = self.linked().map(drop);
+        linked.map_err(|source| CanaryError::NotWritten { table: table.into(), source })
+    }
+
+    async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
+        self.get(table, key).await
+    }
+
+    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
         let state = self.linked()?;
-        let rows = state.tables.get(table).into_iter().flatten();
+        let rows = state.tables.get(&self.of_table(table)).into_iter().flatten();
         Ok(rows
-            .filter(|(key, _)| key.starts_with(prefix))
             .map(|(key, (value, revision))| TableRow {
                 key: key.clone(),
                 value: value.clone(),
@@ -224,7 +265,7 @@ impl Transport for MemoryTransport {
     ) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
-        let rows = state.tables.entry(table.into()).or_default();
+        let rows = state.tables.entry(self.of_table(table)).or_default();
         if rows.get(key).map_or(0, |(_, held)| *held) != revision {
             return Ok(WriteOutcome::Conflict);
         }
@@ -239,7 +280,7 @@ impl Transport for MemoryTransport {
     async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
         let next = state.revision + 1;
-        let rows = state.tables.entry(table.into()).or_default();
+        let rows = state.tables.entry(self.of_table(table)).or_default();
         if rows.get(key).map(|(_, held)| *held) != Some(revision) {
             return Ok(WriteOutcome::Conflict);
         }

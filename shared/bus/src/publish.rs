@@ -5,25 +5,38 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use contract::bucket::KvBucket;
 use contract::{Event, Realm, Subject};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
-use crate::transport::{DiscoveredService, Envelope, Transport, TransportError};
+use crate::people::People;
+use crate::transport::{CanaryError, DiscoveredService, Envelope, Transport, TransportError};
 
 /// The bus. Cloning is cheap.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) realm: Realm,
+    pub(crate) people: People,
 }
 
 impl Bus {
     /// A bus over a transport, in a realm.
     pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
-        Bus { transport, realm }
+        Bus { transport, realm, people: People::default() }
+    }
+
+    /// The same bus, on which callers have the names in a list of people.
+    pub fn with_people(self, people: People) -> Self {
+        Bus { people, ..self }
+    }
+
+    /// The list of people.
+    pub fn people(&self) -> &People {
+        &self.people
     }
 
     /// The realm: the first token of every subject.
@@ -67,6 +80,14 @@ impl Bus {
             }
         });
         Ok(EventSubscription { events: events.boxed() })
+    }
+
+    /// Finds out whether a table can be written.
+    ///
+    /// # Errors
+    /// When it is missing, or cannot be written now.
+    pub async fn check_table(&self, bucket: &KvBucket) -> Result<(), CanaryError> {
+        self.transport.write_canary(bucket.name).await
     }
 
     /// Asks by service discovery which services run; collects answers for `wait`.

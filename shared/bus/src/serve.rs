@@ -1,7 +1,8 @@
-//! Answering: a service opens one opened with one endpoint a request.
+//! Answering: a service opens one server with an endpoint for each request.
 //!
-//! Each request is answered in a task of its own, at most `CONCURRENT_MAX` at a time for each endpoint; one more is
-//! answered as busy at once. What cannot be read is answered with a failure and changes nothing.
+//! Each request is answered in a task of its own, at most `CONCURRENT_MAX` at a time for each endpoint; `QUEUED_MAX` more
+//! wait for at most `QUEUED_FOR_MAX`. Any other is answered as busy: nothing was done, and the caller asks again. What
+//! cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,17 +10,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::message::{Caller, Failure, FailureKind, Sender};
+use contract::catalog::may_send;
+use contract::message::{Caller, Failure, FailureKind};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, field};
 
-use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
+use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX, cut};
+use crate::caller::{Arrival, Callers, check};
 use crate::metrics;
 use crate::publish::Bus;
 use crate::transport::{EndpointInfo, Envelope, IncomingMessage, Registration, ServiceInfo, TransportError};
@@ -27,14 +30,15 @@ use crate::transport::{EndpointInfo, Envelope, IncomingMessage, Registration, Se
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
-/// Written by the NATS server when the request came from another account; no client can write it there.
-const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
-/// Written by a service that sends a request on behalf of a person (the scheduler, for the person who saved a schedule), in the form
-/// of the server's header. It counts only where the server wrote none: people cannot choose who they are.
-const ON_BEHALF_OF_HEADER: &str = "Loam-On-Behalf-Of";
 
 /// Requests that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
 const CONCURRENT_MAX: usize = 64;
+/// Requests of one endpoint that wait: a burst of thousands is worked off by callers that ask again, not by memory.
+const QUEUED_MAX: usize = 512;
+/// How long one waits. Its caller may have given up soon after, and what nobody waits for must not be carried out.
+const QUEUED_FOR_MAX: Duration = Duration::from_secs(2);
+/// The largest answer; NATS servers take messages of 1 MiB with their headers.
+const ANSWER_BYTES_MAX: usize = 960 * 1024;
 /// No answer may take longer: what lasts is an operation.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 /// How long the end of a service waits for answers under way.
@@ -49,6 +53,8 @@ pub struct IncomingRequest<R> {
     pub request: R,
     /// Who asks.
     pub caller: Caller,
+    /// For whom: a person whose schedule the scheduler carries out.
+    pub on_behalf_of: Option<Caller>,
     /// `Nats-Msg-Id`, where the caller set one: the same id twice is the same command.
     pub message_id: Option<String>,
 }
@@ -88,28 +94,28 @@ struct Endpoint {
     handler: Handler,
 }
 
-/// A opened that is being set up.
+/// A server that is being set up.
 pub struct Server {
     bus: Bus,
     info: ServiceInfo,
     endpoints: Vec<Endpoint>,
 }
 
-/// An open opened.
+/// A server that answers.
 pub struct RunningServer {
     registration: Box<dyn Registration>,
     loops: JoinSet<()>,
 }
 
 impl Bus {
-    /// Begins to set up a opened.
+    /// Begins to set up a server.
     pub fn server(&self, info: ServiceInfo) -> Server {
         Server { bus: self.clone(), info, endpoints: Vec::new() }
     }
 }
 
 impl Server {
-    /// Answers a request by a handler.
+    /// Answers a request by a handler; where the service may send it to itself, on its internal subject, too.
     pub fn on<R, H, F>(&mut self, handler: H) -> &mut Self
     where
         R: Request,
@@ -135,17 +141,45 @@ impl Server {
         H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
-        let subject = Subject::at_service(&self.bus.realm, self.info.service, R::NAME);
-        let (name, subject) = match host {
-            None => (R::NAME.to_string(), subject),
-            Some(host) => (format!("{}-{host}", R::NAME), subject.on_host(host)),
-        };
+        let (realm, service) = (self.bus.realm.clone(), self.info.service);
         let handler = Arc::new(handler);
+        let subject = Subject::at_service(&realm, service, R::NAME);
+        self.add_at::<R, H, F>(subject, host, false, Arc::clone(&handler));
+        if may_send(R::SENDERS, R::SCHEDULABLE, service, service) {
+            self.add_at::<R, H, F>(Subject::internal(&realm, service, R::NAME), host, true, handler);
+        }
+        self
+    }
+
+    fn add_at<R, H, F>(
+        &mut self,
+        subject: Subject,
+        host: Option<&HostName>,
+        is_internal: bool,
+        handler: Arc<H>,
+    ) where
+        R: Request,
+        H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
+    {
+        let prefix = if is_internal { "internal-" } else { "" };
+        let (name, subject) = match host {
+            None => (format!("{prefix}{}", R::NAME), subject),
+            Some(host) => (format!("{prefix}{}-{host}", R::NAME), subject.on_host(host)),
+        };
+        let (service, people) = (self.info.service, self.bus.people.clone());
+        let has_accounts = self.bus.transport.account().is_some();
         self.endpoints.push(Endpoint {
             info: EndpointInfo { name, subject: subject.to_string(), metadata: schemas::<R>() },
-            handler: Arc::new(move |incoming| answer::<R, H, F>(incoming, Arc::clone(&handler)).boxed()),
+            handler: Arc::new(move |incoming| {
+                let (handler, people) = (Arc::clone(&handler), people.clone());
+                async move {
+                    let arrival = Arrival { service, has_accounts, is_internal, people: &people };
+                    answer::<R, H, F>(incoming, arrival, handler).await;
+                }
+                .boxed()
+            }),
         });
-        self
     }
 
     /// Opens the endpoints. When this returns, requests reach them.
@@ -177,28 +211,27 @@ impl RunningServer {
 
 async fn serve_endpoint(mut requests: BoxStream<'static, IncomingMessage>, handler: Handler) {
     let places = Arc::new(Semaphore::new(CONCURRENT_MAX));
+    let queue = Arc::new(Semaphore::new(CONCURRENT_MAX + QUEUED_MAX));
     let mut under_way = JoinSet::new();
     while let Some(incoming) = requests.next().await {
         while under_way.try_join_next().is_some() {}
-        match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => {
-                let work = handler(incoming);
-                under_way.spawn(async move {
-                    work.await;
-                    drop(place);
-                });
+        let queued = Arc::clone(&queue).try_acquire_owned();
+        let (places, handler) = (Arc::clone(&places), Arc::clone(&handler));
+        under_way.spawn(async move {
+            let place = match &queued {
+                Ok(_) => tokio::time::timeout(QUEUED_FOR_MAX, places.acquire()).await.ok(),
+                Err(_) => None,
+            };
+            match place {
+                Some(_place) => handler(incoming).await,
+                None => send::<(), ()>(incoming, Encoding::Json, Err(busy().into())).await,
             }
-            Err(_) => {
-                let message = format!("{CONCURRENT_MAX} requests of this kind are being answered; try again");
-                let busy = Failure { kind: FailureKind::Busy, message };
-                under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(ErrorReply::Failed(busy))));
-            }
-        }
+        });
     }
     while under_way.join_next().await.is_some() {}
 }
 
-async fn answer<R, H, F>(incoming: IncomingMessage, handler: Arc<H>)
+async fn answer<R, H, F>(incoming: IncomingMessage, arrival: Arrival<'_>, handler: Arc<H>)
 where
     R: Request,
     H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
@@ -222,14 +255,10 @@ where
     );
     telemetry::continue_trace(&span, &envelope.headers);
     let work = async {
-        let request = read::<R>(envelope, encoding)?;
-        let caller = caller_of(envelope);
-        if caller != Caller::Service && !R::SENDERS.contains(&Sender::People) {
-            let message = format!("{} is a request between services", R::NAME);
-            return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
-        }
-        let call =
-            IncomingRequest { request, caller, message_id: envelope.headers.get(MESSAGE_ID_HEADER).cloned() };
+        let Callers { caller, on_behalf_of } = check::<R>(&envelope.headers, arrival)?;
+        let request = read::<R>(envelope, encoding, &caller)?;
+        let message_id = envelope.headers.get(MESSAGE_ID_HEADER).cloned();
+        let call = IncomingRequest { request, caller, on_behalf_of, message_id };
         // A panic in a handler is a bug; the abort hook of the chassis ends the process before this returns. In
         // tests there is no hook, and the caller must still get a reply.
         let handled = tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(handler(call)).catch_unwind()).await;
@@ -251,45 +280,30 @@ where
     send(incoming, encoding, answer).await;
 }
 
+fn busy() -> Failure {
+    let message = format!("more than {CONCURRENT_MAX} requests of this kind are being answered; ask again");
+    Failure { kind: FailureKind::Busy, message }
+}
+
 fn internal(name: &str) -> Failure {
     Failure { kind: FailureKind::Internal, message: format!("{name} met a defect of the service") }
 }
 
-fn read<R: Request>(envelope: &Envelope, encoding: Encoding) -> Result<R, Failure> {
+/// Reads a request. People are told of a field that does not exist: it is misspelt, or they expect what we do not do.
+fn read<R: Request>(envelope: &Envelope, encoding: Encoding, caller: &Caller) -> Result<R, Failure> {
     if envelope.body.len() > MESSAGE_BYTES_MAX {
         let message =
             format!("the request has {} bytes, a message may have {MESSAGE_BYTES_MAX}", envelope.body.len());
         return Err(Failure { kind: FailureKind::TooLarge, message });
     }
-    encoding.read::<R>(&envelope.body).map_err(|reason| Failure {
+    let read = match caller {
+        Caller::Service(_) => encoding.read::<R>(&envelope.body),
+        Caller::Person { .. } | Caller::Anonymous | Caller::Unknown => encoding.read_strictly(&envelope.body),
+    };
+    read.map_err(|reason| Failure {
         kind: FailureKind::Malformed,
-        message: format!("{} cannot be read: {reason}", R::NAME),
+        message: format!("{} cannot be read: {}", R::NAME, cut(&reason)),
     })
-}
-
-/// The value of the headers that name a person.
-#[derive(Serialize, Deserialize)]
-struct RequestInfo {
-    acc: Option<String>,
-    user: Option<String>,
-}
-
-/// The header of a request that is sent for a person; none for a service.
-pub(crate) fn on_behalf_of(caller: &Caller) -> Option<(String, String)> {
-    let Caller::Person { account, user } = caller else { return None };
-    let info = RequestInfo { acc: Some(account.clone()), user: user.clone() };
-    Some((ON_BEHALF_OF_HEADER.into(), serde_json::to_string(&info).expect("plain strings")))
-}
-
-fn caller_of(envelope: &Envelope) -> Caller {
-    let headers = &envelope.headers;
-    match headers.get(REQUEST_INFO_HEADER).or_else(|| headers.get(ON_BEHALF_OF_HEADER)) {
-        None => Caller::Service,
-        Some(text) => match serde_json::from_str::<RequestInfo>(text) {
-            Ok(info) => Caller::Person { account: info.acc.unwrap_or_default(), user: info.user },
-            Err(_) => Caller::Person { account: String::new(), user: None },
-        },
-    }
 }
 
 async fn send<T: Serialize, F: Serialize>(
@@ -306,7 +320,7 @@ async fn send<T: Serialize, F: Serialize>(
     let mut headers = HashMap::from([(CONTENT_TYPE.to_string(), encoding.content_type().to_string())]);
     let mut mark = |code: &str, text: String| {
         headers.insert(ERROR_CODE_HEADER.into(), code.into());
-        headers.insert(ERROR_TEXT_HEADER.into(), text.replace(['\r', '\n'], " "));
+        headers.insert(ERROR_TEXT_HEADER.into(), cut(&text));
     };
     let body = match &answer {
         Ok(reply) => encoding.write(reply),
@@ -319,7 +333,14 @@ async fn send<T: Serialize, F: Serialize>(
             encoding.write(&Negative::<F>::Failed(failure))
         }
     };
-    let body = body.expect("every message of the contract can be written in both encodings");
+    let mut body = body.expect("every message of the contract can be written in both encodings");
+    if body.len() > ANSWER_BYTES_MAX {
+        let message =
+            format!("the answer has {} bytes, more than a message may have; ask for less", body.len());
+        mark(code_of(FailureKind::TooLarge), message.clone());
+        let failure = Failure { kind: FailureKind::TooLarge, message };
+        body = encoding.write(&Negative::<F>::Failed(&failure)).expect("a failure is plain text");
+    }
     let subject = incoming.envelope.subject.clone();
     if let Err(error) = incoming.reply.answer(Envelope { subject: String::new(), headers, body }).await {
         tracing::warn!(subject, %error, "an answer did not get through");
@@ -345,25 +366,4 @@ fn schemas<R: Request>() -> HashMap<String, String> {
         ("reply_schema".into(), text(schemars::schema_for!(R::Reply))),
         ("refusal_schema".into(), text(schemars::schema_for!(R::Refusal))),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_servers_stamp_outweighs_what_a_sender_claims_about_its_caller() {
-        let alice = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
-        let claimed = on_behalf_of(&Caller::Person { account: "PEOPLE".into(), user: Some("root".into()) });
-        let stamp = (REQUEST_INFO_HEADER.to_string(), r#"{"acc":"PEOPLE","user":"alice"}"#.to_string());
-        let mut envelope = Envelope { headers: claimed.into_iter().collect(), ..Envelope::default() };
-        envelope.headers.extend([stamp]);
-        assert_eq!(caller_of(&envelope), alice);
-        envelope.headers = on_behalf_of(&alice).into_iter().collect();
-        assert_eq!(caller_of(&envelope), alice);
-        envelope.headers = [(ON_BEHALF_OF_HEADER.to_string(), "not JSON".to_string())].into();
-        assert_eq!(caller_of(&envelope), Caller::Person { account: String::new(), user: None });
-        envelope.headers = on_behalf_of(&Caller::Service).into_iter().collect();
-        assert_eq!(caller_of(&envelope), Caller::Service);
-    }
 }

@@ -86,20 +86,21 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         row.map(|row| self.read(row)).transpose()
     }
 
+    /// Reads one row as the leader of a cluster has it: what a write whose answer was lost came to.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub async fn get_from_leader(&self, key: &str) -> Result<Option<Entry<T>>, TableError> {
+        let row = self.transport.get_from_leader(self.name, key).await.map_err(|cause| self.link(cause))?;
+        row.map(|row| self.read(row)).transpose()
+    }
+
     /// Reads every row.
     ///
     /// # Errors
     /// When the bus cannot be reached, or a row cannot be decoded.
     pub async fn all(&self) -> Result<Vec<Entry<T>>, TableError> {
-        self.all_under("").await
-    }
-
-    /// Reads every row whose key begins with whole tokens: `backup.`.
-    ///
-    /// # Errors
-    /// When the bus cannot be reached, or a row cannot be decoded.
-    pub async fn all_under(&self, prefix: &str) -> Result<Vec<Entry<T>>, TableError> {
-        let rows = self.transport.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
+        let rows = self.transport.list(self.name).await.map_err(|cause| self.link(cause))?;
         rows.into_iter().map(|row| self.read(row)).collect()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use contract::Service;
+use contract::permissions::Account;
 use futures::stream::BoxStream;
 
 /// A body with headers on its way to a subject.
@@ -123,6 +124,25 @@ pub struct TableRow {
     pub revision: u64,
 }
 
+/// The key of the row that shows whether a table can be written. No name of ours begins so.
+pub(crate) const CANARY_KEY: &str = "_canary";
+
+/// Why a table cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CanaryError {
+    /// There is no such table.
+    #[error("table {0} is missing")]
+    Missing(String),
+    /// It cannot be written now: no room on the disk of the bus, no leader, no connection.
+    #[error("table {table} cannot be written")]
+    NotWritten {
+        /// The table.
+        table: String,
+        /// What happened.
+        source: TransportError,
+    },
+}
+
 /// What a write to a table came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
@@ -147,14 +167,21 @@ pub trait Transport: Send + Sync + 'static {
         info: &ServiceInfo,
         endpoints: &[EndpointInfo],
     ) -> Result<OpenEndpoints, TransportError>;
-    /// Asks which services run and collects answers for `wait`.
+    /// Asks which services run, each instance of each, and collects answers for `wait`.
     async fn discover(&self, wait: Duration) -> Result<Vec<DiscoveredService>, TransportError>;
+    /// The account of our user, on a bus with accounts: there the server names the caller of each request that comes from
+    /// another account.
+    fn account(&self) -> Option<Account>;
     /// Whether there is a connection now.
     fn is_connected(&self) -> bool;
-    /// Reads a row.
+    /// Writes a row that nobody reads, over the one before, and so finds out whether the table can be written.
+    async fn write_canary(&self, table: &str) -> Result<(), CanaryError>;
+    /// Reads a row. In a cluster the answer may be a little old.
     async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
-    /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError>;
+    /// Reads a row as the leader of the table has it: never older than what was written before.
+    async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
+    /// Reads all rows.
+    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
     async fn put(
         &self,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus::memory::MemoryTransport;
 use bus::{Bus, CallError, Caller, Envelope, ErrorReply, ServiceInfo, TableError, Transport, TransportError};
 use contract::message::{Failure, FailureKind};
+use contract::permissions::User;
 use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
 use contract::{OperationId, Realm, Service, VmName, bucket};
 use futures::StreamExt;
@@ -31,10 +32,10 @@ async fn on_nats() -> Fixture {
         url: server.url(),
         nkey_file: None,
         name: "suite".into(),
-        inbox_prefix: contract::permissions::inbox_prefix(Service::Backup),
+        user: User::Service(Service::Provisioner),
     };
     let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
-    bus::nats::bootstrap(&transport, 1).await.expect("buckets can be made");
+    bus::nats::bootstrap(&transport, Service::Provisioner, 1).await.expect("buckets can be made");
     let transport: Arc<dyn Transport> = Arc::new(transport);
     Fixture { bus: Bus::new(Arc::clone(&transport), Realm::default()), transport, _server: Some(server) }
 }
@@ -51,7 +52,8 @@ on_both!(
     a_refusal_comes_back_as_the_refusal_it_was,
     a_failure_comes_back_with_its_kind,
     nobody_there_is_said_at_once,
-    a_request_sent_for_a_person_shows_that_person_as_its_caller,
+    a_request_sent_for_a_person_names_that_person,
+    people_are_told_of_a_field_that_does_not_exist_and_services_are_not,
     a_late_answer_is_an_error_within_the_deadline,
     a_question_in_json_is_answered_in_json,
     an_unreadable_question_is_answered_and_not_obeyed,
@@ -59,7 +61,8 @@ on_both!(
     an_event_reaches_every_listener,
     a_service_is_found_by_discovery_until_it_closes,
     a_row_is_created_once_and_changed_only_over_its_revision,
-    rows_are_listed_by_the_beginning_of_their_key,
+    all_rows_are_listed,
+    a_row_is_read_from_the_leader_as_it_is,
     a_removed_row_can_be_created_again,
 );
 
@@ -96,7 +99,7 @@ async fn opened(bus: &Bus) -> (bus::RunningServer, Arc<AtomicUsize>) {
             }
         }
     });
-    (server.open().await.expect("the opened opens"), served)
+    (server.open().await.expect("the server opens"), served)
 }
 
 fn get(name: &str) -> GetVm {
@@ -127,26 +130,46 @@ async fn a_failure_comes_back_with_its_kind(fixture: Fixture) {
     }
 }
 
-async fn a_request_sent_for_a_person_shows_that_person_as_its_caller(fixture: Fixture) {
-    let seen: Arc<Mutex<Vec<Caller>>> = Arc::default();
+async fn a_request_sent_for_a_person_names_that_person(fixture: Fixture) {
+    let seen: Arc<Mutex<Vec<(Caller, Option<Caller>)>>> = Arc::default();
     let seen_by_server = Arc::clone(&seen);
     let mut server = fixture.bus.server(info());
     server.on::<ListVms, _, _>(move |call| {
-        seen_by_server.lock().expect("no panic").push(call.caller);
+        seen_by_server.lock().expect("no panic").push((call.caller, call.on_behalf_of));
         async { Ok(Vec::new()) }
     });
     server.on::<CloseDisks, _, _>(|_| async { panic!("people may not send it") });
     let _running = server.open().await.expect("the server opens");
-    let person = Caller::Person { account: "PEOPLE".into(), user: Some("alice".into()) };
-    for caller in [&person, &Caller::Service] {
-        fixture.bus.call_for(caller, &ListVms {}, SOON).await.expect("a reply");
-    }
-    assert_eq!(*seen.lock().expect("no panic"), [person.clone(), Caller::Service]);
+    let person = Caller::Person { user: "UALICE".into(), name: None };
+    fixture.bus.call_for(&person, &ListVms {}, SOON).await.expect("a reply");
+    fixture.bus.call_for(&Caller::Anonymous, &ListVms {}, SOON).await.expect("a reply");
+    // Without accounts nobody is named.
+    let expected = [(Caller::Anonymous, Some(person.clone())), (Caller::Anonymous, None)];
+    assert_eq!(*seen.lock().expect("no panic"), expected);
     let close = CloseDisks { operation_id: OperationId::from_bits(7) };
     match fixture.bus.call_for(&person, &close, SOON).await {
         Err(CallError::Failed(failure)) => assert_eq!(failure.kind, FailureKind::NotAllowed),
         other => panic!("{other:?}"),
     }
+}
+
+async fn people_are_told_of_a_field_that_does_not_exist_and_services_are_not(fixture: Fixture) {
+    let (_running, served) = opened(&fixture.bus).await;
+    for (body, content_type) in [
+        (r#"{"vm":"broken","wm":1}"#.as_bytes().to_vec(), "application/json"),
+        ([&b"\x82\xa2vm\xa6broken\xa2wm\x01"[..]].concat(), "application/msgpack"),
+    ] {
+        let headers = [("Content-Type".to_string(), content_type.to_string())];
+        let envelope = Envelope {
+            subject: "loam.v1.provisioner.get_vm".into(),
+            headers: headers.into(),
+            body: body.into(),
+        };
+        let answer = fixture.transport.request(envelope, SOON).await.expect("an answer");
+        let text = &answer.headers["Nats-Service-Error"];
+        assert!(text.contains("no field wm"), "{text}");
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 0, "nothing was obeyed");
 }
 
 async fn nobody_there_is_said_at_once(fixture: Fixture) {
@@ -249,17 +272,25 @@ async fn a_row_is_created_once_and_changed_only_over_its_revision(fixture: Fixtu
     assert_eq!(table.get("arch").await.expect("read"), None);
 }
 
-async fn rows_are_listed_by_the_beginning_of_their_key(fixture: Fixture) {
+async fn all_rows_are_listed(fixture: Fixture) {
     let table = fixture.bus.table::<u32>(bucket::OPERATIONS);
     assert_eq!(table.all().await.expect("listed"), Vec::new());
-    for (key, value) in [("backup.a", 1), ("backup.b", 2), ("upgrade.a", 3)] {
+    for (key, value) in [("a", 1), ("b", 2), ("c.d", 3)] {
         table.create(key, &value).await.expect("created");
     }
-    let mut keys: Vec<String> =
-        table.all_under("backup.").await.expect("listed").into_iter().map(|r| r.key).collect();
+    let mut keys: Vec<String> = table.all().await.expect("listed").into_iter().map(|r| r.key).collect();
     keys.sort();
-    assert_eq!(keys, ["backup.a", "backup.b"]);
-    assert_eq!(table.all().await.expect("listed").len(), 3);
+    assert_eq!(keys, ["a", "b", "c.d"]);
+}
+
+async fn a_row_is_read_from_the_leader_as_it_is(fixture: Fixture) {
+    let table = fixture.bus.table::<String>(bucket::SEEDS);
+    assert_eq!(table.get_from_leader("debian").await.expect("read"), None);
+    let revision = table.create("debian", &"one".to_string()).await.expect("created");
+    let row = table.get_from_leader("debian").await.expect("read").expect("there");
+    assert_eq!((row.value.as_str(), row.revision), ("one", revision));
+    table.remove("debian", revision).await.expect("removed");
+    assert_eq!(table.get_from_leader("debian").await.expect("read"), None);
 }
 
 async fn a_removed_row_can_be_created_again(fixture: Fixture) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bus::{ErrorReply, Server};
 use contract::HostName;
+use contract::health::{CheckHealth, Health, PartHealth};
 use contract::message::NeverRefused;
-use contract::operation::{CheckHealth, Health, PartHealth};
 
 use crate::start::BoxFuture;
 

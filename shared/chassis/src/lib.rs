@@ -21,6 +21,7 @@ mod memory;
 mod settings;
 mod signals;
 mod start;
+mod tables;
 mod wiring;
 mod worker;
 

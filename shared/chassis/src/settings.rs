@@ -7,6 +7,7 @@
 //! [nats]
 //! url = "nats://127.0.0.1:4222"
 //! nkey_file = "/var/lib/loam/keys/backup.nk"
+//! people_file = "/var/lib/loam/people.toml"
 //! [backup]                 # the service's own part, named as the service
 //! ```
 
@@ -45,6 +46,9 @@ pub struct NatsSettings {
     /// The file with our nkey seed. Without one no user is named, which only an open server in a test accepts.
     #[serde(default)]
     pub nkey_file: Option<PathBuf>,
+    /// The file with names and public keys of people (`people.toml`): without one, people have no names.
+    #[serde(default)]
+    pub people_file: Option<PathBuf>,
 }
 
 /// Why there are no settings.
@@ -101,7 +105,7 @@ fn load_from<S: DeserializeOwned>(
         }
         Err(error) => return Err(error.into()),
     };
-    if let Some(path) = &common.nats.nkey_file {
+    for path in [&common.nats.nkey_file, &common.nats.people_file].into_iter().flatten() {
         refuse_if_others_can_write(path)?;
     }
     let Common { host, state_dir, realm, nats } = common;

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, Server, ServiceInfo};
+use bus::{Bus, People, Server, ServiceInfo};
 use contract::Realm;
+use contract::health::Health;
 use contract::message::with_causes;
-use contract::operation::Health;
 use operation::Engine;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,7 @@ use crate::health::{PartCheck, check_resumed, serve_health};
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
 use crate::signals::EndSignals;
+use crate::tables::TableChecker;
 use crate::wiring::Wiring;
 use crate::worker::Workers;
 
@@ -80,6 +81,16 @@ impl Service {
     pub fn with_workers(mut self, workers: Workers) -> Service {
         self.parts.extend(workers.checks());
         self.workers = workers;
+        self
+    }
+
+    /// Whether its tables can be written, as parts of its health.
+    fn with_table_checks(mut self, bus: &Bus, service: contract::Service) -> Service {
+        let Some(checker) = TableChecker::of(bus, service) else { return self };
+        self.parts.push(checker.check_missing());
+        let own = self.workers.checks().len();
+        self.workers.start(checker);
+        self.parts.extend(self.workers.checks().split_off(own));
         self
     }
 
@@ -209,7 +220,7 @@ where
         instance: instance.clone(),
     };
     let Some(service_built) = end.unless_received(build(chassis)).await else { return Ok(()) };
-    let service_built = service_built?;
+    let service_built = service_built?.with_table_checks(&bus, service);
 
     let info = ServiceInfo {
         service,
@@ -257,13 +268,14 @@ where
 async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyhow::Result<Bus> {
     let connection = bus::nats::Connection {
         url: settings.nats.url.clone(),
+        user: contract::permissions::User::Service(service),
         nkey_file: settings.nats.nkey_file.clone(),
         name: format!("loam-{service}@{}", settings.host),
-        inbox_prefix: contract::permissions::inbox_prefix(service),
     };
     let transport = bus::nats::connect(&connection, BUS_WAIT_MAX).await?;
     let realm: Realm = settings.realm.clone();
-    Ok(Bus::new(Arc::new(transport), realm))
+    let people = settings.nats.people_file.as_ref().map(People::in_file).unwrap_or_default();
+    Ok(Bus::new(Arc::new(transport), realm).with_people(people))
 }
 
 /// Unfinished operations are read again until that works: dropping them would leave work half done.

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bus::{Bus, ErrorReply, IncomingRequest, Server};
-use contract::{Request, Service};
+use contract::{HostName, Request, Service};
 use operation::{Engine, PendingCommand, Saga, Sagas};
 
 type Row<H> = Box<dyn FnOnce(&mut Server, &Arc<H>) + Send>;
@@ -79,8 +79,14 @@ impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
     }
 
     /// Opens the engine with the sagas of all rows. Nothing is resumed before the service answers.
-    pub fn open_engine(self, bus: &Bus, service: Service, state: &Arc<S>) -> (Engine, Wiring<H>) {
-        let engine = self.sagas.open(bus.clone(), service, state);
+    pub fn open_engine(
+        self,
+        bus: &Bus,
+        service: Service,
+        host: &HostName,
+        state: &Arc<S>,
+    ) -> (Engine, Wiring<H>) {
+        let engine = self.sagas.open(bus.clone(), service, host.clone(), state);
         let mut rows = self.rows;
         for begin in self.begins {
             let engine = engine.clone();

@@ -1,5 +1,5 @@
-//! The durable tables: JetStream KV buckets. Each key has one writer; a service never opens another's bucket,
-//! but for `operations`, where every service writes under its own name.
+//! The durable tables: JetStream KV buckets. Each belongs to one service and lies in the JetStream of its account, which
+//! nobody else can reach; so tables of the same name in two accounts are two tables.
 
 use crate::Service;
 
@@ -8,49 +8,49 @@ use crate::Service;
 pub struct KvBucket {
     /// Its name.
     pub name: &'static str,
-    /// Who writes it, or every service under its own name.
-    pub writer: Writer,
     /// How many revisions of a key the server keeps.
     pub history: u8,
 }
 
-/// Who writes a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writer {
-    /// One service.
-    One(Service),
-    /// Every service, keys that begin with its name and a dot.
-    EachServiceOwnPrefix,
+/// The operations of the service that owns it: `{operation id}`.
+pub const OPERATIONS: KvBucket = KvBucket { name: "operations", history: 1 };
+/// Virtual machines as they should be.
+pub const VMS: KvBucket = KvBucket { name: "vms", history: 8 };
+/// Seeds.
+pub const SEEDS: KvBucket = KvBucket { name: "seeds", history: 8 };
+/// Open disk exports.
+pub const DISK_EXPORTS: KvBucket = KvBucket { name: "disk_exports", history: 1 };
+/// The routes that the proxy last knew.
+pub const ROUTES: KvBucket = KvBucket { name: "routes", history: 1 };
+/// Schedules.
+pub const SCHEDULES: KvBucket = KvBucket { name: "schedules", history: 8 };
+/// Runs: `{schedule}.{due, unix seconds}`; whoever creates the key fires the run.
+pub const RUNS: KvBucket = KvBucket { name: "runs", history: 1 };
+
+/// The tables of a service. The supervisor has none.
+pub const fn of_service(service: Service) -> &'static [KvBucket] {
+    match service {
+        Service::Provisioner => &[OPERATIONS, VMS, SEEDS, DISK_EXPORTS],
+        Service::Backup | Service::Upgrade => &[OPERATIONS],
+        Service::Proxy => &[ROUTES],
+        Service::Scheduler => &[SCHEDULES, RUNS],
+        Service::Supervisor => &[],
+    }
 }
 
-/// Operations of every service: `{service}.{operation id}`.
-pub const OPERATIONS: KvBucket =
-    KvBucket { name: "operations", writer: Writer::EachServiceOwnPrefix, history: 1 };
-/// Virtual machines as they should be.
-pub const VMS: KvBucket = KvBucket { name: "vms", writer: Writer::One(Service::Provisioner), history: 8 };
-/// Seeds.
-pub const SEEDS: KvBucket = KvBucket { name: "seeds", writer: Writer::One(Service::Provisioner), history: 8 };
-/// Open disk exports.
-pub const DISK_EXPORTS: KvBucket =
-    KvBucket { name: "disk_exports", writer: Writer::One(Service::Provisioner), history: 1 };
-/// The routes that the proxy last knew.
-pub const ROUTES: KvBucket = KvBucket { name: "routes", writer: Writer::One(Service::Proxy), history: 1 };
-/// Schedules.
-pub const SCHEDULES: KvBucket =
-    KvBucket { name: "schedules", writer: Writer::One(Service::Scheduler), history: 8 };
-/// Runs: `{schedule}.{due, unix seconds}`; whoever creates the key fires the run.
-pub const RUNS: KvBucket = KvBucket { name: "runs", writer: Writer::One(Service::Scheduler), history: 1 };
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog;
 
-/// All of them.
-pub const ALL: [KvBucket; 7] = [OPERATIONS, VMS, SEEDS, DISK_EXPORTS, ROUTES, SCHEDULES, RUNS];
-
-impl KvBucket {
-    /// The keys that a service may write in this bucket, as a subject tail; nothing if none.
-    pub fn keys_of(&self, service: Service) -> Option<String> {
-        match self.writer {
-            Writer::One(owner) if owner == service => Some(">".into()),
-            Writer::One(_) => None,
-            Writer::EachServiceOwnPrefix => Some(format!("{service}.>")),
+    #[test]
+    fn services_with_durable_commands_are_those_with_operations() {
+        for service in Service::ALL {
+            let is_durable =
+                |entry: &catalog::RequestEntry| entry.durable && entry.owners().contains(&service);
+            let begins = catalog::requests().iter().any(is_durable);
+            assert_eq!(begins, Service::WITH_OPERATIONS.contains(&service), "{service}");
+            assert_eq!(begins, of_service(service).contains(&OPERATIONS), "{service}");
         }
     }
 }

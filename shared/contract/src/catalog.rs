@@ -4,7 +4,7 @@
 use schemars::{Schema, schema_for};
 
 use crate::message::{DurableCommand, Event, MessageOwner, Request, Sender};
-use crate::{Service, backup, operation, provisioner, proxy, scheduler, supervisor, upgrade};
+use crate::{Service, backup, health, operation, provisioner, proxy, scheduler, supervisor, upgrade};
 
 /// Is shown every message, by its type.
 pub trait Visitor {
@@ -22,6 +22,7 @@ pub trait Visitor {
 
 /// Shows a visitor every message.
 pub fn visit(visitor: &mut impl Visitor) {
+    health::visit(visitor);
     operation::visit(visitor);
     provisioner::visit(visitor);
     backup::visit(visitor);
@@ -73,7 +74,7 @@ impl RequestEntry {
             owner: R::OWNER,
             senders: R::SENDERS,
             durable: false,
-            schedulable: false,
+            schedulable: R::SCHEDULABLE,
             request: || schema_for!(R),
             reply: || schema_for!(R::Reply),
             refusal: || schema_for!(R::Refusal),
@@ -87,22 +88,27 @@ impl RequestEntry {
 
     /// The services that answer it.
     pub fn owners(&self) -> Vec<Service> {
-        match self.owner {
-            MessageOwner::One(service) => vec![service],
-            MessageOwner::Each => Service::ALL.to_vec(),
-        }
+        self.owner.services()
     }
 
     /// The services at which a service may send it.
     pub fn owners_for(&self, service: Service) -> Vec<Service> {
-        let scheduled = service == Service::Scheduler && self.schedulable;
-        let may = |owner: &Service| {
-            scheduled
-                || self.is_sent_by(Sender::Service(service))
-                || self.is_sent_by(Sender::To(service, *owner))
-        };
+        let may = |owner: &Service| may_send(self.senders, self.schedulable, service, *owner);
         self.owners().into_iter().filter(may).collect()
     }
+
+    /// Whether it may be sent to the instance on one host: what concerns the host's own processes and their health.
+    pub fn is_sent_to_hosts(&self) -> bool {
+        self.owner == MessageOwner::One(Service::Supervisor)
+            || self.is_sent_by(Sender::Service(Service::Supervisor))
+    }
+}
+
+/// Whether a service may send a request to one of its owners: it is named as a sender, or it is the scheduler and the
+/// request may be scheduled.
+pub fn may_send(senders: &[Sender], schedulable: bool, from: Service, to: Service) -> bool {
+    let named = senders.contains(&Sender::Service(from)) || senders.contains(&Sender::To(from, to));
+    named || (schedulable && from == Service::Scheduler)
 }
 
 /// All requests.
@@ -132,7 +138,7 @@ impl Visitor for Entries {
         self.requests.push(RequestEntry::of::<R>());
     }
     fn durable<C: DurableCommand>(&mut self) {
-        let entry = RequestEntry { durable: true, schedulable: C::SCHEDULABLE, ..RequestEntry::of::<C>() };
+        let entry = RequestEntry { durable: true, ..RequestEntry::of::<C>() };
         self.requests.push(entry);
     }
     fn event<E: Event>(&mut self) {

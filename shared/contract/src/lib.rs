@@ -7,10 +7,10 @@
 //!   message      Request, DurableCommand, Event: types that know owner, name, senders, reply and refusal; `messages!`
 //!   catalog      the list of all messages; permissions, schemas and samples walk it
 //!   subject      where a message travels; the only place that spells subjects
-//!   bucket       which durable tables there are and who may write them
-//!   permissions  who may publish and subscribe to what, computed from catalog and buckets
+//!   bucket       which durable tables there are and whose they are
+//!   permissions  the accounts of the bus, what each exports and imports, and what each user may do
 //!
-//!   operation, provisioner, backup, proxy, scheduler, upgrade, supervisor: the messages, a module for each owner
+//!   health, operation, provisioner, backup, proxy, scheduler, upgrade, supervisor: the messages, a module for each owner
 //! ```
 //!
 //! The contract promises that a message means the same to sender and receiver, in MessagePack and in JSON, today and
@@ -23,6 +23,7 @@ pub mod amount;
 pub mod backup;
 pub mod bucket;
 pub mod catalog;
+pub mod health;
 pub mod message;
 pub mod names;
 pub mod operation;

@@ -21,6 +21,19 @@ pub enum MessageOwner {
     One(Service),
     /// Every service for itself; the caller names which.
     Each,
+    /// Every service that has operations ([`Service::WITH_OPERATIONS`]) for itself; the caller names which.
+    EachWithOperations,
+}
+
+impl MessageOwner {
+    /// The services that own it.
+    pub fn services(self) -> Vec<Service> {
+        match self {
+            MessageOwner::One(service) => vec![service],
+            MessageOwner::Each => Service::ALL.to_vec(),
+            MessageOwner::EachWithOperations => Service::WITH_OPERATIONS.to_vec(),
+        }
+    }
 }
 
 /// Who may send a request. No one can send a request without senders.
@@ -34,28 +47,40 @@ pub enum Sender {
     To(Service, Service),
 }
 
-/// Who sent a request.
+/// Who sent a request, as the bus server stamped it: by account and user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Caller {
-    /// A service of this installation.
-    Service,
-    /// A person or another system, in an account of its own, as the bus server stamped the request.
+    /// A service of this installation, by its account.
+    Service(Service),
+    /// A person or another system.
     Person {
-        /// The NATS account.
-        account: String,
-        /// The user in the account (the public nkey, where users have one); absent where the server does not know it.
+        /// The user: its public nkey.
+        user: String,
+        /// The name of that user in the installation's list of people, where it is listed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        user: Option<String>,
+        name: Option<String>,
     },
+    /// Nobody is named: the bus has no accounts, as in tests.
+    Anonymous,
+    /// A kind of caller that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
+
+/// Characters of a public key that tell users apart, for people.
+const USER_CHARACTERS_SHOWN: usize = 12;
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Caller::Service => f.write_str("a service"),
-            Caller::Person { account, user: Some(user) } => write!(f, "{user} of account {account}"),
-            Caller::Person { account, user: None } => write!(f, "account {account}"),
+            Caller::Service(service) => f.write_str(service.name()),
+            Caller::Person { name: Some(name), .. } => f.write_str(name),
+            Caller::Person { user, name: None } => {
+                f.write_str(user.get(..USER_CHARACTERS_SHOWN).unwrap_or(user))
+            }
+            Caller::Anonymous => f.write_str("anonymous"),
+            Caller::Unknown => f.write_str("unknown"),
         }
     }
 }
@@ -68,6 +93,9 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'st
     const NAME: &'static str;
     /// Who may send it.
     const SENDERS: &'static [Sender];
+    /// Whether a schedule may send it. The scheduler sets the operation id and, where the command has a field
+    /// `schedule`, its own schedule.
+    const SCHEDULABLE: bool;
     /// What answers it.
     type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// How it may be refused; its `Display` is a sentence for people that says what to do next.
@@ -84,9 +112,6 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'st
 /// A command that starts durable work. It is answered at once with the id of an operation, which survives its process
 /// and can be listed, watched and cancelled. The same id and command twice are one operation.
 pub trait DurableCommand: Request<Reply = BegunOperation> + Clone {
-    /// Whether a schedule may send it. The scheduler sets the operation id and, where the command has a field
-    /// `schedule`, its own schedule.
-    const SCHEDULABLE: bool;
     /// The id that the sender chose for the operation, where it did.
     fn operation_id(&self) -> Option<&OperationId>;
     /// What it is about: the name that people filter operations by (a VM, a seed, a repository).
@@ -109,8 +134,9 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
     const NAME: &'static str;
     /// Services that subscribe to it. People and other systems may subscribe to every event.
     const SUBSCRIBERS: &'static [Service];
-    /// What it is about; the last token of the subject.
-    fn about(&self) -> &str;
+    /// What it is about: the last token of the subject. An event that every service publishes for itself begins with its
+    /// service: `{service}.{host}.{id}`.
+    fn about(&self) -> String;
 }
 
 /// A refusal that cannot happen: the request is never refused, it can only fail.
@@ -211,10 +237,10 @@ macro_rules! declare {
     (command $type:ident ($owner:expr) ($schedulable:expr)
         $name:literal, from [$($sender:expr),*], refusal $refusal:ty, about |$it:ident| $about:expr) => {
         $crate::message::declare! {
-            request $type ($owner) $name, from [$($sender),*], reply $crate::operation::BegunOperation, refusal $refusal
+            answered $type ($owner) ($schedulable)
+            $name, from [$($sender),*], reply $crate::operation::BegunOperation, refusal $refusal
         }
         impl $crate::message::DurableCommand for $type {
-            const SCHEDULABLE: bool = $schedulable;
             fn operation_id(&self) -> Option<&$crate::OperationId> {
                 self.operation_id.as_ref()
             }
@@ -227,7 +253,10 @@ macro_rules! declare {
             }
         }
     };
-    (request $type:ident ($owner:expr)
+    (request $type:ident ($owner:expr) $($row:tt)*) => {
+        $crate::message::declare! { answered $type ($owner) (false) $($row)* }
+    };
+    (answered $type:ident ($owner:expr) ($schedulable:expr)
         $name:literal, from [$($sender:expr),*], reply $reply:ty, refusal $refusal:ty) => {
         impl $crate::message::Request for $type {
             const OWNER: $crate::message::MessageOwner = $owner;
@@ -237,6 +266,7 @@ macro_rules! declare {
                 use $crate::{Service::*, message::Sender::*};
                 &[$($sender),*]
             };
+            const SCHEDULABLE: bool = $schedulable;
             type Reply = $reply;
             type Refusal = $refusal;
         }
@@ -250,9 +280,9 @@ macro_rules! declare {
                 use $crate::Service::*;
                 &[$($service),*]
             };
-            fn about(&self) -> &str {
+            fn about(&self) -> String {
                 let $it = self;
-                $about
+                $about.to_string()
             }
         }
     };

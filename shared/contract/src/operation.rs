@@ -10,10 +10,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{MessageOwner, NeverRefused, messages};
-use crate::{OperationId, Service, Timestamp};
+use crate::message::{Caller, MessageOwner, NeverRefused, messages};
+use crate::{HostName, OperationId, Service, Timestamp};
 
-messages! { MessageOwner::Each =>
+messages! { MessageOwner::EachWithOperations =>
     request ListOperations { "list_operations", from [People], reply Vec<OperationReport>, refusal NeverRefused }
     request GetOperation {
         "get_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
@@ -21,10 +21,9 @@ messages! { MessageOwner::Each =>
     request CancelOperation {
         "cancel_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
     }
-    request CheckHealth {
-        "check_health", from [People, Service(Upgrade), Service(Supervisor)], reply Health, refusal NeverRefused
+    event OperationChanged {
+        "operation", to [], about |it| format!("{}.{}.{}", it.0.service, it.0.host, it.0.id)
     }
-    event OperationChanged { "operation", to [], about |it| it.0.id.as_str() }
 }
 
 /// The reply to a durable command.
@@ -76,6 +75,13 @@ pub struct OperationReport {
     pub id: OperationId,
     /// The service that carries it out.
     pub service: Service,
+    /// The host on which it runs.
+    pub host: HostName,
+    /// Who sent the command.
+    pub caller: Caller,
+    /// For whom the caller sent it, where it did so for another: the person whose schedule the scheduler carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Caller>,
     /// What it does: the name of the command that began it (`create_vm`).
     pub kind: String,
     /// What it is about, for people and for filters (`web`).
@@ -105,6 +111,13 @@ pub struct OperationReport {
     /// The trace that follows it, 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+}
+
+impl OperationReport {
+    /// Who asked for it in the end: for whom it was sent, or else who sent it.
+    pub fn asked_by(&self) -> &Caller {
+        self.on_behalf_of.as_ref().unwrap_or(&self.caller)
+    }
 }
 
 /// How much of a step is done.
@@ -152,45 +165,4 @@ pub struct CancelOperation {
 pub struct UnknownOperation {
     /// The id that was asked for.
     pub id: OperationId,
-}
-
-/// Asks a service for its health.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CheckHealth {}
-
-/// The health of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Health {
-    /// The service.
-    pub service: Service,
-    /// Its version (semantic).
-    pub version: String,
-    /// Which build of it: the first 16 hexadecimal digits of the SHA-256 of its executable.
-    pub build: String,
-    /// This run of it; a restart has another.
-    pub instance: String,
-    /// When it started.
-    pub since: Timestamp,
-    /// What it depends on, and whether each works.
-    pub parts: Vec<PartHealth>,
-    /// What a person should know and what is no problem, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<String>,
-}
-
-impl Health {
-    /// Whether every part works.
-    pub fn is_healthy(&self) -> bool {
-        self.parts.iter().all(|part| part.problem.is_none())
-    }
-}
-
-/// Something the service depends on, as the service sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PartHealth {
-    /// Its name (`libvirt`, `store`).
-    pub part: String,
-    /// What is wrong with it; absent while it works.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
 }

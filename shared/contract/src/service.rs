@@ -39,6 +39,9 @@ impl Service {
         Service::Supervisor,
     ];
 
+    /// The services that own durable commands: they have an operations table, and answer requests about operations.
+    pub const WITH_OPERATIONS: [Service; 3] = [Service::Provisioner, Service::Backup, Service::Upgrade];
+
     /// The name as it stands in subjects, settings and metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,8 +3,9 @@
 //! ```text
 //!   {realm}.v1.{service}.{verb_noun}             a request
 //!   {realm}.v1.{service}.{verb_noun}.{host}      the same, to the instance on one host
+//!   {realm}.v1.{service}.internal.{verb_noun}    a request of a service to itself: no other account can send it
 //!   {realm}.v1.event.{service}.{noun_past}.{id}  an event
-//!   {realm}.v1.event.operation.{id}              progress of an operation
+//!   {realm}.v1.event.operation.{service}.{host}.{id}  progress of an operation
 //! ```
 
 use std::fmt;
@@ -64,13 +65,18 @@ impl Subject {
     pub fn of_request<R: Request>(realm: &Realm) -> Subject {
         match R::OWNER {
             MessageOwner::One(service) => Subject::at_service(realm, service, R::NAME),
-            MessageOwner::Each => panic!("{} is answered by every service for itself; say which", R::NAME),
+            _ => panic!("{} is answered by several services, each for itself; say which", R::NAME),
         }
     }
 
     /// Where a request goes to a service named by the caller.
     pub fn at_service(realm: &Realm, service: Service, name: &str) -> Subject {
         Subject(format!("{realm}.v1.{service}.{name}"))
+    }
+
+    /// Where a service sends a request to itself: a subject that its account does not export.
+    pub fn internal(realm: &Realm, service: Service, name: &str) -> Subject {
+        Subject(format!("{realm}.v1.{service}.internal.{name}"))
     }
 
     /// The same request, to the instance on one host only.
@@ -88,14 +94,27 @@ impl Subject {
         Subject(format!("{realm}.v1.{service}.>"))
     }
 
-    /// Where an event is published. Events that every service publishes carry no service in the subject.
+    /// Where an event is published.
     pub fn of_event<E: Event>(realm: &Realm, event: &E) -> Subject {
         Subject(format!("{}.{}", event_stem(realm, E::OWNER, E::NAME), event.about()))
     }
 
     /// Every event of a kind, whatever it is about: a pattern.
     pub fn of_events<E: Event>(realm: &Realm) -> Subject {
-        Subject(format!("{}.*", event_stem(realm, E::OWNER, E::NAME)))
+        let stem = event_stem(realm, E::OWNER, E::NAME);
+        match E::OWNER {
+            MessageOwner::One(_) => Subject(format!("{stem}.*")),
+            MessageOwner::Each | MessageOwner::EachWithOperations => Subject(format!("{stem}.>")),
+        }
+    }
+
+    /// The events of a kind that one of its owners publishes: a pattern.
+    pub(crate) fn of_events_of(realm: &Realm, owner: MessageOwner, name: &str, service: Service) -> Subject {
+        let stem = event_stem(realm, owner, name);
+        match owner {
+            MessageOwner::One(_) => Subject(format!("{stem}.*")),
+            MessageOwner::Each | MessageOwner::EachWithOperations => Subject(format!("{stem}.{service}.*.*")),
+        }
     }
 
     /// All events of the realm.
@@ -104,11 +123,11 @@ impl Subject {
     }
 }
 
-/// The subject of an event without what it is about.
-pub(crate) fn event_stem(realm: &Realm, owner: MessageOwner, name: &str) -> String {
+/// The subject of an event without what it is about. Events of several owners carry theirs behind it.
+fn event_stem(realm: &Realm, owner: MessageOwner, name: &str) -> String {
     match owner {
         MessageOwner::One(service) => format!("{realm}.v1.event.{service}.{name}"),
-        MessageOwner::Each => format!("{realm}.v1.event.{name}"),
+        MessageOwner::Each | MessageOwner::EachWithOperations => format!("{realm}.v1.event.{name}"),
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
-use crate::operation::Health;
 use crate::{OperationId, Service};
 
 messages! { MessageOwner::One(Service::Upgrade) =>

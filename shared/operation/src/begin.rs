@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::{Caller, Entry, ErrorReply, IncomingRequest, TableError};
 use contract::message::{DurableCommand, Failure, FailureKind, with_causes};
 use contract::operation::{BegunOperation, OperationState};
-use contract::{OperationId, bucket};
+use contract::{OperationId, Service, bucket};
 use saga::Journal;
 use serde_json::Value;
 use tracing::{Instrument, Span};
@@ -32,6 +32,15 @@ pub struct PendingCommand<C> {
     pub command: C,
     /// Who sent it.
     pub caller: Caller,
+    /// For whom, where it was sent for another.
+    pub on_behalf_of: Option<Caller>,
+}
+
+impl<C> PendingCommand<C> {
+    /// A command that a service gives itself.
+    pub fn of_service(service: Service, id: OperationId, command: C) -> Self {
+        PendingCommand { id, command, caller: Caller::Service(service), on_behalf_of: None }
+    }
 }
 
 /// Why an operation did not begin.
@@ -74,14 +83,13 @@ impl Engine {
         let chosen = call.request.operation_id().cloned();
         let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
         let known = self.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+        let IncomingRequest { request: command, caller, on_behalf_of, .. } = call;
+        let pending = PendingCommand { id, command, caller, on_behalf_of };
         let _guard = match known {
             Some(_) => None,
-            None => {
-                let command = call.request.clone();
-                Some(check(PendingCommand { id: id.clone(), command, caller: call.caller }).await?)
-            }
+            None => Some(check(pending.clone()).await?),
         };
-        self.begin(id, &call.request).await.map_err(|error| match error {
+        self.begin(pending).await.map_err(|error| match error {
             BeginError::IdReused(id) => ErrorReply::Refused(C::id_reused(id)),
             error => ErrorReply::Failed(error.into()),
         })
@@ -93,13 +101,13 @@ impl Engine {
     /// When the id was used for another command, too many are unfinished, or the table does not answer.
     pub async fn begin<C: DurableCommand>(
         &self,
-        id: OperationId,
-        command: &C,
+        pending: PendingCommand<C>,
     ) -> Result<BegunOperation, BeginError> {
+        let PendingCommand { id, command, caller, on_behalf_of } = pending;
         let shared = &self.shared;
         let kind = shared.sagas.get(C::NAME).expect("an engine opens with every saga of its service");
-        let key = OperationRecord::key(shared.service, &id);
-        let json = without_id(command);
+        let key = id.to_string();
+        let json = without_id(&command);
         if let Some(known) = shared.table.get(&key).await? {
             return already(known.value, C::NAME, &json);
         }
@@ -108,6 +116,9 @@ impl Engine {
         let record = OperationRecord {
             id: id.clone(),
             service: shared.service,
+            host: shared.host.clone(),
+            caller,
+            on_behalf_of,
             kind: C::NAME.into(),
             about: command.about(),
             command: json.clone(),
@@ -123,7 +134,7 @@ impl Engine {
                 self.launch(Entry { key, value: record, revision });
                 Ok(BegunOperation::Begun(id))
             }
-            Err(TableError::Conflict { .. }) => match shared.table.get(&key).await? {
+            Err(TableError::Conflict { .. }) => match shared.table.get_from_leader(&key).await? {
                 Some(known) => already(known.value, C::NAME, &json),
                 None => Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key })),
             },
@@ -142,7 +153,7 @@ impl Engine {
                 () = self.shared.shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOST_CREATE_POLL_INTERVAL) => {}
             }
-            match self.shared.table.get(&key).await {
+            match self.shared.table.get_from_leader(&key).await {
                 Ok(Some(row)) => return self.drive_on(row),
                 Ok(None) => polls += 1,
                 Err(error) => tracing::debug!(

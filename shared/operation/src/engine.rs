@@ -10,7 +10,7 @@ use std::time::Duration;
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
 use contract::operation::OperationReport;
-use contract::{OperationId, Service, bucket};
+use contract::{HostName, OperationId, Service, bucket};
 use saga::{Step, drive};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,6 +47,7 @@ pub(crate) struct EngineShared {
     pub(crate) bus: Bus,
     pub(crate) table: Table<OperationRecord>,
     pub(crate) service: Service,
+    pub(crate) host: HostName,
     pub(crate) sagas: HashMap<&'static str, RegisteredSaga>,
     running: Mutex<HashMap<OperationId, Running>>,
     pub(crate) shutdown: CancellationToken,
@@ -99,8 +100,8 @@ impl<S: Send + Sync + 'static> Sagas<S> {
         self
     }
 
-    /// Opens the engine of a service. Nothing is resumed yet.
-    pub fn open(self, bus: Bus, service: Service, state: &Arc<S>) -> Engine {
+    /// Opens the engine of a service on a host. Nothing is resumed yet.
+    pub fn open(self, bus: Bus, service: Service, host: HostName, state: &Arc<S>) -> Engine {
         let kind = |SagaOf { steps, drive }| {
             let state = Arc::clone(state);
             RegisteredSaga {
@@ -112,6 +113,7 @@ impl<S: Send + Sync + 'static> Sagas<S> {
             table: bus.table(bucket::OPERATIONS),
             bus,
             service,
+            host,
             sagas: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
             running: Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -144,17 +146,18 @@ impl Engine {
     /// # Errors
     /// When the table cannot be read.
     pub async fn find(&self, id: &OperationId) -> Result<Option<OperationReport>, TableError> {
-        let row = self.shared.table.get(&OperationRecord::key(self.shared.service, id)).await?;
+        let row = self.shared.table.get(id.as_str()).await?;
         Ok(row.map(|row| self.report(&row.value)))
     }
 
-    /// Drives on whatever an earlier process left unfinished; returns how many operations that are.
+    /// Drives on whatever an earlier process of this host left unfinished; returns how many operations that are.
     ///
     /// # Errors
     /// When the table cannot be read.
     pub async fn resume(&self) -> Result<usize, ResumeError> {
-        let unfinished: Vec<_> =
-            self.rows().await?.into_iter().filter(|row| !row.value.state.is_final()).collect();
+        let is_ours = |row: &Entry<OperationRecord>| row.value.host == self.shared.host;
+        let rows = self.rows().await?.into_iter();
+        let unfinished: Vec<_> = rows.filter(|row| is_ours(row) && !row.value.state.is_final()).collect();
         let count = unfinished.len();
         for row in unfinished {
             self.drive_on(row);
@@ -198,7 +201,7 @@ impl Engine {
     }
 
     pub(crate) async fn rows(&self) -> Result<Vec<Entry<OperationRecord>>, TableError> {
-        self.shared.table.all_under(&format!("{}.", self.shared.service)).await
+        self.shared.table.all().await
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
@@ -215,7 +218,9 @@ impl Engine {
             "operation",
             otel.name = row.value.kind,
             operation = %row.value.id,
-            about = row.value.about
+            about = row.value.about,
+            caller = %row.value.caller,
+            host = %row.value.host
         );
         telemetry::continue_trace(&span, &row.value.trace);
         let running =

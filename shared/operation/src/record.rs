@@ -1,7 +1,8 @@
 //! An operation as a row.
 
+use contract::message::Caller;
 use contract::operation::{OperationReport, OperationState, Progress};
-use contract::{OperationId, Service, Timestamp};
+use contract::{HostName, OperationId, Service, Timestamp};
 use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct OperationRecord {
     pub(crate) id: OperationId,
     pub(crate) service: Service,
+    /// Where it runs: only the service on this host drives it.
+    pub(crate) host: HostName,
+    pub(crate) caller: Caller,
+    pub(crate) on_behalf_of: Option<Caller>,
     pub(crate) kind: String,
     pub(crate) about: String,
     /// The command, as JSON without its operation id: the same id with another command is refused.
@@ -23,10 +28,6 @@ pub(crate) struct OperationRecord {
 }
 
 impl OperationRecord {
-    pub(crate) fn key(service: Service, id: &OperationId) -> String {
-        format!("{service}.{id}")
-    }
-
     /// Takes over a journal and the state that follows from it.
     pub(crate) fn follow(&mut self, journal: &Journal, now: Timestamp) {
         self.journal = journal.clone();
@@ -60,6 +61,9 @@ impl OperationRecord {
         OperationReport {
             id: self.id.clone(),
             service: self.service,
+            host: self.host.clone(),
+            caller: self.caller.clone(),
+            on_behalf_of: self.on_behalf_of.clone(),
             kind: self.kind.clone(),
             about: self.about.clone(),
             state: self.state.clone(),

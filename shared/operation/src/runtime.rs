@@ -42,8 +42,7 @@ impl BusRuntime {
 
     /// An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
     async fn was_ours(&self) -> Result<Option<Revision>, TableError> {
-        let key = OperationRecord::key(self.operation_record.service, &self.operation_record.id);
-        let row = self.table.get(&key).await?;
+        let row = self.table.get_from_leader(self.operation_record.id.as_str()).await?;
         Ok(row.filter(|row| row.value == self.operation_record).map(|row| row.revision))
     }
 }
@@ -52,7 +51,7 @@ impl Runtime for BusRuntime {
     async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
         self.operation_record.follow(journal, chrono::Utc::now());
         self.progress.clear();
-        let key = OperationRecord::key(self.operation_record.service, &self.operation_record.id);
+        let key = self.operation_record.id.to_string();
         loop {
             if self.shutdown.is_cancelled() {
                 return Err(FencedError);

@@ -44,8 +44,10 @@ impl Engine {
         self,
         call: IncomingRequest<CancelOperation>,
     ) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
-        let IncomingRequest { request: CancelOperation { id }, caller, message_id } = call;
+        let IncomingRequest { request: CancelOperation { id }, caller, on_behalf_of, message_id } = call;
+        tracing::info!(operation = %id, %caller, "cancellation requested");
         self.cancel(&id);
-        self.answer_get(IncomingRequest { request: GetOperation { id }, caller, message_id }).await
+        let request = GetOperation { id };
+        self.answer_get(IncomingRequest { request, caller, on_behalf_of, message_id }).await
     }
 }

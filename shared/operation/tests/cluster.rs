@@ -6,8 +6,8 @@ use std::time::Duration;
 use bus::Bus;
 use contract::operation::OperationState;
 use contract::provisioner::StartVm;
-use contract::{Realm, Service, VmName};
-use operation::{Context, Saga, Sagas, new_id};
+use contract::{HostName, Realm, Service, VmName};
+use operation::{Context, PendingCommand, Saga, Sagas, new_id};
 use saga::{Outputs, Step, StepError};
 use testkit::{NatsCluster, eventually_some};
 
@@ -32,15 +32,16 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
         url: cluster.url(),
         nkey_file: None,
         name: "cluster-test".into(),
-        inbox_prefix: contract::permissions::inbox_prefix(Service::Backup),
+        user: contract::permissions::User::Service(Service::Backup),
     };
     let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("a server answers");
     eventually_some("a leader is elected and makes the buckets", WAIT_MAX, async || {
-        bus::nats::bootstrap(&transport, cluster.size()).await.ok()
+        bus::nats::bootstrap(&transport, Service::Backup, cluster.size()).await.ok()
     })
     .await;
     let bus = Bus::new(Arc::new(transport), Realm::default());
-    let engine = Sagas::default().with::<StartVm>().open(bus, Service::Backup, &Arc::new(State));
+    let host = HostName::new("h1").expect("a name");
+    let engine = Sagas::default().with::<StartVm>().open(bus, Service::Backup, host, &Arc::new(State));
 
     let mut accepted = Vec::new();
     let mut number = 0;
@@ -52,11 +53,12 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
             }
             number += 1;
             let vm = VmName::new(format!("vm-{number}")).expect("a name");
-            let command = StartVm { vm, operation_id: None };
             let id = new_id();
+            let command = StartVm { vm, operation_id: None };
+            let pending = PendingCommand::of_service(Service::Scheduler, id.clone(), command);
             // A command whose answer was lost is given again with the same id, as every client may.
             let begun = eventually_some("the operation is accepted", WAIT_MAX, async || {
-                engine.begin(id.clone(), &command).await.ok()
+                engine.begin(pending.clone()).await.ok()
             })
             .await;
             assert_eq!(begun.operation(), &id);
@@ -65,7 +67,8 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
         cluster.revive(victim);
         eventually_some("the cluster is whole again", WAIT_MAX, async || {
             let vm = VmName::new("last").expect("a name");
-            engine.begin(new_id(), &StartVm { vm, operation_id: None }).await.ok()
+            let command = StartVm { vm, operation_id: None };
+            engine.begin(PendingCommand::of_service(Service::Scheduler, new_id(), command)).await.ok()
         })
         .await;
     }

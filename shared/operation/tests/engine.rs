@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bus::Bus;
 use bus::memory::MemoryTransport;
+use bus::{Bus, Caller};
 use contract::operation::{BegunOperation, OperationChanged, OperationState};
 use contract::provisioner::StartVm;
-use contract::{OperationId, Realm, Service, VmName};
+use contract::{HostName, OperationId, Realm, Service, VmName};
 use futures::StreamExt;
-use operation::{BeginError, Context, Engine, Saga, Sagas, new_id};
+use operation::{BeginError, Context, Engine, PendingCommand, Saga, Sagas, new_id};
 use saga::{Outputs, Step, StepError};
 use testkit::eventually;
 
@@ -60,10 +60,43 @@ fn start_vm(vm: &str) -> StartVm {
     StartVm { vm: VmName::new(vm).expect("a name"), operation_id: None }
 }
 
+fn pending(id: &OperationId, vm: &str) -> PendingCommand<StartVm> {
+    PendingCommand::of_service(Service::Scheduler, id.clone(), start_vm(vm))
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).expect("a name")
+}
+
 fn engine(transport: &MemoryTransport, state: &Arc<State>) -> (Bus, Engine) {
+    engine_on("h1", transport, state)
+}
+
+fn engine_on(name: &str, transport: &MemoryTransport, state: &Arc<State>) -> (Bus, Engine) {
     let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
-    let engine = Sagas::default().with::<StartVm>().open(bus.clone(), Service::Provisioner, state);
+    let engine =
+        Sagas::default().with::<StartVm>().open(bus.clone(), Service::Provisioner, host(name), state);
     (bus, engine)
+}
+
+#[tokio::test]
+async fn an_operation_is_resumed_on_its_own_host_only_and_says_who_asked_for_it() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let id = new_id();
+    let (_, first) = engine_on("h1", &transport, &state);
+    let alice = Caller::Person { user: "UALICE".into(), name: Some("alice".into()) };
+    let pending = PendingCommand { on_behalf_of: Some(alice.clone()), ..pending(&id, "web") };
+    first.begin(pending).await.expect("begun");
+    first.shut_down().await;
+    let (_, other) = engine_on("h2", &transport, &state);
+    assert_eq!(other.resume().await.expect("read"), 0, "another host's");
+    let report = other.find(&id).await.expect("read").expect("every host shows all");
+    assert_eq!((report.host.as_str(), &report.caller), ("h1", &Caller::Service(Service::Scheduler)));
+    assert_eq!(report.asked_by(), &alice);
+    let (_, again) = engine_on("h1", &transport, &state);
+    assert_eq!(again.resume().await.expect("read"), 1);
+    state.may_go_on.store(true, Ordering::SeqCst);
+    ends(&again, &id, OperationState::Done).await;
 }
 
 async fn ends(engine: &Engine, id: &OperationId, state: OperationState) {
@@ -80,10 +113,7 @@ async fn an_operation_runs_to_its_end_and_publishes_its_changes() {
     let mut changes = bus.subscribe::<OperationChanged>().await.expect("subscribed");
     state.may_go_on.store(true, Ordering::SeqCst);
     let id = new_id();
-    assert_eq!(
-        engine.begin(id.clone(), &start_vm("web")).await.expect("begun"),
-        BegunOperation::Begun(id.clone())
-    );
+    assert_eq!(engine.begin(pending(&id, "web")).await.expect("begun"), BegunOperation::Begun(id.clone()));
     ends(&engine, &id, OperationState::Done).await;
     let report = engine.find(&id).await.expect("readable").expect("there");
     assert_eq!((report.steps_done, report.steps_total, report.output), (3, 3, Some(serde_json::json!(3))));
@@ -100,10 +130,10 @@ async fn the_same_command_twice_is_one_operation_and_another_command_is_refused_
     let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
     let (_, engine) = engine(&transport, &state);
     let id = new_id();
-    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
-    let again = engine.begin(id.clone(), &start_vm("web")).await.expect("known");
+    engine.begin(pending(&id, "web")).await.expect("begun");
+    let again = engine.begin(pending(&id, "web")).await.expect("known");
     assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
-    let other = engine.begin(id.clone(), &start_vm("db")).await.expect_err("another command");
+    let other = engine.begin(pending(&id, "db")).await.expect_err("another command");
     assert!(matches!(other, BeginError::IdReused(_)));
 }
 
@@ -113,7 +143,7 @@ async fn an_operation_outlives_its_process() {
     let id = new_id();
     {
         let (_, engine) = engine(&transport, &state);
-        engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+        engine.begin(pending(&id, "web")).await.expect("begun");
         eventually("it waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
         engine.shut_down().await;
     }
@@ -129,7 +159,7 @@ async fn of_two_drivers_only_one_goes_on() {
     let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
     let (_, first) = engine(&transport, &state);
     let id = new_id();
-    first.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    first.begin(pending(&id, "web")).await.expect("begun");
     eventually("the first waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
     let (_, second) = engine(&transport, &state);
     second.resume().await.expect("readable");
@@ -151,7 +181,7 @@ async fn a_cancelled_operation_is_undone() {
     engine.serve(&mut server);
     let _running = server.open().await.expect("opens");
     let id = new_id();
-    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    engine.begin(pending(&id, "web")).await.expect("begun");
     let cancel = contract::operation::CancelOperation { id: id.clone() };
     bus.call_at(Service::Provisioner, &cancel, Duration::from_secs(5)).await.expect("understood");
     ends(&engine, &id, OperationState::Undone).await;
@@ -166,7 +196,7 @@ async fn a_failed_operation_is_undone_and_says_why() {
     state.may_go_on.store(true, Ordering::SeqCst);
     state.fails.store(true, Ordering::SeqCst);
     let id = new_id();
-    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    engine.begin(pending(&id, "web")).await.expect("begun");
     ends(&engine, &id, OperationState::Undone).await;
     let report = engine.find(&id).await.expect("readable").expect("there");
     assert_eq!(report.reason.as_deref(), Some("finish: it does not start"));
@@ -178,7 +208,7 @@ async fn the_bus_going_away_suspends_an_operation_and_nothing_more() {
     let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
     let (_, engine) = engine(&transport, &state);
     let id = new_id();
-    engine.begin(id.clone(), &start_vm("web")).await.expect("begun");
+    engine.begin(pending(&id, "web")).await.expect("begun");
     eventually("it waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
     transport.cut();
     state.may_go_on.store(true, Ordering::SeqCst);
@@ -194,8 +224,8 @@ async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_car
     state.may_go_on.store(true, Ordering::SeqCst);
     let id = new_id();
     transport.lose_answer_of(contract::bucket::OPERATIONS.name);
-    engine.begin(id.clone(), &start_vm("web")).await.expect_err("nobody knows whether it is begun");
-    let again = engine.begin(id.clone(), &start_vm("web")).await.expect("it is");
+    engine.begin(pending(&id, "web")).await.expect_err("nobody knows whether it is begun");
+    let again = engine.begin(pending(&id, "web")).await.expect("it is");
     assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
     ends(&engine, &id, OperationState::Done).await;
     assert_eq!(state.prepared.load(Ordering::SeqCst), 1);

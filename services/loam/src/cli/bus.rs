@@ -1,20 +1,23 @@
-//! A NATS server that `loam up` does not run, as in containers or a cluster: its configuration, keys and buckets.
+//! A NATS server that `loam up` does not run, as in containers or a cluster: its configuration, keys and tables.
 //!
 //! ```text
 //!   loam bus generate-config   keys (kept once made), nats/nats.conf and client.toml in the state directory; contacts nobody
-//!   loam bus create-buckets    creates the buckets that do not exist yet, as the bootstrap role; then services may connect
+//!   loam bus tables            creates the tables that do not exist yet, each as the bootstrap user of its service's account
 //! ```
+//!
+//! `loam up` runs `bus tables` as a process of its own, too: no process that lasts holds a key that may create tables.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bus::nats::{Connection, bootstrap, connect};
 use clap::Subcommand;
-use contract::{Realm, permissions};
+use contract::permissions::User;
+use contract::{Realm, Service, bucket};
 
 use super::client::ClientConfig;
 use super::exit::{CliError, CliExitCode};
-use crate::nats::render::{ServerPaths, render};
+use crate::nats::render::{ClusterMember, ServerPaths, render};
 use crate::state::keys::{self, OPERATOR};
 use crate::state::{State, StateDirError, write_private};
 
@@ -34,16 +37,25 @@ pub(super) enum BusCommand {
         /// URL of the server for clients, such as nats://bus.example:4222
         #[arg(long)]
         url: String,
+        /// Name of the server, where it is a member of a cluster
+        #[arg(long, value_name = "NAME", requires_all = ["cluster_listen", "route"])]
+        server_name: Option<String>,
+        /// Address and port that the server listens on for the other servers of its cluster
+        #[arg(long, value_name = "ADDRESS:PORT", requires = "server_name")]
+        cluster_listen: Option<String>,
+        /// Another server of the cluster, such as nats-route://10.0.0.2:6222; once for each
+        #[arg(long, value_name = "URL", requires = "server_name")]
+        route: Vec<String>,
     },
-    /// Create the JetStream buckets that do not exist yet
-    CreateBuckets {
+    /// Create the tables (JetStream buckets) that do not exist yet
+    Tables {
         /// URL of the server
         #[arg(long)]
         url: String,
-        /// File with the private NATS key of the bootstrap role (an nkey seed)
-        #[arg(long, value_name = "FILE")]
-        key: PathBuf,
-        /// Number of servers that keep each bucket
+        /// Directory with the private NATS keys of the bootstrap users (SERVICE.nk)
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        /// Number of servers that keep each table
         #[arg(long, default_value_t = 1)]
         replicas: usize,
     },
@@ -51,42 +63,51 @@ pub(super) enum BusCommand {
 
 pub(super) fn run(state: &State, command: BusCommand) -> Result<(), CliError> {
     match command {
-        BusCommand::GenerateConfig { listen, data, url } => {
-            prepare(state, &listen, &data, url).map_err(|error| CliError::of_start(error.into()))
+        BusCommand::GenerateConfig { listen, data, url, server_name, cluster_listen, route } => {
+            let cluster = server_name.zip(cluster_listen);
+            let cluster = cluster.map(|(name, listen)| ClusterMember { name, listen, routes: route });
+            let paths = ServerPaths { listen: &listen, store: &data, cluster: cluster.as_ref() };
+            prepare(state, paths, url).map_err(|error| CliError::of_start(error.into()))
         }
-        BusCommand::CreateBuckets { url, key, replicas } => {
+        BusCommand::Tables { url, keys, replicas } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime of one thread needs nothing that can be missing");
-            runtime.block_on(make_buckets(url, key, replicas))
+            runtime.block_on(create_tables(&url, &keys, replicas))
         }
     }
 }
 
-fn prepare(state: &State, listen: &str, data: &Path, url: String) -> Result<(), StateDirError> {
+fn prepare(state: &State, paths: ServerPaths<'_>, url: String) -> Result<(), StateDirError> {
     let realm = Realm::default();
     state.prepare()?;
     let public = keys::prepare(state)?;
-    let paths = ServerPaths { listen, store: data };
+    keys::write_people(state, &public)?;
     write_private(&state.nats().join("nats.conf"), render(&realm, &public, paths).as_bytes())?;
-    let client =
-        ClientConfig { url, key: keys::of_person(&state.keys(), OPERATOR), person: OPERATOR.into(), realm };
+    let operator = User::Person(OPERATOR.into());
+    let key = keys::file_of(&state.keys(), &operator);
+    let client = ClientConfig { url, key, person: OPERATOR.into(), realm };
     let text = toml::to_string(&client).expect("a few texts are plain data");
     write_private(&state.client(), text.as_bytes())
 }
 
-async fn make_buckets(url: String, key: PathBuf, replicas: usize) -> Result<(), CliError> {
-    let connection = Connection {
-        url,
-        nkey_file: Some(key),
-        name: "loam-bootstrap".into(),
-        inbox_prefix: permissions::BOOTSTRAP_INBOX_PREFIX.into(),
-    };
-    let carrier = connect(&connection, CONNECT_MAX).await.map_err(|error| {
-        CliError::new(CliExitCode::Unreachable, format!("{:#}", anyhow::Error::from(error)))
-    })?;
-    bootstrap(&carrier, replicas).await.map_err(|error| CliError::of_start(error.into()))
+async fn create_tables(url: &str, keys: &Path, replicas: usize) -> Result<(), CliError> {
+    for service in Service::ALL.into_iter().filter(|service| !bucket::of_service(*service).is_empty()) {
+        let connection = Connection {
+            url: url.into(),
+            user: User::Bootstrap(service),
+            nkey_file: Some(keys.join(format!("{service}.nk"))),
+            name: format!("loam-tables-{service}"),
+        };
+        let transport = connect(&connection, CONNECT_MAX).await.map_err(|error| {
+            CliError::new(CliExitCode::Unreachable, format!("{:#}", anyhow::Error::from(error)))
+        })?;
+        bootstrap(&transport, service, replicas).await.map_err(|error| {
+            CliError::of_start(anyhow::Error::from(error).context(format!("tables of {service}")))
+        })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -99,13 +120,15 @@ mod tests {
         let state = State::at(folder.path());
         let once = || {
             let (data, url) = (Path::new("/data"), "nats://nats:4222".to_string());
-            prepare(&state, "0.0.0.0:4222", data, url).expect("prepared");
+            let paths = ServerPaths { listen: "0.0.0.0:4222", store: data, cluster: None };
+            prepare(&state, paths, url).expect("prepared");
             std::fs::read_to_string(state.nats().join("nats.conf")).expect("written")
         };
         let text = once();
         assert_eq!(text, once());
         assert!(text.contains("0.0.0.0:4222") && text.contains("/data"), "{text}");
-        let seed = std::fs::read_to_string(keys::of_person(&state.keys(), OPERATOR)).expect("made");
+        let seed = std::fs::read_to_string(keys::file_of(&state.keys(), &User::Person(OPERATOR.into())))
+            .expect("made");
         assert!(!text.contains(seed.trim()));
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
+use contract::message::Caller;
 use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, OperationState};
 use contract::{OperationId, Service};
 
@@ -13,7 +14,7 @@ use super::session::Session;
 use super::watch::{title, watch};
 
 /// The services that run operations.
-pub(super) const WORKERS: [Service; 3] = [Service::Provisioner, Service::Backup, Service::Upgrade];
+pub(super) const WORKERS: [Service; 3] = Service::WITH_OPERATIONS;
 /// An ambiguous prefix names so many of the ids that it may mean.
 const CANDIDATES_SHOWN: usize = 5;
 
@@ -27,6 +28,9 @@ pub(super) enum OpCommand {
         /// Only operations of this service: provisioner, backup or upgrade
         #[arg(long, add = ArgValueCandidates::new(completion::workers))]
         service: Option<Service>,
+        /// Only operations that this person or service asked for
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
     },
     /// Show one operation
     Show {
@@ -52,10 +56,11 @@ pub(super) enum OpCommand {
 
 pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), CliError> {
     match command {
-        OpCommand::List { unfinished, service } => {
+        OpCommand::List { unfinished, service, by } => {
             let mut reports = all(session, unfinished).await?;
             let length = short_length(reports.iter().map(|report| report.id.as_str()));
             reports.retain(|report| service.is_none_or(|service| service == report.service));
+            reports.retain(|report| by.as_deref().is_none_or(|by| is_asked_by(report, by)));
             show(session.json, &reports, |reports, text| list(reports, length, text))
         }
         OpCommand::Show { id } => show(session.json, &find(session, &id).await?, one),
@@ -174,6 +179,15 @@ fn state(report: &OperationReport) -> String {
     state.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
 }
 
+/// Whether a person, by name or public key, or a service asked for it, itself or through the scheduler.
+fn is_asked_by(report: &OperationReport, name: &str) -> bool {
+    let is = |caller: &Caller| match caller {
+        Caller::Person { user, name: known } => user == name || known.as_deref() == Some(name),
+        other => other.to_string() == name,
+    };
+    is(&report.caller) || report.on_behalf_of.as_ref().is_some_and(is)
+}
+
 fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
     let rows = reports.iter().map(|report| {
         let step = report.step.clone().or_else(|| report.reason.clone()).unwrap_or_default();
@@ -182,6 +196,8 @@ fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
             report.service.to_string(),
             title(report),
             state(report),
+            report.asked_by().to_string(),
+            report.host.to_string(),
             time(&report.started),
             step,
         ]
@@ -191,6 +207,8 @@ fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
         extra(whole("SERVICE")),
         cut("OPERATION"),
         whole("STATE"),
+        whole("BY"),
+        extra(whole("HOST")),
         whole("BEGUN"),
         cut("STEP OR REASON"),
     ];
@@ -202,6 +220,9 @@ fn one(report: &OperationReport, text: &mut Text) {
     text.field("service", Some(report.service));
     text.field("operation", Some(title(report)));
     text.field("state", Some(state(report)));
+    text.field("by", Some(&report.caller));
+    text.field("for", report.on_behalf_of.as_ref());
+    text.field("host", Some(&report.host));
     text.field("steps", Some(format_args!("{} of {}", report.steps_done, report.steps_total)));
     text.field("step", report.step.as_ref());
     text.field("reason", report.reason.as_ref());
@@ -218,6 +239,9 @@ mod tests {
         OperationReport {
             id: id.parse().expect("an id"),
             service: Service::Provisioner,
+            host: contract::HostName::new("h1").expect("a name"),
+            caller: Caller::Person { user: "UALICE".into(), name: Some("alice".into()) },
+            on_behalf_of: None,
             kind: "create_vm".into(),
             about: "web".into(),
             state: OperationState::Done,
@@ -242,6 +266,22 @@ mod tests {
         assert_eq!(ambiguous.exit(), CliExitCode::Usage);
         assert!(ambiguous.message().contains("any of 2 operations: 01KB"), "{}", ambiguous.message());
         assert_eq!(only_one(all(), "NOPE").expect_err("none").exit(), CliExitCode::Refused);
+    }
+
+    #[test]
+    fn an_operation_is_found_by_who_asked_for_it_directly_or_by_a_schedule() {
+        let own = report("01KB0000000000000000000001");
+        let scheduled = OperationReport {
+            caller: Caller::Service(Service::Scheduler),
+            on_behalf_of: Some(own.caller.clone()),
+            ..own.clone()
+        };
+        for name in ["alice", "UALICE"] {
+            assert!(is_asked_by(&own, name) && is_asked_by(&scheduled, name));
+        }
+        assert!(is_asked_by(&scheduled, "scheduler") && !is_asked_by(&own, "scheduler"));
+        assert!(!is_asked_by(&own, "bob"));
+        assert_eq!(scheduled.asked_by().to_string(), "alice");
     }
 
     #[test]

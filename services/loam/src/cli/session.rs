@@ -9,7 +9,7 @@ use bus::nats::{ConnectError, Connection, connect};
 use bus::{Bus, CallError, Destination};
 use contract::Request;
 use contract::message::with_causes;
-use contract::permissions::inbox_prefix_of_person;
+use contract::permissions::User;
 
 use super::client::{AS_ROOT, BusAddress};
 use super::exit::{CliError, CliExitCode};
@@ -35,7 +35,7 @@ impl Session {
             url: file.url,
             nkey_file: Some(file.key),
             name: format!("loam-{}", file.person),
-            inbox_prefix: inbox_prefix_of_person(&file.person),
+            user: User::Person(file.person),
         };
         let carrier = connect(&connection, CONNECT_MAX).await.map_err(|error| not_connected(&error))?;
         Ok(Session { bus: Bus::new(Arc::new(carrier), file.realm), json })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use contract::Service;
-use contract::operation::{CheckHealth, Health};
+use contract::health::{CheckHealth, Health};
 use contract::upgrade::{ApplyRelease, ListServices, RunningService};
 use serde::Serialize;
 

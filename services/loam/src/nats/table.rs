@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use contract::permissions::{self, Permissions};
-use contract::{Realm, Service};
+use contract::Realm;
+use contract::permissions::Permissions;
 
-use crate::state::keys::OPERATOR;
+use crate::state::keys;
 
 const OPENING: &str = "# Permissions on the bus
 
-Generated from `contract::permissions` by a test; do not edit. What is not listed is denied. A service may also reply to each
-request once, within 130 seconds. Nobody but `bootstrap` may create a stream, a consumer or a bucket, and `bootstrap` is
-used for a moment at each start. Requests of people reach the services with the header `Nats-Request-Info`, in which the
-server writes the account and the key of the caller.
+Generated from `contract::permissions` by a test; do not edit. Each service has an account of its own; people and other
+systems share the account PEOPLE. What is not listed is denied, and only what an account imports reaches it from another
+one. A service may also reply to each request once, within 130 seconds. Only a `bootstrap` user may create tables, those of
+its account, and `loam bus tables` uses it for a moment. Requests that come from another account carry the header
+`Nats-Request-Info`, in which the server writes the account and the key of the caller.
 
 ";
 
@@ -20,15 +21,9 @@ server writes the account and the key of the caller.
 pub fn page() -> String {
     let realm = Realm::default();
     let mut text = OPENING.to_string();
-    for service in Service::ALL {
-        chapter(&mut text, &format!("{service} (account LOAM)"), &permissions::of_service(&realm, service));
+    for user in keys::first_users() {
+        chapter(&mut text, &format!("{user} (account {})", user.account()), &user.permissions(&realm));
     }
-    chapter(&mut text, "bootstrap (account LOAM)", &permissions::of_bootstrap());
-    chapter(
-        &mut text,
-        &format!("{OPERATOR}, a person (account PEOPLE)"),
-        &permissions::of_person(&realm, OPERATOR),
-    );
     text
 }
 

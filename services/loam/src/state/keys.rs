@@ -3,52 +3,71 @@
 //! A seed is read from its file only to sign; the NATS server gets public keys only, and no seed is ever an argument or a
 //! variable.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use contract::Service;
+use contract::permissions::{Account, User};
+use contract::{Service, bucket};
 use nkeys::KeyPair;
 
-use super::{State, StateDirError, write_private};
+use super::{State, StateDirError, write_private, write_public};
 
 /// The person whose key is made at the first start.
 pub const OPERATOR: &str = "operator";
-const BOOTSTRAP: &str = "bootstrap";
 /// The store's key, as the backup service reads it.
 const BACKUP_KEY_BYTES: usize = 32;
 
 /// The public keys that the NATS server accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsPublicKeys {
-    /// One for each service, the supervisor included.
-    pub services: Vec<(Service, String)>,
-    /// The role that makes the buckets.
-    pub bootstrap: String,
+    /// Every user with its public nkey.
+    pub users: Vec<(User, String)>,
+}
+
+impl NatsPublicKeys {
+    /// The users of an account.
+    pub fn of(&self, account: Account) -> impl Iterator<Item = (&User, &str)> {
+        let users = self.users.iter().filter(move |(user, _)| user.account() == account);
+        users.map(|(user, key)| (user, key.as_str()))
+    }
+
     /// People by name.
-    pub people: Vec<(String, String)>,
+    pub fn people(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.users.iter().filter_map(|(user, key)| match user {
+            User::Person(name) => Some((name.as_str(), key.as_str())),
+            User::Service(_) | User::Bootstrap(_) => None,
+        })
+    }
 }
 
-/// The file of a service's seed.
-pub fn of_service(folder: &Path, service: Service) -> PathBuf {
-    folder.join(format!("{service}.nk"))
+/// The users that an installation has from its first start on.
+pub fn first_users() -> Vec<User> {
+    let bootstraps = Service::ALL.into_iter().filter(|service| !bucket::of_service(*service).is_empty());
+    Service::ALL
+        .into_iter()
+        .map(User::Service)
+        .chain(bootstraps.map(User::Bootstrap))
+        .chain([User::Person(OPERATOR.into())])
+        .collect()
 }
 
-/// The file of the bootstrap role's seed.
-pub fn of_bootstrap(folder: &Path) -> PathBuf {
-    folder.join(format!("{BOOTSTRAP}.nk"))
+/// The folder, in that of all keys, with the keys of bootstrap users.
+pub fn bootstrap_folder(folder: &Path) -> PathBuf {
+    folder.join("bootstrap")
 }
 
-/// The file of a person's seed.
-pub fn of_person(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.nk"))
+/// The file of a user's seed. Those of bootstrap users are for `loam bus tables` alone.
+pub fn file_of(folder: &Path, user: &User) -> PathBuf {
+    match user {
+        User::Service(service) => folder.join(format!("{service}.nk")),
+        User::Bootstrap(service) => bootstrap_folder(folder).join(format!("{service}.nk")),
+        User::Person(name) => folder.join(format!("{name}.nk")),
+    }
 }
 
 /// Makes every key that does not exist yet, and reads the public keys.
 pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
     let folder = state.keys();
-    let mut services = Vec::new();
-    for service in Service::ALL {
-        services.push((service, user_key(&of_service(&folder, service))?));
-    }
     let backup_key = state.backup_key();
     if exists(&backup_key)? {
         chassis::refuse_if_others_can_write(&backup_key)?;
@@ -56,11 +75,16 @@ pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
         let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
         write_private(&backup_key, format!("{}\n", hex::encode(bytes)).as_bytes())?;
     }
-    Ok(NatsPublicKeys {
-        services,
-        bootstrap: user_key(&of_bootstrap(&folder))?,
-        people: vec![(OPERATOR.into(), user_key(&of_person(&folder, OPERATOR))?)],
-    })
+    let with_key = |user: User| Ok((user.clone(), user_key(&file_of(&folder, &user))?));
+    let users: Result<Vec<_>, StateDirError> = first_users().into_iter().map(with_key).collect();
+    Ok(NatsPublicKeys { users: users? })
+}
+
+/// Writes the names and public keys of people, for the services: who asked is shown by name.
+pub fn write_people(state: &State, keys: &NatsPublicKeys) -> Result<(), StateDirError> {
+    let people: BTreeMap<&str, &str> = keys.people().collect();
+    let text = toml::to_string(&people).expect("names and keys are plain text");
+    write_public(&state.people(), text.as_bytes())
 }
 
 fn exists(path: &Path) -> Result<bool, StateDirError> {
@@ -101,8 +125,10 @@ mod tests {
         assert_eq!(std::fs::read_to_string(state.backup_key()).expect("there"), store_key);
         let files =
             std::fs::read_dir(state.keys()).expect("readable").map(|entry| entry.expect("readable").path());
-        let keys: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
-        assert_eq!(keys.len(), Service::ALL.len() + 3, "{keys:?}");
+        let mut keys: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
+        // Those of the services and of the operator, and the repository's.
+        assert_eq!(keys.len(), Service::ALL.len() + 2, "{keys:?}");
+        keys.extend(first_users().iter().map(|user| file_of(&state.keys(), user)));
         for key in keys {
             let mode = std::fs::metadata(&key).expect("there").permissions().mode() & 0o777;
             assert_eq!(mode, 0o600, "{}", key.display());
@@ -114,7 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path());
         state.prepare().expect("made");
-        std::fs::write(of_service(&state.keys(), Service::Proxy), "nonsense").expect("written");
+        std::fs::write(file_of(&state.keys(), &User::Service(Service::Proxy)), "nonsense").expect("written");
         let error = prepare(&state).expect_err("damaged").to_string();
         assert!(error.contains("proxy.nk"), "{error}");
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   {state}/               0755   QEMU's own user must be able to enter it to reach the disks
 //!     client.toml                 where the bus is, and the key that people use
+//!     people.toml                 names and public keys of people, for the services
 //!     keys/                0700   an nkey seed for each role, the store's key, keys/release/: trusted signing keys
 //!     nats/                0700   nats.conf (generated at each start) and the server's data
 //!     run/                 0700   the lock, and each service's settings (generated at each start)
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use contract::Service;
 
-pub use write::{StateDirError, write_private};
+pub use write::{StateDirError, write_private, write_public};
 
 /// The default state directory.
 pub const STATE_DEFAULT: &str = "/var/lib/loam";
@@ -48,6 +49,7 @@ impl State {
             write::folder(&private, FOR_US)?;
         }
         write::folder(&self.trusted_keys(), FOR_US)?;
+        write::folder(&self.keys().join("bootstrap"), FOR_US)?;
         write::folder(&self.releases(), FOR_ALL)
     }
 
@@ -58,6 +60,10 @@ impl State {
     /// Secrets.
     pub fn keys(&self) -> PathBuf {
         self.root.join("keys")
+    }
+    /// Names and public keys of people.
+    pub fn people(&self) -> PathBuf {
+        self.root.join("people.toml")
     }
     /// Public keys whose releases are trusted.
     pub fn trusted_keys(&self) -> PathBuf {

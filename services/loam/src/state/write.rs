@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Only its owner may read and write it.
 const FILE_FOR_US: u32 = 0o600;
+/// Everybody may read it.
+const FILE_FOR_ALL: u32 = 0o644;
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +61,21 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateDirError> {
 
 /// Writes a file that only its owner may read, atomically.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateDirError> {
+    write(path, content, FILE_FOR_US)
+}
+
+/// Writes a file that everybody may read, atomically.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), StateDirError> {
+    write(path, content, FILE_FOR_ALL)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), StateDirError> {
     let failed = |error| StateDirError::disk("writing", path)(error);
     let folder = path.parent().expect("files of the state directory are in a folder");
     let name = path.file_name().expect("files have names").to_string_lossy();
     let draft = folder.join(format!(".{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_FOR_US)
-        .open(&draft)
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft).map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&draft, path).map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)

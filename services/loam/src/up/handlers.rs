@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bus::{Bus, ErrorReply, RunningServer, ServiceInfo, TransportError};
+use contract::health::{CheckHealth, Health};
 use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
-use contract::operation::{CheckHealth, Health};
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService};
 use contract::{HostName, Service};
 use tokio::sync::Mutex;

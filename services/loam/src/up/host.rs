@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::nats::{Connection, NatsTransport, bootstrap, connect};
-use bus::{Bus, RunningServer};
-use contract::{Service, permissions};
+use bus::nats::{Connection, connect};
+use bus::{Bus, People, RunningServer};
+use contract::Service;
+use contract::permissions::User;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::child::SELF_EXE;
@@ -20,6 +23,7 @@ use super::service::{self, CommonSettings};
 use super::settings::{Hypervisor, Settings};
 use super::shutdown;
 use super::status_view::{self, HealthTable, StatusView};
+use super::table_repair::{Repair, TableRepair};
 use crate::nats::render::{ServerPaths, render};
 use crate::nats::server;
 use crate::state::keys::{self, NatsPublicKeys, OPERATOR};
@@ -27,6 +31,10 @@ use crate::state::{State, write_private};
 
 /// How long the bus may take to accept the first connection.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long creating the tables may take; in a cluster leaders are elected first.
+const TABLES_MAX: Duration = Duration::from_secs(60);
+/// Room that the embedded NATS server needs to go on writing for a while.
+const ROOM_BYTES_MIN: u64 = 64 << 20;
 /// How often the status view is updated.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 /// Digits of an executable's SHA-256 that name a build, as services report it.
@@ -72,8 +80,9 @@ impl Host {
     ) -> anyhow::Result<std::convert::Infallible> {
         let since = chrono::Utc::now();
         let public = keys::prepare(&self.state)?;
+        keys::write_people(&self.state, &public)?;
         let url = self.open_bus(&public, started).await?;
-        self.make_buckets(&url).await?;
+        self.create_tables(&url).await?;
         self.write_client(&url)?;
         let common = CommonSettings {
             state: &self.state,
@@ -115,7 +124,11 @@ impl Host {
         let listen = if wanted == 0 { "127.0.0.1:-1".to_string() } else { format!("127.0.0.1:{wanted}") };
         let store = self.state.nats().join("data");
         let config = self.state.nats().join("nats.conf");
-        let text = render(&self.settings.realm, public, ServerPaths { listen: &listen, store: &store });
+        let text = render(
+            &self.settings.realm,
+            public,
+            ServerPaths { listen: &listen, store: &store, cluster: None },
+        );
         write_private(&config, text.as_bytes())?;
         if wanted != 0 {
             server::refuse_taken_port(wanted)?;
@@ -132,41 +145,63 @@ impl Host {
         Ok(format!("nats://127.0.0.1:{chosen}"))
     }
 
-    async fn make_buckets(&self, url: &str) -> anyhow::Result<()> {
-        let key = keys::of_bootstrap(&self.keys);
-        let carrier =
-            self.connect(url, &key, "bootstrap", permissions::BOOTSTRAP_INBOX_PREFIX.into()).await?;
-        bootstrap(&carrier, self.settings.nats.replicas).await?;
+    /// Runs `loam bus tables`: a process that ends at once is the only one that reads the keys which may create tables.
+    async fn create_tables(&self, url: &str) -> anyhow::Result<()> {
+        let mut command = tokio::process::Command::new(SELF_EXE);
+        command.args(["bus", "tables", "--url", url, "--keys"]).arg(keys::bootstrap_folder(&self.keys));
+        command.args(["--replicas", &self.settings.nats.replicas.to_string()]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let ended = tokio::time::timeout(TABLES_MAX, command.output()).await;
+        let output =
+            ended.context("creating the tables: no end within a minute")?.context("creating the tables")?;
+        if !output.status.success() {
+            anyhow::bail!("creating the tables: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
         Ok(())
     }
 
     async fn connect_supervisor(&self, url: &str) -> anyhow::Result<Bus> {
-        let service = Service::Supervisor;
-        let key = keys::of_service(&self.keys, service);
-        let carrier = self.connect(url, &key, service.name(), permissions::inbox_prefix(service)).await?;
-        Ok(Bus::new(Arc::new(carrier), self.settings.realm.clone()))
-    }
-
-    async fn connect(
-        &self,
-        url: &str,
-        key: &Path,
-        name: &str,
-        inbox_prefix: String,
-    ) -> anyhow::Result<NatsTransport> {
+        let user = User::Service(Service::Supervisor);
         let connection = Connection {
             url: url.into(),
-            nkey_file: Some(key.into()),
-            name: format!("loam-{name}@{}", self.settings.host),
-            inbox_prefix,
+            nkey_file: Some(keys::file_of(&self.keys, &user)),
+            name: format!("loam-{user}@{}", self.settings.host),
+            user,
         };
-        Ok(connect(&connection, CONNECT_MAX).await?)
+        let transport = connect(&connection, CONNECT_MAX).await?;
+        let people = People::in_file(self.state.people());
+        Ok(Bus::new(Arc::new(transport), self.settings.realm.clone()).with_people(people))
+    }
+
+    /// Whether the disk under the embedded NATS server has room again.
+    fn has_room(&self) -> bool {
+        let free = nix::sys::statvfs::statvfs(&self.state.nats());
+        free.is_ok_and(|found| found.blocks_available() * found.fragment_size() >= ROOM_BYTES_MIN)
+    }
+
+    async fn repair(&self, action: Option<Repair>, url: &str, processes: &[Keeper]) {
+        match action {
+            None => {}
+            Some(Repair::CreateTables) => match self.create_tables(url).await {
+                Ok(()) => tracing::warn!("tables were missing and were created again, empty"),
+                Err(error) => tracing::error!("tables are missing: {error:#}"),
+            },
+            Some(Repair::RestartServer) => {
+                tracing::warn!("the NATS server cannot write and its disk has room; restarting it");
+                let server = processes.iter().find(|keeper| keeper.name == server::NAME);
+                if let Some(server) = server
+                    && let Err(error) = server.handle().restart().await
+                {
+                    tracing::error!(error, "the NATS server was not restarted");
+                }
+            }
+        }
     }
 
     fn write_client(&self, url: &str) -> anyhow::Result<()> {
         let client = crate::cli::client::ClientConfig {
             url: url.into(),
-            key: keys::of_person(&self.keys, OPERATOR),
+            key: keys::file_of(&self.keys, &User::Person(OPERATOR.into())),
             person: OPERATOR.into(),
             realm: self.settings.realm.clone(),
         };
@@ -191,7 +226,7 @@ impl Host {
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let (sender, health) = watch::channel(HealthTable::new());
-        let _polling = tokio::spawn(status_view::poll_health(bus, sender));
+        let _polling = tokio::spawn(status_view::poll_health(bus, self.settings.host.clone(), sender));
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
         let names: Vec<String> = started.processes.iter().map(|keeper| keeper.name.clone()).collect();
@@ -201,8 +236,11 @@ impl Host {
             self.settings.is_simulated(self.hypervisor),
         ));
         let mut all_ready_shown = false;
+        let mut repair = TableRepair::default();
         loop {
             let table = health.borrow().clone();
+            let action = repair.decide(&table, Instant::now(), || self.server.is_some() && self.has_room());
+            self.repair(action, url, &started.processes).await;
             let mut ready = 0;
             for keeper in &started.processes {
                 let status = keeper.status();

@@ -5,7 +5,7 @@
 //!   settings read, programs found, each service checks its part of the settings: nothing is changed before
 //!     -> state directory, lock, keys   made once, kept
 //!     -> nats-server                   unless [nats] url names another bus
-//!     -> buckets                       by the bootstrap role, whose connection then closes
+//!     -> tables                        by `loam bus tables`, a process that then ends
 //!     -> provisioner, backup, proxy, scheduler, upgrade        each under a keeper, which restarts it
 //!     -> handlers (list_processes, replace_service) and status view
 //!   Ctrl-C, SIGTERM -> endpoints closed, services in reverse order, nats-server last; a second one: at once
@@ -26,6 +26,7 @@ mod service;
 pub mod settings;
 mod shutdown;
 mod status_view;
+mod table_repair;
 
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use contract::permissions::User;
 use contract::{Realm, Service};
 
 use super::child::LaunchSpec;
@@ -41,7 +42,8 @@ fn settings(common: &CommonSettings<'_>, service: Service) -> toml::Table {
     let text = |value: &Path| toml::Value::String(value.display().to_string());
     let mut nats = toml::Table::new();
     nats.insert("url".into(), common.url.into());
-    nats.insert("nkey_file".into(), text(&keys::of_service(common.keys, service)));
+    nats.insert("nkey_file".into(), text(&keys::file_of(common.keys, &User::Service(service))));
+    nats.insert("people_file".into(), text(&common.state.people()));
     let mut part = common.settings.part(service);
     match service {
         Service::Provisioner => {

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use bus::Bus;
-use contract::Service;
-use contract::operation::{CheckHealth, Health};
+use bus::{Bus, Destination};
+use contract::health::{CheckHealth, Health};
+use contract::{HostName, Service};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
@@ -24,12 +24,12 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// The health of every service that answered.
 pub(super) type HealthTable = HashMap<Service, Health>;
 
-/// Asks every service for its health, for ever.
-pub(super) async fn poll_health(bus: Bus, sender: watch::Sender<HealthTable>) {
+/// Asks every service of this host for its health, for ever.
+pub(super) async fn poll_health(bus: Bus, host: HostName, sender: watch::Sender<HealthTable>) {
     loop {
         let asked = Service::FIVE.map(|service| {
-            let bus = bus.clone();
-            async move { (service, bus.call_at(service, &CheckHealth {}, ASK_MAX).await) }
+            let (bus, here) = (bus.clone(), Destination { service, host: Some(host.clone()) });
+            async move { (service, bus.call_at(here, &CheckHealth {}, ASK_MAX).await) }
         });
         let answers = futures::future::join_all(asked).await;
         let table =
@@ -168,7 +168,7 @@ impl StatusView {
 
 #[cfg(test)]
 mod tests {
-    use contract::operation::PartHealth;
+    use contract::health::PartHealth;
 
     use super::*;
 

@@ -5,11 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use bus::{ErrorReply, RunningServer, Server};
 use contract::backup::{Backup, ListBackups, StartBackup};
+use contract::health::{CheckHealth, Health};
 use contract::message::Caller;
 use contract::operation::{
-    BegunOperation, CancelOperation, CheckHealth, GetOperation, Health, ListOperations, OperationReport,
-    OperationState, UnknownOperation,
+    BegunOperation, CancelOperation, GetOperation, ListOperations, OperationReport, OperationState,
+    UnknownOperation,
 };
+use contract::permissions::User;
 use contract::provisioner::{
     Consistency, CreateVm, DomainRoute, GetVm, ListSeeds, ListVms, RemoveSeed, Seed, Vm, VmDefinition,
     VmRefused, VmState,
@@ -44,7 +46,7 @@ impl Installation {
         let client = format!(
             "url = \"{}\"\nkey = \"{}\"\nperson = \"{OPERATOR}\"\nrealm = \"loam\"\n",
             bus.server.url(),
-            keys::of_person(&state.keys(), OPERATOR).display()
+            keys::file_of(&state.keys(), &User::Person(OPERATOR.into())).display()
         );
         std::fs::write(state.client(), client).expect("written");
         let mut serving = Vec::new();
@@ -151,10 +153,17 @@ fn health(service: Service) -> Health {
     }
 }
 
+fn operator() -> Caller {
+    Caller::Person { user: "UOPERATOR".into(), name: Some("operator".into()) }
+}
+
 fn operations() -> Vec<OperationReport> {
     let report = |text: &str, service, kind: &str, state, reason: Option<String>, output| OperationReport {
         id: id(text),
         service,
+        host: HostName::new("h1").expect("fits"),
+        caller: operator(),
+        on_behalf_of: None,
         kind: kind.into(),
         about: "vm-0".into(),
         state,
@@ -264,7 +273,7 @@ fn schedule() -> Schedule {
 }
 
 fn status(schedule: Schedule) -> ScheduleStatus {
-    ScheduleStatus { schedule, created_by: Caller::Service, next: Some(now()), last: Some(run()) }
+    ScheduleStatus { schedule, created_by: operator(), next: Some(now()), last: Some(run()) }
 }
 
 fn run() -> ScheduledRun {

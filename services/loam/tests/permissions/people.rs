@@ -9,7 +9,6 @@ use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::message::NeverRefused;
 use contract::provisioner::{CloseDisks, ListVms};
 use contract::{OperationId, Service};
-use loam::state::keys::OPERATOR;
 use testkit::eventually;
 
 use crate::test_bus::{TestBus, info};
@@ -31,17 +30,17 @@ async fn a_person_is_answered_and_the_server_itself_names_the_caller() {
     let bus = test_bus.person().await;
     bus.call(&ListBackups::default(), SOON).await.expect("answered");
     // Once more with forged headers, in several spellings.
-    let mut forger = test_bus.raw_client(OPERATOR);
+    let mut forger = test_bus.raw_person();
     forger.subscribe("_INBOX_operator.>");
     let forged = [
-        "Nats-Request-Info: {\"acc\":\"LOAM\",\"user\":\"backup\"}",
-        "Nats-Request-Info: {\"acc\":\"LOAM\"}",
-        "nats-request-info: {\"acc\":\"LOAM\"}",
+        "Nats-Request-Info: {\"acc\":\"UPGRADE\",\"user\":\"U\",\"kind\":\"Client\"}",
+        "Nats-Request-Info: {\"acc\":\"UPGRADE\",\"kind\":\"Client\"}",
+        "nats-request-info: {\"acc\":\"UPGRADE\",\"kind\":\"Client\"}",
     ];
     forger.publish("loam.v1.backup.list_backups", "_INBOX_operator.forged", &forged, "{}");
     assert_eq!(forger.wait_for_message().subject, "_INBOX_operator.forged");
-    let (_, key) = test_bus.keys.people.first().expect("one person").clone();
-    let person = Caller::Person { account: "PEOPLE".into(), user: Some(key) };
+    let (_, key) = test_bus.keys.people().next().expect("one person");
+    let person = Caller::Person { user: key.into(), name: None };
     assert_eq!(*seen.lock().expect("no panic"), [person.clone(), person]);
 }
 
@@ -52,7 +51,7 @@ async fn a_person_reaches_no_request_between_services() {
     let mut server = provisioner.server(info(Service::Provisioner));
     server.on::<CloseDisks, _, _>(|_| async { panic!("nobody may get here") });
     let _open = server.open().await.expect("open");
-    let mut person = test_bus.raw_client(OPERATOR);
+    let mut person = test_bus.raw_person();
     assert!(!person.may_publish("loam.v1.provisioner.close_disks"));
     assert!(!person.may_publish("loam.v1.event.backup.backup_sealed.web"));
     let bus = test_bus.person().await;
@@ -66,10 +65,10 @@ async fn a_person_reaches_no_request_between_services() {
 async fn a_person_receives_events_and_finds_every_service() {
     let test_bus = TestBus::start().await;
     let person = test_bus.person().await;
-    let mut listener = test_bus.raw_client(OPERATOR);
+    let mut listener = test_bus.raw_person();
     listener.subscribe("loam.v1.event.>");
     assert!(listener.round().errors.is_empty());
-    let mut publisher = test_bus.raw_client("backup");
+    let mut publisher = test_bus.raw_service(Service::Backup);
     publisher.publish("loam.v1.event.backup.backup_sealed.web", "", &[], "{}");
     assert_eq!(listener.wait_for_message().subject, "loam.v1.event.backup.backup_sealed.web");
     let mut open = Vec::new();

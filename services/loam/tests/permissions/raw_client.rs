@@ -15,6 +15,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Message {
     pub(crate) subject: String,
     pub(crate) reply: Option<String>,
+    pub(crate) headers: String,
     pub(crate) body: String,
 }
 
@@ -135,7 +136,8 @@ impl RawClient {
         let mut bytes = vec![0; total + 2];
         self.stream.read_exact(&mut bytes).expect("the whole message");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Message { subject, reply, body: text(&bytes[headers_length..total]) }
+        let headers = text(&bytes[..headers_length]);
+        Message { subject, reply, headers, body: text(&bytes[headers_length..total]) }
     }
 
     fn was_allowed(&mut self, what: &str, subject: &str) -> bool {

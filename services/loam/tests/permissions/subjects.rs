@@ -2,7 +2,9 @@
 //! may ask it.
 
 use contract::message::MessageOwner;
-use contract::{Realm, Service, bucket, catalog, permissions};
+use contract::permissions::User;
+use contract::{Realm, Service, bucket, catalog};
+use loam::state::keys::first_users;
 
 /// Calls of JetStream's API that create, change, read or remove.
 const STREAM_CALLS: [&str; 11] = [
@@ -26,7 +28,8 @@ pub(crate) fn literal() -> Vec<String> {
     let realm = Realm::default();
     let mut all = Vec::new();
     for entry in catalog::requests() {
-        for owner in owners(entry.owner) {
+        for owner in entry.owners() {
+            all.push(format!("{realm}.v1.{owner}.internal.{}", entry.name));
             all.push(format!("{realm}.v1.{owner}.{}", entry.name));
             all.push(format!("{realm}.v1.{owner}.{}.h1", entry.name));
         }
@@ -34,10 +37,14 @@ pub(crate) fn literal() -> Vec<String> {
     for entry in catalog::events() {
         match entry.owner {
             MessageOwner::One(owner) => all.push(format!("{realm}.v1.event.{owner}.{}.web", entry.name)),
-            MessageOwner::Each => all.push(format!("{realm}.v1.event.{}.web", entry.name)),
+            MessageOwner::Each | MessageOwner::EachWithOperations => {
+                all.extend(
+                    Service::ALL.map(|owner| format!("{realm}.v1.event.{}.{owner}.h1.web", entry.name)),
+                );
+            }
         }
     }
-    for table in bucket::ALL.map(|table| table.name).into_iter().chain(["evil"]) {
+    for table in table_names().into_iter().chain(["evil"]) {
         all.push(format!("$KV.{table}.web"));
         all.extend(Service::ALL.map(|service| format!("$KV.{table}.{service}.web")));
         all.extend(STREAM_CALLS.map(|word| format!("$JS.API.{word}.KV_{table}")));
@@ -56,9 +63,8 @@ pub(crate) fn literal() -> Vec<String> {
         all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}")));
         all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}.instance")));
     }
-    all.extend(Service::ALL.map(|service| format!("{}.x", permissions::inbox_prefix(service))));
-    let elsewhere =
-        ["_INBOX.x", "_INBOX_operator.x", "_INBOX_bootstrap.x", "_R_.x", "$SYS.REQ.SERVER.PING", "elsewhere"];
+    all.extend(first_users().iter().map(|user| format!("{}.x", user.inbox_prefix())));
+    let elsewhere = ["_INBOX.x", "_R_.x", "$SYS.REQ.SERVER.PING", "elsewhere"];
     all.extend(elsewhere.map(String::from));
     all.sort();
     all.dedup();
@@ -75,7 +81,7 @@ pub(crate) fn patterns() -> Vec<String> {
         "loam.v1.>",
         "loam.v1.*.>",
         "loam.v1.event.>",
-        "loam.v1.event.operation.*",
+        "loam.v1.event.operation.*.*.*",
         "loam.v1.event.provisioner.vm_changed.*",
         "$KV.>",
         "$JS.>",
@@ -91,16 +97,18 @@ pub(crate) fn patterns() -> Vec<String> {
     .into();
     for service in Service::ALL {
         all.push(format!("loam.v1.{service}.>"));
-        all.push(format!("{}.>", permissions::inbox_prefix(service)));
+        all.push(format!("{}.>", User::Service(service).inbox_prefix()));
     }
     all
 }
 
-fn owners(owner: MessageOwner) -> Vec<Service> {
-    match owner {
-        MessageOwner::One(service) => vec![service],
-        MessageOwner::Each => Service::ALL.to_vec(),
-    }
+/// The names of all tables, each once.
+pub(crate) fn table_names() -> Vec<&'static str> {
+    let of = |service: Service| bucket::of_service(service).iter().map(|bucket| bucket.name);
+    let mut names: Vec<&str> = Service::ALL.into_iter().flat_map(of).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Whether a permission covers a subject or a pattern.

@@ -1,12 +1,13 @@
 //! A real server with the settings that `loam up` writes, and the keys to come in by.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bus::Bus;
 use bus::nats::{Connection, bootstrap, connect};
-use contract::{Realm, Service, permissions};
+use contract::permissions::User;
+use contract::{Realm, Service};
 use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
 use loam::state::keys::{self, NatsPublicKeys, OPERATOR};
@@ -24,56 +25,81 @@ pub(crate) struct TestBus {
 }
 
 impl TestBus {
-    /// Starts the server and makes the buckets.
+    /// Starts the server and makes the tables.
     pub(crate) async fn start() -> TestBus {
+        TestBus::start_with(|configuration| configuration).await
+    }
+
+    /// The same with another configuration, made of the usual one.
+    pub(crate) async fn start_with(change: impl FnOnce(String) -> String) -> TestBus {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path().join("state"));
         state.prepare().expect("made");
         let keys = keys::prepare(&state).expect("made");
         let store = folder.path().join("data");
-        let text = render(&Realm::default(), &keys, ServerPaths { listen: "127.0.0.1:-1", store: &store });
+        let paths = ServerPaths { listen: "127.0.0.1:-1", store: &store, cluster: None };
+        let text = render(&Realm::default(), &keys, paths);
         // The testkit gives its server a folder of its own, and a server accepts only one.
-        let text = text.replace(&format!("store_dir: \"{}\", ", store.display()), "");
+        let text = change(text.replace(&format!("store_dir: \"{}\", ", store.display()), ""));
         let test_bus = TestBus { server: NatsServer::start_with(&text), keys, state, _folder: folder };
-        let connection = test_bus.connection("bootstrap", permissions::BOOTSTRAP_INBOX_PREFIX.into());
-        let carrier = connect(&connection, WAIT_MAX).await.expect("let in");
-        bootstrap(&carrier, 1).await.expect("the bootstrap role makes the buckets");
+        for service in Service::ALL {
+            test_bus.make_tables(service).await;
+        }
         test_bus
     }
 
-    fn key_file(&self, name: &str) -> PathBuf {
-        self.state.keys().join(format!("{name}.nk"))
+    /// Makes the tables of a service that are not there.
+    pub(crate) async fn make_tables(&self, service: Service) {
+        if contract::bucket::of_service(service).is_empty() {
+            return;
+        }
+        let transport = connect(&self.connection(User::Bootstrap(service)), WAIT_MAX).await.expect("let in");
+        bootstrap(&transport, service, 1).await.expect("the bootstrap user makes the tables");
     }
 
-    fn connection(&self, name: &str, inbox_prefix: String) -> Connection {
+    fn connection(&self, user: User) -> Connection {
         Connection {
             url: self.server.url(),
-            nkey_file: Some(self.key_file(name)),
-            name: name.into(),
-            inbox_prefix,
+            nkey_file: Some(keys::file_of(&self.state.keys(), &user)),
+            name: user.to_string(),
+            user,
         }
     }
 
     /// A user by hand.
-    pub(crate) fn raw_client(&self, name: &str) -> RawClient {
-        let key = read(&self.key_file(name));
+    pub(crate) fn raw_client(&self, user: &User) -> RawClient {
+        let key = read(&keys::file_of(&self.state.keys(), user));
         RawClient::connect(&self.server.url(), Some(&key)).expect("let in")
+    }
+
+    /// A service by hand.
+    pub(crate) fn raw_service(&self, service: Service) -> RawClient {
+        self.raw_client(&User::Service(service))
+    }
+
+    /// A person by hand.
+    pub(crate) fn raw_person(&self) -> RawClient {
+        self.raw_client(&operator())
     }
 
     /// A service on the bus as services are.
     pub(crate) async fn service(&self, service: Service) -> Bus {
-        self.bus(service.name(), permissions::inbox_prefix(service)).await
+        self.bus(User::Service(service)).await
     }
 
     /// A person on the bus.
     pub(crate) async fn person(&self) -> Bus {
-        self.bus(OPERATOR, permissions::inbox_prefix_of_person(OPERATOR)).await
+        self.bus(operator()).await
     }
 
-    async fn bus(&self, name: &str, inbox_prefix: String) -> Bus {
-        let carrier = connect(&self.connection(name, inbox_prefix), WAIT_MAX).await.expect("let in");
-        Bus::new(Arc::new(carrier), Realm::default())
+    async fn bus(&self, user: User) -> Bus {
+        let transport = connect(&self.connection(user), WAIT_MAX).await.expect("let in");
+        Bus::new(Arc::new(transport), Realm::default())
     }
+}
+
+pub(crate) fn operator() -> User {
+    User::Person(OPERATOR.into())
 }
 
 /// How a service stands in discovery.

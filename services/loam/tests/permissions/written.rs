@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use contract::{Realm, Service};
+use contract::Realm;
+use contract::permissions::User;
 use loam::nats::render::{ServerPaths, render};
 use loam::nats::table;
-use loam::state::keys::{NatsPublicKeys, OPERATOR};
+use loam::state::keys::{NatsPublicKeys, first_users};
 
 fn compare(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats").join(file);
@@ -24,12 +25,9 @@ fn the_page_of_permissions_is_up_to_date() {
 
 #[test]
 fn the_sample_of_the_server_settings_is_up_to_date() {
-    let key = |name: &str| format!("PUBLIC_NKEY_OF_{}", name.to_uppercase());
-    let keys = NatsPublicKeys {
-        services: Service::ALL.into_iter().map(|service| (service, key(service.name()))).collect(),
-        bootstrap: key("bootstrap"),
-        people: vec![(OPERATOR.into(), key(OPERATOR))],
-    };
-    let paths = ServerPaths { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data") };
-    compare("nats.sample.conf", &render(&Realm::default(), &keys, paths));
+    let key = |user: &User| format!("PUBLIC_NKEY_OF_{}", user.to_string().to_uppercase().replace(' ', "_"));
+    let users = first_users().into_iter().map(|user| (user.clone(), key(&user))).collect();
+    let paths =
+        ServerPaths { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data"), cluster: None };
+    compare("nats.sample.conf", &render(&Realm::default(), &NatsPublicKeys { users }, paths));
 }

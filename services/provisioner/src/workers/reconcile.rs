@@ -11,9 +11,9 @@ use bus::{ErrorReply, TableError};
 use chassis::Worker;
 use contract::message::{Failure, with_causes};
 use contract::provisioner::{StartVm, VmState};
-use contract::{OperationId, VmName, VmUuid};
+use contract::{OperationId, Service, VmName, VmUuid};
 use opentelemetry::KeyValue;
-use operation::{Engine, new_id};
+use operation::{Engine, PendingCommand, new_id};
 use provisioner_domain::reconcile::decide;
 use provisioner_domain::{
     FoundVm, FreeSpaceHysteresis, Inventory, OperationStatus, PowerState, ReconcileAction, VmRecord,
@@ -200,9 +200,10 @@ impl VmReconciler {
             return;
         }
         tracing::info!(%vm, "it should run and is off; starting it");
-        let command = StartVm { vm, operation_id: None };
-        if let Err(error) = self.engine.begin(new_id(), &command).await {
-            tracing::warn!(vm = %command.vm, error = with_causes(&error), "it could not be started");
+        let command = StartVm { vm: vm.clone(), operation_id: None };
+        let command = PendingCommand::of_service(Service::Provisioner, new_id(), command);
+        if let Err(error) = self.engine.begin(command).await {
+            tracing::warn!(%vm, error = with_causes(&error), "it could not be started");
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::Bus;
-use contract::operation::{CheckHealth, OperationState};
+use contract::health::CheckHealth;
+use contract::operation::OperationState;
 use contract::provisioner::{AddSeed, CreateVm, GetVm, ListVms, RemoveVm, VmState};
 use contract::{OperationId, Realm, Service};
 use nix::sys::signal::{Signal, kill};
@@ -44,10 +45,10 @@ async fn client(server: &NatsServer) -> Bus {
         url: server.url(),
         nkey_file: None,
         name: "test".into(),
-        inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
+        user: contract::permissions::User::Service(Service::Upgrade),
     };
     let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("connected");
-    bus::nats::bootstrap(&transport, 1).await.expect("buckets");
+    bus::nats::bootstrap(&transport, Service::Provisioner, 1).await.expect("buckets");
     Bus::new(Arc::new(transport), Realm::default())
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Bus;
-use contract::operation::{CheckHealth, Health, OperationState};
+use contract::health::{CheckHealth, Health};
+use contract::operation::OperationState;
 use contract::provisioner::{
     AddSeed, CloseDisks, CreateVm, GetVm, ListVms, OpenDisks, RemoveVm, VmDefinition, VmState,
 };
@@ -48,10 +49,10 @@ impl Installation {
             url: server.url(),
             nkey_file: None,
             name: "test".into(),
-            inbox_prefix: contract::permissions::inbox_prefix(Service::Upgrade),
+            user: contract::permissions::User::Service(Service::Upgrade),
         };
         let transport = bus::nats::connect(&connection, WAIT_MAX).await.expect("connected");
-        bus::nats::bootstrap(&transport, 1).await.expect("buckets");
+        bus::nats::bootstrap(&transport, Service::Provisioner, 1).await.expect("buckets");
         let realm = RealmName::new(realm).expect("a realm");
         let mut this = Installation {
             process: None,

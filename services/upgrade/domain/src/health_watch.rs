@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use contract::operation::Health;
+use contract::health::Health;
 
 /// What is observed of a service at one moment.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +115,7 @@ impl HealthWatch {
 #[cfg(test)]
 mod tests {
     use contract::Service;
-    use contract::operation::PartHealth;
+    use contract::health::PartHealth;
 
     use super::*;
 

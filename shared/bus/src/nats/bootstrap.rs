@@ -1,11 +1,11 @@
-//! The bootstrap role: makes the buckets, once, and compares what the server made of them with what was asked.
+//! The bootstrap user of a service: makes its buckets, once, and compares what the server made of them with what was asked.
 
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::StorageType;
-use contract::bucket;
+use contract::{Service, bucket};
 
 use super::NatsTransport;
 
@@ -35,13 +35,17 @@ pub enum BootstrapError {
     },
 }
 
-/// Makes every bucket that is not there yet, on so many servers of a cluster.
+/// Makes every bucket of a service that is not there yet, on so many servers of a cluster.
 ///
 /// # Errors
 /// When the server refuses a bucket or creates it otherwise than asked.
-pub async fn bootstrap(transport: &NatsTransport, replicas: usize) -> Result<(), BootstrapError> {
+pub async fn bootstrap(
+    transport: &NatsTransport,
+    service: Service,
+    replicas: usize,
+) -> Result<(), BootstrapError> {
     let context = jetstream::new(transport.client.clone());
-    for table in bucket::ALL {
+    for table in bucket::of_service(service) {
         let config = kv::Config {
             bucket: table.name.into(),
             history: i64::from(table.history),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
+use contract::permissions::{Account, User};
 
 /// The oldest server that keeps what we ask of it: older ones ignore message lifetimes silently.
 pub const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
@@ -25,12 +26,12 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Connection {
     /// One or several URLs, separated by commas: `nats://127.0.0.1:4222`.
     pub url: String,
-    /// The file with our nkey seed; without one no user is named.
+    /// Who we are.
+    pub user: User,
+    /// The file with our nkey seed. Without one no user is named to the server, which then has no accounts, as in tests.
     pub nkey_file: Option<PathBuf>,
     /// What we call ourselves in the server's lists.
     pub name: String,
-    /// The beginning of our reply subjects (`_INBOX_backup`); the server's rights know it.
-    pub inbox_prefix: String,
 }
 
 /// Why there is no connection.
@@ -81,6 +82,9 @@ pub enum ConnectError {
 pub struct NatsTransport {
     pub(super) client: Client,
     pub(super) url: String,
+    /// The account of our user, where the server has accounts.
+    pub(super) account: Option<Account>,
+    pub(super) inbox_prefix: String,
 }
 
 /// Connects, waiting at most `wait_max` for the first connection.
@@ -94,11 +98,11 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         None => ConnectOptions::new(),
         Some(path) => ConnectOptions::with_nkey(read_seed(path)?),
     };
-    let server = url.clone();
+    let (server, inbox_prefix) = (url.clone(), connection.user.inbox_prefix());
     let is_first = AtomicBool::new(true);
     let options = options
         .name(&connection.name)
-        .custom_inbox_prefix(&connection.inbox_prefix)
+        .custom_inbox_prefix(&inbox_prefix)
         .connection_timeout(ATTEMPT_MAX)
         .ping_interval(PING_INTERVAL)
         .subscription_capacity(QUEUE)
@@ -123,7 +127,8 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
     if is_too_old(&found) {
         return Err(ConnectError::ServerTooOld { url, found });
     }
-    Ok(NatsTransport { client, url })
+    let account = connection.nkey_file.is_some().then(|| connection.user.account());
+    Ok(NatsTransport { client, url, account, inbox_prefix })
 }
 
 /// A flush answered by the server is the first proof of contact; the client queues it until there is one.

@@ -11,20 +11,22 @@ use async_nats::{HeaderMap, Request};
 use async_trait::async_trait;
 use bytes::Bytes;
 use contract::Service;
-use contract::permissions::inbox_prefix;
+use contract::permissions::{Account, discovery_subject};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::NatsTransport;
 use crate::transport::{
-    DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration, ReplyHandle,
-    ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
+    CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration,
+    ReplyHandle, ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// All instances of a service share its requests: each goes to one of them.
 const QUEUE_GROUP: &str = "q";
 /// Reply subjects that the server itself makes for requests from another account.
 const CROSS_ACCOUNT_REPLY: &str = "_R_.";
+/// The beginning of all inboxes.
+const INBOX: &str = "_INBOX";
 /// How soon a waiting caller learns that the connection was lost.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -92,11 +94,15 @@ fn to_envelope(message: async_nats::Message) -> Envelope {
     Envelope { subject: message.subject.to_string(), headers: pairs.collect(), body: message.payload }
 }
 
-fn reply_allowed(reply: Option<&str>) -> bool {
-    reply.is_some_and(|reply| {
-        let inside =
-            |service| reply.strip_prefix(&inbox_prefix(service)).is_some_and(|rest| rest.starts_with('.'));
-        reply.starts_with(CROSS_ACCOUNT_REPLY) || Service::ALL.into_iter().any(inside)
+/// Whether a caller may name this reply subject: one that the server made, or in our account an inbox of our own; on a
+/// bus without accounts any inbox.
+fn reply_allowed(reply: Option<&str>, account: Option<Account>, inbox_prefix: &str) -> bool {
+    reply.is_some_and(|reply| match account {
+        Some(_) => {
+            let own = reply.strip_prefix(inbox_prefix).is_some_and(|rest| rest.starts_with('.'));
+            own || reply.starts_with(CROSS_ACCOUNT_REPLY)
+        }
+        None => reply.starts_with(INBOX),
     })
 }
 
@@ -170,9 +176,10 @@ impl Transport for NatsTransport {
                 .add(&endpoint.subject)
                 .await
                 .map_err(|error| self.cause(error))?;
-            let incoming = requests.map(|request| IncomingMessage {
+            let (account, inbox_prefix) = (self.account, self.inbox_prefix.clone());
+            let incoming = requests.map(move |request| IncomingMessage {
                 envelope: to_envelope(request.message.clone()),
-                reply_allowed: reply_allowed(request.message.reply.as_deref()),
+                reply_allowed: reply_allowed(request.message.reply.as_deref(), account, &inbox_prefix),
                 reply: Box::new(NatsReply(request)),
             });
             streams.push(incoming.boxed());
@@ -191,13 +198,18 @@ impl Transport for NatsTransport {
         }
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
-        self.client
-            .publish_with_reply("$SRV.PING", inbox, Bytes::new())
-            .await
-            .map_err(|error| self.cause(error))?;
+        for service in Service::ALL {
+            self.client
+                .publish_with_reply(discovery_subject("PING", service), inbox.clone(), Bytes::new())
+                .await
+                .map_err(|error| self.cause(error))?;
+        }
         let mut peers = Vec::new();
         let until = tokio::time::Instant::now() + wait;
         while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
+            if message.status.is_some() {
+                continue; // No instance of one service answers.
+            }
             match serde_json::from_slice::<Pong>(&message.payload) {
                 Ok(pong) => peers.push(DiscoveredService {
                     name: pong.name,
@@ -210,6 +222,10 @@ impl Transport for NatsTransport {
         Ok(peers)
     }
 
+    fn account(&self) -> Option<Account> {
+        self.account
+    }
+
     fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
@@ -218,8 +234,16 @@ impl Transport for NatsTransport {
         self.get_row(table, key).await
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
-        self.list_rows(table, prefix).await
+    async fn write_canary(&self, table: &str) -> Result<(), CanaryError> {
+        self.put_canary(table).await
+    }
+
+    async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
+        self.get_row_from_leader(table, key).await
+    }
+
+    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
+        self.list_rows(table).await
     }
 
     async fn put(
@@ -239,16 +263,24 @@ impl Transport for NatsTransport {
 
 #[cfg(test)]
 mod tests {
-    use super::reply_allowed;
+    use super::*;
 
     #[test]
-    fn only_inboxes_of_services_and_carried_over_replies_are_answered() {
-        assert!(reply_allowed(Some("_INBOX_backup.abc.1")));
-        assert!(reply_allowed(Some("_R_.abc.1")));
-        for bad in
-            [None, Some("loam.v1.upgrade.apply_release"), Some("_INBOX.abc"), Some("_INBOX_backupper.x")]
-        {
-            assert!(!reply_allowed(bad), "{bad:?}");
+    fn only_our_inbox_and_carried_over_replies_are_answered() {
+        let account = Some(Account::Service(Service::Backup));
+        let allowed = |reply, account| reply_allowed(reply, account, "_INBOX_backup");
+        assert!(allowed(Some("_INBOX_backup.abc.1"), account));
+        assert!(allowed(Some("_R_.abc.1"), account));
+        assert!(allowed(Some("_INBOX.abc"), None), "a bus without accounts");
+        let apply = Some("loam.v1.upgrade.apply_release");
+        for (reply, account) in [
+            (None, account),
+            (apply, account),
+            (Some("_INBOX.abc"), account),
+            (Some("_INBOX_backupper.x"), account),
+            (apply, None),
+        ] {
+            assert!(!allowed(reply, account), "{reply:?} {account:?}");
         }
     }
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode};
+use base64::prelude::*;
 use bytes::Bytes;
 use futures::StreamExt;
 
 use super::NatsTransport;
-use crate::transport::{TableRow, TransportError, WriteOutcome};
+use crate::transport::{CANARY_KEY, CanaryError, TableRow, TransportError, WriteOutcome};
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
@@ -25,8 +26,48 @@ const ROLLUP: &str = "Nats-Rollup";
 const TTL: &str = "Nats-TTL";
 /// Written instead of `KV-Operation` when the server itself let a row go.
 const MARKER: &str = "Nats-Marker-Reason";
+/// How long the server keeps a canary.
+const CANARY_TTL: &str = "5m";
 /// JetStream's error code for "wrong last sequence".
 const WRONG_LAST_SEQUENCE: u64 = 10071;
+
+/// JetStream's error code for "no message found".
+const NO_MESSAGE_FOUND: u64 = 10037;
+
+/// Why JetStream did not do what was asked.
+#[derive(serde::Deserialize)]
+struct ApiError {
+    err_code: u64,
+    description: String,
+}
+
+/// The answer to a read from the leader; header and data are in base 64.
+#[derive(serde::Deserialize)]
+struct LeaderAnswer {
+    message: Option<LeaderMessage>,
+    error: Option<ApiError>,
+}
+
+#[derive(serde::Deserialize)]
+struct LeaderMessage {
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl LeaderMessage {
+    fn into_found(self, key: &str) -> Result<Found, base64::DecodeError> {
+        let headers = BASE64_STANDARD.decode(self.hdrs)?;
+        let lines = String::from_utf8_lossy(&headers);
+        let removed = lines
+            .lines()
+            .any(|line| line.split_once(':').is_some_and(|(name, _)| name == OPERATION || name == MARKER));
+        let value = Bytes::from(BASE64_STANDARD.decode(self.data)?);
+        Ok(Found { key: key.into(), revision: self.seq, value: (!removed).then_some(value) })
+    }
+}
 
 /// A row, or the mark of one that was removed.
 struct Found {
@@ -35,12 +76,17 @@ struct Found {
     value: Option<Bytes>,
 }
 
+impl Found {
+    fn into_row(self) -> Option<TableRow> {
+        let Found { key, revision, value } = self;
+        value.map(|value| TableRow { key, value, revision })
+    }
+}
+
 impl NatsTransport {
     pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let found = self.find(table, key).await?;
-        Ok(found.and_then(|found| {
-            found.value.map(|value| TableRow { key: found.key, value, revision: found.revision })
-        }))
+        Ok(found.and_then(Found::into_row))
     }
 
     async fn find(&self, table: &str, key: &str) -> Result<Option<Found>, TransportError> {
@@ -56,10 +102,38 @@ impl NatsTransport {
         }
     }
 
-    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
+    pub(super) async fn get_row_from_leader(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<TableRow>, TransportError> {
+        let found = self.find_at_leader(table, key).await?;
+        Ok(found.and_then(Found::into_row))
+    }
+
+    /// Asks the stream's leader (`$JS.API.STREAM.MSG.GET`), which no follower answers.
+    async fn find_at_leader(&self, table: &str, key: &str) -> Result<Option<Found>, TransportError> {
+        let refused = |what: String| TransportError::Refused(format!("reading {table}.{key}: {what}"));
+        let subject = format!("$JS.API.STREAM.MSG.GET.KV_{table}");
+        let body = serde_json::json!({ "last_by_subj": format!("$KV.{table}.{key}") }).to_string();
+        let message =
+            self.exchange(subject, None, body.into(), TABLE_MAX).await.map_err(|e| missing(table, e))?;
+        let answer: LeaderAnswer =
+            serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
+        match answer {
+            LeaderAnswer { error: Some(error), .. } if error.err_code == NO_MESSAGE_FOUND => Ok(None),
+            LeaderAnswer { error: Some(error), .. } => Err(refused(error.description)),
+            LeaderAnswer { message: Some(message), .. } => {
+                message.into_found(key).map(Some).map_err(|error| refused(error.to_string()))
+            }
+            LeaderAnswer { .. } => Err(refused("JetStream answered without a message".into())),
+        }
+    }
+
+    pub(super) async fn list_rows(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
-        let body = format!(r#"{{"multi_last":["$KV.{table}.{prefix}>"],"batch":{LIST_MAX}}}"#);
+        let body = format!(r#"{{"multi_last":["$KV.{table}.>"],"batch":{LIST_MAX}}}"#);
         self.client
             .publish_with_reply(format!("$JS.API.DIRECT.GET.KV_{table}"), inbox, body.into())
             .await
@@ -82,9 +156,7 @@ impl NatsTransport {
             match message.status {
                 None => {
                     let found = read_found(table, message)?;
-                    if let Some(value) = found.value {
-                        rows.push(TableRow { key: found.key, value, revision: found.revision });
-                    }
+                    rows.extend(found.into_row().filter(|row| row.key != CANARY_KEY));
                 }
                 // The end of the batch, or nothing at all.
                 Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
@@ -115,7 +187,7 @@ impl NatsTransport {
         let written = self.store(table, key, value.clone(), revision, HeaderMap::new()).await?;
         if written == WriteOutcome::Conflict && revision == 0 {
             // The row may have been removed, which leaves a mark with a revision of its own.
-            if let Some(Found { value: None, revision, .. }) = self.find(table, key).await? {
+            if let Some(Found { value: None, revision, .. }) = self.find_at_leader(table, key).await? {
                 return self.store(table, key, value, revision, HeaderMap::new()).await;
             }
         }
@@ -135,6 +207,17 @@ impl NatsTransport {
         self.store(table, key, Bytes::new(), revision, headers).await
     }
 
+    /// A message on a table's subject without an answer: no stream listens there. The server removes the row by itself.
+    pub(super) async fn put_canary(&self, table: &str) -> Result<(), CanaryError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(TTL, CANARY_TTL);
+        match self.write(table, CANARY_KEY, Bytes::new(), headers).await {
+            Ok(_) => Ok(()),
+            Err(TransportError::NoResponder { .. }) => Err(CanaryError::Missing(table.into())),
+            Err(source) => Err(CanaryError::NotWritten { table: table.into(), source }),
+        }
+    }
+
     async fn store(
         &self,
         table: &str,
@@ -143,20 +226,23 @@ impl NatsTransport {
         revision: u64,
         mut headers: HeaderMap,
     ) -> Result<WriteOutcome, TransportError> {
+        headers.insert(EXPECTED, revision.to_string());
+        self.write(table, key, value, headers).await.map_err(|error| missing(table, error))
+    }
+
+    async fn write(
+        &self,
+        table: &str,
+        key: &str,
+        value: Bytes,
+        headers: HeaderMap,
+    ) -> Result<WriteOutcome, TransportError> {
         #[derive(serde::Deserialize)]
         struct Ack {
             seq: Option<u64>,
-            error: Option<AckError>,
+            error: Option<ApiError>,
         }
-        #[derive(serde::Deserialize)]
-        struct AckError {
-            err_code: u64,
-            description: String,
-        }
-        headers.insert(EXPECTED, revision.to_string());
-        let subject = format!("$KV.{table}.{key}");
-        let message =
-            self.exchange(subject, Some(headers), value, TABLE_MAX).await.map_err(|e| missing(table, e))?;
+        let message = self.exchange(format!("$KV.{table}.{key}"), Some(headers), value, TABLE_MAX).await?;
         let refused = |what: String| TransportError::Refused(format!("writing {table}.{key}: {what}"));
         let ack: Ack =
             serde_json::from_slice(&message.payload).map_err(|error| refused(error.to_string()))?;
