@@ -151,7 +151,7 @@ async fn a_proxy_that_starts_without_the_provisioner_has_the_routes_it_had_befor
     let provisioner = provisioner(&bus, &vms).await;
     let first = Proxy::on(&transport).await;
     eventually("the upstream responds", async || status(first.address, "web.example").await == 200).await;
-    let row = bus.table::<Vec<proxy_domain::UpstreamVm>>(contract::bucket::ROUTES);
+    let row = bus.table::<proxy::actors::KnownVms>(contract::bucket::ROUTES);
     eventually("the VMs are stored", async || row.get("vms").await.expect("readable").is_some()).await;
 
     first.end().await;

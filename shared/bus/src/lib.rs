@@ -14,7 +14,8 @@
 //!
 //! Promises: every call ends within its deadline with a reply, a refusal, a failure or a transport error that says
 //! what happened; a request in JSON is answered in JSON; an unreadable or oversized body is answered, never obeyed and
-//! never dropped; the trace goes on from caller to owner; both transports pass one suite (`tests/suite.rs`).
+//! never dropped; a row that cannot be read is set aside and reported (`Bus::unreadable_rows`), never written over or
+//! removed, and hides no other; the trace goes on from caller to owner; both transports pass one suite (`tests/suite.rs`).
 //! It does not know what any message means, and decides nothing.
 //!
 //! Next: `contract` for the messages, `chassis` for how a service opens its server.
@@ -27,6 +28,7 @@ pub mod memory;
 mod metrics;
 pub mod nats;
 mod publish;
+mod row;
 mod serve;
 mod table;
 mod transport;
@@ -35,6 +37,7 @@ pub use body::{Encoding, MESSAGE_BYTES_MAX};
 pub use call::{CallError, Destination};
 pub use contract::message::Caller;
 pub use publish::{Bus, EventSubscription};
+pub use row::UnreadableRow;
 pub use serve::{ErrorReply, IncomingRequest, RunningServer, Server};
-pub use table::{Entry, Revision, Table, TableError};
+pub use table::{Entry, Revision, Rows, Table, TableError};
 pub use transport::{DiscoveredService, Envelope, ServiceInfo, Transport, TransportError};

@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
+use crate::row::UnreadableRows;
 use crate::transport::{DiscoveredService, Envelope, Transport, TransportError};
 
 /// The bus. Cloning is cheap.
@@ -18,12 +19,13 @@ use crate::transport::{DiscoveredService, Envelope, Transport, TransportError};
 pub struct Bus {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) realm: Realm,
+    pub(crate) unreadable: Arc<UnreadableRows>,
 }
 
 impl Bus {
     /// A bus over a transport, in a realm.
     pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
-        Bus { transport, realm }
+        Bus { transport, realm, unreadable: Arc::default() }
     }
 
     /// The realm: the first token of every subject.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bus::{ErrorReply, Server};
+use bus::{Bus, ErrorReply, Server};
 use contract::HostName;
 use contract::message::NeverRefused;
 use contract::operation::{CheckHealth, Health, PartHealth};
@@ -43,6 +43,24 @@ async fn check_parts(
         health.parts.push(PartHealth { part: (*part).into(), problem });
     }
     Ok(health)
+}
+
+/// Rows that are named in health; of more, the number.
+const ROWS_SHOWN_MAX: usize = 10;
+
+/// Rows that cannot be read are set aside; the service goes on without them.
+pub(crate) fn check_rows(bus: &Bus) -> PartCheck {
+    let bus = bus.clone();
+    Arc::new(move || {
+        let rows = bus.unreadable_rows();
+        let shown = rows.iter().take(ROWS_SHOWN_MAX);
+        let mut named: Vec<String> =
+            shown.map(|row| format!("{}.{} cannot be read: {}", row.table, row.key, row.reason)).collect();
+        if rows.len() > ROWS_SHOWN_MAX {
+            named.push(format!("{} more", rows.len() - ROWS_SHOWN_MAX));
+        }
+        Box::pin(std::future::ready((!named.is_empty()).then(|| named.join("; "))))
+    })
 }
 
 /// A service whose unfinished operations are not being driven yet is not healthy.

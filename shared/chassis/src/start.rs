@@ -17,7 +17,7 @@ use operation::Engine;
 use serde::de::DeserializeOwned;
 
 use crate::files::sha256_of;
-use crate::health::{PartCheck, check_resumed, serve_health};
+use crate::health::{PartCheck, check_resumed, check_rows, serve_health};
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
 use crate::signals::EndSignals;
@@ -234,6 +234,7 @@ where
     let resumed = Arc::new(AtomicBool::new(running.engine.is_none()));
     let mut checks = std::mem::take(&mut running.health_checks);
     checks.push(("operations", check_resumed(&resumed)));
+    checks.push(("rows", check_rows(&bus)));
     serve_health(&mut server, &host, template, checks);
     let Some(serving) = end.unless_received(server.open()).await else { return Ok(()) };
     let serving = serving.context("opening the endpoints")?;

@@ -8,6 +8,7 @@
 //!   catalog      the list of all messages; permissions, schemas and samples walk it
 //!   subject      where a message travels; the only place that spells subjects
 //!   bucket       which durable tables there are and who may write them
+//!   stored       types that are rows: their versions
 //!   permissions  who may publish and subscribe to what, computed from catalog and buckets
 //!
 //!   operation, provisioner, backup, proxy, scheduler, upgrade, supervisor: the messages, a module for each owner
@@ -31,6 +32,7 @@ pub mod provisioner;
 pub mod proxy;
 pub mod scheduler;
 pub mod service;
+pub mod stored;
 pub mod subject;
 pub mod supervisor;
 pub mod upgrade;
@@ -42,4 +44,5 @@ pub use names::{
     SeedName, VmName, VmUuid,
 };
 pub use service::Service;
+pub use stored::{NoPrevious, Stored};
 pub use subject::{Realm, Subject};

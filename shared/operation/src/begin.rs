@@ -53,7 +53,7 @@ impl From<BeginError> for Failure {
         let kind = match &error {
             BeginError::IdReused(_) => FailureKind::Internal,
             BeginError::TooMany(_) => FailureKind::Busy,
-            BeginError::Table(_) => FailureKind::Unavailable,
+            BeginError::Table(error) => return error.to_failure(),
         };
         Failure { kind, message: with_causes(&error) }
     }
@@ -73,7 +73,7 @@ impl Engine {
     ) -> Result<BegunOperation, ErrorReply<C::Refusal>> {
         let chosen = call.request.operation_id().cloned();
         let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
-        let known = self.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+        let known = self.find(&id).await.map_err(|error| error.to_failure())?;
         let _guard = match known {
             Some(_) => None,
             None => {

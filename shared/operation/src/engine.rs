@@ -197,8 +197,9 @@ impl Engine {
         record.report(progress)
     }
 
+    /// Those that can be read; the others are neither resumed nor listed nor removed, and the bus reports them.
     pub(crate) async fn rows(&self) -> Result<Vec<Entry<OperationRecord>>, TableError> {
-        self.shared.table.all_under(&format!("{}.", self.shared.service)).await
+        Ok(self.shared.table.all_under(&format!("{}.", self.shared.service)).await?.read)
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {

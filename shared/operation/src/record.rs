@@ -1,7 +1,7 @@
 //! An operation as a row.
 
 use contract::operation::{OperationReport, OperationState, Progress};
-use contract::{OperationId, Service, Timestamp};
+use contract::{NoPrevious, OperationId, Service, Stored, Timestamp};
 use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,15 @@ pub(crate) struct OperationRecord {
     pub(crate) started: Timestamp,
     pub(crate) updated: Timestamp,
     pub(crate) trace: telemetry::TraceContext,
+}
+
+impl Stored for OperationRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
 }
 
 impl OperationRecord {

@@ -64,6 +64,10 @@ impl Runtime for BusRuntime {
                         return Err(FencedError);
                     }
                     Ok(Some(revision)) => Ok(revision),
+                    Err(error @ TableError::Unreadable { .. }) => {
+                        tracing::error!(operation = %self.operation_record.id, %error, "another version drives this operation; leaving it to that one");
+                        return Err(FencedError);
+                    }
                     Err(error) => Err(error),
                 },
                 outcome => outcome,

@@ -121,6 +121,11 @@ impl VmReconciler {
     async fn found(&self, inventory: &Inventory) -> Result<Vec<FoundVm>, RoundError> {
         let mut found = Vec::new();
         for MarkedVm { uuid, power, mark } in self.state.hypervisor.marked(&self.state.realm).await? {
+            let record = inventory.vms().find(|record| record.identity.uuid == uuid);
+            if record.is_none() && !inventory.knows_all_vms() {
+                // It may be the one whose row cannot be read: it is no orphan and no leftover.
+                continue;
+            }
             let mut vm = FoundVm {
                 uuid,
                 vm: mark.vm,
@@ -129,7 +134,6 @@ impl VmReconciler {
                 address: None,
                 guest_answers: false,
             };
-            let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
             if let (PowerState::Running, Some(record)) = (power, record) {
                 self.probe(record, &mut vm).await?;
             }

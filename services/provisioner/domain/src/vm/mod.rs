@@ -23,7 +23,7 @@ mod transitions;
 use std::net::IpAddr;
 
 use contract::provisioner::{DiskSize, PauseReason, Vm, VmDefinition, VmState};
-use contract::{DiskName, HostName, OperationId, Timestamp, VmName};
+use contract::{DiskName, HostName, NoPrevious, OperationId, Stored, Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
 use crate::hypervisor::HypervisorInfo;
@@ -56,6 +56,15 @@ pub struct VmRecord {
     /// The operation that completed last: its last step may be repeated or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed_operation: Option<OperationId>,
+}
+
+impl Stored for VmRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
 }
 
 /// What a VM's disks are created from.

@@ -78,6 +78,8 @@ pub(super) async fn open(
     };
     let (row, written) = match table.create(operation.as_str(), &record).await {
         Ok(revision) => (ExportRow { record, revision }, Ok(())),
+        // Another version's exports: nothing of them may be closed.
+        Err(error @ TableError::Unreadable { .. }) => return Err(Refused::from(error.to_failure()).into()),
         // Perhaps it was written and only the answer was lost, now or before: it is closed like one that is half open.
         Err(error) => (ExportRow { record, revision: 0 }, Err(Refused::from(Failure::unavailable(&error)))),
     };
