@@ -39,10 +39,16 @@ pub struct ApplyRelease {
     pub operation_id: Option<OperationId>,
 }
 
-/// The manifest of a release folder: `release.toml`, signed by `release.toml.minisig`.
+/// The manifest of a release folder: `release.toml`, signed by `release.toml.minisig`. Keys that a reader does not know
+/// are ignored, unless `critical` lists them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ReleaseManifest {
+    /// The format of the manifest; it rises when an older reader must not read it.
+    #[serde(default = "ReleaseManifest::first_format")]
+    pub format: u32,
+    /// Keys that a reader has to know; one that does not know all of them refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub critical: Vec<String>,
     /// The service that is replaced.
     pub service: Service,
     /// The version of the new build (semantic).
@@ -53,6 +59,16 @@ pub struct ReleaseManifest {
     pub sha256: String,
     /// When the release was made.
     pub made: Timestamp,
+}
+
+impl ReleaseManifest {
+    /// The format that this version writes, and the highest that it reads.
+    pub const FORMAT: u32 = 1;
+
+    /// Manifests of the first format may leave the number out.
+    fn first_format() -> u32 {
+        1
+    }
 }
 
 /// Why a release is not applied.

@@ -111,7 +111,15 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
     let sha256 = chassis::sha256_of(&executable).map_err(|error| {
         CliError::new(CliExitCode::Usage, format!("reading {}: {error}", executable.display()))
     })?;
-    let manifest = ReleaseManifest { service, version, file, sha256, made: chrono::Utc::now() };
+    let manifest = ReleaseManifest {
+        format: ReleaseManifest::FORMAT,
+        critical: Vec::new(),
+        service,
+        version,
+        file,
+        sha256,
+        made: chrono::Utc::now(),
+    };
     let text = toml::to_string(&manifest).expect("names, digests and times are plain data");
     let path = folder.join(MANIFEST);
     let signature = minisign::sign(None, &key, Cursor::new(&text), None, Some("signature of a Loam release"))

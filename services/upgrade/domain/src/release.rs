@@ -24,6 +24,7 @@ impl Release {
         let unreadable =
             |reason: String| ApplyReleaseRefused::UnreadableRelease(format!("release.toml: {reason}"));
         let text = std::str::from_utf8(manifest).map_err(|_| unreadable("it is not UTF-8".into()))?;
+        check_format(text).map_err(unreadable)?;
         let manifest: ReleaseManifest =
             toml::from_str(text).map_err(|error| unreadable(error.to_string().trim().into()))?;
         if !is_plain_name(&manifest.file) {
@@ -85,6 +86,27 @@ impl Release {
     /// The build that its executable reports in its health once it runs.
     pub fn build(&self) -> &str {
         &self.manifest.sha256[..BUILD_DIGITS]
+    }
+}
+
+/// The keys that this version knows.
+const KEYS: [&str; 7] = ["format", "critical", "service", "version", "file", "sha256", "made"];
+
+/// Whether this version may read the manifest, whatever else is in it.
+fn check_format(text: &str) -> Result<(), String> {
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| error.to_string().trim().to_string())?;
+    let newest = i64::from(ReleaseManifest::FORMAT);
+    match table.get("format").map(toml::Value::as_integer) {
+        Some(Some(format)) if !(1..=newest).contains(&format) => {
+            return Err(format!("it has format {format}, this version reads up to {newest}"));
+        }
+        _ => {}
+    }
+    let critical = table.get("critical").and_then(toml::Value::as_array).into_iter().flatten();
+    match critical.filter_map(toml::Value::as_str).find(|key| !KEYS.contains(key)) {
+        Some(key) => Err(format!("it has the critical key {:?}, which this version does not know", cut(key))),
+        None => Ok(()),
     }
 }
 
@@ -157,10 +179,47 @@ mod tests {
             let refused = read(service, "loam-proxy", version, digest);
             assert!(matches!(refused, Err(ApplyReleaseRefused::UnreadableRelease(_))), "{refused:?}");
         }
-        let unknown = format!("{}colour = \"blue\"\n", manifest("proxy", "loam-proxy", "1.0.0", DIGEST));
-        for text in [unknown.as_bytes(), b"\xff", b"", b"service ="] {
+        for text in [b"\xff".as_slice(), b"", b"service ="] {
             assert!(matches!(Release::read(text), Err(ApplyReleaseRefused::UnreadableRelease(_))));
         }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_ignored_unless_it_is_critical() {
+        let known = manifest("proxy", "loam-proxy", "1.0.0", DIGEST);
+        for more in ["colour = \"blue\"", "format = 1\ncritical = [\"sha256\"]\ncolour = \"blue\""] {
+            Release::read(format!("{known}{more}\n").as_bytes()).expect("read");
+        }
+        for (more, reason) in [
+            ("critical = [\"colour\"]\ncolour = \"blue\"", "critical key \"colour\""),
+            ("critical = [\"colour\"]", "critical key \"colour\""),
+            ("format = 2", "format 2"),
+            ("format = 0", "format 0"),
+        ] {
+            match Release::read(format!("{known}{more}\n").as_bytes()) {
+                Err(ApplyReleaseRefused::UnreadableRelease(text)) => assert!(text.contains(reason), "{text}"),
+                other => panic!("{more}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_manifest_is_known() {
+        let manifest = ReleaseManifest {
+            format: ReleaseManifest::FORMAT,
+            critical: vec!["file".into()],
+            service: Service::Proxy,
+            version: "1.0.0".into(),
+            file: "loam-proxy".into(),
+            sha256: DIGEST.into(),
+            made: Default::default(),
+        };
+        let table = toml::Table::try_from(manifest).expect("plain data");
+        let mut keys: Vec<&str> = table.keys().map(String::as_str).collect();
+        let mut known = KEYS.to_vec();
+        keys.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(keys, known);
     }
 
     #[test]
