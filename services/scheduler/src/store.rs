@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use bus::{Bus, Caller, Entry, Table, TableError};
 use contract::message::with_causes;
 use contract::scheduler::{RunStartStatus, Schedule, ScheduledCommand, ScheduledRun};
-use contract::{NoPrevious, ScheduleId, Stored, Timestamp, bucket};
+use contract::{NoPrevious, ScheduleId, Service, Stored, Timestamp, bucket};
 use scheduler_domain::{is_news, operation_for};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,10 @@ impl Stored for ScheduleRow {
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
     }
+
+    fn is_known(&self) -> bool {
+        self.schedule.command.service != Service::Unknown
+    }
 }
 
 impl ScheduleRow {
@@ -58,6 +62,10 @@ impl Stored for RunRow {
 
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        self.command.service != Service::Unknown && !matches!(self.run.outcome, RunStartStatus::Unknown(_))
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn served<R: Request>(answer: &Result<R::Reply, ErrorReply<R::Refusal
 pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>>) {
     let outcome = match answer {
         Ok(_) => "answered",
-        Err(CallError::Refused(_)) => "refused",
+        Err(CallError::Refused(_) | CallError::RefusedByLaterVersion { .. }) => "refused",
         Err(CallError::Failed(_)) => "failed",
         Err(CallError::Transport { .. } | CallError::UnreadableReply { .. }) => "lost",
     };

@@ -4,12 +4,13 @@
 //! answered as busy at once. What cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::message::{Caller, Failure, FailureKind, Sender};
+use contract::message::{Caller, Failure, FailureKind, NeverRefused, Sender};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -25,7 +26,9 @@ use crate::publish::Bus;
 use crate::transport::{EndpointInfo, Envelope, IncomingMessage, Registration, ServiceInfo, TransportError};
 
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
-const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
+/// The code of a refusal.
+pub(crate) const REFUSED: &str = "409";
+pub(crate) const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 /// Written by the NATS server when the request came from another account; no client can write it there.
 const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
@@ -37,6 +40,8 @@ const ON_BEHALF_OF_HEADER: &str = "Loam-On-Behalf-Of";
 const CONCURRENT_MAX: usize = 64;
 /// No answer may take longer: what lasts is an operation.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// The sentence of a refusal travels as a header, beside its typed case; there it is cut here.
+const REFUSAL_CHARS_MAX: usize = 1000;
 /// How long the end of a service waits for answers under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -191,7 +196,11 @@ async fn serve_endpoint(mut requests: BoxStream<'static, IncomingMessage>, handl
             Err(_) => {
                 let message = format!("{CONCURRENT_MAX} requests of this kind are being answered; try again");
                 let busy = Failure { kind: FailureKind::Busy, message };
-                under_way.spawn(send::<(), ()>(incoming, Encoding::Json, Err(ErrorReply::Failed(busy))));
+                under_way.spawn(send::<(), NeverRefused>(
+                    incoming,
+                    Encoding::Json,
+                    Err(ErrorReply::Failed(busy)),
+                ));
             }
         }
     }
@@ -292,7 +301,7 @@ fn caller_of(envelope: &Envelope) -> Caller {
     }
 }
 
-async fn send<T: Serialize, F: Serialize>(
+async fn send<T: Serialize, F: Serialize + Display>(
     incoming: IncomingMessage,
     encoding: Encoding,
     answer: Result<T, ErrorReply<F>>,
@@ -311,7 +320,8 @@ async fn send<T: Serialize, F: Serialize>(
     let body = match &answer {
         Ok(reply) => encoding.write(reply),
         Err(ErrorReply::Refused(refusal)) => {
-            mark("409", "refused".into());
+            // For callers of an earlier version, which may not know the case.
+            mark(REFUSED, refusal.to_string().chars().take(REFUSAL_CHARS_MAX).collect());
             encoding.write(&Negative::Refused(refusal))
         }
         Err(ErrorReply::Failed(failure)) => {
@@ -332,7 +342,7 @@ fn code_of(kind: FailureKind) -> &'static str {
         FailureKind::NotAllowed => "403",
         FailureKind::TooLarge => "413",
         FailureKind::Busy => "429",
-        FailureKind::Internal => "500",
+        FailureKind::Internal | FailureKind::Unknown => "500",
         FailureKind::Unavailable => "503",
         FailureKind::TimedOut => "504",
     }

@@ -184,6 +184,7 @@ async fn a_question_in_json_is_answered_in_json(fixture: Fixture) {
     let answer = raw(&fixture, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown_vm":"web"}}"#);
+    assert_eq!(answer.headers.get("Nats-Service-Error").map(String::as_str), Some("there is no VM web"));
 }
 
 async fn an_unreadable_question_is_answered_and_not_obeyed(fixture: Fixture) {

@@ -60,6 +60,9 @@ pub enum OperationState {
     Undone,
     /// It could be neither finished nor undone; `reason` says what a person must check.
     Stuck,
+    /// A state of a later version. It is never stored.
+    #[serde(other)]
+    Unknown,
 }
 
 impl OperationState {

@@ -29,6 +29,10 @@ impl Stored for OperationRecord {
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
     }
+
+    fn is_known(&self) -> bool {
+        self.state != OperationState::Unknown && self.service != Service::Unknown
+    }
 }
 
 impl OperationRecord {

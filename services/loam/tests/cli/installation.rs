@@ -127,7 +127,7 @@ fn answer(server: &mut Server, service: Service, count: usize) {
                 Ok(Service::ALL.into_iter().map(found).collect())
             });
         }
-        Service::Supervisor => {}
+        Service::Supervisor | Service::Unknown => {}
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contract::provisioner::OpenedDisks;
+use contract::provisioner::{Consistency, OpenedDisks};
 use contract::{NoPrevious, OperationId, Stored, Timestamp, VmName, VmUuid};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,13 @@ impl Stored for ExportRecord {
 
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        match &self.phase {
+            ExportPhase::Open(opened) => opened.consistency != Consistency::Unknown,
+            ExportPhase::Opening => true,
+        }
     }
 }
 

@@ -33,7 +33,10 @@ pub(super) async fn outcome_of(engine: &Engine, id: &OperationId) -> Result<Oper
     };
     Ok(match found.map(|report| report.state) {
         None => OperationStatus::NoSuchOperation,
-        Some(OperationState::Running | OperationState::Undoing) => OperationStatus::Running,
+        // A row with a state that is not known is unreadable.
+        Some(OperationState::Running | OperationState::Undoing | OperationState::Unknown) => {
+            OperationStatus::Running
+        }
         Some(OperationState::Done) => OperationStatus::Done,
         Some(OperationState::Undone) => OperationStatus::Undone,
         Some(OperationState::Stuck) => OperationStatus::Stuck,

@@ -64,8 +64,11 @@ fn claims_of(vm: &UpstreamVm) -> Vec<DomainClaim> {
 fn target(vm: &UpstreamVm, port: u16) -> UpstreamState {
     let down = |reason, retry_after| UpstreamState::Down { reason, retry_after };
     match (vm.state, vm.address) {
-        (VmState::Ready, Some(address)) => UpstreamState::Up(SocketAddr::new(address, port)),
-        (VmState::Creating | VmState::Starting | VmState::Ready, _) => {
+        // A state of a later provisioner may be one in which the VM answers.
+        (VmState::Ready | VmState::Unknown, Some(address)) => {
+            UpstreamState::Up(SocketAddr::new(address, port))
+        }
+        (VmState::Creating | VmState::Starting | VmState::Ready | VmState::Unknown, _) => {
             down(VmDownReason::Starting, RETRY_STARTING)
         }
         (VmState::Stopping | VmState::Stopped | VmState::Removing, _) => {

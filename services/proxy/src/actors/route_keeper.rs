@@ -12,7 +12,7 @@ use actor::TracedMessage;
 use bus::{Bus, Table, TableError};
 use chassis::Waker;
 use contract::message::with_causes;
-use contract::provisioner::VmChanged;
+use contract::provisioner::{VmChanged, VmState};
 use contract::proxy::{RouteRow, RouteTarget, Routes};
 use contract::{NoPrevious, Stored, VmName, bucket};
 use futures::StreamExt;
@@ -50,6 +50,10 @@ impl Stored for KnownVms {
 
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        self.0.iter().all(|vm| vm.state != VmState::Unknown)
     }
 }
 

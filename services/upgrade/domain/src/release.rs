@@ -47,6 +47,7 @@ impl Release {
             Service::Upgrade | Service::Supervisor => {
                 Err(ApplyReleaseRefused::NotReplaceable(manifest.service))
             }
+            Service::Unknown => Err(unreadable("service is none that this version knows".into())),
             Service::Provisioner | Service::Backup | Service::Proxy | Service::Scheduler => {
                 Ok(Release { manifest })
             }

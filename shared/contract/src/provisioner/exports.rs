@@ -25,6 +25,9 @@ pub enum Consistency {
     Crash,
     /// The VM was off.
     PoweredOff,
+    /// A case of a later version: at least as after a power cut. It is never stored.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Exports the disks of a VM for reading, as they are at one point in time, until they are closed or the lease

@@ -25,10 +25,13 @@ pub enum VmState {
     Removing,
     /// It should exist, but the hypervisor does not know it. Nothing is erased because of that.
     Missing,
+    /// A state of a later version. It is never stored.
+    #[serde(other)]
+    Unknown,
 }
 
 impl VmState {
-    /// All states.
+    /// All states of this version.
     pub const ALL: [VmState; 8] = [
         VmState::Creating,
         VmState::Starting,
@@ -51,6 +54,7 @@ impl VmState {
             VmState::Stopped => "stopped",
             VmState::Removing => "removing",
             VmState::Missing => "missing",
+            VmState::Unknown => "unknown",
         }
     }
 }
@@ -71,7 +75,9 @@ pub enum PauseReason {
     NoSpace,
     /// Another I/O error of a disk.
     IoError,
-    /// Anything else that the hypervisor reports: a watchdog, a guest panic, a migration.
+    /// Anything else that the hypervisor reports: a watchdog, a guest panic, a migration; also a reason of a later
+    /// version, because it is observed anew.
+    #[serde(other)]
     Other,
 }
 

@@ -141,3 +141,77 @@ fn a_field_that_is_not_known_yet_is_ignored_in_messages_and_in_manifests() {
     let file = r#"{ "service": "proxy", "version": "1.0.0", "file": "x", "sha256": "y", "made": "2026-11-22T06:30:00Z", "colour": "green" }"#;
     serde_json::from_str::<ReleaseManifest>(file).expect("a newer release is understood");
 }
+
+/// Enums whose reader can do nothing with a case it does not know: the reply to a durable command is an operation id or
+/// a refusal, and who may do what is decided by the caller.
+const CLOSED: [&str; 2] = ["BegunOperation", "Caller"];
+
+#[test]
+fn an_enum_in_a_reply_or_event_has_a_case_for_what_is_not_known_yet() {
+    #[derive(Default)]
+    struct Enums {
+        seen: BTreeSet<String>,
+        closed: BTreeSet<String>,
+    }
+    impl Enums {
+        fn look<T: JsonSchema>(&mut self) {
+            let schema = schema_for!(T);
+            let definitions = schema.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default();
+            let root = (T::schema_name().into_owned(), schema.as_value().clone());
+            for (name, schema) in definitions.into_iter().chain([root]) {
+                let cases: Vec<&Value> = ["oneOf", "anyOf", "enum"]
+                    .iter()
+                    .filter_map(|key| schema[*key].as_array())
+                    .flatten()
+                    .collect();
+                if cases.is_empty() || CLOSED.contains(&name.as_str()) {
+                    continue;
+                }
+                if !cases.iter().any(|case| is_open(case)) {
+                    self.closed.insert(name.clone());
+                }
+                self.seen.insert(name);
+            }
+        }
+    }
+    /// A name that stands for any other, or a case that takes any value.
+    fn is_open(case: &Value) -> bool {
+        let names = |value: &Value| ["unknown", "other"].iter().any(|name| value == name);
+        let any = case.as_bool() == Some(true)
+            || case.as_object().is_some_and(|case| case.keys().all(|key| key == "description"));
+        any || names(case)
+            || names(&case["const"])
+            || case["enum"].as_array().is_some_and(|values| values.iter().any(names))
+    }
+    impl Visitor for Enums {
+        fn request<R: Request>(&mut self) {
+            self.look::<R::Reply>();
+        }
+        fn durable<C: DurableCommand>(&mut self) {
+            self.request::<C>();
+        }
+        fn event<E: Event>(&mut self) {
+            self.look::<E>();
+        }
+    }
+    let mut enums = Enums::default();
+    visit(&mut enums);
+    for known in ["VmState", "OperationState", "Service", "RouteTarget", "RunStartStatus", "PauseReason"] {
+        assert!(enums.seen.contains(known), "the walk finds {known}: {:?}", enums.seen);
+    }
+    assert!(enums.closed.is_empty(), "enums without a case for what is not known yet: {:?}", enums.closed);
+}
+
+#[test]
+fn a_case_that_is_not_known_yet_is_read_as_unknown() {
+    use contract::provisioner::VmState;
+    use contract::proxy::RouteTarget;
+    assert_eq!(serde_json::from_str::<VmState>("\"moving\"").expect("read"), VmState::Unknown);
+    let target = serde_json::json!({ "socket": { "path": "/run/x" } });
+    let packed = rmp_serde::to_vec_named(&target).expect("plain data");
+    let read: RouteTarget = rmp_serde::from_slice(&packed).expect("read");
+    assert_eq!(read, RouteTarget::Unknown(target));
+    let known = RouteTarget::Address("10.0.0.1:80".into());
+    let packed = rmp_serde::to_vec_named(&known).expect("plain data");
+    assert_eq!(rmp_serde::from_slice::<RouteTarget>(&packed).expect("read"), known);
+}
