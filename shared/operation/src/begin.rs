@@ -145,6 +145,8 @@ impl Engine {
             match self.shared.table.get(&key).await {
                 Ok(Some(row)) => return self.drive_on(row),
                 Ok(None) => polls += 1,
+                // It is another's.
+                Err(TableError::Unreadable { .. }) => return,
                 Err(error) => tracing::debug!(
                     key,
                     error = with_causes(&error),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bus::Transport;
 use contract::provisioner::*;
 use contract::{ByteCount, OperationId, Realm, VmUuid};
 use futures::StreamExt;
@@ -202,4 +203,40 @@ async fn what_a_removal_set_aside_is_discarded() {
         (std::fs::read_dir(&aside).expect("a folder").count() == 0).then_some(())
     })
     .await;
+}
+
+#[actix::test]
+async fn while_the_row_of_a_vm_cannot_be_read_nothing_is_taken_for_left_over() {
+    let running = with_web().await;
+    let web = get(&running).await.uuid;
+    running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
+    let id = new_id();
+    let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
+    running.bus.call(&create, ANSWER).await.expect("begun");
+    running.undone(&id).await;
+    running.simulated.faults.clear(SimulatedCall::Address);
+
+    let (transport, table) = (running.transport.clone(), contract::bucket::VMS.name);
+    let row = transport.get(table, "web").await.expect("read").expect("there");
+    let later = [&[0x92, 9], &row.value[2..]].concat();
+    transport.put(table, "web", later.into(), row.revision).await.expect("written");
+    let running = running.restart().await;
+    let ours = spec("orphan", "00000000-0000-4000-8000-000000000001", &id);
+    running.simulated.hypervisor.define(&ours).await.expect("defined");
+    running.simulated.hypervisor.start(&ours.uuid).await.expect("started");
+    tokio::time::sleep(reconciling().reconcile_interval * 8).await;
+    assert_eq!(power(&running, &ours.uuid).await, PowerState::Running, "it may be the one of the row");
+    assert_eq!(power(&running, &web).await, PowerState::Running);
+    for command in [create.definition.clone(), definition("web")] {
+        let is_web = command.name == vm("web");
+        let created = running.bus.call(&CreateVm { definition: command, operation_id: None }, ANSWER).await;
+        assert_eq!(created.is_err(), is_web, "{created:?}");
+    }
+
+    // Another process wrote it as this version can read it.
+    let stored = transport.get(table, "web").await.expect("read").expect("there");
+    transport.put(table, "web", row.value, stored.revision).await.expect("written");
+    let running = running.restart().await;
+    eventually("the orphan is gone", async || power(&running, &ours.uuid).await == PowerState::Missing).await;
+    assert_eq!(get(&running).await.uuid, web);
 }
