@@ -6,6 +6,7 @@ mod faults;
 mod people;
 mod provision;
 mod real;
+mod rows;
 mod store;
 mod traces;
 mod upgrade;
