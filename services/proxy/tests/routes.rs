@@ -242,3 +242,17 @@ async fn a_running_request_gets_its_response_before_the_proxy_ends() {
     assert!(response.await.expect("no panic").ends_with("late"));
     ending.await.expect("it ends");
 }
+
+#[test]
+fn a_row_of_version_1_is_read_and_written() {
+    let backend = "127.0.0.1:80".parse().expect("an address");
+    let known = |state| {
+        let mut vm: proxy_domain::UpstreamVm = vm("web", "web.example", state, backend).into();
+        vm.created = contract::Timestamp::UNIX_EPOCH;
+        proxy::actors::KnownVms(vec![vm])
+    };
+    let row = bus::write_row(&known(VmState::Ready)).expect("written");
+    testkit::golden_row(env!("CARGO_MANIFEST_DIR"), "routes", &row);
+    assert_eq!(bus::read_row(&row), Ok(known(VmState::Ready)));
+    assert!(bus::write_row(&known(VmState::Unknown)).is_err(), "a case that is not known is never stored");
+}

@@ -37,7 +37,7 @@ pub use body::{Encoding, MESSAGE_BYTES_MAX};
 pub use call::{CallError, Destination};
 pub use contract::message::Caller;
 pub use publish::{Bus, EventSubscription};
-pub use row::UnreadableRow;
+pub use row::{UnreadableRow, read as read_row, write as write_row};
 pub use serve::{ErrorReply, IncomingRequest, RunningServer, Server};
 pub use table::{Entry, Revision, Rows, Table, TableError};
 pub use transport::{DiscoveredService, Envelope, ServiceInfo, Transport, TransportError};

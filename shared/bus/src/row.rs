@@ -28,16 +28,22 @@ pub struct UnreadableRow {
     pub reason: String,
 }
 
-/// Writes a row.
-pub(crate) fn write<T: Stored>(value: &T) -> Result<Bytes, String> {
+/// Writes a value as the bytes of a row.
+///
+/// # Errors
+/// When it holds a case that this build does not know.
+pub fn write<T: Stored>(value: &T) -> Result<Bytes, String> {
     if !value.is_known() {
         return Err("it holds a case that this version does not know".into());
     }
     Encoding::MessagePack.write(&(T::VERSION, value))
 }
 
-/// Reads a row.
-pub(crate) fn read<T: Stored>(row: &[u8]) -> Result<T, String> {
+/// Reads a value from the bytes of a row, of this version or one before.
+///
+/// # Errors
+/// Why this build cannot read it, in at most 200 bytes.
+pub fn read<T: Stored>(row: &[u8]) -> Result<T, String> {
     let cut = |reason: String| match reason.floor_char_boundary(REASON_BYTES_MAX) {
         at if at < reason.len() => reason[..at].to_string(),
         _ => reason,

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The contract promises that a message means the same to sender and receiver, in MessagePack and in JSON, today and
-//! after an optional field is added (`wire/` holds golden samples of every message, made from the schemas). It
+//! after an optional field is added (`wire/v1` holds golden samples of every message, made from the schemas). It
 //! performs no IO, keeps no state and knows neither NATS nor actors: `bus` carries the messages.
 
 #![warn(clippy::missing_errors_doc)]

@@ -92,3 +92,35 @@ impl OperationRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_version_1_is_read_and_written() {
+        let steps = vec!["lock".to_string(), "boot".to_string()];
+        let journal = Journal {
+            entries: vec![
+                JournalEntry::Started("lock".into()),
+                JournalEntry::Done("lock".into(), serde_json::json!({ "vm": "web" })),
+            ],
+        };
+        let record = OperationRecord {
+            id: OperationId::from_bits(7),
+            service: Service::Provisioner,
+            kind: "start_vm".into(),
+            about: "web".into(),
+            command: serde_json::json!({ "vm": "web" }),
+            journal,
+            state: OperationState::Running,
+            steps,
+            started: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+            trace: [("traceparent".to_string(), "00-0-0-01".to_string())].into(),
+        };
+        let row = bus::write_row(&record).expect("written");
+        testkit::golden_row(env!("CARGO_MANIFEST_DIR"), "operations", &row);
+        assert_eq!(bus::read_row(&row), Ok(record));
+    }
+}

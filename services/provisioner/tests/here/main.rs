@@ -7,5 +7,6 @@ mod commands;
 mod exports;
 mod process;
 mod reconcile;
+mod rows;
 mod sagas;
 mod suites;
