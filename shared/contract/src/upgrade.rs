@@ -34,6 +34,9 @@ pub struct RunningService {
 pub struct ApplyRelease {
     /// The folder with `release.toml`, its signature and the executable: an absolute path on the upgrade service's host.
     pub folder: PathBuf,
+    /// Why a version below the highest that was committed here may be applied; without a reason it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_downgrade: Option<String>,
     /// The id of the operation, where the sender chooses it: the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
@@ -77,6 +80,16 @@ pub enum ApplyReleaseRefused {
         found: String,
         /// The SHA-256 in the signed manifest.
         signed: String,
+    },
+    /// The version is below the highest that was ever committed on this host.
+    #[error("{service} {version} is older than {highest}, which was committed here; to go back, give a reason (--allow-downgrade REASON)")]
+    Downgrade {
+        /// The service.
+        service: Service,
+        /// The version of the release.
+        version: String,
+        /// The highest version that was committed.
+        highest: String,
     },
     /// Another upgrade has not ended.
     #[error("operation {0} applies a release already; wait for it or cancel it")]

@@ -21,13 +21,16 @@ use upgrade_domain::BUILD_DIGITS;
 
 pub(crate) const HOST: &str = "h1";
 /// The executable that the service runs from before any upgrade.
-pub(crate) const OLD: &str = "healthy: the old one";
+pub(crate) const OLD: &str = "healthy: the old one, version 0.1.0";
+/// The version of releases, and of executables whose text names none.
+pub(crate) const VERSION: &str = "0.2.0";
 
 pub(crate) fn host() -> HostName {
     HostName::new(HOST).expect("valid")
 }
 
-/// Starts processes of the proxy as their executables say: `healthy`, `unhealthy`, `silent`, or `dies` after a few answers.
+/// Starts processes of the proxy as their executables say: `healthy`, `unhealthy`, `silent`, or `dies` after a few
+/// answers; a text that ends in `version 1.2.3` reports that version.
 pub(crate) struct Supervisor {
     bus: Bus,
     state: Mutex<Running>,
@@ -122,7 +125,7 @@ impl Supervisor {
                     process.0 = new_id().to_string();
                 }
                 let problem = text.starts_with("unhealthy").then(|| "the address is in use".to_string());
-                let health = health(&build, &process.0, problem);
+                let health = health(version_of(&text), &build, &process.0, problem);
                 async move { Ok::<_, ErrorReply<NeverRefused>>(health) }
             });
             Some(server.open().await.expect("the memory bus opens servers"))
@@ -134,10 +137,14 @@ impl Supervisor {
     }
 }
 
-fn health(build: &str, instance: &str, problem: Option<String>) -> Health {
+fn version_of(text: &str) -> &str {
+    text.split_once("version ").map_or(VERSION, |(_, version)| version)
+}
+
+fn health(version: &str, build: &str, instance: &str, problem: Option<String>) -> Health {
     Health {
         service: Service::Proxy,
-        version: "0.1.0".into(),
+        version: version.into(),
         build: build.into(),
         instance: instance.into(),
         since: Timestamp::default(),
@@ -229,11 +236,17 @@ impl Host {
 
     /// Makes a release folder, signed by our key.
     pub(crate) fn release(&self, name: &str, executable: &str) -> PathBuf {
+        self.release_as(name, executable, VERSION)
+    }
+
+    /// Makes a release folder whose manifest says a version.
+    pub(crate) fn release_as(&self, name: &str, executable: &str, version: &str) -> PathBuf {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).expect("made");
         std::fs::write(folder.join("loam-proxy"), executable).expect("written");
         let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
-        self.sign(&folder, &manifest("proxy", "loam-proxy", &digest), &self.signer);
+        let text = manifest("proxy", "loam-proxy", &digest).replace(VERSION, version);
+        self.sign(&folder, &text, &self.signer);
         folder
     }
 
@@ -249,7 +262,8 @@ impl Host {
         let Ok(builds) = std::fs::read_dir(self.state().join("releases/proxy")) else {
             return Vec::new();
         };
-        builds.map(|build| build.expect("readable").file_name().into_string().expect("text")).collect()
+        let names = builds.map(|build| build.expect("readable").file_name().into_string().expect("text"));
+        names.filter(|name| name.len() == BUILD_DIGITS).collect()
     }
 
     /// How many received releases there are.
@@ -260,7 +274,7 @@ impl Host {
 
 pub(crate) fn manifest(service: &str, file: &str, digest: &str) -> String {
     format!(
-        "service = {service:?}\nversion = \"0.2.0\"\nfile = {file:?}\nsha256 = {digest:?}\n\
+        "service = {service:?}\nversion = {VERSION:?}\nfile = {file:?}\nsha256 = {digest:?}\n\
          made = \"2026-05-01T00:00:00Z\"\n"
     )
 }
