@@ -1,5 +1,5 @@
-//! Release admission: one release at a time is copied and verified, and only while no upgrade is unfinished. It keeps
-//! no list of its own: the received releases on disk and their operations say which upgrade is under way.
+//! Release admission: one release at a time is copied and verified, and only while no operation of this service is
+//! unfinished. It keeps no list of its own: the operations say what is under way.
 //!
 //! No version below the highest that was ever committed on this host is admitted without a reason. That one is the
 //! highest of three: the record on disk, the operations that applied a release, and the version that runs. So a record
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::ErrorReply;
-use contract::Service;
 use contract::message::{Failure, FailureKind};
-use contract::upgrade::{ApplyRelease, ApplyReleaseRefused};
+use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, RollBackService, RollBackServiceRefused};
+use contract::{OperationId, Service};
 use operation::{Engine, PendingCommand};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use upgrade_domain::{Release, highest_version, is_older_version};
@@ -46,15 +46,14 @@ impl ReleaseAdmission {
         candidate: PendingCommand<ApplyRelease>,
     ) -> Result<AdmissionGuard, ErrorReply<ApplyReleaseRefused>> {
         let PendingCommand { id, command, .. } = candidate;
-        let turn =
-            tokio::time::timeout(WAIT_MAX, Arc::clone(&self.turn).lock_owned()).await.map_err(|_| {
-                let message = "another release is still being checked; try again".into();
-                ErrorReply::Failed(Failure { kind: FailureKind::Busy, message })
-            })?;
+        let guard = self.take_turn().await?;
         // The same command may have begun while this one waited.
         let known = self.engine.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
         if known.is_none() {
-            self.make_way().await?;
+            if let Some(other) = self.under_way().await? {
+                return Err(ErrorReply::Refused(ApplyReleaseRefused::UnderWay(other)));
+            }
+            self.discard_ended().await?;
             let (ours, folder) = (id.clone(), command.folder);
             let release = self.on_disk(move |releases| releases.receive(&ours, &folder)).await?;
             let admitted = self.refuse_downgrade(&release, command.allow_downgrade.as_deref()).await;
@@ -63,7 +62,46 @@ impl ReleaseAdmission {
             }
             admitted?;
         }
-        Ok(AdmissionGuard(turn))
+        Ok(guard)
+    }
+
+    /// Makes sure that there is a build to go back to.
+    pub(crate) async fn admit_roll_back(
+        &self,
+        candidate: PendingCommand<RollBackService>,
+    ) -> Result<AdmissionGuard, ErrorReply<RollBackServiceRefused>> {
+        let PendingCommand { id, command: RollBackService { service, .. }, .. } = candidate;
+        let guard = self.take_turn().await?;
+        let known = self.engine.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+        if known.is_none() {
+            let refused = |refusal| Err(ErrorReply::Refused(refusal));
+            if let Some(other) = self.under_way().await? {
+                return refused(RollBackServiceRefused::UnderWay(other));
+            }
+            let processes = self.state.processes().await.map_err(|error| Failure::unavailable(&error))?;
+            match processes.into_iter().find(|process| process.service == service) {
+                None => return refused(RollBackServiceRefused::NotOnThisHost(service)),
+                Some(process) if process.executable_before.is_none() => {
+                    return refused(RollBackServiceRefused::NothingBefore(service));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(guard)
+    }
+
+    async fn take_turn(&self) -> Result<AdmissionGuard, Failure> {
+        let turn = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.turn).lock_owned()).await;
+        turn.map(AdmissionGuard).map_err(|_| {
+            let message = "another release is still being checked; try again".into();
+            Failure { kind: FailureKind::Busy, message }
+        })
+    }
+
+    /// An operation that has not ended.
+    async fn under_way(&self) -> Result<Option<OperationId>, Failure> {
+        let unfinished = self.engine.list(true).await.map_err(|error| Failure::unavailable(&error))?;
+        Ok(unfinished.into_iter().next().map(|report| report.id))
     }
 
     async fn refuse_downgrade(
@@ -102,13 +140,9 @@ impl ReleaseAdmission {
         Ok(highest_version(known.iter().map(String::as_str)).map(str::to_string))
     }
 
-    /// Makes sure that no upgrade is unfinished, and removes what ended ones have left.
-    async fn make_way(&self) -> Result<(), ErrorReply<ApplyReleaseRefused>> {
+    /// Removes what ended operations have left.
+    async fn discard_ended(&self) -> Result<(), ErrorReply<ApplyReleaseRefused>> {
         for id in self.on_disk(ReleaseDir::received_ids).await? {
-            let report = self.engine.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
-            if report.is_some_and(|report| !report.state.is_final()) {
-                return Err(ErrorReply::Refused(ApplyReleaseRefused::UnderWay(id)));
-            }
             self.on_disk(move |releases| releases.discard(&id)).await?;
         }
         Ok(())

@@ -8,6 +8,7 @@
 //!                                                                 |            |
 //!                                              supervisor: stop the old,       +-- not healthy: roll back
 //!                                              start the new
+//!   roll_back_service --> saga: inspect -> replace -> await_healthy       the build before, which the supervisor kept
 //!   list_services --> discovery: which services answer, and the health of each
 //! ```
 //!

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::CallError;
+use bus::{CallError, Destination};
 use chassis::sha256_of;
 use contract::operation::{BegunOperation, CancelOperation, OperationReport, OperationState};
-use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
+use contract::supervisor::ReplaceService;
+use contract::upgrade::{
+    ApplyRelease, ApplyReleaseRefused, ListServices, RollBackService, RollBackServiceRefused,
+};
 use contract::{OperationId, Service};
 use minisign::KeyPair;
 use operation::{Context, Saga, new_id, wait_for_operation};
@@ -332,6 +335,52 @@ async fn what_runs_is_committed_however_it_was_installed() {
     }
 }
 
+async fn roll_back(host: &Host) -> Result<BegunOperation, CallError<RollBackServiceRefused>> {
+    host.bus.call(&RollBackService { service: Service::Proxy, operation_id: None }, CALL_MAX).await
+}
+
+#[actix::test]
+async fn a_service_goes_back_to_the_build_before_once_and_a_bad_one_before_is_left_again() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(1, 0).await;
+    let nothing = roll_back(&host).await;
+    assert!(
+        matches!(nothing, Err(CallError::Refused(RollBackServiceRefused::NothingBefore(Service::Proxy)))),
+        "{nothing:?}"
+    );
+    let folder = host.release("new", "healthy: new");
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
+    let begun = roll_back(&host).await.expect("begun");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
+    let output = report.output.expect("an output");
+    assert_eq!((&output["build"], &output["version"]), (&build_of(&host.installed()).into(), &"0.1.0".into()));
+    assert_eq!(host.supervisor.runs(), host.installed());
+    assert!(roll_back(&host).await.is_err(), "it does not lead forward again");
+
+    // What was left is not applied again by mistake; the build before may be bad, too.
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done, "the same version is no older one");
+    let runs = host.supervisor.runs();
+    std::fs::write(host.installed(), "silent").expect("written");
+    let begun = roll_back(&host).await.expect("begun");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(report.state, OperationState::Undone);
+    assert_eq!(host.supervisor.runs(), runs);
+}
+
+#[actix::test]
+async fn nothing_is_rolled_back_while_a_release_is_being_applied() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(600, 0).await;
+    let first = apply(&host, &host.release("new", "silent"), None).await.expect("begun");
+    eventually("the new one is started", async || host.supervisor.started() == 2).await;
+    let answer = roll_back(&host).await;
+    assert!(
+        matches!(&answer, Err(CallError::Refused(RollBackServiceRefused::UnderWay(id))) if id == first.operation()),
+        "{answer:?}"
+    );
+}
+
 /// Keeps the journal when its process is killed, as a table does.
 #[derive(Default)]
 struct Kept(Journal);
@@ -383,18 +432,23 @@ async fn a_service_that_is_killed_again_and_again_gives_a_bad_build_no_more_time
 /// The context of an upgrade whose release was received.
 fn context_of(host: &Host, executable: &str, ready_within: Duration) -> Context<UpgradeContext, ApplyRelease> {
     let folder = host.release("new", executable);
-    let (id, releases) = (new_id(), ReleaseDir::in_state(&host.state()));
-    releases.receive(&id, &folder).expect("received");
+    let context =
+        context_with(host, ready_within, ApplyRelease { folder, allow_downgrade: None, operation_id: None });
+    context.state.releases.receive(&context.id, &context.command.folder).expect("received");
+    context
+}
+
+fn context_with<C>(host: &Host, ready_within: Duration, command: C) -> Context<UpgradeContext, C> {
     Context {
         state: Arc::new(UpgradeContext {
             bus: host.bus.clone(),
             host: support::host(),
-            releases,
+            releases: ReleaseDir::in_state(&host.state()),
             ready_within,
             soak: Duration::ZERO,
         }),
-        command: ApplyRelease { folder, allow_downgrade: None, operation_id: None },
-        id,
+        command,
+        id: new_id(),
         progress: Default::default(),
         cancel: Default::default(),
     }
@@ -422,4 +476,30 @@ async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() 
         }
     };
     check(&ApplyRelease::steps(), fresh, judge).await;
+}
+
+#[actix::test]
+async fn whatever_step_the_process_dies_at_the_rollback_ends_done_or_as_before() {
+    let hosts: RefCell<HashMap<OperationId, (Arc<Host>, PathBuf)>> = RefCell::default();
+    let fresh = async || {
+        let test_host = Arc::new(Host::new().await);
+        let upgraded = test_host.release("new", "healthy: new").join("loam-proxy");
+        let replace = ReplaceService { service: Service::Proxy, executable: upgraded.clone() };
+        let supervisor = Destination { service: Service::Supervisor, host: Some(support::host()) };
+        test_host.bus.call_at(supervisor, &replace, CALL_MAX).await.expect("replaced");
+        let command = RollBackService { service: Service::Proxy, operation_id: None };
+        let context = context_with(&test_host, Duration::from_secs(5), command);
+        hosts.borrow_mut().insert(context.id.clone(), (Arc::clone(&test_host), upgraded));
+        context
+    };
+    let judge = async |context: &Context<UpgradeContext, RollBackService>, outcome: &SagaOutcome| {
+        let (test_host, upgraded) = hosts.borrow_mut().remove(&context.id).expect("made before");
+        let runs = test_host.supervisor.runs();
+        match outcome {
+            SagaOutcome::Done if runs == test_host.installed() => Ok(()),
+            SagaOutcome::Undone(_) if runs == upgraded => Ok(()),
+            other => Err(format!("{other:?}: {} runs", runs.display())),
+        }
+    };
+    check(&RollBackService::steps(), fresh, judge).await;
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use contract::Service;
 use contract::operation::{CheckHealth, Health};
-use contract::upgrade::{ApplyRelease, ListServices, RunningService};
+use contract::upgrade::{ApplyRelease, ListServices, RollBackService, RunningService};
 use serde::Serialize;
 
 use super::args::DETACH;
@@ -29,6 +29,13 @@ pub(super) enum UpgradeCommand {
         #[arg(long, help = DETACH)]
         detach: bool,
     },
+    /// Replace a service by the build that it ran before
+    Rollback {
+        /// Service: provisioner, backup, proxy or scheduler
+        service: Service,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
 }
 
 pub(super) async fn run(session: &Session, command: UpgradeCommand) -> Result<(), CliError> {
@@ -43,6 +50,9 @@ pub(super) async fn run(session: &Session, command: UpgradeCommand) -> Result<()
                 CliError::new(CliExitCode::Usage, format!("{}: {error}", folder.display()))
             })?;
             begin(session, ApplyRelease { folder, allow_downgrade, operation_id: None }, detach).await
+        }
+        UpgradeCommand::Rollback { service, detach } => {
+            begin(session, RollBackService { service, operation_id: None }, detach).await
         }
     }
 }

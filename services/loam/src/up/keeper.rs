@@ -135,6 +135,12 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// The state of the process once it has changed; nothing where its keeper has ended.
+    pub async fn changed(&mut self) -> Option<ProcessStatus> {
+        self.status.changed().await.ok()?;
+        Some(self.status.borrow_and_update().clone())
+    }
+
     /// Ends the process in order and starts what the plan now says.
     pub async fn restart(&self) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();

@@ -11,8 +11,8 @@
 //!   Ctrl-C, SIGTERM -> endpoints closed, services in reverse order, nats-server last; a second one: at once
 //! ```
 //!
-//! It does not know what the services do, and it stores nothing of its own but which executable each runs from. Its
-//! processes die with it, however it dies: their work is resumed from journals at the next start.
+//! It does not know what the services do, and it stores nothing of its own but which executable each runs from. A build
+//! that keeps dying soon after an upgrade is replaced by the one before (`put_back`). Its processes die with it, however it dies: their work is resumed from journals at the next start.
 
 mod check;
 pub mod child;
@@ -20,6 +20,8 @@ mod handlers;
 mod host;
 pub mod keeper;
 pub mod log;
+mod metrics;
+mod put_back;
 mod redirect;
 pub mod release;
 mod service;

@@ -51,7 +51,7 @@ pub(super) async fn in_order(started: StartedServices) {
         keeper.end().await;
         if let Some(status_view) = &mut status_view {
             match name.parse::<Service>() {
-                Ok(service) => status_view.show(service, &handle.status(), None),
+                Ok(service) => status_view.show(service, &handle.status(), None, None),
                 Err(_) => status_view.show_plain(&name, &handle.status(), ""),
             }
         }

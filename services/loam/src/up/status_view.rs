@@ -112,11 +112,19 @@ impl StatusView {
         StatusView { shown, last: HashMap::new(), simulated }
     }
 
-    /// Shows the state of a service.
-    pub(super) fn show(&mut self, service: Service, status: &ProcessStatus, health: Option<&Health>) {
+    /// Shows the state of a service, and what the supervisor itself has to say of it.
+    pub(super) fn show(
+        &mut self,
+        service: Service,
+        status: &ProcessStatus,
+        health: Option<&Health>,
+        notice: Option<String>,
+    ) {
         let simulated = self.simulated && service == Service::Provisioner;
         let note = if simulated { "  SIMULATED hypervisor" } else { "" };
-        self.put(service.name(), line(status, health, note));
+        let mut line = line(status, health, note);
+        line.detail.extend(notice.map(|notice| format!("  {notice}")));
+        self.put(service.name(), line);
     }
 
     /// Shows a process that is not asked for its health; it is healthy while it runs.

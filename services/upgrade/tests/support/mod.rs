@@ -39,6 +39,8 @@ pub(crate) struct Supervisor {
 struct Running {
     executable: PathBuf,
     before: PathBuf,
+    /// What can be put back.
+    executable_before: Option<PathBuf>,
     server: Option<RunningServer>,
     started: usize,
 }
@@ -50,6 +52,7 @@ impl Supervisor {
             state: Mutex::new(Running {
                 executable: installed.into(),
                 before: installed.into(),
+                executable_before: None,
                 server: None,
                 started: 0,
             }),
@@ -83,6 +86,7 @@ impl Supervisor {
             service: Service::Proxy,
             pid: Some(1),
             executable: self.runs(),
+            executable_before: self.state.lock().expect("no panic").executable_before.clone(),
             since: Timestamp::default(),
             restarts: 0,
         }]
@@ -103,7 +107,12 @@ impl Supervisor {
         }
         let running = self.runs();
         if running != command.executable {
-            self.state.lock().expect("no panic").before = running;
+            {
+                let mut state = self.state.lock().expect("no panic");
+                let goes_back = state.executable_before.as_ref() == Some(&command.executable);
+                state.executable_before = (!goes_back).then(|| running.clone());
+                state.before = running;
+            }
             self.start(&command.executable).await;
         }
         Ok(ReplacedService { executable_before: self.state.lock().expect("no panic").before.clone() })
