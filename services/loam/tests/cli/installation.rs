@@ -162,6 +162,7 @@ fn operations() -> Vec<OperationReport> {
         steps_done: 3,
         steps_total: 3,
         progress: None,
+        waiting_for: None,
         reason,
         output,
         started: now() - chrono::TimeDelta::seconds(6),

@@ -299,6 +299,7 @@ fn report(id: &OperationId, kind: &str, vm: &VmName) -> OperationReport {
         steps_done: 0,
         steps_total: 1,
         progress: None,
+        waiting_for: None,
         reason: None,
         output: None,
         started: chrono::Utc::now(),
