@@ -10,7 +10,10 @@ fn metric_words(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     let services = ["provisioner", "backup", "proxy", "scheduler", "upgrade", "supervisor"];
     let ours = services.map(|service| format!("loam_{service}_"));
-    words.filter(|word| ours.iter().any(|start| word.starts_with(start.as_str()))).map(str::to_string).collect()
+    words
+        .filter(|word| ours.iter().any(|start| word.starts_with(start.as_str())))
+        .map(str::to_string)
+        .collect()
 }
 
 /// The metric's name without what Prometheus adds to a histogram's.

@@ -354,7 +354,10 @@ async fn a_service_goes_back_to_the_build_before_once_and_a_bad_one_before_is_le
     let report = outcome(&host, begun.operation()).await;
     assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
     let output = report.output.expect("an output");
-    assert_eq!((&output["build"], &output["version"]), (&build_of(&host.installed()).into(), &"0.1.0".into()));
+    assert_eq!(
+        (&output["build"], &output["version"]),
+        (&build_of(&host.installed()).into(), &"0.1.0".into())
+    );
     assert_eq!(host.supervisor.runs(), host.installed());
     assert!(roll_back(&host).await.is_err(), "it does not lead forward again");
 
@@ -425,12 +428,19 @@ async fn a_service_that_is_killed_again_and_again_gives_a_bad_build_no_more_time
             break ended.expect("nobody else drives it");
         }
     };
-    assert!(matches!(&outcome, SagaOutcome::Undone(reason) if reason.contains("not ready within 2 s")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, SagaOutcome::Undone(reason) if reason.contains("not ready within 2 s")),
+        "{outcome:?}"
+    );
     assert_eq!(host.supervisor.runs(), host.installed());
 }
 
 /// The context of an upgrade whose release was received.
-fn context_of(host: &Host, executable: &str, ready_within: Duration) -> Context<UpgradeContext, ApplyRelease> {
+fn context_of(
+    host: &Host,
+    executable: &str,
+    ready_within: Duration,
+) -> Context<UpgradeContext, ApplyRelease> {
     let folder = host.release("new", executable);
     let context =
         context_with(host, ready_within, ApplyRelease { folder, allow_downgrade: None, operation_id: None });

@@ -165,7 +165,9 @@ mod tests {
     /// The path that is refused.
     fn refused(path: &Path) -> PathBuf {
         match refuse_if_others_can_write(path) {
-            Err(FileTrustError::WritableByOthers { path, .. } | FileTrustError::OwnedByOther { path, .. }) => path,
+            Err(
+                FileTrustError::WritableByOthers { path, .. } | FileTrustError::OwnedByOther { path, .. },
+            ) => path,
             other => panic!("{other:?}"),
         }
     }

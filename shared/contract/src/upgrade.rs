@@ -85,7 +85,9 @@ pub enum ApplyReleaseRefused {
         signed: String,
     },
     /// The version is below the highest that was ever committed on this host.
-    #[error("{service} {version} is older than {highest}, which was committed here; to go back, give a reason (--allow-downgrade REASON)")]
+    #[error(
+        "{service} {version} is older than {highest}, which was committed here; to go back, give a reason (--allow-downgrade REASON)"
+    )]
     Downgrade {
         /// The service.
         service: Service,

@@ -198,7 +198,7 @@ impl Handlers {
                 executables.usable(&executable).map_err(ErrorReply::Refused)?;
             }
             let changes = runs_from.as_ref() != Some(&executable);
-            let kept: Result<PathBuf, ExecutableError> = 
+            let kept: Result<PathBuf, ExecutableError> =
                 executables.record(service, &executable, chrono::Utc::now());
             let before = kept.map_err(|error| failed(with_causes(&error)))?;
             Ok((before, changes))

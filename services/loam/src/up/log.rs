@@ -32,7 +32,8 @@ pub fn last_error(path: &Path, from: u64) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let error = (0..lines.len()).rev().find_map(|index| error_at(&lines, index));
     let error = error.or_else(|| {
-        let line = lines.iter().map(|line| line.trim()).rfind(|line| !line.is_empty() && !is_of_backtrace(line));
+        let line =
+            lines.iter().map(|line| line.trim()).rfind(|line| !line.is_empty() && !is_of_backtrace(line));
         line.map(str::to_string)
     })?;
     Some(error.chars().take(ERROR_CHARS_MAX).collect())
@@ -46,7 +47,9 @@ fn error_at(lines: &[&str], index: usize) -> Option<String> {
         let rest = lines[index + 1..].iter().map(|line| line.trim());
         let causes = rest.skip_while(|line| *line != "Caused by:").skip(1);
         let causes = causes.take_while(|line| !line.is_empty() && !is_of_backtrace(line));
-        return Some(causes.fold(error.to_string(), |text, cause| format!("{text}: {}", without_number(cause))));
+        return Some(
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {}", without_number(cause))),
+        );
     }
     if line.starts_with("thread '") && line.contains("' panicked at ") {
         let place = line.split_once("panicked at ").map_or("", |(_, place)| place.trim_end_matches(':'));
@@ -78,19 +81,23 @@ fn is_of_backtrace(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    const BACKTRACE: &str = "stack backtrace:\n   0: std::backtrace::create\n             at /rustc/library/std/src/b.rs:1\n";
+    const BACKTRACE: &str =
+        "stack backtrace:\n   0: std::backtrace::create\n             at /rustc/library/std/src/b.rs:1\n";
 
     fn last(log: &str) -> Option<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("backup.log");
-        std::fs::write(&path, format!("2026-01-01T00:00:00Z ERROR loam: of the run before\n{log}")).expect("written");
+        std::fs::write(&path, format!("2026-01-01T00:00:00Z ERROR loam: of the run before\n{log}"))
+            .expect("written");
         last_error(&path, 54)
     }
 
     #[test]
     fn why_a_process_died_is_its_last_error_and_no_line_of_a_backtrace() {
-        let ended = "2026-11-22T06:30:00.1Z ERROR loam_backup: backup ends: opening the store: no such host\n";
-        let main = "Error: opening the store\n\nCaused by:\n    0: asking s3.example\n    1: no such host\n\n";
+        let ended =
+            "2026-11-22T06:30:00.1Z ERROR loam_backup: backup ends: opening the store: no such host\n";
+        let main =
+            "Error: opening the store\n\nCaused by:\n    0: asking s3.example\n    1: no such host\n\n";
         let panicked = "\nthread 'tokio-rt-worker' (7) panicked at src/a.rs:3:5:\nit holds\n";
         let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
         let of_main = "opening the store: asking s3.example: no such host";
@@ -98,11 +105,17 @@ mod tests {
             (ended.to_string(), "loam_backup: backup ends: opening the store: no such host"),
             (format!("{ended}{BACKTRACE}"), "loam_backup: backup ends: opening the store: no such host"),
             (format!("{ended}{main}S{}", &BACKTRACE[1..]), of_main),
-            ("Error: opening the store\n\nCaused by:\n    no such host\n".into(), "opening the store: no such host"),
+            (
+                "Error: opening the store\n\nCaused by:\n    no such host\n".into(),
+                "opening the store: no such host",
+            ),
             (format!("{panicked}{note}"), "panicked at src/a.rs:3:5: it holds"),
             (format!("{ended}{panicked}{BACKTRACE}{note}"), "panicked at src/a.rs:3:5: it holds"),
             (format!("last words\n\n{BACKTRACE}"), "last words"),
-            ("2026-11-22T06:30:00Z  INFO loam: ERROR is a level\n".into(), "2026-11-22T06:30:00Z  INFO loam: ERROR is a level"),
+            (
+                "2026-11-22T06:30:00Z  INFO loam: ERROR is a level\n".into(),
+                "2026-11-22T06:30:00Z  INFO loam: ERROR is a level",
+            ),
         ] {
             assert_eq!(last(&log).as_deref(), Some(wanted), "{log}");
         }

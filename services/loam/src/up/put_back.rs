@@ -102,7 +102,11 @@ mod tests {
         assert_eq!(verdicts(&[1, 2, 3]), [false, false, true]);
         assert_eq!(verdicts(&[1, 20, 40, 45, 50]), [false, false, false, false, true]);
         assert_eq!(verdicts(&[1, 12, 23, 34, 45, 56]), [false; 6], "now and then is not again and again");
-        assert_eq!(verdicts(&[70, 71, 72, 73]), [false; 4], "it was fine for an hour: something else has changed");
+        assert_eq!(
+            verdicts(&[70, 71, 72, 73]),
+            [false; 4],
+            "it was fine for an hour: something else has changed"
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
+use contract::message::with_causes;
 use contract::supervisor::{BuildPutBack, ReplaceServiceRefused};
 use contract::{HostName, Service, Timestamp};
-use contract::message::with_causes;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{State, StateDirError, write_private};
@@ -344,7 +344,10 @@ mod tests {
         assert_eq!(host.executables.before(PROXY).as_ref(), Some(&host.release));
         host.put_back().expect("there is one before");
         // Two builds before the last upgrade are not kept on the disk either.
-        assert_eq!((host.executables.choose(PROXY), host.executables.before(PROXY)), (host.release.clone(), None));
+        assert_eq!(
+            (host.executables.choose(PROXY), host.executables.before(PROXY)),
+            (host.release.clone(), None)
+        );
         assert_eq!(host.put_back(), None);
         assert_eq!(host.executables.choose(PROXY), host.release);
         host.record(&three);

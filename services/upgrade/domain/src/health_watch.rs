@@ -237,7 +237,9 @@ mod tests {
                 watch = HealthWatch::new("new", READY, SOAK);
             }
             match watch.observe(after, &healthy("new", "a")) {
-                HealthVerdict::Failed(reason) => assert!(reason.contains("not ready within 60 s"), "{reason}"),
+                HealthVerdict::Failed(reason) => {
+                    assert!(reason.contains("not ready within 60 s"), "{reason}")
+                }
                 other => panic!("{after:?}: {other:?}"),
             }
         }

@@ -116,7 +116,8 @@ async fn commit(context: &Context, outputs: &Outputs) -> Result<UpgradedService,
 
 async fn withdraw(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     let Before { service, highest_committed, .. } = outputs.get("inspect")?;
-    let restore = move |releases: &ReleaseDir| releases.restore_committed(service, highest_committed.as_deref());
+    let restore =
+        move |releases: &ReleaseDir| releases.restore_committed(service, highest_committed.as_deref());
     context.state.on_disk(restore).await
 }
 

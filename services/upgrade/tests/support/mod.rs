@@ -229,6 +229,7 @@ impl Host {
             state_dir: self.state(),
             realm: Realm::default(),
             nats: NatsSettings { url: "memory".into(), nkey_file: None },
+            health_socket: None,
             service: Config::of(ready_seconds, soak_seconds),
         }
     }
