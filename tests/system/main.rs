@@ -6,6 +6,7 @@ mod faults;
 mod people;
 mod provision;
 mod real;
+mod signals;
 mod store;
 mod traces;
 mod upgrade;

@@ -21,7 +21,7 @@ pub fn open(path: &Path) -> std::io::Result<File> {
 }
 
 /// What a process said last of why it died, from this place in its log on: its last error or panic, in one line; where
-/// there is neither, the last line.
+/// there is neither, the last line that is no record of our log.
 pub fn last_error(path: &Path, from: u64) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
@@ -31,11 +31,10 @@ pub fn last_error(path: &Path, from: u64) -> Option<String> {
     let text = String::from_utf8_lossy(&tail);
     let lines: Vec<&str> = text.lines().collect();
     let error = (0..lines.len()).rev().find_map(|index| error_at(&lines, index));
-    let error = error.or_else(|| {
-        let line =
-            lines.iter().map(|line| line.trim()).rfind(|line| !line.is_empty() && !is_of_backtrace(line));
-        line.map(str::to_string)
-    })?;
+    // Other programs have other words for it; a record of ours that is no error is not why.
+    let is_reason = |line: &&str| !line.is_empty() && !is_of_backtrace(line) && record(line).is_none();
+    let error =
+        error.or_else(|| lines.iter().map(|line| line.trim()).rfind(is_reason).map(str::to_string))?;
     Some(error.chars().take(ERROR_CHARS_MAX).collect())
 }
 
@@ -46,20 +45,26 @@ fn error_at(lines: &[&str], index: usize) -> Option<String> {
     if let Some(error) = line.strip_prefix("Error: ") {
         let rest = lines[index + 1..].iter().map(|line| line.trim());
         let causes = rest.skip_while(|line| *line != "Caused by:").skip(1);
-        let causes = causes.take_while(|line| !line.is_empty() && !is_of_backtrace(line));
+        let causes = causes.take_while(|line| !line.is_empty());
         return Some(
             causes.fold(error.to_string(), |text, cause| format!("{text}: {}", without_number(cause))),
         );
     }
-    if line.starts_with("thread '") && line.contains("' panicked at ") {
-        let place = line.split_once("panicked at ").map_or("", |(_, place)| place.trim_end_matches(':'));
+    if line.starts_with("thread '") && line.contains(" panicked at ") {
+        let place = line.split_once(" panicked at ").map_or("", |(_, place)| place.trim_end_matches(':'));
         let message = lines.get(index + 1).map_or("", |line| line.trim());
         return Some(format!("panicked at {place}: {message}"));
     }
-    // A log record: a time, its level, where it comes from.
+    record(line)?.strip_prefix("ERROR ").map(|text| text.trim().to_string())
+}
+
+/// A log record without its time: its level, and what it says.
+fn record(line: &str) -> Option<&str> {
     let (time, record) = line.split_once(char::is_whitespace)?;
-    let record = record.trim_start().strip_prefix("ERROR ")?;
-    time.starts_with(|c: char| c.is_ascii_digit()).then(|| record.trim().to_string())
+    let record = record.trim_start();
+    let levels = ["ERROR ", "WARN ", "INFO ", "DEBUG ", "TRACE "];
+    let is_record = time.starts_with(|c: char| c.is_ascii_digit()) && time.ends_with('Z');
+    (is_record && levels.iter().any(|level| record.starts_with(level))).then_some(record)
 }
 
 /// A cause without its number in the list.
@@ -84,12 +89,14 @@ mod tests {
     const BACKTRACE: &str =
         "stack backtrace:\n   0: std::backtrace::create\n             at /rustc/library/std/src/b.rs:1\n";
 
+    /// What an earlier run of the process wrote.
+    const BEFORE: &str = "2026-01-01T00:00:00Z ERROR loam: of the run before\n";
+
     fn last(log: &str) -> Option<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("backup.log");
-        std::fs::write(&path, format!("2026-01-01T00:00:00Z ERROR loam: of the run before\n{log}"))
-            .expect("written");
-        last_error(&path, 54)
+        std::fs::write(&path, format!("{BEFORE}{log}")).expect("written");
+        last_error(&path, BEFORE.len() as u64)
     }
 
     #[test]
@@ -112,13 +119,10 @@ mod tests {
             (format!("{panicked}{note}"), "panicked at src/a.rs:3:5: it holds"),
             (format!("{ended}{panicked}{BACKTRACE}{note}"), "panicked at src/a.rs:3:5: it holds"),
             (format!("last words\n\n{BACKTRACE}"), "last words"),
-            (
-                "2026-11-22T06:30:00Z  INFO loam: ERROR is a level\n".into(),
-                "2026-11-22T06:30:00Z  INFO loam: ERROR is a level",
-            ),
         ] {
             assert_eq!(last(&log).as_deref(), Some(wanted), "{log}");
         }
+        assert_eq!(last("2026-11-22T06:30:00Z  INFO loam: ERROR is a level\n"), None, "that is not why");
         assert_eq!(last(""), None, "what the run before said is not why this one died");
         let long = last(&format!("Error: {}", "x".repeat(1000))).expect("an error");
         assert_eq!(long.len(), ERROR_CHARS_MAX);
