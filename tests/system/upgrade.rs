@@ -9,6 +9,7 @@ use contract::supervisor::BuildPutBack;
 use contract::upgrade::ListServices;
 use futures::StreamExt;
 use system_tests::{Installation, binary};
+use testkit::eventually;
 
 /// A release of a service: its present executable with something appended, so that the build is another.
 fn release(installation: &Installation, folder: &str, executable: &Path, key: &Path) -> PathBuf {
@@ -124,8 +125,10 @@ async fn a_build_that_keeps_dying_after_its_upgrade_is_put_back_and_people_see_i
     let status = String::from_utf8(installation.loam(&["status"]).stdout).expect("text");
     let notice = format!("build {before} was put back");
     assert!(status.contains(&notice) && status.contains("SIGKILL"), "{status}");
-    let up = fs::read_to_string(installation.state().join("up.log")).expect("readable");
-    assert!(up.contains(&notice), "the status view says so, too: {up}");
+    eventually("the status view says so, too", async || {
+        fs::read_to_string(installation.state().join("up.log")).is_ok_and(|text| text.contains(&notice))
+    })
+    .await;
 
     // A service that was not upgraded is restarted for ever, as ever.
     let proxy = installation.process(Service::Proxy).await.executable;

@@ -56,7 +56,8 @@ impl Handlers {
     pub(super) fn notice(&self, service: Service) -> Option<String> {
         self.notes().get(&service).map(|put_back| {
             let BuildPutBack { build, build_now, reason, at, .. } = put_back;
-            format!("build {build_now} was put back at {at:.0?}, because build {build} kept dying: {reason}")
+            let at = at.format("%Y-%m-%d %H:%M:%SZ");
+            format!("build {build_now} was put back at {at}, because build {build} kept dying: {reason}")
         })
     }
 
