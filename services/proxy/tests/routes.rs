@@ -202,12 +202,14 @@ async fn a_change_without_an_event_is_found_at_the_next_refresh() {
 }
 
 #[actix::test]
-async fn a_provisioner_that_does_not_reply_is_a_health_problem_until_it_does() {
+async fn a_provisioner_that_does_not_reply_is_starting_and_after_a_while_a_health_problem_until_it_does() {
     let transport = MemoryTransport::new();
     let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let proxy = Proxy::on(&transport).await;
     let (part, check) = &proxy.running.health_checks[0];
     assert_eq!(*part, "refresh_routes");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(check().await.as_deref(), Some("its first round has not ended yet"), "both may be starting");
     eventually("health names the service that does not reply", async || {
         check().await.is_some_and(|problem| problem.contains("provisioner"))
     })
