@@ -1,10 +1,11 @@
-//! Release admission: one release at a time is copied and verified, and only while no operation of this service is
-//! unfinished. It keeps no list of its own: the operations say what is under way.
+//! Release admission: one release at a time is copied and verified, and only while no operation of this host is
+//! unfinished. It keeps no list of its own: the folders of operations on disk and the operations themselves say what is
+//! under way.
 //!
 //! No version below the highest that was ever committed on this host is admitted without a reason. That one is the
 //! highest of three: the record on disk, the operations that applied a release, and the version that runs. So a record
-//! that was deleted changes nothing while either of the others is there; one that cannot be read refuses every release
-//! without a reason.
+//! that was deleted changes nothing while either of the others is there; with one that cannot be read nothing is applied
+//! until a person has removed it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,6 @@ impl ReleaseAdmission {
             if let Some(other) = self.under_way().await? {
                 return Err(ErrorReply::Refused(ApplyReleaseRefused::UnderWay(other)));
             }
-            self.discard_ended().await?;
             let (ours, folder) = (id.clone(), command.folder);
             let release = self.on_disk(move |releases| releases.receive(&ours, &folder)).await?;
             let admitted = self.refuse_downgrade(&release, command.allow_downgrade.as_deref()).await;
@@ -86,6 +86,9 @@ impl ReleaseAdmission {
                 }
                 Some(_) => {}
             }
+            let reserve = move |releases: &ReleaseDir| releases.reserve(&id);
+            let reserved = self.state.releases.in_background(reserve).await;
+            reserved.map_err(|error| Failure::unavailable(&error))?;
         }
         Ok(guard)
     }
@@ -98,10 +101,18 @@ impl ReleaseAdmission {
         })
     }
 
-    /// An operation that has not ended.
+    /// An operation of this host that has not ended. What ended ones have left is removed.
     async fn under_way(&self) -> Result<Option<OperationId>, Failure> {
-        let unfinished = self.engine.list(true).await.map_err(|error| Failure::unavailable(&error))?;
-        Ok(unfinished.into_iter().next().map(|report| report.id))
+        let on_disk = |error: ReleaseDirError| Failure::unavailable(&error);
+        for id in self.state.releases.in_background(ReleaseDir::received_ids).await.map_err(on_disk)? {
+            let report = self.engine.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+            if report.is_some_and(|report| !report.state.is_final()) {
+                return Ok(Some(id));
+            }
+            let discard = move |releases: &ReleaseDir| releases.discard(&id);
+            self.state.releases.in_background(discard).await.map_err(on_disk)?;
+        }
+        Ok(None)
     }
 
     async fn refuse_downgrade(
@@ -138,14 +149,6 @@ impl ReleaseAdmission {
         });
         let known: Vec<String> = recorded.into_iter().chain(running).chain(applied).collect();
         Ok(highest_version(known.iter().map(String::as_str)).map(str::to_string))
-    }
-
-    /// Removes what ended operations have left.
-    async fn discard_ended(&self) -> Result<(), ErrorReply<ApplyReleaseRefused>> {
-        for id in self.on_disk(ReleaseDir::received_ids).await? {
-            self.on_disk(move |releases| releases.discard(&id)).await?;
-        }
-        Ok(())
     }
 
     async fn on_disk<T: Send + 'static>(

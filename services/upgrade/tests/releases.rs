@@ -344,6 +344,7 @@ async fn a_service_goes_back_to_the_build_before_once_and_a_bad_one_before_is_le
     let host = Host::new().await;
     let _upgrade = host.upgrade(1, 0).await;
     let nothing = roll_back(&host).await;
+    assert_eq!(host.received(), 0);
     assert!(
         matches!(nothing, Err(CallError::Refused(RollBackServiceRefused::NothingBefore(Service::Proxy)))),
         "{nothing:?}"
@@ -380,6 +381,22 @@ async fn nothing_is_rolled_back_while_a_release_is_being_applied() {
     let answer = roll_back(&host).await;
     assert!(
         matches!(&answer, Err(CallError::Refused(RollBackServiceRefused::UnderWay(id))) if id == first.operation()),
+        "{answer:?}"
+    );
+}
+
+#[actix::test]
+async fn no_release_is_applied_while_a_service_is_rolled_back() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(600, 0).await;
+    let folder = host.release("new", "healthy: new");
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
+    std::fs::write(host.installed(), "silent").expect("written");
+    let first = roll_back(&host).await.expect("begun");
+    eventually("the one before is started", async || host.supervisor.started() == 3).await;
+    let answer = apply(&host, &folder, None).await;
+    assert!(
+        matches!(&answer, Err(CallError::Refused(ApplyReleaseRefused::UnderWay(id))) if id == first.operation()),
         "{answer:?}"
     );
 }
