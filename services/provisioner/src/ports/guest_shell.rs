@@ -78,4 +78,7 @@ pub trait GuestShell: Send + Sync + 'static {
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError>;
     /// Runs a script to its end; its output goes to the log.
     async fn run(&self, guest: &Guest, script: &ScriptToRun<'_>) -> Result<(), ShellError>;
+
+    /// Has the guest write everything that it holds in memory for its disks: after it a power cut loses none of that.
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError>;
 }

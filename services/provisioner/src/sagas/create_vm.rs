@@ -87,5 +87,7 @@ async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepErro
         };
         ran.map_err(shell_error)?;
     }
+    // Once this step is recorded its scripts never run again, so what they wrote must outlive a power cut.
+    context.state.shell.flush(&guest).await.map_err(shell_error)?;
     Ok(scripts.len())
 }

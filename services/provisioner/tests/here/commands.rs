@@ -26,6 +26,7 @@ async fn a_vm_is_created_stopped_started_and_removed() {
     let report = running.create(wanted).await;
     let created: Vm = serde_json::from_value(report.output.expect("the VM")).expect("read");
     assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "simulated"));
+    assert!(running.simulated.hypervisor.is_flushed(&created.uuid), "a power cut would lose what its scripts wrote");
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
     assert_eq!(listed, [created]);
     let page = running.page("web").await;

@@ -8,8 +8,9 @@ use contract::provisioner::{
 };
 use contract::{ByteCount, DiskName};
 use operation::new_id;
+use provisioner_domain::PowerState;
 
-use crate::realm::{Realm, greeter, read_export};
+use crate::realm::{BOOT, Realm, greeter, read_export};
 use crate::support::{ANSWER, vm};
 
 #[actix::test]
@@ -19,6 +20,14 @@ async fn a_vm_is_created_read_copied_and_removed() {
     realm.create(greeter("web", "it's alive")).await;
     let created = realm.get("web").await;
     assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "libvirt"));
+    // A power cut right after it was reported as created: nothing that its script wrote is lost.
+    realm.state.hypervisor.destroy(&created.uuid).await.expect("ended");
+    testkit::eventually_some("it is ready again", BOOT * 2, async || {
+        let now = realm.get("web").await;
+        let on = realm.state.hypervisor.power(&created.uuid).await.ok()? == PowerState::Running;
+        (on && now.state == VmState::Ready && now.locked_by.is_none()).then_some(())
+    })
+    .await;
     assert_eq!(realm.page("web").await, "it's alive\n");
 
     // Read while it runs, and a copy created from what was read.

@@ -133,4 +133,8 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
     let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(60) };
     adapter.run(&known, &run).await.expect("it ran");
     adapter.run(&known, &run).await.expect("it is not run again");
+    adapter.flush(&known).await.expect("written");
+    adapter.flush(&known).await.expect("idempotent");
+    let unreachable = adapter.flush(&no_guest).await;
+    assert!(matches!(unreachable, Err(ShellError::Unreachable(_))), "{unreachable:?}");
 }

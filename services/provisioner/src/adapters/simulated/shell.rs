@@ -67,4 +67,10 @@ impl GuestShell for SimulatedShell {
         });
         noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))
     }
+
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
+        self.log_in(guest).await?;
+        self.hypervisor.flushed(&guest.uuid);
+        Ok(())
+    }
 }

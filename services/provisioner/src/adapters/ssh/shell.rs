@@ -3,17 +3,20 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use russh::keys::PrivateKey;
 
 use super::key::{self, SshKeyFileError};
-use super::script::wrapped;
+use super::script::{FLUSH, wrapped};
 use super::session::Session;
 use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError};
 
 /// How many of a script's last lines a failure shows.
 const TAIL_LINES: usize = 12;
+/// A disk of the host that is busy takes a while to write what a guest held in memory.
+const FLUSH_MAX: Duration = Duration::from_secs(300);
 /// A longer line is cut here.
 const LINE_BYTES_MAX: usize = 1000;
 
@@ -74,6 +77,22 @@ impl GuestShell for RusshShell {
                 within: run.timeout,
                 tail: output.tail(),
             }),
+        }
+    }
+
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
+        let failed = |reason: String| {
+            ShellError::Unreachable(format!("the guest at {} has not written its disks: {reason}", guest.address))
+        };
+        let session = Session::open(guest, Arc::clone(&self.key)).await?;
+        let flushed = tokio::time::timeout(FLUSH_MAX, session.shell(FLUSH.into(), |_| {})).await;
+        session.close().await;
+        match flushed {
+            Ok(Ok(Some(0))) => Ok(()),
+            Ok(Ok(Some(status))) => Err(failed(format!("`sync` ended with status {status}"))),
+            Ok(Ok(None)) => Err(failed("the connection broke".into())),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("`sync` took longer than {} s", FLUSH_MAX.as_secs()))),
         }
     }
 }

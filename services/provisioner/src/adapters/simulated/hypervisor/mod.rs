@@ -33,6 +33,7 @@ struct State {
     vms: BTreeMap<VmUuid, SimulatedVm>,
     guests: HashMap<VmUuid, Guest>,
     frozen: HashSet<VmUuid>,
+    flushed: HashSet<VmUuid>,
 }
 
 /// What is kept of a VM.
@@ -98,6 +99,16 @@ impl SimulatedHypervisor {
     /// Whether a guest's file systems are frozen now.
     pub fn is_frozen(&self, uuid: &VmUuid) -> bool {
         self.state().frozen.contains(uuid)
+    }
+
+    /// Whether a guest that runs has written its disks since it was started.
+    pub fn is_flushed(&self, uuid: &VmUuid) -> bool {
+        self.state().flushed.contains(uuid)
+    }
+
+    /// Takes that over, for the simulated shell.
+    pub(super) fn flushed(&self, uuid: &VmUuid) {
+        self.state().flushed.insert(uuid.clone());
     }
 
     /// A VM that runs, and its address, for the simulated shell.
@@ -172,6 +183,7 @@ impl SimulatedHypervisor {
             let mut state = self.state();
             state.guests.remove(uuid);
             state.frozen.remove(uuid);
+            state.flushed.remove(uuid);
         }
         self.store(&SimulatedVm { power, ..vm })
     }
