@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::VmUuid;
 use contract::provisioner::Script;
+use contract::{VmName, VmUuid};
 
 /// A guest to log in to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,10 @@ pub trait GuestShell: Send + Sync + 'static {
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError>;
     /// Runs a script to its end; its output goes to the log.
     async fn run(&self, guest: &Guest, script: &ScriptToRun<'_>) -> Result<(), ShellError>;
+
+    /// Gives a guest that is a copy of another one an identity of its own: machine id (its VM's UUID), random seed and
+    /// host name, each only where the guest has it. Flushes its disks. Idempotent.
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError>;
 
     /// Has the guest write everything that it holds in memory for its disks: after it a power cut loses none of that.
     async fn flush(&self, guest: &Guest) -> Result<(), ShellError>;

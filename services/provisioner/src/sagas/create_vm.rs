@@ -9,7 +9,9 @@ use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error};
+use super::steps::{
+    self, GUEST_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error,
+};
 use crate::ports::ScriptToRun;
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
@@ -18,8 +20,6 @@ use crate::vm_spec::{disks_of, nocloud_in};
 const SCRIPT_MAX: Duration = Duration::from_secs(3600);
 /// All scripts together.
 const INSTALL_MAX: Duration = Duration::from_secs(6 * 3600);
-/// A guest that restarts its SSH server, or is slow.
-const INSTALL_RETRY: Duration = Duration::from_secs(120);
 
 type Context = super::Context<CreateVm>;
 
@@ -31,7 +31,7 @@ impl Saga<ServiceState> for CreateVm {
             hypervisor_call("define", steps::define).undone_by(steps::undefine),
             hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
-            Step::new("install", INSTALL_MAX, install).retrying_for(INSTALL_RETRY),
+            Step::new("install", INSTALL_MAX, install).retrying_for(GUEST_RETRY),
             Step::new("complete", QUICK, steps::complete).undone_by(steps::revert_complete),
         ]
     }

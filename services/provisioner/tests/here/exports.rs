@@ -241,6 +241,8 @@ async fn a_name_is_reserved_released_and_created() {
     running.run(create).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
     assert_eq!(made.state, VmState::Ready);
+    let hypervisor = &running.simulated.hypervisor;
+    assert_eq!(hypervisor.renewed_name(&made.uuid), Some(vm("web2")), "the copy is another machine");
 
     let release = |name: &str, by: &OperationId| ReleaseVmName { vm: vm(name), operation_id: by.clone() };
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;

@@ -4,20 +4,27 @@ use std::process::Command;
 
 use contract::provisioner::{
     CloseDisks, Consistency, CreateReservedVm, DiskSize, ListVms, OpenDisks, PauseReason, RemoveVm,
-    ReserveVmName, StartVm, StartedVm, StopVm, VmState,
+    ReserveVmName, StartVm, StartedVm, StopVm, Vm, VmState,
 };
 use contract::{ByteCount, DiskName};
 use operation::new_id;
 use provisioner_domain::PowerState;
 
 use crate::realm::{BOOT, Realm, greeter, read_export};
-use crate::support::{ANSWER, vm};
+use crate::support::{ANSWER, script, vm};
+
+/// The identity that a Debian guest has, shown by its web server.
+const IDENTITY: &str = "#!/bin/sh\nset -e\nmkdir -p /var/lib/systemd\n\
+    echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >/etc/machine-id\necho old >/var/lib/systemd/random-seed\n\
+    ln -s /etc/machine-id /etc/hosts /var/lib/systemd/random-seed /www/\n";
 
 #[actix::test]
 async fn a_vm_is_created_read_copied_and_removed() {
     let Some(realm) = Realm::enter().await else { return };
     realm.add_seed().await;
-    realm.create(greeter("web", "it's alive")).await;
+    let mut wanted = greeter("web", "it's alive");
+    wanted.install.push(script("identity.sh", IDENTITY));
+    realm.create(wanted).await;
     let created = realm.get("web").await;
     assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "libvirt"));
     // A power cut right after it was reported as created: nothing that its script wrote is lost.
@@ -62,6 +69,11 @@ async fn a_vm_is_created_read_copied_and_removed() {
     let copied = realm.get("web2").await;
     assert_ne!((&copied.uuid, &copied.mac), (&created.uuid, &created.mac));
     assert_eq!(realm.page("web2").await, "it's alive\n");
+    let machine_id = |vm: &Vm| vm.uuid.as_str().replace('-', "") + "\n";
+    assert_eq!(realm.file("web2", "machine-id").await, machine_id(&copied));
+    assert_ne!(realm.file("web2", "random-seed").await, realm.file("web", "random-seed").await);
+    assert_eq!(realm.file("web2", "hosts").await.matches("127.0.1.1 web2 web2\n").count(), 1);
+    assert!(realm.file("web", "machine-id").await.starts_with("aaaa"), "the original keeps its own");
 
     // Suspended by a person: shown with its reason, and resumed by a start that says so.
     let uuid = created.uuid.as_str();

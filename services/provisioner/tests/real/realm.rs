@@ -106,10 +106,16 @@ impl Realm {
 
     /// The page that a guest serves now.
     pub(crate) async fn page(&self, name: &str) -> String {
+        self.file(name, "").await
+    }
+
+    /// A file that a guest serves now.
+    pub(crate) async fn file(&self, name: &str, file: &str) -> String {
         let address = self.get(name).await.address.expect("it runs");
         testkit::eventually_some("the page is served", BOOT, async || {
-            let answer = reqwest::get(format!("http://{address}/")).await.ok()?;
-            answer.text().await.ok()
+            let answer = reqwest::get(format!("http://{address}/{file}")).await.ok()?;
+            let bytes = answer.error_for_status().ok()?.bytes().await.ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
         })
         .await
     }

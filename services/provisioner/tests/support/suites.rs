@@ -133,6 +133,9 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
     let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(60) };
     adapter.run(&known, &run).await.expect("it ran");
     adapter.run(&known, &run).await.expect("it is not run again");
+    let name = "shell".parse().expect("a name");
+    adapter.renew_identity(&known, &name).await.expect("renewed");
+    adapter.renew_identity(&known, &name).await.expect("idempotent");
     adapter.flush(&known).await.expect("written");
     adapter.flush(&known).await.expect("idempotent");
     let unreachable = adapter.flush(&no_guest).await;

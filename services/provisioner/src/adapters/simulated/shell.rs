@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use contract::VmName;
 use contract::message::with_causes;
 use sha2::{Digest, Sha256};
 
@@ -66,6 +67,12 @@ impl GuestShell for SimulatedShell {
             }
         });
         noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))
+    }
+
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {
+        self.log_in(guest).await?;
+        self.hypervisor.identity_renewed(&guest.uuid, name);
+        Ok(())
     }
 
     async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {

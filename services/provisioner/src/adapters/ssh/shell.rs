@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::VmName;
 use russh::keys::PrivateKey;
 
+use super::identity::renewal;
 use super::key::{self, SshKeyFileError};
 use super::script::{FLUSH, wrapped};
 use super::session::Session;
@@ -16,7 +18,7 @@ use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError};
 /// How many of a script's last lines a failure shows.
 const TAIL_LINES: usize = 12;
 /// A disk of the host that is busy takes a while to write what a guest held in memory.
-const FLUSH_MAX: Duration = Duration::from_secs(300);
+const TEXT_MAX: Duration = Duration::from_secs(300);
 /// A longer line is cut here.
 const LINE_BYTES_MAX: usize = 1000;
 
@@ -52,49 +54,46 @@ impl GuestShell for RusshShell {
     }
 
     async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<(), ShellError> {
-        let name = &run.script.name;
-        let session = Session::open(guest, Arc::clone(&self.key)).await?;
-        let mut output = Output::new(name);
-        let ran =
-            tokio::time::timeout(run.timeout, session.shell(wrapped(run), |bytes| output.push(bytes))).await;
-        session.close().await;
-        output.end_line();
-        match ran {
-            Ok(Ok(Some(0))) => Ok(()),
-            Ok(Ok(Some(status))) => {
-                Err(ShellError::ScriptFailed { name: name.clone(), status, tail: output.tail() })
-            }
-            Ok(Ok(None)) => Err(ShellError::Unreachable(format!(
-                "the connection to {} broke while script {name} ran",
-                guest.address
-            ))),
-            Ok(Err(error)) => Err(ShellError::Unreachable(format!(
-                "the connection to {} broke while script {name} ran: {error}",
-                guest.address
-            ))),
-            Err(_) => Err(ShellError::ScriptTimeout {
-                name: name.clone(),
-                within: run.timeout,
-                tail: output.tail(),
-            }),
-        }
+        self.run_text(guest, &run.script.name, wrapped(run), run.timeout).await
+    }
+
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {
+        self.run_text(guest, "renew-identity", renewal(name, &guest.uuid), TEXT_MAX).await
     }
 
     async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
-        let failed = |reason: String| {
-            ShellError::Unreachable(format!("the guest at {} has not written its disks: {reason}", guest.address))
-        };
+        self.run_text(guest, "flush", FLUSH.into(), TEXT_MAX).await
+    }
+}
+
+impl RusshShell {
+    /// Runs a text with `sh`; `name` is its name in an error.
+    async fn run_text(
+        &self,
+        guest: &Guest,
+        name: &str,
+        text: String,
+        within: Duration,
+    ) -> Result<(), ShellError> {
         let session = Session::open(guest, Arc::clone(&self.key)).await?;
-        let flushed = tokio::time::timeout(FLUSH_MAX, session.shell(FLUSH.into(), |_| {})).await;
+        let mut output = Output::new(name);
+        let ran = tokio::time::timeout(within, session.shell(text, |bytes| output.push(bytes))).await;
         session.close().await;
-        match flushed {
+        output.end_line();
+        let (name, tail) = (name.to_owned(), output.tail());
+        match ran {
             Ok(Ok(Some(0))) => Ok(()),
-            Ok(Ok(Some(status))) => Err(failed(format!("`sync` ended with status {status}"))),
-            Ok(Ok(None)) => Err(failed("the connection broke".into())),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("`sync` took longer than {} s", FLUSH_MAX.as_secs()))),
+            Ok(Ok(Some(status))) => Err(ShellError::ScriptFailed { name, status, tail }),
+            Ok(Ok(None)) => Err(broken(guest, &name, None)),
+            Ok(Err(error)) => Err(broken(guest, &name, Some(error))),
+            Err(_) => Err(ShellError::ScriptTimeout { name, within, tail }),
         }
     }
+}
+
+fn broken(guest: &Guest, name: &str, error: Option<russh::Error>) -> ShellError {
+    let cause = error.map_or_else(String::new, |error| format!(": {error}"));
+    ShellError::Unreachable(format!("the connection to {} broke while script {name} ran{cause}", guest.address))
 }
 
 /// The output of a script, line by line: to the log, and the last lines kept.

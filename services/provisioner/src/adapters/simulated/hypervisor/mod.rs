@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use contract::VmUuid;
 use contract::provisioner::PauseReason;
+use contract::{VmName, VmUuid};
 use provisioner_domain::PowerState;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,7 @@ struct State {
     guests: HashMap<VmUuid, Guest>,
     frozen: HashSet<VmUuid>,
     flushed: HashSet<VmUuid>,
+    renewed: HashMap<VmUuid, VmName>,
 }
 
 /// What is kept of a VM.
@@ -109,6 +110,17 @@ impl SimulatedHypervisor {
     /// Takes that over, for the simulated shell.
     pub(super) fn flushed(&self, uuid: &VmUuid) {
         self.state().flushed.insert(uuid.clone());
+    }
+
+    /// The host name that a copied guest was given with its new identity.
+    pub fn renewed_name(&self, uuid: &VmUuid) -> Option<VmName> {
+        self.state().renewed.get(uuid).cloned()
+    }
+
+    /// Takes that over, for the simulated shell; its disks are written, too.
+    pub(super) fn identity_renewed(&self, uuid: &VmUuid, name: &VmName) {
+        self.state().renewed.insert(uuid.clone(), name.clone());
+        self.flushed(uuid);
     }
 
     /// A VM that runs, and its address, for the simulated shell.
