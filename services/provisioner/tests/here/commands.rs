@@ -57,6 +57,22 @@ async fn a_vm_is_created_stopped_started_and_removed() {
     assert_eq!(states[..states.len() - 1], expected);
 }
 
+/// The disks are those of a VM that was created, and of one whose NoCloud volume an earlier attempt had half written.
+#[actix::test]
+async fn nobody_but_qemu_reads_the_disks_of_a_vm() {
+    use std::os::unix::fs::PermissionsExt;
+    let running = Running::start().await;
+    running.add_seed().await;
+    let folder = running.simulated.state.join("vms/web");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("nocloud.part"), "half").expect("written");
+    running.create(definition("web")).await;
+    for file in ["vda.qcow2", "nocloud.img"] {
+        let about = std::fs::metadata(folder.join(file)).expect("it exists");
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "{file}");
+    }
+}
+
 #[actix::test]
 async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;

@@ -3,7 +3,7 @@
 //! ```text
 //!   {state}/seeds/{sha256}.qcow2     read-only; no backing file, no data file        QEMU passes the folders,
 //!   {state}/vms/{vm}/vda.qcow2       an overlay of a seed, or vda.raw after a restore    libvirt gives it the files
-//!                   /nocloud.img     the NoCloud volume, FAT
+//!                   /nocloud.img     the NoCloud volume, FAT                       (disks are readable to QEMU's user only)
 //!                   /console.log     the log of the serial console
 //!   {state}/aside/{operation}/       what a removal has set aside
 //!   {state}/exports/{operation}/       sockets and scratch files of open exports: QEMU writes here
