@@ -11,10 +11,10 @@ use contract::provisioner::{
     AddSeed, AddSeedRefused, CloseDisks, ClosedExports, CreateReservedVm, CreateReservedVmRefused, CreateVm,
     CreateVmRefused, DiskPath, GetVm, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks,
     ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease, ReserveVmName,
-    ReservedVm, Seed, Vm, VmRefused,
+    ReservedVm, Seed, StartVm, Vm, VmRefused,
 };
 use operation::PendingCommand;
-use provisioner_domain::{VmPhase, VmRecord, VmTransition};
+use provisioner_domain::{PowerState, VmPhase, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
@@ -80,6 +80,22 @@ pub(crate) async fn check_lock<C: VmLockingCommand>(
     let record = handlers.state.registry.vm(candidate.command.vm()).await?;
     let begin = VmTransition::Begin { by: candidate.id, kind: C::KIND };
     record.apply(begin).map(drop).map_err(ErrorReply::Refused)
+}
+
+/// Whether a VM may be started now. The hypervisor is asked, whose answer may be newer than the record; one that is away
+/// is waited for by the operation.
+pub(crate) async fn check_start_vm(
+    handlers: Arc<Handlers>,
+    candidate: PendingCommand<StartVm>,
+) -> Result<(), ErrorReply<VmRefused>> {
+    let state = &handlers.state;
+    let record = state.registry.vm(&candidate.command.vm).await?;
+    let is_off = matches!(state.hypervisor.power(&record.identity.uuid).await, Ok(PowerState::Off));
+    if let (true, Ok(Some(changes))) = (is_off, state.disk_changes(&record).await) {
+        let vm = record.name().clone();
+        return Err(ErrorReply::Refused(VmRefused::DisksChanged { vm, changes }));
+    }
+    check_lock(handlers, candidate).await
 }
 
 pub(crate) async fn list_vms(

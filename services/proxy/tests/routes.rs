@@ -31,6 +31,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
         uuid: "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f".parse().expect("valid"),
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         pause_reason: None,
+        problem: None,
         host: "h1".parse().expect("valid"),
         state,
         address: Some(backend.ip()),

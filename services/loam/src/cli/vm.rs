@@ -133,6 +133,7 @@ fn one(vm: &Vm, text: &mut Text) {
     text.field("state", Some(state(vm)));
     text.field("host", Some(&vm.host));
     text.field("paused", vm.pause_reason);
+    text.field("problem", vm.problem.as_ref());
     text.field("address", Some(vm.address.map_or_else(|| "-".into(), |address| address.to_string())));
     text.field("seed", Some(&vm.definition.seed));
     text.field("cpus", Some(vm.definition.cpu_count));

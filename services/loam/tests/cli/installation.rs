@@ -227,6 +227,7 @@ fn vm(number: usize) -> Vm {
         uuid: format!("0b7ce0e6-5e5c-4d0e-a2b4-{number:012}").parse().expect("a UUID"),
         mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
         pause_reason: None,
+        problem: None,
         host: HostName::new("localhost").expect("fits"),
         state: VmState::Ready,
         address: Some(format!("10.88.{}.{}", number / 250, number % 250 + 2).parse().expect("an address")),

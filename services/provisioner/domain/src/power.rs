@@ -35,25 +35,34 @@ pub struct ObservedVmState {
     pub ready: bool,
     /// Its address, once known; kept while it is paused.
     pub address: Option<IpAddr>,
+    /// Whether others have changed its disks at the hypervisor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disks_changed: bool,
 }
 
 impl ObservedVmState {
     /// It is off.
-    pub const OFF: ObservedVmState = ObservedVmState { power: PowerState::Off, ready: false, address: None };
+    pub const OFF: ObservedVmState = ObservedVmState::without_guest(PowerState::Off);
     /// The hypervisor does not know it.
-    pub const MISSING: ObservedVmState =
-        ObservedVmState { power: PowerState::Missing, ready: false, address: None };
+    pub const MISSING: ObservedVmState = ObservedVmState::without_guest(PowerState::Missing);
 
     /// It runs.
     pub const fn running(ready: bool, address: Option<IpAddr>) -> ObservedVmState {
-        ObservedVmState { power: PowerState::Running, ready, address }
+        ObservedVmState { ready, address, ..ObservedVmState::without_guest(PowerState::Running) }
+    }
+
+    const fn without_guest(power: PowerState) -> ObservedVmState {
+        ObservedVmState { power, ready: false, address: None, disks_changed: false }
     }
 
     /// It is in a power state, with what was known before where that still holds.
     pub fn after(before: Option<ObservedVmState>, power: PowerState) -> ObservedVmState {
         match before {
             Some(before) if power.is_on() && before.power.is_on() => ObservedVmState { power, ..before },
-            _ => ObservedVmState { power, ready: false, address: None },
+            _ => ObservedVmState {
+                disks_changed: before.is_some_and(|before| before.disks_changed),
+                ..ObservedVmState::without_guest(power)
+            },
         }
     }
 

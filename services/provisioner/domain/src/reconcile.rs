@@ -3,7 +3,7 @@
 //! | record | hypervisor | decision |
 //! | --- | --- | --- |
 //! | exists, no operation at work | reports something new | observe it |
-//! | exists, should run | off | start it |
+//! | exists, should run | off | start it, unless others have changed its disks |
 //! | exists, should run | paused for lack of space, and there is room | resume it |
 //! | exists | does not know it | observe that it is missing; nothing is erased |
 //! | locked by an operation that has ended | | release it |
@@ -35,6 +35,8 @@ pub struct FoundVm {
     pub address: Option<IpAddr>,
     /// Whether its guest answers.
     pub guest_answers: bool,
+    /// Whether a disk of it is not the one that its record says.
+    pub disks_changed: bool,
 }
 
 /// What became of an operation.
@@ -118,7 +120,9 @@ fn about_record(
         decisions.push(ReconcileAction::RecordObservation(name.clone(), *observed, now));
     }
     match now.power {
-        PowerState::Off if *desired == DesiredPowerState::Running && lock.is_none() => {
+        PowerState::Off
+            if *desired == DesiredPowerState::Running && lock.is_none() && !now.disks_changed =>
+        {
             decisions.push(ReconcileAction::StartVm(name))
         }
         // Also while its disks are read: the reader waits for it.
@@ -135,7 +139,10 @@ fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
     let Some(found) = found else {
         return ObservedVmState::MISSING;
     };
-    let known = ObservedVmState::after(record.observed(), found.power);
+    let known = ObservedVmState {
+        disks_changed: found.disks_changed,
+        ..ObservedVmState::after(record.observed(), found.power)
+    };
     if found.power != PowerState::Running {
         return known;
     }

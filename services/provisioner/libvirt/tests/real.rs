@@ -67,8 +67,8 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     let (uuid, mac) = (machine.spec.uuid, machine.mac());
 
     assert_eq!(connection.power(uuid).expect("an answer"), None);
-    connection.define(&machine.spec).expect("defined");
-    connection.define(&machine.spec).expect("defined again");
+    assert_eq!(connection.define(&machine.spec).expect("defined"), EnsureOutcome::Changed);
+    assert_eq!(connection.define(&machine.spec).expect("defined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Off));
     assert_eq!(connection.find(&machine.spec.name).expect("an answer"), Some(uuid));
     assert_eq!(connection.mark(uuid).expect("an answer").as_ref(), Some(&machine.spec.mark));
@@ -110,6 +110,51 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     assert_eq!(connection.undefine(uuid).expect("undefined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), None);
     assert!(matches!(connection.start(uuid), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn what_others_change_in_a_domain_stays_and_its_disks_are_shown_as_they_are() {
+    let Some(realm) = Realm::shared() else { return };
+    let mut connection = realm.connection();
+    connection.ensure_network(&realm.network()).expect("a network");
+    let machine = realm.machine("changed", 512 << 20);
+    let uuid = machine.spec.uuid;
+    assert_eq!(connection.disks(uuid).expect("an answer"), None);
+    assert_eq!(connection.definition(uuid).expect("an answer"), None);
+    connection.define(&machine.spec).expect("defined");
+    let disk = |connection: &mut provisioner_libvirt::Connection| {
+        let disks = connection.disks(uuid).expect("an answer").expect("it is defined");
+        disks[0].source.clone().expect("a file")
+    };
+    assert_eq!(disk(&mut connection), machine.spec.disks[0].path);
+    let virsh = |arguments: &[&str]| {
+        let id = uuid.to_string();
+        let output = Command::new("virsh").args(["-q", "-c", "qemu:///system", arguments[0], &id]).args(&arguments[1..]).output();
+        let output = output.expect("virsh");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    virsh(&["desc", "--config", "mine"]);
+    virsh(&["setmaxmem", "300M", "--config"]);
+    virsh(&["autostart"]);
+    virsh(&["snapshot-create-as", "ext", "--disk-only"]);
+
+    let definition = connection.definition(uuid).expect("an answer").expect("it is defined");
+    assert_eq!(connection.define(&machine.spec).expect("kept"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.definition(uuid).expect("an answer").as_ref(), Some(&definition));
+    assert!(definition.contains("<description>mine</description>"), "{definition}");
+    assert!(virsh(&["dominfo"]).lines().any(|line| line.starts_with("Autostart") && line.ends_with("enable")));
+    let overlay = disk(&mut connection);
+    assert_ne!(overlay, machine.spec.disks[0].path);
+    let found = connection.marked_domains().expect("a list");
+    let found = found.iter().find(|found| found.uuid == uuid).expect("ours is in it");
+    assert_eq!(found.disks[0].source.as_ref(), Some(&overlay));
+
+    connection.undefine(uuid).expect("undefined");
+    connection.restore_definition(uuid, &definition).expect("defined");
+    connection.restore_definition(uuid, &definition).expect("defined before");
+    assert_eq!(connection.definition(uuid).expect("an answer"), Some(definition));
+    connection.undefine(uuid).expect("undefined");
 }
 
 #[test]

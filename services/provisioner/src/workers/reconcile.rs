@@ -22,8 +22,9 @@ use provisioner_domain::{
 
 use super::outcomes::{outcome_of, outcomes};
 use crate::metrics;
-use crate::ports::{DiskError, HypervisorError, HypervisorErrorKind, MarkedVm};
+use crate::ports::{DiskError, HypervisorError, HypervisorErrorKind, MarkedVm, disk_changes};
 use crate::state::ServiceState;
+use crate::vm_spec::disks_of;
 
 /// A VM that went off by itself is started again at once, then after this long, then after twice as long, up to the
 /// maximum.
@@ -120,7 +121,7 @@ impl VmReconciler {
     /// Every VM that carries our mark, with what is not known of it yet.
     async fn found(&self, inventory: &Inventory) -> Result<Vec<FoundVm>, RoundError> {
         let mut found = Vec::new();
-        for MarkedVm { uuid, power, mark } in self.state.hypervisor.marked(&self.state.realm).await? {
+        for MarkedVm { uuid, power, mark, disks } in self.state.hypervisor.marked(&self.state.realm).await? {
             let mut vm = FoundVm {
                 uuid,
                 vm: mark.vm,
@@ -128,8 +129,13 @@ impl VmReconciler {
                 power,
                 address: None,
                 guest_answers: false,
+                disks_changed: false,
             };
             let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
+            if let Some(record) = record {
+                let defined = disks_of(record, self.state.disks.as_ref());
+                vm.disks_changed = disk_changes(&vm.uuid, &defined, &disks).is_some();
+            }
             if let (PowerState::Running, Some(record)) = (power, record) {
                 self.probe(record, &mut vm).await?;
             }

@@ -62,6 +62,38 @@ async fn a_vm_that_went_off_by_itself_is_started_again() {
 }
 
 #[actix::test]
+async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_what_to_do() {
+    let running = with_web().await;
+    let before = get(&running).await;
+    let record = running.state.registry.vm(&vm("web")).await.expect("it exists");
+    let hypervisor = &running.simulated.hypervisor;
+    let file = running.state.disks.folder(record.name()).join("vda.qcow2");
+    let overlay = file.with_extension("ext");
+    hypervisor.replace_disk(&before.uuid, &overlay).expect("replaced");
+    let told = eventually_some("it says so", WAIT_MAX, async || get(&running).await.problem).await;
+    assert!(told.contains("virsh blockcommit"), "{told}");
+    assert_eq!(get(&running).await.state, VmState::Ready, "it runs on");
+
+    hypervisor.destroy(&before.uuid).await.expect("off");
+    eventually_in(&running, VmState::Stopped).await;
+    tokio::time::sleep(reconciling().reconcile_interval * 4).await;
+    assert_eq!(power(&running, &before.uuid).await, PowerState::Off, "it is not started");
+    let refused = running.refused(StartVm { vm: vm("web"), operation_id: None }).await;
+    assert!(refused.to_string().contains(&overlay.display().to_string()), "{refused}");
+    assert!(matches!(refused, VmRefused::DisksChanged { .. }));
+    let refused = running.refused(OpenDisks { vm: vm("web"), operation_id: new_id() }).await;
+    assert!(matches!(refused, OpenDisksRefused::DisksChanged { .. }), "{refused}");
+    let health = running.health().await;
+    assert!(format!("{health:?}").contains("VM web: "), "{health:?}");
+    let disks = hypervisor.disks(&before.uuid).await.expect("an answer");
+    assert_eq!(disks[0].path.as_ref(), Some(&overlay));
+
+    hypervisor.replace_disk(&before.uuid, &file).expect("put back");
+    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+    assert!(running.health().await.is_healthy());
+}
+
+#[actix::test]
 async fn a_vm_that_the_hypervisor_does_not_know_is_missing_until_it_is_started() {
     let running = with_web().await;
     let before = get(&running).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bus::memory::MemoryTransport;
 use bus::{Bus, CallError, RunningServer, ServiceInfo};
 use contract::message::{DurableCommand, Request};
-use contract::operation::{OperationReport, OperationState};
+use contract::operation::{CheckHealth, Health, OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
 use operation::{Context, ProgressMeter, new_id, wait_for_operation};
@@ -204,6 +204,11 @@ impl Running {
             Err(error) => panic!("not refused: {error:?}"),
             Ok(_) => panic!("{} was not refused", R::NAME),
         }
+    }
+
+    pub async fn health(&self) -> Health {
+        let asked = self.bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
+        asked.expect("an answer")
     }
 
     /// Why an operation was undone.

@@ -90,6 +90,15 @@ pub enum OpenDisksRefused {
         /// Its state.
         state: VmState,
     },
+    /// It is off, and others have changed its disks at the hypervisor: the files that are known do not hold what its guest
+    /// wrote last.
+    #[error("the disks of VM {vm} are not read: {changes}")]
+    DisksChanged {
+        /// The VM.
+        vm: VmName,
+        /// What they are now, and what to do.
+        changes: String,
+    },
 }
 
 /// Renews the lease of an operation's exports.

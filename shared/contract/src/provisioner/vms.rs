@@ -86,6 +86,9 @@ pub struct Vm {
     /// Why it is paused; only in the state `paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_reason: Option<PauseReason>,
+    /// What keeps Loam from managing it as it is defined, and what to do about it: others have changed its disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Its IP address, while it is on and has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
@@ -213,6 +216,15 @@ pub enum VmRefused {
         vm: VmName,
         /// Its state.
         state: VmState,
+    },
+    /// Others have changed its disks at the hypervisor: started as it is defined, it would not have what its guest wrote
+    /// since.
+    #[error("VM {vm} is left as it is: {changes}")]
+    DisksChanged {
+        /// The VM.
+        vm: VmName,
+        /// What they are now, and what to do.
+        changes: String,
     },
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]

@@ -130,6 +130,7 @@ impl FakeProvisioner {
             uuid: "6e9e8a4e-5c4c-4a39-b9c1-30a1d6a4d0f5".parse().expect("a UUID"),
             mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
             pause_reason: None,
+            problem: None,
             host: host(),
             state: VmState::Ready,
             address: None,

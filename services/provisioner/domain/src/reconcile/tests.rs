@@ -11,6 +11,7 @@ fn found(record: &VmRecord, power: PowerState, answers: bool) -> FoundVm {
         power,
         address: (power == PowerState::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
         guest_answers: answers,
+        disks_changed: false,
     }
 }
 
@@ -46,6 +47,30 @@ fn a_vm_that_went_off_is_observed_and_started_again() {
         [
             ReconcileAction::RecordObservation(name.clone(), before, ObservedVmState::OFF),
             ReconcileAction::StartVm(name)
+        ]
+    );
+}
+
+#[test]
+fn a_vm_whose_disks_others_changed_is_shown_so_and_not_started() {
+    let known = existing();
+    let changed = |power| FoundVm { disks_changed: true, ..found(&known, power, false) };
+    let decisions = decided(&known, &[changed(PowerState::Off)], OperationStatus::Done);
+    let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
+        panic!("{decisions:?}");
+    };
+    let off = observe(&known, *now);
+    assert!(off.problem().is_some_and(|problem| problem.contains("virsh blockcommit")));
+    assert_eq!(decided(&off, &[changed(PowerState::Off)], OperationStatus::Done), []);
+
+    let running = decided(&off, &[changed(PowerState::Running)], OperationStatus::Done);
+    assert!(matches!(&running[..], [ReconcileAction::RecordObservation(_, _, now)] if now.disks_changed));
+    let back = decided(&off, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
+    assert_eq!(
+        back,
+        [
+            ReconcileAction::RecordObservation(known.name().clone(), *now, ObservedVmState::OFF),
+            ReconcileAction::StartVm(known.name().clone())
         ]
     );
 }
@@ -97,7 +122,9 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
         let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
             panic!("{decisions:?}");
         };
-        assert_eq!(*now, ObservedVmState { power: PowerState::Paused(reason), ready: true, address });
+        let expected =
+            ObservedVmState { power: PowerState::Paused(reason), ..ObservedVmState::running(true, address) };
+        assert_eq!(*now, expected);
         let paused_record = observe(&known, *now);
         assert_eq!(decided(&paused_record, &[paused], OperationStatus::Done), [], "{reason:?}: it waits");
         let resumed =
@@ -112,7 +139,7 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
 #[test]
 fn a_vm_paused_for_lack_of_space_is_resumed_when_there_is_room_and_it_should_run() {
     let paused = PowerState::Paused(PauseReason::NoSpace);
-    let known = observe(&existing(), ObservedVmState { power: paused, ready: true, address: None });
+    let known = observe(&existing(), ObservedVmState { power: paused, ..ObservedVmState::running(true, None) });
     let (name, uuid) = (known.name().clone(), known.identity.uuid.clone());
     let seen = [found(&known, paused, false)];
     let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationStatus::Done, room);

@@ -68,6 +68,9 @@ pub(super) async fn open(
     let found = state.registry.vm(vm).await.map_err(refusal)?;
     found.may_be_read(operation).map_err(ErrorReply::Refused)?;
     let power = power_of(state, &found).await?;
+    if !power.is_on() {
+        unchanged(state, &found).await?;
+    }
     let served_by = if power.is_on() { ExportServer::Hypervisor } else { ExportServer::NbdServer };
     let record = ExportRecord {
         operation: operation.clone(),
@@ -158,6 +161,18 @@ async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<PowerState, Ref
             state: VmState::Missing,
         })),
         Ok(power) => Ok(power),
+        Err(error) => Err(Failure::unavailable(&error).into()),
+    }
+}
+
+/// Of a VM that is off the files are read, not what the hypervisor would start.
+async fn unchanged(state: &ServiceState, vm: &VmRecord) -> Result<(), Refused> {
+    match state.disk_changes(vm).await {
+        Ok(None) => Ok(()),
+        Ok(Some(changes)) => {
+            let vm = vm.name().clone();
+            Err(ErrorReply::Refused(OpenDisksRefused::DisksChanged { vm, changes }))
+        }
         Err(error) => Err(Failure::unavailable(&error).into()),
     }
 }

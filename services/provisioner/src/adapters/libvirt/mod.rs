@@ -28,8 +28,8 @@ use self::power::power_of;
 use self::spec::{domain_uuid, mac_address, network_spec};
 use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
-    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmMark,
-    VmSpec,
+    Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+    VmMark, VmSpec, disk_changes,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -134,8 +134,22 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
-        let spec = self.spec(spec)?;
-        self.call(format!("define VM {}", spec.mark.vm), move |line| line.define(&spec)).await
+        let attempt = format!("define VM {}", spec.mark.vm);
+        let (domain, wanted) = (domain_uuid(&spec.uuid), self.spec(spec)?);
+        let define = move |line: &mut Connection| {
+            let found = line.disks(domain)?;
+            if found.is_none() {
+                line.define(&wanted)?;
+            }
+            Ok((found, wanted))
+        };
+        let (found, wanted) = self.call(attempt.clone(), define).await?;
+        let Some(found) = found else { return Ok(()) };
+        let found: Vec<FoundDisk> = found.into_iter().map(found_disk).collect();
+        if let Some(changes) = disk_changes(&spec.uuid, &spec.disks, &found) {
+            return Err(HypervisorError::new(HypervisorErrorKind::DisksChanged, attempt, changes));
+        }
+        self.call(attempt, move |line| line.define(&wanted)).await.map(drop)
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -172,6 +186,25 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         self.on_domain(uuid, "undefine", Connection::undefine).await.map(drop)
+    }
+
+    async fn definition(&self, uuid: &VmUuid) -> Result<Option<String>, HypervisorError> {
+        self.on_domain(uuid, "get the definition of", Connection::definition).await
+    }
+
+    async fn restore_definition(&self, uuid: &VmUuid, definition: &str) -> Result<(), HypervisorError> {
+        let definition = definition.to_owned();
+        let restore = move |line: &mut Connection, domain| line.restore_definition(domain, &definition);
+        self.on_domain(uuid, "define again", restore).await.map(drop)
+    }
+
+    async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError> {
+        let verb = "get the disks of";
+        let found = self.on_domain(uuid, verb, Connection::disks).await?;
+        let unknown = || {
+            HypervisorError::new(HypervisorErrorKind::UnknownVm, format!("{verb} VM {uuid}"), "it is not defined")
+        };
+        Ok(found.ok_or_else(unknown)?.into_iter().map(found_disk).collect())
     }
 
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
@@ -259,12 +292,17 @@ fn marked_vm(found: MarkedDomain, realm: &Realm) -> Option<MarkedVm> {
             uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
             power: power_of(Some(found.power)),
             mark: VmMark { realm: realm.clone(), vm, cloud_init_generation: mark.generation, operation },
+            disks: found.disks.into_iter().map(found_disk).collect(),
         }),
         Err(error) => {
             tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");
             None
         }
     }
+}
+
+fn found_disk(disk: provisioner_libvirt::FoundDisk) -> FoundDisk {
+    FoundDisk { name: disk.target, path: disk.source }
 }
 
 fn socket_in(folder: &Path) -> PathBuf {

@@ -11,7 +11,8 @@ use provisioner_domain::{HypervisorInfo, PowerState};
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmSpec,
+    Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+    VmSpec, disk_changes,
 };
 
 /// The calls that can have a fault.
@@ -21,6 +22,9 @@ pub enum SimulatedCall {
     Prepare,
     Check,
     Define,
+    Definition,
+    RestoreDefinition,
+    Disks,
     Start,
     Resume,
     Suspend,
@@ -55,7 +59,15 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Define).await?;
-        let before = self.known(&spec.uuid).ok();
+        if let Ok(before) = self.known(&spec.uuid) {
+            return match disk_changes(&spec.uuid, &spec.disks, &found_disks(&before)) {
+                None => Ok(()),
+                Some(changes) => {
+                    let attempt = format!("define VM {}", spec.name);
+                    Err(HypervisorError::new(HypervisorErrorKind::DisksChanged, attempt, changes))
+                }
+            };
+        }
         let taken = self
             .state()
             .vms
@@ -66,9 +78,30 @@ impl Hypervisor for SimulatedHypervisor {
         }
         self.store(&SimulatedVm {
             spec: spec.clone(),
-            power: before.as_ref().map_or(PowerState::Off, |before| before.power),
-            address: before.map_or_else(|| first_address(&spec.uuid), |before| before.address),
+            power: PowerState::Off,
+            address: first_address(&spec.uuid),
         })
+    }
+
+    async fn definition(&self, uuid: &VmUuid) -> Result<Option<String>, HypervisorError> {
+        self.faults.check(SimulatedCall::Definition).await?;
+        let text = |vm: SimulatedVm| serde_json::to_string(&vm).expect("plain data");
+        Ok(self.known(uuid).ok().map(text))
+    }
+
+    async fn restore_definition(&self, uuid: &VmUuid, definition: &str) -> Result<(), HypervisorError> {
+        self.faults.check(SimulatedCall::RestoreDefinition).await?;
+        if self.known(uuid).is_ok() {
+            return Ok(());
+        }
+        let vm: SimulatedVm = serde_json::from_str(definition)
+            .map_err(|error| failed(format!("define VM {uuid} again"), error))?;
+        self.store(&SimulatedVm { power: PowerState::Off, ..vm })
+    }
+
+    async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError> {
+        self.faults.check(SimulatedCall::Disks).await?;
+        Ok(found_disks(&self.known(uuid)?))
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -207,7 +240,14 @@ impl Hypervisor for SimulatedHypervisor {
             uuid: vm.spec.uuid.clone(),
             power: vm.power,
             mark: vm.spec.mark.clone(),
+            disks: found_disks(vm),
         });
         Ok(marked.collect())
     }
+}
+
+fn found_disks(vm: &SimulatedVm) -> Vec<FoundDisk> {
+    let found =
+        |disk: &Disk| FoundDisk { name: disk.name.to_string(), path: Some(disk.image.path.clone()) };
+    vm.spec.disks.iter().map(found).collect()
 }

@@ -97,6 +97,16 @@ impl SimulatedHypervisor {
         self.leave(uuid, PowerState::Paused(reason))
     }
 
+    /// Puts another file in place of a VM's first disk, as a person does who makes a snapshot of it.
+    ///
+    /// # Errors
+    /// When there is no such VM, or its file cannot be written.
+    pub fn replace_disk(&self, uuid: &VmUuid, path: &Path) -> Result<(), HypervisorError> {
+        let mut vm = self.known(uuid)?;
+        vm.spec.disks[0].image.path = path.into();
+        self.store(&vm)
+    }
+
     /// Whether a guest's file systems are frozen now.
     pub fn is_frozen(&self, uuid: &VmUuid) -> bool {
         self.state().frozen.contains(uuid)
