@@ -14,7 +14,7 @@ use contract::provisioner::{
     ReservedVm, Seed, StartVm, Vm, VmRefused,
 };
 use operation::PendingCommand;
-use provisioner_domain::{PowerState, VmPhase, VmRecord, VmTransition};
+use provisioner_domain::{ObservedVmState, PowerState, VmPhase, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
@@ -90,10 +90,13 @@ pub(crate) async fn check_start_vm(
 ) -> Result<(), ErrorReply<VmRefused>> {
     let state = &handlers.state;
     let record = state.registry.vm(&candidate.command.vm).await?;
-    let is_off = matches!(state.hypervisor.power(&record.identity.uuid).await, Ok(PowerState::Off));
-    if let (true, Ok(Some(changes))) = (is_off, state.disk_changes(&record).await) {
-        let vm = record.name().clone();
-        return Err(ErrorReply::Refused(VmRefused::DisksChanged { vm, changes }));
+    let (vm, before) = (record.name(), record.observed());
+    if let (Ok(power), Some(before)) = (state.hypervisor.power(&record.identity.uuid).await, before) {
+        let now = ObservedVmState::after(Some(before), power);
+        state.registry.apply(vm, VmTransition::RecordObservation { before, now }).await?;
+        if power == PowerState::Off && let Ok(Some(changes)) = state.disk_changes(&record).await {
+            return Err(ErrorReply::Refused(VmRefused::DisksChanged { vm: vm.clone(), changes }));
+        }
     }
     check_lock(handlers, candidate).await
 }

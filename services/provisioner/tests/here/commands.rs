@@ -7,6 +7,7 @@ use futures::StreamExt;
 use operation::new_id;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner::ports::{Hypervisor, HypervisorErrorKind};
+use provisioner_domain::PowerState;
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
@@ -204,6 +205,29 @@ async fn a_guest_that_does_not_shut_down_is_ended_by_force() {
     assert_eq!(get(&running, "web").await.state, VmState::Stopped);
     let refused = running.refused(StopVm { vm: vm("web"), operation_id: None }).await;
     assert!(matches!(refused, VmRefused::AlreadyInState { .. }));
+}
+
+/// The reconciler does not come in this test.
+#[actix::test]
+async fn a_vm_that_stopped_running_a_moment_ago_is_started_at_once() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let created = get(&running, "web").await;
+    let hypervisor = &running.simulated.hypervisor;
+    for reason in [Some(PauseReason::User), Some(PauseReason::NoSpace), None] {
+        match reason {
+            Some(reason) => hypervisor.pause(&created.uuid, reason).expect("paused"),
+            None => hypervisor.destroy(&created.uuid).await.expect("off"),
+        }
+        assert_eq!(get(&running, "web").await.state, VmState::Ready, "nobody has looked yet");
+        let report = running.run(StartVm { vm: vm("web"), operation_id: None }).await;
+        let started: StartedVm = serde_json::from_value(report.output.expect("an output")).expect("read");
+        assert_eq!((started.vm.state, started.resumed_pause_reason), (VmState::Ready, reason));
+        assert_eq!(hypervisor.power(&created.uuid).await.expect("an answer"), PowerState::Running);
+    }
+    let refused = running.refused(StartVm { vm: vm("web"), operation_id: None }).await;
+    assert!(matches!(refused, VmRefused::AlreadyInState { .. }), "{refused}");
 }
 
 #[actix::test]
