@@ -35,6 +35,8 @@ pub struct FoundVm {
     pub address: Option<IpAddr>,
     /// Whether its guest answers.
     pub guest_answers: bool,
+    /// Whether it went off in order, where it is off and the hypervisor knows.
+    pub off_in_order: Option<bool>,
     /// Whether a disk of it is not the one that its record says.
     pub disks_changed: bool,
 }
@@ -139,10 +141,12 @@ fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
     let Some(found) = found else {
         return ObservedVmState::MISSING;
     };
-    let known = ObservedVmState {
-        disks_changed: found.disks_changed,
-        ..ObservedVmState::after(record.observed(), found.power)
+    let before = record.observed();
+    let known = match found.power {
+        PowerState::Off => ObservedVmState::off(before, found.off_in_order),
+        power => ObservedVmState::after(before, power),
     };
+    let known = ObservedVmState { disks_changed: found.disks_changed, ..known };
     if found.power != PowerState::Running {
         return known;
     }

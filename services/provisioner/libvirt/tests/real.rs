@@ -95,6 +95,7 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
     let off = connection.request_shutdown(uuid, ShutdownMode::Agent).expect("off is what was wanted");
     assert_eq!(off, EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), Some(true));
     let log = machine.spec.console_log.as_ref().expect("it has one");
     assert!(fs::read_to_string(log).expect("the console").contains("guest: whole up after"));
 
@@ -104,8 +105,10 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
 
     connection.start(uuid).expect("started");
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), None, "it is on");
     assert_eq!(connection.destroy(uuid).expect("destroyed"), EnsureOutcome::Changed);
     assert_eq!(connection.destroy(uuid).expect("destroyed before"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), Some(false));
     assert_eq!(connection.undefine(uuid).expect("undefined"), EnsureOutcome::Changed);
     assert_eq!(connection.undefine(uuid).expect("undefined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), None);

@@ -119,6 +119,10 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// What a VM is doing.
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError>;
+    /// Whether a VM that is off went off in order: its guest shut down, and had written its disks. `None` where it is not
+    /// off, and where the hypervisor cannot tell, as after a restart of the host.
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError>;
+
     /// The address of a VM's card, once it has one.
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError>;
     /// Whether the guest agent answers.

@@ -129,6 +129,7 @@ impl VmReconciler {
                 power,
                 address: None,
                 guest_answers: false,
+                off_in_order: None,
                 disks_changed: false,
             };
             let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
@@ -138,6 +139,10 @@ impl VmReconciler {
             }
             if let (PowerState::Running, Some(record)) = (power, record) {
                 self.probe(record, &mut vm).await?;
+            }
+            if power == PowerState::Off {
+                let asked = self.state.hypervisor.went_off_in_order(&vm.uuid).await;
+                vm.off_in_order = unless_unavailable(asked)?.flatten();
             }
             found.push(vm);
         }

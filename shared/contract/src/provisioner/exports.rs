@@ -21,9 +21,9 @@ messages! { MessageOwner::One(Service::Provisioner) =>
 pub enum Consistency {
     /// The guest agent had frozen the file systems.
     Filesystem,
-    /// As after a power cut.
+    /// As after a power cut: the VM was on and not frozen, or had gone off by a crash or by force.
     Crash,
-    /// The VM was off.
+    /// The VM was off, and its guest had shut down in order.
     PoweredOff,
 }
 

@@ -11,6 +11,7 @@ fn found(record: &VmRecord, power: PowerState, answers: bool) -> FoundVm {
         power,
         address: (power == PowerState::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
         guest_answers: answers,
+        off_in_order: None,
         disks_changed: false,
     }
 }
@@ -73,6 +74,19 @@ fn a_vm_whose_disks_others_changed_is_shown_so_and_not_started() {
             ReconcileAction::StartVm(known.name().clone())
         ]
     );
+}
+
+#[test]
+fn a_vm_that_shut_down_by_itself_is_known_to_have_gone_off_in_order() {
+    let known = existing();
+    for (said, expected) in [(Some(true), true), (Some(false), false), (None, false)] {
+        let off = FoundVm { off_in_order: said, ..found(&known, PowerState::Off, false) };
+        let decisions = decided(&known, &[off], OperationStatus::Done);
+        assert!(
+            matches!(&decisions[..], [ReconcileAction::RecordObservation(_, _, now), _] if now.off_in_order == expected),
+            "{said:?}: {decisions:?}"
+        );
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use contract::message::{Failure, FailureKind};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused, VmState};
 use contract::{OperationId, Timestamp, VmName, VmUuid};
 use provisioner_domain::{
-    ExportPhase, ExportRecord, ExportServer, PowerState, VmLockKind, VmRecord, VmTransition,
+    ExportPhase, ExportRecord, ExportServer, ObservedVmState, PowerState, VmLockKind, VmRecord, VmTransition,
 };
 use tokio::net::UnixStream;
 
@@ -122,7 +122,7 @@ async fn open_written(
         ExportServer::NbdServer => Moment {
             opened_at: chrono::Utc::now(),
             exports: serve_all(state, &disks, &folder).await?,
-            consistency: Consistency::PoweredOff,
+            consistency: consistency_when_off(state, found).await?,
         },
     };
     let opened = OpenedDisks {
@@ -163,6 +163,14 @@ async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<PowerState, Ref
         Ok(power) => Ok(power),
         Err(error) => Err(Failure::unavailable(&error).into()),
     }
+}
+
+/// After a crash of the guest or its host a VM is off, too.
+async fn consistency_when_off(state: &ServiceState, vm: &VmRecord) -> Result<Consistency, Failure> {
+    let in_order = state.hypervisor.went_off_in_order(&vm.identity.uuid).await;
+    let in_order = in_order.map_err(|error| Failure::unavailable(&error))?;
+    let off = ObservedVmState::off(vm.observed(), in_order);
+    Ok(if off.off_in_order { Consistency::PoweredOff } else { Consistency::Crash })
 }
 
 /// Of a VM that is off the files are read, not what the hypervisor would start.

@@ -211,6 +211,10 @@ impl Hypervisor for LibvirtHypervisor {
         self.on_domain(uuid, "get the power state of", Connection::power).await.map(power_of)
     }
 
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError> {
+        self.on_domain(uuid, "find out how it went off:", Connection::went_off_in_order).await
+    }
+
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
         let mac = mac_address(mac);
         self.on_domain(uuid, "get the address of", move |line, domain| line.address(domain, mac)).await

@@ -32,6 +32,7 @@ pub enum SimulatedCall {
     Destroy,
     Undefine,
     Power,
+    WentOffInOrder,
     Address,
     AgentAnswers,
     Freeze,
@@ -79,6 +80,7 @@ impl Hypervisor for SimulatedHypervisor {
         self.store(&SimulatedVm {
             spec: spec.clone(),
             power: PowerState::Off,
+            off_in_order: None,
             address: first_address(&spec.uuid),
         })
     }
@@ -96,7 +98,7 @@ impl Hypervisor for SimulatedHypervisor {
         }
         let vm: SimulatedVm = serde_json::from_str(definition)
             .map_err(|error| failed(format!("define VM {uuid} again"), error))?;
-        self.store(&SimulatedVm { power: PowerState::Off, ..vm })
+        self.store(&SimulatedVm { power: PowerState::Off, off_in_order: None, ..vm })
     }
 
     async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError> {
@@ -140,7 +142,7 @@ impl Hypervisor for SimulatedHypervisor {
                 Err(HypervisorError::new(HypervisorErrorKind::AgentSilent, attempt, "it is paused"))
             }
             PowerState::Running if !self.faults.has_no_effect(SimulatedCall::RequestShutdown) => {
-                self.leave(uuid, PowerState::Off)
+                self.go_off(uuid, Some(true))
             }
             _ => Ok(()),
         }
@@ -148,7 +150,7 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Destroy).await?;
-        self.leave(uuid, PowerState::Off)
+        self.go_off(uuid, Some(false))
     }
 
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -167,6 +169,11 @@ impl Hypervisor for SimulatedHypervisor {
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
         self.faults.check(SimulatedCall::Power).await?;
         Ok(self.known(uuid).map_or(PowerState::Missing, |vm| vm.power))
+    }
+
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError> {
+        self.faults.check(SimulatedCall::WentOffInOrder).await?;
+        Ok(self.known(uuid).ok().and_then(|vm| vm.off_in_order))
     }
 
     async fn address(&self, uuid: &VmUuid, _: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {

@@ -42,6 +42,8 @@ struct State {
 struct SimulatedVm {
     spec: VmSpec,
     power: PowerState,
+    /// How it went off, as long as that is known.
+    off_in_order: Option<bool>,
     address: IpAddr,
 }
 
@@ -94,7 +96,16 @@ impl SimulatedHypervisor {
         if self.known(uuid)?.power != PowerState::Running {
             return Ok(());
         }
-        self.leave(uuid, PowerState::Paused(reason))
+        self.leave(uuid, PowerState::Paused(reason), None)
+    }
+
+    /// Ends a VM as a power cut of its host does: afterwards nobody knows how it went off.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn cut_power(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.go_off(uuid, None)?;
+        self.store(&SimulatedVm { off_in_order: None, ..self.known(uuid)? })
     }
 
     /// Puts another file in place of a VM's first disk, as a person does who makes a snapshot of it.
@@ -183,7 +194,7 @@ impl SimulatedHypervisor {
         for _ in 0..ADDRESSES_TRIED {
             match Guest::serve(&vm.spec, vm.address).await {
                 Ok(guest) => {
-                    vm.power = PowerState::Running;
+                    (vm.power, vm.off_in_order) = (PowerState::Running, None);
                     self.store(&vm)?;
                     self.state().guests.insert(uuid.clone(), guest);
                     return Ok(());
@@ -197,7 +208,12 @@ impl SimulatedHypervisor {
     }
 
     /// Closes the guest's ports and leaves it in a power state in which it does not run.
-    fn leave(&self, uuid: &VmUuid, power: PowerState) -> Result<(), HypervisorError> {
+    fn leave(
+        &self,
+        uuid: &VmUuid,
+        power: PowerState,
+        off_in_order: Option<bool>,
+    ) -> Result<(), HypervisorError> {
         let Ok(vm) = self.known(uuid) else {
             return Ok(());
         };
@@ -207,7 +223,13 @@ impl SimulatedHypervisor {
             state.frozen.remove(uuid);
             state.flushed.remove(uuid);
         }
-        self.store(&SimulatedVm { power, ..vm })
+        self.store(&SimulatedVm { power, off_in_order, ..vm })
+    }
+
+    /// Ends a VM that is on.
+    fn go_off(&self, uuid: &VmUuid, in_order: Option<bool>) -> Result<(), HypervisorError> {
+        let is_on = self.known(uuid).is_ok_and(|vm| vm.power.is_on());
+        if is_on { self.leave(uuid, PowerState::Off, in_order) } else { Ok(()) }
     }
 }
 
