@@ -10,7 +10,7 @@ use provisioner::ports::{Hypervisor, HypervisorErrorKind};
 use provisioner_domain::PowerState;
 use testkit::eventually;
 
-use crate::support::{ANSWER, Running, definition, raw_image, script, seed_name, vm};
+use crate::support::{ANSWER, Running, definition, script, seed_name, vm};
 
 async fn get(running: &Running, name: &str) -> Vm {
     running.bus.call(&GetVm { vm: vm(name) }, ANSWER).await.expect("it exists")
@@ -115,56 +115,6 @@ async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
         CreateVmRefused::HttpDomainTaken { domain: "web.example".parse().expect("a domain"), vm: vm("web") }
     );
     assert!(!running.simulated.state.join("vms/thief").exists());
-}
-
-#[actix::test]
-async fn a_seed_is_what_it_was_promised_to_be_or_it_is_not_added() {
-    let running = Running::start().await;
-    let (path, sha256) = raw_image(running.folder.path());
-    let add = |from: String, sha256: String| AddSeed { name: seed_name(), from, sha256, operation_id: None };
-    let relative = add("image.raw".into(), sha256.clone());
-    let refused = running.refused(relative).await;
-    assert_eq!(refused, AddSeedRefused::NotASource("image.raw".into()));
-    let nonsense = add(path.display().to_string(), "abc".into());
-    let refused = running.refused(nonsense).await;
-    assert_eq!(refused, AddSeedRefused::NotADigest("abc".into()));
-
-    let other = add(path.display().to_string(), "0".repeat(64));
-    let reason = running.run_undone(other).await;
-    assert!(reason.contains(&sha256), "{reason}");
-
-    // An image that names a file of this host.
-    let thief = running.folder.path().join("thief.qcow2");
-    let made = std::process::Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
-        .args([&path, &thief])
-        .status()
-        .expect("qemu-img");
-    assert!(made.success());
-    let digest = chassis::sha256_of(&thief).expect("hashed");
-    let reason = running.run_undone(add(thief.display().to_string(), digest)).await;
-    assert!(reason.contains("backing file"), "{reason}");
-
-    assert_eq!(running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list"), []);
-    let left: Vec<_> = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder").collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
-#[actix::test]
-async fn a_seed_in_use_stays() {
-    let running = Running::start().await;
-    running.add_seed().await;
-    running.add_seed().await;
-    let seeds = running.bus.call(&ListSeeds {}, ANSWER).await.expect("a list");
-    assert_eq!(seeds.len(), 1, "the same image twice is one seed");
-    assert_eq!(seeds[0].virtual_size, ByteCount::mib(16));
-    running.create(definition("web")).await;
-    let refused = running.refused(RemoveSeed { name: seed_name() }).await;
-    assert_eq!(refused, RemoveSeedRefused::InUse { name: seed_name(), vms: vec![vm("web")] });
-    running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
-    running.bus.call(&RemoveSeed { name: seed_name() }, ANSWER).await.expect("nobody needs it");
-    let left = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder");
-    assert_eq!(left.count(), 0);
 }
 
 #[actix::test]
@@ -296,42 +246,4 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     assert!(matches!(refused, Err(bus::CallError::Transport { .. })));
     running.transport.mend();
     running.done(&id).await;
-}
-
-/// A web server with one file; everything else is not found.
-async fn serve(body: Vec<u8>) -> std::net::SocketAddr {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut head = [0; 2048];
-            let read = client.read(&mut head).await.unwrap_or(0);
-            let found = head[..read].starts_with(b"GET /image.raw ");
-            let (status, body) = if found { ("200 OK", &body[..]) } else { ("404 Not Found", &b""[..]) };
-            let answer =
-                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            // A client may close the connection early.
-            let _ = client.write_all(answer.as_bytes()).await;
-            let _ = client.write_all(body).await;
-        }
-    });
-    address
-}
-
-#[actix::test]
-async fn a_seed_is_downloaded_from_a_url() {
-    let running = Running::start().await;
-    let (path, sha256) = raw_image(running.folder.path());
-    let address = serve(std::fs::read(path).expect("read")).await;
-    let add = |file: &str| AddSeed {
-        name: seed_name(),
-        from: format!("http://{address}/{file}"),
-        sha256: sha256.to_uppercase(),
-        operation_id: None,
-    };
-    let reason = running.run_undone(add("gone.raw")).await;
-    assert!(reason.contains("404"), "{reason}");
-    running.run(add("image.raw")).await;
-    running.create(definition("web")).await;
 }

@@ -8,4 +8,5 @@ mod exports;
 mod process;
 mod reconcile;
 mod sagas;
+mod seeds;
 mod suites;

@@ -69,11 +69,12 @@ pub fn limits() -> Limits {
     }
 }
 
-/// A raw image of 16 MiB with something in it, and its digest.
+/// A raw image of 16 MiB with a boot sector, and its digest.
 pub fn raw_image(folder: &Path) -> (PathBuf, String) {
     let path = folder.join("image.raw");
     let mut bytes = vec![0; 1 << 20];
     bytes[..12].copy_from_slice(b"boot sector!");
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
     std::fs::write(&path, bytes).expect("written");
     let file = std::fs::File::options().write(true).open(&path).expect("it exists");
     file.set_len(16 << 20).expect("its size");

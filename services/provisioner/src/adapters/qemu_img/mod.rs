@@ -12,12 +12,14 @@
 //! A file is written under another name and renamed when it is complete. Nothing here reads what a guest wrote, but
 //! through QEMU's programs with the format named. It does not know records or operations; ids are names of folders to it.
 
+mod check;
 mod disks;
 mod header;
 mod import;
 mod nbd_server;
 mod nocloud;
 mod tool;
+mod transfer;
 
 pub use disks::QemuImgDisks;
 pub(crate) use nbd_server::{serve as serve_disk, stop as stop_serving};
