@@ -74,7 +74,11 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
     let mut workers = Workers::default();
-    workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
+    let waker = workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
+    if let Err(error) = state.hypervisor.watch(Arc::new(move || waker.wake())) {
+        let interval = state.limits.reconcile_interval;
+        tracing::warn!(error = with_causes(&error), ?interval, "VMs are asked for at an interval only");
+    }
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
     let (info, hypervisor) = (state.hypervisor.info(), check_hypervisor(&state));
     let (room, problems) = (check_room(&state), check_vms(&state));

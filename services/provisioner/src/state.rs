@@ -91,6 +91,9 @@ pub struct Limits {
     pub export_lease: Duration,
     /// Between two rounds of the reconciler.
     pub reconcile_interval: Duration,
+    /// How long the hypervisor may be silent before the states of VMs count as unknown: a restart of libvirtd takes a few
+    /// seconds, in which VMs run on.
+    pub unknown_after: Duration,
     /// With less free space for disks the service is degraded: a guest whose disk cannot grow is paused.
     pub free_space_low: ByteCount,
     /// With this much free space VMs that were paused for lack of it are resumed.
@@ -109,6 +112,7 @@ impl Limits {
             freeze_timeout: Duration::from_secs(40),
             export_lease: LEASE,
             reconcile_interval: Duration::from_secs(10),
+            unknown_after: Duration::from_secs(15),
             free_space_low: ByteCount::gib(1),
             // Twice as much: a guest that goes on writing must not be paused again at once.
             free_space_to_resume: ByteCount::gib(2),

@@ -35,6 +35,9 @@ pub struct ObservedVmState {
     pub ready: bool,
     /// Its address, once known; kept while it is paused.
     pub address: Option<IpAddr>,
+    /// Whether the hypervisor has not answered for a while: the rest is what it was before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
     /// Whether it is off, and its guest shut down in order. Kept here because a hypervisor forgets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub off_in_order: bool,
@@ -55,7 +58,7 @@ impl ObservedVmState {
     }
 
     const fn without_guest(power: PowerState) -> ObservedVmState {
-        ObservedVmState { power, ready: false, address: None, off_in_order: false, disks_changed: false }
+        ObservedVmState { power, ready: false, address: None, stale: false, off_in_order: false, disks_changed: false }
     }
 
     /// It is off; `in_order` is what the hypervisor says of how it went off.

@@ -6,6 +6,7 @@
 //! | exists, should run | off | start it, unless others have changed its disks |
 //! | exists, should run | paused for lack of space, and there is room | resume it |
 //! | exists | does not know it | observe that it is missing; nothing is erased |
+//! | exists | does not answer | observe that its state is unknown |
 //! | locked by an operation that has ended | | release it |
 //! | none | marked, its operation ended undone | remove it |
 //! | none | marked, anything else | report it; never touch it |
@@ -89,6 +90,16 @@ pub fn decide<'a>(
     decisions
 }
 
+/// What becomes of the records while the hypervisor does not answer: nobody knows what their VMs are doing.
+pub fn without_answer<'a>(records: impl IntoIterator<Item = &'a VmRecord>) -> Vec<ReconcileAction> {
+    let unknown = |record: &VmRecord| {
+        let before = record.observed().filter(|before| !before.stale)?;
+        let now = ObservedVmState { stale: true, ..before };
+        Some(ReconcileAction::RecordObservation(record.name().clone(), before, now))
+    };
+    records.into_iter().filter_map(unknown).collect()
+}
+
 fn about_record(
     record: &VmRecord,
     found: &[FoundVm],
@@ -146,14 +157,19 @@ fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
         PowerState::Off => ObservedVmState::off(before, found.off_in_order),
         power => ObservedVmState::after(before, power),
     };
-    let known = ObservedVmState { disks_changed: found.disks_changed, ..known };
+    let known = ObservedVmState { disks_changed: found.disks_changed, stale: false, ..known };
     if found.power != PowerState::Running {
         return known;
     }
+    // While nobody looked it may have been started anew, with another address.
+    let (ready, address) = match before.is_some_and(|before| before.stale) {
+        true => (false, None),
+        false => (known.ready, known.address),
+    };
     ObservedVmState {
-        ready: known.ready || (found.guest_answers && found.address.is_some()),
+        ready: ready || (found.guest_answers && found.address.is_some()),
         // A DHCP lease that is not shown for a moment is not lost.
-        address: found.address.or(known.address),
+        address: found.address.or(address),
         ..known
     }
 }

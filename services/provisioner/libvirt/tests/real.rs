@@ -12,15 +12,19 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use provisioner_libvirt::accelerator::{VirtTypePreference, boots, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec, CheckpointDeletion};
+use provisioner_libvirt::events::watch;
 use provisioner_libvirt::lifecycle::ShutdownMode;
 use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::qemu_user::QemuUser;
 use provisioner_libvirt::{
-    CallClass, Deadlines, DiskError, DomainState, EnsureOutcome, Error, PauseReason, Uuid, VirtType,
+    CallClass, Connection, Deadlines, DiskError, DomainState, EnsureOutcome, Error, PauseReason, Settings, Uuid,
+    VirtType,
 };
 
 use realm::{Realm, eventually};
@@ -305,6 +309,42 @@ fn a_daemon_that_dies_is_an_error_and_its_successor_is_found() {
     realm.start_daemon();
     eventually(MOMENT, || realm.connection().version().is_ok());
     connection.version().expect("the connection was reopened by itself");
+}
+
+#[test]
+fn what_happens_to_a_domain_is_reported_at_once_also_after_the_daemon_was_away() {
+    let Some(realm) = Realm::alone() else { return };
+    let changes = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&changes);
+    let changed = Arc::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    watch(Settings::system("/run/loam-test"), changed).expect("a watch");
+    let more = |than: u32| eventually(MOMENT, || changes.load(Ordering::SeqCst) > than);
+    more(0);
+    let mut connection = realm.connection();
+    connection.ensure_network(&realm.network()).expect("a network");
+    let machine = realm.machine("watched", 512 << 20);
+    let uuid = machine.spec.uuid;
+    let reported = |connection: &mut Connection, act: &dyn Fn(&mut Connection) -> Result<EnsureOutcome, Error>| {
+        let before = changes.load(Ordering::SeqCst);
+        act(connection).expect("done");
+        more(before);
+    };
+    reported(&mut connection, &|connection| connection.define(&machine.spec));
+    reported(&mut connection, &|connection| connection.start(uuid));
+    reported(&mut connection, &|connection| connection.suspend(uuid));
+    reported(&mut connection, &|connection| connection.resume(uuid));
+
+    let before = changes.load(Ordering::SeqCst);
+    realm.kill_daemon();
+    more(before);
+    let before = changes.load(Ordering::SeqCst);
+    realm.start_daemon();
+    more(before);
+    eventually(MOMENT, || connection.version().is_ok());
+    reported(&mut connection, &|connection| connection.destroy(uuid));
+    reported(&mut connection, &|connection| connection.undefine(uuid));
 }
 
 #[test]

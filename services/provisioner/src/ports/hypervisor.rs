@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::{DiskName, MacAddress, Realm, VmUuid};
@@ -83,6 +84,9 @@ impl HypervisorError {
     }
 }
 
+/// Called when VMs may have changed; it does not block.
+pub type ChangeCallback = Arc<dyn Fn() + Send + Sync>;
+
 /// Runs VMs.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
@@ -90,6 +94,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn info(&self) -> HypervisorInfo;
     /// Prepares what VMs need from their host, such as a network. Idempotent.
     async fn prepare(&self) -> Result<(), HypervisorError>;
+    /// Calls `changed` from now on when VMs may have changed by themselves or by others, and when the hypervisor has gone
+    /// away or is back. It may miss a change: whoever relies on all of them asks from time to time, too.
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError>;
+
     /// Whether it answers.
     async fn check(&self) -> Result<(), HypervisorError>;
     /// Defines a VM. One that is defined is kept as it is, with whatever others have changed in it; an error of the kind

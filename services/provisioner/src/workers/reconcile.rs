@@ -14,7 +14,7 @@ use contract::provisioner::{StartVm, VmState};
 use contract::{OperationId, VmName, VmUuid};
 use opentelemetry::KeyValue;
 use operation::{Engine, new_id};
-use provisioner_domain::reconcile::decide;
+use provisioner_domain::reconcile::{self, decide};
 use provisioner_domain::{
     FoundVm, FreeSpaceHysteresis, Inventory, OperationStatus, PowerState, ReconcileAction, VmRecord,
     VmRetryBackoff, VmTransition,
@@ -33,6 +33,8 @@ const START_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// The same for a VM that is paused for lack of space again and again: each time its guest writes until it is paused.
 const RESUME_PAUSE_FIRST: Duration = Duration::from_secs(30);
 const RESUME_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Changes often come in groups: between two rounds there is at least this long.
+const GROUP: Duration = Duration::from_millis(50);
 /// One round: a few calls to the hypervisor for each VM.
 const ROUND_MAX: Duration = Duration::from_secs(600);
 
@@ -44,6 +46,8 @@ pub struct VmReconciler {
     starts: VmRetryBackoff,
     resumes: VmRetryBackoff,
     room: FreeSpaceHysteresis,
+    /// When the hypervisor answered last.
+    answered: Option<Instant>,
 }
 
 /// Why a round failed.
@@ -70,6 +74,9 @@ impl Worker for VmReconciler {
         ROUND_MAX
     }
     async fn round(&mut self) -> Result<(), String> {
+        if let Some(at) = self.answered.filter(|at| at.elapsed() < GROUP) {
+            tokio::time::sleep(GROUP - at.elapsed().min(GROUP)).await;
+        }
         self.reconcile().await.map_err(|error| with_causes(&error))
     }
 }
@@ -85,12 +92,20 @@ impl VmReconciler {
             starts: VmRetryBackoff::new(START_PAUSE_FIRST, START_PAUSE_MAX),
             resumes: VmRetryBackoff::new(RESUME_PAUSE_FIRST, RESUME_PAUSE_MAX),
             room,
+            answered: None,
         }
     }
 
     async fn reconcile(&mut self) -> Result<(), RoundError> {
         let inventory = self.state.registry.snapshot().await?;
-        let found = self.found(&inventory).await?;
+        let found = match self.found(&inventory).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.without_answer(&inventory, &error).await?;
+                return Err(error);
+            }
+        };
+        self.answered = Some(Instant::now());
         let outcomes = outcomes(&self.engine, &inventory, &found).await?;
         let outcome =
             |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationStatus::NoSuchOperation);
@@ -116,6 +131,24 @@ impl VmReconciler {
         self.discard_set_aside().await?;
         measure(&inventory);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Says of all VMs that their state is unknown, once the hypervisor has been away for a while.
+    async fn without_answer(&self, inventory: &Inventory, error: &RoundError) -> Result<(), RoundError> {
+        let RoundError::Hypervisor(HypervisorError { kind: HypervisorErrorKind::Unavailable, .. }) = error
+        else {
+            return Ok(());
+        };
+        if self.answered.is_some_and(|at| at.elapsed() < self.state.limits.unknown_after) {
+            return Ok(());
+        }
+        for decision in reconcile::without_answer(inventory.vms()) {
+            if let ReconcileAction::RecordObservation(vm, before, now) = decision {
+                self.apply(&vm, VmTransition::RecordObservation { before, now }).await?;
+            }
+        }
+        measure(&self.state.registry.snapshot().await?);
+        Ok(())
     }
 
     /// Every VM that carries our mark, with what is not known of it yet.
@@ -156,7 +189,7 @@ impl VmReconciler {
         };
         let hypervisor = &self.state.hypervisor;
         vm.address = unless_unavailable(hypervisor.address(&vm.uuid, &record.identity.mac).await)?.flatten();
-        vm.guest_answers = (observed.ready && observed.power.is_on())
+        vm.guest_answers = (observed.ready && observed.power.is_on() && !observed.stale)
             || unless_unavailable(hypervisor.agent_answers(&vm.uuid).await)?.unwrap_or(false);
         Ok(())
     }

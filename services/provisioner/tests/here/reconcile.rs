@@ -8,7 +8,7 @@ use futures::StreamExt;
 use operation::new_id;
 use provisioner::Limits;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
-use provisioner::ports::{Hypervisor, VmMark, VmSpec};
+use provisioner::ports::{Hypervisor, HypervisorErrorKind, VmMark, VmSpec};
 use provisioner_domain::PowerState;
 use testkit::{eventually, eventually_some};
 
@@ -62,6 +62,38 @@ async fn a_vm_that_went_off_by_itself_is_started_again() {
 }
 
 #[actix::test]
+async fn what_the_hypervisor_reports_is_seen_at_once() {
+    // The reconciler comes at its start, and then only when it is woken.
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let before = get(&running).await;
+    running.simulated.hypervisor.send_events(true);
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::User).expect("paused");
+    eventually_in(&running, VmState::Paused).await;
+    start(&running).await;
+    running.simulated.hypervisor.destroy(&before.uuid).await.expect("off");
+    eventually("it is started again", async || power(&running, &before.uuid).await == PowerState::Running)
+        .await;
+}
+
+#[actix::test]
+async fn while_the_hypervisor_is_away_the_state_of_a_vm_is_unknown_and_its_address_too() {
+    let soon = Limits { unknown_after: Duration::from_millis(200), ..reconciling() };
+    let running = Running::start_with(soon).await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let before = get(&running).await;
+    let away = Fault::Fail(u32::MAX, HypervisorErrorKind::Unavailable);
+    running.simulated.faults.set(SimulatedCall::Marked, away);
+    let unknown = eventually_in(&running, VmState::Unknown).await;
+    assert_eq!(unknown.address, None);
+    assert_ne!(running.problems().await, [""; 0]);
+    running.simulated.faults.clear(SimulatedCall::Marked);
+    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+}
+
+#[actix::test]
 async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_what_to_do() {
     let running = with_web().await;
     let before = get(&running).await;
@@ -83,14 +115,14 @@ async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_
     assert!(matches!(refused, VmRefused::DisksChanged { .. }));
     let refused = running.refused(OpenDisks { vm: vm("web"), operation_id: new_id() }).await;
     assert!(matches!(refused, OpenDisksRefused::DisksChanged { .. }), "{refused}");
-    let health = running.health().await;
-    assert!(format!("{health:?}").contains("VM web: "), "{health:?}");
+    let problems = running.problems().await;
+    assert!(problems.iter().any(|problem| problem.starts_with("vms: VM web: ")), "{problems:?}");
     let disks = hypervisor.disks(&before.uuid).await.expect("an answer");
     assert_eq!(disks[0].path.as_ref(), Some(&overlay));
 
     hypervisor.replace_disk(&before.uuid, &file).expect("put back");
     assert_eq!(eventually_in(&running, VmState::Ready).await, before);
-    assert!(running.health().await.is_healthy());
+    assert_eq!(running.problems().await, [""; 0]);
 }
 
 #[actix::test]

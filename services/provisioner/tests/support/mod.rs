@@ -10,7 +10,7 @@ use std::time::Duration;
 use bus::memory::MemoryTransport;
 use bus::{Bus, CallError, RunningServer, ServiceInfo};
 use contract::message::{DurableCommand, Request};
-use contract::operation::{CheckHealth, Health, OperationReport, OperationState};
+use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
 use operation::{Context, ProgressMeter, new_id, wait_for_operation};
@@ -64,6 +64,7 @@ pub fn limits() -> Limits {
         freeze_timeout: Duration::from_millis(200),
         export_lease: Duration::from_secs(120),
         reconcile_interval: Duration::from_secs(3600),
+        unknown_after: Duration::from_secs(3600),
         free_space_low: ByteCount(0),
         free_space_to_resume: ByteCount(0),
     }
@@ -207,9 +208,13 @@ impl Running {
         }
     }
 
-    pub async fn health(&self) -> Health {
-        let asked = self.bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
-        asked.expect("an answer")
+    /// What its health says is wrong, with the names of the parts.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (part, check) in &self.service.health_checks {
+            problems.extend(check().await.map(|problem| format!("{part}: {problem}")));
+        }
+        problems
     }
 
     /// Why an operation was undone.

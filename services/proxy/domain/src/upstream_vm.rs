@@ -73,6 +73,7 @@ fn target(vm: &UpstreamVm, port: u16) -> UpstreamState {
         }
         (VmState::Paused, _) => down(VmDownReason::Paused, RETRY_STARTING),
         (VmState::Missing, _) => down(VmDownReason::Failed, RETRY_DOWN),
+        (VmState::Unknown, _) => down(VmDownReason::Failed, RETRY_STARTING),
     }
 }
 
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn only_a_ready_vm_with_an_address_gets_requests() {
         for state in
-            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
+            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing, VmState::Unknown]
         {
             assert!(matches!(target(&vm("web", 1, state), 80), UpstreamState::Down { .. }), "{state:?}");
         }

@@ -1,3 +1,5 @@
+use contract::provisioner::VmState;
+
 use super::*;
 use crate::vm::VmLockKind;
 use crate::vm::VmTransition;
@@ -74,6 +76,29 @@ fn a_vm_whose_disks_others_changed_is_shown_so_and_not_started() {
             ReconcileAction::StartVm(known.name().clone())
         ]
     );
+}
+
+#[test]
+fn while_the_hypervisor_is_away_nothing_is_known_and_afterwards_only_what_it_says() {
+    let address = Some(std::net::Ipv4Addr::new(10, 0, 0, 7).into());
+    let known = observe(&existing(), ObservedVmState::running(true, address));
+    let [ReconcileAction::RecordObservation(_, _, now)] = &without_answer([&known])[..] else {
+        panic!("it is observed");
+    };
+    let away = observe(&known, *now);
+    assert_eq!((away.state(), away.address()), (VmState::Unknown, None));
+    assert_eq!(without_answer([&away]), [], "once is enough");
+    for answers in [true, false] {
+        let decisions = decided(&away, &[found(&known, PowerState::Running, answers)], OperationStatus::Done);
+        let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
+            panic!("{decisions:?}");
+        };
+        let back = observe(&away, *now);
+        let expected = if answers { VmState::Ready } else { VmState::Starting };
+        assert_eq!((back.state(), back.address().map(|at| at.to_string())), (expected, Some("10.0.0.9".into())));
+    }
+    let decisions = decided(&away, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
+    assert!(decisions.contains(&ReconcileAction::StartVm(known.name().clone())), "its host was started again");
 }
 
 #[test]

@@ -149,6 +149,9 @@ impl VmRecord {
         if let Some(shown) = lock.as_ref().and_then(|lock| lock.kind.shows()) {
             return shown;
         }
+        if observed.stale {
+            return VmState::Unknown;
+        }
         match observed.power {
             PowerState::Running if observed.ready => VmState::Ready,
             PowerState::Running => VmState::Starting,
@@ -172,9 +175,9 @@ impl VmRecord {
         })
     }
 
-    /// Its address, while it is on and has one.
+    /// Its address, while it is on and has one, and that is known.
     pub fn address(&self) -> Option<IpAddr> {
-        self.observed()?.address
+        self.observed().filter(|observed| !observed.stale)?.address
     }
 
     /// The VM as `get_vm` returns it; `hypervisor` is what runs it.

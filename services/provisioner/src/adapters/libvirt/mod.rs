@@ -14,13 +14,14 @@ use std::time::Duration;
 use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
+use contract::message::with_causes;
 use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
 use provisioner_domain::{HypervisorInfo, PowerState};
 use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
+use provisioner_libvirt::{events, Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
 use sha2::{Digest, Sha256};
 
 use self::lane::{LibvirtLane, Outcome, RunOnLane};
@@ -28,7 +29,7 @@ use self::power::power_of;
 use self::spec::{domain_uuid, mac_address, network_spec};
 use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
-    Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
     VmMark, VmSpec, disk_changes,
 };
 
@@ -40,6 +41,7 @@ const CALL_MAX: Duration = Duration::from_secs(100);
 /// libvirtd of this host.
 pub struct LibvirtHypervisor {
     lanes: Addr<LibvirtLane>,
+    settings: Settings,
     network: NetworkSpec,
     virt_type: VirtType,
     /// Why VMs run without KVM, where they do.
@@ -72,9 +74,12 @@ impl LibvirtHypervisor {
         let (ChosenVirtType { virt_type, reason }, cache) =
             probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "VMs run with");
-        let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
+        // Before the first connection: those that are older have no events.
+        events::start_event_loop().map_err(|error| with_causes(&error))?;
+        let lane_settings = settings.clone();
+        let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(lane_settings.clone()));
         let emulated = (virt_type == VirtType::Qemu).then_some(reason);
-        Ok(LibvirtHypervisor { lanes, network, virt_type, emulated, cache })
+        Ok(LibvirtHypervisor { lanes, settings, network, virt_type, emulated, cache })
     }
 
     /// Makes a call on a lane. `attempt` says what for, in an error.
@@ -127,6 +132,12 @@ impl Hypervisor for LibvirtHypervisor {
         let network = self.network.clone();
         let attempt = format!("prepare the network {}", network.name);
         self.call(attempt, move |line| line.ensure_network(&network)).await.map(drop)
+    }
+
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError> {
+        let attempt = "watch the domains";
+        events::watch(self.settings.clone(), changed)
+            .map_err(|error| HypervisorError::new(kind_of(&error), attempt, error))
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {

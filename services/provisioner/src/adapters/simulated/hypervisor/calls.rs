@@ -11,7 +11,7 @@ use provisioner_domain::{HypervisorInfo, PowerState};
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
     VmSpec, disk_changes,
 };
 
@@ -52,6 +52,11 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn prepare(&self) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Prepare).await
+    }
+
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError> {
+        self.state().watcher = Some(changed);
+        Ok(())
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::calls::SimulatedCall;
 use super::faults::Faults;
 use super::guest::Guest;
-use crate::ports::{BoxError, HypervisorError, HypervisorErrorKind, VmSpec};
+use crate::ports::{BoxError, ChangeCallback, HypervisorError, HypervisorErrorKind, VmSpec};
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
 const ADDRESSES_TRIED: u16 = 64;
@@ -35,6 +35,8 @@ struct State {
     frozen: HashSet<VmUuid>,
     flushed: HashSet<VmUuid>,
     renewed: HashMap<VmUuid, VmName>,
+    watcher: Option<ChangeCallback>,
+    sends_events: bool,
 }
 
 /// What is kept of a VM.
@@ -86,6 +88,12 @@ impl SimulatedHypervisor {
     /// The faults, to be switched by tests.
     pub fn faults(&self) -> &Arc<Faults> {
         &self.faults
+    }
+
+    /// Whether it reports what happens to its VMs, as a real one does. At first it does not: tests look at what is noticed
+    /// only when it is asked.
+    pub fn send_events(&self, on: bool) {
+        self.state().sends_events = on;
     }
 
     /// Pauses a VM that runs, as a person or a failing disk would.
@@ -166,7 +174,14 @@ impl SimulatedHypervisor {
         std::fs::write(&part, text)
             .and_then(|()| std::fs::rename(&part, &path))
             .map_err(|error| failed(format!("write {}", path.display()), error))?;
-        self.state().vms.insert(vm.spec.uuid.clone(), vm.clone());
+        let watcher = {
+            let mut state = self.state();
+            state.vms.insert(vm.spec.uuid.clone(), vm.clone());
+            state.watcher.clone().filter(|_| state.sends_events)
+        };
+        if let Some(changed) = watcher {
+            changed();
+        }
         Ok(())
     }
 
