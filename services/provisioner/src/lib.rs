@@ -80,12 +80,14 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
         tracing::warn!(error = with_causes(&error), ?interval, "VMs are asked for at an interval only");
     }
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
-    let (info, hypervisor) = (state.hypervisor.info(), check_hypervisor(&state));
+    let info = state.hypervisor.info();
+    let (hypervisor, network) = (check_hypervisor(&state), check_network(&state));
     let (room, problems) = (check_room(&state), check_vms(&state));
     Ok(Service::new(wiring, Handlers { state, export_keeper: exports })
         .with_workers(workers)
         .with_notices(info.notice())
         .with_part(info.name, hypervisor)
+        .with_part("network", network)
         .with_part("disks", room)
         .with_part("vms", problems))
 }
@@ -95,6 +97,15 @@ fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
     Arc::new(move || {
         let hypervisor = Arc::clone(&hypervisor);
         Box::pin(async move { hypervisor.check().await.err().map(|error| with_causes(&error)) })
+    })
+}
+
+/// Prepares it, too: it may have been taken down.
+fn check_network(state: &Arc<ServiceState>) -> PartCheck {
+    let hypervisor = Arc::clone(&state.hypervisor);
+    Arc::new(move || {
+        let hypervisor = Arc::clone(&hypervisor);
+        Box::pin(async move { hypervisor.prepare().await.err().map(|error| with_causes(&error)) })
     })
 }
 

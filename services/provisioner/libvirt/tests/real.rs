@@ -63,6 +63,47 @@ fn a_network_is_created_once_however_many_callers_ask_for_it_at_once() {
 }
 
 #[test]
+fn a_bridge_or_an_address_in_use_is_named_and_nothing_stays_defined() {
+    let Some(realm) = Realm::shared() else { return };
+    let mut connection = realm.connection();
+    let ip = |arguments: &[&str]| {
+        let status = Command::new("ip").args(arguments).status();
+        assert!(status.expect("iproute2").success(), "{arguments:?}");
+    };
+    ip(&["link", "add", "taken0", "type", "bridge"]);
+    ip(&["address", "add", "10.108.0.1/24", "dev", "taken0"]);
+    let spec = NetworkSpec {
+        name: "taken".into(),
+        bridge: "taken0".into(),
+        host_address: Ipv4Addr::new(10, 109, 0, 1),
+        prefix_length: 24,
+        dhcp_range: (Ipv4Addr::new(10, 109, 0, 10), Ipv4Addr::new(10, 109, 0, 20)),
+        forward: Forward::Isolated,
+    };
+    let other = NetworkSpec {
+        bridge: "taken1".into(),
+        host_address: Ipv4Addr::new(10, 108, 0, 2),
+        dhcp_range: (Ipv4Addr::new(10, 108, 0, 10), Ipv4Addr::new(10, 108, 0, 20)),
+        ..spec.clone()
+    };
+    for (spec, text) in [(&spec, "interface taken0"), (&other, "interface taken0 of this host has 10.108.0.1/24")] {
+        let refused = connection.ensure_network(spec);
+        let Err(Error::NetworkInUse { reason, .. }) = &refused else { panic!("{refused:?}") };
+        assert!(reason.contains(text), "{reason}");
+        assert_eq!(connection.remove_network("taken").expect("none"), EnsureOutcome::AlreadyInPlace);
+    }
+    ip(&["link", "delete", "taken0"]);
+    for spec in [&spec, &other] {
+        assert_eq!(connection.ensure_network(spec).expect("free"), EnsureOutcome::Changed);
+        assert_eq!(connection.remove_network("taken").expect("ours"), EnsureOutcome::Changed);
+    }
+    // libvirt itself refuses: nothing that is half made stays.
+    let broken = NetworkSpec { dhcp_range: (Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 1, 0, 2)), ..spec };
+    connection.ensure_network(&broken).expect_err("its addresses are elsewhere");
+    assert_eq!(connection.remove_network("taken").expect("none"), EnsureOutcome::AlreadyInPlace);
+}
+
+#[test]
 fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     let Some(realm) = Realm::shared() else { return };
     let mut connection = realm.connection();

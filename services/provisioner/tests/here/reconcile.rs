@@ -258,6 +258,16 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
 }
 
 #[actix::test]
+async fn a_network_that_cannot_be_prepared_is_named_in_health_until_it_is() {
+    let running = with_web().await;
+    running.simulated.faults.set(SimulatedCall::Prepare, Fault::Fail(u32::MAX, HypervisorErrorKind::Failed));
+    let problems = running.problems().await;
+    assert!(problems.iter().any(|problem| problem.starts_with("network: ")), "{problems:?}");
+    running.simulated.faults.clear(SimulatedCall::Prepare);
+    assert_eq!(running.problems().await, [""; 0]);
+}
+
+#[actix::test]
 async fn what_a_removal_set_aside_is_discarded() {
     let running = with_web().await;
     running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
