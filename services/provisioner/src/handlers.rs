@@ -68,8 +68,18 @@ pub(crate) async fn check_create_vm(
     handlers: Arc<Handlers>,
     candidate: PendingCommand<CreateVm>,
 ) -> Result<(), ErrorReply<CreateVmRefused>> {
-    let inventory = handlers.state.registry.snapshot().await?;
-    inventory.may_create(&candidate.command.definition).map(drop).map_err(ErrorReply::Refused)
+    let (state, CreateVm { definition, overcommit, .. }) = (&handlers.state, candidate.command);
+    let inventory = state.registry.snapshot().await?;
+    inventory.may_create(&definition).map_err(ErrorReply::Refused)?;
+    if overcommit {
+        return Ok(());
+    }
+    // A hypervisor that is away is waited for by the operation; what fits is not known then.
+    let Ok(capacity) = state.hypervisor.capacity().await else {
+        return Ok(());
+    };
+    let free = state.disks.free().await.map_err(unavailable)?;
+    capacity.check(&definition, inventory.promised_memory(), free).map_err(ErrorReply::Refused)
 }
 
 /// Whether a command may lock its VM now.

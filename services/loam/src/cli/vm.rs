@@ -23,6 +23,9 @@ pub(super) enum VmCommand {
     Create {
         /// Definition of the VM, a TOML file
         file: PathBuf,
+        /// Create it even where the host has less memory, disk space or processors than it asks for
+        #[arg(long)]
+        overcommit: bool,
         #[arg(long, help = DETACH)]
         detach: bool,
     },
@@ -67,8 +70,8 @@ pub(super) struct OneVm {
 pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), CliError> {
     let operation_id = None;
     match command {
-        VmCommand::Create { file, detach } => {
-            begin(session, CreateVm { definition: read(&file)?, operation_id }, detach).await
+        VmCommand::Create { file, overcommit, detach } => {
+            begin(session, CreateVm { definition: read(&file)?, overcommit, operation_id }, detach).await
         }
         VmCommand::List => {
             show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))

@@ -117,6 +117,15 @@ impl Connection {
         })
     }
 
+    /// What this host has: its processors, and its memory in KiB.
+    ///
+    /// # Errors
+    /// What any call may meet.
+    pub fn host_capacity(&mut self) -> Result<(u32, u64), Error> {
+        let info = self.call(CallClass::Query, "get what the host has", |connect| connect.node_info())?;
+        Ok((info.cpus, info.memory))
+    }
+
     /// Registers for the life-cycle events of all domains, as long as this connection is open.
     pub(crate) fn register(&mut self, changed: ChangeCallback) -> Result<(), Error> {
         self.call(CallClass::Query, "register for events", |connect| raw::on_lifecycle(connect, changed))?;

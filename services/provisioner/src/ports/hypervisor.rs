@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::{DiskName, MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 
 use super::BoxError;
 use super::vm_spec::{Disk, FoundDisk, VmMark, VmSpec};
@@ -97,6 +97,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Calls `changed` from now on when VMs may have changed by themselves or by others, and when the hypervisor has gone
     /// away or is back. It may miss a change: whoever relies on all of them asks from time to time, too.
     fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError>;
+
+    /// What its host has.
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError>;
 
     /// Whether it answers.
     async fn check(&self) -> Result<(), HypervisorError>;

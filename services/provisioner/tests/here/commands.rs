@@ -7,7 +7,7 @@ use futures::StreamExt;
 use operation::new_id;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner::ports::{Hypervisor, HypervisorErrorKind};
-use provisioner_domain::PowerState;
+use provisioner_domain::{HostCapacity, PowerState};
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, script, seed_name, vm};
@@ -79,7 +79,7 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
     let running = Running::start().await;
     running.add_seed().await;
     let id = new_id();
-    let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
+    let asked = CreateVm { definition: definition("web"), overcommit: false, operation_id: Some(id.clone()) };
     assert_eq!(running.bus.call(&asked, ANSWER).await.expect("begun"), BegunOperation::Begun(id.clone()));
     assert_eq!(
         running.bus.call(&asked, ANSWER).await.expect("known"),
@@ -90,7 +90,7 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
         running.bus.call(&asked, ANSWER).await.expect("known for ever"),
         BegunOperation::AlreadyBegun(id.clone())
     );
-    let other = CreateVm { definition: definition("other"), operation_id: Some(id.clone()) };
+    let other = CreateVm { definition: definition("other"), overcommit: false, operation_id: Some(id.clone()) };
     let refused = running.refused(other).await;
     assert_eq!(refused, CreateVmRefused::IdReused(id));
 }
@@ -98,7 +98,7 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
 #[actix::test]
 async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
     let running = Running::start().await;
-    let create = async |definition| running.refused(CreateVm { definition, operation_id: None }).await;
+    let create = async |definition| running.refused(CreateVm { definition, overcommit: false, operation_id: None }).await;
     assert_eq!(create(definition("web")).await, CreateVmRefused::UnknownSeed(seed_name()));
     running.add_seed().await;
     running.create(definition("web")).await;
@@ -118,6 +118,35 @@ async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
 }
 
 #[actix::test]
+async fn a_vm_that_does_not_fit_on_its_host_is_created_only_where_that_is_meant() {
+    let running = Running::start().await;
+    running.add_seed().await;
+    let hypervisor = &running.simulated.hypervisor;
+    hypervisor.set_capacity(HostCapacity { cpus: 2, memory: ByteCount::gib(1) });
+    let with = |change: &dyn Fn(&mut VmDefinition)| {
+        let mut definition = definition("big");
+        change(&mut definition);
+        CreateVm { definition, overcommit: false, operation_id: None }
+    };
+    for (asked, wrong) in [
+        (with(&|vm| vm.ram_size = ByteCount::gib(1024)), "ram_size"),
+        (with(&|vm| vm.cpu_count = 64), "cpu_count"),
+        (with(&|vm| vm.disk_size = ByteCount::gib(64 * 1024)), "disk_size"),
+    ] {
+        let refused = running.refused(asked).await;
+        assert!(matches!(&refused, CreateVmRefused::ExceedsHost { field, .. } if field == wrong), "{refused}");
+    }
+    // What others use counts: the fourth of 256 MiB is too much beside a VM of 512 MiB.
+    let mut half = definition("half");
+    half.ram_size = ByteCount::mib(512);
+    running.create(half).await;
+    running.create(definition("third")).await;
+    let fits = running.refused(with(&|vm| vm.ram_size = ByteCount::mib(257))).await;
+    assert!(matches!(&fits, CreateVmRefused::ExceedsHost { field, .. } if field == "ram_size"), "{fits}");
+    running.run(CreateVm { overcommit: true, ..with(&|vm| vm.ram_size = ByteCount::gib(2)) }).await;
+}
+
+#[actix::test]
 async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says_how_far_it_came() {
     let running = Running::start().await;
     running.add_seed().await;
@@ -127,7 +156,7 @@ async fn the_creation_of_a_vm_that_does_not_answer_is_undone_and_the_reason_says
         (SimulatedCall::Shell, "SSH at 127.77."),
     ] {
         running.simulated.faults.set(call, Fault::GuestUnresponsive);
-        let asked = CreateVm { definition: definition("web"), operation_id: None };
+        let asked = CreateVm { definition: definition("web"), overcommit: false, operation_id: None };
         let reason = running.run_undone(asked).await;
         assert!(reason.contains(text), "{reason}");
         running.simulated.faults.clear(call);
@@ -223,7 +252,7 @@ async fn secrets_and_long_texts_are_shown_only_by_get_vm() {
     assert_eq!(get(&running, "web").await.definition, wanted);
     let mut huge = definition("huge");
     huge.env.insert("LONG".into(), "x".repeat(100 * 1024));
-    let asked = CreateVm { definition: huge, operation_id: None };
+    let asked = CreateVm { definition: huge, overcommit: false, operation_id: None };
     let refused = running.refused(asked).await;
     assert!(matches!(refused, CreateVmRefused::InvalidField { field, .. } if field == "env"));
 }
@@ -234,7 +263,7 @@ async fn while_the_bus_is_away_nothing_is_lost_and_afterwards_work_goes_on() {
     running.add_seed().await;
     running.simulated.faults.set(SimulatedCall::Define, Fault::Stall);
     let id = new_id();
-    let asked = CreateVm { definition: definition("web"), operation_id: Some(id.clone()) };
+    let asked = CreateVm { definition: definition("web"), overcommit: false, operation_id: Some(id.clone()) };
     running.bus.call(&asked, ANSWER).await.expect("begun");
     eventually("its name is reserved", async || {
         running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.is_ok()

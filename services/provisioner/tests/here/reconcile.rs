@@ -241,7 +241,7 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     // An operation of ours that ended undone.
     running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
-    let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
+    let create = CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.clear(SimulatedCall::Address);

@@ -55,7 +55,7 @@ impl Fixture {
 }
 
 fn create() -> CreateVm {
-    CreateVm { definition: definition("web"), operation_id: None }
+    CreateVm { definition: definition("web"), overcommit: false, operation_id: None }
 }
 
 fn start() -> StartVm {

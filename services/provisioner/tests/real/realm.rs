@@ -102,7 +102,7 @@ impl Realm {
     }
 
     pub(crate) async fn create(&self, definition: VmDefinition) {
-        self.run(CreateVm { definition, operation_id: None }).await;
+        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await;
     }
 
     pub(crate) async fn get(&self, name: &str) -> Vm {

@@ -232,7 +232,7 @@ impl Running {
     }
 
     pub async fn create(&self, definition: VmDefinition) -> OperationReport {
-        self.run(CreateVm { definition, operation_id: None }).await
+        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await
     }
 
     /// The page of a simulated guest.

@@ -109,6 +109,9 @@ pub struct Vm {
 pub struct CreateVm {
     /// The VM's definition.
     pub definition: VmDefinition,
+    /// Whether it is created though its host has less memory, free disk space or processors than it asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overcommit: bool,
     /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
@@ -146,6 +149,14 @@ pub enum CreateVmRefused {
         /// The key of the definition.
         field: String,
         /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// It asks for more than its host has.
+    #[error("{field}: {reason}; `--overcommit` allows it")]
+    ExceedsHost {
+        /// The key of the definition.
+        field: String,
+        /// What is asked for, and what there is.
         reason: String,
     },
     /// The id was used for another command.

@@ -15,8 +15,8 @@ use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
 use contract::message::with_causes;
-use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use contract::{ByteCount, MacAddress, OperationId, Realm, VmName, VmUuid};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
@@ -138,6 +138,11 @@ impl Hypervisor for LibvirtHypervisor {
         let attempt = "watch the domains";
         events::watch(self.settings.clone(), changed)
             .map_err(|error| HypervisorError::new(kind_of(&error), attempt, error))
+    }
+
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError> {
+        let (cpus, kib) = self.call("get what the host has", Connection::host_capacity).await?;
+        Ok(HostCapacity { cpus, memory: ByteCount(kib << 10) })
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {

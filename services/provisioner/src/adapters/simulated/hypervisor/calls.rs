@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use contract::provisioner::PauseReason;
 use contract::{MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
@@ -21,6 +21,7 @@ use crate::ports::{
 pub enum SimulatedCall {
     Prepare,
     Check,
+    Capacity,
     Define,
     Definition,
     RestoreDefinition,
@@ -57,6 +58,11 @@ impl Hypervisor for SimulatedHypervisor {
     fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError> {
         self.state().watcher = Some(changed);
         Ok(())
+    }
+
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError> {
+        self.faults.check(SimulatedCall::Capacity).await?;
+        Ok(self.state().capacity)
     }
 
     async fn check(&self) -> Result<(), HypervisorError> {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use contract::provisioner::PauseReason;
-use contract::{VmName, VmUuid};
-use provisioner_domain::PowerState;
+use contract::{ByteCount, VmName, VmUuid};
+use provisioner_domain::{HostCapacity, PowerState};
 use serde::{Deserialize, Serialize};
 
 pub use self::calls::SimulatedCall;
@@ -28,8 +28,11 @@ pub struct SimulatedHypervisor {
     faults: Arc<Faults>,
 }
 
-#[derive(Default)]
+/// A simulated VM uses nothing.
+const CAPACITY: HostCapacity = HostCapacity { cpus: 64, memory: ByteCount::gib(64 * 1024) };
+
 struct State {
+    capacity: HostCapacity,
     vms: BTreeMap<VmUuid, SimulatedVm>,
     guests: HashMap<VmUuid, Guest>,
     frozen: HashSet<VmUuid>,
@@ -37,6 +40,21 @@ struct State {
     renewed: HashMap<VmUuid, VmName>,
     watcher: Option<ChangeCallback>,
     sends_events: bool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            capacity: CAPACITY,
+            vms: BTreeMap::new(),
+            guests: HashMap::new(),
+            frozen: HashSet::new(),
+            flushed: HashSet::new(),
+            renewed: HashMap::new(),
+            watcher: None,
+            sends_events: false,
+        }
+    }
 }
 
 /// What is kept of a VM.
@@ -94,6 +112,11 @@ impl SimulatedHypervisor {
     /// only when it is asked.
     pub fn send_events(&self, on: bool) {
         self.state().sends_events = on;
+    }
+
+    /// Changes what its host has.
+    pub fn set_capacity(&self, capacity: HostCapacity) {
+        self.state().capacity = capacity;
     }
 
     /// Pauses a VM that runs, as a person or a failing disk would.
