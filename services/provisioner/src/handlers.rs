@@ -102,9 +102,14 @@ pub(crate) async fn check_start_vm(
     let record = state.registry.vm(&candidate.command.vm).await?;
     let (vm, before) = (record.name(), record.observed());
     if let (Ok(power), Some(before)) = (state.hypervisor.power(&record.identity.uuid).await, before) {
-        let now = ObservedVmState::after(Some(before), power);
+        let changes = match power {
+            PowerState::Missing => record.problem(),
+            _ => state.disk_changes(&record).await.unwrap_or_else(|_| record.problem()),
+        };
+        let disks_changed = changes.is_some();
+        let now = ObservedVmState { disks_changed, ..ObservedVmState::after(Some(before), power) };
         state.registry.apply(vm, VmTransition::RecordObservation { before, now }).await?;
-        if power == PowerState::Off && let Ok(Some(changes)) = state.disk_changes(&record).await {
+        if let (false, Some(changes)) = (power.is_on(), changes) {
             return Err(ErrorReply::Refused(VmRefused::DisksChanged { vm: vm.clone(), changes }));
         }
     }

@@ -132,6 +132,7 @@ async fn routes_follow_vm_changed_events() {
         bus.publish(&VmChanged { name: "web".parse().expect("valid"), vm }).await.expect("published");
     };
     report(Some(VmState::Ready)).await;
+    report(Some(VmState::Unknown)).await;
     eventually("the upstream responds", async || status(proxy.address, "web.example").await == 200).await;
     report(Some(VmState::Stopped)).await;
     eventually("the VM is down", async || status(proxy.address, "web.example").await == 503).await;

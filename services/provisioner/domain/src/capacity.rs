@@ -27,18 +27,24 @@ impl HostCapacity {
         promised: ByteCount,
         free: ByteCount,
     ) -> Result<(), CreateVmRefused> {
-        let refuse = |field: &str, reason: String| Err(CreateVmRefused::ExceedsHost { field: field.into(), reason });
+        let refuse =
+            |field: &str, reason: String| Err(CreateVmRefused::ExceedsHost { field: field.into(), reason });
         let (ram, disk, vcpus) = (definition.ram_size, definition.disk_size, definition.cpu_count);
         if ram.0.saturating_add(promised.0) > self.memory.0 {
             let memory = self.memory;
-            return refuse("ram_size", format!("{ram} asked for, the host has {memory}, other VMs use {promised}"));
+            return refuse(
+                "ram_size",
+                format!("{ram} asked for, the host has {memory}, other VMs use {promised}"),
+            );
         }
         let most = self.cpus.saturating_mul(VCPUS_PER_CPU_MAX);
         if vcpus > most {
             let cpus = self.cpus;
             return refuse(
                 "cpu_count",
-                format!("{vcpus} asked for, the host has {cpus} processors: at most {most} ({VCPUS_PER_CPU_MAX} for each)"),
+                format!(
+                    "{vcpus} asked for, the host has {cpus} processors: at most {most} ({VCPUS_PER_CPU_MAX} for each)"
+                ),
             );
         }
         if disk > free {
@@ -66,9 +72,15 @@ mod tests {
         assert_eq!(check(&|vm| vm.cpu_count = 8), Ok(()));
         assert_eq!(check(&|vm| vm.disk_size = ByteCount::gib(10)), Ok(()));
         for (change, parts) in [
-            (&(|vm: &mut VmDefinition| vm.ram_size = ByteCount::gib(21)) as &dyn Fn(&mut VmDefinition), ["21 GiB", "24 GiB", "4 GiB"]),
+            (
+                &(|vm: &mut VmDefinition| vm.ram_size = ByteCount::gib(21)) as &dyn Fn(&mut VmDefinition),
+                ["21 GiB", "24 GiB", "4 GiB"],
+            ),
             (&|vm: &mut VmDefinition| vm.cpu_count = 64, ["64", "2 processors", "at most 8"]),
-            (&|vm: &mut VmDefinition| vm.disk_size = ByteCount::gib(11), ["11 GiB", "10 GiB", "--overcommit"]),
+            (
+                &|vm: &mut VmDefinition| vm.disk_size = ByteCount::gib(11),
+                ["11 GiB", "10 GiB", "--overcommit"],
+            ),
         ] {
             let refused = check(change).expect_err("it does not fit");
             assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");

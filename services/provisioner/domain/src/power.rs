@@ -58,7 +58,14 @@ impl ObservedVmState {
     }
 
     const fn without_guest(power: PowerState) -> ObservedVmState {
-        ObservedVmState { power, ready: false, address: None, stale: false, off_in_order: false, disks_changed: false }
+        ObservedVmState {
+            power,
+            ready: false,
+            address: None,
+            stale: false,
+            off_in_order: false,
+            disks_changed: false,
+        }
     }
 
     /// It is off; `in_order` is what the hypervisor says of how it went off.

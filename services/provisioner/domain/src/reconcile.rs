@@ -133,9 +133,7 @@ fn about_record(
         decisions.push(ReconcileAction::RecordObservation(name.clone(), *observed, now));
     }
     match now.power {
-        PowerState::Off
-            if *desired == DesiredPowerState::Running && lock.is_none() && !now.disks_changed =>
-        {
+        PowerState::Off if *desired == DesiredPowerState::Running && lock.is_none() && !now.disks_changed => {
             decisions.push(ReconcileAction::StartVm(name))
         }
         // Also while its disks are read: the reader waits for it.
@@ -150,7 +148,9 @@ fn about_record(
 /// How a VM is now: what was known of it holds as long as nothing contradicts it.
 fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
     let Some(found) = found else {
-        return ObservedVmState::MISSING;
+        // Defined again from its record it would not have what its guest wrote to another file.
+        let disks_changed = record.observed().is_some_and(|before| before.disks_changed);
+        return ObservedVmState { disks_changed, ..ObservedVmState::MISSING };
     };
     let before = record.observed();
     let known = match found.power {

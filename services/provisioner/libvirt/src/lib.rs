@@ -48,7 +48,8 @@ mod xml;
 pub use connection::{Connection, EnsureOutcome, HypervisorVersions, Settings};
 pub use deadline::{CallClass, Deadlines};
 pub use domain::{
-    BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, FoundDisk, MacAddress, Mark, NetworkInterface, VirtType,
+    BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, FoundDisk, MacAddress, Mark, NetworkInterface,
+    VirtType,
 };
 pub use error::Error;
 pub use power::{DiskError, DomainState, PauseReason};

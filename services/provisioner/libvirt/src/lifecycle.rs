@@ -15,8 +15,8 @@ use virt::sys;
 
 use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
-use crate::domain::mark::MARK_NAMESPACE;
 use crate::domain::changes::disks_in;
+use crate::domain::mark::MARK_NAMESPACE;
 use crate::domain::{DomainSpec, FoundDisk, Mark};
 use crate::error::{Error, known};
 use crate::power::{DomainState, state_of};

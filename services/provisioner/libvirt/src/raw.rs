@@ -131,13 +131,8 @@ pub(crate) fn disk_errors(domain: &Domain) -> Result<Vec<(String, sys::virDomain
 /// Calls `changed` after each life-cycle event of any domain, as long as the connection is open. It is called on the thread
 /// of the event loop, and must not panic.
 pub(crate) fn on_lifecycle(connect: &Connect, changed: ChangeCallback) -> Result<(), Error> {
-    type Lifecycle = unsafe extern "C" fn(
-        sys::virConnectPtr,
-        sys::virDomainPtr,
-        c_int,
-        c_int,
-        *mut c_void,
-    ) -> c_int;
+    type Lifecycle =
+        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
     type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
     unsafe extern "C" fn lifecycle(

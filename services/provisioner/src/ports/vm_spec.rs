@@ -122,7 +122,8 @@ mod tests {
             image: Image { path: format!("/vms/{name}.qcow2").into(), format: ImageFormat::Qcow2 },
             base: None,
         };
-        let found = |name: &str, path: Option<&str>| FoundDisk { name: name.into(), path: path.map(PathBuf::from) };
+        let found =
+            |name: &str, path: Option<&str>| FoundDisk { name: name.into(), path: path.map(PathBuf::from) };
         let defined = [disk("vda"), disk("vdb")];
         let same = [found("vdb", Some("/vms/vdb.qcow2")), found("vda", Some("/vms/vda.qcow2"))];
         assert_eq!(disk_changes(&uuid, &defined, &same), None);

@@ -8,6 +8,7 @@ use operation::{Saga, declined_error};
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
+use serde::{Deserialize, Serialize};
 
 use super::steps::{
     self, GUEST_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error,
@@ -72,12 +73,19 @@ async fn erase(context: &Context, _: &Outputs) -> Result<(), StepError> {
     }
 }
 
-async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepError> {
+/// What a script wrote last: kept in the operation's journal, and nowhere else.
+#[derive(Serialize, Deserialize)]
+struct ScriptOutput {
+    script: String,
+    output: String,
+}
+
+async fn install(context: &Context, outputs: &Outputs) -> Result<Vec<ScriptOutput>, StepError> {
     let (record, ready): (VmRecord, Ready) = (outputs.get("lock")?, outputs.get("ready")?);
     let mut guest = guest_of(&record, ready.address);
     guest.host_key = Some(ready.host_key);
-    let scripts = &record.definition.install;
-    for (at, script) in scripts.iter().enumerate() {
+    let mut written = Vec::new();
+    for (at, script) in record.definition.install.iter().enumerate() {
         let run = ScriptToRun { at, script, env: &record.definition.env, timeout: SCRIPT_MAX };
         let ran = tokio::select! {
             ran = context.state.shell.run(&guest, &run) => ran,
@@ -85,9 +93,9 @@ async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepErro
                 return Err(StepError::Permanent(format!("cancelled while script {} ran", script.name)));
             }
         };
-        ran.map_err(shell_error)?;
+        written.push(ScriptOutput { script: script.name.clone(), output: ran.map_err(shell_error)? });
     }
     // Once this step is recorded its scripts never run again, so what they wrote must outlive a power cut.
     context.state.shell.flush(&guest).await.map_err(shell_error)?;
-    Ok(scripts.len())
+    Ok(written)
 }

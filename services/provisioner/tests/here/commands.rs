@@ -27,7 +27,10 @@ async fn a_vm_is_created_stopped_started_and_removed() {
     let report = running.create(wanted).await;
     let created: Vm = serde_json::from_value(report.output.expect("the VM")).expect("read");
     assert_eq!((created.state, created.hypervisor.as_str()), (VmState::Ready, "simulated"));
-    assert!(running.simulated.hypervisor.is_flushed(&created.uuid), "a power cut would lose what its scripts wrote");
+    assert!(
+        running.simulated.hypervisor.is_flushed(&created.uuid),
+        "a power cut would lose what its scripts wrote"
+    );
     let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
     assert_eq!(listed, [created]);
     let page = running.page("web").await;
@@ -90,7 +93,8 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
         running.bus.call(&asked, ANSWER).await.expect("known for ever"),
         BegunOperation::AlreadyBegun(id.clone())
     );
-    let other = CreateVm { definition: definition("other"), overcommit: false, operation_id: Some(id.clone()) };
+    let other =
+        CreateVm { definition: definition("other"), overcommit: false, operation_id: Some(id.clone()) };
     let refused = running.refused(other).await;
     assert_eq!(refused, CreateVmRefused::IdReused(id));
 }
@@ -98,7 +102,9 @@ async fn the_same_command_twice_has_one_effect_and_two_equal_answers() {
 #[actix::test]
 async fn a_vm_that_cannot_be_created_is_refused_before_anything_is_touched() {
     let running = Running::start().await;
-    let create = async |definition| running.refused(CreateVm { definition, overcommit: false, operation_id: None }).await;
+    let create = async |definition| {
+        running.refused(CreateVm { definition, overcommit: false, operation_id: None }).await
+    };
     assert_eq!(create(definition("web")).await, CreateVmRefused::UnknownSeed(seed_name()));
     running.add_seed().await;
     running.create(definition("web")).await;
@@ -134,7 +140,10 @@ async fn a_vm_that_does_not_fit_on_its_host_is_created_only_where_that_is_meant(
         (with(&|vm| vm.disk_size = ByteCount::gib(64 * 1024)), "disk_size"),
     ] {
         let refused = running.refused(asked).await;
-        assert!(matches!(&refused, CreateVmRefused::ExceedsHost { field, .. } if field == wrong), "{refused}");
+        assert!(
+            matches!(&refused, CreateVmRefused::ExceedsHost { field, .. } if field == wrong),
+            "{refused}"
+        );
     }
     // What others use counts: the fourth of 256 MiB is too much beside a VM of 512 MiB.
     let mut half = definition("half");

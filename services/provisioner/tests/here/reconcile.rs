@@ -120,6 +120,14 @@ async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_
     let disks = hypervisor.disks(&before.uuid).await.expect("an answer");
     assert_eq!(disks[0].path.as_ref(), Some(&overlay));
 
+    // Undefined by somebody: with the file in its record it would not have what its guest wrote since.
+    let definition = hypervisor.definition(&before.uuid).await.expect("an answer").expect("it is defined");
+    hypervisor.undefine(&before.uuid).await.expect("undefined");
+    eventually_in(&running, VmState::Missing).await;
+    let refused = running.refused(StartVm { vm: vm("web"), operation_id: None }).await;
+    assert!(matches!(refused, VmRefused::DisksChanged { .. }), "{refused}");
+    hypervisor.restore_definition(&before.uuid, &definition).await.expect("defined again");
+
     hypervisor.replace_disk(&before.uuid, &file).expect("put back");
     assert_eq!(eventually_in(&running, VmState::Ready).await, before);
     assert_eq!(running.problems().await, [""; 0]);
@@ -241,7 +249,8 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     // An operation of ours that ended undone.
     running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
-    let create = CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
+    let create =
+        CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.clear(SimulatedCall::Address);

@@ -107,7 +107,7 @@ async fn a_vm_is_created_read_copied_and_removed() {
         (realm.get("web").await.state == VmState::Ready).then_some(())
     })
     .await;
-    virsh(&["blockcommit", uuid, "vda", "--active", "--pivot", "--wait"]);
+    virsh(&["blockcommit", uuid, "vda", "--shallow", "--active", "--pivot", "--wait"]);
     virsh(&["snapshot-delete", uuid, "ext", "--metadata"]);
     assert_eq!(realm.page("web").await, "written\n");
 

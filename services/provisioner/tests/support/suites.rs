@@ -163,11 +163,14 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
 
     let script = Script {
         name: "count.sh".into(),
-        text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
+        text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\necho this was count.sh\n\
+               [ \"$(wc -l </root/counted)\" = 1 ]\n"
+            .into(),
     };
     let env = std::collections::BTreeMap::from([("GREETING".to_owned(), "it's".to_owned())]);
     let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(60) };
-    adapter.run(&known, &run).await.expect("it ran");
+    let output = adapter.run(&known, &run).await.expect("it ran");
+    assert!(output.contains("count.sh"), "{output}");
     adapter.run(&known, &run).await.expect("it is not run again");
     let name = "shell".parse().expect("a name");
     adapter.renew_identity(&known, &name).await.expect("renewed");

@@ -58,17 +58,28 @@ mod tests {
 
     #[test]
     fn a_name_that_dns_has_is_a_domain_name() {
-        for good in ["localhost", "web.example", "xn--exmple-cua.com", "1.web.example", "10.88.0.1.example", "0x.example"] {
+        for good in [
+            "localhost",
+            "web.example",
+            "xn--exmple-cua.com",
+            "1.web.example",
+            "10.88.0.1.example",
+            "0x.example",
+        ] {
             assert!(DomainName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "a..b", "-a.example", "a_b.example", "we b.example", "a.example/x", &"a.".repeat(200)] {
+        for bad in
+            ["", ".", "a..b", "-a.example", "a_b.example", "we b.example", "a.example/x", &"a.".repeat(200)]
+        {
             assert!(refused(bad).ends_with("(RFC 1123)"), "{}", refused(bad));
         }
     }
 
     #[test]
     fn an_address_is_refused_in_all_its_forms() {
-        for address in ["10.88.0.1", "127.1", "2130706433", "0x7f.1", "1.2.0x7f", "::1", "[fd00::1]", "1.2.3.4.5"] {
+        for address in
+            ["10.88.0.1", "127.1", "2130706433", "0x7f.1", "1.2.0x7f", "::1", "[fd00::1]", "1.2.3.4.5"]
+        {
             assert!(refused(address).contains("an IP address is not a DNS name"), "{}", refused(address));
         }
     }

@@ -109,7 +109,9 @@ async fn create(
 ) -> Result<(Vm, String), CliError> {
     let file = guest::write(folder, names.web_vm.as_str(), names.seed.as_str())?;
     let definition = vm::read(&file)?;
-    let begun = session.request(CreateVm { definition, overcommit: false, operation_id: Some(operation::new_id()) }).await?;
+    let begun = session
+        .request(CreateVm { definition, overcommit: false, operation_id: Some(operation::new_id()) })
+        .await?;
     let known = wait_until_known(session, names).await?;
     if known.hypervisor != SIMULATED && !given {
         let cancel = contract::operation::CancelOperation { id: begun.operation().clone() };

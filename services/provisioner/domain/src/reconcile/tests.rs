@@ -66,6 +66,12 @@ fn a_vm_whose_disks_others_changed_is_shown_so_and_not_started() {
     assert!(off.problem().is_some_and(|problem| problem.contains("virsh blockcommit")));
     assert_eq!(decided(&off, &[changed(PowerState::Off)], OperationStatus::Done), []);
 
+    let gone = decided(&off, &[], OperationStatus::Done);
+    assert!(
+        matches!(&gone[..], [ReconcileAction::RecordObservation(_, _, now)] if now.disks_changed),
+        "its disks are still what others made of them: {gone:?}"
+    );
+
     let running = decided(&off, &[changed(PowerState::Running)], OperationStatus::Done);
     assert!(matches!(&running[..], [ReconcileAction::RecordObservation(_, _, now)] if now.disks_changed));
     let back = decided(&off, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
@@ -95,10 +101,16 @@ fn while_the_hypervisor_is_away_nothing_is_known_and_afterwards_only_what_it_say
         };
         let back = observe(&away, *now);
         let expected = if answers { VmState::Ready } else { VmState::Starting };
-        assert_eq!((back.state(), back.address().map(|at| at.to_string())), (expected, Some("10.0.0.9".into())));
+        assert_eq!(
+            (back.state(), back.address().map(|at| at.to_string())),
+            (expected, Some("10.0.0.9".into()))
+        );
     }
     let decisions = decided(&away, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
-    assert!(decisions.contains(&ReconcileAction::StartVm(known.name().clone())), "its host was started again");
+    assert!(
+        decisions.contains(&ReconcileAction::StartVm(known.name().clone())),
+        "its host was started again"
+    );
 }
 
 #[test]
@@ -178,7 +190,8 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
 #[test]
 fn a_vm_paused_for_lack_of_space_is_resumed_when_there_is_room_and_it_should_run() {
     let paused = PowerState::Paused(PauseReason::NoSpace);
-    let known = observe(&existing(), ObservedVmState { power: paused, ..ObservedVmState::running(true, None) });
+    let known =
+        observe(&existing(), ObservedVmState { power: paused, ..ObservedVmState::running(true, None) });
     let (name, uuid) = (known.name().clone(), known.identity.uuid.clone());
     let seen = [found(&known, paused, false)];
     let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationStatus::Done, room);

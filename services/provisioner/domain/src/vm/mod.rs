@@ -212,7 +212,7 @@ impl VmRecord {
 pub fn disks_changed_advice(uuid: &VmUuid) -> String {
     format!(
         "if that is a snapshot: start it with `virsh start {uuid}` where it is off, then put it back with \
-         `virsh blockcommit {uuid} DISK --active --pivot`"
+         `virsh blockcommit {uuid} DISK --shallow --active --pivot`, once for each snapshot"
     )
 }
 

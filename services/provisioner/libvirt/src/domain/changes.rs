@@ -76,10 +76,10 @@ mod tests {
 
     #[test]
     fn a_new_virtualization_type_changes_nothing_else() {
-        let changed = spec().document().replace(">512<", ">768<").replace(
-            "<vcpu",
-            "<description>mine</description>\n  <vcpu",
-        );
+        let changed = spec()
+            .document()
+            .replace(">512<", ">768<")
+            .replace("<vcpu", "<description>mine</description>\n  <vcpu");
         assert_eq!(spec().with_virt_type(&changed), Ok(None));
         let kvm = DomainSpec { virt_type: VirtType::Kvm, ..spec() };
         let expected = changed

@@ -21,7 +21,7 @@ use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choos
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
 use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{events, Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
+use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType, events};
 use sha2::{Digest, Sha256};
 
 use self::lane::{LibvirtLane, Outcome, RunOnLane};
@@ -29,8 +29,8 @@ use self::power::power_of;
 use self::spec::{domain_uuid, mac_address, network_spec};
 use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
-    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
-    VmMark, VmSpec, disk_changes,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError,
+    HypervisorErrorKind, MarkedVm, VmMark, VmSpec, disk_changes,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -218,7 +218,11 @@ impl Hypervisor for LibvirtHypervisor {
         let verb = "get the disks of";
         let found = self.on_domain(uuid, verb, Connection::disks).await?;
         let unknown = || {
-            HypervisorError::new(HypervisorErrorKind::UnknownVm, format!("{verb} VM {uuid}"), "it is not defined")
+            HypervisorError::new(
+                HypervisorErrorKind::UnknownVm,
+                format!("{verb} VM {uuid}"),
+                "it is not defined",
+            )
         };
         Ok(found.ok_or_else(unknown)?.into_iter().map(found_disk).collect())
     }

@@ -63,7 +63,8 @@ pub(super) fn inspect(head: &[u8], length: u64) -> Result<ImageKind, DiskError> 
     if head.is_empty() {
         return unfit("the image is empty".into());
     }
-    let has = |(at, magic, _): &&(usize, &[u8], &str)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic));
+    let has =
+        |(at, magic, _): &&(usize, &[u8], &str)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic));
     let other = OTHERS.iter().find(has).map(|(_, _, what)| *what).or(text_in(head));
     if let Some(what) = other {
         return unfit(format!("the image is {what}; qcow2 and raw images can be seeds"));
@@ -96,7 +97,9 @@ fn check_size(bytes: u64) -> Result<(), DiskError> {
         return Ok(());
     }
     let (size, least, most) = (ByteCount(bytes), DISK_SIZE.start(), DISK_SIZE.end());
-    Err(DiskError::UnusableImage(format!("the disk in the image has {size}; a seed has from {least} to {most}")))
+    Err(DiskError::UnusableImage(format!(
+        "the disk in the image has {size}; a seed has from {least} to {most}"
+    )))
 }
 
 fn inspect_qcow2(header: &[u8]) -> Result<ImageKind, DiskError> {

@@ -28,7 +28,10 @@ pub(super) async fn import(
     place: &Path,
     report: ProgressCallback<'_>,
 ) -> Result<ImportedSeedImage, DiskError> {
-    if tokio::fs::try_exists(place).await.map_err(|source| DiskError::Io { attempt: format!("find {}", place.display()), source })? {
+    if tokio::fs::try_exists(place)
+        .await
+        .map_err(|source| DiskError::Io { attempt: format!("find {}", place.display()), source })?
+    {
         // It was moved here only after it had been checked.
         return about(place).await;
     }

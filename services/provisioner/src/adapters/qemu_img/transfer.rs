@@ -138,7 +138,12 @@ pub(super) async fn download(
         if !error.is_transient() || sink.written == 0 || fruitless == FRUITLESS_ATTEMPTS_MAX {
             return Err(error);
         }
-        tracing::warn!(url, error = with_causes(&error), bytes = sink.written, "a download was cut; it goes on");
+        tracing::warn!(
+            url,
+            error = with_causes(&error),
+            bytes = sink.written,
+            "a download was cut; it goes on"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RESUME_PAUSE_MAX);
     }

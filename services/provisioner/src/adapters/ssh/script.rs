@@ -115,11 +115,21 @@ mod tests {
         let (bin, written) = (root.path().join("bin"), root.path().join("written"));
         // In place of `sync`: it notes what there is when it is called.
         std::fs::create_dir(&bin).expect("a folder");
-        let text = format!("#!/bin/sh\nls {} {}/*.exit >>{} 2>&1\n", written.display(), folder.display(), seen.display());
+        let text = format!(
+            "#!/bin/sh\nls {} {}/*.exit >>{} 2>&1\n",
+            written.display(),
+            folder.display(),
+            seen.display()
+        );
         std::fs::write(bin.join("sync"), text).expect("written");
         std::fs::set_permissions(bin.join("sync"), PermissionsExt::from_mode(0o755)).expect("executable");
         let path = format!("PATH={}:{}", bin.display(), std::env::var("PATH").expect("a path"));
-        let ran = run_here(&["env", &path, "sh"], &folder, &format!("#!/bin/sh\necho x >{}\n", written.display()), &[]);
+        let ran = run_here(
+            &["env", &path, "sh"],
+            &folder,
+            &format!("#!/bin/sh\necho x >{}\n", written.display()),
+            &[],
+        );
         assert!(ran.status.success(), "{ran:?}");
         let seen = std::fs::read_to_string(&seen).expect("it was called");
         let lines: Vec<&str> = seen.lines().collect();

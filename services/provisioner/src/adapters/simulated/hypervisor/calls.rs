@@ -11,8 +11,8 @@ use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
-    VmSpec, disk_changes,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError,
+    HypervisorErrorKind, MarkedVm, VmSpec, disk_changes,
 };
 
 /// The calls that can have a fault.
@@ -265,7 +265,6 @@ impl Hypervisor for SimulatedHypervisor {
 }
 
 fn found_disks(vm: &SimulatedVm) -> Vec<FoundDisk> {
-    let found =
-        |disk: &Disk| FoundDisk { name: disk.name.to_string(), path: Some(disk.image.path.clone()) };
+    let found = |disk: &Disk| FoundDisk { name: disk.name.to_string(), path: Some(disk.image.path.clone()) };
     vm.spec.disks.iter().map(found).collect()
 }
