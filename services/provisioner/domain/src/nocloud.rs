@@ -43,7 +43,7 @@ mod tests {
     use crate::vm::tests::new_record;
 
     #[test]
-    fn a_dhcp_server_tells_a_vm_from_its_copy_before_the_copy_has_its_own_machine_id() {
+    fn a_dhcp_server_gives_a_vm_and_its_copy_two_addresses_from_the_first_boot_on() {
         let network = documents(&new_record(), "ssh-ed25519 AAAA").network_config;
         assert!(network.contains("dhcp-identifier: mac\n"), "{network}");
         assert!(network.contains("macaddress: \"52:54:00:"), "{network}");

@@ -43,6 +43,7 @@ pub mod power;
 pub mod qemu_user;
 mod raw;
 pub mod relay;
+mod shutoff;
 mod xml;
 
 pub use connection::{Connection, EnsureOutcome, HypervisorVersions, Settings};

@@ -3,14 +3,14 @@
 //! It keeps only what it has reported and tried. A round that the hypervisor does not answer fails; the next one asks
 //! for everything again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{ErrorReply, TableError};
 use chassis::Worker;
 use contract::message::{Failure, with_causes};
-use contract::provisioner::{StartVm, VmState};
+use contract::provisioner::StartVm;
 use contract::{OperationId, VmName, VmUuid};
 use opentelemetry::KeyValue;
 use operation::{Engine, new_id};
@@ -129,7 +129,7 @@ impl VmReconciler {
         self.resumes.retain(|vm| inventory.vm(vm).is_some());
         self.withdraw_seeds(&inventory).await?;
         self.discard_set_aside().await?;
-        measure(&inventory);
+        metrics::measure_vms(&inventory);
         failed.map_or(Ok(()), Err)
     }
 
@@ -147,7 +147,7 @@ impl VmReconciler {
                 self.apply(&vm, VmTransition::RecordObservation { before, now }).await?;
             }
         }
-        measure(&self.state.registry.snapshot().await?);
+        metrics::measure_vms(&self.state.registry.snapshot().await?);
         Ok(())
     }
 
@@ -293,15 +293,5 @@ fn unless_unavailable<T>(answer: Result<T, HypervisorError>) -> Result<Option<T>
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == HypervisorErrorKind::Unavailable => Err(error),
         Err(_) => Ok(None),
-    }
-}
-
-fn measure(inventory: &Inventory) {
-    let mut vms: BTreeMap<VmState, u64> = VmState::ALL.map(|state| (state, 0)).into();
-    for record in inventory.vms() {
-        *vms.entry(record.state()).or_default() += 1;
-    }
-    for (state, count) in vms {
-        metrics::VMS.record(count, &[KeyValue::new("state", state.name())]);
     }
 }

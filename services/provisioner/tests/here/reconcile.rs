@@ -94,7 +94,7 @@ async fn while_the_hypervisor_is_away_the_state_of_a_vm_is_unknown_and_its_addre
 }
 
 #[actix::test]
-async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_what_to_do() {
+async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_shown_with_what_to_do() {
     let running = with_web().await;
     let before = get(&running).await;
     let record = running.state.registry.vm(&vm("web")).await.expect("it exists");
@@ -102,8 +102,8 @@ async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_everybody_is_told_
     let file = running.state.disks.folder(record.name()).join("vda.qcow2");
     let overlay = file.with_extension("ext");
     hypervisor.replace_disk(&before.uuid, &overlay).expect("replaced");
-    let told = eventually_some("it says so", WAIT_MAX, async || get(&running).await.problem).await;
-    assert!(told.contains("virsh blockcommit"), "{told}");
+    let problem = eventually_some("it says so", WAIT_MAX, async || get(&running).await.problem).await;
+    assert!(problem.contains("virsh blockcommit"), "{problem}");
     assert_eq!(get(&running).await.state, VmState::Ready, "it runs on");
 
     hypervisor.destroy(&before.uuid).await.expect("off");

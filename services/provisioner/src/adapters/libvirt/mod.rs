@@ -1,7 +1,7 @@
 //! The port `Hypervisor` on QEMU, through libvirt: blocking calls on lanes of their own.
 //!
-//! `lane` is a thread with a connection; `spec` turns our VM and network into those of `provisioner-libvirt`; `power`
-//! turns its domain states into ours.
+//! `lane` is a thread with a connection; `spec` turns our VM and network into those of `provisioner-libvirt`, and back;
+//! `power` turns its domain states into ours.
 
 mod lane;
 mod power;
@@ -15,22 +15,22 @@ use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
 use contract::message::with_causes;
-use contract::{ByteCount, MacAddress, OperationId, Realm, VmName, VmUuid};
+use contract::{ByteCount, MacAddress, Realm, VmUuid};
 use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
-use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
+use provisioner_libvirt::lifecycle::ShutdownMode as LibvirtShutdownMode;
 use provisioner_libvirt::network::NetworkSpec;
 use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType, events};
 use sha2::{Digest, Sha256};
 
 use self::lane::{LibvirtLane, Outcome, RunOnLane};
 use self::power::power_of;
-use self::spec::{domain_uuid, mac_address, network_spec};
+use self::spec::{domain_uuid, found_disk, mac_address, marked_vm, network_spec};
 use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
     ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError,
-    HypervisorErrorKind, MarkedVm, VmMark, VmSpec, disk_changes,
+    HypervisorErrorKind, MarkedVm, VmSpec, disk_changes,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -302,31 +302,6 @@ impl Hypervisor for LibvirtHypervisor {
         let found = self.call("list the marked domains", Connection::marked_domains).await?;
         Ok(found.into_iter().filter_map(|found| marked_vm(found, realm)).collect())
     }
-}
-
-/// A domain of our realm. One whose mark holds no valid names is not ours to touch.
-fn marked_vm(found: MarkedDomain, realm: &Realm) -> Option<MarkedVm> {
-    let mark = found.mark;
-    if mark.realm != realm.to_string() {
-        return None;
-    }
-    let names = VmName::new(mark.vm).and_then(|vm| Ok((vm, OperationId::new(mark.operation)?)));
-    match names {
-        Ok((vm, operation)) => Some(MarkedVm {
-            uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
-            power: power_of(Some(found.power)),
-            mark: VmMark { realm: realm.clone(), vm, cloud_init_generation: mark.generation, operation },
-            disks: found.disks.into_iter().map(found_disk).collect(),
-        }),
-        Err(error) => {
-            tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");
-            None
-        }
-    }
-}
-
-fn found_disk(disk: provisioner_libvirt::FoundDisk) -> FoundDisk {
-    FoundDisk { name: disk.target, path: disk.source }
 }
 
 fn socket_in(folder: &Path) -> PathBuf {

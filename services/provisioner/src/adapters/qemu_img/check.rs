@@ -76,8 +76,8 @@ async fn qemu_img(
     limits: &[&str],
 ) -> Result<Output, DiskError> {
     let program = ["--", "qemu-img"];
-    let words = limits.iter().chain(&program).chain(arguments).map(AsRef::as_ref);
-    output_of(attempt, "prlimit", words.chain([image.as_os_str()]), CHECK_MAX).await
+    let all = limits.iter().chain(&program).chain(arguments).map(AsRef::as_ref);
+    output_of(attempt, "prlimit", all.chain([image.as_os_str()]), CHECK_MAX).await
 }
 
 fn unusable(what: &str, output: &Output) -> DiskError {
