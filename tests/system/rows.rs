@@ -139,8 +139,9 @@ async fn the_provisioner_lives_with_rows_of_a_later_version() {
         let mut definition = vms[0].definition.clone();
         definition.name = VmName::new(name).expect("valid");
         definition.domains.clear();
-        let refused =
-            installation.refused(CreateVm { definition: definition.clone(), operation_id: None }).await;
+        let refused = installation
+            .refused(CreateVm { definition: definition.clone(), overcommit: false, operation_id: None })
+            .await;
         assert_eq!(refused, CreateVmRefused::NameTaken(definition.name.clone()));
         match installation.bus().call(&GetVm { vm: definition.name }, CALL_MAX).await {
             Err(CallError::Failed(failure)) => assert!(failure.message.contains(name), "{failure}"),

@@ -237,6 +237,7 @@ mod tests {
             state_dir: state.into(),
             realm: Realm::default(),
             nats: chassis::NatsSettings { url: "nats://127.0.0.1:4222".into(), nkey_file: None },
+            health_socket: None,
             service: toml::from_str(own).expect("valid TOML"),
         }
     }

@@ -4,6 +4,7 @@
 //! host = "h1"              # our name among hosts
 //! state_dir = "/var/lib/loam"
 //! realm = "loam"           # the first token of every subject
+//! health_socket = "/tmp/health.sock"   # where `--check-health` asks; absent: nowhere
 //! [nats]
 //! url = "nats://127.0.0.1:4222"
 //! nkey_file = "/var/lib/loam/keys/backup.nk"
@@ -32,6 +33,8 @@ pub struct Settings<S> {
     pub realm: Realm,
     /// The bus.
     pub nats: NatsSettings,
+    /// The socket on which we answer for our health to our own host; none where absent.
+    pub health_socket: Option<PathBuf>,
     /// The service's own part.
     pub service: S,
 }
@@ -65,6 +68,8 @@ struct Common {
     #[serde(default)]
     realm: Realm,
     nats: NatsSettings,
+    #[serde(default)]
+    health_socket: Option<PathBuf>,
 }
 
 /// Reads the settings of a service. The file is the one that `LOAM_CONFIG` names, if it names one.
@@ -104,8 +109,8 @@ fn load_from<S: DeserializeOwned>(
     if let Some(path) = &common.nats.nkey_file {
         refuse_if_others_can_write(path)?;
     }
-    let Common { host, state_dir, realm, nats } = common;
-    Ok(Settings { host, state_dir, realm, nats, service: own })
+    let Common { host, state_dir, realm, nats, health_socket } = common;
+    Ok(Settings { host, state_dir, realm, nats, health_socket, service: own })
 }
 
 #[cfg(test)]

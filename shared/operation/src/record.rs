@@ -1,9 +1,11 @@
 //! An operation as a row.
 
-use contract::operation::{OperationReport, OperationState, Progress};
+use contract::operation::{OperationReport, OperationState};
 use contract::{NoPrevious, OperationId, Service, Stored, Timestamp};
 use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
+
+use crate::context::ProgressMeter;
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +56,8 @@ impl OperationRecord {
         };
     }
 
-    pub(crate) fn report(&self, progress: Option<Progress>) -> OperationReport {
+    /// What is told of it; `meter` where this process drives it.
+    pub(crate) fn report(&self, meter: Option<&ProgressMeter>) -> OperationReport {
         let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
         let step = match next_action(&order, &self.journal) {
             Action::Do(index) | Action::Undo(index) => self.steps.get(index).cloned(),
@@ -76,7 +79,8 @@ impl OperationRecord {
             kind: self.kind.clone(),
             about: self.about.clone(),
             state: self.state.clone(),
-            progress: step.is_some().then_some(progress).flatten(),
+            progress: meter.filter(|_| step.is_some()).and_then(ProgressMeter::read),
+            waiting_for: meter.filter(|_| step.is_some()).and_then(ProgressMeter::waiting_for),
             step,
             steps_done: self.journal.done_count() as u32,
             steps_total: self.steps.len() as u32,

@@ -45,7 +45,7 @@ pub(super) enum ReleaseCommand {
         /// Service that the release replaces: provisioner, backup, proxy or scheduler
         #[arg(long)]
         service: Service,
-        /// Version of the release, such as 1.2.3
+        /// Version that the executable reports, such as 1.2.3; a build that reports another is rolled back
         #[arg(long)]
         version: String,
         /// File with the secret key that signs, as `release keygen` makes it (a minisign key)

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition,
 };
-use contract::{HostName, OperationId, SeedName, Timestamp, VmName};
+use contract::{ByteCount, HostName, OperationId, SeedName, Timestamp, VmName};
 
 use crate::bounds;
 use crate::identity::Identity;
 use crate::seed::{SeedImageRecord, is_sha256};
-use crate::vm::{DiskSource, VmPhase, VmRecord};
+use crate::vm::{DesiredPowerState, DiskSource, VmPhase, VmRecord};
 
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +131,18 @@ impl Inventory {
     /// Takes a removal over.
     pub fn forget_seed(&mut self, name: &SeedName) {
         self.seeds.remove(name);
+    }
+
+    /// The memory of all VMs that run or should run.
+    pub fn promised_memory(&self) -> ByteCount {
+        let runs = |vm: &&VmRecord| match &vm.phase {
+            VmPhase::Reserved { .. } => false,
+            VmPhase::Creating { .. } => true,
+            VmPhase::Exists { desired, observed, .. } => {
+                *desired == DesiredPowerState::Running || observed.power.is_on()
+            }
+        };
+        ByteCount(self.vms().filter(runs).map(|vm| vm.definition.ram_size.0).sum())
     }
 
     /// Whether a VM of this definition may be created; returns its seed.

@@ -9,4 +9,5 @@ mod process;
 mod reconcile;
 mod rows;
 mod sagas;
+mod seeds;
 mod suites;

@@ -12,7 +12,7 @@ use actor::TracedMessage;
 use bus::{Bus, Table, TableError};
 use chassis::Waker;
 use contract::message::with_causes;
-use contract::provisioner::{VmChanged, VmState};
+use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
 use contract::{NoPrevious, Stored, VmName, bucket};
 use futures::StreamExt;
@@ -50,10 +50,6 @@ impl Stored for KnownVms {
 
     fn migrate(previous: NoPrevious) -> Self {
         match previous {}
-    }
-
-    fn is_known(&self) -> bool {
-        self.0.iter().all(|vm| vm.state != VmState::Unknown)
     }
 }
 
@@ -107,7 +103,12 @@ impl RouteKeeper {
         if self.changes != changes_before {
             return false;
         }
-        let listed: BTreeMap<_, _> = listed.into_iter().map(|vm| (vm.name.clone(), vm)).collect();
+        let known = |vm: UpstreamVm| {
+            let before = self.vms.get(&vm.name);
+            let vm = vm.or_as_known(before);
+            (vm.name.clone(), vm)
+        };
+        let listed: BTreeMap<_, _> = listed.into_iter().map(known).collect();
         if listed != self.vms {
             self.vms = listed;
             self.apply();
@@ -184,7 +185,10 @@ impl Handler<TracedMessage<Changed>> for RouteKeeper {
         self.changes += 1;
         let VmChanged { name, vm } = changed.message.0;
         let before = match vm {
-            Some(vm) => self.vms.insert(name.clone(), vm.into()),
+            Some(vm) => {
+                let vm = UpstreamVm::from(vm).or_as_known(self.vms.get(&name));
+                self.vms.insert(name.clone(), vm)
+            }
             None => self.vms.remove(&name),
         };
         if before.as_ref() != self.vms.get(&name) {

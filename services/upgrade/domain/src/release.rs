@@ -3,6 +3,8 @@
 use contract::Service;
 use contract::upgrade::{ApplyReleaseRefused, ReleaseManifest};
 
+use crate::version::is_version;
+
 /// Digits of an executable's SHA-256 that name a build; services answer with as many.
 pub const BUILD_DIGITS: usize = 16;
 /// File names and versions of releases are short.
@@ -31,7 +33,7 @@ impl Release {
             let reason = format!("file {:?} is not a plain file name", cut(&manifest.file));
             return Err(unreadable(reason));
         }
-        if !is_version(&manifest.version) {
+        if manifest.version.len() > NAME_MAX || !is_version(&manifest.version) {
             let reason = format!("version {:?} is not a semantic version", cut(&manifest.version));
             return Err(unreadable(reason));
         }
@@ -115,15 +117,6 @@ fn check_format(text: &str) -> Result<(), String> {
 fn is_plain_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
     !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain) && !name.starts_with('.')
-}
-
-/// MAJOR.MINOR.PATCH, and what may follow after `-` or `+`.
-fn is_version(text: &str) -> bool {
-    let (core, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
-    let numbers: Vec<&str> = core.split('.').collect();
-    let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
-    text.len() <= NAME_MAX && numbers.len() == 3 && numbers.iter().all(number) && rest.bytes().all(plain)
 }
 
 fn cut(text: &str) -> String {

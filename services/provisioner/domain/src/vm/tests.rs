@@ -180,8 +180,7 @@ fn any_observed() -> impl Strategy<Value = ObservedVmState> {
         any::<bool>().prop_map(|ready| ObservedVmState::running(ready, None)),
         any::<bool>().prop_map(|ready| ObservedVmState {
             power: PowerState::Paused(PauseReason::User),
-            ready,
-            address: None
+            ..ObservedVmState::running(ready, None)
         }),
     ]
 }
