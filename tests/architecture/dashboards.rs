@@ -8,8 +8,12 @@ use crate::sources::{files_under, text_of, workspace};
 /// Words that begin as our metrics do.
 fn metric_words(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    let ours = ["loam_provisioner_", "loam_backup_", "loam_proxy_", "loam_scheduler_", "loam_upgrade_"];
-    words.filter(|word| ours.iter().any(|start| word.starts_with(start))).map(str::to_string).collect()
+    let services = ["provisioner", "backup", "proxy", "scheduler", "upgrade", "supervisor"];
+    let ours = services.map(|service| format!("loam_{service}_"));
+    words
+        .filter(|word| ours.iter().any(|start| word.starts_with(start.as_str())))
+        .map(str::to_string)
+        .collect()
 }
 
 /// The metric's name without what Prometheus adds to a histogram's.

@@ -5,4 +5,5 @@ mod dashboards;
 mod layers;
 mod pages;
 mod sources;
+mod spans;
 mod words;

@@ -122,7 +122,7 @@ fn wire_names_use_the_words_of_the_field() {
         keys(&serde_json::from_str(&text_of(&path)).expect("a sample is JSON"), &mut found);
         wrong.extend(found.iter().flat_map(|name| list.found_in(&path, name)));
     }
-    for bucket in contract::bucket::ALL {
+    for bucket in contract::Service::ALL.into_iter().flat_map(contract::bucket::of_service) {
         wrong.extend(list.found_in(Path::new("shared/contract/src/bucket.rs"), bucket.name));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

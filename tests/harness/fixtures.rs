@@ -35,6 +35,8 @@ pub fn image(folder: &Path, number: u64) -> Image {
         file.seek(SeekFrom::Start(index * 8 * PIECE as u64)).expect("inside");
         file.write_all(&piece).expect("written");
     }
+    file.seek(SeekFrom::Start(510)).expect("inside");
+    file.write_all(&[0x55, 0xaa]).expect("a boot signature");
     file.sync_all().expect("on disk");
     let sha256 = digest(&path);
     Image { path, sha256 }

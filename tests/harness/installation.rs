@@ -84,12 +84,12 @@ impl Installation {
 
     /// Asks and expects a reply; a service that is just starting again is asked again, as any client would.
     pub async fn ask<R: Request>(&self, request: R) -> R::Reply {
-        eventually_some(R::NAME, CALL_MAX, async || match self.bus.call(&request, CALL_MAX).await {
-            Ok(reply) => Some(reply),
-            Err(error) if error.is_transient() => None,
-            Err(error) => panic!("{}: {error}", R::NAME),
-        })
-        .await
+        replied::<R>(async || self.bus.call(&request, CALL_MAX).await).await
+    }
+
+    /// The same of a request that every service answers for itself.
+    pub async fn ask_at<R: Request>(&self, service: Service, request: R) -> R::Reply {
+        replied::<R>(async || self.bus.call_at(service, &request, CALL_MAX).await).await
     }
 
     /// Asks and expects a refusal.
@@ -223,6 +223,15 @@ impl Drop for Installation {
         drop(self.up.kill());
         drop(self.up.wait());
     }
+}
+
+async fn replied<R: Request>(call: impl AsyncFn() -> Result<R::Reply, CallError<R::Refusal>>) -> R::Reply {
+    eventually_some(R::NAME, CALL_MAX, async || match call().await {
+        Ok(reply) => Some(reply),
+        Err(error) if error.is_transient() => None,
+        Err(error) => panic!("{}: {error}", R::NAME),
+    })
+    .await
 }
 
 /// QEMU runs as a user of its own and must pass through the folder.

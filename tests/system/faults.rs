@@ -44,7 +44,9 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
         definition.name = name.clone();
         definition.domains.clear();
         let operation = id(1000 + round as u128);
-        installation.ask(CreateVm { definition, operation_id: Some(operation.clone()) }).await;
+        installation
+            .ask(CreateVm { definition, overcommit: false, operation_id: Some(operation.clone()) })
+            .await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         installation.kill(Service::Provisioner).await;
         let report = installation.end_of(Service::Provisioner, &operation).await;

@@ -6,6 +6,8 @@ mod faults;
 mod people;
 mod provision;
 mod real;
+mod rows;
+mod signals;
 mod store;
 mod traces;
 mod upgrade;

@@ -171,7 +171,13 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     for (round, wait_ms) in [300u64, 2_500].into_iter().enumerate() {
         definition.name = VmName::new(format!("vm{round}")).expect("valid");
         let id = OperationId::from_parts(1_800_000_000_000, 200 + round as u128);
-        installation.ask(CreateVm { definition: definition.clone(), operation_id: Some(id.clone()) }).await;
+        installation
+            .ask(CreateVm {
+                definition: definition.clone(),
+                overcommit: false,
+                operation_id: Some(id.clone()),
+            })
+            .await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         installation.kill(Service::Provisioner).await;
         let report = eventually_some("the creation has ended", GUEST_MAX, async || {

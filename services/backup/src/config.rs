@@ -236,7 +236,12 @@ mod tests {
             host: HostName::new("h1").expect("a valid name"),
             state_dir: state.into(),
             realm: Realm::default(),
-            nats: chassis::NatsSettings { url: "nats://127.0.0.1:4222".into(), nkey_file: None },
+            nats: chassis::NatsSettings {
+                url: "nats://127.0.0.1:4222".into(),
+                nkey_file: None,
+                people_file: None,
+            },
+            health_socket: None,
             service: toml::from_str(own).expect("valid TOML"),
         }
     }

@@ -56,7 +56,10 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
 
 fn random_file(path: &Path) -> std::io::Result<()> {
     use std::io::Read;
+    use std::os::unix::fs::FileExt;
     let mut random = std::fs::File::open("/dev/urandom")?.take(SEED.0);
     let mut file = std::fs::File::create(path)?;
-    std::io::copy(&mut random, &mut file).map(drop)
+    std::io::copy(&mut random, &mut file)?;
+    // The signature of a boot sector: a seed can boot.
+    file.write_all_at(&[0x55, 0xaa], 510)
 }

@@ -11,10 +11,10 @@ use contract::provisioner::{
     AddSeed, AddSeedRefused, CloseDisks, ClosedExports, CreateReservedVm, CreateReservedVmRefused, CreateVm,
     CreateVmRefused, DiskPath, GetVm, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks,
     ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease, ReserveVmName,
-    ReservedVm, Seed, Vm, VmRefused,
+    ReservedVm, Seed, StartVm, Vm, VmRefused,
 };
 use operation::PendingCommand;
-use provisioner_domain::{VmPhase, VmRecord, VmTransition};
+use provisioner_domain::{ObservedVmState, PowerState, VmPhase, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
@@ -68,8 +68,18 @@ pub(crate) async fn check_create_vm(
     handlers: Arc<Handlers>,
     candidate: PendingCommand<CreateVm>,
 ) -> Result<(), ErrorReply<CreateVmRefused>> {
-    let inventory = handlers.state.registry.snapshot().await?;
-    inventory.may_create(&candidate.command.definition).map(drop).map_err(ErrorReply::Refused)
+    let (state, CreateVm { definition, overcommit, .. }) = (&handlers.state, candidate.command);
+    let inventory = state.registry.snapshot().await?;
+    inventory.may_create(&definition).map_err(ErrorReply::Refused)?;
+    if overcommit {
+        return Ok(());
+    }
+    // A hypervisor that is away is waited for by the operation; what fits is not known then.
+    let Ok(capacity) = state.hypervisor.capacity().await else {
+        return Ok(());
+    };
+    let free = state.disks.free().await.map_err(unavailable)?;
+    capacity.check(&definition, inventory.promised_memory(), free).map_err(ErrorReply::Refused)
 }
 
 /// Whether a command may lock its VM now.
@@ -80,6 +90,30 @@ pub(crate) async fn check_lock<C: VmLockingCommand>(
     let record = handlers.state.registry.vm(candidate.command.vm()).await?;
     let begin = VmTransition::Begin { by: candidate.id, kind: C::KIND };
     record.apply(begin).map(drop).map_err(ErrorReply::Refused)
+}
+
+/// Whether a VM may be started now. The hypervisor is asked, whose answer may be newer than the record; one that is away
+/// is waited for by the operation.
+pub(crate) async fn check_start_vm(
+    handlers: Arc<Handlers>,
+    candidate: PendingCommand<StartVm>,
+) -> Result<(), ErrorReply<VmRefused>> {
+    let state = &handlers.state;
+    let record = state.registry.vm(&candidate.command.vm).await?;
+    let (vm, before) = (record.name(), record.observed());
+    if let (Ok(power), Some(before)) = (state.hypervisor.power(&record.identity.uuid).await, before) {
+        let changes = match power {
+            PowerState::Missing => record.problem(),
+            _ => state.disk_changes(&record).await.unwrap_or_else(|_| record.problem()),
+        };
+        let disks_changed = changes.is_some();
+        let now = ObservedVmState { disks_changed, ..ObservedVmState::after(Some(before), power) };
+        state.registry.apply(vm, VmTransition::RecordObservation { before, now }).await?;
+        if let (false, Some(changes)) = (power.is_on(), changes) {
+            return Err(ErrorReply::Refused(VmRefused::DisksChanged { vm: vm.clone(), changes }));
+        }
+    }
+    check_lock(handlers, candidate).await
 }
 
 pub(crate) async fn list_vms(

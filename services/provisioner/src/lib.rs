@@ -45,6 +45,7 @@ use contract::message::with_causes;
 pub use config::{Config, DEFAULTS};
 use handlers::Handlers;
 use ports::Ports;
+use provisioner_domain::VmRecord;
 pub use state::{Limits, ServiceState};
 
 /// Opens the service on a chassis, with the adapters that `main` chose.
@@ -74,14 +75,22 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
     let mut workers = Workers::default();
-    workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
+    let waker = workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
+    if let Err(error) = state.hypervisor.watch(Arc::new(move || waker.wake())) {
+        let interval = state.limits.reconcile_interval;
+        tracing::warn!(error = with_causes(&error), ?interval, "VMs are asked for at an interval only");
+    }
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
-    let (info, hypervisor, room) = (state.hypervisor.info(), check_hypervisor(&state), check_room(&state));
+    let info = state.hypervisor.info();
+    let (hypervisor, network) = (check_hypervisor(&state), check_network(&state));
+    let (room, problems) = (check_room(&state), check_vms(&state));
     Ok(Service::new(wiring, Handlers { state, export_keeper: exports })
         .with_workers(workers)
         .with_notices(info.notice())
         .with_part(info.name, hypervisor)
-        .with_part("disks", room))
+        .with_part("network", network)
+        .with_part("disks", room)
+        .with_part("vms", problems))
 }
 
 fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
@@ -89,6 +98,31 @@ fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
     Arc::new(move || {
         let hypervisor = Arc::clone(&hypervisor);
         Box::pin(async move { hypervisor.check().await.err().map(|error| with_causes(&error)) })
+    })
+}
+
+/// Prepares it, too: it may have been taken down.
+fn check_network(state: &Arc<ServiceState>) -> PartCheck {
+    let hypervisor = Arc::clone(&state.hypervisor);
+    Arc::new(move || {
+        let hypervisor = Arc::clone(&hypervisor);
+        Box::pin(async move { hypervisor.prepare().await.err().map(|error| with_causes(&error)) })
+    })
+}
+
+fn check_vms(state: &Arc<ServiceState>) -> PartCheck {
+    let state = Arc::clone(state);
+    Arc::new(move || {
+        let registry = state.registry.clone();
+        Box::pin(async move {
+            let inventory = match registry.snapshot().await {
+                Ok(inventory) => inventory,
+                Err(failure) => return Some(failure.to_string()),
+            };
+            let problem = |vm: &VmRecord| Some(format!("VM {}: {}", vm.name(), vm.problem()?));
+            let problems: Vec<String> = inventory.vms().filter_map(problem).collect();
+            (!problems.is_empty()).then(|| problems.join("; "))
+        })
     })
 }
 

@@ -1,9 +1,12 @@
 //! The metrics of the provisioner. Their names are here and nowhere else.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use opentelemetry::global;
+use contract::provisioner::VmState;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use opentelemetry::{KeyValue, global};
+use provisioner_domain::Inventory;
 
 /// From a VM's start until its guest answered, in seconds.
 pub const READY_SECONDS_NAME: &str = "loam_provisioner_vm_ready_seconds";
@@ -42,5 +45,16 @@ pub(crate) struct SecondsHistogram(Histogram<f64>);
 impl SecondsHistogram {
     pub(crate) fn record(&self, seconds: f64) {
         self.0.record(seconds, &[]);
+    }
+}
+
+/// Measures how many VMs are in each state.
+pub(crate) fn measure_vms(inventory: &Inventory) {
+    let mut vms: BTreeMap<VmState, u64> = VmState::ALL.map(|state| (state, 0)).into();
+    for record in inventory.vms() {
+        *vms.entry(record.state()).or_default() += 1;
+    }
+    for (state, count) in vms {
+        VMS.record(count, &[KeyValue::new("state", state.name())]);
     }
 }

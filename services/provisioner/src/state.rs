@@ -7,10 +7,14 @@ use anyhow::Context as _;
 use bus::Bus;
 use contract::message::with_causes;
 use contract::{ByteCount, HostName, Realm, VmUuid};
+use provisioner_domain::VmRecord;
 use provisioner_domain::export::LEASE;
 
 use crate::actors::{Registry, RegistryHandle};
-use crate::ports::{Disks, GuestShell, Hypervisor, HypervisorError, Ports};
+use crate::ports::{
+    Disks, GuestShell, Hypervisor, HypervisorError, HypervisorErrorKind, Ports, disk_changes,
+};
+use crate::vm_spec::disks_of;
 
 /// What handlers, sagas and workers share.
 pub struct ServiceState {
@@ -22,6 +26,8 @@ pub struct ServiceState {
     pub disks: Arc<dyn Disks>,
     /// Runs scripts inside VMs.
     pub shell: Arc<dyn GuestShell>,
+    /// The host that we manage VMs on.
+    pub host: HostName,
     /// The realm, for the mark on every VM.
     pub realm: Realm,
     /// How long to wait, and how much room to keep.
@@ -34,12 +40,27 @@ impl ServiceState {
     /// # Errors
     /// When the tables cannot be read.
     pub async fn open(bus: &Bus, host: HostName, ports: Ports, limits: Limits) -> anyhow::Result<Arc<Self>> {
-        let registry = Registry::open(bus.clone(), host, ports.hypervisor.info())
+        let registry = Registry::open(bus.clone(), host.clone(), ports.hypervisor.info())
             .await
             .context("reading the tables of VMs and seeds")?;
         let Ports { hypervisor, disks, shell } = ports;
         let registry = RegistryHandle::start(registry);
-        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, realm: bus.realm().clone(), limits }))
+        let realm = bus.realm().clone();
+        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, host, realm, limits }))
+    }
+
+    /// What others have changed about a VM's disks at the hypervisor, in words; `None` where nothing, or it does not know
+    /// the VM.
+    ///
+    /// # Errors
+    /// When the hypervisor does not answer.
+    pub async fn disk_changes(&self, record: &VmRecord) -> Result<Option<String>, HypervisorError> {
+        let (uuid, defined) = (&record.identity.uuid, disks_of(record, self.disks.as_ref()));
+        match self.hypervisor.disks(uuid).await {
+            Ok(found) => Ok(disk_changes(uuid, &defined, &found)),
+            Err(error) if error.kind == HypervisorErrorKind::UnknownVm => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Resumes a paused VM. A guest that was paused while its file systems were being frozen freezes them when it goes on,
@@ -73,6 +94,9 @@ pub struct Limits {
     pub export_lease: Duration,
     /// Between two rounds of the reconciler.
     pub reconcile_interval: Duration,
+    /// How long the hypervisor may be silent before the states of VMs count as unknown: a restart of libvirtd takes a few
+    /// seconds, in which VMs run on.
+    pub unknown_after: Duration,
     /// With less free space for disks the service is degraded: a guest whose disk cannot grow is paused.
     pub free_space_low: ByteCount,
     /// With this much free space VMs that were paused for lack of it are resumed.
@@ -91,6 +115,7 @@ impl Limits {
             freeze_timeout: Duration::from_secs(40),
             export_lease: LEASE,
             reconcile_interval: Duration::from_secs(10),
+            unknown_after: Duration::from_secs(15),
             free_space_low: ByteCount::gib(1),
             // Twice as much: a guest that goes on writing must not be paused again at once.
             free_space_to_resume: ByteCount::gib(2),

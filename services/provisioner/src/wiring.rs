@@ -1,7 +1,7 @@
 //! The table: this request goes to that handler; this check comes before that durable command, whose saga then begins.
 
 use chassis::Wiring;
-use contract::provisioner::{RemoveVm, StartVm, StopVm};
+use contract::provisioner::{RemoveVm, StopVm};
 
 use crate::handlers::*;
 use crate::state::ServiceState;
@@ -12,7 +12,7 @@ pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
         .answer(list_seeds)
         .answer(remove_seed)
         .begin(check_create_vm)
-        .begin(check_lock::<StartVm>)
+        .begin(check_start_vm)
         .begin(check_lock::<StopVm>)
         .begin(check_lock::<RemoveVm>)
         .answer(list_vms)

@@ -45,7 +45,7 @@ pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
     let refresh = Waker::default();
     let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), refresh.clone());
     let mut workers = Workers::default();
-    workers.start_with(RouteRefresher { bus, route_keeper: keeper.clone() }, refresh);
+    workers.start_with(RouteRefresher::new(bus, keeper.clone()), refresh);
     chassis::Service::new(wiring::wiring(), Handlers { route_keeper: keeper })
         .with_workers(workers)
         .ending_with(frontend.stop(DRAIN_MAX))

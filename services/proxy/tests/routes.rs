@@ -31,6 +31,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
         uuid: "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f".parse().expect("valid"),
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         pause_reason: None,
+        problem: None,
         host: "h1".parse().expect("valid"),
         state,
         address: Some(backend.ip()),
@@ -131,6 +132,7 @@ async fn routes_follow_vm_changed_events() {
         bus.publish(&VmChanged { name: "web".parse().expect("valid"), vm }).await.expect("published");
     };
     report(Some(VmState::Ready)).await;
+    report(Some(VmState::Unknown)).await;
     eventually("the upstream responds", async || status(proxy.address, "web.example").await == 200).await;
     report(Some(VmState::Stopped)).await;
     eventually("the VM is down", async || status(proxy.address, "web.example").await == 503).await;
@@ -151,7 +153,7 @@ async fn a_proxy_that_starts_without_the_provisioner_has_the_routes_it_had_befor
     let provisioner = provisioner(&bus, &vms).await;
     let first = Proxy::on(&transport).await;
     eventually("the upstream responds", async || status(first.address, "web.example").await == 200).await;
-    let row = bus.table::<Vec<proxy_domain::UpstreamVm>>(contract::bucket::ROUTES);
+    let row = bus.table::<proxy::actors::KnownVms>(contract::bucket::ROUTES);
     eventually("the VMs are stored", async || row.get("vms").await.expect("readable").is_some()).await;
 
     first.end().await;
@@ -202,12 +204,14 @@ async fn a_change_without_an_event_is_found_at_the_next_refresh() {
 }
 
 #[actix::test]
-async fn a_provisioner_that_does_not_reply_is_a_health_problem_until_it_does() {
+async fn a_provisioner_that_does_not_reply_is_starting_and_after_a_while_a_health_problem_until_it_does() {
     let transport = MemoryTransport::new();
     let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
     let proxy = Proxy::on(&transport).await;
     let (part, check) = &proxy.running.health_checks[0];
     assert_eq!(*part, "refresh_routes");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(check().await.as_deref(), Some("its first round has not ended yet"), "both may be starting");
     eventually("health names the service that does not reply", async || {
         check().await.is_some_and(|problem| problem.contains("provisioner"))
     })
@@ -241,4 +245,17 @@ async fn a_running_request_gets_its_response_before_the_proxy_ends() {
     upstream.write_all(late).await.expect("replied");
     assert!(response.await.expect("no panic").ends_with("late"));
     ending.await.expect("it ends");
+}
+
+#[test]
+fn a_row_of_version_1_is_read_and_written() {
+    let backend = "127.0.0.1:80".parse().expect("an address");
+    let known = |state| {
+        let mut vm: proxy_domain::UpstreamVm = vm("web", "web.example", state, backend).into();
+        vm.created = contract::Timestamp::UNIX_EPOCH;
+        proxy::actors::KnownVms(vec![vm])
+    };
+    let row = bus::write_row(&known(VmState::Ready)).expect("written");
+    testkit::golden_row(env!("CARGO_MANIFEST_DIR"), "routes", &row);
+    assert_eq!(bus::read_row(&row), Ok(known(VmState::Ready)));
 }

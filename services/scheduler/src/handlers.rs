@@ -138,5 +138,5 @@ fn check_cron(schedule: &Schedule, now: Timestamp) -> Result<(), AddScheduleRefu
 }
 
 fn unavailable<F>(error: TableError) -> ErrorReply<F> {
-    Failure::unavailable(&error).into()
+    error.to_failure().into()
 }

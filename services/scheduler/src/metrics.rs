@@ -31,7 +31,7 @@ impl Metrics {
 
     pub(crate) fn recorded(&self, command: &ScheduledCommand, outcome: &RunStartStatus) {
         let label = match outcome {
-            RunStartStatus::Sending(_) => return,
+            RunStartStatus::Sending(_) | RunStartStatus::Unknown(_) => return,
             RunStartStatus::Started(_) => "started",
             RunStartStatus::NotStarted(_) => "not_started",
         };

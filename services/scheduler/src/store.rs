@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use bus::{Bus, Caller, Entry, Table, TableError};
 use contract::message::with_causes;
 use contract::scheduler::{RunStartStatus, Schedule, ScheduledCommand, ScheduledRun};
-use contract::{ScheduleId, Timestamp, bucket};
+use contract::{NoPrevious, ScheduleId, Service, Stored, Timestamp, bucket};
 use scheduler_domain::{is_news, operation_for};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,19 @@ pub(crate) struct ScheduleRow {
     pub(crate) last_due: Option<Timestamp>,
 }
 
+impl Stored for ScheduleRow {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        self.schedule.command.service != Service::Unknown
+    }
+}
+
 impl ScheduleRow {
     /// Runs that were due up to this moment need not be made any more.
     pub(crate) fn done_until(&self) -> Timestamp {
@@ -41,6 +54,19 @@ pub(crate) struct RunRow {
     pub(crate) created_by: Caller,
     /// The scheduler instance that made the row, so that it knows its own when an answer was lost.
     instance: String,
+}
+
+impl Stored for RunRow {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        self.command.service != Service::Unknown && !matches!(self.run.outcome, RunStartStatus::Unknown(_))
+    }
 }
 
 /// The answer to adding a schedule.
@@ -82,9 +108,10 @@ impl ScheduleStore {
         }
     }
 
+    /// Those that can be read; the others do not fire, and keep their names.
     pub(crate) async fn schedules(&self) -> Result<Vec<ScheduleRow>, TableError> {
         let rows = self.schedules.all().await?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
+        Ok(rows.read.into_iter().map(|row| row.value).collect())
     }
 
     pub(crate) async fn add(
@@ -165,6 +192,8 @@ impl ScheduleStore {
                 }
                 _ => ClaimOutcome::Done,
             },
+            // A scheduler of a later version makes it.
+            Err(TableError::Unreadable { .. }) => ClaimOutcome::Done,
             Err(error) => return Err(error),
         };
         if let Err(error) = self.move_past(&schedule.id, due, now).await {
@@ -213,8 +242,12 @@ impl ScheduleStore {
     /// The latest run of a schedule.
     pub(crate) async fn last_run(&self, row: &ScheduleRow) -> Result<Option<ScheduledRun>, TableError> {
         let Some(due) = row.last_due else { return Ok(None) };
-        let last = self.runs.get(&run_key(&row.schedule.id, due)).await?;
-        Ok(last.map(|row| row.value.run))
+        match self.runs.get(&run_key(&row.schedule.id, due)).await {
+            Ok(last) => Ok(last.map(|row| row.value.run)),
+            // The list of schedules is of use without it.
+            Err(TableError::Unreadable { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The runs of a schedule, newest first; nothing where there is no such schedule.
@@ -257,8 +290,9 @@ impl ScheduleStore {
         Ok(())
     }
 
+    /// Those that can be read, newest first. The others are never removed.
     async fn run_rows(&self, id: &ScheduleId) -> Result<Vec<Entry<RunRow>>, TableError> {
-        let mut rows = self.runs.all_under(&format!("{id}.")).await?;
+        let mut rows = self.runs.all_under(&format!("{id}.")).await?.read;
         rows.sort_by_key(|row| Reverse(row.value.run.due));
         Ok(rows)
     }
@@ -267,3 +301,6 @@ impl ScheduleStore {
 fn is_sending(row: &RunRow) -> bool {
     matches!(row.run.outcome, RunStartStatus::Sending(_))
 }
+
+#[cfg(test)]
+mod tests;

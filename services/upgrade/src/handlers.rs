@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bus::{Bus, ErrorReply, IncomingRequest};
 use contract::message::{Failure, NeverRefused};
-use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices, RunningService};
+use contract::upgrade::{
+    ApplyRelease, ApplyReleaseRefused, ListServices, RollBackService, RollBackServiceRefused, RunningService,
+};
 use operation::PendingCommand;
 
 use crate::admission::{AdmissionGuard, ReleaseAdmission};
@@ -36,4 +38,11 @@ pub(crate) async fn check_apply_release(
         tracing::warn!(folder = %folder.display(), %refusal, "a release is refused");
     }
     admitted
+}
+
+pub(crate) async fn check_roll_back_service(
+    handlers: Arc<Handlers>,
+    candidate: PendingCommand<RollBackService>,
+) -> Result<AdmissionGuard, ErrorReply<RollBackServiceRefused>> {
+    handlers.admission.admit_roll_back(candidate).await
 }

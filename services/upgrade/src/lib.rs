@@ -4,10 +4,11 @@
 //! ```text
 //!   apply_release --> admission: copy the release, verify the copy      refused: nothing was touched
 //!                         |
-//!                         +--begin--> saga: stage -> inspect -> replace -> await_healthy
+//!                         +--begin--> saga: stage -> inspect -> replace -> await_healthy -> commit
 //!                                                                 |            |
 //!                                              supervisor: stop the old,       +-- not healthy: roll back
 //!                                              start the new
+//!   roll_back_service --> saga: inspect -> replace -> await_healthy       the build before, which the supervisor kept
 //!   list_services --> discovery: which services answer, and the health of each
 //! ```
 //!
@@ -17,6 +18,7 @@
 //!   checked, so that nobody can change it between the check and its use;
 //! - a build that is not ready in time, dies or reports a problem during its soak is replaced by the one before;
 //! - whatever step the process dies at, the upgrade is finished or rolled back after its next start;
+//! - no version below the highest that was ever committed here is applied without a reason, which is kept;
 //! - one upgrade at a time.
 //!
 //! It does not know how processes are started: the supervisor does that. It cannot replace the supervisor, nor itself.
@@ -55,6 +57,6 @@ pub fn open(bus: Bus, settings: Settings<Config>) -> chassis::Service {
         soak: settings.service.soak(),
     });
     let (engine, wiring) = wiring::wiring().open_engine(&bus, Service::Upgrade, &settings.host, &state);
-    let admission = ReleaseAdmission::new(state.releases.clone(), engine);
+    let admission = ReleaseAdmission::new(state, engine);
     chassis::Service::new(wiring, Handlers { bus, admission })
 }

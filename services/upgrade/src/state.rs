@@ -11,7 +11,7 @@ use contract::{HostName, Service};
 use operation::call_error;
 use saga::StepError;
 use tokio::time::Instant;
-use upgrade_domain::HealthObservation;
+use upgrade_domain::{HealthObservation, HealthWatch};
 
 use crate::discovery::health_at;
 use crate::release_dir::{ReleaseDir, ReleaseDirError};
@@ -42,6 +42,11 @@ pub struct UpgradeContext {
 impl UpgradeContext {
     fn on_our_host(&self, service: Service) -> Destination {
         Destination { service, host: Some(self.host.clone()) }
+    }
+
+    /// The watch over a build that is started; parts that had a problem before do not count.
+    pub(crate) fn watch(&self, build: &str, degraded_before: Vec<String>) -> HealthWatch {
+        HealthWatch::new(build, self.ready_within, self.soak).ignoring(degraded_before)
     }
 
     pub(crate) async fn health_of(

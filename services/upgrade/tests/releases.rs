@@ -9,16 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::CallError;
+use bus::{CallError, Destination};
 use chassis::sha256_of;
 use contract::operation::{BegunOperation, CancelOperation, OperationReport, OperationState};
-use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, ListServices};
+use contract::supervisor::ReplaceService;
+use contract::upgrade::{
+    ApplyRelease, ApplyReleaseRefused, ListServices, RollBackService, RollBackServiceRefused,
+};
 use contract::{OperationId, Service};
 use minisign::KeyPair;
 use operation::{Context, Saga, new_id, wait_for_operation};
-use saga::SagaOutcome;
 use saga::harness::check;
-use support::{Host, build_of, host, manifest, service_info};
+use saga::{FencedError, Journal, Runtime, SagaOutcome, StepError, StepFuture, drive};
+use support::{Host, build_of, manifest, service_info};
 use testkit::eventually;
 use upgrade::UpgradeContext;
 use upgrade::release_dir::ReleaseDir;
@@ -32,7 +35,7 @@ async fn apply(
     folder: &Path,
     id: Option<&OperationId>,
 ) -> Result<BegunOperation, CallError<ApplyReleaseRefused>> {
-    let command = ApplyRelease { folder: folder.into(), operation_id: id.cloned() };
+    let command = ApplyRelease { folder: folder.into(), allow_downgrade: None, operation_id: id.cloned() };
     host.bus.call(&command, CALL_MAX).await
 }
 
@@ -198,6 +201,7 @@ async fn a_build_that_never_becomes_healthy_is_rolled_back() {
         ("silent", "does not answer"),
         ("unhealthy", "the address is in use"),
         ("dies", "another instance answers"),
+        ("healthy: version 0.1.9", "it reports version 0.1.9, its signed manifest says 0.2.0"),
     ] {
         let host = Host::new().await;
         let _upgrade = host.upgrade(1, 5).await;
@@ -277,37 +281,252 @@ async fn every_service_found_is_listed_also_one_that_does_not_answer() {
 }
 
 #[actix::test]
+async fn no_version_below_the_highest_that_was_ever_committed_comes_back_without_a_reason() {
+    let host = Host::new().await;
+    let upgrade = host.upgrade(10, 0).await;
+    let version = |text: &str| host.release_as(text, &format!("healthy: version {text}"), text);
+    for committed in ["0.3.0", "0.10.0"] {
+        assert_eq!(applied(&host, &version(committed)).await.state, OperationState::Done);
+    }
+    let downgrade = async |reason: Option<&str>| {
+        let allow_downgrade = reason.map(str::to_string);
+        let command = ApplyRelease { folder: version("0.9.0"), allow_downgrade, operation_id: None };
+        host.bus.call(&command, CALL_MAX).await
+    };
+    let refused = async |reason: Option<&str>| {
+        let answer = downgrade(reason).await;
+        let Err(CallError::Refused(ApplyReleaseRefused::Downgrade { highest, .. })) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!((highest.as_str(), host.received()), ("0.10.0", 0));
+    };
+    refused(None).await;
+    refused(Some(" ")).await;
+    let record = host.state().join("releases/proxy/committed.toml");
+    assert!(std::fs::read_to_string(&record).expect("there").contains("0.10.0"));
+
+    // A reason is enough, and is kept; the highest version stays what it was, whatever runs.
+    let begun = downgrade(Some("0.10.0 loses requests")).await.expect("begun");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(what_was_applied(&report).downgrade_reason.as_deref(), Some("0.10.0 loses requests"));
+    refused(None).await;
+    // The operations know it where the record was deleted, also after a restart.
+    std::fs::remove_file(&record).expect("removed");
+    drop(upgrade);
+    let _upgrade = host.upgrade(10, 0).await;
+    refused(None).await;
+    // A record that cannot be read refuses.
+    std::fs::write(&record, "highest_version = 7").expect("written");
+    let answer = apply(&host, &version("0.11.0"), None).await;
+    assert!(matches!(answer, Err(CallError::Failed(_))), "{answer:?}");
+    // A version of the same or a higher precedence needs no reason.
+    std::fs::remove_file(&record).expect("removed");
+    assert_eq!(applied(&host, &version("0.10.0")).await.state, OperationState::Done);
+}
+
+#[actix::test]
+async fn what_runs_is_committed_however_it_was_installed() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(10, 0).await;
+    let folder = host.release_as("older", "healthy: version 0.0.9", "0.0.9");
+    match refused(&host, &folder).await {
+        ApplyReleaseRefused::Downgrade { highest, .. } => assert_eq!(highest, "0.1.0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn roll_back(host: &Host) -> Result<BegunOperation, CallError<RollBackServiceRefused>> {
+    host.bus.call(&RollBackService { service: Service::Proxy, operation_id: None }, CALL_MAX).await
+}
+
+#[actix::test]
+async fn a_service_goes_back_to_the_build_before_once_and_a_bad_one_before_is_left_again() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(1, 0).await;
+    let nothing = roll_back(&host).await;
+    assert_eq!(host.received(), 0);
+    assert!(
+        matches!(nothing, Err(CallError::Refused(RollBackServiceRefused::NothingBefore(Service::Proxy)))),
+        "{nothing:?}"
+    );
+    let folder = host.release("new", "healthy: new");
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
+    let begun = roll_back(&host).await.expect("begun");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(report.state, OperationState::Done, "{:?}", report.reason);
+    let output = report.output.expect("an output");
+    assert_eq!(
+        (&output["build"], &output["version"]),
+        (&build_of(&host.installed()).into(), &"0.1.0".into())
+    );
+    assert_eq!(host.supervisor.runs(), host.installed());
+    assert!(roll_back(&host).await.is_err(), "it does not lead forward again");
+
+    // What was left is not applied again by mistake; the build before may be bad, too.
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done, "the same version is no older one");
+    let runs = host.supervisor.runs();
+    std::fs::write(host.installed(), "silent").expect("written");
+    let begun = roll_back(&host).await.expect("begun");
+    let report = outcome(&host, begun.operation()).await;
+    assert_eq!(report.state, OperationState::Undone);
+    assert_eq!(host.supervisor.runs(), runs);
+}
+
+#[actix::test]
+async fn nothing_is_rolled_back_while_a_release_is_being_applied() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(600, 0).await;
+    let first = apply(&host, &host.release("new", "silent"), None).await.expect("begun");
+    eventually("the new one is started", async || host.supervisor.started() == 2).await;
+    let answer = roll_back(&host).await;
+    assert!(
+        matches!(&answer, Err(CallError::Refused(RollBackServiceRefused::UnderWay(id))) if id == first.operation()),
+        "{answer:?}"
+    );
+}
+
+#[actix::test]
+async fn no_release_is_applied_while_a_service_is_rolled_back() {
+    let host = Host::new().await;
+    let _upgrade = host.upgrade(600, 0).await;
+    let folder = host.release("new", "healthy: new");
+    assert_eq!(applied(&host, &folder).await.state, OperationState::Done);
+    std::fs::write(host.installed(), "silent").expect("written");
+    let first = roll_back(&host).await.expect("begun");
+    eventually("the one before is started", async || host.supervisor.started() == 3).await;
+    let answer = apply(&host, &folder, None).await;
+    assert!(
+        matches!(&answer, Err(CallError::Refused(ApplyReleaseRefused::UnderWay(id))) if id == first.operation()),
+        "{answer:?}"
+    );
+}
+
+/// Keeps the journal when its process is killed, as a table does.
+#[derive(Default)]
+struct Kept(Journal);
+
+impl Runtime for Kept {
+    async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
+        self.0 = journal.clone();
+        Ok(())
+    }
+
+    async fn pause(&mut self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    async fn within<'a>(
+        &'a mut self,
+        _: Duration,
+        _: &'static str,
+        work: StepFuture<'a>,
+    ) -> Option<Result<serde_json::Value, StepError>> {
+        Some(work.await)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[actix::test]
+async fn a_service_that_is_killed_again_and_again_gives_a_bad_build_no_more_time() {
+    const LIFE: Duration = Duration::from_millis(600);
+    let host = Host::new().await;
+    let context = context_of(&host, "silent", Duration::from_secs(2));
+    let (steps, mut kept) = (ApplyRelease::steps(), Kept::default());
+    let mut lives = 0;
+    let outcome = loop {
+        lives += 1;
+        assert!(lives < 50, "the bad build stays: {:?}", kept.0);
+        let mut journal = kept.0.clone();
+        let life = tokio::time::timeout(LIFE, drive(&steps, &context, &mut journal, &mut kept));
+        if let Ok(ended) = life.await {
+            break ended.expect("nobody else drives it");
+        }
+    };
+    assert!(
+        matches!(&outcome, SagaOutcome::Undone(reason) if reason.contains("not ready within 2 s")),
+        "{outcome:?}"
+    );
+    assert_eq!(host.supervisor.runs(), host.installed());
+}
+
+/// The context of an upgrade whose release was received.
+fn context_of(
+    host: &Host,
+    executable: &str,
+    ready_within: Duration,
+) -> Context<UpgradeContext, ApplyRelease> {
+    let folder = host.release("new", executable);
+    let context =
+        context_with(host, ready_within, ApplyRelease { folder, allow_downgrade: None, operation_id: None });
+    context.state.releases.receive(&context.id, &context.command.folder).expect("received");
+    context
+}
+
+fn context_with<C>(host: &Host, ready_within: Duration, command: C) -> Context<UpgradeContext, C> {
+    Context {
+        state: Arc::new(UpgradeContext {
+            bus: host.bus.clone(),
+            host: support::host(),
+            releases: ReleaseDir::in_state(&host.state()),
+            ready_within,
+            soak: Duration::ZERO,
+        }),
+        command,
+        id: new_id(),
+        progress: Default::default(),
+        cancel: Default::default(),
+    }
+}
+
+#[actix::test]
 async fn whatever_step_the_process_dies_at_the_upgrade_ends_done_or_as_before() {
     let hosts: RefCell<HashMap<OperationId, (Arc<Host>, PathBuf)>> = RefCell::default();
     let fresh = async || {
         let test_host = Arc::new(Host::new().await);
-        let folder = test_host.release("new", "healthy: new");
-        let (id, releases) = (new_id(), ReleaseDir::in_state(&test_host.state()));
-        let release = releases.receive(&id, &folder).expect("received");
-        let executable = releases.executable_of(&release);
-        hosts.borrow_mut().insert(id.clone(), (Arc::clone(&test_host), executable));
-        Context {
-            state: Arc::new(UpgradeContext {
-                bus: test_host.bus.clone(),
-                host: host(),
-                releases,
-                ready_within: Duration::from_secs(5),
-                soak: Duration::ZERO,
-            }),
-            command: ApplyRelease { folder, operation_id: None },
-            id,
-            progress: Default::default(),
-            cancel: Default::default(),
-        }
+        let context = context_of(&test_host, "healthy: new", Duration::from_secs(5));
+        let build = build_of(&context.command.folder.join("loam-proxy"));
+        let executable = test_host.state().join("releases/proxy").join(build).join("loam-proxy");
+        hosts.borrow_mut().insert(context.id.clone(), (Arc::clone(&test_host), executable));
+        context
     };
     let judge = async |context: &Context<UpgradeContext, ApplyRelease>, outcome: &SagaOutcome| {
         let (test_host, executable) = hosts.borrow_mut().remove(&context.id).expect("made before");
         let (runs, builds) = (test_host.supervisor.runs(), test_host.builds().len());
-        match outcome {
-            SagaOutcome::Done if runs == executable && builds == 1 => Ok(()),
-            SagaOutcome::Undone(_) if runs == test_host.installed() && builds == 0 => Ok(()),
+        let committed = context.state.releases.highest_committed(Service::Proxy).expect("readable");
+        match (outcome, &committed) {
+            (SagaOutcome::Done, Some(_)) if runs == executable && builds == 1 => Ok(()),
+            (SagaOutcome::Undone(_), None) if runs == test_host.installed() && builds == 0 => Ok(()),
             other => Err(format!("{other:?}: {} runs, {builds} builds on the disk", runs.display())),
         }
     };
     check(&ApplyRelease::steps(), fresh, judge).await;
+}
+
+#[actix::test]
+async fn whatever_step_the_process_dies_at_the_rollback_ends_done_or_as_before() {
+    let hosts: RefCell<HashMap<OperationId, (Arc<Host>, PathBuf)>> = RefCell::default();
+    let fresh = async || {
+        let test_host = Arc::new(Host::new().await);
+        let upgraded = test_host.release("new", "healthy: new").join("loam-proxy");
+        let replace = ReplaceService { service: Service::Proxy, executable: upgraded.clone() };
+        let supervisor = Destination { service: Service::Supervisor, host: Some(support::host()) };
+        test_host.bus.call_at(supervisor, &replace, CALL_MAX).await.expect("replaced");
+        let command = RollBackService { service: Service::Proxy, operation_id: None };
+        let context = context_with(&test_host, Duration::from_secs(5), command);
+        hosts.borrow_mut().insert(context.id.clone(), (Arc::clone(&test_host), upgraded));
+        context
+    };
+    let judge = async |context: &Context<UpgradeContext, RollBackService>, outcome: &SagaOutcome| {
+        let (test_host, upgraded) = hosts.borrow_mut().remove(&context.id).expect("made before");
+        let runs = test_host.supervisor.runs();
+        match outcome {
+            SagaOutcome::Done if runs == test_host.installed() => Ok(()),
+            SagaOutcome::Undone(_) if runs == upgraded => Ok(()),
+            other => Err(format!("{other:?}: {} runs", runs.display())),
+        }
+    };
+    check(&RollBackService::steps(), fresh, judge).await;
 }

@@ -14,7 +14,7 @@ use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
 use crate::caller::on_behalf_of;
 use crate::metrics;
 use crate::publish::Bus;
-use crate::serve::{ERROR_CODE_HEADER, Refusal};
+use crate::serve::{ERROR_CODE_HEADER, ERROR_TEXT_HEADER, REFUSED, Refusal};
 use crate::transport::{Envelope, TransportError};
 
 /// The first pause before a busy service is asked again; doubled each time.
@@ -28,6 +28,12 @@ pub enum CallError<F: Debug + Display> {
     /// The owner understood and says no.
     #[error("{0}")]
     Refused(F),
+    /// The owner says no, for a reason that only its later version knows.
+    #[error("{sentence}")]
+    RefusedByLaterVersion {
+        /// The refusal in words.
+        sentence: String,
+    },
     /// The owner could not do it.
     #[error("{0}")]
     Failed(Failure),
@@ -57,7 +63,9 @@ impl<F: Debug + Display> CallError<F> {
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            CallError::Refused(_) | CallError::UnreadableReply { .. } => false,
+            CallError::Refused(_)
+            | CallError::RefusedByLaterVersion { .. }
+            | CallError::UnreadableReply { .. } => false,
             CallError::Transport { .. } => true,
             CallError::Failed(failure) => failure.is_transient(),
         }
@@ -151,7 +159,7 @@ impl Bus {
             self.exchange_unless_busy(&place, header, request, deadline).instrument(span.clone()).await;
         metrics::called::<R>(&called);
         if let Err(error) = &called
-            && !matches!(error, CallError::Refused(_))
+            && !matches!(error, CallError::Refused(_) | CallError::RefusedByLaterVersion { .. })
         {
             span.record("otel.status_code", "ERROR");
         }
@@ -236,8 +244,43 @@ fn read_answer<R: Request>(service: Service, answer: &Envelope) -> Result<R::Rep
         Refused(F),
         Failed(Failure),
     }
-    match encoding.read::<Negative<Refusal<R>>>(&answer.body).map_err(unreadable)? {
+    let negative = match encoding.read::<Negative<Refusal<R>>>(&answer.body) {
+        Ok(negative) => negative,
+        Err(reason) => return Err(unknown_refusal(answer).unwrap_or_else(|| unreadable(reason))),
+    };
+    match negative {
         Negative::Refused(refusal) => Err(CallError::Refused(refusal)),
         Negative::Failed(failure) => Err(CallError::Failed(failure)),
+    }
+}
+
+/// A refusal that this version has no case for.
+fn unknown_refusal<F: Debug + Display>(answer: &Envelope) -> Option<CallError<F>> {
+    let is_refusal = answer.headers.get(ERROR_CODE_HEADER).is_some_and(|code| code == REFUSED);
+    let sentence = answer.headers.get(ERROR_TEXT_HEADER).filter(|_| is_refusal)?.clone();
+    Some(CallError::RefusedByLaterVersion { sentence })
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::provisioner::GetVm;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_later_version_is_known_by_its_sentence() {
+        let header = |key: &str, value: &str| (key.to_string(), value.to_string());
+        let mut answer = Envelope {
+            headers: [header(ERROR_CODE_HEADER, REFUSED), header(ERROR_TEXT_HEADER, "VM web is being moved")]
+                .into(),
+            body: br#"{"refused":{"moving":{"vm":"web"}}}"#.as_slice().into(),
+            ..Envelope::default()
+        };
+        let refused = read_answer::<GetVm>(Service::Provisioner, &answer).expect_err("refused");
+        assert_eq!(refused.to_string(), "VM web is being moved");
+        assert!(matches!(refused, CallError::RefusedByLaterVersion { .. }) && !refused.is_transient());
+        answer.headers.insert(ERROR_CODE_HEADER.into(), "500".into());
+        let other = read_answer::<GetVm>(Service::Provisioner, &answer);
+        assert!(matches!(other, Err(CallError::UnreadableReply { .. })), "{other:?}");
     }
 }

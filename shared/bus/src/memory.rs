@@ -244,10 +244,11 @@ impl Transport for MemoryTransport {
         self.get(table, key).await
     }
 
-    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
         let state = self.linked()?;
         let rows = state.tables.get(&self.of_table(table)).into_iter().flatten();
         Ok(rows
+            .filter(|(key, _)| key.starts_with(prefix))
             .map(|(key, (value, revision))| TableRow {
                 key: key.clone(),
                 value: value.clone(),

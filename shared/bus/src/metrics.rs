@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use contract::Request;
-use telemetry::{Counter, Histogram, KeyValue, meter};
+use telemetry::{Counter, Gauge, Histogram, KeyValue, meter};
 
 use crate::call::CallError;
 use crate::serve::ErrorReply;
@@ -16,6 +16,9 @@ pub(crate) const SERVE_DURATION: &str = "loam_bus_serve_duration_seconds";
 /// Requests sent, by request and outcome (`answered`, `refused`, `failed`; `lost`: no readable reply came).
 pub(crate) const CALLS: &str = "loam_bus_calls_total";
 
+/// Rows that this process found and cannot read, by table.
+pub(crate) const UNREADABLE_ROWS: &str = "loam_bus_unreadable_rows";
+
 /// From a read of memory to the longest reply the bus allows.
 const SERVE_BOUNDS_SECONDS: [f64; 10] = [0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0];
 
@@ -23,6 +26,7 @@ struct Metrics {
     served: Counter<u64>,
     serve_duration: Histogram<f64>,
     calls: Counter<u64>,
+    unreadable_rows: Gauge<u64>,
 }
 
 /// Made at the first request, when telemetry is set up.
@@ -39,6 +43,10 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             .with_boundaries(SERVE_BOUNDS_SECONDS.to_vec())
             .build(),
         calls: meter.u64_counter(CALLS).with_description("requests sent, by request and outcome").build(),
+        unreadable_rows: meter
+            .u64_gauge(UNREADABLE_ROWS)
+            .with_description("rows that cannot be read, by table")
+            .build(),
     }
 });
 
@@ -56,10 +64,14 @@ pub(crate) fn served<R: Request>(answer: &Result<R::Reply, ErrorReply<R::Refusal
 pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>>) {
     let outcome = match answer {
         Ok(_) => "answered",
-        Err(CallError::Refused(_)) => "refused",
+        Err(CallError::Refused(_) | CallError::RefusedByLaterVersion { .. }) => "refused",
         Err(CallError::Failed(_)) => "failed",
         Err(CallError::Transport { .. } | CallError::UnreadableReply { .. }) => "lost",
     };
     let labels = [KeyValue::new("request", R::NAME), KeyValue::new("outcome", outcome)];
     METRICS.calls.add(1, &labels);
+}
+
+pub(crate) fn unreadable_rows(table: &'static str, count: usize) {
+    METRICS.unreadable_rows.record(count as u64, &[KeyValue::new("table", table)]);
 }

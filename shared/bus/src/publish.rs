@@ -13,6 +13,7 @@ use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
 use crate::people::People;
+use crate::row::UnreadableRows;
 use crate::transport::{CanaryError, DiscoveredService, Envelope, Transport, TransportError};
 
 /// The bus. Cloning is cheap.
@@ -21,12 +22,13 @@ pub struct Bus {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) realm: Realm,
     pub(crate) people: People,
+    pub(crate) unreadable: Arc<UnreadableRows>,
 }
 
 impl Bus {
     /// A bus over a transport, in a realm.
     pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
-        Bus { transport, realm, people: People::default() }
+        Bus { transport, realm, people: People::default(), unreadable: Arc::default() }
     }
 
     /// The same bus, on which callers have the names in a list of people.

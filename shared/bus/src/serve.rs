@@ -5,13 +5,14 @@
 //! cannot be read is answered with a failure and changes nothing.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::catalog::may_send;
-use contract::message::{Caller, Failure, FailureKind};
+use contract::message::{Caller, Failure, FailureKind, NeverRefused};
 use contract::{HostName, OperationId, Request, Subject};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -28,7 +29,9 @@ use crate::publish::Bus;
 use crate::transport::{EndpointInfo, Envelope, IncomingMessage, Registration, ServiceInfo, TransportError};
 
 pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
-const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
+/// The code of a refusal.
+pub(crate) const REFUSED: &str = "409";
+pub(crate) const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 
 /// Requests that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
@@ -41,6 +44,8 @@ const QUEUED_FOR_MAX: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 960 * 1024;
 /// No answer may take longer: what lasts is an operation.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// The sentence of a refusal travels as a header, beside its typed case; there it is cut here.
+const REFUSAL_CHARS_MAX: usize = 1000;
 /// How long the end of a service waits for answers under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -224,7 +229,7 @@ async fn serve_endpoint(mut requests: BoxStream<'static, IncomingMessage>, handl
             };
             match place {
                 Some(_place) => handler(incoming).await,
-                None => send::<(), ()>(incoming, Encoding::Json, Err(busy().into())).await,
+                None => send::<(), NeverRefused>(incoming, Encoding::Json, Err(busy().into())).await,
             }
         });
     }
@@ -306,7 +311,7 @@ fn read<R: Request>(envelope: &Envelope, encoding: Encoding, caller: &Caller) ->
     })
 }
 
-async fn send<T: Serialize, F: Serialize>(
+async fn send<T: Serialize, F: Serialize + Display>(
     incoming: IncomingMessage,
     encoding: Encoding,
     answer: Result<T, ErrorReply<F>>,
@@ -325,7 +330,8 @@ async fn send<T: Serialize, F: Serialize>(
     let body = match &answer {
         Ok(reply) => encoding.write(reply),
         Err(ErrorReply::Refused(refusal)) => {
-            mark("409", "refused".into());
+            // For callers of an earlier version, which may not know the case.
+            mark(REFUSED, refusal.to_string().chars().take(REFUSAL_CHARS_MAX).collect());
             encoding.write(&Negative::Refused(refusal))
         }
         Err(ErrorReply::Failed(failure)) => {
@@ -353,7 +359,7 @@ fn code_of(kind: FailureKind) -> &'static str {
         FailureKind::NotAllowed => "403",
         FailureKind::TooLarge => "413",
         FailureKind::Busy => "429",
-        FailureKind::Internal => "500",
+        FailureKind::Internal | FailureKind::Unknown => "500",
         FailureKind::Unavailable => "503",
         FailureKind::TimedOut => "504",
     }

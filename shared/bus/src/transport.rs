@@ -180,8 +180,8 @@ pub trait Transport: Send + Sync + 'static {
     async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
     /// Reads a row as the leader of the table has it: never older than what was written before.
     async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
-    /// Reads all rows.
-    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError>;
+    /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
     async fn put(
         &self,

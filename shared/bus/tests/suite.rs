@@ -9,7 +9,7 @@ use bus::{Bus, CallError, Caller, Envelope, ErrorReply, ServiceInfo, TableError,
 use contract::message::{Failure, FailureKind};
 use contract::permissions::User;
 use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
-use contract::{OperationId, Realm, Service, VmName, bucket};
+use contract::{NoPrevious, OperationId, Realm, Service, Stored, VmName, bucket};
 use futures::StreamExt;
 use testkit::NatsServer;
 
@@ -64,6 +64,8 @@ on_both!(
     all_rows_are_listed,
     a_row_is_read_from_the_leader_as_it_is,
     a_removed_row_can_be_created_again,
+    a_row_that_cannot_be_read_is_set_aside_and_never_written_over,
+    more_rows_are_listed_than_one_answer_of_the_server_carries,
 );
 
 fn web() -> VmName {
@@ -205,6 +207,7 @@ async fn a_question_in_json_is_answered_in_json(fixture: Fixture) {
     let answer = raw(&fixture, br#"{"vm":"web"}"#, None).await;
     assert_eq!(answer.headers.get("Nats-Service-Error-Code").map(String::as_str), Some("409"));
     assert_eq!(&answer.body[..], br#"{"refused":{"unknown_vm":"web"}}"#);
+    assert_eq!(answer.headers.get("Nats-Service-Error").map(String::as_str), Some("there is no VM web"));
 }
 
 async fn an_unreadable_question_is_answered_and_not_obeyed(fixture: Fixture) {
@@ -260,47 +263,123 @@ async fn a_service_is_found_by_discovery_until_it_closes(fixture: Fixture) {
     .await;
 }
 
+/// A row of a test.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Numbered {
+    number: u32,
+}
+
+impl Stored for Numbered {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Numbered {
+        match previous {}
+    }
+}
+
+fn row(number: u32) -> Numbered {
+    Numbered { number }
+}
+
 async fn a_row_is_created_once_and_changed_only_over_its_revision(fixture: Fixture) {
-    let table = fixture.bus.table::<String>(bucket::SEEDS);
-    let first = table.create("debian", &"one".to_string()).await.expect("created");
-    assert!(matches!(table.create("debian", &"two".into()).await, Err(TableError::Conflict { .. })));
-    let second = table.update("debian", &"two".into(), first).await.expect("updated");
-    assert!(matches!(table.update("debian", &"three".into(), first).await, Err(TableError::Conflict { .. })));
+    let table = fixture.bus.table::<Numbered>(bucket::SEEDS);
+    let first = table.create("debian", &row(1)).await.expect("created");
+    assert!(matches!(table.create("debian", &row(2)).await, Err(TableError::Conflict { .. })));
+    let second = table.update("debian", &row(2), first).await.expect("updated");
+    assert!(matches!(table.update("debian", &row(3), first).await, Err(TableError::Conflict { .. })));
     assert!(matches!(table.remove("debian", first).await, Err(TableError::Conflict { .. })));
-    let row = table.get("debian").await.expect("read").expect("there");
-    assert_eq!((row.value.as_str(), row.revision), ("two", second));
+    let read = table.get("debian").await.expect("read").expect("there");
+    assert_eq!((read.value, read.revision), (row(2), second));
     assert_eq!(table.get("arch").await.expect("read"), None);
 }
 
 async fn all_rows_are_listed(fixture: Fixture) {
-    let table = fixture.bus.table::<u32>(bucket::OPERATIONS);
-    assert_eq!(table.all().await.expect("listed"), Vec::new());
-    for (key, value) in [("a", 1), ("b", 2), ("c.d", 3)] {
-        table.create(key, &value).await.expect("created");
+    let table = fixture.bus.table::<Numbered>(bucket::OPERATIONS);
+    assert_eq!(table.all().await.expect("listed").read, Vec::new());
+    for (key, number) in [("a", 1), ("b", 2), ("c.d", 3)] {
+        table.create(key, &row(number)).await.expect("created");
     }
-    let mut keys: Vec<String> = table.all().await.expect("listed").into_iter().map(|r| r.key).collect();
+    let mut keys: Vec<String> = table.all().await.expect("listed").read.into_iter().map(|r| r.key).collect();
     keys.sort();
     assert_eq!(keys, ["a", "b", "c.d"]);
 }
 
 async fn a_row_is_read_from_the_leader_as_it_is(fixture: Fixture) {
-    let table = fixture.bus.table::<String>(bucket::SEEDS);
+    let table = fixture.bus.table::<Numbered>(bucket::SEEDS);
     assert_eq!(table.get_from_leader("debian").await.expect("read"), None);
-    let revision = table.create("debian", &"one".to_string()).await.expect("created");
-    let row = table.get_from_leader("debian").await.expect("read").expect("there");
-    assert_eq!((row.value.as_str(), row.revision), ("one", revision));
+    let revision = table.create("debian", &row(1)).await.expect("created");
+    let found = table.get_from_leader("debian").await.expect("read").expect("there");
+    assert_eq!((found.value, found.revision), (row(1), revision));
     table.remove("debian", revision).await.expect("removed");
     assert_eq!(table.get_from_leader("debian").await.expect("read"), None);
 }
 
 async fn a_removed_row_can_be_created_again(fixture: Fixture) {
-    let table = fixture.bus.table::<u32>(bucket::SEEDS);
-    let revision = table.create("x", &1).await.expect("created");
+    let table = fixture.bus.table::<Numbered>(bucket::SEEDS);
+    let revision = table.create("x", &row(1)).await.expect("created");
     table.remove("x", revision).await.expect("removed");
     assert_eq!(table.get("x").await.expect("read"), None);
-    assert_eq!(table.all().await.expect("listed"), Vec::new());
-    table.create("x", &2).await.expect("created again");
-    assert_eq!(table.get("x").await.expect("read").map(|row| row.value), Some(2));
+    assert_eq!(table.all().await.expect("listed").read, Vec::new());
+    table.create("x", &row(2)).await.expect("created again");
+    assert_eq!(table.get("x").await.expect("read").map(|row| row.value), Some(row(2)));
+}
+
+async fn a_row_that_cannot_be_read_is_set_aside_and_never_written_over(fixture: Fixture) {
+    let table = fixture.bus.table::<Numbered>(bucket::SEEDS);
+    table.create("good", &row(1)).await.expect("created");
+    let later = b"\x92\x02\x81\xa6number\x07";
+    let bad: [(&str, &'static [u8]); 3] = [("later", later), ("damaged", b"\x92\x01\xc1"), ("empty", b"")];
+    for (key, bytes) in bad {
+        fixture.transport.put(bucket::SEEDS.name, key, bytes.into(), 0).await.expect("put");
+    }
+    let mut keys: Vec<&str> = bad.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    let set_aside = || fixture.bus.unreadable_rows().into_iter().map(|row| row.key).collect::<Vec<_>>();
+    let rows = table.all().await.expect("listed");
+    assert_eq!(rows.read.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["good"]);
+    assert_eq!(set_aside(), keys);
+    for (key, bytes) in bad {
+        let refused = table.create(key, &row(2)).await;
+        assert!(
+            matches!(&refused, Err(TableError::Unreadable { key: named, .. }) if named == key),
+            "{refused:?}"
+        );
+        assert!(matches!(table.get(key).await, Err(TableError::Unreadable { .. })), "{key}");
+        let stored = fixture.transport.get(bucket::SEEDS.name, key).await.expect("read").expect("there");
+        assert_eq!(&stored.value[..], bytes, "{key}");
+    }
+    // A version that can read it wrote it again.
+    let stored = fixture.transport.get(bucket::SEEDS.name, "later").await.expect("read").expect("there");
+    let readable = b"\x92\x01\x81\xa6number\x07".as_slice();
+    fixture.transport.put(bucket::SEEDS.name, "later", readable.into(), stored.revision).await.expect("put");
+    assert_eq!(table.get("later").await.expect("read").map(|row| row.value), Some(row(7)));
+    assert_eq!(set_aside(), ["damaged", "empty"]);
+}
+
+async fn more_rows_are_listed_than_one_answer_of_the_server_carries(fixture: Fixture) {
+    let table = fixture.bus.table::<Numbered>(bucket::VMS);
+    let writes = (0..3000).map(|number| {
+        let table = table.clone();
+        async move {
+            let key = format!("vm-{number}");
+            let first = table.create(&key, &row(0)).await.expect("created");
+            // Some have more than one revision, some are gone.
+            match number % 10 {
+                0 => table.remove(&key, first).await.expect("removed"),
+                1 => drop(table.update(&key, &row(number), first).await.expect("updated")),
+                _ => {}
+            }
+        }
+    });
+    futures::stream::iter(writes).buffer_unordered(64).collect::<Vec<()>>().await;
+    let rows = table.all().await.expect("listed").read;
+    let keys: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!((rows.len(), keys.len()), (2700, 2700));
+    for read in rows {
+        let number: u32 = read.key["vm-".len()..].parse().expect("a number");
+        assert_eq!(read.value.number, if number % 10 == 1 { number } else { 0 }, "{}", read.key);
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! host = "h1"              # our name among hosts
 //! state_dir = "/var/lib/loam"
 //! realm = "loam"           # the first token of every subject
+//! health_socket = "/tmp/health.sock"   # where `--check-health` asks; absent: nowhere
 //! [nats]
 //! url = "nats://127.0.0.1:4222"
 //! nkey_file = "/var/lib/loam/keys/backup.nk"
@@ -33,6 +34,8 @@ pub struct Settings<S> {
     pub realm: Realm,
     /// The bus.
     pub nats: NatsSettings,
+    /// The socket on which we answer for our health to our own host; none where absent.
+    pub health_socket: Option<PathBuf>,
     /// The service's own part.
     pub service: S,
 }
@@ -69,6 +72,8 @@ struct Common {
     #[serde(default)]
     realm: Realm,
     nats: NatsSettings,
+    #[serde(default)]
+    health_socket: Option<PathBuf>,
 }
 
 /// Reads the settings of a service. The file is the one that `LOAM_CONFIG` names, if it names one.
@@ -108,8 +113,8 @@ fn load_from<S: DeserializeOwned>(
     for path in [&common.nats.nkey_file, &common.nats.people_file].into_iter().flatten() {
         refuse_if_others_can_write(path)?;
     }
-    let Common { host, state_dir, realm, nats } = common;
-    Ok(Settings { host, state_dir, realm, nats, service: own })
+    let Common { host, state_dir, realm, nats, health_socket } = common;
+    Ok(Settings { host, state_dir, realm, nats, health_socket, service: own })
 }
 
 #[cfg(test)]

@@ -16,8 +16,10 @@ use contract::message::with_causes;
 use operation::Engine;
 use serde::de::DeserializeOwned;
 
+use crate::descriptors::{check_descriptors, raise_limit};
 use crate::files::sha256_of;
-use crate::health::{PartCheck, check_resumed, serve_health};
+use crate::health::{HealthChecks, PartCheck, check_bus, check_resumed, check_rows};
+use crate::local_health::{self, LocalHealth};
 use crate::memory::leave_no_core_dump;
 use crate::settings::{Settings, load};
 use crate::signals::EndSignals;
@@ -33,6 +35,10 @@ const RUNTIME_THREADS: usize = 2;
 /// The argument with which a service reads its settings, says what is wrong with them, and ends: `loam up` asks all of
 /// them before it touches anything.
 pub const CHECK_SETTINGS: &str = "--check-settings";
+
+/// The argument with which a service asks the one that runs with the same settings for its health, says what is wrong,
+/// and ends.
+pub const CHECK_HEALTH: &str = "--check-health";
 
 /// Digits of the executable's SHA-256 that name a build.
 const BUILD_DIGITS: usize = 16;
@@ -169,8 +175,10 @@ where
     // It fails only where a provider is installed already, and then there is one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let settings = load::<S>(service, defaults)?;
-    if std::env::args().nth(1).as_deref() == Some(CHECK_SETTINGS) {
-        return Ok(());
+    match std::env::args().nth(1).as_deref() {
+        Some(CHECK_SETTINGS) => return Ok(()),
+        Some(CHECK_HEALTH) => return local_health::check(settings.health_socket.as_deref()),
+        _ => {}
     }
     let instance = operation::new_id().to_string();
     let identity = telemetry::Identity {
@@ -180,6 +188,7 @@ where
         host: settings.host.to_string(),
     };
     let telemetry = telemetry::init(&identity)?;
+    raise_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
     let runtime = Arc::new(runtime);
@@ -209,7 +218,7 @@ where
     let mut end = EndSignals::listen()?;
     let since = chrono::Utc::now();
     let build_id = executable_digest().context("hashing our executable")?;
-    let host = settings.host.clone();
+    let (host, health_socket) = (settings.host.clone(), settings.health_socket.clone());
     let Some(bus) = end.unless_received(open_bus(service, &settings)).await else { return Ok(()) };
     let bus = bus?;
     let chassis = ServiceContext {
@@ -245,7 +254,14 @@ where
     let resumed = Arc::new(AtomicBool::new(running.engine.is_none()));
     let mut checks = std::mem::take(&mut running.health_checks);
     checks.push(("operations", check_resumed(&resumed)));
-    serve_health(&mut server, &host, template, checks);
+    checks.push(("rows", check_rows(&bus)));
+    checks.push(("bus", check_bus(bus.clone())));
+    checks.push(("descriptors", check_descriptors()));
+    let checks = HealthChecks::new(template, checks);
+    checks.serve(&mut server, &host);
+    let _local = health_socket
+        .map(|path| LocalHealth::open(&path, move || Box::pin(checks.clone().check())))
+        .transpose()?;
     let Some(serving) = end.unless_received(server.open()).await else { return Ok(()) };
     let serving = serving.context("opening the endpoints")?;
     let resuming = async {

@@ -34,7 +34,7 @@ pub const fn of_service(service: Service) -> &'static [KvBucket] {
         Service::Backup | Service::Upgrade => &[OPERATIONS],
         Service::Proxy => &[ROUTES],
         Service::Scheduler => &[SCHEDULES, RUNS],
-        Service::Supervisor => &[],
+        Service::Supervisor | Service::Unknown => &[],
     }
 }
 

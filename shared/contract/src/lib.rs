@@ -8,13 +8,14 @@
 //!   catalog      the list of all messages; permissions, schemas and samples walk it
 //!   subject      where a message travels; the only place that spells subjects
 //!   bucket       which durable tables there are and whose they are
+//!   stored       types that are rows: their versions
 //!   permissions  the accounts of the bus, what each exports and imports, and what each user may do
 //!
 //!   health, operation, provisioner, backup, proxy, scheduler, upgrade, supervisor: the messages, a module for each owner
 //! ```
 //!
 //! The contract promises that a message means the same to sender and receiver, in MessagePack and in JSON, today and
-//! after an optional field is added (`wire/` holds golden samples of every message, made from the schemas). It
+//! after an optional field is added (`wire/v1` holds golden samples of every message, made from the schemas). It
 //! performs no IO, keeps no state and knows neither NATS nor actors: `bus` carries the messages.
 
 #![warn(clippy::missing_errors_doc)]
@@ -32,6 +33,7 @@ pub mod provisioner;
 pub mod proxy;
 pub mod scheduler;
 pub mod service;
+pub mod stored;
 pub mod subject;
 pub mod supervisor;
 pub mod upgrade;
@@ -43,4 +45,5 @@ pub use names::{
     SeedName, VmName, VmUuid,
 };
 pub use service::Service;
+pub use stored::{NoPrevious, Stored};
 pub use subject::{Realm, Subject};

@@ -189,6 +189,9 @@ pub enum FailureKind {
     TimedOut,
     /// A defect of the service itself.
     Internal,
+    /// A kind of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Declares the messages of one module, a row each, and the function `visit` that walks them:

@@ -1,6 +1,8 @@
 //! Checked names: each made by one constructor, so that a name that exists is a name that fits everywhere it is
 //! used (NATS token, KV key, file name, DNS label). Nothing here looks anything up.
 
+mod domain;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -16,13 +18,13 @@ pub struct InvalidName {
     pub expected_kind: &'static str,
     /// The text as given, cut at 80 characters.
     pub text: String,
-    /// The rule that it breaks.
-    pub rule: &'static str,
+    /// The rule that it breaks, or what would be right.
+    pub rule: Cow<'static, str>,
 }
 
 impl InvalidName {
-    fn new(expected: &'static str, text: &str, rule: &'static str) -> Self {
-        InvalidName { expected_kind: expected, text: text.chars().take(80).collect(), rule }
+    fn new(expected: &'static str, text: &str, rule: impl Into<Cow<'static, str>>) -> Self {
+        InvalidName { expected_kind: expected, text: text.chars().take(80).collect(), rule: rule.into() }
     }
 }
 
@@ -79,23 +81,8 @@ fn is_mac(text: &str) -> bool {
     octets.is_some_and(|octets| octets.len() == 6 && octets[0] & 1 == 0 && octets != [0; 6])
 }
 
-const DOMAIN_RULE: &str = "a DNS name in lower case without a final dot, at most 253 characters (RFC 1123)";
-
-fn is_domain(text: &str) -> bool {
-    text.len() <= 253
-        && !text.is_empty()
-        && text.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-            bytes.len() <= 63
-                && bytes.iter().all(|b| plain(b) || *b == b'-')
-                && bytes.first().is_some_and(plain)
-                && bytes.last().is_some_and(plain)
-        })
-}
-
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident, $rule:ident, $pattern:literal, $example:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:path, $rule:expr, $pattern:literal, $example:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -108,7 +95,7 @@ macro_rules! checked_name {
             /// When the text breaks the rule of this name.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
-                if $check(&text) { Ok($name(text)) } else { Err(InvalidName::new($what, &text, $rule)) }
+                if $check(&text) { Ok($name(text)) } else { Err(InvalidName::new($what, &text, $rule(&text))) }
             }
             /// The name as text.
             pub fn as_str(&self) -> &str {
@@ -157,44 +144,44 @@ macro_rules! checked_name {
 
 checked_name!(
     /// The name of a virtual machine, unique in a realm.
-    VmName, "a vm name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "web"
+    VmName, "a vm name", is_label, |_: &str| LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "web"
 );
 checked_name!(
     /// The name of a host: a machine that runs the services.
-    HostName, "a host name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "h1"
+    HostName, "a host name", is_label, |_: &str| LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "h1"
 );
 checked_name!(
     /// The name of a schedule.
-    ScheduleId, "a schedule id", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "nightly"
+    ScheduleId, "a schedule id", is_label, |_: &str| LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "nightly"
 );
 checked_name!(
     /// The name of a seed: a base image that VMs are created from.
-    SeedName, "a seed name", is_seed, SEED_RULE, "^[a-z0-9][a-z0-9_-]{0,39}$", "debian-12"
+    SeedName, "a seed name", is_seed, |_: &str| SEED_RULE, "^[a-z0-9][a-z0-9_-]{0,39}$", "debian-12"
 );
 checked_name!(
     /// The name of a disk in its VM, as the hypervisor calls it (`vda`).
-    DiskName, "a disk name", is_label, LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "vda"
+    DiskName, "a disk name", is_label, |_: &str| LABEL_RULE, "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "vda"
 );
 checked_name!(
     /// A DNS name that the proxy routes to a VM.
-    DomainName, "a domain name", is_domain, DOMAIN_RULE, "^[a-z0-9-]+(\\.[a-z0-9-]+)*$", "web.example"
+    DomainName, "a domain name", domain::is_domain, domain::rule_for, "^[a-z0-9-]+(\\.[a-z0-9-]+)*$", "web.example"
 );
 checked_name!(
     /// The UUID of a VM: what libvirt knows it by, whatever its name.
-    VmUuid, "a vm uuid", is_uuid, UUID_RULE,
+    VmUuid, "a vm uuid", is_uuid, |_: &str| UUID_RULE,
     "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f"
 );
 checked_name!(
     /// The MAC address of a VM's network card.
-    MacAddress, "a MAC address", is_mac, MAC_RULE, "^([0-9a-f]{2}:){5}[0-9a-f]{2}$", "52:54:00:aa:bb:cc"
+    MacAddress, "a MAC address", is_mac, |_: &str| MAC_RULE, "^([0-9a-f]{2}:){5}[0-9a-f]{2}$", "52:54:00:aa:bb:cc"
 );
 checked_name!(
     /// The id of an operation: a ULID, so that ids sort by the time they were made.
-    OperationId, "an operation id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0E"
+    OperationId, "an operation id", is_ulid, |_: &str| ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0E"
 );
 checked_name!(
     /// The id of a backup: a ULID. The snapshot in the store carries the same id.
-    BackupId, "a backup id", is_ulid, ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0F"
+    BackupId, "a backup id", is_ulid, |_: &str| ULID_RULE, "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", "01K9NXQZ6R3W4V5T8Y2B7C1D0F"
 );
 
 impl OperationId {

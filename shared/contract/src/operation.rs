@@ -59,6 +59,9 @@ pub enum OperationState {
     Undone,
     /// It could be neither finished nor undone; `reason` says what a person must check.
     Stuck,
+    /// A state of a later version. It is never stored.
+    #[serde(other)]
+    Unknown,
 }
 
 impl OperationState {
@@ -98,6 +101,9 @@ pub struct OperationReport {
     /// How far the current step is, where it counts bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// Why the current step goes no further: what it waits for, or the error after which it is being tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     /// Why it is undoing, undone or stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -44,6 +44,7 @@ impl Account {
             Account::Service(Service::Scheduler) => "SCHEDULER",
             Account::Service(Service::Upgrade) => "UPGRADE",
             Account::Service(Service::Supervisor) => "SUPERVISOR",
+            Account::Service(Service::Unknown) => "UNKNOWN",
             Account::People => "PEOPLE",
         }
     }

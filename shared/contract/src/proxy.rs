@@ -42,4 +42,7 @@ pub enum RouteTarget {
     Address(String),
     /// It gets 503 with Retry-After, for this reason.
     Unavailable(String),
+    /// A target of a later version, as it was sent.
+    #[serde(untagged)]
+    Unknown(serde_json::Value),
 }

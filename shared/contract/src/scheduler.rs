@@ -196,6 +196,9 @@ pub enum RunStartStatus {
     Started(OperationId),
     /// The command was refused, or the service did not answer for ten minutes: the reason, at most 300 characters.
     NotStarted(String),
+    /// An outcome of a later version, as it was sent. It is never stored.
+    #[serde(untagged)]
+    Unknown(serde_json::Value),
 }
 
 /// Lists the latest runs of a schedule, newest first, at most a hundred.

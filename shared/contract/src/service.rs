@@ -22,6 +22,9 @@ pub enum Service {
     Upgrade,
     /// Runs the services of one host (`loam up`).
     Supervisor,
+    /// A service of a later version; nothing is sent to it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Service {
@@ -51,6 +54,7 @@ impl Service {
             Service::Scheduler => "scheduler",
             Service::Upgrade => "upgrade",
             Service::Supervisor => "supervisor",
+            Service::Unknown => "unknown",
         }
     }
 }

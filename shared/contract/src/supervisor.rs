@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Service;
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
+use crate::{HostName, Service};
 
 messages! { MessageOwner::One(Service::Supervisor) =>
     request ListProcesses {
@@ -15,6 +15,7 @@ messages! { MessageOwner::One(Service::Supervisor) =>
     request ReplaceService {
         "replace_service", from [Service(Upgrade)], reply ReplacedService, refusal ReplaceServiceRefused
     }
+    event BuildPutBack { "build_put_back", to [], about |it| it.service.name() }
 }
 
 /// Lists the supervised processes of the host.
@@ -31,6 +32,9 @@ pub struct Process {
     pub pid: Option<u32>,
     /// The executable it was started from.
     pub executable: PathBuf,
+    /// What it ran from before an upgrade, where that can be put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable_before: Option<PathBuf>,
     /// When it was started or, without a `pid`, when it ended.
     pub since: Timestamp,
     /// How often it was started again after it died, since the supervisor was started.
@@ -69,4 +73,21 @@ pub enum ReplaceServiceRefused {
 pub struct ReplacedService {
     /// The executable that the service ran from before.
     pub executable_before: PathBuf,
+}
+
+/// A build kept dying soon after an upgrade, and the supervisor put back the build before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BuildPutBack {
+    /// The service.
+    pub service: Service,
+    /// The host.
+    pub host: HostName,
+    /// The build that kept dying: 16 hexadecimal digits.
+    pub build: String,
+    /// The build that runs now.
+    pub build_now: String,
+    /// How it died the last time.
+    pub reason: String,
+    /// When it was put back.
+    pub at: Timestamp,
 }

@@ -14,6 +14,9 @@ messages! { MessageOwner::One(Service::Upgrade) =>
     durable ApplyRelease {
         "apply_release", from [People], refusal ApplyReleaseRefused, about |it| it.folder.display().to_string()
     }
+    durable RollBackService {
+        "roll_back_service", from [People], refusal RollBackServiceRefused, about |it| it.service.to_string()
+    }
 }
 
 /// Lists the services that answer to service discovery, with version, build and health.
@@ -34,15 +37,24 @@ pub struct RunningService {
 pub struct ApplyRelease {
     /// The folder with `release.toml`, its signature and the executable: an absolute path on the upgrade service's host.
     pub folder: PathBuf,
+    /// Why a version below the highest that was committed here may be applied; without a reason it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_downgrade: Option<String>,
     /// The id of the operation, where the sender chooses it: the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
 }
 
-/// The manifest of a release folder: `release.toml`, signed by `release.toml.minisig`.
+/// The manifest of a release folder: `release.toml`, signed by `release.toml.minisig`. Keys that a reader does not know
+/// are ignored, unless `critical` lists them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ReleaseManifest {
+    /// The format of the manifest; it rises when an older reader must not read it.
+    #[serde(default = "ReleaseManifest::first_format")]
+    pub format: u32,
+    /// Keys that a reader has to know; one that does not know all of them refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub critical: Vec<String>,
     /// The service that is replaced.
     pub service: Service,
     /// The version of the new build (semantic).
@@ -53,6 +65,16 @@ pub struct ReleaseManifest {
     pub sha256: String,
     /// When the release was made.
     pub made: Timestamp,
+}
+
+impl ReleaseManifest {
+    /// The format that this version writes, and the highest that it reads.
+    pub const FORMAT: u32 = 1;
+
+    /// Manifests of the first format may leave the number out.
+    fn first_format() -> u32 {
+        1
+    }
 }
 
 /// Why a release is not applied.
@@ -78,12 +100,52 @@ pub enum ApplyReleaseRefused {
         /// The SHA-256 in the signed manifest.
         signed: String,
     },
+    /// The version is below the highest that was ever committed on this host.
+    #[error(
+        "{service} {version} is older than {highest}, which was committed here; to go back, give a reason (--allow-downgrade REASON)"
+    )]
+    Downgrade {
+        /// The service.
+        service: Service,
+        /// The version of the release.
+        version: String,
+        /// The highest version that was committed.
+        highest: String,
+    },
     /// Another upgrade has not ended.
     #[error("operation {0} applies a release already; wait for it or cancel it")]
     UnderWay(OperationId),
     /// The service is not one that can be replaced this way.
     #[error("{0} cannot be replaced by an upgrade; install its new executable and restart it")]
     NotReplaceable(Service),
+    /// The id was used for another command.
+    #[error("operation id {0} was used for another command")]
+    IdReused(OperationId),
+}
+
+/// Replaces one service on the upgrade service's host by the build that it ran before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RollBackService {
+    /// The service.
+    pub service: Service,
+    /// The id of the operation, where the sender chooses it: the same id twice is the same command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
+}
+
+/// Why a service is not rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum RollBackServiceRefused {
+    /// No build is kept that it ran before the present one.
+    #[error("there is no build of {0} before the one that runs; apply a release")]
+    NothingBefore(Service),
+    /// The supervisor of the host does not run the service.
+    #[error("the supervisor of this host does not run {0}")]
+    NotOnThisHost(Service),
+    /// An operation of the upgrade service has not ended.
+    #[error("operation {0} replaces a service already; wait for it or cancel it")]
+    UnderWay(OperationId),
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),

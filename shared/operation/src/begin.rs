@@ -62,7 +62,7 @@ impl From<BeginError> for Failure {
         let kind = match &error {
             BeginError::IdReused(_) => FailureKind::Internal,
             BeginError::TooMany(_) => FailureKind::Busy,
-            BeginError::Table(_) => FailureKind::Unavailable,
+            BeginError::Table(error) => return error.to_failure(),
         };
         Failure { kind, message: with_causes(&error) }
     }
@@ -82,7 +82,7 @@ impl Engine {
     ) -> Result<BegunOperation, ErrorReply<C::Refusal>> {
         let chosen = call.request.operation_id().cloned();
         let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
-        let known = self.find(&id).await.map_err(|error| Failure::unavailable(&error))?;
+        let known = self.find(&id).await.map_err(|error| error.to_failure())?;
         let IncomingRequest { request: command, caller, on_behalf_of, .. } = call;
         let pending = PendingCommand { id, command, caller, on_behalf_of };
         let _guard = match known {
@@ -156,6 +156,8 @@ impl Engine {
             match self.shared.table.get_from_leader(&key).await {
                 Ok(Some(row)) => return self.drive_on(row),
                 Ok(None) => polls += 1,
+                // It is another's.
+                Err(TableError::Unreadable { .. }) => return,
                 Err(error) => tracing::debug!(
                     key,
                     error = with_causes(&error),

@@ -1,7 +1,7 @@
 //! What a step sees: the state of its service, its command, a progress meter, and whether it was cancelled.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use contract::OperationId;
 use contract::operation::Progress;
@@ -21,10 +21,14 @@ pub struct Context<S, C> {
     pub cancel: CancellationToken,
 }
 
+/// What is published of a reason to wait, at most.
+const WAITING_CHARS_MAX: usize = 400;
+
 /// Counters that a step sets and the engine publishes; setting one costs an atomic store.
 #[derive(Clone, Debug, Default)]
 pub struct ProgressMeter {
     counters: Arc<[AtomicU64; 3]>,
+    waiting_for: Arc<Mutex<Option<String>>>,
 }
 
 impl ProgressMeter {
@@ -43,7 +47,18 @@ impl ProgressMeter {
         self.counters[2].store(bytes, Ordering::Relaxed);
     }
 
+    /// Says why the current step goes no further; nothing where it does.
+    pub fn set_waiting_for(&self, reason: Option<&str>) {
+        let reason = reason.map(|reason| reason.chars().take(WAITING_CHARS_MAX).collect());
+        *self.waiting_for.lock().expect("no code here panics while it holds the lock") = reason;
+    }
+
+    pub(crate) fn waiting_for(&self) -> Option<String> {
+        self.waiting_for.lock().expect("no code here panics while it holds the lock").clone()
+    }
+
     pub(crate) fn clear(&self) {
+        self.set_waiting_for(None);
         self.counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 

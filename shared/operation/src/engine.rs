@@ -196,12 +196,13 @@ impl Engine {
     }
 
     fn report(&self, record: &OperationRecord) -> OperationReport {
-        let progress = self.running().get(&record.id).and_then(|running| running.progress.read());
-        record.report(progress)
+        let meter = self.running().get(&record.id).map(|running| running.progress.clone());
+        record.report(meter.as_ref())
     }
 
+    /// Those that can be read; the others are neither resumed nor listed nor removed, and the bus reports them.
     pub(crate) async fn rows(&self) -> Result<Vec<Entry<OperationRecord>>, TableError> {
-        self.shared.table.all().await
+        Ok(self.shared.table.all().await?.read)
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {

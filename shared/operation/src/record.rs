@@ -1,10 +1,12 @@
 //! An operation as a row.
 
 use contract::message::Caller;
-use contract::operation::{OperationReport, OperationState, Progress};
-use contract::{HostName, OperationId, Service, Timestamp};
+use contract::operation::{OperationReport, OperationState};
+use contract::{HostName, NoPrevious, OperationId, Service, Stored, Timestamp};
 use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
+
+use crate::context::ProgressMeter;
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,19 @@ pub(crate) struct OperationRecord {
     pub(crate) trace: telemetry::TraceContext,
 }
 
+impl Stored for OperationRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        self.state != OperationState::Unknown && self.service != Service::Unknown
+    }
+}
+
 impl OperationRecord {
     /// Takes over a journal and the state that follows from it.
     pub(crate) fn follow(&mut self, journal: &Journal, now: Timestamp) {
@@ -42,7 +57,8 @@ impl OperationRecord {
         };
     }
 
-    pub(crate) fn report(&self, progress: Option<Progress>) -> OperationReport {
+    /// What is told of it; `meter` where this process drives it.
+    pub(crate) fn report(&self, meter: Option<&ProgressMeter>) -> OperationReport {
         let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
         let step = match next_action(&order, &self.journal) {
             Action::Do(index) | Action::Undo(index) => self.steps.get(index).cloned(),
@@ -67,7 +83,8 @@ impl OperationRecord {
             kind: self.kind.clone(),
             about: self.about.clone(),
             state: self.state.clone(),
-            progress: step.is_some().then_some(progress).flatten(),
+            progress: meter.filter(|_| step.is_some()).and_then(ProgressMeter::read),
+            waiting_for: meter.filter(|_| step.is_some()).and_then(ProgressMeter::waiting_for),
             step,
             steps_done: self.journal.done_count() as u32,
             steps_total: self.steps.len() as u32,
@@ -81,5 +98,40 @@ impl OperationRecord {
                 .and_then(|text| text.split('-').nth(1))
                 .map(str::to_string),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_version_1_is_read_and_written() {
+        let steps = vec!["lock".to_string(), "boot".to_string()];
+        let journal = Journal {
+            entries: vec![
+                JournalEntry::Started("lock".into()),
+                JournalEntry::Done("lock".into(), serde_json::json!({ "vm": "web" })),
+            ],
+        };
+        let record = OperationRecord {
+            id: OperationId::from_bits(7),
+            service: Service::Provisioner,
+            host: HostName::new("h1").expect("a name"),
+            caller: Caller::Service(Service::Scheduler),
+            on_behalf_of: Some(Caller::Person { user: "UALICE".into(), name: Some("alice".into()) }),
+            kind: "start_vm".into(),
+            about: "web".into(),
+            command: serde_json::json!({ "vm": "web" }),
+            journal,
+            state: OperationState::Running,
+            steps,
+            started: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+            trace: [("traceparent".to_string(), "00-0-0-01".to_string())].into(),
+        };
+        let row = bus::write_row(&record).expect("written");
+        testkit::golden_row(env!("CARGO_MANIFEST_DIR"), "operations", &row);
+        assert_eq!(bus::read_row(&row), Ok(record));
     }
 }

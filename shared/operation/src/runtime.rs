@@ -34,7 +34,7 @@ pub(crate) struct BusRuntime {
 
 impl BusRuntime {
     async fn publish(&self) {
-        let report = self.operation_record.report(self.progress.read());
+        let report = self.operation_record.report(Some(&self.progress));
         if let Err(error) = self.bus.publish(&OperationChanged(report)).await {
             tracing::debug!(operation = %self.operation_record.id, %error, "a change was not published; the row holds it");
         }
@@ -63,6 +63,10 @@ impl Runtime for BusRuntime {
                         return Err(FencedError);
                     }
                     Ok(Some(revision)) => Ok(revision),
+                    Err(error @ TableError::Unreadable { .. }) => {
+                        tracing::error!(operation = %self.operation_record.id, %error, "another version drives this operation; leaving it to that one");
+                        return Err(FencedError);
+                    }
                     Err(error) => Err(error),
                 },
                 outcome => outcome,
@@ -103,21 +107,27 @@ impl Runtime for BusRuntime {
         tokio::pin!(deadline);
         let mut ticks = tokio::time::interval_at(Instant::now() + PUBLISH_INTERVAL, PUBLISH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut published = None;
+        let mut published = Some((None, self.progress.waiting_for()));
         loop {
             tokio::select! {
                 outcome = &mut work => {
                     if let Err(StepError::Transient(reason)) = &outcome {
                         // It is tried again, and the record holds it only if it lasts; the log shows why it takes so long.
                         tracing::warn!(operation = %self.operation_record.id, step, reason, "a step met a transient error; it is tried again");
+                        self.progress.set_waiting_for(Some(reason));
+                        self.publish().await;
                     }
                     return Some(outcome);
                 }
-                () = &mut deadline => return None,
+                () = &mut deadline => {
+                    let reason = format!("it took longer than {} s", timeout.as_secs());
+                    self.progress.set_waiting_for(Some(&reason));
+                    return None;
+                }
                 _ = ticks.tick() => {
-                    let progress = self.progress.read();
-                    if progress != published {
-                        published = progress;
+                    let now = Some((self.progress.read(), self.progress.waiting_for()));
+                    if now != published {
+                        published = now;
                         self.publish().await;
                     }
                 }

@@ -1,7 +1,7 @@
 //! Answers the requests about a service's operations: list, get, cancel.
 
 use bus::{ErrorReply, IncomingRequest, Server};
-use contract::message::{Failure, NeverRefused};
+use contract::message::NeverRefused;
 use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, UnknownOperation};
 
 use crate::engine::Engine;
@@ -22,7 +22,7 @@ impl Engine {
         call: IncomingRequest<ListOperations>,
     ) -> Result<Vec<OperationReport>, ErrorReply<NeverRefused>> {
         let listed = self.list(call.request.unfinished_only).await;
-        let mut reports = listed.map_err(|error| Failure::unavailable(&error))?;
+        let mut reports = listed.map_err(|error| error.to_failure())?;
         // Outputs of hundreds of operations would not fit into one message.
         reports.iter_mut().for_each(|report| report.output = None);
         Ok(reports)
@@ -36,7 +36,7 @@ impl Engine {
         match self.find(&id).await {
             Ok(Some(report)) => Ok(report),
             Ok(None) => Err(ErrorReply::Refused(UnknownOperation { id })),
-            Err(error) => Err(Failure::unavailable(&error).into()),
+            Err(error) => Err(error.to_failure().into()),
         }
     }
 

@@ -19,6 +19,7 @@ struct State {
     prepared: AtomicUsize,
     undone: AtomicUsize,
     may_go_on: AtomicBool,
+    hypervisor_is_away: AtomicBool,
     fails: AtomicBool,
 }
 
@@ -50,6 +51,9 @@ async fn wait(context: &Context<State, StartVm>, _: &Outputs) -> Result<(), Step
     Ok(())
 }
 async fn finish(context: &Context<State, StartVm>, outputs: &Outputs) -> Result<usize, StepError> {
+    if context.state.hypervisor_is_away.load(Ordering::SeqCst) {
+        return Err(StepError::Transient("the hypervisor does not answer".into()));
+    }
     if context.state.fails.load(Ordering::SeqCst) {
         return Err(StepError::Permanent("it does not start".into()));
     }
@@ -123,6 +127,24 @@ async fn an_operation_runs_to_its_end_and_publishes_its_changes() {
         assert_eq!(changed.0.id, id);
         last = Some(changed.0.state);
     }
+}
+
+#[tokio::test]
+async fn an_operation_says_why_it_goes_no_further_for_as_long_as_it_does_not() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (bus, engine) = engine(&transport, &state);
+    let mut changes = bus.subscribe::<OperationChanged>().await.expect("subscribed");
+    state.may_go_on.store(true, Ordering::SeqCst);
+    state.hypervisor_is_away.store(true, Ordering::SeqCst);
+    let id = new_id();
+    engine.begin(pending(&id, "web")).await.expect("begun");
+    let waiting = Some("the hypervisor does not answer");
+    while changes.next().await.expect("published").0.0.waiting_for.as_deref() != waiting {}
+    let report = engine.find(&id).await.expect("readable").expect("there");
+    assert_eq!((report.step.as_deref(), report.waiting_for.as_deref()), (Some("finish"), waiting));
+    state.hypervisor_is_away.store(false, Ordering::SeqCst);
+    ends(&engine, &id, OperationState::Done).await;
+    assert_eq!(engine.find(&id).await.expect("readable").expect("there").waiting_for, None);
 }
 
 #[tokio::test]

@@ -17,5 +17,5 @@ mod init;
 
 pub use context::{TraceContext, continue_trace, inject, trace_id};
 pub use init::{Handle, Identity, InitError, init};
-pub use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+pub use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 pub use opentelemetry::{KeyValue, global::meter};

@@ -177,9 +177,10 @@ impl ProvisionerClient {
             Ok(report) => Ok(match report.state {
                 OperationState::Done => ChildOutcome::Done,
                 OperationState::Stuck => ChildOutcome::Stuck(why(report)),
-                OperationState::Undone | OperationState::Running | OperationState::Undoing => {
-                    ChildOutcome::Undone(why(report))
-                }
+                OperationState::Undone
+                | OperationState::Running
+                | OperationState::Undoing
+                | OperationState::Unknown => ChildOutcome::Undone(why(report)),
             }),
             Err(CallError::Refused(_)) => Ok(ChildOutcome::NeverBegun),
             Err(error) => Err(call_error(error)),

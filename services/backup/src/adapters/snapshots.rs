@@ -42,7 +42,8 @@ fn facts(snapshot: &Snapshot) -> SnapshotSummary {
 pub fn stored(consistency: Consistency) -> Stored {
     match consistency {
         Consistency::Filesystem => Stored::FileSystem,
-        Consistency::Crash => Stored::Crash,
+        // Of a later provisioner: what holds at least.
+        Consistency::Crash | Consistency::Unknown => Stored::Crash,
         Consistency::PoweredOff => Stored::PoweredOff,
     }
 }

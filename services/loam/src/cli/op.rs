@@ -190,7 +190,11 @@ fn is_asked_by(report: &OperationReport, name: &str) -> bool {
 
 fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
     let rows = reports.iter().map(|report| {
-        let step = report.step.clone().or_else(|| report.reason.clone()).unwrap_or_default();
+        let step = match (&report.step, &report.waiting_for) {
+            (Some(step), Some(waiting_for)) => format!("{step}: {waiting_for}"),
+            (Some(step), None) => step.clone(),
+            (None, _) => report.reason.clone().unwrap_or_default(),
+        };
         [
             short(report.id.as_str(), length),
             report.service.to_string(),
@@ -225,6 +229,7 @@ fn one(report: &OperationReport, text: &mut Text) {
     text.field("host", Some(&report.host));
     text.field("steps", Some(format_args!("{} of {}", report.steps_done, report.steps_total)));
     text.field("step", report.step.as_ref());
+    text.field("waiting for", report.waiting_for.as_ref());
     text.field("reason", report.reason.as_ref());
     text.field("begun", Some(time(&report.started)));
     text.field("changed", Some(time(&report.updated)));
@@ -249,6 +254,7 @@ mod tests {
             steps_done: 3,
             steps_total: 3,
             progress: None,
+            waiting_for: None,
             reason: None,
             output: None,
             started: chrono::Utc::now(),

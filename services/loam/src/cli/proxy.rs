@@ -16,6 +16,7 @@ fn routes(routes: &Routes, text: &mut Text) {
         let target = match &row.target {
             RouteTarget::Address(address) => address.clone(),
             RouteTarget::Unavailable(reason) => format!("503: {reason}"),
+            RouteTarget::Unknown(target) => target.to_string(),
         };
         [row.domain.to_string(), row.vm.to_string(), target]
     });

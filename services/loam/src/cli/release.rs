@@ -45,7 +45,7 @@ pub(super) enum ReleaseCommand {
         /// Service that the release replaces: provisioner, backup, proxy or scheduler
         #[arg(long)]
         service: Service,
-        /// Version of the release, such as 1.2.3
+        /// Version that the executable reports, such as 1.2.3; a build that reports another is rolled back
         #[arg(long)]
         version: String,
         /// File with the secret key that signs, as `release keygen` makes it (a minisign key)
@@ -111,7 +111,15 @@ fn sign(folder: &Path, service: Service, version: String, key: &Path) -> Result<
     let sha256 = chassis::sha256_of(&executable).map_err(|error| {
         CliError::new(CliExitCode::Usage, format!("reading {}: {error}", executable.display()))
     })?;
-    let manifest = ReleaseManifest { service, version, file, sha256, made: chrono::Utc::now() };
+    let manifest = ReleaseManifest {
+        format: ReleaseManifest::FORMAT,
+        critical: Vec::new(),
+        service,
+        version,
+        file,
+        sha256,
+        made: chrono::Utc::now(),
+    };
     let text = toml::to_string(&manifest).expect("names, digests and times are plain data");
     let path = folder.join(MANIFEST);
     let signature = minisign::sign(None, &key, Cursor::new(&text), None, Some("signature of a Loam release"))

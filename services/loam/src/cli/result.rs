@@ -72,7 +72,18 @@ pub(super) async fn of(session: &Session, report: &OperationReport) -> String {
             }
             None => done(report, &took),
         },
-        "apply_release" => format!("{about} is upgraded after {took}"),
+        "apply_release" => match output::<Replaced>(report) {
+            Some(Replaced { service, version, build }) => {
+                format!("{service} is upgraded to {version}, build {build}, after {took}")
+            }
+            None => done(report, &took),
+        },
+        "roll_back_service" => match output::<Replaced>(report) {
+            Some(Replaced { service, version, build }) => {
+                format!("{service} is rolled back to {version}, build {build}, after {took}")
+            }
+            None => done(report, &took),
+        },
         _ => done(report, &took),
     }
 }
@@ -90,6 +101,14 @@ fn output<T: DeserializeOwned>(report: &OperationReport) -> Option<T> {
 #[derive(Deserialize)]
 struct Restored {
     backup: BackupId,
+}
+
+/// The output of `apply_release` and `roll_back_service`, as far as it is shown.
+#[derive(Deserialize)]
+struct Replaced {
+    service: String,
+    version: String,
+    build: String,
 }
 
 fn stored(backup: &Backup, took: &str) -> String {

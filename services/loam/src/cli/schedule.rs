@@ -162,5 +162,6 @@ fn outcome(outcome: &RunStartStatus) -> String {
         RunStartStatus::Sending(id) => format!("starting {id}"),
         RunStartStatus::Started(id) => format!("started {id}"),
         RunStartStatus::NotStarted(reason) => format!("not started: {reason}"),
+        RunStartStatus::Unknown(outcome) => outcome.to_string(),
     }
 }

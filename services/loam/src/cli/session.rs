@@ -71,7 +71,7 @@ fn not_connected(error: &ConnectError) -> CliError {
 /// What a call that brought no reply means for the command.
 pub(super) fn of_call<F: Debug + Display>(error: CallError<F>) -> CliError {
     let exit = match &error {
-        CallError::Refused(_) => CliExitCode::Refused,
+        CallError::Refused(_) | CallError::RefusedByLaterVersion { .. } => CliExitCode::Refused,
         CallError::Transport { .. } => CliExitCode::Unreachable,
         CallError::Failed(_) | CallError::UnreadableReply { .. } => CliExitCode::Failed,
     };

@@ -115,6 +115,7 @@ mod tests {
             uuid: "0b7ce0e6-5e5c-4d0e-a2b4-3a9d5b1f7a11".parse().expect("a UUID"),
             mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
             pause_reason: None,
+            problem: None,
             host: HostName::new("h1").expect("fits"),
             state,
             address: Some(ADDRESS),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use contract::Service;
 use contract::health::{CheckHealth, Health};
-use contract::upgrade::{ApplyRelease, ListServices, RunningService};
+use contract::upgrade::{ApplyRelease, ListServices, RollBackService, RunningService};
 use serde::Serialize;
 
 use super::args::DETACH;
@@ -23,6 +23,16 @@ pub(super) enum UpgradeCommand {
         /// Release directory on the upgrade service's host
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        /// Apply it also where its version is below the highest that was committed, for this reason
+        #[arg(long, value_name = "REASON")]
+        allow_downgrade: Option<String>,
+        #[arg(long, help = DETACH)]
+        detach: bool,
+    },
+    /// Replace a service by the build that it ran before
+    Rollback {
+        /// Service: provisioner, backup, proxy or scheduler
+        service: Service,
         #[arg(long, help = DETACH)]
         detach: bool,
     },
@@ -35,11 +45,14 @@ pub(super) async fn run(session: &Session, command: UpgradeCommand) -> Result<()
                 running(services, text)
             })
         }
-        UpgradeCommand::Apply { folder, detach } => {
+        UpgradeCommand::Apply { folder, allow_downgrade, detach } => {
             let folder = std::path::absolute(&folder).map_err(|error| {
                 CliError::new(CliExitCode::Usage, format!("{}: {error}", folder.display()))
             })?;
-            begin(session, ApplyRelease { folder, operation_id: None }, detach).await
+            begin(session, ApplyRelease { folder, allow_downgrade, operation_id: None }, detach).await
+        }
+        UpgradeCommand::Rollback { service, detach } => {
+            begin(session, RollBackService { service, operation_id: None }, detach).await
         }
     }
 }

@@ -23,6 +23,9 @@ pub(super) enum VmCommand {
     Create {
         /// Definition of the VM, a TOML file
         file: PathBuf,
+        /// Create it even where the host has less memory, disk space or processors than it asks for
+        #[arg(long)]
+        overcommit: bool,
         #[arg(long, help = DETACH)]
         detach: bool,
     },
@@ -67,8 +70,8 @@ pub(super) struct OneVm {
 pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), CliError> {
     let operation_id = None;
     match command {
-        VmCommand::Create { file, detach } => {
-            begin(session, CreateVm { definition: read(&file)?, operation_id }, detach).await
+        VmCommand::Create { file, overcommit, detach } => {
+            begin(session, CreateVm { definition: read(&file)?, overcommit, operation_id }, detach).await
         }
         VmCommand::List => {
             show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
@@ -133,6 +136,7 @@ fn one(vm: &Vm, text: &mut Text) {
     text.field("state", Some(state(vm)));
     text.field("host", Some(&vm.host));
     text.field("paused", vm.pause_reason);
+    text.field("problem", vm.problem.as_ref());
     text.field("address", Some(vm.address.map_or_else(|| "-".into(), |address| address.to_string())));
     text.field("seed", Some(&vm.definition.seed));
     text.field("cpus", Some(vm.definition.cpu_count));

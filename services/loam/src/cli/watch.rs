@@ -10,9 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::exit::{CliError, CliExitCode};
-use super::output::show;
+use super::output::{printable, show};
 use super::result;
 use super::session::{Session, of_call};
+use crate::stdio;
 
 /// How often the operation is asked for, beside its events: one may be lost.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -78,6 +79,7 @@ pub(super) fn title(report: &OperationReport) -> String {
 /// Its events say how far it is; now and then its service is asked, too, since an event can be lost.
 async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result<OperationReport, CliError> {
     let bar = bar();
+    let mut waiting_for = None;
     let mut known = Instant::now();
     let moves = session.bus.subscribe::<OperationChanged>().await;
     let mut moves = moves.map_err(|error| CliError::new(CliExitCode::Unreachable, error.to_string()))?;
@@ -106,6 +108,12 @@ async fn end_of(session: &Session, service: Service, id: &OperationId) -> Result
             bar.finish_and_clear();
             return Ok(report);
         }
+        if report.waiting_for != waiting_for {
+            waiting_for.clone_from(&report.waiting_for);
+            if let Some(waiting_for) = waiting_for.as_ref().filter(|_| bar.is_hidden()) {
+                stdio::note(format_args!("{}: waiting: {}", title(&report), printable(waiting_for)));
+            }
+        }
         draw(&bar, &report);
     }
 }
@@ -122,8 +130,10 @@ fn draw(bar: &ProgressBar, report: &OperationReport) {
     const BYTES: &str = "{spinner} {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let undoing = if report.state == OperationState::Undoing { "undoing " } else { "" };
     let step = report.step.as_deref().unwrap_or("…").replace('_', " ");
+    let waiting_for = report.waiting_for.as_ref().map(|reason| format!(", waiting: {}", printable(reason)));
+    let (done, total) = (report.steps_done, report.steps_total);
     let message =
-        format!("{}: {undoing}{step} ({}/{})", title(report), report.steps_done, report.steps_total);
+        format!("{}: {undoing}{step} ({done}/{total}){}", title(report), waiting_for.unwrap_or_default());
     let (template, progress) = match report.progress {
         Some(progress) if progress.total_bytes > 0 => (BYTES, Some(progress)),
         _ => (STEPS, None),

@@ -1,14 +1,16 @@
 //! The supervisor's requests on the bus: list processes, and replace the executable of one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard};
 
 use bus::{Bus, ErrorReply, RunningServer, ServiceInfo, TransportError};
 use contract::health::{CheckHealth, Health};
 use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
-use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService};
-use contract::{HostName, Service};
+use contract::supervisor::{
+    BuildPutBack, ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService,
+};
+use contract::{HostName, Service, Timestamp};
 use tokio::sync::Mutex;
 
 use super::keeper::{Handle, ProcessState};
@@ -18,6 +20,9 @@ use super::release::{ExecutableError, Executables};
 pub(super) struct Handlers {
     executables: Executables,
     keepers: HashMap<Service, Handle>,
+    host: HostName,
+    /// The services whose build was put back, until another one is put in place.
+    put_back: StdMutex<BTreeMap<Service, BuildPutBack>>,
     /// One replacement at a time: a second for the same service would interfere with the first.
     replacing: Mutex<()>,
 }
@@ -37,8 +42,56 @@ pub(super) struct Identity {
 
 impl Handlers {
     /// Handlers over these keepers.
-    pub(super) fn over(executables: Executables, keepers: HashMap<Service, Handle>) -> Arc<Handlers> {
-        Arc::new(Handlers { executables, keepers, replacing: Mutex::new(()) })
+    pub(super) fn over(
+        executables: Executables,
+        keepers: HashMap<Service, Handle>,
+        host: HostName,
+    ) -> Arc<Handlers> {
+        let note = |service| Some((service, executables.put_back_note(service)?));
+        let put_back = StdMutex::new(keepers.keys().copied().filter_map(note).collect());
+        Arc::new(Handlers { executables, keepers, host, put_back, replacing: Mutex::new(()) })
+    }
+
+    /// What people should know of a service: that its build was put back.
+    pub(super) fn notice(&self, service: Service) -> Option<String> {
+        self.notes().get(&service).map(|put_back| {
+            let BuildPutBack { build, build_now, reason, at, .. } = put_back;
+            let at = at.format("%Y-%m-%d %H:%M:%SZ");
+            format!("build {build_now} was put back at {at}, because build {build} kept dying: {reason}")
+        })
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let notice = |service| Some(format!("{service}: {}", self.notice(service)?));
+        Service::FIVE.into_iter().filter_map(notice).collect()
+    }
+
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<Service, BuildPutBack>> {
+        self.put_back.lock().expect("no code here panics while it holds the lock")
+    }
+
+    /// The executable that an upgrade put in place, and when.
+    pub(super) async fn upgraded(&self, service: Service) -> Option<(PathBuf, Timestamp)> {
+        let executables = self.executables.clone();
+        tokio::task::spawn_blocking(move || executables.upgraded(service)).await.ok()?
+    }
+
+    /// Runs a service from what it ran from before the last upgrade, because it keeps dying for this reason.
+    pub(super) async fn put_back(
+        &self,
+        service: Service,
+        reason: String,
+    ) -> Result<Option<BuildPutBack>, String> {
+        let _one_at_a_time = self.replacing.lock().await;
+        let (executables, host) = (self.executables.clone(), self.host.clone());
+        let record = move || executables.put_back(service, &host, &reason, chrono::Utc::now());
+        let recorded = tokio::task::spawn_blocking(record).await.map_err(|error| error.to_string())?;
+        let Some(put_back) = recorded.map_err(|error| with_causes(&error))? else { return Ok(None) };
+        self.notes().insert(service, put_back.clone());
+        if let Some(keeper) = self.keepers.get(&service) {
+            keeper.restart().await?;
+        }
+        Ok(Some(put_back))
     }
 
     /// Opens the endpoints on the bus.
@@ -68,12 +121,19 @@ impl Handlers {
         };
         let host = identity.host;
         let mut server = bus.server(info);
-        server.on::<CheckHealth, _, _>(move |_| std::future::ready(Ok(health.clone())));
+        let this = Arc::clone(&self);
+        server.on::<CheckHealth, _, _>(move |_| {
+            std::future::ready(Ok(Health { notices: this.notices(), ..health.clone() }))
+        });
         let (list, list_here) = (Arc::clone(&self), Arc::clone(&self));
         server.on::<ListProcesses, _, _>(move |_| {
-            std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(list.list()))
+            let list = Arc::clone(&list);
+            async move { Ok::<_, ErrorReply<NeverRefused>>(list.list().await) }
         });
-        server.on_host::<ListProcesses, _, _>(&host, move |_| std::future::ready(Ok(list_here.list())));
+        server.on_host::<ListProcesses, _, _>(&host, move |_| {
+            let list = Arc::clone(&list_here);
+            async move { Ok(list.list().await) }
+        });
         let (replace, replace_here) = (Arc::clone(&self), self);
         server.on::<ReplaceService, _, _>(move |asked| Arc::clone(&replace).replace(asked.request));
         server.on_host::<ReplaceService, _, _>(&host, move |asked| {
@@ -82,24 +142,31 @@ impl Handlers {
         server.open().await
     }
 
-    fn list(&self) -> Vec<Process> {
-        let here =
-            Service::FIVE.into_iter().filter_map(|service| Some((service, self.keepers.get(&service)?)));
-        here.map(|(service, keeper)| {
+    async fn list(&self) -> Vec<Process> {
+        let mut processes = Vec::new();
+        for service in Service::FIVE {
+            let Some(keeper) = self.keepers.get(&service) else { continue };
             let status = keeper.status();
             let pid = match status.state {
                 ProcessState::Up(pid) => Some(pid),
                 ProcessState::Down(_) | ProcessState::Stopped => None,
             };
-            Process {
+            processes.push(Process {
                 service,
                 pid,
                 executable: status.executable,
+                executable_before: self.before(service).await,
                 since: status.since,
                 restarts: status.restarts,
-            }
-        })
-        .collect()
+            });
+        }
+        processes
+    }
+
+    /// Hashing executables takes a moment, so it runs on another thread.
+    async fn before(&self, service: Service) -> Option<PathBuf> {
+        let executables = self.executables.clone();
+        tokio::task::spawn_blocking(move || executables.before(service)).await.ok()?
     }
 
     async fn replace(
@@ -113,6 +180,7 @@ impl Handlers {
         let _one_at_a_time = self.replacing.lock().await;
         let (before, changes) = self.record(service, executable).await?;
         if changes {
+            self.notes().remove(&service);
             keeper.restart().await.map_err(|reason| failed(format!("restarting {service}: {reason}")))?;
         }
         Ok(ReplacedService { executable_before: before })
@@ -131,7 +199,8 @@ impl Handlers {
                 executables.usable(&executable).map_err(ErrorReply::Refused)?;
             }
             let changes = runs_from.as_ref() != Some(&executable);
-            let kept: Result<PathBuf, ExecutableError> = executables.record(service, &executable);
+            let kept: Result<PathBuf, ExecutableError> =
+                executables.record(service, &executable, chrono::Utc::now());
             let before = kept.map_err(|error| failed(with_causes(&error)))?;
             Ok((before, changes))
         };

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::child::SELF_EXE;
 use super::handlers::{Handlers, Identity};
 use super::keeper::{self, Keeper, ProcessState};
-use super::release::Executables;
+use super::put_back;
+use super::release::{BUILD_DIGITS, Executables};
 use super::service::{self, CommonSettings};
 use super::settings::{Hypervisor, Settings};
 use super::shutdown;
@@ -37,8 +38,6 @@ const TABLES_MAX: Duration = Duration::from_secs(60);
 const ROOM_BYTES_MIN: u64 = 64 << 20;
 /// How often the status view is updated.
 const POLL_EVERY: Duration = Duration::from_millis(250);
-/// Digits of an executable's SHA-256 that name a build, as services report it.
-const BUILD_DIGITS: usize = 16;
 
 /// A host that is to be started.
 pub(super) struct Host {
@@ -105,10 +104,14 @@ impl Host {
         build.truncate(BUILD_DIGITS);
         let identity =
             Identity { host: self.settings.host.clone(), build, instance: self.instance_id.clone(), since };
-        let handlers = Handlers::over(self.executables.clone(), keepers);
-        started.supervisor_server =
-            Some(handlers.open(&bus, identity).await.context("opening the supervisor's endpoints")?);
-        self.watch(&url, bus, started).await
+        let host = self.settings.host.clone();
+        let handlers = Handlers::over(self.executables.clone(), keepers.clone(), host);
+        let opened = Arc::clone(&handlers).open(&bus, identity).await;
+        started.supervisor_server = Some(opened.context("opening the supervisor's endpoints")?);
+        for (service, keeper) in keepers {
+            tokio::spawn(put_back::watch(service, keeper, Arc::clone(&handlers), bus.clone()));
+        }
+        self.watch(&url, bus, &handlers, started).await
     }
 
     /// Starts a server, or takes the one in the settings; returns its URL.
@@ -223,6 +226,7 @@ impl Host {
         &self,
         url: &str,
         bus: Bus,
+        handlers: &Handlers,
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let (sender, health) = watch::channel(HealthTable::new());
@@ -252,7 +256,7 @@ impl Host {
                 let current = table.get(&service).filter(|health| health.since >= status.since);
                 let up = matches!(status.state, ProcessState::Up(_));
                 ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
-                shown.show(service, &status, current);
+                shown.show(service, &status, current, handlers.notice(service));
             }
             if ready == Service::FIVE.len() && !all_ready_shown {
                 all_ready_shown = true;

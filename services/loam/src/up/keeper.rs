@@ -104,8 +104,9 @@ impl Keeper {
         };
         let (sender, status) = watch::channel(first);
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let task = KeeperTask { name: name.into(), self_exe, log, plan, force, sender, inbox };
-        Keeper { name: name.into(), status, orders, task: tokio::spawn(task.run()) }
+        let (name, log_from) = (name.to_string(), 0);
+        let task = KeeperTask { name: name.clone(), self_exe, log, log_from, plan, force, sender, inbox };
+        Keeper { name, status, orders, task: tokio::spawn(task.run()) }
     }
 
     /// The state of the process.
@@ -135,6 +136,12 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// The state of the process once it has changed; nothing where its keeper has ended.
+    pub async fn changed(&mut self) -> Option<ProcessStatus> {
+        self.status.changed().await.ok()?;
+        Some(self.status.borrow_and_update().clone())
+    }
+
     /// Ends the process in order and starts what the plan now says.
     pub async fn restart(&self) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
@@ -148,6 +155,8 @@ struct KeeperTask {
     name: String,
     self_exe: PathBuf,
     log: PathBuf,
+    /// Where the log of this run of the process begins.
+    log_from: u64,
     plan: Plan,
     force: CancellationToken,
     sender: watch::Sender<ProcessStatus>,
@@ -209,6 +218,7 @@ impl KeeperTask {
         let launch = (self.plan)()?;
         let failed = |error: std::io::Error| format!("starting {}: {error}", launch.program.display());
         let log = log::open(&self.log).map_err(failed)?;
+        self.log_from = log.metadata().map_err(failed)?.len();
         let child = launch.start(&self.self_exe, log).map_err(failed)?;
         let pid = child.id().expect("a child that was not waited for has an id");
         tracing::info!(process = self.name, pid, executable = %launch.program.display(), "started");
@@ -259,8 +269,8 @@ impl KeeperTask {
 
     fn death_reason(&self, status: std::io::Result<ExitStatus>) -> String {
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        match log::last_line(&self.log) {
-            Some(line) => format!("{how}: {line}"),
+        match log::last_error(&self.log, self.log_from) {
+            Some(error) => format!("{how}: {error}"),
             None => how,
         }
     }

@@ -8,11 +8,12 @@
 //!     -> tables                        by `loam bus tables`, a process that then ends
 //!     -> provisioner, backup, proxy, scheduler, upgrade        each under a keeper, which restarts it
 //!     -> handlers (list_processes, replace_service) and status view
-//!   Ctrl-C, SIGTERM -> endpoints closed, services in reverse order, nats-server last; a second one: at once
+//!   Ctrl-C, SIGTERM, at any moment -> endpoints closed, services in reverse order, nats-server last; a second: at once
+//!   SIGHUP -> nothing
 //! ```
 //!
-//! It does not know what the services do, and it stores nothing of its own but which executable each runs from. Its
-//! processes die with it, however it dies: their work is resumed from journals at the next start.
+//! It does not know what the services do, and it stores nothing of its own but which executable each runs from. A build
+//! that keeps dying soon after an upgrade is replaced by the one before (`put_back`). Its processes die with it, however it dies: their work is resumed from journals at the next start.
 
 mod check;
 pub mod child;
@@ -20,6 +21,8 @@ mod handlers;
 mod host;
 pub mod keeper;
 pub mod log;
+mod metrics;
+mod put_back;
 mod redirect;
 pub mod release;
 mod service;
@@ -53,6 +56,9 @@ pub struct Options {
 
 /// Runs until a signal ends it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    // One thread: the kernel ends a child when the thread that started it ends, and this one ends last.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { shutdown::outlive_terminal() })?;
     let settings = Settings::read(options.config.as_deref())?;
     let executable = std::env::current_exe().context("finding our own executable")?;
     let installed = executable.parent().context("our executable lies in no folder")?;
@@ -77,8 +83,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         host: settings.host.to_string(),
     };
     let telemetry = telemetry::init(&identity)?;
-    // One thread: the kernel ends a child when the thread that started it ends, and this one ends last.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Host {
         keys: settings.nats.keys.clone().unwrap_or_else(|| state.keys()),
         hypervisor: options.hypervisor,

@@ -171,7 +171,7 @@ impl Settings {
             Service::Proxy => self.proxy.clone(),
             Service::Scheduler => self.scheduler.clone(),
             Service::Upgrade => self.upgrade.clone(),
-            Service::Supervisor => toml::Table::new(),
+            Service::Supervisor | Service::Unknown => toml::Table::new(),
         }
     }
 }

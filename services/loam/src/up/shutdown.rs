@@ -6,11 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::StartedServices;
 
-/// The signals that end `loam up`.
+/// The signals that end `loam up`, at any moment. SIGHUP ends nothing: see [`outlive_terminal`].
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
 }
 
 impl Signals {
@@ -18,7 +17,6 @@ impl Signals {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -27,7 +25,6 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
         }
     }
 
@@ -38,6 +35,13 @@ impl Signals {
             force.cancel();
         });
     }
+}
+
+/// From now on SIGHUP, which a terminal sends that is closed, ends nothing. It is handled and not set to be ignored: what
+/// we start would inherit that, and nats-server reads its settings again at SIGHUP. Call it inside a runtime.
+pub(super) fn outlive_terminal() -> std::io::Result<()> {
+    // The handler stays when the stream of signals is dropped.
+    signal(SignalKind::hangup()).map(drop)
 }
 
 /// Ends what was started, the last first.
@@ -51,7 +55,7 @@ pub(super) async fn in_order(started: StartedServices) {
         keeper.end().await;
         if let Some(status_view) = &mut status_view {
             match name.parse::<Service>() {
-                Ok(service) => status_view.show(service, &handle.status(), None),
+                Ok(service) => status_view.show(service, &handle.status(), None, None),
                 Err(_) => status_view.show_plain(&name, &handle.status(), ""),
             }
         }

@@ -8,8 +8,9 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use bus::{Bus, Destination};
+use chrono::TimeDelta;
 use contract::health::{CheckHealth, Health};
-use contract::{HostName, Service};
+use contract::{HostName, Service, Timestamp};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
@@ -20,6 +21,9 @@ use crate::stdio;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A service may check its own parts for three seconds before it answers.
 const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// How long a start may take before what is still missing counts as a fault.
+const START_MAX: TimeDelta = TimeDelta::seconds(60);
 
 /// The health of every service that answered.
 pub(super) type HealthTable = HashMap<Service, Health>;
@@ -48,8 +52,8 @@ struct Line {
     detail: String,
 }
 
-/// The line of a process.
-fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
+/// The line of a process. One that is `starting` has not been healthy since its start: what it still lacks is no fault yet.
+fn line(status: &ProcessStatus, health: Option<&Health>, note: &str, starting: bool) -> Line {
     let since = status.since.with_timezone(&chrono::Local).format("%H:%M:%S");
     let again = match status.restarts {
         0 => String::new(),
@@ -68,7 +72,11 @@ fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
                 part.problem.as_ref().map(|problem| format!("  {}: {problem}", part.part))
             });
             let problems: String = problems.collect();
-            let state = if problems.is_empty() { "healthy" } else { "degraded" };
+            let state = match problems.is_empty() {
+                true => "healthy",
+                false if starting => "starting",
+                false => "degraded",
+            };
             let Health { version, build, .. } = health;
             let notices: String = health.notices.iter().map(|notice| format!("  {notice}")).collect();
             let detail = format!("{version}  build {build}  since {since}{again}{note}{problems}{notices}");
@@ -81,6 +89,8 @@ fn line(status: &ProcessStatus, health: Option<&Health>, note: &str) -> Line {
 pub(super) struct StatusView {
     shown: Shown,
     last: HashMap<String, Line>,
+    /// The start of each service since which it has been healthy.
+    healthy_since_start: HashMap<Service, Timestamp>,
     simulated: bool,
 }
 
@@ -109,19 +119,37 @@ impl StatusView {
         } else {
             Shown::Plain
         };
-        StatusView { shown, last: HashMap::new(), simulated }
+        StatusView { shown, last: HashMap::new(), healthy_since_start: HashMap::new(), simulated }
     }
 
-    /// Shows the state of a service.
-    pub(super) fn show(&mut self, service: Service, status: &ProcessStatus, health: Option<&Health>) {
+    /// Shows the state of a service, and what the supervisor itself has to say of it.
+    pub(super) fn show(
+        &mut self,
+        service: Service,
+        status: &ProcessStatus,
+        health: Option<&Health>,
+        notice: Option<String>,
+    ) {
         let simulated = self.simulated && service == Service::Provisioner;
         let note = if simulated { "  SIMULATED hypervisor" } else { "" };
-        self.put(service.name(), line(status, health, note));
+        let starting = self.is_starting(service, status, health);
+        let mut line = line(status, health, note, starting);
+        line.detail.extend(notice.map(|notice| format!("  {notice}")));
+        self.put(service.name(), line);
+    }
+
+    /// Whether a service has not been healthy since its last start, a short while ago.
+    fn is_starting(&mut self, service: Service, status: &ProcessStatus, health: Option<&Health>) -> bool {
+        if health.is_some_and(Health::is_healthy) {
+            self.healthy_since_start.insert(service, status.since);
+        }
+        let was_healthy = self.healthy_since_start.get(&service) == Some(&status.since);
+        !was_healthy && chrono::Utc::now() - status.since < START_MAX
     }
 
     /// Shows a process that is not asked for its health; it is healthy while it runs.
     pub(super) fn show_plain(&mut self, name: &str, status: &ProcessStatus, detail: &str) {
-        let mut line = line(status, None, "");
+        let mut line = line(status, None, "", false);
         if matches!(status.state, ProcessState::Up(_)) {
             line.state = "healthy".into();
             line.detail = format!("{detail}  {}", line.detail);
@@ -183,8 +211,12 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_wrong() {
-        let down =
-            line(&status(ProcessState::Down("exit status: 1: settings: unknown field `x`".into())), None, "");
+        let down = line(
+            &status(ProcessState::Down("exit status: 1: settings: unknown field `x`".into())),
+            None,
+            "",
+            false,
+        );
         assert_eq!(down.state, "down");
         assert!(down.detail.contains("unknown field `x`") && down.detail.contains("restarted 2 times"));
         let part = PartHealth { part: "store".into(), problem: Some("no answer within 3 s".into()) };
@@ -197,13 +229,32 @@ mod tests {
             parts: vec![part],
             notices: vec!["VMs are emulated".into()],
         };
-        let degraded = line(&status(ProcessState::Up(7)), Some(&health), "");
+        let degraded = line(&status(ProcessState::Up(7)), Some(&health), "", false);
         assert_eq!(degraded.state, "degraded");
         assert!(
             degraded.detail.ends_with("store: no answer within 3 s  VMs are emulated"),
             "{}",
             degraded.detail
         );
-        assert_eq!(line(&status(ProcessState::Up(7)), None, "").state, "starting");
+        assert_eq!(line(&status(ProcessState::Up(7)), None, "", false).state, "starting");
+
+        let mut view = StatusView {
+            shown: Shown::Plain,
+            last: HashMap::new(),
+            healthy_since_start: HashMap::new(),
+            simulated: false,
+        };
+        let mut shown = |status: &ProcessStatus, health: &Health| {
+            view.show(Service::Backup, status, Some(health), None);
+            view.last["backup"].state.clone()
+        };
+        let (now, healthy) = (status(ProcessState::Up(7)), Health { parts: Vec::new(), ..health.clone() });
+        assert_eq!(shown(&now, &health), "starting", "it has just started");
+        let long_ago = ProcessStatus { since: now.since - START_MAX, ..now.clone() };
+        assert_eq!(shown(&long_ago, &health), "degraded", "it has had its time");
+        assert_eq!(shown(&now, &healthy), "healthy");
+        assert_eq!(shown(&now, &health), "degraded", "it was healthy since its start");
+        let restarted = ProcessStatus { since: now.since + TimeDelta::milliseconds(1), ..now };
+        assert_eq!(shown(&restarted, &health), "starting");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bus::{ErrorReply, RunningServer, Server};
 use contract::backup::{Backup, ListBackups, StartBackup};
@@ -33,6 +35,9 @@ use crate::test_bus::{TestBus, info};
 pub(crate) const CREATED: &str = "01KB5W0000000000000000000A";
 pub(crate) const UNDONE: &str = "01KB5W0000000000000000000B";
 pub(crate) const BACKED_UP: &str = "01KB5X0000000000000000000C";
+/// A backup that waits for a VM at work, the first few times that somebody asks.
+pub(crate) const WAITING: &str = "01KB5Y0000000000000000000D";
+pub(crate) const WAITING_FOR: &str = "web is locked by create_vm";
 
 pub(crate) struct Installation {
     bus: TestBus,
@@ -97,7 +102,21 @@ fn answer(server: &mut Server, service: Service, count: usize) {
     server.on::<ListOperations, _, _>(move |_| async move {
         Ok(operations().into_iter().filter(|report| report.service == service).collect())
     });
-    server.on::<GetOperation, _, _>(move |asked| async move { operation(service, asked.request.id) });
+    let waits = Arc::new(AtomicUsize::new(3));
+    server.on::<GetOperation, _, _>(move |asked| {
+        let waits = Arc::clone(&waits);
+        async move {
+            if asked.request.id.as_str() != WAITING {
+                return operation(service, asked.request.id);
+            }
+            let done = OperationReport { id: id(WAITING), ..operation(service, id(BACKED_UP))? };
+            if waits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+                return Ok(done);
+            }
+            let (state, step) = (OperationState::Running, Some("open_disks".into()));
+            Ok(OperationReport { state, step, waiting_for: Some(WAITING_FOR.into()), output: None, ..done })
+        }
+    });
     server.on::<CancelOperation, _, _>(move |asked| async move { operation(service, asked.request.id) });
     match service {
         Service::Provisioner => {
@@ -111,7 +130,10 @@ fn answer(server: &mut Server, service: Service, count: usize) {
             server.on::<RemoveSeed, _, _>(|_| async { Ok(seed()) });
         }
         Service::Backup => {
-            server.on::<StartBackup, _, _>(|_| async { Ok(BegunOperation::Begun(id(BACKED_UP))) });
+            server.on::<StartBackup, _, _>(|asked| async move {
+                let begun = if asked.request.vm.as_str() == "vm-at-work" { WAITING } else { BACKED_UP };
+                Ok(BegunOperation::Begun(id(begun)))
+            });
             server.on::<ListBackups, _, _>(|_| async { Ok(vec![backup()]) });
         }
         Service::Proxy => {
@@ -129,7 +151,7 @@ fn answer(server: &mut Server, service: Service, count: usize) {
                 Ok(Service::ALL.into_iter().map(found).collect())
             });
         }
-        Service::Supervisor => {}
+        Service::Supervisor | Service::Unknown => {}
     }
 }
 
@@ -171,6 +193,7 @@ fn operations() -> Vec<OperationReport> {
         steps_done: 3,
         steps_total: 3,
         progress: None,
+        waiting_for: None,
         reason,
         output,
         started: now() - chrono::TimeDelta::seconds(6),
@@ -213,6 +236,7 @@ fn vm(number: usize) -> Vm {
         uuid: format!("0b7ce0e6-5e5c-4d0e-a2b4-{number:012}").parse().expect("a UUID"),
         mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
         pause_reason: None,
+        problem: None,
         host: HostName::new("localhost").expect("fits"),
         state: VmState::Ready,
         address: Some(format!("10.88.{}.{}", number / 250, number % 250 + 2).parse().expect("an address")),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::installation::{BACKED_UP, CREATED, Installation, UNDONE};
+use crate::installation::{BACKED_UP, CREATED, Installation, UNDONE, WAITING_FOR};
 
 const LISTINGS: [&[&str]; 9] = [
     &["status"],
@@ -64,6 +64,15 @@ async fn a_result_says_what_matters() {
     let added = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(added.starts_with("schedule nightly is added; next run: 2"), "{added}");
     assert!(added.trim_end().ends_with(" UTC)") || added.trim_end().ends_with('Z'), "{added}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_command_that_waits_says_for_what_at_once_and_once() {
+    let installation = Installation::with_vms(1).await;
+    let output = installation.run(&["backup", "run", "vm-at-work"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said, format!("start backup vm-0: waiting: {WAITING_FOR}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contract::provisioner::OpenedDisks;
-use contract::{OperationId, Timestamp, VmName, VmUuid};
+use contract::provisioner::{Consistency, OpenedDisks};
+use contract::{NoPrevious, OperationId, Stored, Timestamp, VmName, VmUuid};
 use serde::{Deserialize, Serialize};
 
 /// How long an export stays open without being renewed: long enough for a reader to restart, short enough for a guest
@@ -31,6 +31,22 @@ pub struct ExportRecord {
     pub served_by: ExportServer,
     /// How far it has come.
     pub phase: ExportPhase,
+}
+
+impl Stored for ExportRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
+
+    fn is_known(&self) -> bool {
+        match &self.phase {
+            ExportPhase::Open(opened) => opened.consistency != Consistency::Unknown,
+            ExportPhase::Opening => true,
+        }
+    }
 }
 
 /// What serves the disks.

@@ -1,20 +1,23 @@
 //! All VMs and seeds of a realm, and what must hold between them: a name is used once, a domain is routed to one VM, a
 //! disk is not smaller than its seed, a seed in use stays.
 //!
+//! A row that this build cannot read may be about any VM or seed: its key stays taken, and while there is one, nothing
+//! is removed because no record needs it.
+//!
 //! Each decision returns the record to write, and changes nothing; once it is written, `put` or `forget` takes it over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition,
 };
-use contract::{HostName, OperationId, SeedName, Timestamp, VmName};
+use contract::{ByteCount, HostName, OperationId, SeedName, Timestamp, VmName};
 
 use crate::bounds;
 use crate::identity::Identity;
 use crate::seed::{SeedImageRecord, is_sha256};
-use crate::vm::{DiskSource, VmPhase, VmRecord};
+use crate::vm::{DesiredPowerState, DiskSource, VmPhase, VmRecord};
 
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,9 @@ pub struct Inventory {
     /// Shared, so that a snapshot of everything costs little.
     vms: BTreeMap<VmName, Arc<VmRecord>>,
     seeds: BTreeMap<SeedName, SeedImageRecord>,
+    /// The keys of the rows that cannot be read.
+    unreadable_vms: BTreeSet<String>,
+    unreadable_seeds: BTreeSet<String>,
 }
 
 /// What a new VM gets besides its definition.
@@ -46,7 +52,35 @@ impl Inventory {
         Inventory {
             vms: vms.into_iter().map(|vm| (vm.name().clone(), Arc::new(vm))).collect(),
             seeds: seeds.into_iter().map(|seed| (seed.name().clone(), seed)).collect(),
+            ..Inventory::default()
         }
+    }
+
+    /// Takes over that the row of a VM cannot be read.
+    pub fn set_aside_vm(&mut self, key: &str) {
+        self.vms.retain(|name, _| name.as_str() != key);
+        self.unreadable_vms.insert(key.into());
+    }
+
+    /// Takes over that the row of a seed cannot be read.
+    pub fn set_aside_seed(&mut self, key: &str) {
+        self.seeds.retain(|name, _| name.as_str() != key);
+        self.unreadable_seeds.insert(key.into());
+    }
+
+    /// Whether the row of a VM cannot be read.
+    pub fn is_vm_unreadable(&self, name: &VmName) -> bool {
+        self.unreadable_vms.contains(name.as_str())
+    }
+
+    /// Whether the row of a seed cannot be read.
+    pub fn is_seed_unreadable(&self, name: &SeedName) -> bool {
+        self.unreadable_seeds.contains(name.as_str())
+    }
+
+    /// Whether every row of a VM was read. Otherwise a VM without a record may be one whose row was not.
+    pub fn knows_all_vms(&self) -> bool {
+        self.unreadable_vms.is_empty()
     }
 
     /// One VM's record.
@@ -79,11 +113,13 @@ impl Inventory {
 
     /// Takes a written record over.
     pub fn put_vm(&mut self, record: VmRecord) {
+        self.unreadable_vms.remove(record.name().as_str());
         self.vms.insert(record.name().clone(), Arc::new(record));
     }
 
     /// Takes a removal over.
     pub fn forget_vm(&mut self, name: &VmName) {
+        self.unreadable_vms.remove(name.as_str());
         self.vms.remove(name);
     }
 
@@ -95,6 +131,18 @@ impl Inventory {
     /// Takes a removal over.
     pub fn forget_seed(&mut self, name: &SeedName) {
         self.seeds.remove(name);
+    }
+
+    /// The memory of all VMs that run or should run.
+    pub fn promised_memory(&self) -> ByteCount {
+        let runs = |vm: &&VmRecord| match &vm.phase {
+            VmPhase::Reserved { .. } => false,
+            VmPhase::Creating { .. } => true,
+            VmPhase::Exists { desired, observed, .. } => {
+                *desired == DesiredPowerState::Running || observed.power.is_on()
+            }
+        };
+        ByteCount(self.vms().filter(runs).map(|vm| vm.definition.ram_size.0).sum())
     }
 
     /// Whether a VM of this definition may be created; returns its seed.
@@ -122,7 +170,7 @@ impl Inventory {
             field: error.field.into(),
             reason: error.reason,
         })?;
-        if self.vms.contains_key(&definition.name) {
+        if self.vms.contains_key(&definition.name) || self.is_vm_unreadable(&definition.name) {
             return Err(CreateVmRefused::NameTaken(definition.name.clone()));
         }
         for route in &definition.domains {
@@ -236,9 +284,12 @@ impl Inventory {
         }
     }
 
-    /// Whether the image of this digest is needed: by a seed, imported or importing, or by a VM's disk.
+    /// Whether the image of this digest is needed: by a seed, imported or importing, by a VM's disk, or perhaps by one
+    /// whose row cannot be read.
     pub fn needs_image(&self, sha256: &str) -> bool {
-        self.seeds.values().any(|seed| seed.sha256() == sha256)
+        !self.knows_all_vms()
+            || !self.unreadable_seeds.is_empty()
+            || self.seeds.values().any(|seed| seed.sha256() == sha256)
             || self.vms().any(|vm| is_based_on(vm, sha256))
     }
 }

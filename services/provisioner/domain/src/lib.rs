@@ -1,7 +1,7 @@
 //! What the provisioner decides, without doing any of it: values and their transitions.
 //!
 //! ```text
-//!   web.toml --definition--> VmDefinition --bounds--> may it be created?
+//!   web.toml --definition--> VmDefinition --bounds, capacity--> may it be created?
 //!                                  |
 //!   Inventory { VmRecord.., SeedImageRecord.. }        a name is used once, a domain by one VM, a seed in use stays
 //!                                  |
@@ -20,6 +20,7 @@
 //! It does not know libvirt, QEMU, SSH or any bus. Next: `services/provisioner/src/actors` for who calls it.
 
 pub mod bounds;
+pub mod capacity;
 pub mod definition;
 pub mod export;
 pub mod hypervisor;
@@ -32,6 +33,7 @@ pub mod retry;
 pub mod seed;
 pub mod vm;
 
+pub use capacity::HostCapacity;
 pub use definition::{DefinitionError, parse_definition};
 pub use export::{ExportLeases, ExportPhase, ExportRecord, ExportServer};
 pub use hypervisor::HypervisorInfo;

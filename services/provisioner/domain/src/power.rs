@@ -35,25 +35,55 @@ pub struct ObservedVmState {
     pub ready: bool,
     /// Its address, once known; kept while it is paused.
     pub address: Option<IpAddr>,
+    /// Whether the hypervisor has not answered for a while: the rest is what it was before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+    /// Whether it is off, and its guest shut down in order. Kept here because a hypervisor forgets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off_in_order: bool,
+    /// Whether others have changed its disks at the hypervisor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disks_changed: bool,
 }
 
 impl ObservedVmState {
     /// It is off.
-    pub const OFF: ObservedVmState = ObservedVmState { power: PowerState::Off, ready: false, address: None };
+    pub const OFF: ObservedVmState = ObservedVmState::without_guest(PowerState::Off);
     /// The hypervisor does not know it.
-    pub const MISSING: ObservedVmState =
-        ObservedVmState { power: PowerState::Missing, ready: false, address: None };
+    pub const MISSING: ObservedVmState = ObservedVmState::without_guest(PowerState::Missing);
 
     /// It runs.
     pub const fn running(ready: bool, address: Option<IpAddr>) -> ObservedVmState {
-        ObservedVmState { power: PowerState::Running, ready, address }
+        ObservedVmState { ready, address, ..ObservedVmState::without_guest(PowerState::Running) }
+    }
+
+    const fn without_guest(power: PowerState) -> ObservedVmState {
+        ObservedVmState {
+            power,
+            ready: false,
+            address: None,
+            stale: false,
+            off_in_order: false,
+            disks_changed: false,
+        }
+    }
+
+    /// It is off; `in_order` is what the hypervisor says of how it went off.
+    pub fn off(before: Option<ObservedVmState>, in_order: Option<bool>) -> ObservedVmState {
+        let was_in_order = before.is_some_and(|before| before.off_in_order);
+        let off = ObservedVmState::after(before, PowerState::Off);
+        ObservedVmState { off_in_order: in_order.unwrap_or(was_in_order), ..off }
     }
 
     /// It is in a power state, with what was known before where that still holds.
     pub fn after(before: Option<ObservedVmState>, power: PowerState) -> ObservedVmState {
         match before {
             Some(before) if power.is_on() && before.power.is_on() => ObservedVmState { power, ..before },
-            _ => ObservedVmState { power, ready: false, address: None },
+            Some(before) if power == before.power => before,
+            _ => ObservedVmState {
+                disks_changed: before.is_some_and(|before| before.disks_changed),
+                ..ObservedVmState::without_guest(power)
+            },
         }
     }
 
@@ -63,5 +93,24 @@ impl ObservedVmState {
             PowerState::Paused(reason) => Some(reason),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_vm_went_off_is_known_until_it_is_on_again() {
+        let running = Some(ObservedVmState::running(true, None));
+        let in_order = |before, said| ObservedVmState::off(before, said).off_in_order;
+        assert!(!in_order(running, None), "its host crashed");
+        assert!(!in_order(running, Some(false)));
+        let off = ObservedVmState::off(running, Some(true));
+        assert!(off.off_in_order);
+        assert!(in_order(Some(off), None), "the hypervisor has forgotten it");
+        assert!(!in_order(Some(off), Some(false)), "it was on in between");
+        assert!(!ObservedVmState::after(Some(off), PowerState::Running).off_in_order);
+        assert_eq!(ObservedVmState::after(Some(off), PowerState::Off), off);
     }
 }

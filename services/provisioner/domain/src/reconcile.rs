@@ -3,9 +3,10 @@
 //! | record | hypervisor | decision |
 //! | --- | --- | --- |
 //! | exists, no operation at work | reports something new | observe it |
-//! | exists, should run | off | start it |
+//! | exists, should run | off | start it, unless others have changed its disks |
 //! | exists, should run | paused for lack of space, and there is room | resume it |
 //! | exists | does not know it | observe that it is missing; nothing is erased |
+//! | exists | does not answer | observe that its state is unknown |
 //! | locked by an operation that has ended | | release it |
 //! | none | marked, its operation ended undone | remove it |
 //! | none | marked, anything else | report it; never touch it |
@@ -35,6 +36,10 @@ pub struct FoundVm {
     pub address: Option<IpAddr>,
     /// Whether its guest answers.
     pub guest_answers: bool,
+    /// Whether it went off in order, where it is off and the hypervisor knows.
+    pub off_in_order: Option<bool>,
+    /// Whether a disk of it is not the one that its record says.
+    pub disks_changed: bool,
 }
 
 /// What became of an operation.
@@ -85,6 +90,16 @@ pub fn decide<'a>(
     decisions
 }
 
+/// What becomes of the records while the hypervisor does not answer: nobody knows what their VMs are doing.
+pub fn without_answer<'a>(records: impl IntoIterator<Item = &'a VmRecord>) -> Vec<ReconcileAction> {
+    let unknown = |record: &VmRecord| {
+        let before = record.observed().filter(|before| !before.stale)?;
+        let now = ObservedVmState { stale: true, ..before };
+        Some(ReconcileAction::RecordObservation(record.name().clone(), before, now))
+    };
+    records.into_iter().filter_map(unknown).collect()
+}
+
 fn about_record(
     record: &VmRecord,
     found: &[FoundVm],
@@ -118,7 +133,7 @@ fn about_record(
         decisions.push(ReconcileAction::RecordObservation(name.clone(), *observed, now));
     }
     match now.power {
-        PowerState::Off if *desired == DesiredPowerState::Running && lock.is_none() => {
+        PowerState::Off if *desired == DesiredPowerState::Running && lock.is_none() && !now.disks_changed => {
             decisions.push(ReconcileAction::StartVm(name))
         }
         // Also while its disks are read: the reader waits for it.
@@ -133,16 +148,28 @@ fn about_record(
 /// How a VM is now: what was known of it holds as long as nothing contradicts it.
 fn observed(record: &VmRecord, found: Option<&FoundVm>) -> ObservedVmState {
     let Some(found) = found else {
-        return ObservedVmState::MISSING;
+        // Defined again from its record it would not have what its guest wrote to another file.
+        let disks_changed = record.observed().is_some_and(|before| before.disks_changed);
+        return ObservedVmState { disks_changed, ..ObservedVmState::MISSING };
     };
-    let known = ObservedVmState::after(record.observed(), found.power);
+    let before = record.observed();
+    let known = match found.power {
+        PowerState::Off => ObservedVmState::off(before, found.off_in_order),
+        power => ObservedVmState::after(before, power),
+    };
+    let known = ObservedVmState { disks_changed: found.disks_changed, stale: false, ..known };
     if found.power != PowerState::Running {
         return known;
     }
+    // While nobody looked it may have been started anew, with another address.
+    let (ready, address) = match before.is_some_and(|before| before.stale) {
+        true => (false, None),
+        false => (known.ready, known.address),
+    };
     ObservedVmState {
-        ready: known.ready || (found.guest_answers && found.address.is_some()),
+        ready: ready || (found.guest_answers && found.address.is_some()),
         // A DHCP lease that is not shown for a moment is not lost.
-        address: found.address.or(known.address),
+        address: found.address.or(address),
         ..known
     }
 }

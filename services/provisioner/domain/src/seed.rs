@@ -1,7 +1,7 @@
 //! A seed's record: importing, or imported.
 
 use contract::provisioner::Seed;
-use contract::{OperationId, SeedName};
+use contract::{NoPrevious, OperationId, SeedName, Stored};
 use serde::{Deserialize, Serialize};
 
 /// A row of the table `seeds`.
@@ -24,6 +24,15 @@ pub enum SeedImageRecord {
         /// The operation that imported it.
         by: OperationId,
     },
+}
+
+impl Stored for SeedImageRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
 }
 
 impl SeedImageRecord {

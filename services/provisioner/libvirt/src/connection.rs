@@ -23,6 +23,8 @@ use virt::connect::Connect;
 
 use crate::deadline::{CallClass, Deadlines};
 use crate::error::Error;
+use crate::events::ChangeCallback;
+use crate::raw;
 use crate::relay::LibvirtdRelay;
 
 /// Where libvirtd listens on every distribution that has one daemon, and where its proxy does where there are many.
@@ -84,6 +86,8 @@ pub struct Connection {
 struct Live {
     connect: Connect,
     relay: LibvirtdRelay,
+    /// Whether it is registered for events.
+    watching: bool,
 }
 
 impl Drop for Live {
@@ -111,6 +115,29 @@ impl Connection {
         self.call(CallClass::Query, "get its version", |connect| {
             Ok(HypervisorVersions { libvirt: connect.lib_version()?, hypervisor: connect.hyp_version()? })
         })
+    }
+
+    /// What this host has: its processors, and its memory in KiB.
+    ///
+    /// # Errors
+    /// What any call may meet.
+    pub fn host_capacity(&mut self) -> Result<(u32, u64), Error> {
+        let info = self.call(CallClass::Query, "get what the host has", |connect| connect.node_info())?;
+        Ok((info.cpus, info.memory))
+    }
+
+    /// Registers for the life-cycle events of all domains, as long as this connection is open.
+    pub(crate) fn register(&mut self, changed: ChangeCallback) -> Result<(), Error> {
+        self.call(CallClass::Query, "register for events", |connect| raw::on_lifecycle(connect, changed))?;
+        if let Some(live) = &mut self.live {
+            live.watching = true;
+        }
+        Ok(())
+    }
+
+    /// Whether it is open and registered.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.watching && live.relay.is_open())
     }
 
     /// Makes one or more calls of libvirt under one deadline.
@@ -165,9 +192,9 @@ impl Connection {
         let opened = Connect::open(Some(&uri));
         let cut = relay.disarm();
         match opened {
-            Ok(connect) if !cut => Ok(Live { connect, relay }),
+            Ok(connect) if !cut => Ok(Live { connect, relay, watching: false }),
             Ok(connect) => {
-                drop(Live { connect, relay });
+                drop(Live { connect, relay, watching: false });
                 Err(Error::TimedOut { attempt: attempt.to_owned(), after: within })
             }
             Err(_) if cut => Err(Error::TimedOut { attempt: attempt.to_owned(), after: within }),

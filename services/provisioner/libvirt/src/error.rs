@@ -135,6 +135,14 @@ pub enum Error {
         /// What was asked for.
         wanted: String,
     },
+    /// A bridge or an address of a network is in use on this host.
+    #[error("network {name} cannot be started: {reason}")]
+    NetworkInUse {
+        /// The network's name.
+        name: String,
+        /// By what, and what to do.
+        reason: String,
+    },
     /// libvirt answered with a document that we cannot read.
     #[error("cannot {attempt}: libvirt's answer is unreadable: {reason}")]
     MalformedReply {

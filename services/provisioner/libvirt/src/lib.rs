@@ -24,7 +24,7 @@
 //! tidies up at both ends and crashes where they meet. Keep such threads, or join them before the end.
 //!
 //! Where to go next: [`connection`] for how a call is made; [`relay`] for the cut; [`domain`] for the machine's
-//! definition; [`lifecycle`], [`power`], [`guest`], [`network`] and [`backup`] for the calls; [`accelerator`] for KVM
+//! definition; [`events`] for what libvirt reports by itself; [`lifecycle`], [`power`], [`guest`], [`network`] and [`backup`] for the calls; [`accelerator`] for KVM
 //! or emulation; [`qemu_user`] for the folders QEMU must reach. `tests/real.rs` runs all of it against a real libvirtd
 //! (`tests/harness/realm cargo nextest run -p provisioner-libvirt`).
 #![allow(unsafe_code)] // libvirt is a C library, and `virt` wraps neither backups, checkpoints nor freezing.
@@ -35,6 +35,7 @@ pub mod connection;
 pub mod deadline;
 pub mod domain;
 pub mod error;
+pub mod events;
 pub mod guest;
 pub mod lifecycle;
 pub mod network;
@@ -42,12 +43,14 @@ pub mod power;
 pub mod qemu_user;
 mod raw;
 pub mod relay;
+mod shutoff;
 mod xml;
 
 pub use connection::{Connection, EnsureOutcome, HypervisorVersions, Settings};
 pub use deadline::{CallClass, Deadlines};
 pub use domain::{
-    BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, MacAddress, Mark, NetworkInterface, VirtType,
+    BackingImage, DiskCache, DiskFormat, DiskSpec, DomainSpec, FoundDisk, MacAddress, Mark, NetworkInterface,
+    VirtType,
 };
 pub use error::Error;
 pub use power::{DiskError, DomainState, PauseReason};

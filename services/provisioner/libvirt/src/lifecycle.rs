@@ -15,8 +15,9 @@ use virt::sys;
 
 use crate::connection::{Connection, EnsureOutcome};
 use crate::deadline::CallClass;
+use crate::domain::changes::disks_in;
 use crate::domain::mark::MARK_NAMESPACE;
-use crate::domain::{DomainSpec, Mark};
+use crate::domain::{DomainSpec, FoundDisk, Mark};
 use crate::error::{Error, known};
 use crate::power::{DomainState, state_of};
 
@@ -40,8 +41,12 @@ pub struct MarkedDomain {
     pub power: DomainState,
     /// Whose it is, and what it was made from.
     pub mark: Mark,
+    /// Its disks as they are defined now.
+    pub disks: Vec<FoundDisk>,
 }
 
+/// A definition that can be given back to libvirt without losing anything.
+const WITH_PASSWORDS: sys::virDomainXMLFlags = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
 /// Everything that may hang on a domain and would keep it from being removed.
 const UNDEFINE_WITH: sys::virDomainUndefineFlagsValues = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -49,16 +54,75 @@ const UNDEFINE_WITH: sys::virDomainUndefineFlagsValues = sys::VIR_DOMAIN_UNDEFIN
     | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
 
 impl Connection {
-    /// Makes the domain known to libvirt, or changes it: a running one has the change at its next start. It is not
-    /// started by libvirt when the host starts: that is for the caller to do.
+    /// Makes the domain known to libvirt. One that exists is kept as it is, whatever others have changed in it; only its
+    /// virtualization type is brought up to date, for its next start. It is not started by libvirt when the host starts:
+    /// that is for the caller to do.
     ///
     /// # Errors
     /// [`Error::Libvirt`] when the name is another domain's, or libvirt refuses the document.
-    pub fn define(&mut self, spec: &DomainSpec) -> Result<(), Error> {
-        let document = spec.document();
-        self.call(CallClass::Define, &format!("define domain {}", spec.name), |connect| {
-            connect.define_domain_xml(&document)?.set_autostart(false)
+    pub fn define(&mut self, spec: &DomainSpec) -> Result<EnsureOutcome, Error> {
+        let attempt = format!("define domain {}", spec.name);
+        let document = match self.document_of(spec.uuid, WITH_PASSWORDS)? {
+            None => Some(spec.document()),
+            Some(found) => spec
+                .with_virt_type(&found)
+                .map_err(|reason| Error::MalformedReply { attempt: attempt.clone(), reason })?,
+        };
+        match document {
+            None => Ok(EnsureOutcome::AlreadyInPlace),
+            Some(document) => self.define_document(&attempt, &document),
+        }
+    }
+
+    /// The definition of a domain as libvirt has it, without passwords, for [`Connection::restore_definition`]; `None`
+    /// where it is not defined.
+    ///
+    /// # Errors
+    /// What any call may meet.
+    pub fn definition(&mut self, uuid: Uuid) -> Result<Option<String>, Error> {
+        self.document_of(uuid, sys::VIR_DOMAIN_XML_INACTIVE)
+    }
+
+    fn document_of(&mut self, uuid: Uuid, flags: sys::virDomainXMLFlags) -> Result<Option<String>, Error> {
+        let attempt = format!("get the definition of domain {uuid}");
+        self.call(CallClass::Query, &attempt, |connect| {
+            match known(connect.lookup_domain_by_uuid(uuid))? {
+                // One that runs and was undefined is not defined.
+                Some(domain) if domain.is_persistent()? => domain.xml_desc(flags).map(Some),
+                _ => Ok(None),
+            }
         })
+    }
+
+    /// Defines a domain again from what [`Connection::definition`] returned.
+    ///
+    /// # Errors
+    /// [`Error::Libvirt`] when libvirt refuses the document.
+    pub fn restore_definition(&mut self, uuid: Uuid, document: &str) -> Result<EnsureOutcome, Error> {
+        match self.definition(uuid)? {
+            Some(_) => Ok(EnsureOutcome::AlreadyInPlace),
+            None => self.define_document(&format!("define domain {uuid} again"), document),
+        }
+    }
+
+    fn define_document(&mut self, attempt: &str, document: &str) -> Result<EnsureOutcome, Error> {
+        self.call(CallClass::Define, attempt, |connect| {
+            connect.define_domain_xml(document).map(|_| EnsureOutcome::Changed)
+        })
+    }
+
+    /// The disks of a domain as it is defined now, or as it runs where it is not defined any more; `None` where libvirt
+    /// does not know it.
+    ///
+    /// # Errors
+    /// What any call may meet.
+    pub fn disks(&mut self, uuid: Uuid) -> Result<Option<Vec<FoundDisk>>, Error> {
+        let attempt = format!("get the disks of domain {uuid}");
+        let document = self.call(CallClass::Query, &attempt, |connect| {
+            let domain = known(connect.lookup_domain_by_uuid(uuid))?;
+            domain.map(|domain| domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)).transpose()
+        })?;
+        document.map(|document| read_disks(&attempt, &document)).transpose()
     }
 
     /// Starts a defined domain.
@@ -163,16 +227,17 @@ impl Connection {
         let seen = self.call(CallClass::Query, attempt, |connect| {
             connect.list_all_domains(0)?.iter().filter_map(|domain| seen(domain).transpose()).collect()
         });
-        let seen: Vec<(String, Uuid, DomainState, String)> = seen?;
+        let seen: Vec<Seen> = seen?;
         // Each QEMU that does not answer costs its deadline: after the first one the disks of no other are asked, so that
         // the list comes in bounded time.
         let mut disks_answer = true;
         seen.into_iter()
-            .map(|(name, uuid, power, mark)| {
+            .map(|Seen { name, uuid, power, mark, definition }| {
                 let mark = read_mark(attempt, &mark)?;
+                let disks = read_disks(attempt, &definition)?;
                 let asked = disks_answer.then(|| self.ask_disks(uuid, power)).flatten();
                 disks_answer &= asked.is_some();
-                Ok(MarkedDomain { name, uuid, power: asked.unwrap_or(power), mark })
+                Ok(MarkedDomain { name, uuid, power: asked.unwrap_or(power), mark, disks })
             })
             .collect()
     }
@@ -201,15 +266,31 @@ fn mark_document(domain: &Domain) -> Result<Option<String>, LibvirtError> {
     }
 }
 
+/// What libvirt says of a marked domain.
+struct Seen {
+    name: String,
+    uuid: Uuid,
+    power: DomainState,
+    mark: String,
+    definition: String,
+}
+
 /// One marked domain of a list; `None` when it is unmarked, or gone since the list was made.
-fn seen(domain: &Domain) -> Result<Option<(String, Uuid, DomainState, String)>, LibvirtError> {
+fn seen(domain: &Domain) -> Result<Option<Seen>, LibvirtError> {
     let Some(mark) = mark_document(domain)? else {
         return Ok(None);
     };
     let Some(power) = known(state_of(domain))? else {
         return Ok(None);
     };
-    Ok(Some((domain.name()?, domain.uuid()?, power, mark)))
+    let Some(definition) = known(domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE))? else {
+        return Ok(None);
+    };
+    Ok(Some(Seen { name: domain.name()?, uuid: domain.uuid()?, power, mark, definition }))
+}
+
+fn read_disks(attempt: &str, document: &str) -> Result<Vec<FoundDisk>, Error> {
+    disks_in(document).map_err(|reason| Error::MalformedReply { attempt: attempt.to_owned(), reason })
 }
 
 fn read_mark(attempt: &str, document: &str) -> Result<Mark, Error> {

@@ -12,6 +12,7 @@
 //! of leases is the truth on a bridge that only it serves).
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use virt::error::Error as LibvirtError;
 use virt::network::Network;
@@ -76,32 +77,56 @@ impl NetworkSpec {
 }
 
 impl Connection {
-    /// Creates the network where it is missing, and starts it where it is stopped.
+    /// Creates the network where it is missing, and starts it where it is stopped. What cannot be started is not left
+    /// defined.
     ///
     /// # Errors
     /// [`Error::NetworkDiffers`] when one of that name has another bridge or address: it may belong to others, so it is
-    /// left alone. [`Error::Libvirt`] when the addresses are in use elsewhere on this host.
+    /// left alone. [`Error::NetworkInUse`] when bridge or address are in use elsewhere on this host.
     pub fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<EnsureOutcome, Error> {
-        let attempt = format!("make network {}", spec.name);
-        let document = spec.document();
-        let (change, found) = self.call(CallClass::Network, &attempt, |connect| {
-            let network = match known(connect.lookup_network_by_name(&spec.name))? {
-                Some(network) => network,
-                None => match connect.define_network_xml(&document) {
-                    Ok(network) => network,
-                    // Another caller was faster, between our two calls.
-                    Err(error) => known(connect.lookup_network_by_name(&spec.name))?.ok_or(error)?,
-                },
-            };
-            let found = network.xml_desc(0)?;
-            if summary_of(&found).is_ok_and(|summary| summary != spec.summary()) {
-                return Ok((EnsureOutcome::AlreadyInPlace, found));
+        if self.is_in_place(spec)? {
+            return Ok(EnsureOutcome::AlreadyInPlace);
+        }
+        if let Some(reason) = taken_on_host(spec) {
+            // Perhaps by another caller, who was faster.
+            if self.is_in_place(spec)? {
+                return Ok(EnsureOutcome::AlreadyInPlace);
             }
-            Ok((bring_up(&network)?, found))
+            return Err(Error::NetworkInUse { name: spec.name.clone(), reason });
+        }
+        let (attempt, document) = (format!("make network {}", spec.name), spec.document());
+        self.call(CallClass::Network, &attempt, |connect| {
+            if let Some(network) = known(connect.lookup_network_by_name(&spec.name))? {
+                return bring_up(&network);
+            }
+            let network = match connect.define_network_xml(&document) {
+                Ok(network) => network,
+                // Another caller was faster, between our two calls.
+                Err(error) => {
+                    let network = known(connect.lookup_network_by_name(&spec.name))?.ok_or(error)?;
+                    return bring_up(&network);
+                }
+            };
+            bring_up(&network).inspect_err(|_| {
+                // The error of the start says more than one of the clean-up would.
+                let _ = network.undefine();
+            })
+        })
+    }
+
+    /// Whether a network of this name runs, as it should be.
+    fn is_in_place(&mut self, spec: &NetworkSpec) -> Result<bool, Error> {
+        let attempt = format!("look up network {}", spec.name);
+        let found = self.call(CallClass::Query, &attempt, |connect| {
+            let network = known(connect.lookup_network_by_name(&spec.name))?;
+            network.map(|network| Ok((network.is_active()?, network.xml_desc(0)?))).transpose()
         })?;
-        let found = summary_of(&found).map_err(|reason| Error::MalformedReply { attempt, reason })?;
+        let Some((is_active, document)) = found else {
+            return Ok(false);
+        };
+        let found = summary_of(&document).map_err(|reason| Error::MalformedReply { attempt, reason })?;
         if found == spec.summary() {
-            Ok(change)
+            Ok(is_active)
         } else {
             Err(Error::NetworkDiffers { name: spec.name.clone(), found, wanted: spec.summary() })
         }
@@ -133,6 +158,36 @@ fn bring_up(network: &Network) -> Result<EnsureOutcome, LibvirtError> {
         Err(_) if network.is_active()? => Ok(EnsureOutcome::AlreadyInPlace),
         created => created.map(|()| EnsureOutcome::Changed),
     }
+}
+
+/// What on this host is in the way of a network that does not run yet, and what to do; a sentence.
+fn taken_on_host(spec: &NetworkSpec) -> Option<String> {
+    let bridge = &spec.bridge;
+    if Path::new("/sys/class/net").join(bridge).exists() {
+        return Some(format!("this host has an interface {bridge} already; give the bridge another name"));
+    }
+    // A host whose addresses cannot be listed: libvirt finds out by itself.
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    interfaces.into_iter().find_map(|interface| {
+        let address = interface.address?.as_sockaddr_in()?.ip();
+        let prefix = u32::from(interface.netmask?.as_sockaddr_in()?.ip()).leading_ones();
+        clashes(spec, address, prefix).then(|| {
+            let (name, wanted, bits) = (&interface.interface_name, spec.host_address, spec.prefix_length);
+            format!(
+                "interface {name} of this host has {address}/{prefix}, which is in {wanted}/{bits}; give the network \
+                 another address"
+            )
+        })
+    })
+}
+
+/// Whether an address of the host is within the network. A wider network around it is none of ours: the narrower route
+/// counts.
+fn clashes(spec: &NetworkSpec, address: Ipv4Addr, prefix: u32) -> bool {
+    let bits = u32::from(spec.prefix_length).min(32);
+    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+    let is_inside = u32::from(address) & mask == u32::from(spec.host_address) & mask;
+    address == spec.host_address || (is_inside && prefix >= bits)
 }
 
 /// What of a network must be as we want it. libvirt may give the mask back in either form.
@@ -172,6 +227,16 @@ mod tests {
         assert_eq!(summary_of(&spec().document()), Ok(spec().summary()));
         let masked = spec().document().replace("prefix=\"24\"", "netmask=\"255.255.255.0\"");
         assert_eq!(summary_of(&masked), Ok(spec().summary()));
+    }
+
+    #[test]
+    fn an_address_within_the_network_clashes_and_a_wider_route_does_not() {
+        let clashes = |address: [u8; 4], prefix| super::clashes(&spec(), address.into(), prefix);
+        assert!(clashes([10, 105, 0, 1], 8), "the very address");
+        assert!(clashes([10, 105, 0, 7], 24), "the same network");
+        assert!(clashes([10, 105, 0, 65], 26) && clashes([10, 105, 0, 9], 32), "a part of it");
+        assert!(!clashes([10, 1, 2, 3], 8), "a route around it");
+        assert!(!clashes([10, 105, 1, 1], 24) && !clashes([192, 168, 0, 1], 24));
     }
 
     #[test]

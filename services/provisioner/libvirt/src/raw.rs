@@ -4,12 +4,15 @@
 //! own `…Free`; what is passed in is borrowed for the call.
 
 use std::ffi::{CStr, CString};
-use std::os::raw::{c_char, c_int, c_uint};
+use std::os::raw::{c_char, c_int, c_uint, c_void};
 use std::ptr;
 
+use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
+
+use crate::events::ChangeCallback;
 
 /// An interface of a domain as libvirt or the guest reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +125,47 @@ pub(crate) fn disk_errors(domain: &Domain) -> Result<Vec<(String, sys::virDomain
         let found: Vec<_> =
             errors.iter().map(|disk| Ok((owned_text(disk.disk)?, disk.error.cast_unsigned()))).collect();
         found.into_iter().collect()
+    }
+}
+
+/// Calls `changed` after each life-cycle event of any domain, as long as the connection is open. It is called on the thread
+/// of the event loop, and must not panic.
+pub(crate) fn on_lifecycle(connect: &Connect, changed: ChangeCallback) -> Result<(), Error> {
+    type Lifecycle =
+        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+    type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+
+    unsafe extern "C" fn lifecycle(
+        _: sys::virConnectPtr,
+        _: sys::virDomainPtr,
+        _: c_int,
+        _: c_int,
+        changed: *mut c_void,
+    ) -> c_int {
+        // SAFETY: libvirt hands back what was registered, and frees it only afterwards.
+        unsafe { (*changed.cast::<ChangeCallback>())() };
+        0
+    }
+    unsafe extern "C" fn free(changed: *mut c_void) {
+        // SAFETY: called once, for the box that was registered.
+        drop(unsafe { Box::from_raw(changed.cast::<ChangeCallback>()) });
+    }
+
+    let changed = Box::into_raw(Box::new(changed));
+    let kind = c_int::try_from(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE).expect("a small constant");
+    // SAFETY: the connection is alive; callbacks of this kind of event have the type `Lifecycle`, and libvirt calls them as
+    // such; on success the box is libvirt's, to be given back to `free`.
+    unsafe {
+        let callback = std::mem::transmute::<Lifecycle, Generic>(lifecycle);
+        let registered = check(sys::virConnectDomainEventRegisterAny(
+            connect.as_ptr(),
+            ptr::null_mut(),
+            kind,
+            Some(callback),
+            changed.cast(),
+            Some(free),
+        ));
+        registered.map(drop).inspect_err(|_| drop(Box::from_raw(changed)))
     }
 }
 

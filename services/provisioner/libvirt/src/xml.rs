@@ -43,6 +43,21 @@ impl Element {
         self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// Sets an attribute, in place of one of that name.
+    pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
+        match self.attributes.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value.to_string(),
+            None => self.attributes.push((key.to_owned(), value.to_string())),
+        }
+    }
+
+    /// Puts an element in place of the first child of its name, if there is one.
+    pub(crate) fn replace_child(&mut self, new: Element) {
+        if let Some(old) = self.children.iter_mut().find(|child| child.name == new.name) {
+            *old = new;
+        }
+    }
+
     pub(crate) fn text(&self) -> &str {
         self.text.trim()
     }

@@ -6,6 +6,7 @@
 //!
 //! Outside a realm these tests are skipped, and print that; where `CI` is set that is an error.
 
+mod others;
 mod realm;
 
 use std::fs;
@@ -67,8 +68,8 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     let (uuid, mac) = (machine.spec.uuid, machine.mac());
 
     assert_eq!(connection.power(uuid).expect("an answer"), None);
-    connection.define(&machine.spec).expect("defined");
-    connection.define(&machine.spec).expect("defined again");
+    assert_eq!(connection.define(&machine.spec).expect("defined"), EnsureOutcome::Changed);
+    assert_eq!(connection.define(&machine.spec).expect("defined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), Some(DomainState::Off));
     assert_eq!(connection.find(&machine.spec.name).expect("an answer"), Some(uuid));
     assert_eq!(connection.mark(uuid).expect("an answer").as_ref(), Some(&machine.spec.mark));
@@ -95,6 +96,7 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
     let off = connection.request_shutdown(uuid, ShutdownMode::Agent).expect("off is what was wanted");
     assert_eq!(off, EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), Some(true));
     let log = machine.spec.console_log.as_ref().expect("it has one");
     assert!(fs::read_to_string(log).expect("the console").contains("guest: whole up after"));
 
@@ -104,8 +106,10 @@ fn a_machine_is_defined_run_and_removed_and_every_call_may_be_repeated() {
     eventually(BOOT, || connection.power(uuid).expect("an answer") == Some(DomainState::Off));
 
     connection.start(uuid).expect("started");
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), None, "it is on");
     assert_eq!(connection.destroy(uuid).expect("destroyed"), EnsureOutcome::Changed);
     assert_eq!(connection.destroy(uuid).expect("destroyed before"), EnsureOutcome::AlreadyInPlace);
+    assert_eq!(connection.went_off_in_order(uuid).expect("an answer"), Some(false));
     assert_eq!(connection.undefine(uuid).expect("undefined"), EnsureOutcome::Changed);
     assert_eq!(connection.undefine(uuid).expect("undefined before"), EnsureOutcome::AlreadyInPlace);
     assert_eq!(connection.power(uuid).expect("an answer"), None);
@@ -276,6 +280,8 @@ fn an_accelerator_is_chosen_by_booting_a_kernel() {
 fn what_libvirt_does_not_know_is_an_answer_and_not_a_failure() {
     let Some(realm) = Realm::shared() else { return };
     let mut connection = realm.connection();
+    let (cpus, kib) = connection.host_capacity().expect("an answer");
+    assert!(cpus >= 1 && kib >= 1 << 19, "{cpus} processors, {kib} KiB");
     let unknown = Uuid::from_u128(1);
     assert_eq!(connection.power(unknown).expect("an answer"), None);
     assert_eq!(connection.find("unknown").expect("an answer"), None);

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::VmUuid;
 use contract::provisioner::Script;
+use contract::{VmName, VmUuid};
 
 /// A guest to log in to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,14 @@ pub trait GuestShell: Send + Sync + 'static {
     fn authorized_key(&self) -> &str;
     /// Logs in once and returns the guest's host key.
     async fn reach(&self, guest: &Guest) -> Result<String, ShellError>;
-    /// Runs a script to its end; its output goes to the log.
-    async fn run(&self, guest: &Guest, script: &ScriptToRun<'_>) -> Result<(), ShellError>;
+    /// Runs a script to its end, and returns the last lines that it wrote, at most 1000 bytes. They belong to the operation
+    /// that runs it, and are written to no log: they may hold secrets.
+    async fn run(&self, guest: &Guest, script: &ScriptToRun<'_>) -> Result<String, ShellError>;
+
+    /// Gives a guest that is a copy of another one an identity of its own: machine id (its VM's UUID), random seed and
+    /// host name, each only where the guest has it. Flushes its disks. Idempotent.
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError>;
+
+    /// Has the guest write everything that it holds in memory for its disks: after it a power cut loses none of that.
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError>;
 }

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::{DiskName, MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 
 use super::BoxError;
-use super::vm_spec::{Disk, VmMark, VmSpec};
+use super::vm_spec::{Disk, FoundDisk, VmMark, VmSpec};
 
 /// A VM that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct MarkedVm {
     pub power: PowerState,
     /// Its mark.
     pub mark: VmMark,
+    /// Its disks as they are defined now.
+    pub disks: Vec<FoundDisk>,
 }
 
 /// How to ask a guest to shut down.
@@ -63,6 +66,8 @@ pub enum HypervisorErrorKind {
     UnknownVm,
     /// The guest agent does not answer.
     AgentSilent,
+    /// A disk of the VM is not the one that was defined: others have changed it, and may have written elsewhere since.
+    DisksChanged,
     /// It refuses, however often it is asked.
     Failed,
 }
@@ -79,6 +84,9 @@ impl HypervisorError {
     }
 }
 
+/// Called when VMs may have changed; it does not block.
+pub type ChangeCallback = Arc<dyn Fn() + Send + Sync>;
+
 /// Runs VMs.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
@@ -86,9 +94,17 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn info(&self) -> HypervisorInfo;
     /// Prepares what VMs need from their host, such as a network. Idempotent.
     async fn prepare(&self) -> Result<(), HypervisorError>;
+    /// Calls `changed` from now on when VMs may have changed by themselves or by others, and when the hypervisor has gone
+    /// away or is back. It may miss a change: whoever relies on all of them asks from time to time, too.
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError>;
+
+    /// What its host has.
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError>;
+
     /// Whether it answers.
     async fn check(&self) -> Result<(), HypervisorError>;
-    /// Defines a VM, or changes its definition.
+    /// Defines a VM. One that is defined is kept as it is, with whatever others have changed in it; an error of the kind
+    /// `DisksChanged` where that is a disk.
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError>;
     /// Starts a VM; a no-op where it is on.
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
@@ -103,8 +119,21 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
     /// Removes the definition of a VM that is off; a no-op where it is unknown.
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError>;
+    /// The definition of a VM in the hypervisor's own words, without secrets; `None` where it is not defined.
+    async fn definition(&self, uuid: &VmUuid) -> Result<Option<String>, HypervisorError>;
+
+    /// Defines a VM again from its definition; a no-op where it is defined.
+    async fn restore_definition(&self, uuid: &VmUuid, definition: &str) -> Result<(), HypervisorError>;
+
+    /// The disks of a VM as they are defined now.
+    async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError>;
+
     /// What a VM is doing.
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError>;
+    /// Whether a VM that is off went off in order: its guest shut down, and had written its disks. `None` where it is not
+    /// off, and where the hypervisor cannot tell, as after a restart of the host.
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError>;
+
     /// The address of a VM's card, once it has one.
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError>;
     /// Whether the guest agent answers.

@@ -20,9 +20,9 @@ use std::sync::Arc;
 pub use disks::{DiskError, Disks, ImportedSeedImage, ProgressCallback, SeedImageSource};
 pub use guest_shell::{Guest, GuestShell, ScriptToRun, ShellError};
 pub use hypervisor::{
-    Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
+    ChangeCallback, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,
 };
-pub use vm_spec::{Disk, Image, ImageFormat, VmMark, VmSpec};
+pub use vm_spec::{Disk, FoundDisk, Image, ImageFormat, VmMark, VmSpec, disk_changes};
 
 /// The cause of an error, whatever adapter it comes from.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

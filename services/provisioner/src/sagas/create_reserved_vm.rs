@@ -1,5 +1,6 @@
-//! Creates a VM from a reserved name whose disks a restore has written. Its scripts ran long ago and do not run again;
-//! its NoCloud volume gives it an identity other than that of the VM it is a copy of.
+//! Creates a VM from a reserved name whose disks a restore has written. Its scripts ran long ago and do not run again.
+//! It gets an identity other than that of the VM it is a copy of: from its NoCloud volume (SSH host keys, host name), and
+//! in its first boot what cloud-init leaves (machine id, random seed, the old name in `/etc/hosts`).
 
 use contract::provisioner::CreateReservedVm;
 use operation::Saga;
@@ -7,7 +8,9 @@ use provisioner_domain::nocloud::documents;
 use provisioner_domain::{VmRecord, VmTransition};
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{self, QUICK, READY_MAX, disk_error, hypervisor_call};
+use super::steps::{
+    self, GUEST_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error,
+};
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
@@ -22,6 +25,7 @@ impl Saga<ServiceState> for CreateReservedVm {
             hypervisor_call("define", steps::define).undone_by(steps::undefine),
             hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
+            Step::new("identity", QUICK * 6, identity).retrying_for(GUEST_RETRY),
             Step::new("complete", QUICK, steps::complete).undone_by(steps::revert_complete),
         ]
     }
@@ -52,4 +56,11 @@ async fn volume(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     let path = nocloud_in(&disks.folder(record.name()));
     let documents = documents(&record, context.state.shell.authorized_key());
     disks.write_nocloud(&path, &documents).await.map_err(disk_error)
+}
+
+async fn identity(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let (record, ready): (VmRecord, Ready) = (outputs.get("lock")?, outputs.get("ready")?);
+    let mut guest = guest_of(&record, ready.address);
+    guest.host_key = Some(ready.host_key);
+    context.state.shell.renew_identity(&guest, record.name()).await.map_err(shell_error)
 }

@@ -8,8 +8,11 @@ use operation::{Saga, declined_error};
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
+use serde::{Deserialize, Serialize};
 
-use super::steps::{self, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error};
+use super::steps::{
+    self, GUEST_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error,
+};
 use crate::ports::ScriptToRun;
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
@@ -18,8 +21,6 @@ use crate::vm_spec::{disks_of, nocloud_in};
 const SCRIPT_MAX: Duration = Duration::from_secs(3600);
 /// All scripts together.
 const INSTALL_MAX: Duration = Duration::from_secs(6 * 3600);
-/// A guest that restarts its SSH server, or is slow.
-const INSTALL_RETRY: Duration = Duration::from_secs(120);
 
 type Context = super::Context<CreateVm>;
 
@@ -31,7 +32,7 @@ impl Saga<ServiceState> for CreateVm {
             hypervisor_call("define", steps::define).undone_by(steps::undefine),
             hypervisor_call("start", steps::start).undone_by(steps::destroy),
             Step::new("ready", READY_MAX, steps::ready),
-            Step::new("install", INSTALL_MAX, install).retrying_for(INSTALL_RETRY),
+            Step::new("install", INSTALL_MAX, install).retrying_for(GUEST_RETRY),
             Step::new("complete", QUICK, steps::complete).undone_by(steps::revert_complete),
         ]
     }
@@ -72,12 +73,19 @@ async fn erase(context: &Context, _: &Outputs) -> Result<(), StepError> {
     }
 }
 
-async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepError> {
+/// What a script wrote last: kept in the operation's journal, and nowhere else.
+#[derive(Serialize, Deserialize)]
+struct ScriptOutput {
+    script: String,
+    output: String,
+}
+
+async fn install(context: &Context, outputs: &Outputs) -> Result<Vec<ScriptOutput>, StepError> {
     let (record, ready): (VmRecord, Ready) = (outputs.get("lock")?, outputs.get("ready")?);
     let mut guest = guest_of(&record, ready.address);
     guest.host_key = Some(ready.host_key);
-    let scripts = &record.definition.install;
-    for (at, script) in scripts.iter().enumerate() {
+    let mut written = Vec::new();
+    for (at, script) in record.definition.install.iter().enumerate() {
         let run = ScriptToRun { at, script, env: &record.definition.env, timeout: SCRIPT_MAX };
         let ran = tokio::select! {
             ran = context.state.shell.run(&guest, &run) => ran,
@@ -85,7 +93,9 @@ async fn install(context: &Context, outputs: &Outputs) -> Result<usize, StepErro
                 return Err(StepError::Permanent(format!("cancelled while script {} ran", script.name)));
             }
         };
-        ran.map_err(shell_error)?;
+        written.push(ScriptOutput { script: script.name.clone(), output: ran.map_err(shell_error)? });
     }
-    Ok(scripts.len())
+    // Once this step is recorded its scripts never run again, so what they wrote must outlive a power cut.
+    context.state.shell.flush(&guest).await.map_err(shell_error)?;
+    Ok(written)
 }

@@ -5,10 +5,10 @@
 //! ```text
 //!   add_seed    announce > import > store
 //!   create_vm   lock > disk > define > start > ready > install > complete
-//!   create_reserved_vm    lock > volume > define > start > ready > complete
+//!   create_reserved_vm    lock > volume > define > start > ready > identity > complete
 //!   start_vm    lock > power > start > ready > complete
 //!   stop_vm     lock > power > shut_down > complete
-//!   remove_vm   lock > power > power_off > undefine > set_aside > forget    (the reconciler discards what was set aside)
+//!   remove_vm   lock > power > power_off > definition > undefine > set_aside > forget    (the reconciler discards what was set aside)
 //! ```
 
 mod add_seed;

@@ -25,7 +25,8 @@ impl Saga<ServiceState> for RemoveVm {
             hypervisor_call("power", steps::power),
             // The data are removed, too: nothing has to be written out, so the guest is not asked.
             hypervisor_call("power_off", steps::destroy).undone_by(steps::restore_power),
-            hypervisor_call("undefine", undefine).undone_by(steps::define),
+            hypervisor_call("definition", definition),
+            hypervisor_call("undefine", undefine).undone_by(define_again),
             Step::new("set_aside", QUICK, set_aside).undone_by(bring_back),
             Step::new("forget", QUICK, forget).undone_by(remember),
         ]
@@ -35,6 +36,22 @@ impl Saga<ServiceState> for RemoveVm {
 async fn undefine(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     let record: VmRecord = outputs.get("lock")?;
     context.state.hypervisor.undefine(&record.identity.uuid).await.map_err(hypervisor_error)
+}
+
+/// What others have changed in it must not be lost where the removal is undone.
+async fn definition(context: &Context, outputs: &Outputs) -> Result<Option<String>, StepError> {
+    let record: VmRecord = outputs.get("lock")?;
+    context.state.hypervisor.definition(&record.identity.uuid).await.map_err(hypervisor_error)
+}
+
+async fn define_again(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let (Some(record), Some(definition)) =
+        (steps::locked_record(outputs)?, outputs.find::<Option<String>>("definition")?.flatten())
+    else {
+        return Ok(());
+    };
+    let defined = context.state.hypervisor.restore_definition(&record.identity.uuid, &definition);
+    defined.await.map_err(hypervisor_error)
 }
 
 async fn set_aside(context: &Context, _: &Outputs) -> Result<(), StepError> {

@@ -36,7 +36,10 @@ async fn start(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
             context.state.resume(uuid).await.map_err(hypervisor_error)
         }
         PowerState::Off | PowerState::Missing => {
-            // Also where it is defined: the definition may be older than the record.
+            if let (PowerState::Missing, Some(problem)) = (before, record.problem()) {
+                return Err(StepError::Permanent(problem));
+            }
+            // Also where it is defined: it may be emulated, and KVM works by now; or others have changed its disks.
             steps::define(context, outputs).await?;
             hypervisor.start(uuid).await.map_err(hypervisor_error)
         }

@@ -32,6 +32,7 @@ impl Saga<ServiceState> for StopVm {
     }
 }
 
-async fn complete(context: &Context, _: &Outputs) -> Result<Vm, StepError> {
-    steps::complete_as(context, ObservedVmState::OFF, None).await
+async fn complete(context: &Context, outputs: &Outputs) -> Result<Vm, StepError> {
+    let off: ObservedVmState = outputs.get("shut_down")?;
+    steps::complete_as(context, off, None).await
 }

@@ -26,9 +26,17 @@ pub(super) async fn outcomes(
 
 /// What became of one operation.
 pub(super) async fn outcome_of(engine: &Engine, id: &OperationId) -> Result<OperationStatus, TableError> {
-    Ok(match engine.find(id).await?.map(|report| report.state) {
+    let found = match engine.find(id).await {
+        // What it locks stays locked, what it set aside is kept.
+        Err(TableError::Unreadable { .. }) => return Ok(OperationStatus::Running),
+        found => found?,
+    };
+    Ok(match found.map(|report| report.state) {
         None => OperationStatus::NoSuchOperation,
-        Some(OperationState::Running | OperationState::Undoing) => OperationStatus::Running,
+        // A row with a state that is not known is unreadable.
+        Some(OperationState::Running | OperationState::Undoing | OperationState::Unknown) => {
+            OperationStatus::Running
+        }
         Some(OperationState::Done) => OperationStatus::Done,
         Some(OperationState::Undone) => OperationStatus::Undone,
         Some(OperationState::Stuck) => OperationStatus::Stuck,

@@ -3,18 +3,18 @@
 //! It keeps only what it has reported and tried. A round that the hypervisor does not answer fails; the next one asks
 //! for everything again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{ErrorReply, TableError};
 use chassis::Worker;
 use contract::message::{Failure, with_causes};
-use contract::provisioner::{StartVm, VmState};
+use contract::provisioner::StartVm;
 use contract::{OperationId, Service, VmName, VmUuid};
 use opentelemetry::KeyValue;
 use operation::{Engine, PendingCommand, new_id};
-use provisioner_domain::reconcile::decide;
+use provisioner_domain::reconcile::{self, decide};
 use provisioner_domain::{
     FoundVm, FreeSpaceHysteresis, Inventory, OperationStatus, PowerState, ReconcileAction, VmRecord,
     VmRetryBackoff, VmTransition,
@@ -22,8 +22,9 @@ use provisioner_domain::{
 
 use super::outcomes::{outcome_of, outcomes};
 use crate::metrics;
-use crate::ports::{DiskError, HypervisorError, HypervisorErrorKind, MarkedVm};
+use crate::ports::{DiskError, HypervisorError, HypervisorErrorKind, MarkedVm, disk_changes};
 use crate::state::ServiceState;
+use crate::vm_spec::disks_of;
 
 /// A VM that went off by itself is started again at once, then after this long, then after twice as long, up to the
 /// maximum.
@@ -32,6 +33,8 @@ const START_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// The same for a VM that is paused for lack of space again and again: each time its guest writes until it is paused.
 const RESUME_PAUSE_FIRST: Duration = Duration::from_secs(30);
 const RESUME_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Changes often come in groups: between two rounds there is at least this long.
+const GROUP: Duration = Duration::from_millis(50);
 /// One round: a few calls to the hypervisor for each VM.
 const ROUND_MAX: Duration = Duration::from_secs(600);
 
@@ -43,6 +46,8 @@ pub struct VmReconciler {
     starts: VmRetryBackoff,
     resumes: VmRetryBackoff,
     room: FreeSpaceHysteresis,
+    /// When the hypervisor answered last.
+    answered: Option<Instant>,
 }
 
 /// Why a round failed.
@@ -69,6 +74,9 @@ impl Worker for VmReconciler {
         ROUND_MAX
     }
     async fn round(&mut self) -> Result<(), String> {
+        if let Some(at) = self.answered.filter(|at| at.elapsed() < GROUP) {
+            tokio::time::sleep(GROUP - at.elapsed().min(GROUP)).await;
+        }
         self.reconcile().await.map_err(|error| with_causes(&error))
     }
 }
@@ -84,12 +92,20 @@ impl VmReconciler {
             starts: VmRetryBackoff::new(START_PAUSE_FIRST, START_PAUSE_MAX),
             resumes: VmRetryBackoff::new(RESUME_PAUSE_FIRST, RESUME_PAUSE_MAX),
             room,
+            answered: None,
         }
     }
 
     async fn reconcile(&mut self) -> Result<(), RoundError> {
         let inventory = self.state.registry.snapshot().await?;
-        let found = self.found(&inventory).await?;
+        let found = match self.found(&inventory).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.without_answer(&inventory, &error).await?;
+                return Err(error);
+            }
+        };
+        self.answered = Some(Instant::now());
         let outcomes = outcomes(&self.engine, &inventory, &found).await?;
         let outcome =
             |id: &OperationId| outcomes.get(id).copied().unwrap_or(OperationStatus::NoSuchOperation);
@@ -113,14 +129,37 @@ impl VmReconciler {
         self.resumes.retain(|vm| inventory.vm(vm).is_some());
         self.withdraw_seeds(&inventory).await?;
         self.discard_set_aside().await?;
-        measure(&inventory);
+        metrics::measure_vms(&inventory);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Says of all VMs that their state is unknown, once the hypervisor has been away for a while.
+    async fn without_answer(&self, inventory: &Inventory, error: &RoundError) -> Result<(), RoundError> {
+        let RoundError::Hypervisor(HypervisorError { kind: HypervisorErrorKind::Unavailable, .. }) = error
+        else {
+            return Ok(());
+        };
+        if self.answered.is_some_and(|at| at.elapsed() < self.state.limits.unknown_after) {
+            return Ok(());
+        }
+        for decision in reconcile::without_answer(inventory.vms()) {
+            if let ReconcileAction::RecordObservation(vm, before, now) = decision {
+                self.apply(&vm, VmTransition::RecordObservation { before, now }).await?;
+            }
+        }
+        metrics::measure_vms(&self.state.registry.snapshot().await?);
+        Ok(())
     }
 
     /// Every VM that carries our mark, with what is not known of it yet.
     async fn found(&self, inventory: &Inventory) -> Result<Vec<FoundVm>, RoundError> {
         let mut found = Vec::new();
-        for MarkedVm { uuid, power, mark } in self.state.hypervisor.marked(&self.state.realm).await? {
+        for MarkedVm { uuid, power, mark, disks } in self.state.hypervisor.marked(&self.state.realm).await? {
+            let record = inventory.vms().find(|record| record.identity.uuid == uuid);
+            if record.is_none() && !inventory.knows_all_vms() {
+                // It may be the one whose row cannot be read: it is no orphan and no leftover.
+                continue;
+            }
             let mut vm = FoundVm {
                 uuid,
                 vm: mark.vm,
@@ -128,10 +167,19 @@ impl VmReconciler {
                 power,
                 address: None,
                 guest_answers: false,
+                off_in_order: None,
+                disks_changed: false,
             };
-            let record = inventory.vms().find(|record| record.identity.uuid == vm.uuid);
+            if let Some(record) = record {
+                let defined = disks_of(record, self.state.disks.as_ref());
+                vm.disks_changed = disk_changes(&vm.uuid, &defined, &disks).is_some();
+            }
             if let (PowerState::Running, Some(record)) = (power, record) {
                 self.probe(record, &mut vm).await?;
+            }
+            if power == PowerState::Off {
+                let asked = self.state.hypervisor.went_off_in_order(&vm.uuid).await;
+                vm.off_in_order = unless_unavailable(asked)?.flatten();
             }
             found.push(vm);
         }
@@ -145,7 +193,7 @@ impl VmReconciler {
         };
         let hypervisor = &self.state.hypervisor;
         vm.address = unless_unavailable(hypervisor.address(&vm.uuid, &record.identity.mac).await)?.flatten();
-        vm.guest_answers = (observed.ready && observed.power.is_on())
+        vm.guest_answers = (observed.ready && observed.power.is_on() && !observed.stale)
             || unless_unavailable(hypervisor.agent_answers(&vm.uuid).await)?.unwrap_or(false);
         Ok(())
     }
@@ -250,15 +298,5 @@ fn unless_unavailable<T>(answer: Result<T, HypervisorError>) -> Result<Option<T>
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == HypervisorErrorKind::Unavailable => Err(error),
         Err(_) => Ok(None),
-    }
-}
-
-fn measure(inventory: &Inventory) {
-    let mut vms: BTreeMap<VmState, u64> = VmState::ALL.map(|state| (state, 0)).into();
-    for record in inventory.vms() {
-        *vms.entry(record.state()).or_default() += 1;
-    }
-    for (state, count) in vms {
-        metrics::VMS.record(count, &[KeyValue::new("state", state.name())]);
     }
 }

@@ -9,13 +9,13 @@ use bus::CallError;
 use contract::provisioner::{
     CloseDisks, Consistency, CreateReservedVm, CreateReservedVmRefused, CreateVmRefused, DiskExport,
     DiskSize, GetVm, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVmName, RenewDisks,
-    ReserveVmName, StopVm, VmRefused, VmState,
+    ReserveVmName, StartVm, StopVm, VmRefused, VmState,
 };
 use contract::{ByteCount, DiskName, OperationId};
 use operation::new_id;
 use provisioner::Limits;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
-use provisioner::ports::HypervisorErrorKind;
+use provisioner::ports::{GuestShutdownMethod, Hypervisor, HypervisorErrorKind};
 use testkit::eventually;
 
 use crate::support::{ANSWER, Running, definition, limits, script, vm};
@@ -109,6 +109,40 @@ async fn a_vm_that_is_off_is_read_as_it_is() {
     read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     assert!(close(&running, &operation).await);
     nothing_is_open(&running);
+}
+
+#[actix::test]
+async fn the_disks_of_a_vm_that_did_not_shut_down_are_as_after_a_power_cut() {
+    let running = with_web().await;
+    let uuid = running.state.registry.vm(&vm("web")).await.expect("it exists").identity.uuid;
+    let consistency = async |running: &Running| {
+        let operation = new_id();
+        let opened = open(running, &operation).await.expect("opened");
+        assert!(close(running, &operation).await);
+        opened.consistency
+    };
+    // The reconciler does not come in this test: the record says that it runs.
+    running.simulated.hypervisor.destroy(&uuid).await.expect("ended by force");
+    assert_eq!(consistency(&running).await, Consistency::Crash);
+    running.run(StartVm { vm: vm("web"), operation_id: None }).await;
+    running.simulated.hypervisor.cut_power(&uuid).expect("off");
+    assert_eq!(consistency(&running).await, Consistency::Crash);
+    running.run(StartVm { vm: vm("web"), operation_id: None }).await;
+    let agent = GuestShutdownMethod::Agent;
+    running.simulated.hypervisor.request_shutdown(&uuid, agent).await.expect("its guest shuts down");
+    assert_eq!(consistency(&running).await, Consistency::PoweredOff);
+
+    // Known even when the hypervisor has forgotten it: its host was started again.
+    running.run(StartVm { vm: vm("web"), operation_id: None }).await;
+    stop(&running).await;
+    running.simulated.hypervisor.cut_power(&uuid).expect("still off");
+    let running = running.restart().await;
+    assert_eq!(consistency(&running).await, Consistency::PoweredOff);
+
+    running.run(StartVm { vm: vm("web"), operation_id: None }).await;
+    running.simulated.faults.set(SimulatedCall::RequestShutdown, Fault::GuestUnresponsive);
+    stop(&running).await;
+    assert_eq!(consistency(&running).await, Consistency::Crash, "it had to be ended by force");
 }
 
 #[actix::test]
@@ -241,6 +275,8 @@ async fn a_name_is_reserved_released_and_created() {
     running.run(create).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
     assert_eq!(made.state, VmState::Ready);
+    let hypervisor = &running.simulated.hypervisor;
+    assert_eq!(hypervisor.renewed_name(&made.uuid), Some(vm("web2")), "the copy is another machine");
 
     let release = |name: &str, by: &OperationId| ReleaseVmName { vm: vm(name), operation_id: by.clone() };
     let kept = running.bus.call(&release("web2", &restore), ANSWER).await;

@@ -7,5 +7,7 @@ mod commands;
 mod exports;
 mod process;
 mod reconcile;
+mod rows;
 mod sagas;
+mod seeds;
 mod suites;

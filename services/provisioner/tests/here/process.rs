@@ -137,7 +137,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         let mut definition = definition(&name);
         definition.install = vec![script("install.sh", "#!/bin/sh\n")];
         let id = new_id();
-        let create = CreateVm { definition, operation_id: Some(id.clone()) };
+        let create = CreateVm { definition, overcommit: false, operation_id: Some(id.clone()) };
         bus.call(&create, ANSWER).await.expect("begun");
         tokio::time::sleep(Duration::from_millis(delay)).await;
         drop(process);

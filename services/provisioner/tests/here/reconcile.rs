@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bus::Transport;
 use contract::provisioner::*;
 use contract::{ByteCount, OperationId, Realm, VmUuid};
 use futures::StreamExt;
 use operation::new_id;
 use provisioner::Limits;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
-use provisioner::ports::{Hypervisor, VmMark, VmSpec};
+use provisioner::ports::{Hypervisor, HypervisorErrorKind, VmMark, VmSpec};
 use provisioner_domain::PowerState;
 use testkit::{eventually, eventually_some};
 
@@ -59,6 +60,78 @@ async fn a_vm_that_went_off_by_itself_is_started_again() {
     })
     .await;
     assert_eq!(get(&running).await, before);
+}
+
+#[actix::test]
+async fn what_the_hypervisor_reports_is_seen_at_once() {
+    // The reconciler comes at its start, and then only when it is woken.
+    let running = Running::start().await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let before = get(&running).await;
+    running.simulated.hypervisor.send_events(true);
+    running.simulated.hypervisor.pause(&before.uuid, PauseReason::User).expect("paused");
+    eventually_in(&running, VmState::Paused).await;
+    start(&running).await;
+    running.simulated.hypervisor.destroy(&before.uuid).await.expect("off");
+    eventually("it is started again", async || power(&running, &before.uuid).await == PowerState::Running)
+        .await;
+}
+
+#[actix::test]
+async fn while_the_hypervisor_is_away_the_state_of_a_vm_is_unknown_and_its_address_too() {
+    let soon = Limits { unknown_after: Duration::from_millis(200), ..reconciling() };
+    let running = Running::start_with(soon).await;
+    running.add_seed().await;
+    running.create(definition("web")).await;
+    let before = get(&running).await;
+    let away = Fault::Fail(u32::MAX, HypervisorErrorKind::Unavailable);
+    running.simulated.faults.set(SimulatedCall::Marked, away);
+    let unknown = eventually_in(&running, VmState::Unknown).await;
+    assert_eq!(unknown.address, None);
+    assert_ne!(running.problems().await, [""; 0]);
+    running.simulated.faults.clear(SimulatedCall::Marked);
+    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+}
+
+#[actix::test]
+async fn a_vm_whose_disk_others_replaced_is_left_as_it_is_and_shown_with_what_to_do() {
+    let running = with_web().await;
+    let before = get(&running).await;
+    let record = running.state.registry.vm(&vm("web")).await.expect("it exists");
+    let hypervisor = &running.simulated.hypervisor;
+    let file = running.state.disks.folder(record.name()).join("vda.qcow2");
+    let overlay = file.with_extension("ext");
+    hypervisor.replace_disk(&before.uuid, &overlay).expect("replaced");
+    let problem = eventually_some("it says so", WAIT_MAX, async || get(&running).await.problem).await;
+    assert!(problem.contains("virsh blockcommit"), "{problem}");
+    assert_eq!(get(&running).await.state, VmState::Ready, "it runs on");
+
+    hypervisor.destroy(&before.uuid).await.expect("off");
+    eventually_in(&running, VmState::Stopped).await;
+    tokio::time::sleep(reconciling().reconcile_interval * 4).await;
+    assert_eq!(power(&running, &before.uuid).await, PowerState::Off, "it is not started");
+    let refused = running.refused(StartVm { vm: vm("web"), operation_id: None }).await;
+    assert!(refused.to_string().contains(&overlay.display().to_string()), "{refused}");
+    assert!(matches!(refused, VmRefused::DisksChanged { .. }));
+    let refused = running.refused(OpenDisks { vm: vm("web"), operation_id: new_id() }).await;
+    assert!(matches!(refused, OpenDisksRefused::DisksChanged { .. }), "{refused}");
+    let problems = running.problems().await;
+    assert!(problems.iter().any(|problem| problem.starts_with("vms: VM web: ")), "{problems:?}");
+    let disks = hypervisor.disks(&before.uuid).await.expect("an answer");
+    assert_eq!(disks[0].path.as_ref(), Some(&overlay));
+
+    // Undefined by somebody: with the file in its record it would not have what its guest wrote since.
+    let definition = hypervisor.definition(&before.uuid).await.expect("an answer").expect("it is defined");
+    hypervisor.undefine(&before.uuid).await.expect("undefined");
+    eventually_in(&running, VmState::Missing).await;
+    let refused = running.refused(StartVm { vm: vm("web"), operation_id: None }).await;
+    assert!(matches!(refused, VmRefused::DisksChanged { .. }), "{refused}");
+    hypervisor.restore_definition(&before.uuid, &definition).await.expect("defined again");
+
+    hypervisor.replace_disk(&before.uuid, &file).expect("put back");
+    assert_eq!(eventually_in(&running, VmState::Ready).await, before);
+    assert_eq!(running.problems().await, [""; 0]);
 }
 
 #[actix::test]
@@ -177,7 +250,8 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     // An operation of ours that ended undone.
     running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
-    let create = CreateVm { definition: definition("half"), operation_id: Some(id.clone()) };
+    let create =
+        CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.clear(SimulatedCall::Address);
@@ -194,6 +268,16 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
 }
 
 #[actix::test]
+async fn a_network_that_cannot_be_prepared_is_named_in_health_until_it_is() {
+    let running = with_web().await;
+    running.simulated.faults.set(SimulatedCall::Prepare, Fault::Fail(u32::MAX, HypervisorErrorKind::Failed));
+    let problems = running.problems().await;
+    assert!(problems.iter().any(|problem| problem.starts_with("network: ")), "{problems:?}");
+    running.simulated.faults.clear(SimulatedCall::Prepare);
+    assert_eq!(running.problems().await, [""; 0]);
+}
+
+#[actix::test]
 async fn what_a_removal_set_aside_is_discarded() {
     let running = with_web().await;
     running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
@@ -202,4 +286,44 @@ async fn what_a_removal_set_aside_is_discarded() {
         (std::fs::read_dir(&aside).expect("a folder").count() == 0).then_some(())
     })
     .await;
+}
+
+#[actix::test]
+async fn while_the_row_of_a_vm_cannot_be_read_nothing_is_taken_for_left_over() {
+    let running = with_web().await;
+    let web = get(&running).await.uuid;
+    running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
+    let id = new_id();
+    let create =
+        CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
+    running.bus.call(&create, ANSWER).await.expect("begun");
+    running.undone(&id).await;
+    running.simulated.faults.clear(SimulatedCall::Address);
+
+    let (transport, table) = (running.transport.clone(), contract::bucket::VMS.name);
+    let row = transport.get(table, "web").await.expect("read").expect("there");
+    let later = [&[0x92, 9], &row.value[2..]].concat();
+    transport.put(table, "web", later.into(), row.revision).await.expect("written");
+    let running = running.restart().await;
+    let ours = spec("orphan", "00000000-0000-4000-8000-000000000001", &id);
+    running.simulated.hypervisor.define(&ours).await.expect("defined");
+    running.simulated.hypervisor.start(&ours.uuid).await.expect("started");
+    tokio::time::sleep(reconciling().reconcile_interval * 8).await;
+    assert_eq!(power(&running, &ours.uuid).await, PowerState::Running, "it may be the one of the row");
+    assert_eq!(power(&running, &web).await, PowerState::Running);
+    for command in [create.definition.clone(), definition("web")] {
+        let is_web = command.name == vm("web");
+        let created = running
+            .bus
+            .call(&CreateVm { definition: command, overcommit: false, operation_id: None }, ANSWER)
+            .await;
+        assert_eq!(created.is_err(), is_web, "{created:?}");
+    }
+
+    // Another process wrote it as this version can read it.
+    let stored = transport.get(table, "web").await.expect("read").expect("there");
+    transport.put(table, "web", row.value, stored.revision).await.expect("written");
+    let running = running.restart().await;
+    eventually("the orphan is gone", async || power(&running, &ours.uuid).await == PowerState::Missing).await;
+    assert_eq!(get(&running).await.uuid, web);
 }

@@ -7,11 +7,14 @@ use contract::provisioner::*;
 use contract::{ByteCount, OperationId};
 use operation::{Context, Saga, new_id};
 use provisioner::ServiceState;
+use provisioner::ports::MarkedVm;
 use provisioner_domain::{PowerState, VmTransition};
 use saga::harness::check;
 use saga::{FencedError, Journal, Runtime, SagaOutcome, StepError, StepFuture, drive};
 
-use crate::support::{Simulated, bus_on, context, definition, limits, open_state, raw_image, seed_name, vm};
+use crate::support::{
+    Simulated, bus_on, context, definition, limits, open_state, raw_image, script, seed_name, vm,
+};
 
 /// One folder for all cases of a saga, a service state of its own for each.
 struct Fixture {
@@ -54,7 +57,7 @@ impl Fixture {
 }
 
 fn create() -> CreateVm {
-    CreateVm { definition: definition("web"), operation_id: None }
+    CreateVm { definition: definition("web"), overcommit: false, operation_id: None }
 }
 
 fn start() -> StartVm {
@@ -94,7 +97,7 @@ async fn run<C: Saga<ServiceState>>(state: &Arc<ServiceState>, command: C) {
 #[derive(Debug, PartialEq)]
 struct Traces {
     vms: Vec<(String, VmState, Option<OperationId>)>,
-    found: Vec<(String, PowerState)>,
+    found: Vec<(String, PowerState, Option<String>)>,
     folders: Vec<String>,
     aside: usize,
     seeds: usize,
@@ -117,12 +120,18 @@ async fn traces(state: &ServiceState) -> Traces {
     let folder = folder.parent().and_then(|vms| vms.parent()).expect("a state folder").to_owned();
     Traces {
         vms: inventory.vms().map(|vm| (vm.name().to_string(), vm.state(), vm.locked_by().cloned())).collect(),
-        found: found.into_iter().map(|found| (found.mark.vm.to_string(), found.power)).collect(),
+        found: found.into_iter().map(seen).collect(),
         folders: names(folder.join("vms")),
         aside: names(folder.join("aside")).len(),
         seeds: inventory.seeds().count(),
         seed_files: names(folder.join("seeds")).len(),
     }
+}
+
+/// A VM at the hypervisor: its name, what it is doing, and the file of its first disk.
+fn seen(found: MarkedVm) -> (String, PowerState, Option<String>) {
+    let file = found.disks[0].path.as_ref().and_then(|path| path.file_name());
+    (found.mark.vm.to_string(), found.power, file.map(|name| name.to_string_lossy().into_owned()))
 }
 
 impl Traces {
@@ -137,7 +146,7 @@ impl Traces {
     fn with_web(state: VmState, power: PowerState) -> Traces {
         Traces {
             vms: vec![("web".into(), state, None)],
-            found: vec![("web".into(), power)],
+            found: vec![("web".into(), power, Some("vda.qcow2".into()))],
             folders: vec!["web".into()],
             ..Traces::with_seed()
         }
@@ -231,6 +240,20 @@ async fn creating_a_vm() {
 }
 
 #[actix::test]
+async fn what_scripts_wrote_is_in_the_journal_of_their_operation() {
+    let fixture = Fixture::new();
+    let (state, _) = fixture.state().await;
+    run(&state, fixture.add_seed()).await;
+    let mut create = create();
+    create.definition.install = vec![script("install.sh", "#!/bin/sh\n")];
+    let (context, mut journal) = (context(&state, create), Journal::default());
+    let outcome = drive(&CreateVm::steps(), &context, &mut journal, &mut NoRecord).await;
+    assert_eq!(outcome, Ok(SagaOutcome::Done));
+    let journal = serde_json::to_string(&journal).expect("plain data");
+    assert!(journal.contains("install.sh was not run: the guest is simulated"), "{journal}");
+}
+
+#[actix::test]
 async fn starting_a_vm() {
     checked_on(OFF, start(), Traces::with_web(VmState::Ready, PowerState::Running)).await;
 }
@@ -258,6 +281,23 @@ async fn removing_a_vm() {
 }
 
 #[actix::test]
+async fn removing_a_vm_whose_disk_others_replaced() {
+    let before = Traces {
+        found: vec![("web".into(), PowerState::Running, Some("vda.ext".into()))],
+        ..Traces::with_web(VmState::Ready, PowerState::Running)
+    };
+    let prepare = async |fixture: &Fixture, state: &Arc<ServiceState>, simulated: &Simulated| {
+        run(state, fixture.add_seed()).await;
+        run(state, create()).await;
+        let record = state.registry.vm(&vm("web")).await.expect("it exists");
+        let overlay = state.disks.folder(record.name()).join("vda.ext");
+        simulated.hypervisor.replace_disk(&record.identity.uuid, &overlay).expect("replaced");
+        RemoveVm { vm: vm("web"), operation_id: None }
+    };
+    checked(prepare, before, Traces { aside: 1, ..Traces::with_seed() }).await;
+}
+
+#[actix::test]
 async fn creating_a_reserved_vm() {
     let reserved_by = new_id();
     let reserved = Traces {
@@ -272,7 +312,12 @@ async fn creating_a_reserved_vm() {
             CreateReservedVm { vm: vm("web"), reserved_by: reserved_by.clone(), operation_id: None }
         },
         reserved,
-        Traces { seeds: 0, seed_files: 0, ..Traces::with_web(VmState::Ready, PowerState::Running) },
+        Traces {
+            found: vec![("web".into(), PowerState::Running, Some("vda.raw".into()))],
+            seeds: 0,
+            seed_files: 0,
+            ..Traces::with_web(VmState::Ready, PowerState::Running)
+        },
     )
     .await;
 }

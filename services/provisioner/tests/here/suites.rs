@@ -38,6 +38,11 @@ async fn the_simulated_hypervisor_passes_the_suite_of_its_port() {
         simulated.ports.disks.create_export_folder(&OperationId::from_bits(1)).await.expect("a folder");
     let spec = spec(folder.path());
     suites::hypervisor(simulated.hypervisor.as_ref(), &spec, &exports, WAIT_MAX).await;
+    let replace = async || {
+        let other = folder.path().join("other.qcow2");
+        simulated.hypervisor.replace_disk(&spec.uuid, &other).expect("replaced");
+    };
+    suites::changed_disk(simulated.hypervisor.as_ref(), &spec, replace).await;
 }
 
 #[actix::test]

@@ -110,7 +110,7 @@ impl Installation {
 
     async fn begin(&self, definition: VmDefinition) -> OperationId {
         let id = new_id();
-        let asked = CreateVm { definition, operation_id: Some(id.clone()) };
+        let asked = CreateVm { definition, overcommit: false, operation_id: Some(id.clone()) };
         self.bus.call(&asked, ANSWER).await.expect("begun");
         id
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bus::memory::MemoryTransport;
 use bus::{Bus, RunningServer};
+use contract::message::DurableCommand;
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, GetVm, Script, Vm, VmDefinition};
 use contract::{ByteCount, OperationId, Service};
@@ -94,10 +95,14 @@ impl Realm {
         self.done(begun.operation()).await;
     }
 
+    /// Sends a durable command and waits until it is done.
+    pub(crate) async fn run<C: DurableCommand>(&self, command: C) -> OperationReport {
+        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        self.done(begun.operation()).await
+    }
+
     pub(crate) async fn create(&self, definition: VmDefinition) {
-        let asked = CreateVm { definition, operation_id: None };
-        let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
-        self.done(begun.operation()).await;
+        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await;
     }
 
     pub(crate) async fn get(&self, name: &str) -> Vm {
@@ -106,10 +111,16 @@ impl Realm {
 
     /// The page that a guest serves now.
     pub(crate) async fn page(&self, name: &str) -> String {
+        self.file(name, "").await
+    }
+
+    /// A file that a guest serves now.
+    pub(crate) async fn file(&self, name: &str, file: &str) -> String {
         let address = self.get(name).await.address.expect("it runs");
         testkit::eventually_some("the page is served", BOOT, async || {
-            let answer = reqwest::get(format!("http://{address}/")).await.ok()?;
-            answer.text().await.ok()
+            let answer = reqwest::get(format!("http://{address}/{file}")).await.ok()?;
+            let bytes = answer.error_for_status().ok()?.bytes().await.ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
         })
         .await
     }
@@ -129,6 +140,13 @@ pub(crate) fn greeter(name: &str, greeting: &str) -> VmDefinition {
             .into(),
     }];
     wanted
+}
+
+/// What a person does at the hypervisor.
+pub(crate) fn virsh(arguments: &[&str]) {
+    let output = Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output();
+    let output = output.expect("virsh");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
 /// Copies an exported disk into a raw image.

@@ -8,7 +8,7 @@ use provisioner::vm_spec::vm_spec_of;
 use provisioner_domain::VmRecord;
 use provisioner_domain::nocloud::documents;
 
-use crate::realm::{BOOT, Realm};
+use crate::realm::{BOOT, Realm, virsh};
 use crate::support::{definition, suites};
 
 /// A VM of the tiny guest with its files, as a creation would write them.
@@ -39,6 +39,8 @@ async fn libvirt_passes_the_suite_of_its_port() {
     let spec = vm_spec_of(&record, &state.realm, &by, state.disks.as_ref());
     let exports = state.disks.create_export_folder(&by).await.expect("a folder");
     suites::hypervisor(state.hypervisor.as_ref(), &spec, &exports, BOOT).await;
+    let snapshot = async || virsh(&["snapshot-create-as", spec.uuid.as_str(), "ext", "--disk-only"]);
+    suites::changed_disk(state.hypervisor.as_ref(), &spec, snapshot).await;
 }
 
 #[actix::test]

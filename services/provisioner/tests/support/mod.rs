@@ -64,16 +64,18 @@ pub fn limits() -> Limits {
         freeze_timeout: Duration::from_millis(200),
         export_lease: Duration::from_secs(120),
         reconcile_interval: Duration::from_secs(3600),
+        unknown_after: Duration::from_secs(3600),
         free_space_low: ByteCount(0),
         free_space_to_resume: ByteCount(0),
     }
 }
 
-/// A raw image of 16 MiB with something in it, and its digest.
+/// A raw image of 16 MiB with a boot sector, and its digest.
 pub fn raw_image(folder: &Path) -> (PathBuf, String) {
     let path = folder.join("image.raw");
     let mut bytes = vec![0; 1 << 20];
     bytes[..12].copy_from_slice(b"boot sector!");
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
     std::fs::write(&path, bytes).expect("written");
     let file = std::fs::File::options().write(true).open(&path).expect("it exists");
     file.set_len(16 << 20).expect("its size");
@@ -206,6 +208,15 @@ impl Running {
         }
     }
 
+    /// What its health says is wrong, with the names of the parts.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (part, check) in &self.service.health_checks {
+            problems.extend(check().await.map(|problem| format!("{part}: {problem}")));
+        }
+        problems
+    }
+
     /// Why an operation was undone.
     pub async fn undone(&self, id: &OperationId) -> String {
         let report = self.outcome(id).await;
@@ -221,7 +232,7 @@ impl Running {
     }
 
     pub async fn create(&self, definition: VmDefinition) -> OperationReport {
-        self.run(CreateVm { definition, operation_id: None }).await
+        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await
     }
 
     /// The page of a simulated guest.

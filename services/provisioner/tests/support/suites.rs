@@ -89,6 +89,42 @@ pub async fn hypervisor(adapter: &dyn Hypervisor, spec: &VmSpec, exports: &Path,
     assert_eq!(power(adapter, uuid).await, PowerState::Missing);
 }
 
+/// A VM that is off, whose first disk `replace` puts another file in place of, as a snapshot does: that is neither lost
+/// nor started as if nothing had happened.
+pub async fn changed_disk(adapter: &dyn Hypervisor, spec: &VmSpec, replace: impl AsyncFnOnce()) {
+    let uuid = &spec.uuid;
+    is_unknown(adapter.disks(uuid).await.map(drop));
+    assert_eq!(adapter.definition(uuid).await.expect("an answer"), None);
+    adapter.define(spec).await.expect("defined");
+    let (first, file) = (&spec.disks[0].name, &spec.disks[0].image.path);
+    let path = async || {
+        let disks = adapter.disks(uuid).await.expect("an answer");
+        disks.into_iter().find(|disk| disk.name == first.as_str()).expect("it has it").path.expect("a file")
+    };
+    assert_eq!(path().await, *file);
+
+    replace().await;
+    let replaced = path().await;
+    assert_ne!(replaced, *file);
+    let refused = adapter.define(spec).await.expect_err("its disk is another one");
+    assert_eq!(refused.kind, HypervisorErrorKind::DisksChanged);
+    let reason = contract::message::with_causes(&refused);
+    for part in [first.to_string(), replaced.display().to_string(), file.display().to_string()] {
+        assert!(reason.contains(&part), "{reason}");
+    }
+    assert_eq!(path().await, replaced, "it is left as it is");
+    let marked = adapter.marked(&spec.mark.realm).await.expect("a list");
+    let found = marked.iter().find(|found| found.uuid == *uuid).expect("ours is in it");
+    assert_eq!(found.disks, adapter.disks(uuid).await.expect("an answer"));
+
+    let definition = adapter.definition(uuid).await.expect("an answer").expect("it is defined");
+    adapter.undefine(uuid).await.expect("undefined");
+    adapter.restore_definition(uuid, &definition).await.expect("defined again");
+    adapter.restore_definition(uuid, &definition).await.expect("idempotent");
+    assert_eq!(path().await, replaced);
+    adapter.undefine(uuid).await.expect("undefined");
+}
+
 /// A running VM is suspended and resumed; starting it does not resume it.
 async fn paused(adapter: &dyn Hypervisor, spec: &VmSpec, wait_max: Duration) {
     let uuid = &spec.uuid;
@@ -127,10 +163,20 @@ pub async fn guest_shell(adapter: &dyn GuestShell, guest: &Guest) {
 
     let script = Script {
         name: "count.sh".into(),
-        text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\n[ \"$(wc -l </root/counted)\" = 1 ]\n".into(),
+        text: "#!/bin/sh\necho \"$GREETING\" >>/root/counted\necho this was count.sh\n\
+               [ \"$(wc -l </root/counted)\" = 1 ]\n"
+            .into(),
     };
     let env = std::collections::BTreeMap::from([("GREETING".to_owned(), "it's".to_owned())]);
     let run = ScriptToRun { at: 0, script: &script, env: &env, timeout: Duration::from_secs(60) };
-    adapter.run(&known, &run).await.expect("it ran");
+    let output = adapter.run(&known, &run).await.expect("it ran");
+    assert!(output.contains("count.sh"), "{output}");
     adapter.run(&known, &run).await.expect("it is not run again");
+    let name = "shell".parse().expect("a name");
+    adapter.renew_identity(&known, &name).await.expect("renewed");
+    adapter.renew_identity(&known, &name).await.expect("idempotent");
+    adapter.flush(&known).await.expect("written");
+    adapter.flush(&known).await.expect("idempotent");
+    let unreachable = adapter.flush(&no_guest).await;
+    assert!(matches!(unreachable, Err(ShellError::Unreachable(_))), "{unreachable:?}");
 }

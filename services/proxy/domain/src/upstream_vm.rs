@@ -41,6 +41,19 @@ impl From<Vm> for UpstreamVm {
     }
 }
 
+impl UpstreamVm {
+    /// The VM, in the state and at the address in which it was `known` where its own state is not known now: while the
+    /// hypervisor does not answer its VMs run on, and most requests still arrive.
+    pub fn or_as_known(self, known: Option<&UpstreamVm>) -> UpstreamVm {
+        match known {
+            Some(known) if self.state == VmState::Unknown => {
+                UpstreamVm { state: known.state, address: known.address, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// The claims of all VMs, the oldest VM first.
 pub fn claims<'a>(vms: impl IntoIterator<Item = &'a UpstreamVm>) -> Vec<DomainClaim> {
     let mut vms: Vec<&UpstreamVm> = vms.into_iter().collect();
@@ -64,8 +77,11 @@ fn claims_of(vm: &UpstreamVm) -> Vec<DomainClaim> {
 fn target(vm: &UpstreamVm, port: u16) -> UpstreamState {
     let down = |reason, retry_after| UpstreamState::Down { reason, retry_after };
     match (vm.state, vm.address) {
-        (VmState::Ready, Some(address)) => UpstreamState::Up(SocketAddr::new(address, port)),
-        (VmState::Creating | VmState::Starting | VmState::Ready, _) => {
+        // A state of a later provisioner may be one in which the VM answers.
+        (VmState::Ready | VmState::Unknown, Some(address)) => {
+            UpstreamState::Up(SocketAddr::new(address, port))
+        }
+        (VmState::Creating | VmState::Starting | VmState::Ready | VmState::Unknown, _) => {
             down(VmDownReason::Starting, RETRY_STARTING)
         }
         (VmState::Stopping | VmState::Stopped | VmState::Removing, _) => {
@@ -104,10 +120,25 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_whose_state_nobody_knows_is_routed_as_before() {
+        let unknown = UpstreamVm { address: None, ..vm("web", 1, VmState::Unknown) };
+        let ready = vm("web", 1, VmState::Ready);
+        assert_eq!(unknown.clone().or_as_known(Some(&ready)), ready);
+        assert_eq!(unknown.clone().or_as_known(None), unknown);
+        let stopped = vm("web", 1, VmState::Stopped);
+        assert_eq!(stopped.clone().or_as_known(Some(&ready)), stopped);
+    }
+
+    #[test]
     fn only_a_ready_vm_with_an_address_gets_requests() {
-        for state in
-            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
-        {
+        for state in [
+            VmState::Creating,
+            VmState::Starting,
+            VmState::Stopping,
+            VmState::Stopped,
+            VmState::Missing,
+            VmState::Unknown,
+        ] {
             assert!(matches!(target(&vm("web", 1, state), 80), UpstreamState::Down { .. }), "{state:?}");
         }
         let without_address = UpstreamVm { address: None, ..vm("web", 1, VmState::Ready) };

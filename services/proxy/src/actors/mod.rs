@@ -10,5 +10,5 @@
 
 mod route_keeper;
 
-pub use route_keeper::RouteKeeper;
 pub(crate) use route_keeper::{GetRoutes, GetVmEventCount, ReplaceVms};
+pub use route_keeper::{KnownVms, RouteKeeper};

@@ -14,9 +14,10 @@ use chassis::Waker;
 use contract::message::with_causes;
 use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
-use contract::{VmName, bucket};
+use contract::{NoPrevious, Stored, VmName, bucket};
 use futures::StreamExt;
 use proxy_domain::{RouteTable, UpstreamState, UpstreamVm, claims};
+use serde::{Deserialize, Serialize};
 
 use crate::ports::Frontend;
 
@@ -32,11 +33,24 @@ pub struct RouteKeeper {
     bus: Bus,
     frontend: Arc<dyn Frontend>,
     vms: BTreeMap<VmName, UpstreamVm>,
-    table: Table<Vec<UpstreamVm>>,
+    table: Table<KnownVms>,
     /// Counts events, so that a list requested before an event does not undo it.
     changes: u64,
     /// Makes the next refresh come at once.
     refresh: Waker,
+}
+
+/// The row: the VMs that were known last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownVms(pub Vec<UpstreamVm>);
+
+impl Stored for KnownVms {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
 }
 
 /// Asks for the route of each domain.
@@ -89,7 +103,12 @@ impl RouteKeeper {
         if self.changes != changes_before {
             return false;
         }
-        let listed: BTreeMap<_, _> = listed.into_iter().map(|vm| (vm.name.clone(), vm)).collect();
+        let known = |vm: UpstreamVm| {
+            let before = self.vms.get(&vm.name);
+            let vm = vm.or_as_known(before);
+            (vm.name.clone(), vm)
+        };
+        let listed: BTreeMap<_, _> = listed.into_iter().map(known).collect();
         if listed != self.vms {
             self.vms = listed;
             self.apply();
@@ -98,7 +117,7 @@ impl RouteKeeper {
     }
 
     fn store(&self) {
-        let (table, vms) = (self.table.clone(), self.vms.values().cloned().collect::<Vec<_>>());
+        let (table, vms) = (self.table.clone(), KnownVms(self.vms.values().cloned().collect()));
         tokio::spawn(async move {
             if let Err(error) = write(&table, &vms).await {
                 tracing::debug!(
@@ -111,7 +130,7 @@ impl RouteKeeper {
 }
 
 /// Two proxies store the same list, so the last one to write is right.
-async fn write(table: &Table<Vec<UpstreamVm>>, vms: &Vec<UpstreamVm>) -> Result<(), TableError> {
+async fn write(table: &Table<KnownVms>, vms: &KnownVms) -> Result<(), TableError> {
     match table.get(ROW).await? {
         Some(stored) if stored.value == *vms => Ok(()),
         Some(stored) => table.update(ROW, vms, stored.revision).await.map(|_| ()),
@@ -128,7 +147,7 @@ impl Actor for RouteKeeper {
         ctx.wait(stored.into_actor(self).map(|stored, this, ctx| {
             match stored {
                 Ok(Some(entry)) => {
-                    this.replace(entry.value, 0);
+                    this.replace(entry.value.0, 0);
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = with_causes(&error), "the stored VMs cannot be read"),
@@ -166,7 +185,10 @@ impl Handler<TracedMessage<Changed>> for RouteKeeper {
         self.changes += 1;
         let VmChanged { name, vm } = changed.message.0;
         let before = match vm {
-            Some(vm) => self.vms.insert(name.clone(), vm.into()),
+            Some(vm) => {
+                let vm = UpstreamVm::from(vm).or_as_known(self.vms.get(&name));
+                self.vms.insert(name.clone(), vm)
+            }
             None => self.vms.remove(&name),
         };
         if before.as_ref() != self.vms.get(&name) {

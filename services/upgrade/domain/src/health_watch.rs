@@ -3,9 +3,12 @@
 //! ```text
 //!   no answer --answers, healthy--> soaking --healthy for the whole soak--> healthy
 //!        |                            |
-//!        | not healthy in time        | another instance or build answers, a problem, restarted
+//!        | not healthy in time        | another instance, build or version answers, a problem, restarted
 //!        +-----------> failed <-------+
 //! ```
+//!
+//! Time counts from the start of the build, whoever watches: a watch that begins late, because its process died, has no
+//! more of it. A build that is first seen healthy when the time is over has failed.
 //!
 //! A part that had a problem before the replacement decides nothing: the new build did not cause it, and the build
 //! before would not be better.
@@ -38,6 +41,8 @@ pub enum HealthVerdict {
 #[derive(Clone, Debug)]
 pub struct HealthWatch {
     build: String,
+    /// What its signed manifest says; absent where none is known.
+    version: Option<String>,
     /// The parts that had a problem before.
     degraded_before: Vec<String>,
     ready_within: Duration,
@@ -53,6 +58,7 @@ impl HealthWatch {
     pub fn new(build: impl Into<String>, ready_within: Duration, soak: Duration) -> HealthWatch {
         HealthWatch {
             build: build.into(),
+            version: None,
             degraded_before: Vec::new(),
             ready_within,
             soak,
@@ -65,6 +71,18 @@ impl HealthWatch {
     /// Ignores parts that had a problem before the build was started.
     pub fn ignoring(mut self, degraded_before: Vec<String>) -> HealthWatch {
         self.degraded_before = degraded_before;
+        self
+    }
+
+    /// Fails a build that reports another version than this one.
+    pub fn expecting_version(mut self, version: impl Into<String>) -> HealthWatch {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Counts restarts from a number that was observed when the build was started.
+    pub fn counting_restarts_from(mut self, restarts: Option<u32>) -> HealthWatch {
+        self.restarts = restarts;
         self
     }
 
@@ -81,12 +99,21 @@ impl HealthWatch {
                 let reason = format!("build {} answers instead of {}", health.build, self.build);
                 return HealthVerdict::Failed(reason);
             }
+            if let Some(version) = &self.version
+                && health.version != *version
+            {
+                let reported = &health.version;
+                let reason = format!("it reports version {reported}, its signed manifest says {version}");
+                return HealthVerdict::Failed(reason);
+            }
             if self.instance.as_ref().is_some_and(|first| *first != health.instance) {
                 return HealthVerdict::Failed("it died and another instance answers".into());
             }
             self.instance = Some(health.instance.clone());
         }
+        let late = after >= self.ready_within;
         match (self.problem(observed.health.as_ref()), self.healthy_since) {
+            (None, None) if late => self.not_ready("it was not observed before"),
             (None, None) if self.soak.is_zero() => HealthVerdict::Healthy,
             (None, None) => {
                 self.healthy_since = Some(after);
@@ -95,12 +122,14 @@ impl HealthWatch {
             (None, Some(since)) if after.saturating_sub(since) >= self.soak => HealthVerdict::Healthy,
             (None, Some(_)) => HealthVerdict::Undecided,
             (Some(problem), Some(_)) => HealthVerdict::Failed(format!("it was ready, and then: {problem}")),
-            (Some(problem), None) if after >= self.ready_within => {
-                let seconds = self.ready_within.as_secs();
-                HealthVerdict::Failed(format!("it was not ready within {seconds} s: {problem}"))
-            }
+            (Some(problem), None) if late => self.not_ready(&problem),
             (Some(_), None) => HealthVerdict::Undecided,
         }
+    }
+
+    fn not_ready(&self, problem: &str) -> HealthVerdict {
+        let seconds = self.ready_within.as_secs();
+        HealthVerdict::Failed(format!("it was not ready within {seconds} s: {problem}"))
     }
 
     fn problem(&self, health: Option<&Health>) -> Option<String> {
@@ -196,6 +225,47 @@ mod tests {
         failed(&[healthy("new", "a"), healthy("new", "b")], "another instance");
         failed(&[healthy("new", "a"), silent()], "was ready, and then");
         failed(&[healthy("new", "a"), unhealthy("new", "a")], "was ready, and then");
+    }
+
+    #[test]
+    fn a_watch_that_begins_late_has_no_more_time() {
+        for (after, restarted_in_soak) in [(READY, false), (READY * 2, false), (READY + SOAK / 2, true)] {
+            let mut watch = HealthWatch::new("new", READY, SOAK);
+            if restarted_in_soak {
+                let before = READY - SOAK / 2;
+                assert_eq!(watch.observe(before, &healthy("new", "a")), HealthVerdict::Undecided);
+                watch = HealthWatch::new("new", READY, SOAK);
+            }
+            match watch.observe(after, &healthy("new", "a")) {
+                HealthVerdict::Failed(reason) => {
+                    assert!(reason.contains("not ready within 60 s"), "{reason}")
+                }
+                other => panic!("{after:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_death_before_the_watch_began_is_a_failure() {
+        let mut watch = HealthWatch::new("new", READY, SOAK).counting_restarts_from(Some(2));
+        match watch.observe(Duration::ZERO, &healthy("new", "a")) {
+            HealthVerdict::Failed(reason) => assert!(reason.contains("started again"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_version_than_the_signed_one_is_a_failure() {
+        let watch = || HealthWatch::new("new", READY, Duration::ZERO);
+        let observed = healthy("new", "a");
+        assert_eq!(
+            watch().expecting_version("1.0.0").observe(Duration::ZERO, &observed),
+            HealthVerdict::Healthy
+        );
+        match watch().expecting_version("9.9.9").observe(Duration::ZERO, &observed) {
+            HealthVerdict::Failed(reason) => assert!(reason.contains("1.0.0") && reason.contains("9.9.9")),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

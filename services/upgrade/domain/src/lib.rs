@@ -11,13 +11,14 @@
 //! ```
 //!
 //! Nothing of a manifest is read before its signature was verified with a trusted key. A signature says who made a
-//! release, not that it is the newest: protection against old releases needs a signed list of them, which does not
-//! exist yet. Nothing here touches a disk or a clock. Next: `upgrade` carries out what is decided here.
+//! release, not that it is the newest: an old one is known by its version. Nothing here touches a disk or a clock. Next: `upgrade` carries out what is decided here.
 
 mod health_watch;
 mod release;
 mod trust;
+mod version;
 
 pub use health_watch::{HealthObservation, HealthVerdict, HealthWatch};
 pub use release::{BUILD_DIGITS, Release};
 pub use trust::TrustedKeys;
+pub use version::{highest_version, is_older_version};

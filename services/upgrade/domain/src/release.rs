@@ -3,6 +3,8 @@
 use contract::Service;
 use contract::upgrade::{ApplyReleaseRefused, ReleaseManifest};
 
+use crate::version::is_version;
+
 /// Digits of an executable's SHA-256 that name a build; services answer with as many.
 pub const BUILD_DIGITS: usize = 16;
 /// File names and versions of releases are short.
@@ -24,13 +26,14 @@ impl Release {
         let unreadable =
             |reason: String| ApplyReleaseRefused::UnreadableRelease(format!("release.toml: {reason}"));
         let text = std::str::from_utf8(manifest).map_err(|_| unreadable("it is not UTF-8".into()))?;
+        check_format(text).map_err(unreadable)?;
         let manifest: ReleaseManifest =
             toml::from_str(text).map_err(|error| unreadable(error.to_string().trim().into()))?;
         if !is_plain_name(&manifest.file) {
             let reason = format!("file {:?} is not a plain file name", cut(&manifest.file));
             return Err(unreadable(reason));
         }
-        if !is_version(&manifest.version) {
+        if manifest.version.len() > NAME_MAX || !is_version(&manifest.version) {
             let reason = format!("version {:?} is not a semantic version", cut(&manifest.version));
             return Err(unreadable(reason));
         }
@@ -46,6 +49,7 @@ impl Release {
             Service::Upgrade | Service::Supervisor => {
                 Err(ApplyReleaseRefused::NotReplaceable(manifest.service))
             }
+            Service::Unknown => Err(unreadable("service is none that this version knows".into())),
             Service::Provisioner | Service::Backup | Service::Proxy | Service::Scheduler => {
                 Ok(Release { manifest })
             }
@@ -88,19 +92,31 @@ impl Release {
     }
 }
 
+/// The keys that this version knows.
+const KEYS: [&str; 7] = ["format", "critical", "service", "version", "file", "sha256", "made"];
+
+/// Whether this version may read the manifest, whatever else is in it.
+fn check_format(text: &str) -> Result<(), String> {
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| error.to_string().trim().to_string())?;
+    let newest = i64::from(ReleaseManifest::FORMAT);
+    match table.get("format").map(toml::Value::as_integer) {
+        Some(Some(format)) if !(1..=newest).contains(&format) => {
+            return Err(format!("it has format {format}, this version reads up to {newest}"));
+        }
+        _ => {}
+    }
+    let critical = table.get("critical").and_then(toml::Value::as_array).into_iter().flatten();
+    match critical.filter_map(toml::Value::as_str).find(|key| !KEYS.contains(key)) {
+        Some(key) => Err(format!("it has the critical key {:?}, which this version does not know", cut(key))),
+        None => Ok(()),
+    }
+}
+
 /// A name that stays in its folder whatever it is joined to.
 fn is_plain_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
     !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain) && !name.starts_with('.')
-}
-
-/// MAJOR.MINOR.PATCH, and what may follow after `-` or `+`.
-fn is_version(text: &str) -> bool {
-    let (core, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
-    let numbers: Vec<&str> = core.split('.').collect();
-    let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
-    text.len() <= NAME_MAX && numbers.len() == 3 && numbers.iter().all(number) && rest.bytes().all(plain)
 }
 
 fn cut(text: &str) -> String {
@@ -157,10 +173,47 @@ mod tests {
             let refused = read(service, "loam-proxy", version, digest);
             assert!(matches!(refused, Err(ApplyReleaseRefused::UnreadableRelease(_))), "{refused:?}");
         }
-        let unknown = format!("{}colour = \"blue\"\n", manifest("proxy", "loam-proxy", "1.0.0", DIGEST));
-        for text in [unknown.as_bytes(), b"\xff", b"", b"service ="] {
+        for text in [b"\xff".as_slice(), b"", b"service ="] {
             assert!(matches!(Release::read(text), Err(ApplyReleaseRefused::UnreadableRelease(_))));
         }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_ignored_unless_it_is_critical() {
+        let known = manifest("proxy", "loam-proxy", "1.0.0", DIGEST);
+        for more in ["colour = \"blue\"", "format = 1\ncritical = [\"sha256\"]\ncolour = \"blue\""] {
+            Release::read(format!("{known}{more}\n").as_bytes()).expect("read");
+        }
+        for (more, reason) in [
+            ("critical = [\"colour\"]\ncolour = \"blue\"", "critical key \"colour\""),
+            ("critical = [\"colour\"]", "critical key \"colour\""),
+            ("format = 2", "format 2"),
+            ("format = 0", "format 0"),
+        ] {
+            match Release::read(format!("{known}{more}\n").as_bytes()) {
+                Err(ApplyReleaseRefused::UnreadableRelease(text)) => assert!(text.contains(reason), "{text}"),
+                other => panic!("{more}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_manifest_is_known() {
+        let manifest = ReleaseManifest {
+            format: ReleaseManifest::FORMAT,
+            critical: vec!["file".into()],
+            service: Service::Proxy,
+            version: "1.0.0".into(),
+            file: "loam-proxy".into(),
+            sha256: DIGEST.into(),
+            made: Default::default(),
+        };
+        let table = toml::Table::try_from(manifest).expect("plain data");
+        let mut keys: Vec<&str> = table.keys().map(String::as_str).collect();
+        let mut known = KEYS.to_vec();
+        keys.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(keys, known);
     }
 
     #[test]

@@ -39,6 +39,15 @@ impl ReleaseDir {
         received
     }
 
+    /// Makes the folder of an operation that receives nothing, so that it is known to be of this host.
+    ///
+    /// # Errors
+    /// When our disk fails.
+    pub fn reserve(&self, id: &OperationId) -> Result<(), ReleaseDirError> {
+        let ours = self.incoming(id);
+        DirBuilder::new().recursive(true).mode(0o700).create(&ours).map_err(disk("making", &ours))
+    }
+
     /// Reads what was received before, verifying manifest and signature once more.
     ///
     /// # Errors
@@ -59,7 +68,7 @@ impl ReleaseDir {
         self.incoming(id).join(EXECUTABLE)
     }
 
-    /// The operations for which something was received.
+    /// The operations that have a folder here: those of this host.
     ///
     /// # Errors
     /// When the folder cannot be read.

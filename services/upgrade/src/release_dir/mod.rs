@@ -4,12 +4,14 @@
 //!   {state}/keys/release/*.pub                    whose releases are trusted
 //!   {state}/releases/.incoming/{operation}/       0700: our copy of a release, verified there
 //!   {state}/releases/{service}/{build}/loam-{service}      what was verified, for the supervisor to start
+//!   {state}/releases/{service}/committed.toml     the highest version that was ever committed
 //! ```
 //!
 //! A release is read once, into a folder that only we can enter. Whatever happens to the folder it came from, what is
 //! verified is what is installed. Names under `releases` are made of checked parts only: a service's name, a build's
 //! digits, an operation's id.
 
+mod committed;
 mod incoming;
 mod installed;
 mod keys;

@@ -5,53 +5,39 @@
 //!   inspect        what runs now
 //!   replace        the supervisor starts the new one  undo: it starts the one before, and that one answers
 //!   await_healthy  healthy in time, and for its soak
+//!   commit         its version is the highest one now, unless a higher one was committed before     undo: as before
 //! ```
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use contract::Service;
 use contract::upgrade::ApplyRelease;
+use contract::{HostName, Service};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use upgrade_domain::{HealthVerdict, HealthWatch, Release};
+use upgrade_domain::Release;
 
+use super::steps::{self, AWAIT_MAX, Before, DISK_MAX, SUPERVISOR_RETRY_FOR, Started};
 use crate::metrics::{ReleaseOutcome, count};
-use crate::release_dir::build_of;
-use crate::state::{POLL_INTERVAL, REPLACE_MAX, UpgradeContext};
-
-/// Copies and digests of tens of megabytes, on a slow disk.
-const DISK_MAX: Duration = Duration::from_secs(120);
-/// `await_healthy` ends by itself when its time to get ready and its soak are over; this is above any sensible sum.
-const AWAIT_MAX: Duration = Duration::from_secs(3600);
-/// How long a supervisor that does not answer is tried again: it may be starting itself.
-const SUPERVISOR_RETRY_FOR: Duration = Duration::from_secs(60);
+use crate::release_dir::ReleaseDir;
+use crate::state::{REPLACE_MAX, UpgradeContext};
 
 /// The outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpgradedService {
     /// The service that was replaced.
     pub service: Service,
+    /// The host it runs on.
+    pub host: HostName,
     /// Its version now, from the manifest.
     pub version: String,
     /// Its build now: 16 hexadecimal digits.
     pub build: String,
     /// Its build before; absent where the executable could not be read.
     pub build_before: Option<String>,
-}
-
-/// What ran before.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Before {
-    service: Service,
-    executable: PathBuf,
-    /// Absent where the executable is gone or cannot be read.
-    build: Option<String>,
-    answered: bool,
-    /// The parts of its health that had a problem.
-    degraded: Vec<String>,
+    /// Why a version below the highest committed one was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downgrade_reason: Option<String>,
 }
 
 type Context = operation::Context<UpgradeContext, ApplyRelease>;
@@ -62,9 +48,10 @@ impl Saga<UpgradeContext> for ApplyRelease {
             Step::new("stage", DISK_MAX, stage).undone_by(unstage),
             Step::new("inspect", DISK_MAX, inspect).retrying_for(SUPERVISOR_RETRY_FOR),
             Step::new("replace", REPLACE_MAX, replace)
-                .undone_by(roll_back)
+                .undone_by(steps::roll_back)
                 .retrying_for(SUPERVISOR_RETRY_FOR),
             Step::new("await_healthy", AWAIT_MAX, await_healthy),
+            Step::new("commit", DISK_MAX, commit).undone_by(withdraw),
         ]
     }
 }
@@ -91,55 +78,27 @@ async fn unstage(context: &Context, _: &Outputs) -> Result<(), StepError> {
 }
 
 async fn inspect(context: &Context, _: &Outputs) -> Result<Before, StepError> {
-    let state = &context.state;
-    let service = received(context).await?.service();
-    let executable = state.process(service).await?.executable;
-    let path = executable.clone();
-    let build = state.on_disk(move |_| build_of(&path)).await.ok();
-    let health = state.health_of(service).await.ok();
-    let degraded = health.iter().flat_map(|health| &health.parts).filter(|part| part.problem.is_some());
-    let degraded = degraded.map(|part| part.part.clone()).collect();
-    Ok(Before { service, executable, build, answered: health.is_some(), degraded })
+    steps::inspect(&context.state, received(context).await?.service()).await
 }
 
-async fn replace(context: &Context, outputs: &Outputs) -> Result<PathBuf, StepError> {
+async fn replace(context: &Context, outputs: &Outputs) -> Result<Started, StepError> {
     let before: Before = outputs.get("inspect")?;
-    context.state.run_from(before.service, outputs.get("stage")?).await
+    steps::start(&context.state, before.service, outputs.get("stage")?).await
 }
 
-async fn roll_back(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
-    let before: Before = outputs.get("inspect")?;
-    let (state, service) = (&context.state, before.service);
-    state.run_from(service, before.executable).await?;
-    if before.answered {
-        state.wait_for_answer(service, before.build.as_deref()).await?;
-    }
-    count(ReleaseOutcome::RolledBack);
-    tracing::warn!(%service, build = before.build, "rolled back to the build before");
-    Ok(())
-}
-
-async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<UpgradedService, StepError> {
+async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<String, StepError> {
     let release = received(context).await?;
     let before: Before = outputs.get("inspect")?;
-    let (state, service) = (&context.state, release.service());
-    let watch = HealthWatch::new(release.build(), state.ready_within, state.soak);
-    let mut watch = watch.ignoring(before.degraded);
-    let started = Instant::now();
-    loop {
-        let observed = state.observe(service).await;
-        let verdict =
-            observed.map_or(HealthVerdict::Undecided, |observed| watch.observe(started.elapsed(), &observed));
-        match verdict {
-            HealthVerdict::Healthy => break,
-            HealthVerdict::Failed(reason) => return Err(StepError::Permanent(reason)),
-            HealthVerdict::Undecided => {}
-        }
-        tokio::select! {
-            () = tokio::time::sleep(POLL_INTERVAL) => {}
-            () = context.cancel.cancelled() => return Err(StepError::Permanent("cancelled".into())),
-        }
-    }
+    let watch = context.state.watch(release.build(), before.degraded).expecting_version(release.version());
+    steps::await_healthy(context, before.service, watch, outputs.get("replace")?).await
+}
+
+async fn commit(context: &Context, outputs: &Outputs) -> Result<UpgradedService, StepError> {
+    let release = received(context).await?;
+    let before: Before = outputs.get("inspect")?;
+    let (state, service, version) = (&context.state, release.service(), release.version().to_string());
+    let recorded = version.clone();
+    state.on_disk(move |releases| releases.record_committed(service, &recorded)).await?;
     let keep = [state.releases.executable_of(&release), before.executable];
     if let Err(error) = state.on_disk(move |releases| releases.keep_only(service, &keep)).await {
         tracing::warn!(%service, %error, "older builds stay on the disk");
@@ -147,10 +106,19 @@ async fn await_healthy(context: &Context, outputs: &Outputs) -> Result<UpgradedS
     count(ReleaseOutcome::Applied);
     Ok(UpgradedService {
         service,
-        version: release.version().into(),
+        host: state.host.clone(),
+        version,
         build: release.build().into(),
         build_before: before.build,
+        downgrade_reason: context.command.allow_downgrade.clone(),
     })
+}
+
+async fn withdraw(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
+    let Before { service, highest_committed, .. } = outputs.get("inspect")?;
+    let restore =
+        move |releases: &ReleaseDir| releases.restore_committed(service, highest_committed.as_deref());
+    context.state.on_disk(restore).await
 }
 
 /// The release of this operation, verified once more.

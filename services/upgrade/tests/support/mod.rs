@@ -21,13 +21,16 @@ use upgrade_domain::BUILD_DIGITS;
 
 pub(crate) const HOST: &str = "h1";
 /// The executable that the service runs from before any upgrade.
-pub(crate) const OLD: &str = "healthy: the old one";
+pub(crate) const OLD: &str = "healthy: the old one, version 0.1.0";
+/// The version of releases, and of executables whose text names none.
+pub(crate) const VERSION: &str = "0.2.0";
 
 pub(crate) fn host() -> HostName {
     HostName::new(HOST).expect("valid")
 }
 
-/// Starts processes of the proxy as their executables say: `healthy`, `unhealthy`, `silent`, or `dies` after a few answers.
+/// Starts processes of the proxy as their executables say: `healthy`, `unhealthy`, `silent`, or `dies` after a few
+/// answers; a text that ends in `version 1.2.3` reports that version.
 pub(crate) struct Supervisor {
     bus: Bus,
     state: Mutex<Running>,
@@ -36,6 +39,8 @@ pub(crate) struct Supervisor {
 struct Running {
     executable: PathBuf,
     before: PathBuf,
+    /// What can be put back.
+    executable_before: Option<PathBuf>,
     server: Option<RunningServer>,
     started: usize,
 }
@@ -47,6 +52,7 @@ impl Supervisor {
             state: Mutex::new(Running {
                 executable: installed.into(),
                 before: installed.into(),
+                executable_before: None,
                 server: None,
                 started: 0,
             }),
@@ -80,6 +86,7 @@ impl Supervisor {
             service: Service::Proxy,
             pid: Some(1),
             executable: self.runs(),
+            executable_before: self.state.lock().expect("no panic").executable_before.clone(),
             since: Timestamp::default(),
             restarts: 0,
         }]
@@ -100,7 +107,12 @@ impl Supervisor {
         }
         let running = self.runs();
         if running != command.executable {
-            self.state.lock().expect("no panic").before = running;
+            {
+                let mut state = self.state.lock().expect("no panic");
+                let goes_back = state.executable_before.as_ref() == Some(&command.executable);
+                state.executable_before = (!goes_back).then(|| running.clone());
+                state.before = running;
+            }
             self.start(&command.executable).await;
         }
         Ok(ReplacedService { executable_before: self.state.lock().expect("no panic").before.clone() })
@@ -122,7 +134,7 @@ impl Supervisor {
                     process.0 = new_id().to_string();
                 }
                 let problem = text.starts_with("unhealthy").then(|| "the address is in use".to_string());
-                let health = health(&build, &process.0, problem);
+                let health = health(version_of(&text), &build, &process.0, problem);
                 async move { Ok::<_, ErrorReply<NeverRefused>>(health) }
             });
             Some(server.open().await.expect("the memory bus opens servers"))
@@ -134,10 +146,14 @@ impl Supervisor {
     }
 }
 
-fn health(build: &str, instance: &str, problem: Option<String>) -> Health {
+fn version_of(text: &str) -> &str {
+    text.split_once("version ").map_or(VERSION, |(_, version)| version)
+}
+
+fn health(version: &str, build: &str, instance: &str, problem: Option<String>) -> Health {
     Health {
         service: Service::Proxy,
-        version: "0.1.0".into(),
+        version: version.into(),
         build: build.into(),
         instance: instance.into(),
         since: Timestamp::default(),
@@ -212,7 +228,8 @@ impl Host {
             host: host(),
             state_dir: self.state(),
             realm: Realm::default(),
-            nats: NatsSettings { url: "memory".into(), nkey_file: None },
+            nats: NatsSettings { url: "memory".into(), nkey_file: None, people_file: None },
+            health_socket: None,
             service: Config::of(ready_seconds, soak_seconds),
         }
     }
@@ -229,11 +246,17 @@ impl Host {
 
     /// Makes a release folder, signed by our key.
     pub(crate) fn release(&self, name: &str, executable: &str) -> PathBuf {
+        self.release_as(name, executable, VERSION)
+    }
+
+    /// Makes a release folder whose manifest says a version.
+    pub(crate) fn release_as(&self, name: &str, executable: &str, version: &str) -> PathBuf {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).expect("made");
         std::fs::write(folder.join("loam-proxy"), executable).expect("written");
         let digest = sha256_of(&folder.join("loam-proxy")).expect("readable");
-        self.sign(&folder, &manifest("proxy", "loam-proxy", &digest), &self.signer);
+        let text = manifest("proxy", "loam-proxy", &digest).replace(VERSION, version);
+        self.sign(&folder, &text, &self.signer);
         folder
     }
 
@@ -249,7 +272,8 @@ impl Host {
         let Ok(builds) = std::fs::read_dir(self.state().join("releases/proxy")) else {
             return Vec::new();
         };
-        builds.map(|build| build.expect("readable").file_name().into_string().expect("text")).collect()
+        let names = builds.map(|build| build.expect("readable").file_name().into_string().expect("text"));
+        names.filter(|name| name.len() == BUILD_DIGITS).collect()
     }
 
     /// How many received releases there are.
@@ -260,7 +284,7 @@ impl Host {
 
 pub(crate) fn manifest(service: &str, file: &str, digest: &str) -> String {
     format!(
-        "service = {service:?}\nversion = \"0.2.0\"\nfile = {file:?}\nsha256 = {digest:?}\n\
+        "service = {service:?}\nversion = {VERSION:?}\nfile = {file:?}\nsha256 = {digest:?}\n\
          made = \"2026-05-01T00:00:00Z\"\n"
     )
 }

@@ -242,8 +242,8 @@ impl Transport for NatsTransport {
         self.get_row_from_leader(table, key).await
     }
 
-    async fn list(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
-        self.list_rows(table).await
+    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
+        self.list_rows(table, prefix).await
     }
 
     async fn put(

@@ -1,6 +1,7 @@
 //! Tables over JetStream KV, by the plain requests that a service has rights for: it can neither create consumers
 //! nor ask for anybody else's bucket. Formats: NATS ADR-8 (KV), ADR-31 (direct get, batched by ADR-31 for 2.11).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode};
@@ -13,13 +14,14 @@ use crate::transport::{CANARY_KEY, CanaryError, TableRow, TransportError, WriteO
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
-/// The server's own bound on subjects in one batched get.
-const LIST_MAX: usize = 1024;
+/// Messages in one batched get: few enough that a slow reader gets each page in time.
+const PAGE_MAX: usize = 1000;
 /// How long the server keeps the mark that a row was removed, so that late readers learn of it.
 const REMOVED_MARK_TTL: &str = "1h";
 
 const SUBJECT: &str = "Nats-Subject";
 const SEQUENCE: &str = "Nats-Sequence";
+const PENDING: &str = "Nats-Num-Pending";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 const OPERATION: &str = "KV-Operation";
 const ROLLUP: &str = "Nats-Rollup";
@@ -83,6 +85,12 @@ impl Found {
     }
 }
 
+/// A part of a table, and the sequence that the next one begins with.
+struct Page {
+    found: Vec<Found>,
+    next: Option<u64>,
+}
+
 impl NatsTransport {
     pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let found = self.find(table, key).await?;
@@ -130,15 +138,35 @@ impl NatsTransport {
         }
     }
 
-    pub(super) async fn list_rows(&self, table: &str) -> Result<Vec<TableRow>, TransportError> {
+    /// Pages through the table in the order of its revisions. A row that is changed meanwhile moves behind the page that
+    /// is being read, so that every row is found, and the last value found of each key is its newest.
+    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
+        let mut rows = BTreeMap::new();
+        let mut from = Some(1);
+        while let Some(start) = from {
+            let page = self.read_page(table, prefix, start).await?;
+            from = page.next;
+            for Found { key, revision, value } in page.found {
+                match value {
+                    Some(value) => rows.insert(key.clone(), TableRow { key, value, revision }),
+                    None => rows.remove(&key),
+                };
+            }
+        }
+        rows.remove(CANARY_KEY);
+        Ok(rows.into_values().collect())
+    }
+
+    /// Reads the messages from a sequence on, at most `PAGE_MAX` of them.
+    async fn read_page(&self, table: &str, prefix: &str, start: u64) -> Result<Page, TransportError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
-        let body = format!(r#"{{"multi_last":["$KV.{table}.>"],"batch":{LIST_MAX}}}"#);
+        let body = format!(r#"{{"seq":{start},"batch":{PAGE_MAX},"next_by_subj":"$KV.{table}.{prefix}>"}}"#);
         self.client
             .publish_with_reply(format!("$JS.API.DIRECT.GET.KV_{table}"), inbox, body.into())
             .await
             .map_err(|error| self.cause(error))?;
-        let mut rows = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
         loop {
             let next = tokio::time::timeout(TABLE_MAX, answers.next()).await;
             let message = match next {
@@ -154,12 +182,17 @@ impl NatsTransport {
                 }
             };
             match message.status {
-                None => {
-                    let found = read_found(table, message)?;
-                    rows.extend(found.into_row().filter(|row| row.key != CANARY_KEY));
+                None => found.push(read_found(table, message)?),
+                // The end of the batch: how many messages are left stands in it.
+                Some(status) if status.as_u16() == 204 => {
+                    let headers = message.headers.as_ref();
+                    let pending = headers.and_then(|headers| headers.get(PENDING));
+                    let is_last = pending.is_none_or(|pending| pending.as_str() == "0");
+                    let next = found.last().filter(|_| !is_last).map(|last| last.revision + 1);
+                    return Ok(Page { found, next });
                 }
-                // The end of the batch, or nothing at all.
-                Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(rows),
+                // Nothing from there on.
+                Some(StatusCode::NOT_FOUND) => return Ok(Page { found, next: None }),
                 Some(StatusCode::NO_RESPONDERS) => {
                     return Err(missing(
                         table,

@@ -21,10 +21,13 @@ messages! { MessageOwner::One(Service::Provisioner) =>
 pub enum Consistency {
     /// The guest agent had frozen the file systems.
     Filesystem,
-    /// As after a power cut.
+    /// As after a power cut: the VM was on and not frozen, or had gone off by a crash or by force.
     Crash,
-    /// The VM was off.
+    /// The VM was off, and its guest had shut down in order.
     PoweredOff,
+    /// A case of a later version: at least as after a power cut. It is never stored.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Exports the disks of a VM for reading, as they are at one point in time, until they are closed or the lease
@@ -89,6 +92,15 @@ pub enum OpenDisksRefused {
         vm: VmName,
         /// Its state.
         state: VmState,
+    },
+    /// It is off, and others have changed its disks at the hypervisor: the files that are known do not hold what its guest
+    /// wrote last.
+    #[error("the disks of VM {vm} are not read: {changes}")]
+    DisksChanged {
+        /// The VM.
+        vm: VmName,
+        /// What they are now, and what to do.
+        changes: String,
     },
 }
 

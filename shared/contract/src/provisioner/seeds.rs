@@ -27,7 +27,8 @@ pub struct Seed {
     pub added: Timestamp,
 }
 
-/// Imports a cloud image (qcow2 or raw) as a seed. Its output is the `Seed`.
+/// Imports a cloud image as a seed: qcow2 or raw, whole in one file, with a disk of 1 MiB to 64 TiB that begins with a boot
+/// sector. Its output is the `Seed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddSeed {
     /// The seed's name.

@@ -25,11 +25,14 @@ pub enum VmState {
     Removing,
     /// It should exist, but the hypervisor does not know it. Nothing is erased because of that.
     Missing,
+    /// Not known now, because the hypervisor does not answer; or not known to this version.
+    #[serde(other)]
+    Unknown,
 }
 
 impl VmState {
     /// All states.
-    pub const ALL: [VmState; 8] = [
+    pub const ALL: [VmState; 9] = [
         VmState::Creating,
         VmState::Starting,
         VmState::Ready,
@@ -38,6 +41,7 @@ impl VmState {
         VmState::Stopped,
         VmState::Removing,
         VmState::Missing,
+        VmState::Unknown,
     ];
 
     /// Its name in messages, metrics and texts.
@@ -51,6 +55,7 @@ impl VmState {
             VmState::Stopped => "stopped",
             VmState::Removing => "removing",
             VmState::Missing => "missing",
+            VmState::Unknown => "unknown",
         }
     }
 }
@@ -71,7 +76,9 @@ pub enum PauseReason {
     NoSpace,
     /// Another I/O error of a disk.
     IoError,
-    /// Anything else that the hypervisor reports: a watchdog, a guest panic, a migration.
+    /// Anything else that the hypervisor reports: a watchdog, a guest panic, a migration; also a reason of a later
+    /// version, because it is observed anew.
+    #[serde(other)]
     Other,
 }
 
@@ -96,5 +103,11 @@ mod tests {
             assert_eq!(serde_json::to_value(state).expect("plain data"), state.name());
             assert_eq!(state.to_string(), state.name());
         }
+    }
+
+    #[test]
+    fn a_state_of_a_later_version_is_unknown() {
+        let read: VmState = serde_json::from_str("\"hibernating\"").expect("any state is read");
+        assert_eq!(read, VmState::Unknown);
     }
 }

@@ -86,6 +86,9 @@ pub struct Vm {
     /// Why it is paused; only in the state `paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_reason: Option<PauseReason>,
+    /// What keeps Loam from managing it as it is defined, and what to do about it: others have changed its disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Its IP address, while it is on and has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
@@ -106,6 +109,9 @@ pub struct Vm {
 pub struct CreateVm {
     /// The VM's definition.
     pub definition: VmDefinition,
+    /// Whether it is created though its host has less memory, free disk space or processors than it asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overcommit: bool,
     /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
@@ -143,6 +149,14 @@ pub enum CreateVmRefused {
         /// The key of the definition.
         field: String,
         /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// It asks for more than its host has.
+    #[error("{field}: {reason}; `--overcommit` allows it")]
+    ExceedsHost {
+        /// The key of the definition.
+        field: String,
+        /// What is asked for, and what there is.
         reason: String,
     },
     /// The id was used for another command.
@@ -213,6 +227,15 @@ pub enum VmRefused {
         vm: VmName,
         /// Its state.
         state: VmState,
+    },
+    /// Others have changed its disks at the hypervisor: started as it is defined, it would not have what its guest wrote
+    /// since.
+    #[error("VM {vm} is left as it is: {changes}")]
+    DisksChanged {
+        /// The VM.
+        vm: VmName,
+        /// What they are now, and what to do.
+        changes: String,
     },
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]

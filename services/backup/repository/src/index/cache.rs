@@ -7,7 +7,8 @@
 //!   FOLDER/<repository id>/needs              what recipes name, see crate::collect
 //! ```
 //!
-//! All of it can be deleted. Without a folder rows are in nameless files of the system's temporary folder.
+//! All of it can be deleted; what reads an index file at that moment may fail, and succeeds when it is repeated. Without a
+//! folder rows are in a nameless file of the system's temporary folder.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,11 +16,12 @@ use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Seek};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
 use super::IndexError;
+use super::handles::{GONE, Handles};
 use super::rows::{self, EncodedShard, ShardRows};
 use crate::format::pack::Directory;
 use crate::ids::RepositoryId;
@@ -31,17 +33,21 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// A file of rows is written in less time than this.
 const WRITTEN_WITHIN: Duration = Duration::from_hours(1);
 
+/// How long a file stays whose shard is gone: longer than any operation that may still know the shard.
+const GONE_KEPT_FOR: Duration = Duration::from_hours(48);
+
 /// The cache of one repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     folder: Option<PathBuf>,
+    handles: Handles,
 }
 
 impl Cache {
     /// The cache of a repository below `folder`; made where it is not.
     pub(crate) fn open(folder: Option<&Path>, repository: RepositoryId) -> Result<Cache, IndexError> {
         let Some(folder) = folder else {
-            return Ok(Cache { folder: None });
+            return Ok(Cache { folder: None, handles: Handles::default() });
         };
         let folder = folder.join(repository.to_string());
         let index = folder.join("index");
@@ -52,7 +58,13 @@ impl Cache {
         if fs::metadata(&folder).map_err(failed)?.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(failed(io::Error::other("it can be written by others")));
         }
-        Ok(Cache { folder: Some(folder) })
+        Ok(Cache { folder: Some(folder), handles: Handles::default() })
+    }
+
+    /// How many files are open.
+    #[cfg(test)]
+    pub(super) fn open_handles(&self) -> usize {
+        self.handles.open()
     }
 
     /// The folder of this repository, where there is one.
@@ -68,9 +80,9 @@ impl Cache {
     /// The rows of a shard, where they were kept.
     pub(super) fn kept(&self, keys: &Keys, name: &str) -> Option<ShardRows> {
         let path = self.rows_path(name)?;
-        let file = File::open(&path).ok()?;
+        let file = self.handles.named(File::open(&path).ok()?, path).ok()?;
         // A damaged file is rebuilt from the store.
-        ShardRows::open(keys, name, file, path).ok().flatten()
+        ShardRows::open(keys, name, file).ok().flatten()
     }
 
     /// Keeps the rows of a shard. Where the folder has no room for them, they are kept for as long as this process lives.
@@ -82,10 +94,12 @@ impl Cache {
     ) -> Result<ShardRows, IndexError> {
         let encoded = rows::encode(keys, name, directories);
         if let Some(path) = self.rows_path(name) {
-            match write_beside(&encoded, &path).map(|file| ShardRows::open(keys, name, file, path.clone())) {
-                Ok(Ok(Some(rows))) => return Ok(rows),
-                Ok(Ok(None)) => return Err(IndexError::CacheDamaged { path }),
-                Ok(Err(error)) | Err(error) => {
+            let kept = write_beside(&encoded, &path)
+                .and_then(|file| ShardRows::open(keys, name, self.handles.named(file, path.clone())?));
+            match kept {
+                Ok(Some(rows)) => return Ok(rows),
+                Ok(None) => return Err(IndexError::CacheDamaged { path }),
+                Err(error) => {
                     warn!(%error, path = %path.display(), "an index file could not be kept");
                 }
             }
@@ -95,15 +109,17 @@ impl Cache {
             let attempt = "write a nameless file for";
             IndexError::Cache { attempt, path: path.clone(), source }
         };
-        let mut file = tempfile::tempfile().map_err(failed)?;
-        encoded.write(&mut file).and_then(|()| file.rewind()).map_err(failed)?;
-        ShardRows::open(keys, name, file, path.clone())
-            .map_err(failed)?
-            .ok_or(IndexError::CacheDamaged { path })
+        let file = self.handles.nameless(&encoded).map_err(failed)?;
+        ShardRows::open(keys, name, file).map_err(failed)?.ok_or(IndexError::CacheDamaged { path })
     }
 
-    /// Removes the rows of shards that are gone, and files that a process left half written.
+    /// Removes the rows of shards that are gone, a while after they are, and files that a process left half written.
     pub(super) fn keep_only(&self, shards: &HashSet<String>) {
+        self.keep_only_at(SystemTime::now(), shards);
+    }
+
+    /// The same, at some time.
+    pub(super) fn keep_only_at(&self, now: SystemTime, shards: &HashSet<String>) {
         let Some(folder) = &self.folder else { return };
         // What cannot be listed or removed costs only its bytes.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -116,12 +132,14 @@ impl Cache {
         let names: HashSet<_> = shards.iter().filter_map(|name| name.rsplit('/').next()).collect();
         for entry in entries.flatten() {
             let path = entry.path();
-            let is_wanted = match path.extension() {
-                Some(_) => !is_abandoned(&entry),
-                None => path.file_name().and_then(OsStr::to_str).is_some_and(|name| names.contains(name)),
-            };
-            if !is_wanted {
-                let _ = fs::remove_file(path);
+            let is_wanted = path.file_name().and_then(OsStr::to_str).is_some_and(|name| names.contains(name));
+            match path.extension() {
+                None if is_wanted => {}
+                // Whoever knows the shard opens its file by this name from now on.
+                None => drop(fs::rename(&path, path.with_extension(GONE))),
+                Some(extension) if extension == GONE && !is_gone_for_long(&entry, now) => {}
+                Some(extension) if extension != GONE && !is_abandoned(&entry) => {}
+                Some(_) => drop(fs::remove_file(path)),
             }
         }
     }
@@ -144,4 +162,11 @@ fn write_beside(encoded: &EncodedShard, path: &Path) -> io::Result<File> {
 fn is_abandoned(entry: &DirEntry) -> bool {
     let written = entry.metadata().and_then(|metadata| metadata.modified());
     written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > WRITTEN_WITHIN))
+}
+
+/// Whether a file was renamed long ago, which changes nothing of it but the time of its last change of status.
+fn is_gone_for_long(entry: &DirEntry, now: SystemTime) -> bool {
+    let changed = entry.metadata().ok().and_then(|metadata| u64::try_from(metadata.ctime()).ok());
+    let changed = changed.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    changed.is_some_and(|changed| now.duration_since(changed).is_ok_and(|age| age > GONE_KEPT_FOR))
 }

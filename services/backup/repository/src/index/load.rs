@@ -50,7 +50,9 @@ async fn refresh_once(
     // Packs are listed after the shards: a pack is written before its shard, so none is missed.
     let listed = store.list(&names::folder(names::INDEX)).await?;
     let present = list_packs(store).await?;
-    let known_here = |name: &str| known.iter().find(|shard| shard.name() == name).cloned();
+    // One whose local file a person has removed is read again.
+    let known_here =
+        |name: &str| known.iter().find(|shard| shard.name() == name && shard.is_there()).cloned();
     let mut loads = Vec::with_capacity(listed.len());
     for listed in listed {
         let known = known_here(listed.path.as_ref());

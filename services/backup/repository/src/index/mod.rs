@@ -2,7 +2,7 @@
 //!
 //! Promises: a blob found here is in a pack whose upload was confirmed and which a shard in the store lists, so that every
 //! other process finds it, too, whatever happens to this one; a lookup of what is not stored reads nothing; memory is less
-//! than 1.5 bytes for each blob stored, whatever the repository's size; the local files can be deleted at any time, and a
+//! than 1.5 bytes for each blob stored, and the number of open files bounded, whatever the repository's size; the local files can be deleted at any time, and a
 //! damaged one is detected and rebuilt.
 //!
 //! ```text
@@ -19,6 +19,7 @@
 //! It does not know what a backup or a snapshot is.
 
 mod cache;
+mod handles;
 mod load;
 mod packs;
 mod rows;
@@ -226,7 +227,8 @@ enum Enough {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_rows(file: std::fs::File) {
     let keys = crate::keys::Keys::known();
-    if let Ok(Some(rows)) = ShardRows::open(&keys, "index/a", file, PathBuf::new()) {
+    let file = handles::Handles::default().named(file, PathBuf::new());
+    if let Ok(Some(rows)) = file.and_then(|file| ShardRows::open(&keys, "index/a", file)) {
         let mut ids = Vec::new();
         // Whatever is wrong is an error.
         let _ = rows.each(&mut |place| ids.push(place.entry.id));

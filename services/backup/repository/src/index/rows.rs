@@ -12,13 +12,11 @@
 //! the filter does not rule out. MACs are keyed BLAKE3 over the shard's name and the block's number, so that a file
 //! that is damaged or replaced is detected before anything relies on it.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use xorf::{BinaryFuse8, Filter};
 
+use super::handles::RowsFile;
 use super::{IndexError, Location};
 use crate::cursor::Cursor;
 use crate::format::pack::{Directory, Entry, PackEncryptionInfo};
@@ -40,8 +38,7 @@ type Row = [u8; ROW_BYTES];
 pub(super) struct ShardRows {
     /// The shard's object name.
     name: String,
-    file: File,
-    path: PathBuf,
+    file: RowsFile,
     mac_key: blake3::Hasher,
     rows: u32,
     packs: Vec<PackEncryptionInfo>,
@@ -114,7 +111,7 @@ impl EncodedShard {
         [self.head.as_slice(), &self.blocks].concat()
     }
 
-    pub(super) fn write(&self, file: &mut File) -> io::Result<()> {
+    pub(super) fn write(&self, file: &mut impl Write) -> io::Result<()> {
         file.write_all(&self.head)?;
         file.write_all(&self.blocks)
     }
@@ -139,9 +136,9 @@ fn head_mac(key: &blake3::Hasher, head: &[u8], tables: &[u8]) -> blake3::Hash {
 
 impl ShardRows {
     /// Reads the tables of a file made by [`encode`] for the shard `name`. `None` when it is not such a file.
-    pub(super) fn open(keys: &Keys, name: &str, file: File, path: PathBuf) -> io::Result<Option<ShardRows>> {
+    pub(super) fn open(keys: &Keys, name: &str, file: RowsFile) -> io::Result<Option<ShardRows>> {
         let mut header = [0; HEADER_BYTES];
-        let file_bytes = file.metadata()?.len();
+        let file_bytes = file.bytes();
         if file_bytes < HEADER_BYTES as u64 {
             return Ok(None);
         }
@@ -166,11 +163,16 @@ impl ShardRows {
         let filter = rmp_serde::from_slice(&tables[tables.len() - filter_bytes as usize..]);
         let (Ok(packs), Ok(fences), Ok(filter)) = (packs, fences, filter) else { return Ok(None) };
         let name = name.to_owned();
-        Ok(Some(ShardRows { name, file, path, mac_key, rows, packs, fences, filter, blocks_at }))
+        Ok(Some(ShardRows { name, file, mac_key, rows, packs, fences, filter, blocks_at }))
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether its rows can still be read, as far as that is known without reading them.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_there()
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -189,12 +191,12 @@ impl ShardRows {
         let at = self.blocks_at + (number * BLOCK_BYTES) as u64;
         self.file.read_exact_at(block, at).map_err(|source| IndexError::Cache {
             attempt: "read",
-            path: self.path.clone(),
+            path: self.file.path.clone(),
             source,
         })?;
         let (rows, mac) = block.split_at(BLOCK_BYTES - MAC_BYTES);
         if block_mac(&self.mac_key, number as u64, rows) != mac {
-            return Err(IndexError::CacheDamaged { path: self.path.clone() });
+            return Err(IndexError::CacheDamaged { path: self.file.path.clone() });
         }
         Ok((self.rows as usize - number * BLOCK_ROWS).min(BLOCK_ROWS))
     }
@@ -232,7 +234,7 @@ impl ShardRows {
     }
 
     fn place(&self, row: &Row) -> Result<Location, IndexError> {
-        let damaged = || IndexError::CacheDamaged { path: self.path.clone() };
+        let damaged = || IndexError::CacheDamaged { path: self.file.path.clone() };
         let [pack, slot, offset, encrypted_bytes, raw_bytes] = std::array::from_fn(|field| {
             u32::from_le_bytes(*row[33 + 4 * field..].first_chunk().expect("a row has five fields"))
         });

@@ -1,7 +1,9 @@
 //! The index finds what is stored, and nothing else, in little memory.
 
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
+use super::handles::{HANDLES_MAX, Handles};
 use super::rows::{self, ShardRows};
 use super::*;
 use crate::format::pack::{Directory, PackKind};
@@ -111,7 +113,8 @@ fn a_file_that_was_damaged_exchanged_or_cut_is_found_out() {
     let whole = std::fs::read(&path).expect("read");
     let open = |name: &str| {
         let file = std::fs::File::open(&path).expect("there");
-        ShardRows::open(&keys, name, file, path.clone()).expect("readable")
+        let file = Handles::default().named(file, path.clone()).expect("readable");
+        ShardRows::open(&keys, name, file).expect("readable")
     };
     assert!(open("index/a").is_some());
     assert!(open("index/b").is_none(), "it is another shard's");
@@ -138,4 +141,78 @@ fn a_full_shard_takes_less_than_a_byte_and_a_half_of_memory_for_each_blob() {
     let per_blob = rows.memory_bytes() as f64 / f64::from(rows.len());
     println!("{per_blob:.3} bytes a blob");
     assert!(per_blob < 1.5, "{per_blob}");
+}
+
+/// An index of shards with one blob each, in this cache.
+fn index_of(keys: &Keys, cache: &Cache, ids: &[BlobId]) -> Index {
+    let mut index = Index::default();
+    for (number, id) in ids.iter().enumerate() {
+        let name = format!("index/{number}");
+        let rows = match cache.kept(keys, &name) {
+            Some(rows) => rows,
+            None => cache.keep(keys, &name, &[directory(&[*id])]).expect("kept"),
+        };
+        index.adopt(Arc::new(rows));
+    }
+    index
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("readable").count()
+}
+
+#[test]
+fn however_many_shards_there_are_few_files_are_open_and_everything_is_found() {
+    let (keys, ids, repository) = (keys(), ids(1000), RepositoryId::generate());
+    let folder = tempfile::tempdir().expect("a folder");
+    // Written, read again by another process, and without a folder.
+    for cache in [Some(folder.path()), Some(folder.path()), None] {
+        let before = descriptors();
+        let cache = Cache::open(cache, repository).expect("made");
+        let index = index_of(&keys, &cache, &ids);
+        for _ in 0..2 {
+            for id in &ids {
+                assert!(index.find(id).expect("readable").is_some());
+            }
+        }
+        assert!(cache.open_handles() <= HANDLES_MAX, "{}", cache.open_handles());
+        // Other tests of this process may open a few.
+        assert!(descriptors() <= before + HANDLES_MAX + 20, "{} of {before} before", descriptors());
+        drop(index);
+        assert!(cache.open_handles() <= 1, "what nobody reads is closed");
+    }
+}
+
+#[test]
+fn a_reader_finds_the_rows_of_a_shard_that_was_merged_meanwhile() {
+    let (keys, ids, repository) = (keys(), ids(HANDLES_MAX * 2), RepositoryId::generate());
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::open(Some(folder.path()), repository).expect("made");
+    let index = index_of(&keys, &cache, &ids);
+    // Another process has merged all of them, and looks at the folder more than once.
+    let other = Cache::open(Some(folder.path()), repository).expect("made");
+    for _ in 0..2 {
+        other.keep_only(&HashSet::new());
+    }
+    for id in &ids {
+        assert!(index.find(id).expect("readable").is_some());
+    }
+    assert!(other.kept(&keys, "index/0").is_none(), "a shard that is gone is not found again");
+    let files = || std::fs::read_dir(cache.folder().expect("there").join("index")).expect("readable").count();
+    other.keep_only_at(SystemTime::now() + Duration::from_hours(47), &HashSet::new());
+    assert_eq!(files(), ids.len());
+    other.keep_only_at(SystemTime::now() + Duration::from_hours(49), &HashSet::new());
+    assert_eq!(files(), 0);
+}
+
+#[test]
+fn an_index_file_that_a_person_removed_is_known_to_be_away() {
+    let (keys, ids, repository) = (keys(), ids(HANDLES_MAX * 2), RepositoryId::generate());
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::open(Some(folder.path()), repository).expect("made");
+    let index = index_of(&keys, &cache, &ids);
+    assert!(index.shards.iter().all(|shard| shard.is_there()));
+    std::fs::remove_dir_all(folder.path().join(repository.to_string())).expect("removed");
+    assert!(index.shards.iter().all(|shard| !shard.is_there()), "a refresh reads them again");
+    assert!(index.find(&ids[0]).is_err());
 }

@@ -27,7 +27,10 @@ pub(in crate::sagas) async fn take_slot<C>(
     context: &Context<ServiceState, C>,
     kind: SlotKind,
 ) -> Result<(), StepError> {
-    Ok(context.state.transfer_slots.take(kind, &context.id, &context.cancel).await?)
+    context.progress.set_waiting_for(Some("a free slot: as many transfers run as may run at once"));
+    let taken = context.state.transfer_slots.take(kind, &context.id, &context.cancel).await;
+    context.progress.set_waiting_for(None);
+    Ok(taken?)
 }
 
 /// Step: waits for a slot to copy.

@@ -84,13 +84,16 @@ async fn digest_of(image: PathBuf) -> Result<String, CliError> {
     hashed.map_err(|error| failed(error.to_string()))?.map_err(|error| at(&image, &error))
 }
 
-/// A disk that no VM can boot from; simulated VMs need not.
+/// A disk that no VM can boot from, though it says so; simulated VMs need not.
 fn random_image(folder: &Path) -> Result<PathBuf, CliError> {
     let path = folder.join("random.raw");
     let mut bytes = vec![0; IMAGE_FULL_BYTES];
     rand::fill(&mut bytes[..]);
     let written = std::fs::File::create(&path).and_then(|mut file| {
         file.set_len(IMAGE_BYTES)?;
+        // The signature of a boot sector, without which an image is no seed.
+        file.seek(SeekFrom::Start(510))?;
+        file.write_all(&[0x55, 0xaa])?;
         file.seek(SeekFrom::Start(IMAGE_BYTES / 2))?;
         file.write_all(&bytes)
     });
@@ -106,7 +109,9 @@ async fn create(
 ) -> Result<(Vm, String), CliError> {
     let file = guest::write(folder, names.web_vm.as_str(), names.seed.as_str())?;
     let definition = vm::read(&file)?;
-    let begun = session.request(CreateVm { definition, operation_id: Some(operation::new_id()) }).await?;
+    let begun = session
+        .request(CreateVm { definition, overcommit: false, operation_id: Some(operation::new_id()) })
+        .await?;
     let known = wait_until_known(session, names).await?;
     if known.hypervisor != SIMULATED && !given {
         let cancel = contract::operation::CancelOperation { id: begun.operation().clone() };

@@ -1,3 +1,5 @@
+use contract::provisioner::VmState;
+
 use super::*;
 use crate::vm::VmLockKind;
 use crate::vm::VmTransition;
@@ -11,6 +13,8 @@ fn found(record: &VmRecord, power: PowerState, answers: bool) -> FoundVm {
         power,
         address: (power == PowerState::Running).then(|| std::net::Ipv4Addr::new(10, 0, 0, 9).into()),
         guest_answers: answers,
+        off_in_order: None,
+        disks_changed: false,
     }
 }
 
@@ -48,6 +52,78 @@ fn a_vm_that_went_off_is_observed_and_started_again() {
             ReconcileAction::StartVm(name)
         ]
     );
+}
+
+#[test]
+fn a_vm_whose_disks_others_changed_is_shown_so_and_not_started() {
+    let known = existing();
+    let changed = |power| FoundVm { disks_changed: true, ..found(&known, power, false) };
+    let decisions = decided(&known, &[changed(PowerState::Off)], OperationStatus::Done);
+    let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
+        panic!("{decisions:?}");
+    };
+    let off = observe(&known, *now);
+    assert!(off.problem().is_some_and(|problem| problem.contains("virsh blockcommit")));
+    assert_eq!(decided(&off, &[changed(PowerState::Off)], OperationStatus::Done), []);
+
+    let gone = decided(&off, &[], OperationStatus::Done);
+    assert!(
+        matches!(&gone[..], [ReconcileAction::RecordObservation(_, _, now)] if now.disks_changed),
+        "its disks are still what others made of them: {gone:?}"
+    );
+
+    let running = decided(&off, &[changed(PowerState::Running)], OperationStatus::Done);
+    assert!(matches!(&running[..], [ReconcileAction::RecordObservation(_, _, now)] if now.disks_changed));
+    let back = decided(&off, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
+    assert_eq!(
+        back,
+        [
+            ReconcileAction::RecordObservation(known.name().clone(), *now, ObservedVmState::OFF),
+            ReconcileAction::StartVm(known.name().clone())
+        ]
+    );
+}
+
+#[test]
+fn while_the_hypervisor_is_away_nothing_is_known_and_afterwards_only_what_it_says() {
+    let address = Some(std::net::Ipv4Addr::new(10, 0, 0, 7).into());
+    let known = observe(&existing(), ObservedVmState::running(true, address));
+    let [ReconcileAction::RecordObservation(_, _, now)] = &without_answer([&known])[..] else {
+        panic!("it is observed");
+    };
+    let away = observe(&known, *now);
+    assert_eq!((away.state(), away.address()), (VmState::Unknown, None));
+    assert_eq!(without_answer([&away]), [], "once is enough");
+    for answers in [true, false] {
+        let decisions = decided(&away, &[found(&known, PowerState::Running, answers)], OperationStatus::Done);
+        let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
+            panic!("{decisions:?}");
+        };
+        let back = observe(&away, *now);
+        let expected = if answers { VmState::Ready } else { VmState::Starting };
+        assert_eq!(
+            (back.state(), back.address().map(|at| at.to_string())),
+            (expected, Some("10.0.0.9".into()))
+        );
+    }
+    let decisions = decided(&away, &[found(&known, PowerState::Off, false)], OperationStatus::Done);
+    assert!(
+        decisions.contains(&ReconcileAction::StartVm(known.name().clone())),
+        "its host was started again"
+    );
+}
+
+#[test]
+fn a_vm_that_shut_down_by_itself_is_known_to_have_gone_off_in_order() {
+    let known = existing();
+    for (said, expected) in [(Some(true), true), (Some(false), false), (None, false)] {
+        let off = FoundVm { off_in_order: said, ..found(&known, PowerState::Off, false) };
+        let decisions = decided(&known, &[off], OperationStatus::Done);
+        assert!(
+            matches!(&decisions[..], [ReconcileAction::RecordObservation(_, _, now), _] if now.off_in_order == expected),
+            "{said:?}: {decisions:?}"
+        );
+    }
 }
 
 #[test]
@@ -97,7 +173,9 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
         let [ReconcileAction::RecordObservation(_, _, now)] = &decisions[..] else {
             panic!("{decisions:?}");
         };
-        assert_eq!(*now, ObservedVmState { power: PowerState::Paused(reason), ready: true, address });
+        let expected =
+            ObservedVmState { power: PowerState::Paused(reason), ..ObservedVmState::running(true, address) };
+        assert_eq!(*now, expected);
         let paused_record = observe(&known, *now);
         assert_eq!(decided(&paused_record, &[paused], OperationStatus::Done), [], "{reason:?}: it waits");
         let resumed =
@@ -112,7 +190,8 @@ fn a_paused_vm_keeps_what_is_known_of_it_and_is_not_started() {
 #[test]
 fn a_vm_paused_for_lack_of_space_is_resumed_when_there_is_room_and_it_should_run() {
     let paused = PowerState::Paused(PauseReason::NoSpace);
-    let known = observe(&existing(), ObservedVmState { power: paused, ready: true, address: None });
+    let known =
+        observe(&existing(), ObservedVmState { power: paused, ..ObservedVmState::running(true, None) });
     let (name, uuid) = (known.name().clone(), known.identity.uuid.clone());
     let seen = [found(&known, paused, false)];
     let decisions = |record: &VmRecord, room| decide([record], &seen, &|_| OperationStatus::Done, room);

@@ -23,7 +23,7 @@ mod transitions;
 use std::net::IpAddr;
 
 use contract::provisioner::{DiskSize, PauseReason, Vm, VmDefinition, VmState};
-use contract::{DiskName, HostName, OperationId, Timestamp, VmName};
+use contract::{DiskName, HostName, NoPrevious, OperationId, Stored, Timestamp, VmName, VmUuid};
 use serde::{Deserialize, Serialize};
 
 use crate::hypervisor::HypervisorInfo;
@@ -56,6 +56,15 @@ pub struct VmRecord {
     /// The operation that completed last: its last step may be repeated or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed_operation: Option<OperationId>,
+}
+
+impl Stored for VmRecord {
+    const VERSION: u16 = 1;
+    type Previous = NoPrevious;
+
+    fn migrate(previous: NoPrevious) -> Self {
+        match previous {}
+    }
 }
 
 /// What a VM's disks are created from.
@@ -149,6 +158,9 @@ impl VmRecord {
         if let Some(shown) = lock.as_ref().and_then(|lock| lock.kind.shows()) {
             return shown;
         }
+        if observed.stale {
+            return VmState::Unknown;
+        }
         match observed.power {
             PowerState::Running if observed.ready => VmState::Ready,
             PowerState::Running => VmState::Starting,
@@ -163,9 +175,18 @@ impl VmRecord {
         self.observed().filter(|_| self.state() == VmState::Paused)?.pause_reason()
     }
 
-    /// Its address, while it is on and has one.
+    /// What keeps Loam from managing it as defined, and what to do about it.
+    pub fn problem(&self) -> Option<String> {
+        let disks_changed = self.observed().is_some_and(|observed| observed.disks_changed);
+        disks_changed.then(|| {
+            let advice = disks_changed_advice(&self.identity.uuid);
+            format!("a disk of it was changed outside of Loam, which leaves it as it is; {advice}")
+        })
+    }
+
+    /// Its address, while it is on and has one, and that is known.
     pub fn address(&self) -> Option<IpAddr> {
-        self.observed()?.address
+        self.observed().filter(|observed| !observed.stale)?.address
     }
 
     /// The VM as `get_vm` returns it; `hypervisor` is what runs it.
@@ -177,6 +198,7 @@ impl VmRecord {
             host: self.host.clone(),
             state: self.state(),
             pause_reason: self.pause_reason(),
+            problem: self.problem(),
             address: self.address(),
             locked_by: self.locked_by().cloned(),
             created: self.created,
@@ -193,6 +215,14 @@ impl VmRecord {
         vm.definition.install.clear();
         vm
     }
+}
+
+/// What a person does about a VM whose disks others have changed, so that nothing is lost that its guest wrote.
+pub fn disks_changed_advice(uuid: &VmUuid) -> String {
+    format!(
+        "if that is a snapshot: start it with `virsh start {uuid}` where it is off, then put it back with \
+         `virsh blockcommit {uuid} DISK --shallow --active --pivot`, once for each snapshot"
+    )
 }
 
 /// The name of the only disk of a VM that was created from a seed.

@@ -180,8 +180,7 @@ fn any_observed() -> impl Strategy<Value = ObservedVmState> {
         any::<bool>().prop_map(|ready| ObservedVmState::running(ready, None)),
         any::<bool>().prop_map(|ready| ObservedVmState {
             power: PowerState::Paused(PauseReason::User),
-            ready,
-            address: None
+            ..ObservedVmState::running(ready, None)
         }),
     ]
 }
@@ -264,4 +263,19 @@ proptest! {
         let text = serde_json::to_string(&record).expect("plain data");
         prop_assert_eq!(serde_json::from_str::<VmRecord>(&text).expect("read"), record);
     }
+}
+
+#[test]
+fn a_row_that_cannot_be_read_keeps_its_name_and_every_image() {
+    let mut inventory = with_seed();
+    let digest = inventory.seeds().next().expect("a seed").sha256.clone();
+    let seed = inventory.seeds().next().expect("a seed").name.clone();
+    inventory.set_aside_vm("web");
+    inventory.forget_seed(&seed);
+    assert!(inventory.needs_image(&digest), "its disk may be based on it");
+    assert!(inventory.vm(&VmName::new("web").expect("valid")).is_none() && !inventory.knows_all_vms());
+    inventory.forget_vm(&VmName::new("web").expect("valid"));
+    assert!(!inventory.needs_image(&digest) && inventory.knows_all_vms());
+    inventory.set_aside_seed("another");
+    assert!(inventory.needs_image(&digest), "it may be the same image");
 }

@@ -137,6 +137,8 @@ impl VmRecord {
             }
             _ => return Err(self.refusal()),
         };
+        let disks_changed = self.observed().is_some_and(|before| before.disks_changed);
+        let observed = ObservedVmState { disks_changed, ..observed };
         let mut next = self.with(VmPhase::Exists { desired, observed, lock: None });
         next.last_completed_operation = Some(by.clone());
         next.host_key = host_key.or(next.host_key);

@@ -36,21 +36,12 @@ impl DomainSpec {
                     .child(element("type").with("arch", "x86_64").with("machine", "q35").holding("hvm")),
             )
             .child(element("features").child(element("acpi")).child(element("apic")))
-            .child(self.cpu())
+            .child(self.virt_type.cpu())
             .child(element("clock").with("offset", "utc"))
             .child(element("on_poweroff").holding("destroy"))
             .child(element("on_reboot").holding("restart"))
             .child(element("on_crash").holding("destroy"))
             .child(self.devices())
-    }
-
-    fn cpu(&self) -> Element {
-        match self.virt_type {
-            // What this host's processor has and another like it could take over.
-            VirtType::Kvm => element("cpu").with("mode", "host-model"),
-            // Everything QEMU can emulate: distributions built for newer processors start, too.
-            VirtType::Qemu => element("cpu").with("mode", "maximum"),
-        }
     }
 
     fn devices(&self) -> Element {
@@ -116,6 +107,17 @@ impl DomainSpec {
     }
 }
 
+impl VirtType {
+    pub(super) fn cpu(self) -> Element {
+        match self {
+            // What this host's processor has and another like it could take over.
+            VirtType::Kvm => element("cpu").with("mode", "host-model"),
+            // Everything QEMU can emulate: distributions built for newer processors start, too.
+            VirtType::Qemu => element("cpu").with("mode", "maximum"),
+        }
+    }
+}
+
 fn disk_element(disk: &DiskSpec, boot_order: usize) -> Element {
     let cache = match disk.cache {
         DiskCache::None => "none",
@@ -158,12 +160,12 @@ fn interface_element(interface: &NetworkInterface) -> Element {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{BackingImage, Mark};
     use uuid::Uuid;
 
-    fn spec() -> DomainSpec {
+    pub(in crate::domain) fn spec() -> DomainSpec {
         DomainSpec {
             name: "home-web".into(),
             uuid: Uuid::from_u128(0x0b2d_1b9e_5f0f_4e0b_8a4e_0d5f_1b9e_5f0f),

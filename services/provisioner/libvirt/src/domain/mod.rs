@@ -8,8 +8,10 @@
 //!                                                  agent channel, entropy, balloon
 //! ```
 //!
-//! Where to go next: [`document`] for why each device is there; [`mark`] for adoption.
+//! Where to go next: [`document`] for why each device is there; [`mark`] for adoption; `changes` for what others change
+//! in a domain of ours.
 
+pub(crate) mod changes;
 pub mod document;
 pub mod mark;
 
@@ -21,6 +23,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+pub use changes::FoundDisk;
 pub use mark::Mark;
 
 /// A whole virtual machine.

@@ -2,12 +2,13 @@
 //!
 //! It keeps the table `disk_exports`. Exports that are being opened or closed are left alone until that has ended; a
 //! reader that asks meanwhile has to ask again. After a restart, exports that were half open are closed, and open ones
-//! get a fresh lease. The worker `expire_exports` makes it close what is due.
+//! get a fresh lease. The worker `expire_exports` makes it close what is due. Exports whose row cannot be read are left as
+//! they are.
 
 mod handle;
 mod opening;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct ExportKeeper {
     table: Table<ExportRecord>,
     exports: HashMap<OperationId, Entry>,
     leases: ExportLeases,
+    /// The keys of the rows that cannot be read.
+    unreadable: HashSet<String>,
 }
 
 /// The exports of one operation.
@@ -84,7 +87,8 @@ impl ExportKeeper {
         let table = bus.table::<ExportRecord>(bucket::DISK_EXPORTS);
         let mut exports = HashMap::new();
         let mut leases = ExportLeases::lasting(state.limits.export_lease);
-        for entry in table.all().await? {
+        let rows = table.all().await?;
+        for entry in rows.read {
             let row = ExportRow { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
             let entry = match row.record.phase {
@@ -96,7 +100,8 @@ impl ExportKeeper {
             };
             exports.insert(operation, entry);
         }
-        Ok(ExportKeeper { state, table, exports, leases })
+        let unreadable = rows.unreadable.into_iter().map(|row| row.key).collect();
+        Ok(ExportKeeper { state, table, exports, leases, unreadable })
     }
 
     fn busy<R>(operation: &OperationId) -> ErrorReply<R> {
@@ -104,6 +109,16 @@ impl ExportKeeper {
             kind: FailureKind::Busy,
             message: format!("the exports of operation {operation} are being opened or closed; try again"),
         })
+    }
+
+    /// Fails where the row of an operation's exports cannot be read: whether they are open is not known then.
+    fn check_readable<R>(&self, operation: &OperationId) -> Result<(), ErrorReply<R>> {
+        if !self.unreadable.contains(operation.as_str()) {
+            return Ok(());
+        }
+        let message =
+            format!("the row of the exports of operation {operation} cannot be read by this version");
+        Err(Failure { kind: FailureKind::Internal, message }.into())
     }
 
     fn opened(
@@ -222,6 +237,9 @@ impl Handler<TracedMessage<Open>> for ExportKeeper {
     type Result = Later<OpenedDisks, OpenDisksRefused>;
     fn handle(&mut self, received: TracedMessage<Open>, _: &mut Context<Self>) -> Self::Result {
         let Open { vm, operation } = received.message;
+        if let Err(unreadable) = self.check_readable(&operation) {
+            return Box::pin(actix::fut::ready(Err(unreadable)));
+        }
         match self.exports.get(&operation).cloned() {
             Some(Entry::Open(row)) if row.record.vm == vm => {
                 let (opened, busy) = (row.opened(), Self::busy(&operation));
@@ -248,6 +266,9 @@ impl Handler<TracedMessage<Renew>> for ExportKeeper {
     type Result = Later<RenewedLease, NotOpen>;
     fn handle(&mut self, received: TracedMessage<Renew>, _: &mut Context<Self>) -> Self::Result {
         let Renew(operation_id) = received.message;
+        if let Err(unreadable) = self.check_readable(&operation_id) {
+            return Box::pin(actix::fut::ready(Err(unreadable)));
+        }
         let renewed = RenewedLease { lease_seconds: self.state.limits.export_lease.as_secs() as u32 };
         let not_open = ErrorReply::Refused(NotOpen { operation_id: operation_id.clone() });
         match self.exports.get(&operation_id).cloned() {
@@ -265,6 +286,9 @@ impl Handler<TracedMessage<Close>> for ExportKeeper {
     fn handle(&mut self, received: TracedMessage<Close>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
         let Close(operation) = received.message;
+        if let Err(unreadable) = self.check_readable(&operation) {
+            return Box::pin(actix::fut::ready(Err(unreadable)));
+        }
         match self.exports.get(&operation).cloned() {
             None => Box::pin(actix::fut::ready(Ok(ClosedExports { was_open: false }))),
             Some(Entry::Changing) => Box::pin(actix::fut::ready(Err(Self::busy(&operation)))),

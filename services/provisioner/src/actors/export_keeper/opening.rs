@@ -13,7 +13,7 @@ use contract::message::{Failure, FailureKind};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused, VmState};
 use contract::{OperationId, Timestamp, VmName, VmUuid};
 use provisioner_domain::{
-    ExportPhase, ExportRecord, ExportServer, PowerState, VmLockKind, VmRecord, VmTransition,
+    ExportPhase, ExportRecord, ExportServer, ObservedVmState, PowerState, VmLockKind, VmRecord, VmTransition,
 };
 use tokio::net::UnixStream;
 
@@ -68,6 +68,9 @@ pub(super) async fn open(
     let found = state.registry.vm(vm).await.map_err(refusal)?;
     found.may_be_read(operation).map_err(ErrorReply::Refused)?;
     let power = power_of(state, &found).await?;
+    if !power.is_on() {
+        unchanged(state, &found).await?;
+    }
     let served_by = if power.is_on() { ExportServer::Hypervisor } else { ExportServer::NbdServer };
     let record = ExportRecord {
         operation: operation.clone(),
@@ -78,6 +81,8 @@ pub(super) async fn open(
     };
     let (row, written) = match table.create(operation.as_str(), &record).await {
         Ok(revision) => (ExportRow { record, revision }, Ok(())),
+        // Another version's exports: nothing of them may be closed.
+        Err(error @ TableError::Unreadable { .. }) => return Err(Refused::from(error.to_failure()).into()),
         // Perhaps it was written and only the answer was lost, now or before: it is closed like one that is half open.
         Err(error) => (ExportRow { record, revision: 0 }, Err(Refused::from(Failure::unavailable(&error)))),
     };
@@ -119,7 +124,7 @@ async fn open_written(
         ExportServer::NbdServer => Moment {
             opened_at: chrono::Utc::now(),
             exports: serve_all(state, &disks, &folder).await?,
-            consistency: Consistency::PoweredOff,
+            consistency: consistency_when_off(state, found).await?,
         },
     };
     let opened = OpenedDisks {
@@ -158,6 +163,26 @@ async fn power_of(state: &ServiceState, vm: &VmRecord) -> Result<PowerState, Ref
             state: VmState::Missing,
         })),
         Ok(power) => Ok(power),
+        Err(error) => Err(Failure::unavailable(&error).into()),
+    }
+}
+
+/// After a crash of the guest or its host a VM is off, too.
+async fn consistency_when_off(state: &ServiceState, vm: &VmRecord) -> Result<Consistency, Failure> {
+    let in_order = state.hypervisor.went_off_in_order(&vm.identity.uuid).await;
+    let in_order = in_order.map_err(|error| Failure::unavailable(&error))?;
+    let off = ObservedVmState::off(vm.observed(), in_order);
+    Ok(if off.off_in_order { Consistency::PoweredOff } else { Consistency::Crash })
+}
+
+/// Of a VM that is off the files are read, not what the hypervisor would start.
+async fn unchanged(state: &ServiceState, vm: &VmRecord) -> Result<(), Refused> {
+    match state.disk_changes(vm).await {
+        Ok(None) => Ok(()),
+        Ok(Some(changes)) => {
+            let vm = vm.name().clone();
+            Err(ErrorReply::Refused(OpenDisksRefused::DisksChanged { vm, changes }))
+        }
         Err(error) => Err(Failure::unavailable(&error).into()),
     }
 }

@@ -59,9 +59,9 @@ impl RegistryHandle {
     /// One VM's record, if there is one.
     ///
     /// # Errors
-    /// When the registry does not answer.
+    /// When its row cannot be read, or the registry does not answer.
     pub async fn find(&self, name: &VmName) -> Result<Option<VmRecord>, Failure> {
-        ask(&self.registry, FindVmRecord(name.clone()), ANSWER_MAX).await.map_err(|error| silent(&error))
+        ask(&self.registry, FindVmRecord(name.clone()), ANSWER_MAX).await.map_err(|error| silent(&error))?
     }
 
     /// One VM's record.

@@ -2,6 +2,7 @@
 
 use actix::Message;
 use bus::ErrorReply;
+use contract::message::Failure;
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
 };
@@ -15,7 +16,7 @@ pub(crate) struct GetInventory;
 
 /// Returns one VM's record.
 #[derive(Message)]
-#[rtype(result = "Option<VmRecord>")]
+#[rtype(result = "Result<Option<VmRecord>, Failure>")]
 pub(crate) struct FindVmRecord(pub(crate) VmName);
 
 /// Creates the record of a new VM.

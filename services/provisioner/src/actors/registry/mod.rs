@@ -7,7 +7,8 @@
 //!
 //! One change at a time: while a row is being written no other message is handled, so nothing is decided on a record
 //! that is about to change. If a row was changed by another writer, it is read again and the caller has to try again.
-//! The registry ends with the process and is built again from its tables.
+//! The registry ends with the process and is built again from its tables. Rows that cannot be read are set aside: whatever is
+//! asked about them fails, and they are never written.
 
 mod handle;
 mod messages;
@@ -20,7 +21,7 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, MessageResult};
 use actor::TracedMessage;
 use bus::{Bus, ErrorReply, Revision, Table, TableError};
-use contract::message::Failure;
+use contract::message::{Failure, FailureKind};
 use contract::provisioner::{CreateVmRefused, VmChanged, VmPaused, VmRefused};
 use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
 use provisioner_domain::{HypervisorInfo, Inventory, NewVmParams, SeedImageRecord, VmRecord};
@@ -63,14 +64,17 @@ impl Registry {
     /// When they cannot be read.
     pub async fn open(bus: Bus, host: HostName, hypervisor: HypervisorInfo) -> Result<Registry, TableError> {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
-        let vm_rows: Vec<bus::Entry<VmRecord>> = vms.all().await?;
-        let seed_rows: Vec<bus::Entry<SeedImageRecord>> = seeds.all().await?;
-        let vm_revisions = vm_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
-        let seed_revisions = seed_rows.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
-        let inventory = Inventory::new(
-            vm_rows.into_iter().map(|row| row.value),
-            seed_rows.into_iter().map(|row| row.value),
+        let vm_rows: bus::Rows<VmRecord> = vms.all().await?;
+        let seed_rows: bus::Rows<SeedImageRecord> = seeds.all().await?;
+        let vm_revisions = vm_rows.read.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
+        let seed_revisions =
+            seed_rows.read.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
+        let mut inventory = Inventory::new(
+            vm_rows.read.into_iter().map(|row| row.value),
+            seed_rows.read.into_iter().map(|row| row.value),
         );
+        vm_rows.unreadable.iter().for_each(|row| inventory.set_aside_vm(&row.key));
+        seed_rows.unreadable.iter().for_each(|row| inventory.set_aside_seed(&row.key));
         Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor })
     }
 
@@ -81,6 +85,9 @@ impl Registry {
     /// Writes the record that was decided on, publishes the change, and only then takes it over.
     fn write<R: 'static>(&self, decided: Result<VmRecord, R>) -> Changed<VmRecord, R> {
         let record = match decided {
+            Ok(record) if self.inventory.is_vm_unreadable(record.name()) => {
+                return at_once(Err(unreadable(record.name()).into()));
+            }
             Err(refusal) => return at_once(Err(ErrorReply::Refused(refusal))),
             Ok(record) if self.inventory.vm(record.name()) == Some(&record) => return at_once(Ok(record)),
             Ok(record) => record,
@@ -142,6 +149,10 @@ impl Registry {
                 self.vm_revisions.remove(&name);
                 self.inventory.forget_vm(&name);
             }
+            Reread::Unreadable(name) => {
+                self.vm_revisions.remove(&name);
+                self.inventory.set_aside_vm(name.as_str());
+            }
         }
     }
 }
@@ -150,16 +161,18 @@ impl Registry {
 enum Reread {
     There(Box<bus::Entry<VmRecord>>),
     Gone(VmName),
+    Unreadable(VmName),
     Unknown,
 }
 
 async fn reread(table: &Table<VmRecord>, name: VmName, error: &TableError) -> Reread {
-    if !matches!(error, TableError::Conflict { .. }) {
+    if matches!(error, TableError::Transport { .. }) {
         return Reread::Unknown;
     }
     match table.get(name.as_str()).await {
         Ok(Some(row)) => Reread::There(Box::new(row)),
         Ok(None) => Reread::Gone(name),
+        Err(TableError::Unreadable { .. }) => Reread::Unreadable(name),
         Err(_) => Reread::Unknown,
     }
 }
@@ -196,7 +209,15 @@ fn at_once<T: 'static, R: 'static>(answer: Result<T, ErrorReply<R>>) -> Changed<
 }
 
 fn unavailable<R>(error: &TableError) -> ErrorReply<R> {
-    ErrorReply::Failed(Failure::unavailable(error))
+    ErrorReply::Failed(error.to_failure())
+}
+
+/// Why nothing is done about a VM whose row cannot be read.
+fn unreadable(vm: &VmName) -> Failure {
+    let message = format!(
+        "the row of VM {vm} cannot be read by this version and is left as it is; `loam status` says why"
+    );
+    Failure { kind: FailureKind::Internal, message }
 }
 
 impl Handler<TracedMessage<GetInventory>> for Registry {
@@ -209,7 +230,11 @@ impl Handler<TracedMessage<GetInventory>> for Registry {
 impl Handler<TracedMessage<FindVmRecord>> for Registry {
     type Result = MessageResult<TracedMessage<FindVmRecord>>;
     fn handle(&mut self, received: TracedMessage<FindVmRecord>, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.inventory.vm(&received.message.0).cloned())
+        let FindVmRecord(name) = received.message;
+        MessageResult(match self.inventory.is_vm_unreadable(&name) {
+            true => Err(unreadable(&name)),
+            false => Ok(self.inventory.vm(&name).cloned()),
+        })
     }
 }
 
@@ -242,6 +267,7 @@ impl Handler<TracedMessage<ApplyVmTransition>> for Registry {
         let ApplyVmTransition { vm, transition } = received.message;
         let decided = match self.inventory.vm(&vm) {
             Some(record) => record.apply(transition),
+            None if self.inventory.is_vm_unreadable(&vm) => return at_once(Err(unreadable(&vm).into())),
             None => Err(VmRefused::UnknownVm(vm)),
         };
         self.write(decided)
@@ -268,6 +294,9 @@ impl Handler<TracedMessage<DeleteVmRecord>> for Registry {
     fn handle(&mut self, received: TracedMessage<DeleteVmRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
         let DeleteVmRecord { vm, by } = received.message;
+        if self.inventory.is_vm_unreadable(&vm) {
+            return at_once(Err(unreadable(&vm).into()));
+        }
         if self.inventory.vm(&vm).and_then(VmRecord::locked_by) != Some(&by) {
             return at_once(Ok(false));
         }

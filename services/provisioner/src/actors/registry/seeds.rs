@@ -5,6 +5,7 @@ use actix::{ActorFutureExt, AtomicResponse, Context, Handler};
 use actor::TracedMessage;
 use bus::ErrorReply;
 use contract::SeedName;
+use contract::message::{Failure, FailureKind};
 use contract::provisioner::{AddSeedRefused, RemoveSeedRefused, Seed};
 use provisioner_domain::SeedImageRecord;
 
@@ -49,6 +50,14 @@ impl Registry {
     }
 }
 
+/// Why nothing is done about a seed whose row cannot be read.
+fn unreadable(seed: &SeedName) -> Failure {
+    let message = format!(
+        "the row of seed {seed} cannot be read by this version and is left as it is; `loam status` says why"
+    );
+    Failure { kind: FailureKind::Internal, message }
+}
+
 impl Handler<TracedMessage<BeginSeedImageImport>> for Registry {
     type Result = Changed<Option<SeedImageRecord>, AddSeedRefused>;
     fn handle(
@@ -58,6 +67,9 @@ impl Handler<TracedMessage<BeginSeedImageImport>> for Registry {
     ) -> Self::Result {
         let _in = received.span.enter();
         let BeginSeedImageImport { name, sha256, by } = received.message;
+        if self.inventory.is_seed_unreadable(&name) {
+            return at_once(Err(unreadable(&name).into()));
+        }
         match self.inventory.add_seed(&name, &sha256, &by) {
             Err(refusal) => at_once(Err(ErrorReply::Refused(refusal))),
             Ok(None) => at_once(Ok(None)),
@@ -102,6 +114,9 @@ impl Handler<TracedMessage<RemoveSeedImageRecord>> for Registry {
     ) -> Self::Result {
         let _in = received.span.enter();
         let RemoveSeedImageRecord(name) = received.message;
+        if self.inventory.is_seed_unreadable(&name) {
+            return at_once(Err(unreadable(&name).into()));
+        }
         match self.inventory.remove_seed(&name) {
             Err(refusal) => at_once(Err(ErrorReply::Refused(refusal))),
             Ok(seed) => {

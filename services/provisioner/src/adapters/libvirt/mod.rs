@@ -1,7 +1,7 @@
 //! The port `Hypervisor` on QEMU, through libvirt: blocking calls on lanes of their own.
 //!
-//! `lane` is a thread with a connection; `spec` turns our VM and network into those of `provisioner-libvirt`; `power`
-//! turns its domain states into ours.
+//! `lane` is a thread with a connection; `spec` turns our VM and network into those of `provisioner-libvirt`, and back;
+//! `power` turns its domain states into ours.
 
 mod lane;
 mod power;
@@ -14,22 +14,23 @@ use std::time::Duration;
 use actix::{Addr, SyncArbiter};
 use actor::ask;
 use async_trait::async_trait;
-use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use contract::message::with_causes;
+use contract::{ByteCount, MacAddress, Realm, VmUuid};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 use provisioner_libvirt::accelerator::{ChosenVirtType, VirtTypePreference, choose};
 use provisioner_libvirt::backup::{BackupDisk, BackupSpec};
-use provisioner_libvirt::lifecycle::{MarkedDomain, ShutdownMode as LibvirtShutdownMode};
+use provisioner_libvirt::lifecycle::ShutdownMode as LibvirtShutdownMode;
 use provisioner_libvirt::network::NetworkSpec;
-use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType};
+use provisioner_libvirt::{Connection, Deadlines, DiskCache, Error, Settings, Uuid, VirtType, events};
 use sha2::{Digest, Sha256};
 
 use self::lane::{LibvirtLane, Outcome, RunOnLane};
 use self::power::power_of;
-use self::spec::{domain_uuid, mac_address, network_spec};
+use self::spec::{domain_uuid, found_disk, mac_address, marked_vm, network_spec};
 use crate::config::{Config, VirtTypeSetting};
 use crate::ports::{
-    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmMark,
-    VmSpec,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError,
+    HypervisorErrorKind, MarkedVm, VmSpec, disk_changes,
 };
 
 /// Calls at a time. libvirtd reads five of one client at a time, and has twenty workers for all clients.
@@ -40,6 +41,7 @@ const CALL_MAX: Duration = Duration::from_secs(100);
 /// libvirtd of this host.
 pub struct LibvirtHypervisor {
     lanes: Addr<LibvirtLane>,
+    settings: Settings,
     network: NetworkSpec,
     virt_type: VirtType,
     /// Why VMs run without KVM, where they do.
@@ -72,9 +74,12 @@ impl LibvirtHypervisor {
         let (ChosenVirtType { virt_type, reason }, cache) =
             probed.await.map_err(|error| error.to_string())?;
         tracing::info!(%virt_type, reason, "VMs run with");
-        let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(settings.clone()));
+        // Before the first connection: those that are older have no events.
+        events::start_event_loop().map_err(|error| with_causes(&error))?;
+        let lane_settings = settings.clone();
+        let lanes = SyncArbiter::start(LANES, move || LibvirtLane::new(lane_settings.clone()));
         let emulated = (virt_type == VirtType::Qemu).then_some(reason);
-        Ok(LibvirtHypervisor { lanes, network, virt_type, emulated, cache })
+        Ok(LibvirtHypervisor { lanes, settings, network, virt_type, emulated, cache })
     }
 
     /// Makes a call on a lane. `attempt` says what for, in an error.
@@ -129,13 +134,38 @@ impl Hypervisor for LibvirtHypervisor {
         self.call(attempt, move |line| line.ensure_network(&network)).await.map(drop)
     }
 
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError> {
+        let attempt = "watch the domains";
+        events::watch(self.settings.clone(), changed)
+            .map_err(|error| HypervisorError::new(kind_of(&error), attempt, error))
+    }
+
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError> {
+        let (cpus, kib) = self.call("get what the host has", Connection::host_capacity).await?;
+        Ok(HostCapacity { cpus, memory: ByteCount(kib << 10) })
+    }
+
     async fn check(&self) -> Result<(), HypervisorError> {
         self.call("reach libvirt", Connection::version).await.map(drop)
     }
 
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
-        let spec = self.spec(spec)?;
-        self.call(format!("define VM {}", spec.mark.vm), move |line| line.define(&spec)).await
+        let attempt = format!("define VM {}", spec.mark.vm);
+        let (domain, wanted) = (domain_uuid(&spec.uuid), self.spec(spec)?);
+        let define = move |line: &mut Connection| {
+            let found = line.disks(domain)?;
+            if found.is_none() {
+                line.define(&wanted)?;
+            }
+            Ok((found, wanted))
+        };
+        let (found, wanted) = self.call(attempt.clone(), define).await?;
+        let Some(found) = found else { return Ok(()) };
+        let found: Vec<FoundDisk> = found.into_iter().map(found_disk).collect();
+        if let Some(changes) = disk_changes(&spec.uuid, &spec.disks, &found) {
+            return Err(HypervisorError::new(HypervisorErrorKind::DisksChanged, attempt, changes));
+        }
+        self.call(attempt, move |line| line.define(&wanted)).await.map(drop)
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -174,8 +204,35 @@ impl Hypervisor for LibvirtHypervisor {
         self.on_domain(uuid, "undefine", Connection::undefine).await.map(drop)
     }
 
+    async fn definition(&self, uuid: &VmUuid) -> Result<Option<String>, HypervisorError> {
+        self.on_domain(uuid, "get the definition of", Connection::definition).await
+    }
+
+    async fn restore_definition(&self, uuid: &VmUuid, definition: &str) -> Result<(), HypervisorError> {
+        let definition = definition.to_owned();
+        let restore = move |line: &mut Connection, domain| line.restore_definition(domain, &definition);
+        self.on_domain(uuid, "define again", restore).await.map(drop)
+    }
+
+    async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError> {
+        let verb = "get the disks of";
+        let found = self.on_domain(uuid, verb, Connection::disks).await?;
+        let unknown = || {
+            HypervisorError::new(
+                HypervisorErrorKind::UnknownVm,
+                format!("{verb} VM {uuid}"),
+                "it is not defined",
+            )
+        };
+        Ok(found.ok_or_else(unknown)?.into_iter().map(found_disk).collect())
+    }
+
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
         self.on_domain(uuid, "get the power state of", Connection::power).await.map(power_of)
+    }
+
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError> {
+        self.on_domain(uuid, "find out how it went off:", Connection::went_off_in_order).await
     }
 
     async fn address(&self, uuid: &VmUuid, mac: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
@@ -244,26 +301,6 @@ impl Hypervisor for LibvirtHypervisor {
     async fn marked(&self, realm: &Realm) -> Result<Vec<MarkedVm>, HypervisorError> {
         let found = self.call("list the marked domains", Connection::marked_domains).await?;
         Ok(found.into_iter().filter_map(|found| marked_vm(found, realm)).collect())
-    }
-}
-
-/// A domain of our realm. One whose mark holds no valid names is not ours to touch.
-fn marked_vm(found: MarkedDomain, realm: &Realm) -> Option<MarkedVm> {
-    let mark = found.mark;
-    if mark.realm != realm.to_string() {
-        return None;
-    }
-    let names = VmName::new(mark.vm).and_then(|vm| Ok((vm, OperationId::new(mark.operation)?)));
-    match names {
-        Ok((vm, operation)) => Some(MarkedVm {
-            uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
-            power: power_of(Some(found.power)),
-            mark: VmMark { realm: realm.clone(), vm, cloud_init_generation: mark.generation, operation },
-        }),
-        Err(error) => {
-            tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");
-            None
-        }
     }
 }
 

@@ -1,15 +1,19 @@
-//! Our VM and our network as `provisioner-libvirt` defines them.
+//! Our VM and our network as `provisioner-libvirt` defines them, and its domains as ours.
 
 use std::net::Ipv4Addr;
 
-use contract::{MacAddress, VmUuid};
+use contract::{MacAddress, OperationId, Realm, VmName, VmUuid};
+use provisioner_libvirt::lifecycle::MarkedDomain;
 use provisioner_libvirt::network::{Forward, NetworkSpec};
 use provisioner_libvirt::{BackingImage, DiskFormat, DiskSpec, DomainSpec, Mark, NetworkInterface, Uuid};
 use sha2::{Digest, Sha256};
 
 use super::LibvirtHypervisor;
+use super::power::power_of;
 use crate::config::Network;
-use crate::ports::{Disk, HypervisorError, HypervisorErrorKind, Image, ImageFormat, VmSpec};
+use crate::ports::{
+    Disk, FoundDisk, HypervisorError, HypervisorErrorKind, Image, ImageFormat, MarkedVm, VmMark, VmSpec,
+};
 
 impl LibvirtHypervisor {
     pub(super) fn spec(&self, spec: &VmSpec) -> Result<DomainSpec, HypervisorError> {
@@ -72,6 +76,31 @@ fn format_of(format: ImageFormat) -> DiskFormat {
         ImageFormat::Qcow2 => DiskFormat::Qcow2,
         ImageFormat::Raw => DiskFormat::Raw,
     }
+}
+
+/// A domain of our realm. One whose mark holds no valid names is not ours to touch.
+pub(super) fn marked_vm(found: MarkedDomain, realm: &Realm) -> Option<MarkedVm> {
+    let mark = found.mark;
+    if mark.realm != realm.to_string() {
+        return None;
+    }
+    let names = VmName::new(mark.vm).and_then(|vm| Ok((vm, OperationId::new(mark.operation)?)));
+    match names {
+        Ok((vm, operation)) => Some(MarkedVm {
+            uuid: VmUuid::new(found.uuid.to_string()).expect("libvirt's UUIDs are UUIDs"),
+            power: power_of(Some(found.power)),
+            mark: VmMark { realm: realm.clone(), vm, cloud_init_generation: mark.generation, operation },
+            disks: found.disks.into_iter().map(found_disk).collect(),
+        }),
+        Err(error) => {
+            tracing::error!(domain = found.name, uuid = %found.uuid, %error, "a domain's mark is damaged; it is left alone");
+            None
+        }
+    }
+}
+
+pub(super) fn found_disk(disk: provisioner_libvirt::FoundDisk) -> FoundDisk {
+    FoundDisk { name: disk.target, path: disk.source }
 }
 
 /// A VM's UUID as libvirt's.

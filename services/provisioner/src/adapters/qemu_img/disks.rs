@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use contract::{ByteCount, OperationId, VmName};
 use provisioner_domain::nocloud::NoCloudDocuments;
 use provisioner_libvirt::qemu_user::QemuUser;
+use tokio::fs::OpenOptions;
+use tokio::io::AsyncWriteExt;
 
 use super::{import, nbd_server, nocloud, run};
 use crate::ports::{
@@ -20,6 +22,8 @@ use crate::ports::{
 const CLONE_MAX: Duration = Duration::from_secs(20);
 /// Searchable, not readable: QEMU's user reaches its files, nobody lists them.
 const SEARCHABLE: u32 = 0o711;
+/// What is on a disk is for nobody else on the host. libvirt makes QEMU's user the owner when a VM starts.
+const PRIVATE: u32 = 0o600;
 /// A socket's path has at most 107 bytes; `/exports/{26 characters}/{disk}.sock` takes 48 of them with short disk names.
 const STATE_PATH_BYTES_MAX: usize = 107 - 48;
 
@@ -150,7 +154,7 @@ impl Disks for QemuImgDisks {
             size.as_ref(),
         ];
         run(&attempt, "qemu-img", arguments, CLONE_MAX).await?;
-        tokio::fs::set_permissions(to, PermissionsExt::from_mode(0o600)).await.map_err(failed(attempt))
+        tokio::fs::set_permissions(to, PermissionsExt::from_mode(PRIVATE)).await.map_err(failed(attempt))
     }
 
     async fn write_nocloud(&self, to: &Path, documents: &NoCloudDocuments) -> Result<(), DiskError> {
@@ -158,9 +162,12 @@ impl Disks for QemuImgDisks {
         let documents = documents.clone();
         let part = to.with_extension("part");
         let write = async {
+            // One that an earlier attempt left may be readable to others.
+            ok_if_missing(tokio::fs::remove_file(&part).await)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&part).await?;
             // A mebibyte in memory, formatted in a millisecond.
-            tokio::fs::write(&part, nocloud::volume(&documents)?).await?;
-            tokio::fs::set_permissions(&part, PermissionsExt::from_mode(0o644)).await?;
+            file.write_all(&nocloud::volume(&documents)?).await?;
+            file.flush().await?;
             tokio::fs::rename(&part, to).await
         };
         write.await.map_err(failed(attempt))

@@ -3,7 +3,7 @@
 //! ```text
 //!   {state}/seeds/{sha256}.qcow2     read-only; no backing file, no data file        QEMU passes the folders,
 //!   {state}/vms/{vm}/vda.qcow2       an overlay of a seed, or vda.raw after a restore    libvirt gives it the files
-//!                   /nocloud.img     the NoCloud volume, FAT
+//!                   /nocloud.img     the NoCloud volume, FAT                       (disks are readable to QEMU's user only)
 //!                   /console.log     the log of the serial console
 //!   {state}/aside/{operation}/       what a removal has set aside
 //!   {state}/exports/{operation}/       sockets and scratch files of open exports: QEMU writes here
@@ -12,12 +12,14 @@
 //! A file is written under another name and renamed when it is complete. Nothing here reads what a guest wrote, but
 //! through QEMU's programs with the format named. It does not know records or operations; ids are names of folders to it.
 
+mod check;
 mod disks;
 mod header;
 mod import;
 mod nbd_server;
 mod nocloud;
 mod tool;
+mod transfer;
 
 pub use disks::QemuImgDisks;
 pub(crate) use nbd_server::{serve as serve_disk, stop as stop_serving};

@@ -1,7 +1,7 @@
 //! Running QEMU's programs: with a deadline, without a terminal, with the beginning of their error output kept.
 
 use std::ffi::OsStr;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -25,24 +25,42 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let failed =
-        |reason: String| DiskError::QemuImgFailed { attempt: attempt.to_owned(), source: reason.into() };
-    let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(within, command.output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(failed(format!("{program} is not installed (Debian: qemu-utils)")));
-        }
-        Ok(Err(error)) => return Err(failed(format!("{program} cannot be started: {error}"))),
-        Err(_) => {
-            return Err(failed(format!("{program} took longer than {} s", within.as_secs())));
-        }
-    };
+    let output = output_of(attempt, program, arguments, within).await?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let text: String = text.trim().chars().take(ERROR_OUTPUT_MAX).collect();
-    Err(failed(format!("{program} ended with {}: {text}", output.status)))
+    Err(failed(attempt, format!("{program} ended with {}: {text}", output.status)))
+}
+
+/// The same, for a caller that reads its exit status.
+///
+/// # Errors
+/// [`DiskError::QemuImgFailed`] when it cannot be started or takes too long.
+pub(super) async fn output_of<I, A>(
+    attempt: &str,
+    program: &str,
+    arguments: I,
+    within: Duration,
+) -> Result<Output, DiskError>
+where
+    I: IntoIterator<Item = A>,
+    A: AsRef<OsStr>,
+{
+    let failed = |reason| failed(attempt, reason);
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(within, command.output()).await {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(failed(format!("{program} is not installed (Debian: qemu-utils, util-linux)")))
+        }
+        Ok(Err(error)) => Err(failed(format!("{program} cannot be started: {error}"))),
+        Err(_) => Err(failed(format!("{program} took longer than {} s", within.as_secs()))),
+    }
+}
+
+fn failed(attempt: &str, reason: String) -> DiskError {
+    DiskError::QemuImgFailed { attempt: attempt.to_owned(), source: reason.into() }
 }

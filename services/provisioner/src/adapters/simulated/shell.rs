@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use contract::VmName;
 use contract::message::with_causes;
 use sha2::{Digest, Sha256};
 
@@ -56,7 +57,7 @@ impl GuestShell for SimulatedShell {
         Ok(host_key(&self.log_in(guest).await?))
     }
 
-    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<(), ShellError> {
+    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<String, ShellError> {
         let spec = self.log_in(guest).await?;
         let digest = hex::encode(Sha256::digest(run.script.text.as_bytes()));
         let line = format!("{} {} {}", run.at, run.script.name, &digest[..12]);
@@ -65,6 +66,19 @@ impl GuestShell for SimulatedShell {
                 note.scripts.push(line.clone());
             }
         });
-        noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))
+        noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))?;
+        Ok(format!("{} was not run: the guest is simulated", run.script.name))
+    }
+
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {
+        self.log_in(guest).await?;
+        self.hypervisor.identity_renewed(&guest.uuid, name);
+        Ok(())
+    }
+
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
+        self.log_in(guest).await?;
+        self.hypervisor.flushed(&guest.uuid);
+        Ok(())
     }
 }

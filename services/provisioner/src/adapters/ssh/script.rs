@@ -8,8 +8,9 @@
 //! ```
 //!
 //! The script is started detached from the connection (`setsid`), so that a broken connection or our own death does not
-//! end it; the next attempt finds it running and follows its log from the beginning. It works in every POSIX shell,
-//! busybox's included.
+//! end it; the next attempt finds it running and follows its log from the beginning. Its exit status is written after
+//! everything that the script wrote has reached the disk (`sync`): a power cut leaves both or neither. It works in every
+//! POSIX shell, busybox's included.
 
 use std::fmt::Write;
 
@@ -48,6 +49,7 @@ chmod 700 $n.script
 cat >$n.start <<'{end}'
 {env}echo "$1 $$" >$0.new && mv $0.new ${{0%.start}}.pid
 ${{0%.start}}.script >${{0%.start}}.log 2>&1 </dev/null && e=0 || e=$?
+sync
 echo $e >${{0%.start}}.ended && mv ${{0%.start}}.ended ${{0%.start}}.exit
 {end}
 setsid sh $n.start "$boot" </dev/null >/dev/null 2>&1 &
@@ -69,6 +71,9 @@ exit "$(cat $n.exit)"
     )
 }
 
+/// The text that writes all that the guest holds in memory for its disks.
+pub(super) const FLUSH: &str = "sync\n";
+
 /// A text as one quoted argument of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -77,6 +82,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Output};
     use std::time::Duration;
 
@@ -101,6 +107,35 @@ mod tests {
     }
 
     const SHELLS: [&[&str]; 2] = [&["sh"], &["busybox", "sh"]];
+
+    #[test]
+    fn what_a_script_wrote_is_on_the_disk_before_its_success_is_noted() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (folder, seen) = (root.path().join("install"), root.path().join("seen"));
+        let (bin, written) = (root.path().join("bin"), root.path().join("written"));
+        // In place of `sync`: it notes what there is when it is called.
+        std::fs::create_dir(&bin).expect("a folder");
+        let text = format!(
+            "#!/bin/sh\nls {} {}/*.exit >>{} 2>&1\n",
+            written.display(),
+            folder.display(),
+            seen.display()
+        );
+        std::fs::write(bin.join("sync"), text).expect("written");
+        std::fs::set_permissions(bin.join("sync"), PermissionsExt::from_mode(0o755)).expect("executable");
+        let path = format!("PATH={}:{}", bin.display(), std::env::var("PATH").expect("a path"));
+        let ran = run_here(
+            &["env", &path, "sh"],
+            &folder,
+            &format!("#!/bin/sh\necho x >{}\n", written.display()),
+            &[],
+        );
+        assert!(ran.status.success(), "{ran:?}");
+        let seen = std::fs::read_to_string(&seen).expect("it was called");
+        let lines: Vec<&str> = seen.lines().collect();
+        assert!(lines.contains(&written.to_str().expect("plain")), "{seen}");
+        assert!(!lines.iter().any(|line| line.ends_with(".exit")), "{seen}");
+    }
 
     #[test]
     fn a_script_runs_once_with_its_variables_and_its_output_is_returned() {

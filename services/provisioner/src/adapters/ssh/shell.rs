@@ -3,17 +3,23 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::VmName;
 use russh::keys::PrivateKey;
 
+use super::identity::renewal;
 use super::key::{self, SshKeyFileError};
-use super::script::wrapped;
+use super::script::{FLUSH, wrapped};
 use super::session::Session;
 use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError};
 
-/// How many of a script's last lines a failure shows.
+/// How many of a script's last lines are kept, and how many bytes of them: fifty scripts fit into one journal.
 const TAIL_LINES: usize = 12;
+const TAIL_BYTES_MAX: usize = 1000;
+/// A disk of the host that is busy takes a while to write what a guest held in memory.
+const TEXT_MAX: Duration = Duration::from_secs(300);
 /// A longer line is cut here.
 const LINE_BYTES_MAX: usize = 1000;
 
@@ -48,48 +54,60 @@ impl GuestShell for RusshShell {
         Ok(host_key)
     }
 
-    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<(), ShellError> {
-        let name = &run.script.name;
+    async fn run(&self, guest: &Guest, run: &ScriptToRun<'_>) -> Result<String, ShellError> {
+        self.run_text(guest, &run.script.name, wrapped(run), run.timeout).await
+    }
+
+    async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {
+        self.run_text(guest, "renew-identity", renewal(name, &guest.uuid), TEXT_MAX).await.map(drop)
+    }
+
+    async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
+        self.run_text(guest, "flush", FLUSH.into(), TEXT_MAX).await.map(drop)
+    }
+}
+
+impl RusshShell {
+    /// Runs a text with `sh`, and returns the end of its output; `name` is its name in an error.
+    async fn run_text(
+        &self,
+        guest: &Guest,
+        name: &str,
+        text: String,
+        within: Duration,
+    ) -> Result<String, ShellError> {
         let session = Session::open(guest, Arc::clone(&self.key)).await?;
-        let mut output = Output::new(name);
-        let ran =
-            tokio::time::timeout(run.timeout, session.shell(wrapped(run), |bytes| output.push(bytes))).await;
+        let mut output = Output::default();
+        let ran = tokio::time::timeout(within, session.shell(text, |bytes| output.push(bytes))).await;
         session.close().await;
         output.end_line();
+        let (name, tail) = (name.to_owned(), output.tail());
         match ran {
-            Ok(Ok(Some(0))) => Ok(()),
-            Ok(Ok(Some(status))) => {
-                Err(ShellError::ScriptFailed { name: name.clone(), status, tail: output.tail() })
-            }
-            Ok(Ok(None)) => Err(ShellError::Unreachable(format!(
-                "the connection to {} broke while script {name} ran",
-                guest.address
-            ))),
-            Ok(Err(error)) => Err(ShellError::Unreachable(format!(
-                "the connection to {} broke while script {name} ran: {error}",
-                guest.address
-            ))),
-            Err(_) => Err(ShellError::ScriptTimeout {
-                name: name.clone(),
-                within: run.timeout,
-                tail: output.tail(),
-            }),
+            Ok(Ok(Some(0))) => Ok(tail),
+            Ok(Ok(Some(status))) => Err(ShellError::ScriptFailed { name, status, tail }),
+            Ok(Ok(None)) => Err(broken(guest, &name, None)),
+            Ok(Err(error)) => Err(broken(guest, &name, Some(error))),
+            Err(_) => Err(ShellError::ScriptTimeout { name, within, tail }),
         }
     }
 }
 
-/// The output of a script, line by line: to the log, and the last lines kept.
-struct Output<'a> {
-    script: &'a str,
+fn broken(guest: &Guest, name: &str, error: Option<russh::Error>) -> ShellError {
+    let cause = error.map_or_else(String::new, |error| format!(": {error}"));
+    ShellError::Unreachable(format!(
+        "the connection to {} broke while script {name} ran{cause}",
+        guest.address
+    ))
+}
+
+/// The last lines that a script wrote.
+#[derive(Default)]
+struct Output {
     unfinished: Vec<u8>,
     last: VecDeque<String>,
 }
 
-impl Output<'_> {
-    fn new(script: &str) -> Output<'_> {
-        Output { script, unfinished: Vec::new(), last: VecDeque::new() }
-    }
-
+impl Output {
     fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if *byte == b'\n' || self.unfinished.len() >= LINE_BYTES_MAX {
@@ -106,7 +124,6 @@ impl Output<'_> {
         if line.trim().is_empty() {
             return;
         }
-        tracing::info!(script = self.script, "{line}");
         if self.last.len() == TAIL_LINES {
             self.last.pop_front();
         }
@@ -114,6 +131,29 @@ impl Output<'_> {
     }
 
     fn tail(&self) -> String {
-        self.last.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+        let text = self.last.iter().map(String::as_str).collect::<Vec<_>>().join(" | ");
+        let from = text.len().saturating_sub(TAIL_BYTES_MAX);
+        text[text.ceil_char_boundary(from)..].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_output_the_last_lines_are_kept_and_no_more_than_a_journal_bears() {
+        let mut output = Output::default();
+        output.push(b"first\n\nsecond\nwithout an end");
+        output.end_line();
+        assert_eq!(output.tail(), "first | second | without an end");
+        for _ in 0..100 {
+            output.push("\u{e4}".repeat(5000).as_bytes());
+            output.push(b"\n");
+        }
+        output.push(b"last\n");
+        let tail = output.tail();
+        assert!(tail.len() <= TAIL_BYTES_MAX && tail.ends_with("| last"), "{} bytes", tail.len());
+        assert!(output.last.len() <= TAIL_LINES);
     }
 }

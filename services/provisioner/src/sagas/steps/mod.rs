@@ -33,6 +33,8 @@ pub(super) const QUICK: Duration = Duration::from_secs(60);
 const HYPERVISOR_CALL: Duration = Duration::from_secs(120);
 /// How long a hypervisor that is down is waited for.
 pub(super) const HYPERVISOR_RETRY: Duration = Duration::from_secs(180);
+/// A guest that restarts its SSH server, or is slow.
+pub(super) const GUEST_RETRY: Duration = Duration::from_secs(120);
 /// Above the longest wait for readiness that settings allow; the wait itself ends as the settings say.
 pub(super) const READY_MAX: Duration = Duration::from_secs(7200 + 300);
 

@@ -3,36 +3,48 @@
 use std::time::{Duration, Instant};
 
 use contract::VmUuid;
-use provisioner_domain::{PowerState, VmRecord};
+use provisioner_domain::{ObservedVmState, PowerState, VmRecord};
 use saga::{Outputs, StepError};
 
 use super::{VmCommand, hypervisor_error};
 use crate::ports::{GuestShutdownMethod, HypervisorError, HypervisorErrorKind};
 use crate::sagas::Context;
 
-/// Shuts the locked record's VM down. It may take as long as the limits give agent and power button.
+/// Shuts the locked record's VM down, and returns how it is then. It may take as long as the limits give agent and power
+/// button.
 pub(in crate::sagas) async fn shut_down<C: VmCommand>(
     context: &Context<C>,
     outputs: &Outputs,
+) -> Result<ObservedVmState, StepError> {
+    let record: VmRecord = outputs.get("lock")?;
+    end(context, outputs, &record).await?;
+    let in_order = context.state.hypervisor.went_off_in_order(&record.identity.uuid).await;
+    Ok(ObservedVmState::off(record.observed(), in_order.map_err(hypervisor_error)?))
+}
+
+async fn end<C: VmCommand>(
+    context: &Context<C>,
+    outputs: &Outputs,
+    record: &VmRecord,
 ) -> Result<(), StepError> {
-    let uuid = outputs.get::<VmRecord>("lock")?.identity.uuid;
+    let uuid = &record.identity.uuid;
     let (hypervisor, limits) = (&context.state.hypervisor, &context.state.limits);
     if matches!(outputs.get("power")?, PowerState::Paused(_)) {
         // A paused guest cannot shut down. Where it cannot run either, it is ended by force below.
-        hypervisor.resume(&uuid).await.or_else(unless_unavailable)?;
+        hypervisor.resume(uuid).await.or_else(unless_unavailable)?;
     }
     for (mode, timeout) in [
         (GuestShutdownMethod::Agent, limits.agent_shutdown_max),
         (GuestShutdownMethod::Acpi, limits.acpi_shutdown_max),
     ] {
         // Without an agent, or where the request is refused, the next way is tried.
-        match hypervisor.request_shutdown(&uuid, mode).await {
-            Ok(()) if is_off_within(context, &uuid, timeout).await? => return Ok(()),
+        match hypervisor.request_shutdown(uuid, mode).await {
+            Ok(()) if is_off_within(context, uuid, timeout).await? => return Ok(()),
             Ok(()) => {}
             Err(error) => unless_unavailable(error)?,
         }
     }
-    hypervisor.destroy(&uuid).await.map_err(hypervisor_error)
+    hypervisor.destroy(uuid).await.map_err(hypervisor_error)
 }
 
 fn unless_unavailable(error: HypervisorError) -> Result<(), StepError> {

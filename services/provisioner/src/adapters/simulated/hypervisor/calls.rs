@@ -6,12 +6,13 @@ use std::path::Path;
 use async_trait::async_trait;
 use contract::provisioner::PauseReason;
 use contract::{MacAddress, Realm, VmUuid};
-use provisioner_domain::{HypervisorInfo, PowerState};
+use provisioner_domain::{HostCapacity, HypervisorInfo, PowerState};
 
 use super::{SimulatedHypervisor, SimulatedVm, failed, first_address};
 use crate::adapters::qemu_img::{serve_disk, stop_serving};
 use crate::ports::{
-    Disk, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm, VmSpec,
+    ChangeCallback, Disk, Export, FoundDisk, GuestShutdownMethod, Hypervisor, HypervisorError,
+    HypervisorErrorKind, MarkedVm, VmSpec, disk_changes,
 };
 
 /// The calls that can have a fault.
@@ -20,7 +21,11 @@ use crate::ports::{
 pub enum SimulatedCall {
     Prepare,
     Check,
+    Capacity,
     Define,
+    Definition,
+    RestoreDefinition,
+    Disks,
     Start,
     Resume,
     Suspend,
@@ -28,6 +33,7 @@ pub enum SimulatedCall {
     Destroy,
     Undefine,
     Power,
+    WentOffInOrder,
     Address,
     AgentAnswers,
     Freeze,
@@ -49,13 +55,31 @@ impl Hypervisor for SimulatedHypervisor {
         self.faults.check(SimulatedCall::Prepare).await
     }
 
+    fn watch(&self, changed: ChangeCallback) -> Result<(), HypervisorError> {
+        self.state().watcher = Some(changed);
+        Ok(())
+    }
+
+    async fn capacity(&self) -> Result<HostCapacity, HypervisorError> {
+        self.faults.check(SimulatedCall::Capacity).await?;
+        Ok(self.state().capacity)
+    }
+
     async fn check(&self) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Check).await
     }
 
     async fn define(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Define).await?;
-        let before = self.known(&spec.uuid).ok();
+        if let Ok(before) = self.known(&spec.uuid) {
+            return match disk_changes(&spec.uuid, &spec.disks, &found_disks(&before)) {
+                None => Ok(()),
+                Some(changes) => {
+                    let attempt = format!("define VM {}", spec.name);
+                    Err(HypervisorError::new(HypervisorErrorKind::DisksChanged, attempt, changes))
+                }
+            };
+        }
         let taken = self
             .state()
             .vms
@@ -66,9 +90,31 @@ impl Hypervisor for SimulatedHypervisor {
         }
         self.store(&SimulatedVm {
             spec: spec.clone(),
-            power: before.as_ref().map_or(PowerState::Off, |before| before.power),
-            address: before.map_or_else(|| first_address(&spec.uuid), |before| before.address),
+            power: PowerState::Off,
+            off_in_order: None,
+            address: first_address(&spec.uuid),
         })
+    }
+
+    async fn definition(&self, uuid: &VmUuid) -> Result<Option<String>, HypervisorError> {
+        self.faults.check(SimulatedCall::Definition).await?;
+        let text = |vm: SimulatedVm| serde_json::to_string(&vm).expect("plain data");
+        Ok(self.known(uuid).ok().map(text))
+    }
+
+    async fn restore_definition(&self, uuid: &VmUuid, definition: &str) -> Result<(), HypervisorError> {
+        self.faults.check(SimulatedCall::RestoreDefinition).await?;
+        if self.known(uuid).is_ok() {
+            return Ok(());
+        }
+        let vm: SimulatedVm = serde_json::from_str(definition)
+            .map_err(|error| failed(format!("define VM {uuid} again"), error))?;
+        self.store(&SimulatedVm { power: PowerState::Off, off_in_order: None, ..vm })
+    }
+
+    async fn disks(&self, uuid: &VmUuid) -> Result<Vec<FoundDisk>, HypervisorError> {
+        self.faults.check(SimulatedCall::Disks).await?;
+        Ok(found_disks(&self.known(uuid)?))
     }
 
     async fn start(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -107,7 +153,7 @@ impl Hypervisor for SimulatedHypervisor {
                 Err(HypervisorError::new(HypervisorErrorKind::AgentSilent, attempt, "it is paused"))
             }
             PowerState::Running if !self.faults.has_no_effect(SimulatedCall::RequestShutdown) => {
-                self.leave(uuid, PowerState::Off)
+                self.go_off(uuid, Some(true))
             }
             _ => Ok(()),
         }
@@ -115,7 +161,7 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn destroy(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
         self.faults.check(SimulatedCall::Destroy).await?;
-        self.leave(uuid, PowerState::Off)
+        self.go_off(uuid, Some(false))
     }
 
     async fn undefine(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
@@ -134,6 +180,11 @@ impl Hypervisor for SimulatedHypervisor {
     async fn power(&self, uuid: &VmUuid) -> Result<PowerState, HypervisorError> {
         self.faults.check(SimulatedCall::Power).await?;
         Ok(self.known(uuid).map_or(PowerState::Missing, |vm| vm.power))
+    }
+
+    async fn went_off_in_order(&self, uuid: &VmUuid) -> Result<Option<bool>, HypervisorError> {
+        self.faults.check(SimulatedCall::WentOffInOrder).await?;
+        Ok(self.known(uuid).ok().and_then(|vm| vm.off_in_order))
     }
 
     async fn address(&self, uuid: &VmUuid, _: &MacAddress) -> Result<Option<IpAddr>, HypervisorError> {
@@ -207,7 +258,13 @@ impl Hypervisor for SimulatedHypervisor {
             uuid: vm.spec.uuid.clone(),
             power: vm.power,
             mark: vm.spec.mark.clone(),
+            disks: found_disks(vm),
         });
         Ok(marked.collect())
     }
+}
+
+fn found_disks(vm: &SimulatedVm) -> Vec<FoundDisk> {
+    let found = |disk: &Disk| FoundDisk { name: disk.name.to_string(), path: Some(disk.image.path.clone()) };
+    vm.spec.disks.iter().map(found).collect()
 }

@@ -8,15 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use contract::VmUuid;
 use contract::provisioner::PauseReason;
-use provisioner_domain::PowerState;
+use contract::{ByteCount, VmName, VmUuid};
+use provisioner_domain::{HostCapacity, PowerState};
 use serde::{Deserialize, Serialize};
 
 pub use self::calls::SimulatedCall;
 use super::faults::Faults;
 use super::guest::Guest;
-use crate::ports::{BoxError, HypervisorError, HypervisorErrorKind, VmSpec};
+use crate::ports::{BoxError, ChangeCallback, HypervisorError, HypervisorErrorKind, VmSpec};
 
 /// Addresses that are tried when one is in use: two simulations may share a host's loopback.
 const ADDRESSES_TRIED: u16 = 64;
@@ -28,11 +28,33 @@ pub struct SimulatedHypervisor {
     faults: Arc<Faults>,
 }
 
-#[derive(Default)]
+/// A simulated VM uses nothing.
+const CAPACITY: HostCapacity = HostCapacity { cpus: 64, memory: ByteCount::gib(64 * 1024) };
+
 struct State {
+    capacity: HostCapacity,
     vms: BTreeMap<VmUuid, SimulatedVm>,
     guests: HashMap<VmUuid, Guest>,
     frozen: HashSet<VmUuid>,
+    flushed: HashSet<VmUuid>,
+    renewed: HashMap<VmUuid, VmName>,
+    watcher: Option<ChangeCallback>,
+    sends_events: bool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            capacity: CAPACITY,
+            vms: BTreeMap::new(),
+            guests: HashMap::new(),
+            frozen: HashSet::new(),
+            flushed: HashSet::new(),
+            renewed: HashMap::new(),
+            watcher: None,
+            sends_events: false,
+        }
+    }
 }
 
 /// What is kept of a VM.
@@ -40,6 +62,8 @@ struct State {
 struct SimulatedVm {
     spec: VmSpec,
     power: PowerState,
+    /// How it went off, as long as that is known.
+    off_in_order: Option<bool>,
     address: IpAddr,
 }
 
@@ -84,6 +108,17 @@ impl SimulatedHypervisor {
         &self.faults
     }
 
+    /// Whether it reports what happens to its VMs, as a real one does. At first it does not: tests look at what is noticed
+    /// only when it is asked.
+    pub fn send_events(&self, on: bool) {
+        self.state().sends_events = on;
+    }
+
+    /// Changes what its host has.
+    pub fn set_capacity(&self, capacity: HostCapacity) {
+        self.state().capacity = capacity;
+    }
+
     /// Pauses a VM that runs, as a person or a failing disk would.
     ///
     /// # Errors
@@ -92,12 +127,52 @@ impl SimulatedHypervisor {
         if self.known(uuid)?.power != PowerState::Running {
             return Ok(());
         }
-        self.leave(uuid, PowerState::Paused(reason))
+        self.leave(uuid, PowerState::Paused(reason), None)
+    }
+
+    /// Ends a VM as a power cut of its host does: afterwards nobody knows how it went off.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn cut_power(&self, uuid: &VmUuid) -> Result<(), HypervisorError> {
+        self.go_off(uuid, None)?;
+        self.store(&SimulatedVm { off_in_order: None, ..self.known(uuid)? })
+    }
+
+    /// Puts another file in place of a VM's first disk, as a person does who makes a snapshot of it.
+    ///
+    /// # Errors
+    /// When there is no such VM, or its file cannot be written.
+    pub fn replace_disk(&self, uuid: &VmUuid, path: &Path) -> Result<(), HypervisorError> {
+        let mut vm = self.known(uuid)?;
+        vm.spec.disks[0].image.path = path.into();
+        self.store(&vm)
     }
 
     /// Whether a guest's file systems are frozen now.
     pub fn is_frozen(&self, uuid: &VmUuid) -> bool {
         self.state().frozen.contains(uuid)
+    }
+
+    /// Whether a guest that runs has written its disks since it was started.
+    pub fn is_flushed(&self, uuid: &VmUuid) -> bool {
+        self.state().flushed.contains(uuid)
+    }
+
+    /// Takes that over, for the simulated shell.
+    pub(super) fn flushed(&self, uuid: &VmUuid) {
+        self.state().flushed.insert(uuid.clone());
+    }
+
+    /// The host name that a copied guest was given with its new identity.
+    pub fn renewed_name(&self, uuid: &VmUuid) -> Option<VmName> {
+        self.state().renewed.get(uuid).cloned()
+    }
+
+    /// Takes that over, for the simulated shell; its disks are written, too.
+    pub(super) fn identity_renewed(&self, uuid: &VmUuid, name: &VmName) {
+        self.state().renewed.insert(uuid.clone(), name.clone());
+        self.flushed(uuid);
     }
 
     /// A VM that runs, and its address, for the simulated shell.
@@ -122,7 +197,14 @@ impl SimulatedHypervisor {
         std::fs::write(&part, text)
             .and_then(|()| std::fs::rename(&part, &path))
             .map_err(|error| failed(format!("write {}", path.display()), error))?;
-        self.state().vms.insert(vm.spec.uuid.clone(), vm.clone());
+        let watcher = {
+            let mut state = self.state();
+            state.vms.insert(vm.spec.uuid.clone(), vm.clone());
+            state.watcher.clone().filter(|_| state.sends_events)
+        };
+        if let Some(changed) = watcher {
+            changed();
+        }
         Ok(())
     }
 
@@ -150,7 +232,7 @@ impl SimulatedHypervisor {
         for _ in 0..ADDRESSES_TRIED {
             match Guest::serve(&vm.spec, vm.address).await {
                 Ok(guest) => {
-                    vm.power = PowerState::Running;
+                    (vm.power, vm.off_in_order) = (PowerState::Running, None);
                     self.store(&vm)?;
                     self.state().guests.insert(uuid.clone(), guest);
                     return Ok(());
@@ -164,7 +246,12 @@ impl SimulatedHypervisor {
     }
 
     /// Closes the guest's ports and leaves it in a power state in which it does not run.
-    fn leave(&self, uuid: &VmUuid, power: PowerState) -> Result<(), HypervisorError> {
+    fn leave(
+        &self,
+        uuid: &VmUuid,
+        power: PowerState,
+        off_in_order: Option<bool>,
+    ) -> Result<(), HypervisorError> {
         let Ok(vm) = self.known(uuid) else {
             return Ok(());
         };
@@ -172,8 +259,15 @@ impl SimulatedHypervisor {
             let mut state = self.state();
             state.guests.remove(uuid);
             state.frozen.remove(uuid);
+            state.flushed.remove(uuid);
         }
-        self.store(&SimulatedVm { power, ..vm })
+        self.store(&SimulatedVm { power, off_in_order, ..vm })
+    }
+
+    /// Ends a VM that is on.
+    fn go_off(&self, uuid: &VmUuid, in_order: Option<bool>) -> Result<(), HypervisorError> {
+        let is_on = self.known(uuid).is_ok_and(|vm| vm.power.is_on());
+        if is_on { self.leave(uuid, PowerState::Off, in_order) } else { Ok(()) }
     }
 }
 
