@@ -37,11 +37,12 @@ pub(crate) async fn add_schedule(
     handlers: Arc<Handlers>,
     call: IncomingRequest<AddSchedule>,
 ) -> Result<ScheduleStatus, ErrorReply<AddScheduleRefused>> {
-    let (schedule, now) = (call.request.schedule, handlers.clock.now());
+    let (asked_by, now) = (call.asked_by().clone(), handlers.clock.now());
+    let schedule = call.request.schedule;
     check_cron(&schedule, now).map_err(ErrorReply::Refused)?;
-    commands::check(&schedule.command, &call.caller).map_err(ErrorReply::Refused)?;
+    commands::check(&schedule.command, &asked_by).map_err(ErrorReply::Refused)?;
     handlers.check_room(&schedule.id).await?;
-    match handlers.store.add(&schedule, &call.caller, now).await.map_err(unavailable)? {
+    match handlers.store.add(&schedule, &asked_by, now).await.map_err(unavailable)? {
         AddScheduleOutcome::NameTaken => Err(ErrorReply::Refused(AddScheduleRefused::NameTaken(schedule.id))),
         AddScheduleOutcome::Stored(row) => {
             let status = handlers.status(&row, now).await.map_err(unavailable)?;

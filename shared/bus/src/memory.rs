@@ -29,6 +29,9 @@ pub struct MemoryTransport {
     user: Option<User>,
 }
 
+/// Value and revision by key.
+type TableRows = BTreeMap<String, (Bytes, u64)>;
+
 #[derive(Default)]
 struct State {
     listeners: Vec<(String, mpsc::Sender<Envelope>)>,
@@ -36,7 +39,7 @@ struct State {
     next_at: usize,
     peers: HashMap<u64, DiscoveredService>,
     next_peer: u64,
-    tables: HashMap<(Option<Account>, String), BTreeMap<String, (Bytes, u64)>>,
+    tables: HashMap<(Option<Account>, String), TableRows>,
     revision: u64,
     cut: bool,
     losing: Option<String>,

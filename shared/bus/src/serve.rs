@@ -65,6 +65,11 @@ pub struct IncomingRequest<R> {
 }
 
 impl<R> IncomingRequest<R> {
+    /// Who asks in the end: for whom it was sent, or else who sent it.
+    pub fn asked_by(&self) -> &Caller {
+        self.on_behalf_of.as_ref().unwrap_or(&self.caller)
+    }
+
     /// The operation id that the caller's message id stands for, where it set one: the same id, the same operation.
     pub fn operation_of_message(&self) -> Option<OperationId> {
         let id = self.message_id.as_ref()?;

@@ -53,7 +53,7 @@ on_both!(
     a_failure_comes_back_with_its_kind,
     nobody_there_is_said_at_once,
     a_request_sent_for_a_person_names_that_person,
-    people_are_told_of_a_field_that_does_not_exist_and_services_are_not,
+    a_field_that_does_not_exist_is_refused_by_name,
     a_late_answer_is_an_error_within_the_deadline,
     a_question_in_json_is_answered_in_json,
     an_unreadable_question_is_answered_and_not_obeyed,
@@ -133,7 +133,8 @@ async fn a_failure_comes_back_with_its_kind(fixture: Fixture) {
 }
 
 async fn a_request_sent_for_a_person_names_that_person(fixture: Fixture) {
-    let seen: Arc<Mutex<Vec<(Caller, Option<Caller>)>>> = Arc::default();
+    type Named = (Caller, Option<Caller>);
+    let seen: Arc<Mutex<Vec<Named>>> = Arc::default();
     let seen_by_server = Arc::clone(&seen);
     let mut server = fixture.bus.server(info());
     server.on::<ListVms, _, _>(move |call| {
@@ -155,7 +156,7 @@ async fn a_request_sent_for_a_person_names_that_person(fixture: Fixture) {
     }
 }
 
-async fn people_are_told_of_a_field_that_does_not_exist_and_services_are_not(fixture: Fixture) {
+async fn a_field_that_does_not_exist_is_refused_by_name(fixture: Fixture) {
     let (_running, served) = opened(&fixture.bus).await;
     for (body, content_type) in [
         (r#"{"vm":"broken","wm":1}"#.as_bytes().to_vec(), "application/json"),

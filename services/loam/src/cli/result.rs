@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn a_command_without_a_sentence_of_its_own_says_what_is_done_to_what_and_how_long_it_took() {
         let report = serde_json::json!({
-            "id": "01K9NXQZ6R3W4V5T8Y2B7C1D0E", "service": "provisioner", "kind": "rename_vm", "about": "web",
+            "id": "01K9NXQZ6R3W4V5T8Y2B7C1D0E", "service": "provisioner", "host": "h1", "caller": "anonymous",
+            "kind": "rename_vm", "about": "web",
             "state": "done", "steps_done": 4, "steps_total": 4,
             "started": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:02Z"
         });

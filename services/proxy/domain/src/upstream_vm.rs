@@ -131,20 +131,18 @@ mod tests {
 
     #[test]
     fn only_a_ready_vm_with_an_address_gets_requests() {
-        for state in [
-            VmState::Creating,
-            VmState::Starting,
-            VmState::Stopping,
-            VmState::Stopped,
-            VmState::Missing,
-            VmState::Unknown,
-        ] {
+        for state in
+            [VmState::Creating, VmState::Starting, VmState::Stopping, VmState::Stopped, VmState::Missing]
+        {
             assert!(matches!(target(&vm("web", 1, state), 80), UpstreamState::Down { .. }), "{state:?}");
         }
-        let without_address = UpstreamVm { address: None, ..vm("web", 1, VmState::Ready) };
-        assert!(matches!(
-            target(&without_address, 80),
-            UpstreamState::Down { reason: VmDownReason::Starting, .. }
-        ));
+        for state in [VmState::Ready, VmState::Unknown] {
+            let without_address = UpstreamVm { address: None, ..vm("web", 1, state) };
+            let target = target(&without_address, 80);
+            assert!(
+                matches!(target, UpstreamState::Down { reason: VmDownReason::Starting, .. }),
+                "{state:?}"
+            );
+        }
     }
 }

@@ -110,7 +110,7 @@ impl Owners {
             command: C::NAME,
             body: serde_json::to_value(&call.request).expect("plain data"),
             id: id.clone(),
-            caller: call.caller,
+            caller: call.asked_by().clone(),
             trace: telemetry::trace_id(&tracing::Span::current()),
         };
         let mut all = self.received.lock().expect("no panic");
