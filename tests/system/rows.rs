@@ -90,7 +90,7 @@ impl Written<'_> {
 
 /// A good row of a table.
 async fn good(tables: &bus::nats::NatsTransport, table: KvBucket, prefix: &str) -> (String, Vec<u8>) {
-    let row = tables.list(table.name, prefix).await.expect("listed").swap_remove(0);
+    let row = tables.read_page(table.name, prefix, 0).await.expect("listed").rows.swap_remove(0);
     (row.key, row.value.to_vec())
 }
 
@@ -122,15 +122,14 @@ async fn the_provisioner_lives_with_rows_of_a_later_version() {
     let inner = 4 + "imported".len();
     more.put(bucket::SEEDS, &seed_key, with_an_unknown_field(&seed, inner)).await;
     more.put(bucket::OPERATIONS, &operation_key, with_an_unknown_field(&operation, 2)).await;
-    let count =
-        installation.ask_at(Service::Provisioner, ListOperations { unfinished_only: false }).await.len();
+    let count = installation.ask_at(Service::Provisioner, ListOperations::default()).await.len();
 
     installation.kill(Service::Provisioner).await;
     written.are_named_and_untouched(&installation, Service::Provisioner).await;
     let vms = installation.ask(ListVms {}).await;
     assert_eq!(vms.iter().map(|vm| vm.definition.name.as_str()).collect::<Vec<_>>(), ["web"]);
     assert_eq!(installation.ask(ListSeeds {}).await.len(), 1);
-    let listed = installation.ask_at(Service::Provisioner, ListOperations { unfinished_only: false }).await;
+    let listed = installation.ask_at(Service::Provisioner, ListOperations::default()).await;
     assert_eq!(listed.len(), count);
 
     // What cannot be read keeps its name and its id, and is not taken for gone.
@@ -224,7 +223,7 @@ async fn backup_proxy_and_upgrade_live_with_rows_of_a_later_version() {
         }
         installation.kill(service).await;
         written.are_named_and_untouched(&installation, service).await;
-        installation.ask_at(service, ListOperations { unfinished_only: false }).await;
+        installation.ask_at(service, ListOperations::default()).await;
     }
     // Once it has opened its store again.
     eventually("a new backup is made", async || {

@@ -241,6 +241,7 @@ mod tests {
                 nkey_file: None,
                 people_file: None,
             },
+            operations_kept: chassis::OperationsKept::default(),
             health_socket: None,
             service: toml::from_str(own).expect("valid TOML"),
         }

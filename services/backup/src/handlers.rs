@@ -22,10 +22,9 @@ use contract::backup::{
     RestoreBackupAsVm, RestoreBackupAsVmRefused, StartBackup, StartBackupRefused, VerifyBackup,
     VerifyBackupRefused, VerifyRepository, VerifyRepositoryRefused,
 };
-use contract::message::{Failure, NeverRefused};
-use contract::operation::OperationReport;
-use contract::{BackupRef, OperationId, Request, VmName};
-use operation::{Engine, PendingCommand};
+use contract::message::{DurableCommand, Failure, NeverRefused};
+use contract::{BackupRef, OperationId, VmName};
+use operation::{Engine, PendingCommand, UnfinishedOperation};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::actors::RepositoryClosed;
@@ -62,19 +61,18 @@ impl Handlers {
     }
 
     /// Operations of a command that have not ended.
-    async fn unfinished<R: Request>(&self) -> Result<impl Iterator<Item = OperationReport>, Failure> {
-        let unfinished = self.engine.list(true).await.map_err(|error| Failure::unavailable(&error))?;
-        Ok(unfinished.into_iter().filter(|report| report.kind == R::NAME))
+    async fn unfinished<C: DurableCommand>(&self) -> Result<Vec<UnfinishedOperation>, Failure> {
+        self.engine.unfinished::<C>().await.map_err(|error| error.to_failure())
     }
 
     /// Checks that a command on the whole repository may begin: no other one is under way, and the repository is open.
-    async fn admit<R: Request>(
+    async fn admit<R: DurableCommand>(
         &self,
         id: &OperationId,
         under_way: fn(OperationId) -> R::Refusal,
     ) -> Result<Admission, ErrorReply<R::Refusal>> {
         let admission = self.admission().await;
-        if let Some(other) = self.unfinished::<R>().await?.find(|other| other.id != *id) {
+        if let Some(other) = self.unfinished::<R>().await?.into_iter().find(|other| other.id != *id) {
             return Err(ErrorReply::Refused(under_way(other.id)));
         }
         self.state.repository.repository().map_err(failed)?;
@@ -106,9 +104,8 @@ pub(crate) async fn check_start_backup(
     let under_way: Vec<_> = handlers
         .unfinished::<StartBackup>()
         .await?
-        .filter_map(|report| {
-            Some(RunningBackup { operation: report.id, vm: VmName::new(report.about).ok()? })
-        })
+        .into_iter()
+        .filter_map(|other| Some(RunningBackup { operation: other.id, vm: VmName::new(other.about).ok()? }))
         .collect();
     may_begin(&vm, &id, &under_way).map_err(ErrorReply::Refused)?;
     Ok(admission)

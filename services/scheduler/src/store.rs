@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use bus::{Bus, Caller, Entry, Table, TableError};
+use bus::{Bus, Caller, CanaryError, Entry, Table, TableError};
 use contract::message::with_causes;
 use contract::scheduler::{RunStartStatus, Schedule, ScheduledCommand, ScheduledRun};
 use contract::{NoPrevious, ScheduleId, Service, Stored, Timestamp, bucket};
@@ -90,6 +90,7 @@ pub(crate) enum ClaimOutcome {
 /// The two tables. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct ScheduleStore {
+    bus: Bus,
     schedules: Table<ScheduleRow>,
     runs: Table<RunRow>,
     instance: String,
@@ -102,10 +103,28 @@ fn run_key(schedule: &ScheduleId, due: Timestamp) -> String {
 impl ScheduleStore {
     pub(crate) fn of(bus: &Bus) -> ScheduleStore {
         ScheduleStore {
+            bus: bus.clone(),
             schedules: bus.table(bucket::SCHEDULES),
             runs: bus.table(bucket::RUNS),
             instance: operation::new_id().to_string(),
         }
+    }
+
+    /// Counts how often the table of schedules was lost and made anew, as it is now.
+    pub(crate) async fn check(&self) -> Result<u64, CanaryError> {
+        self.bus.check_table(&bucket::SCHEDULES).await?;
+        Ok(*self.schedules.generation().borrow())
+    }
+
+    /// Writes schedules again whose table was lost. What another scheduler wrote again stays.
+    pub(crate) async fn write_again(&self, rows: Vec<ScheduleRow>) -> Result<(), TableError> {
+        for row in rows {
+            match self.schedules.create(row.schedule.id.as_str(), &row).await {
+                Ok(_) | Err(TableError::Conflict { .. } | TableError::Unreadable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Those that can be read; the others do not fire, and keep their names.

@@ -10,7 +10,7 @@ use bus::memory::MemoryTransport;
 use contract::scheduler::{
     AddSchedule, AddScheduleRefused, ListRuns, ListSchedules, RemoveSchedule, RunFired, RunStartStatus,
 };
-use contract::{ScheduleId, Service};
+use contract::{ScheduleId, Service, bucket};
 use futures::StreamExt;
 use scheduler_domain::operation_for;
 use serde_json::{Value, json};
@@ -260,6 +260,34 @@ async fn a_bus_that_is_away_delays_a_run_and_nothing_more() {
     .await;
     installation.finished("nightly", 1).await;
     assert_eq!(installation.owners.received().len(), 1);
+}
+
+#[actix::test]
+async fn schedules_outlive_the_loss_of_their_tables_and_no_run_is_made_twice() {
+    for seconds in [31, DAY] {
+        // The loss is found when the store is read again, or when the next run is due.
+        let transport = MemoryTransport::new();
+        let installation = Installation::on(Arc::new(transport.clone()), "2026-05-01T12:00:00Z");
+        let _owners = installation.owners.open(&installation.bus).await;
+        let _scheduler = installation.scheduler().await;
+        installation.add("nightly", "0 3 * * *", "web").await;
+        installation.clock.advance(DAY);
+        installation.finished("nightly", 1).await;
+
+        transport.lose_table(bucket::SCHEDULES.name);
+        transport.lose_table(bucket::RUNS.name);
+        installation.clock.advance(seconds);
+        eventually("the schedule is there again", async || {
+            let listed = installation.call(&ListSchedules {}).await.expect("listed");
+            listed.iter().any(|status| status.schedule.id.as_str() == "nightly")
+        })
+        .await;
+        installation.clock.advance(DAY);
+        eventually("it fires", async || installation.owners.received().len() >= 2).await;
+        let received = installation.owners.received();
+        let ids: BTreeSet<_> = received.iter().map(|command| command.id.clone()).collect();
+        assert_eq!(ids.len(), received.len(), "no run is made twice: {received:?}");
+    }
 }
 
 #[actix::test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bus::ErrorReply;
 use contract::message::{Failure, FailureKind};
+use contract::operation::ListOperations;
 use contract::upgrade::{ApplyRelease, ApplyReleaseRefused, RollBackService, RollBackServiceRefused};
 use contract::{OperationId, Service};
 use operation::{Engine, PendingCommand};
@@ -142,7 +143,8 @@ impl ReleaseAdmission {
         let recorded = self.on_disk(move |releases| releases.highest_committed(service)).await?;
         // One that does not answer may be the reason for the upgrade.
         let running = self.state.health_of(service).await.ok().map(|health| health.version);
-        let ended = self.engine.list(false).await.map_err(|error| Failure::unavailable(&error))?;
+        let newest = ListOperations { limit: Some(u16::MAX), ..ListOperations::default() };
+        let ended = self.engine.list(&newest).await.map_err(|error| error.to_failure())?;
         let applied = ended.into_iter().filter_map(|report| {
             let applied: UpgradedService = serde_json::from_value(report.output?).ok()?;
             (applied.service == service && applied.host == self.state.host).then_some(applied.version)

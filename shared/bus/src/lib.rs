@@ -25,6 +25,7 @@
 mod body;
 mod call;
 mod caller;
+mod generation;
 pub mod memory;
 mod metrics;
 pub mod nats;
@@ -42,5 +43,5 @@ pub use people::People;
 pub use publish::{Bus, EventSubscription};
 pub use row::{UnreadableRow, read as read_row, write as write_row};
 pub use serve::{ErrorReply, IncomingRequest, RunningServer, Server};
-pub use table::{Entry, Revision, Rows, Table, TableError};
+pub use table::{Changes, Entry, Revision, Rows, Table, TableError};
 pub use transport::{CanaryError, DiscoveredService, Envelope, ServiceInfo, Transport, TransportError};

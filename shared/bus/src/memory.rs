@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::caller::{REQUEST_INFO_HEADER, RequestInfo};
 use crate::transport::{
-    CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration,
-    ReplyHandle, ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
+    Canary, CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints,
+    Registration, ReplyHandle, ServiceInfo, TablePage, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// Messages that wait for a slow subscriber; a NATS client holds 65,536, a test never needs that many.
@@ -29,8 +29,16 @@ pub struct MemoryTransport {
     user: Option<User>,
 }
 
-/// Value and revision by key.
-type TableRows = BTreeMap<String, (Bytes, u64)>;
+#[derive(Default)]
+struct MemoryTable {
+    /// Value and revision by key.
+    rows: BTreeMap<String, (Bytes, u64)>,
+    /// Revision of the removal by key.
+    removed: BTreeMap<String, u64>,
+    revision: u64,
+    /// Revision of the last canary. One process has the whole bus.
+    canary: u64,
+}
 
 #[derive(Default)]
 struct State {
@@ -39,8 +47,7 @@ struct State {
     next_at: usize,
     peers: HashMap<u64, DiscoveredService>,
     next_peer: u64,
-    tables: HashMap<(Option<Account>, String), TableRows>,
-    revision: u64,
+    tables: HashMap<(Option<Account>, String), MemoryTable>,
     cut: bool,
     losing: Option<String>,
 }
@@ -83,6 +90,11 @@ impl MemoryTransport {
     /// Restores the connection.
     pub fn mend(&self) {
         self.state().cut = false;
+    }
+
+    /// Loses a table and makes it anew, empty.
+    pub fn lose_table(&self, table: &str) {
+        self.state().tables.remove(&self.of_table(table));
     }
 
     /// Loses the answer to the next write of a row of this table; the row is written.
@@ -230,7 +242,7 @@ impl Transport for MemoryTransport {
 
     async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let state = self.linked()?;
-        let row = state.tables.get(&self.of_table(table)).and_then(|rows| rows.get(key));
+        let row = state.tables.get(&self.of_table(table)).and_then(|table| table.rows.get(key));
         Ok(row.map(|(value, revision)| TableRow {
             key: key.into(),
             value: value.clone(),
@@ -238,59 +250,75 @@ impl Transport for MemoryTransport {
         }))
     }
 
-    async fn write_canary(&self, table: &str) -> Result<(), CanaryError> {
-        let linked = self.linked().map(drop);
-        linked.map_err(|source| CanaryError::NotWritten { table: table.into(), source })
+    async fn write_canary(&self, table: &str, over: u64) -> Result<Canary, CanaryError> {
+        let mut state =
+            self.linked().map_err(|source| CanaryError::NotWritten { table: table.into(), source })?;
+        let rows = state.tables.entry(self.of_table(table)).or_default();
+        let is_predecessor_gone = over > 0 && rows.canary == 0;
+        rows.revision += 1;
+        rows.canary = rows.revision;
+        Ok(Canary { revision: rows.canary, is_predecessor_gone })
     }
 
     async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         self.get(table, key).await
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
+    async fn read_page(&self, table: &str, prefix: &str, after: u64) -> Result<TablePage, TransportError> {
         let state = self.linked()?;
-        let rows = state.tables.get(&self.of_table(table)).into_iter().flatten();
-        Ok(rows
-            .filter(|(key, _)| key.starts_with(prefix))
+        let Some(table) = state.tables.get(&self.of_table(table)) else { return Ok(TablePage::default()) };
+        let wanted = |key: &str, revision: u64| key.starts_with(prefix) && revision > after;
+        let mut rows: Vec<TableRow> = table
+            .rows
+            .iter()
+            .filter(|(key, (_, revision))| wanted(key, *revision))
             .map(|(key, (value, revision))| TableRow {
                 key: key.clone(),
                 value: value.clone(),
                 revision: *revision,
             })
-            .collect())
+            .collect();
+        rows.sort_by_key(|row| row.revision);
+        let removed = table.removed.iter().filter(|(key, revision)| wanted(key, **revision));
+        Ok(TablePage {
+            rows,
+            removed: removed.map(|(key, revision)| (key.clone(), *revision)).collect(),
+            next: None,
+        })
     }
 
     async fn put(
         &self,
-        table: &str,
+        name: &str,
         key: &str,
         value: Bytes,
         revision: u64,
     ) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
-        let next = state.revision + 1;
-        let rows = state.tables.entry(self.of_table(table)).or_default();
-        if rows.get(key).map_or(0, |(_, held)| *held) != revision {
+        let table = state.tables.entry(self.of_table(name)).or_default();
+        if table.rows.get(key).map_or(0, |(_, held)| *held) != revision {
             return Ok(WriteOutcome::Conflict);
         }
-        rows.insert(key.into(), (value, next));
-        state.revision = next;
-        if state.losing.take_if(|losing| losing == table).is_some() {
-            return Err(TransportError::TimedOut { subject: table.into(), after: Duration::ZERO });
+        table.revision += 1;
+        let written = table.revision;
+        table.removed.remove(key);
+        table.rows.insert(key.into(), (value, written));
+        if state.losing.take_if(|losing| losing == name).is_some() {
+            return Err(TransportError::TimedOut { subject: name.into(), after: Duration::ZERO });
         }
-        Ok(WriteOutcome::At(next))
+        Ok(WriteOutcome::At(written))
     }
 
     async fn remove(&self, table: &str, key: &str, revision: u64) -> Result<WriteOutcome, TransportError> {
         let mut state = self.linked()?;
-        let next = state.revision + 1;
-        let rows = state.tables.entry(self.of_table(table)).or_default();
-        if rows.get(key).map(|(_, held)| *held) != Some(revision) {
+        let table = state.tables.entry(self.of_table(table)).or_default();
+        if table.rows.get(key).map(|(_, held)| *held) != Some(revision) {
             return Ok(WriteOutcome::Conflict);
         }
-        rows.remove(key);
-        state.revision = next;
-        Ok(WriteOutcome::At(next))
+        table.rows.remove(key);
+        table.revision += 1;
+        table.removed.insert(key.into(), table.revision);
+        Ok(WriteOutcome::At(table.revision))
     }
 }
 

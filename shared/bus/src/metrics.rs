@@ -19,6 +19,9 @@ pub(crate) const CALLS: &str = "loam_bus_calls_total";
 /// Rows that this process found and cannot read, by table.
 pub(crate) const UNREADABLE_ROWS: &str = "loam_bus_unreadable_rows";
 
+/// Tables that this process found lost and made anew, by table.
+pub(crate) const TABLES_LOST: &str = "loam_bus_tables_lost_total";
+
 /// From a read of memory to the longest reply the bus allows.
 const SERVE_BOUNDS_SECONDS: [f64; 10] = [0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0];
 
@@ -27,6 +30,7 @@ struct Metrics {
     serve_duration: Histogram<f64>,
     calls: Counter<u64>,
     unreadable_rows: Gauge<u64>,
+    tables_lost: Counter<u64>,
 }
 
 /// Made at the first request, when telemetry is set up.
@@ -46,6 +50,10 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         unreadable_rows: meter
             .u64_gauge(UNREADABLE_ROWS)
             .with_description("rows that cannot be read, by table")
+            .build(),
+        tables_lost: meter
+            .u64_counter(TABLES_LOST)
+            .with_description("tables that were found lost and made anew, by table")
             .build(),
     }
 });
@@ -70,6 +78,10 @@ pub(crate) fn called<R: Request>(answer: &Result<R::Reply, CallError<R::Refusal>
     };
     let labels = [KeyValue::new("request", R::NAME), KeyValue::new("outcome", outcome)];
     METRICS.calls.add(1, &labels);
+}
+
+pub(crate) fn table_lost(table: &'static str) {
+    METRICS.tables_lost.add(1, &[KeyValue::new("table", table)]);
 }
 
 pub(crate) fn unreadable_rows(table: &'static str, count: usize) {

@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use crate::body::{CONTENT_TYPE, Encoding};
+use crate::generation::Generations;
 use crate::people::People;
 use crate::row::UnreadableRows;
 use crate::transport::{CanaryError, DiscoveredService, Envelope, Transport, TransportError};
@@ -23,12 +24,19 @@ pub struct Bus {
     pub(crate) realm: Realm,
     pub(crate) people: People,
     pub(crate) unreadable: Arc<UnreadableRows>,
+    pub(crate) generations: Arc<Generations>,
 }
 
 impl Bus {
     /// A bus over a transport, in a realm.
     pub fn new(transport: Arc<dyn Transport>, realm: Realm) -> Self {
-        Bus { transport, realm, people: People::default(), unreadable: Arc::default() }
+        Bus {
+            transport,
+            realm,
+            people: People::default(),
+            unreadable: Arc::default(),
+            generations: Arc::default(),
+        }
     }
 
     /// The same bus, on which callers have the names in a list of people.
@@ -84,12 +92,15 @@ impl Bus {
         Ok(EventSubscription { events: events.boxed() })
     }
 
-    /// Finds out whether a table can be written.
+    /// Finds out whether a table can be written, and whether it was made anew since it was checked last (`Table::generation`).
     ///
     /// # Errors
     /// When it is missing, or cannot be written now.
     pub async fn check_table(&self, bucket: &KvBucket) -> Result<(), CanaryError> {
-        self.transport.write_canary(bucket.name).await
+        let over = self.generations.canary_of(bucket.name);
+        let canary = self.transport.write_canary(bucket.name, over).await?;
+        self.generations.set_canary(bucket.name, canary.revision, canary.is_predecessor_gone);
+        Ok(())
     }
 
     /// Asks by service discovery which services run; collects answers for `wait`.

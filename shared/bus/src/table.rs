@@ -3,16 +3,19 @@
 //! A row that this build cannot read hides no other, and is never written over or removed: only who has read a row
 //! knows the revision that a change must name.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use contract::Stored;
 use contract::bucket::KvBucket;
 use contract::message::{Failure, FailureKind, with_causes};
+use tokio::sync::watch;
 
+use crate::generation::Generations;
 use crate::publish::Bus;
 use crate::row::{self, UnreadableRow, UnreadableRows};
-use crate::transport::{TableRow, Transport, TransportError, WriteOutcome};
+use crate::transport::{TablePage, TableRow, Transport, TransportError, WriteOutcome};
 
 /// The revision of a row; a change names the one it is based on.
 pub type Revision = u64;
@@ -38,6 +41,19 @@ pub struct Rows<T> {
     pub read: Vec<Entry<T>>,
     /// Those that this build cannot read.
     pub unreadable: Vec<UnreadableRow>,
+}
+
+/// What changed in a table after a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes<T> {
+    /// Rows as they are now; those that this build cannot read are left out and reported.
+    pub read: Vec<Entry<T>>,
+    /// Keys of rows that were removed, with the revision of their removal. The server remembers removals for an hour.
+    pub removed: Vec<(String, Revision)>,
+    /// The newest revision among them; the one asked after where nothing changed.
+    pub revision: Revision,
+    /// There is more after that revision.
+    pub is_partial: bool,
 }
 
 /// Why a table was not read or changed.
@@ -93,6 +109,7 @@ impl From<UnreadableRow> for TableError {
 pub struct Table<T> {
     transport: Arc<dyn Transport>,
     unreadable: Arc<UnreadableRows>,
+    generations: Arc<Generations>,
     name: &'static str,
     rows: PhantomData<fn() -> T>,
 }
@@ -102,8 +119,27 @@ impl<T> Clone for Table<T> {
         Table {
             transport: Arc::clone(&self.transport),
             unreadable: Arc::clone(&self.unreadable),
+            generations: Arc::clone(&self.generations),
             name: self.name,
             rows: PhantomData,
+        }
+    }
+}
+
+/// The newest revision that was found of each key, and its row where it was not removed. A row that is changed while a
+/// table is read moves behind the page that is being read, so that every row is found.
+#[derive(Default)]
+struct Newest(BTreeMap<String, (Revision, Option<TableRow>)>);
+
+impl Newest {
+    fn take(&mut self, page: TablePage) {
+        let rows = page.rows.into_iter().map(|row| (row.key.clone(), row.revision, Some(row)));
+        let removed = page.removed.into_iter().map(|(key, revision)| (key, revision, None));
+        for (key, revision, row) in rows.chain(removed) {
+            let known = self.0.entry(key).or_insert((NONE, None));
+            if revision > known.0 {
+                *known = (revision, row);
+            }
         }
     }
 }
@@ -114,6 +150,7 @@ impl Bus {
         Table {
             transport: Arc::clone(&self.transport),
             unreadable: Arc::clone(&self.unreadable),
+            generations: Arc::clone(&self.generations),
             name: bucket.name,
             rows: PhantomData,
         }
@@ -158,9 +195,15 @@ impl<T: Stored> Table<T> {
     /// # Errors
     /// When the bus cannot be reached.
     pub async fn all_under(&self, prefix: &str) -> Result<Rows<T>, TableError> {
-        let listed = self.transport.list(self.name, prefix).await.map_err(|cause| self.link(cause))?;
+        let mut found = Newest::default();
+        let mut after = Some(NONE);
+        while let Some(start) = after {
+            let page = self.page(prefix, start).await?;
+            after = page.next;
+            found.take(page);
+        }
         let mut rows = Rows { read: Vec::new(), unreadable: Vec::new() };
-        for row in listed {
+        for row in found.0.into_values().filter_map(|(_, row)| row) {
             match self.read(row) {
                 Ok(entry) => rows.read.push(entry),
                 Err(row) => rows.unreadable.push(row),
@@ -168,6 +211,40 @@ impl<T: Stored> Table<T> {
         }
         self.unreadable.replace(self.name, prefix, &rows.unreadable);
         Ok(rows)
+    }
+
+    /// Reads what changed after a revision, a thousand rows at most. In a cluster the answer may be a little old.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached.
+    pub async fn changes(&self, after: Revision) -> Result<Changes<T>, TableError> {
+        let page = self.page("", after).await?;
+        let next = page.next;
+        let mut found = Newest::default();
+        found.take(page);
+        let newest = found.0.values().map(|(revision, _)| *revision).max();
+        let revision = next.or(newest).unwrap_or(after);
+        let mut changes =
+            Changes { read: Vec::new(), removed: Vec::new(), revision, is_partial: next.is_some() };
+        for (key, (revision, row)) in found.0 {
+            let Some(row) = row else {
+                changes.removed.push((key, revision));
+                continue;
+            };
+            let outcome = self.read(row);
+            self.unreadable.set(self.name, &key, outcome.as_ref().err().cloned());
+            changes.read.extend(outcome);
+        }
+        Ok(changes)
+    }
+
+    async fn page(&self, prefix: &str, after: Revision) -> Result<TablePage, TableError> {
+        self.transport.read_page(self.name, prefix, after).await.map_err(|cause| self.link(cause))
+    }
+
+    /// Counts how often the table was found lost and made anew, by this process and since its start.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generations.watch(self.name)
     }
 
     /// Writes a row that must not be there yet.

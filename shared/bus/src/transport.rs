@@ -124,8 +124,28 @@ pub struct TableRow {
     pub revision: u64,
 }
 
-/// The key of the row that shows whether a table can be written. No name of ours begins so.
-pub(crate) const CANARY_KEY: &str = "_canary";
+/// Keys of rows that show whether a table can be written begin so. No name of ours does.
+pub(crate) const CANARY_PREFIX: &str = "_canary.";
+
+/// A part of a table, in the order of the revisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TablePage {
+    /// Rows that are there.
+    pub rows: Vec<TableRow>,
+    /// Rows that were removed, and the revision of their removal. The server remembers that for an hour.
+    pub removed: Vec<(String, u64)>,
+    /// The revision after which the next page begins; absent where this is the last one.
+    pub next: Option<u64>,
+}
+
+/// A row that was written only to find out whether a table can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Its revision.
+    pub revision: u64,
+    /// The one before is gone: the table was lost and made anew, or nothing was written for a day.
+    pub is_predecessor_gone: bool,
+}
 
 /// Why a table cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,14 +194,15 @@ pub trait Transport: Send + Sync + 'static {
     fn account(&self) -> Option<Account>;
     /// Whether there is a connection now.
     fn is_connected(&self) -> bool;
-    /// Writes a row that nobody reads, over the one before, and so finds out whether the table can be written.
-    async fn write_canary(&self, table: &str) -> Result<(), CanaryError>;
+    /// Writes a row of this process that nobody reads, over the one of the revision `over` (0: the first), and so finds out
+    /// whether the table can be written, and whether it is the one of before.
+    async fn write_canary(&self, table: &str, over: u64) -> Result<Canary, CanaryError>;
     /// Reads a row. In a cluster the answer may be a little old.
     async fn get(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
     /// Reads a row as the leader of the table has it: never older than what was written before.
     async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError>;
-    /// Reads all rows whose key begins with `prefix` (empty, or whole tokens ending in a dot).
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError>;
+    /// Reads rows of a revision above `after` whose key begins with `prefix` (empty, or whole tokens ending in a dot).
+    async fn read_page(&self, table: &str, prefix: &str, after: u64) -> Result<TablePage, TransportError>;
     /// Writes a row if its revision is the one named; 0 means that there is none.
     async fn put(
         &self,

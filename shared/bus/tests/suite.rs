@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, Caller, Envelope, ErrorReply, ServiceInfo, TableError, Transport, TransportError};
+use bus::{
+    Bus, CallError, Caller, CanaryError, Envelope, ErrorReply, ServiceInfo, TableError, Transport,
+    TransportError,
+};
 use contract::message::{Failure, FailureKind};
 use contract::permissions::User;
 use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
@@ -65,6 +68,7 @@ on_both!(
     a_row_is_read_from_the_leader_as_it_is,
     a_removed_row_can_be_created_again,
     a_row_that_cannot_be_read_is_set_aside_and_never_written_over,
+    what_changed_after_a_revision_is_read,
     more_rows_are_listed_than_one_answer_of_the_server_carries,
 );
 
@@ -356,6 +360,68 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_never_written_over(fixture: 
     fixture.transport.put(bucket::SEEDS.name, "later", readable.into(), stored.revision).await.expect("put");
     assert_eq!(table.get("later").await.expect("read").map(|row| row.value), Some(row(7)));
     assert_eq!(set_aside(), ["damaged", "empty"]);
+}
+
+async fn what_changed_after_a_revision_is_read(fixture: Fixture) {
+    let table = fixture.bus.table::<Numbered>(bucket::OPERATIONS);
+    let nothing = table.changes(0).await.expect("read");
+    assert_eq!((nothing.read, nothing.removed, nothing.revision), (vec![], vec![], 0));
+    let first = table.create("a", &row(1)).await.expect("created");
+    table.create("b", &row(2)).await.expect("created");
+    let changes = table.changes(0).await.expect("read");
+    let keys: Vec<_> = changes.read.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!((keys, changes.is_partial), (vec!["a", "b"], false));
+    let second = table.update("b", &row(3), changes.revision).await.expect("updated");
+    table.remove("a", first).await.expect("removed");
+    fixture.bus.check_table(&bucket::OPERATIONS).await.expect("canaries are not shown");
+    let changes = table.changes(changes.revision).await.expect("read");
+    let read: Vec<_> = changes.read.iter().map(|row| (row.value.clone(), row.revision)).collect();
+    let removed: Vec<_> = changes.removed.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!((read, removed), (vec![(row(3), second)], vec!["a"]));
+    let again = table.changes(changes.revision).await.expect("read");
+    assert_eq!((again.read, again.removed), (vec![], vec![]));
+}
+
+/// `lose` removes the table and makes it anew.
+async fn is_found_to_be_another_table(bus: &Bus, lose: impl AsyncFnOnce()) {
+    let generation = bus.table::<Numbered>(bucket::SEEDS).generation();
+    for _ in 0..2 {
+        bus.check_table(&bucket::SEEDS).await.expect("writable");
+    }
+    assert_eq!(*generation.borrow(), 0);
+    lose().await;
+    bus.check_table(&bucket::SEEDS).await.expect("writable");
+    assert_eq!(*generation.borrow(), 1);
+    bus.check_table(&bucket::SEEDS).await.expect("writable");
+    assert_eq!(*generation.borrow(), 1);
+}
+
+#[tokio::test]
+async fn a_table_that_was_lost_and_made_anew_is_noticed_in_memory() {
+    let transport = MemoryTransport::new();
+    let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
+    is_found_to_be_another_table(&bus, async || transport.lose_table(bucket::SEEDS.name)).await;
+}
+
+#[tokio::test]
+async fn a_table_that_was_lost_and_made_anew_is_noticed_on_nats() {
+    let Fixture { bus, _server, .. } = on_nats().await;
+    let url = _server.as_ref().expect("on nats there is one").url();
+    let lose = async || {
+        let client = async_nats::connect(&url).await.expect("connected");
+        client.request("$JS.API.STREAM.DELETE.KV_seeds", "".into()).await.expect("removed");
+        let missing = bus.check_table(&bucket::SEEDS).await;
+        assert!(matches!(missing, Err(CanaryError::Missing(_))), "{missing:?}");
+        let connection = bus::nats::Connection {
+            url: url.clone(),
+            nkey_file: None,
+            name: "suite".into(),
+            user: User::Service(Service::Provisioner),
+        };
+        let transport = bus::nats::connect(&connection, SOON).await.expect("a server answers");
+        bus::nats::bootstrap(&transport, Service::Provisioner, 1).await.expect("made again");
+    };
+    is_found_to_be_another_table(&bus, lose).await;
 }
 
 async fn more_rows_are_listed_than_one_answer_of_the_server_carries(fixture: Fixture) {

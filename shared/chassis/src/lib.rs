@@ -22,6 +22,7 @@ mod files;
 mod health;
 mod local_health;
 mod memory;
+mod operations;
 mod settings;
 mod signals;
 mod start;
@@ -32,7 +33,7 @@ mod worker;
 pub use files::{FileTrustError, refuse_if_others_can_write, sha256_of};
 pub use health::PartCheck;
 pub use memory::{CoreDumpError, leave_no_core_dump};
-pub use settings::{NatsSettings, Settings, SettingsError, load};
+pub use settings::{NatsSettings, OperationsKept, Settings, SettingsError, load};
 pub use start::{
     BoxFuture, CHECK_HEALTH, CHECK_SETTINGS, Service, ServiceContext, StartedService, end_on_panic, run,
 };

@@ -4,6 +4,7 @@
 //! host = "h1"              # our name among hosts
 //! state_dir = "/var/lib/loam"
 //! realm = "loam"           # the first token of every subject
+//! operations_kept = 10000  # ended operations of this service that are kept on this host
 //! health_socket = "/tmp/health.sock"   # where `--check-health` asks; absent: nowhere
 //! [nats]
 //! url = "nats://127.0.0.1:4222"
@@ -34,6 +35,8 @@ pub struct Settings<S> {
     pub realm: Realm,
     /// The bus.
     pub nats: NatsSettings,
+    /// How many ended operations of this service and host are kept.
+    pub operations_kept: OperationsKept,
     /// The socket on which we answer for our health to our own host; none where absent.
     pub health_socket: Option<PathBuf>,
     /// The service's own part.
@@ -65,6 +68,35 @@ pub enum SettingsError {
     UntrustedFile(#[from] FileTrustError),
 }
 
+/// How many ended operations are kept: 100 to 100,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct OperationsKept(u32);
+
+impl OperationsKept {
+    /// The number.
+    pub fn count(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for OperationsKept {
+    fn default() -> OperationsKept {
+        OperationsKept(10_000)
+    }
+}
+
+impl TryFrom<u32> for OperationsKept {
+    type Error = &'static str;
+    fn try_from(count: u32) -> Result<OperationsKept, &'static str> {
+        if (100..=100_000).contains(&count) {
+            Ok(OperationsKept(count))
+        } else {
+            Err("operations_kept is a number from 100 to 100000")
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Common {
     host: HostName,
@@ -72,6 +104,8 @@ struct Common {
     #[serde(default)]
     realm: Realm,
     nats: NatsSettings,
+    #[serde(default)]
+    operations_kept: OperationsKept,
     #[serde(default)]
     health_socket: Option<PathBuf>,
 }
@@ -113,8 +147,8 @@ fn load_from<S: DeserializeOwned>(
     for path in [&common.nats.nkey_file, &common.nats.people_file].into_iter().flatten() {
         refuse_if_others_can_write(path)?;
     }
-    let Common { host, state_dir, realm, nats, health_socket } = common;
-    Ok(Settings { host, state_dir, realm, nats, health_socket, service: own })
+    let Common { host, state_dir, realm, nats, operations_kept, health_socket } = common;
+    Ok(Settings { host, state_dir, realm, nats, operations_kept, health_socket, service: own })
 }
 
 #[cfg(test)]
@@ -143,6 +177,15 @@ mod tests {
             (settings.host.as_str(), settings.service.workers, settings.service.store.as_str()),
             ("h1", 2, "file:///x")
         );
+    }
+
+    #[test]
+    fn the_number_of_operations_kept_has_bounds() {
+        assert_eq!(load_text("operations_kept = 250").expect("read").operations_kept.count(), 250);
+        assert_eq!(load_text("").expect("read").operations_kept, OperationsKept::default());
+        for wrong in ["99", "100001", "-1", "\"many\""] {
+            load_text(&format!("operations_kept = {wrong}")).expect_err(wrong);
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::files::sha256_of;
 use crate::health::{HealthChecks, PartCheck, check_bus, check_resumed, check_rows};
 use crate::local_health::{self, LocalHealth};
 use crate::memory::leave_no_core_dump;
-use crate::settings::{Settings, load};
+use crate::operations::OperationPruner;
+use crate::settings::{OperationsKept, Settings, load};
 use crate::signals::EndSignals;
 use crate::tables::TableChecker;
 use crate::wiring::Wiring;
@@ -90,12 +91,17 @@ impl Service {
         self
     }
 
-    /// Whether its tables can be written, as parts of its health.
-    fn with_table_checks(mut self, bus: &Bus, service: contract::Service) -> Service {
-        let Some(checker) = TableChecker::of(bus, service) else { return self };
-        self.parts.push(checker.check_missing());
+    /// What every service does in the background: whether its tables can be written is a part of its health, and records
+    /// of operations that ended long ago are removed.
+    fn with_common_workers(mut self, bus: &Bus, service: contract::Service, kept: OperationsKept) -> Service {
         let own = self.workers.checks().len();
-        self.workers.start(checker);
+        if let Some(checker) = TableChecker::of(bus, service) {
+            self.parts.push(checker.check_missing());
+            self.workers.start(checker);
+        }
+        if let Some(engine) = self.engine.clone() {
+            self.workers.start(OperationPruner { engine, kept: kept.count() });
+        }
         self.parts.extend(self.workers.checks().split_off(own));
         self
     }
@@ -219,6 +225,7 @@ where
     let since = chrono::Utc::now();
     let build_id = executable_digest().context("hashing our executable")?;
     let (host, health_socket) = (settings.host.clone(), settings.health_socket.clone());
+    let kept = settings.operations_kept;
     let Some(bus) = end.unless_received(open_bus(service, &settings)).await else { return Ok(()) };
     let bus = bus?;
     let chassis = ServiceContext {
@@ -229,7 +236,7 @@ where
         instance: instance.clone(),
     };
     let Some(service_built) = end.unless_received(build(chassis)).await else { return Ok(()) };
-    let service_built = service_built?.with_table_checks(&bus, service);
+    let service_built = service_built?.with_common_workers(&bus, service, kept);
 
     let info = ServiceInfo {
         service,

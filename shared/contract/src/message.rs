@@ -68,6 +68,17 @@ pub enum Caller {
     Unknown,
 }
 
+impl Caller {
+    /// Whether this is the caller that a person means by a name: of a service, or of a person, who may be named by the
+    /// public key, too.
+    pub fn is_named(&self, text: &str) -> bool {
+        match self {
+            Caller::Person { user, name } => user == text || name.as_deref() == Some(text),
+            other => other.to_string() == text,
+        }
+    }
+}
+
 /// Characters of a public key that tell users apart, for people.
 const USER_CHARACTERS_SHOWN: usize = 12;
 

@@ -149,6 +149,33 @@ pub struct ListOperations {
     /// Only those that have not ended.
     #[serde(default)]
     pub unfinished_only: bool,
+    /// Only those that this person, by name or public key, or this service asked for, itself or through the scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Only those whose id begins so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_prefix: Option<String>,
+    /// Only those that come after this one in the list: the last of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<OperationPosition>,
+    /// How many at most, 1 to 200; 100 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u16>,
+}
+
+/// The place of an operation in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationPosition {
+    /// When it was begun.
+    pub started: Timestamp,
+    /// Its id, which decides among those that were begun at one moment.
+    pub id: OperationId,
+}
+
+impl From<&OperationReport> for OperationPosition {
+    fn from(report: &OperationReport) -> OperationPosition {
+        OperationPosition { started: report.started, id: report.id.clone() }
+    }
 }
 
 /// Asks a service for one of its operations.

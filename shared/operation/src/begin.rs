@@ -1,6 +1,5 @@
 //! Beginning an operation: once for each id, after its preconditions were checked, and never half.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use bus::{Caller, Entry, ErrorReply, IncomingRequest, TableError};
@@ -14,9 +13,7 @@ use tracing::{Instrument, Span};
 use crate::engine::{Engine, new_id};
 use crate::record::OperationRecord;
 
-/// Finished operations that are kept for looking back; older ones are removed when new ones begin.
-const FINISHED_MAX: usize = 200;
-/// Unfinished operations that a service accepts: a bound on memory and on what a restart has to resume.
+/// Unfinished operations that a service accepts on a host: a bound on memory and on what a restart has to resume.
 const UNFINISHED_MAX: usize = 500;
 /// A write whose answer was lost may wait in the client for the next connection, or show at one replica of the table
 /// before the others: not finding it once means little.
@@ -111,7 +108,15 @@ impl Engine {
         if let Some(known) = shared.table.get(&key).await? {
             return already(known.value, C::NAME, &json);
         }
-        self.make_room().await?;
+        // Its row was lost with the table, and its driver is about to write it again.
+        if self.is_driving(&id) {
+            return Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key }));
+        }
+        shared.index.load(&shared.table).await?;
+        let unfinished = shared.index.unfinished(|entry| entry.host == shared.host).len();
+        if unfinished >= UNFINISHED_MAX {
+            return Err(BeginError::TooMany(unfinished));
+        }
         let now = chrono::Utc::now();
         let record = OperationRecord {
             id: id.clone(),
@@ -131,6 +136,7 @@ impl Engine {
         };
         match shared.table.create(&key, &record).await {
             Ok(revision) => {
+                shared.index.enter(&record, revision);
                 self.launch(Entry { key, value: record, revision });
                 Ok(BegunOperation::Begun(id))
             }
@@ -165,24 +171,6 @@ impl Engine {
                 ),
             }
         }
-    }
-
-    async fn make_room(&self) -> Result<(), BeginError> {
-        let rows = self.rows().await?;
-        let unfinished = rows.iter().filter(|row| !row.value.state.is_final()).count();
-        if unfinished >= UNFINISHED_MAX {
-            return Err(BeginError::TooMany(unfinished));
-        }
-        let mut finished: Vec<_> = rows.into_iter().filter(|row| row.value.state.is_final()).collect();
-        finished.sort_by_key(|row| Reverse(row.value.updated));
-        for old in finished.iter().skip(FINISHED_MAX) {
-            match self.shared.table.remove(&old.key, old.revision).await {
-                // Another process removed it.
-                Ok(()) | Err(TableError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The engine: begins, resumes, lists and cancels the operations of one service.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,20 +8,26 @@ use std::time::Duration;
 
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
-use contract::operation::OperationReport;
+use contract::operation::{ListOperations, OperationReport};
 use contract::{HostName, OperationId, Service, bucket};
+use futures::{StreamExt, TryStreamExt, stream};
 use saga::{Step, drive};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::context::{Context, ProgressMeter};
+use crate::index::{Index, IndexEntry};
 use crate::metrics;
 use crate::record::OperationRecord;
 use crate::runtime::BusRuntime;
 
 /// How long the end of a process waits for its drivers to stop.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// Rows that a list reads at the same time.
+const READS_AT_ONCE: usize = 16;
+/// Records that are removed in one round; the next round removes more.
+const PRUNED_AT_ONCE: usize = 1000;
 
 /// The steps that carry a durable command out, in the service whose state (ports and actors) is `S`.
 pub trait Saga<S>: DurableCommand {
@@ -35,6 +40,17 @@ pub trait Saga<S>: DurableCommand {
 #[error("reading the operations to resume")]
 pub struct ResumeError(#[from] TableError);
 
+/// An operation that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedOperation {
+    /// Its id.
+    pub id: OperationId,
+    /// The host on which it runs.
+    pub host: HostName,
+    /// What it is about.
+    pub about: String,
+}
+
 type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Drive = Box<dyn Fn(Engine, Entry<OperationRecord>) -> Driving + Send + Sync>;
 
@@ -46,6 +62,7 @@ pub(crate) struct RegisteredSaga {
 pub(crate) struct EngineShared {
     pub(crate) bus: Bus,
     pub(crate) table: Table<OperationRecord>,
+    pub(crate) index: Arc<Index>,
     pub(crate) service: Service,
     pub(crate) host: HostName,
     pub(crate) sagas: HashMap<&'static str, RegisteredSaga>,
@@ -111,6 +128,7 @@ impl<S: Send + Sync + 'static> Sagas<S> {
         };
         let shared = EngineShared {
             table: bus.table(bucket::OPERATIONS),
+            index: Arc::default(),
             bus,
             service,
             host,
@@ -155,14 +173,15 @@ impl Engine {
     /// # Errors
     /// When the table cannot be read.
     pub async fn resume(&self) -> Result<usize, ResumeError> {
-        let is_ours = |row: &Entry<OperationRecord>| row.value.host == self.shared.host;
-        let rows = self.rows().await?.into_iter();
-        let unfinished: Vec<_> = rows.filter(|row| is_ours(row) && !row.value.state.is_final()).collect();
-        let count = unfinished.len();
-        for row in unfinished {
-            self.drive_on(row);
+        let EngineShared { index, table, host, .. } = &*self.shared;
+        index.catch_up(table).await?;
+        let unfinished = index.unfinished(|entry| entry.host == *host);
+        for (id, _) in &unfinished {
+            if let Some(row) = read_row(table, id).await? {
+                self.drive_on(row);
+            }
         }
-        Ok(count)
+        Ok(unfinished.len())
     }
 
     /// Requests the cancellation of an operation; a no-op where it has ended.
@@ -183,16 +202,59 @@ impl Engine {
         }
     }
 
-    /// The operations of the service, newest first.
+    /// The operations of the service that are asked for, newest first, with their outputs.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn list(&self, unfinished_only: bool) -> Result<Vec<OperationReport>, TableError> {
-        let mut reports: Vec<OperationReport> =
-            self.rows().await?.iter().map(|row| self.report(&row.value)).collect();
-        reports.retain(|report| !unfinished_only || !report.state.is_final());
-        reports.sort_by_key(|report| Reverse(report.started));
+    pub async fn list(&self, query: &ListOperations) -> Result<Vec<OperationReport>, TableError> {
+        let EngineShared { index, table, .. } = &*self.shared;
+        index.catch_up(table).await?;
+        let ids = index.select(query);
+        let mut reports = Vec::with_capacity(ids.len());
+        let rows = ids.into_iter().map(|id| {
+            let table = table.clone();
+            async move { read_row(&table, &id).await }
+        });
+        let mut rows = stream::iter(rows).buffered(READS_AT_ONCE);
+        while let Some(row) = rows.try_next().await? {
+            // It may have ended, or been removed, since.
+            let report = row.map(|row| self.report(&row.value));
+            reports.extend(report.filter(|report| !query.unfinished_only || !report.state.is_final()));
+        }
         Ok(reports)
+    }
+
+    /// The operations of a command that have not ended, on all hosts.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn unfinished<C: DurableCommand>(&self) -> Result<Vec<UnfinishedOperation>, TableError> {
+        let EngineShared { index, table, .. } = &*self.shared;
+        index.catch_up(table).await?;
+        let unfinished = index.unfinished(|entry| entry.kind == C::NAME);
+        let operation = |(id, entry): (OperationId, IndexEntry)| UnfinishedOperation {
+            id,
+            host: entry.host,
+            about: entry.about,
+        };
+        Ok(unfinished.into_iter().map(operation).collect())
+    }
+
+    /// Removes the records of ended operations of this host beyond the newest `kept`, a bounded number of them.
+    ///
+    /// # Errors
+    /// When the table cannot be read or written.
+    pub async fn prune(&self, kept: usize) -> Result<(), TableError> {
+        let EngineShared { index, table, host, .. } = &*self.shared;
+        index.catch_up(table).await?;
+        for (id, revision) in index.excess(host, kept).into_iter().take(PRUNED_AT_ONCE) {
+            match table.remove(id.as_str(), revision).await {
+                // Another process removed it.
+                Ok(()) | Err(TableError::Conflict { .. }) => index.remove(&id, revision),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn report(&self, record: &OperationRecord) -> OperationReport {
@@ -200,9 +262,9 @@ impl Engine {
         record.report(meter.as_ref())
     }
 
-    /// Those that can be read; the others are neither resumed nor listed nor removed, and the bus reports them.
-    pub(crate) async fn rows(&self) -> Result<Vec<Entry<OperationRecord>>, TableError> {
-        Ok(self.shared.table.all().await?.read)
+    /// Whether this process drives an operation.
+    pub(crate) fn is_driving(&self, id: &OperationId) -> bool {
+        self.running().contains_key(id)
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
@@ -264,6 +326,8 @@ impl Engine {
         let mut runtime = BusRuntime {
             bus: self.shared.bus.clone(),
             table: self.shared.table.clone(),
+            generation: self.shared.table.generation(),
+            index: Arc::clone(&self.shared.index),
             operation_record: row.value,
             revision: row.revision,
             progress: context.progress.clone(),
@@ -279,5 +343,16 @@ impl Engine {
             Err(fenced) => tracing::info!(operation = %id, kind, %fenced, "operation left"),
         }
         metrics::driver_stopped(kind);
+    }
+}
+
+/// A row, unless it is gone or this build cannot read it; the bus reports the latter.
+async fn read_row(
+    table: &Table<OperationRecord>,
+    id: &OperationId,
+) -> Result<Option<Entry<OperationRecord>>, TableError> {
+    match table.get(id.as_str()).await {
+        Err(TableError::Unreadable { .. }) => Ok(None),
+        row => row,
     }
 }

@@ -14,7 +14,8 @@
 //! any saga does.
 //!
 //! `begin` begins them, `engine` knows the sagas, drives, resumes and stops; `server` answers the requests about
-//! operations; `runtime` keeps the journal; `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
+//! operations; `runtime` keeps the journal; `index` says
+//! which there are; `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
 //! those of steps.
 
 #![warn(clippy::missing_errors_doc)]
@@ -23,6 +24,7 @@ mod begin;
 mod context;
 mod engine;
 mod error;
+mod index;
 mod metrics;
 mod record;
 mod runtime;
@@ -31,6 +33,6 @@ mod wait;
 
 pub use begin::{BeginError, PendingCommand};
 pub use context::{Context, ProgressMeter};
-pub use engine::{Engine, ResumeError, Saga, Sagas, new_id};
+pub use engine::{Engine, ResumeError, Saga, Sagas, UnfinishedOperation, new_id};
 pub use error::{call_error, declined_error, failure_error};
 pub use wait::wait_for_operation;

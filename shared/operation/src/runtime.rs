@@ -1,5 +1,6 @@
 //! The journal on the bus: recorded by compare-and-set, published as events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Bus, Revision, Table, TableError};
@@ -7,11 +8,13 @@ use contract::message::with_causes;
 use contract::operation::OperationChanged;
 use saga::{FencedError, Journal, Runtime, StepError, StepFuture};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::context::ProgressMeter;
+use crate::index::Index;
 use crate::record::OperationRecord;
 
 /// While the bus is away, the wait between attempts to record. An operation cannot go on without its journal, and
@@ -23,6 +26,9 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct BusRuntime {
     pub(crate) bus: Bus,
     pub(crate) table: Table<OperationRecord>,
+    /// Changes when the table was lost and made anew.
+    pub(crate) generation: watch::Receiver<u64>,
+    pub(crate) index: Arc<Index>,
     pub(crate) operation_record: OperationRecord,
     pub(crate) revision: Revision,
     pub(crate) progress: ProgressMeter,
@@ -40,10 +46,35 @@ impl BusRuntime {
         }
     }
 
-    /// An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
-    async fn was_ours(&self) -> Result<Option<Revision>, TableError> {
-        let row = self.table.get_from_leader(self.operation_record.id.as_str()).await?;
-        Ok(row.filter(|row| row.value == self.operation_record).map(|row| row.revision))
+    /// Writes the row. An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
+    /// Nobody removes the row of an operation that has not ended: where there is none, the table was lost, and what this
+    /// driver knows is written anew. `None`: another process drives it.
+    async fn write(&self) -> Result<Option<Revision>, TableError> {
+        let (key, record) = (self.operation_record.id.as_str(), &self.operation_record);
+        match self.table.update(key, record, self.revision).await {
+            Err(TableError::Conflict { .. }) => {}
+            outcome => return outcome.map(Some),
+        }
+        match self.table.get_from_leader(key).await? {
+            Some(row) => Ok((row.value == *record).then_some(row.revision)),
+            None => match self.table.create(key, record).await {
+                Err(TableError::Conflict { .. }) => Ok(None),
+                outcome => outcome.map(Some),
+            },
+        }
+    }
+
+    /// Writes the row again after its table was lost. Whatever hinders it, the next record shows it.
+    async fn write_again(&mut self) {
+        if let Ok(Some(revision)) = self.write().await {
+            tracing::warn!(operation = %self.operation_record.id, "the table of operations was lost; this one is written again");
+            self.written(revision);
+        }
+    }
+
+    fn written(&mut self, revision: Revision) {
+        self.revision = revision;
+        self.index.enter(&self.operation_record, revision);
     }
 }
 
@@ -51,31 +82,23 @@ impl Runtime for BusRuntime {
     async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
         self.operation_record.follow(journal, chrono::Utc::now());
         self.progress.clear();
-        let key = self.operation_record.id.to_string();
         loop {
             if self.shutdown.is_cancelled() {
                 return Err(FencedError);
             }
-            let outcome = match self.table.update(&key, &self.operation_record, self.revision).await {
-                Err(TableError::Conflict { .. }) => match self.was_ours().await {
-                    Ok(None) => {
-                        tracing::warn!(operation = %self.operation_record.id, "another process drives this operation; leaving it to that one");
-                        return Err(FencedError);
-                    }
-                    Ok(Some(revision)) => Ok(revision),
-                    Err(error @ TableError::Unreadable { .. }) => {
-                        tracing::error!(operation = %self.operation_record.id, %error, "another version drives this operation; leaving it to that one");
-                        return Err(FencedError);
-                    }
-                    Err(error) => Err(error),
-                },
-                outcome => outcome,
-            };
-            match outcome {
-                Ok(revision) => {
-                    self.revision = revision;
+            match self.write().await {
+                Ok(Some(revision)) => {
+                    self.written(revision);
                     self.publish().await;
                     return Ok(());
+                }
+                Ok(None) => {
+                    tracing::warn!(operation = %self.operation_record.id, "another process drives this operation; leaving it to that one");
+                    return Err(FencedError);
+                }
+                Err(error @ TableError::Unreadable { .. }) => {
+                    tracing::error!(operation = %self.operation_record.id, %error, "another version drives this operation; leaving it to that one");
+                    return Err(FencedError);
                 }
                 Err(error) => {
                     tracing::warn!(operation = %self.operation_record.id, error = with_causes(&error), "the journal cannot be written; waiting");
@@ -131,6 +154,7 @@ impl Runtime for BusRuntime {
                         self.publish().await;
                     }
                 }
+                Ok(()) = self.generation.changed() => self.write_again().await,
                 // The work is dropped where it waits; it is repeated after the next start: steps are idempotent.
                 () = self.shutdown.cancelled() => return Some(Err(StepError::Permanent("the process is ending".into()))),
             }

@@ -21,7 +21,7 @@ impl Engine {
         self,
         call: IncomingRequest<ListOperations>,
     ) -> Result<Vec<OperationReport>, ErrorReply<NeverRefused>> {
-        let listed = self.list(call.request.unfinished_only).await;
+        let listed = self.list(&call.request).await;
         let mut reports = listed.map_err(|error| error.to_failure())?;
         // Outputs of hundreds of operations would not fit into one message.
         reports.iter_mut().for_each(|report| report.output = None);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bus::memory::MemoryTransport;
 use bus::{Bus, Caller};
-use contract::operation::{BegunOperation, OperationChanged, OperationState};
+use contract::operation::{
+    BegunOperation, ListOperations, OperationChanged, OperationPosition, OperationState,
+};
 use contract::provisioner::StartVm;
 use contract::{HostName, OperationId, Realm, Service, VmName};
 use futures::StreamExt;
@@ -249,6 +251,99 @@ async fn an_operation_whose_beginning_was_written_while_the_bus_went_away_is_car
     engine.begin(pending(&id, "web")).await.expect_err("nobody knows whether it is begun");
     let again = engine.begin(pending(&id, "web")).await.expect("it is");
     assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
+    ends(&engine, &id, OperationState::Done).await;
+    assert_eq!(state.prepared.load(Ordering::SeqCst), 1);
+}
+
+/// Ids of a list, and the operations in it.
+async fn listed(engine: &Engine, query: ListOperations) -> Vec<OperationId> {
+    engine.list(&query).await.expect("readable").into_iter().map(|report| report.id).collect()
+}
+
+#[tokio::test]
+async fn operations_are_listed_in_pages_and_by_who_asked_for_them() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (_, engine) = engine(&transport, &state);
+    let alice = Caller::Person { user: "UALICE".into(), name: Some("alice".into()) };
+    let mut ids = Vec::new();
+    for number in 1..=7_u128 {
+        let id = OperationId::from_bits(number);
+        let on_behalf_of = (number % 2 == 0).then(|| alice.clone());
+        engine.begin(PendingCommand { on_behalf_of, ..pending(&id, "web") }).await.expect("begun");
+        ids.insert(0, id);
+    }
+    let page = ListOperations { limit: Some(3), ..ListOperations::default() };
+    let mut found = Vec::new();
+    let mut before = None;
+    loop {
+        let reports = engine.list(&ListOperations { before, ..page.clone() }).await.expect("readable");
+        assert!(reports.len() <= 3);
+        let Some(last) = reports.last() else { break };
+        before = Some(OperationPosition::from(last));
+        found.extend(reports.into_iter().map(|report| report.id));
+    }
+    assert_eq!(found, ids);
+    let evens: Vec<_> = ids.iter().skip(1).step_by(2).cloned().collect();
+    for name in ["alice", "UALICE"] {
+        assert_eq!(
+            listed(&engine, ListOperations { by: Some(name.into()), ..Default::default() }).await,
+            evens
+        );
+    }
+    let by_service = ListOperations { by: Some("scheduler".into()), ..Default::default() };
+    assert_eq!(listed(&engine, by_service).await, ids);
+    assert!(
+        listed(&engine, ListOperations { by: Some("bob".into()), ..Default::default() }).await.is_empty()
+    );
+    let prefix = Some(ids[0].to_string());
+    assert_eq!(listed(&engine, ListOperations { id_prefix: prefix, ..Default::default() }).await, ids[..1]);
+    let unfinished = ListOperations { unfinished_only: true, ..Default::default() };
+    assert_eq!(listed(&engine, unfinished.clone()).await, ids);
+    state.may_go_on.store(true, Ordering::SeqCst);
+    eventually("all end", async || listed(&engine, unfinished.clone()).await.is_empty()).await;
+    assert!(engine.unfinished::<StartVm>().await.expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn what_another_host_does_is_listed_and_ended_operations_beyond_a_number_are_removed_by_their_own_host()
+{
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let ((_, first), (_, second)) =
+        (engine_on("h1", &transport, &state), engine_on("h2", &transport, &state));
+    state.may_go_on.store(true, Ordering::SeqCst);
+    assert!(listed(&second, ListOperations::default()).await.is_empty());
+    for number in 1..=5_u128 {
+        let id = OperationId::from_bits(number);
+        first.begin(pending(&id, "web")).await.expect("begun");
+        ends(&first, &id, OperationState::Done).await;
+    }
+    assert_eq!(listed(&second, ListOperations::default()).await.len(), 5, "read by what changed");
+    second.prune(2).await.expect("nothing to do");
+    assert_eq!(listed(&first, ListOperations::default()).await.len(), 5);
+    first.prune(2).await.expect("pruned");
+    let newest: Vec<_> = [5, 4].map(OperationId::from_bits).into();
+    assert_eq!(listed(&first, ListOperations::default()).await, newest);
+    assert_eq!(listed(&second, ListOperations::default()).await, newest);
+}
+
+#[tokio::test]
+async fn an_operation_under_way_outlives_the_loss_of_its_table_and_is_not_begun_again() {
+    let (transport, state) = (MemoryTransport::new(), Arc::new(State::default()));
+    let (bus, engine) = engine(&transport, &state);
+    bus.check_table(&contract::bucket::OPERATIONS).await.expect("there");
+    let id = new_id();
+    engine.begin(pending(&id, "web")).await.expect("begun");
+    eventually("it waits", async || state.prepared.load(Ordering::SeqCst) == 1).await;
+    transport.lose_table(contract::bucket::OPERATIONS.name);
+    engine.begin(pending(&id, "web")).await.expect_err("it is being carried out");
+    bus.check_table(&contract::bucket::OPERATIONS).await.expect("there again");
+    eventually("its row is written again", async || engine.find(&id).await.expect("readable").is_some())
+        .await;
+    let again = engine.begin(pending(&id, "web")).await.expect("known");
+    assert_eq!(again, BegunOperation::AlreadyBegun(id.clone()));
+    // And when nobody noticed the loss, its next record finds it out.
+    transport.lose_table(contract::bucket::OPERATIONS.name);
+    state.may_go_on.store(true, Ordering::SeqCst);
     ends(&engine, &id, OperationState::Done).await;
     assert_eq!(state.prepared.load(Ordering::SeqCst), 1);
 }

@@ -114,10 +114,13 @@ pub(super) fn schedules(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 pub(super) fn operations(current: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(&current.to_ascii_uppercase(), async |session| {
+    let current = current.to_string_lossy().to_ascii_uppercase();
+    candidates(OsStr::new(&current), async |session| {
         let mut reports = Vec::new();
         for worker in WORKERS {
-            reports.extend(session.request_at(worker, ListOperations { unfinished_only: false }).await?);
+            let id_prefix = Some(current.clone());
+            let query = ListOperations { id_prefix, ..ListOperations::default() };
+            reports.extend(session.request_at(worker, query).await?);
         }
         let length = short_length(reports.iter().map(|report| report.id.as_str()));
         let named = |report: &OperationReport| (short(report.id.as_str(), length), title(report));

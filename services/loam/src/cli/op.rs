@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use contract::message::Caller;
-use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, OperationState};
+use contract::operation::{
+    CancelOperation, GetOperation, ListOperations, OperationPosition, OperationReport, OperationState,
+};
 use contract::{OperationId, Service};
 
 use super::args::DETACH;
@@ -17,6 +18,10 @@ use super::watch::{title, watch};
 pub(super) const WORKERS: [Service; 3] = Service::WITH_OPERATIONS;
 /// An ambiguous prefix names so many of the ids that it may mean.
 const CANDIDATES_SHOWN: usize = 5;
+/// Operations that are listed unless the person wants more.
+const LIMIT_DEFAULT: usize = 50;
+/// Operations in one reply, as many as a service gives.
+const PAGE: usize = 200;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OpCommand {
@@ -31,6 +36,9 @@ pub(super) enum OpCommand {
         /// Only operations that this person or service asked for
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
+        /// Only the newest N
+        #[arg(short = 'n', long, value_name = "N", default_value_t = LIMIT_DEFAULT)]
+        limit: usize,
     },
     /// Show one operation
     Show {
@@ -56,11 +64,14 @@ pub(super) enum OpCommand {
 
 pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), CliError> {
     match command {
-        OpCommand::List { unfinished, service, by } => {
-            let mut reports = all(session, unfinished).await?;
+        OpCommand::List { unfinished, service, by, limit } => {
+            let query = ListOperations { unfinished_only: unfinished, by, ..ListOperations::default() };
+            let services: Vec<_> = WORKERS
+                .into_iter()
+                .filter(|worker| service.is_none_or(|service| service == *worker))
+                .collect();
+            let reports = newest(session, &services, &query, limit).await?;
             let length = short_length(reports.iter().map(|report| report.id.as_str()));
-            reports.retain(|report| service.is_none_or(|service| service == report.service));
-            reports.retain(|report| by.as_deref().is_none_or(|by| is_asked_by(report, by)));
             show(session.json, &reports, |reports, text| list(reports, length, text))
         }
         OpCommand::Show { id } => show(session.json, &find(session, &id).await?, one),
@@ -72,13 +83,27 @@ pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), Cli
     }
 }
 
-/// The operations of all services, newest first.
-async fn all(session: &Session, unfinished_only: bool) -> Result<Vec<OperationReport>, CliError> {
-    let mut reports = Vec::new();
-    for worker in WORKERS {
-        reports.extend(session.request_at(worker, ListOperations { unfinished_only }).await?);
+/// The newest operations of some services, newest first, read page by page.
+async fn newest(
+    session: &Session,
+    services: &[Service],
+    query: &ListOperations,
+    limit: usize,
+) -> Result<Vec<OperationReport>, CliError> {
+    let mut reports: Vec<OperationReport> = Vec::new();
+    for service in services {
+        let (mut left, mut before) = (limit, None);
+        while left > 0 {
+            let page = left.min(PAGE);
+            let query = ListOperations { limit: Some(page as u16), before, ..query.clone() };
+            let found = session.request_at(*service, query).await?;
+            before = found.last().map(OperationPosition::from);
+            left = if found.len() < page { 0 } else { left - found.len() };
+            reports.extend(found);
+        }
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));
+    reports.truncate(limit);
     Ok(reports)
 }
 
@@ -136,7 +161,8 @@ async fn get(session: &Session, service: Service, id: &OperationId) -> Result<Op
 async fn find(session: &Session, given: &str) -> Result<OperationReport, CliError> {
     let given = given.to_ascii_uppercase();
     let Ok(id) = given.parse::<OperationId>() else {
-        return only_one(all(session, false).await?, &given);
+        let query = ListOperations { id_prefix: Some(given.clone()), ..ListOperations::default() };
+        return only_one(newest(session, &WORKERS, &query, PAGE).await?, &given);
     };
     for service in WORKERS {
         match get(session, service, &id).await {
@@ -177,15 +203,6 @@ fn only_one(reports: Vec<OperationReport>, prefix: &str) -> Result<OperationRepo
 fn state(report: &OperationReport) -> String {
     let state = serde_json::to_value(&report.state).ok();
     state.and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
-}
-
-/// Whether a person, by name or public key, or a service asked for it, itself or through the scheduler.
-fn is_asked_by(report: &OperationReport, name: &str) -> bool {
-    let is = |caller: &Caller| match caller {
-        Caller::Person { user, name: known } => user == name || known.as_deref() == Some(name),
-        other => other.to_string() == name,
-    };
-    is(&report.caller) || report.on_behalf_of.as_ref().is_some_and(is)
 }
 
 fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
@@ -238,6 +255,8 @@ fn one(report: &OperationReport, text: &mut Text) {
 
 #[cfg(test)]
 mod tests {
+    use contract::message::Caller;
+
     use super::*;
 
     fn report(id: &str) -> OperationReport {
@@ -272,22 +291,6 @@ mod tests {
         assert_eq!(ambiguous.exit(), CliExitCode::Usage);
         assert!(ambiguous.message().contains("any of 2 operations: 01KB"), "{}", ambiguous.message());
         assert_eq!(only_one(all(), "NOPE").expect_err("none").exit(), CliExitCode::Refused);
-    }
-
-    #[test]
-    fn an_operation_is_found_by_who_asked_for_it_directly_or_by_a_schedule() {
-        let own = report("01KB0000000000000000000001");
-        let scheduled = OperationReport {
-            caller: Caller::Service(Service::Scheduler),
-            on_behalf_of: Some(own.caller.clone()),
-            ..own.clone()
-        };
-        for name in ["alice", "UALICE"] {
-            assert!(is_asked_by(&own, name) && is_asked_by(&scheduled, name));
-        }
-        assert!(is_asked_by(&scheduled, "scheduler") && !is_asked_by(&own, "scheduler"));
-        assert!(!is_asked_by(&own, "bob"));
-        assert_eq!(scheduled.asked_by().to_string(), "alice");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::child::SELF_EXE;
 use super::handlers::{Handlers, Identity};
 use super::keeper::{self, Keeper, ProcessState};
+use super::log;
 use super::put_back;
 use super::release::{BUILD_DIGITS, Executables};
 use super::service::{self, CommonSettings};
@@ -66,6 +67,7 @@ impl Host {
         let mut started = StartedServices::default();
         let outcome = tokio::select! {
             never = self.start_and_watch(&mut started) => never.map(|never| match never {}),
+            never = log::rotate_in_background(self.state.log()) => match never {},
             name = signals.next() => { tracing::info!(name, "shutting down"); Ok(()) }
         };
         signals.force_at_next(self.force_shutdown.clone());

@@ -1,12 +1,17 @@
-//! The log files of the processes: one each, appended to, and renamed at a start when it is large.
+//! The log files of the processes: one each, appended to. What is in a large one is moved to a second file while its
+//! process goes on; the one before that is removed.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// A log larger than this is renamed when its process is started; one older log is kept.
+/// A log larger than this is rotated; one older log is kept.
 const LOG_BYTES_MAX: u64 = 10 << 20;
+/// How often the size of the logs is looked at.
+const ROTATE_INTERVAL: Duration = Duration::from_secs(5);
 /// How far from the end the last error is searched: a backtrace after it may be long.
 const TAIL_BYTES: u64 = 64 << 10;
 /// An error that is shown in one line is no longer than this.
@@ -14,10 +19,49 @@ const ERROR_CHARS_MAX: usize = 400;
 
 /// Opens a log to append to.
 pub fn open(path: &Path) -> std::io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-        std::fs::rename(path, path.with_extension("log.1"))?;
-    }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Rotates the logs in a folder, again and again.
+pub async fn rotate_in_background(folder: PathBuf) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(ROTATE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let folder = folder.clone();
+        let rotated = tokio::task::spawn_blocking(move || rotate_all(&folder)).await;
+        if let Ok(Err(error)) = rotated {
+            tracing::warn!(%error, "the logs cannot be rotated");
+        }
+    }
+}
+
+fn rotate_all(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("log")) {
+            rotate(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves what a large log holds to a second file. The process that writes it has the file open and appends, so it is
+/// copied and cut; lines that are written between the last copy and the cut, some microseconds, are lost.
+fn rotate(path: &Path) -> std::io::Result<()> {
+    let log = OpenOptions::new().read(true).write(true).open(path)?;
+    if log.metadata()?.len() <= LOG_BYTES_MAX {
+        return Ok(());
+    }
+    let partial = path.with_extension("log.partial");
+    let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut copied = 0;
+    // A process that writes faster than this copies does not keep it here.
+    let copied_max = 2 * LOG_BYTES_MAX;
+    while copied < log.metadata()?.len().min(copied_max) {
+        copied += std::io::copy(&mut (&log).take(copied_max - copied), &mut copy)?;
+    }
+    std::fs::rename(&partial, path.with_extension("log.1"))?;
+    log.set_len(0)
 }
 
 /// What a process said last of why it died, from this place in its log on: its last error or panic, in one line; where
@@ -25,6 +69,8 @@ pub fn open(path: &Path) -> std::io::Result<File> {
 pub fn last_error(path: &Path, from: u64) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
+    // It was cut since.
+    let from = if from > length { 0 } else { from };
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(from))).ok()?;
     let mut tail = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
@@ -84,6 +130,9 @@ fn is_of_backtrace(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const BACKTRACE: &str =
@@ -129,19 +178,28 @@ mod tests {
     }
 
     #[test]
-    fn a_large_log_is_renamed_at_a_start_and_the_last_line_is_found() {
+    fn a_large_log_is_rotated_while_it_is_written_and_the_last_line_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("backup.log");
         std::fs::write(&path, "first\nlast line\n\n").expect("written");
         assert_eq!(last_error(&path, 0).as_deref(), Some("last line"));
-        File::options()
-            .write(true)
-            .open(&path)
-            .expect("there")
-            .set_len(LOG_BYTES_MAX + 1)
-            .expect("made larger");
-        open(&path).expect("opened");
-        assert_eq!(std::fs::metadata(&path).expect("there").len(), 0);
-        assert!(folder.path().join("backup.log.1").is_file());
+        let mut writer = open(&path).expect("opened");
+        rotate_all(folder.path()).expect("nothing to do");
+        assert!(!folder.path().join("backup.log.1").exists());
+        for round in 1..=2 {
+            let lines = format!("{round} of many lines\n").repeat(LOG_BYTES_MAX as usize / 16 + 1);
+            writer.write_all(lines.as_bytes()).expect("written");
+            let from = std::fs::metadata(&path).expect("there").len();
+            rotate_all(folder.path()).expect("rotated");
+            let older = std::fs::read_to_string(folder.path().join("backup.log.1")).expect("there");
+            assert_eq!(older.len() as u64, from);
+            assert!(older.ends_with(&format!("{round} of many lines\n")));
+            writer.write_all(b"goes on\n").expect("written");
+            assert_eq!(std::fs::read_to_string(&path).expect("there"), "goes on\n");
+            assert_eq!(last_error(&path, from).as_deref(), Some("goes on"));
+            writer.set_len(0).expect("cut");
+        }
+        let mode = std::fs::metadata(folder.path().join("backup.log.1")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

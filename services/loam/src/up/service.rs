@@ -67,6 +67,9 @@ fn settings(common: &CommonSettings<'_>, service: Service) -> toml::Table {
     all.insert("host".into(), common.settings.host.to_string().into());
     all.insert("state_dir".into(), text(common.state.root()));
     all.insert("realm".into(), realm.to_string().into());
+    if let Some(kept) = common.settings.operations_kept {
+        all.insert("operations_kept".into(), i64::from(kept).into());
+    }
     all.insert("nats".into(), nats.into());
     all.insert(service.name().into(), part.into());
     all

@@ -4,6 +4,7 @@
 //! ```toml
 //! host = "localhost"
 //! realm = "loam"
+//! # operations_kept = 10000  # ended operations that each service keeps on this host
 //! [nats]
 //! port = 4222               # 0: the system chooses
 //! # server = "/opt/loam-nats/bin/nats-server"
@@ -31,6 +32,9 @@ pub struct Settings {
     /// The first token of every subject.
     #[serde(default)]
     pub realm: Realm,
+    /// How many ended operations each service keeps on this host, where the person says so.
+    #[serde(default)]
+    pub operations_kept: Option<u32>,
     /// The bus.
     #[serde(default)]
     pub nats: NatsServerSettings,

@@ -99,8 +99,11 @@ impl Installation {
 
 fn answer(server: &mut Server, service: Service, count: usize) {
     server.on::<CheckHealth, _, _>(move |_| async move { Ok(health(service)) });
-    server.on::<ListOperations, _, _>(move |_| async move {
-        Ok(operations().into_iter().filter(|report| report.service == service).collect())
+    server.on::<ListOperations, _, _>(move |asked| async move {
+        let prefix = asked.request.id_prefix.unwrap_or_default();
+        let is_meant =
+            |report: &OperationReport| report.service == service && report.id.as_str().starts_with(&prefix);
+        Ok(operations().into_iter().filter(is_meant).collect())
     });
     let waits = Arc::new(AtomicUsize::new(3));
     server.on::<GetOperation, _, _>(move |asked| {

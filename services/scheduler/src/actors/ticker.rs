@@ -47,6 +47,8 @@ pub struct Ticker {
     reading: bool,
     /// Counts changes, so that rows read before a change do not undo it.
     changes: u64,
+    /// How often the table of schedules was lost, as far as what we know is written again.
+    generation: u64,
     last_read: Option<Timestamp>,
     last_take_over: Option<Timestamp>,
     problem: Option<String>,
@@ -56,6 +58,8 @@ struct Active {
     row: ScheduleRow,
     cron: CronSchedule,
     firing: bool,
+    /// The store has no row of it: whether it was removed or its table was lost shows when the store is read.
+    is_missing: bool,
 }
 
 /// This schedule was added to the store, or is there already.
@@ -87,6 +91,7 @@ impl Ticker {
             timer: None,
             reading: false,
             changes: 0,
+            generation: 0,
             last_read: None,
             last_take_over: None,
             problem: None,
@@ -98,7 +103,7 @@ impl Ticker {
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let mut runs = Vec::new();
-        for active in self.active.values_mut().filter(|active| !active.firing) {
+        for active in self.active.values_mut().filter(|active| !active.firing && !active.is_missing) {
             if let Some(due) = due(&active.cron, active.row.done_until(), now) {
                 active.firing = true;
                 runs.push((active.row.schedule.clone(), due));
@@ -137,7 +142,7 @@ impl Ticker {
                 FireOutcome::Done => active.row.last_due = Some(due),
                 FireOutcome::StillDue => {}
                 FireOutcome::ScheduleGone => {
-                    this.active.remove(&id);
+                    active.is_missing = true;
                     this.last_read = None;
                 }
             }
@@ -152,8 +157,10 @@ impl Ticker {
         }
         self.reading = true;
         let (store, clock, before) = (self.store.clone(), Arc::clone(&self.clock), self.changes);
+        let (generation, known) =
+            (self.generation, self.active.values().map(|active| active.row.clone()).collect());
         let read = async move {
-            let rows = store.schedules().await;
+            let rows = read_or_restore(&store, generation, known).await;
             if rows.is_err() {
                 clock.pass(READ_PAUSE).await;
             }
@@ -162,15 +169,15 @@ impl Ticker {
         ctx.spawn(read.into_actor(self).map(move |rows, this, ctx| {
             this.reading = false;
             match rows {
-                Ok(_) if this.changes != before => {}
-                Ok(rows) => {
+                Ok((generation, _)) if this.changes != before => this.generation = generation,
+                Ok((generation, rows)) => {
+                    this.generation = generation;
                     this.problem = None;
                     this.last_read = Some(this.clock.now());
                     this.replace(rows);
                     this.take_over(ctx);
                 }
-                Err(error) => {
-                    let problem = with_causes(&error);
+                Err(problem) => {
                     tracing::warn!(problem, "the schedules cannot be read");
                     this.problem = Some(problem);
                 }
@@ -199,7 +206,7 @@ impl Ticker {
         let (id, schedule) = (row.schedule.id.clone(), &row.schedule);
         match CronSchedule::parse(&schedule.cron, &schedule.time_zone, self.clock.now()) {
             Ok(cron) => {
-                self.active.insert(id, Active { row, cron, firing });
+                self.active.insert(id, Active { row, cron, firing, is_missing: false });
             }
             Err(error) => tracing::error!(schedule = %id, %error, "this version cannot run the schedule"),
         }
@@ -283,6 +290,21 @@ impl Handler<TracedMessage<GetStoreProblem>> for Ticker {
             None => Some(self.problem.clone().unwrap_or_else(|| "not read yet".into())),
         }
     }
+}
+
+/// The schedules that the store holds. Where its table was lost since this generation, those that we know are written again
+/// first, with the times of their last runs: none is forgotten, and none fires again.
+async fn read_or_restore(
+    store: &ScheduleStore,
+    known_generation: u64,
+    known: Vec<ScheduleRow>,
+) -> Result<(u64, Vec<ScheduleRow>), String> {
+    let generation = store.check().await.map_err(|error| with_causes(&error))?;
+    if generation != known_generation {
+        store.write_again(known).await.map_err(|error| with_causes(&error))?;
+    }
+    let rows = store.schedules().await.map_err(|error| with_causes(&error))?;
+    Ok((generation, rows))
 }
 
 /// The root of the trace of a run.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bus::memory::MemoryTransport;
 use bus::{Bus, ErrorReply, RunningServer, ServiceInfo};
-use chassis::{NatsSettings, Settings, sha256_of};
+use chassis::{NatsSettings, OperationsKept, Settings, sha256_of};
 use contract::health::{CheckHealth, Health, PartHealth};
 use contract::message::NeverRefused;
 use contract::supervisor::{ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService};
@@ -229,6 +229,7 @@ impl Host {
             state_dir: self.state(),
             realm: Realm::default(),
             nats: NatsSettings { url: "memory".into(), nkey_file: None, people_file: None },
+            operations_kept: OperationsKept::default(),
             health_socket: None,
             service: Config::of(ready_seconds, soak_seconds),
         }

@@ -85,6 +85,8 @@ pub struct NatsTransport {
     /// The account of our user, where the server has accounts.
     pub(super) account: Option<Account>,
     pub(super) inbox_prefix: String,
+    /// The last token of the keys of this process's canaries.
+    pub(super) canary: String,
 }
 
 /// Connects, waiting at most `wait_max` for the first connection.
@@ -128,7 +130,8 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         return Err(ConnectError::ServerTooOld { url, found });
     }
     let account = connection.nkey_file.is_some().then(|| connection.user.account());
-    Ok(NatsTransport { client, url, account, inbox_prefix })
+    let canary = client.new_inbox().rsplit('.').next().unwrap_or_default().to_string();
+    Ok(NatsTransport { client, url, account, inbox_prefix, canary })
 }
 
 /// A flush answered by the server is the first proof of contact; the client queues it until there is one.

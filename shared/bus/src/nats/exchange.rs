@@ -17,8 +17,8 @@ use futures::stream::BoxStream;
 
 use super::NatsTransport;
 use crate::transport::{
-    CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints, Registration,
-    ReplyHandle, ServiceInfo, TableRow, Transport, TransportError, WriteOutcome,
+    Canary, CanaryError, DiscoveredService, EndpointInfo, Envelope, IncomingMessage, OpenEndpoints,
+    Registration, ReplyHandle, ServiceInfo, TablePage, TableRow, Transport, TransportError, WriteOutcome,
 };
 
 /// All instances of a service share its requests: each goes to one of them.
@@ -234,16 +234,16 @@ impl Transport for NatsTransport {
         self.get_row(table, key).await
     }
 
-    async fn write_canary(&self, table: &str) -> Result<(), CanaryError> {
-        self.put_canary(table).await
+    async fn write_canary(&self, table: &str, over: u64) -> Result<Canary, CanaryError> {
+        self.put_canary(table, over).await
     }
 
     async fn get_from_leader(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         self.get_row_from_leader(table, key).await
     }
 
-    async fn list(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
-        self.list_rows(table, prefix).await
+    async fn read_page(&self, table: &str, prefix: &str, after: u64) -> Result<TablePage, TransportError> {
+        self.read_page_of(table, prefix, after).await
     }
 
     async fn put(

@@ -1,7 +1,6 @@
 //! Tables over JetStream KV, by the plain requests that a service has rights for: it can neither create consumers
 //! nor ask for anybody else's bucket. Formats: NATS ADR-8 (KV), ADR-31 (direct get, batched by ADR-31 for 2.11).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode};
@@ -10,7 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::NatsTransport;
-use crate::transport::{CANARY_KEY, CanaryError, TableRow, TransportError, WriteOutcome};
+use crate::transport::{
+    CANARY_PREFIX, Canary, CanaryError, TablePage, TableRow, TransportError, WriteOutcome,
+};
 
 /// One exchange with JetStream. It answers in milliseconds; in a cluster that elects a leader, in seconds.
 const TABLE_MAX: Duration = Duration::from_secs(5);
@@ -28,8 +29,8 @@ const ROLLUP: &str = "Nats-Rollup";
 const TTL: &str = "Nats-TTL";
 /// Written instead of `KV-Operation` when the server itself let a row go.
 const MARKER: &str = "Nats-Marker-Reason";
-/// How long the server keeps a canary.
-const CANARY_TTL: &str = "5m";
+/// How long the server keeps a canary: a bus that was away for less shows its tables to be the ones of before.
+const CANARY_TTL: &str = "24h";
 /// JetStream's error code for "wrong last sequence".
 const WRONG_LAST_SEQUENCE: u64 = 10071;
 
@@ -85,12 +86,6 @@ impl Found {
     }
 }
 
-/// A part of a table, and the sequence that the next one begins with.
-struct Page {
-    found: Vec<Found>,
-    next: Option<u64>,
-}
-
 impl NatsTransport {
     pub(super) async fn get_row(&self, table: &str, key: &str) -> Result<Option<TableRow>, TransportError> {
         let found = self.find(table, key).await?;
@@ -138,27 +133,14 @@ impl NatsTransport {
         }
     }
 
-    /// Pages through the table in the order of its revisions. A row that is changed meanwhile moves behind the page that
-    /// is being read, so that every row is found, and the last value found of each key is its newest.
-    pub(super) async fn list_rows(&self, table: &str, prefix: &str) -> Result<Vec<TableRow>, TransportError> {
-        let mut rows = BTreeMap::new();
-        let mut from = Some(1);
-        while let Some(start) = from {
-            let page = self.read_page(table, prefix, start).await?;
-            from = page.next;
-            for Found { key, revision, value } in page.found {
-                match value {
-                    Some(value) => rows.insert(key.clone(), TableRow { key, value, revision }),
-                    None => rows.remove(&key),
-                };
-            }
-        }
-        rows.remove(CANARY_KEY);
-        Ok(rows.into_values().collect())
-    }
-
-    /// Reads the messages from a sequence on, at most `PAGE_MAX` of them.
-    async fn read_page(&self, table: &str, prefix: &str, start: u64) -> Result<Page, TransportError> {
+    /// Reads the messages of a table after a sequence, at most `PAGE_MAX` of them.
+    pub(super) async fn read_page_of(
+        &self,
+        table: &str,
+        prefix: &str,
+        after: u64,
+    ) -> Result<TablePage, TransportError> {
+        let start = after.saturating_add(1);
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| self.cause(error))?;
         let body = format!(r#"{{"seq":{start},"batch":{PAGE_MAX},"next_by_subj":"$KV.{table}.{prefix}>"}}"#);
@@ -166,7 +148,8 @@ impl NatsTransport {
             .publish_with_reply(format!("$JS.API.DIRECT.GET.KV_{table}"), inbox, body.into())
             .await
             .map_err(|error| self.cause(error))?;
-        let mut found: Vec<Found> = Vec::new();
+        let mut page = TablePage::default();
+        let mut last = None;
         loop {
             let next = tokio::time::timeout(TABLE_MAX, answers.next()).await;
             let message = match next {
@@ -182,17 +165,25 @@ impl NatsTransport {
                 }
             };
             match message.status {
-                None => found.push(read_found(table, message)?),
+                None => {
+                    let Found { key, revision, value } = read_found(table, message)?;
+                    last = Some(revision);
+                    match value {
+                        _ if key.starts_with(CANARY_PREFIX) => {}
+                        Some(value) => page.rows.push(TableRow { key, value, revision }),
+                        None => page.removed.push((key, revision)),
+                    }
+                }
                 // The end of the batch: how many messages are left stands in it.
                 Some(status) if status.as_u16() == 204 => {
                     let headers = message.headers.as_ref();
                     let pending = headers.and_then(|headers| headers.get(PENDING));
                     let is_last = pending.is_none_or(|pending| pending.as_str() == "0");
-                    let next = found.last().filter(|_| !is_last).map(|last| last.revision + 1);
-                    return Ok(Page { found, next });
+                    page.next = last.filter(|_| !is_last);
+                    return Ok(page);
                 }
                 // Nothing from there on.
-                Some(StatusCode::NOT_FOUND) => return Ok(Page { found, next: None }),
+                Some(StatusCode::NOT_FOUND) => return Ok(page),
                 Some(StatusCode::NO_RESPONDERS) => {
                     return Err(missing(
                         table,
@@ -241,14 +232,41 @@ impl NatsTransport {
     }
 
     /// A message on a table's subject without an answer: no stream listens there. The server removes the row by itself.
-    pub(super) async fn put_canary(&self, table: &str) -> Result<(), CanaryError> {
+    pub(super) async fn put_canary(&self, table: &str, over: u64) -> Result<Canary, CanaryError> {
+        let first =
+            if over == 0 { WriteOutcome::Conflict } else { self.store_canary(table, Some(over)).await? };
+        if let WriteOutcome::At(revision) = first {
+            return Ok(Canary { revision, is_predecessor_gone: false });
+        }
+        // One whose answer was lost is over the predecessor, too.
+        let is_predecessor_gone = over > 0 && {
+            let found = self.find_at_leader(table, &self.canary_key()).await;
+            let found = found.map_err(|source| CanaryError::NotWritten { table: table.into(), source })?;
+            found.is_none_or(|found| found.value.is_none())
+        };
+        match self.store_canary(table, None).await? {
+            WriteOutcome::At(revision) => Ok(Canary { revision, is_predecessor_gone }),
+            WriteOutcome::Conflict => {
+                let source = TransportError::Refused("a write that expects nothing met a conflict".into());
+                Err(CanaryError::NotWritten { table: table.into(), source })
+            }
+        }
+    }
+
+    fn canary_key(&self) -> String {
+        format!("{CANARY_PREFIX}{}", self.canary)
+    }
+
+    async fn store_canary(&self, table: &str, over: Option<u64>) -> Result<WriteOutcome, CanaryError> {
         let mut headers = HeaderMap::new();
         headers.insert(TTL, CANARY_TTL);
-        match self.write(table, CANARY_KEY, Bytes::new(), headers).await {
-            Ok(_) => Ok(()),
-            Err(TransportError::NoResponder { .. }) => Err(CanaryError::Missing(table.into())),
-            Err(source) => Err(CanaryError::NotWritten { table: table.into(), source }),
+        if let Some(over) = over {
+            headers.insert(EXPECTED, over.to_string());
         }
+        self.write(table, &self.canary_key(), Bytes::new(), headers).await.map_err(|error| match error {
+            TransportError::NoResponder { .. } => CanaryError::Missing(table.into()),
+            source => CanaryError::NotWritten { table: table.into(), source },
+        })
     }
 
     async fn store(
