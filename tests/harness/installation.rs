@@ -12,6 +12,7 @@ use contract::operation::OperationReport;
 use contract::proxy::ListRoutes;
 use contract::supervisor::{ListProcesses, Process};
 use contract::{OperationId, Realm, Request, Service};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -33,6 +34,8 @@ pub struct InstallationOptions {
     pub environment: Vec<(String, String)>,
     /// Real libvirt instead of the simulated hypervisor.
     pub libvirt: bool,
+    /// The bus keeps its data on a file system of this size, in MiB.
+    pub nats_disk_mib: Option<u32>,
 }
 
 /// An installation under test.
@@ -65,6 +68,13 @@ impl Installation {
     pub async fn start(options: InstallationOptions) -> Installation {
         let state = tempfile::Builder::new().prefix("loam-").tempdir().expect("a folder for the state");
         open_to_qemu(state.path());
+        if let Some(size) = options.nats_disk_mib {
+            let nats = state.path().join("nats");
+            std::fs::create_dir(&nats).expect("made");
+            let size = format!("size={size}m,mode=700");
+            nix::mount::mount(Some("nats"), &nats, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
+                .expect("tests run as root");
+        }
         let up = launch(state.path(), &options);
         let bus = connect(state.path()).await;
         let installation = Installation { up, state, options, bus };
@@ -171,6 +181,15 @@ impl Installation {
             .await;
     }
 
+    /// Kills the bus, and does something before its supervisor starts it again.
+    pub fn while_the_bus_is_down(&self, work: impl FnOnce()) {
+        let [up, server] = [self.up.id() as i32, child_named(self.up.id(), "nats-server")].map(Pid::from_raw);
+        kill(up, Signal::SIGSTOP).expect("it runs");
+        kill(server, Signal::SIGKILL).expect("it runs");
+        work();
+        kill(up, Signal::SIGCONT).expect("it runs");
+    }
+
     /// Ends everything in order, as Ctrl-C does, and says how it ended.
     pub async fn end(&mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.up.id() as i32), Signal::SIGINT).expect("it runs");
@@ -222,7 +241,29 @@ impl Drop for Installation {
         }
         drop(self.up.kill());
         drop(self.up.wait());
+        if self.options.nats_disk_mib.is_some() {
+            let unmounted = umount2(&self.state.path().join("nats"), MntFlags::MNT_DETACH);
+            if let Err(errno) = unmounted {
+                eprintln!("the file system of the bus stays mounted: {errno}");
+            }
+        }
     }
+}
+
+/// The process of this name that a process, or one of its children, started.
+fn child_named(parent: u32, name: &str) -> i32 {
+    let children = |pid: u32| -> Vec<u32> {
+        let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    let mut waiting = vec![parent];
+    while let Some(pid) = waiting.pop() {
+        if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name) {
+            return pid as i32;
+        }
+        waiting.extend(children(pid));
+    }
+    panic!("no process {name} runs");
 }
 
 async fn replied<R: Request>(call: impl AsyncFn() -> Result<R::Reply, CallError<R::Refusal>>) -> R::Reply {

@@ -4,6 +4,7 @@
 mod backup_restore;
 mod faults;
 mod people;
+mod pressure;
 mod provision;
 mod real;
 mod rows;

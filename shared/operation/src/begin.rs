@@ -13,7 +13,7 @@ use tracing::{Instrument, Span};
 use crate::engine::{Engine, new_id};
 use crate::record::OperationRecord;
 
-/// Unfinished operations that a service accepts on a host: a bound on memory and on what a restart has to resume.
+/// Unfinished operations that a process accepts: a bound on memory and on what a restart has to resume.
 const UNFINISHED_MAX: usize = 500;
 /// A write whose answer was lost may wait in the client for the next connection, or show at one replica of the table
 /// before the others: not finding it once means little.
@@ -112,8 +112,7 @@ impl Engine {
         if self.is_driving(&id) {
             return Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key }));
         }
-        shared.index.load(&shared.table).await?;
-        let unfinished = shared.index.unfinished(|entry| entry.host == shared.host).len();
+        let unfinished = self.count_driven();
         if unfinished >= UNFINISHED_MAX {
             return Err(BeginError::TooMany(unfinished));
         }

@@ -267,6 +267,11 @@ impl Engine {
         self.running().contains_key(id)
     }
 
+    /// How many operations this process drives.
+    pub(crate) fn count_driven(&self) -> usize {
+        self.running().len()
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
         self.shared.running.lock().expect("no code here panics while it holds the lock")
     }

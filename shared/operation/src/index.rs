@@ -115,14 +115,6 @@ impl Index {
         self.state().remove(id, revision);
     }
 
-    /// Reads the table, if that was never done.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub(crate) async fn load(&self, table: &Table<OperationRecord>) -> Result<(), TableError> {
-        if self.state().generation.is_some() { Ok(()) } else { self.catch_up(table).await }
-    }
-
     /// Reads what changed in the table since it was read last: all of it at first, and where the table was made anew.
     ///
     /// # Errors

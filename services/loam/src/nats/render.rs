@@ -10,6 +10,8 @@ use crate::state::keys::NatsPublicKeys;
 
 /// The largest NATS message: twice the largest message of ours, for headers and JSON's larger form.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+/// How often the server asks each client whether it is there.
+const PING_INTERVAL: &str = "10s";
 /// One reply to each request, within the time that the bus gives a service (two minutes) and a little more.
 const RESPONSES: &str = "{ max: 1, expires: \"130s\" }";
 /// How long the server forwards a reply to another account.
@@ -51,6 +53,8 @@ pub fn render(realm: &Realm, keys: &NatsPublicKeys, paths: ServerPaths<'_>) -> S
         line(cluster(member));
     }
     line(format!("max_payload: {PAYLOAD_BYTES_MAX}"));
+    // A client that was stopped, or whose host is gone, gets no more requests after three of these.
+    line(format!("ping_interval: \"{PING_INTERVAL}\", ping_max: 2"));
     let with_tables = Service::ALL.into_iter().filter(|service| has_tables(*service)).count() as u64;
     // What was accepted is on the disk before it is acknowledged: operations rely on that.
     line(format!(
