@@ -12,6 +12,8 @@ use std::time::Duration;
 use contract::permissions::User;
 use contract::scheduler::{AddSchedule, ListRuns, RemoveSchedule, RunStartStatus};
 use contract::{Request, ScheduleId, Service};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::Installation;
 use testkit::{NatsServer, eventually};
 
@@ -29,6 +31,10 @@ impl Process {
             .stdin(Stdio::null())
             .spawn();
         Process(child.expect("it was built for this test"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).expect("it runs");
     }
 
     /// SIGKILL.
@@ -89,6 +95,38 @@ async fn two_processes_make_each_run_once() {
     let received = installation.owners.received();
     let ids: BTreeSet<_> = received.iter().map(|command| &command.id).collect();
     assert_eq!(ids.len(), received.len(), "no command is sent twice");
+}
+
+#[actix::test]
+async fn a_stopped_process_gets_no_more_requests_and_makes_no_run_twice() {
+    // The server drops a client that answers none of three pings.
+    let server = NatsServer::start_with("listen: \"127.0.0.1:-1\"\nping_interval: \"1s\"\nping_max: 2\n");
+    let installation = installation(&server).await;
+    let _owners = installation.owners.open(&installation.bus).await;
+    let (stopped, _other) = (Process::start(&server), Process::start(&server));
+    answered(&installation, &add("busy", "* * * * * *")).await;
+    eventually("it fires", async || !installation.owners.received().is_empty()).await;
+    stopped.signal(Signal::SIGSTOP);
+    let id = ScheduleId::new("busy").expect("valid");
+    eventually("every request is answered again", async || {
+        for _ in 0..20 {
+            if installation.call(&ListRuns { id: id.clone() }).await.is_err() {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    let before = installation.owners.received().len();
+    eventually("the other one fires", async || installation.owners.received().len() >= before + 3).await;
+    stopped.signal(Signal::SIGCONT);
+    let before = installation.owners.received().len();
+    eventually("both go on", async || installation.owners.received().len() >= before + 4).await;
+    answered(&installation, &RemoveSchedule { id }).await;
+    // A command that was being sent when its process was stopped is sent again with the same id.
+    let received = installation.owners.received();
+    let ids: BTreeSet<_> = received.iter().map(|command| &command.id).collect();
+    assert!(received.len() - ids.len() <= 1, "{received:?}");
 }
 
 #[actix::test]
