@@ -274,6 +274,26 @@ impl<T: Stored> Table<T> {
         self.settled(key, written)
     }
 
+    /// Writes a row that nobody but its owner removes, over the revision named. Where it has that value already, the answer to
+    /// a write before was lost; where there is none, its table was lost, and it is written anew.
+    ///
+    /// # Errors
+    /// As `update`.
+    pub async fn update_owned(&self, key: &str, value: &T, over: Revision) -> Result<Revision, TableError>
+    where
+        T: PartialEq,
+    {
+        let conflict = match self.update(key, value, over).await {
+            Err(error @ TableError::Conflict { .. }) => error,
+            outcome => return outcome,
+        };
+        match self.get_from_leader(key).await? {
+            Some(row) if row.value == *value => Ok(row.revision),
+            Some(_) => Err(conflict),
+            None => self.create(key, value).await,
+        }
+    }
+
     /// Removes a row of the revision named.
     ///
     /// # Errors

@@ -69,6 +69,7 @@ on_both!(
     a_removed_row_can_be_created_again,
     a_row_that_cannot_be_read_is_set_aside_and_never_written_over,
     what_changed_after_a_revision_is_read,
+    a_row_is_written_by_its_owner_whatever_became_of_the_one_before,
     more_rows_are_listed_than_one_answer_of_the_server_carries,
 );
 
@@ -380,6 +381,18 @@ async fn what_changed_after_a_revision_is_read(fixture: Fixture) {
     assert_eq!((read, removed), (vec![(row(3), second)], vec!["a"]));
     let again = table.changes(changes.revision).await.expect("read");
     assert_eq!((again.read, again.removed), (vec![], vec![]));
+}
+
+async fn a_row_is_written_by_its_owner_whatever_became_of_the_one_before(fixture: Fixture) {
+    let table = fixture.bus.table::<Numbered>(bucket::SEEDS);
+    let first = table.create("debian", &row(1)).await.expect("created");
+    let second = table.update_owned("debian", &row(2), first).await.expect("updated");
+    let again = table.update_owned("debian", &row(2), first).await.expect("an answer was lost");
+    assert_eq!(again, second);
+    assert!(matches!(table.update_owned("debian", &row(3), first).await, Err(TableError::Conflict { .. })));
+    table.remove("debian", second).await.expect("removed");
+    table.update_owned("debian", &row(4), second).await.expect("written anew");
+    assert_eq!(table.get("debian").await.expect("read").map(|row| row.value), Some(row(4)));
 }
 
 /// `lose` removes the table and makes it anew.

@@ -46,27 +46,14 @@ impl BusRuntime {
         }
     }
 
-    /// Writes the row. An update whose answer was lost looks like one of another driver; the row itself shows whose it was.
-    /// Nobody removes the row of an operation that has not ended: where there is none, the table was lost, and what this
-    /// driver knows is written anew. `None`: another process drives it.
-    async fn write(&self) -> Result<Option<Revision>, TableError> {
+    async fn write(&self) -> Result<Revision, TableError> {
         let (key, record) = (self.operation_record.id.as_str(), &self.operation_record);
-        match self.table.update(key, record, self.revision).await {
-            Err(TableError::Conflict { .. }) => {}
-            outcome => return outcome.map(Some),
-        }
-        match self.table.get_from_leader(key).await? {
-            Some(row) => Ok((row.value == *record).then_some(row.revision)),
-            None => match self.table.create(key, record).await {
-                Err(TableError::Conflict { .. }) => Ok(None),
-                outcome => outcome.map(Some),
-            },
-        }
+        self.table.update_owned(key, record, self.revision).await
     }
 
     /// Writes the row again after its table was lost. Whatever hinders it, the next record shows it.
     async fn write_again(&mut self) {
-        if let Ok(Some(revision)) = self.write().await {
+        if let Ok(revision) = self.write().await {
             tracing::warn!(operation = %self.operation_record.id, "the table of operations was lost; this one is written again");
             self.written(revision);
         }
@@ -87,12 +74,12 @@ impl Runtime for BusRuntime {
                 return Err(FencedError);
             }
             match self.write().await {
-                Ok(Some(revision)) => {
+                Ok(revision) => {
                     self.written(revision);
                     self.publish().await;
                     return Ok(());
                 }
-                Ok(None) => {
+                Err(TableError::Conflict { .. }) => {
                     tracing::warn!(operation = %self.operation_record.id, "another process drives this operation; leaving it to that one");
                     return Err(FencedError);
                 }
