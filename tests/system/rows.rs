@@ -90,7 +90,9 @@ impl Written<'_> {
 
 /// A good row of a table.
 async fn good(tables: &bus::nats::NatsTransport, table: KvBucket, prefix: &str) -> (String, Vec<u8>) {
-    let row = tables.read_page(table.name, prefix, 0).await.expect("listed").rows.swap_remove(0);
+    let mut rows = tables.read_page(table.name, prefix, 0).await.expect("listed").rows;
+    rows.sort_by(|one, other| one.key.cmp(&other.key));
+    let row = rows.swap_remove(0);
     (row.key, row.value.to_vec())
 }
 

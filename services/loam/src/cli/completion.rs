@@ -114,13 +114,10 @@ pub(super) fn schedules(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 pub(super) fn operations(current: &OsStr) -> Vec<CompletionCandidate> {
-    let current = current.to_string_lossy().to_ascii_uppercase();
-    candidates(OsStr::new(&current), async |session| {
+    candidates(&current.to_ascii_uppercase(), async |session| {
         let mut reports = Vec::new();
         for worker in WORKERS {
-            let id_prefix = Some(current.clone());
-            let query = ListOperations { id_prefix, ..ListOperations::default() };
-            reports.extend(session.request_at(worker, query).await?);
+            reports.extend(session.request_at(worker, ListOperations::default()).await?);
         }
         let length = short_length(reports.iter().map(|report| report.id.as_str()));
         let named = |report: &OperationReport| (short(report.id.as_str(), length), title(report));
