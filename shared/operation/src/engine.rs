@@ -1,7 +1,7 @@
 //! The engine: begins, resumes, lists and cancels the operations of one service.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,17 +9,20 @@ use std::time::Duration;
 
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
-use contract::operation::OperationReport;
+use contract::operation::{OperationReport, ScriptOutput};
+use contract::secret::has_secrets;
 use contract::{HostName, OperationId, Service, bucket};
+use encryption::{DecryptError, RowKeys};
 use saga::{Step, drive};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::context::{Context, ProgressMeter};
+use crate::confidential::{Cipher, Decrypted, StoredCommand};
+use crate::context::{Context, ProgressMeter, ScriptOutputs};
 use crate::metrics;
 use crate::record::OperationRecord;
-use crate::runtime::BusRuntime;
+use crate::runtime::{BusRuntime, Confidential};
 
 /// How long the end of a process waits for its drivers to stop.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -40,6 +43,8 @@ type Drive = Box<dyn Fn(Engine, Entry<OperationRecord>) -> Driving + Send + Sync
 
 pub(crate) struct RegisteredSaga {
     pub(crate) steps: Vec<String>,
+    /// Whether its command has secret fields: then its rows are encrypted.
+    pub(crate) has_secrets: bool,
     drive: Drive,
 }
 
@@ -49,7 +54,10 @@ pub(crate) struct EngineShared {
     pub(crate) service: Service,
     pub(crate) host: HostName,
     pub(crate) sagas: HashMap<&'static str, RegisteredSaga>,
+    keys: Arc<RowKeys>,
     running: Mutex<HashMap<OperationId, Running>>,
+    /// Unfinished operations whose row does not decrypt: they are left as they are.
+    undecryptable: Mutex<BTreeSet<OperationId>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -76,16 +84,18 @@ pub fn new_id() -> OperationId {
 /// that their steps use.
 pub struct Sagas<S> {
     kinds: HashMap<&'static str, SagaOf<S>>,
+    keys: Option<Arc<RowKeys>>,
 }
 
 struct SagaOf<S> {
     steps: Vec<String>,
+    has_secrets: bool,
     drive: fn(Engine, Arc<S>, Entry<OperationRecord>) -> Driving,
 }
 
 impl<S> Default for Sagas<S> {
     fn default() -> Self {
-        Sagas { kinds: HashMap::new() }
+        Sagas { kinds: HashMap::new(), keys: None }
     }
 }
 
@@ -95,17 +105,35 @@ impl<S: Send + Sync + 'static> Sagas<S> {
         let steps = C::steps().iter().map(|step| step.name.to_string()).collect();
         self.kinds.insert(
             C::NAME,
-            SagaOf { steps, drive: |engine, state, row| Box::pin(engine.run::<C, S>(state, row)) },
+            SagaOf {
+                steps,
+                has_secrets: has_secrets::<C>(),
+                drive: |engine, state, row| Box::pin(engine.run::<C, S>(state, row)),
+            },
         );
         self
     }
 
+    /// The keys that rows of commands with secret fields are encrypted with.
+    pub fn encrypted_with(mut self, keys: Arc<RowKeys>) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
     /// Opens the engine of a service on a host. Nothing is resumed yet.
+    ///
+    /// # Panics
+    /// Where a command has secret fields and there is nothing to encrypt its rows with: a defect of the service.
     pub fn open(self, bus: Bus, service: Service, host: HostName, state: &Arc<S>) -> Engine {
-        let kind = |SagaOf { steps, drive }| {
+        assert!(
+            self.keys.is_some() || self.kinds.values().all(|saga| !saga.has_secrets),
+            "{service} has commands with secret fields and no keys to encrypt their rows with"
+        );
+        let kind = |SagaOf { steps, has_secrets, drive }| {
             let state = Arc::clone(state);
             RegisteredSaga {
                 steps,
+                has_secrets,
                 drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)),
             }
         };
@@ -115,7 +143,9 @@ impl<S: Send + Sync + 'static> Sagas<S> {
             service,
             host,
             sagas: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
+            keys: self.keys.unwrap_or_else(|| Arc::new(RowKeys::none("this service encrypts no rows"))),
             running: Mutex::default(),
+            undecryptable: Mutex::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -205,6 +235,25 @@ impl Engine {
         Ok(self.shared.table.all().await?.read)
     }
 
+    pub(crate) fn cipher(&self, id: &OperationId) -> Cipher {
+        Cipher::new(Arc::clone(&self.shared.keys), id.clone())
+    }
+
+    /// The unfinished operations that are left as they are, because what is encrypted of them does not decrypt. With
+    /// the right keys they go on after the next start.
+    pub fn undecryptable(&self) -> Vec<OperationId> {
+        self.undecryptable_ids().iter().cloned().collect()
+    }
+
+    fn undecryptable_ids(&self) -> MutexGuard<'_, BTreeSet<OperationId>> {
+        self.shared.undecryptable.lock().expect("no code here panics while it holds the lock")
+    }
+
+    /// What the scripts of an operation wrote.
+    pub(crate) fn scripts(&self, record: &OperationRecord) -> Result<Vec<ScriptOutput>, DecryptError> {
+        self.cipher(&record.id).scripts(&record.command)
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
         self.shared.running.lock().expect("no code here panics while it holds the lock")
     }
@@ -238,32 +287,57 @@ impl Engine {
         let id = row.value.id.clone();
         let Running { cancel, progress } =
             self.running().get(&id).cloned().expect("launch put it there and only we remove it");
-        match serde_json::from_value::<C>(row.value.command.clone()) {
-            Err(error) => tracing::error!(operation = %id, %error, "this version cannot read the command"),
-            Ok(command) => {
+        match self.read::<C>(&row.value) {
+            Err(reason) => tracing::error!(operation = %id, reason, "the operation is left as it is"),
+            Ok((command, whole)) => {
                 let context = Context {
                     state,
                     command,
                     id: id.clone(),
+                    scripts: whole.scripts.clone(),
                     progress: progress.clone(),
                     cancel: cancel.clone(),
                 };
-                self.drive_saga(&context, row).await;
+                self.drive_saga(&context, row, whole).await;
             }
         }
         self.running().remove(&id);
+    }
+
+    /// The command of an operation, and all that its row holds.
+    fn read<C: DurableCommand>(&self, record: &OperationRecord) -> Result<(C, Decrypted), String> {
+        let whole = match &record.command {
+            StoredCommand::Plain(command) => Decrypted {
+                command: command.clone(),
+                journal: record.journal.clone(),
+                scripts: ScriptOutputs::default(),
+            },
+            StoredCommand::Encrypted(encrypted) => {
+                let decrypted = self.cipher(&record.id).decrypt(encrypted, &record.journal);
+                decrypted.map_err(|error| {
+                    self.undecryptable_ids().insert(record.id.clone());
+                    format!("it does not decrypt: {error}")
+                })?
+            }
+            StoredCommand::Ended { .. } => return Err("it has ended".into()),
+        };
+        // The error is not shown: it may quote a value.
+        let command = serde_json::from_value(whole.command.clone());
+        Ok((command.map_err(|_| "this version cannot read its command")?, whole))
     }
 
     async fn drive_saga<C: Saga<S>, S: Send + Sync + 'static>(
         &self,
         context: &Context<S, C>,
         row: Entry<OperationRecord>,
+        Decrypted { command, mut journal, scripts }: Decrypted,
     ) {
         let (id, kind, started) = (&context.id, C::NAME, row.value.started);
-        let mut journal = row.value.journal.clone();
+        let is_encrypted = matches!(row.value.command, StoredCommand::Encrypted(_));
         let mut runtime = BusRuntime {
             bus: self.shared.bus.clone(),
             table: self.shared.table.clone(),
+            confidential: is_encrypted.then(|| Confidential { cipher: self.cipher(id), command, scripts }),
             operation_record: row.value,
             revision: row.revision,
             progress: context.progress.clone(),

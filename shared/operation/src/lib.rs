@@ -9,17 +9,18 @@
 //!   process starts --resume--> every row that is not final is driven on, in its old trace
 //! ```
 //!
-//! Promises: the same id and command begin one operation, whatever is repeated; an operation outlives its process; it
+//! Promises: nothing that may be secret is in a row, an event or a log in clear; the same id and command begin one operation, whatever is repeated; an operation outlives its process; it
 //! can be listed, watched and cancelled; while the bus is away it is suspended and nothing more. It does not know what
 //! any saga does.
 //!
 //! `begin` begins them, `engine` knows the sagas, drives, resumes and stops; `server` answers the requests about
-//! operations; `runtime` keeps the journal; `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
+//! operations; `runtime` keeps the journal; `confidential` encrypts what of it may be secret; `context` is what a step sees; `wait` follows an operation of another service; `error` turns the errors of calls into
 //! those of steps.
 
 #![warn(clippy::missing_errors_doc)]
 
 mod begin;
+mod confidential;
 mod context;
 mod engine;
 mod error;
@@ -30,7 +31,7 @@ mod server;
 mod wait;
 
 pub use begin::{BeginError, PendingCommand};
-pub use context::{Context, ProgressMeter};
+pub use context::{Context, ProgressMeter, ScriptOutputs};
 pub use engine::{Engine, ResumeError, Saga, Sagas, new_id};
 pub use error::{call_error, declined_error, failure_error};
 pub use wait::wait_for_operation;

@@ -3,13 +3,16 @@
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use contract::message::Caller;
-use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, OperationState};
+use contract::operation::{
+    CancelOperation, GetOperation, GetScriptOutput, ListOperations, OperationReport, OperationState,
+    ScriptOutput,
+};
 use contract::{OperationId, Service};
 
 use super::args::DETACH;
 use super::completion;
 use super::exit::{CliError, CliExitCode};
-use super::output::{Text, cut, extra, short, short_length, show, time, whole};
+use super::output::{Text, cut, extra, printable, short, short_length, show, time, whole};
 use super::session::Session;
 use super::watch::{title, watch};
 
@@ -37,6 +40,9 @@ pub(super) enum OpCommand {
         /// Id of the operation, or its first characters
         #[arg(add = ArgValueCompleter::new(completion::operations))]
         id: String,
+        /// Show what its scripts wrote instead; only the operator and whoever asked for it may
+        #[arg(long)]
+        output: bool,
     },
     /// Follow an operation until it ends
     Watch {
@@ -63,7 +69,15 @@ pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), Cli
             reports.retain(|report| by.as_deref().is_none_or(|by| is_asked_by(report, by)));
             show(session.json, &reports, |reports, text| list(reports, length, text))
         }
-        OpCommand::Show { id } => show(session.json, &find(session, &id).await?, one),
+        OpCommand::Show { id, output: false } => show(session.json, &find(session, &id).await?, one),
+        OpCommand::Show { id, output: true } => {
+            let OperationReport { service, id, .. } = find(session, &id).await?;
+            show(
+                session.json,
+                &session.request_at(service, GetScriptOutput { id }).await?,
+                |outputs, text| written(outputs, text),
+            )
+        }
         OpCommand::Watch { id } => {
             let report = find(session, &id).await?;
             watch(session, report.service, &report.id).await
@@ -217,6 +231,16 @@ fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
         cut("STEP OR REASON"),
     ];
     text.table(head, rows.collect(), "no operations");
+}
+
+fn written(outputs: &[ScriptOutput], text: &mut Text) {
+    if outputs.is_empty() {
+        text.line("no output of scripts");
+    }
+    for ScriptOutput { script, output } in outputs {
+        text.line(format_args!("{script}:"));
+        output.lines().for_each(|line| text.line(format_args!("  {}", printable(line))));
+    }
 }
 
 fn one(report: &OperationReport, text: &mut Text) {

@@ -1,5 +1,6 @@
 //! The provisioner as a process, on a real NATS server; and its sudden death at many moments.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -110,6 +111,10 @@ fn setting(folder: &Path, server: &NatsServer) -> std::path::PathBuf {
         server.url()
     );
     std::fs::write(&path, text).expect("written");
+    std::fs::create_dir_all(folder.join("state/keys")).expect("a folder");
+    let key = folder.join("state/keys/rows.key");
+    std::fs::write(&key, encryption::new_key([1; 32])).expect("written");
+    std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("its mode");
     path
 }
 

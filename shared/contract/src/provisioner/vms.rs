@@ -1,6 +1,7 @@
 //! VMs: their definition, their state, and the commands that change them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -21,13 +22,14 @@ messages! { MessageOwner::One(Service::Provisioner) =>
     }
     request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NeverRefused }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
+    request GetVmSecrets { "get_vm_secrets", from [People], reply VmSecrets, refusal VmRefused }
     event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
     event VmPaused { "vm_paused", to [], about |it| it.name.as_str() }
 }
 
 /// A VM as a person defines it: the TOML file, checked, with the texts of its scripts. Fields that may hold secrets are
-/// marked `x-secret` in the schema.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// marked `x-secret` in the schema, and `Debug` prints their names only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmDefinition {
     /// The VM's name, unique in the realm.
     pub name: VmName,
@@ -60,8 +62,40 @@ pub struct DomainRoute {
     pub port: u16,
 }
 
+impl fmt::Debug for VmDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VmDefinition { name, seed, cpu_count, ram_size, disk_size, domains, env, install } = self;
+        f.debug_struct("VmDefinition")
+            .field("name", name)
+            .field("seed", seed)
+            .field("cpu_count", cpu_count)
+            .field("ram_size", ram_size)
+            .field("disk_size", disk_size)
+            .field("domains", domains)
+            .field("env", &env.keys())
+            .field("install", install)
+            .finish()
+    }
+}
+
+/// What of a VM's definition may be secret. Rows hold it encrypted.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmSecrets {
+    /// The environment variables of its scripts.
+    #[schemars(extend("x-secret" = true))]
+    pub env: BTreeMap<String, String>,
+    /// Its scripts.
+    pub install: Vec<Script>,
+}
+
+impl fmt::Debug for VmSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmSecrets").field("env", &self.env.keys()).field("install", &self.install).finish()
+    }
+}
+
 /// A script that runs inside a VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Script {
     /// Its file name, for people (`install.sh`).
     pub name: String,
@@ -70,11 +104,23 @@ pub struct Script {
     pub text: String,
 }
 
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Script({:?}, {} bytes)", self.name, self.text.len())
+    }
+}
+
 /// A VM as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
-    /// Its definition; in lists and events without the texts of scripts and variables.
+    /// Its definition, without variables and scripts.
     pub definition: VmDefinition,
+    /// The names of its variables; in the reply to `GetVm` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
+    /// The names of its scripts; in the reply to `GetVm` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
     /// Its UUID: what libvirt knows it by.
     pub uuid: VmUuid,
     /// The MAC address of its network card.
@@ -242,18 +288,25 @@ pub enum VmRefused {
     IdReused(OperationId),
 }
 
-/// Lists the VMs, without the texts of scripts and variables: `GetVm` has those.
+/// Lists the VMs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
 
-/// Gets one VM, with its scripts and variables.
+/// Gets one VM. `GetVmSecrets` has the values of its variables and the texts of its scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetVm {
     /// The VM's name.
     pub vm: VmName,
 }
 
-/// A VM was created, changed or removed. Its definition comes without the texts of scripts and variables.
+/// Gets the variables and scripts of a VM. They are shown to the operator only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GetVmSecrets {
+    /// The VM's name.
+    pub vm: VmName,
+}
+
+/// A VM was created, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmChanged {
     /// The VM's name.
