@@ -7,6 +7,7 @@ mod people;
 mod provision;
 mod real;
 mod rows;
+mod secrets;
 mod signals;
 mod store;
 mod traces;
