@@ -151,12 +151,7 @@ impl Installation {
         let output = self.loam(&all);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let text = String::from_utf8(output.stdout).expect("text");
-        assert!(
-            output.status.success(),
-            "loam {}: {}\n{text}{stderr}",
-            arguments.join(" "),
-            output.status
-        );
+        assert!(output.status.success(), "loam {}: {}\n{text}{stderr}", arguments.join(" "), output.status);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("loam {arguments:?}: {error}: {text}"))
     }
 

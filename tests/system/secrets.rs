@@ -154,6 +154,7 @@ async fn a_secret_is_in_no_row_event_log_span_or_file() {
     }
     assert_eq!(count, 2);
 
+    only_the_operator_sees_it(&installation).await;
     printed(&installation, &["vm", "remove", PUBLIC]);
     rows(&installation).await.check(&["row provisioner.operations"]);
     eventually("the removal was published", async || {
@@ -175,4 +176,22 @@ async fn a_secret_is_in_no_row_event_log_span_or_file() {
     for kind in ["nats", "log"] {
         assert!(!files_with(PUBLIC, &state.join(kind)).is_empty(), "the search finds nothing in {kind}");
     }
+}
+
+/// The same person by another name is shown no variables; what the scripts of their own operations wrote, still.
+async fn only_the_operator_sees_it(installation: &Installation) {
+    let people = installation.state().join("people.toml");
+    let as_operator = std::fs::read_to_string(&people).expect("readable");
+    let operations = installation.loam_json(&["op", "list"]);
+    let creation = operations.as_array().expect("a list").iter().find(|op| op["kind"] == "create_vm");
+    let id = creation.expect("there is one")["id"].as_str().expect("an id").to_owned();
+    std::fs::write(&people, as_operator.replace("operator", "alice")).expect("written");
+    eventually("the name is known", async || {
+        let shown = installation.loam(&["vm", "show", PUBLIC, "--secrets"]);
+        String::from_utf8_lossy(&shown.stderr).contains("shown to the operator only")
+    })
+    .await;
+    assert!(printed(installation, &["op", "show", &id, "--output"]).contains(SECRET));
+    printed(installation, &["vm", "show", PUBLIC]);
+    std::fs::write(&people, as_operator).expect("written");
 }

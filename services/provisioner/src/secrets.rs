@@ -4,7 +4,7 @@
 //! ```text
 //!   keys/rows.key --read_keys--> RowKeys (none, and why, where the file cannot be used)
 //!   create, reserve --encrypt--> StoredSecrets --decrypt--> get_vm_secrets, open_disks
-//!   start of the service --renewed--> encrypted with the newest key
+//!   start of the service --renew--> encrypted with the newest key
 //! ```
 //!
 //! A key that is missing keeps nothing from running: a VM is listed, started, backed up and removed without its secrets,
@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use bus::Encoding;
+use bus::{Encoding, Entry, Table};
 use contract::VmUuid;
 use contract::message::with_causes;
 use contract::provisioner::{VmDefinition, VmSecrets};
@@ -56,11 +56,30 @@ pub(crate) fn decrypt(keys: &RowKeys, record: &VmRecord) -> Result<VmSecrets, De
     Encoding::MessagePack.read(&bytes).map_err(|_| DecryptError::UnknownForm)
 }
 
+/// Encrypts the secrets of a row anew, where a newer key came since. What does not decrypt is left as it is.
+pub(crate) async fn renew(table: &Table<VmRecord>, row: &mut Entry<VmRecord>, keys: &RowKeys) {
+    let record = match renewed(&row.value, keys) {
+        Ok(Some(record)) => record,
+        Ok(None) => return,
+        Err(reason) => {
+            tracing::warn!(vm = %row.value.name(), reason, "its variables and scripts do not decrypt; they are left as they are");
+            return;
+        }
+    };
+    match table.update(&row.key, &record, row.revision).await {
+        Ok(revision) => (row.value, row.revision) = (record, revision),
+        // The older key is still there; the next start tries again.
+        Err(error) => {
+            tracing::warn!(vm = %record.name(), %error, "its variables and scripts were not encrypted anew")
+        }
+    }
+}
+
 /// The record with its secrets encrypted with the newest key; none where they are, or there is no key at all.
 ///
 /// # Errors
 /// Why they do not decrypt.
-pub(crate) fn renewed(record: &VmRecord, keys: &RowKeys) -> Result<Option<VmRecord>, String> {
+fn renewed(record: &VmRecord, keys: &RowKeys) -> Result<Option<VmRecord>, String> {
     let is_old = |stored: &StoredSecrets| !keys.is_newest(stored.encrypted.key());
     if !record.secrets.as_ref().is_some_and(is_old) {
         return Ok(None);

@@ -38,6 +38,15 @@ impl Caller {
             Caller::Service(_) | Caller::Unknown => false,
         }
     }
+
+    /// Whether both are the same service or person: people are known by their keys, whatever their names are by now.
+    pub fn is_same_as(&self, other: &Caller) -> bool {
+        match (self, other) {
+            (Caller::Person { user, .. }, Caller::Person { user: other, .. }) => user == other,
+            (Caller::Unknown, _) => false,
+            _ => self == other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,5 +86,8 @@ mod tests {
         assert!(person(Some(OPERATOR)).may_see_secrets() && Caller::Anonymous.may_see_secrets());
         let others = [person(Some("alice")), person(None), Caller::Service(Service::Backup), Caller::Unknown];
         assert!(!others.iter().any(Caller::may_see_secrets));
+        assert!(person(Some("alice")).is_same_as(&person(None)), "she was renamed");
+        assert!(!Caller::Unknown.is_same_as(&Caller::Unknown), "nobody knows");
+        assert!(!person(None).is_same_as(&Caller::Service(Service::Backup)));
     }
 }

@@ -3,17 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
 use contract::operation::{OperationReport, ScriptOutput};
-use contract::secret::has_secrets;
 use contract::{HostName, OperationId, Service, bucket};
 use encryption::{DecryptError, RowKeys};
-use saga::{Step, drive};
+use saga::drive;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -23,30 +21,15 @@ use crate::context::{Context, ProgressMeter, ScriptOutputs};
 use crate::metrics;
 use crate::record::OperationRecord;
 use crate::runtime::{BusRuntime, Confidential};
+use crate::sagas::{RegisteredSaga, Saga};
 
 /// How long the end of a process waits for its drivers to stop.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
-
-/// The steps that carry a durable command out, in the service whose state (ports and actors) is `S`.
-pub trait Saga<S>: DurableCommand {
-    /// Its steps in order.
-    fn steps() -> Vec<Step<Context<S, Self>>>;
-}
 
 /// Why operations could not be resumed.
 #[derive(Debug, thiserror::Error)]
 #[error("reading the operations to resume")]
 pub struct ResumeError(#[from] TableError);
-
-type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Drive = Box<dyn Fn(Engine, Entry<OperationRecord>) -> Driving + Send + Sync>;
-
-pub(crate) struct RegisteredSaga {
-    pub(crate) steps: Vec<String>,
-    /// Whether its command has secret fields: then its rows are encrypted.
-    pub(crate) has_secrets: bool,
-    drive: Drive,
-}
 
 pub(crate) struct EngineShared {
     pub(crate) bus: Bus,
@@ -80,70 +63,21 @@ pub fn new_id() -> OperationId {
     OperationId::from_parts(since.as_millis() as u64, rand::random())
 }
 
-/// The sagas of a service, collected before its engine opens: an engine that runs knows all of them. `S` is the state
-/// that their steps use.
-pub struct Sagas<S> {
-    kinds: HashMap<&'static str, SagaOf<S>>,
-    keys: Option<Arc<RowKeys>>,
-}
-
-struct SagaOf<S> {
-    steps: Vec<String>,
-    has_secrets: bool,
-    drive: fn(Engine, Arc<S>, Entry<OperationRecord>) -> Driving,
-}
-
-impl<S> Default for Sagas<S> {
-    fn default() -> Self {
-        Sagas { kinds: HashMap::new(), keys: None }
-    }
-}
-
-impl<S: Send + Sync + 'static> Sagas<S> {
-    /// Adds the saga of a command.
-    pub fn with<C: Saga<S>>(mut self) -> Self {
-        let steps = C::steps().iter().map(|step| step.name.to_string()).collect();
-        self.kinds.insert(
-            C::NAME,
-            SagaOf {
-                steps,
-                has_secrets: has_secrets::<C>(),
-                drive: |engine, state, row| Box::pin(engine.run::<C, S>(state, row)),
-            },
-        );
-        self
-    }
-
-    /// The keys that rows of commands with secret fields are encrypted with.
-    pub fn encrypted_with(mut self, keys: Arc<RowKeys>) -> Self {
-        self.keys = Some(keys);
-        self
-    }
-
-    /// Opens the engine of a service on a host. Nothing is resumed yet.
-    ///
-    /// # Panics
-    /// Where a command has secret fields and there is nothing to encrypt its rows with: a defect of the service.
-    pub fn open(self, bus: Bus, service: Service, host: HostName, state: &Arc<S>) -> Engine {
-        assert!(
-            self.keys.is_some() || self.kinds.values().all(|saga| !saga.has_secrets),
-            "{service} has commands with secret fields and no keys to encrypt their rows with"
-        );
-        let kind = |SagaOf { steps, has_secrets, drive }| {
-            let state = Arc::clone(state);
-            RegisteredSaga {
-                steps,
-                has_secrets,
-                drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)),
-            }
-        };
+impl Engine {
+    pub(crate) fn over(
+        bus: Bus,
+        service: Service,
+        host: HostName,
+        sagas: HashMap<&'static str, RegisteredSaga>,
+        keys: Arc<RowKeys>,
+    ) -> Engine {
         let shared = EngineShared {
             table: bus.table(bucket::OPERATIONS),
             bus,
             service,
             host,
-            sagas: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
-            keys: self.keys.unwrap_or_else(|| Arc::new(RowKeys::none("this service encrypts no rows"))),
+            sagas,
+            keys,
             running: Mutex::default(),
             undecryptable: Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -151,9 +85,7 @@ impl<S: Send + Sync + 'static> Sagas<S> {
         };
         Engine { shared: Arc::new(shared) }
     }
-}
 
-impl Engine {
     /// Runs work to its end, even when its caller no longer waits: between the check of a command and the start of its
     /// operation nothing may be cut off.
     ///
@@ -283,7 +215,11 @@ impl Engine {
         self.shared.tasks.spawn((kind.drive)(self.clone(), row).instrument(span));
     }
 
-    async fn run<C: Saga<S>, S: Send + Sync + 'static>(self, state: Arc<S>, row: Entry<OperationRecord>) {
+    pub(crate) async fn run<C: Saga<S>, S: Send + Sync + 'static>(
+        self,
+        state: Arc<S>,
+        row: Entry<OperationRecord>,
+    ) {
         let id = row.value.id.clone();
         let Running { cancel, progress } =
             self.running().get(&id).cloned().expect("launch put it there and only we remove it");

@@ -54,7 +54,7 @@ impl Engine {
         let Some(record) = row.map(|row| row.value) else {
             return Err(ErrorReply::Refused(UnknownOperation { id }));
         };
-        if !call.caller.may_see_secrets() && *record.asked_by() != call.caller {
+        if !call.caller.may_see_secrets() && !record.asked_by().is_same_as(&call.caller) {
             let message =
                 "what scripts wrote is shown to the operator, and to whoever asked for the operation";
             return Err(Failure { kind: FailureKind::NotAllowed, message: message.into() }.into());

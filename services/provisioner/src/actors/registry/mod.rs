@@ -35,7 +35,7 @@ use self::messages::{
 };
 
 pub use self::handle::RegistryHandle;
-use crate::secrets::{encrypt, renewed};
+use crate::secrets::{encrypt, renew};
 
 /// Every handler and every running operation at once.
 const MAILBOX: usize = 256;
@@ -173,25 +173,6 @@ impl Registry {
                 self.vm_revisions.remove(&name);
                 self.inventory.set_aside_vm(name.as_str());
             }
-        }
-    }
-}
-
-/// Encrypts the secrets of a row anew, where a newer key came since. What does not decrypt is left as it is.
-async fn renew(table: &Table<VmRecord>, row: &mut bus::Entry<VmRecord>, keys: &RowKeys) {
-    let record = match renewed(&row.value, keys) {
-        Ok(Some(record)) => record,
-        Ok(None) => return,
-        Err(reason) => {
-            tracing::warn!(vm = %row.value.name(), reason, "its variables and scripts do not decrypt; they are left as they are");
-            return;
-        }
-    };
-    match table.update(&row.key, &record, row.revision).await {
-        Ok(revision) => (row.value, row.revision) = (record, revision),
-        // The older key is still there; the next start tries again.
-        Err(error) => {
-            tracing::warn!(vm = %record.name(), %error, "its variables and scripts were not encrypted anew")
         }
     }
 }
