@@ -35,7 +35,7 @@ fn a_key_is_added_before_the_others_and_only_an_older_one_is_removed() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("its mode");
     for command in [&["list"][..], &["add"]] {
         let refused = loam(state, command);
-        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let text = String::from_utf8_lossy(&[&refused.stdout[..], &refused.stderr].concat()).into_owned();
         assert!(!refused.status.success() && text.contains("can be read by others"), "{text}");
     }
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
