@@ -1,6 +1,5 @@
 //! The provisioner as a process, on a real NATS server; and its sudden death at many moments.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use nix::unistd::Pid;
 use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually};
 
-use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm};
+use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm, write_rows_key};
 
 /// From SIGTERM to the end, where the bus does not answer; with room for a machine that stands still itself.
 const TERMINATE_MAX: Duration = Duration::from_secs(20);
@@ -111,10 +110,7 @@ fn setting(folder: &Path, server: &NatsServer) -> std::path::PathBuf {
         server.url()
     );
     std::fs::write(&path, text).expect("written");
-    std::fs::create_dir_all(folder.join("state/keys")).expect("a folder");
-    let key = folder.join("state/keys/rows.key");
-    std::fs::write(&key, encryption::new_key([1; 32])).expect("written");
-    std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("its mode");
+    write_rows_key(&folder.join("state"));
     path
 }
 

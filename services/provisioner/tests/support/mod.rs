@@ -124,6 +124,15 @@ pub fn row_keys(bytes: &[u8]) -> RowKeys {
     RowKeys::parse(&text).expect("keys")
 }
 
+/// The key file in the state folder of a process.
+pub fn write_rows_key(state: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(state.join("keys")).expect("a folder");
+    let path = state.join("keys/rows.key");
+    std::fs::write(&path, new_key([1; 32])).expect("written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("its mode");
+}
+
 async fn open_state_with(bus: &Bus, ports: Ports, limits: Limits, keys: RowKeys) -> Arc<ServiceState> {
     let host = HostName::new("h1").expect("a good name");
     ServiceState::open(bus, host, ports, limits, keys).await.expect("the tables can be read")
