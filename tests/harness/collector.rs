@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::Uri;
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -29,7 +30,13 @@ pub struct ReceivedSpan {
     pub attributes: BTreeMap<String, String>,
 }
 
-type Seen = Arc<Mutex<Vec<ReceivedSpan>>>;
+#[derive(Default)]
+struct Received {
+    spans: Vec<ReceivedSpan>,
+    bodies: Vec<(String, Bytes)>,
+}
+
+type Seen = Arc<Mutex<Received>>;
 
 /// A collector on a port of the system's choice.
 pub struct Collector {
@@ -41,11 +48,11 @@ impl Collector {
     /// Opens one.
     pub async fn open() -> Collector {
         let seen = Seen::default();
-        // Metrics and logs are accepted and dropped.
+        // Metrics and logs are kept as they came.
         let router = Router::new()
             .route("/v1/traces", post(receive))
-            .route("/v1/metrics", post(async || ()))
-            .route("/v1/logs", post(async || ()))
+            .route("/v1/metrics", post(keep))
+            .route("/v1/logs", post(keep))
             .with_state(Arc::clone(&seen));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -60,18 +67,28 @@ impl Collector {
 
     /// Every span so far.
     pub fn spans(&self) -> Vec<ReceivedSpan> {
-        self.seen.lock().expect("no panic while locked").clone()
+        self.seen.lock().expect("no panic while locked").spans.clone()
+    }
+
+    /// Every body so far, spans included, with the path that it was sent to.
+    pub fn bodies(&self) -> Vec<(String, Bytes)> {
+        self.seen.lock().expect("no panic while locked").bodies.clone()
     }
 }
 
-async fn receive(State(seen): State<Seen>, body: Bytes) {
-    let request = ExportTraceServiceRequest::decode(body).expect("OTLP as the specification has it");
+async fn keep(State(seen): State<Seen>, path: Uri, body: Bytes) {
+    seen.lock().expect("no panic while locked").bodies.push((path.path().into(), body));
+}
+
+async fn receive(seen: State<Seen>, path: Uri, body: Bytes) {
+    let request = ExportTraceServiceRequest::decode(body.clone()).expect("OTLP as the specification has it");
+    keep(seen.clone(), path, body).await;
     let mut seen = seen.lock().expect("no panic while locked");
     for group in request.resource_spans {
         let attributes = group.resource.map(|resource| resource.attributes).unwrap_or_default();
         let service = texts(attributes).remove("service.name").unwrap_or_default();
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            seen.push(ReceivedSpan {
+            seen.spans.push(ReceivedSpan {
                 service: service.clone(),
                 name: span.name,
                 trace: hex(&span.trace_id),

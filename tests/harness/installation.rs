@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::nats::NatsTransport;
 use bus::{Bus, CallError};
 use contract::health::CheckHealth;
 use contract::operation::OperationReport;
@@ -85,6 +86,11 @@ impl Installation {
     /// The operator's connection.
     pub fn bus(&self) -> &Bus {
         &self.bus
+    }
+
+    /// Another connection of the operator, for what is below any message.
+    pub async fn operator(&self) -> NatsTransport {
+        operator_transport(self.state.path()).await.expect("connected")
     }
 
     /// The state folder.
@@ -308,22 +314,23 @@ fn launch(state: &Path, options: &InstallationOptions) -> Child {
 
 /// Connects as the operator, as soon as `loam up` has written down where.
 async fn connect(state: &Path) -> Bus {
-    let client = state.join("client.toml");
-    eventually_some("the operator can connect", UP_MAX, async || {
-        let text = std::fs::read_to_string(&client).ok()?;
-        let value = |key: &str| {
-            let line =
-                text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
-            Some(line.split('"').nth(1)?.to_string())
-        };
-        let connection = bus::nats::Connection {
-            url: value("url")?,
-            nkey_file: Some(value("key")?.into()),
-            name: "system-test".into(),
-            user: contract::permissions::User::Person(value("person")?),
-        };
-        let carrier = bus::nats::connect(&connection, Duration::from_secs(2)).await.ok()?;
-        Some(Bus::new(Arc::new(carrier), Realm::default()))
-    })
-    .await
+    let transport =
+        eventually_some("the operator can connect", UP_MAX, async || operator_transport(state).await).await;
+    Bus::new(Arc::new(transport), Realm::default())
+}
+
+/// The operator's connection, below any message.
+async fn operator_transport(state: &Path) -> Option<NatsTransport> {
+    let text = std::fs::read_to_string(state.join("client.toml")).ok()?;
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
+        Some(line.split('"').nth(1)?.to_string())
+    };
+    let connection = bus::nats::Connection {
+        url: value("url")?,
+        nkey_file: Some(value("key")?.into()),
+        name: "system-test".into(),
+        user: contract::permissions::User::Person(value("person")?),
+    };
+    bus::nats::connect(&connection, Duration::from_secs(2)).await.ok()
 }

@@ -8,6 +8,7 @@ mod pressure;
 mod provision;
 mod real;
 mod rows;
+mod secrets;
 mod signals;
 mod store;
 mod traces;

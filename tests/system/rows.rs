@@ -20,7 +20,7 @@ use crate::provision::create_web;
 const CALL_MAX: Duration = Duration::from_secs(20);
 
 /// The tables of one service, with its own key.
-async fn tables_of(installation: &Installation, service: Service) -> bus::nats::NatsTransport {
+pub(crate) async fn tables_of(installation: &Installation, service: Service) -> bus::nats::NatsTransport {
     let client = std::fs::read_to_string(installation.state().join("client.toml")).expect("readable");
     let url = client.lines().find(|line| line.starts_with("url")).and_then(|line| line.split('"').nth(1));
     let connection = bus::nats::Connection {

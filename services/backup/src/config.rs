@@ -16,7 +16,6 @@
 //!
 //! A file that holds a secret may be read and written by its owner only.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use backup_repository::{
     CollectSettings, Compression, EngineSettings, KdfCost, ParseCompressionError, S3Settings, StoreSettings,
     StoreSettingsError, StoreUrl,
 };
-use chassis::{FileTrustError, Settings, refuse_if_others_can_write};
+use chassis::{FileTrustError, Settings, refuse_if_others_have_access};
 use contract::ByteCount;
 use contract::amount::InvalidSize;
 use serde::{Deserialize, Deserializer};
@@ -37,8 +36,6 @@ const MEMORY_BUDGET: ByteCount = ByteCount::mib(960);
 /// How often the store is checked and listed. This service is the only one that writes there, so the list rarely
 /// surprises.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// Permission bits that let others see a file.
-const READABLE_BY_OTHERS: u32 = 0o077;
 const REGION: &str = "us-east-1";
 
 /// The table `[backup]`.
@@ -139,17 +136,9 @@ pub enum ConfigError {
          elsewhere: without it no backup can ever be read"
     )]
     NoKey(PathBuf),
-    /// Others can change a file with a secret.
+    /// Others have access to a file with a secret.
     #[error("a file with a secret")]
     UntrustedSecretFile(#[from] FileTrustError),
-    /// Others can read a file with a secret.
-    #[error("{path} can be read by others (mode {mode:o}); run `chmod go= {path}`")]
-    ReadableByOthers {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
 }
 
 /// Where the repository is and how it is opened. Contacts no store.
@@ -175,7 +164,7 @@ pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig
         (Some(path), None) => SecretFile::Key(path.clone()),
         (None, None) => SecretFile::Key(state.join("keys/backup.key")),
     };
-    refuse_if_others_have_access(secret.path())?;
+    check_secret_file(secret.path())?;
     let engine = EngineSettings {
         memory_bytes_max: usize::try_from(own.memory_budget.0).unwrap_or(usize::MAX)
             / (COPIES_MAX + READS_MAX + MAINTENANCE_MAX),
@@ -200,7 +189,7 @@ pub fn repository_config(settings: &Settings<Config>) -> Result<RepositoryConfig
 }
 
 fn s3_settings(s3: &S3) -> Result<S3Settings, ConfigError> {
-    refuse_if_others_have_access(&s3.secret_access_key_file)?;
+    check_secret_file(&s3.secret_access_key_file)?;
     Ok(S3Settings {
         endpoint: s3.endpoint.clone(),
         region: s3.region.clone(),
@@ -209,23 +198,17 @@ fn s3_settings(s3: &S3) -> Result<S3Settings, ConfigError> {
     })
 }
 
-fn refuse_if_others_have_access(path: &Path) -> Result<(), ConfigError> {
+fn check_secret_file(path: &Path) -> Result<(), ConfigError> {
     if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(ConfigError::NoKey(path.into()));
     }
-    refuse_if_others_can_write(path)?;
-    let metadata =
-        std::fs::metadata(path).map_err(|source| FileTrustError::Unreadable { path: path.into(), source })?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & READABLE_BY_OTHERS != 0 {
-        return Err(ConfigError::ReadableByOthers { path: path.into(), mode });
-    }
-    Ok(())
+    Ok(refuse_if_others_have_access(path)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use contract::{HostName, Realm};
 

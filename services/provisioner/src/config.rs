@@ -1,7 +1,7 @@
 //! The part `[provisioner]` of the settings.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -32,6 +32,9 @@ pub struct Config {
     pub virt_type: VirtTypeSetting,
     /// The network that VMs are connected to.
     pub network: Network,
+    /// The file with the keys of rows; `keys/rows.key` in the state folder where absent.
+    #[serde(default)]
+    pub rows_key_file: Option<PathBuf>,
     /// How many seconds a VM may take from its start until its guest answers, from 1 to 7200. Emulated guests on a busy
     /// host need minutes.
     pub ready_seconds: u64,
@@ -41,6 +44,11 @@ pub struct Config {
 const READY_SECONDS: std::ops::RangeInclusive<u64> = 1..=7200;
 
 impl Config {
+    /// The file with the keys of rows.
+    pub fn rows_key_file(&self, state_dir: &Path) -> PathBuf {
+        self.rows_key_file.clone().unwrap_or_else(|| state_dir.join("keys/rows.key"))
+    }
+
     /// Checks what its type does not.
     ///
     /// # Errors

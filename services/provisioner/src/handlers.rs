@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use bus::{ErrorReply, IncomingRequest};
-use contract::message::{Failure, NeverRefused};
+use contract::message::{Failure, FailureKind, NeverRefused};
 use contract::provisioner::{
     AddSeed, AddSeedRefused, CloseDisks, ClosedExports, CreateReservedVm, CreateReservedVmRefused, CreateVm,
-    CreateVmRefused, DiskPath, GetVm, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused, OpenedDisks,
-    ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease, ReserveVmName,
-    ReservedVm, Seed, StartVm, Vm, VmRefused,
+    CreateVmRefused, DiskPath, GetVm, GetVmSecrets, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused,
+    OpenedDisks, ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease,
+    ReserveVmName, ReservedVm, Seed, StartVm, Vm, VmRefused, VmSecrets,
 };
 use operation::PendingCommand;
 use provisioner_domain::{ObservedVmState, PowerState, VmPhase, VmRecord, VmTransition};
@@ -19,6 +19,7 @@ use provisioner_domain::{ObservedVmState, PowerState, VmPhase, VmRecord, VmTrans
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
 use crate::sagas::{VmLockingCommand, source_of};
+use crate::secrets::{decrypt, whole_definition};
 use crate::state::ServiceState;
 use crate::vm_spec::disks_of;
 
@@ -134,11 +135,29 @@ pub(crate) async fn get_vm(
     Ok(record.view(&handlers.state.hypervisor.info()))
 }
 
+pub(crate) async fn get_vm_secrets(
+    handlers: Arc<Handlers>,
+    call: IncomingRequest<GetVmSecrets>,
+) -> Result<VmSecrets, ErrorReply<VmRefused>> {
+    if !call.caller.may_see_secrets() {
+        let message = "the variables and scripts of a VM are shown to the operator only".into();
+        return Err(Failure { kind: FailureKind::NotAllowed, message }.into());
+    }
+    let record = handlers.state.registry.vm(&call.request.vm).await?;
+    decrypt(&handlers.state.keys, &record).map_err(|error| Failure::unavailable(&error).into())
+}
+
 pub(crate) async fn open_disks(
     handlers: Arc<Handlers>,
     call: IncomingRequest<OpenDisks>,
 ) -> Result<OpenedDisks, ErrorReply<OpenDisksRefused>> {
-    handlers.export_keeper.open(call.request.vm, call.request.operation_id).await
+    let OpenDisks { vm, operation_id } = call.request;
+    let mut opened = handlers.export_keeper.open(vm.clone(), operation_id).await?;
+    // While its disks are open it is locked: it has a record.
+    if let Some(record) = handlers.state.registry.find(&vm).await? {
+        opened.definition = whole_definition(&handlers.state.keys, &record);
+    }
+    Ok(opened)
 }
 
 pub(crate) async fn renew_disks(

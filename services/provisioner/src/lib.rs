@@ -16,10 +16,10 @@
 //! ```
 //!
 //! It promises that a command sent twice has one effect; that a durable operation survives the death of this process and
-//! ends done or as before; that what is observed never erases what is desired; and that a VM without our mark is never
+//! ends done or as before; that no row holds the variables and scripts of a VM in clear; that what is observed never erases what is desired; and that a VM without our mark is never
 //! touched. It does not know what a backup or a route is.
 //!
-//! Next: `wiring` for the requests, `sagas` for the operations, `ports` for what is needed from outside, and the package
+//! Next: `wiring` for the requests, `sagas` for the operations, `secrets` for what is encrypted, `ports` for what is needed from outside, and the package
 //! `provisioner-domain` for every decision.
 
 pub mod actors;
@@ -29,6 +29,7 @@ mod handlers;
 pub mod metrics;
 pub mod ports;
 mod sagas;
+pub mod secrets;
 pub mod state;
 pub mod vm_spec;
 mod wiring;
@@ -44,6 +45,7 @@ use contract::message::with_causes;
 
 pub use config::{Config, DEFAULTS};
 use handlers::Handlers;
+use operation::Engine;
 use ports::Ports;
 use provisioner_domain::VmRecord;
 pub use state::{Limits, ServiceState};
@@ -55,7 +57,8 @@ pub use state::{Limits, ServiceState};
 pub async fn open(chassis: ServiceContext<Config>, ports: Ports) -> anyhow::Result<Service> {
     let settings = chassis.settings;
     let limits = Limits::standard(Duration::from_secs(settings.service.ready_seconds));
-    let state = ServiceState::open(&chassis.bus, settings.host, ports, limits).await?;
+    let keys = secrets::read_keys(&settings.service.rows_key_file(&settings.state_dir));
+    let state = ServiceState::open(&chassis.bus, settings.host, ports, limits, keys).await?;
     if let Err(error) = state.hypervisor.prepare().await {
         tracing::warn!(
             error = with_causes(&error),
@@ -70,10 +73,11 @@ pub async fn open(chassis: ServiceContext<Config>, ports: Ports) -> anyhow::Resu
 /// # Errors
 /// When the table of exports cannot be read.
 pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Service> {
-    let (engine, wiring) =
-        wiring::wiring().open_engine(bus, contract::Service::Provisioner, &state.host, &state);
+    let wiring = wiring::wiring().encrypted_with(Arc::clone(&state.keys));
+    let (engine, wiring) = wiring.open_engine(bus, contract::Service::Provisioner, &state.host, &state);
     let keeper = actors::ExportKeeper::open(bus, Arc::clone(&state)).await;
     let exports = actors::ExportKeeperHandle::start(keeper.context("reading the table of disk exports")?);
+    let (row_keys, unused_keys) = (check_row_keys(&state, &engine), unused_keys(&state, &engine).await?);
     let mut workers = Workers::default();
     let waker = workers.start(workers::VmReconciler::new(Arc::clone(&state), engine));
     if let Err(error) = state.hypervisor.watch(Arc::new(move || waker.wake())) {
@@ -87,10 +91,12 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     Ok(Service::new(wiring, Handlers { state, export_keeper: exports })
         .with_workers(workers)
         .with_notices(info.notice())
+        .with_notices(unused_keys)
         .with_part(info.name, hypervisor)
         .with_part("network", network)
         .with_part("disks", room)
-        .with_part("vms", problems))
+        .with_part("vms", problems)
+        .with_part("row keys", row_keys))
 }
 
 fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {
@@ -124,6 +130,37 @@ fn check_vms(state: &Arc<ServiceState>) -> PartCheck {
             (!problems.is_empty()).then(|| problems.join("; "))
         })
     })
+}
+
+/// The keys of rows, and what does not decrypt with them.
+fn check_row_keys(state: &Arc<ServiceState>, engine: &Engine) -> PartCheck {
+    let (state, engine) = (Arc::clone(state), engine.clone());
+    Arc::new(move || {
+        let (registry, keys, operations) =
+            (state.registry.clone(), Arc::clone(&state.keys), engine.undecryptable());
+        Box::pin(async move {
+            // Where the registry does not answer, the part `vms` says so.
+            let inventory = registry.snapshot().await.unwrap_or_default();
+            let mut problems = secrets::problems(&keys, &inventory);
+            problems.extend(operations.iter().map(|id| format!("operation {id} does not decrypt; it waits")));
+            (!problems.is_empty()).then(|| problems.join("; "))
+        })
+    })
+}
+
+/// A sentence about the keys of the file that nothing is encrypted with any more. While an operation has not ended, it
+/// may have put aside something that an older key is needed for.
+async fn unused_keys(state: &ServiceState, engine: &Engine) -> anyhow::Result<Option<String>> {
+    let unfinished = engine.list(true).await.context("reading the table of operations")?;
+    let inventory = state.registry.snapshot().await?;
+    let unused = secrets::unused(&state.keys, &inventory);
+    let names: Vec<String> = unused.iter().map(ToString::to_string).collect();
+    Ok((unfinished.is_empty() && !names.is_empty()).then(|| {
+        format!(
+            "nothing is encrypted with row keys {} any more; `loam row-keys remove` removes them",
+            names.join(", ")
+        )
+    }))
 }
 
 fn check_room(state: &Arc<ServiceState>) -> PartCheck {

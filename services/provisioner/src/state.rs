@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use bus::Bus;
 use contract::message::with_causes;
 use contract::{ByteCount, HostName, Realm, VmUuid};
+use encryption::RowKeys;
 use provisioner_domain::VmRecord;
 use provisioner_domain::export::LEASE;
 
@@ -32,6 +33,8 @@ pub struct ServiceState {
     pub realm: Realm,
     /// How long to wait, and how much room to keep.
     pub limits: Limits,
+    /// What rows are encrypted with.
+    pub keys: Arc<RowKeys>,
 }
 
 impl ServiceState {
@@ -39,14 +42,21 @@ impl ServiceState {
     ///
     /// # Errors
     /// When the tables cannot be read.
-    pub async fn open(bus: &Bus, host: HostName, ports: Ports, limits: Limits) -> anyhow::Result<Arc<Self>> {
-        let registry = Registry::open(bus.clone(), host.clone(), ports.hypervisor.info())
+    pub async fn open(
+        bus: &Bus,
+        host: HostName,
+        ports: Ports,
+        limits: Limits,
+        keys: RowKeys,
+    ) -> anyhow::Result<Arc<Self>> {
+        let keys = Arc::new(keys);
+        let registry = Registry::open(bus.clone(), host.clone(), ports.hypervisor.info(), Arc::clone(&keys))
             .await
             .context("reading the tables of VMs and seeds")?;
         let Ports { hypervisor, disks, shell } = ports;
         let registry = RegistryHandle::start(registry);
         let realm = bus.realm().clone();
-        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, host, realm, limits }))
+        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, host, realm, limits, keys }))
     }
 
     /// What others have changed about a VM's disks at the hypervisor, in words; `None` where nothing, or it does not know

@@ -17,6 +17,7 @@ pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
         .begin(check_lock::<RemoveVm>)
         .answer(list_vms)
         .answer(get_vm)
+        .answer(get_vm_secrets)
         .answer(open_disks)
         .answer(renew_disks)
         .answer(close_disks)

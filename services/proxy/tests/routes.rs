@@ -38,6 +38,8 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
         locked_by: None,
         created: "2026-11-22T06:30:00Z".parse().expect("valid"),
         hypervisor: "simulated".into(),
+        variables: Vec::new(),
+        scripts: Vec::new(),
         emulation_reason: None,
     }
 }

@@ -476,6 +476,7 @@ fn context_with<C>(host: &Host, ready_within: Duration, command: C) -> Context<U
         }),
         command,
         id: new_id(),
+        scripts: Default::default(),
         progress: Default::default(),
         cancel: Default::default(),
     }

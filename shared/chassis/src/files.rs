@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 const LINKS_MAX: usize = 40;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+const ACCESSIBLE_TO_OTHERS: u32 = 0o077;
 
 /// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,14 @@ pub enum FileTrustError {
     /// Group or others can write it, or a folder on the way to it.
     #[error("{path} can be written by others (mode {mode:o}); run `chmod go-w {path}`")]
     WritableByOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It holds a secret, and group or others have access to it.
+    #[error("{path} can be read by others (mode {mode:o}); run `chmod go= {path}`")]
+    ReadableByOthers {
         /// The file.
         path: PathBuf,
         /// Its mode.
@@ -93,6 +102,21 @@ pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileTrustError> {
         names.append(&mut rest);
         rest = names;
     }
+}
+
+/// Refuses a file with a secret that another user can read, or of which [`refuse_if_others_can_write`] says so.
+///
+/// # Errors
+/// When others have access to it, or its metadata cannot be read.
+pub fn refuse_if_others_have_access(path: &Path) -> Result<(), FileTrustError> {
+    refuse_if_others_can_write(path)?;
+    let metadata =
+        std::fs::metadata(path).map_err(|source| FileTrustError::Unreadable { path: path.into(), source })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & ACCESSIBLE_TO_OTHERS != 0 {
+        return Err(FileTrustError::ReadableByOthers { path: path.into(), mode });
+    }
+    Ok(())
 }
 
 /// The parts of a path below `/` or below where it is read from.
@@ -156,6 +180,18 @@ mod tests {
                 assert!(error.to_string().contains("chmod go-w"));
             }
         }
+    }
+
+    #[test]
+    fn a_file_with_a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.key");
+        std::fs::write(&path, "").expect("written");
+        for (bits, fine) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+            mode(&path, bits);
+            assert_eq!(refuse_if_others_have_access(&path).is_ok(), fine, "{bits:o}");
+        }
+        assert!(refuse_if_others_have_access(&folder.path().join("none")).is_err());
     }
 
     fn mode(path: &Path, mode: u32) {

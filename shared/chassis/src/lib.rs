@@ -30,7 +30,7 @@ mod tables;
 mod wiring;
 mod worker;
 
-pub use files::{FileTrustError, refuse_if_others_can_write, sha256_of};
+pub use files::{FileTrustError, refuse_if_others_can_write, refuse_if_others_have_access, sha256_of};
 pub use health::PartCheck;
 pub use memory::{CoreDumpError, leave_no_core_dump};
 pub use settings::{NatsSettings, OperationsKept, Settings, SettingsError, load};

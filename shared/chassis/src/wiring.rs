@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bus::{Bus, ErrorReply, IncomingRequest, Server};
 use contract::{HostName, Request, Service};
+use encryption::RowKeys;
 use operation::{Engine, PendingCommand, Saga, Sagas};
 
 type Row<H> = Box<dyn FnOnce(&mut Server, &Arc<H>) + Send>;
@@ -75,6 +76,12 @@ impl<H: Send + Sync + 'static, S: Send + Sync + 'static> Wiring<H, S> {
                 }
             });
         }));
+        self
+    }
+
+    /// The keys that rows of durable commands with secret fields are encrypted with.
+    pub fn encrypted_with(mut self, keys: Arc<RowKeys>) -> Self {
+        self.sagas = self.sagas.encrypted_with(keys);
         self
     }
 

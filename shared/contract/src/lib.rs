@@ -9,6 +9,7 @@
 //!   subject      where a message travels; the only place that spells subjects
 //!   bucket       which durable tables there are and whose they are
 //!   stored       types that are rows: their versions
+//!   secret       which fields may hold secrets, and who may see them
 //!   permissions  the accounts of the bus, what each exports and imports, and what each user may do
 //!
 //!   health, operation, provisioner, backup, proxy, scheduler, upgrade, supervisor: the messages, a module for each owner
@@ -32,6 +33,7 @@ pub mod permissions;
 pub mod provisioner;
 pub mod proxy;
 pub mod scheduler;
+pub mod secret;
 pub mod service;
 pub mod stored;
 pub mod subject;

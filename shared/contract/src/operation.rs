@@ -21,6 +21,9 @@ messages! { MessageOwner::EachWithOperations =>
     request CancelOperation {
         "cancel_operation", from [People, To(Backup, Provisioner)], reply OperationReport, refusal UnknownOperation
     }
+    request GetScriptOutput {
+        "get_script_output", from [People], reply Vec<ScriptOutput>, refusal UnknownOperation
+    }
     event OperationChanged {
         "operation", to [], about |it| format!("{}.{}.{}", it.0.service, it.0.host, it.0.id)
     }
@@ -183,6 +186,30 @@ impl From<&OperationReport> for OperationPosition {
 pub struct GetOperation {
     /// The operation.
     pub id: OperationId,
+}
+
+/// Asks a service what the scripts of one of its operations wrote. It may hold secrets: it is shown to the operator, and
+/// to whoever asked for the operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GetScriptOutput {
+    /// The operation.
+    pub id: OperationId,
+}
+
+/// What a script wrote.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScriptOutput {
+    /// The name of the script.
+    pub script: String,
+    /// The last lines that it wrote, at most 1,000 bytes.
+    #[schemars(extend("x-secret" = true))]
+    pub output: String,
+}
+
+impl std::fmt::Debug for ScriptOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ScriptOutput({:?}, {} bytes)", self.script, self.output.len())
+    }
 }
 
 /// Cancels an operation: what it did is undone. A no-op where it is cancelled or has ended.

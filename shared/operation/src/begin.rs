@@ -6,10 +6,12 @@ use bus::{Caller, Entry, ErrorReply, IncomingRequest, TableError};
 use contract::message::{DurableCommand, Failure, FailureKind, with_causes};
 use contract::operation::{BegunOperation, OperationState};
 use contract::{OperationId, Service, bucket};
+use encryption::{DecryptError, NoKey};
 use saga::Journal;
 use serde_json::Value;
 use tracing::{Instrument, Span};
 
+use crate::confidential::StoredCommand;
 use crate::engine::{Engine, new_id};
 use crate::record::OperationRecord;
 
@@ -49,6 +51,17 @@ pub enum BeginError {
     /// Too many have not ended.
     #[error("{0} operations have not ended; wait for some to end")]
     TooMany(usize),
+    /// Whether the id was used for this command is not known.
+    #[error("operation {id} was begun before, and whether by this command is not known: {source}")]
+    Incomparable {
+        /// The id.
+        id: OperationId,
+        /// Why.
+        source: DecryptError,
+    },
+    /// The command has secret fields, and there is no key to encrypt its row with.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
     /// The table cannot be read or written.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -57,8 +70,9 @@ pub enum BeginError {
 impl From<BeginError> for Failure {
     fn from(error: BeginError) -> Failure {
         let kind = match &error {
-            BeginError::IdReused(_) => FailureKind::Internal,
+            BeginError::IdReused(_) | BeginError::Incomparable { .. } => FailureKind::Internal,
             BeginError::TooMany(_) => FailureKind::Busy,
+            BeginError::NoKey(_) => FailureKind::Unavailable,
             BeginError::Table(error) => return error.to_failure(),
         };
         Failure { kind, message: with_causes(&error) }
@@ -106,7 +120,7 @@ impl Engine {
         let key = id.to_string();
         let json = without_id(&command);
         if let Some(known) = shared.table.get(&key).await? {
-            return already(known.value, C::NAME, &json);
+            return self.already(known.value, C::NAME, &json);
         }
         // Its row was lost with the table, and its driver is about to write it again.
         if self.is_driving(&id) {
@@ -116,6 +130,10 @@ impl Engine {
         if unfinished >= UNFINISHED_MAX {
             return Err(BeginError::TooMany(unfinished));
         }
+        let stored = match kind.has_secrets {
+            true => self.cipher(&id).begin(&json)?,
+            false => StoredCommand::Plain(json.clone()),
+        };
         let now = chrono::Utc::now();
         let record = OperationRecord {
             id: id.clone(),
@@ -125,7 +143,7 @@ impl Engine {
             on_behalf_of,
             kind: C::NAME.into(),
             about: command.about(),
-            command: json.clone(),
+            command: stored,
             journal: Journal::default(),
             state: OperationState::Running,
             steps: kind.steps.clone(),
@@ -140,7 +158,7 @@ impl Engine {
                 Ok(BegunOperation::Begun(id))
             }
             Err(TableError::Conflict { .. }) => match shared.table.get_from_leader(&key).await? {
-                Some(known) => already(known.value, C::NAME, &json),
+                Some(known) => self.already(known.value, C::NAME, &json),
                 None => Err(BeginError::Table(TableError::Conflict { table: bucket::OPERATIONS.name, key })),
             },
             Err(error) => {
@@ -171,13 +189,22 @@ impl Engine {
             }
         }
     }
-}
 
-fn already(known: OperationRecord, kind: &str, command: &Value) -> Result<BegunOperation, BeginError> {
-    if known.kind == kind && known.command == *command {
-        Ok(BegunOperation::AlreadyBegun(known.id))
-    } else {
-        Err(BeginError::IdReused(known.id))
+    fn already(
+        &self,
+        known: OperationRecord,
+        kind: &str,
+        command: &Value,
+    ) -> Result<BegunOperation, BeginError> {
+        let OperationRecord { id, kind: known_kind, command: known, .. } = known;
+        if known_kind != kind {
+            return Err(BeginError::IdReused(id));
+        }
+        match self.cipher(&id).is_begun_by(&known, command) {
+            Ok(true) => Ok(BegunOperation::AlreadyBegun(id)),
+            Ok(false) => Err(BeginError::IdReused(id)),
+            Err(source) => Err(BeginError::Incomparable { id, source }),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a step sees: the state of its service, its command, a progress meter, and whether it was cancelled.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use contract::OperationId;
-use contract::operation::Progress;
+use contract::operation::{Progress, ScriptOutput};
 use tokio_util::sync::CancellationToken;
 
 /// The context of every step function: the state `S` of the service and the command `C` of this operation.
@@ -15,10 +15,38 @@ pub struct Context<S, C> {
     pub command: C,
     /// Which operation this is.
     pub id: OperationId,
+    /// For what the scripts that a step runs write.
+    pub scripts: ScriptOutputs,
     /// For reporting how far a long step is.
     pub progress: ProgressMeter,
     /// Cancelled when the operation is cancelled or the process is ending. Long steps check it.
     pub cancel: CancellationToken,
+}
+
+/// What the scripts of an operation wrote. It may hold secrets: it is kept with the operation, encrypted, and shown on
+/// request. Only the operations of commands with secret fields keep it; it is recorded with the end of the step.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptOutputs(Arc<Mutex<Vec<ScriptOutput>>>);
+
+impl ScriptOutputs {
+    pub(crate) fn new(outputs: Vec<ScriptOutput>) -> Self {
+        ScriptOutputs(Arc::new(Mutex::new(outputs)))
+    }
+
+    /// Keeps what a script wrote, in place of what it wrote in an earlier attempt.
+    pub fn keep(&self, script: &str, output: String) {
+        let mut outputs = self.outputs();
+        outputs.retain(|kept| kept.script != script);
+        outputs.push(ScriptOutput { script: script.into(), output });
+    }
+
+    pub(crate) fn read(&self) -> Vec<ScriptOutput> {
+        self.outputs().clone()
+    }
+
+    fn outputs(&self) -> MutexGuard<'_, Vec<ScriptOutput>> {
+        self.0.lock().expect("no code here panics while it holds the lock")
+    }
 }
 
 /// What is published of a reason to wait, at most.

@@ -1,26 +1,28 @@
 //! The engine: begins, resumes, lists and cancels the operations of one service.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bus::{Bus, Entry, Table, TableError};
 use contract::message::DurableCommand;
-use contract::operation::{ListOperations, OperationReport};
+use contract::operation::{ListOperations, OperationReport, ScriptOutput};
 use contract::{HostName, OperationId, Service, bucket};
+use encryption::{DecryptError, RowKeys};
 use futures::{StreamExt, TryStreamExt, stream};
-use saga::{Step, drive};
+use saga::drive;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::context::{Context, ProgressMeter};
+use crate::confidential::{Cipher, Decrypted, StoredCommand};
+use crate::context::{Context, ProgressMeter, ScriptOutputs};
 use crate::index::{Index, IndexEntry};
 use crate::metrics;
 use crate::record::OperationRecord;
-use crate::runtime::BusRuntime;
+use crate::runtime::{BusRuntime, Confidential};
+use crate::sagas::{RegisteredSaga, Saga};
 
 /// How long the end of a process waits for its drivers to stop.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -28,12 +30,6 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 const READS_AT_ONCE: usize = 16;
 /// Records that are removed in one round; the next round removes more.
 const PRUNED_AT_ONCE: usize = 1000;
-
-/// The steps that carry a durable command out, in the service whose state (ports and actors) is `S`.
-pub trait Saga<S>: DurableCommand {
-    /// Its steps in order.
-    fn steps() -> Vec<Step<Context<S, Self>>>;
-}
 
 /// Why operations could not be resumed.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +47,6 @@ pub struct UnfinishedOperation {
     pub about: String,
 }
 
-type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Drive = Box<dyn Fn(Engine, Entry<OperationRecord>) -> Driving + Send + Sync>;
-
-pub(crate) struct RegisteredSaga {
-    pub(crate) steps: Vec<String>,
-    drive: Drive,
-}
-
 pub(crate) struct EngineShared {
     pub(crate) bus: Bus,
     pub(crate) table: Table<OperationRecord>,
@@ -66,7 +54,10 @@ pub(crate) struct EngineShared {
     pub(crate) service: Service,
     pub(crate) host: HostName,
     pub(crate) sagas: HashMap<&'static str, RegisteredSaga>,
+    keys: Arc<RowKeys>,
     running: Mutex<HashMap<OperationId, Running>>,
+    /// Unfinished operations whose row does not decrypt: they are left as they are.
+    undecryptable: Mutex<BTreeSet<OperationId>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -89,59 +80,30 @@ pub fn new_id() -> OperationId {
     OperationId::from_parts(since.as_millis() as u64, rand::random())
 }
 
-/// The sagas of a service, collected before its engine opens: an engine that runs knows all of them. `S` is the state
-/// that their steps use.
-pub struct Sagas<S> {
-    kinds: HashMap<&'static str, SagaOf<S>>,
-}
-
-struct SagaOf<S> {
-    steps: Vec<String>,
-    drive: fn(Engine, Arc<S>, Entry<OperationRecord>) -> Driving,
-}
-
-impl<S> Default for Sagas<S> {
-    fn default() -> Self {
-        Sagas { kinds: HashMap::new() }
-    }
-}
-
-impl<S: Send + Sync + 'static> Sagas<S> {
-    /// Adds the saga of a command.
-    pub fn with<C: Saga<S>>(mut self) -> Self {
-        let steps = C::steps().iter().map(|step| step.name.to_string()).collect();
-        self.kinds.insert(
-            C::NAME,
-            SagaOf { steps, drive: |engine, state, row| Box::pin(engine.run::<C, S>(state, row)) },
-        );
-        self
-    }
-
-    /// Opens the engine of a service on a host. Nothing is resumed yet.
-    pub fn open(self, bus: Bus, service: Service, host: HostName, state: &Arc<S>) -> Engine {
-        let kind = |SagaOf { steps, drive }| {
-            let state = Arc::clone(state);
-            RegisteredSaga {
-                steps,
-                drive: Box::new(move |engine, row| drive(engine, Arc::clone(&state), row)),
-            }
-        };
+impl Engine {
+    pub(crate) fn over(
+        bus: Bus,
+        service: Service,
+        host: HostName,
+        sagas: HashMap<&'static str, RegisteredSaga>,
+        keys: Arc<RowKeys>,
+    ) -> Engine {
         let shared = EngineShared {
             table: bus.table(bucket::OPERATIONS),
             index: Arc::default(),
             bus,
             service,
             host,
-            sagas: self.kinds.into_iter().map(|(name, saga)| (name, kind(saga))).collect(),
+            sagas,
+            keys,
             running: Mutex::default(),
+            undecryptable: Mutex::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         Engine { shared: Arc::new(shared) }
     }
-}
 
-impl Engine {
     /// Runs work to its end, even when its caller no longer waits: between the check of a command and the start of its
     /// operation nothing may be cut off.
     ///
@@ -272,6 +234,25 @@ impl Engine {
         self.running().len()
     }
 
+    pub(crate) fn cipher(&self, id: &OperationId) -> Cipher {
+        Cipher::new(Arc::clone(&self.shared.keys), id.clone())
+    }
+
+    /// The unfinished operations that are left as they are, because what is encrypted of them does not decrypt. With
+    /// the right keys they go on after the next start.
+    pub fn undecryptable(&self) -> Vec<OperationId> {
+        self.undecryptable_ids().iter().cloned().collect()
+    }
+
+    fn undecryptable_ids(&self) -> MutexGuard<'_, BTreeSet<OperationId>> {
+        self.shared.undecryptable.lock().expect("no code here panics while it holds the lock")
+    }
+
+    /// What the scripts of an operation wrote.
+    pub(crate) fn scripts(&self, record: &OperationRecord) -> Result<Vec<ScriptOutput>, DecryptError> {
+        self.cipher(&record.id).scripts(&record.command)
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
         self.shared.running.lock().expect("no code here panics while it holds the lock")
     }
@@ -301,38 +282,67 @@ impl Engine {
         self.shared.tasks.spawn((kind.drive)(self.clone(), row).instrument(span));
     }
 
-    async fn run<C: Saga<S>, S: Send + Sync + 'static>(self, state: Arc<S>, row: Entry<OperationRecord>) {
+    pub(crate) async fn run<C: Saga<S>, S: Send + Sync + 'static>(
+        self,
+        state: Arc<S>,
+        row: Entry<OperationRecord>,
+    ) {
         let id = row.value.id.clone();
         let Running { cancel, progress } =
             self.running().get(&id).cloned().expect("launch put it there and only we remove it");
-        match serde_json::from_value::<C>(row.value.command.clone()) {
-            Err(error) => tracing::error!(operation = %id, %error, "this version cannot read the command"),
-            Ok(command) => {
+        match self.read::<C>(&row.value) {
+            Err(reason) => tracing::error!(operation = %id, reason, "the operation is left as it is"),
+            Ok((command, whole)) => {
                 let context = Context {
                     state,
                     command,
                     id: id.clone(),
+                    scripts: whole.scripts.clone(),
                     progress: progress.clone(),
                     cancel: cancel.clone(),
                 };
-                self.drive_saga(&context, row).await;
+                self.drive_saga(&context, row, whole).await;
             }
         }
         self.running().remove(&id);
+    }
+
+    /// The command of an operation, and all that its row holds.
+    fn read<C: DurableCommand>(&self, record: &OperationRecord) -> Result<(C, Decrypted), String> {
+        let whole = match &record.command {
+            StoredCommand::Plain(command) => Decrypted {
+                command: command.clone(),
+                journal: record.journal.clone(),
+                scripts: ScriptOutputs::default(),
+            },
+            StoredCommand::Encrypted(encrypted) => {
+                let decrypted = self.cipher(&record.id).decrypt(encrypted, &record.journal);
+                decrypted.map_err(|error| {
+                    self.undecryptable_ids().insert(record.id.clone());
+                    format!("it does not decrypt: {error}")
+                })?
+            }
+            StoredCommand::Ended { .. } => return Err("it has ended".into()),
+        };
+        // The error is not shown: it may quote a value.
+        let command = serde_json::from_value(whole.command.clone());
+        Ok((command.map_err(|_| "this version cannot read its command")?, whole))
     }
 
     async fn drive_saga<C: Saga<S>, S: Send + Sync + 'static>(
         &self,
         context: &Context<S, C>,
         row: Entry<OperationRecord>,
+        Decrypted { command, mut journal, scripts }: Decrypted,
     ) {
         let (id, kind, started) = (&context.id, C::NAME, row.value.started);
-        let mut journal = row.value.journal.clone();
+        let is_encrypted = matches!(row.value.command, StoredCommand::Encrypted(_));
         let mut runtime = BusRuntime {
             bus: self.shared.bus.clone(),
             table: self.shared.table.clone(),
             generation: self.shared.table.generation(),
             index: Arc::clone(&self.shared.index),
+            confidential: is_encrypted.then(|| Confidential { cipher: self.cipher(id), command, scripts }),
             operation_record: row.value,
             revision: row.revision,
             progress: context.progress.clone(),

@@ -6,6 +6,7 @@ use contract::{HostName, NoPrevious, OperationId, Service, Stored, Timestamp};
 use saga::{Action, Journal, JournalEntry, SagaOutcome, next_action};
 use serde::{Deserialize, Serialize};
 
+use crate::confidential::StoredCommand;
 use crate::context::ProgressMeter;
 
 /// An operation as it is stored.
@@ -19,8 +20,8 @@ pub(crate) struct OperationRecord {
     pub(crate) on_behalf_of: Option<Caller>,
     pub(crate) kind: String,
     pub(crate) about: String,
-    /// The command, as JSON without its operation id: the same id with another command is refused.
-    pub(crate) command: serde_json::Value,
+    /// The command: the same id with another command is refused.
+    pub(crate) command: StoredCommand,
     pub(crate) journal: Journal,
     pub(crate) state: OperationState,
     pub(crate) steps: Vec<String>,
@@ -47,19 +48,42 @@ impl OperationRecord {
     pub(crate) fn follow(&mut self, journal: &Journal, now: Timestamp) {
         self.journal = journal.clone();
         self.updated = now;
-        let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
-        self.state = match next_action(&order, journal) {
+        self.state = match next_action(&self.order(), journal) {
             Action::Do(_) => OperationState::Running,
             Action::Undo(_) => OperationState::Undoing,
             Action::End(SagaOutcome::Done) => OperationState::Done,
             Action::End(SagaOutcome::Undone(_)) => OperationState::Undone,
             Action::End(SagaOutcome::Stuck(_)) => OperationState::Stuck,
         };
+        if self.state.is_final() {
+            self.erase_outputs();
+        }
+    }
+
+    /// Who asked for it in the end.
+    pub(crate) fn asked_by(&self) -> &Caller {
+        self.on_behalf_of.as_ref().unwrap_or(&self.caller)
+    }
+
+    fn order(&self) -> Vec<&str> {
+        self.steps.iter().map(String::as_str).collect()
+    }
+
+    /// What steps returned to later ones is needed no more; the last one returned the result.
+    fn erase_outputs(&mut self) {
+        let entries = &mut self.journal.entries;
+        let kept =
+            if self.state == OperationState::Done { entries.len().saturating_sub(1) } else { entries.len() };
+        for entry in &mut entries[..kept] {
+            if let JournalEntry::Done(_, output) = entry {
+                output.take();
+            }
+        }
     }
 
     /// What is told of it; `meter` where this process drives it.
     pub(crate) fn report(&self, meter: Option<&ProgressMeter>) -> OperationReport {
-        let order: Vec<&str> = self.steps.iter().map(String::as_str).collect();
+        let order = self.order();
         let step = match next_action(&order, &self.journal) {
             Action::Do(index) | Action::Undo(index) => self.steps.get(index).cloned(),
             Action::End(_) => None,
@@ -103,6 +127,8 @@ impl OperationRecord {
 
 #[cfg(test)]
 mod tests {
+    use encryption::{RowKeys, RowRef};
+
     use super::*;
 
     #[test]
@@ -122,7 +148,7 @@ mod tests {
             on_behalf_of: Some(Caller::Person { user: "UALICE".into(), name: Some("alice".into()) }),
             kind: "start_vm".into(),
             about: "web".into(),
-            command: serde_json::json!({ "vm": "web" }),
+            command: StoredCommand::Plain(serde_json::json!({ "vm": "web" })),
             journal,
             state: OperationState::Running,
             steps,
@@ -132,6 +158,21 @@ mod tests {
         };
         let row = bus::write_row(&record).expect("written");
         testkit::golden_row(env!("CARGO_MANIFEST_DIR"), "operations", &row);
-        assert_eq!(bus::read_row(&row), Ok(record));
+        assert_eq!(bus::read_row(&row).as_ref(), Ok(&record));
+
+        // Of a command with secret fields: while it runs, and after its end.
+        let keys = RowKeys::parse(&"01".repeat(32)).expect("a key");
+        let encrypt = |salt, text| keys.encrypt(RowRef { table: "operations", key: "x" }, [salt; 32], text);
+        let ended = StoredCommand::Ended {
+            digest: keys.digest(RowRef { table: "operations", key: "x" }, b"command").expect("a digest"),
+            scripts: Some(encrypt(2, b"scripts").expect("encrypted")),
+        };
+        let running = StoredCommand::Encrypted(encrypt(1, b"contents").expect("encrypted"));
+        for (name, command) in [("operations_encrypted", running), ("operations_ended", ended)] {
+            let record = OperationRecord { command, ..record.clone() };
+            let row = bus::write_row(&record).expect("written");
+            testkit::golden_row(env!("CARGO_MANIFEST_DIR"), name, &row);
+            assert_eq!(bus::read_row(&row), Ok(record));
+        }
     }
 }

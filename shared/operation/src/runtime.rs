@@ -13,7 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::context::ProgressMeter;
+use crate::confidential::Cipher;
+use crate::context::{ProgressMeter, ScriptOutputs};
 use crate::index::Index;
 use crate::record::OperationRecord;
 
@@ -23,12 +24,21 @@ const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// How often progress inside a step is published.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What is encrypted in the row, readable.
+pub(crate) struct Confidential {
+    pub(crate) cipher: Cipher,
+    pub(crate) command: Value,
+    pub(crate) scripts: ScriptOutputs,
+}
+
 pub(crate) struct BusRuntime {
     pub(crate) bus: Bus,
     pub(crate) table: Table<OperationRecord>,
     /// Changes when the table was lost and made anew.
     pub(crate) generation: watch::Receiver<u64>,
     pub(crate) index: Arc<Index>,
+    /// Where the command has secret fields.
+    pub(crate) confidential: Option<Confidential>,
     pub(crate) operation_record: OperationRecord,
     pub(crate) revision: Revision,
     pub(crate) progress: ProgressMeter,
@@ -39,6 +49,19 @@ pub(crate) struct BusRuntime {
 }
 
 impl BusRuntime {
+    /// Takes the journal over into the row, encrypted where it has to be.
+    fn follow(&mut self, journal: &Journal) {
+        let record = &mut self.operation_record;
+        record.follow(journal, chrono::Utc::now());
+        if let Some(Confidential { cipher, command, scripts }) = &self.confidential {
+            let stored = match record.state.is_final() {
+                true => cipher.end(command, scripts),
+                false => cipher.record(command, scripts, &mut record.journal),
+            };
+            record.command = stored.expect("the row was decrypted, so there is a key");
+        }
+    }
+
     async fn publish(&self) {
         let report = self.operation_record.report(Some(&self.progress));
         if let Err(error) = self.bus.publish(&OperationChanged(report)).await {
@@ -67,7 +90,7 @@ impl BusRuntime {
 
 impl Runtime for BusRuntime {
     async fn record(&mut self, journal: &Journal) -> Result<(), FencedError> {
-        self.operation_record.follow(journal, chrono::Utc::now());
+        self.follow(journal);
         self.progress.clear();
         loop {
             if self.shutdown.is_cancelled() {

@@ -1,8 +1,11 @@
 //! Answers the requests about a service's operations: list, get, cancel.
 
 use bus::{ErrorReply, IncomingRequest, Server};
-use contract::message::NeverRefused;
-use contract::operation::{CancelOperation, GetOperation, ListOperations, OperationReport, UnknownOperation};
+use contract::message::{Failure, FailureKind, NeverRefused};
+use contract::operation::{
+    CancelOperation, GetOperation, GetScriptOutput, ListOperations, OperationReport, ScriptOutput,
+    UnknownOperation,
+};
 
 use crate::engine::Engine;
 
@@ -15,6 +18,8 @@ impl Engine {
         server.on(move |call| engine.clone().answer_get(call));
         let engine = self.clone();
         server.on(move |call| engine.clone().answer_cancel(call));
+        let engine = self.clone();
+        server.on(move |call| engine.clone().answer_script_output(call));
     }
 
     async fn answer_list(
@@ -38,6 +43,26 @@ impl Engine {
             Ok(None) => Err(ErrorReply::Refused(UnknownOperation { id })),
             Err(error) => Err(error.to_failure().into()),
         }
+    }
+
+    async fn answer_script_output(
+        self,
+        call: IncomingRequest<GetScriptOutput>,
+    ) -> Result<Vec<ScriptOutput>, ErrorReply<UnknownOperation>> {
+        let GetScriptOutput { id } = call.request;
+        let row = self.shared.table.get(id.as_str()).await.map_err(|error| error.to_failure())?;
+        let Some(record) = row.map(|row| row.value) else {
+            return Err(ErrorReply::Refused(UnknownOperation { id }));
+        };
+        if !call.caller.may_see_secrets() && !record.asked_by().is_same_as(&call.caller) {
+            let message =
+                "what scripts wrote is shown to the operator, and to whoever asked for the operation";
+            return Err(Failure { kind: FailureKind::NotAllowed, message: message.into() }.into());
+        }
+        self.scripts(&record).map_err(|error| {
+            let message = format!("what the scripts of operation {id} wrote does not decrypt: {error}");
+            Failure { kind: FailureKind::Unavailable, message }.into()
+        })
     }
 
     async fn answer_cancel(

@@ -51,6 +51,7 @@ fn new_context<C>(state: &Arc<ServiceState>, command: C, id: u128) -> Context<Se
         state: Arc::clone(state),
         command,
         id: OperationId::from_bits(id),
+        scripts: Default::default(),
         progress: Default::default(),
         cancel: Default::default(),
     }

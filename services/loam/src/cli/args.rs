@@ -57,6 +57,7 @@ impl Command {
             Command::Upgrade(command) => matches!(command, UpgradeCommand::Status),
             Command::Op(command) => matches!(command, OpCommand::List { .. } | OpCommand::Show { .. }),
             Command::Repository(command) => command.only_shows(),
+            Command::RowKeys(command) => matches!(command, super::row_keys::RowKeysCommand::List),
             Command::Up { .. } | Command::Bus(_) | Command::Release(_) | Command::Demo(_) => false,
         }
     }
@@ -107,6 +108,9 @@ pub(super) enum Command {
     /// Prepare a NATS server that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),
+    /// List, add and remove the keys that variables and scripts of VMs are encrypted with in the provisioner's tables
+    #[command(subcommand)]
+    RowKeys(super::row_keys::RowKeysCommand),
     /// Make signing keys, and sign releases of Loam's services
     #[command(subcommand)]
     Release(super::release::ReleaseCommand),

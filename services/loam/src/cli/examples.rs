@@ -34,6 +34,13 @@ A definition of a VM, here web.toml:
   [env]
   GREETING = "hello""#;
 
+/// The end of `loam row-keys add --help`.
+pub(super) const ROW_KEYS_ADD: &str = "\
+Example of a rotation, with a restart of the provisioner after the first and after the last command:
+  loam row-keys add
+  loam status
+  loam row-keys remove 06e655f6b24978d1";
+
 /// The end of `loam vm ssh --help`.
 pub(super) const VM_SSH: &str = "\
 Example:

@@ -24,6 +24,7 @@ mod proxy;
 mod release;
 mod repository;
 mod result;
+mod row_keys;
 mod schedule;
 mod seed;
 mod session;
@@ -96,6 +97,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Completion { shell } => completion::print(shell),
         Command::Release(command) => release::run(args.json, command),
         Command::Repository(command) => repository::run(args.json, command),
+        Command::RowKeys(command) => row_keys::run(&State::at(args.state), args.json, command),
         command => {
             let state = State::at(&args.state);
             let address = BusAddress { state: &args.state, url: args.url, key: args.key };
@@ -131,6 +133,7 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             | Command::Bus(_)
             | Command::Release(_)
             | Command::Repository(_)
+            | Command::RowKeys(_)
             | Command::Completion { .. } => unreachable!("these run without a bus"),
         }
     })

@@ -3,14 +3,15 @@
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use contract::operation::{
-    CancelOperation, GetOperation, ListOperations, OperationPosition, OperationReport, OperationState,
+    CancelOperation, GetOperation, GetScriptOutput, ListOperations, OperationPosition, OperationReport,
+    OperationState, ScriptOutput,
 };
 use contract::{OperationId, Service};
 
 use super::args::DETACH;
 use super::completion;
 use super::exit::{CliError, CliExitCode};
-use super::output::{Text, cut, extra, short, short_length, show, time, whole};
+use super::output::{Text, cut, extra, printable, short, short_length, show, time, whole};
 use super::session::Session;
 use super::watch::{title, watch};
 
@@ -45,6 +46,9 @@ pub(super) enum OpCommand {
         /// Id of the operation, or its first characters
         #[arg(add = ArgValueCompleter::new(completion::operations))]
         id: String,
+        /// Show what its scripts wrote instead; only the operator and whoever asked for it may
+        #[arg(long)]
+        output: bool,
     },
     /// Follow an operation until it ends
     Watch {
@@ -74,7 +78,15 @@ pub(super) async fn run(session: &Session, command: OpCommand) -> Result<(), Cli
             let length = short_length(reports.iter().map(|report| report.id.as_str()));
             show(session.json, &reports, |reports, text| list(reports, length, text))
         }
-        OpCommand::Show { id } => show(session.json, &find(session, &id).await?, one),
+        OpCommand::Show { id, output: false } => show(session.json, &find(session, &id).await?, one),
+        OpCommand::Show { id, output: true } => {
+            let OperationReport { service, id, .. } = find(session, &id).await?;
+            show(
+                session.json,
+                &session.request_at(service, GetScriptOutput { id }).await?,
+                |outputs, text| written(outputs, text),
+            )
+        }
         OpCommand::Watch { id } => {
             let report = find(session, &id).await?;
             watch(session, report.service, &report.id).await
@@ -234,6 +246,16 @@ fn list(reports: &[OperationReport], length: usize, text: &mut Text) {
         cut("STEP OR REASON"),
     ];
     text.table(head, rows.collect(), "no operations");
+}
+
+fn written(outputs: &[ScriptOutput], text: &mut Text) {
+    if outputs.is_empty() {
+        text.line("no output of scripts");
+    }
+    for ScriptOutput { script, output } in outputs {
+        text.line(format_args!("{script}:"));
+        output.lines().for_each(|line| text.line(format_args!("  {}", printable(line))));
+    }
 }
 
 fn one(report: &OperationReport, text: &mut Text) {

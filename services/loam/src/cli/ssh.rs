@@ -122,6 +122,8 @@ mod tests {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: hypervisor.into(),
+            variables: Vec::new(),
+            scripts: Vec::new(),
             emulation_reason: None,
         }
     }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use contract::VmName;
-use contract::provisioner::{CreateVm, GetVm, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition};
+use contract::provisioner::{
+    CreateVm, GetVm, GetVmSecrets, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition, VmSecrets,
+};
 use provisioner_domain::parse_definition;
 
 use super::args::DETACH;
 use super::exit::{CliError, CliExitCode};
-use super::output::{Text, cut, extra, number, show, time, whole};
+use super::output::{Text, cut, extra, number, printable, show, time, whole};
 use super::session::Session;
 use super::watch::begin;
 use super::{completion, examples};
@@ -36,6 +38,9 @@ pub(super) enum VmCommand {
         /// Name of the VM
         #[arg(add = ArgValueCompleter::new(completion::vms))]
         vm: VmName,
+        /// Show the values of its variables and the texts of its scripts, too; only the operator may
+        #[arg(long)]
+        secrets: bool,
     },
     /// Open a shell in a VM over SSH, or run one command
     ///
@@ -76,7 +81,14 @@ pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), Cli
         VmCommand::List => {
             show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
         }
-        VmCommand::Show { vm } => show(session.json, &session.request(GetVm { vm }).await?, one),
+        VmCommand::Show { vm, secrets } => {
+            let mut shown = session.request(GetVm { vm: vm.clone() }).await?;
+            if secrets {
+                let VmSecrets { env, install } = session.request(GetVmSecrets { vm }).await?;
+                (shown.definition.env, shown.definition.install) = (env, install);
+            }
+            show(session.json, &shown, one)
+        }
         VmCommand::Ssh { .. } => unreachable!("`ssh` is another module"),
         VmCommand::Start(OneVm { vm, detach }) => begin(session, StartVm { vm, operation_id }, detach).await,
         VmCommand::Stop(OneVm { vm, detach }) => begin(session, StopVm { vm, operation_id }, detach).await,
@@ -145,9 +157,20 @@ fn one(vm: &Vm, text: &mut Text) {
     for route in &vm.definition.domains {
         text.field("domain name", Some(format_args!("{} -> port {}", route.domain, route.port)));
     }
+    for name in &vm.variables {
+        let value = vm.definition.env.get(name).map(|value| format!(" = {}", printable(value)));
+        text.field("variable", Some(format_args!("{name}{}", value.unwrap_or_default())));
+    }
+    for name in &vm.scripts {
+        text.field("script", Some(name));
+    }
     text.field("uuid", Some(&vm.uuid));
     text.field("mac", Some(&vm.mac));
     text.field("emulated", vm.emulation_reason.as_ref());
     text.field("created", Some(time(&vm.created)));
     text.field("locked by", vm.locked_by.as_ref().map(|operation| format!("operation {operation}")));
+    for script in &vm.definition.install {
+        text.line(format_args!("\n{}:", script.name));
+        script.text.lines().for_each(|line| text.line(format_args!("  {}", printable(line))));
+    }
 }

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use contract::permissions::{Account, User};
+pub use contract::secret::OPERATOR;
 use contract::{Service, bucket};
 use nkeys::KeyPair;
 
 use super::{State, StateDirError, write_private, write_public};
 
-/// The person whose key is made at the first start.
-pub const OPERATOR: &str = "operator";
 /// The store's key, as the backup service reads it.
 const BACKUP_KEY_BYTES: usize = 32;
 
@@ -75,6 +74,11 @@ pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
         let bytes: [u8; BACKUP_KEY_BYTES] = rand::random();
         write_private(&backup_key, format!("{}\n", hex::encode(bytes)).as_bytes())?;
     }
+    // Who else can read it, and whether it can be used, is for the provisioner to say: VMs run without it.
+    let rows_key = state.rows_key();
+    if !exists(&rows_key)? {
+        write_private(&rows_key, encryption::new_key(rand::random()).as_bytes())?;
+    }
     let with_key = |user: User| Ok((user.clone(), user_key(&file_of(&folder, &user))?));
     let users: Result<Vec<_>, StateDirError> = first_users().into_iter().map(with_key).collect();
     Ok(NatsPublicKeys { users: users? })
@@ -121,13 +125,16 @@ mod tests {
         let first = prepare(&state).expect("made");
         let store_key = std::fs::read_to_string(state.backup_key()).expect("there");
         assert_eq!(store_key.trim().len(), 64);
+        let rows_key = std::fs::read_to_string(state.rows_key()).expect("there");
+        assert!(encryption::RowKeys::parse(&rows_key).is_ok());
         assert_eq!(prepare(&state).expect("kept"), first);
         assert_eq!(std::fs::read_to_string(state.backup_key()).expect("there"), store_key);
+        assert_eq!(std::fs::read_to_string(state.rows_key()).expect("there"), rows_key);
         let files =
             std::fs::read_dir(state.keys()).expect("readable").map(|entry| entry.expect("readable").path());
         let mut keys: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
-        // Those of the services and of the operator, and the repository's.
-        assert_eq!(keys.len(), Service::ALL.len() + 2, "{keys:?}");
+        // Those of the services and of the operator, the repository's, and that of rows.
+        assert_eq!(keys.len(), Service::ALL.len() + 3, "{keys:?}");
         keys.extend(first_users().iter().map(|user| file_of(&state.keys(), user)));
         for key in keys {
             let mode = std::fs::metadata(&key).expect("there").permissions().mode() & 0o777;

@@ -4,7 +4,7 @@
 //!   {state}/               0755   QEMU's own user must be able to enter it to reach the disks
 //!     client.toml                 where the bus is, and the key that people use
 //!     people.toml                 names and public keys of people, for the services
-//!     keys/                0700   an nkey seed for each role, the store's key, keys/release/: trusted signing keys
+//!     keys/                0700   an nkey seed for each role, the store's key, those of rows, keys/release/: trusted signing keys
 //!     nats/                0700   nats.conf (generated at each start) and the server's data
 //!     run/                 0700   the lock, and each service's settings (generated at each start)
 //!     log/                 0700   the logs of the services
@@ -72,6 +72,10 @@ impl State {
     /// The key that encrypts the built-in backup store.
     pub fn backup_key(&self) -> PathBuf {
         self.keys().join("backup.key")
+    }
+    /// The keys with which the provisioner encrypts what of its rows may be secret.
+    pub fn rows_key(&self) -> PathBuf {
+        self.keys().join("rows.key")
     }
     /// The key with which the provisioner logs in to its VMs.
     pub fn ssh_key(&self) -> PathBuf {

@@ -246,6 +246,8 @@ fn vm(number: usize) -> Vm {
         locked_by: None,
         created: now(),
         hypervisor: "libvirt".into(),
+        variables: Vec::new(),
+        scripts: Vec::new(),
         emulation_reason: Some("this host has no /dev/kvm".into()),
     }
 }

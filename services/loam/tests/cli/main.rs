@@ -7,6 +7,7 @@ mod installation;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]
 #[path = "../permissions/raw_client.rs"]
 mod raw_client;
+mod row_keys;
 mod shown;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]
 #[path = "../permissions/test_bus.rs"]

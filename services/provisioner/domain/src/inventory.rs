@@ -16,6 +16,7 @@ use contract::{ByteCount, HostName, OperationId, SeedName, Timestamp, VmName};
 
 use crate::bounds;
 use crate::identity::Identity;
+use crate::secrets::{StoredSecrets, without_secrets};
 use crate::seed::{SeedImageRecord, is_sha256};
 use crate::vm::{DesiredPowerState, DiskSource, VmPhase, VmRecord};
 
@@ -41,6 +42,15 @@ pub struct NewVmParams {
     pub host: HostName,
     /// When its creation began.
     pub now: Timestamp,
+    /// Its variables and scripts, encrypted; none where the definition has neither.
+    pub secrets: Option<StoredSecrets>,
+}
+
+impl NewVmParams {
+    /// Its UUID and MAC address.
+    pub fn identity(&self) -> Identity {
+        Identity::from_random(self.random_bits)
+    }
 }
 
 impl Inventory {
@@ -303,8 +313,9 @@ fn is_based_on(vm: &VmRecord, digest: &str) -> bool {
 
 fn record(definition: &VmDefinition, new_vm: &NewVmParams, source: DiskSource, phase: VmPhase) -> VmRecord {
     VmRecord {
-        definition: definition.clone(),
-        identity: Identity::from_random(new_vm.random_bits),
+        definition: without_secrets(definition),
+        secrets: new_vm.secrets.clone(),
+        identity: new_vm.identity(),
         host: new_vm.host.clone(),
         cloud_init_generation: 1,
         source,

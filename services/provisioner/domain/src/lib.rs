@@ -10,6 +10,7 @@
 //!   what the hypervisor reports -------------+---- reconcile: what to do about the difference
 //!
 //!   ExportRecord: Opening --> Open      exports of disks, and how long their leases last
+//!   secrets: what of a definition is encrypted in its record
 //!   nocloud: the documents by which cloud-init configures a new VM
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod nocloud;
 pub mod power;
 pub mod reconcile;
 pub mod retry;
+pub mod secrets;
 pub mod seed;
 pub mod vm;
 
@@ -42,5 +44,6 @@ pub use inventory::{Inventory, NewVmParams};
 pub use power::{ObservedVmState, PowerState};
 pub use reconcile::{FoundVm, OperationStatus, ReconcileAction};
 pub use retry::{FreeSpaceHysteresis, VmRetryBackoff};
+pub use secrets::StoredSecrets;
 pub use seed::SeedImageRecord;
 pub use vm::{DesiredPowerState, DiskSource, VmLock, VmLockKind, VmPhase, VmRecord, VmTransition};

@@ -48,24 +48,34 @@ pub enum ShellError {
         known: String,
     },
     /// A script failed.
-    #[error("script {name} ended with status {status}: {tail}")]
+    #[error("script {name} ended with status {status}; `loam op show --output` shows what it wrote")]
     ScriptFailed {
         /// The script.
         name: String,
         /// Its exit status.
         status: u32,
+        /// The last lines it wrote. They may hold secrets and are not part of the message.
+        output: String,
+    },
+    /// A command of our own failed; what it wrote holds nothing of anybody's.
+    #[error("{name} ended with status {status} in the guest: {output}")]
+    CommandFailed {
+        /// The command.
+        name: String,
+        /// Its exit status.
+        status: u32,
         /// The last lines it wrote.
-        tail: String,
+        output: String,
     },
     /// A script took too long.
-    #[error("script {name} did not end within {} s: {tail}", .within.as_secs())]
+    #[error("script {name} did not end within {} s; `loam op show --output` shows what it wrote", .within.as_secs())]
     ScriptTimeout {
         /// The script.
         name: String,
         /// How long it had.
         within: Duration,
-        /// The last lines it wrote.
-        tail: String,
+        /// The last lines it wrote. They may hold secrets and are not part of the message.
+        output: String,
     },
 }
 

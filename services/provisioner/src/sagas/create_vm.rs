@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use contract::provisioner::CreateVm;
+use contract::provisioner::{CreateVm, VmDefinition};
 use operation::{Saga, declined_error};
 use provisioner_domain::nocloud::documents;
 use provisioner_domain::{DiskSource, VmRecord};
 use saga::{Outputs, Step, StepError};
-use serde::{Deserialize, Serialize};
 
 use super::steps::{
     self, GUEST_RETRY, QUICK, READY_MAX, Ready, disk_error, guest_of, hypervisor_call, shell_error,
 };
-use crate::ports::ScriptToRun;
+use crate::ports::{ScriptToRun, ShellError};
 use crate::state::ServiceState;
 use crate::vm_spec::{disks_of, nocloud_in};
 
@@ -73,29 +72,36 @@ async fn erase(context: &Context, _: &Outputs) -> Result<(), StepError> {
     }
 }
 
-/// What a script wrote last: kept in the operation's journal, and nowhere else.
-#[derive(Serialize, Deserialize)]
-struct ScriptOutput {
-    script: String,
-    output: String,
-}
-
-async fn install(context: &Context, outputs: &Outputs) -> Result<Vec<ScriptOutput>, StepError> {
+/// Runs the scripts. What they write is kept with the operation, and nowhere else.
+async fn install(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
     let (record, ready): (VmRecord, Ready) = (outputs.get("lock")?, outputs.get("ready")?);
     let mut guest = guest_of(&record, ready.address);
     guest.host_key = Some(ready.host_key);
-    let mut written = Vec::new();
-    for (at, script) in record.definition.install.iter().enumerate() {
-        let run = ScriptToRun { at, script, env: &record.definition.env, timeout: SCRIPT_MAX };
+    let VmDefinition { env, install, .. } = &context.command.definition;
+    for (at, script) in install.iter().enumerate() {
+        let run = ScriptToRun { at, script, env, timeout: SCRIPT_MAX };
         let ran = tokio::select! {
             ran = context.state.shell.run(&guest, &run) => ran,
             () = context.cancel.cancelled() => {
                 return Err(StepError::Permanent(format!("cancelled while script {} ran", script.name)));
             }
         };
-        written.push(ScriptOutput { script: script.name.clone(), output: ran.map_err(shell_error)? });
+        if let Some(output) = output_of(&ran) {
+            context.scripts.keep(&script.name, output.clone());
+        }
+        ran.map_err(shell_error)?;
     }
     // Once this step is recorded its scripts never run again, so what they wrote must outlive a power cut.
-    context.state.shell.flush(&guest).await.map_err(shell_error)?;
-    Ok(written)
+    context.state.shell.flush(&guest).await.map_err(shell_error)
+}
+
+/// What a script wrote last, whether it succeeded or not.
+fn output_of(ran: &Result<String, ShellError>) -> Option<&String> {
+    match ran {
+        Ok(output)
+        | Err(ShellError::ScriptFailed { output, .. } | ShellError::ScriptTimeout { output, .. }) => {
+            Some(output)
+        }
+        Err(_) => None,
+    }
 }

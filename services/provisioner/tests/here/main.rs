@@ -9,5 +9,6 @@ mod process;
 mod reconcile;
 mod rows;
 mod sagas;
+mod secrets;
 mod seeds;
 mod suites;

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually};
 
-use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm};
+use crate::support::{ANSWER, WAIT_MAX, definition, raw_image, script, seed_name, vm, write_rows_key};
 
 /// From SIGTERM to the end, where the bus does not answer; with room for a machine that stands still itself.
 const TERMINATE_MAX: Duration = Duration::from_secs(20);
@@ -110,6 +110,7 @@ fn setting(folder: &Path, server: &NatsServer) -> std::path::PathBuf {
         server.url()
     );
     std::fs::write(&path, text).expect("written");
+    write_rows_key(&folder.join("state"));
     path
 }
 

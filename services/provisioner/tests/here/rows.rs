@@ -3,7 +3,11 @@
 use bus::{read_row, write_row};
 use contract::provisioner::{Consistency, DiskExport, OpenedDisks, Seed};
 use contract::{ByteCount, NoPrevious, OperationId, Stored, Timestamp};
-use provisioner_domain::{ExportPhase, ExportRecord, ExportServer, Inventory, NewVmParams, SeedImageRecord};
+use encryption::{RowKeys, new_key};
+use provisioner_domain::secrets::row_of;
+use provisioner_domain::{
+    ExportPhase, ExportRecord, ExportServer, Inventory, NewVmParams, SeedImageRecord, StoredSecrets,
+};
 
 use crate::support::{definition, seed_name, vm};
 
@@ -27,8 +31,17 @@ fn rows_of_version_1_are_read_and_written() {
     holds("seeds", &seed);
 
     let host: contract::HostName = "h1".parse().expect("valid");
-    let new_vm =
-        NewVmParams { by: by.clone(), random_bits: 1, host: host.clone(), now: Timestamp::UNIX_EPOCH };
+    let mut new_vm = NewVmParams {
+        by: by.clone(),
+        random_bits: 1,
+        host: host.clone(),
+        now: Timestamp::UNIX_EPOCH,
+        secrets: None,
+    };
+    let keys = RowKeys::parse(&new_key([1; 32])).expect("a key");
+    let encrypted = keys.encrypt(row_of(&new_vm.identity().uuid), [7; 32], b"secrets").expect("encrypted");
+    let (variables, scripts) = (vec!["PASSWORD".into()], vec!["install.sh".into()]);
+    new_vm.secrets = Some(StoredSecrets { variables, scripts, encrypted });
     let record = Inventory::new([], [seed]).create(&definition("web"), &new_vm).expect("it may be created");
     holds("vms", &record);
 

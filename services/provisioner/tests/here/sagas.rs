@@ -12,9 +12,7 @@ use provisioner_domain::{PowerState, VmTransition};
 use saga::harness::check;
 use saga::{FencedError, Journal, Runtime, SagaOutcome, StepError, StepFuture, drive};
 
-use crate::support::{
-    Simulated, bus_on, context, definition, limits, open_state, raw_image, script, seed_name, vm,
-};
+use crate::support::{Simulated, bus_on, context, definition, limits, open_state, raw_image, seed_name, vm};
 
 /// One folder for all cases of a saga, a service state of its own for each.
 struct Fixture {
@@ -237,20 +235,6 @@ async fn creating_a_vm() {
         Traces::with_web(VmState::Ready, PowerState::Running),
     )
     .await;
-}
-
-#[actix::test]
-async fn what_scripts_wrote_is_in_the_journal_of_their_operation() {
-    let fixture = Fixture::new();
-    let (state, _) = fixture.state().await;
-    run(&state, fixture.add_seed()).await;
-    let mut create = create();
-    create.definition.install = vec![script("install.sh", "#!/bin/sh\n")];
-    let (context, mut journal) = (context(&state, create), Journal::default());
-    let outcome = drive(&CreateVm::steps(), &context, &mut journal, &mut NoRecord).await;
-    assert_eq!(outcome, Ok(SagaOutcome::Done));
-    let journal = serde_json::to_string(&journal).expect("plain data");
-    assert!(journal.contains("install.sh was not run: the guest is simulated"), "{journal}");
 }
 
 #[actix::test]

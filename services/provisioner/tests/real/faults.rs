@@ -16,7 +16,7 @@ use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually_some};
 
 use crate::realm::{BOOT, greeter, in_realm, read_export, state_folder};
-use crate::support::{ANSWER, WAIT_MAX, seed_name, vm};
+use crate::support::{ANSWER, WAIT_MAX, seed_name, vm, write_rows_key};
 
 /// A provisioner's process with its own NATS server and state.
 struct Installation {
@@ -45,6 +45,7 @@ impl Installation {
             server.url()
         );
         std::fs::write(&config, text).expect("written");
+        write_rows_key(state.path());
         let connection = bus::nats::Connection {
             url: server.url(),
             nkey_file: None,

@@ -46,6 +46,7 @@ pub(crate) fn state_folder() -> tempfile::TempDir {
 
 pub(crate) fn config() -> Config {
     Config {
+        rows_key_file: None,
         hypervisor: HypervisorKind::Libvirt,
         libvirt_socket: "/run/libvirt/libvirt-sock".into(),
         virt_type: VirtTypeSetting::Qemu,

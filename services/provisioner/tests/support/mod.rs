@@ -13,6 +13,7 @@ use contract::message::{DurableCommand, Request};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
 use contract::{ByteCount, HostName, OperationId, Realm, SeedName, Service, VmName};
+use encryption::{RowKeys, new_key};
 use operation::{Context, ProgressMeter, new_id, wait_for_operation};
 use provisioner::adapters::qemu_img::QemuImgDisks;
 use provisioner::adapters::simulated::{Faults, SimulatedHypervisor, SimulatedShell};
@@ -114,8 +115,27 @@ pub fn bus_on(transport: &MemoryTransport) -> Bus {
 }
 
 pub async fn open_state(bus: &Bus, ports: Ports, limits: Limits) -> Arc<ServiceState> {
+    open_state_with(bus, ports, limits, row_keys(&[1])).await
+}
+
+/// The keys of these bytes, newest first.
+pub fn row_keys(bytes: &[u8]) -> RowKeys {
+    let text: String = bytes.iter().map(|byte| new_key([*byte; 32]).to_string()).collect();
+    RowKeys::parse(&text).expect("keys")
+}
+
+/// The key file in the state folder of a process.
+pub fn write_rows_key(state: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(state.join("keys")).expect("a folder");
+    let path = state.join("keys/rows.key");
+    std::fs::write(&path, new_key([1; 32])).expect("written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("its mode");
+}
+
+async fn open_state_with(bus: &Bus, ports: Ports, limits: Limits, keys: RowKeys) -> Arc<ServiceState> {
     let host = HostName::new("h1").expect("a good name");
-    ServiceState::open(bus, host, ports, limits).await.expect("the tables can be read")
+    ServiceState::open(bus, host, ports, limits, keys).await.expect("the tables can be read")
 }
 
 /// Opens a service's endpoints and resumes its operations.
@@ -156,9 +176,18 @@ impl Running {
         transport: MemoryTransport,
         limits: Limits,
     ) -> Running {
+        Running::start_with_keys(folder, transport, limits, row_keys(&[1])).await
+    }
+
+    async fn start_with_keys(
+        folder: Arc<tempfile::TempDir>,
+        transport: MemoryTransport,
+        limits: Limits,
+        keys: RowKeys,
+    ) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&transport);
-        let state = open_state(&bus, simulated.ports.clone(), limits).await;
+        let state = open_state_with(&bus, simulated.ports.clone(), limits, keys).await;
         let (server, service) = serve(&bus, &state).await;
         Running { transport, bus, state, simulated, folder, server, service }
     }
@@ -170,11 +199,20 @@ impl Running {
     }
 
     pub async fn restart_with(self, limits: Limits) -> Running {
+        self.restart_as(limits, row_keys(&[1])).await
+    }
+
+    pub async fn restart_with_keys(self, keys: RowKeys) -> Running {
+        let limits = self.state.limits;
+        self.restart_as(limits, keys).await
+    }
+
+    async fn restart_as(self, limits: Limits, keys: RowKeys) -> Running {
         self.server.close().await;
         self.service.shut_down().await;
         let (folder, transport) = (Arc::clone(&self.folder), self.transport.clone());
         drop((self.state, self.simulated));
-        Running::start_in(folder, transport, limits).await
+        Running::start_with_keys(folder, transport, limits, keys).await
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {
@@ -206,6 +244,11 @@ impl Running {
             Err(error) => panic!("not refused: {error:?}"),
             Ok(_) => panic!("{} was not refused", R::NAME),
         }
+    }
+
+    /// What its health says that is no problem.
+    pub fn notices(&self) -> &[String] {
+        &self.service.notices
     }
 
     /// What its health says is wrong, with the names of the parts.
@@ -254,6 +297,7 @@ pub fn context<C>(state: &Arc<ServiceState>, command: C) -> Context<ServiceState
         state: Arc::clone(state),
         command,
         id: new_id(),
+        scripts: Default::default(),
         progress: ProgressMeter::default(),
         cancel: CancellationToken::new(),
     }

@@ -1,10 +1,8 @@
 //! What is wrong with the body of a scheduled command, by the JSON Schema of its type. That it can be decoded is checked
 //! by decoding it; decoding ignores unknown fields and knows nothing of secrets.
 
+use contract::secret::SECRET;
 use serde_json::{Map, Value};
-
-/// The mark of fields that may hold secrets, in the schema.
-const SECRET: &str = "x-secret";
 
 /// A field that must not be in the body of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,14 @@
 //! Messages of the provisioner: seeds, VMs, exports of their disks, and restores (names and disks that are reserved for
 //! VMs restored from a backup).
 
+mod definition;
 mod exports;
 mod restores;
 mod seeds;
 mod state;
 mod vms;
 
+pub use self::definition::*;
 pub use self::exports::*;
 pub use self::restores::*;
 pub use self::seeds::*;

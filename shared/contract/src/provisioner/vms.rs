@@ -1,12 +1,11 @@
-//! VMs: their definition, their state, and the commands that change them.
+//! VMs: their state, and the commands that change them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PauseReason, VmState};
+use super::{PauseReason, VmDefinition, VmSecrets, VmState};
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid};
 
@@ -21,60 +20,22 @@ messages! { MessageOwner::One(Service::Provisioner) =>
     }
     request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NeverRefused }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
+    request GetVmSecrets { "get_vm_secrets", from [People], reply VmSecrets, refusal VmRefused }
     event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
     event VmPaused { "vm_paused", to [], about |it| it.name.as_str() }
-}
-
-/// A VM as a person defines it: the TOML file, checked, with the texts of its scripts. Fields that may hold secrets are
-/// marked `x-secret` in the schema.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct VmDefinition {
-    /// The VM's name, unique in the realm.
-    pub name: VmName,
-    /// The base image that it is created from.
-    pub seed: SeedName,
-    /// Virtual processors, from 1 to 64.
-    pub cpu_count: u32,
-    /// Memory in bytes: whole mebibytes, from 64 MiB to 1 TiB.
-    pub ram_size: ByteCount,
-    /// The size of its disk in bytes: a multiple of 64 KiB, from 16 MiB to 64 TiB, not smaller than the seed's.
-    pub disk_size: ByteCount,
-    /// The domains that the proxy routes to it; at most 100.
-    #[serde(default)]
-    pub domains: Vec<DomainRoute>,
-    /// Environment variables of its scripts; at most 200.
-    #[serde(default)]
-    #[schemars(extend("x-secret" = true))]
-    pub env: BTreeMap<String, String>,
-    /// Scripts that run over SSH after the first boot, in this order; at most 50.
-    #[serde(default)]
-    pub install: Vec<Script>,
-}
-
-/// A domain and the port of the VM that it is routed to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DomainRoute {
-    /// The DNS name.
-    pub domain: DomainName,
-    /// The TCP port on the VM's address, from 1 to 65535.
-    pub port: u16,
-}
-
-/// A script that runs inside a VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Script {
-    /// Its file name, for people (`install.sh`).
-    pub name: String,
-    /// Its text; its first line names the interpreter (`#!/bin/sh`).
-    #[schemars(extend("x-secret" = true))]
-    pub text: String,
 }
 
 /// A VM as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
-    /// Its definition; in lists and events without the texts of scripts and variables.
+    /// Its definition, without variables and scripts.
     pub definition: VmDefinition,
+    /// The names of its variables; in the reply to `GetVm` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
+    /// The names of its scripts; in the reply to `GetVm` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
     /// Its UUID: what libvirt knows it by.
     pub uuid: VmUuid,
     /// The MAC address of its network card.
@@ -242,18 +203,25 @@ pub enum VmRefused {
     IdReused(OperationId),
 }
 
-/// Lists the VMs, without the texts of scripts and variables: `GetVm` has those.
+/// Lists the VMs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
 
-/// Gets one VM, with its scripts and variables.
+/// Gets one VM. `GetVmSecrets` has the values of its variables and the texts of its scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GetVm {
     /// The VM's name.
     pub vm: VmName,
 }
 
-/// A VM was created, changed or removed. Its definition comes without the texts of scripts and variables.
+/// Gets the variables and scripts of a VM. They are shown to the operator only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GetVmSecrets {
+    /// The VM's name.
+    pub vm: VmName,
+}
+
+/// A VM was created, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmChanged {
     /// The VM's name.

@@ -137,6 +137,8 @@ impl FakeProvisioner {
             locked_by: None,
             created: chrono::Utc::now(),
             hypervisor: "simulated".into(),
+            variables: Vec::new(),
+            scripts: Vec::new(),
             emulation_reason: None,
         })
     }

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::hypervisor::HypervisorInfo;
 use crate::identity::Identity;
 use crate::power::{ObservedVmState, PowerState};
+use crate::secrets::StoredSecrets;
 
 pub use lock::{VmLock, VmLockKind};
 pub use transitions::VmTransition;
@@ -36,8 +37,11 @@ pub use transitions::VmTransition;
 /// A row of the table `vms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// What a person defined.
+    /// What a person defined, without variables and scripts.
     pub definition: VmDefinition,
+    /// Its variables and scripts; none where it has neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<StoredSecrets>,
     /// Its UUID and its MAC address.
     pub identity: Identity,
     /// The host that it is on.
@@ -191,8 +195,13 @@ impl VmRecord {
 
     /// The VM as `get_vm` returns it; `hypervisor` is what runs it.
     pub fn view(&self, hypervisor: &HypervisorInfo) -> Vm {
+        let names = |of: fn(&StoredSecrets) -> &Vec<String>| {
+            self.secrets.as_ref().map(of).cloned().unwrap_or_default()
+        };
         Vm {
             definition: self.definition.clone(),
+            variables: names(|secrets| &secrets.variables),
+            scripts: names(|secrets| &secrets.scripts),
             uuid: self.identity.uuid.clone(),
             mac: self.identity.mac.clone(),
             host: self.host.clone(),
@@ -207,13 +216,9 @@ impl VmRecord {
         }
     }
 
-    /// The VM as lists and events show it: without the texts of its scripts and variables, which are long and may be
-    /// secret.
+    /// The VM as lists and events show it: without the names of its variables and scripts, which may be many.
     pub fn outline(&self, hypervisor: &HypervisorInfo) -> Vm {
-        let mut vm = self.view(hypervisor);
-        vm.definition.env.clear();
-        vm.definition.install.clear();
-        vm
+        Vm { variables: Vec::new(), scripts: Vec::new(), ..self.view(hypervisor) }
     }
 }
 

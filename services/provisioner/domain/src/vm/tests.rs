@@ -33,6 +33,7 @@ fn new_vm(by: OperationId) -> NewVmParams {
         random_bits: 7,
         host: "h1".parse().expect("a good name"),
         now: chrono::DateTime::UNIX_EPOCH,
+        secrets: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod messages;
 mod seeds;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
@@ -22,8 +23,10 @@ use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, MessageResu
 use actor::TracedMessage;
 use bus::{Bus, ErrorReply, Revision, Table, TableError};
 use contract::message::{Failure, FailureKind};
-use contract::provisioner::{CreateVmRefused, VmChanged, VmPaused, VmRefused};
+use contract::provisioner::{CreateVmRefused, VmChanged, VmDefinition, VmPaused, VmRefused};
 use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
+use encryption::RowKeys;
+use provisioner_domain::secrets::secrets_of;
 use provisioner_domain::{HypervisorInfo, Inventory, NewVmParams, SeedImageRecord, VmRecord};
 
 use self::messages::{
@@ -32,6 +35,7 @@ use self::messages::{
 };
 
 pub use self::handle::RegistryHandle;
+use crate::secrets::{encrypt, renew};
 
 /// Every handler and every running operation at once.
 const MAILBOX: usize = 256;
@@ -48,6 +52,7 @@ pub struct Registry {
     seed_revisions: HashMap<SeedName, Revision>,
     host: HostName,
     hypervisor: HypervisorInfo,
+    keys: Arc<RowKeys>,
 }
 
 impl Actor for Registry {
@@ -62,9 +67,17 @@ impl Registry {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn open(bus: Bus, host: HostName, hypervisor: HypervisorInfo) -> Result<Registry, TableError> {
+    pub async fn open(
+        bus: Bus,
+        host: HostName,
+        hypervisor: HypervisorInfo,
+        keys: Arc<RowKeys>,
+    ) -> Result<Registry, TableError> {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
-        let vm_rows: bus::Rows<VmRecord> = vms.all().await?;
+        let mut vm_rows: bus::Rows<VmRecord> = vms.all().await?;
+        for row in vm_rows.read.iter_mut().filter(|row| row.value.host == host) {
+            renew(&vms, row, &keys).await;
+        }
         let seed_rows: bus::Rows<SeedImageRecord> = seeds.all().await?;
         let vm_revisions = vm_rows.read.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
         let seed_revisions =
@@ -75,11 +88,18 @@ impl Registry {
         );
         vm_rows.unreadable.iter().for_each(|row| inventory.set_aside_vm(&row.key));
         seed_rows.unreadable.iter().for_each(|row| inventory.set_aside_seed(&row.key));
-        Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor })
+        Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor, keys })
     }
 
-    fn new_vm(&self, by: OperationId) -> NewVmParams {
-        NewVmParams { by, random_bits: rand::random(), host: self.host.clone(), now: chrono::Utc::now() }
+    /// What a new VM gets; its secrets are encrypted.
+    fn new_vm(&self, definition: &VmDefinition, by: OperationId) -> Result<NewVmParams, Failure> {
+        let (host, now) = (self.host.clone(), chrono::Utc::now());
+        let mut new_vm = NewVmParams { by, random_bits: rand::random(), host, now, secrets: None };
+        if let Some(secrets) = secrets_of(definition) {
+            let encrypted = encrypt(&self.keys, &new_vm.identity().uuid, &secrets);
+            new_vm.secrets = Some(encrypted.map_err(|error| Failure::unavailable(&error))?);
+        }
+        Ok(new_vm)
     }
 
     /// Writes the record that was decided on, publishes the change, and only then takes it over.
@@ -243,7 +263,10 @@ impl Handler<TracedMessage<CreateVmRecord>> for Registry {
     fn handle(&mut self, received: TracedMessage<CreateVmRecord>, _: &mut Context<Self>) -> Self::Result {
         let _in = received.span.enter();
         let CreateVmRecord { definition, by } = received.message;
-        self.write(self.inventory.create(&definition, &self.new_vm(by)))
+        match self.new_vm(&definition, by) {
+            Ok(new_vm) => self.write(self.inventory.create(&definition, &new_vm)),
+            Err(failure) => at_once(Err(failure.into())),
+        }
     }
 }
 
@@ -256,7 +279,10 @@ impl Handler<TracedMessage<ReserveVmForRestore>> for Registry {
     ) -> Self::Result {
         let _in = received.span.enter();
         let ReserveVmForRestore { definition, disks, by } = received.message;
-        self.write(self.inventory.reserve(&definition, &disks, &self.new_vm(by)))
+        match self.new_vm(&definition, by) {
+            Ok(new_vm) => self.write(self.inventory.reserve(&definition, &disks, &new_vm)),
+            Err(failure) => at_once(Err(failure.into())),
+        }
     }
 }
 

@@ -11,6 +11,9 @@ use super::guest::change;
 use super::hypervisor::{SimulatedCall, SimulatedHypervisor};
 use crate::ports::{Guest, GuestShell, ScriptToRun, ShellError, VmSpec};
 
+/// As short as what a real shell returns.
+const OUTPUT_CHARS_MAX: usize = 200;
+
 /// The shell of simulated guests.
 pub struct SimulatedShell {
     hypervisor: Arc<SimulatedHypervisor>,
@@ -47,6 +50,18 @@ fn host_key(spec: &VmSpec) -> String {
     format!("simulated {}-{}", spec.uuid, spec.mark.cloud_init_generation)
 }
 
+/// What a careless script writes.
+fn variables(run: &ScriptToRun<'_>) -> String {
+    let lines: Vec<String> = run.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    lines.join("\n").chars().take(OUTPUT_CHARS_MAX).collect()
+}
+
+/// A script whose last line is `exit` and a number ends so; any other succeeds.
+fn status(text: &str) -> u32 {
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("exit ").and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
 #[async_trait]
 impl GuestShell for SimulatedShell {
     fn authorized_key(&self) -> &str {
@@ -67,7 +82,11 @@ impl GuestShell for SimulatedShell {
             }
         });
         noted.await.map_err(|error| ShellError::Unreachable(with_causes(&error)))?;
-        Ok(format!("{} was not run: the guest is simulated", run.script.name))
+        let output = format!("{} was not run: the guest is simulated\n{}", run.script.name, variables(run));
+        match status(&run.script.text) {
+            0 => Ok(output),
+            status => Err(ShellError::ScriptFailed { name: run.script.name.clone(), status, output }),
+        }
     }
 
     async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {

@@ -59,15 +59,25 @@ impl GuestShell for RusshShell {
     }
 
     async fn renew_identity(&self, guest: &Guest, name: &VmName) -> Result<(), ShellError> {
-        self.run_text(guest, "renew-identity", renewal(name, &guest.uuid), TEXT_MAX).await.map(drop)
+        self.run_our(guest, "renew-identity", renewal(name, &guest.uuid)).await
     }
 
     async fn flush(&self, guest: &Guest) -> Result<(), ShellError> {
-        self.run_text(guest, "flush", FLUSH.into(), TEXT_MAX).await.map(drop)
+        self.run_our(guest, "flush", FLUSH.into()).await
     }
 }
 
 impl RusshShell {
+    /// Runs a text of our own with `sh`.
+    async fn run_our(&self, guest: &Guest, name: &str, text: String) -> Result<(), ShellError> {
+        self.run_text(guest, name, text, TEXT_MAX).await.map(drop).map_err(|error| match error {
+            ShellError::ScriptFailed { name, status, output } => {
+                ShellError::CommandFailed { name, status, output }
+            }
+            error => error,
+        })
+    }
+
     /// Runs a text with `sh`, and returns the end of its output; `name` is its name in an error.
     async fn run_text(
         &self,
@@ -81,13 +91,13 @@ impl RusshShell {
         let ran = tokio::time::timeout(within, session.shell(text, |bytes| output.push(bytes))).await;
         session.close().await;
         output.end_line();
-        let (name, tail) = (name.to_owned(), output.tail());
+        let (name, output) = (name.to_owned(), output.tail());
         match ran {
-            Ok(Ok(Some(0))) => Ok(tail),
-            Ok(Ok(Some(status))) => Err(ShellError::ScriptFailed { name, status, tail }),
+            Ok(Ok(Some(0))) => Ok(output),
+            Ok(Ok(Some(status))) => Err(ShellError::ScriptFailed { name, status, output }),
             Ok(Ok(None)) => Err(broken(guest, &name, None)),
             Ok(Err(error)) => Err(broken(guest, &name, Some(error))),
-            Err(_) => Err(ShellError::ScriptTimeout { name, within, tail }),
+            Err(_) => Err(ShellError::ScriptTimeout { name, within, output }),
         }
     }
 }
@@ -131,7 +141,7 @@ impl Output {
     }
 
     fn tail(&self) -> String {
-        let text = self.last.iter().map(String::as_str).collect::<Vec<_>>().join(" | ");
+        let text = self.last.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
         let from = text.len().saturating_sub(TAIL_BYTES_MAX);
         text[text.ceil_char_boundary(from)..].to_owned()
     }
@@ -146,14 +156,14 @@ mod tests {
         let mut output = Output::default();
         output.push(b"first\n\nsecond\nwithout an end");
         output.end_line();
-        assert_eq!(output.tail(), "first | second | without an end");
+        assert_eq!(output.tail(), "first\nsecond\nwithout an end");
         for _ in 0..100 {
             output.push("\u{e4}".repeat(5000).as_bytes());
             output.push(b"\n");
         }
         output.push(b"last\n");
         let tail = output.tail();
-        assert!(tail.len() <= TAIL_BYTES_MAX && tail.ends_with("| last"), "{} bytes", tail.len());
+        assert!(tail.len() <= TAIL_BYTES_MAX && tail.ends_with("\nlast"), "{} bytes", tail.len());
         assert!(output.last.len() <= TAIL_LINES);
     }
 }
