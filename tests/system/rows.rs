@@ -91,7 +91,8 @@ impl Written<'_> {
 /// A good row of a table.
 async fn good(tables: &bus::nats::NatsTransport, table: KvBucket, prefix: &str) -> (String, Vec<u8>) {
     let mut rows = tables.read_page(table.name, prefix, 0).await.expect("listed").rows;
-    rows.sort_by(|one, other| one.key.cmp(&other.key));
+    // A key may have several revisions.
+    rows.sort_by_key(|row| (row.key.clone(), std::cmp::Reverse(row.revision)));
     let row = rows.swap_remove(0);
     (row.key, row.value.to_vec())
 }
