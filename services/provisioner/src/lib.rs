@@ -42,6 +42,7 @@ use anyhow::Context as _;
 use bus::Bus;
 use chassis::{PartCheck, Service, ServiceContext, Workers};
 use contract::message::with_causes;
+use contract::operation::ListOperations;
 
 pub use config::{Config, DEFAULTS};
 use handlers::Handlers;
@@ -151,7 +152,8 @@ fn check_row_keys(state: &Arc<ServiceState>, engine: &Engine) -> PartCheck {
 /// A sentence about the keys of the file that nothing is encrypted with any more. While an operation has not ended, it
 /// may have put aside something that an older key is needed for.
 async fn unused_keys(state: &ServiceState, engine: &Engine) -> anyhow::Result<Option<String>> {
-    let unfinished = engine.list(true).await.context("reading the table of operations")?;
+    let query = ListOperations { unfinished_only: true, ..ListOperations::default() };
+    let unfinished = engine.list(&query).await.context("reading the table of operations")?;
     let inventory = state.registry.snapshot().await?;
     let unused = secrets::unused(&state.keys, &inventory);
     let names: Vec<String> = unused.iter().map(ToString::to_string).collect();
