@@ -138,11 +138,6 @@ impl User {
         }
     }
 
-    /// Whether the user answers requests.
-    pub fn answers(&self) -> bool {
-        matches!(self, User::Service(_))
-    }
-
     /// What the user may do.
     pub fn permissions(&self, realm: &Realm) -> Permissions {
         let mut permissions = match self {
@@ -170,6 +165,9 @@ impl fmt::Display for User {
         }
     }
 }
+
+/// Where the server sends the reply to a request of another account on from: a random subject, which takes one reply.
+const CROSS_ACCOUNT_REPLIES: &str = "_R_.>";
 
 /// The verbs of service discovery (NATS ADR-32).
 const DISCOVERY: [&str; 3] = ["PING", "INFO", "STATS"];
@@ -232,8 +230,13 @@ fn of_imports(realm: &Realm, account: Account) -> Permissions {
     permissions
 }
 
+/// A service may reply because it may publish on the subjects of replies, those of other accounts and its own. The server
+/// can also count the requests that a client received (`allow_responses`), but forgets them when it reads its settings
+/// again: the replies to all requests under way would be refused.
 fn of_service(realm: &Realm, service: Service) -> Permissions {
     let mut permissions = of_imports(realm, Account::Service(service));
+    let own_inboxes = format!("{}.>", User::Service(service).inbox_prefix());
+    permissions.publish.extend([CROSS_ACCOUNT_REPLIES.to_string(), own_inboxes]);
     permissions.subscribe.push(Subject::all_of_service(realm, service).to_string());
     for verb in DISCOVERY {
         permissions.subscribe.extend([

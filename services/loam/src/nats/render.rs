@@ -12,9 +12,8 @@ use crate::state::keys::NatsPublicKeys;
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 /// How often the server asks each client whether it is there.
 const PING_INTERVAL: &str = "10s";
-/// One reply to each request, within the time that the bus gives a service (two minutes) and a little more.
-const RESPONSES: &str = "{ max: 1, expires: \"130s\" }";
-/// How long the server forwards a reply to another account.
+/// How long the server forwards the one reply to a request of another account: the time that the bus gives a service (two
+/// minutes) and a little more.
 const RESPONSE_THRESHOLD: &str = "130s";
 /// What the tables of one service may take on the disk: thousands of finished operations, and room for large journals.
 /// One service that writes without end cannot take the room of the others.
@@ -141,11 +140,9 @@ fn user(realm: &Realm, member: &User, key: &str) -> String {
         let quoted = subjects.iter().map(|subject| format!("            \"{subject}\""));
         quoted.collect::<Vec<_>>().join("\n")
     };
-    let responses =
-        if member.answers() { format!("\n          allow_responses: {RESPONSES}") } else { String::new() };
     format!(
         "      {{ nkey: {key}, permissions: {{\n          publish: {{ allow: [\n{}\n          ] }}\n          \
-         subscribe: {{ allow: [\n{}\n          ] }}{responses}\n      }} }}",
+         subscribe: {{ allow: [\n{}\n          ] }}\n      }} }}",
         list(&permissions.publish),
         list(&permissions.subscribe),
     )

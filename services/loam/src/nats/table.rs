@@ -11,7 +11,7 @@ const OPENING: &str = "# Permissions on the bus
 
 Generated from `contract::permissions` by a test; do not edit. Each service has an account of its own; people and other
 systems share the account PEOPLE. What is not listed is denied, and only what an account imports reaches it from another
-one. A service may also reply to each request once, within 130 seconds. Only a `bootstrap` user may create tables, those of
+one. On `_R_.>` a service replies to each request of another account, once, within 130 seconds. Only a `bootstrap` user may create tables, those of
 its account, and `loam bus tables` uses it for a moment. Requests that come from another account carry the header
 `Nats-Request-Info`, in which the server writes the account and the key of the caller.
 

@@ -36,16 +36,17 @@ impl TestBus {
         let state = State::at(folder.path().join("state"));
         state.prepare().expect("made");
         let keys = keys::prepare(&state).expect("made");
-        let store = folder.path().join("data");
-        let paths = ServerPaths { listen: "127.0.0.1:-1", store: &store, cluster: None };
-        let text = render(&Realm::default(), &keys, paths);
-        // The testkit gives its server a folder of its own, and a server accepts only one.
-        let text = change(text.replace(&format!("store_dir: \"{}\", ", store.display()), ""));
+        let text = change(configuration(&keys));
         let test_bus = TestBus { server: NatsServer::start_with(&text), keys, state, _folder: folder };
         for service in Service::ALL {
             test_bus.make_tables(service).await;
         }
         test_bus
+    }
+
+    /// Has the server read settings that accept these keys.
+    pub(crate) fn reload(&self, keys: &NatsPublicKeys) {
+        self.server.reload(&configuration(keys));
     }
 
     /// Makes the tables of a service that are not there.
@@ -96,6 +97,13 @@ impl TestBus {
         let transport = connect(&self.connection(user), WAIT_MAX).await.expect("let in");
         Bus::new(Arc::new(transport), Realm::default())
     }
+}
+
+fn configuration(keys: &NatsPublicKeys) -> String {
+    let store = Path::new("/data");
+    let paths = ServerPaths { listen: "127.0.0.1:-1", store, cluster: None };
+    // The testkit gives its server a folder of its own, and a server accepts only one.
+    render(&Realm::default(), keys, paths).replace("store_dir: \"/data\", ", "")
 }
 
 pub(crate) fn operator() -> User {
