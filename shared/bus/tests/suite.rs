@@ -34,6 +34,7 @@ async fn on_nats() -> Fixture {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "suite".into(),
         user: User::Service(Service::Provisioner),
     };

@@ -1,12 +1,14 @@
-//! Three servers with the configuration that `loam bus generate-config` writes, as a cluster with three copies of each
-//! table: one server stops, by SIGSTOP or SIGTERM, and requests and tables go on.
+//! Three servers with the configuration that `loam bus generate-config` writes, as a cluster with TLS and three copies of
+//! each table: one server stops, by SIGSTOP or SIGTERM, and requests and tables go on; people come and go on all of them.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::nats::{Connection, connect};
+use bus::nats::{Connection, Trust, connect, is_let_in};
 use bus::{Bus, ErrorReply, Table};
 use contract::message::NeverRefused;
 use contract::permissions::User;
@@ -39,6 +41,8 @@ impl Cluster {
         let mut cluster = Cluster { folder, ports, servers: Vec::new() };
         for index in 0..SIZE {
             cluster.generate(index);
+        }
+        for index in 0..SIZE {
             let server = cluster.launch(index);
             cluster.servers.push(server);
         }
@@ -51,12 +55,12 @@ impl Cluster {
 
     /// One server: clients learn of the others from it, and all are connected to it at first.
     fn first_url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.ports[0])
+        format!("tls://127.0.0.1:{}", self.ports[0])
     }
 
     fn url(&self) -> String {
         let urls: Vec<String> =
-            self.ports[..SIZE].iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+            self.ports[..SIZE].iter().map(|port| format!("tls://127.0.0.1:{port}")).collect();
         urls.join(",")
     }
 
@@ -65,18 +69,23 @@ impl Cluster {
         let routes = routes.map(|other| format!("nats-route://127.0.0.1:{}", self.ports[SIZE + other]));
         let mut loam = Command::new(env!("CARGO_BIN_EXE_loam"));
         loam.arg("--state").arg(self.state().root()).args(["bus", "generate-config", "--url", &self.url()]);
-        loam.args(["--listen", &format!("127.0.0.1:{}", self.ports[index])]);
+        loam.args(["--listen", &format!("0.0.0.0:{}", self.ports[index])]);
         loam.arg("--data").arg(self.folder.path().join(format!("n{index}")));
         loam.args(["--server-name", &format!("n{index}")]);
-        loam.args(["--cluster-listen", &format!("127.0.0.1:{}", self.ports[SIZE + index])]);
+        loam.args(["--cluster-listen", &format!("0.0.0.0:{}", self.ports[SIZE + index])]);
+        // What a person's program does: bring the settings to every server, and have it read them.
+        let program = self.folder.path().join("reload");
+        let pids = self.folder.path().join("pids");
+        std::fs::write(&program, format!("#!/bin/sh\nexec kill -s HUP $(cat {})\n", pids.display()))
+            .expect("written");
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("ours");
+        loam.arg("--reload-program").arg(program);
         loam.args(routes.flat_map(|route| ["--route".to_string(), route]));
         assert!(loam.status().expect("it runs").success());
-        let generated = self.state().nats().join("nats.conf");
-        std::fs::rename(generated, self.configuration(index)).expect("written");
     }
 
     fn configuration(&self, index: usize) -> std::path::PathBuf {
-        self.folder.path().join(format!("n{index}.conf"))
+        self.state().nats().join(format!("n{index}.conf"))
     }
 
     fn launch(&self, index: usize) -> Child {
@@ -85,6 +94,15 @@ impl Cluster {
         let mut server = Command::new("nats-server");
         server.arg("--config").arg(self.configuration(index)).stdin(Stdio::null()).stdout(Stdio::null());
         server.stderr(log).spawn().expect("nats-server is in PATH; tests/run installs it")
+    }
+
+    /// Runs `loam` with these words and expects it to succeed without a warning.
+    fn loam(&self, words: &[&str]) {
+        let pids: Vec<String> = self.servers.iter().map(|server| server.id().to_string()).collect();
+        std::fs::write(self.folder.path().join("pids"), pids.join(" ")).expect("written");
+        let mut loam = Command::new(env!("CARGO_BIN_EXE_loam"));
+        let output = loam.arg("--state").arg(self.state().root()).args(words).output().expect("it runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn signal(&self, index: usize, name: &str) {
@@ -96,6 +114,7 @@ impl Cluster {
         let state = self.state();
         eventually_some("a leader is elected and the tables are made", GOES_ON_MAX, async || {
             let mut loam = Command::new(env!("CARGO_BIN_EXE_loam"));
+            loam.arg("--ca-file").arg(state.authority());
             loam.args(["bus", "tables", "--replicas", "3", "--url", &self.url(), "--keys"]);
             loam.arg(keys::bootstrap_folder(&state.keys())).stderr(Stdio::null());
             loam.status().expect("it runs").success().then_some(())
@@ -107,6 +126,7 @@ impl Cluster {
         let connection = Connection {
             url: self.first_url(),
             nkey_file: Some(keys::file_of(&self.state().keys(), &user)),
+            ca_file: Some(self.state().authority()),
             name: user.to_string(),
             user,
         };
@@ -186,6 +206,23 @@ async fn a_cluster_of_three_goes_on_without_any_one_of_its_servers() {
         .await;
     };
     goes_on("all three run").await;
+    // In effect on every server, or `loam` would say so.
+    let key_file = cluster.folder.path().join("ada.nk");
+    cluster.loam(&["person", "add", "ada", "--new-key", &key_file.display().to_string()]);
+    let seed = std::fs::read_to_string(&key_file).expect("written");
+    let trust = Trust::AuthorityIn(cluster.state().authority());
+    let urls: Vec<String> = cluster.url().split(',').map(String::from).collect();
+    for url in &urls {
+        assert!(is_let_in(url, seed.trim(), &trust).await.expect("it answers"), "{url}");
+        is_let_in(&url.replace("tls:", "nats:"), seed.trim(), &Trust::Any)
+            .await
+            .expect_err("not without TLS");
+    }
+    cluster.loam(&["person", "remove", "ada"]);
+    for url in &urls {
+        assert!(!is_let_in(url, seed.trim(), &trust).await.expect("it answers"), "{url}");
+    }
+    goes_on("a person came and went").await;
     cluster.signal(0, "STOP");
     let until = Instant::now() + STOPPED_FOR;
     while Instant::now() < until {

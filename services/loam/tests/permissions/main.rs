@@ -17,20 +17,19 @@ mod test_bus;
 mod written;
 
 use contract::{Realm, Service};
-use loam::state::keys::first_users;
 use nkeys::KeyPair;
 use testkit::eventually;
 
 use raw_client::RawClient;
 use subjects::{covers, literal, patterns};
-use test_bus::TestBus;
+use test_bus::{TestBus, all_users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_may_publish_and_subscribe_to_what_the_contract_grants_and_nothing_else() {
     let test_bus = TestBus::start().await;
     let granted = |list: &[String], asked: &str| list.iter().any(|right| covers(right, asked));
     let mut wrong = Vec::new();
-    for user in first_users() {
+    for user in all_users() {
         let permissions = user.permissions(&Realm::default());
         let mut client = test_bus.raw_client(&user);
         for subject in literal() {

@@ -97,23 +97,27 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_come_and_go_by_reload_while_requests_and_rows_go_on() {
+async fn people_and_hosts_come_and_go_by_reload_while_requests_and_rows_go_on() {
     let test_bus = TestBus::start().await;
     let callers = [test_bus.person().await, test_bus.service(Service::Proxy).await];
     let load = Load::begin(test_bus.service(Service::Provisioner).await, callers).await;
     let url = test_bus.server.url();
     for round in 0..RELOADS {
         let pair = KeyPair::new_user();
+        let user = match round % 2 {
+            0 => User::Person(format!("ada{round}")),
+            _ => User::Service(Service::Provisioner),
+        };
         let mut keys = test_bus.keys.clone();
-        keys.users.push((User::Person(format!("ada{round}")), pair.public_key()));
+        keys.users.push((user, pair.public_key()));
         test_bus.reload(&keys);
-        eventually("the new person is let in", async || RawClient::connect(&url, Some(&pair)).is_ok()).await;
-        let mut person = RawClient::connect(&url, Some(&pair)).expect("let in");
+        eventually("the new key is let in", async || RawClient::connect(&url, Some(&pair)).is_ok()).await;
+        let mut client = RawClient::connect(&url, Some(&pair)).expect("let in");
         load.goes_on(CALLERS).await;
         test_bus.reload(&test_bus.keys);
-        eventually("the removed person is kept out", async || RawClient::connect(&url, Some(&pair)).is_err())
+        eventually("the removed key is kept out", async || RawClient::connect(&url, Some(&pair)).is_err())
             .await;
-        person.wait_for_end();
+        client.wait_for_end();
     }
     load.end().await;
 }
