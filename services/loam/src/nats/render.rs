@@ -97,14 +97,16 @@ fn tls(files: &TlsFiles) -> String {
     format!("cert_file: \"{certificate}\", key_file: \"{key}\", timeout: {TLS_SECONDS_MAX}")
 }
 
-/// Both ends of a connection between servers show a certificate of the authority.
+/// Both ends of a connection between servers show a certificate of the authority. Servers do not tell clients each other's
+/// addresses (`no_advertise`): certificates are for the names in the URLs that clients have.
 fn cluster(member: &ClusterMember, files: Option<&TlsFiles>) -> String {
     let routes: Vec<String> = member.routes.iter().map(|route| format!("\"{route}\"")).collect();
     let tls = files.map_or(String::new(), |files| {
         let authority = files.authority.display();
         format!(", tls {{ {}, ca_file: \"{authority}\", verify: true }}", tls(files))
     });
-    format!("cluster {{ name: loam, listen: \"{}\", routes: [{}]{tls} }}", member.listen, routes.join(", "))
+    let (listen, routes) = (&member.listen, routes.join(", "));
+    format!("cluster {{ name: loam, listen: \"{listen}\", no_advertise: true, routes: [{routes}]{tls} }}")
 }
 
 fn has_tables(service: Service) -> bool {

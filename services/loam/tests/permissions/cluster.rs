@@ -53,11 +53,6 @@ impl Cluster {
         State::at(self.folder.path().join("state"))
     }
 
-    /// One server: clients learn of the others from it, and all are connected to it at first.
-    fn first_url(&self) -> String {
-        format!("tls://127.0.0.1:{}", self.ports[0])
-    }
-
     fn url(&self) -> String {
         let urls: Vec<String> =
             self.ports[..SIZE].iter().map(|port| format!("tls://127.0.0.1:{port}")).collect();
@@ -124,7 +119,7 @@ impl Cluster {
 
     async fn bus(&self, user: User) -> Bus {
         let connection = Connection {
-            url: self.first_url(),
+            url: self.url(),
             nkey_file: Some(keys::file_of(&self.state().keys(), &user)),
             ca_file: Some(self.state().authority()),
             name: user.to_string(),
@@ -187,11 +182,18 @@ impl Counter {
 async fn a_cluster_of_three_goes_on_without_any_one_of_its_servers() {
     let mut cluster = Cluster::start();
     cluster.make_tables().await;
+    // All clients come to the first server, since the others hang meanwhile.
+    for index in 1..SIZE {
+        cluster.signal(index, "STOP");
+    }
     let provisioner = cluster.bus(User::Service(Service::Provisioner)).await;
+    let person = cluster.bus(operator()).await;
+    for index in 1..SIZE {
+        cluster.signal(index, "CONT");
+    }
     let mut server = provisioner.server(info(Service::Provisioner));
     server.on::<ListVms, _, _>(|_| std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(Vec::new())));
     let _open = server.open().await.expect("open");
-    let person = cluster.bus(operator()).await;
     let table = provisioner.table::<Counted>(bucket::SEEDS);
     let revision = eventually_some("the first row is written", GOES_ON_MAX, async || {
         table.create("counted", &Counted { count: 0 }).await.ok()
