@@ -39,9 +39,9 @@ impl OtherHost {
         self.state.path().join(name)
     }
 
-    fn loam(&self, words: &[&str]) -> Output {
+    fn loam(&self, arguments: &[&str]) -> Output {
         let mut loam = Command::new(binary("loam"));
-        loam.arg("--state").arg(self.state.path()).args(words).stdin(Stdio::null());
+        loam.arg("--state").arg(self.state.path()).args(arguments).stdin(Stdio::null());
         loam.output().expect("loam runs")
     }
 
@@ -77,9 +77,9 @@ fn text(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-fn token_of(installation: &Installation, words: &[&str]) -> String {
+fn token_of(installation: &Installation, arguments: &[&str]) -> String {
     let mut all = vec!["host", "add"];
-    all.extend(words);
+    all.extend(arguments);
     installation.loam_json(&all)["token"].as_str().expect("a token").into()
 }
 

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_beyond_loopback_are_told_apart() {
+    fn addresses_beyond_loopback_are_found() {
         for loopback in ["127.0.0.1:4222", "[::1]:4222", "localhost:-1", "127.0.0.2:-1"] {
             assert!(is_loopback(loopback), "{loopback}");
         }
