@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use super::backup::BackupCommand;
 use super::completion::Shell;
 use super::examples;
-use super::host_join::HostCommand;
+use super::host_join::AdmissionCommand;
 use super::op::OpCommand;
 use super::person::PersonCommand;
 use super::rotate::KeysCommand;
@@ -119,7 +119,7 @@ pub(super) enum Command {
     Op(OpCommand),
     /// Admit hosts to the message bus, and remove them
     #[command(subcommand)]
-    Host(HostCommand),
+    Host(AdmissionCommand),
     /// Admit people to the message bus, and remove them
     #[command(subcommand)]
     Person(PersonCommand),

@@ -23,7 +23,7 @@ use crate::state::State;
 const TOKEN_VALID: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum HostCommand {
+pub(super) enum AdmissionCommand {
     /// Print a token with which a host may join once, within an hour (run it where the bus is)
     Add {
         /// Name that the host gets
@@ -48,11 +48,11 @@ pub(super) enum HostCommand {
 }
 
 /// Runs a command.
-pub(super) fn run(state: &State, json: bool, command: HostCommand) -> Result<(), CliError> {
+pub(super) fn run(state: &State, json: bool, command: AdmissionCommand) -> Result<(), CliError> {
     match command {
-        HostCommand::Add { name, again } => block_on(add(state, json, name, again)),
-        HostCommand::Join { token, new_keys } => block_on(join_here(state, json, &token, new_keys)),
-        HostCommand::Remove { name } => block_on(remove(state, json, name)),
+        AdmissionCommand::Add { name, again } => block_on(add(state, json, name, again)),
+        AdmissionCommand::Join { token, new_keys } => block_on(join_here(state, json, &token, new_keys)),
+        AdmissionCommand::Remove { name } => block_on(remove(state, json, name)),
     }
 }
 
