@@ -18,7 +18,7 @@ use crate::raw_client::RawClient;
 use crate::test_bus::{TestBus, info};
 
 const SOON: Duration = Duration::from_secs(20);
-/// Long enough that requests are under way at each reload.
+/// Some answers take long enough that requests are under way at each reload, the others come at once.
 const ANSWER_AFTER: Duration = Duration::from_millis(100);
 const RELOADS: usize = 10;
 const CALLERS: usize = 24;
@@ -49,9 +49,15 @@ impl Load {
     /// Begins; the loops panic at the first failure.
     pub(crate) async fn begin(provisioner: Bus, callers: [Bus; 2]) -> Load {
         let mut server = provisioner.server(info(Service::Provisioner));
-        server.on::<ListVms, _, _>(|_| async {
-            tokio::time::sleep(ANSWER_AFTER).await;
-            Ok::<_, ErrorReply<NeverRefused>>(Vec::new())
+        let turn = AtomicUsize::new(0);
+        server.on::<ListVms, _, _>(move |_| {
+            let is_slow = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(8);
+            async move {
+                if is_slow {
+                    tokio::time::sleep(ANSWER_AFTER).await;
+                }
+                Ok::<_, ErrorReply<NeverRefused>>(Vec::new())
+            }
         });
         let server = server.open().await.expect("open");
         let (stop, done, mut loops) = (Arc::<AtomicBool>::default(), Arc::default(), JoinSet::new());
