@@ -147,8 +147,7 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         return Err(ConnectError::ServerTooOld { url, found });
     }
     let account = connection.nkey_file.is_some().then(|| connection.user.account());
-    let canary = client.new_inbox().rsplit('.').next().unwrap_or_default().to_string();
-    Ok(NatsTransport { client, url, account, inbox_prefix, canary })
+    Ok(NatsTransport { canary: canary_of(&client), client, url, account, inbox_prefix })
 }
 
 /// Connects once with a seed that is in no file, and says why if that fails: how a host joins.
@@ -167,7 +166,8 @@ pub async fn connect_once(
     if is_too_old(&found) {
         return Err(ConnectError::ServerTooOld { url: url.into(), found });
     }
-    Ok(NatsTransport { client, url: url.into(), account: Some(user.account()), inbox_prefix })
+    let account = Some(user.account());
+    Ok(NatsTransport { canary: canary_of(&client), client, url: url.into(), account, inbox_prefix })
 }
 
 /// Whether a server lets a key in.
@@ -194,6 +194,11 @@ async fn attempt(url: &str, seed: &str, trust: &Trust, inbox_prefix: &str) -> Re
         Ok(Err(error)) => Err(ConnectError::Settings { url: url.into(), reason: with_causes(&error) }),
         Err(_) => Err(ConnectError::NoServer { url: url.into(), after: 2 * ATTEMPT_MAX }),
     }
+}
+
+/// Something that no other process has.
+fn canary_of(client: &Client) -> String {
+    client.new_inbox().rsplit('.').next().unwrap_or_default().to_string()
 }
 
 fn servers_of(url: &str) -> Vec<String> {
