@@ -31,6 +31,8 @@ const DOWN_MAX: Duration = Duration::from_secs(60);
 pub struct InstallationOptions {
     /// Settings beyond the usual ones, as TOML tables.
     pub settings: String,
+    /// Settings of the bus, as lines of `[nats]`.
+    pub nats: String,
     /// Variables for `loam up` and what it starts.
     pub environment: Vec<(String, String)>,
     /// Real libvirt instead of the simulated hypervisor.
@@ -290,8 +292,8 @@ fn open_to_qemu(path: &Path) {
 fn launch(state: &Path, options: &InstallationOptions) -> Child {
     let hypervisor = if options.libvirt { "libvirt" } else { "simulated" };
     let settings = format!(
-        "host = \"h1\"\n{}\n[nats]\nport = 0\n[proxy]\nhttp_listen = \"127.0.0.1:0\"\n",
-        options.settings
+        "host = \"h1\"\n{}\n[nats]\nport = 0\n{}\n[proxy]\nhttp_listen = \"127.0.0.1:0\"\n",
+        options.settings, options.nats
     );
     let file = state.join("loam.toml");
     std::fs::write(&file, settings).expect("settings are written");
@@ -329,6 +331,7 @@ async fn operator_transport(state: &Path) -> Option<NatsTransport> {
     let connection = bus::nats::Connection {
         url: value("url")?,
         nkey_file: Some(value("key")?.into()),
+        ca_file: value("ca_file").map(Into::into),
         name: "system-test".into(),
         user: contract::permissions::User::Person(value("person")?),
     };

@@ -3,6 +3,7 @@
 
 mod backup_restore;
 mod faults;
+mod join;
 mod people;
 mod pressure;
 mod provision;

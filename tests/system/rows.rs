@@ -26,6 +26,7 @@ pub(crate) async fn tables_of(installation: &Installation, service: Service) -> 
     let connection = bus::nats::Connection {
         url: url.expect("an address").into(),
         nkey_file: Some(installation.state().join(format!("keys/{service}.nk"))),
+        ca_file: None,
         name: "system-test".into(),
         user: contract::permissions::User::Service(service),
     };

@@ -222,6 +222,7 @@ mod tests {
             nats: chassis::NatsSettings {
                 url: "nats://127.0.0.1:4222".into(),
                 nkey_file: None,
+                ca_file: None,
                 people_file: None,
             },
             operations_kept: chassis::OperationsKept::default(),

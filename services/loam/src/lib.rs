@@ -16,6 +16,7 @@
 //!
 //! Next: `up` for how a host starts, `cli` for the commands, `nats::render` for permissions.
 
+pub mod admission;
 pub mod cli;
 pub mod nats;
 pub mod state;

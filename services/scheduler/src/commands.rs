@@ -134,7 +134,7 @@ fn may_send(entry: &RequestEntry, caller: &Caller) -> bool {
     match caller {
         Caller::Person { .. } => entry.is_sent_by(Sender::People),
         Caller::Anonymous => true,
-        Caller::Service(_) | Caller::Unknown => false,
+        Caller::Service(_) | Caller::JoiningHost { .. } | Caller::Unknown => false,
     }
 }
 

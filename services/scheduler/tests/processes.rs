@@ -59,6 +59,7 @@ async fn installation(server: &NatsServer) -> Installation {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "test".into(),
         user: User::Service(Service::Backup),
     };

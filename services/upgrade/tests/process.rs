@@ -42,6 +42,7 @@ async fn make_buckets(server: &NatsServer) -> Bus {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "test".into(),
         user: User::Service(Service::Upgrade),
     };

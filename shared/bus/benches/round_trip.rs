@@ -78,6 +78,7 @@ async fn connect(server: &NatsServer, service: Service) -> Bus {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: format!("bench-{service}"),
         user: contract::permissions::User::Service(service),
     };

@@ -6,7 +6,7 @@
 //!     kind other than Client     on an internal subject: ourselves
 //!       refused (see below)      on any other subject:   refused
 //!     account of a service       on a bus without accounts (tests): anonymous
-//!     account PEOPLE
+//!     account PEOPLE or JOINING
 //! ```
 //!
 //! An account may have the server send a row of a table of its own to any subject that it may use, by naming that subject
@@ -63,7 +63,7 @@ pub(crate) struct Arrival<'a> {
 pub(crate) fn on_behalf_of(caller: &Caller) -> Option<(String, String)> {
     match caller {
         Caller::Person { user, .. } => Some((ON_BEHALF_OF_HEADER.into(), user.clone())),
-        Caller::Service(_) | Caller::Anonymous | Caller::Unknown => None,
+        Caller::Service(_) | Caller::JoiningHost { .. } | Caller::Anonymous | Caller::Unknown => None,
     }
 }
 
@@ -93,6 +93,7 @@ fn is_permitted<R: Request>(caller: &Caller, owner: Service) -> bool {
     match caller {
         Caller::Person { .. } => R::SENDERS.contains(&Sender::People),
         Caller::Service(service) => may_send(R::SENDERS, R::SCHEDULABLE, *service, owner),
+        Caller::JoiningHost { .. } => R::SENDERS.contains(&Sender::JoiningHost),
         Caller::Anonymous => true,
         Caller::Unknown => false,
     }
@@ -114,6 +115,7 @@ fn caller_of(headers: &HashMap<String, String>, arrival: Arrival<'_>) -> Result<
     match Account::named(&info.acc) {
         Some(Account::Service(service)) => Ok(Caller::Service(service)),
         Some(Account::People) => Ok(arrival.people.person(&info.user)),
+        Some(Account::Joining) => Ok(Caller::JoiningHost { token: info.user }),
         None => Err(format!("account {} is none of this installation", info.acc)),
     }
 }

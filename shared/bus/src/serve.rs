@@ -307,7 +307,7 @@ fn read<R: Request>(envelope: &Envelope, encoding: Encoding, caller: &Caller) ->
         return Err(Failure { kind: FailureKind::TooLarge, message });
     }
     let read = match caller {
-        Caller::Service(_) => encoding.read::<R>(&envelope.body),
+        Caller::Service(_) | Caller::JoiningHost { .. } => encoding.read::<R>(&envelope.body),
         Caller::Person { .. } | Caller::Anonymous | Caller::Unknown => encoding.read_strictly(&envelope.body),
     };
     read.map_err(|reason| Failure {

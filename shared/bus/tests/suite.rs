@@ -34,6 +34,7 @@ async fn on_nats() -> Fixture {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "suite".into(),
         user: User::Service(Service::Provisioner),
     };
@@ -428,6 +429,7 @@ async fn a_table_that_was_lost_and_made_anew_is_noticed_on_nats() {
         let connection = bus::nats::Connection {
             url: url.clone(),
             nkey_file: None,
+            ca_file: None,
             name: "suite".into(),
             user: User::Service(Service::Provisioner),
         };

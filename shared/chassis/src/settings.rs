@@ -9,6 +9,7 @@
 //! [nats]
 //! url = "nats://127.0.0.1:4222"
 //! nkey_file = "/var/lib/loam/keys/backup.nk"
+//! ca_file = "/var/lib/loam/ca.pem"  # with one, the bus is connected to by TLS only
 //! people_file = "/var/lib/loam/people.toml"
 //! [backup]                 # the service's own part, named as the service
 //! ```
@@ -52,6 +53,9 @@ pub struct NatsSettings {
     /// The file with our nkey seed. Without one no user is named, which only an open server in a test accepts.
     #[serde(default)]
     pub nkey_file: Option<PathBuf>,
+    /// The file with the certificate of the authority of the bus's servers (`ca.pem`). With one, TLS only.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// The file with names and public keys of people (`people.toml`): without one, people have no names.
     #[serde(default)]
     pub people_file: Option<PathBuf>,
@@ -144,7 +148,8 @@ fn load_from<S: DeserializeOwned>(
         }
         Err(error) => return Err(error.into()),
     };
-    for path in [&common.nats.nkey_file, &common.nats.people_file].into_iter().flatten() {
+    for path in [&common.nats.nkey_file, &common.nats.ca_file, &common.nats.people_file].into_iter().flatten()
+    {
         refuse_if_others_can_write(path)?;
     }
     let Common { host, state_dir, realm, nats, operations_kept, health_socket } = common;

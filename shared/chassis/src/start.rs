@@ -293,6 +293,7 @@ async fn open_bus<S>(service: contract::Service, settings: &Settings<S>) -> anyh
         url: settings.nats.url.clone(),
         user: contract::permissions::User::Service(service),
         nkey_file: settings.nats.nkey_file.clone(),
+        ca_file: settings.nats.ca_file.clone(),
         name: format!("loam-{service}@{}", settings.host),
     };
     let transport = bus::nats::connect(&connection, BUS_WAIT_MAX).await?;

@@ -45,6 +45,8 @@ pub enum Sender {
     Service(Service),
     /// A service, to one of the services that each answer the request.
     To(Service, Service),
+    /// A host that holds a join token, to the service on the host that the token names.
+    JoiningHost,
 }
 
 /// Who sent a request, as the bus server stamped it: by account and user.
@@ -60,6 +62,11 @@ pub enum Caller {
         /// The name of that user in the installation's list of people, where it is listed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
+    },
+    /// A host that joins.
+    JoiningHost {
+        /// The public nkey of its token.
+        token: String,
     },
     /// Nobody is named: the bus has no accounts, as in tests.
     Anonymous,
@@ -90,6 +97,7 @@ impl fmt::Display for Caller {
             Caller::Person { user, name: None } => {
                 f.write_str(user.get(..USER_CHARACTERS_SHOWN).unwrap_or(user))
             }
+            Caller::JoiningHost { .. } => f.write_str("a host that joins"),
             Caller::Anonymous => f.write_str("anonymous"),
             Caller::Unknown => f.write_str("unknown"),
         }

@@ -7,6 +7,7 @@
 //!     exports              what it answers and publishes, each to the accounts that may use it
 //!     imports              what it may send to other services, and the events that it subscribes to
 //!   account PEOPLE         people and other systems, no JetStream: imports of what people may use
+//!   account JOINING        a user for each join token that is not used yet, no JetStream: may ask to join
 //! ```
 //!
 //! A NATS server does not check the reply subject of a request: whoever may read a row can have it sent to any subject
@@ -18,7 +19,7 @@ use std::fmt;
 use crate::bucket::{self, KvBucket};
 use crate::catalog;
 use crate::message::Sender;
-use crate::{Realm, Service, Subject};
+use crate::{HostName, Realm, Service, Subject};
 
 /// An account of the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,12 +28,14 @@ pub enum Account {
     Service(Service),
     /// The account of people and other systems.
     People,
+    /// The account of hosts that hold a join token.
+    Joining,
 }
 
 impl Account {
     /// All of them.
     pub fn all() -> Vec<Account> {
-        Service::ALL.into_iter().map(Account::Service).chain([Account::People]).collect()
+        Service::ALL.into_iter().map(Account::Service).chain([Account::People, Account::Joining]).collect()
     }
 
     /// Its name on the server.
@@ -46,6 +49,7 @@ impl Account {
             Account::Service(Service::Supervisor) => "SUPERVISOR",
             Account::Service(Service::Unknown) => "UNKNOWN",
             Account::People => "PEOPLE",
+            Account::Joining => "JOINING",
         }
     }
 
@@ -58,7 +62,7 @@ impl Account {
     pub fn exports(self, realm: &Realm) -> Vec<Export> {
         match self {
             Account::Service(service) => exports_of(realm, service),
-            Account::People => Vec::new(),
+            Account::People | Account::Joining => Vec::new(),
         }
     }
 
@@ -109,6 +113,8 @@ pub enum User {
     Bootstrap(Service),
     /// A person or another system, by name.
     Person(String),
+    /// A host that holds a join token.
+    JoiningHost(HostName),
 }
 
 /// What a user of the bus may do in its account.
@@ -126,6 +132,7 @@ impl User {
         match self {
             User::Service(service) | User::Bootstrap(service) => Account::Service(*service),
             User::Person(_) => Account::People,
+            User::JoiningHost(_) => Account::Joining,
         }
     }
 
@@ -135,12 +142,8 @@ impl User {
             User::Service(service) => format!("_INBOX_{service}"),
             User::Bootstrap(_) => "_INBOX_bootstrap".into(),
             User::Person(name) => format!("_INBOX_{name}"),
+            User::JoiningHost(host) => format!("_INBOX_joining_{host}"),
         }
-    }
-
-    /// Whether the user answers requests.
-    pub fn answers(&self) -> bool {
-        matches!(self, User::Service(_))
     }
 
     /// What the user may do.
@@ -153,6 +156,7 @@ impl User {
                 subscribe: vec![Subject::all_events(realm).to_string()],
                 ..of_imports(realm, Account::People)
             },
+            User::JoiningHost(_) => of_imports(realm, Account::Joining),
         };
         permissions.subscribe.push(format!("{}.>", self.inbox_prefix()));
         permissions.publish.sort();
@@ -167,9 +171,13 @@ impl fmt::Display for User {
             User::Service(service) => write!(f, "{service}"),
             User::Bootstrap(service) => write!(f, "bootstrap of {service}"),
             User::Person(name) => f.write_str(name),
+            User::JoiningHost(host) => write!(f, "{host}, which joins"),
         }
     }
 }
+
+/// Where the server sends the reply to a request of another account on from: a random subject, which takes one reply.
+const CROSS_ACCOUNT_REPLIES: &str = "_R_.>";
 
 /// The verbs of service discovery (NATS ADR-32).
 const DISCOVERY: [&str; 3] = ["PING", "INFO", "STATS"];
@@ -200,6 +208,9 @@ fn exports_of(realm: &Realm, service: Service) -> Vec<Export> {
         let people = entry.is_sent_by(Sender::People).then_some(Account::People);
         if entry.is_sent_to_hosts() {
             add(subject.on_any_host().to_string(), ExportKind::Request, services.clone());
+        }
+        if entry.is_sent_by(Sender::JoiningHost) {
+            add(subject.on_any_host().to_string(), ExportKind::Request, vec![Account::Joining]);
         }
         add(subject.to_string(), ExportKind::Request, services.into_iter().chain(people).collect());
     }
@@ -232,8 +243,13 @@ fn of_imports(realm: &Realm, account: Account) -> Permissions {
     permissions
 }
 
+/// A service may reply because it may publish on the subjects of replies, those of other accounts and its own. The server
+/// can also count the requests that a client received (`allow_responses`), but forgets them when it reads its settings
+/// again: the replies to all requests under way would be refused.
 fn of_service(realm: &Realm, service: Service) -> Permissions {
     let mut permissions = of_imports(realm, Account::Service(service));
+    let own_inboxes = format!("{}.>", User::Service(service).inbox_prefix());
+    permissions.publish.extend([CROSS_ACCOUNT_REPLIES.to_string(), own_inboxes]);
     permissions.subscribe.push(Subject::all_of_service(realm, service).to_string());
     for verb in DISCOVERY {
         permissions.subscribe.extend([

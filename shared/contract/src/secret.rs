@@ -35,7 +35,7 @@ impl Caller {
         match self {
             Caller::Person { name, .. } => name.as_deref() == Some(OPERATOR),
             Caller::Anonymous => true,
-            Caller::Service(_) | Caller::Unknown => false,
+            Caller::Service(_) | Caller::JoiningHost { .. } | Caller::Unknown => false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Messages of the supervisor: `loam up`, which starts and restarts the processes of one host.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ messages! { MessageOwner::One(Service::Supervisor) =>
     request ReplaceService {
         "replace_service", from [Service(Upgrade)], reply ReplacedService, refusal ReplaceServiceRefused
     }
+    request JoinHost { "join_host", from [JoiningHost], reply JoinedHost, refusal JoinHostRefused }
     event BuildPutBack { "build_put_back", to [], about |it| it.service.name() }
 }
 
@@ -90,4 +92,74 @@ pub struct BuildPutBack {
     pub reason: String,
     /// When it was put back.
     pub at: Timestamp,
+}
+
+/// Admits a host to the bus by its join token, with the keys that it made for its services. The same keys again are
+/// answered as the first time, as long as the token is valid; answered by the supervisor of the host that the token names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinHost {
+    /// The name of the host.
+    pub host: HostName,
+    /// A key for each service, the supervisor included.
+    pub keys: Vec<OfferedKey>,
+}
+
+/// A public key, with the proof that its sender holds the private half.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OfferedKey {
+    /// The service.
+    pub service: Service,
+    /// The public nkey of a user: `U` and 55 more characters.
+    pub public_key: String,
+    /// Its signature, in hexadecimal digits, of [`JoinHost::signed_text`].
+    pub signature: String,
+}
+
+impl JoinHost {
+    /// What the key of a service signs: it is of use to no other token, host or service.
+    pub fn signed_text(token: &str, host: &HostName, service: Service) -> String {
+        format!("loam join {token} {host} {service}")
+    }
+}
+
+/// The host was admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinedHost {
+    /// The URLs of the bus, separated by commas.
+    pub url: String,
+    /// The certificate of the authority of its servers, in PEM; absent where they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// The names of people, each with its public nkey.
+    pub people: BTreeMap<String, String>,
+    /// Whether every server has read its settings: until then the keys do not let the host in.
+    pub in_effect: bool,
+}
+
+/// Why a host is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinHostRefused {
+    /// The token is not known, or not any more.
+    #[error("the token is not valid any more; make a new one with `loam host add {0}`")]
+    TokenNotValid(HostName),
+    /// The token is older than an hour.
+    #[error("the token is older than an hour; make a new one with `loam host add {0}`")]
+    TokenExpired(HostName),
+    /// The token was used with other keys.
+    #[error(
+        "the token was used already, with other keys; if that was not you, remove the host with `loam host remove {0}`"
+    )]
+    TokenUsed(HostName),
+    /// The token is for another host.
+    #[error("the token is for the host {0}")]
+    OtherHost(HostName),
+    /// A key is missing, is no public nkey, or its signature is wrong.
+    #[error("the key for {service} cannot be used: {reason}")]
+    KeyNotUsable {
+        /// The service.
+        service: Service,
+        /// What is wrong with it.
+        reason: String,
+    },
 }

@@ -44,6 +44,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "bench".into(),
         user: User::Service(Service::Provisioner),
     };

@@ -31,6 +31,7 @@ async fn no_accepted_operation_is_lost_when_servers_of_the_cluster_are_killed_un
     let connection = bus::nats::Connection {
         url: cluster.url(),
         nkey_file: None,
+        ca_file: None,
         name: "cluster-test".into(),
         user: contract::permissions::User::Service(Service::Backup),
     };

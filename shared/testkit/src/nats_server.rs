@@ -43,6 +43,13 @@ impl NatsServer {
         self.child.id()
     }
 
+    /// Writes another configuration and has the server read it (SIGHUP). Only for one with a configuration of its own.
+    pub fn reload(&self, config: &str) {
+        let path = self.config.as_ref().expect("a server with a configuration");
+        std::fs::write(path, config).expect("the configuration can be written");
+        signal(&self.child, "HUP");
+    }
+
     /// Kills it (SIGKILL); its data stay until the value is dropped.
     pub fn kill(&mut self) {
         end(&mut self.child);
@@ -75,6 +82,12 @@ fn spawn(folder: &Path, port: u16, config: Option<&Path>) -> (Child, u16) {
     let ports = folder.join(format!("nats-server_{}.ports", child.id()));
     let port = wait_for_port(&ports, folder);
     (child, port)
+}
+
+/// Sends a signal by name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "the server runs");
 }
 
 fn end(child: &mut Child) {

@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 use super::backup::BackupCommand;
 use super::completion::Shell;
 use super::examples;
+use super::host_join::AdmissionCommand;
 use super::op::OpCommand;
+use super::person::PersonCommand;
+use super::rotate::KeysCommand;
 use super::schedule::ScheduleCommand;
 use super::seed::SeedCommand;
 use super::upgrade::UpgradeCommand;
@@ -36,6 +39,9 @@ pub(super) struct Args {
     /// File with your private NATS key (an nkey seed; default: from client.toml in the state directory)
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub key: Option<PathBuf>,
+    /// File with the certificate of the authority of the bus's servers (default: from client.toml)
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub ca_file: Option<PathBuf>,
     /// Print results and errors as JSON
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
@@ -58,7 +64,13 @@ impl Command {
             Command::Op(command) => matches!(command, OpCommand::List { .. } | OpCommand::Show { .. }),
             Command::Repository(command) => command.only_shows(),
             Command::RowKeys(command) => matches!(command, super::row_keys::RowKeysCommand::List),
-            Command::Up { .. } | Command::Bus(_) | Command::Release(_) | Command::Demo(_) => false,
+            Command::Person(command) => matches!(command, PersonCommand::List),
+            Command::Up { .. }
+            | Command::Host(_)
+            | Command::Keys(_)
+            | Command::Bus(_)
+            | Command::Release(_)
+            | Command::Demo(_) => false,
         }
     }
 }
@@ -105,6 +117,15 @@ pub(super) enum Command {
     /// List, follow and cancel operations: work that commands began, such as a backup
     #[command(subcommand)]
     Op(OpCommand),
+    /// Admit hosts to the message bus, and remove them
+    #[command(subcommand)]
+    Host(AdmissionCommand),
+    /// Admit people to the message bus, and remove them
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// Replace the keys of services
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Prepare a NATS server that `loam up` does not run, as in containers
     #[command(subcommand)]
     Bus(super::bus::BusCommand),

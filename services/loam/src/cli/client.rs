@@ -19,6 +19,9 @@ pub(super) const AS_ROOT: &str = "run as root, or give --url and --key";
 pub struct ClientConfig {
     /// Where the bus is.
     pub url: String,
+    /// The file with the certificate of the authority of its servers; with one, by TLS only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// The file with the person's nkey seed.
     pub key: PathBuf,
     /// The person's name; answers come to `_INBOX_{person}`.
@@ -36,6 +39,8 @@ pub(super) struct BusAddress<'a> {
     pub url: Option<String>,
     /// The key file, where an option gives it.
     pub key: Option<PathBuf>,
+    /// The authority's certificate, where an option gives it.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl BusAddress<'_> {
@@ -47,7 +52,7 @@ impl BusAddress<'_> {
                 .map_err(|error| CliError::new(CliExitCode::Usage, format!("{}: {error}", path.display())))?,
             (Some(url), Some(key), Err(_)) => {
                 let (url, key) = (url.clone(), key.clone());
-                ClientConfig { url, key, person: OPERATOR.into(), realm: Realm::default() }
+                ClientConfig { url, ca_file: None, key, person: OPERATOR.into(), realm: Realm::default() }
             }
             (_, _, Err(error)) => {
                 let hint = match error.kind() {
@@ -58,7 +63,12 @@ impl BusAddress<'_> {
                 return Err(CliError::new(CliExitCode::Unreachable, message));
             }
         };
-        Ok(ClientConfig { url: self.url.unwrap_or(file.url), key: self.key.unwrap_or(file.key), ..file })
+        Ok(ClientConfig {
+            url: self.url.unwrap_or(file.url),
+            ca_file: self.ca_file.or(file.ca_file),
+            key: self.key.unwrap_or(file.key),
+            ..file
+        })
     }
 }
 
@@ -71,7 +81,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let read = |url: Option<&str>, key: Option<&str>| {
             let (url, key) = (url.map(str::to_string), key.map(PathBuf::from));
-            BusAddress { state: folder.path(), url, key }.read()
+            BusAddress { state: folder.path(), url, key, ca_file: None }.read()
         };
         assert_eq!(read(None, None).expect_err("no file").exit(), CliExitCode::Unreachable);
         assert_eq!(read(Some("nats://a"), Some("/k")).expect("enough").person, "operator");

@@ -140,7 +140,8 @@ fn candidates(
     let (state, url, key) = given(std::env::args_os());
     let answered = runtime.block_on(async {
         let asking = async {
-            let session = Session::open(BusAddress { state: &state, url, key }, false).await?;
+            let address = BusAddress { state: &state, url, key, ca_file: None };
+            let session = Session::open(address, false).await?;
             ask(&session).await
         };
         tokio::time::timeout(ASK_MAX, asking).await

@@ -12,7 +12,7 @@ const REPOSITORY: &str = "repository";
 const REPOSITORY_ELSEWHERE: &str = "\
 Options that open a repository, such as --store and --passphrase-file: see `loam repository --help`
 Global options, such as --json: see `loam --help`";
-const GLOBAL_ELSEWHERE: &str = "Global options (--state, --url, --key, --json): see `loam --help`";
+const GLOBAL_ELSEWHERE: &str = "Global options (--state, --url, --key, --ca-file, --json): see `loam --help`";
 /// How a help text ends that says where the global options are.
 const SEE_LOAM: &str = "see `loam --help`";
 

@@ -18,12 +18,15 @@ mod demo;
 mod examples;
 pub mod exit;
 mod help;
+mod host_join;
 mod op;
 mod output;
+mod person;
 mod proxy;
 mod release;
 mod repository;
 mod result;
+mod rotate;
 mod row_keys;
 mod schedule;
 mod seed;
@@ -93,14 +96,18 @@ fn run(args: Args) -> Result<(), CliError> {
             let options = crate::up::Options { state: args.state, config, hypervisor };
             crate::up::run(&options).map_err(CliError::of_start)
         }
-        Command::Bus(command) => bus::run(&State::at(args.state), command),
+        Command::Bus(command) => bus::run(&State::at(args.state), args.ca_file, command),
+        Command::Host(command) => host_join::run(&State::at(args.state), args.json, command),
+        Command::Person(command) => person::run(&State::at(args.state), args.json, command),
+        Command::Keys(command) => rotate::run(&State::at(args.state), args.json, command),
         Command::Completion { shell } => completion::print(shell),
         Command::Release(command) => release::run(args.json, command),
         Command::Repository(command) => repository::run(args.json, command),
         Command::RowKeys(command) => row_keys::run(&State::at(args.state), args.json, command),
         command => {
             let state = State::at(&args.state);
-            let address = BusAddress { state: &args.state, url: args.url, key: args.key };
+            let address =
+                BusAddress { state: &args.state, url: args.url, key: args.key, ca_file: args.ca_file };
             run_on_bus(address, &state, args.json, command)
         }
     }
@@ -131,6 +138,9 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             Command::Demo(args) => demo::run(&session, args).await,
             Command::Up { .. }
             | Command::Bus(_)
+            | Command::Host(_)
+            | Command::Person(_)
+            | Command::Keys(_)
             | Command::Release(_)
             | Command::Repository(_)
             | Command::RowKeys(_)

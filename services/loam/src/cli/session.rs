@@ -34,6 +34,7 @@ impl Session {
         let connection = Connection {
             url: file.url,
             nkey_file: Some(file.key),
+            ca_file: file.ca_file,
             name: format!("loam-{}", file.person),
             user: User::Person(file.person),
         };

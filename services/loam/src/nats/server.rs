@@ -1,12 +1,14 @@
 //! The `nats-server` program: where it is found and how it is started.
 
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bus::nats::{SERVER_VERSION_MIN, is_too_old};
 
+use crate::admission::servers::pid_file;
 use crate::state::State;
 use crate::up::child::LaunchSpec;
 use crate::up::keeper::{Handle, ProcessState};
@@ -87,8 +89,8 @@ fn search(named: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, ServerE
 pub type ChosenPort = Arc<OnceLock<u16>>;
 
 /// Checks that nothing listens on the port. A process that takes it afterwards is named by the server's log.
-pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
-    match std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PROBE_MAX) {
+pub fn refuse_taken_port(address: IpAddr, port: u16) -> Result<(), ServerError> {
+    match std::net::TcpStream::connect_timeout(&(address, port).into(), PROBE_MAX) {
         Ok(_) => Err(ServerError::PortTaken(port)),
         Err(_) => Ok(()),
     }
@@ -98,6 +100,7 @@ pub fn refuse_taken_port(port: u16) -> Result<(), ServerError> {
 pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -> LaunchSpec {
     let mut launch = LaunchSpec::of(NAME, program);
     launch = launch.arg("--config").arg(config).arg("--ports_file_dir").arg(ports_folder(state));
+    launch = launch.arg("--pid").arg(pid_file(state));
     match port.get() {
         Some(port) => launch.arg("--port").arg(port.to_string()),
         None => launch,

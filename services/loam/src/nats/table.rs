@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use contract::Realm;
-use contract::permissions::Permissions;
+use contract::permissions::{Permissions, User};
+use contract::{HostName, Realm};
 
 use crate::state::keys;
 
@@ -11,8 +11,8 @@ const OPENING: &str = "# Permissions on the bus
 
 Generated from `contract::permissions` by a test; do not edit. Each service has an account of its own; people and other
 systems share the account PEOPLE. What is not listed is denied, and only what an account imports reaches it from another
-one. A service may also reply to each request once, within 130 seconds. Only a `bootstrap` user may create tables, those of
-its account, and `loam bus tables` uses it for a moment. Requests that come from another account carry the header
+one. On `_R_.>` a service replies to each request of another account, once, within 130 seconds. Only a `bootstrap` user may create tables, those of
+its account, and `loam bus tables` uses it for a moment. A host with a join token may ask to join, for an hour. Requests that come from another account carry the header
 `Nats-Request-Info`, in which the server writes the account and the key of the caller.
 
 ";
@@ -21,7 +21,8 @@ its account, and `loam bus tables` uses it for a moment. Requests that come from
 pub fn page() -> String {
     let realm = Realm::default();
     let mut text = OPENING.to_string();
-    for user in keys::first_users() {
+    let joining = User::JoiningHost(HostName::new("h2").expect("a fixed name that fits"));
+    for user in keys::first_users().into_iter().chain([joining]) {
         chapter(&mut text, &format!("{user} (account {})", user.account()), &user.permissions(&realm));
     }
     text

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use contract::permissions::{Account, User};
 pub use contract::secret::OPERATOR;
 use contract::{Service, bucket};
-use nkeys::KeyPair;
+use nkeys::{KeyPair, KeyPairType};
+use sha2::{Digest, Sha256};
 
 use super::{State, StateDirError, write_private, write_public};
 
@@ -30,14 +31,18 @@ impl NatsPublicKeys {
         users.map(|(user, key)| (user, key.as_str()))
     }
 
-    /// People by name.
-    pub fn people(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.users.iter().filter_map(|(user, key)| match user {
-            User::Person(name) => Some((name.as_str(), key.as_str())),
-            User::Service(_) | User::Bootstrap(_) => None,
-        })
+    /// A key that follows from all of these: whoever knows them can make it, and it has no rights.
+    pub fn probe(&self) -> KeyPair {
+        let mut digest = Sha256::new();
+        for (user, key) in &self.users {
+            digest.update(format!("{user} {key}\n"));
+        }
+        KeyPair::new_from_raw(KeyPairType::User, digest.finalize().into()).expect("32 bytes are a seed")
     }
 }
+
+/// Names of people, each with its public nkey.
+pub type PeopleKeys = BTreeMap<String, String>;
 
 /// The users that an installation has from its first start on.
 pub fn first_users() -> Vec<User> {
@@ -61,12 +66,43 @@ pub fn file_of(folder: &Path, user: &User) -> PathBuf {
         User::Service(service) => folder.join(format!("{service}.nk")),
         User::Bootstrap(service) => bootstrap_folder(folder).join(format!("{service}.nk")),
         User::Person(name) => folder.join(format!("{name}.nk")),
+        User::JoiningHost(host) => folder.join(format!("joining-{host}.nk")),
     }
 }
 
-/// Makes every key that does not exist yet, and reads the public keys.
+/// The file of a key that is to replace a user's, until every server knows it.
+pub fn next_file_of(folder: &Path, user: &User) -> PathBuf {
+    file_of(folder, user).with_extension("nk.next")
+}
+
+/// Makes every key that does not exist yet, and the list of people, which names the operator at first. Reads the public
+/// keys of this host's services, those that replace them included, and of people.
 pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
+    prepare_encryption_keys(state)?;
     let folder = state.keys();
+    let mut users = Vec::new();
+    for user in first_users() {
+        let key = user_key(&file_of(&folder, &user))?;
+        match &user {
+            User::Person(name) if !exists(&state.people())? => {
+                write_people(state, &PeopleKeys::from([(name.clone(), key)]))?;
+            }
+            User::Person(_) | User::JoiningHost(_) => {}
+            User::Service(_) | User::Bootstrap(_) => {
+                let next = next_file_of(&folder, &user);
+                if exists(&next)? {
+                    users.push((user.clone(), user_key(&next)?));
+                }
+                users.push((user, key));
+            }
+        }
+    }
+    users.extend(read_people(state)?.into_iter().map(|(name, key)| (User::Person(name), key)));
+    Ok(NatsPublicKeys { users })
+}
+
+/// Makes the keys of the built-in backup store and of rows, where there are none.
+pub fn prepare_encryption_keys(state: &State) -> Result<(), StateDirError> {
     let backup_key = state.backup_key();
     if exists(&backup_key)? {
         chassis::refuse_if_others_can_write(&backup_key)?;
@@ -79,16 +115,37 @@ pub fn prepare(state: &State) -> Result<NatsPublicKeys, StateDirError> {
     if !exists(&rows_key)? {
         write_private(&rows_key, encryption::new_key(rand::random()).as_bytes())?;
     }
-    let with_key = |user: User| Ok((user.clone(), user_key(&file_of(&folder, &user))?));
-    let users: Result<Vec<_>, StateDirError> = first_users().into_iter().map(with_key).collect();
-    Ok(NatsPublicKeys { users: users? })
+    Ok(())
 }
 
-/// Writes the names and public keys of people, for the services: who asked is shown by name.
-pub fn write_people(state: &State, keys: &NatsPublicKeys) -> Result<(), StateDirError> {
-    let people: BTreeMap<&str, &str> = keys.people().collect();
-    let text = toml::to_string(&people).expect("names and keys are plain text");
+/// Reads the names and public keys of people.
+pub fn read_people(state: &State) -> Result<PeopleKeys, StateDirError> {
+    let path = state.people();
+    let text = std::fs::read_to_string(&path).map_err(StateDirError::disk("reading", &path))?;
+    toml::from_str(&text).map_err(|error| StateDirError::unreadable(&path, error))
+}
+
+/// Writes the names and public keys of people: services read them, too, to show by name who asked.
+pub fn write_people(state: &State, people: &PeopleKeys) -> Result<(), StateDirError> {
+    let text = toml::to_string(people).expect("names and keys are plain text");
     write_public(&state.people(), text.as_bytes())
+}
+
+/// Replaces a user's key by its next one, where there is one.
+pub fn put_next_in_place(folder: &Path, user: &User) -> Result<(), StateDirError> {
+    let (file, next) = (file_of(folder, user), next_file_of(folder, user));
+    if !exists(&next)? {
+        return Ok(());
+    }
+    let failed = |error| StateDirError::disk("replacing", &file)(error);
+    std::fs::rename(&next, &file).map_err(failed)?;
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Reads the key in a file, or makes it; returns the pair.
+pub fn read_or_make(path: &Path) -> Result<KeyPair, StateDirError> {
+    user_key(path)?;
+    read_pair(path)
 }
 
 fn exists(path: &Path) -> Result<bool, StateDirError> {
@@ -103,11 +160,15 @@ fn user_key(path: &Path) -> Result<String, StateDirError> {
         write_private(path, format!("{seed}\n").as_bytes())?;
         return Ok(pair.public_key());
     }
+    read_pair(path).map(|pair| pair.public_key())
+}
+
+/// Reads a user's key.
+pub fn read_pair(path: &Path) -> Result<KeyPair, StateDirError> {
     chassis::refuse_if_others_can_write(path)?;
     let text = std::fs::read_to_string(path).map_err(StateDirError::disk("reading", path))?;
     let pair = KeyPair::from_seed(text.trim()).ok();
-    pair.map(|pair| pair.public_key())
-        .filter(|public| public.starts_with('U'))
+    pair.filter(|pair| pair.key_pair_type() == KeyPairType::User)
         .ok_or_else(|| StateDirError::NotAKey { path: path.into() })
 }
 

@@ -3,9 +3,11 @@
 //! ```text
 //!   {state}/               0755   QEMU's own user must be able to enter it to reach the disks
 //!     client.toml                 where the bus is, and the key that people use
-//!     people.toml                 names and public keys of people, for the services
+//!     people.toml                 names and public keys of people, for the bus and the services
+//!     ca.pem                      the authority of the bus's servers, where the bus listens beyond loopback
+//!     join.toml                   where the bus is, on a host that joined it
 //!     keys/                0700   an nkey seed for each role, the store's key, those of rows, keys/release/: trusted signing keys
-//!     nats/                0700   nats.conf (generated at each start) and the server's data
+//!     nats/                0700   the servers' settings (generated), certificates and data, the hosts that joined
 //!     run/                 0700   the lock, and each service's settings (generated at each start)
 //!     log/                 0700   the logs of the services
 //!     releases/            0755   executables put in place by the upgrade service, {service}/current.toml
@@ -64,6 +66,26 @@ impl State {
     /// Names and public keys of people.
     pub fn people(&self) -> PathBuf {
         self.root.join("people.toml")
+    }
+    /// The certificate of the authority of the bus's servers.
+    pub fn authority(&self) -> PathBuf {
+        self.root.join("ca.pem")
+    }
+    /// The private key of that authority.
+    pub fn authority_key(&self) -> PathBuf {
+        self.keys().join("ca.key")
+    }
+    /// Where the bus is that this host joined.
+    pub fn join(&self) -> PathBuf {
+        self.root.join("join.toml")
+    }
+    /// The servers of the bus whose settings are written here.
+    pub fn bus_servers(&self) -> PathBuf {
+        self.nats().join("servers.toml")
+    }
+    /// The hosts that joined the bus, and those that may.
+    pub fn admitted(&self) -> PathBuf {
+        self.nats().join("hosts.toml")
     }
     /// Public keys whose releases are trusted.
     pub fn trusted_keys(&self) -> PathBuf {

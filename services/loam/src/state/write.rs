@@ -30,6 +30,14 @@ pub enum StateDirError {
         /// The file.
         path: PathBuf,
     },
+    /// A file holds something else.
+    #[error("{path} cannot be read: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Somebody else can write a key file.
     #[error(transparent)]
     UntrustedFile(#[from] chassis::FileTrustError),
@@ -42,7 +50,11 @@ pub enum StateDirError {
 }
 
 impl StateDirError {
-    pub(super) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateDirError {
+    pub(crate) fn unreadable(path: &Path, reason: impl std::fmt::Display) -> StateDirError {
+        StateDirError::Unreadable { path: path.into(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateDirError {
         let path = path.to_path_buf();
         move |source| StateDirError::Disk { doing, path, source }
     }

@@ -28,7 +28,7 @@ pub(super) fn check_services(
     hypervisor: Option<Hypervisor>,
 ) -> anyhow::Result<()> {
     let keys = state.keys();
-    let common = CommonSettings { state, settings, url: "", keys: &keys, hypervisor };
+    let common = CommonSettings { state, settings, url: "", ca_file: None, keys: &keys, hypervisor };
     for service in Service::FIVE {
         let Some(problem) = check(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;

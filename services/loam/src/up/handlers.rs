@@ -8,13 +8,15 @@ use bus::{Bus, ErrorReply, RunningServer, ServiceInfo, TransportError};
 use contract::health::{CheckHealth, Health};
 use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
 use contract::supervisor::{
-    BuildPutBack, ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService,
+    BuildPutBack, JoinHost, ListProcesses, Process, ReplaceService, ReplaceServiceRefused, ReplacedService,
 };
 use contract::{HostName, Service, Timestamp};
 use tokio::sync::Mutex;
 
 use super::keeper::{Handle, ProcessState};
 use super::release::{ExecutableError, Executables};
+use crate::admission::answer;
+use crate::state::State;
 
 /// The handlers of the supervisor's requests.
 pub(super) struct Handlers {
@@ -94,11 +96,13 @@ impl Handlers {
         Ok(Some(put_back))
     }
 
-    /// Opens the endpoints on the bus.
+    /// Opens the endpoints on the bus. `admits` is the state directory where the settings of the bus are written here:
+    /// then hosts that join are answered.
     pub(super) async fn open(
         self: Arc<Handlers>,
         bus: &Bus,
         identity: Identity,
+        admits: Option<State>,
     ) -> Result<RunningServer, TransportError> {
         let version = env!("CARGO_PKG_VERSION");
         let info = ServiceInfo {
@@ -121,6 +125,12 @@ impl Handlers {
         };
         let host = identity.host;
         let mut server = bus.server(info);
+        if let Some(state) = admits {
+            server.on_host::<JoinHost, _, _>(&host, move |incoming| {
+                let state = state.clone();
+                async move { answer::join(&state, incoming).await }
+            });
+        }
         let this = Arc::clone(&self);
         server.on::<CheckHealth, _, _>(move |_| {
             std::future::ready(Ok(Health { notices: this.notices(), ..health.clone() }))

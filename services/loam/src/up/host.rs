@@ -1,6 +1,7 @@
 //! One host: what it runs, in the order in which it is started.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -26,9 +27,13 @@ use super::settings::{Hypervisor, Settings};
 use super::shutdown;
 use super::status_view::{self, HealthTable, StatusView};
 use super::table_repair::{Repair, TableRepair};
-use crate::nats::render::{ServerPaths, render};
+use crate::admission;
+use crate::admission::answer::expire_tokens;
+use crate::admission::hosts::Hosts;
+use crate::admission::join::JoinedBus;
+use crate::admission::servers::{ALONE, BusServer, BusServers};
 use crate::nats::server;
-use crate::state::keys::{self, NatsPublicKeys, OPERATOR};
+use crate::state::keys::{self, OPERATOR};
 use crate::state::{State, write_private};
 
 /// How long the bus may take to accept the first connection.
@@ -40,8 +45,18 @@ const ROOM_BYTES_MIN: u64 = 64 << 20;
 /// How often the status view is updated.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
+/// Where the bus is.
+struct BusPlace {
+    url: String,
+    ca_file: Option<PathBuf>,
+    /// Whether the settings of its servers are written here.
+    is_ours_to_admit: bool,
+}
+
 /// A host that is to be started.
 pub(super) struct Host {
+    /// The bus that it joined, where it did.
+    pub(super) joined: Option<JoinedBus>,
     pub(super) settings: Settings,
     pub(super) state: State,
     pub(super) executables: Executables,
@@ -80,15 +95,17 @@ impl Host {
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let since = chrono::Utc::now();
-        let public = keys::prepare(&self.state)?;
-        keys::write_people(&self.state, &public)?;
-        let url = self.open_bus(&public, started).await?;
-        self.create_tables(&url).await?;
-        self.write_client(&url)?;
+        let place = self.open_bus(started).await?;
+        // A host that joined has no keys that create tables, and none of a person.
+        if self.joined.is_none() {
+            self.create_tables(&place).await?;
+            self.write_client(&place)?;
+        }
         let common = CommonSettings {
             state: &self.state,
             settings: &self.settings,
-            url: &url,
+            url: &place.url,
+            ca_file: place.ca_file.as_deref(),
             keys: &self.keys,
             hypervisor: self.hypervisor,
         };
@@ -101,44 +118,48 @@ impl Host {
             keepers.insert(service, keeper.handle());
             started.processes.push(keeper);
         }
-        let bus = self.connect_supervisor(&url).await?;
+        let bus = self.connect_supervisor(&place).await?;
         let mut build = chassis::sha256_of(Path::new(SELF_EXE)).context("hashing our executable")?;
         build.truncate(BUILD_DIGITS);
         let identity =
             Identity { host: self.settings.host.clone(), build, instance: self.instance_id.clone(), since };
         let host = self.settings.host.clone();
         let handlers = Handlers::over(self.executables.clone(), keepers.clone(), host);
-        let opened = Arc::clone(&handlers).open(&bus, identity).await;
+        let admits = place.is_ours_to_admit.then(|| self.state.clone());
+        let opened = Arc::clone(&handlers).open(&bus, identity, admits.clone()).await;
         started.supervisor_server = Some(opened.context("opening the supervisor's endpoints")?);
+        if let Some(state) = admits {
+            tokio::spawn(expire_tokens(state));
+        }
         for (service, keeper) in keepers {
             tokio::spawn(put_back::watch(service, keeper, Arc::clone(&handlers), bus.clone()));
         }
-        self.watch(&url, bus, &handlers, started).await
+        self.watch(&place, bus, &handlers, started).await
     }
 
-    /// Starts a server, or takes the one in the settings; returns its URL.
-    async fn open_bus(
-        &self,
-        public: &NatsPublicKeys,
-        started: &mut StartedServices,
-    ) -> anyhow::Result<String> {
-        let Some(program) = self.server.clone() else {
-            return Ok(self.settings.nats.url.clone().expect("without a server there is a url"));
-        };
-        let wanted = self.settings.nats.port;
-        let listen = if wanted == 0 { "127.0.0.1:-1".to_string() } else { format!("127.0.0.1:{wanted}") };
-        let store = self.state.nats().join("data");
-        let config = self.state.nats().join("nats.conf");
-        let text = render(
-            &self.settings.realm,
-            public,
-            ServerPaths { listen: &listen, store: &store, cluster: None },
-        );
-        write_private(&config, text.as_bytes())?;
+    /// Starts a server, or takes the one that this host joined or that the settings name.
+    async fn open_bus(&self, started: &mut StartedServices) -> anyhow::Result<BusPlace> {
+        if let Some(joined) = &self.joined {
+            keys::prepare_encryption_keys(&self.state)?;
+            let (url, ca_file) = (joined.url.clone(), Some(joined.ca_file.clone()));
+            return Ok(BusPlace { url, ca_file, is_ours_to_admit: false });
+        }
+        let Some(program) = self.server.clone() else { return self.open_bus_of_others().await };
+        let nats = &self.settings.nats;
+        let names = nats.server_names().context(
+            "[nats] listen takes all addresses; say under `names` by which names or addresses other hosts reach this one",
+        )?;
+        let lock = admission::lock(&self.state).await?;
+        let (wanted, address) = (nats.port, nats.local_address());
+        let mut servers = self.our_server(&names);
+        servers.write(&self.state)?;
+        let public = admission::public_keys(&self.state, &Hosts::read(&self.state)?, chrono::Utc::now())?;
+        servers.write_settings(&self.state, &public)?;
         if wanted != 0 {
-            server::refuse_taken_port(wanted)?;
+            server::refuse_taken_port(address, wanted)?;
         }
         server::remove_ports_files(&self.state);
+        let config = servers.server[0].settings(&self.state);
         let port = server::ChosenPort::default();
         let (plan_port, state) = (Arc::clone(&port), self.state.clone());
         let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
@@ -147,13 +168,78 @@ impl Host {
         started.processes.push(keeper);
         let chosen = server::wait_for_port(&self.state, &handle).await?;
         port.set(chosen).expect("the port is set once");
-        Ok(format!("nats://127.0.0.1:{chosen}"))
+        let ca_file = servers.ca_file(&self.state);
+        let url_of = |name: &str| {
+            let scheme = if ca_file.is_some() { "tls" } else { "nats" };
+            match name.parse::<IpAddr>() {
+                Ok(address) => format!("{scheme}://{}", SocketAddr::new(address, chosen)),
+                Err(_) => format!("{scheme}://{name}:{chosen}"),
+            }
+        };
+        let url = url_of(&address.to_string());
+        servers.url = names.iter().map(|name| url_of(name)).collect::<Vec<_>>().join(",");
+        servers.local_url = Some(url.clone());
+        servers.write(&self.state)?;
+        drop(lock);
+        Ok(BusPlace { url, ca_file, is_ours_to_admit: true })
+    }
+
+    /// The server that this host runs; its URLs are known once it has its port.
+    fn our_server(&self, names: &[String]) -> BusServers {
+        let nats = &self.settings.nats;
+        let port = if nats.port == 0 { "-1".to_string() } else { nats.port.to_string() };
+        let host = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let mut certified = names.to_vec();
+        certified.push(nats.local_address().to_string());
+        certified.dedup();
+        let server = BusServer {
+            name: ALONE.into(),
+            listen: format!("{}:{port}", host(nats.listen)),
+            data: self.state.nats().join("data"),
+            names: certified,
+            tls_dir: self.state.nats(),
+            is_ours: true,
+            cluster: None,
+        };
+        BusServers {
+            realm: self.settings.realm.clone(),
+            host: Some(self.settings.host.clone()),
+            url: String::new(),
+            local_url: None,
+            reload_program: None,
+            server: vec![server],
+        }
+    }
+
+    /// A bus of the user's own. Where its settings are written here, hosts that join are answered here.
+    async fn open_bus_of_others(&self) -> anyhow::Result<BusPlace> {
+        keys::prepare(&self.state)?;
+        let url = self.settings.nats.url.clone().expect("without a server there is a url");
+        let mut ca_file = self.settings.nats.ca_file.clone();
+        let _lock = admission::lock(&self.state).await?;
+        let servers =
+            BusServers::read(&self.state)?.filter(|servers| !servers.server.iter().any(|it| it.is_ours));
+        let is_ours_to_admit = servers.is_some();
+        if let Some(mut servers) = servers {
+            ca_file = ca_file.or(servers.ca_file(&self.state));
+            servers.host = Some(self.settings.host.clone());
+            servers.write(&self.state)?;
+        }
+        Ok(BusPlace { url, ca_file, is_ours_to_admit })
     }
 
     /// Runs `loam bus tables`: a process that ends at once is the only one that reads the keys which may create tables.
-    async fn create_tables(&self, url: &str) -> anyhow::Result<()> {
+    async fn create_tables(&self, place: &BusPlace) -> anyhow::Result<()> {
         let mut command = tokio::process::Command::new(SELF_EXE);
-        command.args(["bus", "tables", "--url", url, "--keys"]).arg(keys::bootstrap_folder(&self.keys));
+        if let Some(ca_file) = &place.ca_file {
+            command.arg("--ca-file").arg(ca_file);
+        }
+        command
+            .args(["bus", "tables", "--url", &place.url, "--keys"])
+            .arg(keys::bootstrap_folder(&self.keys));
         command.args(["--replicas", &self.settings.nats.replicas.to_string()]);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let ended = tokio::time::timeout(TABLES_MAX, command.output()).await;
@@ -165,11 +251,12 @@ impl Host {
         Ok(())
     }
 
-    async fn connect_supervisor(&self, url: &str) -> anyhow::Result<Bus> {
+    async fn connect_supervisor(&self, place: &BusPlace) -> anyhow::Result<Bus> {
         let user = User::Service(Service::Supervisor);
         let connection = Connection {
-            url: url.into(),
+            url: place.url.clone(),
             nkey_file: Some(keys::file_of(&self.keys, &user)),
+            ca_file: place.ca_file.clone(),
             name: format!("loam-{user}@{}", self.settings.host),
             user,
         };
@@ -184,10 +271,13 @@ impl Host {
         free.is_ok_and(|found| found.blocks_available() * found.fragment_size() >= ROOM_BYTES_MIN)
     }
 
-    async fn repair(&self, action: Option<Repair>, url: &str, processes: &[Keeper]) {
+    async fn repair(&self, action: Option<Repair>, place: &BusPlace, processes: &[Keeper]) {
         match action {
             None => {}
-            Some(Repair::CreateTables) => match self.create_tables(url).await {
+            Some(Repair::CreateTables) if self.joined.is_some() => {
+                tracing::error!("tables are missing; the host that runs the bus creates them");
+            }
+            Some(Repair::CreateTables) => match self.create_tables(place).await {
                 Ok(()) => tracing::warn!("tables were missing and were created again, empty"),
                 Err(error) => tracing::error!("tables are missing: {error:#}"),
             },
@@ -203,9 +293,10 @@ impl Host {
         }
     }
 
-    fn write_client(&self, url: &str) -> anyhow::Result<()> {
+    fn write_client(&self, place: &BusPlace) -> anyhow::Result<()> {
         let client = crate::cli::client::ClientConfig {
-            url: url.into(),
+            url: place.url.clone(),
+            ca_file: place.ca_file.clone(),
             key: keys::file_of(&self.keys, &User::Person(OPERATOR.into())),
             person: OPERATOR.into(),
             realm: self.settings.realm.clone(),
@@ -226,7 +317,7 @@ impl Host {
 
     async fn watch(
         &self,
-        url: &str,
+        place: &BusPlace,
         bus: Bus,
         handlers: &Handlers,
         started: &mut StartedServices,
@@ -234,6 +325,7 @@ impl Host {
         let (sender, health) = watch::channel(HealthTable::new());
         let _polling = tokio::spawn(status_view::poll_health(bus, self.settings.host.clone(), sender));
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
+        let url = &place.url;
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
         let names: Vec<String> = started.processes.iter().map(|keeper| keeper.name.clone()).collect();
         let shown = started.status_view.insert(StatusView::of(
@@ -246,7 +338,7 @@ impl Host {
         loop {
             let table = health.borrow().clone();
             let action = repair.decide(&table, Instant::now(), || self.server.is_some() && self.has_room());
-            self.repair(action, url, &started.processes).await;
+            self.repair(action, place, &started.processes).await;
             let mut ready = 0;
             for keeper in &started.processes {
                 let status = keeper.status();

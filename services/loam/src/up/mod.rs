@@ -4,8 +4,8 @@
 //! ```text
 //!   settings read, programs found, each service checks its part of the settings: nothing is changed before
 //!     -> state directory, lock, keys   made once, kept
-//!     -> nats-server                   unless [nats] url names another bus
-//!     -> tables                        by `loam bus tables`, a process that then ends
+//!     -> nats-server                   unless [nats] url names another bus, or the host joined one
+//!     -> tables                        by `loam bus tables`, a process that then ends; not on a host that joined
 //!     -> provisioner, backup, proxy, scheduler, upgrade        each under a keeper, which restarts it
 //!     -> handlers (list_processes, replace_service) and status view
 //!   Ctrl-C, SIGTERM, at any moment -> endpoints closed, services in reverse order, nats-server last; a second: at once
@@ -37,6 +37,7 @@ use anyhow::Context as _;
 use contract::Service;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::join::JoinedBus;
 use crate::nats::server;
 use crate::state::{State, lock};
 use host::Host;
@@ -59,10 +60,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // One thread: the kernel ends a child when the thread that started it ends, and this one ends last.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { shutdown::outlive_terminal() })?;
-    let settings = Settings::read(options.config.as_deref())?;
+    let mut settings = Settings::read(options.config.as_deref())?;
     let executable = std::env::current_exe().context("finding our own executable")?;
     let installed = executable.parent().context("our executable lies in no folder")?;
     let state = State::at(std::path::absolute(&options.state)?);
+    let joined = JoinedBus::read(&state)?;
+    if let Some(joined) = &joined {
+        settings.follow(joined)?;
+    }
     let executables = Executables::of(state.clone(), installed.into());
     executables.check()?;
     let server = match settings.nats.url {
@@ -85,6 +90,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&identity)?;
     let host = Host {
         keys: settings.nats.keys.clone().unwrap_or_else(|| state.keys()),
+        joined,
         hypervisor: options.hypervisor,
         instance_id: identity.instance,
         settings,

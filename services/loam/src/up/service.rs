@@ -19,6 +19,8 @@ pub(super) struct CommonSettings<'a> {
     pub(super) settings: &'a Settings,
     /// The URL of the bus.
     pub(super) url: &'a str,
+    /// The authority of its servers, where they have one.
+    pub(super) ca_file: Option<&'a Path>,
     /// The folder with the nkeys.
     pub(super) keys: &'a Path,
     /// The hypervisor, where the command line names one.
@@ -43,6 +45,9 @@ fn settings(common: &CommonSettings<'_>, service: Service) -> toml::Table {
     let mut nats = toml::Table::new();
     nats.insert("url".into(), common.url.into());
     nats.insert("nkey_file".into(), text(&keys::file_of(common.keys, &User::Service(service))));
+    if let Some(ca_file) = common.ca_file {
+        nats.insert("ca_file".into(), text(ca_file));
+    }
     nats.insert("people_file".into(), text(&common.state.people()));
     let mut part = common.settings.part(service);
     match service {
@@ -95,6 +100,7 @@ mod tests {
             state: &state,
             settings: &user,
             url: "nats://127.0.0.1:4222",
+            ca_file: None,
             keys: &keys,
             hypervisor: Some(Hypervisor::Simulated),
         };

@@ -6,19 +6,25 @@
 //! realm = "loam"
 //! # operations_kept = 10000  # ended operations that each service keeps on this host
 //! [nats]
+//! listen = "127.0.0.1"      # beyond loopback with TLS
+//! # names = ["bus.example"] # how hosts reach it; needed where it listens on all addresses
 //! port = 4222               # 0: the system chooses
 //! # server = "/opt/loam-nats/bin/nats-server"
 //! # url = "nats://n1:4222,nats://n2:4222"   # a bus of your own: no server is started
 //! # keys = "/etc/loam/keys"                 # the nkeys that it knows, one file a role
+//! # ca_file = "/etc/loam/ca.pem"            # the authority of its servers: then TLS only
 //! # replicas = 3                            # on how many of its servers each bucket is kept
 //! [backup]
 //! # ...
 //! ```
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use contract::{HostName, Realm, Service};
 use serde::Deserialize;
+
+use crate::admission::join::JoinedBus;
 
 const PORT_DEFAULT: u16 = 4222;
 
@@ -73,7 +79,13 @@ impl Hypervisor {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsServerSettings {
-    /// The loopback port of the server that is started; 0 lets the system choose.
+    /// The address of the server that is started. Beyond loopback it listens with TLS only.
+    #[serde(default = "loopback")]
+    pub listen: IpAddr,
+    /// Names and addresses by which other hosts reach that server; `listen` where absent.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// The port of the server that is started; 0 lets the system choose.
     #[serde(default = "port_default")]
     pub port: u16,
     /// The server's program, where it is neither beside `loam` nor in `PATH`.
@@ -82,6 +94,9 @@ pub struct NatsServerSettings {
     /// The URL of another server; then none is started.
     #[serde(default)]
     pub url: Option<String>,
+    /// The authority's certificate of that server. With one, it is connected to by TLS only.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// The folder with one nkey seed for each role; the state directory's where absent.
     #[serde(default)]
     pub keys: Option<PathBuf>,
@@ -93,6 +108,9 @@ pub struct NatsServerSettings {
 fn localhost() -> HostName {
     HostName::new("localhost").expect("a fixed name that fits")
 }
+fn loopback() -> IpAddr {
+    Ipv4Addr::LOCALHOST.into()
+}
 fn port_default() -> u16 {
     PORT_DEFAULT
 }
@@ -102,7 +120,36 @@ fn one() -> usize {
 
 impl Default for NatsServerSettings {
     fn default() -> Self {
-        NatsServerSettings { port: PORT_DEFAULT, server: None, url: None, keys: None, replicas: 1 }
+        NatsServerSettings {
+            listen: loopback(),
+            names: Vec::new(),
+            port: PORT_DEFAULT,
+            server: None,
+            url: None,
+            ca_file: None,
+            keys: None,
+            replicas: 1,
+        }
+    }
+}
+
+impl NatsServerSettings {
+    /// The names of the server that is started; none where they cannot be known.
+    pub fn server_names(&self) -> Option<Vec<String>> {
+        match self.names.is_empty() {
+            false => Some(self.names.clone()),
+            true if self.listen.is_unspecified() => None,
+            true => Some(vec![self.listen.to_string()]),
+        }
+    }
+
+    /// Where services of the same host connect to the server that is started.
+    pub fn local_address(&self) -> IpAddr {
+        match self.listen {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        }
     }
 }
 
@@ -121,6 +168,18 @@ pub enum SettingsError {
     /// It cannot be trusted.
     #[error(transparent)]
     Untrusted(#[from] chassis::FileTrustError),
+    /// It says otherwise than what the host joined.
+    #[error(
+        "{what} is {ours:?} in the settings, but this host joined with {theirs:?}; remove it from the settings"
+    )]
+    NotAsJoined {
+        /// The key.
+        what: String,
+        /// In the settings.
+        ours: String,
+        /// In `join.toml`.
+        theirs: String,
+    },
     /// A key is unknown or a value is wrong.
     #[error("{path}:{line}: {reason}")]
     Wrong {
@@ -156,6 +215,27 @@ impl Settings {
                 reason: format!("{} (`{content}`)", error.message()),
             }
         })
+    }
+
+    /// Takes the bus, the realm and the name of a host that joined; the file must not say otherwise.
+    pub fn follow(&mut self, joined: &JoinedBus) -> Result<(), SettingsError> {
+        let differs = |what: &str, ours: &str, theirs: &str| SettingsError::NotAsJoined {
+            what: what.into(),
+            ours: ours.into(),
+            theirs: theirs.into(),
+        };
+        if self.host != localhost() && self.host != joined.host {
+            return Err(differs("host", self.host.as_str(), joined.host.as_str()));
+        }
+        if self.realm != Realm::default() && self.realm != joined.realm {
+            return Err(differs("realm", &self.realm.to_string(), &joined.realm.to_string()));
+        }
+        if let Some(url) = self.nats.url.as_ref().filter(|url| **url != joined.url) {
+            return Err(differs("[nats] url", url, &joined.url));
+        }
+        (self.host, self.realm) = (joined.host.clone(), joined.realm.clone());
+        self.nats.url = Some(joined.url.clone());
+        Ok(())
     }
 
     /// Whether VMs are simulated: the command line replaces what the file says.

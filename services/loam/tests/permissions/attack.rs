@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use contract::permissions::{Account, User};
 use contract::{Realm, Service, bucket};
-use loam::state::keys::first_users;
 use testkit::eventually;
 
 use crate::raw_client::{Message, RawClient};
 use crate::subjects::{covers, literal, table_names};
-use crate::test_bus::{TestBus, operator};
+use crate::test_bus::{TestBus, all_users, operator};
 
 /// Messages between two rounds: the server must not have to wait for us to read.
 const BATCH: usize = 100;
@@ -85,7 +84,7 @@ impl Field {
             }
         }
         // What the server sends on for it, it sends with the rights of the account.
-        let of_account = first_users().into_iter().filter(|other| other.account() == user.account());
+        let of_account = all_users().into_iter().filter(|other| other.account() == user.account());
         let may_publish: Vec<String> =
             of_account.flat_map(|other| other.permissions(&Realm::default()).publish).collect();
         let is_own = |subject: &str| may_publish.iter().any(|right| covers(right, subject));
@@ -259,7 +258,7 @@ fn foreign_subjects() -> Vec<String> {
 async fn no_key_changes_forges_or_reads_what_belongs_to_another_account() {
     let mut field = Field::on(TestBus::start().await);
     let mut wrong = Vec::new();
-    for user in first_users() {
+    for user in all_users() {
         wrong.extend(field.attack(&user));
         // It may have removed its own tables.
         if let Account::Service(service) = user.account() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus::{CallError, Caller, ErrorReply};
 use contract::backup::{ListBackups, StartBackup, StartBackupRefused};
 use contract::message::NeverRefused;
+use contract::permissions::Account;
 use contract::provisioner::{CloseDisks, ListVms};
 use contract::{OperationId, Service};
 use testkit::eventually;
@@ -39,7 +40,7 @@ async fn a_person_is_answered_and_the_server_itself_names_the_caller() {
     ];
     forger.publish("loam.v1.backup.list_backups", "_INBOX_operator.forged", &forged, "{}");
     assert_eq!(forger.wait_for_message().subject, "_INBOX_operator.forged");
-    let (_, key) = test_bus.keys.people().next().expect("one person");
+    let (_, key) = test_bus.keys.of(Account::People).next().expect("one person");
     let person = Caller::Person { user: key.into(), name: None };
     assert_eq!(*seen.lock().expect("no panic"), [person.clone(), person]);
 }

@@ -1,13 +1,14 @@
 //! A client that speaks NATS by hand (https://docs.nats.io/reference/reference-protocols/nats-protocol), so that every
 //! refusal of the server is seen, in order, and nothing is retried.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 
+const HUNG_UP: &str = "the server hung up";
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A message as it came.
@@ -39,7 +40,7 @@ impl RawClient {
         stream.set_nodelay(true).expect("set");
         stream.set_read_timeout(Some(ANSWER_MAX)).expect("set");
         let mut client = RawClient { stream: BufReader::new(stream), subscriptions: 0 };
-        let info = client.line();
+        let info = client.line().ok_or(HUNG_UP)?;
         let info: serde_json::Value =
             serde_json::from_str(info.strip_prefix("INFO ").expect("info first")).expect("JSON");
         let mut hello = serde_json::json!({
@@ -95,7 +96,10 @@ impl RawClient {
         self.write("PING\r\n");
         let mut received = Received::default();
         loop {
-            let line = self.line();
+            let Some(line) = self.line() else {
+                received.errors.push(HUNG_UP.into());
+                return received;
+            };
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
                 "PONG" => return received,
@@ -111,6 +115,11 @@ impl RawClient {
                 _ => {}
             }
         }
+    }
+
+    /// Reads until the server closes the connection; panics where it does not.
+    pub(crate) fn wait_for_end(&mut self) {
+        while self.line().is_some() {}
     }
 
     /// Rounds until a message is there.
@@ -152,10 +161,14 @@ impl RawClient {
         self.stream.get_mut().write_all(text.as_bytes()).expect("the server reads");
     }
 
-    fn line(&mut self) -> String {
+    /// A line; none where the server hung up.
+    fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).expect("the server answers");
-        assert!(!line.is_empty(), "the server hung up");
-        line.trim_end().to_string()
+        match self.stream.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(line.trim_end().to_string()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("the server answers: {error}"),
+        }
     }
 }

@@ -4,7 +4,8 @@
 use contract::message::MessageOwner;
 use contract::permissions::User;
 use contract::{Realm, Service, bucket, catalog};
-use loam::state::keys::first_users;
+
+use crate::test_bus::all_users;
 
 /// Calls of JetStream's API that create, change, read or remove.
 const STREAM_CALLS: [&str; 11] = [
@@ -63,7 +64,7 @@ pub(crate) fn literal() -> Vec<String> {
         all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}")));
         all.extend(Service::ALL.map(|service| format!("$SRV.{verb}.{service}.instance")));
     }
-    all.extend(first_users().iter().map(|user| format!("{}.x", user.inbox_prefix())));
+    all.extend(all_users().iter().map(|user| format!("{}.x", user.inbox_prefix())));
     let elsewhere = ["_INBOX.x", "_R_.x", "$SYS.REQ.SERVER.PING", "elsewhere"];
     all.extend(elsewhere.map(String::from));
     all.sort();

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bus::Bus;
 use bus::nats::{Connection, bootstrap, connect};
 use contract::permissions::User;
-use contract::{Realm, Service};
+use contract::{HostName, Realm, Service};
 use loam::nats::render::{ServerPaths, render};
 use loam::state::State;
-use loam::state::keys::{self, NatsPublicKeys, OPERATOR};
+use loam::state::keys::{self, NatsPublicKeys, OPERATOR, first_users};
 use nkeys::KeyPair;
 use testkit::{NatsServer, WAIT_MAX};
 
@@ -35,17 +35,20 @@ impl TestBus {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::at(folder.path().join("state"));
         state.prepare().expect("made");
-        let keys = keys::prepare(&state).expect("made");
-        let store = folder.path().join("data");
-        let paths = ServerPaths { listen: "127.0.0.1:-1", store: &store, cluster: None };
-        let text = render(&Realm::default(), &keys, paths);
-        // The testkit gives its server a folder of its own, and a server accepts only one.
-        let text = change(text.replace(&format!("store_dir: \"{}\", ", store.display()), ""));
+        let mut keys = keys::prepare(&state).expect("made");
+        let joining = keys::read_or_make(&keys::file_of(&state.keys(), &joining_host())).expect("made");
+        keys.users.push((joining_host(), joining.public_key()));
+        let text = change(configuration(&keys));
         let test_bus = TestBus { server: NatsServer::start_with(&text), keys, state, _folder: folder };
         for service in Service::ALL {
             test_bus.make_tables(service).await;
         }
         test_bus
+    }
+
+    /// Has the server read settings that accept these keys.
+    pub(crate) fn reload(&self, keys: &NatsPublicKeys) {
+        self.server.reload(&configuration(keys));
     }
 
     /// Makes the tables of a service that are not there.
@@ -61,6 +64,7 @@ impl TestBus {
         Connection {
             url: self.server.url(),
             nkey_file: Some(keys::file_of(&self.state.keys(), &user)),
+            ca_file: None,
             name: user.to_string(),
             user,
         }
@@ -98,8 +102,25 @@ impl TestBus {
     }
 }
 
+fn configuration(keys: &NatsPublicKeys) -> String {
+    let store = Path::new("/data");
+    let paths = ServerPaths { listen: "127.0.0.1:-1", store, cluster: None, tls: None };
+    // The testkit gives its server a folder of its own, and a server accepts only one.
+    render(&Realm::default(), keys, paths).replace("store_dir: \"/data\", ", "")
+}
+
 pub(crate) fn operator() -> User {
     User::Person(OPERATOR.into())
+}
+
+/// A host with a join token.
+pub(crate) fn joining_host() -> User {
+    User::JoiningHost(HostName::new("h2").expect("fits"))
+}
+
+/// A user of every kind.
+pub(crate) fn all_users() -> Vec<User> {
+    first_users().into_iter().chain([joining_host()]).collect()
 }
 
 /// How a service stands in discovery.

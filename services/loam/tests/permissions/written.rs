@@ -27,7 +27,11 @@ fn the_page_of_permissions_is_up_to_date() {
 fn the_sample_of_the_server_settings_is_up_to_date() {
     let key = |user: &User| format!("PUBLIC_NKEY_OF_{}", user.to_string().to_uppercase().replace(' ', "_"));
     let users = first_users().into_iter().map(|user| (user.clone(), key(&user))).collect();
-    let paths =
-        ServerPaths { listen: "127.0.0.1:4222", store: Path::new("/var/lib/loam/nats/data"), cluster: None };
+    let paths = ServerPaths {
+        listen: "127.0.0.1:4222",
+        store: Path::new("/var/lib/loam/nats/data"),
+        cluster: None,
+        tls: None,
+    };
     compare("nats.sample.conf", &render(&Realm::default(), &NatsPublicKeys { users }, paths));
 }

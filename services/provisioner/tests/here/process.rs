@@ -44,6 +44,7 @@ async fn client(server: &NatsServer) -> Bus {
     let connection = bus::nats::Connection {
         url: server.url(),
         nkey_file: None,
+        ca_file: None,
         name: "test".into(),
         user: contract::permissions::User::Service(Service::Upgrade),
     };

@@ -49,6 +49,7 @@ impl Installation {
         let connection = bus::nats::Connection {
             url: server.url(),
             nkey_file: None,
+            ca_file: None,
             name: "test".into(),
             user: contract::permissions::User::Service(Service::Upgrade),
         };

@@ -228,7 +228,7 @@ impl Host {
             host: host(),
             state_dir: self.state(),
             realm: Realm::default(),
-            nats: NatsSettings { url: "memory".into(), nkey_file: None, people_file: None },
+            nats: NatsSettings { url: "memory".into(), nkey_file: None, ca_file: None, people_file: None },
             operations_kept: OperationsKept::default(),
             health_socket: None,
             service: Config::of(ready_seconds, soak_seconds),

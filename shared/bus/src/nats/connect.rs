@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, Event};
+use contract::message::with_causes;
 use contract::permissions::{Account, User};
+use nkeys::KeyPair;
+
+use super::trust::Trust;
 
 /// The oldest server that keeps what we ask of it: older ones ignore message lifetimes silently.
 pub const SERVER_VERSION_MIN: (u64, u64) = (2, 11);
@@ -28,8 +32,11 @@ pub struct Connection {
     pub url: String,
     /// Who we are.
     pub user: User,
-    /// The file with our nkey seed. Without one no user is named to the server, which then has no accounts, as in tests.
+    /// The file with our nkey seed, read at each connection: it may be replaced. Without one no user is named to the
+    /// server, which then has no accounts, as in tests.
     pub nkey_file: Option<PathBuf>,
+    /// The certificate of the authority of its servers (PEM). With one, servers are connected to by TLS only.
+    pub ca_file: Option<PathBuf>,
     /// What we call ourselves in the server's lists.
     pub name: String,
 }
@@ -53,6 +60,12 @@ pub enum ConnectError {
         url: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The server does not know our key.
+    #[error("the NATS server at {url} does not know our key, or not any more")]
+    NotAdmitted {
+        /// Where.
+        url: String,
     },
     /// No server answered in time.
     #[error("no NATS server answered at {url} within {} s; is it running, and does it know our key?", .after.as_secs())]
@@ -95,11 +108,15 @@ pub struct NatsTransport {
 /// When the key cannot be read, no server answers in time, or it is too old.
 pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<NatsTransport, ConnectError> {
     let url = connection.url.clone();
-    let servers: Vec<String> = url.split(',').map(|part| part.trim().to_string()).collect();
     let options = match &connection.nkey_file {
         None => ConnectOptions::new(),
-        Some(path) => ConnectOptions::with_nkey(read_seed(path)?),
+        Some(path) => {
+            read_seed(path)?;
+            let path = path.clone();
+            ConnectOptions::with_auth_callback(move |nonce| std::future::ready(sign(&path, &nonce)))
+        }
     };
+    let options = Trust::of(connection.ca_file.as_deref()).apply(options);
     let (server, inbox_prefix) = (url.clone(), connection.user.inbox_prefix());
     let is_first = AtomicBool::new(true);
     let options = options
@@ -120,7 +137,7 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         })
         .event_callback(move |event| log(event, server.clone()));
     let settings = |reason: String| ConnectError::Settings { url: url.clone(), reason };
-    let client = options.connect(servers).await.map_err(|error| settings(error.to_string()))?;
+    let client = options.connect(servers_of(&url)).await.map_err(|error| settings(with_causes(&error)))?;
     let waited = tokio::time::timeout(wait_max, first_contact(&client)).await;
     if waited.is_err() {
         return Err(ConnectError::NoServer { url, after: wait_max });
@@ -130,8 +147,73 @@ pub async fn connect(connection: &Connection, wait_max: Duration) -> Result<Nats
         return Err(ConnectError::ServerTooOld { url, found });
     }
     let account = connection.nkey_file.is_some().then(|| connection.user.account());
-    let canary = client.new_inbox().rsplit('.').next().unwrap_or_default().to_string();
-    Ok(NatsTransport { client, url, account, inbox_prefix, canary })
+    Ok(NatsTransport { canary: canary_of(&client), client, url, account, inbox_prefix })
+}
+
+/// Connects once with a seed that is in no file, and says why if that fails: how a host joins.
+///
+/// # Errors
+/// When no server answers, is not trusted, does not know the key, or is too old.
+pub async fn connect_once(
+    url: &str,
+    user: &User,
+    seed: &str,
+    trust: &Trust,
+) -> Result<NatsTransport, ConnectError> {
+    let inbox_prefix = user.inbox_prefix();
+    let client = attempt(url, seed, trust, &inbox_prefix).await?;
+    let found = client.server_info().version;
+    if is_too_old(&found) {
+        return Err(ConnectError::ServerTooOld { url: url.into(), found });
+    }
+    let account = Some(user.account());
+    Ok(NatsTransport { canary: canary_of(&client), client, url: url.into(), account, inbox_prefix })
+}
+
+/// Whether a server lets a key in.
+///
+/// # Errors
+/// When no server answers or is trusted.
+pub async fn is_let_in(url: &str, seed: &str, trust: &Trust) -> Result<bool, ConnectError> {
+    match attempt(url, seed, trust, "_INBOX").await {
+        Ok(_) => Ok(true),
+        Err(ConnectError::NotAdmitted { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn attempt(url: &str, seed: &str, trust: &Trust, inbox_prefix: &str) -> Result<Client, ConnectError> {
+    let options = trust.apply(ConnectOptions::with_nkey(seed.into()));
+    let options = options.custom_inbox_prefix(inbox_prefix).connection_timeout(ATTEMPT_MAX);
+    let connecting = options.max_reconnects(1).connect(servers_of(url));
+    match tokio::time::timeout(2 * ATTEMPT_MAX, connecting).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) if error.kind() == ConnectErrorKind::AuthorizationViolation => {
+            Err(ConnectError::NotAdmitted { url: url.into() })
+        }
+        Ok(Err(error)) => Err(ConnectError::Settings { url: url.into(), reason: with_causes(&error) }),
+        Err(_) => Err(ConnectError::NoServer { url: url.into(), after: 2 * ATTEMPT_MAX }),
+    }
+}
+
+/// Something that no other process has.
+fn canary_of(client: &Client) -> String {
+    client.new_inbox().rsplit('.').next().unwrap_or_default().to_string()
+}
+
+fn servers_of(url: &str) -> Vec<String> {
+    url.split(',').map(|part| part.trim().to_string()).collect()
+}
+
+/// Our answer to the server's challenge, with the key that is in the file now.
+fn sign(path: &Path, nonce: &[u8]) -> Result<Auth, AuthError> {
+    let seed = read_seed(path).map_err(|error| AuthError::new(with_causes(&error)))?;
+    let pair = KeyPair::from_seed(&seed)
+        .map_err(|error| AuthError::new(format!("{} holds no nkey seed: {error}", path.display())))?;
+    let mut auth = Auth::new();
+    auth.signature = Some(pair.sign(nonce).map_err(|error| AuthError::new(error.to_string()))?);
+    auth.nkey = Some(pair.public_key());
+    Ok(auth)
 }
 
 /// A flush answered by the server is the first proof of contact; the client queues it until there is one.

@@ -27,6 +27,10 @@ const QUEUE_GROUP: &str = "q";
 const CROSS_ACCOUNT_REPLY: &str = "_R_.";
 /// The beginning of all inboxes.
 const INBOX: &str = "_INBOX";
+/// When a request is sent again that nobody received: while a server reads its settings again, for some milliseconds
+/// nothing passes from one account to another.
+const NO_RESPONDER_PAUSES: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(150)];
 /// How soon a waiting caller learns that the connection was lost.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -38,8 +42,28 @@ impl NatsTransport {
         }
     }
 
-    /// One request and its answer, as the client gives it.
+    /// One request and its answer, as the client gives it. Nobody received a request that has no responders, so that it
+    /// can be sent again.
     pub(super) async fn exchange(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<async_nats::Message, TransportError> {
+        let until = tokio::time::Instant::now() + deadline;
+        for pause in NO_RESPONDER_PAUSES {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            match self.exchange_once(subject.clone(), headers.clone(), body.clone(), left).await {
+                Err(TransportError::NoResponder { .. }) if left > pause => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+        }
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.exchange_once(subject, headers, body, left).await
+    }
+
+    async fn exchange_once(
         &self,
         subject: String,
         headers: Option<HeaderMap>,
