@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use super::backup::BackupCommand;
 use super::completion::Shell;
 use super::examples;
+use super::host::HostCommand;
 use super::op::OpCommand;
 use super::schedule::ScheduleCommand;
 use super::seed::SeedCommand;
@@ -19,6 +20,8 @@ use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
 const GLOBAL: &str = "Global options";
+/// The help of `--host`, the same for every command that chooses one.
+pub(super) const HOST: &str = "Host to do it on (default: the only one)";
 /// The help of `--detach`, the same for every command that begins an operation.
 pub(super) const DETACH: &str = "Print the operation's id and do not wait for its end";
 
@@ -50,6 +53,7 @@ impl Command {
             Command::Status | Command::Proxy | Command::Completion { .. } => true,
             Command::Seed(command) => matches!(command, SeedCommand::List),
             Command::Vm(command) => matches!(command, VmCommand::List | VmCommand::Show { .. }),
+            Command::Host(command) => matches!(command, HostCommand::List),
             Command::Backup(command) => matches!(command, BackupCommand::List { .. }),
             Command::Schedule(command) => {
                 matches!(command, ScheduleCommand::List | ScheduleCommand::Runs { .. })
@@ -71,6 +75,9 @@ pub(super) enum Command {
     /// Manage VMs
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Show the hosts that run VMs
+    #[command(subcommand)]
+    Host(HostCommand),
     /// List the domain names that the HTTP proxy routes to VMs
     Proxy,
     /// Back up and restore VMs through the services

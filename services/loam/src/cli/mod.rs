@@ -18,6 +18,7 @@ mod demo;
 mod examples;
 pub mod exit;
 mod help;
+mod host;
 mod op;
 mod output;
 mod proxy;
@@ -123,6 +124,7 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             Command::Seed(command) => seed::run(&session, command).await,
             Command::Vm(vm::VmCommand::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
             Command::Vm(command) => vm::run(&session, command).await,
+            Command::Host(command) => host::run(&session, command).await,
             Command::Proxy => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,
             Command::Schedule(command) => schedule::run(&session, command).await,
