@@ -45,7 +45,12 @@ async fn a_provisioner_killed_in_the_middle_of_a_creation_finishes_it_or_leaves_
         definition.domains.clear();
         let operation = id(1000 + round as u128);
         installation
-            .ask(CreateVm { definition, overcommit: false, operation_id: Some(operation.clone()) })
+            .ask(CreateVm {
+                definition,
+                host: None,
+                overcommit: false,
+                operation_id: Some(operation.clone()),
+            })
             .await;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         installation.kill(Service::Provisioner).await;
@@ -110,6 +115,8 @@ async fn a_restore_killed_in_the_middle_finishes_or_leaves_the_name_free() {
         let command = contract::backup::RestoreBackupAsVm {
             backup: "web@latest".parse().expect("valid"),
             as_vm: name.clone(),
+            host: None,
+            overcommit: false,
             operation_id: Some(operation.clone()),
         };
         installation.ask(command).await;

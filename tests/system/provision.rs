@@ -89,12 +89,13 @@ async fn a_second_machine_cannot_take_name_or_domain_of_the_first() {
     let installation = Installation::simulated().await;
     create_web(&installation).await;
     let mut definition = installation.ask(ListVms {}).await.remove(0).definition;
-    let again = CreateVm { definition: definition.clone(), overcommit: false, operation_id: None };
+    let again =
+        CreateVm { definition: definition.clone(), host: None, overcommit: false, operation_id: None };
     assert_eq!(installation.refused(again).await, CreateVmRefused::NameTaken(definition.name.clone()));
     let owner = definition.name.clone();
     definition.name = VmName::new("other").expect("valid");
     let taken = definition.domains[0].domain.clone();
-    let second = CreateVm { definition, overcommit: false, operation_id: None };
+    let second = CreateVm { definition, host: None, overcommit: false, operation_id: None };
     assert_eq!(
         installation.refused(second).await,
         CreateVmRefused::HttpDomainTaken { domain: taken, vm: owner }

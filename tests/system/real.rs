@@ -174,6 +174,7 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
         installation
             .ask(CreateVm {
                 definition: definition.clone(),
+                host: None,
                 overcommit: false,
                 operation_id: Some(id.clone()),
             })
@@ -201,6 +202,8 @@ async fn killed_services_leave_no_domain_export_or_checkpoint_behind() {
     let command = RestoreBackupAsVm {
         backup: "web@latest".parse().expect("valid"),
         as_vm: copy.clone(),
+        host: None,
+        overcommit: false,
         operation_id: Some(id.clone()),
     };
     installation.ask(command).await;

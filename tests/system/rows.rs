@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bus::{CallError, Caller, Encoding, Transport};
+use bus::{CallError, Caller, Destination, Encoding, Transport};
 use contract::bucket::{self, KvBucket};
 use contract::health::CheckHealth;
 use contract::operation::{BegunOperation, ListOperations, OperationState};
 use contract::provisioner::{CloseDisks, CreateVm, CreateVmRefused, GetVm, ListSeeds, ListVms, StopVm};
 use contract::scheduler::{ListRuns, ListSchedules, RunStartStatus, ScheduledCommand, ScheduledRun};
-use contract::{OperationId, ScheduleId, Service, VmName};
-use serde_json::json;
+use contract::{HostName, OperationId, ScheduleId, Service, VmName};
+use serde_json::{Value, json};
 use system_tests::Installation;
 use testkit::eventually;
 
@@ -113,12 +113,22 @@ async fn the_provisioner_lives_with_rows_of_a_later_version() {
         "operation": id(1), "vm": "web", "uuid": "00000000-0000-4000-8000-000000000000",
         "served_by": "hypervisor", "phase": "opening",
     }));
-    written.put(bucket::VMS, "later", of_a_later_version(&vm)).await;
-    written.put(bucket::VMS, "odd", with_an_unknown_case(&vm, "exists")).await;
-    written.put(bucket::SEEDS, "later", of_a_later_version(&seed)).await;
-    written.put(bucket::SEEDS, "odd", with_an_unknown_case(&seed, "imported")).await;
-    written.put(bucket::DISK_EXPORTS, id(1).as_str(), of_a_later_version(&export)).await;
-    written.put(bucket::DISK_EXPORTS, id(2).as_str(), with_an_unknown_case(&export, "opening")).await;
+    let (host, _) = vm_key.split_once('.').expect("a host and a UUID");
+    let at_host = |key: &str| format!("{host}.{key}");
+    let uuid = |number| format!("00000000-0000-4000-8000-{number:012}");
+    for (number, name) in [(1, "later"), (2, "odd")] {
+        let name_row =
+            json!({ "host": host, "uuid": uuid(number), "by": id(1), "reserved_until": Value::Null });
+        tables.put(bucket::VM_NAMES.name, name, row(&name_row).into(), 0).await.expect("written");
+    }
+    written.put(bucket::VMS, &at_host(&uuid(1)), of_a_later_version(&vm)).await;
+    written.put(bucket::VMS, &at_host(&uuid(2)), with_an_unknown_case(&vm, "exists")).await;
+    written.put(bucket::SEEDS, &at_host("later"), of_a_later_version(&seed)).await;
+    written.put(bucket::SEEDS, &at_host("odd"), with_an_unknown_case(&seed, "imported")).await;
+    written.put(bucket::DISK_EXPORTS, &at_host(id(1).as_str()), of_a_later_version(&export)).await;
+    written
+        .put(bucket::DISK_EXPORTS, &at_host(id(2).as_str()), with_an_unknown_case(&export, "opening"))
+        .await;
     written.put(bucket::OPERATIONS, id(3).as_str(), of_a_later_version(&operation)).await;
     written.put(bucket::OPERATIONS, id(4).as_str(), with_an_unknown_case(&operation, "done")).await;
     let mut more = Written { tables: &tables, rows: BTreeMap::new() };
@@ -142,7 +152,12 @@ async fn the_provisioner_lives_with_rows_of_a_later_version() {
         definition.name = VmName::new(name).expect("valid");
         definition.domains.clear();
         let refused = installation
-            .refused(CreateVm { definition: definition.clone(), overcommit: false, operation_id: None })
+            .refused(CreateVm {
+                definition: definition.clone(),
+                host: None,
+                overcommit: false,
+                operation_id: None,
+            })
             .await;
         assert_eq!(refused, CreateVmRefused::NameTaken(definition.name.clone()));
         match installation.bus().call(&GetVm { vm: definition.name }, CALL_MAX).await {
@@ -255,14 +270,17 @@ async fn exports_whose_row_cannot_be_read_are_not_reported_as_closed() {
     let installation = Installation::simulated().await;
     let tables = tables_of(&installation, Service::Provisioner).await;
     let id = OperationId::from_bits(7);
-    tables.put(bucket::DISK_EXPORTS.name, id.as_str(), vec![0x92, 9, 0x80].into(), 0).await.expect("written");
+    let host = HostName::new("h1").expect("valid");
+    let key = format!("{host}.{id}");
+    tables.put(bucket::DISK_EXPORTS.name, &key, vec![0x92, 9, 0x80].into(), 0).await.expect("written");
     installation.kill(Service::Provisioner).await;
     installation.ask(ListVms {}).await;
     let backup = bus::Bus::new(
         std::sync::Arc::new(tables_of(&installation, Service::Backup).await),
         installation.bus().realm().clone(),
     );
-    match backup.call(&CloseDisks { operation_id: id.clone() }, CALL_MAX).await {
+    let here = Destination::on(Service::Provisioner, &host);
+    match backup.call_at(here, &CloseDisks { operation_id: id.clone() }, CALL_MAX).await {
         Err(CallError::Failed(failure)) => assert!(failure.message.contains(id.as_str()), "{failure}"),
         other => panic!("{other:?}"),
     }

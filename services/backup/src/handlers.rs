@@ -9,7 +9,11 @@
 //! | `CollectRepository` | no other one under way, repository open                            |
 //! | `ApplyRetention`    | rules usable, VM has backups, no other one under way, repository open |
 //!
+//! A backup and a restore begin on the host whose disks they read or write (`routing`).
+//!
 //! A command that was received before is answered without a check: it has changed what a check would see.
+
+mod routing;
 
 use std::sync::Arc;
 
@@ -79,12 +83,15 @@ impl Handlers {
         Ok(admission)
     }
 
-    /// Checks that a reference means one backup. One that is not in the list at hand is looked for in the store.
+    /// Checks that a reference means one backup. One that is not in the list at hand is looked for in the store; so is the
+    /// latest, which another host may have made.
     async fn resolve<F: From<ReferenceError>>(&self, reference: &BackupRef) -> Result<(), ErrorReply<F>> {
         let repository = &self.state.repository;
-        let at_hand = repository.backups(RequiredFreshness::Cached).await.map_err(failed)?;
-        if resolve(reference, &at_hand).is_ok() {
-            return Ok(());
+        if !reference.is_latest() {
+            let at_hand = repository.backups(RequiredFreshness::Cached).await.map_err(failed)?;
+            if resolve(reference, &at_hand).is_ok() {
+                return Ok(());
+            }
         }
         let fresh = repository.backups(RequiredFreshness::JustRead).await.map_err(failed)?;
         resolve(reference, &fresh).map(drop).map_err(|error| ErrorReply::Refused(error.into()))
@@ -97,7 +104,7 @@ pub(crate) async fn check_start_backup(
 ) -> Result<Admission, ErrorReply<StartBackupRefused>> {
     let PendingCommand { id, command: StartBackup { vm, .. }, .. } = candidate;
     handlers.state.repository.repository().map_err(failed)?;
-    if !handlers.state.provisioner.has_vm(&vm).await? {
+    if handlers.state.provisioner.vm(&vm).await?.is_none() {
         return Err(ErrorReply::Refused(StartBackupRefused::UnknownVm(vm)));
     }
     let admission = handlers.admission().await;
@@ -117,7 +124,7 @@ pub(crate) async fn check_restore_backup_as_vm(
 ) -> Result<(), ErrorReply<RestoreBackupAsVmRefused>> {
     let RestoreBackupAsVm { backup, as_vm, .. } = candidate.command;
     handlers.resolve(&backup).await?;
-    if handlers.state.provisioner.has_vm(&as_vm).await? {
+    if handlers.state.provisioner.vm(&as_vm).await?.is_some() {
         return Err(ErrorReply::Refused(RestoreBackupAsVmRefused::NameTaken(as_vm)));
     }
     Ok(())

@@ -7,6 +7,7 @@ use chassis::Workers;
 use contract::HostName;
 
 use crate::actors::{RepositoryKeeper, RepositoryRefresher, TransferSlotsHandle};
+use crate::adapters::lease::MaintenanceLease;
 use crate::adapters::provisioner::ProvisionerClient;
 use crate::adapters::repository::RepositoryConfig;
 use crate::metrics::Metrics;
@@ -20,6 +21,8 @@ pub struct ServiceState {
     pub bus: Bus,
     /// Opens disks and creates VMs.
     pub provisioner: ProvisionerClient,
+    /// Held by whoever maintains the repository, on whatever host.
+    pub maintenance: MaintenanceLease,
     /// How the repository is opened and maintained.
     pub config: Arc<RepositoryConfig>,
     /// Gives out the open repository and its list of backups.
@@ -50,8 +53,9 @@ impl ServiceState {
         };
         workers.start_with(refresh, repository.waker());
         ServiceState {
+            provisioner: ProvisionerClient::new(bus.clone(), &host),
+            maintenance: MaintenanceLease::new(&bus, host.clone()),
             host,
-            provisioner: ProvisionerClient::new(bus.clone()),
             bus,
             config,
             repository,

@@ -11,8 +11,8 @@ use crate::state::ServiceState;
 
 pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
     Wiring::default()
-        .begin(check_start_backup)
-        .begin(check_restore_backup_as_vm)
+        .begin_on_host(check_start_backup)
+        .begin_on_host(check_restore_backup_as_vm)
         .begin(check_verify_backup)
         .begin(check_verify_repository)
         .begin(check_collect_repository)

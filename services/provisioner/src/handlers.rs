@@ -2,19 +2,25 @@
 //!
 //! A check refuses what cannot be done now before an operation begins. It may be overtaken by another operation: then
 //! the saga finds out, ends undone, and says why.
+//!
+//! `routing` says which host answers; `hosts` answers about hosts.
+
+mod hosts;
+mod routing;
 
 use std::sync::Arc;
 
-use bus::{ErrorReply, IncomingRequest};
+use bus::{ErrorReply, IncomingRequest, TableError};
+use contract::ByteCount;
 use contract::message::{Failure, FailureKind, NeverRefused};
 use contract::provisioner::{
     AddSeed, AddSeedRefused, CloseDisks, ClosedExports, CreateReservedVm, CreateReservedVmRefused, CreateVm,
     CreateVmRefused, DiskPath, GetVm, GetVmSecrets, ListSeeds, ListVms, NotOpen, OpenDisks, OpenDisksRefused,
     OpenedDisks, ReleaseVmName, ReleasedVmName, RemoveSeed, RemoveSeedRefused, RenewDisks, RenewedLease,
-    ReserveVmName, ReservedVm, Seed, StartVm, Vm, VmRefused, VmSecrets,
+    ReserveVmName, ReservedVm, Seed, StartVm, Vm, VmDefinition, VmRefused, VmSecrets,
 };
 use operation::PendingCommand;
-use provisioner_domain::{ObservedVmState, PowerState, VmPhase, VmRecord, VmTransition};
+use provisioner_domain::{Inventory, ObservedVmState, PowerState, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
 use crate::ports::DiskError;
@@ -22,6 +28,8 @@ use crate::sagas::{VmLockingCommand, source_of};
 use crate::secrets::{decrypt, whole_definition};
 use crate::state::ServiceState;
 use crate::vm_spec::disks_of;
+
+pub(crate) use hosts::{forget_vm, list_hosts, remove_host};
 
 /// What request handlers share.
 pub(crate) struct Handlers {
@@ -50,7 +58,11 @@ pub(crate) async fn list_seeds(
     handlers: Arc<Handlers>,
     _: IncomingRequest<ListSeeds>,
 ) -> Result<Vec<Seed>, ErrorReply<NeverRefused>> {
-    Ok(handlers.state.registry.snapshot().await?.seeds().cloned().collect())
+    let state = &handlers.state;
+    let mut seeds: Vec<Seed> = state.registry.snapshot().await?.seeds().cloned().collect();
+    seeds.extend(state.installation.seeds_elsewhere().await.map_err(|error| error.to_failure())?);
+    seeds.sort_by(|one, other| (&one.name, &one.host).cmp(&(&other.name, &other.host)));
+    Ok(seeds)
 }
 
 pub(crate) async fn remove_seed(
@@ -72,15 +84,43 @@ pub(crate) async fn check_create_vm(
     let (state, CreateVm { definition, overcommit, .. }) = (&handlers.state, candidate.command);
     let inventory = state.registry.snapshot().await?;
     inventory.may_create(&definition).map_err(ErrorReply::Refused)?;
-    if overcommit {
-        return Ok(());
+    check_elsewhere(state, &definition).await?;
+    match overcommit {
+        true => Ok(()),
+        false => check_room(state, &inventory, &definition, definition.disk_size).await,
     }
-    // A hypervisor that is away is waited for by the operation; what fits is not known then.
+}
+
+/// Whether VMs of other hosts leave a new VM its name and its domains.
+async fn check_elsewhere(
+    state: &ServiceState,
+    definition: &VmDefinition,
+) -> Result<(), ErrorReply<CreateVmRefused>> {
+    let failed = |error: TableError| error.to_failure();
+    let (installation, name) = (&state.installation, &definition.name);
+    if installation.names.is_taken_elsewhere(name).await.map_err(failed)? {
+        return Err(ErrorReply::Refused(CreateVmRefused::NameTaken(name.clone())));
+    }
+    match installation.routed_elsewhere(&definition.domains).await.map_err(failed)? {
+        Some((domain, vm)) => Err(ErrorReply::Refused(CreateVmRefused::HttpDomainTaken { domain, vm })),
+        None => Ok(()),
+    }
+}
+
+/// Whether a new VM fits on this host. A hypervisor that is away is waited for by the operation; what fits is not known
+/// then.
+async fn check_room(
+    state: &ServiceState,
+    inventory: &Inventory,
+    definition: &VmDefinition,
+    disk_size: ByteCount,
+) -> Result<(), ErrorReply<CreateVmRefused>> {
     let Ok(capacity) = state.hypervisor.capacity().await else {
         return Ok(());
     };
     let free = state.disks.free().await.map_err(unavailable)?;
-    capacity.check(&definition, inventory.promised_memory(), free).map_err(ErrorReply::Refused)
+    let wanted = VmDefinition { disk_size, ..definition.clone() };
+    capacity.check(&wanted, inventory.promised_memory(), free).map_err(ErrorReply::Refused)
 }
 
 /// Whether a command may lock its VM now.
@@ -123,16 +163,26 @@ pub(crate) async fn list_vms(
 ) -> Result<Vec<Vm>, ErrorReply<NeverRefused>> {
     let inventory = handlers.state.registry.snapshot().await?;
     let hypervisor = handlers.state.hypervisor.info();
-    let outline = |record: &VmRecord| record.outline(&hypervisor);
-    Ok(inventory.vms().map(outline).collect())
+    let mut vms: Vec<Vm> = inventory.vms().map(|record| record.outline(&hypervisor)).collect();
+    let elsewhere = handlers.state.installation.vms_elsewhere().await;
+    vms.extend(elsewhere.map_err(|error| error.to_failure())?);
+    vms.sort_by(|one, other| one.definition.name.cmp(&other.definition.name));
+    Ok(vms)
 }
 
 pub(crate) async fn get_vm(
     handlers: Arc<Handlers>,
     call: IncomingRequest<GetVm>,
 ) -> Result<Vm, ErrorReply<VmRefused>> {
-    let record = handlers.state.registry.vm(&call.request.vm).await?;
-    Ok(record.view(&handlers.state.hypervisor.info()))
+    let (state, vm) = (&handlers.state, call.request.vm);
+    match state.registry.find(&vm).await? {
+        Some(record) => Ok(record.view(&state.hypervisor.info())),
+        // Its host cannot be asked: what is known of it here.
+        None => {
+            let elsewhere = state.installation.vm_elsewhere(&vm).await.map_err(|error| error.to_failure())?;
+            elsewhere.ok_or(ErrorReply::Refused(VmRefused::UnknownVm(vm)))
+        }
+    }
 }
 
 pub(crate) async fn get_vm_secrets(
@@ -178,8 +228,15 @@ pub(crate) async fn reserve_vm_name(
     handlers: Arc<Handlers>,
     call: IncomingRequest<ReserveVmName>,
 ) -> Result<ReservedVm, ErrorReply<CreateVmRefused>> {
-    let ReserveVmName { definition, disks, operation_id } = call.request;
+    let ReserveVmName { definition, disks, overcommit, operation_id } = call.request;
     let state = &handlers.state;
+    let is_reserved = |record: VmRecord| record.locked_by() == Some(&operation_id);
+    let is_repeated = state.registry.find(&definition.name).await?.is_some_and(is_reserved);
+    if !overcommit && !is_repeated {
+        let inventory = state.registry.snapshot().await?;
+        let size = ByteCount(disks.iter().map(|disk| disk.size.0).sum());
+        check_room(state, &inventory, &definition, size).await?;
+    }
     let record = state.registry.reserve(definition, disks, operation_id).await?;
     state.disks.create_folder(record.name()).await.map_err(unavailable)?;
     let disks = disks_of(&record, state.disks.as_ref()).into_iter();
@@ -192,19 +249,8 @@ pub(crate) async fn release_vm_name(
     call: IncomingRequest<ReleaseVmName>,
 ) -> Result<ReleasedVmName, ErrorReply<NeverRefused>> {
     let ReleaseVmName { vm, operation_id } = call.request;
-    let state = &handlers.state;
-    let is_reserved =
-        |record: VmRecord| matches!(record.phase, VmPhase::Reserved { by } if by == operation_id);
-    if !state.registry.find(&vm).await?.is_some_and(is_reserved) {
-        return Ok(ReleasedVmName { was_reserved: false });
-    }
-    // The files first: until the name is free the folder cannot be another VM's.
-    state.disks.erase(&vm).await.map_err(unavailable)?;
-    match state.registry.forget(&vm, &operation_id).await {
-        Ok(was_reserved) => Ok(ReleasedVmName { was_reserved }),
-        Err(ErrorReply::Refused(_)) => Ok(ReleasedVmName { was_reserved: false }),
-        Err(ErrorReply::Failed(failure)) => Err(failure.into()),
-    }
+    let was_reserved = handlers.state.release(&vm, &operation_id).await?;
+    Ok(ReleasedVmName { was_reserved })
 }
 
 pub(crate) async fn check_create_reserved_vm(

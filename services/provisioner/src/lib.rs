@@ -15,6 +15,9 @@
 //!      adapters: libvirt | simulated   qemu-img, qemu-nbd   SSH | simulated
 //! ```
 //!
+//! Each host has a provisioner of its own, which alone manages the VMs there. Whichever receives a request passes it on to the
+//! host that it concerns (`handlers/routing`); what belongs to all hosts, such as names, is in `installation`.
+//!
 //! It promises that a command sent twice has one effect; that a durable operation survives the death of this process and
 //! ends done or as before; that no row holds the variables and scripts of a VM in clear; that what is observed never erases what is desired; and that a VM without our mark is never
 //! touched. It does not know what a backup or a route is.
@@ -26,6 +29,7 @@ pub mod actors;
 pub mod adapters;
 pub mod config;
 mod handlers;
+pub mod installation;
 pub mod metrics;
 pub mod ports;
 mod sagas;
@@ -85,6 +89,7 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
         let interval = state.limits.reconcile_interval;
         tracing::warn!(error = with_causes(&error), ?interval, "VMs are asked for at an interval only");
     }
+    workers.start(workers::HostReporter::new(Arc::clone(&state)));
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
     let info = state.hypervisor.info();
     let (hypervisor, network) = (check_hypervisor(&state), check_network(&state));

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::Bus;
-use contract::message::with_causes;
-use contract::{ByteCount, HostName, Realm, VmUuid};
+use bus::{Bus, ErrorReply};
+use contract::message::{Failure, with_causes};
+use contract::{ByteCount, HostName, OperationId, Realm, VmName, VmUuid};
 use encryption::RowKeys;
-use provisioner_domain::VmRecord;
 use provisioner_domain::export::LEASE;
+use provisioner_domain::{VmPhase, VmRecord};
 
 use crate::actors::{Registry, RegistryHandle};
+use crate::installation::Installation;
 use crate::ports::{
     Disks, GuestShell, Hypervisor, HypervisorError, HypervisorErrorKind, Ports, disk_changes,
 };
@@ -19,8 +20,12 @@ use crate::vm_spec::disks_of;
 
 /// What handlers, sagas and workers share.
 pub struct ServiceState {
-    /// The records of VMs and seeds.
+    /// For events.
+    pub bus: Bus,
+    /// The records of this host's VMs and seeds.
     pub registry: RegistryHandle,
+    /// What belongs to all hosts.
+    pub installation: Installation,
     /// Runs VMs.
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Keeps disk images.
@@ -50,13 +55,57 @@ impl ServiceState {
         keys: RowKeys,
     ) -> anyhow::Result<Arc<Self>> {
         let keys = Arc::new(keys);
-        let registry = Registry::open(bus.clone(), host.clone(), ports.hypervisor.info(), Arc::clone(&keys))
+        let installation = Installation::new(bus, host.clone());
+        let info = ports.hypervisor.info();
+        let registry = Registry::open(bus.clone(), &installation, host.clone(), info, Arc::clone(&keys))
             .await
             .context("reading the tables of VMs and seeds")?;
         let Ports { hypervisor, disks, shell } = ports;
         let registry = RegistryHandle::start(registry);
         let realm = bus.realm().clone();
-        Ok(Arc::new(ServiceState { registry, hypervisor, disks, shell, host, realm, limits, keys }))
+        let bus = bus.clone();
+        Ok(Arc::new(ServiceState {
+            bus,
+            registry,
+            installation,
+            hypervisor,
+            disks,
+            shell,
+            host,
+            realm,
+            limits,
+            keys,
+        }))
+    }
+
+    /// The host that a VM is on, by its name; none where there is no such VM.
+    ///
+    /// # Errors
+    /// When its row cannot be read, or the tables do not answer.
+    pub async fn host_of(&self, vm: &VmName) -> Result<Option<HostName>, Failure> {
+        if self.registry.find(vm).await?.is_some() {
+            return Ok(Some(self.host.clone()));
+        }
+        self.installation.names.host_of(vm).await.map_err(|error| error.to_failure())
+    }
+
+    /// Frees a name that an operation reserved, and removes the files of the VM; whether it was reserved until now.
+    ///
+    /// # Errors
+    /// When files or row cannot be removed.
+    pub async fn release(&self, vm: &VmName, by: &OperationId) -> Result<bool, Failure> {
+        let is_reserved =
+            |record: VmRecord| matches!(record.phase, VmPhase::Reserved { by: other } if other == *by);
+        if !self.registry.find(vm).await?.is_some_and(is_reserved) {
+            return Ok(false);
+        }
+        // The files first: until the name is free the folder cannot be another VM's.
+        self.disks.erase(vm).await.map_err(|error| Failure::unavailable(&error))?;
+        match self.registry.forget(vm, by).await {
+            Ok(was_reserved) => Ok(was_reserved),
+            Err(ErrorReply::Refused(_)) => Ok(false),
+            Err(ErrorReply::Failed(failure)) => Err(failure),
+        }
     }
 
     /// What others have changed about a VM's disks at the hypervisor, in words; `None` where nothing, or it does not know
@@ -104,6 +153,8 @@ pub struct Limits {
     pub export_lease: Duration,
     /// Between two rounds of the reconciler.
     pub reconcile_interval: Duration,
+    /// Between two reports of this host to the others.
+    pub host_report_interval: Duration,
     /// How long the hypervisor may be silent before the states of VMs count as unknown: a restart of libvirtd takes a few
     /// seconds, in which VMs run on.
     pub unknown_after: Duration,
@@ -125,6 +176,7 @@ impl Limits {
             freeze_timeout: Duration::from_secs(40),
             export_lease: LEASE,
             reconcile_interval: Duration::from_secs(10),
+            host_report_interval: Duration::from_secs(10),
             unknown_after: Duration::from_secs(15),
             free_space_low: ByteCount::gib(1),
             // Twice as much: a guest that goes on writing must not be paused again at once.

@@ -1,4 +1,5 @@
 //! The table: this request goes to that handler; this check comes before that durable command, whose saga then begins.
+//! What concerns one host is answered there (`handlers/routing`); the backup service sends to its own host.
 
 use chassis::Wiring;
 use contract::provisioner::{RemoveVm, StopVm};
@@ -8,20 +9,23 @@ use crate::state::ServiceState;
 
 pub(crate) fn wiring() -> Wiring<Handlers, ServiceState> {
     Wiring::default()
-        .begin(check_add_seed)
+        .answer(list_hosts)
+        .answer(remove_host)
+        .answer(forget_vm)
+        .begin_on_host(check_add_seed)
         .answer(list_seeds)
-        .answer(remove_seed)
-        .begin(check_create_vm)
-        .begin(check_start_vm)
-        .begin(check_lock::<StopVm>)
-        .begin(check_lock::<RemoveVm>)
+        .answer_on_host(remove_seed)
+        .begin_on_host(check_create_vm)
+        .begin_on_host(check_start_vm)
+        .begin_on_host(check_lock::<StopVm>)
+        .begin_on_host(check_lock::<RemoveVm>)
         .answer(list_vms)
-        .answer(get_vm)
-        .answer(get_vm_secrets)
-        .answer(open_disks)
-        .answer(renew_disks)
-        .answer(close_disks)
-        .answer(reserve_vm_name)
-        .answer(release_vm_name)
-        .begin(check_create_reserved_vm)
+        .answer_on_host(get_vm)
+        .answer_on_host(get_vm_secrets)
+        .answer_at_host(open_disks)
+        .answer_at_host(renew_disks)
+        .answer_at_host(close_disks)
+        .answer_at_host(reserve_vm_name)
+        .answer_at_host(release_vm_name)
+        .begin_at_host(check_create_reserved_vm)
 }

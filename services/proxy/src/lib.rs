@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use bus::Bus;
 use chassis::{Waker, Workers};
+use proxy_domain::Reach;
 
 use crate::actors::RouteKeeper;
 use crate::handlers::Handlers;
@@ -41,9 +42,9 @@ use crate::refresh::RouteRefresher;
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Starts the actor and the worker that keep the route table. Call it inside an actix system.
-pub fn open(bus: Bus, frontend: Arc<dyn Frontend>) -> chassis::Service {
+pub fn open(bus: Bus, frontend: Arc<dyn Frontend>, reach: Reach) -> chassis::Service {
     let refresh = Waker::default();
-    let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), refresh.clone());
+    let keeper = RouteKeeper::start(bus.clone(), Arc::clone(&frontend), reach, refresh.clone());
     let mut workers = Workers::default();
     workers.start_with(RouteRefresher::new(bus, keeper.clone()), refresh);
     chassis::Service::new(wiring::wiring(), Handlers { route_keeper: keeper })

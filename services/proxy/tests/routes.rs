@@ -8,13 +8,24 @@ use bus::memory::MemoryTransport;
 use bus::{Bus, RunningServer};
 use contract::provisioner::{DomainRoute, ListVms, Vm, VmChanged, VmDefinition, VmState};
 use contract::proxy::{ListRoutes, RouteTarget};
-use contract::{ByteCount, Realm, Service};
+use contract::{ByteCount, Realm, Service, VmUuid};
 use proxy::adapters::frontend::{HttpFrontend, Settings};
+use proxy_domain::Reach;
 use testkit::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One for each name.
+fn uuid(name: &str) -> VmUuid {
+    let end: u64 = name.bytes().map(u64::from).sum();
+    format!("0b2d1b9e-5f0f-4e0b-8a4e-{end:012x}").parse().expect("valid")
+}
+
+fn changed(name: &str, vm: Option<Vm>) -> VmChanged {
+    VmChanged { host: "h1".parse().expect("valid"), uuid: uuid(name), name: name.parse().expect("valid"), vm }
+}
 
 fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
     Vm {
@@ -28,7 +39,7 @@ fn vm(name: &str, domain: &str, state: VmState, backend: SocketAddr) -> Vm {
             env: Default::default(),
             install: Vec::new(),
         },
-        uuid: "0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f".parse().expect("valid"),
+        uuid: uuid(name),
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         pause_reason: None,
         problem: None,
@@ -100,7 +111,8 @@ impl Proxy {
         let bus = Bus::new(Arc::new(transport.clone()), Realm::default());
         let address = "127.0.0.1:0".parse().expect("valid");
         let frontend = HttpFrontend::start(address, Settings::default()).await.expect("a free port");
-        let service = proxy::open(bus.clone(), Arc::new(frontend));
+        let service =
+            proxy::open(bus.clone(), Arc::new(frontend), Reach::OneHost("h1".parse().expect("valid")));
         let mut server = bus.server(bus::ServiceInfo {
             service: Service::Proxy,
             version: "0.1.0".into(),
@@ -131,7 +143,7 @@ async fn routes_follow_vm_changed_events() {
     let report = async |state: Option<VmState>| {
         let vm = state.map(|state| vm("web", "web.example", state, backend));
         *vms.lock().expect("no panic") = vm.iter().cloned().collect();
-        bus.publish(&VmChanged { name: "web".parse().expect("valid"), vm }).await.expect("published");
+        bus.publish(&changed("web", vm)).await.expect("published");
     };
     report(Some(VmState::Ready)).await;
     report(Some(VmState::Unknown)).await;
@@ -183,7 +195,7 @@ async fn a_domain_that_two_vms_claim_stays_with_the_first() {
     eventually("the domain is routed", async || target().await.is_some()).await;
     assert_eq!(target().await, Some(expected));
 
-    let gone = VmChanged { name: "web".parse().expect("valid"), vm: None };
+    let gone = changed("web", None);
     vms.lock().expect("no panic").pop();
     bus.publish(&gone).await.expect("published");
     let expected = ("also".to_string(), RouteTarget::Address(other.to_string()));

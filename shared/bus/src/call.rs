@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
 use crate::body::{CONTENT_TYPE, Encoding, MESSAGE_BYTES_MAX};
-use crate::caller::on_behalf_of;
+use crate::caller::{Callers, FORWARDED_FOR_HEADER, forwarded_for, on_behalf_of};
 use crate::metrics;
 use crate::publish::Bus;
-use crate::serve::{ERROR_CODE_HEADER, ERROR_TEXT_HEADER, REFUSED, Refusal};
+use crate::serve::{
+    ERROR_CODE_HEADER, ERROR_TEXT_HEADER, ErrorReply, IncomingRequest, MESSAGE_ID_HEADER, REFUSED, Refusal,
+};
 use crate::transport::{Envelope, TransportError};
 
 /// The first pause before a busy service is asked again; doubled each time.
@@ -85,6 +87,9 @@ impl<F: Debug + Display> CallError<F> {
     }
 }
 
+/// A header's name and value.
+type Header = (String, String);
+
 /// Which service, and if it matters on which host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -92,6 +97,13 @@ pub struct Destination {
     pub service: Service,
     /// The host; any instance where absent.
     pub host: Option<HostName>,
+}
+
+impl Destination {
+    /// The instance of a service on one host.
+    pub fn on(service: Service, host: &HostName) -> Destination {
+        Destination { service, host: Some(host.clone()) }
+    }
 }
 
 impl From<Service> for Destination {
@@ -124,7 +136,29 @@ impl Bus {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
-        self.send(owner_of::<R>().into(), on_behalf_of(caller), request, deadline).await
+        let headers = on_behalf_of(caller).into_iter().collect();
+        self.send(owner_of::<R>().into(), headers, request, deadline).await
+    }
+
+    /// Passes a request on to the instance of the same service on another host, which answers it in the name of its
+    /// callers and passes it on no further.
+    ///
+    /// # Errors
+    /// What that instance answered, or that it does not answer.
+    pub async fn forward<R: Request>(
+        &self,
+        place: Destination,
+        call: IncomingRequest<R>,
+        deadline: Duration,
+    ) -> Result<R::Reply, ErrorReply<R::Refusal>> {
+        let IncomingRequest { request, caller, on_behalf_of, message_id } = call;
+        let mut headers = vec![forwarded_for(&Callers { caller, on_behalf_of })];
+        headers.extend(message_id.map(|id| (MESSAGE_ID_HEADER.to_string(), id)));
+        match self.send(place, headers, &request, deadline).await {
+            Ok(reply) => Ok(reply),
+            Err(CallError::Refused(refusal)) => Err(ErrorReply::Refused(refusal)),
+            Err(error) => Err(ErrorReply::Failed(error.into_failure())),
+        }
     }
 
     /// Asks at a place named by the caller.
@@ -137,13 +171,13 @@ impl Bus {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
-        self.send(place.into(), None, request, deadline).await
+        self.send(place.into(), Vec::new(), request, deadline).await
     }
 
     async fn send<R: Request>(
         &self,
         place: Destination,
-        header: Option<(String, String)>,
+        headers: Vec<Header>,
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
@@ -156,7 +190,7 @@ impl Bus {
             rpc.service = place.service.name()
         );
         let called =
-            self.exchange_unless_busy(&place, header, request, deadline).instrument(span.clone()).await;
+            self.exchange_unless_busy(&place, &headers, request, deadline).instrument(span.clone()).await;
         metrics::called::<R>(&called);
         if let Err(error) = &called
             && !matches!(error, CallError::Refused(_) | CallError::RefusedByLaterVersion { .. })
@@ -170,7 +204,7 @@ impl Bus {
     async fn exchange_unless_busy<R: Request>(
         &self,
         place: &Destination,
-        header: Option<(String, String)>,
+        headers: &[Header],
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
@@ -178,7 +212,7 @@ impl Bus {
         let mut pause = BUSY_FIRST;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let called = self.exchange(place, header.clone(), request, left).await;
+            let called = self.exchange(place, headers, request, left).await;
             let is_busy =
                 matches!(&called, Err(CallError::Failed(failure)) if failure.kind == FailureKind::Busy);
             if !is_busy || Instant::now() + pause >= until {
@@ -192,13 +226,15 @@ impl Bus {
     async fn exchange<R: Request>(
         &self,
         place: &Destination,
-        header: Option<(String, String)>,
+        extra: &[Header],
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError<R::Refusal>> {
         let service = place.service;
         let link = |source| CallError::Transport { service, request: R::NAME, source };
-        let mut subject = if self.transport.account() == Some(Account::Service(service)) {
+        let is_forwarded = extra.iter().any(|(name, _)| name == FORWARDED_FOR_HEADER);
+        let is_ours = self.transport.account() == Some(Account::Service(service));
+        let mut subject = if is_ours || is_forwarded {
             Subject::internal(&self.realm, service, R::NAME)
         } else {
             Subject::at_service(&self.realm, service, R::NAME)
@@ -214,7 +250,7 @@ impl Bus {
         }
         let mut headers = telemetry::inject(&Span::current());
         headers.insert(CONTENT_TYPE.into(), Encoding::MessagePack.content_type().into());
-        headers.extend(header);
+        headers.extend(extra.iter().cloned());
         let answer = self
             .transport
             .request(Envelope { subject: subject.to_string(), headers, body }, deadline)

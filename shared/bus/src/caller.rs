@@ -9,6 +9,9 @@
 //!     account PEOPLE or JOINING
 //! ```
 //!
+//! A request that one instance of a service received and another has to answer is passed on on an internal subject, with
+//! its callers in a header: instances of one service trust each other.
+//!
 //! An account may have the server send a row of a table of its own to any subject that it may use, by naming that subject
 //! as the reply of a read. Such a request is stamped with that account, but as sent by JetStream: it is refused.
 
@@ -26,6 +29,9 @@ use crate::people::People;
 pub(crate) const REQUEST_INFO_HEADER: &str = "Nats-Request-Info";
 /// Written by the scheduler: the public key of the person who saved the schedule. Believed from its account only.
 const ON_BEHALF_OF_HEADER: &str = "Loam-On-Behalf-Of";
+/// Written by the instance that passes a request on to another host: who sent it, and for whom. Believed on internal
+/// subjects only.
+pub(crate) const FORWARDED_FOR_HEADER: &str = "Loam-Forwarded-For";
 /// The kind of a request that a client sent.
 const KIND_CLIENT: &str = "Client";
 
@@ -40,9 +46,10 @@ pub(crate) struct RequestInfo {
 }
 
 /// Who asks, and for whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Callers {
     pub(crate) caller: Caller,
+    #[serde(default)]
     pub(crate) on_behalf_of: Option<Caller>,
 }
 
@@ -67,22 +74,45 @@ pub(crate) fn on_behalf_of(caller: &Caller) -> Option<(String, String)> {
     }
 }
 
+/// The header of a request that is passed on to another instance.
+pub(crate) fn forwarded_for(callers: &Callers) -> (String, String) {
+    (FORWARDED_FOR_HEADER.into(), serde_json::to_string(callers).expect("plain text"))
+}
+
 /// Finds out who asks, and refuses whoever may not send this request.
 pub(crate) fn check<R: Request>(
     headers: &HashMap<String, String>,
     arrival: Arrival<'_>,
 ) -> Result<Callers, Failure> {
     let caller = caller_of(headers, arrival).map_err(|reason| not_allowed(R::NAME, reason))?;
+    if let Some(text) = headers.get(FORWARDED_FOR_HEADER) {
+        return forwarded::<R>(text, arrival);
+    }
     let on_behalf_of = headers.get(ON_BEHALF_OF_HEADER).map(|user| arrival.people.person(user));
     if on_behalf_of.is_some() && !matches!(caller, Caller::Service(Service::Scheduler) | Caller::Anonymous) {
         return Err(not_allowed(R::NAME, format!("{caller} cannot send requests for others")));
     }
-    for asking in [Some(&caller), on_behalf_of.as_ref()].into_iter().flatten() {
+    permitted::<R>(Callers { caller, on_behalf_of }, arrival)
+}
+
+/// The callers of a request that another instance of the service received.
+fn forwarded<R: Request>(text: &str, arrival: Arrival<'_>) -> Result<Callers, Failure> {
+    if !arrival.is_internal {
+        let reason = format!("only an instance of {} passes requests on", arrival.service);
+        return Err(not_allowed(R::NAME, reason));
+    }
+    let callers = serde_json::from_str(text)
+        .map_err(|error| not_allowed(R::NAME, format!("its callers cannot be read: {error}")))?;
+    permitted::<R>(callers, arrival)
+}
+
+fn permitted<R: Request>(callers: Callers, arrival: Arrival<'_>) -> Result<Callers, Failure> {
+    for asking in [Some(&callers.caller), callers.on_behalf_of.as_ref()].into_iter().flatten() {
         if !is_permitted::<R>(asking, arrival.service) {
             return Err(not_allowed(R::NAME, format!("{asking} may not send it to {}", arrival.service)));
         }
     }
-    Ok(Callers { caller, on_behalf_of })
+    Ok(callers)
 }
 
 fn not_allowed(request: &str, reason: String) -> Failure {
@@ -193,5 +223,18 @@ mod tests {
         check_at::<StartBackup>(Service::Backup, false, from("PEOPLE")).expect_err("a person for another");
         check_at::<ListVms>(Service::Provisioner, false, from("PROXY")).expect_err("another service");
         assert_eq!(on_behalf_of(&Caller::Service(Service::Backup)), None);
+    }
+
+    #[test]
+    fn a_request_that_was_passed_on_keeps_its_callers_and_comes_on_an_internal_subject_only() {
+        let asked = Callers { caller: alice(), on_behalf_of: None };
+        let header = forwarded_for(&asked);
+        let list =
+            |is_internal, headers: Vec<_>| check_at::<ListVms>(Service::Provisioner, is_internal, headers);
+        assert_eq!(list(true, vec![header.clone()]), Ok(asked));
+        // From another account it cannot come: only ours reaches an internal subject.
+        list(false, vec![header.clone(), stamp("PEOPLE", "UMALLORY", "Client")]).expect_err("not ours");
+        list(false, vec![header.clone()]).expect_err("not on an internal subject");
+        check_at::<OpenDisks>(Service::Provisioner, true, [header]).expect_err("a person may not send that");
     }
 }

@@ -43,7 +43,8 @@ struct MemoryTable {
 #[derive(Default)]
 struct State {
     listeners: Vec<(String, mpsc::Sender<Envelope>)>,
-    endpoints: HashMap<String, Vec<mpsc::Sender<IncomingMessage>>>,
+    /// Of each subject, with the instance that opened it.
+    endpoints: HashMap<String, Vec<(u64, mpsc::Sender<IncomingMessage>)>>,
     next_at: usize,
     peers: HashMap<u64, DiscoveredService>,
     next_peer: u64,
@@ -150,7 +151,9 @@ impl Drop for MemoryRegistration {
         let mut state = self.transport.state();
         state.peers.remove(&self.peer);
         for subject in &self.subjects {
-            state.endpoints.remove(subject);
+            if let Some(endpoints) = state.endpoints.get_mut(subject) {
+                endpoints.retain(|(peer, _)| *peer != self.peer);
+            }
         }
     }
 }
@@ -171,7 +174,7 @@ impl Transport for MemoryTransport {
                 .get(&subject)
                 .filter(|endpoints| !endpoints.is_empty())
                 .ok_or_else(no_responder)?;
-            endpoints[turn % endpoints.len()].clone()
+            endpoints[turn % endpoints.len()].1.clone()
         };
         let incoming = IncomingMessage { envelope, reply_allowed: true, reply: Box::new(MemoryReply(back)) };
         let exchange = async {
@@ -207,14 +210,14 @@ impl Transport for MemoryTransport {
         endpoints: &[EndpointInfo],
     ) -> Result<OpenEndpoints, TransportError> {
         let mut state = self.linked()?;
+        state.next_peer += 1;
+        let peer = state.next_peer;
         let mut streams = Vec::new();
         for endpoint in endpoints {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            state.endpoints.entry(endpoint.subject.clone()).or_default().push(sender);
+            state.endpoints.entry(endpoint.subject.clone()).or_default().push((peer, sender));
             streams.push(receiver_stream(receiver).boxed());
         }
-        state.next_peer += 1;
-        let peer = state.next_peer;
         let found = DiscoveredService {
             name: info.service.name().into(),
             version: info.version.clone(),

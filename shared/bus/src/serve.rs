@@ -32,7 +32,7 @@ pub(crate) const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 /// The code of a refusal.
 pub(crate) const REFUSED: &str = "409";
 pub(crate) const ERROR_TEXT_HEADER: &str = "Nats-Service-Error";
-const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
+pub(crate) const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 
 /// Requests that one endpoint works on at a time: more than any service here can use, few enough to hold in memory.
 const CONCURRENT_MAX: usize = 64;
@@ -143,6 +143,18 @@ impl Server {
         F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
     {
         self.add::<R, H, F>(Some(host), handler)
+    }
+
+    /// Answers a request that another instance of the service received and that this host has to answer.
+    pub fn on_forwarded<R, H, F>(&mut self, host: &HostName, handler: H) -> &mut Self
+    where
+        R: Request,
+        H: Fn(IncomingRequest<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R::Reply, ErrorReply<R::Refusal>>> + Send + 'static,
+    {
+        let subject = Subject::internal(&self.bus.realm, self.info.service, R::NAME);
+        self.add_at::<R, H, F>(subject, Some(host), true, Arc::new(handler));
+        self
     }
 
     fn add<R, H, F>(&mut self, host: Option<&HostName>, handler: H) -> &mut Self

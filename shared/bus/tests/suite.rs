@@ -12,7 +12,7 @@ use bus::{
 use contract::message::{Failure, FailureKind};
 use contract::permissions::User;
 use contract::provisioner::{CloseDisks, GetVm, ListVms, Vm, VmChanged, VmRefused};
-use contract::{NoPrevious, OperationId, Realm, Service, Stored, VmName, bucket};
+use contract::{HostName, NoPrevious, OperationId, Realm, Service, Stored, VmName, VmUuid, bucket};
 use futures::StreamExt;
 use testkit::NatsServer;
 
@@ -247,7 +247,12 @@ async fn an_oversized_question_is_answered_and_not_obeyed(fixture: Fixture) {
 async fn an_event_reaches_every_listener(fixture: Fixture) {
     let mut first = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
     let mut second = fixture.bus.subscribe::<VmChanged>().await.expect("listening");
-    let event = VmChanged { name: web(), vm: None };
+    let event = VmChanged {
+        host: HostName::new("h1").expect("a good name"),
+        uuid: VmUuid::new("0b2d1b9e-5f0f-4e0b-8a4e-0d5f1b9e5f0f").expect("a UUID"),
+        name: web(),
+        vm: None,
+    };
     fixture.bus.publish(&event).await.expect("published");
     for listener in [&mut first, &mut second] {
         let (received, _) =

@@ -37,5 +37,5 @@ pub use settings::{NatsSettings, OperationsKept, Settings, SettingsError, load};
 pub use start::{
     BoxFuture, CHECK_HEALTH, CHECK_SETTINGS, Service, ServiceContext, StartedService, end_on_panic, run,
 };
-pub use wiring::{NoSagas, Wiring};
+pub use wiring::{NoSagas, OnHost, Wiring};
 pub use worker::{Waker, Worker, Workers};

@@ -15,7 +15,7 @@ use crate::worker::Worker;
 
 /// How soon a table that cannot be written shows.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Each write has a deadline of its own; a service has four tables at most.
+/// Each write has a deadline of its own; a service has six tables at most.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
 /// Writes to all tables of a service in rounds.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
-use crate::provisioner::Consistency;
-use crate::{BackupId, BackupRef, ByteCount, DiskName, OperationId, ScheduleId, Service, VmName};
+use crate::provisioner::{Consistency, HostRefused};
+use crate::{BackupId, BackupRef, ByteCount, DiskName, HostName, OperationId, ScheduleId, Service, VmName};
 
 messages! { MessageOwner::One(Service::Backup) =>
     schedulable StartBackup {
@@ -30,7 +30,7 @@ messages! { MessageOwner::One(Service::Backup) =>
         "apply_retention", from [People], refusal ApplyRetentionRefused, about |_it| REPOSITORY.into()
     }
     request ListBackups { "list_backups", from [People], reply Vec<Backup>, refusal NeverRefused }
-    event BackupSealed { "backup_sealed", to [], about |it| it.0.vm.as_str() }
+    event BackupSealed { "backup_sealed", to [], about |it| it.0.id.as_str() }
 }
 
 /// Backs up a running or stopped VM: all its disks at one moment. Ends with a [`Backup`].
@@ -74,6 +74,12 @@ pub struct RestoreBackupAsVm {
     pub backup: BackupRef,
     /// The name of the new VM.
     pub as_vm: VmName,
+    /// The host of the new VM; may be left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Whether it is restored though its host has less memory, free disk space or processors than it asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overcommit: bool,
     /// The same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
@@ -97,6 +103,9 @@ pub enum RestoreBackupAsVmRefused {
     /// There is a VM of that name.
     #[error("there is a vm {0} already; choose another name")]
     NameTaken(VmName),
+    /// No host, or a wrong one, was named.
+    #[error(transparent)]
+    Host(HostRefused),
     /// The id was used for another command.
     #[error("operation id {0} was used for another command")]
     IdReused(OperationId),

@@ -14,12 +14,18 @@ pub struct KvBucket {
 
 /// The operations of the service that owns it: `{operation id}`.
 pub const OPERATIONS: KvBucket = KvBucket { name: "operations", history: 1 };
-/// Virtual machines as they should be.
+/// Virtual machines as they should be: `{host}.{uuid}`. The provisioner of that host alone writes the row.
 pub const VMS: KvBucket = KvBucket { name: "vms", history: 8 };
-/// Seeds.
+/// Who has the name of a VM, on whatever host: `{name}`.
+pub const VM_NAMES: KvBucket = KvBucket { name: "vm_names", history: 1 };
+/// The hosts that run VMs, each as its provisioner last reported it: `{host}`.
+pub const HOSTS: KvBucket = KvBucket { name: "hosts", history: 1 };
+/// Seeds: `{host}.{name}`. Each host has files of its own.
 pub const SEEDS: KvBucket = KvBucket { name: "seeds", history: 8 };
-/// Open disk exports.
+/// Open disk exports: `{host}.{operation id}`.
 pub const DISK_EXPORTS: KvBucket = KvBucket { name: "disk_exports", history: 1 };
+/// Who does what only one host may do at a time: `{work}`.
+pub const LEASES: KvBucket = KvBucket { name: "leases", history: 1 };
 /// The routes that the proxy last knew.
 pub const ROUTES: KvBucket = KvBucket { name: "routes", history: 1 };
 /// Schedules.
@@ -30,8 +36,9 @@ pub const RUNS: KvBucket = KvBucket { name: "runs", history: 1 };
 /// The tables of a service. The supervisor has none.
 pub const fn of_service(service: Service) -> &'static [KvBucket] {
     match service {
-        Service::Provisioner => &[OPERATIONS, VMS, SEEDS, DISK_EXPORTS],
-        Service::Backup | Service::Upgrade => &[OPERATIONS],
+        Service::Provisioner => &[OPERATIONS, VMS, VM_NAMES, HOSTS, SEEDS, DISK_EXPORTS],
+        Service::Backup => &[OPERATIONS, LEASES],
+        Service::Upgrade => &[OPERATIONS],
         Service::Proxy => &[ROUTES],
         Service::Scheduler => &[SCHEDULES, RUNS],
         Service::Supervisor | Service::Unknown => &[],

@@ -97,10 +97,19 @@ impl RequestEntry {
         self.owners().into_iter().filter(may).collect()
     }
 
-    /// Whether it may be sent to the instance on one host: what concerns the host's own processes and their health.
+    /// Whether it may be sent to the instance on one host: what concerns the host's own processes and their health, and
+    /// what is sent to no other ([`is_sent_to_one_host`](Self::is_sent_to_one_host)).
     pub fn is_sent_to_hosts(&self) -> bool {
         self.owner == MessageOwner::One(Service::Supervisor)
             || self.is_sent_by(Sender::Service(Service::Supervisor))
+            || self.is_sent_to_one_host()
+    }
+
+    /// Whether it is sent to the instance on one host and never to any instance: the backup service reads and writes the
+    /// disks of its own host.
+    pub fn is_sent_to_one_host(&self) -> bool {
+        self.owner == MessageOwner::One(Service::Provisioner)
+            && self.senders == [Sender::Service(Service::Backup)]
     }
 }
 

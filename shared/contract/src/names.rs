@@ -213,6 +213,15 @@ pub struct BackupRef {
     pub id_or_latest: String,
 }
 
+impl BackupRef {
+    /// Whether it means the latest backup of its VM, whichever that is.
+    pub fn is_latest(&self) -> bool {
+        self.id_or_latest == LATEST
+    }
+}
+
+const LATEST: &str = "latest";
+
 impl FromStr for BackupRef {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -220,7 +229,7 @@ impl FromStr for BackupRef {
         let (vm, which) =
             text.split_once('@').ok_or_else(|| InvalidName::new("a backup reference", text, RULE))?;
         let vm = VmName::new(vm)?;
-        if which == "latest" {
+        if which == LATEST {
             return Ok(BackupRef { vm, id_or_latest: which.into() });
         }
         let which = which.to_ascii_uppercase();

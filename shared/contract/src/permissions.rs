@@ -212,7 +212,9 @@ fn exports_of(realm: &Realm, service: Service) -> Vec<Export> {
         if entry.is_sent_by(Sender::JoiningHost) {
             add(subject.on_any_host().to_string(), ExportKind::Request, vec![Account::Joining]);
         }
-        add(subject.to_string(), ExportKind::Request, services.into_iter().chain(people).collect());
+        if !entry.is_sent_to_one_host() {
+            add(subject.to_string(), ExportKind::Request, services.into_iter().chain(people).collect());
+        }
     }
     for verb in DISCOVERY {
         let upgrade = Account::Service(Service::Upgrade);
@@ -263,6 +265,9 @@ fn of_service(realm: &Realm, service: Service) -> Permissions {
             let subject = Subject::internal(realm, service, entry.name);
             permissions.publish.extend([subject.to_string(), subject.on_any_host().to_string()]);
         }
+    }
+    if Service::WITH_OPERATIONS.contains(&service) {
+        permissions.publish.push(Subject::forwarded(realm, service).to_string());
     }
     for entry in catalog::events() {
         if entry.owner.services().contains(&service) {

@@ -4,6 +4,8 @@
 //!   {realm}.v1.{service}.{verb_noun}             a request
 //!   {realm}.v1.{service}.{verb_noun}.{host}      the same, to the instance on one host
 //!   {realm}.v1.{service}.internal.{verb_noun}    a request of a service to itself: no other account can send it
+//!   {realm}.v1.{service}.internal.{verb_noun}.{host}  the same, to the instance on one host: also what one instance
+//!                                                received and another has to answer
 //!   {realm}.v1.event.{service}.{noun_past}.{id}  an event
 //!   {realm}.v1.event.operation.{service}.{host}.{id}  progress of an operation
 //! ```
@@ -77,6 +79,11 @@ impl Subject {
     /// Where a service sends a request to itself: a subject that its account does not export.
     pub fn internal(realm: &Realm, service: Service, name: &str) -> Subject {
         Subject(format!("{realm}.v1.{service}.internal.{name}"))
+    }
+
+    /// Every request that an instance of a service passes on to the instance on another host: a pattern.
+    pub fn forwarded(realm: &Realm, service: Service) -> Subject {
+        Subject(format!("{realm}.v1.{service}.internal.*.*"))
     }
 
     /// The same request, to the instance on one host only.

@@ -91,8 +91,7 @@ impl Engine {
         call: IncomingRequest<C>,
         check: impl AsyncFnOnce(PendingCommand<C>) -> Result<G, ErrorReply<C::Refusal>>,
     ) -> Result<BegunOperation, ErrorReply<C::Refusal>> {
-        let chosen = call.request.operation_id().cloned();
-        let id = chosen.or_else(|| call.operation_of_message()).unwrap_or_else(new_id);
+        let id = id_of(&call).unwrap_or_else(new_id);
         let known = self.find(&id).await.map_err(|error| error.to_failure())?;
         let IncomingRequest { request: command, caller, on_behalf_of, .. } = call;
         let pending = PendingCommand { id, command, caller, on_behalf_of };
@@ -104,6 +103,17 @@ impl Engine {
             BeginError::IdReused(id) => ErrorReply::Refused(C::id_reused(id)),
             error => ErrorReply::Failed(error.into()),
         })
+    }
+
+    /// Whether a command was received before, by whatever instance of the service.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn is_known<C: DurableCommand>(&self, call: &IncomingRequest<C>) -> Result<bool, TableError> {
+        match id_of(call) {
+            Some(id) => Ok(self.find(&id).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Begins an operation, or finds the one that this command began before.
@@ -206,6 +216,11 @@ impl Engine {
             Err(source) => Err(BeginError::Incomparable { id, source }),
         }
     }
+}
+
+/// The id that the sender chose, or the one that its message id stands for.
+fn id_of<C: DurableCommand>(call: &IncomingRequest<C>) -> Option<OperationId> {
+    call.request.operation_id().cloned().or_else(|| call.operation_of_message())
 }
 
 /// A command as it is stored and compared: the id is the row's key, however it was chosen.

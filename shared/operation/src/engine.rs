@@ -5,10 +5,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bus::{Bus, Entry, Table, TableError};
-use contract::message::DurableCommand;
+use bus::{Bus, Destination, Entry, ErrorReply, IncomingRequest, Table, TableError};
+use contract::message::{DurableCommand, Failure, FailureKind};
 use contract::operation::{ListOperations, OperationReport, ScriptOutput};
-use contract::{HostName, OperationId, Service, bucket};
+use contract::{HostName, OperationId, Request, Service, bucket};
 use encryption::{DecryptError, RowKeys};
 use futures::{StreamExt, TryStreamExt, stream};
 use saga::drive;
@@ -30,6 +30,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 const READS_AT_ONCE: usize = 16;
 /// Records that are removed in one round; the next round removes more.
 const PRUNED_AT_ONCE: usize = 1000;
+
+/// How long the instance on another host may take to answer; callers give up a little later.
+const FORWARD_MAX: Duration = Duration::from_secs(9);
 
 /// Why operations could not be resumed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,32 @@ impl Engine {
     /// When the work does.
     pub async fn run_to_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         self.shared.tasks.spawn(work.in_current_span()).await.expect("the work is never aborted")
+    }
+
+    /// The host whose operations these are.
+    pub fn host(&self) -> &HostName {
+        &self.shared.host
+    }
+
+    /// Passes a request on to the instance of this service on another host.
+    ///
+    /// # Errors
+    /// What that instance answered, or that it does not answer.
+    pub async fn forward<R: Request>(
+        &self,
+        host: &HostName,
+        call: IncomingRequest<R>,
+    ) -> Result<R::Reply, ErrorReply<R::Refusal>> {
+        let place = Destination::on(self.shared.service, host);
+        let forwarded = self.shared.bus.forward(place, call, FORWARD_MAX).await;
+        forwarded.map_err(|declined| match declined {
+            ErrorReply::Failed(Failure { kind: kind @ FailureKind::Unavailable, message }) => {
+                let service = self.shared.service;
+                let message = format!("the {service} service of host {host} does not answer: {message}");
+                ErrorReply::Failed(Failure { kind, message })
+            }
+            declined => declined,
+        })
     }
 
     /// Drives a row on, unless it has ended or is driven already.

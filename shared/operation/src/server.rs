@@ -1,6 +1,8 @@
-//! Answers the requests about a service's operations: list, get, cancel.
+//! Answers the requests about a service's operations: list, get, cancel. Every instance of the service can read all rows;
+//! how far a step is, and how to cancel it, only the host knows that drives it: it is asked.
 
 use bus::{ErrorReply, IncomingRequest, Server};
+use contract::HostName;
 use contract::message::{Failure, FailureKind, NeverRefused};
 use contract::operation::{
     CancelOperation, GetOperation, GetScriptOutput, ListOperations, OperationReport, ScriptOutput,
@@ -9,15 +11,21 @@ use contract::operation::{
 
 use crate::engine::Engine;
 
+type Answer = Result<OperationReport, ErrorReply<UnknownOperation>>;
+
 impl Engine {
     /// Adds the endpoints about operations to a service's server.
     pub fn serve(&self, server: &mut Server) {
         let engine = self.clone();
         server.on(move |call| engine.clone().answer_list(call));
         let engine = self.clone();
-        server.on(move |call| engine.clone().answer_get(call));
+        server.on(move |call| engine.clone().route_get(call));
         let engine = self.clone();
-        server.on(move |call| engine.clone().answer_cancel(call));
+        server.on_forwarded(self.host(), move |call| engine.clone().answer_get(call));
+        let engine = self.clone();
+        server.on(move |call| engine.clone().route_cancel(call));
+        let engine = self.clone();
+        server.on_forwarded(self.host(), move |call| engine.clone().answer_cancel(call));
         let engine = self.clone();
         server.on(move |call| engine.clone().answer_script_output(call));
     }
@@ -33,10 +41,25 @@ impl Engine {
         Ok(reports)
     }
 
-    async fn answer_get(
-        self,
-        call: IncomingRequest<GetOperation>,
-    ) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
+    /// The host that drives an operation, where that is another.
+    fn driver(&self, report: &OperationReport) -> Option<HostName> {
+        (!report.state.is_final() && report.host != *self.host()).then(|| report.host.clone())
+    }
+
+    async fn route_get(self, call: IncomingRequest<GetOperation>) -> Answer {
+        let mut report = self.clone().answer_get(call.clone()).await?;
+        let Some(host) = self.driver(&report) else { return Ok(report) };
+        match self.forward(&host, call).await {
+            Ok(report) => Ok(report),
+            Err(ErrorReply::Refused(refused)) => Err(ErrorReply::Refused(refused)),
+            Err(ErrorReply::Failed(_)) => {
+                report.waiting_for = Some(format!("host {host}, which does not answer"));
+                Ok(report)
+            }
+        }
+    }
+
+    async fn answer_get(self, call: IncomingRequest<GetOperation>) -> Answer {
         let id = call.request.id;
         match self.find(&id).await {
             Ok(Some(report)) => Ok(report),
@@ -65,10 +88,16 @@ impl Engine {
         })
     }
 
-    async fn answer_cancel(
-        self,
-        call: IncomingRequest<CancelOperation>,
-    ) -> Result<OperationReport, ErrorReply<UnknownOperation>> {
+    async fn route_cancel(self, call: IncomingRequest<CancelOperation>) -> Answer {
+        if let Ok(Some(report)) = self.find(&call.request.id).await
+            && let Some(host) = self.driver(&report)
+        {
+            return self.forward(&host, call).await;
+        }
+        self.answer_cancel(call).await
+    }
+
+    async fn answer_cancel(self, call: IncomingRequest<CancelOperation>) -> Answer {
         let IncomingRequest { request: CancelOperation { id }, caller, on_behalf_of, message_id } = call;
         tracing::info!(operation = %id, %caller, "cancellation requested");
         self.cancel(&id);

@@ -75,7 +75,7 @@ fn create(password: &str) -> CreateVm {
         env: BTreeMap::from([("PASSWORD".into(), password.into())]),
         install: vec![Script { name: "install.sh".into(), text: format!("#!/bin/sh\necho {password}\n") }],
     };
-    CreateVm { definition, overcommit: false, operation_id: None }
+    CreateVm { definition, host: None, overcommit: false, operation_id: None }
 }
 
 fn alice() -> Caller {
@@ -103,7 +103,7 @@ fn engine(transport: &MemoryTransport, state: &Arc<State>, key_bytes: &[u8]) -> 
 }
 
 async fn row(transport: &MemoryTransport) -> Vec<u8> {
-    let mut rows = transport.list(bucket::OPERATIONS.name, "").await.expect("listed");
+    let mut rows = transport.read_page(bucket::OPERATIONS.name, "", 0).await.expect("listed").rows;
     assert_eq!(rows.len(), 1);
     rows.remove(0).value.to_vec()
 }

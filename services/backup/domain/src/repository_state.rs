@@ -10,17 +10,12 @@
 //! Refreshes are numbered. A refresh shows what was reported before it began; so a question that the content at hand
 //! does not answer waits for a refresh that begins later. Time is an argument.
 
-use std::time::{Duration, Instant};
-
-/// Content younger than this is fresh: nobody types faster.
-const FRESH_FOR: Duration = Duration::from_secs(2);
-
 /// How new an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequiredFreshness {
     /// It shows every change that was reported.
     Cached,
-    /// It was read from the store just now.
+    /// It is read from the store after the question: other hosts write there, too.
     JustRead,
 }
 
@@ -60,7 +55,6 @@ pub struct RepositoryState<T> {
     ended: u64,
     /// Changes that had been reported when the refresh under way began.
     under_way: Option<u64>,
-    refreshed: Option<Instant>,
 }
 
 impl<T: Clone> RepositoryState<T> {
@@ -73,7 +67,6 @@ impl<T: Clone> RepositoryState<T> {
             began: 0,
             ended: 0,
             under_way: None,
-            refreshed: None,
         }
     }
 
@@ -89,7 +82,7 @@ impl<T: Clone> RepositoryState<T> {
     }
 
     /// Ends the refresh under way with what it found.
-    pub fn end(&mut self, found: Result<T, String>, now: Instant) -> RepositoryTransition {
+    pub fn end(&mut self, found: Result<T, String>) -> RepositoryTransition {
         let transition = match (&self.content, &found) {
             (Err(_), Ok(_)) => RepositoryTransition::Opened,
             (Ok(_), Err(_)) => RepositoryTransition::Closed,
@@ -99,7 +92,6 @@ impl<T: Clone> RepositoryState<T> {
         self.content = found;
         self.changes_shown = self.under_way.take().unwrap_or(self.changes_shown);
         self.ended = self.began;
-        self.refreshed = Some(now);
         transition
     }
 
@@ -109,20 +101,16 @@ impl<T: Clone> RepositoryState<T> {
     }
 
     /// Answers a question that is asked now.
-    pub fn answer(&self, freshness: RequiredFreshness, now: Instant) -> RepositoryLookup<T> {
+    pub fn answer(&self, freshness: RequiredFreshness) -> RepositoryLookup<T> {
         let content = match &self.content {
             Ok(content) => content,
             Err(reason) => return RepositoryLookup::Closed(reason.clone()),
         };
-        let is_young = self.refreshed.is_some_and(|at| now.saturating_duration_since(at) < FRESH_FOR);
         let is_complete = self.changes_shown == self.changes;
         match freshness {
             RequiredFreshness::Cached if is_complete => RepositoryLookup::Found(content.clone()),
             RequiredFreshness::Cached if self.under_way == Some(self.changes) => {
                 RepositoryLookup::AfterRefresh(self.began)
-            }
-            RequiredFreshness::JustRead if is_complete && is_young && self.under_way.is_none() => {
-                RepositoryLookup::Found(content.clone())
             }
             _ => RepositoryLookup::AfterRefresh(self.began + 1),
         }
@@ -145,18 +133,14 @@ impl<T: Clone> Default for RepositoryState<T> {
 mod tests {
     use super::*;
 
-    fn refresh(
-        state: &mut RepositoryState<u32>,
-        found: Result<u32, String>,
-        now: Instant,
-    ) -> RepositoryTransition {
+    fn refresh(state: &mut RepositoryState<u32>, found: Result<u32, String>) -> RepositoryTransition {
         state.begin();
-        state.end(found, now)
+        state.end(found)
     }
 
-    fn open(now: Instant) -> RepositoryState<u32> {
+    fn open() -> RepositoryState<u32> {
         let mut state = RepositoryState::new();
-        assert_eq!(refresh(&mut state, Ok(1), now), RepositoryTransition::Opened);
+        assert_eq!(refresh(&mut state, Ok(1)), RepositoryTransition::Opened);
         state
     }
 
@@ -164,108 +148,90 @@ mod tests {
     fn a_repository_that_nobody_opened_yet_is_closed_and_says_so_at_once() {
         let mut state = RepositoryState::<u32>::new();
         let closed = RepositoryLookup::Closed("it is being opened".into());
-        assert_eq!(state.answer(RequiredFreshness::JustRead, Instant::now()), closed);
+        assert_eq!(state.answer(RequiredFreshness::JustRead), closed);
         state.begin();
-        assert_eq!(state.answer(RequiredFreshness::Cached, Instant::now()), closed);
+        assert_eq!(state.answer(RequiredFreshness::Cached), closed);
     }
 
     #[test]
     fn opening_and_closing_are_reported_once() {
-        let now = Instant::now();
         let mut state = RepositoryState::new();
         let away = || Err("away".to_string());
-        assert_eq!(
-            refresh(&mut state, away(), now),
-            RepositoryTransition::Closed,
-            "the first refresh says why"
-        );
-        assert_eq!(refresh(&mut state, away(), now), RepositoryTransition::Unchanged);
-        assert_eq!(refresh(&mut state, Ok(1), now), RepositoryTransition::Opened);
-        assert_eq!(refresh(&mut state, Ok(2), now), RepositoryTransition::Unchanged);
-        assert_eq!(refresh(&mut state, away(), now), RepositoryTransition::Closed);
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Closed("away".into()));
+        assert_eq!(refresh(&mut state, away()), RepositoryTransition::Closed, "the first refresh says why");
+        assert_eq!(refresh(&mut state, away()), RepositoryTransition::Unchanged);
+        assert_eq!(refresh(&mut state, Ok(1)), RepositoryTransition::Opened);
+        assert_eq!(refresh(&mut state, Ok(2)), RepositoryTransition::Unchanged);
+        assert_eq!(refresh(&mut state, away()), RepositoryTransition::Closed);
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::Closed("away".into()));
     }
 
     #[test]
     fn content_at_hand_answers_however_old_it_is_while_nothing_changed() {
-        let now = Instant::now();
-        let mut state = open(now);
-        let later = now + Duration::from_secs(3600);
-        assert_eq!(state.answer(RequiredFreshness::Cached, later), RepositoryLookup::Found(1));
+        let mut state = open();
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::Found(1));
         state.begin();
         assert_eq!(
-            state.answer(RequiredFreshness::Cached, later),
+            state.answer(RequiredFreshness::Cached),
             RepositoryLookup::Found(1),
             "also during a refresh"
         );
     }
 
     #[test]
-    fn a_fresh_answer_is_young_or_comes_from_a_refresh_that_begins_later() {
-        let now = Instant::now();
-        let mut state = open(now);
-        assert_eq!(
-            state.answer(RequiredFreshness::JustRead, now + Duration::from_secs(1)),
-            RepositoryLookup::Found(1)
-        );
-        assert_eq!(
-            state.answer(RequiredFreshness::JustRead, now + Duration::from_secs(3)),
-            RepositoryLookup::AfterRefresh(2)
-        );
+    fn a_fresh_answer_comes_from_a_refresh_that_begins_later() {
+        let mut state = open();
+        assert_eq!(state.answer(RequiredFreshness::JustRead), RepositoryLookup::AfterRefresh(2));
         state.begin();
         assert_eq!(
-            state.answer(RequiredFreshness::JustRead, now),
+            state.answer(RequiredFreshness::JustRead),
             RepositoryLookup::AfterRefresh(3),
             "this one may have listed already"
         );
-        state.end(Ok(2), now);
+        state.end(Ok(2));
         assert_eq!(state.answer_after(3), None);
-        refresh(&mut state, Ok(3), now);
+        refresh(&mut state, Ok(3));
         assert_eq!(state.answer_after(3), Some(Ok(3)));
     }
 
     #[test]
     fn a_reported_change_is_shown_by_the_first_refresh_that_began_after_it() {
-        let now = Instant::now();
-        let mut state = open(now);
+        let mut state = open();
         state.change();
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::AfterRefresh(2));
         state.begin();
         assert_eq!(
-            state.answer(RequiredFreshness::Cached, now),
+            state.answer(RequiredFreshness::Cached),
             RepositoryLookup::AfterRefresh(2),
             "it began after the change"
         );
         state.change();
         assert_eq!(
-            state.answer(RequiredFreshness::Cached, now),
+            state.answer(RequiredFreshness::Cached),
             RepositoryLookup::AfterRefresh(3),
             "it began before the second"
         );
-        state.end(Ok(2), now);
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(3));
-        refresh(&mut state, Ok(3), now);
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Found(3));
+        state.end(Ok(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::AfterRefresh(3));
+        refresh(&mut state, Ok(3));
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::Found(3));
     }
 
     #[test]
     fn whoever_waits_is_answered_when_the_repository_closes() {
-        let now = Instant::now();
-        let mut state = open(now);
+        let mut state = open();
         state.change();
-        refresh(&mut state, Err("away".into()), now);
+        refresh(&mut state, Err("away".into()));
         assert_eq!(state.answer_after(9), Some(Err("away".into())));
     }
 
     #[test]
     fn a_refresh_that_was_cut_off_shows_nothing() {
-        let now = Instant::now();
-        let mut state = open(now);
+        let mut state = open();
         state.change();
         state.begin();
         state.begin();
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::AfterRefresh(3));
-        state.end(Ok(2), now);
-        assert_eq!(state.answer(RequiredFreshness::Cached, now), RepositoryLookup::Found(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::AfterRefresh(3));
+        state.end(Ok(2));
+        assert_eq!(state.answer(RequiredFreshness::Cached), RepositoryLookup::Found(2));
     }
 }

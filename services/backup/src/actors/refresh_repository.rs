@@ -1,7 +1,7 @@
 //! The worker that keeps the repository open: it opens, checks and lists it in rounds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backup_domain::repository_state::RepositoryTransition;
 use chassis::Worker;
@@ -53,7 +53,7 @@ impl Worker for RepositoryRefresher {
             tracing::warn!(damaged, "a backup cannot be listed");
         }
         let outcome = found.as_ref().map(drop).map_err(String::clone);
-        match self.keeper.state().end(found, Instant::now()) {
+        match self.keeper.state().end(found) {
             RepositoryTransition::Opened => {
                 tracing::info!(store = %url, "the repository is open");
                 self.metrics.store_open(true);

@@ -5,7 +5,7 @@
 //! waiting. Nothing here is durable.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backup_domain::repository_state::{RepositoryLookup, RepositoryState, RequiredFreshness};
 use backup_repository::Repository;
@@ -54,7 +54,7 @@ impl RepositoryKeeper {
     /// When the repository is closed, or the store does not answer within the time of two refreshes.
     pub async fn backups(&self, freshness: RequiredFreshness) -> Result<Arc<Vec<Backup>>, RepositoryClosed> {
         let mut ended = self.0.ended.subscribe();
-        let answer = self.state().answer(freshness, Instant::now());
+        let answer = self.state().answer(freshness);
         let listing = match answer {
             RepositoryLookup::Found(listing) => Ok(listing),
             RepositoryLookup::Closed(reason) => Err(reason),

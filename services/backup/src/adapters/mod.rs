@@ -5,6 +5,7 @@
 //! - `repository`: the repository in a folder or in S3, opened with the secret; `listing`: what it holds;
 //! - `snapshots`, `retention`: values of the repository as values of the domain, and back.
 
+pub mod lease;
 pub mod listing;
 pub mod nbd;
 pub mod provisioner;

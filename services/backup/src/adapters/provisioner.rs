@@ -1,15 +1,16 @@
-//! The provisioner, over the bus: each call with its deadline, each error as transient or permanent.
+//! The provisioner, over the bus: each call with its deadline, each error as transient or permanent. What is about disks goes
+//! to the provisioner of our own host, whose files and sockets we reach; anything else to any.
 
 use std::time::Duration;
 
-use bus::{Bus, CallError};
+use bus::{Bus, CallError, Destination};
 use contract::message::Failure;
 use contract::operation::{CancelOperation, GetOperation, OperationReport, OperationState};
 use contract::provisioner::{
-    CloseDisks, CreateReservedVm, GetVm, OpenDisks, OpenDisksRefused, OpenedDisks, ReleaseVmName, RemoveVm,
-    RenewDisks, RenewedLease, ReserveVmName, ReservedVm, VmRefused,
+    CloseDisks, CreateReservedVm, GetVm, Host, ListHosts, OpenDisks, OpenDisksRefused, OpenedDisks,
+    ReleaseVmName, RemoveVm, RenewDisks, RenewedLease, ReserveVmName, ReservedVm, Vm, VmRefused,
 };
-use contract::{OperationId, Service, VmName};
+use contract::{HostName, OperationId, Request, Service, VmName};
 use operation::call_error;
 use saga::StepError;
 
@@ -20,7 +21,10 @@ const EXPORT_MAX: Duration = Duration::from_secs(90);
 
 /// The provisioner, over the bus.
 #[derive(Clone)]
-pub struct ProvisionerClient(Bus);
+pub struct ProvisionerClient {
+    bus: Bus,
+    here: Destination,
+}
 
 /// Whether disk exports are still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +49,37 @@ pub enum ChildOutcome {
 }
 
 impl ProvisionerClient {
-    /// The provisioner on this bus.
-    pub fn new(bus: Bus) -> Self {
-        ProvisionerClient(bus)
+    /// The provisioners on this bus, for the backup service of a host.
+    pub fn new(bus: Bus, host: &HostName) -> Self {
+        ProvisionerClient { bus, here: Destination::on(Service::Provisioner, host) }
     }
 
-    /// Whether there is a VM of that name.
+    /// The VM of that name, if there is one.
     ///
     /// # Errors
     /// When the provisioner does not answer.
-    pub async fn has_vm(&self, vm: &VmName) -> Result<bool, Failure> {
-        match self.0.call(&GetVm { vm: vm.clone() }, QUICK).await {
-            Ok(_) => Ok(true),
-            Err(CallError::Refused(VmRefused::UnknownVm(_))) => Ok(false),
+    pub async fn vm(&self, vm: &VmName) -> Result<Option<Vm>, Failure> {
+        match self.bus.call(&GetVm { vm: vm.clone() }, QUICK).await {
+            Ok(vm) => Ok(Some(vm)),
+            Err(CallError::Refused(VmRefused::UnknownVm(_))) => Ok(None),
             Err(error) => Err(error.into_failure()),
         }
+    }
+
+    /// The hosts.
+    ///
+    /// # Errors
+    /// When the provisioner does not answer.
+    pub async fn hosts(&self) -> Result<Vec<Host>, Failure> {
+        self.bus.call(&ListHosts {}, QUICK).await.map_err(CallError::into_failure)
+    }
+
+    async fn call_here<R: Request>(
+        &self,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        self.bus.call_at(self.here.clone(), request, deadline).await
     }
 
     /// Opens exports of the disks of a VM. One that another operation works on may be free soon, so that is transient.
@@ -68,7 +88,7 @@ impl ProvisionerClient {
     /// When they are not opened.
     pub async fn open_disks(&self, vm: &VmName, id: &OperationId) -> Result<OpenedDisks, StepError> {
         let open = OpenDisks { vm: vm.clone(), operation_id: id.clone() };
-        self.0.call(&open, EXPORT_MAX).await.map_err(|error| match error {
+        self.call_here(&open, EXPORT_MAX).await.map_err(|error| match error {
             CallError::Refused(busy @ OpenDisksRefused::Busy { .. }) => {
                 StepError::Transient(busy.to_string())
             }
@@ -82,7 +102,7 @@ impl ProvisionerClient {
     /// When the provisioner does not answer.
     pub async fn renew_disks(&self, id: &OperationId) -> Result<LeaseStatus, StepError> {
         let renew = RenewDisks { operation_id: id.clone() };
-        match self.0.call(&renew, QUICK).await {
+        match self.call_here(&renew, QUICK).await {
             Ok(RenewedLease { lease_seconds }) => {
                 Ok(LeaseStatus::Held(Duration::from_secs(lease_seconds.into())))
             }
@@ -97,7 +117,7 @@ impl ProvisionerClient {
     /// When the provisioner does not answer.
     pub async fn close_disks(&self, id: &OperationId) -> Result<(), StepError> {
         let close = CloseDisks { operation_id: id.clone() };
-        self.0.call(&close, EXPORT_MAX).await.map(drop).map_err(call_error)
+        self.call_here(&close, EXPORT_MAX).await.map(drop).map_err(call_error)
     }
 
     /// Reserves a name and the paths of its disks.
@@ -105,7 +125,7 @@ impl ProvisionerClient {
     /// # Errors
     /// When they are not reserved.
     pub async fn reserve(&self, reserve: &ReserveVmName) -> Result<ReservedVm, StepError> {
-        self.0.call(reserve, QUICK).await.map_err(call_error)
+        self.call_here(reserve, QUICK).await.map_err(call_error)
     }
 
     /// Releases a reserved name.
@@ -114,7 +134,7 @@ impl ProvisionerClient {
     /// When the provisioner does not answer.
     pub async fn release(&self, vm: &VmName, id: &OperationId) -> Result<(), StepError> {
         let release = ReleaseVmName { vm: vm.clone(), operation_id: id.clone() };
-        self.0.call(&release, EXPORT_MAX).await.map(drop).map_err(call_error)
+        self.call_here(&release, EXPORT_MAX).await.map(drop).map_err(call_error)
     }
 
     /// Begins to create a VM of a reserved name.
@@ -122,7 +142,7 @@ impl ProvisionerClient {
     /// # Errors
     /// When it is not begun.
     pub async fn create_reserved_vm(&self, command: &CreateReservedVm) -> Result<(), StepError> {
-        self.0.call(command, QUICK).await.map(drop).map_err(call_error)
+        self.call_here(command, QUICK).await.map(drop).map_err(call_error)
     }
 
     /// Begins to remove a VM; a no-op where there is none.
@@ -131,7 +151,7 @@ impl ProvisionerClient {
     /// When it is not begun.
     pub async fn remove(&self, vm: &VmName, id: &OperationId) -> Result<BeginOutcome, StepError> {
         let remove = RemoveVm { vm: vm.clone(), operation_id: Some(id.clone()) };
-        match self.0.call(&remove, QUICK).await {
+        match self.bus.call(&remove, QUICK).await {
             Ok(_) => Ok(BeginOutcome::Begun),
             Err(CallError::Refused(VmRefused::UnknownVm(_))) => Ok(BeginOutcome::NothingToDo),
             Err(CallError::Refused(locked @ VmRefused::Locked { .. })) => {
@@ -147,7 +167,7 @@ impl ProvisionerClient {
     /// When the provisioner does not answer.
     pub async fn operation(&self, id: &OperationId) -> Result<Option<OperationReport>, StepError> {
         let get = GetOperation { id: id.clone() };
-        match self.0.call_at(Service::Provisioner, &get, QUICK).await {
+        match self.bus.call_at(Service::Provisioner, &get, QUICK).await {
             Ok(report) => Ok(Some(report)),
             Err(CallError::Refused(_)) => Ok(None),
             Err(error) => Err(call_error(error)),
@@ -160,7 +180,7 @@ impl ProvisionerClient {
     /// When it does not answer.
     pub async fn cancel(&self, id: &OperationId) -> Result<(), StepError> {
         let cancel = CancelOperation { id: id.clone() };
-        match self.0.call_at(Service::Provisioner, &cancel, QUICK).await {
+        match self.bus.call_at(Service::Provisioner, &cancel, QUICK).await {
             // One that was never begun need not be cancelled.
             Ok(_) | Err(CallError::Refused(_)) => Ok(()),
             Err(error) => Err(call_error(error)),
@@ -173,7 +193,7 @@ impl ProvisionerClient {
     /// When it does not end in time.
     pub async fn outcome(&self, id: &OperationId, timeout: Duration) -> Result<ChildOutcome, StepError> {
         let why = |report: OperationReport| report.reason.unwrap_or_else(|| "no reason was given".into());
-        match operation::wait_for_operation(&self.0, Service::Provisioner, id, timeout, |_| {}).await {
+        match operation::wait_for_operation(&self.bus, Service::Provisioner, id, timeout, |_| {}).await {
             Ok(report) => Ok(match report.state {
                 OperationState::Done => ChildOutcome::Done,
                 OperationState::Stuck => ChildOutcome::Stuck(why(report)),

@@ -1,7 +1,7 @@
 //! A retention run: backups that no rule keeps are forgotten.
 //!
 //! ```text
-//!   queue    wait for a maintenance slot                           undo: give it back
+//!   queue    wait for a maintenance slot, and until no other host maintains the repository   undo: give both back
 //!   plan     the rules are applied to the backups of this service; what will be forgotten is written to the journal
 //!   forget   what was planned and is still planned, while the clock can be trusted and nothing holds it
 //! ```
@@ -21,8 +21,9 @@ use contract::backup::{AppliedRetention, ApplyRetention};
 use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
-use super::steps::{QUEUE_MAX, permanent, queue_maintenance, release_slot, repository, transient, with_slot};
-use crate::actors::SlotKind;
+use super::steps::{
+    QUEUE_MAX, permanent, queue_alone, release_maintenance, repository, transient, with_lease,
+};
 use crate::adapters::retention::{plan_of, policy_of, run_of};
 use crate::adapters::snapshots::{is_made_here, snapshot_id};
 use crate::state::ServiceState;
@@ -35,7 +36,7 @@ type Context = operation::Context<ServiceState, ApplyRetention>;
 impl Saga<ServiceState> for ApplyRetention {
     fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("queue", QUEUE_MAX, queue_maintenance).undone_by(undo),
+            Step::new("queue", QUEUE_MAX, queue_alone).undone_by(undo),
             Step::new("plan", FORGET_MAX, plan),
             Step::new("forget", FORGET_MAX, forget),
         ]
@@ -43,7 +44,7 @@ impl Saga<ServiceState> for ApplyRetention {
 }
 
 async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
-    release_slot(context, outputs).await?;
+    release_maintenance(context, outputs).await?;
     // Some may have been forgotten.
     context.state.repository.report_change();
     context.state.metrics.retention_undone();
@@ -56,12 +57,12 @@ async fn plan(context: &Context, _: &Outputs) -> Result<RetentionPlan, StepError
         let planned = plan_now(context, &repository).await?;
         Ok(run_of(&planned.plan))
     };
-    with_slot(context, SlotKind::Maintenance, planned).await
+    with_lease(context, planned).await
 }
 
 async fn forget(context: &Context, outputs: &Outputs) -> Result<AppliedRetention, StepError> {
     let run: RetentionPlan = outputs.get("plan")?;
-    let applied = with_slot(context, SlotKind::Maintenance, forget_planned(context, run)).await?;
+    let applied = with_lease(context, forget_planned(context, run)).await?;
     context.state.repository.report_change();
     context.state.metrics.retention_applied(&applied);
     Ok(applied)

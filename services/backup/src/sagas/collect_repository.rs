@@ -1,7 +1,7 @@
 //! A collection: packs that no backup needs are deleted, while backups run.
 //!
 //! ```text
-//!   queue     wait for a maintenance slot      undo: give it back
+//!   queue     wait for a maintenance slot, and until no other host maintains the repository   undo: give both back
 //!   collect   the engine deletes what nothing needs
 //! ```
 //!
@@ -16,10 +16,9 @@ use operation::Saga;
 use saga::{Outputs, Step, StepError};
 
 use super::steps::{
-    QUEUE_MAX, TRANSFER_MAX, permanent, queue_maintenance, read_error, release_slot, repository, transient,
-    with_progress, with_slot,
+    QUEUE_MAX, TRANSFER_MAX, permanent, queue_alone, read_error, release_maintenance, repository, transient,
+    with_lease, with_progress,
 };
-use crate::actors::SlotKind;
 use crate::state::ServiceState;
 
 type Context = operation::Context<ServiceState, CollectRepository>;
@@ -27,20 +26,20 @@ type Context = operation::Context<ServiceState, CollectRepository>;
 impl Saga<ServiceState> for CollectRepository {
     fn steps() -> Vec<Step<Context>> {
         vec![
-            Step::new("queue", QUEUE_MAX, queue_maintenance).undone_by(undo),
+            Step::new("queue", QUEUE_MAX, queue_alone).undone_by(undo),
             Step::new("collect", TRANSFER_MAX, collect),
         ]
     }
 }
 
 async fn undo(context: &Context, outputs: &Outputs) -> Result<(), StepError> {
-    release_slot(context, outputs).await?;
+    release_maintenance(context, outputs).await?;
     context.state.metrics.collection_undone();
     Ok(())
 }
 
 async fn collect(context: &Context, _: &Outputs) -> Result<CollectedRepository, StepError> {
-    with_slot(context, SlotKind::Maintenance, Box::pin(delete_unneeded(context))).await
+    with_lease(context, Box::pin(delete_unneeded(context))).await
 }
 
 async fn delete_unneeded(context: &Context) -> Result<CollectedRepository, StepError> {

@@ -66,8 +66,12 @@ async fn reserve(context: &Context, outputs: &Outputs) -> Result<ReservedVm, Ste
     let definition =
         plan::restored_definition(&kept, &context.command.as_vm).map_err(|unusable| permanent(&unusable))?;
     let backup = backup_of(&snapshot).map_err(|foreign| permanent(&foreign))?;
-    let request =
-        ReserveVmName { definition, disks: plan::disks_of(&backup), operation_id: context.id.clone() };
+    let request = ReserveVmName {
+        definition,
+        disks: plan::disks_of(&backup),
+        overcommit: context.command.overcommit,
+        operation_id: context.id.clone(),
+    };
     let reserved = context.state.provisioner.reserve(&request).await?;
     plan::check_host(&context.state.host, &reserved.host).map_err(|unusable| permanent(&unusable))?;
     Ok(reserved)

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "what the tests share is public to them")]
 
+mod hosts;
 mod maintenance;
 mod saga_harness;
 mod service;

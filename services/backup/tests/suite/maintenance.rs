@@ -127,8 +127,19 @@ async fn retention_forgets_what_no_rule_keeps_and_the_rest_can_be_restored() {
     let verified: VerifiedRepository = output(run(&service, &VerifyRepository::default()).await);
     assert_eq!(verified.backups, 5);
     let backup = format!("web@{}", made[3]).parse().expect("a valid reference");
-    let restored: RestoredVm =
-        output(run(&service, &RestoreBackupAsVm { backup, as_vm: vm("web2"), operation_id: None }).await);
+    let restored: RestoredVm = output(
+        run(
+            &service,
+            &RestoreBackupAsVm {
+                backup,
+                as_vm: vm("web2"),
+                host: None,
+                overcommit: false,
+                operation_id: None,
+            },
+        )
+        .await,
+    );
     assert_eq!(restored.backup, made[3]);
     raw_image(&folder.path().join("expected.raw"), 4, IMAGE_BYTES);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("the file exists");

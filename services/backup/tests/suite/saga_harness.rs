@@ -151,7 +151,13 @@ async fn a_restore_ends_with_a_vm_or_as_before() {
     saga::harness::check(
         &RestoreBackupAsVm::steps(),
         async || {
-            let restore = RestoreBackupAsVm { backup: latest(), as_vm: vm("web2"), operation_id: None };
+            let restore = RestoreBackupAsVm {
+                backup: latest(),
+                as_vm: vm("web2"),
+                host: None,
+                overcommit: false,
+                operation_id: None,
+            };
             let context = context(&at_hand, restore).await;
             back_up(&context.state, 7).await;
             context

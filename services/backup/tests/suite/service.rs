@@ -24,6 +24,8 @@ fn restore(backup: &str, as_vm: &str) -> RestoreBackupAsVm {
     RestoreBackupAsVm {
         backup: backup.parse().expect("a valid reference"),
         as_vm: vm(as_vm),
+        host: None,
+        overcommit: false,
         operation_id: None,
     }
 }

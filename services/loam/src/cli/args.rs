@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use super::backup::BackupCommand;
 use super::completion::Shell;
 use super::examples;
-use super::host_join::AdmissionCommand;
+use super::host::{HostCommand, HostRecordCommand};
 use super::op::OpCommand;
 use super::person::PersonCommand;
 use super::rotate::KeysCommand;
@@ -22,6 +22,8 @@ use crate::state::STATE_DEFAULT;
 use crate::up::settings::Hypervisor;
 
 const GLOBAL: &str = "Global options";
+/// The help of `--host`, the same for every command that chooses one.
+pub(super) const HOST: &str = "Host to do it on (default: the only one)";
 /// The help of `--detach`, the same for every command that begins an operation.
 pub(super) const DETACH: &str = "Print the operation's id and do not wait for its end";
 
@@ -56,6 +58,7 @@ impl Command {
             Command::Status | Command::Proxy | Command::Completion { .. } => true,
             Command::Seed(command) => matches!(command, SeedCommand::List),
             Command::Vm(command) => matches!(command, VmCommand::List | VmCommand::Show { .. }),
+            Command::Host(command) => matches!(command, HostCommand::Record(HostRecordCommand::List)),
             Command::Backup(command) => matches!(command, BackupCommand::List { .. }),
             Command::Schedule(command) => {
                 matches!(command, ScheduleCommand::List | ScheduleCommand::Runs { .. })
@@ -66,7 +69,6 @@ impl Command {
             Command::RowKeys(command) => matches!(command, super::row_keys::RowKeysCommand::List),
             Command::Person(command) => matches!(command, PersonCommand::List),
             Command::Up { .. }
-            | Command::Host(_)
             | Command::Keys(_)
             | Command::Bus(_)
             | Command::Release(_)
@@ -83,6 +85,9 @@ pub(super) enum Command {
     /// Manage VMs
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Manage the hosts that run VMs: list them, let them join the message bus, remove them
+    #[command(subcommand)]
+    Host(HostCommand),
     /// List the domain names that the HTTP proxy routes to VMs
     Proxy,
     /// Back up and restore VMs through the services
@@ -117,9 +122,6 @@ pub(super) enum Command {
     /// List, follow and cancel operations: work that commands began, such as a backup
     #[command(subcommand)]
     Op(OpCommand),
-    /// Admit hosts to the message bus, and remove them
-    #[command(subcommand)]
-    Host(AdmissionCommand),
     /// Admit people to the message bus, and remove them
     #[command(subcommand)]
     Person(PersonCommand),

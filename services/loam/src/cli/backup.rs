@@ -6,9 +6,9 @@ use contract::backup::{
     ApplyRetention, Backup, CollectRepository, ListBackups, RestoreBackupAsVm, RetentionRules, StartBackup,
     VerifyBackup, VerifyRepository,
 };
-use contract::{BackupRef, ByteCount, VmName};
+use contract::{BackupRef, ByteCount, HostName, VmName};
 
-use super::args::DETACH;
+use super::args::{DETACH, HOST};
 use super::completion;
 use super::exit::CliError;
 use super::output::{Text, cut, extra, number, short, short_length, show, time, whole};
@@ -39,6 +39,11 @@ pub(super) enum BackupCommand {
         /// Name of the new VM
         #[arg(long = "as", value_name = "NAME")]
         as_vm: VmName,
+        #[arg(long, value_name = "NAME", help = HOST, add = ArgValueCompleter::new(completion::hosts))]
+        host: Option<HostName>,
+        /// Restore it even where the host has less memory, disk space or processors than it asks for
+        #[arg(long)]
+        overcommit: bool,
         #[arg(long, help = DETACH)]
         detach: bool,
     },
@@ -109,8 +114,8 @@ pub(super) async fn run(session: &Session, command: BackupCommand) -> Result<(),
         BackupCommand::List { vm } => {
             show(session.json, &session.request(ListBackups { vm }).await?, |all, text| list(all, text))
         }
-        BackupCommand::Restore { backup, as_vm, detach } => {
-            begin(session, RestoreBackupAsVm { backup, as_vm, operation_id }, detach).await
+        BackupCommand::Restore { backup, as_vm, host, overcommit, detach } => {
+            begin(session, RestoreBackupAsVm { backup, as_vm, host, overcommit, operation_id }, detach).await
         }
         BackupCommand::Verify { backup, detach } => {
             begin(session, VerifyBackup { backup, operation_id }, detach).await

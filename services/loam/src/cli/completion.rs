@@ -12,7 +12,7 @@ use clap_complete::CompletionCandidate;
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Shells, Zsh};
 use contract::backup::{Backup, ListBackups};
 use contract::operation::{ListOperations, OperationReport};
-use contract::provisioner::{ListSeeds, ListVms};
+use contract::provisioner::{ListHosts, ListSeeds, ListVms};
 use contract::scheduler::ListSchedules;
 
 use super::client::BusAddress;
@@ -80,6 +80,13 @@ pub(super) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
                 )
             })
             .collect())
+    })
+}
+
+pub(super) fn hosts(current: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(current, async |session| {
+        let hosts = session.request(ListHosts {}).await?.into_iter();
+        Ok(hosts.map(|host| (host.name.to_string(), host.state.to_string())).collect())
     })
 }
 

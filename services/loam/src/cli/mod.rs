@@ -18,6 +18,7 @@ mod demo;
 mod examples;
 pub mod exit;
 mod help;
+mod host;
 mod host_join;
 mod op;
 mod output;
@@ -42,6 +43,7 @@ use std::process::ExitCode;
 use args::{Args, Command};
 use client::BusAddress;
 use exit::{CliError, CliExitCode};
+use host::HostCommand;
 use session::Session;
 
 use crate::state::State;
@@ -97,7 +99,9 @@ fn run(args: Args) -> Result<(), CliError> {
             crate::up::run(&options).map_err(CliError::of_start)
         }
         Command::Bus(command) => bus::run(&State::at(args.state), args.ca_file, command),
-        Command::Host(command) => host_join::run(&State::at(args.state), args.json, command),
+        Command::Host(HostCommand::Admission(command)) => {
+            host_join::run(&State::at(args.state), args.json, command)
+        }
         Command::Person(command) => person::run(&State::at(args.state), args.json, command),
         Command::Keys(command) => rotate::run(&State::at(args.state), args.json, command),
         Command::Completion { shell } => completion::print(shell),
@@ -130,6 +134,7 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             Command::Seed(command) => seed::run(&session, command).await,
             Command::Vm(vm::VmCommand::Ssh { vm, command }) => ssh::run(&session, state, vm, &command).await,
             Command::Vm(command) => vm::run(&session, command).await,
+            Command::Host(HostCommand::Record(command)) => host::run(&session, command).await,
             Command::Proxy => proxy::run(&session).await,
             Command::Backup(command) => backup::run(&session, command).await,
             Command::Schedule(command) => schedule::run(&session, command).await,
@@ -138,7 +143,7 @@ fn run_on_bus(address: BusAddress<'_>, state: &State, json: bool, command: Comma
             Command::Demo(args) => demo::run(&session, args).await,
             Command::Up { .. }
             | Command::Bus(_)
-            | Command::Host(_)
+            | Command::Host(HostCommand::Admission(_))
             | Command::Person(_)
             | Command::Keys(_)
             | Command::Release(_)

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
-use contract::VmName;
 use contract::provisioner::{
-    CreateVm, GetVm, GetVmSecrets, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition, VmSecrets,
+    CreateVm, ForgetVm, GetVm, GetVmSecrets, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition, VmSecrets,
 };
+use contract::{HostName, VmName};
 use provisioner_domain::parse_definition;
 
-use super::args::DETACH;
+use super::args::{DETACH, HOST};
 use super::exit::{CliError, CliExitCode};
 use super::output::{Text, cut, extra, number, printable, show, time, whole};
 use super::session::Session;
@@ -25,6 +25,8 @@ pub(super) enum VmCommand {
     Create {
         /// Definition of the VM, a TOML file
         file: PathBuf,
+        #[arg(long, value_name = "NAME", help = HOST, add = ArgValueCompleter::new(completion::hosts))]
+        host: Option<HostName>,
         /// Create it even where the host has less memory, disk space or processors than it asks for
         #[arg(long)]
         overcommit: bool,
@@ -60,6 +62,15 @@ pub(super) enum VmCommand {
     Stop(OneVm),
     /// Power off and remove a VM with its disk, without asking; its backups stay
     Remove(OneVm),
+    /// Forget a VM of a host that is marked as removed: its name is free again
+    Forget {
+        /// Host that it was on
+        #[arg(add = ArgValueCompleter::new(completion::hosts))]
+        host: HostName,
+        /// Name of the VM
+        #[arg(add = ArgValueCompleter::new(completion::vms))]
+        vm: VmName,
+    },
 }
 
 /// A command about one VM that begins an operation.
@@ -75,8 +86,9 @@ pub(super) struct OneVm {
 pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), CliError> {
     let operation_id = None;
     match command {
-        VmCommand::Create { file, overcommit, detach } => {
-            begin(session, CreateVm { definition: read(&file)?, overcommit, operation_id }, detach).await
+        VmCommand::Create { file, host, overcommit, detach } => {
+            let definition = read(&file)?;
+            begin(session, CreateVm { definition, host, overcommit, operation_id }, detach).await
         }
         VmCommand::List => {
             show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
@@ -88,6 +100,12 @@ pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), Cli
                 (shown.definition.env, shown.definition.install) = (env, install);
             }
             show(session.json, &shown, one)
+        }
+        VmCommand::Forget { host, vm } => {
+            show(session.json, &session.request(ForgetVm { host, vm }).await?, |forgotten, text| {
+                let (vm, host) = (&forgotten.vm.definition.name, &forgotten.vm.host);
+                text.line(format_args!("VM {vm} of host {host} is forgotten"));
+            })
         }
         VmCommand::Ssh { .. } => unreachable!("`ssh` is another module"),
         VmCommand::Start(OneVm { vm, detach }) => begin(session, StartVm { vm, operation_id }, detach).await,
@@ -124,6 +142,7 @@ fn list(vms: &[Vm], text: &mut Text) {
         [
             vm.definition.name.to_string(),
             state(vm),
+            vm.host.to_string(),
             vm.address.map_or_else(|| "-".into(), |address| address.to_string()),
             vm.definition.cpu_count.to_string(),
             vm.definition.ram_size.to_string(),
@@ -134,6 +153,7 @@ fn list(vms: &[Vm], text: &mut Text) {
     let head = [
         whole("NAME"),
         whole("STATE"),
+        extra(whole("HOST")),
         whole("ADDRESS"),
         extra(number("CPUS")),
         number("MEMORY"),

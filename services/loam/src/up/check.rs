@@ -29,7 +29,7 @@ pub(super) fn check_services(
 ) -> anyhow::Result<()> {
     let keys = state.keys();
     let common = CommonSettings { state, settings, url: "", ca_file: None, keys: &keys, hypervisor };
-    for service in Service::FIVE {
+    for &service in &settings.services {
         let Some(problem) = check(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;
         };

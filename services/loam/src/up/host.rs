@@ -109,11 +109,11 @@ impl Host {
             keys: &self.keys,
             hypervisor: self.hypervisor,
         };
-        for service in Service::FIVE {
+        for &service in &self.settings.services {
             service::write_settings(&common, service)?;
         }
         let mut keepers = HashMap::new();
-        for service in Service::FIVE {
+        for &service in &self.settings.services {
             let keeper = self.keep_service(service);
             keepers.insert(service, keeper.handle());
             started.processes.push(keeper);
@@ -323,7 +323,12 @@ impl Host {
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let (sender, health) = watch::channel(HealthTable::new());
-        let _polling = tokio::spawn(status_view::poll_health(bus, self.settings.host.clone(), sender));
+        let _polling = tokio::spawn(status_view::poll_health(
+            bus,
+            self.settings.host.clone(),
+            self.settings.services.clone(),
+            sender,
+        ));
         let (version, root) = (env!("CARGO_PKG_VERSION"), self.state.root().display());
         let url = &place.url;
         let head = format!("loam {version}  realm {}  {url}  {root}", self.settings.realm);
@@ -352,7 +357,7 @@ impl Host {
                 ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
                 shown.show(service, &status, current, handlers.notice(service));
             }
-            if ready == Service::FIVE.len() && !all_ready_shown {
+            if ready == self.settings.services.len() && !all_ready_shown {
                 all_ready_shown = true;
                 shown.all_ready();
             }

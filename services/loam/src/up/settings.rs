@@ -3,6 +3,7 @@
 //!
 //! ```toml
 //! host = "localhost"
+//! # services = ["provisioner", "backup"]     # which of the five run here; all of them where it is left out
 //! realm = "loam"
 //! # operations_kept = 10000  # ended operations that each service keeps on this host
 //! [nats]
@@ -22,7 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use contract::{HostName, Realm, Service};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::admission::join::JoinedBus;
 
@@ -35,6 +37,10 @@ pub struct Settings {
     /// The name of this host.
     #[serde(default = "localhost")]
     pub host: HostName,
+    /// The services that run here, in the order in which they are started. Every host that runs VMs needs a provisioner and a
+    /// backup service of its own; the others run where the settings say.
+    #[serde(default = "all_services", deserialize_with = "services")]
+    pub services: Vec<Service>,
     /// The first token of every subject.
     #[serde(default)]
     pub realm: Realm,
@@ -110,6 +116,22 @@ fn localhost() -> HostName {
 }
 fn loopback() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
+}
+fn all_services() -> Vec<Service> {
+    Service::FIVE.to_vec()
+}
+/// Each at most once, whatever the order.
+fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let parse = |name: &String| match name.parse() {
+        Ok(service) if Service::FIVE.contains(&service) => Ok(service),
+        _ => Err(D::Error::custom(format!("{name:?} is not one of the five services"))),
+    };
+    let named = names.iter().map(parse).collect::<Result<Vec<Service>, _>>()?;
+    match named.is_empty() {
+        true => Err(D::Error::custom("name at least one service")),
+        false => Ok(Service::FIVE.into_iter().filter(|service| named.contains(service)).collect()),
+    }
 }
 fn port_default() -> u16 {
     PORT_DEFAULT
@@ -273,6 +295,18 @@ mod tests {
         assert!(wrong.starts_with("loam.toml:2: ") && wrong.contains("port"), "{wrong}");
         let stranger = parse("[scheduler]\n[schedular]\n");
         assert!(stranger.starts_with("loam.toml:2: ") && stranger.contains("schedular"), "{stranger}");
+    }
+
+    #[test]
+    fn a_host_runs_the_services_that_its_settings_name() {
+        let services = |text: &str| Settings::parse(text, Path::new("loam.toml")).map(|read| read.services);
+        assert_eq!(services("").expect("read"), Service::FIVE);
+        let two = services("services = [\"backup\", \"provisioner\"]\n").expect("read");
+        assert_eq!(two, [Service::Provisioner, Service::Backup]);
+        for wrong in ["[]", "[\"supervisor\"]", "[\"proxi\"]"] {
+            let refused = services(&format!("services = {wrong}\n")).expect_err(wrong).to_string();
+            assert!(refused.starts_with("loam.toml:1: "), "{refused}");
+        }
     }
 
     #[test]

@@ -29,9 +29,14 @@ const START_MAX: TimeDelta = TimeDelta::seconds(60);
 pub(super) type HealthTable = HashMap<Service, Health>;
 
 /// Asks every service of this host for its health, for ever.
-pub(super) async fn poll_health(bus: Bus, host: HostName, sender: watch::Sender<HealthTable>) {
+pub(super) async fn poll_health(
+    bus: Bus,
+    host: HostName,
+    services: Vec<Service>,
+    sender: watch::Sender<HealthTable>,
+) {
     loop {
-        let asked = Service::FIVE.map(|service| {
+        let asked = services.iter().map(|&service| {
             let (bus, here) = (bus.clone(), Destination { service, host: Some(host.clone()) });
             async move { (service, bus.call_at(here, &CheckHealth {}, ASK_MAX).await) }
         });

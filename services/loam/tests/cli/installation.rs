@@ -254,6 +254,7 @@ fn vm(number: usize) -> Vm {
 
 fn seed() -> Seed {
     Seed {
+        host: "h1".parse().expect("a name"),
         name: SeedName::new("debian").expect("fits"),
         sha256: "5".repeat(64),
         virtual_size: ByteCount::gib(3),

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bus::{Bus, Caller, ErrorReply, RunningServer};
+use bus::{Bus, CallError, Caller, Destination, ErrorReply, RunningServer};
 use contract::health::{CheckHealth, Health};
 use contract::message::NeverRefused;
-use contract::provisioner::{ListVms, OpenDisks};
+use contract::provisioner::{ListVms, OpenDisks, OpenDisksRefused, OpenedDisks};
 use contract::scheduler::ListSchedules;
-use contract::{OperationId, Request, Service, VmName};
+use contract::{HostName, OperationId, Request, Service, VmName};
 
 use crate::test_bus::{TestBus, info};
 
@@ -93,6 +93,64 @@ async fn a_service_asks_itself_on_a_subject_that_no_other_account_reaches() {
             let mut other = test_bus.raw_service(service);
             assert!(!other.may_publish("loam.v1.upgrade.internal.check_health"), "{service}");
         }
+    }
+}
+
+/// Two hosts: the provisioner of h1 receives what that of h2 has to answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_one_host_passes_on_to_another_stays_the_callers() {
+    let test_bus = TestBus::start().await;
+    let [h1, h2] =
+        [test_bus.service(Service::Provisioner).await, test_bus.service(Service::Provisioner).await];
+    let host = HostName::new("h2").expect("a name");
+    let (callers, note) = (Seen::default(), Seen::default());
+    let (noted, place) = (Arc::clone(&note), Destination::on(Service::Provisioner, &host));
+    let mut server = h1.server(info(Service::Provisioner));
+    let bus = h1.clone();
+    server.on::<ListVms, _, _>(move |call| {
+        noted.lock().expect("no panic").push(call.caller.clone());
+        let (bus, place) = (bus.clone(), place.clone());
+        async move { bus.forward(place, call, SOON).await }
+    });
+    let _first = server.open().await.expect("open");
+    let mut server = h2.server(info(Service::Provisioner));
+    let seen_there = Arc::clone(&callers);
+    server.on_forwarded::<ListVms, _, _>(&host, move |call| {
+        seen_there.lock().expect("no panic").push(call.caller);
+        std::future::ready(Ok::<_, ErrorReply<NeverRefused>>(Vec::new()))
+    });
+    let at_h2 = Arc::clone(&callers);
+    server.on_host::<OpenDisks, _, _>(&host, move |call| {
+        at_h2.lock().expect("no panic").push(call.caller);
+        let unknown = OpenDisksRefused::UnknownVm(call.request.vm);
+        std::future::ready(Err::<OpenedDisks, _>(ErrorReply::Refused(unknown)))
+    });
+    let _second = server.open().await.expect("open");
+
+    let person = test_bus.person().await;
+    person.call(&ListVms {}, SOON).await.expect("answered by the other host");
+    test_bus.service(Service::Proxy).await.call(&ListVms {}, SOON).await.expect("answered");
+    assert_eq!(seen(&callers), seen(&note));
+    assert!(matches!(seen(&callers)[..], [Caller::Person { .. }, Caller::Service(Service::Proxy)]));
+    // The backup service sends to its own host.
+    let open = OpenDisks { vm: VmName::new("web").expect("a name"), operation_id: OperationId::from_bits(7) };
+    let backup = test_bus.service(Service::Backup).await;
+    let there = Destination::on(Service::Provisioner, &host);
+    let refused = backup.call_at(there, &open, SOON).await.expect_err("no such VM");
+    assert!(matches!(refused, CallError::Refused(OpenDisksRefused::UnknownVm(_))), "{refused}");
+    assert_eq!(seen(&callers).last(), Some(&Caller::Service(Service::Backup)));
+
+    // Nobody else reaches what is passed on, and a header alone makes nobody an instance.
+    let mut raw = test_bus.raw_person();
+    assert!(!raw.may_publish("loam.v1.provisioner.internal.list_vms.h2"));
+    raw.subscribe("_INBOX_operator.>");
+    let forged = ["Loam-Forwarded-For: {\"caller\":{\"service\":\"proxy\"}}"];
+    raw.publish("loam.v1.provisioner.list_vms", "_INBOX_operator.forged", &forged, "{}");
+    let answer = raw.wait_for_message();
+    assert!(answer.headers.contains("403"), "{}", answer.headers);
+    for service in Service::FIVE.into_iter().filter(|service| *service != Service::Provisioner) {
+        let mut other = test_bus.raw_service(service);
+        assert!(!other.may_publish("loam.v1.provisioner.internal.list_vms.h2"), "{service}");
     }
 }
 

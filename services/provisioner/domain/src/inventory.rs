@@ -1,5 +1,5 @@
-//! All VMs and seeds of a realm, and what must hold between them: a name is used once, a domain is routed to one VM, a
-//! disk is not smaller than its seed, a seed in use stays.
+//! The VMs and seeds of one host, and what must hold between them: a name is used once, a domain is routed to one VM, a
+//! disk is not smaller than its seed, a seed in use stays. (Names are used once over all hosts: see `name`.)
 //!
 //! A row that this build cannot read may be about any VM or seed: its key stays taken, and while there is one, nothing
 //! is removed because no record needs it.
@@ -16,6 +16,7 @@ use contract::{ByteCount, HostName, OperationId, SeedName, Timestamp, VmName};
 
 use crate::bounds;
 use crate::identity::Identity;
+use crate::name::RESERVED_FOR_RESTORE;
 use crate::secrets::{StoredSecrets, without_secrets};
 use crate::seed::{SeedImageRecord, is_sha256};
 use crate::vm::{DesiredPowerState, DiskSource, VmPhase, VmRecord};
@@ -26,8 +27,8 @@ pub struct Inventory {
     /// Shared, so that a snapshot of everything costs little.
     vms: BTreeMap<VmName, Arc<VmRecord>>,
     seeds: BTreeMap<SeedName, SeedImageRecord>,
-    /// The keys of the rows that cannot be read.
-    unreadable_vms: BTreeSet<String>,
+    /// The keys of the rows that cannot be read, each with the VM's name where that is known.
+    unreadable_vms: BTreeMap<String, Option<VmName>>,
     unreadable_seeds: BTreeSet<String>,
 }
 
@@ -66,21 +67,26 @@ impl Inventory {
         }
     }
 
-    /// Takes over that the row of a VM cannot be read.
-    pub fn set_aside_vm(&mut self, key: &str) {
-        self.vms.retain(|name, _| name.as_str() != key);
-        self.unreadable_vms.insert(key.into());
+    /// Takes over that the row of a VM cannot be read; `name` where the table of names has it.
+    pub fn set_aside_vm(&mut self, key: &str, name: Option<VmName>) {
+        self.vms.retain(|_, vm| vm.key() != key);
+        self.unreadable_vms.insert(key.into(), name);
     }
 
-    /// Takes over that the row of a seed cannot be read.
+    /// Takes over that the row of a seed cannot be read. `key` is that of the row, without the host.
     pub fn set_aside_seed(&mut self, key: &str) {
         self.seeds.retain(|name, _| name.as_str() != key);
         self.unreadable_seeds.insert(key.into());
     }
 
-    /// Whether the row of a VM cannot be read.
+    /// Whether the row of a VM of that name cannot be read.
     pub fn is_vm_unreadable(&self, name: &VmName) -> bool {
-        self.unreadable_vms.contains(name.as_str())
+        self.unreadable_vms.values().any(|other| other.as_ref() == Some(name))
+    }
+
+    /// Whether there is a row of this key that cannot be read.
+    pub fn has_unreadable_vm(&self, key: &str) -> bool {
+        self.unreadable_vms.contains_key(key)
     }
 
     /// Whether the row of a seed cannot be read.
@@ -103,6 +109,14 @@ impl Inventory {
         self.vms.values().map(Arc::as_ref)
     }
 
+    /// The names that were reserved for a restore so long ago that nobody restores it any more, each with its operation.
+    pub fn expired_reservations(&self, now: Timestamp) -> impl Iterator<Item = (&VmName, &OperationId)> {
+        self.vms().filter_map(move |vm| match &vm.phase {
+            VmPhase::Reserved { by } if vm.created + RESERVED_FOR_RESTORE <= now => Some((vm.name(), by)),
+            _ => None,
+        })
+    }
+
     /// One seed's record.
     pub fn seed(&self, name: &SeedName) -> Option<&SeedImageRecord> {
         self.seeds.get(name)
@@ -123,13 +137,13 @@ impl Inventory {
 
     /// Takes a written record over.
     pub fn put_vm(&mut self, record: VmRecord) {
-        self.unreadable_vms.remove(record.name().as_str());
+        self.unreadable_vms.remove(&record.key());
         self.vms.insert(record.name().clone(), Arc::new(record));
     }
 
     /// Takes a removal over.
     pub fn forget_vm(&mut self, name: &VmName) {
-        self.unreadable_vms.remove(name.as_str());
+        self.unreadable_vms.retain(|_, other| other.as_ref() != Some(name));
         self.vms.remove(name);
     }
 
@@ -143,11 +157,10 @@ impl Inventory {
         self.seeds.remove(name);
     }
 
-    /// The memory of all VMs that run or should run.
+    /// The memory of all VMs that run or should run, or are being restored.
     pub fn promised_memory(&self) -> ByteCount {
         let runs = |vm: &&VmRecord| match &vm.phase {
-            VmPhase::Reserved { .. } => false,
-            VmPhase::Creating { .. } => true,
+            VmPhase::Reserved { .. } | VmPhase::Creating { .. } => true,
             VmPhase::Exists { desired, observed, .. } => {
                 *desired == DesiredPowerState::Running || observed.power.is_on()
             }

@@ -11,6 +11,7 @@
 //!
 //!   ExportRecord: Opening --> Open      exports of disks, and how long their leases last
 //!   secrets: what of a definition is encrypted in its record
+//!   HostRecord, NameRecord              what all hosts share: which there are, and who has which name
 //!   nocloud: the documents by which cloud-init configures a new VM
 //! ```
 //!
@@ -24,9 +25,11 @@ pub mod bounds;
 pub mod capacity;
 pub mod definition;
 pub mod export;
+pub mod host;
 pub mod hypervisor;
 pub mod identity;
 pub mod inventory;
+pub mod name;
 pub mod nocloud;
 pub mod power;
 pub mod reconcile;
@@ -38,9 +41,11 @@ pub mod vm;
 pub use capacity::HostCapacity;
 pub use definition::{DefinitionError, parse_definition};
 pub use export::{ExportLeases, ExportPhase, ExportRecord, ExportServer};
+pub use host::HostRecord;
 pub use hypervisor::HypervisorInfo;
 pub use identity::Identity;
 pub use inventory::{Inventory, NewVmParams};
+pub use name::NameRecord;
 pub use power::{ObservedVmState, PowerState};
 pub use reconcile::{FoundVm, OperationStatus, ReconcileAction};
 pub use retry::{FreeSpaceHysteresis, VmRetryBackoff};

@@ -88,6 +88,7 @@ async fn store(context: &Context, outputs: &Outputs) -> Result<Seed, StepError> 
     let imported: ImportedSeedImage = outputs.get("import")?;
     let seed = Seed {
         name: context.command.name.clone(),
+        host: context.state.host.clone(),
         sha256: digest(context),
         virtual_size: imported.virtual_size,
         stored_size: imported.stored_size,

@@ -129,6 +129,7 @@ impl VmReconciler {
         self.resumes.retain(|vm| inventory.vm(vm).is_some());
         self.withdraw_seeds(&inventory).await?;
         self.discard_set_aside().await?;
+        self.expire_reservations(&inventory).await?;
         metrics::measure_vms(&inventory);
         failed.map_or(Ok(()), Err)
     }
@@ -277,6 +278,15 @@ impl VmReconciler {
                     Err(ErrorReply::Failed(failure)) => return Err(failure.into()),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Frees the names, and removes the files, of restores that nobody carries on.
+    async fn expire_reservations(&self, inventory: &Inventory) -> Result<(), RoundError> {
+        for (vm, by) in inventory.expired_reservations(chrono::Utc::now()) {
+            tracing::warn!(%vm, %by, "the reservation of a name has expired; freeing it");
+            self.state.release(vm, by).await?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner::ports::{GuestShutdownMethod, Hypervisor, HypervisorErrorKind};
 use testkit::eventually;
 
-use crate::support::{ANSWER, Running, definition, limits, script, vm};
+use crate::support::{ANSWER, CallHere, Running, definition, limits, script, vm};
 
 async fn with_web() -> Running {
     with_web_at(limits()).await
@@ -38,12 +38,12 @@ async fn open(
     operation: &OperationId,
 ) -> Result<OpenedDisks, CallError<OpenDisksRefused>> {
     let asked = OpenDisks { vm: vm("web"), operation_id: operation.clone() };
-    running.bus.call(&asked, ANSWER).await
+    running.bus.call_here(&asked, ANSWER).await
 }
 
 async fn close(running: &Running, operation: &OperationId) -> bool {
     let asked = CloseDisks { operation_id: operation.clone() };
-    running.bus.call(&asked, ANSWER).await.expect("closed").was_open
+    running.bus.call_here(&asked, ANSWER).await.expect("closed").was_open
 }
 
 async fn stop(running: &Running) {
@@ -179,11 +179,11 @@ async fn a_lease_that_nobody_renews_expires() {
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
     let renew = RenewDisks { operation_id: operation.clone() };
-    let renewed = running.bus.call(&renew, ANSWER).await.expect("it goes on");
+    let renewed = running.bus.call_here(&renew, ANSWER).await.expect("it goes on");
     assert_eq!(renewed.lease_seconds, 1);
     eventually("the exports are closed", async || locked_by(&running).await.is_none()).await;
     assert!(UnixStream::connect(&opened.exports[0].socket).is_err());
-    let gone = running.bus.call(&renew, ANSWER).await.expect_err("closed");
+    let gone = running.bus.call_here(&renew, ANSWER).await.expect_err("closed");
     let not_open = NotOpen { operation_id: operation.clone() };
     assert_eq!(gone.to_string(), not_open.to_string());
     eventually("its row is gone", async || !close(&running, &operation).await).await;
@@ -205,7 +205,7 @@ async fn an_export_outlives_the_provisioner_and_one_that_was_half_open_is_closed
     let half = new_id();
     let asked = OpenDisks { vm: vm("web"), operation_id: half.clone() };
     let bus = running.bus.clone();
-    let asking = tokio::spawn(async move { bus.call(&asked, ANSWER).await.is_ok() });
+    let asking = tokio::spawn(async move { bus.call_here(&asked, ANSWER).await.is_ok() });
     eventually("the disks are being exported", async || locked_by(&running).await.as_ref() == Some(&half))
         .await;
     asking.abort();
@@ -236,7 +236,7 @@ async fn an_export_that_is_not_served_any_more_is_closed_and_can_be_opened_again
     let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
     assert!(killed.expect("kill").success());
     let renew = RenewDisks { operation_id: operation.clone() };
-    eventually("it is not renewed", async || running.bus.call(&renew, ANSWER).await.is_err()).await;
+    eventually("it is not renewed", async || running.bus.call_here(&renew, ANSWER).await.is_err()).await;
     eventually("it is opened again", async || open(&running, &operation).await.is_ok()).await;
     read(&opened.exports[0], &running.folder.path().join("copy.raw"));
     close(&running, &operation).await;
@@ -250,19 +250,20 @@ async fn a_name_is_reserved_released_and_created() {
     let mut copy = definition("web2");
     copy.domains.clear();
     let reserve = |by: &OperationId, copy: &contract::provisioner::VmDefinition| ReserveVmName {
+        overcommit: false,
         definition: copy.clone(),
         disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(64) }],
         operation_id: by.clone(),
     };
-    let reserved = running.bus.call(&reserve(&restore, &copy), ANSWER).await;
+    let reserved = running.bus.call_here(&reserve(&restore, &copy), ANSWER).await;
     let reserved = reserved.expect("reserved");
-    let again = running.bus.call(&reserve(&restore, &copy), ANSWER).await;
+    let again = running.bus.call_here(&reserve(&restore, &copy), ANSWER).await;
     assert_eq!(again.expect("the same"), reserved);
-    let other = running.bus.call(&reserve(&new_id(), &copy), ANSWER).await;
+    let other = running.bus.call_here(&reserve(&new_id(), &copy), ANSWER).await;
     assert!(matches!(other, Err(CallError::Refused(CreateVmRefused::NameTaken(_)))));
 
     let create = CreateReservedVm { vm: vm("web2"), reserved_by: restore.clone(), operation_id: None };
-    let early = running.bus.call(&create, ANSWER).await.expect_err("no disk yet");
+    let early = running.bus.call_here(&create, ANSWER).await.expect_err("no disk yet");
     assert!(matches!(early, CallError::Refused(CreateReservedVmRefused::DiskMissing(_))));
     let operation = new_id();
     let opened = open(&running, &operation).await.expect("opened");
@@ -270,7 +271,7 @@ async fn a_name_is_reserved_released_and_created() {
     close(&running, &operation).await;
 
     let foreign = CreateReservedVm { reserved_by: new_id(), ..create.clone() };
-    let foreign = running.bus.call(&foreign, ANSWER).await.expect_err("not its own");
+    let foreign = running.bus.call_here(&foreign, ANSWER).await.expect_err("not its own");
     assert!(matches!(foreign, CallError::Refused(CreateReservedVmRefused::NotReserved { .. })));
     running.run(create).await;
     let made = running.bus.call(&GetVm { vm: vm("web2") }, ANSWER).await.expect("it exists");
@@ -279,16 +280,16 @@ async fn a_name_is_reserved_released_and_created() {
     assert_eq!(hypervisor.renewed_name(&made.uuid), Some(vm("web2")), "the copy is another machine");
 
     let release = |name: &str, by: &OperationId| ReleaseVmName { vm: vm(name), operation_id: by.clone() };
-    let kept = running.bus.call(&release("web2", &restore), ANSWER).await;
+    let kept = running.bus.call_here(&release("web2", &restore), ANSWER).await;
     assert!(!kept.expect("a no-op").was_reserved, "a created VM is not released");
     copy.name = vm("web3");
     let mine = new_id();
-    let reserved = running.bus.call(&reserve(&mine, &copy), ANSWER).await;
+    let reserved = running.bus.call_here(&reserve(&mine, &copy), ANSWER).await;
     std::fs::write(&reserved.expect("reserved").disks[0].path, "half a disk").expect("written");
-    let foreign = running.bus.call(&release("web3", &restore), ANSWER).await;
+    let foreign = running.bus.call_here(&release("web3", &restore), ANSWER).await;
     assert!(!foreign.expect("a no-op").was_reserved);
     for was_reserved in [true, false] {
-        let released = running.bus.call(&release("web3", &mine), ANSWER).await;
+        let released = running.bus.call_here(&release("web3", &mine), ANSWER).await;
         assert_eq!(released.expect("a no-op").was_reserved, was_reserved);
     }
     assert!(!running.simulated.state.join("vms/web3").exists());

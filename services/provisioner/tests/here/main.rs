@@ -5,6 +5,7 @@ mod support;
 
 mod commands;
 mod exports;
+mod hosts;
 mod process;
 mod reconcile;
 mod rows;

@@ -124,12 +124,20 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
     let mut process = start(&config);
     answers(&bus).await;
 
-    let health = bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
-    let health = health.expect("an answer");
-    assert!(health.is_healthy(), "{health:?}");
+    eventually("it is healthy", async || {
+        let health = bus.call_at(Service::Provisioner, &CheckHealth {}, ANSWER).await;
+        health.expect("an answer").is_healthy()
+    })
+    .await;
 
     let (path, sha256) = raw_image(folder.path());
-    let seed = AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };
+    let seed = AddSeed {
+        name: seed_name(),
+        from: path.display().to_string(),
+        sha256,
+        host: None,
+        operation_id: None,
+    };
     let begun = bus.call(&seed, ANSWER).await.expect("begun");
     assert_eq!(ended(&bus, begun.operation()).await, OperationState::Done);
 
@@ -139,7 +147,7 @@ async fn whenever_it_is_killed_a_creation_ends_done_and_nothing_else_remains() {
         let mut definition = definition(&name);
         definition.install = vec![script("install.sh", "#!/bin/sh\n")];
         let id = new_id();
-        let create = CreateVm { definition, overcommit: false, operation_id: Some(id.clone()) };
+        let create = CreateVm { definition, host: None, overcommit: false, operation_id: Some(id.clone()) };
         bus.call(&create, ANSWER).await.expect("begun");
         tokio::time::sleep(Duration::from_millis(delay)).await;
         drop(process);

@@ -13,7 +13,7 @@ use provisioner::ports::{Hypervisor, HypervisorErrorKind, VmMark, VmSpec};
 use provisioner_domain::PowerState;
 use testkit::{eventually, eventually_some};
 
-use crate::support::{ANSWER, Running, WAIT_MAX, definition, limits, vm};
+use crate::support::{ANSWER, CallHere, Running, WAIT_MAX, definition, limits, vm};
 
 async fn get(running: &Running) -> Vm {
     running.bus.call(&GetVm { vm: vm("web") }, ANSWER).await.expect("it exists")
@@ -158,7 +158,8 @@ async fn a_suspended_vm_is_shown_with_its_reason_and_an_alert_and_start_says_it_
         let listed = running.bus.call(&ListVms {}, ANSWER).await.expect("a list");
         assert_eq!(listed[0].pause_reason, Some(reason));
         let (alert, _) = alerts.next().await.expect("an alert");
-        assert_eq!(alert, VmPaused { name: vm("web"), host: before.host.clone(), reason });
+        let (host, uuid) = (before.host.clone(), before.uuid.clone());
+        assert_eq!(alert, VmPaused { name: vm("web"), host, uuid, reason });
         // Several rounds of the reconciler leave it as it is.
         tokio::time::sleep(reconciling().reconcile_interval * 4).await;
         assert_eq!(get(&running).await, paused);
@@ -217,9 +218,9 @@ async fn a_paused_vm_is_stopped_and_its_disks_are_read() {
     eventually_in(&running, VmState::Paused).await;
     let operation_id = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: operation_id.clone() };
-    let opened = running.bus.call(&open, ANSWER).await.expect("opened");
+    let opened = running.bus.call_here(&open, ANSWER).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Crash);
-    running.bus.call(&CloseDisks { operation_id }, ANSWER).await.expect("closed");
+    running.bus.call_here(&CloseDisks { operation_id }, ANSWER).await.expect("closed");
     running.run(StopVm { vm: vm("web"), operation_id: None }).await;
     eventually_in(&running, VmState::Stopped).await;
 }
@@ -250,8 +251,12 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     // An operation of ours that ended undone.
     running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
-    let create =
-        CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
+    let create = CreateVm {
+        definition: definition("half"),
+        host: None,
+        overcommit: false,
+        operation_id: Some(id.clone()),
+    };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.clear(SimulatedCall::Address);
@@ -294,16 +299,21 @@ async fn while_the_row_of_a_vm_cannot_be_read_nothing_is_taken_for_left_over() {
     let web = get(&running).await.uuid;
     running.simulated.faults.set(SimulatedCall::Address, Fault::GuestUnresponsive);
     let id = new_id();
-    let create =
-        CreateVm { definition: definition("half"), overcommit: false, operation_id: Some(id.clone()) };
+    let create = CreateVm {
+        definition: definition("half"),
+        host: None,
+        overcommit: false,
+        operation_id: Some(id.clone()),
+    };
     running.bus.call(&create, ANSWER).await.expect("begun");
     running.undone(&id).await;
     running.simulated.faults.clear(SimulatedCall::Address);
 
     let (transport, table) = (running.transport.clone(), contract::bucket::VMS.name);
-    let row = transport.get(table, "web").await.expect("read").expect("there");
+    let key = format!("h1.{web}");
+    let row = transport.get(table, &key).await.expect("read").expect("there");
     let later = [&[0x92, 9], &row.value[2..]].concat();
-    transport.put(table, "web", later.into(), row.revision).await.expect("written");
+    transport.put(table, &key, later.into(), row.revision).await.expect("written");
     let running = running.restart().await;
     let ours = spec("orphan", "00000000-0000-4000-8000-000000000001", &id);
     running.simulated.hypervisor.define(&ours).await.expect("defined");
@@ -315,14 +325,17 @@ async fn while_the_row_of_a_vm_cannot_be_read_nothing_is_taken_for_left_over() {
         let is_web = command.name == vm("web");
         let created = running
             .bus
-            .call(&CreateVm { definition: command, overcommit: false, operation_id: None }, ANSWER)
+            .call(
+                &CreateVm { definition: command, host: None, overcommit: false, operation_id: None },
+                ANSWER,
+            )
             .await;
         assert_eq!(created.is_err(), is_web, "{created:?}");
     }
 
     // Another process wrote it as this version can read it.
-    let stored = transport.get(table, "web").await.expect("read").expect("there");
-    transport.put(table, "web", row.value, stored.revision).await.expect("written");
+    let stored = transport.get(table, &key).await.expect("read").expect("there");
+    transport.put(table, &key, row.value, stored.revision).await.expect("written");
     let running = running.restart().await;
     eventually("the orphan is gone", async || power(&running, &ours.uuid).await == PowerState::Missing).await;
     assert_eq!(get(&running).await.uuid, web);

@@ -6,7 +6,8 @@ use contract::{ByteCount, NoPrevious, OperationId, Stored, Timestamp};
 use encryption::{RowKeys, new_key};
 use provisioner_domain::secrets::row_of;
 use provisioner_domain::{
-    ExportPhase, ExportRecord, ExportServer, Inventory, NewVmParams, SeedImageRecord, StoredSecrets,
+    ExportPhase, ExportRecord, ExportServer, HostRecord, Inventory, NameRecord, NewVmParams, SeedImageRecord,
+    StoredSecrets,
 };
 
 use crate::support::{definition, seed_name, vm};
@@ -22,6 +23,7 @@ fn rows_of_version_1_are_read_and_written() {
     let by = OperationId::from_bits(7);
     let seed = Seed {
         name: seed_name(),
+        host: "h1".parse().expect("valid"),
         sha256: "a".repeat(64),
         virtual_size: ByteCount::mib(16),
         stored_size: ByteCount::mib(1),
@@ -31,6 +33,20 @@ fn rows_of_version_1_are_read_and_written() {
     holds("seeds", &seed);
 
     let host: contract::HostName = "h1".parse().expect("valid");
+    let reported = HostRecord {
+        name: host.clone(),
+        reported: Timestamp::UNIX_EPOCH,
+        cpus: Some(2),
+        memory: Some(ByteCount::gib(4)),
+        promised_memory: ByteCount::mib(256),
+        free_disk: Some(ByteCount::gib(10)),
+        vms: 1,
+        hypervisor: "libvirt".into(),
+        emulation_reason: Some("this host has no /dev/kvm".into()),
+        version: "1.0.0".into(),
+        removed: Some(Timestamp::UNIX_EPOCH),
+    };
+    holds("hosts", &reported);
     let mut new_vm = NewVmParams {
         by: by.clone(),
         random_bits: 1,
@@ -44,6 +60,13 @@ fn rows_of_version_1_are_read_and_written() {
     new_vm.secrets = Some(StoredSecrets { variables, scripts, encrypted });
     let record = Inventory::new([], [seed]).create(&definition("web"), &new_vm).expect("it may be created");
     holds("vms", &record);
+    let name = NameRecord {
+        host: host.clone(),
+        uuid: record.identity.uuid.clone(),
+        by: by.clone(),
+        reserved_until: Some(Timestamp::UNIX_EPOCH),
+    };
+    holds("vm_names", &name);
 
     let export = DiskExport {
         disk: "vda".parse().expect("valid"),

@@ -49,13 +49,14 @@ impl Fixture {
             name: seed_name(),
             from: self.image.0.display().to_string(),
             sha256: self.image.1.clone(),
+            host: None,
             operation_id: None,
         }
     }
 }
 
 fn create() -> CreateVm {
-    CreateVm { definition: definition("web"), overcommit: false, operation_id: None }
+    CreateVm { definition: definition("web"), host: None, overcommit: false, operation_id: None }
 }
 
 fn start() -> StartVm {

@@ -34,7 +34,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 async fn has_no_secret(running: &Running) {
     let mut found = 0;
     for table in bucket::of_service(Service::Provisioner) {
-        for row in running.transport.list(table.name, "").await.expect("listed") {
+        for row in running.transport.read_page(table.name, "", 0).await.expect("listed").rows {
             assert!(!holds(&row.value, SECRET), "{}.{}", table.name, row.key);
             found += usize::from(holds(&row.value, PUBLIC));
         }
@@ -48,7 +48,7 @@ async fn secrets(running: &Running) -> Result<VmSecrets, CallError<VmRefused>> {
 
 /// What the row of the only VM holds encrypted.
 async fn stored(running: &Running) -> StoredSecrets {
-    let rows = running.transport.list(bucket::VMS.name, "").await.expect("listed");
+    let rows = running.transport.read_page(bucket::VMS.name, "", 0).await.expect("listed").rows;
     assert_eq!(rows.len(), 1);
     let record: VmRecord = bus::read_row(&rows[0].value).expect("readable");
     record.secrets.expect("its secrets")
@@ -65,7 +65,8 @@ async fn no_row_no_event_and_no_list_holds_a_value_from_creation_to_removal() {
     running.add_seed().await;
     let mut changes = running.bus.subscribe::<VmChanged>().await.expect("subscribed");
     running.simulated.faults.set(SimulatedCall::Define, Fault::Stall);
-    let create = CreateVm { definition: with_secrets(), overcommit: false, operation_id: Some(new_id()) };
+    let create =
+        CreateVm { definition: with_secrets(), host: None, overcommit: false, operation_id: Some(new_id()) };
     let begun = running.bus.call(&create, ANSWER).await.expect("begun");
     eventually("its name is reserved", async || {
         running.bus.call(&GetVm { vm: vm(PUBLIC) }, ANSWER).await.is_ok()
@@ -104,7 +105,8 @@ async fn no_row_no_event_and_no_list_holds_a_value_from_creation_to_removal() {
     // So does a restore.
     let copy = VmDefinition { name: vm("copy"), domains: Vec::new(), ..create.definition.clone() };
     let disks = vec![DiskSize { disk: "vda".parse().expect("valid"), size: copy.disk_size }];
-    let reserve = ReserveVmName { definition: copy.clone(), disks, operation_id: new_id() };
+    let reserve =
+        ReserveVmName { definition: copy.clone(), disks, overcommit: false, operation_id: new_id() };
     running.bus.call(&reserve, ANSWER).await.expect("reserved");
     has_no_secret(&running).await;
     let of_copy = running.bus.call(&GetVmSecrets { vm: vm("copy") }, ANSWER).await.expect("shown");
@@ -122,10 +124,10 @@ async fn a_script_that_fails_is_not_quoted_and_what_it_wrote_is_shown_on_request
     let mut definition = with_secrets();
     definition.install.push(script("last.sh", "#!/bin/sh\nexit 3\n"));
     let id = new_id();
-    let create = CreateVm { definition, overcommit: false, operation_id: Some(id.clone()) };
+    let create = CreateVm { definition, host: None, overcommit: false, operation_id: Some(id.clone()) };
     let reason = running.run_undone(create).await;
     assert!(reason.contains("last.sh ended with status 3") && !reason.contains(SECRET), "{reason}");
-    let rows = running.transport.list(bucket::OPERATIONS.name, "").await.expect("listed");
+    let rows = running.transport.read_page(bucket::OPERATIONS.name, "", 0).await.expect("listed").rows;
     assert!(
         rows.iter().any(|row| holds(&row.value, PUBLIC)) && !rows.iter().any(|row| holds(&row.value, SECRET))
     );
@@ -182,7 +184,7 @@ async fn without_its_key_a_vm_is_listed_started_and_backed_up_and_nothing_is_era
         assert_eq!(stored(&running).await, kept);
         if !has_keys {
             let other = VmDefinition { name: vm("other"), domains: Vec::new(), ..with_secrets() };
-            let create = CreateVm { definition: other, overcommit: false, operation_id: None };
+            let create = CreateVm { definition: other, host: None, overcommit: false, operation_id: None };
             let failed = running.bus.call(&create, ANSWER).await.expect_err("no key").to_string();
             assert!(failed.contains("keys/rows.key is not there"), "{failed}");
         }

@@ -15,7 +15,7 @@ use crate::support::{ANSWER, Running, definition, raw_image, seed_name, vm};
 const AT_ONCE: Duration = Duration::from_secs(15);
 
 fn add(from: &str, sha256: &str) -> AddSeed {
-    AddSeed { name: seed_name(), from: from.into(), sha256: sha256.into(), operation_id: None }
+    AddSeed { name: seed_name(), from: from.into(), sha256: sha256.into(), host: None, operation_id: None }
 }
 
 fn add_file(path: &Path) -> AddSeed {
@@ -62,10 +62,10 @@ async fn a_seed_in_use_stays() {
     assert_eq!(seeds.len(), 1, "the same image twice is one seed");
     assert_eq!(seeds[0].virtual_size, ByteCount::mib(16));
     running.create(definition("web")).await;
-    let refused = running.refused(RemoveSeed { name: seed_name() }).await;
+    let refused = running.refused(RemoveSeed { name: seed_name(), host: None }).await;
     assert_eq!(refused, RemoveSeedRefused::InUse { name: seed_name(), vms: vec![vm("web")] });
     running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
-    running.bus.call(&RemoveSeed { name: seed_name() }, ANSWER).await.expect("nobody needs it");
+    running.bus.call(&RemoveSeed { name: seed_name(), host: None }, ANSWER).await.expect("nobody needs it");
     let left = std::fs::read_dir(running.simulated.state.join("seeds")).expect("a folder");
     assert_eq!(left.count(), 0);
 }

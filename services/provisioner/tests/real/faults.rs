@@ -16,7 +16,7 @@ use operation::{new_id, wait_for_operation};
 use testkit::{NatsServer, eventually_some};
 
 use crate::realm::{BOOT, greeter, in_realm, read_export, state_folder};
-use crate::support::{ANSWER, WAIT_MAX, seed_name, vm, write_rows_key};
+use crate::support::{ANSWER, CallHere, WAIT_MAX, seed_name, vm, write_rows_key};
 
 /// A provisioner's process with its own NATS server and state.
 struct Installation {
@@ -104,6 +104,7 @@ impl Installation {
             name: seed_name(),
             from: guest.display().to_string(),
             sha256: chassis::sha256_of(&guest).expect("hashed"),
+            host: None,
             operation_id: None,
         };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
@@ -112,7 +113,7 @@ impl Installation {
 
     async fn begin(&self, definition: VmDefinition) -> OperationId {
         let id = new_id();
-        let asked = CreateVm { definition, overcommit: false, operation_id: Some(id.clone()) };
+        let asked = CreateVm { definition, host: None, overcommit: false, operation_id: Some(id.clone()) };
         self.bus.call(&asked, ANSWER).await.expect("begun");
         id
     }
@@ -185,12 +186,12 @@ async fn killed_while_disks_are_exported_the_exports_outlive_it_and_are_closed()
     here.done(&id).await;
     let operation = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: operation.clone() };
-    let opened = here.bus.call(&open, ANSWER * 3).await.expect("opened");
+    let opened = here.bus.call_here(&open, ANSWER * 3).await.expect("opened");
     here.restart().await;
-    assert_eq!(here.bus.call(&open, ANSWER * 3).await.expect("still open"), opened);
+    assert_eq!(here.bus.call_here(&open, ANSWER * 3).await.expect("still open"), opened);
     read_export(&opened.exports[0], &here.state.path().join("copy.raw"));
     let close = CloseDisks { operation_id: operation };
-    let closed = here.bus.call(&close, ANSWER * 3).await.expect("closed");
+    let closed = here.bus.call_here(&close, ANSWER * 3).await.expect("closed");
     assert!(closed.was_open);
     assert!(is_empty(&here.state.path().join("exports")));
     assert!(virsh(&["domjobinfo", "opened-web"]).contains("None"));

@@ -11,7 +11,7 @@ use provisioner::ports::{Guest, ScriptToRun};
 use provisioner_domain::PowerState;
 
 use crate::realm::{BOOT, Realm, greeter, read_export, virsh};
-use crate::support::{ANSWER, script, vm};
+use crate::support::{ANSWER, CallHere, script, vm};
 
 /// The identity that a Debian guest has, shown by its web server.
 const IDENTITY: &str = "#!/bin/sh\nset -e\nmkdir -p /var/lib/systemd\n\
@@ -40,9 +40,9 @@ async fn a_vm_is_created_read_copied_and_removed() {
     // Read while it runs, and a copy created from what was read.
     let backup = new_id();
     let open = OpenDisks { vm: vm("web"), operation_id: backup.clone() };
-    let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
+    let opened = realm.bus.call_here(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::Filesystem);
-    let again = realm.bus.call(&open, ANSWER * 3).await.expect("the same exports");
+    let again = realm.bus.call_here(&open, ANSWER * 3).await.expect("the same exports");
     assert_eq!(opened, again);
 
     let mut copy = opened.definition.clone();
@@ -50,16 +50,17 @@ async fn a_vm_is_created_read_copied_and_removed() {
     copy.domains.clear();
     let restore = new_id();
     let reserve = ReserveVmName {
+        overcommit: false,
         definition: copy,
         disks: vec![DiskSize { disk: DiskName::new("vda").expect("a name"), size: ByteCount::mib(512) }],
         operation_id: restore.clone(),
     };
-    let reserved = realm.bus.call(&reserve, ANSWER).await.expect("reserved");
+    let reserved = realm.bus.call_here(&reserve, ANSWER).await.expect("reserved");
     read_export(&opened.exports[0], &reserved.disks[0].path);
     let close = CloseDisks { operation_id: backup.clone() };
-    let closed = realm.bus.call(&close, ANSWER * 3).await.expect("closed");
+    let closed = realm.bus.call_here(&close, ANSWER * 3).await.expect("closed");
     assert!(closed.was_open);
-    assert!(!realm.bus.call(&close, ANSWER).await.expect("a no-op").was_open);
+    assert!(!realm.bus.call_here(&close, ANSWER).await.expect("a no-op").was_open);
     let exports = std::fs::read_dir(realm.folder.path().join("exports")).expect("a folder");
     assert_eq!(exports.count(), 0);
 
@@ -99,7 +100,7 @@ async fn a_vm_is_created_read_copied_and_removed() {
     realm.run(stop.clone()).await;
     let refused = realm.bus.call(&start, ANSWER).await.expect_err("its disk is another one");
     assert!(matches!(&refused, CallError::Refused(VmRefused::DisksChanged { .. })), "{refused}");
-    let refused = realm.bus.call(&open, ANSWER).await.expect_err("its disk is another one");
+    let refused = realm.bus.call_here(&open, ANSWER).await.expect_err("its disk is another one");
     assert!(matches!(&refused, CallError::Refused(OpenDisksRefused::DisksChanged { .. })), "{refused}");
     testkit::eventually_some("it says what to do", ANSWER, async || realm.get("web").await.problem).await;
     virsh(&["start", uuid]);
@@ -114,10 +115,10 @@ async fn a_vm_is_created_read_copied_and_removed() {
     // Off, read while off, and on again.
     let stopped = realm.run(stop).await;
     assert_eq!(realm.get("web").await.state, VmState::Stopped, "{stopped:?}");
-    let opened = realm.bus.call(&open, ANSWER * 3).await.expect("opened");
+    let opened = realm.bus.call_here(&open, ANSWER * 3).await.expect("opened");
     assert_eq!(opened.consistency, Consistency::PoweredOff);
     read_export(&opened.exports[0], &realm.folder.path().join("off.raw"));
-    realm.bus.call(&close, ANSWER * 3).await.expect("closed");
+    realm.bus.call_here(&close, ANSWER * 3).await.expect("closed");
     realm.run(start).await;
     assert_eq!(realm.get("web").await.problem, None);
     assert_eq!(realm.page("web").await, "written\n");

@@ -15,7 +15,7 @@ use operation::wait_for_operation;
 use provisioner::config::{Config, HypervisorKind, Network, VirtTypeSetting};
 use provisioner::{Limits, ServiceState, adapters};
 
-use crate::support::{ANSWER, bus_on, definition, open_state, seed_name, serve, vm};
+use crate::support::{ANSWER, CallHere, bus_on, definition, open_state, seed_name, serve, vm};
 
 /// An emulated guest boots in seven seconds on an idle machine; a busy one may take many times that.
 pub(crate) const BOOT: Duration = Duration::from_secs(300);
@@ -90,6 +90,7 @@ impl Realm {
             name: seed_name(),
             from: guest.display().to_string(),
             sha256: chassis::sha256_of(&guest).expect("hashed"),
+            host: None,
             operation_id: None,
         };
         let begun = self.bus.call(&asked, ANSWER).await.expect("begun");
@@ -98,12 +99,12 @@ impl Realm {
 
     /// Sends a durable command and waits until it is done.
     pub(crate) async fn run<C: DurableCommand>(&self, command: C) -> OperationReport {
-        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        let begun = self.bus.call_here(&command, ANSWER).await.expect("begun");
         self.done(begun.operation()).await
     }
 
     pub(crate) async fn create(&self, definition: VmDefinition) {
-        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await;
+        self.run(CreateVm { definition, host: None, overcommit: false, operation_id: None }).await;
     }
 
     pub(crate) async fn get(&self, name: &str) -> Vm {

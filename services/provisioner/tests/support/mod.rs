@@ -1,5 +1,5 @@
 //! What the tests share: a provisioner in a folder of its own, on the memory bus, with the simulated hypervisor.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, async_fn_in_trait)]
 
 pub mod suites;
 
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::memory::MemoryTransport;
-use bus::{Bus, CallError, RunningServer, ServiceInfo};
+use bus::{Bus, CallError, Destination, RunningServer, ServiceInfo};
+use contract::catalog::RequestEntry;
 use contract::message::{DurableCommand, Request};
 use contract::operation::{OperationReport, OperationState};
 use contract::provisioner::{AddSeed, CreateVm, DomainRoute, Script, VmDefinition};
@@ -65,9 +66,34 @@ pub fn limits() -> Limits {
         freeze_timeout: Duration::from_millis(200),
         export_lease: Duration::from_secs(120),
         reconcile_interval: Duration::from_secs(3600),
+        host_report_interval: Duration::from_secs(3600),
         unknown_after: Duration::from_secs(3600),
         free_space_low: ByteCount(0),
         free_space_to_resume: ByteCount(0),
+    }
+}
+
+pub fn host() -> HostName {
+    HostName::new("h1").expect("a good name")
+}
+
+/// Sends as its senders do: what is about the disks of a host goes to that host.
+pub trait CallHere {
+    async fn call_here<R: Request>(
+        &self,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>>;
+}
+
+impl CallHere for Bus {
+    async fn call_here<R: Request>(
+        &self,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError<R::Refusal>> {
+        let to_host = RequestEntry::of::<R>().is_sent_to_one_host().then(host);
+        self.call_at(Destination { service: Service::Provisioner, host: to_host }, request, deadline).await
     }
 }
 
@@ -115,7 +141,7 @@ pub fn bus_on(transport: &MemoryTransport) -> Bus {
 }
 
 pub async fn open_state(bus: &Bus, ports: Ports, limits: Limits) -> Arc<ServiceState> {
-    open_state_with(bus, ports, limits, row_keys(&[1])).await
+    open_state_on(bus, host(), ports, limits, row_keys(&[1])).await
 }
 
 /// The keys of these bytes, newest first.
@@ -133,8 +159,13 @@ pub fn write_rows_key(state: &Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("its mode");
 }
 
-async fn open_state_with(bus: &Bus, ports: Ports, limits: Limits, keys: RowKeys) -> Arc<ServiceState> {
-    let host = HostName::new("h1").expect("a good name");
+pub async fn open_state_on(
+    bus: &Bus,
+    host: HostName,
+    ports: Ports,
+    limits: Limits,
+    keys: RowKeys,
+) -> Arc<ServiceState> {
     ServiceState::open(bus, host, ports, limits, keys).await.expect("the tables can be read")
 }
 
@@ -176,10 +207,11 @@ impl Running {
         transport: MemoryTransport,
         limits: Limits,
     ) -> Running {
-        Running::start_with_keys(folder, transport, limits, row_keys(&[1])).await
+        Running::start_on(host(), folder, transport, limits, row_keys(&[1])).await
     }
 
-    async fn start_with_keys(
+    pub async fn start_on(
+        host: HostName,
         folder: Arc<tempfile::TempDir>,
         transport: MemoryTransport,
         limits: Limits,
@@ -187,7 +219,7 @@ impl Running {
     ) -> Running {
         let simulated = Simulated::open(&folder.path().join("state")).await;
         let bus = bus_on(&transport);
-        let state = open_state_with(&bus, simulated.ports.clone(), limits, keys).await;
+        let state = open_state_on(&bus, host, simulated.ports.clone(), limits, keys).await;
         let (server, service) = serve(&bus, &state).await;
         Running { transport, bus, state, simulated, folder, server, service }
     }
@@ -199,20 +231,23 @@ impl Running {
     }
 
     pub async fn restart_with(self, limits: Limits) -> Running {
-        self.restart_as(limits, row_keys(&[1])).await
+        self.stop().await.start(limits).await
     }
 
     pub async fn restart_with_keys(self, keys: RowKeys) -> Running {
         let limits = self.state.limits;
-        self.restart_as(limits, keys).await
+        self.stop().await.start_with_keys(limits, keys).await
     }
 
-    async fn restart_as(self, limits: Limits, keys: RowKeys) -> Running {
+    /// Ends it in order.
+    pub async fn stop(self) -> Stopped {
         self.server.close().await;
         self.service.shut_down().await;
-        let (folder, transport) = (Arc::clone(&self.folder), self.transport.clone());
-        drop((self.state, self.simulated));
-        Running::start_with_keys(folder, transport, limits, keys).await
+        let Running { transport, state, simulated, folder, .. } = self;
+        let host = state.host.clone();
+        // Its guests free their addresses before others take them.
+        drop((state, simulated));
+        Stopped { host, folder, transport }
     }
 
     pub async fn outcome(&self, id: &OperationId) -> OperationReport {
@@ -227,19 +262,19 @@ impl Running {
 
     /// Sends a durable command and waits until it is done.
     pub async fn run<C: DurableCommand>(&self, command: C) -> OperationReport {
-        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        let begun = self.bus.call_here(&command, ANSWER).await.expect("begun");
         self.done(begun.operation()).await
     }
 
     /// Sends a durable command that begins and fails; why it was undone.
     pub async fn run_undone<C: DurableCommand>(&self, command: C) -> String {
-        let begun = self.bus.call(&command, ANSWER).await.expect("begun");
+        let begun = self.bus.call_here(&command, ANSWER).await.expect("begun");
         self.undone(begun.operation()).await
     }
 
     /// Sends a request that is refused.
     pub async fn refused<R: Request>(&self, request: R) -> R::Refusal {
-        match self.bus.call(&request, ANSWER).await {
+        match self.bus.call_here(&request, ANSWER).await {
             Err(CallError::Refused(refusal)) => refusal,
             Err(error) => panic!("not refused: {error:?}"),
             Ok(_) => panic!("{} was not refused", R::NAME),
@@ -269,13 +304,18 @@ impl Running {
 
     pub async fn add_seed(&self) {
         let (path, sha256) = raw_image(self.folder.path());
-        let asked =
-            AddSeed { name: seed_name(), from: path.display().to_string(), sha256, operation_id: None };
+        let asked = AddSeed {
+            name: seed_name(),
+            from: path.display().to_string(),
+            sha256,
+            host: None,
+            operation_id: None,
+        };
         self.run(asked).await;
     }
 
     pub async fn create(&self, definition: VmDefinition) -> OperationReport {
-        self.run(CreateVm { definition, overcommit: false, operation_id: None }).await
+        self.run(CreateVm { definition, host: None, overcommit: false, operation_id: None }).await
     }
 
     /// The page of a simulated guest.
@@ -288,6 +328,25 @@ impl Running {
             .text()
             .await
             .expect("text")
+    }
+}
+
+/// A provisioner that was ended in order.
+pub struct Stopped {
+    pub host: HostName,
+    folder: Arc<tempfile::TempDir>,
+    transport: MemoryTransport,
+}
+
+impl Stopped {
+    /// Starts it again on the same tables and folder.
+    pub async fn start(self, limits: Limits) -> Running {
+        self.start_with_keys(limits, row_keys(&[1])).await
+    }
+
+    /// The same, with these keys of rows.
+    pub async fn start_with_keys(self, limits: Limits, keys: RowKeys) -> Running {
+        Running::start_on(self.host, self.folder, self.transport, limits, keys).await
     }
 }
 

@@ -37,4 +37,4 @@ pub use diff::RouteTableDiff;
 pub use host::Host;
 pub use route::{DomainClaim, DomainConflict, Route, UpstreamState, VmDownReason};
 pub use table::RouteTable;
-pub use upstream_vm::{UpstreamVm, claims};
+pub use upstream_vm::{Reach, UpstreamVm, claims};

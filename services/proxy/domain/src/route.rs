@@ -42,6 +42,8 @@ pub enum VmDownReason {
     Paused,
     /// It should run and does not exist on its host.
     Failed,
+    /// It is on a host whose network the proxy does not reach.
+    OnAnotherHost,
 }
 
 impl fmt::Display for VmDownReason {
@@ -52,6 +54,7 @@ impl fmt::Display for VmDownReason {
             Self::Starting => "starting",
             Self::Paused => "paused",
             Self::Failed => "down",
+            Self::OnAnotherHost => "on another host",
         })
     }
 }

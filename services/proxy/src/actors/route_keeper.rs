@@ -14,9 +14,9 @@ use chassis::Waker;
 use contract::message::with_causes;
 use contract::provisioner::VmChanged;
 use contract::proxy::{RouteRow, RouteTarget, Routes};
-use contract::{NoPrevious, Stored, VmName, bucket};
+use contract::{NoPrevious, Stored, VmUuid, bucket};
 use futures::StreamExt;
-use proxy_domain::{RouteTable, UpstreamState, UpstreamVm, claims};
+use proxy_domain::{Reach, RouteTable, UpstreamState, UpstreamVm, claims};
 use serde::{Deserialize, Serialize};
 
 use crate::ports::Frontend;
@@ -32,7 +32,8 @@ const ROW: &str = "vms";
 pub struct RouteKeeper {
     bus: Bus,
     frontend: Arc<dyn Frontend>,
-    vms: BTreeMap<VmName, UpstreamVm>,
+    vms: BTreeMap<VmUuid, UpstreamVm>,
+    reach: Reach,
     table: Table<KnownVms>,
     /// Counts events, so that a list requested before an event does not undo it.
     changes: u64,
@@ -77,12 +78,18 @@ pub(crate) struct ReplaceVms {
 struct Changed(VmChanged);
 
 impl RouteKeeper {
-    pub(crate) fn start(bus: Bus, frontend: Arc<dyn Frontend>, refresh: Waker) -> Addr<RouteKeeper> {
+    pub(crate) fn start(
+        bus: Bus,
+        frontend: Arc<dyn Frontend>,
+        reach: Reach,
+        refresh: Waker,
+    ) -> Addr<RouteKeeper> {
         let keeper = RouteKeeper {
             table: bus.table(bucket::ROUTES),
             bus,
             frontend,
             vms: BTreeMap::new(),
+            reach,
             changes: 0,
             refresh,
         };
@@ -91,7 +98,8 @@ impl RouteKeeper {
 
     /// Puts a route table for the known VMs in force.
     fn apply(&mut self) {
-        let (table, conflicts) = RouteTable::build(&self.frontend.table(), claims(self.vms.values()));
+        let (table, conflicts) =
+            RouteTable::build(&self.frontend.table(), claims(self.vms.values(), &self.reach));
         for conflict in conflicts {
             tracing::warn!(%conflict, "a domain is claimed twice");
         }
@@ -104,9 +112,9 @@ impl RouteKeeper {
             return false;
         }
         let known = |vm: UpstreamVm| {
-            let before = self.vms.get(&vm.name);
+            let before = self.vms.get(&vm.uuid);
             let vm = vm.or_as_known(before);
-            (vm.name.clone(), vm)
+            (vm.uuid.clone(), vm)
         };
         let listed: BTreeMap<_, _> = listed.into_iter().map(known).collect();
         if listed != self.vms {
@@ -183,15 +191,15 @@ impl Handler<TracedMessage<Changed>> for RouteKeeper {
     fn handle(&mut self, changed: TracedMessage<Changed>, _: &mut Context<Self>) {
         let _in = changed.span.enter();
         self.changes += 1;
-        let VmChanged { name, vm } = changed.message.0;
+        let VmChanged { uuid, vm, .. } = changed.message.0;
         let before = match vm {
             Some(vm) => {
-                let vm = UpstreamVm::from(vm).or_as_known(self.vms.get(&name));
-                self.vms.insert(name.clone(), vm)
+                let vm = UpstreamVm::from(vm).or_as_known(self.vms.get(&uuid));
+                self.vms.insert(uuid.clone(), vm)
             }
-            None => self.vms.remove(&name),
+            None => self.vms.remove(&uuid),
         };
-        if before.as_ref() != self.vms.get(&name) {
+        if before.as_ref() != self.vms.get(&uuid) {
             self.apply();
             self.store();
         }

@@ -12,7 +12,7 @@ use crate::{ByteCount, DomainName, SeedName, VmName};
 /// marked `x-secret` in the schema, and `Debug` prints their names only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmDefinition {
-    /// The VM's name, unique in the realm.
+    /// The VM's name, unique over all hosts.
     pub name: VmName,
     /// The base image that it is created from.
     pub seed: SeedName,

@@ -1,8 +1,9 @@
-//! Messages of the provisioner: seeds, VMs, exports of their disks, and restores (names and disks that are reserved for
-//! VMs restored from a backup).
+//! Messages of the provisioner: hosts, seeds, VMs, exports of their disks, and restores (names and disks that are reserved
+//! for VMs restored from a backup).
 
 mod definition;
 mod exports;
+mod hosts;
 mod restores;
 mod seeds;
 mod state;
@@ -10,6 +11,7 @@ mod vms;
 
 pub use self::definition::*;
 pub use self::exports::*;
+pub use self::hosts::*;
 pub use self::restores::*;
 pub use self::seeds::*;
 pub use self::state::*;
@@ -17,6 +19,7 @@ pub use self::vms::*;
 use crate::catalog::Visitor;
 
 pub(crate) fn visit(visitor: &mut impl Visitor) {
+    hosts::visit(visitor);
     seeds::visit(visitor);
     vms::visit(visitor);
     exports::visit(visitor);

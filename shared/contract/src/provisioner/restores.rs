@@ -25,6 +25,9 @@ pub struct ReserveVmName {
     pub definition: VmDefinition,
     /// Its disks, the one to boot from first; from 1 to 16.
     pub disks: Vec<DiskSize>,
+    /// Whether it is reserved though its host has less memory, free disk space or processors than it asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overcommit: bool,
     /// The operation that restores it.
     pub operation_id: OperationId,
 }

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HostRefused;
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
-use crate::{ByteCount, OperationId, SeedName, Service, VmName};
+use crate::{ByteCount, HostName, OperationId, SeedName, Service, VmName};
 
 messages! { MessageOwner::One(Service::Provisioner) =>
     durable AddSeed { "add_seed", from [People], refusal AddSeedRefused, about |it| it.name.to_string() }
@@ -15,8 +16,10 @@ messages! { MessageOwner::One(Service::Provisioner) =>
 /// A cloud image that VMs are created from: a read-only disk, identified by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seed {
-    /// Its name, unique in the realm.
+    /// Its name, unique on its host.
     pub name: SeedName,
+    /// The host that has its file.
+    pub host: HostName,
     /// SHA-256 of the image as it was given, 64 hexadecimal digits.
     pub sha256: String,
     /// The size of the disk in it, in bytes: the least `disk_size` of a VM.
@@ -33,10 +36,13 @@ pub struct Seed {
 pub struct AddSeed {
     /// The seed's name.
     pub name: SeedName,
-    /// An absolute path on the provisioner's host, or an http(s) URL.
+    /// An absolute path on that host, or an http(s) URL.
     pub from: String,
     /// The SHA-256 that the image must have, 64 hexadecimal digits.
     pub sha256: String,
+    /// The host that imports it; may be left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// The id of the operation; the same id twice is the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
@@ -60,6 +66,9 @@ pub enum AddSeedRefused {
         /// The digest of the image that has the name.
         sha256: String,
     },
+    /// No host, or a wrong one, was named.
+    #[error(transparent)]
+    Host(HostRefused),
     /// Another operation imports it.
     #[error("operation {0} is at work on this seed")]
     Busy(OperationId),
@@ -68,7 +77,7 @@ pub enum AddSeedRefused {
     IdReused(OperationId),
 }
 
-/// Lists the seeds.
+/// Lists the seeds of all hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListSeeds {}
 
@@ -77,6 +86,9 @@ pub struct ListSeeds {}
 pub struct RemoveSeed {
     /// The seed's name.
     pub name: SeedName,
+    /// The host that has it; may be left out where only one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
 }
 
 /// Why a seed is not removed.
@@ -86,6 +98,9 @@ pub enum RemoveSeedRefused {
     /// No such seed.
     #[error("there is no seed {0}")]
     UnknownSeed(SeedName),
+    /// No host, or a wrong one, was named.
+    #[error(transparent)]
+    Host(HostRefused),
     /// Disks of VMs are based on it.
     #[error("seed {name} is the base of {}", .vms.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))]
     InUse {

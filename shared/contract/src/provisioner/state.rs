@@ -25,6 +25,8 @@ pub enum VmState {
     Removing,
     /// It should exist, but the hypervisor does not know it. Nothing is erased because of that.
     Missing,
+    /// Its host does not report: it is off, or cut off from the bus, or removed. The VM may run.
+    Unreachable,
     /// Not known now, because the hypervisor does not answer; or not known to this version.
     #[serde(other)]
     Unknown,
@@ -32,7 +34,7 @@ pub enum VmState {
 
 impl VmState {
     /// All states.
-    pub const ALL: [VmState; 9] = [
+    pub const ALL: [VmState; 10] = [
         VmState::Creating,
         VmState::Starting,
         VmState::Ready,
@@ -41,6 +43,7 @@ impl VmState {
         VmState::Stopped,
         VmState::Removing,
         VmState::Missing,
+        VmState::Unreachable,
         VmState::Unknown,
     ];
 
@@ -55,6 +58,7 @@ impl VmState {
             VmState::Stopped => "stopped",
             VmState::Removing => "removing",
             VmState::Missing => "missing",
+            VmState::Unreachable => "unreachable",
             VmState::Unknown => "unknown",
         }
     }

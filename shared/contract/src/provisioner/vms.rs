@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PauseReason, VmDefinition, VmSecrets, VmState};
+use super::{HostRefused, PauseReason, VmDefinition, VmSecrets, VmState};
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
 use crate::{ByteCount, DomainName, HostName, MacAddress, OperationId, SeedName, Service, VmName, VmUuid};
 
@@ -21,8 +21,8 @@ messages! { MessageOwner::One(Service::Provisioner) =>
     request ListVms { "list_vms", from [People, Service(Proxy)], reply Vec<Vm>, refusal NeverRefused }
     request GetVm { "get_vm", from [People, Service(Backup)], reply Vm, refusal VmRefused }
     request GetVmSecrets { "get_vm_secrets", from [People], reply VmSecrets, refusal VmRefused }
-    event VmChanged { "vm_changed", to [Proxy], about |it| it.name.as_str() }
-    event VmPaused { "vm_paused", to [], about |it| it.name.as_str() }
+    event VmChanged { "vm_changed", to [Proxy], about |it| it.uuid.as_str() }
+    event VmPaused { "vm_paused", to [], about |it| it.uuid.as_str() }
 }
 
 /// A VM as it is now.
@@ -70,6 +70,9 @@ pub struct Vm {
 pub struct CreateVm {
     /// The VM's definition.
     pub definition: VmDefinition,
+    /// The host that it is created on; may be left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// Whether it is created though its host has less memory, free disk space or processors than it asks for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overcommit: bool,
@@ -82,9 +85,12 @@ pub struct CreateVm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateVmRefused {
-    /// The name is in use.
+    /// The name is in use, on this host or another.
     #[error("there is a VM {0} already")]
     NameTaken(VmName),
+    /// No host, or a wrong one, was named.
+    #[error(transparent)]
+    Host(HostRefused),
     /// There is no such seed.
     #[error("there is no seed {0}; add it with `loam seed add {0} --from FILE --sha256 DIGEST`")]
     UnknownSeed(SeedName),
@@ -203,7 +209,7 @@ pub enum VmRefused {
     IdReused(OperationId),
 }
 
-/// Lists the VMs.
+/// Lists the VMs of all hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListVms {}
 
@@ -224,6 +230,10 @@ pub struct GetVmSecrets {
 /// A VM was created, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmChanged {
+    /// The host that it is on.
+    pub host: HostName,
+    /// The VM's UUID.
+    pub uuid: VmUuid,
     /// The VM's name.
     pub name: VmName,
     /// The VM as it is now; absent when it is removed.
@@ -234,10 +244,12 @@ pub struct VmChanged {
 /// A VM was paused, by a person or because its disks failed: an alert. `VmChanged` shows when it runs again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmPaused {
-    /// The VM's name.
-    pub name: VmName,
     /// The host that it is on.
     pub host: HostName,
+    /// The VM's UUID.
+    pub uuid: VmUuid,
+    /// The VM's name.
+    pub name: VmName,
     /// Why it was paused.
     pub reason: PauseReason,
 }

@@ -1,6 +1,7 @@
 //! What the steps of several sagas share: transfer slots, progress, the repository, verification, and errors as
 //! step errors.
 
+mod maintenance;
 mod slots;
 mod verification;
 
@@ -16,6 +17,7 @@ use contract::{BackupId, BackupRef};
 use operation::ProgressMeter;
 use saga::StepError;
 
+pub(super) use self::maintenance::{queue_alone, release_maintenance, with_lease};
 pub(super) use self::slots::{QUEUE_MAX, queue_copy, queue_maintenance, release_slot, take_slot, with_slot};
 pub(super) use self::verification::verify_scope;
 use crate::actors::RepositoryClosed;
@@ -89,11 +91,14 @@ pub(super) async fn repository(state: &ServiceState) -> Result<Repository, StepE
     Ok(repository)
 }
 
-/// The backup that a reference means now. One that is not in the list at hand is looked for in the store.
+/// The backup that a reference means now. One that is not in the list at hand is looked for in the store; so is the latest,
+/// which another host may have made.
 pub(super) async fn resolve_now(state: &ServiceState, reference: &BackupRef) -> Result<BackupId, StepError> {
-    let at_hand = state.repository.backups(RequiredFreshness::Cached).await?;
-    if let Ok(backup) = resolve(reference, &at_hand) {
-        return Ok(backup.id.clone());
+    if !reference.is_latest() {
+        let at_hand = state.repository.backups(RequiredFreshness::Cached).await?;
+        if let Ok(backup) = resolve(reference, &at_hand) {
+            return Ok(backup.id.clone());
+        }
     }
     let fresh = state.repository.backups(RequiredFreshness::JustRead).await?;
     let backup = resolve(reference, &fresh).map_err(|error| permanent(&error))?;

@@ -36,6 +36,10 @@ pub fn host() -> HostName {
     HostName::new("h1").expect("a valid name")
 }
 
+pub fn other_host() -> HostName {
+    HostName::new("h2").expect("a valid name")
+}
+
 pub fn vm(name: &str) -> VmName {
     VmName::new(name).expect("a valid name")
 }
@@ -129,12 +133,25 @@ impl TestService {
     pub async fn beside(
         bus: Bus,
         provisioner: FakeProvisioner,
+        servers: Vec<RunningServer>,
+        folder: &Path,
+        config: RepositoryConfig,
+        exports: Arc<dyn DiskExportConnector>,
+    ) -> TestService {
+        TestService::on_host(host(), bus, provisioner, servers, folder, config, exports).await
+    }
+
+    /// Opens the service of a host on a bus that has provisioners.
+    pub async fn on_host(
+        host: HostName,
+        bus: Bus,
+        provisioner: FakeProvisioner,
         mut servers: Vec<RunningServer>,
         folder: &Path,
         config: RepositoryConfig,
         exports: Arc<dyn DiskExportConnector>,
     ) -> TestService {
-        let service = backup::open(bus.clone(), host(), config, exports);
+        let service = backup::open(bus.clone(), host, config, exports);
         let mut server = bus.server(ServiceInfo {
             service: Service::Backup,
             version: "0.1.0".into(),

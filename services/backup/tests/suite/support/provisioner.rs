@@ -12,15 +12,19 @@ use contract::operation::{
     BegunOperation, CancelOperation, GetOperation, OperationReport, OperationState, UnknownOperation,
 };
 use contract::provisioner::*;
-use contract::{ByteCount, DiskName, OperationId, SeedName, Service, Timestamp, VmName};
+use contract::{ByteCount, DiskName, HostName, OperationId, SeedName, Service, Timestamp, VmName};
 
-use super::host;
+use super::{host, other_host};
 
 /// Its state, for tests to inspect and to change.
 #[derive(Default)]
 pub struct State {
     /// VMs: each with its definition and the exports of its disks when they are opened.
     pub vms: BTreeMap<VmName, (VmDefinition, Vec<DiskExport>)>,
+    /// The host of each VM that is not on ours.
+    pub elsewhere: BTreeMap<VmName, HostName>,
+    /// The hosts; ours alone where there is none.
+    pub hosts: BTreeMap<HostName, HostState>,
     /// Exports that are open.
     pub open: BTreeMap<OperationId, VmName>,
     /// The points in time at which disks were opened, with the operation and how consistent they were.
@@ -44,6 +48,7 @@ pub struct State {
 pub struct FakeProvisioner {
     state: Arc<Mutex<State>>,
     folder: PathBuf,
+    host: HostName,
 }
 
 /// A small VM.
@@ -66,6 +71,7 @@ impl FakeProvisioner {
         let this = FakeProvisioner {
             state: Arc::new(Mutex::new(State { lease_seconds: 90, ..State::default() })),
             folder: folder.into(),
+            host: host(),
         };
         let mut server = bus.server(ServiceInfo {
             service: Service::Provisioner,
@@ -81,13 +87,26 @@ impl FakeProvisioner {
                 });
             }};
         }
+        // Of each host.
+        macro_rules! at_hosts {
+            ($request:ty, $method:ident) => {
+                for host in [host(), other_host()] {
+                    let this = FakeProvisioner { host: host.clone(), ..this.clone() };
+                    server.on_host::<$request, _, _>(&host, move |call| {
+                        let answer = this.$method(call.request);
+                        async move { answer.map_err(ErrorReply::Refused) }
+                    });
+                }
+            };
+        }
+        on!(ListHosts, list_hosts);
         on!(GetVm, get_vm);
-        on!(OpenDisks, open_disks);
-        on!(RenewDisks, renew_disks);
-        on!(CloseDisks, close_disks);
-        on!(ReserveVmName, reserve_vm_name);
-        on!(ReleaseVmName, release_vm_name);
-        on!(CreateReservedVm, create_reserved_vm);
+        at_hosts!(OpenDisks, open_disks);
+        at_hosts!(RenewDisks, renew_disks);
+        at_hosts!(CloseDisks, close_disks);
+        at_hosts!(ReserveVmName, reserve_vm_name);
+        at_hosts!(ReleaseVmName, release_vm_name);
+        at_hosts!(CreateReservedVm, create_reserved_vm);
         on!(RemoveVm, remove_vm);
         on!(GetOperation, get_operation);
         on!(CancelOperation, cancel_operation);
@@ -122,8 +141,30 @@ impl FakeProvisioner {
         self.state().open.clear();
     }
 
+    fn list_hosts(&self, _: ListHosts) -> Result<Vec<Host>, NeverRefused> {
+        let host = |name: HostName, state| Host {
+            name,
+            state,
+            last_seen: chrono::Utc::now(),
+            cpus: None,
+            memory: None,
+            promised_memory: ByteCount(0),
+            free_disk: None,
+            vms: 0,
+            hypervisor: "simulated".into(),
+            version: "0.1.0".into(),
+        };
+        Ok(self.state().hosts.iter().map(|(name, state)| host(name.clone(), *state)).collect())
+    }
+
     fn get_vm(&self, request: GetVm) -> Result<Vm, VmRefused> {
         let state = self.state();
+        let place = state.elsewhere.get(&request.vm).cloned().unwrap_or_else(host);
+        let is_there = |(name, state): (&HostName, &HostState)| *name == place && *state == HostState::Ready;
+        let state_of_vm = match state.hosts.is_empty() || state.hosts.iter().any(is_there) {
+            true => VmState::Ready,
+            false => VmState::Unreachable,
+        };
         let (definition, _) = state.vms.get(&request.vm).ok_or(VmRefused::UnknownVm(request.vm))?;
         Ok(Vm {
             definition: definition.clone(),
@@ -131,8 +172,8 @@ impl FakeProvisioner {
             mac: "52:54:00:00:00:01".parse().expect("a MAC address"),
             pause_reason: None,
             problem: None,
-            host: host(),
-            state: VmState::Ready,
+            host: place,
+            state: state_of_vm,
             address: None,
             locked_by: None,
             created: chrono::Utc::now(),
@@ -159,7 +200,7 @@ impl FakeProvisioner {
         let moment = state.moments.iter().rfind(|(id, ..)| *id == request.operation_id);
         let (_, opened_at, consistency) = moment.expect("it is open").clone();
         Ok(OpenedDisks {
-            host: host(),
+            host: self.host.clone(),
             exports,
             definition,
             opened_at,
@@ -194,7 +235,8 @@ impl FakeProvisioner {
             disk: disk.disk.clone(),
             path: self.folder.join(format!("{name}-{}.raw", disk.disk)),
         };
-        let reserved = ReservedVm { host: host(), disks: request.disks.iter().map(place).collect() };
+        let reserved =
+            ReservedVm { host: self.host.clone(), disks: request.disks.iter().map(place).collect() };
         let row = (request.operation_id, reserved.clone(), request.definition);
         state.reserved.insert(name, row);
         Ok(reserved)

@@ -89,6 +89,8 @@ pub(super) async fn restore(
     let command = RestoreBackupAsVm {
         backup: BackupRef { vm: first.vm.clone(), id_or_latest: first.id.to_string() },
         as_vm: names.copy.clone(),
+        host: None,
+        overcommit: false,
         operation_id: Some(operation::new_id()),
     };
     let begun = session.request(command).await?;

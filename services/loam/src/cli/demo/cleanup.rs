@@ -72,7 +72,7 @@ pub(super) async fn seed(session: &Session, names: &DemoNames, wanted: Option<&s
     let seeds = session.request(ListSeeds {}).await?;
     match seeds.into_iter().find(|seed| seed.name == names.seed) {
         Some(seed) if Some(seed.sha256.as_str()) != wanted => {
-            session.request(RemoveSeed { name: names.seed.clone() }).await.map(drop)
+            session.request(RemoveSeed { name: names.seed.clone(), host: None }).await.map(drop)
         }
         _ => Ok(()),
     }

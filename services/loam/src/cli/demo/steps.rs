@@ -68,7 +68,8 @@ async fn add_seed(
     cleanup::seed(session, names, Some(&sha256)).await?;
     let from = image.display().to_string();
     let id = Some(operation::new_id());
-    let command = AddSeed { name: names.seed.clone(), from: from.clone(), sha256, operation_id: id };
+    let command =
+        AddSeed { name: names.seed.clone(), from: from.clone(), sha256, host: None, operation_id: id };
     let begun = session.request(command).await?;
     outcome(session, Service::Provisioner, begun.operation()).await?;
     Ok(((), from))
@@ -110,7 +111,12 @@ async fn create(
     let file = guest::write(folder, names.web_vm.as_str(), names.seed.as_str())?;
     let definition = vm::read(&file)?;
     let begun = session
-        .request(CreateVm { definition, overcommit: false, operation_id: Some(operation::new_id()) })
+        .request(CreateVm {
+            definition,
+            host: None,
+            overcommit: false,
+            operation_id: Some(operation::new_id()),
+        })
         .await?;
     let known = wait_until_known(session, names).await?;
     if known.hypervisor != SIMULATED && !given {

@@ -34,7 +34,7 @@ use crate::secrets::StoredSecrets;
 pub use lock::{VmLock, VmLockKind};
 pub use transitions::VmTransition;
 
-/// A row of the table `vms`.
+/// A row of the table `vms`, of which the provisioner on the VM's host is the only writer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
     /// What a person defined, without variables and scripts.
@@ -130,6 +130,11 @@ impl VmRecord {
         &self.definition.name
     }
 
+    /// The key of its row: `{host}.{uuid}`.
+    pub fn key(&self) -> String {
+        row_key(&self.host, &self.identity.uuid)
+    }
+
     /// Its disks, the one to boot from first.
     pub fn disks(&self) -> Vec<DiskSize> {
         match &self.source {
@@ -220,6 +225,11 @@ impl VmRecord {
     pub fn outline(&self, hypervisor: &HypervisorInfo) -> Vm {
         Vm { variables: Vec::new(), scripts: Vec::new(), ..self.view(hypervisor) }
     }
+}
+
+/// The key of a VM's row in the table `vms`.
+pub fn row_key(host: &HostName, uuid: &VmUuid) -> String {
+    format!("{host}.{uuid}")
 }
 
 /// What a person does about a VM whose disks others have changed, so that nothing is lost that its guest wrote.

@@ -40,6 +40,7 @@ fn new_vm(by: OperationId) -> NewVmParams {
 fn with_seed() -> Inventory {
     let seed = contract::provisioner::Seed {
         name: "tiny".parse().expect("a good name"),
+        host: "h1".parse().expect("a good name"),
         sha256: "a".repeat(64),
         virtual_size: ByteCount::mib(16),
         stored_size: ByteCount::mib(1),
@@ -271,7 +272,9 @@ fn a_row_that_cannot_be_read_keeps_its_name_and_every_image() {
     let mut inventory = with_seed();
     let digest = inventory.seeds().next().expect("a seed").sha256.clone();
     let seed = inventory.seeds().next().expect("a seed").name.clone();
-    inventory.set_aside_vm("web");
+    let web = VmName::new("web").expect("valid");
+    inventory.set_aside_vm("h1.00000000-0000-4000-8000-000000000001", Some(web.clone()));
+    assert!(inventory.is_vm_unreadable(&web));
     inventory.forget_seed(&seed);
     assert!(inventory.needs_image(&digest), "its disk may be based on it");
     assert!(inventory.vm(&VmName::new("web").expect("valid")).is_none() && !inventory.knows_all_vms());

@@ -1,6 +1,6 @@
 //! The export keeper: knows which disks are exported for which operation and until when, and closes what nobody renews.
 //!
-//! It keeps the table `disk_exports`. Exports that are being opened or closed are left alone until that has ended; a
+//! It keeps the rows of this host in the table `disk_exports`. Exports that are being opened or closed are left alone until that has ended; a
 //! reader that asks meanwhile has to ask again. After a restart, exports that were half open are closed, and open ones
 //! get a fresh lease. The worker `expire_exports` makes it close what is due. Exports whose row cannot be read are left as
 //! they are.
@@ -23,7 +23,7 @@ use futures::future::join_all;
 use provisioner_domain::{ExportLeases, ExportPhase, ExportRecord};
 use tracing::Instrument;
 
-use self::opening::{ExportRow, OpenExportsError, are_served, close, open};
+use self::opening::{ExportRow, OpenExportsError, are_served, close, open, row_key};
 use crate::metrics;
 use crate::state::ServiceState;
 
@@ -87,7 +87,7 @@ impl ExportKeeper {
         let table = bus.table::<ExportRecord>(bucket::DISK_EXPORTS);
         let mut exports = HashMap::new();
         let mut leases = ExportLeases::lasting(state.limits.export_lease);
-        let rows = table.all().await?;
+        let rows = table.all_under(&format!("{}.", state.host)).await?;
         for entry in rows.read {
             let row = ExportRow { record: entry.value, revision: entry.revision };
             let operation = row.record.operation.clone();
@@ -113,7 +113,7 @@ impl ExportKeeper {
 
     /// Fails where the row of an operation's exports cannot be read: whether they are open is not known then.
     fn check_readable<R>(&self, operation: &OperationId) -> Result<(), ErrorReply<R>> {
-        if !self.unreadable.contains(operation.as_str()) {
+        if !self.unreadable.contains(&row_key(&self.state.host, operation)) {
             return Ok(());
         }
         let message =

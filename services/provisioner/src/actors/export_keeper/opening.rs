@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus::{ErrorReply, Revision, Table, TableError};
 use contract::message::{Failure, FailureKind};
 use contract::provisioner::{Consistency, DiskExport, OpenDisksRefused, OpenedDisks, VmRefused, VmState};
-use contract::{OperationId, Timestamp, VmName, VmUuid};
+use contract::{HostName, OperationId, Timestamp, VmName, VmUuid};
 use provisioner_domain::{
     ExportPhase, ExportRecord, ExportServer, ObservedVmState, PowerState, VmLockKind, VmRecord, VmTransition,
 };
@@ -26,6 +26,11 @@ const THAW_ATTEMPTS: u32 = 10;
 const THAW_INTERVAL: Duration = Duration::from_secs(2);
 /// A local socket answers at once, or no server listens.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// The key of the exports of an operation in the table.
+pub(super) fn row_key(host: &HostName, operation: &OperationId) -> String {
+    format!("{host}.{operation}")
+}
 
 type Refused = ErrorReply<OpenDisksRefused>;
 
@@ -79,7 +84,7 @@ pub(super) async fn open(
         served_by,
         phase: ExportPhase::Opening,
     };
-    let (row, written) = match table.create(operation.as_str(), &record).await {
+    let (row, written) = match table.create(&row_key(&state.host, operation), &record).await {
         Ok(revision) => (ExportRow { record, revision }, Ok(())),
         // Another version's exports: nothing of them may be closed.
         Err(error @ TableError::Unreadable { .. }) => return Err(Refused::from(error.to_failure()).into()),
@@ -137,7 +142,7 @@ async fn open_written(
     };
     let mut record = row.record.clone();
     record.phase = ExportPhase::Open(Box::new(opened.clone()));
-    let updated = table.update(operation.as_str(), &record, row.revision).await;
+    let updated = table.update(&row_key(&state.host, operation), &record, row.revision).await;
     let revision = updated.map_err(|error| Failure::unavailable(&error))?;
     Ok((ExportRow { record, revision }, opened))
 }
@@ -294,7 +299,7 @@ pub(super) async fn close(
     row: &ExportRow,
 ) -> Result<(), Failure> {
     let record = &row.record;
-    let operation = record.operation.as_str();
+    let key = row_key(&state.host, &record.operation);
     let folder = state.disks.create_export_folder(&record.operation).await;
     let folder = folder.map_err(|error| Failure::unavailable(&error))?;
     match record.served_by {
@@ -325,13 +330,13 @@ pub(super) async fn close(
         Ok(_) | Err(ErrorReply::Refused(_)) => {}
         Err(ErrorReply::Failed(failure)) => return Err(failure),
     }
-    match table.remove(operation, row.revision).await {
+    match table.remove(&key, row.revision).await {
         Ok(()) => Ok(()),
         // The answer to an earlier write was lost: the row's present revision counts.
-        Err(TableError::Conflict { .. }) => match table.get(operation).await {
+        Err(TableError::Conflict { .. }) => match table.get(&key).await {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
-                let removed = table.remove(operation, other.revision).await;
+                let removed = table.remove(&key, other.revision).await;
                 removed.map_err(|error| Failure::unavailable(&error))
             }
             Err(error) => Err(Failure::unavailable(&error)),

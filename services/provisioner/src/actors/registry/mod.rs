@@ -1,8 +1,9 @@
-//! The registry: owns all records of VMs and seeds, and is the only one that writes them.
+//! The registry: owns all records of the VMs and seeds of this host, and is the only one that writes them.
 //!
 //! ```text
 //!   ApplyVmTransition(vm, transition) --> domain: next record, or a refusal
 //!                               --> table (compare-and-set) --> events, where others see a difference --> memory
+//!   a new VM: its name is reserved before its row is written, held after it, and freed after the row is removed
 //! ```
 //!
 //! One change at a time: while a row is being written no other message is handled, so nothing is decided on a record
@@ -23,7 +24,7 @@ use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, MessageResu
 use actor::TracedMessage;
 use bus::{Bus, ErrorReply, Revision, Table, TableError};
 use contract::message::{Failure, FailureKind};
-use contract::provisioner::{CreateVmRefused, VmChanged, VmDefinition, VmPaused, VmRefused};
+use contract::provisioner::{CreateVmRefused, Vm, VmChanged, VmDefinition, VmPaused, VmRefused};
 use contract::{Event, HostName, OperationId, SeedName, VmName, bucket};
 use encryption::RowKeys;
 use provisioner_domain::secrets::secrets_of;
@@ -35,6 +36,7 @@ use self::messages::{
 };
 
 pub use self::handle::RegistryHandle;
+use crate::installation::{Installation, NameError, Names};
 use crate::secrets::{encrypt, renew};
 
 /// Every handler and every running operation at once.
@@ -47,6 +49,7 @@ pub struct Registry {
     bus: Bus,
     vms: Table<VmRecord>,
     seeds: Table<SeedImageRecord>,
+    names: Names,
     inventory: Inventory,
     vm_revisions: HashMap<VmName, Revision>,
     seed_revisions: HashMap<SeedName, Revision>,
@@ -63,22 +66,24 @@ impl Actor for Registry {
 type Changed<T, R> = AtomicResponse<Registry, Result<T, ErrorReply<R>>>;
 
 impl Registry {
-    /// Reads the tables.
+    /// Reads the host's rows of the tables.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn open(
         bus: Bus,
+        installation: &Installation,
         host: HostName,
         hypervisor: HypervisorInfo,
         keys: Arc<RowKeys>,
     ) -> Result<Registry, TableError> {
         let (vms, seeds) = (bus.table(bucket::VMS), bus.table(bucket::SEEDS));
-        let mut vm_rows: bus::Rows<VmRecord> = vms.all().await?;
-        for row in vm_rows.read.iter_mut().filter(|row| row.value.host == host) {
+        let (names, of_host) = (installation.names.clone(), format!("{host}."));
+        let mut vm_rows: bus::Rows<VmRecord> = vms.all_under(&of_host).await?;
+        for row in &mut vm_rows.read {
             renew(&vms, row, &keys).await;
         }
-        let seed_rows: bus::Rows<SeedImageRecord> = seeds.all().await?;
+        let seed_rows: bus::Rows<SeedImageRecord> = seeds.all_under(&of_host).await?;
         let vm_revisions = vm_rows.read.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
         let seed_revisions =
             seed_rows.read.iter().map(|row| (row.value.name().clone(), row.revision)).collect();
@@ -86,9 +91,28 @@ impl Registry {
             vm_rows.read.into_iter().map(|row| row.value),
             seed_rows.read.into_iter().map(|row| row.value),
         );
-        vm_rows.unreadable.iter().for_each(|row| inventory.set_aside_vm(&row.key));
-        seed_rows.unreadable.iter().for_each(|row| inventory.set_aside_seed(&row.key));
-        Ok(Registry { bus, vms, seeds, inventory, vm_revisions, seed_revisions, host, hypervisor, keys })
+        let unreadable: Vec<&str> = vm_rows.unreadable.iter().map(|row| row.key.as_str()).collect();
+        if !unreadable.is_empty() {
+            unreadable.iter().for_each(|key| inventory.set_aside_vm(key, None));
+            for (key, name) in names.of_rows(&unreadable).await? {
+                inventory.set_aside_vm(&key, Some(name));
+            }
+        }
+        for row in &seed_rows.unreadable {
+            inventory.set_aside_seed(row.key.strip_prefix(&of_host).unwrap_or(&row.key));
+        }
+        Ok(Registry {
+            bus,
+            vms,
+            seeds,
+            names,
+            inventory,
+            vm_revisions,
+            seed_revisions,
+            host,
+            hypervisor,
+            keys,
+        })
     }
 
     /// What a new VM gets; its secrets are encrypted.
@@ -103,7 +127,12 @@ impl Registry {
     }
 
     /// Writes the record that was decided on, publishes the change, and only then takes it over.
-    fn write<R: 'static>(&self, decided: Result<VmRecord, R>) -> Changed<VmRecord, R> {
+    /// `taken` is the refusal where another VM has the name.
+    fn write<R: 'static>(
+        &self,
+        decided: Result<VmRecord, R>,
+        taken: fn(VmName) -> R,
+    ) -> Changed<VmRecord, R> {
         let record = match decided {
             Ok(record) if self.inventory.is_vm_unreadable(record.name()) => {
                 return at_once(Err(unreadable(record.name()).into()));
@@ -114,16 +143,20 @@ impl Registry {
         };
         let name = record.name().clone();
         let over = self.vm_revisions.get(&name).copied().unwrap_or(0);
-        let (table, bus) = (self.vms.clone(), self.bus.clone());
+        let (table, names, bus) = (self.vms.clone(), self.names.clone(), self.bus.clone());
         let events = self.events(&record);
         let work = async move {
-            let written = table.update(name.as_str(), &record, over).await;
-            match written {
+            match write_row(&table, &names, &record, over).await {
                 Ok(revision) => {
                     events.publish(&bus).await;
                     Ok((record, revision))
                 }
-                Err(error) => Err((reread(&table, name, &error).await, error)),
+                Err(NameError::Taken { name, .. }) => {
+                    Err((Reread::Unknown, ErrorReply::Refused(taken(name))))
+                }
+                Err(NameError::Table(error)) => {
+                    Err((reread(&table, &record.key(), name, &error).await, unavailable(&error)))
+                }
             }
         };
         AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
@@ -132,9 +165,9 @@ impl Registry {
                 this.inventory.put_vm(record.clone());
                 Ok(record)
             }
-            Err((row, error)) => {
+            Err((row, declined)) => {
                 this.take_over(row);
-                Err(unavailable(&error))
+                Err(declined)
             }
         })))
     }
@@ -143,18 +176,17 @@ impl Registry {
     fn events(&self, record: &VmRecord) -> Events {
         let view = record.outline(&self.hypervisor);
         let before = self.inventory.vm(record.name()).map(|before| before.outline(&self.hypervisor));
-        let name = record.name().clone();
         // As observed: an operation that begins on a paused VM and is undone is no new pause.
         let reason_of = |record: &VmRecord| record.observed().and_then(|observed| observed.pause_reason());
         let pause_reason = reason_of(record);
         let paused_before = self.inventory.vm(record.name()).and_then(reason_of);
         let paused = pause_reason.filter(|_| pause_reason != paused_before).map(|reason| VmPaused {
-            name: name.clone(),
             host: record.host.clone(),
+            uuid: record.identity.uuid.clone(),
+            name: record.name().clone(),
             reason,
         });
-        let changed =
-            (before.as_ref() != Some(&view)).then_some(view).map(|vm| VmChanged { name, vm: Some(vm) });
+        let changed = (before.as_ref() != Some(&view)).then(|| changed(record, Some(view)));
         Events { changed, paused }
     }
 
@@ -169,9 +201,9 @@ impl Registry {
                 self.vm_revisions.remove(&name);
                 self.inventory.forget_vm(&name);
             }
-            Reread::Unreadable(name) => {
+            Reread::Unreadable(key, name) => {
                 self.vm_revisions.remove(&name);
-                self.inventory.set_aside_vm(name.as_str());
+                self.inventory.set_aside_vm(&key, Some(name));
             }
         }
     }
@@ -181,18 +213,50 @@ impl Registry {
 enum Reread {
     There(Box<bus::Entry<VmRecord>>),
     Gone(VmName),
-    Unreadable(VmName),
+    Unreadable(String, VmName),
     Unknown,
 }
 
-async fn reread(table: &Table<VmRecord>, name: VmName, error: &TableError) -> Reread {
+/// Writes the row of a VM. One that is new has its name reserved before, and held after.
+async fn write_row(
+    table: &Table<VmRecord>,
+    names: &Names,
+    record: &VmRecord,
+    over: Revision,
+) -> Result<Revision, NameError> {
+    let by = record.locked_by().filter(|_| over == 0);
+    let reserved = match by {
+        Some(by) => names.reserve(record, by).await?,
+        None => 0,
+    };
+    let revision = table.update(&record.key(), record, over).await?;
+    if let Some(by) = by
+        && let Err(taken) = names.hold(record, by, reserved).await
+    {
+        table.remove(&record.key(), revision).await?;
+        return Err(taken);
+    }
+    Ok(revision)
+}
+
+/// That a VM was changed, or removed where there is no view of it.
+fn changed(record: &VmRecord, vm: Option<Vm>) -> VmChanged {
+    VmChanged {
+        host: record.host.clone(),
+        uuid: record.identity.uuid.clone(),
+        name: record.name().clone(),
+        vm,
+    }
+}
+
+async fn reread(table: &Table<VmRecord>, key: &str, name: VmName, error: &TableError) -> Reread {
     if matches!(error, TableError::Transport { .. }) {
         return Reread::Unknown;
     }
-    match table.get(name.as_str()).await {
+    match table.get(key).await {
         Ok(Some(row)) => Reread::There(Box::new(row)),
         Ok(None) => Reread::Gone(name),
-        Err(TableError::Unreadable { .. }) => Reread::Unreadable(name),
+        Err(TableError::Unreadable { .. }) => Reread::Unreadable(key.into(), name),
         Err(_) => Reread::Unknown,
     }
 }
@@ -264,7 +328,7 @@ impl Handler<TracedMessage<CreateVmRecord>> for Registry {
         let _in = received.span.enter();
         let CreateVmRecord { definition, by } = received.message;
         match self.new_vm(&definition, by) {
-            Ok(new_vm) => self.write(self.inventory.create(&definition, &new_vm)),
+            Ok(new_vm) => self.write(self.inventory.create(&definition, &new_vm), CreateVmRefused::NameTaken),
             Err(failure) => at_once(Err(failure.into())),
         }
     }
@@ -280,7 +344,9 @@ impl Handler<TracedMessage<ReserveVmForRestore>> for Registry {
         let _in = received.span.enter();
         let ReserveVmForRestore { definition, disks, by } = received.message;
         match self.new_vm(&definition, by) {
-            Ok(new_vm) => self.write(self.inventory.reserve(&definition, &disks, &new_vm)),
+            Ok(new_vm) => {
+                self.write(self.inventory.reserve(&definition, &disks, &new_vm), CreateVmRefused::NameTaken)
+            }
             Err(failure) => at_once(Err(failure.into())),
         }
     }
@@ -296,7 +362,7 @@ impl Handler<TracedMessage<ApplyVmTransition>> for Registry {
             None if self.inventory.is_vm_unreadable(&vm) => return at_once(Err(unreadable(&vm).into())),
             None => Err(VmRefused::UnknownVm(vm)),
         };
-        self.write(decided)
+        self.write(decided, VmRefused::UnknownVm)
     }
 }
 
@@ -310,7 +376,7 @@ impl Handler<TracedMessage<ReinsertVmRecord>> for Registry {
                 at_once(Err(ErrorReply::Refused(VmRefused::UnknownVm(record.name().clone()))))
             }
             Some(present) => at_once(Ok(present.clone())),
-            None => self.write(Ok(record)),
+            None => self.write(Ok(record), VmRefused::UnknownVm),
         }
     }
 }
@@ -323,20 +389,23 @@ impl Handler<TracedMessage<DeleteVmRecord>> for Registry {
         if self.inventory.is_vm_unreadable(&vm) {
             return at_once(Err(unreadable(&vm).into()));
         }
-        if self.inventory.vm(&vm).and_then(VmRecord::locked_by) != Some(&by) {
+        let Some(record) = self.inventory.vm(&vm).filter(|record| record.locked_by() == Some(&by)).cloned()
+        else {
             return at_once(Ok(false));
-        }
+        };
         let over = self.vm_revisions.get(&vm).copied().unwrap_or(0);
-        let (table, bus) = (self.vms.clone(), self.bus.clone());
+        let (table, names, bus) = (self.vms.clone(), self.names.clone(), self.bus.clone());
         let work = async move {
-            match table.remove(vm.as_str(), over).await {
+            match table.remove(&record.key(), over).await {
                 Ok(()) => {
-                    let events =
-                        Events { changed: Some(VmChanged { name: vm.clone(), vm: None }), paused: None };
-                    events.publish(&bus).await;
+                    Events { changed: Some(changed(&record, None)), paused: None }.publish(&bus).await;
+                    if let Err(error) = names.release(&vm, &record.host, &record.identity.uuid).await {
+                        // A name whose VM has no row is free all the same, and is removed later.
+                        tracing::debug!(%vm, %error, "a name was not removed");
+                    }
                     Ok(vm)
                 }
-                Err(error) => Err((reread(&table, vm, &error).await, error)),
+                Err(error) => Err((reread(&table, &record.key(), vm, &error).await, error)),
             }
         };
         AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {

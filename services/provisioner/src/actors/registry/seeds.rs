@@ -15,14 +15,18 @@ use super::messages::{
 use super::{Changed, Registry, at_once, unavailable};
 
 impl Registry {
+    fn seed_key(&self, name: &SeedName) -> String {
+        format!("{}.{name}", self.host)
+    }
+
     fn write_row<T: 'static, R: 'static>(&self, record: SeedImageRecord, answer: T) -> Changed<T, R> {
         if self.inventory.seed(record.name()) == Some(&record) {
             return at_once(Ok(answer));
         }
         let over = self.seed_revisions.get(record.name()).copied().unwrap_or(0);
-        let table = self.seeds.clone();
+        let (table, key) = (self.seeds.clone(), self.seed_key(record.name()));
         let work = async move {
-            let written = table.update(record.name().as_str(), &record, over).await;
+            let written = table.update(&key, &record, over).await;
             written.map(|revision| (record, revision))
         };
         AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
@@ -37,8 +41,8 @@ impl Registry {
 
     fn remove_row<T: 'static, R: 'static>(&self, name: SeedName, answer: T) -> Changed<T, R> {
         let over = self.seed_revisions.get(&name).copied().unwrap_or(0);
-        let table = self.seeds.clone();
-        let work = async move { table.remove(name.as_str(), over).await.map(|()| name) };
+        let (table, key) = (self.seeds.clone(), self.seed_key(&name));
+        let work = async move { table.remove(&key, over).await.map(|()| name) };
         AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
             Ok(name) => {
                 this.seed_revisions.remove(&name);
