@@ -13,7 +13,7 @@ use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner_domain::{StoredSecrets, VmRecord};
 use testkit::eventually;
 
-use crate::support::{ANSWER, Running, definition, row_keys, script, vm};
+use crate::support::{ANSWER, CallHere, Running, definition, row_keys, script, vm};
 
 /// What must not be found, and what must be: the search itself is tested by it.
 const SECRET: &str = "sesame-4711";
@@ -93,21 +93,21 @@ async fn no_row_no_event_and_no_list_holds_a_value_from_creation_to_removal() {
     // A backup gets everything, once and again, also from a provisioner that was started anew.
     let open = OpenDisks { vm: vm(PUBLIC), operation_id: new_id() };
     for _ in 0..2 {
-        let opened = running.bus.call(&open, ANSWER).await.expect("opened");
+        let opened = running.bus.call_here(&open, ANSWER).await.expect("opened");
         assert_eq!(opened.definition, create.definition);
         has_no_secret(&running).await;
     }
     let running = running.restart().await;
-    let opened = running.bus.call(&open, ANSWER).await.expect("opened");
+    let opened = running.bus.call_here(&open, ANSWER).await.expect("opened");
     assert_eq!(opened.definition, create.definition);
-    running.bus.call(&CloseDisks { operation_id: open.operation_id }, ANSWER).await.expect("closed");
+    running.bus.call_here(&CloseDisks { operation_id: open.operation_id }, ANSWER).await.expect("closed");
 
     // So does a restore.
     let copy = VmDefinition { name: vm("copy"), domains: Vec::new(), ..create.definition.clone() };
     let disks = vec![DiskSize { disk: "vda".parse().expect("valid"), size: copy.disk_size }];
     let reserve =
         ReserveVmName { definition: copy.clone(), disks, overcommit: false, operation_id: new_id() };
-    running.bus.call(&reserve, ANSWER).await.expect("reserved");
+    running.bus.call_here(&reserve, ANSWER).await.expect("reserved");
     has_no_secret(&running).await;
     let of_copy = running.bus.call(&GetVmSecrets { vm: vm("copy") }, ANSWER).await.expect("shown");
     assert_eq!((of_copy.env, of_copy.install), (copy.env, copy.install));
@@ -177,9 +177,9 @@ async fn without_its_key_a_vm_is_listed_started_and_backed_up_and_nothing_is_era
         running.run(StopVm { vm: vm(PUBLIC), operation_id: None }).await;
         running.run(StartVm { vm: vm(PUBLIC), operation_id: None }).await;
         let open = OpenDisks { vm: vm(PUBLIC), operation_id: new_id() };
-        let opened = running.bus.call(&open, ANSWER).await.expect("its disks matter more");
+        let opened = running.bus.call_here(&open, ANSWER).await.expect("its disks matter more");
         assert!(opened.definition.env.is_empty() && opened.definition.install.is_empty());
-        running.bus.call(&CloseDisks { operation_id: open.operation_id }, ANSWER).await.expect("closed");
+        running.bus.call_here(&CloseDisks { operation_id: open.operation_id }, ANSWER).await.expect("closed");
         assert!(matches!(secrets(&running).await, Err(CallError::Failed(_))));
         assert_eq!(stored(&running).await, kept);
         if !has_keys {
