@@ -4,17 +4,22 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use bus::CallError;
+use bus::Transport;
 use contract::backup::ListBackups;
+use contract::bucket::{self, KvBucket};
 use contract::health::{CheckHealth, TABLE_WRITES};
 use contract::message::FailureKind;
 use contract::operation::ListOperations;
-use contract::provisioner::ListSeeds;
+use contract::provisioner::{ListSeeds, ListVms, VmState};
 use contract::scheduler::{AddSchedule, ListRuns, ListSchedules};
 use contract::{ScheduleId, Service};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use system_tests::{CALL_MAX, Installation, InstallationOptions};
-use testkit::eventually_some;
+use testkit::{eventually, eventually_some};
+
+use crate::provision::create_web;
+use crate::rows::tables_of;
 
 const REQUESTS: usize = 5000;
 
@@ -59,6 +64,7 @@ fn schedule(id: &str) -> AddSchedule {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_gone_are_made_again_and_what_was_known_is_written_again() {
     let installation = Installation::simulated().await;
+    create_web(&installation).await;
     installation.ask(schedule("nightly")).await;
     let streams = installation.state().join("nats/data/jetstream");
     installation.while_the_bus_is_down(|| std::fs::remove_dir_all(&streams).expect("removed"));
@@ -68,6 +74,25 @@ async fn tables_that_are_gone_are_made_again_and_what_was_known_is_written_again
     })
     .await;
     installation.ready().await;
+    let rows = tables_of(&installation, Service::Provisioner).await;
+    eventually("rows of VMs and seeds are written again", async || {
+        let count =
+            async |table: KvBucket| rows.read_page(table.name, "", 0).await.map_or(0, |page| page.rows.len());
+        count(bucket::VMS).await == 1 && count(bucket::SEEDS).await == 1
+    })
+    .await;
+    // A new process reads them, and goes on with them.
+    let provisioner_lists = async || {
+        let vms = installation.ask(ListVms {}).await;
+        let seeds = installation.ask(ListSeeds {}).await;
+        (vms.into_iter().map(|vm| vm.state).collect::<Vec<_>>(), seeds.len())
+    };
+    assert_eq!(provisioner_lists().await, (vec![VmState::Ready], 1));
+    installation.kill(Service::Provisioner).await;
+    installation.ready().await;
+    assert_eq!(provisioner_lists().await, (vec![VmState::Ready], 1));
+    installation.loam_json(&["vm", "stop", "web"]);
+    installation.loam_json(&["vm", "remove", "web"]);
     let id = ScheduleId::new("nightly").expect("valid");
     assert_eq!(installation.ask(ListRuns { id }).await.len(), 0);
     for service in Service::WITH_OPERATIONS {

@@ -90,6 +90,7 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
         tracing::warn!(error = with_causes(&error), ?interval, "VMs are asked for at an interval only");
     }
     workers.start(workers::HostReporter::new(Arc::clone(&state)));
+    workers.start(workers::RowRestorer::new(bus, state.registry.clone()));
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
     let info = state.hypervisor.info();
     let (hypervisor, network) = (check_hypervisor(&state), check_network(&state));

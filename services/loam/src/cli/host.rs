@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use contract::HostName;
-use contract::provisioner::{Host, ListHosts, RemoveHost};
+use contract::provisioner::{Host, ListHosts, RemoveHost, UnclaimedVm};
 
 use super::completion;
 use super::exit::CliError;
@@ -73,4 +73,17 @@ fn list(hosts: &[Host], text: &mut Text) {
         extra(cut("VERSION")),
     ];
     text.table(head, rows.collect(), "no host has reported yet");
+    list_unclaimed(hosts, text);
+}
+
+/// VMs that Loam made and whose rows were lost.
+pub(super) fn list_unclaimed(hosts: &[Host], text: &mut Text) {
+    for host in hosts {
+        for UnclaimedVm { name, uuid } in &host.unclaimed {
+            text.line(format_args!(
+                "unclaimed: {name} ({uuid}) on host {}; its row was lost, it is left alone",
+                host.name
+            ));
+        }
+    }
 }

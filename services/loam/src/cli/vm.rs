@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use contract::provisioner::{
-    CreateVm, ForgetVm, GetVm, GetVmSecrets, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition, VmSecrets,
+    CreateVm, ForgetVm, GetVm, GetVmSecrets, ListHosts, ListVms, RemoveVm, StartVm, StopVm, Vm, VmDefinition,
+    VmSecrets,
 };
 use contract::{HostName, VmName};
 use provisioner_domain::parse_definition;
 
 use super::args::{DETACH, HOST};
 use super::exit::{CliError, CliExitCode};
+use super::host::list_unclaimed;
 use super::output::{Text, cut, extra, number, printable, show, time, whole};
 use super::session::Session;
 use super::watch::begin;
@@ -91,7 +93,12 @@ pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), Cli
             begin(session, CreateVm { definition, host, overcommit, operation_id }, detach).await
         }
         VmCommand::List => {
-            show(session.json, &session.request(ListVms {}).await?, |vms, text| list(vms, text))
+            let vms = session.request(ListVms {}).await?;
+            let hosts = if session.json { Vec::new() } else { session.request(ListHosts {}).await? };
+            show(session.json, &vms, |vms, text| {
+                list(vms, text);
+                list_unclaimed(&hosts, text);
+            })
         }
         VmCommand::Show { vm, secrets } => {
             let mut shown = session.request(GetVm { vm: vm.clone() }).await?;

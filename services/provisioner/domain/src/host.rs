@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::provisioner::{Host, HostState};
+use contract::provisioner::{Host, HostState, UnclaimedVm};
 use contract::{ByteCount, HostName, NoPrevious, Stored, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct HostRecord {
     pub free_disk: Option<ByteCount>,
     /// How many VMs are on it.
     pub vms: u32,
+    /// VMs that carry our mark and have no row, some of them where there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclaimed: Vec<UnclaimedVm>,
     /// What runs them.
     pub hypervisor: String,
     /// Why it runs them without KVM.
@@ -70,6 +73,7 @@ impl HostRecord {
             promised_memory: self.promised_memory,
             free_disk: self.free_disk,
             vms: self.vms,
+            unclaimed: self.unclaimed.clone(),
             hypervisor: self.hypervisor.clone(),
             version: self.version.clone(),
         }
@@ -94,6 +98,7 @@ mod tests {
             promised_memory: ByteCount(0),
             free_disk: None,
             vms: 0,
+            unclaimed: Vec::new(),
             hypervisor: "simulated".into(),
             emulation_reason: None,
             version: "1.0.0".into(),

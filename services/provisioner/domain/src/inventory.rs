@@ -122,6 +122,11 @@ impl Inventory {
         self.seeds.get(name)
     }
 
+    /// The records of all seeds, by name.
+    pub fn seed_records(&self) -> impl Iterator<Item = &SeedImageRecord> {
+        self.seeds.values()
+    }
+
     /// The seeds that are imported, by name.
     pub fn seeds(&self) -> impl Iterator<Item = &Seed> {
         self.seeds.values().filter_map(SeedImageRecord::imported)

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::Worker;
+use contract::VmUuid;
 use contract::message::with_causes;
-use provisioner_domain::HostRecord;
+use contract::provisioner::UnclaimedVm;
+use provisioner_domain::{HostRecord, Inventory};
 
 use crate::installation::Installation;
 use crate::state::ServiceState;
 
 /// Names are wrong only after a crash between two writes, and then for a name that nobody waits for.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(300);
+/// VMs without a row that are listed: after the loss of a table there may be very many.
+const UNCLAIMED_MAX: usize = 100;
 /// A few reads and writes of a bus that just lost its leader.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 
@@ -31,6 +35,7 @@ impl HostReporter {
         let inventory = self.state.registry.snapshot().await.map_err(|failure| failure.to_string())?;
         let capacity = self.state.hypervisor.capacity().await.ok();
         let info = self.state.hypervisor.info();
+        let unclaimed = self.unclaimed(&inventory).await;
         Ok(HostRecord {
             name: self.state.host.clone(),
             reported: chrono::Utc::now(),
@@ -39,11 +44,23 @@ impl HostReporter {
             promised_memory: inventory.promised_memory(),
             free_disk: self.state.disks.free().await.ok(),
             vms: u32::try_from(inventory.vms().count()).unwrap_or(u32::MAX),
+            unclaimed,
             hypervisor: info.name.into(),
             emulation_reason: info.emulation_reason,
             version: env!("CARGO_PKG_VERSION").into(),
             removed: None,
         })
+    }
+
+    /// VMs with our mark that no row knows; none while the hypervisor does not answer, or a row cannot be read.
+    async fn unclaimed(&self, inventory: &Inventory) -> Vec<UnclaimedVm> {
+        if !inventory.knows_all_vms() {
+            return Vec::new();
+        }
+        let marked = self.state.hypervisor.marked(&self.state.realm).await.unwrap_or_default();
+        let is_known = |uuid: &VmUuid| inventory.vms().any(|vm| vm.identity.uuid == *uuid);
+        let unclaimed = marked.into_iter().filter(|vm| !is_known(&vm.uuid));
+        unclaimed.map(|vm| UnclaimedVm { name: vm.mark.vm, uuid: vm.uuid }).take(UNCLAIMED_MAX).collect()
     }
 
     async fn repair(&mut self, installation: &Installation) -> Result<(), String> {

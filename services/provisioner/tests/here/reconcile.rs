@@ -21,7 +21,8 @@ async fn get(running: &Running) -> Vm {
 
 /// The reconciler has a round every 100 ms.
 fn reconciling() -> Limits {
-    Limits { reconcile_interval: Duration::from_millis(100), ..limits() }
+    let interval = Duration::from_millis(100);
+    Limits { reconcile_interval: interval, host_report_interval: interval, ..limits() }
 }
 
 async fn with_web() -> Running {
@@ -270,6 +271,36 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
     hypervisor.start(&ours.uuid).await.expect("started");
     eventually("the orphan is gone", async || power(&running, &ours.uuid).await == PowerState::Missing).await;
     assert_eq!(power(&running, &unknown.uuid).await, PowerState::Running);
+    let listed = UnclaimedVm { name: vm("unknown"), uuid: unknown.uuid.clone() };
+    eventually("the other is listed as unclaimed", async || {
+        let hosts = running.bus.call(&ListHosts {}, ANSWER).await.expect("an answer");
+        hosts.iter().any(|host| host.unclaimed == [listed.clone()])
+    })
+    .await;
+}
+
+#[actix::test]
+async fn rows_that_were_lost_with_their_table_are_written_again_and_changed_on() {
+    let running = with_web().await;
+    let tables = [contract::bucket::VMS, contract::bucket::SEEDS];
+    for table in tables {
+        running.bus.check_table(&table).await.expect("there");
+        running.transport.lose_table(table.name);
+    }
+    // The VM can be changed before anybody notices the loss, and after.
+    running.run(StopVm { vm: vm("web"), operation_id: None }).await;
+    for table in tables {
+        running.bus.check_table(&table).await.expect("there again");
+    }
+    eventually("seeds are there again", async || {
+        let rows = running.transport.read_page(contract::bucket::SEEDS.name, "", 0).await.expect("read");
+        rows.rows.len() == 1
+    })
+    .await;
+    start(&running).await;
+    running.run(RemoveVm { vm: vm("web"), operation_id: None }).await;
+    let rows = running.transport.read_page(contract::bucket::VMS.name, "", 0).await.expect("read").rows;
+    assert!(rows.is_empty(), "{rows:?}");
 }
 
 #[actix::test]

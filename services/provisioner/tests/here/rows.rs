@@ -1,7 +1,7 @@
 //! What is stored stays readable: one row of each type, as version 1 writes it.
 
 use bus::{read_row, write_row};
-use contract::provisioner::{Consistency, DiskExport, OpenedDisks, Seed};
+use contract::provisioner::{Consistency, DiskExport, OpenedDisks, Seed, UnclaimedVm};
 use contract::{ByteCount, NoPrevious, OperationId, Stored, Timestamp};
 use encryption::{RowKeys, new_key};
 use provisioner_domain::secrets::row_of;
@@ -41,6 +41,10 @@ fn rows_of_version_1_are_read_and_written() {
         promised_memory: ByteCount::mib(256),
         free_disk: Some(ByteCount::gib(10)),
         vms: 1,
+        unclaimed: vec![UnclaimedVm {
+            name: vm("old"),
+            uuid: "00000000-0000-4000-8000-000000000005".parse().expect("valid"),
+        }],
         hypervisor: "libvirt".into(),
         emulation_reason: Some("this host has no /dev/kvm".into()),
         version: "1.0.0".into(),

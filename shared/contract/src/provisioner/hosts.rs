@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Vm;
 use crate::message::{MessageOwner, NeverRefused, Timestamp, messages};
-use crate::{ByteCount, HostName, Service, VmName};
+use crate::{ByteCount, HostName, Service, VmName, VmUuid};
 
 messages! { MessageOwner::One(Service::Provisioner) =>
     request ListHosts { "list_hosts", from [People, Service(Backup)], reply Vec<Host>, refusal NeverRefused }
@@ -41,10 +41,22 @@ pub struct Host {
     pub free_disk: Option<ByteCount>,
     /// How many VMs are on it.
     pub vms: u32,
+    /// VMs in its hypervisor that carry Loam's mark and have no row: their rows were lost. They are left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclaimed: Vec<UnclaimedVm>,
     /// What runs them: `libvirt`, or `simulated` where no VM really exists.
     pub hypervisor: String,
     /// The version of its provisioner.
     pub version: String,
+}
+
+/// A VM that Loam made and knows nothing more of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnclaimedVm {
+    /// Its name, by its mark.
+    pub name: VmName,
+    /// Its UUID.
+    pub uuid: VmUuid,
 }
 
 /// Whether a host reports.

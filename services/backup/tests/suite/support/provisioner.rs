@@ -151,6 +151,7 @@ impl FakeProvisioner {
             promised_memory: ByteCount(0),
             free_disk: None,
             vms: 0,
+            unclaimed: Vec::new(),
             hypervisor: "simulated".into(),
             version: "0.1.0".into(),
         };

@@ -16,6 +16,7 @@ use provisioner_domain::{Inventory, SeedImageRecord, VmRecord, VmTransition};
 use super::messages::{
     ApplyVmTransition, BeginSeedImageImport, CreateVmRecord, DeleteVmRecord, FindVmRecord, GetInventory,
     PutSeedImageRecord, ReinsertVmRecord, RemoveSeedImageImport, RemoveSeedImageRecord, ReserveVmForRestore,
+    RestoreRows,
 };
 use super::{MAILBOX, Registry};
 
@@ -54,6 +55,15 @@ impl RegistryHandle {
     /// When the registry does not answer.
     pub async fn snapshot(&self) -> Result<Inventory, Failure> {
         ask(&self.registry, GetInventory, ANSWER_MAX).await.map_err(|error| silent(&error))
+    }
+
+    /// Writes the rows again that are missing.
+    ///
+    /// # Errors
+    /// When the table cannot be written, or the registry does not answer.
+    pub async fn restore_rows(&self) -> Result<(), Failure> {
+        let restored = ask(&self.registry, RestoreRows, ANSWER_MAX).await.map_err(|error| silent(&error))?;
+        restored.map_err(|error| error.to_failure())
     }
 
     /// One VM's record, if there is one.

@@ -1,7 +1,7 @@
 //! The registry's messages.
 
 use actix::Message;
-use bus::ErrorReply;
+use bus::{ErrorReply, TableError};
 use contract::message::Failure;
 use contract::provisioner::{
     AddSeedRefused, CreateVmRefused, DiskSize, RemoveSeedRefused, Seed, VmDefinition, VmRefused,
@@ -13,6 +13,11 @@ use provisioner_domain::{Inventory, SeedImageRecord, VmRecord, VmTransition};
 #[derive(Message)]
 #[rtype(result = "Inventory")]
 pub(crate) struct GetInventory;
+
+/// Writes rows again whose table was lost.
+#[derive(Message)]
+#[rtype(result = "Result<(), TableError>")]
+pub(crate) struct RestoreRows;
 
 /// Returns one VM's record.
 #[derive(Message)]

@@ -13,6 +13,7 @@
 
 mod handle;
 mod messages;
+mod restore;
 mod seeds;
 
 use std::collections::HashMap;
@@ -155,7 +156,12 @@ impl Registry {
                     Err((Reread::Unknown, ErrorReply::Refused(taken(name))))
                 }
                 Err(NameError::Table(error)) => {
-                    Err((reread(&table, &record.key(), name, &error).await, unavailable(&error)))
+                    let row = match reread(&table, &record.key(), name, &error).await {
+                        // What is desired is not forgotten because its row is missing.
+                        Reread::Gone(_) => Reread::Unknown,
+                        row => row,
+                    };
+                    Err((row, unavailable(&error)))
                 }
             }
         };
@@ -229,7 +235,7 @@ async fn write_row(
         Some(by) => names.reserve(record, by).await?,
         None => 0,
     };
-    let revision = table.update(&record.key(), record, over).await?;
+    let revision = table.update_owned(&record.key(), record, over).await?;
     if let Some(by) = by
         && let Err(taken) = names.hold(record, by, reserved).await
     {

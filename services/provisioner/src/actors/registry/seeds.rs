@@ -15,7 +15,7 @@ use super::messages::{
 use super::{Changed, Registry, at_once, unavailable};
 
 impl Registry {
-    fn seed_key(&self, name: &SeedName) -> String {
+    pub(super) fn seed_key(&self, name: &SeedName) -> String {
         format!("{}.{name}", self.host)
     }
 
@@ -26,7 +26,7 @@ impl Registry {
         let over = self.seed_revisions.get(record.name()).copied().unwrap_or(0);
         let (table, key) = (self.seeds.clone(), self.seed_key(record.name()));
         let work = async move {
-            let written = table.update(&key, &record, over).await;
+            let written = table.update_owned(&key, &record, over).await;
             written.map(|revision| (record, revision))
         };
         AtomicResponse::new(Box::pin(wrap_future::<_, Self>(work).map(|outcome, this, _| match outcome {
