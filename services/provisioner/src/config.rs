@@ -35,6 +35,9 @@ pub struct Config {
     /// The file with the keys of rows; `keys/rows.key` in the state folder where absent.
     #[serde(default)]
     pub rows_key_file: Option<PathBuf>,
+    /// The user that the backup service runs as, where it is another than ours.
+    #[serde(default)]
+    pub backup_user: Option<String>,
     /// How many seconds a VM may take from its start until its guest answers, from 1 to 7200. Emulated guests on a busy
     /// host need minutes.
     pub ready_seconds: u64,

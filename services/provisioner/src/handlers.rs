@@ -23,7 +23,7 @@ use operation::PendingCommand;
 use provisioner_domain::{Inventory, ObservedVmState, PowerState, VmRecord, VmTransition};
 
 use crate::actors::ExportKeeperHandle;
-use crate::ports::DiskError;
+use crate::ports::{Disk, DiskError};
 use crate::sagas::{VmLockingCommand, source_of};
 use crate::secrets::{decrypt, whole_definition};
 use crate::state::ServiceState;
@@ -238,9 +238,10 @@ pub(crate) async fn reserve_vm_name(
         check_room(state, &inventory, &definition, size).await?;
     }
     let record = state.registry.reserve(definition, disks, operation_id).await?;
-    state.disks.create_folder(record.name()).await.map_err(unavailable)?;
+    let folder = state.disks.create_restore_folder(record.name()).await.map_err(unavailable)?;
     let disks = disks_of(&record, state.disks.as_ref()).into_iter();
-    let disks = disks.map(|disk| DiskPath { disk: disk.name, path: disk.image.path }).collect();
+    let path = |disk: &Disk| folder.join(disk.image.path.file_name().expect("an image is a file"));
+    let disks = disks.map(|disk| DiskPath { path: path(&disk), disk: disk.name }).collect();
     Ok(ReservedVm { host: record.host, disks })
 }
 
@@ -267,7 +268,7 @@ pub(crate) async fn check_create_reserved_vm(
         return Err(ErrorReply::Refused(not_reserved));
     };
     for disk in disks_of(&record, state.disks.as_ref()) {
-        if !state.disks.exists(&disk.image.path).await.map_err(unavailable)? {
+        if !state.disks.take_restored(record.name(), &disk.image.path).await.map_err(unavailable)? {
             return Err(ErrorReply::Refused(CreateReservedVmRefused::DiskMissing(disk.name)));
         }
     }

@@ -18,6 +18,9 @@
 //! Each host has a provisioner of its own, which alone manages the VMs there. Whichever receives a request passes it on to the
 //! host that it concerns (`handlers/routing`); what belongs to all hosts, such as names, is in `installation`.
 //!
+//! The backup service reads disks through connections that it is passed (`connections`), and writes restored ones into a
+//! folder that it is given for them; no other file of VMs is open to its user.
+//!
 //! It promises that a command sent twice has one effect; that a durable operation survives the death of this process and
 //! ends done or as before; that no row holds the variables and scripts of a VM in clear; that what is observed never erases what is desired; and that a VM without our mark is never
 //! touched. It does not know what a backup or a route is.
@@ -28,6 +31,7 @@
 pub mod actors;
 pub mod adapters;
 pub mod config;
+mod connections;
 mod handlers;
 pub mod installation;
 pub mod metrics;
@@ -76,7 +80,7 @@ pub async fn open(chassis: ServiceContext<Config>, ports: Ports) -> anyhow::Resu
 /// The service over its state: actors, workers and endpoints, on the current arbiter.
 ///
 /// # Errors
-/// When the table of exports cannot be read.
+/// When the table of exports cannot be read, or the socket for descriptors not be opened.
 pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Service> {
     let wiring = wiring::wiring().encrypted_with(Arc::clone(&state.keys));
     let (engine, wiring) = wiring.open_engine(bus, contract::Service::Provisioner, &state.host, &state);
@@ -92,6 +96,7 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
     workers.start(workers::HostReporter::new(Arc::clone(&state)));
     workers.start(workers::RowRestorer::new(bus, state.registry.clone()));
     workers.start(workers::ExportExpirer::new(exports.clone(), state.limits.export_lease));
+    let connections = connections::pass(state.disks.reader(), exports.clone())?;
     let info = state.hypervisor.info();
     let (hypervisor, network) = (check_hypervisor(&state), check_network(&state));
     let (room, problems) = (check_room(&state), check_vms(&state));
@@ -103,7 +108,8 @@ pub async fn service(bus: &Bus, state: Arc<ServiceState>) -> anyhow::Result<Serv
         .with_part("network", network)
         .with_part("disks", room)
         .with_part("vms", problems)
-        .with_part("row keys", row_keys))
+        .with_part("row keys", row_keys)
+        .ending_with(Box::pin(async move { drop(connections) })))
 }
 
 fn check_hypervisor(state: &Arc<ServiceState>) -> PartCheck {

@@ -14,7 +14,7 @@ async fn open(chassis: ServiceContext<Config>) -> anyhow::Result<chassis::Servic
     config.check().map_err(anyhow::Error::msg)?;
     let ports = match config.hypervisor {
         HypervisorKind::Libvirt => adapters::real(config, state_dir).await?,
-        HypervisorKind::Simulated => adapters::simulated(state_dir).await?,
+        HypervisorKind::Simulated => adapters::simulated(config, state_dir).await?,
     };
     provisioner::open(chassis, ports).await
 }

@@ -123,7 +123,7 @@ async fn copy(context: &Context, _: &Outputs) -> Result<Copied, StepError> {
     let opened = opened_disks(context).await?;
     let mut disks = Vec::with_capacity(opened.exports.len());
     for export in &opened.exports {
-        let disk = state.exports.connect(export).await.map_err(|error| transient(&error))?;
+        let disk = state.exports.connect(&context.id, export).await.map_err(|error| transient(&error))?;
         disks.push((export.disk.to_string(), disk));
     }
     let request = BackupRequest {

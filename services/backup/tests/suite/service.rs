@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::support::gate::GatedExports;
 use crate::support::*;
 use backup::adapters::nbd::NbdExports;
+use backup::ports::DiskExportConnector;
 use bus::CallError;
 use contract::backup::*;
 use contract::operation::{BegunOperation, CancelOperation, OperationState};
@@ -63,8 +64,10 @@ async fn a_disk_behind_qemu_is_backed_up_changed_backed_up_again_restored_and_ve
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let service =
-        TestService::open(folder.path(), repository_config(folder.path()), Arc::new(NbdExports)).await;
+    let descriptors = folder.path().join("descriptors.sock");
+    let exports = Arc::new(NbdExports::at(descriptors.clone()));
+    let service = TestService::open(folder.path(), repository_config(folder.path()), exports.clone()).await;
+    let _passing = qemu::pass_connections(&service.provisioner, &descriptors);
     service.ready().await;
     let mut events = service.bus.subscribe::<BackupSealed>().await.expect("the subscription is made");
     let (web, image) = (vm("web"), folder.path().join("web.qcow2"));
@@ -87,6 +90,8 @@ async fn a_disk_behind_qemu_is_backed_up_changed_backed_up_again_restored_and_ve
     assert_eq!(sealed.0, first);
     assert_eq!(backups(&service).await, vec![first.clone()], "a sealed backup is in the list at once");
     assert!(service.provisioner.state().open.is_empty(), "the exports are closed");
+    let closed = exports.connect(begun.operation(), &served.export()).await.err().expect("nothing is passed");
+    assert!(contract::message::with_causes(&closed).contains("no such export is open"), "{closed:?}");
 
     drop(served);
     qemu::run("qemu-io", &["-c", "write -P 11 20M 256k", path]);

@@ -12,6 +12,7 @@ use bus::nats::{Connection, connect};
 use bus::{Bus, People, RunningServer};
 use contract::Service;
 use contract::permissions::User;
+use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use super::settings::{Hypervisor, Settings};
 use super::shutdown;
 use super::status_view::{self, HealthTable, StatusView};
 use super::table_repair::{Repair, TableRepair};
+use super::users::Users;
 use crate::admission;
 use crate::admission::answer::expire_tokens;
 use crate::admission::hosts::Hosts;
@@ -42,6 +44,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 const TABLES_MAX: Duration = Duration::from_secs(60);
 /// Room that the embedded NATS server needs to go on writing for a while.
 const ROOM_BYTES_MIN: u64 = 64 << 20;
+/// A host whose hypervisor or store is away for longer than this has started all the same: its services wait for it.
+const STARTED_MAX: Duration = Duration::from_secs(120);
 /// How often the status view is updated.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
@@ -64,6 +68,7 @@ pub(super) struct Host {
     pub(super) server: Option<PathBuf>,
     pub(super) hypervisor: Option<Hypervisor>,
     pub(super) instance_id: String,
+    pub(super) users: Users,
     pub(super) force_shutdown: CancellationToken,
 }
 
@@ -85,6 +90,7 @@ impl Host {
             never = log::rotate_in_background(self.state.log()) => match never {},
             name = signals.next() => { tracing::info!(name, "shutting down"); Ok(()) }
         };
+        notify(&[NotifyState::Stopping]);
         signals.force_at_next(self.force_shutdown.clone());
         shutdown::in_order(started).await;
         outcome
@@ -95,7 +101,10 @@ impl Host {
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let since = chrono::Utc::now();
+        // Its server reads its settings then; the keys may be made by the first start of the bus.
+        self.users.share_state(&self.state)?;
         let place = self.open_bus(started).await?;
+        self.users.share_state(&self.state)?;
         // A host that joined has no keys that create tables, and none of a person.
         if self.joined.is_none() {
             self.create_tables(&place).await?;
@@ -108,6 +117,7 @@ impl Host {
             ca_file: place.ca_file.as_deref(),
             keys: &self.keys,
             hypervisor: self.hypervisor,
+            users: &self.users,
         };
         for &service in &self.settings.services {
             service::write_settings(&common, service)?;
@@ -162,7 +172,8 @@ impl Host {
         let config = servers.server[0].settings(&self.state);
         let port = server::ChosenPort::default();
         let (plan_port, state) = (Arc::clone(&port), self.state.clone());
-        let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
+        let user = self.users.of(server::NAME);
+        let plan = move || Ok(server::launch(&program, &config, &state, &plan_port).as_user(user));
         let keeper = self.keep(server::NAME, Box::new(plan));
         let handle = keeper.handle();
         started.processes.push(keeper);
@@ -307,7 +318,8 @@ impl Host {
 
     fn keep_service(&self, service: Service) -> Keeper {
         let (executables, state) = (self.executables.clone(), self.state.clone());
-        let plan = move || Ok(service::launch(&state, service, &executables.choose(service)));
+        let user = self.users.of(service.name());
+        let plan = move || Ok(service::launch(&state, service, &executables.choose(service)).as_user(user));
         self.keep(service.name(), Box::new(plan))
     }
 
@@ -338,7 +350,7 @@ impl Host {
             &names,
             self.settings.is_simulated(self.hypervisor),
         ));
-        let mut all_ready_shown = false;
+        let (mut all_ready_shown, mut is_started, begun) = (false, false, Instant::now());
         let mut repair = TableRepair::default();
         loop {
             let table = health.borrow().clone();
@@ -357,11 +369,24 @@ impl Host {
                 ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
                 shown.show(service, &status, current, handlers.notice(service));
             }
-            if ready == self.settings.services.len() && !all_ready_shown {
+            let all_ready = ready == self.settings.services.len();
+            notify(&[NotifyState::Watchdog]);
+            if !is_started && (all_ready || begun.elapsed() >= STARTED_MAX) {
+                is_started = true;
+                notify(&[NotifyState::Ready]);
+            }
+            if all_ready && !all_ready_shown {
                 all_ready_shown = true;
                 shown.all_ready();
             }
             tokio::time::sleep(POLL_EVERY).await;
         }
+    }
+}
+
+/// Sends to systemd, where it has started us with `Type=notify`.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "nothing was sent to systemd");
     }
 }

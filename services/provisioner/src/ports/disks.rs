@@ -79,6 +79,15 @@ pub struct ImportedSeedImage {
     pub stored_size: ByteCount,
 }
 
+/// Who reads the disks of VMs and writes restored ones: the backup service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskReader {
+    /// The socket at which it asks for connections to disk exports.
+    pub socket: PathBuf,
+    /// Its user, where that is another than ours.
+    pub uid: Option<u32>,
+}
+
 /// Reports how many bytes of how many are done.
 pub type ProgressCallback<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
@@ -100,6 +109,14 @@ pub trait Disks: Send + Sync + 'static {
     fn folder(&self, vm: &VmName) -> PathBuf;
     /// Creates a VM's folder. Idempotent.
     async fn create_folder(&self, vm: &VmName) -> Result<(), DiskError>;
+    /// Creates a folder below the VM's that the reader of disks may write restored ones to, and returns its path.
+    /// Idempotent.
+    async fn create_restore_folder(&self, vm: &VmName) -> Result<PathBuf, DiskError>;
+    /// Takes a disk over from that folder, under the name that its VM uses, so that its writer cannot reach it any more by
+    /// a path; whether it was there. Idempotent.
+    async fn take_restored(&self, vm: &VmName, disk: &Path) -> Result<bool, DiskError>;
+    /// Ends the folder for restored disks: what is still in it is removed. Idempotent.
+    async fn end_restore_folder(&self, vm: &VmName) -> Result<(), DiskError>;
     /// Creates an overlay of a seed, in place of one that exists.
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError>;
     /// Writes a NoCloud volume.
@@ -124,6 +141,8 @@ pub trait Disks: Send + Sync + 'static {
     async fn serve(&self, disk: &Disk, socket: &Path) -> Result<(), DiskError>;
     /// Ends that. Idempotent.
     async fn stop_serving(&self, socket: &Path) -> Result<(), DiskError>;
+    /// Who reads the disks, and where it asks for them.
+    fn reader(&self) -> DiskReader;
     /// The free bytes of the file system that disks are on.
     async fn free(&self) -> Result<ByteCount, DiskError>;
 }

@@ -17,7 +17,7 @@ mod vm_spec;
 
 use std::sync::Arc;
 
-pub use disks::{DiskError, Disks, ImportedSeedImage, ProgressCallback, SeedImageSource};
+pub use disks::{DiskError, DiskReader, Disks, ImportedSeedImage, ProgressCallback, SeedImageSource};
 pub use guest_shell::{Guest, GuestShell, ScriptToRun, ShellError};
 pub use hypervisor::{
     ChangeCallback, Export, GuestShutdownMethod, Hypervisor, HypervisorError, HypervisorErrorKind, MarkedVm,

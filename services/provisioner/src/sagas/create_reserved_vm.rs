@@ -36,10 +36,11 @@ async fn begin_reserved(context: &Context, _: &Outputs) -> Result<VmRecord, Step
     let record = steps::apply(context, VmTransition::BeginReserved { by, reserved_by }).await?;
     let disks = &context.state.disks;
     for disk in disks_of(&record, disks.as_ref()) {
-        if !disks.exists(&disk.image.path).await.map_err(disk_error)? {
+        if !disks.take_restored(record.name(), &disk.image.path).await.map_err(disk_error)? {
             return Err(StepError::Permanent(format!("disk {} has not been written", disk.name)));
         }
     }
+    disks.end_restore_folder(record.name()).await.map_err(disk_error)?;
     Ok(record)
 }
 

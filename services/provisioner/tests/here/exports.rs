@@ -20,7 +20,7 @@ use testkit::eventually;
 
 use crate::support::{ANSWER, CallHere, Running, definition, limits, script, vm};
 
-async fn with_web() -> Running {
+pub(crate) async fn with_web() -> Running {
     with_web_at(limits()).await
 }
 
@@ -33,7 +33,7 @@ async fn with_web_at(limits: Limits) -> Running {
     running
 }
 
-async fn open(
+pub(crate) async fn open(
     running: &Running,
     operation: &OperationId,
 ) -> Result<OpenedDisks, CallError<OpenDisksRefused>> {
@@ -41,7 +41,7 @@ async fn open(
     running.bus.call_here(&asked, ANSWER).await
 }
 
-async fn close(running: &Running, operation: &OperationId) -> bool {
+pub(crate) async fn close(running: &Running, operation: &OperationId) -> bool {
     let asked = CloseDisks { operation_id: operation.clone() };
     running.bus.call_here(&asked, ANSWER).await.expect("closed").was_open
 }

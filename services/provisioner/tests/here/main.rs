@@ -4,10 +4,12 @@
 mod support;
 
 mod commands;
+mod connections;
 mod exports;
 mod hosts;
 mod process;
 mod reconcile;
+mod restored;
 mod rows;
 mod sagas;
 mod secrets;

@@ -47,6 +47,7 @@ pub(crate) fn state_folder() -> tempfile::TempDir {
 pub(crate) fn config() -> Config {
     Config {
         rows_key_file: None,
+        backup_user: None,
         hypervisor: HypervisorKind::Libvirt,
         libvirt_socket: "/run/libvirt/libvirt-sock".into(),
         virt_type: VirtTypeSetting::Qemu,

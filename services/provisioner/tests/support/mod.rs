@@ -371,9 +371,9 @@ pub async fn reserve(
 ) {
     let name = definition.name.clone();
     state.registry.reserve(definition, disks.clone(), by).await.expect("reserved");
-    state.disks.create_folder(&name).await.expect("a folder");
+    let folder = state.disks.create_restore_folder(&name).await.expect("a folder");
     for disk in disks {
-        let path = state.disks.folder(&name).join(format!("{}.raw", disk.disk));
+        let path = folder.join(format!("{}.raw", disk.disk));
         let file = std::fs::File::create(path).expect("written");
         file.set_len(disk.size.0).expect("its size");
     }

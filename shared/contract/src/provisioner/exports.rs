@@ -104,6 +104,21 @@ pub enum OpenDisksRefused {
     },
 }
 
+/// Where the provisioner passes connections to exports, below the state folder: the reader's user cannot open the sockets
+/// of NBD servers itself.
+pub const DESCRIPTOR_SOCKET: &str = "run/descriptors.sock";
+
+/// Asked at [`DESCRIPTOR_SOCKET`], not on the bus: a connection to the NBD server of an open export. What is passed is the
+/// connected socket, before the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectToExport {
+    /// The operation that the disks were opened for.
+    pub operation_id: OperationId,
+    /// The export's name at its server.
+    pub export_name: String,
+}
+
 /// Renews the lease of an operation's exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewDisks {

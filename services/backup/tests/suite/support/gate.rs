@@ -8,6 +8,7 @@ use backup::ports::DiskExportConnector;
 use backup_repository::source::Extent;
 use backup_repository::{DiskSource, SourceError};
 use bytes::Bytes;
+use contract::OperationId;
 use contract::provisioner::DiskExport;
 use tokio::sync::watch;
 
@@ -42,9 +43,13 @@ impl GatedExports {
 
 #[async_trait]
 impl DiskExportConnector for GatedExports {
-    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
+    async fn connect(
+        &self,
+        operation: &OperationId,
+        export: &DiskExport,
+    ) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(GatedSource {
-            inner: self.inner.connect(export).await?,
+            inner: self.inner.connect(operation, export).await?,
             reading: self.reading.subscribe(),
         }))
     }

@@ -49,7 +49,11 @@ pub struct RawExports;
 
 #[async_trait]
 impl DiskExportConnector for RawExports {
-    async fn connect(&self, export: &DiskExport) -> Result<Box<dyn DiskSource>, SourceError> {
+    async fn connect(
+        &self,
+        _: &OperationId,
+        export: &DiskExport,
+    ) -> Result<Box<dyn DiskSource>, SourceError> {
         Ok(Box::new(RawFile::open(&export.socket)?))
     }
 }

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use backup::adapters::nbd::NbdExports;
-use backup::ports::DiskExportConnector;
-use contract::provisioner::DiskExport;
+use chassis::DescriptorServer;
+use contract::provisioner::{ConnectToExport, DiskExport};
 use contract::{ByteCount, DiskName};
+use tokio::net::UnixStream;
+
+use super::FakeProvisioner;
 
 /// Whether QEMU's tools are installed. Missing is an error where tests must be complete (`CI=true`).
 pub fn is_installed() -> bool {
@@ -43,7 +45,7 @@ impl Served {
             .spawn()
             .expect("qemu-nbd starts");
         let served = Served { child, socket, size };
-        testkit::eventually("qemu-nbd answers", async || NbdExports.connect(&served.export()).await.is_ok())
+        testkit::eventually("qemu-nbd answers", async || UnixStream::connect(&served.socket).await.is_ok())
             .await;
         served
     }
@@ -64,4 +66,22 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Passes connections to the exports that a provisioner has open.
+pub fn pass_connections(provisioner: &FakeProvisioner, at: &Path) -> DescriptorServer {
+    let provisioner = provisioner.clone();
+    let answer = move |wanted: ConnectToExport| {
+        let state = provisioner.state();
+        let vm = state.open.get(&wanted.operation_id).and_then(|vm| state.vms.get(vm));
+        let export = vm.and_then(|(_, exports)| {
+            exports.iter().find(|export| export.export_name == wanted.export_name).cloned()
+        });
+        async move {
+            let export = export.ok_or("no such export is open")?;
+            let stream = std::os::unix::net::UnixStream::connect(&export.socket);
+            stream.map(Into::into).map_err(|error| error.to_string())
+        }
+    };
+    DescriptorServer::open(at, None, answer).expect("the socket is opened")
 }

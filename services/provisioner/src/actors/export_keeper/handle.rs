@@ -1,5 +1,8 @@
 //! The export keeper's handle: one method for each message.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use actix::Addr;
 use actor::{AskError, ask, start};
 use bus::ErrorReply;
@@ -7,7 +10,10 @@ use contract::message::{Failure, FailureKind, NeverRefused, with_causes};
 use contract::provisioner::{ClosedExports, NotOpen, OpenDisksRefused, OpenedDisks, RenewedLease};
 use contract::{OperationId, VmName};
 
-use super::{ANSWER_MAX, Close, Expire, ExportKeeper, MAILBOX, Open, Renew};
+use super::{ANSWER_MAX, Close, Expire, ExportKeeper, Find, MAILBOX, Open, Renew};
+
+/// Looked up in memory.
+const FIND_MAX: Duration = Duration::from_secs(10);
 
 /// A handle of the export keeper. Cloning is cheap.
 #[derive(Clone)]
@@ -38,6 +44,15 @@ impl ExportKeeperHandle {
         operation: OperationId,
     ) -> Result<ClosedExports, ErrorReply<NeverRefused>> {
         answered(ask(&self.keeper, Close(operation), ANSWER_MAX).await)
+    }
+
+    /// The socket of an export that is open for this operation.
+    pub(crate) async fn find(
+        &self,
+        operation: OperationId,
+        export_name: String,
+    ) -> Result<Option<PathBuf>, AskError> {
+        ask(&self.keeper, Find { operation, export_name }, FIND_MAX).await
     }
 
     pub(crate) async fn expire(&self) -> Result<(), String> {

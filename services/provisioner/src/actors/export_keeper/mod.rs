@@ -9,6 +9,7 @@ mod handle;
 mod opening;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,14 @@ struct Renew(OperationId);
 #[derive(Message)]
 #[rtype(result = "Result<ClosedExports, ErrorReply<NeverRefused>>")]
 struct Close(OperationId);
+
+/// The socket of an open export of an operation.
+#[derive(Message)]
+#[rtype(result = "Option<PathBuf>")]
+struct Find {
+    operation: OperationId,
+    export_name: String,
+}
 
 /// Closes what is due; what could not be closed.
 #[derive(Message)]
@@ -259,6 +268,16 @@ impl Handler<TracedMessage<Open>> for ExportKeeper {
                 )
             }
         }
+    }
+}
+
+impl Handler<TracedMessage<Find>> for ExportKeeper {
+    type Result = Option<PathBuf>;
+    fn handle(&mut self, received: TracedMessage<Find>, _: &mut Context<Self>) -> Self::Result {
+        let Find { operation, export_name } = received.message;
+        let Some(Entry::Open(row)) = self.exports.get(&operation) else { return None };
+        let exports = row.opened()?.exports;
+        Some(exports.into_iter().find(|export| export.export_name == export_name)?.socket)
     }
 }
 

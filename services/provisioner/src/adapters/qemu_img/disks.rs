@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use contract::provisioner::DESCRIPTOR_SOCKET;
 use contract::{ByteCount, OperationId, VmName};
 use provisioner_domain::nocloud::NoCloudDocuments;
 use provisioner_libvirt::qemu_user::QemuUser;
 use tokio::fs::OpenOptions;
 use tokio::io::AsyncWriteExt;
 
-use super::{import, nbd_server, nocloud, run};
+use super::{import, nbd_server, nocloud, restored, run};
 use crate::ports::{
-    BoxError, Disk, DiskError, Disks, Image, ImageFormat, ImportedSeedImage, ProgressCallback,
+    BoxError, Disk, DiskError, DiskReader, Disks, Image, ImageFormat, ImportedSeedImage, ProgressCallback,
     SeedImageSource,
 };
 
@@ -23,7 +24,7 @@ const CLONE_MAX: Duration = Duration::from_secs(20);
 /// Searchable, not readable: QEMU's user reaches its files, nobody lists them.
 const SEARCHABLE: u32 = 0o711;
 /// What is on a disk is for nobody else on the host. libvirt makes QEMU's user the owner when a VM starts.
-const PRIVATE: u32 = 0o600;
+pub(super) const PRIVATE: u32 = 0o600;
 /// A socket's path has at most 107 bytes; `/exports/{26 characters}/{disk}.sock` takes 48 of them with short disk names.
 const STATE_PATH_BYTES_MAX: usize = 107 - 48;
 
@@ -32,6 +33,8 @@ const STATE_PATH_BYTES_MAX: usize = 107 - 48;
 pub struct QemuImgDisks {
     state: PathBuf,
     qemu: Option<QemuUser>,
+    /// The user of the backup service, where it is not ours.
+    reader: Option<u32>,
 }
 
 impl QemuImgDisks {
@@ -46,8 +49,8 @@ impl QemuImgDisks {
                 state.display()
             )));
         }
-        let disks = QemuImgDisks { state: state.into(), qemu };
-        for folder in ["seeds", "vms", "aside", "exports"] {
+        let disks = QemuImgDisks { state: state.into(), qemu, reader: None };
+        for folder in ["seeds", "vms", "aside", "exports", "run"] {
             create_searchable(&disks.state.join(folder))?;
         }
         if let Some(qemu) = &disks.qemu {
@@ -57,12 +60,18 @@ impl QemuImgDisks {
         Ok(disks)
     }
 
+    /// The same for a backup service that runs as another user.
+    #[must_use]
+    pub fn read_by(self, reader: Option<u32>) -> QemuImgDisks {
+        QemuImgDisks { reader, ..self }
+    }
+
     fn path(&self, kind: &str, name: &str) -> PathBuf {
         self.state.join(kind).join(name)
     }
 }
 
-fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
+pub(super) fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> DiskError {
     let attempt = attempt.into();
     move |source| DiskError::Io { attempt, source }
 }
@@ -71,7 +80,7 @@ fn not_usable(attempt: &str, cause: impl Into<BoxError>) -> DiskError {
     DiskError::StateDirUnusable { attempt: attempt.into(), source: cause.into() }
 }
 
-fn create_searchable(folder: &Path) -> Result<(), DiskError> {
+pub(super) fn create_searchable(folder: &Path) -> Result<(), DiskError> {
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::set_permissions(folder, PermissionsExt::from_mode(SEARCHABLE)))
         .map_err(failed(format!("create the folder {}", folder.display())))
@@ -135,6 +144,18 @@ impl Disks for QemuImgDisks {
 
     async fn create_folder(&self, vm: &VmName) -> Result<(), DiskError> {
         create_searchable(&self.folder(vm))
+    }
+
+    async fn create_restore_folder(&self, vm: &VmName) -> Result<PathBuf, DiskError> {
+        restored::create_folder(&self.folder(vm), self.reader)
+    }
+
+    async fn take_restored(&self, vm: &VmName, disk: &Path) -> Result<bool, DiskError> {
+        restored::take(&self.folder(vm), disk, self.reader)
+    }
+
+    async fn end_restore_folder(&self, vm: &VmName) -> Result<(), DiskError> {
+        restored::end_folder(&self.folder(vm))
     }
 
     async fn clone_seed(&self, sha256: &str, to: &Path, size: ByteCount) -> Result<(), DiskError> {
@@ -220,6 +241,10 @@ impl Disks for QemuImgDisks {
 
     async fn stop_serving(&self, socket: &Path) -> Result<(), DiskError> {
         nbd_server::stop(socket).await
+    }
+
+    fn reader(&self) -> DiskReader {
+        DiskReader { socket: self.state.join(DESCRIPTOR_SOCKET), uid: self.reader }
     }
 
     async fn free(&self) -> Result<ByteCount, DiskError> {

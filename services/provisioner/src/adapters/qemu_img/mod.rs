@@ -3,6 +3,7 @@
 //! ```text
 //!   {state}/seeds/{sha256}.qcow2     read-only; no backing file, no data file        QEMU passes the folders,
 //!   {state}/vms/{vm}/vda.qcow2       an overlay of a seed, or vda.raw after a restore    libvirt gives it the files
+//!                   /restored/       where the backup service's user writes restored disks, until the VM is created
 //!                   /nocloud.img     the NoCloud volume, FAT                       (disks are readable to QEMU's user only)
 //!                   /console.log     the log of the serial console
 //!   {state}/aside/{operation}/       what a removal has set aside
@@ -18,6 +19,7 @@ mod header;
 mod import;
 mod nbd_server;
 mod nocloud;
+mod restored;
 mod tool;
 mod transfer;
 

@@ -54,13 +54,16 @@ struct Handshake<'a> {
     writer: Writer,
 }
 
+/// What was negotiated, and the connection.
+pub(super) type Agreed = (Export, Reader, Writer);
+
 /// Connects and negotiates. The caller sets the deadline.
-pub(super) async fn connect(settings: &NbdExportSettings) -> Result<(Export, Reader, Writer), SourceError> {
-    let (reader, writer): (Reader, Writer) = match &settings.address {
+pub(super) async fn connect(settings: &NbdExportSettings) -> Result<Agreed, SourceError> {
+    match &settings.address {
         NbdAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|e| io_error(settings, "connect to", e))?;
             let (reader, writer) = stream.into_split();
-            (Box::new(reader), Box::new(writer))
+            negotiate(settings, Box::new(reader), Box::new(writer)).await
         }
         NbdAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port))
@@ -68,9 +71,27 @@ pub(super) async fn connect(settings: &NbdExportSettings) -> Result<(Export, Rea
                 .map_err(|e| io_error(settings, "connect to", e))?;
             stream.set_nodelay(true).map_err(|e| io_error(settings, "set up the connection to", e))?;
             let (reader, writer) = stream.into_split();
-            (Box::new(reader), Box::new(writer))
+            negotiate(settings, Box::new(reader), Box::new(writer)).await
         }
-    };
+    }
+}
+
+/// Negotiates on a connection that was made before.
+pub(super) async fn on_stream(
+    settings: &NbdExportSettings,
+    stream: std::os::unix::net::UnixStream,
+) -> Result<Agreed, SourceError> {
+    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    let stream = stream.map_err(|e| io_error(settings, "use the connection to", e))?;
+    let (reader, writer) = stream.into_split();
+    negotiate(settings, Box::new(reader), Box::new(writer)).await
+}
+
+async fn negotiate(
+    settings: &NbdExportSettings,
+    reader: Reader,
+    writer: Writer,
+) -> Result<Agreed, SourceError> {
     let reader = Box::new(tokio::io::BufReader::new(reader));
     let mut handshake = Handshake { settings, reader, writer };
     handshake.greet().await?;

@@ -52,8 +52,27 @@ impl NbdSource {
     /// When the server is not there, does not answer in time, does not know the export, or has no such map of
     /// changes.
     pub async fn connect(settings: &NbdExportSettings) -> Result<NbdSource, SourceError> {
+        NbdSource::within(settings, handshake::connect(settings)).await
+    }
+
+    /// Agrees with the server at the other end of a connection that somebody else made. The address in the settings is
+    /// for error messages only.
+    ///
+    /// # Errors
+    /// As [`NbdSource::connect`].
+    pub async fn on_stream(
+        stream: std::os::unix::net::UnixStream,
+        settings: &NbdExportSettings,
+    ) -> Result<NbdSource, SourceError> {
+        NbdSource::within(settings, handshake::on_stream(settings, stream)).await
+    }
+
+    async fn within(
+        settings: &NbdExportSettings,
+        agreeing: impl Future<Output = Result<handshake::Agreed, SourceError>>,
+    ) -> Result<NbdSource, SourceError> {
         let what = settings.to_string();
-        let agreed = tokio::time::timeout(settings.connect_timeout, handshake::connect(settings));
+        let agreed = tokio::time::timeout(settings.connect_timeout, agreeing);
         let (export, reader, writer) = agreed.await.map_err(|_| SourceError::TimedOut {
             attempt: "connect to",
             what: what.clone(),
