@@ -99,7 +99,7 @@ async fn a_process_may_end_in_order_after_sigterm() {
 
 #[tokio::test]
 async fn a_process_dies_with_its_supervisor_however_that_dies() {
-    let script = format!("{LOAM} {EXEC} $$ /bin/sleep 600 & echo $!; wait");
+    let script = format!("{LOAM} {EXEC} $$ - /bin/sleep 600 & echo $!; wait");
     let mut supervisor =
         Command::new("/bin/sh").arg("-c").arg(script).stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();
@@ -115,7 +115,7 @@ async fn a_process_dies_with_its_supervisor_however_that_dies() {
 
 #[test]
 fn only_the_supervisor_can_start_another_program_this_way() {
-    let output = Command::new(LOAM).args([EXEC, "1", "/bin/true"]).output().expect("started");
+    let output = Command::new(LOAM).args([EXEC, "1", "-", "/bin/true"]).output().expect("started");
     assert!(!output.status.success(), "its parent is not the one named");
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("loam: "));
 }

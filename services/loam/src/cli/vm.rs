@@ -94,7 +94,11 @@ pub(super) async fn run(session: &Session, command: VmCommand) -> Result<(), Cli
         }
         VmCommand::List => {
             let vms = session.request(ListVms {}).await?;
-            let hosts = if session.json { Vec::new() } else { session.request(ListHosts {}).await? };
+            // The list is of use without them.
+            let hosts = match session.json {
+                true => Vec::new(),
+                false => session.request(ListHosts {}).await.unwrap_or_default(),
+            };
             show(session.json, &vms, |vms, text| {
                 list(vms, text);
                 list_unclaimed(&hosts, text);
