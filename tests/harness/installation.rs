@@ -214,6 +214,11 @@ impl Installation {
         self.ready().await;
     }
 
+    /// Other settings beyond the usual ones, from the next start on.
+    pub fn set_settings(&mut self, settings: &str) {
+        self.options.settings = settings.into();
+    }
+
     /// The logs of everything, for when a test fails.
     pub fn logs(&self) -> String {
         let mut text = String::new();

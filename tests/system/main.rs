@@ -14,3 +14,4 @@ mod signals;
 mod store;
 mod traces;
 mod upgrade;
+mod users;

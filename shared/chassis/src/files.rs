@@ -15,6 +15,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use contract::Service;
+use nix::unistd::{Gid, Group};
 use sha2::{Digest, Sha256};
 
 /// Links on the way to a file, at most: as many as the kernel follows.
@@ -22,6 +24,7 @@ const LINKS_MAX: usize = 40;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const ACCESSIBLE_TO_OTHERS: u32 = 0o077;
+const READABLE_BY_GROUP: u32 = 0o040;
 
 /// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +107,8 @@ pub fn refuse_if_others_can_write(path: &Path) -> Result<(), FileTrustError> {
     }
 }
 
-/// Refuses a file with a secret that another user can read, or of which [`refuse_if_others_can_write`] says so.
+/// Refuses a file with a secret that another user can read, unless root has given it to the group of one of our services;
+/// or of which [`refuse_if_others_can_write`] says so.
 ///
 /// # Errors
 /// When others have access to it, or its metadata cannot be read.
@@ -113,10 +117,21 @@ pub fn refuse_if_others_have_access(path: &Path) -> Result<(), FileTrustError> {
     let metadata =
         std::fs::metadata(path).map_err(|source| FileTrustError::Unreadable { path: path.into(), source })?;
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & ACCESSIBLE_TO_OTHERS != 0 {
+    let allowed = if is_for_a_service(&metadata) { READABLE_BY_GROUP } else { 0 };
+    if mode & ACCESSIBLE_TO_OTHERS & !allowed != 0 {
         return Err(FileTrustError::ReadableByOthers { path: path.into(), mode });
     }
     Ok(())
+}
+
+/// Whether root owns it and its group is that of the system user of a service, who has no other group.
+fn is_for_a_service(metadata: &Metadata) -> bool {
+    let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
+    let is_service = |group: Group| {
+        let service = group.name.strip_prefix("loam-").and_then(|name| name.parse::<Service>().ok());
+        service.is_some_and(|service| Service::FIVE.contains(&service))
+    };
+    metadata.uid() == 0 && group.is_some_and(is_service)
 }
 
 /// The parts of a path below `/` or below where it is read from.

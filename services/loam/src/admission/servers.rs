@@ -150,7 +150,7 @@ pub fn names_in(url: &str) -> Vec<String> {
 
 /// The pid file of the server that `loam up` runs.
 pub fn pid_file(state: &State) -> PathBuf {
-    state.run().join("nats-server.pid")
+    state.nats_run().join("nats-server.pid")
 }
 
 /// The id of the process that runs with these settings, where one does.

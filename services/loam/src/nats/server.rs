@@ -108,7 +108,7 @@ pub fn launch(program: &Path, config: &Path, state: &State, port: &ChosenPort) -
 }
 
 fn ports_folder(state: &State) -> PathBuf {
-    state.run()
+    state.nats_run()
 }
 
 /// Removes the ports files of an earlier server.

@@ -12,7 +12,7 @@ use contract::{Service, bucket};
 use nkeys::{KeyPair, KeyPairType};
 use sha2::{Digest, Sha256};
 
-use super::{State, StateDirError, write_private, write_public};
+use super::{State, StateDirError, access, write_private, write_public};
 
 /// The store's key, as the backup service reads it.
 const BACKUP_KEY_BYTES: usize = 32;
@@ -138,7 +138,8 @@ pub fn put_next_in_place(folder: &Path, user: &User) -> Result<(), StateDirError
         return Ok(());
     }
     let failed = |error| StateDirError::disk("replacing", &file)(error);
-    std::fs::rename(&next, &file).map_err(failed)?;
+    // Its service may run as another user.
+    access::like(&file, &next).and_then(|()| std::fs::rename(&next, &file)).map_err(failed)?;
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 

@@ -6,15 +6,21 @@
 //!     people.toml                 names and public keys of people, for the bus and the services
 //!     ca.pem                      the authority of the bus's servers, where the bus listens beyond loopback
 //!     join.toml                   where the bus is, on a host that joined it
-//!     keys/                0700   an nkey seed for each role, the store's key, those of rows, keys/release/: trusted signing keys
-//!     nats/                0700   the servers' settings (generated), certificates and data, the hosts that joined
-//!     run/                 0700   the lock, and each service's settings (generated at each start)
+//!     keys/                0711   an nkey seed for each role, the store's key, those of rows, keys/release/: trusted signing keys
+//!     nats/                0700   the servers' settings (generated), certificates and data, the hosts that joined (nats-server)
+//!     run/                 0711   the lock, each service's settings (generated at each start), the socket for descriptors
 //!     log/                 0700   the logs of the services
-//!     releases/            0755   executables put in place by the upgrade service, {service}/current.toml
+//!     store/, backup/             the built-in store, and what the backup service notes (backup)
+//!     releases/            0755   releases that the upgrade service has verified (upgrade)
+//!     programs/            0755   what each service runs from: {service}/current.toml, and copies of releases
 //! ```
+//!
+//! Where `loam up` is root, each service runs as a user of its own (`up/users`): folders belong to the user named in
+//! brackets, a key may be read by the group of its service, and everything else is root's.
 //!
 //! Preparing it is idempotent: what exists is kept. It does not know what the services keep here. Next: `keys`, `lock`.
 
+pub mod access;
 pub mod keys;
 pub mod lock;
 mod write;
@@ -30,7 +36,8 @@ pub const STATE_DEFAULT: &str = "/var/lib/loam";
 
 /// Modes of folders.
 const FOR_ALL: u32 = 0o755;
-const FOR_US: u32 = 0o700;
+/// Nobody else sees what is in it; who knows a name gets there.
+const SEARCHABLE: u32 = 0o711;
 
 /// The paths of one state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +54,16 @@ impl State {
     /// Makes the folders that do not exist yet.
     pub fn prepare(&self) -> Result<(), StateDirError> {
         write::folder(&self.root, FOR_ALL)?;
-        for private in [self.keys(), self.nats(), self.run(), self.log()] {
-            write::folder(&private, FOR_US)?;
+        for private in [self.nats(), self.log()] {
+            write::private_folder(&private)?;
         }
-        write::folder(&self.trusted_keys(), FOR_US)?;
-        write::folder(&self.keys().join("bootstrap"), FOR_US)?;
+        for searchable in [self.keys(), self.run()] {
+            write::folder(&searchable, SEARCHABLE)?;
+        }
+        write::folder(&self.trusted_keys(), FOR_ALL)?;
+        write::private_folder(&self.nats_run())?;
+        write::private_folder(&self.keys().join("bootstrap"))?;
+        write::folder(&self.programs(), FOR_ALL)?;
         write::folder(&self.releases(), FOR_ALL)
     }
 
@@ -115,6 +127,18 @@ impl State {
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
+    /// Where the NATS server says on which port it listens.
+    pub fn nats_run(&self) -> PathBuf {
+        self.run().join("nats")
+    }
+    /// The built-in backup store.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+    /// What the backup service notes of its repository.
+    pub fn backup_notes(&self) -> PathBuf {
+        self.root.join("backup")
+    }
     /// Logs.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
@@ -123,13 +147,21 @@ impl State {
     pub fn log_of(&self, name: &str) -> PathBuf {
         self.log().join(format!("{name}.log"))
     }
-    /// Executables put in place by upgrades.
+    /// What each service runs from; written by `loam up` alone.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+    /// Releases that the upgrade service has verified.
     pub fn releases(&self) -> PathBuf {
         self.root.join("releases")
     }
+    /// What a service runs from.
+    pub fn programs_of(&self, service: Service) -> PathBuf {
+        self.programs().join(service.name())
+    }
     /// The record of the release that a service runs from.
     pub fn current_release(&self, service: Service) -> PathBuf {
-        self.releases().join(service.name()).join("current.toml")
+        self.programs_of(service).join("current.toml")
     }
     /// The settings file written for a service.
     pub fn settings_of(&self, service: Service) -> PathBuf {
@@ -156,8 +188,10 @@ mod tests {
         }
         let mode = |path: PathBuf| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(state.root().into()), 0o755);
-        for private in [state.keys(), state.nats(), state.run(), state.log()] {
+        for private in [state.nats(), state.log(), state.keys().join("bootstrap")] {
             assert_eq!(mode(private), 0o700);
         }
+        // Who knows the name of a key gets there; the key itself says who may read it.
+        assert_eq!(mode(state.keys()), 0o711);
     }
 }

@@ -2,11 +2,20 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::getegid;
 
 /// Only its owner may read and write it.
 const FILE_FOR_US: u32 = 0o600;
+/// The group of its folder may read it, too.
+const FILE_FOR_GROUP: u32 = 0o640;
+const FOLDER_FOR_US: u32 = 0o700;
+/// The mode bit with which a group may read.
+const READ_BY_GROUP: u32 = 0o040;
+/// The mode bits of users who are neither the owner nor in the group.
+const FOR_OTHERS: u32 = 0o007;
 /// Everybody may read it.
 const FILE_FOR_ALL: u32 = 0o644;
 
@@ -71,23 +80,42 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), StateDirError> {
         .map_err(StateDirError::disk("setting the mode of", path))
 }
 
-/// Writes a file that only its owner may read, atomically.
+/// Makes a folder that only its owner may enter. One that was shared with a group stays so.
+pub(super) fn private_folder(path: &Path) -> Result<(), StateDirError> {
+    if shared_with(path).is_some() { Ok(()) } else { folder(path, FOLDER_FOR_US) }
+}
+
+/// The group of another user that may read the file or folder, which is closed to all others.
+fn shared_with(path: &Path) -> Option<u32> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    let is_shared = found.permissions().mode() & (READ_BY_GROUP | FOR_OTHERS) == READ_BY_GROUP;
+    (is_shared && found.gid() != getegid().as_raw()).then_some(found.gid())
+}
+
+/// Writes a file that only its owner may read, atomically. Where it, or its folder, was shared with the group of a service,
+/// that may read it, too.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateDirError> {
-    write(path, content, FILE_FOR_US)
+    match [Some(path), path.parent()].into_iter().flatten().find_map(shared_with) {
+        Some(group) => write(path, content, FILE_FOR_GROUP, Some(group)),
+        None => write(path, content, FILE_FOR_US, None),
+    }
 }
 
 /// Writes a file that everybody may read, atomically.
 pub fn write_public(path: &Path, content: &[u8]) -> Result<(), StateDirError> {
-    write(path, content, FILE_FOR_ALL)
+    write(path, content, FILE_FOR_ALL, None)
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), StateDirError> {
+fn write(path: &Path, content: &[u8], mode: u32, group: Option<u32>) -> Result<(), StateDirError> {
     let failed = |error| StateDirError::disk("writing", path)(error);
     let folder = path.parent().expect("files of the state directory are in a folder");
     let name = path.file_name().expect("files have names").to_string_lossy();
     let draft = folder.join(format!(".{name}.new"));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft).map_err(failed)?;
+    fchown(&file, None, group).map_err(failed)?;
+    // Whatever the umask says.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&draft, path).map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)

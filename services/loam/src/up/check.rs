@@ -13,6 +13,7 @@ use contract::Service;
 use super::release::Executables;
 use super::service::{CommonSettings, settings_to_check};
 use super::settings::{Hypervisor, Settings, SettingsError};
+use super::users::Users;
 use crate::state::State;
 
 /// Reading a file takes milliseconds, starting a large program on a busy machine a second.
@@ -28,7 +29,9 @@ pub(super) fn check_services(
     hypervisor: Option<Hypervisor>,
 ) -> anyhow::Result<()> {
     let keys = state.keys();
-    let common = CommonSettings { state, settings, url: "", ca_file: None, keys: &keys, hypervisor };
+    let users = Users::default();
+    let common =
+        CommonSettings { state, settings, url: "", ca_file: None, keys: &keys, hypervisor, users: &users };
     for &service in &settings.services {
         let Some(problem) = check(&executables.choose(service), &settings_to_check(&common, service))? else {
             continue;

@@ -205,9 +205,7 @@ impl Handlers {
         let executables = self.executables.clone();
         let runs_from = self.keepers.get(&service).map(|keeper| keeper.status().executable);
         let work = move || -> Result<(PathBuf, bool), ErrorReply<ReplaceServiceRefused>> {
-            if executable != executables.installed(service) {
-                executables.usable(&executable).map_err(ErrorReply::Refused)?;
-            }
+            let executable = executables.admit(service, &executable).map_err(ErrorReply::Refused)?;
             let changes = runs_from.as_ref() != Some(&executable);
             let kept: Result<PathBuf, ExecutableError> =
                 executables.record(service, &executable, chrono::Utc::now());

@@ -27,6 +27,7 @@ use super::settings::{Hypervisor, Settings};
 use super::shutdown;
 use super::status_view::{self, HealthTable, StatusView};
 use super::table_repair::{Repair, TableRepair};
+use super::users::Users;
 use crate::admission;
 use crate::admission::answer::expire_tokens;
 use crate::admission::hosts::Hosts;
@@ -64,6 +65,7 @@ pub(super) struct Host {
     pub(super) server: Option<PathBuf>,
     pub(super) hypervisor: Option<Hypervisor>,
     pub(super) instance_id: String,
+    pub(super) users: Users,
     pub(super) force_shutdown: CancellationToken,
 }
 
@@ -95,7 +97,10 @@ impl Host {
         started: &mut StartedServices,
     ) -> anyhow::Result<std::convert::Infallible> {
         let since = chrono::Utc::now();
+        // Its server reads its settings then; the keys may be made by the first start of the bus.
+        self.users.share_state(&self.state)?;
         let place = self.open_bus(started).await?;
+        self.users.share_state(&self.state)?;
         // A host that joined has no keys that create tables, and none of a person.
         if self.joined.is_none() {
             self.create_tables(&place).await?;
@@ -108,6 +113,7 @@ impl Host {
             ca_file: place.ca_file.as_deref(),
             keys: &self.keys,
             hypervisor: self.hypervisor,
+            users: &self.users,
         };
         for &service in &self.settings.services {
             service::write_settings(&common, service)?;
@@ -162,7 +168,8 @@ impl Host {
         let config = servers.server[0].settings(&self.state);
         let port = server::ChosenPort::default();
         let (plan_port, state) = (Arc::clone(&port), self.state.clone());
-        let plan = move || Ok(server::launch(&program, &config, &state, &plan_port));
+        let user = self.users.of(server::NAME);
+        let plan = move || Ok(server::launch(&program, &config, &state, &plan_port).as_user(user));
         let keeper = self.keep(server::NAME, Box::new(plan));
         let handle = keeper.handle();
         started.processes.push(keeper);
@@ -307,7 +314,8 @@ impl Host {
 
     fn keep_service(&self, service: Service) -> Keeper {
         let (executables, state) = (self.executables.clone(), self.state.clone());
-        let plan = move || Ok(service::launch(&state, service, &executables.choose(service)));
+        let user = self.users.of(service.name());
+        let plan = move || Ok(service::launch(&state, service, &executables.choose(service)).as_user(user));
         self.keep(service.name(), Box::new(plan))
     }
 

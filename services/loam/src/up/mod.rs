@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   settings read, programs found, each service checks its part of the settings: nothing is changed before
+//!     -> users                         as root: one for each process, made once
 //!     -> state directory, lock, keys   made once, kept
 //!     -> nats-server                   unless [nats] url names another bus, or the host joined one
 //!     -> tables                        by `loam bus tables`, a process that then ends; not on a host that joined
@@ -30,6 +31,8 @@ pub mod settings;
 mod shutdown;
 mod status_view;
 mod table_repair;
+mod users;
+mod verified;
 
 use std::path::PathBuf;
 
@@ -43,6 +46,7 @@ use crate::state::{State, lock};
 use host::Host;
 use release::Executables;
 use settings::{Hypervisor, Settings};
+use users::Users;
 
 /// The options of `loam up`.
 #[derive(Clone, Debug)]
@@ -77,6 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(file) = &options.config {
         check::check_services(file, &settings, &state, &executables, options.hypervisor)?;
     }
+    let users = Users::prepare(&settings, options.hypervisor)?;
     state.prepare()?;
     let _lock = lock::take(&state)?;
     chassis::end_on_panic();
@@ -97,6 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         state,
         executables,
         server,
+        users,
         force_shutdown: CancellationToken::new(),
     };
     let outcome = runtime.block_on(host.run());

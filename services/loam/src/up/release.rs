@@ -1,16 +1,18 @@
 //! Which executable a service runs from: the one installed beside `loam`, or the one that an upgrade put in place.
 //!
-//! `{state}/releases/{service}/current.toml` records an upgrade together with the digest of the executable that was
+//! `{state}/programs/{service}/current.toml` records an upgrade together with the digest of the executable that was
 //! installed then. When another one is installed afterwards, the installed one is used. The record holds what ran before,
 //! too: going back to that restores its own record, so that going back twice does not lead forward again.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use contract::message::with_causes;
 use contract::supervisor::{BuildPutBack, ReplaceServiceRefused};
 use contract::{HostName, Service, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::verified;
 use crate::state::{State, StateDirError, write_private};
 
 /// Digits of an executable's SHA-256 that name a build, as services report it.
@@ -44,6 +46,13 @@ struct Build {
 impl Build {
     fn name(&self) -> String {
         self.sha256.chars().take(BUILD_DIGITS).collect()
+    }
+
+    /// Its executable and those before it.
+    fn executables(&self) -> Vec<PathBuf> {
+        std::iter::successors(Some(self), |build| build.before.as_deref())
+            .map(|build| build.executable.clone())
+            .collect()
     }
 
     fn forget_more_than(&mut self, builds: usize) {
@@ -165,18 +174,45 @@ impl Executables {
         }
     }
 
-    /// Whether an executable may be run as a release: inside the releases folder, and nobody else can write or replace it.
-    pub fn usable(&self, executable: &Path) -> Result<(), ReplaceServiceRefused> {
+    /// What is run where a service is to run from this executable: itself where nobody else can write it, else a copy
+    /// that was verified. It may copy and hash, which takes a moment.
+    pub fn admit(&self, service: Service, executable: &Path) -> Result<PathBuf, ReplaceServiceRefused> {
+        if executable == self.installed(service) {
+            return Ok(executable.into());
+        }
+        match self.usable(executable) {
+            Err(_) if self.is_others(executable) => verified::take_over(&self.state, service, executable)
+                .map_err(|reason| {
+                    let path = executable.display().to_string();
+                    ReplaceServiceRefused::ExecutableNotUsable { path, reason }
+                }),
+            outcome => outcome.map(|()| executable.into()),
+        }
+    }
+
+    /// Whether it is in the releases folder, and that is another user's.
+    fn is_others(&self, executable: &Path) -> bool {
+        let releases = self.state.releases();
+        let is_plain = |part| matches!(part, Component::Normal(_));
+        let is_inside = executable.strip_prefix(&releases).is_ok_and(|rest| rest.components().all(is_plain));
+        let owner = std::fs::metadata(releases).map(|found| found.uid());
+        is_inside && owner.is_ok_and(|owner| owner != nix::unistd::geteuid().as_raw())
+    }
+
+    /// Whether an executable may be run as a release: inside a folder of releases or of copies of them, and nobody else can
+    /// write or replace it.
+    fn usable(&self, executable: &Path) -> Result<(), ReplaceServiceRefused> {
         let refused = |reason: String| ReplaceServiceRefused::ExecutableNotUsable {
             path: executable.display().to_string(),
             reason,
         };
         let real = |path: &Path| path.canonicalize().map_err(|error| refused(error.to_string()));
-        let (folder, file) = (real(&self.state.releases())?, real(executable)?);
-        if !file.starts_with(&folder) || !file.is_file() {
-            return Err(refused(format!("it is not a file inside {}", folder.display())));
-        }
-        for step in file.ancestors().take_while(|step| step.starts_with(&folder)) {
+        let file = real(executable)?;
+        let folders = [real(&self.state.releases())?, real(&self.state.programs())?];
+        let Some(folder) = folders.iter().find(|folder| file.starts_with(folder) && file.is_file()) else {
+            return Err(refused(format!("it is not a file inside {}", folders[0].display())));
+        };
+        for step in file.ancestors().take_while(|step| step.starts_with(folder)) {
             chassis::refuse_if_others_can_write(step).map_err(|error| refused(error.to_string()))?;
         }
         Ok(())
@@ -255,9 +291,15 @@ impl Executables {
     ) -> Result<(), ExecutableError> {
         build.forget_more_than(HISTORY_MAX);
         let installed_sha256 = sha256_of(&self.installed(service))?;
+        let (kept, place) = (build.executables(), self.state.programs_of(service));
+        std::fs::create_dir_all(&place).map_err(StateDirError::disk("making", &place))?;
         let text = toml::to_string(&Current { installed_sha256, put_back, build });
         let text = text.expect("paths, digests and times are plain data");
-        Ok(write_private(&self.state.current_release(service), text.as_bytes())?)
+        write_private(&self.state.current_release(service), text.as_bytes())?;
+        if let Err(error) = verified::keep_only(&self.state, service, &kept) {
+            tracing::warn!(%service, %error, "older builds stay on the disk");
+        }
+        Ok(())
     }
 }
 

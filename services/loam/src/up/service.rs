@@ -1,14 +1,14 @@
 //! The settings file written for each service, and how it is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use contract::permissions::User;
 use contract::{Realm, Service};
 
 use super::child::LaunchSpec;
 use super::settings::{Hypervisor, Settings};
-use crate::state::keys;
-use crate::state::{State, StateDirError, write_private};
+use super::users::{Users, user_name};
+use crate::state::{State, StateDirError, access, keys, write_private};
 
 /// What the settings of all services have in common.
 #[derive(Clone, Debug)]
@@ -23,14 +23,53 @@ pub(super) struct CommonSettings<'a> {
     pub(super) ca_file: Option<&'a Path>,
     /// The folder with the nkeys.
     pub(super) keys: &'a Path,
+    /// Who runs which service.
+    pub(super) users: &'a Users,
     /// The hypervisor, where the command line names one.
     pub(super) hypervisor: Option<Hypervisor>,
 }
 
-/// Writes the settings of one service.
+/// Writes the settings of one service, for its user to read, and copies of the secrets that they name: files of a person's
+/// that only root can read.
 pub(super) fn write_settings(common: &CommonSettings<'_>, service: Service) -> Result<(), StateDirError> {
-    let text = toml::to_string(&settings(common, service)).expect("a table is plain data");
-    write_private(&common.state.settings_of(service), text.as_bytes())
+    let mut all = settings(common, service);
+    let owner = common.users.owner(service.name()).filter(|owner| owner.uid != 0);
+    let write = |path: &Path, content: &[u8]| {
+        write_private(path, content)?;
+        owner.map_or(Ok(()), |owner| access::share(path, owner))
+    };
+    if owner.is_some() {
+        for (secret, copy) in secrets_to_copy(&mut all, common.state, service) {
+            let content = std::fs::read(&secret).map_err(StateDirError::disk("reading", &secret))?;
+            write(&copy, &content)?;
+        }
+    }
+    let text = toml::to_string(&all).expect("a table is plain data");
+    write(&common.state.settings_of(service), text.as_bytes())
+}
+
+/// The files with secrets that the settings name outside of the state directory's keys, each with the copy that the
+/// settings name instead from then on.
+fn secrets_to_copy(all: &mut toml::Table, state: &State, service: Service) -> Vec<(PathBuf, PathBuf)> {
+    const SECRETS: [&[&str]; 4] = [
+        &["nats", "nkey_file"],
+        &["backup", "key_file"],
+        &["backup", "passphrase_file"],
+        &["backup", "s3", "secret_access_key_file"],
+    ];
+    let mut copies = Vec::new();
+    for path in SECRETS {
+        let (name, parts) = path.split_last().expect("a path has a name");
+        let part = parts.iter().try_fold(&mut *all, |part, name| part.get_mut(*name)?.as_table_mut());
+        let Some(toml::Value::String(file)) = part.and_then(|part| part.get_mut(*name)) else { continue };
+        let secret = PathBuf::from(&*file);
+        if !secret.starts_with(state.keys()) {
+            let copy = state.run().join(format!("{service}.{name}"));
+            *file = copy.display().to_string();
+            copies.push((secret, copy));
+        }
+    }
+    copies
 }
 
 /// The same without the bus, whose keys may not be made yet: for the service to check.
@@ -54,6 +93,9 @@ fn settings(common: &CommonSettings<'_>, service: Service) -> toml::Table {
         Service::Provisioner => {
             if let Some(hypervisor) = common.hypervisor {
                 part.insert("hypervisor".into(), hypervisor.name().into());
+            }
+            if common.users.are_separate() {
+                part.insert("backup_user".into(), user_name(Service::Backup.name()).into());
             }
         }
         Service::Backup => {
@@ -103,6 +145,7 @@ mod tests {
             ca_file: None,
             keys: &keys,
             hypervisor: Some(Hypervisor::Simulated),
+            users: &Users::default(),
         };
         let all = settings(&common, service);
         assert_eq!(
@@ -118,6 +161,25 @@ mod tests {
         let own = part("[backup]\nstore = \"s3://bucket\"\n", Service::Backup);
         assert!(!own.contains_key("create_repository"));
         assert_eq!(own["key_file"].as_str(), Some("/var/lib/loam/keys/backup.key"));
+    }
+
+    #[test]
+    fn secrets_outside_the_state_directory_are_named_by_their_copies() {
+        let mut all: toml::Table = toml::from_str(
+            "[nats]\nnkey_file = \"/s/keys/backup.nk\"\n[backup]\nkey_file = \"/etc/store.key\"\n\
+             [backup.s3]\nsecret_access_key_file = \"/etc/s3\"\n",
+        )
+        .expect("toml");
+        let copies = secrets_to_copy(&mut all, &State::at("/s"), Service::Backup);
+        let copy = |name: &str| PathBuf::from(format!("/s/run/backup.{name}"));
+        let expected = [("/etc/store.key", copy("key_file")), ("/etc/s3", copy("secret_access_key_file"))];
+        assert_eq!(copies, expected.map(|(secret, copy)| (PathBuf::from(secret), copy)));
+        assert_eq!(all["nats"]["nkey_file"].as_str(), Some("/s/keys/backup.nk"), "it may be rotated");
+        assert_eq!(
+            all["backup"]["s3"]["secret_access_key_file"].as_str(),
+            copy("secret_access_key_file").to_str()
+        );
+        assert_eq!(secrets_to_copy(&mut toml::Table::new(), &State::at("/s"), Service::Proxy), []);
     }
 
     #[test]

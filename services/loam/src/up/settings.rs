@@ -6,6 +6,7 @@
 //! # services = ["provisioner", "backup"]     # which of the five run here; all of them where it is left out
 //! realm = "loam"
 //! # operations_kept = 10000  # ended operations that each service keeps on this host
+//! # separate_users = true    # started by root: each service runs as a system user of its own
 //! [nats]
 //! listen = "127.0.0.1"      # beyond loopback with TLS
 //! # names = ["bus.example"] # how hosts reach it; needed where it listens on all addresses
@@ -47,6 +48,9 @@ pub struct Settings {
     /// How many ended operations each service keeps on this host, where the person says so.
     #[serde(default)]
     pub operations_kept: Option<u32>,
+    /// Whether each service runs as a user of its own, where `loam up` is root.
+    #[serde(default = "yes")]
+    pub separate_users: bool,
     /// The bus.
     #[serde(default)]
     pub nats: NatsServerSettings,
@@ -132,6 +136,9 @@ fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, 
         true => Err(D::Error::custom("name at least one service")),
         false => Ok(Service::FIVE.into_iter().filter(|service| named.contains(service)).collect()),
     }
+}
+fn yes() -> bool {
+    true
 }
 fn port_default() -> u16 {
     PORT_DEFAULT
@@ -267,6 +274,12 @@ impl Settings {
             Some(given) => given == Hypervisor::Simulated,
             None => self.provisioner.get("hypervisor").and_then(toml::Value::as_str) == Some(simulated),
         }
+    }
+
+    /// The port that the proxy listens on, where the person names one.
+    pub fn proxy_port(&self) -> Option<u16> {
+        let listen = self.proxy.get("http_listen")?.as_str()?;
+        Some(listen.parse::<std::net::SocketAddr>().ok()?.port())
     }
 
     /// The part of one service, as the person wrote it.

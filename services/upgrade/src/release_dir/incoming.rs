@@ -68,6 +68,17 @@ impl ReleaseDir {
         self.incoming(id).join(EXECUTABLE)
     }
 
+    /// Copies manifest and signature of what was received beside the executable: a supervisor that is another user than we
+    /// checks them again.
+    pub(super) fn copy_manifest(&self, id: &OperationId, to: &Path) -> Result<(), ReleaseDirError> {
+        for name in [MANIFEST, SIGNATURE] {
+            let copy = to.join(name);
+            std::fs::copy(self.incoming(id).join(name), &copy).map_err(disk("writing", &copy))?;
+            File::open(&copy).and_then(|file| file.sync_all()).map_err(disk("writing", &copy))?;
+        }
+        Ok(())
+    }
+
     /// The operations that have a folder here: those of this host.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ impl ReleaseDir {
         let received = self.received_executable(id);
         release.check(&digest(&received)?)?;
         DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(disk("making", &folder))?;
+        self.copy_manifest(id, &folder)?;
         std::fs::set_permissions(&received, Permissions::from_mode(0o755))
             .map_err(disk("making executable", &received))?;
         std::fs::rename(&received, &executable).map_err(disk("renaming to", &executable))?;

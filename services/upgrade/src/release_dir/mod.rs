@@ -3,7 +3,8 @@
 //! ```text
 //!   {state}/keys/release/*.pub                    whose releases are trusted
 //!   {state}/releases/.incoming/{operation}/       0700: our copy of a release, verified there
-//!   {state}/releases/{service}/{build}/loam-{service}      what was verified, for the supervisor to start
+//!   {state}/releases/{service}/{build}/loam-{service}      what was verified, for the supervisor to start,
+//!                                     /release.toml, .minisig   and by what it can verify it again
 //!   {state}/releases/{service}/committed.toml     the highest version that was ever committed
 //! ```
 //!
