@@ -6,4 +6,5 @@ mod layers;
 mod pages;
 mod sources;
 mod spans;
+mod units;
 mod words;

@@ -20,14 +20,47 @@ use testkit::{NatsServer, eventually};
 /// How long the first contact with the server may take.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The socket at which systemd listens.
+struct Manager {
+    _folder: tempfile::TempDir,
+    socket: std::os::unix::net::UnixDatagram,
+    path: std::path::PathBuf,
+}
+
+impl Manager {
+    fn open() -> Manager {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("bound");
+        Manager { _folder: folder, socket, path }
+    }
+
+    /// The lines that arrive until one of them is this; none where nothing arrives for a while.
+    fn receives(&self, line: &str, for_max: Duration) -> Option<Vec<String>> {
+        self.socket.set_read_timeout(Some(for_max)).expect("set");
+        let (mut received, mut bytes) = (Vec::new(), [0; 4096]);
+        while !received.iter().any(|received| received == line) {
+            let count = self.socket.recv(&mut bytes).ok()?;
+            let text = String::from_utf8(bytes[..count].to_vec()).expect("text");
+            received.extend(text.lines().map(str::to_string));
+        }
+        Some(received)
+    }
+}
+
 /// A scheduler process; killed with this value.
 struct Process(Child);
 
 impl Process {
     fn start(server: &NatsServer) -> Process {
+        Process::start_with(server, &[])
+    }
+
+    fn start_with(server: &NatsServer, variables: &[(&str, &str)]) -> Process {
         let child = Command::new(env!("CARGO_BIN_EXE_loam-scheduler"))
             .env("LOAM__NATS__URL", server.url())
             .env_remove("LOAM_CONFIG")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .spawn();
         Process(child.expect("it was built for this test"))
@@ -157,4 +190,25 @@ async fn a_process_killed_while_it_sends_sends_again_after_its_start() {
     .await;
     let received = installation.owners.received();
     assert!(received.iter().any(|command| command.id == id));
+}
+
+#[actix::test]
+async fn systemd_is_sent_that_it_is_ready_that_it_answers_and_that_it_ends() {
+    let server = NatsServer::start();
+    let (manager, _installation) = (Manager::open(), installation(&server).await);
+    let path = manager.path.display().to_string();
+    // Half a second: checked three times in it.
+    let process = Process::start_with(&server, &[("NOTIFY_SOCKET", &path), ("WATCHDOG_USEC", "500000")]);
+    let received = manager.receives("READY=1", SOON).expect("it is ready");
+    assert!(received.contains(&"WATCHDOG=1".to_string()), "{received:?}");
+    for _ in 0..5 {
+        manager.receives("WATCHDOG=1", SOON).expect("it answers");
+    }
+    process.signal(Signal::SIGSTOP);
+    // What was sent before may arrive still.
+    while manager.receives("WATCHDOG=1", Duration::from_secs(2)).is_some() {}
+    process.signal(Signal::SIGCONT);
+    manager.receives("WATCHDOG=1", SOON).expect("it answers again");
+    process.signal(Signal::SIGTERM);
+    manager.receives("STOPPING=1", SOON).expect("it ends");
 }

@@ -10,7 +10,7 @@
 //! A service gives back a `Service`: its `Wiring` (which handler answers which request, which saga carries out which
 //! durable command), its `Workers` (background work in rounds) and the parts that its health depends on.
 //!
-//! Health is asked over the bus, and on the process' own host over a socket (`local_health`). A service that may open what
+//! Health is asked over the bus, and on the process' own host over a socket (`local_health`); it is sent to systemd (`systemd`). A service that may open what
 //! another may only read passes open descriptors to it (`passing`).
 //!
 //! A panic anywhere is a bug and ends the process at once; the supervisor starts it again and sagas resume from their
@@ -28,6 +28,7 @@ mod passing;
 mod settings;
 mod signals;
 mod start;
+mod systemd;
 mod tables;
 mod wiring;
 mod worker;

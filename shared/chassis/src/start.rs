@@ -24,6 +24,7 @@ use crate::memory::leave_no_core_dump;
 use crate::operations::OperationPruner;
 use crate::settings::{OperationsKept, Settings, load};
 use crate::signals::EndSignals;
+use crate::systemd::Notifier;
 use crate::tables::TableChecker;
 use crate::wiring::Wiring;
 use crate::worker::Workers;
@@ -266,11 +267,14 @@ where
     checks.push(("descriptors", check_descriptors()));
     let checks = HealthChecks::new(template, checks);
     checks.serve(&mut server, &host);
+    let local = checks.clone();
     let _local = health_socket
-        .map(|path| LocalHealth::open(&path, move || Box::pin(checks.clone().check())))
+        .map(|path| LocalHealth::open(&path, move || Box::pin(local.clone().check())))
         .transpose()?;
     let Some(serving) = end.unless_received(server.open()).await else { return Ok(()) };
     let serving = serving.context("opening the endpoints")?;
+    // Also while operations are resumed, which is a part of health: a bus that is away may take long.
+    let notifier = Notifier::start(move || Box::pin(checks.clone().check()));
     let resuming = async {
         if let Some(engine) = &running.engine {
             resume(engine).await;
@@ -281,6 +285,7 @@ where
     if end.unless_received(resuming).await.is_some() {
         end.received().await;
     }
+    drop(notifier);
     tracing::info!(%service, "ending");
     serving.close().await;
     running.shut_down().await;

@@ -121,6 +121,10 @@ impl LaunchSpec {
         let mut command = tokio::process::Command::new(self_exe);
         let user = self.user.map_or_else(|| SAME_USER.into(), ProcessUser::to_argument);
         command.arg(EXEC).arg(std::process::id().to_string()).arg(user).arg(&self.program).args(&self.args);
+        // What systemd is to know of `loam up` is not for its children to send.
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(variable);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.process_group(0).kill_on_drop(true).spawn()

@@ -12,6 +12,7 @@ use bus::nats::{Connection, connect};
 use bus::{Bus, People, RunningServer};
 use contract::Service;
 use contract::permissions::User;
+use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 const TABLES_MAX: Duration = Duration::from_secs(60);
 /// Room that the embedded NATS server needs to go on writing for a while.
 const ROOM_BYTES_MIN: u64 = 64 << 20;
+/// A host whose hypervisor or store is away for longer than this has started all the same: its services wait for it.
+const STARTED_MAX: Duration = Duration::from_secs(120);
 /// How often the status view is updated.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
@@ -87,6 +90,7 @@ impl Host {
             never = log::rotate_in_background(self.state.log()) => match never {},
             name = signals.next() => { tracing::info!(name, "shutting down"); Ok(()) }
         };
+        notify(&[NotifyState::Stopping]);
         signals.force_at_next(self.force_shutdown.clone());
         shutdown::in_order(started).await;
         outcome
@@ -346,7 +350,7 @@ impl Host {
             &names,
             self.settings.is_simulated(self.hypervisor),
         ));
-        let mut all_ready_shown = false;
+        let (mut all_ready_shown, mut is_started, begun) = (false, false, Instant::now());
         let mut repair = TableRepair::default();
         loop {
             let table = health.borrow().clone();
@@ -365,11 +369,24 @@ impl Host {
                 ready += usize::from(up && current.is_some_and(|health| health.is_healthy()));
                 shown.show(service, &status, current, handlers.notice(service));
             }
-            if ready == self.settings.services.len() && !all_ready_shown {
+            let all_ready = ready == self.settings.services.len();
+            notify(&[NotifyState::Watchdog]);
+            if !is_started && (all_ready || begun.elapsed() >= STARTED_MAX) {
+                is_started = true;
+                notify(&[NotifyState::Ready]);
+            }
+            if all_ready && !all_ready_shown {
                 all_ready_shown = true;
                 shown.all_ready();
             }
             tokio::time::sleep(POLL_EVERY).await;
         }
+    }
+}
+
+/// Sends to systemd, where it has started us with `Type=notify`.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "nothing was sent to systemd");
     }
 }

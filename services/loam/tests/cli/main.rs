@@ -3,6 +3,7 @@
 
 mod closed;
 mod completion;
+mod exec;
 mod installation;
 #[allow(dead_code, reason = "the tests of permissions need all of it")]
 #[path = "../permissions/raw_client.rs"]
