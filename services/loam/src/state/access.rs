@@ -28,8 +28,12 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// Lets the group of a service read a file of ours; a no-op where there is none.
+/// Lets the group of a service read a file of ours; a no-op where there is none. One that others can write is refused.
 pub fn share(path: &Path, reader: Owner) -> Result<(), StateDirError> {
+    if ok_if_missing(fs::symlink_metadata(path).map(Some)).is_ok_and(|found| found.is_some()) {
+        // What others could write meanwhile is not made trusted by another mode.
+        chassis::refuse_if_others_can_write(path)?;
+    }
     let share = || {
         lchown(path, None, Some(reader.gid))?;
         fs::set_permissions(path, Permissions::from_mode(FILE_SHARED))
