@@ -82,6 +82,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         check::check_services(file, &settings, &state, &executables, options.hypervisor)?;
     }
     let users = Users::prepare(&settings, options.hypervisor)?;
+    users.check_way_to(state.root())?;
     state.prepare()?;
     let _lock = lock::take(&state)?;
     chassis::end_on_panic();

@@ -15,6 +15,8 @@
 //! its own. All this is put right at each start; where `loam up` is not root nothing of it happens.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,19 @@ impl Users {
         Ok(Users(users))
     }
 
+    /// Makes sure that users of their own get to the state directory, which is made open to all.
+    pub(super) fn check_way_to(&self, state: &Path) -> anyhow::Result<()> {
+        match closed_folder_above(state).filter(|_| self.are_separate()) {
+            None => Ok(()),
+            Some(folder) => anyhow::bail!(
+                "services run as users of their own, and those cannot enter {}, which holds the state directory; choose \
+                 another with --state, open the folder (chmod o+x), or set separate_users = false, with which all \
+                 services run as root",
+                folder.display()
+            ),
+        }
+    }
+
     /// Whether processes run as users of their own.
     pub(super) fn are_separate(&self) -> bool {
         !self.0.is_empty()
@@ -114,6 +129,14 @@ fn is_privileged(port: u16) -> bool {
     (1..UNPRIVILEGED_PORT).contains(&port)
 }
 
+/// The first folder above a path that not everybody may enter.
+fn closed_folder_above(path: &Path) -> Option<&Path> {
+    let is_closed = |folder: &&Path| {
+        std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+    };
+    path.ancestors().skip(1).find(is_closed)
+}
+
 /// The name of the system user of a process.
 pub(super) fn user_name(process: &str) -> String {
     format!("loam-{}", process.strip_suffix("-server").unwrap_or(process))
@@ -156,6 +179,15 @@ mod tests {
     fn every_process_has_a_user_name_of_its_own() {
         assert_eq!(user_name(server::NAME), "loam-nats");
         assert_eq!(user_name(Service::Backup.name()), "loam-backup");
+    }
+
+    #[test]
+    fn a_folder_that_users_cannot_pass_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).expect("ours");
+        assert_eq!(closed_folder_above(&folder.path().join("a/b")), Some(folder.path()));
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711)).expect("ours");
+        assert_eq!(closed_folder_above(&folder.path().join("a/b")), None);
     }
 
     #[test]
