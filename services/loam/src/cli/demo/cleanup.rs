@@ -51,9 +51,9 @@ pub(super) async fn vms(session: &Session, names: &DemoNames) -> Result<Vec<Stri
         if name != names.web_vm && name != names.copy {
             continue;
         }
-        // The list has no variables, and the mark is one.
+        // The list has no names of variables, and the mark is one.
         let vm = session.request(GetVm { vm: name.clone() }).await?;
-        if !vm.definition.env.contains_key(MARK) {
+        if !vm.variables.iter().any(|name| name == MARK) {
             let message =
                 format!("there is a vm {name} that the demo did not create; it needs that name for itself");
             return Err(CliError::new(CliExitCode::Refused, message));
