@@ -112,3 +112,12 @@ async fn a_seed_that_is_not_what_it_should_be_is_not_added() {
     assert!(String::from_utf8_lossy(&output.stderr).contains(&image.sha256), "{output:?}");
     assert_eq!(installation.loam_json(&["seed", "list"]).as_array().map(Vec::len), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_does_the_main_job_on_simulated_vms() {
+    let installation = Installation::simulated().await;
+    let output = installation.loam(&["demo"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(installation.ask(ListVms {}).await.is_empty(), "what it made is removed again");
+}

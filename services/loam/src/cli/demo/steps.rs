@@ -24,7 +24,7 @@ use crate::cli::watch::outcome;
 const IMAGE_BYTES: u64 = 64 << 20;
 const IMAGE_FULL_BYTES: usize = 8 << 20;
 /// The text of a simulated VM's page.
-const SIMULATED_GREETING: &str = "This machine is simulated";
+const SIMULATED_GREETING: &str = "This VM is simulated";
 /// The first step of creating a VM makes it known.
 const KNOWN_MAX: Duration = Duration::from_secs(10);
 
