@@ -143,6 +143,7 @@ impl ReleaseAdmission {
         let recorded = self.on_disk(move |releases| releases.highest_committed(service)).await?;
         // One that does not answer may be the reason for the upgrade.
         let running = self.state.health_of(service).await.ok().map(|health| health.version);
+        // As many as one list gives; what is recorded on the disk does not depend on them.
         let newest = ListOperations { limit: Some(u16::MAX), ..ListOperations::default() };
         let ended = self.engine.list(&newest).await.map_err(|error| error.to_failure())?;
         let applied = ended.into_iter().filter_map(|report| {

@@ -46,7 +46,8 @@ fn rotate_all(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Moves what a large log holds to a second file. The process that writes it has the file open and appends, so it is
-/// copied and cut; lines that are written between the last copy and the cut, some microseconds, are lost.
+/// copied and cut. Lost are lines that are written between the last copy and the cut, some microseconds, and what a process
+/// writes beyond twice the size of a log before this is done.
 fn rotate(path: &Path) -> std::io::Result<()> {
     let log = OpenOptions::new().read(true).write(true).open(path)?;
     if log.metadata()?.len() <= LOG_BYTES_MAX {

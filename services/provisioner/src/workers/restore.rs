@@ -20,14 +20,16 @@ pub struct RowRestorer {
     registry: RegistryHandle,
     /// Of VMs and of seeds: how often each was found lost.
     generations: [watch::Receiver<u64>; 2],
+    /// The same, as far as rows are written again.
+    restored: [u64; 2],
 }
 
 impl RowRestorer {
-    /// For the rows that a registry owns.
+    /// For the rows that a registry owns. A loss that was found before it was made counts, too.
     pub fn new(bus: &Bus, registry: RegistryHandle) -> RowRestorer {
         let vms = bus.table::<VmRecord>(bucket::VMS).generation();
         let seeds = bus.table::<SeedImageRecord>(bucket::SEEDS).generation();
-        RowRestorer { registry, generations: [vms, seeds] }
+        RowRestorer { registry, generations: [vms, seeds], restored: [0; 2] }
     }
 }
 
@@ -42,14 +44,12 @@ impl Worker for RowRestorer {
         ROUND_MAX
     }
     async fn round(&mut self) -> Result<(), String> {
-        if !self.generations.iter().any(|generation| generation.has_changed().unwrap_or(false)) {
-            return Ok(());
+        let now = self.generations.each_ref().map(|generation| *generation.borrow());
+        if now != self.restored {
+            self.registry.restore_rows().await.map_err(|failure| failure.to_string())?;
+            // Only now: a round that is cut off before is done again.
+            self.restored = now;
         }
-        self.generations.iter_mut().for_each(watch::Receiver::mark_unchanged);
-        let restored = self.registry.restore_rows().await;
-        if restored.is_err() {
-            self.generations.iter_mut().for_each(watch::Receiver::mark_changed);
-        }
-        restored.map_err(|failure| failure.to_string())
+        Ok(())
     }
 }

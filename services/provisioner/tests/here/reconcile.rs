@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bus::Transport;
+use chassis::Worker;
 use contract::provisioner::*;
 use contract::{ByteCount, OperationId, Realm, VmUuid};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use operation::new_id;
 use provisioner::Limits;
 use provisioner::adapters::simulated::{Fault, SimulatedCall};
 use provisioner::ports::{Hypervisor, HypervisorErrorKind, VmMark, VmSpec};
+use provisioner::workers::RowRestorer;
 use provisioner_domain::PowerState;
 use testkit::{eventually, eventually_some};
 
@@ -277,6 +279,23 @@ async fn only_what_an_undone_operation_of_ours_left_is_removed() {
         hosts.iter().any(|host| host.unclaimed == [listed.clone()])
     })
     .await;
+}
+
+#[actix::test]
+async fn rows_are_written_again_although_a_round_failed_or_was_cut_off() {
+    let running = with_web().await;
+    let table = contract::bucket::VMS;
+    let mut restorer = RowRestorer::new(&running.bus, running.state.registry.clone());
+    running.bus.check_table(&table).await.expect("there");
+    running.transport.lose_table(table.name);
+    running.bus.check_table(&table).await.expect("there again");
+    running.transport.cut();
+    assert!(restorer.round().now_or_never().is_none(), "it waits for the registry, and is cut off");
+    restorer.round().await.expect_err("the bus is away");
+    running.transport.mend();
+    restorer.round().await.expect("written");
+    let rows = running.transport.read_page(table.name, "", 0).await.expect("read").rows;
+    assert_eq!(rows.len(), 1);
 }
 
 #[actix::test]
